@@ -1,0 +1,269 @@
+"""Every way in which a command can end badly, as one tree.
+
+    RebyteError                        1
+    ├── BadUsage                       2   a value the user gave cannot be used
+    ├── NotFound                       4   no such profile, alias, file, reference
+    ├── KeyProblem                     3   keyring locked or absent, key unusable
+    │   └── MissingKey                 3   no key anywhere (also a ValueError)
+    ├── APIError                       1   anything the wire answered or failed to
+    │   ├── KeyRejected                3   401 and 403
+    │   ├── ResourceNotFound           4   404 and 410
+    │   ├── NetworkError               5   nothing usable came back
+    │   │   ├── Unsent                 5   provably never reached the API
+    │   │   ├── ServerFault            5   5xx after all tries
+    │   │   ├── BrokenAnswer           5   an answer that is not what it should be
+    │   │   └── Redirected             5   a redirect; it is never followed with a key
+    │   └── OutcomeUnknown             6   a create was sent and no answer came back
+    ├── TaskFailed                    10   waited for, and it failed (carries the task)
+    ├── TaskCanceled                  11   waited for, and it was canceled
+    ├── WaitTimeout                  124   the time limit passed (also a TimeoutError)
+    ├── Interrupted             130, 143   SIGINT, SIGTERM
+    └── ReaderGone                   141   whoever read stdout went away
+
+Each class owns its exit status, its code (a machine word) and, where there is one thing
+to do about it, its hint. Only the root of the command catches them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+KEYS_PAGE = "https://app.rebyte.ai/settings/api-keys"
+
+# Several tasks, several results: the first of these that occurred is the status.
+RANK = (6, 3, 5, 1, 4, 10, 11, 124)
+
+
+def worst(statuses: Iterable[int]) -> int:
+    """The exit status that stands for several: the highest-ranking one, 0 for none.
+
+    A status outside the ranking (2, 130, 143, 141) ends a command at once, so it wins here.
+    """
+    found = set(statuses) - {0}
+    for status in found:
+        if status not in RANK:
+            return status
+    return next((status for status in RANK if status in found), 0)
+
+
+class RebyteError(Exception):
+    """Anything this package raises on purpose.
+
+    `message` is one line for a person; `hint` says what to do about it, or is None; `code` is
+    a machine word; `exit_status` is the status of a command that ends with it.
+    """
+
+    exit_status = 1
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if code is not None:
+            self.code = code
+
+    @property
+    def record(self) -> Mapping[str, Any] | None:
+        """What belongs on stdout although it is an error: the task that failed."""
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object printed on stderr when the output is JSON."""
+        return {
+            "error": {
+                "code": self.code,
+                "message": self.message,
+                "status": getattr(self, "status_code", None),
+                "hint": self.hint,
+                "exit": self.exit_status,
+            }
+        }
+
+
+class BadUsage(RebyteError):
+    """A value that the user gave cannot be used; nothing was sent."""
+
+    exit_status = 2
+    code = "usage"
+
+
+class NotFound(RebyteError):
+    """Something named on the command line is not there: a profile, an alias, a file."""
+
+    exit_status = 4
+    code = "not_found"
+
+
+class KeyProblem(RebyteError):
+    """No key can be had: the keyring is locked, absent or refused, or the key is unusable."""
+
+    exit_status = 3
+    code = "key_unavailable"
+
+
+class MissingKey(KeyProblem, ValueError):
+    """No key anywhere. Also a ValueError, which is what the vendor's client raises."""
+
+    code = "missing_key"
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        super().__init__(
+            message or f"no API key; get one at {KEYS_PAGE} and set REBYTE_API_KEY",
+            hint=hint,
+        )
+
+
+class APIError(RebyteError):
+    """The API refused, or what came back cannot be used.
+
+    `status_code` is the HTTP status, or None when there was no answer. `response` is the
+    decoded body (a dict, a list, text) or None. `code` is the API's own `error.code` where
+    it sent one.
+    """
+
+    code = "api_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        response: Any = None,
+        hint: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.status_code = status_code
+        self.response = response
+
+
+class KeyRejected(APIError):
+    """401 and 403: the key is missing, unknown, expired or lacks a scope."""
+
+    exit_status = 3
+    code = "unauthorized"
+
+
+class ResourceNotFound(APIError):
+    """404 and 410: no such thing, or it belongs to somebody else."""
+
+    exit_status = 4
+    code = "not_found"
+
+
+class NetworkError(APIError):
+    """Nothing usable came back: no connection, a time limit, a broken line."""
+
+    exit_status = 5
+    code = "network"
+
+
+class Unsent(NetworkError):
+    """The request provably never reached the API, so sending it again doubles nothing."""
+
+    code = "unreachable"
+
+
+class ServerFault(NetworkError):
+    """5xx after all tries."""
+
+    code = "server_fault"
+
+
+class BrokenAnswer(NetworkError):
+    """An answer came, but it is not what the contract says: HTML, cut JSON, too large."""
+
+    code = "broken_answer"
+
+
+class Redirected(NetworkError):
+    """The API answered with a redirect. It is not followed: the key would go along."""
+
+    code = "redirected"
+
+
+class OutcomeUnknown(APIError):
+    """A create or a follow-up was sent and no answer came back.
+
+    `candidates` are the task summaries (dicts with `id`, `url`, `createdAt`) that could be the
+    one; it may be empty.
+    """
+
+    exit_status = 6
+    code = "outcome_unknown"
+
+    def __init__(
+        self, message: str, *, candidates: Iterable[Mapping[str, Any]] = (), **rest: Any
+    ) -> None:
+        super().__init__(message, **rest)
+        self.candidates = [dict(candidate) for candidate in candidates]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As its parent's, with the candidates beside the other keys."""
+        document = super().as_dict()
+        document["error"]["candidates"] = self.candidates
+        return document
+
+
+class TaskEnded(RebyteError):
+    """A task that was waited for did not complete; it is carried, and shown on stdout first."""
+
+    verb = "ended"
+
+    def __init__(self, task: Mapping[str, Any]) -> None:
+        super().__init__(f"task {task.get('id')} {self.verb}")
+        self.task = dict(task)
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The task itself."""
+        return self.task
+
+
+class TaskFailed(TaskEnded):
+    """Waited for: the task failed."""
+
+    exit_status = 10
+    code = "task_failed"
+    verb = "failed"
+
+
+class TaskCanceled(TaskEnded):
+    """Waited for: the task was canceled."""
+
+    exit_status = 11
+    code = "task_canceled"
+    verb = "was canceled"
+
+
+class WaitTimeout(RebyteError, TimeoutError):
+    """The time limit passed. `pending` are the ids still running."""
+
+    exit_status = 124
+    code = "timeout"
+
+    def __init__(self, message: str, *, pending: Iterable[str] = (), hint: str | None = None):
+        super().__init__(message, hint=hint)
+        self.pending = list(pending)
+
+
+class Interrupted(RebyteError):
+    """SIGINT (130) or SIGTERM (143)."""
+
+    code = "interrupted"
+
+    def __init__(self, exit_status: int = 130, *, hint: str | None = None) -> None:
+        super().__init__("interrupted", hint=hint)
+        self.exit_status = exit_status
+
+
+class ReaderGone(RebyteError):
+    """stdout's reader went away; there is nobody to tell."""
+
+    exit_status = 141
+    code = "reader_gone"
+
+    def __init__(self) -> None:
+        super().__init__("stdout was closed")
