@@ -267,3 +267,11 @@ class ReaderGone(RebyteError):
 
     def __init__(self) -> None:
         super().__init__("stdout was closed")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The hint that answers a mistyped word: `did you mean 'list'?`, or None when nothing is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(repr(match) for match in near)}?" if near else None

@@ -1,0 +1,256 @@
+"""What a command is handed: settings, client, history and the screen, each made on first touch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TextIO
+
+from .errors import RebyteError, ReaderGone
+from .output.kinds import Kind
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from .api.client import RebyteClient
+    from .local.server import Service
+    from .output.terminal import Screen
+    from .profiles.config import Config, Settings
+    from .profiles.history import History
+
+
+class App:
+    """One run of the command: what was asked for, and the rooms that serve it.
+
+    Nothing is read, opened or imported until a command touches the property that needs it.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None, argv: Iterable[str] = ()):
+        self.environment = os.environ if environment is None else environment
+        self.argv = list(argv)
+        self.options: dict[str, Any] = {}
+        self.kind: Kind | None = None
+        self.text = False
+
+    def set_option(self, name: str, value: Any) -> None:
+        """Keep the value of a shared option; the last one given wins."""
+        if name == "fields":
+            value = tuple(part.strip() for part in str(value).split(",") if part.strip())
+        self.options[name] = value
+        self.__dict__.pop("screen", None)
+        self.__dict__.pop("settings", None)
+
+    def begin(self, kind: Kind | None, *, text: bool) -> None:
+        """Told by each command before it runs, so that a bad `--fields` fails before a request."""
+        self.kind, self.text = kind, text
+        if self.fields and kind is not None:
+            from .output.formats import check_fields
+
+            check_fields(kind, self.fields)
+
+    # -- what the user asked for -------------------------------------------------------------
+
+    @property
+    def fields(self) -> tuple[str, ...] | None:
+        """The names given with `--fields`, in order; None without."""
+        return self.options.get("fields")
+
+    @cached_property
+    def config_path(self) -> Any:
+        """Where `config.toml` is (it may not exist)."""
+        from .profiles import paths
+
+        return paths.config_dir(self.environment) / "config.toml"
+
+    @cached_property
+    def state_dir(self) -> Any:
+        """The folder of the history and of the local service (it may not exist)."""
+        from .profiles import paths
+
+        return paths.state_dir(self.environment)
+
+    @cached_property
+    def config(self) -> Config:
+        """The profiles, as the file has them."""
+        from .profiles.config import Config
+
+        return Config.load(self.config_path)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Options, environment, profile and defaults, resolved; each value with its source."""
+        from .profiles.config import resolve
+
+        return resolve(self.options, self.environment, self.config)
+
+    @cached_property
+    def screen(self) -> Screen:
+        """The streams: what they are, how wide, in colour or not."""
+        from .output.terminal import Screen
+
+        return Screen.detect(
+            self.environment,
+            color=self.options.get("color", "auto"),
+            quiet=bool(self.options.get("quiet")),
+        )
+
+    @property
+    def stdin(self) -> TextIO:
+        """Standard input; only what says `-` reads it."""
+        return sys.stdin
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a question may be asked: a person on both ends and no `--no-input`."""
+        if self.options.get("no_input"):
+            return False
+        return bool(self.stdin and self.stdin.isatty() and self.screen.err_tty)
+
+    # -- the rooms ---------------------------------------------------------------------------
+
+    @cached_property
+    def service(self) -> Service:
+        """The local service, carried by this process for as long as it runs."""
+        from .local.server import carry
+
+        self.note("local service")
+        return carry(self.state_dir / "local")
+
+    @cached_property
+    def client(self) -> RebyteClient:
+        """The one client, with the key of the profile in use."""
+        return self.client_for()
+
+    def client_for(self, **transport_options: Any) -> RebyteClient:
+        """A client with settings of its own for the transport (a batch needs a larger pool)."""
+        from .api.client import RebyteClient
+        from .api.transport import Transport
+
+        settings = self.settings
+        if settings.is_local:
+            from .local.server import LOCAL_KEY
+
+            base_url, key = self.service.base_url, LOCAL_KEY
+        else:
+            from .profiles.credentials import find_key
+
+            base_url = settings.base_url.value
+            key = find_key(settings, self.environment, interactive=self.interactive).key
+        transport = Transport(
+            base_url,
+            key,
+            timeout=settings.timeout.value,
+            ca_bundle=settings.ca_bundle.value,
+            log=self._log,
+            **transport_options,
+        )
+        return RebyteClient(transport=transport)
+
+    @property
+    def _log(self) -> Callable[[Any], None] | None:
+        if not (self.options.get("verbose") or self.options.get("debug")):
+            return None
+        from .output.progress import call_logger
+
+        return call_logger(self.screen, debug=bool(self.options.get("debug")))
+
+    @cached_property
+    def history(self) -> History:
+        """Tasks created from here, their workspaces, and the intents behind `--once`."""
+        from .profiles.history import History
+
+        return History(
+            self.state_dir / "history.db",
+            origin=self.settings.origin,
+            enabled=bool(self.settings.history.value),
+        )
+
+    # -- what a command says on the way ------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """A line for people on stderr; nothing with `-q`."""
+        from .output.progress import note
+
+        note(self.screen, text)
+
+    def spinner(self, text: str) -> AbstractContextManager[Any]:
+        """A sign of life on stderr while something blocks; nothing off a terminal."""
+        from .output.progress import spinner
+
+        return spinner(self.screen, text)
+
+    def with_workspace(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """The task as it came, with `workspaceId` from the history when the API left it out.
+
+        The history learns the task's title and status on the way.
+        """
+        document = dict(task)
+        if not self.history.path.exists():
+            return document
+        self.history.update_task(document)
+        if not document.get("workspaceId"):
+            known = self.history.task(str(document.get("id")))
+            if known and known.get("workspaceId"):
+                document["workspaceId"] = known["workspaceId"]
+        return document
+
+    # -- the way out -------------------------------------------------------------------------
+
+    @property
+    def format(self) -> str:
+        """The output format to use now: one of table, json, jsonl, csv, tsv, id, text."""
+        wanted = str(self.settings.output.value or "auto")
+        if wanted == "auto":
+            if self.text:
+                return "text"
+            return "table" if self.screen.out_tty else "json"
+        return wanted
+
+    def show(self, value: Any) -> int:
+        """Print what a command returned; returns the exit status that stands for it."""
+        from .output.render import show
+
+        return show(value, screen=self.screen, format=self.format, fields=self.fields)
+
+    def fail(self, error: RebyteError) -> int:
+        """Print an error (and the record it carries first); returns its exit status."""
+        if isinstance(error, ReaderGone):
+            return error.exit_status
+        from .output.progress import error as show_error
+
+        as_json = self._errors_as_json()
+        if error.record is not None:
+            from .output.render import show
+            from .output.kinds import TASK, Records
+
+            show(
+                Records(TASK, [self.with_workspace(error.record)]),
+                screen=self.screen,
+                format=self.format,
+                fields=self.fields,
+            )
+        show_error(self.screen, error, as_json=as_json)
+        return error.exit_status
+
+    def _errors_as_json(self) -> bool:
+        """Whether stdout is JSON; also told when the options or the configuration are the fault."""
+        try:
+            if "output" in self.options or not self._early_output:
+                return self.format in ("json", "jsonl")
+        except RebyteError:
+            return not self.screen.out_tty and not self.text
+        return self._early_output in ("json", "jsonl")
+
+    @property
+    def _early_output(self) -> str | None:
+        """The value of `-o` as far as it can be read before Click has parsed the line."""
+        for at, word in enumerate(self.argv):
+            if word in ("-o", "--output") and at + 1 < len(self.argv):
+                return self.argv[at + 1]
+            if word.startswith("--output="):
+                return word.partition("=")[2]
+            if word.startswith("-o") and not word.startswith("--") and len(word) > 2:
+                return word[2:]
+        return None

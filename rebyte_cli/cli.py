@@ -1,0 +1,171 @@
+"""The root: the list of commands, the shared options, and the one place that catches errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+from typing import Any
+
+import click
+
+from . import __version__
+from .app import App
+from .commands._base import Group
+from .errors import BadUsage, Interrupted, RebyteError
+
+# The order of the help page. A command that is not named here is listed under "More".
+SECTIONS = (
+    (
+        "Tasks",
+        "create follow-up wait get result logs answer list cancel delete share open batch",
+    ),
+    ("Workspaces and files", "workspace artifact file"),
+    ("Account", "auth profile credits webhook api"),
+    ("This command", "local completion man help schema skill"),
+)
+
+
+class Root(Group):
+    """Finds a command by its file: `follow-up` is `commands/follow_up.py`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_modules())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _modules().get(cmd_name)
+        if module is None:
+            return None
+        found: click.Command = import_module(f"{__package__}.commands.{module}").command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rest = dict(_modules())
+        sections = [
+            (title, [(name, rest.pop(name)) for name in names.split() if name in rest])
+            for title, names in SECTIONS
+        ]
+        sections.append(("More", list(rest.items())))
+        width = max(map(len, _modules()), default=0)
+        for title, entries in sections:
+            if entries:
+                with formatter.section(title):
+                    formatter.write_dl(
+                        [(name.ljust(width), _summary(module)) for name, module in entries]
+                    )
+
+
+_found: dict[str, str] = {}
+
+
+def _modules() -> dict[str, str]:
+    """Command names to module names, from the files of the commands folder."""
+    if not _found:
+        from . import commands
+
+        folder = os.path.dirname(commands.__file__ or "")
+        try:
+            files = os.listdir(folder)
+        except OSError:  # inside a zip archive, where there is no folder to list
+            from pkgutil import iter_modules
+
+            files = [f"{entry.name}.py" for entry in iter_modules(commands.__path__)]
+        for file in files:
+            stem, ending = os.path.splitext(file)
+            if ending == ".py" and not stem.startswith("_"):
+                _found[stem.replace("_", "-")] = stem
+    return _found
+
+
+def _summary(module: str) -> str:
+    """The first line of a command file's docstring, read without importing the file."""
+    from importlib.util import find_spec
+
+    spec = find_spec(f"{__package__}.commands.{module}")
+    if spec is None or spec.origin is None or spec.loader is None:
+        return ""
+    get_data = getattr(spec.loader, "get_data")  # noqa: B009 -- not in the loader protocol
+    first = get_data(spec.origin).split(b"\n", 1)[0].decode()
+    return str(first.strip().strip('"'))
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"rebyte {__version__}")
+        ctx.exit()
+
+
+@click.command("rebyte", cls=Root, invoke_without_command=True)
+@click.option(
+    "-V",
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def root(ctx: click.Context) -> Any:
+    """Run coding-agent tasks in cloud VMs, from a shell, a script or a CI job.
+
+    Examples:
+
+      rebyte -P local create "Say hello" --wait      # no account, no network
+      rebyte auth login                              # the real service
+      rebyte create "Fix the login test" -g . --wait -o json | jq .status
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM raises like SIGINT does, so that `finally` runs and the cursor comes back."""
+
+    def terminated(_number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(143)
+
+    previous = signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def run(argv: list[str], app: App | None = None) -> int:
+    """Run one command line and return its exit status (the table is in errors.py).
+
+    The one place where errors are caught: each is shown once and owns its status.
+    """
+    app = app or App(argv=argv)
+    if "_REBYTE_COMPLETE" in os.environ:
+        from .completion import answer
+
+        return answer(root)
+    try:
+        with _signals():
+            return _invoke(argv, app)
+    except KeyboardInterrupt:
+        return app.fail(Interrupted(130))
+    except RebyteError as error:
+        return app.fail(error)
+
+
+def _invoke(argv: list[str], app: App) -> int:
+    try:
+        with root.make_context("rebyte", list(argv), obj=app) as ctx:
+            value = root.invoke(ctx)
+            return app.show(value) if value is not None else 0
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.Abort:
+        raise Interrupted(130) from None
+    except click.ClickException as error:
+        hint = None
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            hint = f"`{error.ctx.command_path} --help` shows how"
+        raise BadUsage(error.format_message().rstrip("."), hint=hint) from None

@@ -1,0 +1,224 @@
+"""What every command and group is made of: shared options, help layout, near misses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from ..app import App
+from ..errors import BadUsage, did_you_mean
+from ..output.kinds import Kind
+
+FORMATS = ("auto", "table", "json", "jsonl", "csv", "tsv", "id")
+
+
+def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
+        app = ctx.find_object(App)
+        if app is not None and value not in (None, False):
+            app.set_option(name, value)
+
+    return callback
+
+
+def _complete_profiles(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
+    from ..completion import profiles
+
+    return profiles(ctx, incomplete)
+
+
+def _complete_fields(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
+    from ..completion import fields
+
+    return fields(ctx, incomplete)
+
+
+def shared_options() -> list[click.Option]:
+    """The options that work before and after a command's name, made anew for each command."""
+    return [
+        click.Option(
+            ["-P", "--profile"],
+            metavar="NAME",
+            help="Use this profile (REBYTE_PROFILE); `local` is the service on this machine.",
+            expose_value=False,
+            callback=_store("profile"),
+            shell_complete=_complete_profiles,
+        ),
+        click.Option(
+            ["-o", "--output"],
+            type=click.Choice(FORMATS),
+            help="Output format (REBYTE_OUTPUT): a table on a terminal, JSON in a pipe.",
+            expose_value=False,
+            callback=_store("output"),
+        ),
+        click.Option(
+            ["--fields"],
+            metavar="A,B,…",
+            help="Pick and order columns, or keys in JSON.",
+            expose_value=False,
+            callback=_store("fields"),
+            shell_complete=_complete_fields,
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            help="Nothing on stderr but errors.",
+            expose_value=False,
+            callback=_store("quiet"),
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            help="Each request as one line on stderr.",
+            expose_value=False,
+            callback=_store("verbose"),
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            help="Headers and bodies too, and a curl line; never the key.",
+            expose_value=False,
+            callback=_store("debug"),
+        ),
+        click.Option(
+            ["--no-input"],
+            is_flag=True,
+            help="Never ask anything.",
+            expose_value=False,
+            callback=_store("no_input"),
+        ),
+        click.Option(
+            ["--color"],
+            type=click.Choice(["auto", "always", "never"]),
+            help="When to use colour.",
+            expose_value=False,
+            callback=_store("color"),
+        ),
+    ]
+
+
+SHARED = frozenset(option.name for option in shared_options())
+
+
+def _keep_blocks(text: str | None) -> str | None:
+    """Mark indented paragraphs as to be kept line by line, as examples need."""
+    if text is None:
+        return None
+    import inspect
+
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        f"\b\n{block}" if block.startswith(" ") else block for block in paragraphs
+    )
+
+
+class _Shared(click.Command):
+    """The part that commands and groups have in common."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["help"] = _keep_blocks(kwargs.get("help"))
+        kwargs["context_settings"] = {
+            "help_option_names": ["-h", "--help"],
+            **(kwargs.get("context_settings") or {}),
+        }
+        super().__init__(*args, **kwargs)
+        self.params.extend(shared_options())
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own, shared = [], []
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                (shared if param.name in SHARED else own).append(record)
+        if own:
+            with formatter.section("Options"):
+                formatter.write_dl(own)
+        if isinstance(self, click.Group):
+            self.format_commands(ctx, formatter)
+        if shared:
+            with formatter.section("Options of every command"):
+                formatter.write_dl(shared)
+
+
+class Command(_Shared):
+    """A command: returns a value that the root prints.
+
+    `kind` names what it prints; `text` is true for commands that print text under `auto`, in a
+    pipe too; `statuses` are the exit statuses beyond 0, 1 and 2 that mean something to it.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        kind: Kind | None = None,
+        text: bool = False,
+        statuses: Iterable[int] = (3, 4, 5),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.kind = kind
+        self.text = text
+        self.statuses = tuple(statuses)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        app = ctx.find_object(App)
+        if app is not None:
+            app.begin(self.kind, text=self.text)
+        return super().invoke(ctx)
+
+
+class Group(_Shared, click.Group):
+    """A noun with its verbs."""
+
+    command_class = Command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not ctx.resilient_parsing and not name.startswith("-"):
+            known = self.list_commands(ctx)
+            if name not in known:
+                raise BadUsage(
+                    f"no such command: {ctx.command_path} {name}",
+                    hint=did_you_mean(name, known) or f"`{ctx.command_path} --help` lists them",
+                )
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _Shared.format_options(self, ctx, formatter)
+
+
+def define(name: str | None = None, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Make a command of a function that takes the App first and returns a value."""
+
+    def decorate(function: Callable[..., Any]) -> Command:
+        made = click.command(name, cls=Command, **attrs)(click.make_pass_decorator(App)(function))
+        assert isinstance(made, Command)
+        return made
+
+    return decorate
+
+
+def define_group(name: str | None = None, **attrs: Any) -> Callable[[Callable[..., Any]], Group]:
+    """Make a group of commands; the function's docstring is its help."""
+
+    def decorate(function: Callable[..., Any]) -> Group:
+        made = click.group(name, cls=Group, **attrs)(function)
+        assert isinstance(made, Group)
+        return made
+
+    return decorate
+
+
+def define_in(parent: Group, name: str, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:
+    """Make a command and put it under its group."""
+
+    def decorate(function: Callable[..., Any]) -> Command:
+        made = define(name, **attrs)(function)
+        parent.add_command(made)
+        return made
+
+    return decorate

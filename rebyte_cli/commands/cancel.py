@@ -1,0 +1,44 @@
+"""Cancel running tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..app import App
+from ..errors import RebyteError
+from ..output.kinds import TASK, Records
+from ._base import define
+from ._options import tasks_argument
+
+
+@define("cancel", kind=TASK)
+@tasks_argument
+def command(app: App, tasks: Sequence[str]) -> Records:
+    """Cancel each TASK and show what became of it.
+
+    A task that has already ended stays as it is. A canceled one takes follow-ups.
+
+    Examples:
+
+      rebyte cancel @last
+      rebyte list -o id --status running | rebyte cancel -
+    """
+    from ..profiles import references
+
+    ids = references.tasks(app.history, tasks, app.stdin)
+    return Records(TASK, _cancel(app, list(dict.fromkeys(ids))))
+
+
+def _cancel(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:
+    from ..engines.together import in_parallel
+
+    client = app.client
+
+    def cancel(task_id: str) -> dict[str, Any]:
+        client.cancel_task(task_id)
+        # What cancel answers is not documented, so the task itself is read for the truth.
+        return client.get_task(task_id)
+
+    for answer in in_parallel(cancel, ids):
+        yield answer if isinstance(answer, RebyteError) else app.with_workspace(answer)

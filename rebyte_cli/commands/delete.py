@@ -1,0 +1,51 @@
+"""Delete tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from ..app import App
+from ..errors import RebyteError, ResourceNotFound
+from ..output.kinds import DELETED, Records
+from ._base import define
+from ._options import tasks_argument
+
+
+@define("delete", kind=DELETED)
+@tasks_argument
+@click.option("--ignore-missing", is_flag=True, help="A task that is not there is no error.")
+def command(app: App, tasks: Sequence[str], ignore_missing: bool) -> Records:
+    """Delete each TASK. Named tasks are deleted without a question.
+
+    Ends with 4 when one is not there, unless --ignore-missing.
+
+    Examples:
+
+      rebyte delete @last
+      rebyte list -o id --status failed | rebyte delete -
+    """
+    from ..profiles import references
+
+    ids = references.tasks(app.history, tasks, app.stdin)
+    return Records(DELETED, _delete(app, list(dict.fromkeys(ids)), ignore_missing))
+
+
+def _delete(
+    app: App, ids: Sequence[str], ignore_missing: bool
+) -> Iterator[Mapping[str, Any] | RebyteError]:
+    from ..engines.together import in_parallel
+
+    for task_id, answer in zip(ids, in_parallel(app.client.delete_task, ids), strict=True):
+        missing = isinstance(answer, ResourceNotFound)
+        if isinstance(answer, RebyteError) and not missing:
+            yield answer
+            continue
+        app.history.forget_task(task_id)
+        if missing and not ignore_missing:
+            assert isinstance(answer, RebyteError)
+            yield answer
+        else:
+            yield {"id": task_id, "deleted": not missing}

@@ -1,0 +1,86 @@
+"""Send another prompt to a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..app import App
+from ..engines.waiting import Target
+from ..output.kinds import PROMPT, TASK, Document, Records
+from ._base import define
+from ._options import (
+    files_option,
+    skills_option,
+    stream_option,
+    task_argument,
+    timeout_option,
+    wait_option,
+)
+from ._prompt import prompt_options, read_prompt
+
+
+@define("follow-up", kind=PROMPT, statuses=(3, 4, 5, 6, 10, 11, 124))
+@task_argument
+@prompt_options
+@skills_option
+@files_option
+@wait_option
+@timeout_option
+@stream_option
+@click.option("--dry-run", is_flag=True, help="Print the request body and send nothing.")
+def command(
+    app: App,
+    task: str,
+    prompt: str | None,
+    prompt_option: str | None,
+    prompt_file: str | None,
+    skills: list[str],
+    files: tuple[str, ...],
+    wait: bool,
+    timeout: float | None,
+    stream: bool,
+    dry_run: bool,
+) -> Any:
+    """Send PROMPT to TASK, which may be running or finished.
+
+    With --wait, waits for the end of this very prompt: a task can still read `completed` from
+    the prompt before. Prints the new prompt's id, or the finished task with --wait.
+
+    Examples:
+
+      rebyte follow-up @last "Now fix the critical findings" --wait
+      rebyte follow-up 550e8400 -f notes.md -p "Take these notes into account"
+    """
+    from ..profiles import references
+
+    text = read_prompt(app, prompt, prompt_option, prompt_file)
+    task_id = references.task(app.history, task)
+    body: dict[str, Any] = {"prompt": text}
+    if skills:
+        body["skills"] = skills
+    if dry_run:
+        if files:
+            body["files"] = [{"path": path} for path in files]
+        return Document(body)
+    from ..engines import once
+
+    if files:
+        from ..engines.uploads import upload
+
+        body["files"] = upload(app.client, files, app.screen)
+    with app.spinner("Sending the prompt: the service answers when the VM is up"):
+        answer = once.follow_up(app.client, app.history, task_id, body, note=app.note)
+    if stream or wait:
+        app.note(f"Sent prompt {answer['promptId']} to task {task_id}")
+    if stream:
+        from ._stream import streamed
+
+        return streamed(app, task_id, prompt_id=str(answer["promptId"]), timeout=timeout)
+    if wait:
+        from ._finish import finished
+
+        target = Target(task_id, str(answer["promptId"]))
+        return Records(TASK, finished(app, [target], timeout=timeout))
+    return Records(PROMPT, [answer])

@@ -1,0 +1,38 @@
+"""Show tasks: status, title, prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ..app import App
+from ..errors import RebyteError
+from ..output.kinds import TASK, Records
+from ._base import define
+from ._options import tasks_argument
+
+
+@define("get", kind=TASK)
+@tasks_argument
+def command(app: App, tasks: Sequence[str]) -> Records:
+    """Show each TASK with its status and its prompts.
+
+    TASK is an id, the start of one created from here, @last, @2 for the one before it, or - to
+    read references from stdin. Several tasks in JSON are one document after another.
+
+    Examples:
+
+      rebyte get @last
+      rebyte get @1 @2 --fields id,status,title
+      rebyte list -o id | rebyte get - -o jsonl
+    """
+    from ..profiles import references
+
+    return Records(TASK, _read(app, references.tasks(app.history, tasks, app.stdin)))
+
+
+def _read(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:
+    from ..engines.together import in_parallel
+
+    for answer in in_parallel(app.client.get_task, ids):
+        yield answer if isinstance(answer, RebyteError) else app.with_workspace(answer)

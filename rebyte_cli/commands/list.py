@@ -1,0 +1,95 @@
+"""List tasks, newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import click
+
+from ..app import App
+from ..errors import BadUsage, RebyteError
+from ..output.kinds import TASK_ROW, Listing
+from ._base import define
+
+STATUSES = ("running", "completed", "failed", "canceled")
+PAGE = 100  # the largest page the API gives (vendor docs)
+
+Row = Mapping[str, Any]
+
+
+@define("list", kind=TASK_ROW)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most N tasks (50 by default); over 100 takes several pages.",
+)
+@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Skip N tasks.")
+@click.option("--all", "all_", is_flag=True, help="Every task, page by page.")
+@click.option(
+    "--status", type=click.Choice(STATUSES), help="Only these; reads each task, in parallel."
+)
+@click.option("--search", metavar="TEXT", help="Only titles that contain TEXT.")
+@click.option("--since", metavar="WHEN", help="Only newer ones: 2026-02-09, or 7d, 12h, 30m ago.")
+@click.option("--until", metavar="WHEN", help="Only older ones.")
+def command(
+    app: App,
+    limit: int | None,
+    offset: int,
+    all_: bool,
+    status: str | None,
+    search: str | None,
+    since: str | None,
+    until: str | None,
+) -> Listing:
+    """List the tasks made through the API, newest first.
+
+    The list itself says only whether a task has ended; --status and --fields status read each
+    task for the truth.
+
+    Examples:
+
+      rebyte list --limit 10
+      rebyte list --status failed --since 7d -o id
+      rebyte list --all -o jsonl | jq -r .title
+    """
+    from ..engines import listing
+
+    if all_ and limit is not None:
+        raise BadUsage("--all and --limit exclude each other")
+    tests = listing.tests(search=search, since=since, until=until)
+    read_each = status is not None or "status" in (app.fields or ())
+    plain = not (all_ or tests or status or (limit or 0) > PAGE)
+    if plain:
+        page = app.client.list_tasks(limit=limit or 50, offset=offset)
+        rows: Iterator[Row] = iter(page.get("data") or [])
+        envelope: Any = {name: value for name, value in page.items() if name != "data"}
+    else:
+        total: list[int] = []
+        rows = listing.walk(app.client, offset=offset, tests=tests, total=total)
+        envelope = _counted(total, offset, None if all_ else limit)
+    if read_each:
+        return Listing(TASK_ROW, _statuses(app, rows, status, limit, all_ or plain), envelope)
+    return Listing(TASK_ROW, rows if plain else listing.at_most(rows, None if all_ else limit or 50), envelope)
+
+
+def _counted(total: list[int], offset: int, limit: int | None) -> Callable[[int], dict[str, Any]]:
+    def envelope(count: int) -> dict[str, Any]:
+        return {
+            "total": total[-1] if total else count,
+            "limit": count if limit is None else limit,
+            "offset": offset,
+        }
+
+    return envelope
+
+
+def _statuses(
+    app: App, rows: Iterator[Row], status: str | None, limit: int | None, everything: bool
+) -> Iterator[Row | RebyteError]:
+    """Each row with the status that its task has, those that match `status` alone."""
+    from ..engines import listing
+
+    matching = listing.with_status(app.client, rows, status)
+    return matching if everything else listing.at_most(matching, limit or 50)

@@ -1,0 +1,95 @@
+"""The service on this machine: serve, status, reset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..app import App
+from ..errors import BadUsage
+from ..output.kinds import LOCAL, Records
+from ._base import define_group, define_in
+
+
+@define_group("local")
+def command() -> None:
+    """A small Rebyte of your own, on this machine: no account, no network.
+
+    `rebyte -P local …` uses it by itself. `rebyte local serve` offers it to curl and to any
+    other program. Its agent is a simulation, and says so in its answers.
+
+    Examples:
+
+      rebyte -P local create "Say hello" --wait
+      rebyte local serve --port 8787
+    """
+
+
+@define_in(command, "serve", text=True, statuses=())
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8787,
+    show_default=True,
+    help="The port on 127.0.0.1; 0 takes a free one.",
+)
+def serve(app: App, port: int) -> None:
+    """Serve the local service until Ctrl-C, for curl and for other programs.
+
+    Prints the base URL on stdout, and an example call on stderr. Any key that starts with rbk_
+    is taken.
+
+    Examples:
+
+      rebyte local serve --port 8787
+      REBYTE_API_URL=http://127.0.0.1:8787/v1 REBYTE_API_KEY=rbk_local rebyte list
+    """
+    from ..local.server import LOCAL_KEY, Service
+
+    try:
+        service = Service(app.state_dir / "local", port=port)
+    except OSError as error:
+        raise BadUsage(
+            f"cannot listen on 127.0.0.1:{port}: {error.strerror}",
+            hint="--port 0 takes a free one",
+        ) from None
+    with service:
+        app.screen.write_out(service.base_url + "\n")
+        app.note(
+            f"curl -H 'API_KEY: {LOCAL_KEY}' {service.base_url}/tasks\n"
+            "The agent behind it is a simulation. Ctrl-C stops it."
+        )
+        service.serve_forever()
+
+
+@define_in(command, "status", kind=LOCAL, statuses=())
+def status(app: App) -> Records:
+    """Show what the local service holds and whether it is being served.
+
+    Example:
+
+      rebyte local status -o json | jq .tasks
+    """
+    from ..local import server
+
+    return Records(LOCAL, [server.status(app.state_dir / "local")])
+
+
+@define_in(command, "reset", statuses=())
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset(app: App, yes: bool) -> Any:
+    """Empty the local service: its tasks, workspaces, files and webhooks.
+
+    Example:
+
+      rebyte local reset --yes
+    """
+    from ..local import server
+
+    if not yes:
+        if not app.interactive:
+            raise BadUsage("this empties the local service", hint="add --yes")
+        click.confirm("Empty the local service?", abort=True, err=True)
+    server.reset(app.state_dir / "local")
+    app.note("The local service is empty")

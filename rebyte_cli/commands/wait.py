@@ -1,0 +1,60 @@
+"""Wait until tasks have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import click
+
+from ..app import App
+from ..errors import BadUsage
+from ..output.kinds import TASK, Records
+from ._base import define
+from ._options import Seconds, tasks_argument, timeout_option
+
+
+@define("wait", kind=TASK, statuses=(3, 4, 5, 10, 11, 124))
+@tasks_argument
+@click.option("--any", "any_", is_flag=True, help="Stop at the first that has ended.")
+@click.option("--first-success", is_flag=True, help="Stop at the first that completed.")
+@timeout_option
+@click.option(
+    "--interval",
+    type=Seconds(),
+    metavar="SECONDS",
+    help="Ask this often; by default every second at first, later every ten.",
+)
+def command(
+    app: App,
+    tasks: Sequence[str],
+    any_: bool,
+    first_success: bool,
+    timeout: float | None,
+    interval: float | None,
+) -> Records:
+    """Wait until every TASK has ended, and print each as it does.
+
+    Ends with 0 when all completed, 10 when one failed, 11 when one was canceled, 124 when the
+    time limit passed. Many tasks are asked for together, one call per hundred.
+
+    Examples:
+
+      rebyte wait @last --timeout 10m
+      rebyte list -o id --status running | rebyte wait -
+      rebyte wait "$first" "$second" --first-success -o id
+    """
+    from ..engines.waiting import Target
+    from ..profiles import references
+    from ._finish import finished
+
+    if any_ and first_success:
+        raise BadUsage("--any and --first-success exclude each other")
+    until: Literal["all", "any", "first-success"] = (
+        "any" if any_ else "first-success" if first_success else "all"
+    )
+    ids = references.tasks(app.history, tasks, app.stdin)
+    targets = [Target(task_id) for task_id in dict.fromkeys(ids)]
+    return Records(
+        TASK, finished(app, targets, until=until, timeout=timeout, interval=interval)
+    )

@@ -1,0 +1,66 @@
+"""The answer of a task: its text, from the first place that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..api.models import is_terminal, task_status
+from ..errors import RebyteError, ResourceNotFound, TaskCanceled, TaskFailed
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+
+
+def answer(client: RebyteClient, task_id: str) -> str:
+    """The text of the latest prompt's answer, and nothing else.
+
+    Looked for in the task's `finalResult`, then in the `response` of its content, then in the
+    final record of its event stream: clients have seen each of them filled while another was
+    empty. Raises RebyteError (status 1) while the task runs or when it completed without any
+    text, TaskFailed or TaskCanceled (10, 11) when that is why there is none.
+    """
+    task = client.get_task(task_id)
+    status = task_status(task)
+    if not is_terminal(status):
+        raise RebyteError(
+            f"task {task_id} is {status}, so it has no answer yet",
+            hint=f"`rebyte result {task_id} --wait` waits for it",
+            code="still_running",
+        )
+    text = _text(task.get("finalResult")) or _from_content(client, task_id)
+    text = text or _from_events(client, task_id)
+    if text:
+        return text
+    if status == "failed":
+        raise TaskFailed(task)
+    if status == "canceled":
+        raise TaskCanceled(task)
+    raise RebyteError(f"task {task_id} completed without an answer", code="no_answer")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _from_content(client: RebyteClient, task_id: str) -> str:
+    try:
+        content: Mapping[str, Any] = client.task_content(task_id)
+    except ResourceNotFound:  # an endpoint that only clients have shown
+        return ""
+    prompts = content.get("prompts")
+    if not isinstance(prompts, list) or not prompts or not isinstance(prompts[-1], dict):
+        return ""
+    return _text(prompts[-1].get("response"))
+
+
+def _from_events(client: RebyteClient, task_id: str) -> str:
+    from .following import follow
+
+    try:
+        for event in follow(client, task_id):
+            if event.name == "done":
+                return _text(event.data.get("finalResult"))
+    except ResourceNotFound:
+        pass
+    return ""

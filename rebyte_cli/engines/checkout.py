@@ -1,0 +1,73 @@
+"""The git repository that a task should work on: what `-g` says, or the one here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+from ..errors import BadUsage
+
+# owner/repo out of https://host/owner/repo.git, ssh://git@host:22/owner/repo and
+# git@host:owner/repo. The API takes owner/repo (seed document).
+_REMOTE = re.compile(
+    r"^(?:(?:https?|ssh|git)://(?:[^@/]+@)?[^/:]+(?::\d+)?/|[^@/\s]+@[^:/\s]+:)"
+    r"(?P<repo>[^/\s]+/[^/\s]+?)(?:\.git)?/?$"
+)
+_PLAIN = re.compile(r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")
+
+
+def repository(given: str) -> tuple[str, str | None]:
+    """`owner/repo` and, for `.`, the current branch.
+
+    `given` is `owner/repo`, a clone URL (https, ssh, git@host:), or `.` for the repository of
+    the working directory: its `origin` (or only remote) and its checked-out branch. Raises
+    BadUsage when it is none of these, and for a detached HEAD, which has no branch to name.
+    """
+    if given != ".":
+        return _owner_repo(given), None
+    remotes = _git("remote", problem="not inside a git repository").split()
+    if not remotes:
+        raise BadUsage("the repository here has no remote", hint="-g owner/repo names one")
+    if "origin" not in remotes and len(remotes) > 1:
+        raise BadUsage(
+            f"the repository here has no remote called origin, but {', '.join(remotes)}",
+            hint="-g owner/repo names one",
+        )
+    remote = "origin" if "origin" in remotes else remotes[0]
+    url = _git("remote", "get-url", remote, problem=f"cannot read the remote {remote}")
+    branch = _git(
+        "symbolic-ref",
+        "--quiet",
+        "--short",
+        "HEAD",
+        problem="HEAD is detached, so there is no branch to name",
+        hint="check out a branch, or give -g owner/repo -b BRANCH",
+    )
+    return _owner_repo(url), branch
+
+
+def _owner_repo(given: str) -> str:
+    if _PLAIN.match(given) and not given.startswith("."):
+        return given.removesuffix(".git")
+    match = _REMOTE.match(given)
+    if match is None:
+        shown = re.sub(r"//[^@/]*@", "//", given)
+        raise BadUsage(
+            f"{shown!r} is not a repository",
+            hint="-g takes owner/repo, a clone URL, or . for the repository here",
+        )
+    return match["repo"]
+
+
+def _git(*arguments: str, problem: str, hint: str | None = None) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=False, timeout=20
+        )
+    except FileNotFoundError:
+        raise BadUsage("git is not installed", hint="-g owner/repo works without it") from None
+    except subprocess.TimeoutExpired:
+        raise BadUsage(f"git {arguments[0]} did not answer within 20 s") from None
+    if done.returncode != 0:
+        raise BadUsage(problem, hint=hint)
+    return done.stdout.strip()
