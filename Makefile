@@ -1,0 +1,37 @@
+# Everything here works on a machine that has Python 3.11 or newer, git and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check docs bench pyz clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
+
+# Made anew when pyproject.toml changes; otherwise a target costs no set-up.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.x" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once; about half a minute)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## See the whole story on a service of its own, on this machine
+	@REBYTE_BIN=$(BIN)/rebyte sh tests/demo.sh
+
+test: $(READY) ## Run every test
+	@$(BIN)/python -m pytest -n 2
+
+check: $(READY) ## Lint and type-check
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+docs: $(READY) ## Generate completions, manual pages and pictures anew
+	@$(BIN)/python -m rebyte_cli.manual
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist

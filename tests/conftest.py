@@ -1,0 +1,118 @@
+"""Fixtures that every test shares: a home of its own, a real local service, the command itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+
+class Done(NamedTuple):
+    """One finished run of the command."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output as one JSON document."""
+        return json.loads(self.out)
+
+    @property
+    def documents(self) -> list[Any]:
+        """Standard output as JSON documents, one after another."""
+        decoder, text, found = json.JSONDecoder(), self.out.strip(), []
+        while text:
+            document, end = decoder.raw_decode(text)
+            found.append(document)
+            text = text[end:].lstrip()
+        return found
+
+
+def need_tool(name: str) -> str:
+    """The path of a program that a test needs; fails in CI when it is missing, skips elsewhere."""
+    path = shutil.which(name)
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+COMMAND = [sys.executable, "-m", "rebyte_cli"]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with nothing in it: own config and state folders, no REBYTE_*, no colour, no keyring."""
+    for name in list(os.environ):
+        if name.startswith("REBYTE_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name in ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "FORCE_COLOR", "EDITOR", "VISUAL"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / ".config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / ".local" / "state"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder / ".local" / "share"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    return folder
+
+
+@pytest.fixture
+def rebyte(home: Path) -> Callable[..., Done]:
+    """Run the command in a process of its own: `rebyte("list", "-o", "id", stdin="…")`."""
+
+    def run(
+        *arguments: str,
+        stdin: str | bytes = b"",
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 60,
+    ) -> Done:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            env={**os.environ, **(env or {})},
+            cwd=cwd or home,
+            timeout=timeout,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+@pytest.fixture
+def local(rebyte: Callable[..., Done]) -> Callable[..., Done]:
+    """The command against the service that it carries: `local("create", "Say hello")`."""
+
+    def run(*arguments: str, **options: Any) -> Done:
+        return rebyte("-P", "local", *arguments, **options)
+
+    return run
+
+
+@pytest.fixture
+def service(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A local service on a free port; REBYTE_API_URL and REBYTE_API_KEY point the command at it."""
+    from rebyte_cli.local.server import LOCAL_KEY, Service
+
+    with Service(home / "served") as running:
+        monkeypatch.setenv("REBYTE_API_URL", running.base_url)
+        monkeypatch.setenv("REBYTE_API_KEY", LOCAL_KEY)
+        yield running
