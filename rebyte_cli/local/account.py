@@ -1,0 +1,35 @@
+"""The account's balance and the service's health (both seen in clients only)."""
+
+from __future__ import annotations
+
+from werkzeug.wrappers import Request, Response
+
+from . import wire
+from .wire import Context
+
+FREE_CREDITS = 10_000
+
+
+def credit_balance(context: Context, _request: Request) -> Response:
+    """GET /billing/credits. One imaginary credit is used up per prompt; nothing is ever charged."""
+    with context.store.read() as db:
+        used, last = db.execute("SELECT count(*), max(submitted) FROM prompts").fetchone()
+    balance = max(0, FREE_CREDITS - used)
+    return wire.reply(
+        {
+            "balance": balance,
+            "expiringBalance": 0,
+            "expiringAllowance": 0,
+            "totalAvailable": balance,
+            "lifetimePurchased": 0,
+            "lifetimeUsed": used,
+            "updatedAt": wire.maybe_stamp(last),
+        }
+    )
+
+
+def health(context: Context, _request: Request) -> Response:
+    """GET /health. `service` and `instance` tell this service from a real one and from others."""
+    return wire.reply(
+        {"status": "ok", "service": "rebyte local service", "instance": context.instance}
+    )

@@ -1,0 +1,102 @@
+"""The WSGI application: which endpoint answers, who may call it, and what errors look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from http.client import responses
+from typing import Any
+
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.http import http_date
+from werkzeug.routing import Map, Rule
+from werkzeug.wrappers import Request, Response
+
+from . import account, pages, tasks, wire
+from .exchange import Environ, HangUp
+from .faults import Page
+from .wire import Context, Refusal
+
+Endpoint = Callable[..., Response]
+
+# Method, path below the origin, endpoint. Everything under /v1 but /v1/health needs a key.
+ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
+    ("POST", "/v1/tasks", tasks.create),
+    ("GET", "/v1/tasks", tasks.list_page),
+    ("GET", "/v1/tasks/<task_id>", tasks.get),
+    ("DELETE", "/v1/tasks/<task_id>", tasks.delete),
+    ("POST", "/v1/tasks/<task_id>/prompts", tasks.follow_up),
+    ("POST", "/v1/tasks/<task_id>/cancel", tasks.cancel),
+    ("PATCH", "/v1/tasks/<task_id>/visibility", tasks.set_visibility),
+    ("GET", "/v1/billing/credits", account.credit_balance),
+    ("GET", "/v1/health", account.health),
+    ("GET", "/health", account.health),
+    ("GET", "/run/<task_id>", pages.run),
+    ("GET", "/share/<task_id>", pages.share),
+)
+OPEN_PATHS = frozenset({"/v1/health"})
+
+
+class Api:
+    """The API's WSGI application for one `Context`."""
+
+    def __init__(self, context: Context, log: Callable[[str], None]) -> None:
+        self._context = context
+        self._log = log
+        self._map = Map(
+            [Rule(path, methods=[method], endpoint=end) for method, path, end in ROUTES],
+            strict_slashes=False,
+            merge_slashes=False,
+        )
+
+    def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request. Raises only HangUp and ConnectionError."""
+        answer = self._answer(environ)
+        # The service's own clock, which clients compare with `createdAt`.
+        answer.headers["Date"] = http_date(self._context.store.now() // 1000)
+        return answer(environ, start)
+
+    def _answer(self, environ: Environ) -> Response:
+        try:
+            request = Request(environ)
+            _check_key(request)
+            endpoint, arguments = self._map.bind_to_environ(environ).match()
+            answer: Response = endpoint(self._context, request, **arguments)
+        except Refusal as refusal:
+            return wire.refuse(refusal)
+        except Page as page:
+            return page.response
+        except (HangUp, ConnectionError):
+            raise
+        except HTTPException as error:
+            return wire.refuse(_as_refusal(environ, error))
+        except Exception as error:
+            self._log(f"internal error: {error!r}")
+            return wire.refuse(Refusal(500, "internal_error", "Internal server error"))
+        return answer
+
+
+def _check_key(request: Request) -> None:
+    path = request.path.rstrip("/")
+    if not (path == "/v1" or path.startswith("/v1/")) or path in OPEN_PATHS:
+        return
+    key = request.environ.get("rebyte.key")
+    if not key:
+        raise Refusal(401, "missing_api_key", "API_KEY header is missing")
+    if not key.startswith("rbk_") or key == "rbk_invalid":
+        raise Refusal(401, "invalid_api_key", "API key is invalid or expired")
+    if key == "rbk_readonly" and request.method not in ("GET", "HEAD"):
+        raise Refusal(403, "insufficient_scopes", "The key may read only (tasks:read)")
+
+
+def _as_refusal(environ: Environ, error: HTTPException) -> Refusal:
+    method = environ["REQUEST_METHOD"]
+    path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        message = f"{path} does not take {method}, only {allowed}"
+        return Refusal(405, "method_not_allowed", message, Allow=allowed)
+    if isinstance(error, NotFound):
+        return Refusal(404, "not_found", f"There is no {method} {path}")
+    status = error.code or 500
+    code = "validation_error" if status < 500 else "internal_error"
+    return Refusal(status, code, error.description or responses.get(status, "Refused"))

@@ -1,0 +1,242 @@
+"""One connection of the local service: HTTP/1.1 requests in, the answers of a WSGI app out.
+
+werkzeug brings a development server of its own, but that one drops request headers whose names
+contain `_` (so the documented `API_KEY` would never arrive), closes every connection, and waits
+10 ms after each answer. This one keeps connections, streams, and stays silent unless asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import IO, Any, cast
+from urllib.parse import unquote_to_bytes
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+IDLE_SECONDS = 120.0
+DRAIN_LIMIT = 64 * 1024 * 1024
+KEY_HEADERS = frozenset({"api-key", "x-api-key"})
+
+
+class Host(HTTPServer):
+    """What a connection needs to know about the server it belongs to."""
+
+    application: Application
+    log: Callable[[str], None]
+    stopping: bool
+
+
+class HangUp(Exception):
+    """Raised by an application to close the connection without any answer."""
+
+
+class Body(io.RawIOBase):
+    """A request body that ends where `Content-Length` says, so that the next request survives."""
+
+    def __init__(self, source: io.BufferedIOBase, length: int) -> None:
+        self._source = source
+        self.left = length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`; 0 at the end. A client that goes away early is a ConnectionError."""
+        want = min(len(buffer), self.left)
+        if want == 0:
+            return 0
+        data = self._source.read1(want)
+        if not data:
+            raise ConnectionResetError("the client went away inside the body")
+        buffer[: len(data)] = data
+        self.left -= len(data)
+        return len(data)
+
+    def drain(self) -> bool:
+        """Read what the application left. False when that is too much to be worth reading."""
+        if self.left > DRAIN_LIMIT:
+            return False
+        while self.read(65536):
+            pass
+        return True
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection: requests in, WSGI answers out."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = IDLE_SECONDS
+    # One packet per answer: a header packet followed by a body packet costs 40 ms on a kept
+    # connection when Nagle meets delayed acknowledgements.
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    server: Host
+
+    def handle(self) -> None:
+        """Serve the connection until either side ends it; a vanished client is no error."""
+        with contextlib.suppress(ConnectionError, TimeoutError, HangUp):
+            super().handle()
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError):
+            super().finish()
+
+    def handle_one_request(self) -> None:
+        self.raw_requestline = self.rfile.readline(65537)
+        if not self.raw_requestline:
+            self.close_connection = True
+        elif len(self.raw_requestline) > 65536:
+            self.requestline = self.request_version = self.command = ""
+            self.send_error(414, "The request line is too long")
+        elif self.parse_request():
+            self._answer()
+            self.wfile.flush()
+
+    def handle_expect_100(self) -> bool:
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
+
+    def _answer(self) -> None:
+        body = self._body()
+        if body is None:
+            return
+        reply = _Reply(self)
+        result = self.server.application(self._environ(body), reply.start)
+        try:
+            for chunk in result:
+                reply.send(chunk)
+            reply.end()
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+        # The answer leaves before the rest of the body is read: the client may be waiting for it.
+        self.wfile.flush()
+        if not (isinstance(body, Body) and body.drain()):
+            self.close_connection = True
+
+    def _body(self) -> io.RawIOBase | None:
+        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            from werkzeug.serving import DechunkedInput
+
+            return DechunkedInput(cast(IO[bytes], self.rfile))
+        length = self.headers.get("Content-Length", "0").strip()
+        if not (length.isascii() and length.isdigit() and len(length) < 19):
+            self.send_error(400, "Content-Length is not a number")
+            return None
+        return Body(self.rfile, int(length))
+
+    def _environ(self, body: io.RawIOBase) -> Environ:
+        path, _, query = self.path.partition("?")
+        if path.startswith(("http://", "https://")):
+            path = "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/"
+        environ: Environ = {
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            "wsgi.input": body,
+            "wsgi.input_terminated": True,
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": True,
+            "wsgi.run_once": False,
+            "REQUEST_METHOD": self.command,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "QUERY_STRING": query,
+            "REMOTE_ADDR": self.client_address[0],
+            "SERVER_NAME": self.server.server_address[0],
+            "SERVER_PORT": str(self.server.server_address[1]),
+            "SERVER_PROTOCOL": self.request_version,
+            "rebyte.socket": self.connection,
+        }
+        for name, value in self.headers.items():
+            spelled = name.lower().replace("_", "-")
+            if spelled in KEY_HEADERS:
+                environ["rebyte.key"] = environ.get("rebyte.key") or value.strip()
+            elif "_" not in name:
+                key = name.upper().replace("-", "_")
+                key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+                environ[key] = f"{environ[key]},{value}" if key in environ else value
+        return environ
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a request that is not HTTP in the API's own error envelope, and hang up."""
+        import json
+
+        word = "validation_error" if code < 500 else "internal_error"
+        text = json.dumps({"error": {"code": word, "message": message or f"HTTP {code}"}}).encode()
+        self.close_connection = True
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(text)
+        self.wfile.flush()
+
+    def version_string(self) -> str:
+        return "rebyte-local"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        self.server.log(format % args)
+
+
+class _Reply:
+    """Turns what WSGI says into bytes on the connection: length known, or chunked."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._pending: tuple[int, list[tuple[str, str]]] | None = None
+        self._chunked = False
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: object = None
+    ) -> Callable[[bytes], None]:
+        self._pending = (int(status.split(" ", 1)[0]), headers)
+        return self.send
+
+    def send(self, data: bytes) -> None:
+        self._head()
+        if self._handler.command == "HEAD" or not data:
+            return
+        write = self._handler.wfile.write
+        if self._chunked:
+            write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._handler.wfile.flush()
+        else:
+            write(data)
+
+    def end(self) -> None:
+        self._head()
+        if self._chunked and self._handler.command != "HEAD":
+            self._handler.wfile.write(b"0\r\n\r\n")
+
+    def _head(self) -> None:
+        if self._pending is None:
+            return
+        (code, headers), self._pending = self._pending, None
+        handler = self._handler
+        handler.log_request(code)
+        handler.send_response_only(code)
+        names = {name.lower() for name, _ in headers}
+        handler.send_header("Server", handler.version_string())
+        if "date" not in names:
+            handler.send_header("Date", handler.date_time_string())
+        for name, value in headers:
+            handler.send_header(name, value)
+        if "content-length" not in names and code >= 200 and code not in (204, 304):
+            if handler.request_version >= "HTTP/1.1":
+                self._chunked = True
+                handler.send_header("Transfer-Encoding", "chunked")
+            else:
+                handler.close_connection = True
+        if handler.close_connection or handler.server.stopping:
+            handler.close_connection = True
+            handler.send_header("Connection", "close")
+        handler.end_headers()

@@ -1,0 +1,58 @@
+"""The pages that `url` and `shareUrl` of a task lead to. Every value is escaped."""
+
+from __future__ import annotations
+
+from html import escape
+
+from werkzeug.wrappers import Request, Response
+
+from .records import Task, load_task
+from .timeline import readable_answer, task_status
+from .wire import Context, missing, stamp
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>
+<body><h1>{title}</h1>
+<p>A task of the local Rebyte service: a simulation, not the cloud.</p>
+<p>Status: <strong>{status}</strong>, created {created}.</p>
+{prompts}
+</body></html>
+"""
+PROMPT = "<h2>{status}</h2><pre>{prompt}</pre><pre>{answer}</pre>"
+
+
+def run(context: Context, _request: Request, task_id: str) -> Response:
+    """GET /run/{id}: what `url` points at."""
+    with context.store.read() as db:
+        task = load_task(db, task_id)
+    return _page(task, context.store.now())
+
+
+def share(context: Context, _request: Request, task_id: str) -> Response:
+    """GET /share/{id}: as `run`, but only for a task that is public."""
+    with context.store.read() as db:
+        task = load_task(db, task_id)
+    if task.visibility != "public":
+        raise missing("Task")
+    return _page(task, context.store.now())
+
+
+def _page(task: Task, now: int) -> Response:
+    prompts = "\n".join(
+        PROMPT.format(
+            status=span.status(now),
+            prompt=escape(prompt.text),
+            answer=escape(readable_answer(prompt, span, now) or ""),
+        )
+        for prompt, span in zip(task.prompts, task.times, strict=True)
+    )
+    title = (task.shown_title(now) or "New task").encode("utf-8", "replace").decode()
+    text = PAGE.format(
+        title=escape(title),
+        status=task_status(task.times, now),
+        created=stamp(task.created),
+        prompts=prompts,
+    )
+    answer = Response(text, mimetype="text/html")
+    answer.headers["Content-Security-Policy"] = "default-src 'none'"
+    return answer

@@ -1,0 +1,180 @@
+"""The local service: starting it, finding it, emptying it.
+
+    with Service(Path("state")) as service:
+        ...  # call service.base_url with any key that starts with rbk_
+
+One `Service` answers on two ports of a loopback address: the API, and the object store that
+upload URLs point at. All state lies in the folder, so any number of them can share it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from .dispatch import Api
+from .listener import Listener
+from .records import load_tasks
+from .store import Store, new_id
+from .timeline import task_status
+from .wire import Context
+
+LOCAL_KEY = "rbk_local"
+DEFAULT_ORIGIN = "http://127.0.0.1:8787"
+
+
+def _quiet(_line: str) -> None:
+    """Log nothing."""
+
+
+class Service:
+    """A local Rebyte on `host` (loopback only) with its state under `state_dir`.
+
+    `port` 0 takes a free one. `clock` gives seconds since 1970 and decides what has happened.
+    Links to tasks point at `public_url` (an origin without `/v1`); without it they point at this
+    service, which is then also remembered as the place where the folder is served. `log` gets a
+    line per request and per internal error; by default nobody does.
+
+    ValueError: `host` is not a loopback address. OSError: the port is taken, or the folder cannot
+    be written.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Callable[[], float] = time.time,
+        public_url: str | None = None,
+        log: Callable[[str], None] = _quiet,
+    ) -> None:
+        if host not in ("localhost", "::1") and not host.startswith("127."):
+            raise ValueError(f"{host} is not a loopback address; the local service has no locks")
+        self._store = Store(state_dir, clock)
+        self._public_url = public_url
+        self._stopping = threading.Event()
+        self._instance = new_id()
+        self._api = Listener(host, port, _not_yet, log)
+        self._storage = Listener(host, 0, _not_yet, log)
+        self.base_url = f"{self._api.origin}/v1"
+        self.storage_url = self._storage.origin
+        context = Context(
+            store=self._store,
+            base=self.base_url,
+            storage=self.storage_url,
+            links=(public_url or self._api.origin).rstrip("/"),
+            secret=self._store.secret(),
+            instance=self._instance,
+            stopping=self._stopping,
+            wake=lambda: None,
+        )
+        self._api.application = Api(context, log)
+
+    def start(self) -> Self:
+        """Answer on daemon threads and return at once."""
+        if self._public_url is None:
+            self._store.remember("address", self._api.origin)
+            self._store.remember("instance", self._instance)
+        self._api.start()
+        self._storage.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop answering and close every connection. Safe to call twice."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._api.stop()
+        self._storage.stop()
+        self._store.close()
+
+    def serve_forever(self) -> None:
+        """Start and stay until `stop` is called from another thread or an exception (Ctrl-C)."""
+        self.start()
+        try:
+            while not self._stopping.wait(3600):
+                pass
+        finally:
+            self.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def carry(state_dir: Path) -> Service:
+    """A started service for the life of one command.
+
+    Its links point at the address where `rebyte local serve` last answered for this folder, or
+    would by default, since its own port is gone when the command ends.
+    """
+    store = Store(state_dir)
+    address = store.recall("address") or DEFAULT_ORIGIN
+    store.close()
+    return Service(state_dir, public_url=address).start()
+
+
+def reset(state_dir: Path) -> None:
+    """Forget every task, workspace, file and webhook under `state_dir`."""
+    store = Store(state_dir)
+    store.empty()
+    store.close()
+
+
+def status(state_dir: Path) -> dict[str, Any]:
+    """What is there: `path`, the counts `tasks`, `running`, `workspaces`, `webhooks`, `key_leaks`
+    (requests to the object store that carried an API key), and `serving`: the base URL where a
+    served service answers for this folder at the moment, or None.
+    """
+    store = Store(state_dir)
+    with store.read() as db:
+        tasks = load_tasks(db, db.execute("SELECT * FROM tasks WHERE deleted IS NULL"))
+        workspaces, webhooks, leaks = (
+            db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - literals
+            for table in ("workspaces", "webhooks", "leaks")
+        )
+    now = store.now()
+    address, instance = store.recall("address"), store.recall("instance")
+    store.close()
+    return {
+        "path": str(state_dir),
+        "tasks": len(tasks),
+        "running": sum(task_status(task.times, now) == "running" for task in tasks),
+        "workspaces": workspaces,
+        "webhooks": webhooks,
+        "key_leaks": leaks,
+        "serving": f"{address}/v1" if address and _answers(address, instance) else None,
+    }
+
+
+def _answers(origin: str, instance: str | None) -> bool:
+    """Whether the service that recorded `instance` still answers at `origin`."""
+    parts = urlsplit(origin)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=1)
+    try:
+        connection.request("GET", "/health")
+        document = json.loads(connection.getresponse().read(10_000))
+        return isinstance(document, dict) and document.get("instance") == instance
+    except (OSError, HTTPException, ValueError):
+        return False
+    finally:
+        connection.close()
+
+
+def _not_yet(environ: object, start: object) -> list[bytes]:
+    raise ConnectionAbortedError("the service has not started")
