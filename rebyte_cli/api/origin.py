@@ -1,0 +1,118 @@
+"""What a base URL, a key and an id must look like before any of them is used.
+
+Only `urllib.parse` is imported: settings are resolved on every run of the command, most of
+which never open a connection.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, urlsplit
+
+from ..errors import BadUsage, KeyProblem
+
+BASE_URL = "https://api.rebyte.ai/v1"  # seed document
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
+_PATH = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ") | _HOST | frozenset("/~!$'()*+,;=:")
+_ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name (lower case, no brackets) can only mean this machine."""
+    if host in ("localhost", "::1"):
+        return True
+    parts = host.split(".")
+    return len(parts) == 4 and parts[0] == "127" and all(p.isdigit() for p in parts)
+
+
+def check_base_url(url: str) -> str:
+    """A base URL without its trailing slash, or BadUsage saying what is wrong with it.
+
+    https only, except for this machine; no user name or password, no query, no fragment. The
+    URL itself is not repeated when it holds a password.
+    """
+    url = url.strip()
+    parts = _split(url, "base URL")
+    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
+        raise BadUsage("the base URL holds a user name or password; give it without")
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise BadUsage("the base URL has a query or a fragment; give it without")
+    _must_be_safe(parts, "base URL")
+    path = parts.path.rstrip("/")
+    if not set(path) <= _PATH or {".", ".."} & set(path.split("/")):
+        raise BadUsage("the base URL has a path that cannot be used")
+    return origin_of(url) + path
+
+
+def check_signed_url(url: str) -> str:
+    """A URL that the API handed out for upload or download; BadUsage unless https or loopback.
+
+    Its query is a signature, so the URL is never repeated in a message.
+    """
+    parts = _split(url, "signed URL")
+    if "@" in parts.netloc:
+        raise BadUsage("the signed URL holds a user name or password; it is not used")
+    _must_be_safe(parts, "signed URL")
+    return url
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL, as one string; the default port is left out.
+
+    `https://API.rebyte.ai:443/v1` gives `https://api.rebyte.ai`. A key belongs to one of these.
+    """
+    parts = _split(url, "URL")
+    host = parts.hostname or ""
+    shown = f"[{host}]" if ":" in host else host
+    if parts.port is None or parts.port == _DEFAULT_PORTS.get(parts.scheme):
+        return f"{parts.scheme}://{shown}"
+    return f"{parts.scheme}://{shown}:{parts.port}"
+
+
+def check_key(key: str) -> str:
+    """A key without surrounding white space, or KeyProblem. The key is never repeated.
+
+    A newline inside would end the header and let the rest of the key show up in the error of
+    the HTTP library, so everything but visible ASCII is refused here.
+    """
+    key = key.strip()
+    if not key:
+        raise KeyProblem("the API key is empty")
+    if not all("!" <= char <= "~" for char in key):
+        raise KeyProblem(
+            "the API key holds a space, a line break or a character outside ASCII",
+            hint="copy it again; a key is one word that starts with rbk_",
+        )
+    return key
+
+
+def check_id(value: str, what: str = "id") -> str:
+    """An id that may go into a path: letters, digits, `_` and `-`; else BadUsage."""
+    if not isinstance(value, str) or not value or not set(value) <= _ID:
+        shown = value if isinstance(value, str) and len(value) <= 80 else "this value"
+        raise BadUsage(f"{shown!r} is not a {what}: letters, digits, _ and - only")
+    return value
+
+
+def _split(url: str, what: str) -> SplitResult:
+    if any(char <= " " or char == "\x7f" or char == "\\" or char > "~" for char in url):
+        raise BadUsage(f"the {what} holds a character that does not belong in one")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise BadUsage(f"the {what} cannot be read") from None
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise BadUsage(f"the {what} must start with https:// and name a host")
+    return parts
+
+
+def _must_be_safe(parts: SplitResult, what: str) -> None:
+    host = parts.hostname or ""
+    if not set(host) <= _HOST and not (":" in host and set(host) <= set("0123456789abcdef:.")):
+        raise BadUsage(f"the {what} has a host name that cannot be used")
+    if parts.scheme != "https" and not is_loopback(host):
+        raise BadUsage(
+            f"the {what} must be https: http would send the key in clear to {host}",
+            hint="http:// is taken for localhost and 127.0.0.1 only",
+        )

@@ -1,0 +1,249 @@
+"""Profiles in `config.toml`, and how a setting gets its value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..api.origin import BASE_URL, check_base_url, origin_of
+from ..errors import BadUsage, NotFound, did_you_mean
+from .fields import FIELDS
+
+LOCAL = "local"
+DEFAULT = "default"
+
+_OPTIONS = {"profile": "-P", "output": "-o", "executor": "-x", "model": "-m", "skills": "-s"}
+_VARIABLES = {"output": "REBYTE_OUTPUT", "timeout": "REBYTE_REQUEST_TIMEOUT"}
+
+
+class Setting(NamedTuple):
+    """A value and, for people, where it came from: `option -o`, `REBYTE_OUTPUT`, `profile work`."""
+
+    value: Any
+    source: str
+
+
+class Config:
+    """What `config.toml` says. Unknown keys stay in `document` and are otherwise left alone."""
+
+    def __init__(self, document: Mapping[str, Any], *, path: Path, text: str = "") -> None:
+        self.document = dict(document)
+        self.path = path
+        self._text = text
+        self.profiles: dict[str, dict[str, Any]] = self._checked("profiles", dict, {})
+        for name, table in self.profiles.items():
+            if not isinstance(table, dict):
+                raise self.problem("must be a table", "profiles", name)
+        if LOCAL in self.profiles:
+            raise self.problem("is built in and cannot be defined", "profiles", LOCAL)
+        self.default_profile: str = self._checked("default_profile", str, DEFAULT) or DEFAULT
+        self.history: bool = self._checked("history", bool, True)
+
+    @classmethod
+    def load(cls, path: Path) -> Config:
+        """Read the file; one that does not exist is an empty one.
+
+        Raises BadUsage with the file's name and the place when it cannot be read, is not TOML
+        or has a value of the wrong type.
+        """
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            return cls({}, path=path)
+        except OSError as problem:
+            raise BadUsage(f"cannot read {path}: {problem.strerror}") from None
+        from .toml import read
+
+        text, document = read(raw, path)
+        return cls(document, path=path, text=text)
+
+    def names(self) -> list[str]:
+        """Every profile there is: the default and `local` always are."""
+        return [*sorted({*self.profiles, DEFAULT}), LOCAL]
+
+    def profile(self, name: str) -> dict[str, Any]:
+        """The table of a profile; NotFound with the nearest and all known names otherwise."""
+        if name in self.profiles:
+            return self.profiles[name]
+        if name in (LOCAL, DEFAULT):
+            return {}
+        known = f"profiles: {', '.join(self.names())}"
+        hint = did_you_mean(name, self.names())
+        raise NotFound(f"no profile {name!r}", hint=f"{hint}\n{known}" if hint else known)
+
+    def value(self, profile: str, name: str) -> Any:
+        """A setting of a profile, checked and usable; None when the profile does not have it."""
+        found = self.profile(profile).get(name)
+        if found is None:
+            return None
+        try:
+            return FIELDS[name](found)
+        except BadUsage as problem:
+            raise self.problem(problem.message, "profiles", profile, name) from None
+        except ValueError as problem:
+            raise self.problem(str(problem), "profiles", profile, name) from None
+
+    def problem(self, what: str, *keys: str) -> BadUsage:
+        """An error that names the file, the line where it can be told, and the key."""
+        from .toml import line_of
+
+        line = line_of(self._text, keys)
+        place = f"{self.path}, line {line}" if line else str(self.path)
+        return BadUsage(f"{place}: {'.'.join(keys)}: {what}")
+
+    def _checked(self, name: str, kind: type, otherwise: Any) -> Any:
+        found = self.document.get(name, otherwise)
+        if not isinstance(found, kind):
+            wanted = {dict: "a table", str: "text", bool: "true or false"}[kind]
+            raise self.problem(f"must be {wanted}", name)
+        return found
+
+
+class Settings(NamedTuple):
+    """Everything one command needs to know, each value with its source.
+
+    `profile` is its name; `named` says whether somebody asked for it by name (`-P`,
+    `REBYTE_PROFILE`) rather than getting the default. `base_url` is None for `local`, whose
+    service says itself where it listens. `timeout` is in seconds or None for the transport's own.
+    `own_origin` is the origin of the profile's own base URL: what its `key_command` is for.
+    `unnamed_url` is the base URL that a command without a profile's name would use: what
+    `REBYTE_API_KEY` is for. It is checked only by whoever uses it.
+    """
+
+    profile: str
+    profile_source: str
+    named: bool
+    base_url: Setting
+    output: Setting
+    executor: Setting
+    model: Setting
+    skills: Setting
+    timeout: Setting
+    ca_bundle: Setting
+    history: Setting
+    key_command: Setting
+    own_origin: str
+    unnamed_url: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is the service on this machine."""
+        return self.profile == LOCAL
+
+    @property
+    def origin(self) -> str:
+        """`https://host[:port]` of the base URL, or `local`."""
+        return LOCAL if self.is_local else origin_of(self.base_url.value)
+
+    def shown(self) -> Iterator[tuple[str, Setting]]:
+        """The settings that `profile show` prints, in order."""
+        for name in FIELDS:
+            yield name, getattr(self, name)
+
+
+def resolve(options: Mapping[str, Any], environment: Mapping[str, str], config: Config) -> Settings:
+    """What holds for one command. Pure: reads no file and no clock.
+
+    The profile is the one of
+      1. `-P`,
+      2. `REBYTE_PROFILE`,
+      3. `default_profile` of the file, `default` otherwise.
+
+    A setting comes from
+      1. the option,
+      2. its variable (`REBYTE_OUTPUT`, `REBYTE_REQUEST_TIMEOUT`),
+      3. the profile,
+      4. the top level of the file (`history` alone),
+      5. the built-in default.
+
+    The base URL is
+      1. for `local`: none, its service listens where it listens;
+      2. for a profile that was named: its own `base_url`, else the built-in one.
+         `REBYTE_API_URL` is not looked at, so that `-P staging` cannot act on another account;
+      3. with none named: `REBYTE_API_URL`, else as in 2.
+
+    Which key goes with it is decided in credentials.py. Empty variables count as unset.
+    Raises NotFound for an unknown profile, BadUsage for a value that cannot be used.
+    """
+    name, source, named = _profile(options, environment, config)
+    config.profile(name)
+
+    def setting(key: str, otherwise: Any = None) -> Setting:
+        given = options.get(key)
+        if given not in (None, (), []):
+            return Setting(given, f"option {_OPTIONS.get(key, '--' + key.replace('_', '-'))}")
+        variable = _VARIABLES.get(key, "")
+        if environment.get(variable):
+            return Setting(_from_variable(key, variable, environment[variable]), variable)
+        found = config.value(name, key)
+        if found is not None:
+            return Setting(found, f"profile {name}")
+        return Setting(otherwise, "default")
+
+    own_url = Setting(BASE_URL, "default")
+    base_url = Setting(None, "built in")
+    if name != LOCAL:
+        found = config.value(name, "base_url")
+        if found is not None:
+            own_url = Setting(found, f"profile {name}")
+        base_url = own_url
+        if not named and environment.get("REBYTE_API_URL"):
+            base_url = _url_from_environment(environment)
+    history = setting("history", config.history)
+    if history.source == "default" and "history" in config.document:
+        history = Setting(config.history, config.path.name)
+    return Settings(
+        profile=name,
+        profile_source=source,
+        named=named,
+        base_url=base_url,
+        output=setting("output", "auto"),
+        executor=setting("executor"),
+        model=setting("model"),
+        skills=setting("skills", []),
+        timeout=setting("timeout"),
+        ca_bundle=setting("ca_bundle"),
+        history=history,
+        key_command=setting("key_command"),
+        own_origin=LOCAL if name == LOCAL else origin_of(own_url.value),
+        unnamed_url=environment.get("REBYTE_API_URL") or _default_url(config),
+    )
+
+
+def _profile(
+    options: Mapping[str, Any], environment: Mapping[str, str], config: Config
+) -> tuple[str, str, bool]:
+    if options.get("profile"):
+        return str(options["profile"]), "option -P", True
+    if environment.get("REBYTE_PROFILE"):
+        return environment["REBYTE_PROFILE"], "REBYTE_PROFILE", True
+    if "default_profile" in config.document:
+        return config.default_profile, config.path.name, False
+    return DEFAULT, "default", False
+
+
+def _default_url(config: Config) -> str:
+    """The base URL of the default profile, as the file has it."""
+    found = config.profiles.get(config.default_profile, {}).get("base_url")
+    return found if isinstance(found, str) and found else BASE_URL
+
+
+def _from_variable(key: str, variable: str, text: str) -> Any:
+    value: Any = text
+    if key == "timeout":
+        try:
+            value = float(text)
+        except ValueError:
+            value = text
+    try:
+        return FIELDS[key](value)
+    except ValueError as problem:
+        raise BadUsage(f"{variable} {problem}") from None
+
+
+def _url_from_environment(environment: Mapping[str, str]) -> Setting:
+    try:
+        return Setting(check_base_url(environment["REBYTE_API_URL"]), "REBYTE_API_URL")
+    except BadUsage as problem:
+        raise BadUsage(f"REBYTE_API_URL: {problem.message}", hint=problem.hint) from None

@@ -1,0 +1,154 @@
+"""Files that only their owner may read, written so that two writers lose nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import RebyteError
+
+LOCK_NAME = ".lock"
+# What may be in a folder for it to be ours, and so ours to close to others.
+_OURS = {"config.toml", "credentials.json", LOCK_NAME}
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder (and its parents) that only the owner may enter.
+
+    One that exists is closed to others only when it holds nothing but our files:
+    `REBYTE_CONFIG_DIR` may name a folder that other programs need.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.name == "posix" and folder.stat().st_mode & 0o077:
+            inside = os.listdir(folder)
+            if folder.stat().st_uid == os.getuid() and _OURS.issuperset(inside):
+                folder.chmod(0o700)
+    except FileExistsError:
+        raise RebyteError(f"{folder} is not a folder") from None
+    except OSError as problem:
+        raise RebyteError(f"cannot make {folder}: {problem.strerror}") from None
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace a file in one step: whole or not at all, mode 0600, a link stays a link.
+
+    The temporary file is in the same folder as the real file, because a rename cannot cross
+    file systems. Raises RebyteError when the disk or the folder refuses.
+    """
+    import tempfile
+
+    real = Path(os.path.realpath(path))
+    private_folder(path.parent)
+    temporary = None
+    try:
+        # mkstemp makes 0600 whatever the umask is; the new file also replaces a wider old one.
+        handle, temporary = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, real)
+        temporary = None
+        sync_folder(real.parent)
+    except OSError as problem:
+        raise RebyteError(f"cannot write {path}: {problem.strerror}") from None
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the rename last through a power cut, where the platform can."""
+    if os.name != "posix":
+        return
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def locked(path: Path, *, seconds: float = 10.0) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs, waiting up to `seconds` for it.
+
+    The kernel drops the lock when its holder dies, however it dies. Raises RebyteError when
+    another process keeps it too long.
+    """
+    private_folder(path.parent)
+    deadline = time.monotonic() + seconds
+    release = take_lock(path)
+    while release is None:
+        if time.monotonic() >= deadline:
+            raise RebyteError(
+                f"another process has held {path} for {seconds:g} s",
+                hint="wait for the other `rebyte` to end, then try again",
+            )
+        time.sleep(0.02)
+        release = take_lock(path)
+    try:
+        yield
+    finally:
+        release()
+
+
+def take_lock(path: Path, *, remove: bool = False) -> Callable[[], None] | None:
+    """Take the lock file at once: what releases it again, or None when somebody holds it.
+
+    With `remove` the file is deleted on release, for locks of many names.
+    """
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        except OSError as problem:
+            raise RebyteError(f"cannot open {path}: {problem.strerror}") from None
+        if not _try_lock(handle):
+            os.close(handle)
+            return None
+        if _still_there(handle, path):
+            break
+        os.close(handle)
+
+    def release() -> None:
+        if remove and os.name == "posix":
+            with suppress(OSError):
+                os.unlink(path)
+        os.close(handle)
+
+    return release
+
+
+def _still_there(handle: int, path: Path) -> bool:
+    """False when the file was deleted between being opened and being locked: a lock on nothing."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _try_lock(handle: int) -> bool:
+    """True when the lock is ours. A file system without locks (some network ones) counts as such.
+
+    Losing a setting to a second writer there is rarer than having no settings at all.
+    """
+    import errno
+
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        return problem.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+    return True
