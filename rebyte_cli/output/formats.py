@@ -1,0 +1,112 @@
+"""Records as text for programs: JSON, CSV, TSV and lines of ids.
+
+None of them lets a control or bidi character out: JSON has escapes of its own, the others show
+visible ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BrokenAnswer
+from .terminal import clean, one_line, unsafe
+
+if TYPE_CHECKING:
+    import re
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    code -= 0x10000
+    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+
+
+def _dumps(value: Any, pretty: bool, ascii_only: bool, allow_nan: bool) -> str:
+    return json.dumps(
+        value,
+        ensure_ascii=ascii_only,
+        indent=2 if pretty else None,
+        separators=None if pretty else (",", ":"),
+        allow_nan=allow_nan,
+        default=str,
+    )
+
+
+def encode(value: Any, *, pretty: bool = False, ascii_only: bool = False) -> str:
+    """`value` as JSON, without a newline at the end.
+
+    Keys keep their order. `pretty` indents by two; otherwise it is one compact line.
+    `ascii_only` is for a stream that cannot spell every character. Infinity, which JSON can
+    write only as a number too large to hold, becomes `1e999`, and NaN `null`.
+
+    Raises BrokenAnswer for what no JSON reader would take back: nesting without end.
+    """
+    try:
+        try:
+            text = _dumps(value, pretty, ascii_only, allow_nan=False)
+        except ValueError:
+            import re
+
+            text = re.sub(
+                r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN',
+                lambda match: {"Infinity": "1e999", "-Infinity": "-1e999", "NaN": "null"}.get(
+                    match[0], match[0]
+                ),
+                _dumps(value, pretty, ascii_only, allow_nan=True),
+            )
+    except RecursionError:
+        raise BrokenAnswer("the answer is nested too deeply to be printed") from None
+    except ValueError as error:
+        raise BrokenAnswer(f"the answer cannot be printed: {error}") from None
+    return text if text.isprintable() else unsafe().sub(_escape, text)
+
+
+def pick(row: Mapping[str, Any], fields: tuple[str, ...] | None) -> Mapping[str, Any]:
+    """The asked fields of a row in the asked order, null where it lacks one; all without any."""
+    return row if fields is None else {field: row.get(field) for field in fields}
+
+
+def cell(value: Any) -> str:
+    """A value as one cell of CSV or TSV: text as it is, null empty, the rest as compact JSON."""
+    if value is None:
+        return ""
+    return clean(value) if isinstance(value, str) else encode(value)
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """A line of RFC 4180 CSV that ends with LF.
+
+    Cells that a spreadsheet would take for a formula (`=…`, `+…`, `@…`) are not altered: this
+    is data for programs, and changing it would be a silent loss.
+    """
+    cells = [
+        '"' + text.replace('"', '""') + '"' if '"' in text or "," in text or "\n" in text else text
+        for text in map(cell, values)
+    ]
+    # One empty cell alone would be an empty line, which readers skip.
+    return (",".join(cells) if cells != [""] else '""') + "\n"
+
+
+def tsv_line(values: Iterable[Any]) -> str:
+    r"""A line of TSV: in a value a backslash, tab, newline and CR become `\\`, `\t`, `\n`, `\r`."""
+    return "\t".join(map(_tsv_cell, values)) + "\n"
+
+
+def _tsv_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else encode(value)
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    if text.isprintable():
+        return text
+    return clean(text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r"))
+
+
+def id_line(value: Any) -> str:
+    """One id on one line; nothing for a record that has none."""
+    return "" if value is None or value == "" else one_line(str(value)) + "\n"

@@ -1,0 +1,277 @@
+"""What commands print: the kinds of records, and the values a command may return.
+
+A kind's fields are one line of words, from which `--fields`, tables and the JSON Schema all
+follow. A word is `name:type`, where the type is `string` (also when none is given), `text` (a
+string that a table may cut), `time` (ISO 8601), `integer`, `number`, `boolean`, `object`, `any`
+or the name of another kind; `[]` makes a list of them and a final `?` says that the field may
+be null or missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ..errors import BadUsage, RebyteError
+
+
+class Kind(NamedTuple):
+    """One kind of record.
+
+    `name`: its name. `plural`: what several are called ("no tasks"). `id`: the field printed by
+    `-o id`, or "" when it has none. `types`: each field and its type, in the API's order.
+    `columns`: what a table shows. `on_request`: fields that `csv` and `tsv` leave out unless
+    they were asked for or the first record has them. `withheld`: secret keys that are never printed.
+    """
+
+    name: str
+    plural: str
+    id: str
+    types: Mapping[str, str]
+    columns: tuple[str, ...]
+    on_request: tuple[str, ...]
+    withheld: tuple[str, ...]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names that `--fields` takes."""
+        return tuple(self.types)
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def _kind(
+    name: str,
+    plural: str,
+    id_field: str,
+    fields: str,
+    columns: str,
+    on_request: str = "",
+    withheld: str = "",
+) -> Kind:
+    types = {}
+    for word in fields.split():
+        field, _, type_ = word.partition(":")
+        bare = field.rstrip("?")
+        types[bare] = type_ or ("string" + field[len(bare) :])
+    KINDS[name] = kind = Kind(
+        name,
+        plural,
+        id_field,
+        types,
+        tuple(columns.split()),
+        tuple(on_request.split()),
+        tuple(withheld.split()),
+    )
+    return kind
+
+
+# GET /tasks/{id} (seed document). `finalResult` was seen in a client; `workspaceId` comes from
+# the create answer and the local history.
+TASK = _kind(
+    "task", "tasks", "id",
+    "id workspaceId? url status title:text? executor? model? createdAt:time completedAt:time?"
+    " prompts:prompt-summary[] finalResult:text?",
+    "id status title createdAt",
+)  # fmt: skip
+
+PROMPT_SUMMARY = _kind(
+    "prompt-summary", "prompts", "id",
+    "id status submittedAt:time? completedAt:time?",
+    "id status submittedAt completedAt",
+)  # fmt: skip
+
+# A row of GET /tasks (vendor docs). It has no status, so a table derives `running` or `done`.
+TASK_ROW = _kind(
+    "task-row", "tasks", "id",
+    "id url title:text? executor? model? createdAt:time completedAt:time? status? workspaceId?",
+    "id status title createdAt",
+    on_request="status workspaceId",
+)  # fmt: skip
+
+# The answer of POST /tasks (seed document).
+CREATED = _kind(
+    "created", "tasks", "id",
+    "id workspaceId? url status createdAt:time",
+    "id status workspaceId createdAt",
+)  # fmt: skip
+
+# The answer of POST /tasks/{id}/prompts (seed document).
+PROMPT = _kind("prompt", "prompts", "promptId", "promptId", "promptId")
+
+# The answer of PATCH /tasks/{id}/visibility (vendor docs); the task's id is ours to add.
+VISIBILITY = _kind(
+    "visibility", "tasks", "id", "id? visibility shareUrl?", "id visibility shareUrl"
+)
+
+# What a delete says; the API answers without a body.
+DELETED = _kind("deleted", "deletions", "id", "id deleted:boolean", "id deleted")
+
+# From the local history and, where it is one, the agent computer behind it.
+WORKSPACE = _kind(
+    "workspace", "workspaces", "id",
+    "id name:text? tasks:integer? lastTask? status? githubUrl? url? createdAt:time?"
+    " lastUsedAt:time?",
+    "id name tasks status lastUsedAt",
+)  # fmt: skip
+
+# /agent-computers (vendor docs; the last two and the secret seen in a client).
+COMPUTER = _kind(
+    "computer", "agent computers", "id",
+    "id name:text? status sandboxId? icon? url? provisionError:text? createdAt:time?"
+    " updatedAt:time? agentInstructions:text? views:object[]?",
+    "id name status createdAt",
+    withheld="sandboxApiKey",
+)  # fmt: skip
+
+# The answer of POST /files (vendor docs); whoever has the signed URL may write there.
+FILE = _kind(
+    "file", "files", "id", "id filename size:integer? contentType?", "id filename size",
+    on_request="size contentType",
+    withheld="uploadUrl",
+)  # fmt: skip
+
+# The shape of an artifact is a guess from a sibling API (inferred).
+ARTIFACT = _kind(
+    "artifact", "artifacts", "name",
+    "name:text filename:text? size:integer? contentType? url? path:text? createdAt:time?",
+    "name size contentType",
+    on_request="filename path createdAt",
+)  # fmt: skip
+
+# /webhooks (vendor docs), and what a webhook delivers (seen in a client).
+WEBHOOK = _kind(
+    "webhook", "webhooks", "id",
+    "id url:text events:string[] description:text? hasSecret:boolean? isActive:boolean?"
+    " createdAt:time? lastTriggeredAt:time? failureCount:integer?",
+    "id url events isActive failureCount",
+)  # fmt: skip
+DELIVERY = _kind(
+    "delivery", "deliveries", "taskId", "taskId event? receivedAt:time?", "receivedAt event taskId"
+)
+
+# GET /billing/credits (seen in a client).
+CREDITS = _kind(
+    "credits", "credits", "",
+    "balance:number? expiringBalance:number? expiringAllowance:number? totalAvailable:number?"
+    " lifetimePurchased:number? lifetimeUsed:number? updatedAt:time?",
+    "totalAvailable balance expiringBalance updatedAt",
+)  # fmt: skip
+
+# A record of the event stream (seen in a client). Only the last one, `done`, has the last three.
+EVENT = _kind(
+    "event", "events", "",
+    "seq:integer? eventKey? timestamp? promptId? eventType? payload:any?"
+    " status? lastSeq:integer? finalResult:text?",
+    "seq eventType payload",
+    on_request="status lastSeq finalResult",
+)  # fmt: skip
+
+# GET /tasks/{id}/content (seen in a client).
+CONTENT = _kind("content", "transcripts", "id", "id status prompts:object[]", "id status")
+
+# A line of a batch's results.
+RESULT = _kind(
+    "result", "results", "id",
+    "key line:integer id? workspaceId? url? status error:any? startedAt:time? finishedAt:time?",
+    "line key status id error",
+)  # fmt: skip
+
+# A task as the local history knows it.
+HISTORY = _kind(
+    "history", "tasks", "id",
+    "id workspaceId? url? title:text? status? createdAt:time? prompt:text? executor? model?"
+    " skills:string[]? githubUrl?",
+    "id status prompt createdAt",
+)  # fmt: skip
+
+# Profiles, their settings with the source of each, and the state of a key.
+PROFILE = _kind(
+    "profile", "profiles", "name",
+    "name default:boolean? base_url:text? executor? model? skills:string[]? output?"
+    " key_command:string[]? ca_bundle:text? timeout:number? history:boolean?",
+    "name default base_url",
+)  # fmt: skip
+SETTING = _kind("setting", "settings", "name", "name value:any? source:text", "name value source")
+AUTH = _kind(
+    "auth", "keys", "profile",
+    "profile baseUrl:text? origin:text? source:text? accepted:boolean? error:any?",
+    "profile origin source accepted",
+)  # fmt: skip
+
+# The local service, and a file that was put in its place (completion, man page).
+LOCAL = _kind(
+    "local", "services", "url",
+    "url:text? running:boolean pid:integer? port:integer? state:text? tasks:integer?"
+    " size:integer?",
+    "url running port state",
+)  # fmt: skip
+INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "path changed")
+
+
+Row = Mapping[str, Any] | RebyteError
+
+
+class Records(NamedTuple):
+    """Records that stand on their own: in JSON one document after another.
+
+    A row that is a RebyteError is shown on stderr and counts towards the exit status; one that
+    carries a record (a task that failed) shows that on stdout first.
+    """
+
+    kind: Kind
+    rows: Iterable[Row]
+
+
+class Listing(NamedTuple):
+    """Records that are one list: in JSON `{"data": [...], **envelope}`.
+
+    `envelope` holds the API's other keys (`total`, `limit`, `offset`), or makes them from the
+    number of rows that were printed.
+    """
+
+    kind: Kind
+    rows: Iterable[Row]
+    envelope: Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None = None
+
+
+class Text(NamedTuple):
+    """Text under every format: a transcript, a script, a page of the manual."""
+
+    chunks: str | Iterable[str]
+
+
+class Document(NamedTuple):
+    """Any JSON document that is no record: a schema, a request body."""
+
+    value: Any
+
+
+class Raw(NamedTuple):
+    """Bytes as they came."""
+
+    data: bytes
+
+
+Value = Records | Listing | Text | Document | Raw | None
+
+
+def check_fields(kind: Kind, fields: tuple[str, ...] | None, form: str = "json") -> None:
+    """Refuse a field that `kind` does not have, and `-o id` where there is no id.
+
+    Raises BadUsage that lists the known names and the nearest one. Cheap, so that a command
+    can ask before it sends anything.
+    """
+    if form == "id" and not kind.id:
+        raise BadUsage(f"-o id: {kind.plural} have no id", hint="Use -o json or -o csv.")
+    for field in fields or ():
+        if field not in kind.types:
+            from difflib import get_close_matches
+
+            near = get_close_matches(field, kind.types, 1, 0.5)
+            guess = f"Did you mean {near[0]}?\n" if near else ""
+            raise BadUsage(
+                f"--fields: no such field: {field}",
+                hint=f"{guess}The fields are {', '.join(kind.types)}.",
+            )

@@ -1,0 +1,240 @@
+"""One way from the value of a command to stdout."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ..errors import BadUsage, Interrupted, RebyteError, worst
+from . import progress
+from .kinds import Document, Kind, Listing, Raw, Records, Row, Text, Value, check_fields
+from .terminal import Screen, clean
+
+FORMATS = ("auto", "table", "json", "jsonl", "csv", "tsv", "id")
+Mappings = Iterator[Mapping[str, Any]]
+Fields = tuple[str, ...] | None
+
+
+def resolve_format(
+    format: str,  # noqa: A002 - the option's own name
+    screen: Screen,
+    value: Value = None,
+) -> str:
+    """What `auto` means here: text stays text, else a table on a terminal and JSON in a pipe."""
+    if isinstance(value, Text):
+        return "text"
+    if format != "auto":
+        return format
+    return "table" if screen.out_tty and not isinstance(value, Document) else "json"
+
+
+def show(
+    value: Value,
+    *,
+    screen: Screen,
+    format: str,  # noqa: A002 - the option's own name
+    fields: Fields = None,
+    now: Callable[[], float] = time.time,
+) -> int:
+    """Print what a command returned, as it arrives; the exit status it deserves.
+
+    `format` is one of FORMATS, `fields` what `--fields` named, `now` the time in seconds that
+    "3m ago" counts from. Raises BadUsage for a field or an id that the value does not have,
+    ReaderGone and RebyteError when stdout cannot be written, and whatever the rows raise; what
+    was printed before stays, and a JSON list that broke off is left open so that no reader
+    takes it for whole.
+    """
+    form = resolve_format(format, screen, value)
+    fields = fields or None
+    statuses: list[int] = []
+    if isinstance(value, Records | Listing):
+        check_fields(value.kind, fields, form)
+        rows = _plain(value.kind, value.rows, screen, form in ("json", "jsonl"), statuses)
+        whole = isinstance(value, Listing) and form in ("json", "table")
+        for chunk in _chunks(value, rows, form, fields, screen, now):
+            screen.write_out(chunk, flush=not whole)
+    elif isinstance(value, Document):
+        document = _document(value.value, fields)
+        screen.write_out(_encoder(screen, pretty=form != "jsonl")(document) + "\n")
+    elif fields is not None:
+        raise BadUsage("--fields: this is no record and has no fields")
+    elif isinstance(value, Text):
+        for chunk in _text(value.chunks):
+            screen.write_out(chunk, flush=True)
+    elif isinstance(value, Raw):
+        _raw(value.data, screen)
+    screen.flush_out()
+    return worst(statuses)
+
+
+def _plain(
+    kind: Kind, rows: Iterable[Row], screen: Screen, as_json: bool, statuses: list[int]
+) -> Mappings:
+    """The records alone, without their secrets; errors are reported where they stand."""
+    for row in rows:
+        record = row.record if isinstance(row, RebyteError) else row
+        if record is not None:
+            if kind.withheld:
+                record = {key: record[key] for key in record if key not in kind.withheld}
+            yield record
+        if isinstance(row, RebyteError):
+            # The record was printed when the reader came back for more.
+            progress.error(screen, row, as_json=as_json)
+            statuses.append(row.exit_status)
+
+
+def _chunks(
+    value: Records | Listing,
+    rows: Mappings,
+    form: str,
+    fields: Fields,
+    screen: Screen,
+    now: Callable[[], float],
+) -> Iterator[str]:
+    kind = value.kind
+    if form == "table":
+        if isinstance(value, Listing):
+            return _listing_table(kind, rows, fields, screen, now)
+        return _record_tables(kind, rows, fields, screen, now)
+    if form == "json" and isinstance(value, Listing):
+        return _json_listing(value, rows, fields, screen)
+    if form in ("json", "jsonl"):
+        return _json_records(rows, fields, screen, pretty=form == "json")
+    if form == "id":
+        return _ids(kind, rows)
+    return _lines(kind, rows, form, fields)
+
+
+def _encoder(screen: Screen, *, pretty: bool) -> Callable[[Any], str]:
+    from .formats import encode
+
+    ascii_only = not screen.unicode
+    return lambda value: encode(value, pretty=pretty, ascii_only=ascii_only)
+
+
+def _json_records(rows: Mappings, fields: Fields, screen: Screen, *, pretty: bool) -> Iterator[str]:
+    from .formats import pick
+
+    encode = _encoder(screen, pretty=pretty)
+    for row in rows:
+        yield encode(pick(row, fields)) + "\n"
+
+
+def _json_listing(value: Listing, rows: Mappings, fields: Fields, screen: Screen) -> Iterator[str]:
+    """The bytes of one indented document, without holding all its rows at once."""
+    from .formats import pick
+
+    encode = _encoder(screen, pretty=True)
+    count = 0
+    for row in rows:
+        before = ",\n    " if count else '{\n  "data": [\n    '
+        yield before + encode(pick(row, fields)).replace("\n", "\n    ")
+        count += 1
+    envelope = value.envelope(count) if callable(value.envelope) else value.envelope
+    start = "\n  ]" if count else '{\n  "data": []'
+    # What follows `data` is that of a document that begins with it.
+    yield start + encode({"data": 0, **(envelope or {})}).removeprefix('{\n  "data": 0') + "\n"
+
+
+def _ids(kind: Kind, rows: Mappings) -> Iterator[str]:
+    from .formats import id_line
+
+    for row in rows:
+        yield id_line(row.get(kind.id))
+
+
+def _lines(kind: Kind, rows: Mappings, form: str, fields: Fields) -> Iterator[str]:
+    from .formats import csv_line, tsv_line
+
+    line = csv_line if form == "csv" else tsv_line
+    names: tuple[str, ...] | None = None
+    for row in rows:
+        if names is None:
+            names = fields or _flat(kind, row)
+            yield line(names)
+        yield line(row.get(name) for name in names)
+    if names is None:
+        yield line(fields or _flat(kind, {}))
+
+
+def _flat(kind: Kind, first: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name in kind.types if name not in kind.on_request or name in first)
+
+
+def _listing_table(
+    kind: Kind, rows: Mappings, fields: Fields, screen: Screen, now: Callable[[], float]
+) -> Iterator[str]:
+    from .table import Look, listing
+
+    found: list[Mapping[str, Any]] = []
+    look = Look.of(screen, now())
+    try:
+        found.extend(rows)
+    except Interrupted:
+        raise
+    except RebyteError:
+        # What did arrive is worth a table; the error follows it.
+        if found:
+            yield listing(kind, found, fields or kind.columns, look)
+        raise
+    if found:
+        yield listing(kind, found, fields or kind.columns, look)
+    else:
+        progress.note(screen, f"no {kind.plural}")
+
+
+def _record_tables(
+    kind: Kind, rows: Mappings, fields: Fields, screen: Screen, now: Callable[[], float]
+) -> Iterator[str]:
+    from .table import Look, record
+
+    between = ""
+    for row in rows:
+        yield between + record(kind, row, fields, Look.of(screen, now()))
+        between = "\n"
+
+
+def _text(chunks: str | Iterable[str]) -> Iterator[str]:
+    """Clean text with a newline at its end, also where it breaks off; CRLF becomes LF."""
+    held = last = ""
+    try:
+        for chunk in (chunks,) if isinstance(chunks, str) else chunks:
+            text = held + chunk
+            # A CR at the end may be half of a CRLF.
+            held = "\r" if text.endswith("\r") else ""
+            text = clean(text.removesuffix(held).replace("\r\n", "\n"))
+            if text:
+                last = text[-1]
+                yield text
+    except RebyteError:
+        if last not in ("", "\n"):
+            yield "\n"
+        raise
+    if held:
+        last = held
+        yield clean(held)
+    if last not in ("", "\n"):
+        yield "\n"
+
+
+def _document(value: Any, fields: Fields) -> Any:
+    if fields is None:
+        return value
+    if not isinstance(value, Mapping):
+        raise BadUsage("--fields: this document has no fields")
+    for field in fields:
+        if field not in value:
+            raise BadUsage(
+                f"--fields: no such field: {field}",
+                hint=f"The fields are {', '.join(map(str, value))}.",
+            )
+    return {field: value[field] for field in fields}
+
+
+def _raw(data: bytes, screen: Screen) -> None:
+    if not screen.out_tty:
+        screen.write_bytes(data)
+        return
+    for chunk in _text(data.decode("utf-8", "backslashreplace")):
+        screen.write_out(chunk)
