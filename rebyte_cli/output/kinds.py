@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage, RebyteError, did_you_mean
 
 
 class Kind(NamedTuple):
@@ -21,7 +21,8 @@ class Kind(NamedTuple):
     `name`: its name. `plural`: what several are called ("no tasks"). `id`: the field printed by
     `-o id`, or "" when it has none. `types`: each field and its type, in the API's order.
     `columns`: what a table shows. `on_request`: fields that `csv` and `tsv` leave out unless
-    they were asked for or the first record has them. `withheld`: secret keys that are never printed.
+    they were asked for or the first record has them. `withheld`: keys that hold secrets and are
+    never printed.
     """
 
     name: str
@@ -90,11 +91,14 @@ TASK_ROW = _kind(
     on_request="status workspaceId",
 )  # fmt: skip
 
-# The answer of POST /tasks (seed document).
+# The answer of POST /tasks (seed document). It takes the names of a task as well, so that
+# `create` and `create --wait` take the same `--fields`.
 CREATED = _kind(
     "created", "tasks", "id",
-    "id workspaceId? url status createdAt:time",
+    "id workspaceId? url status createdAt:time title:text? executor? model? completedAt:time?"
+    " prompts:prompt-summary[]? finalResult:text?",
     "id status workspaceId createdAt",
+    on_request="title executor model completedAt prompts finalResult",
 )  # fmt: skip
 
 # The answer of POST /tasks/{id}/prompts (seed document).
@@ -202,10 +206,10 @@ AUTH = _kind(
 
 # The local service, and a file that was put in its place (completion, man page).
 LOCAL = _kind(
-    "local", "services", "url",
-    "url:text? running:boolean pid:integer? port:integer? state:text? tasks:integer?"
-    " size:integer?",
-    "url running port state",
+    "local", "services", "serving",
+    "path:text tasks:integer running:integer workspaces:integer webhooks:integer"
+    " key_leaks:integer serving:text?",
+    "path tasks running serving",
 )  # fmt: skip
 INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "path changed")
 
@@ -264,14 +268,15 @@ def check_fields(kind: Kind, fields: tuple[str, ...] | None, form: str = "json")
     can ask before it sends anything.
     """
     if form == "id" and not kind.id:
-        raise BadUsage(f"-o id: {kind.plural} have no id", hint="Use -o json or -o csv.")
+        raise BadUsage(f"-o id: {kind.plural} have no id", hint="use -o json or -o csv")
     for field in fields or ():
         if field not in kind.types:
-            from difflib import get_close_matches
+            raise unknown_field(field, kind.types)
 
-            near = get_close_matches(field, kind.types, 1, 0.5)
-            guess = f"Did you mean {near[0]}?\n" if near else ""
-            raise BadUsage(
-                f"--fields: no such field: {field}",
-                hint=f"{guess}The fields are {', '.join(kind.types)}.",
-            )
+
+def unknown_field(field: str, known: Iterable[str]) -> BadUsage:
+    """The error for a name that `--fields` does not take here: the nearest one, and all."""
+    names = list(known)
+    near = did_you_mean(field, names)
+    every = f"the fields are {', '.join(names)}"
+    return BadUsage(f"--fields: no such field: {field}", hint=f"{near}\n{every}" if near else every)

@@ -1,21 +1,17 @@
-"""What is said on stderr: notes, errors, and a line that moves while one waits."""
+"""What is said on stderr: notes, errors, and signs of life while one waits."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from ..errors import OutcomeUnknown, ReaderGone, RebyteError
-from .terminal import Screen, clean, one_line
+from .terminal import Screen, clean, one_line, spells_unicode
 
-if TYPE_CHECKING:
-    from threading import Event, Thread
-
-_ERASE = "\r\x1b[2K"
 _RED, _BOLD, _RESET = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
+# Nothing moves for what is over in a moment.
+_DELAY = 0.3
 
 
 def note(screen: Screen, text: str) -> None:
@@ -36,7 +32,8 @@ def error(screen: Screen, err: RebyteError, *, as_json: bool = False) -> None:
     if as_json:
         from .formats import encode
 
-        screen.write_err(encode(err.as_dict(), ascii_only=True) + "\n")
+        ascii_only = not spells_unicode(screen.err)
+        screen.write_err(encode(err.as_dict(), ascii_only=ascii_only) + "\n")
         return
     text = _labelled(screen, "Error: ", err.message, _RED)
     if isinstance(err, OutcomeUnknown):
@@ -50,127 +47,52 @@ def error(screen: Screen, err: RebyteError, *, as_json: bool = False) -> None:
 
 def _labelled(screen: Screen, label: str, text: str, color: str) -> str:
     """The text behind its label, further lines aligned under the first."""
-    first, *rest = clean(text).split("\n")
-    shown = f"{color}{label}{_RESET}" if screen.err_color else label
+    first, *rest = clean(text).rstrip("\n").split("\n")
+    word = label.rstrip()
+    shown = f"{color}{word}{_RESET} " if screen.err_color else label
     lines = [shown + first, *((" " * len(label) + line).rstrip() for line in rest)]
     return "\n".join(lines) + "\n"
-
-
-class Line:
-    """A line on a terminal's stderr that is redrawn until it ends.
-
-    The cursor is never hidden, so there is nothing to restore whatever ends the process. Other
-    output erases the line first and it comes back below; `Screen` sees to that.
-    """
-
-    def __init__(self, screen: Screen, draw: Callable[[], str]) -> None:
-        self._screen = screen
-        self._draw = draw
-        self._shown = False
-        self._stop: Event | None = None
-        self._thread: Thread | None = None
-        self._before: Line | None = None
-
-    def start(self, delay: float, period: float) -> None:
-        """Begin after `delay` seconds, redraw each `period` seconds."""
-        from threading import Event, Thread
-
-        stop = self._stop = Event()
-
-        def run() -> None:
-            pause = delay
-            while not stop.wait(pause):
-                self.refresh()
-                pause = period
-
-        with self._screen.lock:
-            self._before = self._screen.line
-            if self._before is not None:
-                self._before.erase()
-            self._screen.line = self
-        self._thread = Thread(target=run, daemon=True, name="progress")
-        self._thread.start()
-
-    def refresh(self) -> None:
-        """Draw the line now, unless the cursor stands in the middle of another."""
-        screen = self._screen
-        with screen.lock:
-            if screen.line is not self or screen.mid_line or screen.err is None:
-                return
-            from .table import cut
-
-            text = cut(one_line(self._draw()), _err_width(screen) - 1)
-            try:
-                screen.err.write(_ERASE + text)
-                screen.err.flush()
-            except (OSError, ValueError):
-                screen.line = None
-                return
-            self._shown = True
-
-    def erase(self) -> None:
-        """Take the line away. The caller holds the screen's lock."""
-        if self._shown and self._screen.err is not None:
-            self._shown = False
-            try:
-                self._screen.err.write(_ERASE)
-                self._screen.err.flush()
-            except (OSError, ValueError):
-                self._screen.line = None
-
-    def end(self) -> None:
-        """Take the line away for good."""
-        if self._stop is not None:
-            self._stop.set()
-        with self._screen.lock:
-            self.erase()
-            if self._screen.line is self:
-                self._screen.line = self._before
-        if self._thread is not None:
-            self._thread.join(1)
-
-
-def _err_width(screen: Screen) -> int:
-    if screen.out_tty or screen.err is None:
-        return screen.width
-    try:
-        return os.get_terminal_size(screen.err.fileno()).columns or screen.width
-    except (OSError, ValueError):
-        return screen.width
 
 
 class Spinner:
     """What a `with spinner(...)` gives: `text` may be changed while it turns."""
 
-    def __init__(self, text: str, clock: Callable[[], float]) -> None:
+    def __init__(self, screen: Screen, text: str, clock: Callable[[], float]) -> None:
         self.text = text
+        self._frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if spells_unicode(screen.err) else "|/-\\"
+        self._ellipsis = "…" if spells_unicode(screen.err) else "..."
         self._clock = clock
         self._begun = clock()
 
-    def draw(self) -> str:
+    def draw(self, width: int) -> str:
         """The line as it is now: a sign of life, the text, and the seconds once they count."""
+        from .table import cut
+
         seconds = self._clock() - self._begun
-        frame = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(seconds * 10) % 10]
-        return f"{frame} {self.text}" + (f" ({_clock_time(seconds)})" if seconds >= 3 else "")
+        frame = self._frames[int(seconds * 10) % len(self._frames)]
+        after = f" ({_duration(seconds)})" if seconds >= 3 else ""
+        return cut(f"{frame} {one_line(self.text)}{after}", width, self._ellipsis)
 
 
-def _clock_time(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
 
 
 @contextmanager
 def spinner(
-    screen: Screen, text: str, *, delay: float = 0.3, clock: Callable[[], float] = time.monotonic
+    screen: Screen, text: str, *, delay: float = _DELAY, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Spinner]:
     """Show that something goes on, from `delay` seconds after it began until the block ends.
 
     Nothing at all unless stderr is a terminal and `--quiet` was not asked for.
     """
-    turning = Spinner(text, clock)
+    turning = Spinner(screen, text, clock)
     if not screen.live:
         yield turning
         return
+    from .live import Line
+
     line = Line(screen, turning.draw)
     line.start(delay, 0.1)
     try:
@@ -179,39 +101,66 @@ def spinner(
         line.end()
 
 
-class Bar:
-    """What a `with bar(...)` gives: how much of the work is done."""
+@contextmanager
+def waiting_line(
+    screen: Screen, total: int, *, delay: float = _DELAY
+) -> Iterator[Callable[[int, int], None]]:
+    """A spinner for tasks that are waited for; gives `tell(ended, total)`."""
+    with spinner(screen, "", delay=delay) as turning:
 
-    def __init__(self, text: str, total: float | None) -> None:
+        def tell(ended: int, all_of_them: int) -> None:
+            if all_of_them == 1:
+                turning.text = "waiting for the task to end"
+            else:
+                turning.text = f"waiting: {ended} of {all_of_them} tasks ended"
+
+        tell(0, total)
+        yield tell
+
+
+class Bar:
+    """What a `with bar(...)` gives: `done` of `total`; a total of None is not known."""
+
+    def __init__(self, screen: Screen, text: str, total: float | None) -> None:
         self.text = text
         self.total = total
         self.done = 0.0
+        self._lock = screen.lock
 
     def advance(self, amount: float) -> None:
-        """So much more is done."""
-        self.done += amount
+        """So much more is done. Any thread may say so."""
+        with self._lock:
+            self.done += amount
 
     def update(self, done: float, total: float | None = None) -> None:
         """So much is done altogether, of so much."""
-        self.done = done
-        if total is not None:
-            self.total = total
+        with self._lock:
+            self.done = done
+            self.total = self.total if total is None else total
 
 
 @contextmanager
 def bar(
-    screen: Screen, text: str, total: float | None, *, size: bool = False, delay: float = 0.3
+    screen: Screen,
+    text: str,
+    total: float | None,
+    *,
+    size: bool = False,
+    delay: float = _DELAY,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Bar]:
     """Show how far the work is: of `total` bytes when `size`, of `total` things otherwise.
 
     Nothing at all unless stderr is a terminal and `--quiet` was not asked for; only then is
     rich imported.
     """
-    work = Bar(text, total)
+    work = Bar(screen, text, total)
     if not screen.live:
         yield work
         return
-    line = Line(screen, _bar_line(screen, work, size))
+    from .live import Line
+
+    line = Line(screen, _drawn_by_rich(screen, work, size, clock))
     line.start(delay, 0.2)
     try:
         yield work
@@ -219,10 +168,63 @@ def bar(
         line.end()
 
 
-def _bar_line(screen: Screen, work: Bar, size: bool) -> Callable[[], str]:
-    """A function that draws the bar as it is now."""
+def _drawn_by_rich(
+    screen: Screen, work: Bar, size: bool, clock: Callable[[], float]
+) -> Callable[[int], str]:
+    """A function that draws the bar as it is now. rich lays it out; `Line` puts it in place."""
+    import io
 
-    def draw() -> str:
-        return work.text
+    begun = clock()
+    made: list[Callable[[int], str]] = []
+
+    def make() -> Callable[[int], str]:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        encoding = getattr(screen.err, "encoding", None) or "utf-8"
+        console = Console(
+            file=io.TextIOWrapper(io.BytesIO(), encoding),
+            force_terminal=True,
+            color_system="standard" if screen.err_color else None,
+            legacy_windows=False,
+            _environ={},
+        )
+        progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            DownloadColumn() if size else MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            get_time=lambda: clock() - begun,
+        )
+        task = progress.add_task("", total=work.total)
+
+        def draw(width: int) -> str:
+            console.width = width
+            progress.update(
+                task,
+                description=one_line(work.text),
+                completed=int(work.done),
+                total=None if work.total is None else int(work.total),
+            )
+            with console.capture() as capture:
+                console.print(progress.get_renderable(), end="", no_wrap=True)
+            return capture.get().split("\n")[0].rstrip()
+
+        return draw
+
+    def draw(width: int) -> str:
+        if not made:
+            made.append(make())
+        return made[0](width)
 
     return draw

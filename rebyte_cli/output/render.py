@@ -8,7 +8,18 @@ from typing import Any
 
 from ..errors import BadUsage, Interrupted, RebyteError, worst
 from . import progress
-from .kinds import Document, Kind, Listing, Raw, Records, Row, Text, Value, check_fields
+from .kinds import (
+    Document,
+    Kind,
+    Listing,
+    Raw,
+    Records,
+    Row,
+    Text,
+    Value,
+    check_fields,
+    unknown_field,
+)
 from .terminal import Screen, clean
 
 FORMATS = ("auto", "table", "json", "jsonl", "csv", "tsv", "id")
@@ -51,7 +62,7 @@ def show(
     if isinstance(value, Records | Listing):
         check_fields(value.kind, fields, form)
         rows = _plain(value.kind, value.rows, screen, form in ("json", "jsonl"), statuses)
-        whole = isinstance(value, Listing) and form in ("json", "table")
+        whole = isinstance(value, Listing) and form in ("json", "table", "text")
         for chunk in _chunks(value, rows, form, fields, screen, now):
             screen.write_out(chunk, flush=not whole)
     elif isinstance(value, Document):
@@ -93,7 +104,7 @@ def _chunks(
     now: Callable[[], float],
 ) -> Iterator[str]:
     kind = value.kind
-    if form == "table":
+    if form in ("table", "text"):
         if isinstance(value, Listing):
             return _listing_table(kind, rows, fields, screen, now)
         return _record_tables(kind, rows, fields, screen, now)
@@ -225,10 +236,7 @@ def _document(value: Any, fields: Fields) -> Any:
         raise BadUsage("--fields: this document has no fields")
     for field in fields:
         if field not in value:
-            raise BadUsage(
-                f"--fields: no such field: {field}",
-                hint=f"The fields are {', '.join(map(str, value))}.",
-            )
+            raise unknown_field(field, map(str, value))
     return {field: value[field] for field in fields}
 
 

@@ -11,15 +11,15 @@ import errno
 import os
 import sys
 from collections.abc import Mapping
+from threading import RLock
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from ..errors import ReaderGone, RebyteError
 
 if TYPE_CHECKING:
     import re
-    from threading import RLock
 
-    from .progress import Line
+    from .live import Line
 
 Color = Literal["auto", "always", "never"]
 
@@ -63,6 +63,11 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return clean(" ".join(text.split()) if "\n" in text or "\t" in text else text)
+
+
+def spells_unicode(stream: IO[str] | None) -> bool:
+    """Whether the stream's encoding has every character."""
+    return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
 def _is_tty(stream: IO[str] | None) -> bool:
@@ -137,11 +142,11 @@ class Screen:
         self.live = live
         self.quiet = quiet
         self.verbose = verbose
-        encoding = (getattr(out, "encoding", None) or "utf-8").lower()
-        self.unicode = encoding.startswith("utf")
-        self.line: Line | None = None
+        self.unicode = spells_unicode(out)
+        # Held while something is written, so that a redrawn line never lands inside it.
+        self.lock = RLock()
+        self.line: Line | None = None  # the one that is redrawn now
         self.mid_line = False  # the cursor of the terminal stands behind unfinished text
-        self._lock: RLock | None = None
 
     @classmethod
     def detect(
@@ -170,15 +175,6 @@ class Screen:
             quiet=quiet,
             verbose=verbose,
         )
-
-    @property
-    def lock(self) -> RLock:
-        """Held while something is written, so that a redrawn line never lands inside it."""
-        if self._lock is None:
-            from threading import RLock
-
-            self._lock = RLock()
-        return self._lock
 
     def write_out(self, text: str, *, flush: bool = False) -> None:
         """Put data on stdout.
