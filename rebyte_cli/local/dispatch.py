@@ -11,7 +11,18 @@ from werkzeug.http import http_date
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from . import account, pages, tasks, wire
+from . import (
+    account,
+    artifacts,
+    computers,
+    files,
+    pages,
+    stream,
+    tasks,
+    transcript,
+    webhooks,
+    wire,
+)
 from .exchange import Environ, HangUp
 from .faults import Page
 from .wire import Context, Refusal
@@ -27,11 +38,33 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/tasks/<task_id>/prompts", tasks.follow_up),
     ("POST", "/v1/tasks/<task_id>/cancel", tasks.cancel),
     ("PATCH", "/v1/tasks/<task_id>/visibility", tasks.set_visibility),
+    ("GET", "/v1/tasks/<task_id>/events", stream.events),
+    ("GET", "/v1/tasks/<task_id>/content", transcript.content),
+    ("GET", "/v1/tasks/<task_id>/prompts/<prompt_id>/events", transcript.sub_events),
+    ("POST", "/v1/tasks/<task_id>/answer", transcript.answer),
+    ("POST", "/v1/files", files.create),
+    ("GET", "/v1/workspaces/<workspace>/artifacts", artifacts.list_all),
+    ("POST", "/v1/workspaces/<workspace>/artifacts", artifacts.upload),
+    ("DELETE", "/v1/workspaces/<workspace>/artifacts", artifacts.delete_all),
+    ("POST", "/v1/workspaces/<workspace>/artifacts/upload-url", artifacts.upload_urls),
+    ("GET", "/v1/workspaces/<workspace>/artifacts/<path:filename>", artifacts.download),
+    ("DELETE", "/v1/workspaces/<workspace>/artifacts/<path:filename>", artifacts.delete),
+    ("POST", "/v1/agent-computers", computers.create),
+    ("GET", "/v1/agent-computers", computers.list_page),
+    ("GET", "/v1/agent-computers/<computer>", computers.get),
+    ("PATCH", "/v1/agent-computers/<computer>", computers.update),
+    ("DELETE", "/v1/agent-computers/<computer>", computers.delete),
+    ("POST", "/v1/webhooks", webhooks.create),
+    ("GET", "/v1/webhooks", webhooks.list_all),
+    ("GET", "/v1/webhooks/public_key", webhooks.public_key),
+    ("GET", "/v1/webhooks/<webhook>", webhooks.get),
+    ("DELETE", "/v1/webhooks/<webhook>", webhooks.delete),
     ("GET", "/v1/billing/credits", account.credit_balance),
     ("GET", "/v1/health", account.health),
     ("GET", "/health", account.health),
     ("GET", "/run/<task_id>", pages.run),
     ("GET", "/share/<task_id>", pages.share),
+    ("GET", "/agent/computer/<computer>", pages.computer),
 )
 OPEN_PATHS = frozenset({"/v1/health"})
 

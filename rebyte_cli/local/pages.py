@@ -10,10 +10,11 @@ from .records import Task, load_task
 from .timeline import readable_answer, task_status
 from .wire import Context, missing, stamp
 
+NOTICE = "This is the local Rebyte service: a simulation, not the cloud."
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>
 <body><h1>{title}</h1>
-<p>A task of the local Rebyte service: a simulation, not the cloud.</p>
+<p>{notice}</p>
 <p>Status: <strong>{status}</strong>, created {created}.</p>
 {prompts}
 </body></html>
@@ -37,6 +38,16 @@ def share(context: Context, _request: Request, task_id: str) -> Response:
     return _page(task, context.store.now())
 
 
+def computer(context: Context, _request: Request, computer: str) -> Response:
+    """GET /agent/computer/{id}: what the `url` of an agent computer points at."""
+    with context.store.read() as db:
+        row = db.execute("SELECT name FROM computers WHERE id = ?", (computer,)).fetchone()
+    if row is None:
+        raise missing("Agent computer")
+    name = escape(row["name"])
+    return _html(f"<!doctype html><title>{name}</title><h1>{name}</h1><p>{NOTICE}</p>")
+
+
 def _page(task: Task, now: int) -> Response:
     prompts = "\n".join(
         PROMPT.format(
@@ -49,10 +60,15 @@ def _page(task: Task, now: int) -> Response:
     title = (task.shown_title(now) or "New task").encode("utf-8", "replace").decode()
     text = PAGE.format(
         title=escape(title),
+        notice=NOTICE,
         status=task_status(task.times, now),
         created=stamp(task.created),
         prompts=prompts,
     )
+    return _html(text)
+
+
+def _html(text: str) -> Response:
     answer = Response(text, mimetype="text/html")
     answer.headers["Content-Security-Policy"] = "default-src 'none'"
     return answer

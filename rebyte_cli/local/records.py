@@ -23,6 +23,7 @@ class Task(NamedTuple):
     model: str
     title: str
     visibility: str
+    deleted: int | None
     prompts: list[Prompt]
     times: list[Span]
 
@@ -60,6 +61,7 @@ def load_tasks(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Task
             row["model"],
             json.loads(row["title"]),
             row["visibility"],
+            row["deleted"],
             prompts[row["id"]],
             spans(prompts[row["id"]]),
         )

@@ -19,9 +19,11 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from .deliveries import Deliverer
 from .dispatch import Api
 from .listener import Listener
 from .records import load_tasks
+from .storage import ObjectStore
 from .store import Store, new_id
 from .timeline import task_status
 from .wire import Context
@@ -62,6 +64,7 @@ class Service:
         self._public_url = public_url
         self._stopping = threading.Event()
         self._instance = new_id()
+        self._deliverer = Deliverer(self._store)
         self._api = Listener(host, port, _not_yet, log)
         self._storage = Listener(host, 0, _not_yet, log)
         self.base_url = f"{self._api.origin}/v1"
@@ -74,9 +77,10 @@ class Service:
             secret=self._store.secret(),
             instance=self._instance,
             stopping=self._stopping,
-            wake=lambda: None,
+            wake=self._deliverer.wake,
         )
         self._api.application = Api(context, log)
+        self._storage.application = ObjectStore(context, log)
 
     def start(self) -> Self:
         """Answer on daemon threads and return at once."""
@@ -85,6 +89,7 @@ class Service:
             self._store.remember("instance", self._instance)
         self._api.start()
         self._storage.start()
+        self._deliverer.start()
         return self
 
     def stop(self) -> None:
@@ -94,6 +99,7 @@ class Service:
         self._stopping.set()
         self._api.stop()
         self._storage.stop()
+        self._deliverer.stop()
         self._store.close()
 
     def serve_forever(self) -> None:

@@ -43,8 +43,8 @@ CREATE TABLE IF NOT EXISTS files (
   size INTEGER, sha256 TEXT, uploaded INTEGER);
 CREATE TABLE IF NOT EXISTS artifacts (
   workspace TEXT NOT NULL, filename TEXT NOT NULL, object TEXT NOT NULL, type TEXT NOT NULL,
-  size INTEGER NOT NULL, created INTEGER NOT NULL, signed INTEGER NOT NULL,
-  PRIMARY KEY (workspace, filename));
+  size INTEGER NOT NULL, created INTEGER NOT NULL, via_url INTEGER NOT NULL,
+  public INTEGER NOT NULL, PRIMARY KEY (workspace, filename));
 CREATE TABLE IF NOT EXISTS webhooks (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, url TEXT NOT NULL,
   events TEXT NOT NULL, description TEXT, secret TEXT, created INTEGER NOT NULL,

@@ -1,0 +1,141 @@
+"""Agent computers: VMs that outlive tasks, whose ids double as workspace ids (rebyte-api 2.13).
+
+Provisioning takes half a second, or what `[[run=…]]` in the name says; `[[fail]]` in the name
+ends it in `error`. POST and GET are documented, PATCH and DELETE were seen in clients.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from werkzeug.wrappers import Request, Response
+
+from . import shelf, wire
+from .steering import Words
+from .store import new_id
+from .wire import Context, Document
+
+PROVISION_MS = 500
+VIEWS: list[Document] = [
+    {
+        "id": f"view_{name}",
+        "name": name.capitalize(),
+        "enabled": True,
+        "server": {"type": "internal", "internalName": name, "remoteId": None},
+    }
+    for name in ("browser", "terminal")
+]
+
+
+def create(context: Context, request: Request) -> Response:
+    """POST /agent-computers: answers at once, as `provisioning`."""
+    body = wire.body_of(request)
+    name = wire.optional_text(body, "name", most=200, least=1) or "Agent Computer"
+    icon = wire.optional_text(body, "icon", most=50)
+    words = Words(name)
+    try:
+        length = words.duration("run", PROVISION_MS)
+    except ValueError as error:
+        wire.invalid(f"name: {error}")
+    problem = "The simulation was asked to fail" if "fail" in words else None
+    with context.store.write() as db:
+        computer, now = new_id(), context.store.now()
+        db.execute("INSERT INTO workspaces VALUES (?, ?)", (computer, now))
+        db.execute(
+            "INSERT INTO computers (id, name, icon, created, updated, ready, problem, views)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (computer, name, icon, now, now, now + length, problem, json.dumps(VIEWS)),
+        )
+        row = _load(db, computer)
+    return wire.reply(_shown(context, row, now), 201)
+
+
+def list_page(context: Context, request: Request) -> Response:
+    """GET /agent-computers, newest first."""
+    limit, offset = wire.page_of(request)
+    with context.store.read() as db:
+        total = db.execute("SELECT count(*) FROM computers").fetchone()[0]
+        rows = db.execute(
+            "SELECT * FROM computers ORDER BY seq DESC LIMIT ? OFFSET ?", (limit, offset)
+        ).fetchall()
+    data = [_shown(context, row, context.store.now()) for row in rows]
+    return wire.reply({"data": data, "total": total, "limit": limit, "offset": offset})
+
+
+def get(context: Context, _request: Request, computer: str) -> Response:
+    """GET /agent-computers/{id}: with the fields that only clients have seen."""
+    with context.store.read() as db:
+        row = _load(db, computer)
+    return wire.reply(_shown(context, row, context.store.now(), whole=True))
+
+
+def update(context: Context, request: Request, computer: str) -> Response:
+    """PATCH /agent-computers/{id}: `agent_instructions` and `views`."""
+    body = wire.body_of(request)
+    if not body:
+        wire.invalid("The body must have agent_instructions or views")
+    instructions = wire.optional_text(body, "agent_instructions", most=100_000)
+    switches = body.get("views", {})
+    if not isinstance(switches, dict) or not all(
+        isinstance(value, bool) for value in switches.values()
+    ):
+        wire.invalid("views must map view ids to true or false")
+    with context.store.write() as db:
+        row, now = _load(db, computer), context.store.now()
+        views = json.loads(row["views"])
+        unknown = set(switches) - {view["id"] for view in views}
+        if unknown:
+            wire.invalid(f"There is no view {sorted(unknown)[0]}")
+        for view in views:
+            view["enabled"] = switches.get(view["id"], view["enabled"])
+        db.execute(
+            "UPDATE computers SET updated = ?, views = ?,"
+            " instructions = coalesce(?, instructions) WHERE id = ?",
+            (now, json.dumps(views), instructions, computer),
+        )
+        row = _load(db, computer)
+    return wire.reply(_shown(context, row, now, whole=True))
+
+
+def delete(context: Context, _request: Request, computer: str) -> Response:
+    """DELETE /agent-computers/{id}: the VM and its files go, its tasks stay readable."""
+    with context.store.write() as db:
+        _load(db, computer)
+        db.execute("DELETE FROM computers WHERE id = ?", (computer,))
+        db.execute("DELETE FROM workspaces WHERE id = ?", (computer,))
+        shelf.remove(context.store, db, computer, None)
+    return wire.empty()
+
+
+def _load(db: sqlite3.Connection, computer: str) -> sqlite3.Row:
+    row: sqlite3.Row | None = db.execute(
+        "SELECT * FROM computers WHERE id = ?", (computer,)
+    ).fetchone()
+    if row is None:
+        raise wire.missing("Agent computer")
+    return row
+
+
+def _shown(context: Context, row: sqlite3.Row, now: int, *, whole: bool = False) -> Document:
+    up, problem = now >= row["ready"], row["problem"]
+    usable = up and problem is None
+    document: Document = {
+        "id": row["id"],
+        "name": row["name"],
+        "status": "provisioning" if not up else "ready" if usable else "error",
+        "sandboxId": f"sbx_{row['id'][:8]}" if usable else None,
+        "icon": row["icon"],
+        "url": f"{context.links}/agent/computer/{row['id']}",
+        "provisionError": problem if up else None,
+        "createdAt": wire.stamp(row["created"]),
+        "updatedAt": wire.stamp(max(row["updated"], row["ready"]) if up else row["updated"]),
+    }
+    if whole:
+        document["agentInstructions"] = row["instructions"]
+        document["views"] = json.loads(row["views"])
+        # Clients saw a VM address and its key here. There is no VM, but a client that prints
+        # secrets should be caught, so a key that opens nothing stands in its place.
+        document["sandboxBaseUrl"] = context.links if usable else None
+        document["sandboxApiKey"] = f"sbx_secret_{row['id'][-12:]}" if usable else None
+    return document

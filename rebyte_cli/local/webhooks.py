@@ -1,0 +1,126 @@
+"""Outbound webhooks: registering them (rebyte-api 2.14, docs). Sending is in `deliveries`.
+
+As in the docs a known URL gives the existing webhook, and three is the limit. `http` is taken
+for loopback addresses, since that is the only place where anything is delivered.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from urllib.parse import urlsplit
+
+from werkzeug.wrappers import Request, Response
+
+from . import wire
+from .store import new_id
+from .wire import Context, Document
+
+LIMIT = 3
+EVENTS = ("task.created", "task.running", "task.completed", "task.failed", "task.canceled")
+
+
+def create(context: Context, request: Request) -> Response:
+    """POST /webhooks: 201, or 200 with the webhook that has this URL already."""
+    body = wire.body_of(request)
+    url = wire.text(body, "url", most=2000)
+    if not _acceptable(url):
+        wire.invalid("url must use https (http is taken for loopback addresses only)")
+    events = wire.strings(body, "events")
+    if not events:
+        wire.invalid("events must name at least one event")
+    if not set(events) <= set(EVENTS):
+        wire.invalid(f"events must be among {', '.join(EVENTS)}")
+    description = wire.optional_text(body, "description", most=500)
+    secret = wire.optional_text(body, "secret", most=500)
+    if secret and not (secret.isascii() and secret.isprintable()):
+        wire.invalid("secret must be printable ASCII, since it is sent in a header")
+    with context.store.write() as db:
+        known = db.execute("SELECT * FROM webhooks WHERE url = ?", (url,)).fetchone()
+        if known is not None:
+            return wire.reply(_shown(known))
+        if db.execute("SELECT count(*) FROM webhooks").fetchone()[0] >= LIMIT:
+            raise wire.Refusal(400, "limit_exceeded", f"Webhook limit reached ({LIMIT})")
+        webhook = new_id()
+        db.execute(
+            "INSERT INTO webhooks (id, url, events, description, secret, created)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (webhook, url, json.dumps(events), description, secret, context.store.now()),
+        )
+        row = _load(db, webhook)
+    return wire.reply(_shown(row), 201)
+
+
+def list_all(context: Context, _request: Request) -> Response:
+    """GET /webhooks: under `webhooks`, oldest first."""
+    with context.store.read() as db:
+        rows = db.execute("SELECT * FROM webhooks ORDER BY seq").fetchall()
+    return wire.reply({"webhooks": [_shown(row) for row in rows]})
+
+
+def get(context: Context, _request: Request, webhook: str) -> Response:
+    """GET /webhooks/{id}; never with the secret."""
+    with context.store.read() as db:
+        return wire.reply(_shown(_load(db, webhook)))
+
+
+def delete(context: Context, _request: Request, webhook: str) -> Response:
+    """DELETE /webhooks/{id}."""
+    with context.store.write() as db:
+        _load(db, webhook)
+        db.execute("DELETE FROM webhooks WHERE id = ?", (webhook,))
+    return wire.empty()
+
+
+def public_key(_context: Context, _request: Request) -> Response:
+    """GET /webhooks/public_key. The shape is unknown, and this service has no key to show."""
+    return wire.reply(
+        {
+            "algorithm": "RSA-SHA256",
+            "publicKey": None,
+            "message": "The local service does not sign its deliveries",
+        }
+    )
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host name or address means this machine."""
+    if host in ("localhost", "::1"):
+        return True
+    parts = (host or "").split(".")
+    digits = len(parts) == 4 and all(part.isascii() and part.isdigit() for part in parts)
+    return digits and parts[0] == "127"
+
+
+def _acceptable(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    if not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
+
+
+def _load(db: sqlite3.Connection, webhook: str) -> sqlite3.Row:
+    row: sqlite3.Row | None = db.execute(
+        "SELECT * FROM webhooks WHERE id = ?", (webhook,)
+    ).fetchone()
+    if row is None:
+        raise wire.missing("Webhook")
+    return row
+
+
+def _shown(row: sqlite3.Row) -> Document:
+    return {
+        "id": row["id"],
+        "url": row["url"],
+        "events": json.loads(row["events"]),
+        "description": row["description"],
+        "hasSecret": bool(row["secret"]),
+        "isActive": True,
+        "createdAt": wire.stamp(row["created"]),
+        "lastTriggeredAt": wire.maybe_stamp(row["triggered"]),
+        "failureCount": row["failures"],
+    }
