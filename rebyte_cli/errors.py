@@ -120,10 +120,12 @@ class APIError(RebyteError):
 
     `status_code` is the HTTP status, or None when there was no answer. `response` is the
     decoded body (a dict, a list, text) or None. `code` is the API's own `error.code` where
-    it sent one.
+    it sent one. `retried` says that an earlier try of the same call may have been carried out,
+    which makes the 404 of a DELETE a success.
     """
 
     code = "api_error"
+    retried = False
 
     def __init__(
         self,

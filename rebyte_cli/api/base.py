@@ -1,0 +1,92 @@
+"""What every noun of the client stands on: a transport, and answers of the right shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BrokenAnswer, OutcomeUnknown
+from .faults import lost
+from .retry import Repeat
+
+if TYPE_CHECKING:
+    from .transport import Answer, Transport
+
+PAGE = 100  # the largest page of a list (vendor docs)
+
+
+class Calls:
+    """Calls that give an object or a list, or raise; the nouns inherit from it."""
+
+    @property
+    def transport(self) -> Transport:
+        """The door to the network."""
+        raise NotImplementedError
+
+    def _object(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        repeat: Repeat = Repeat.SAFE,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """A call whose answer is an object."""
+        answer = self.transport.send(
+            method, path, query=query, body=body, repeat=repeat, timeout=timeout
+        )
+        if isinstance(answer.data, dict):
+            return answer.data
+        raise self._wrong(method, path, answer, repeat, "an object")
+
+    def _rows(
+        self, path: str, *names: str, query: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """A GET whose answer is a list, bare or under one of `names`."""
+        answer = self.transport.send("GET", path, query=query, repeat=Repeat.SAFE)
+        rows = answer.data
+        if isinstance(rows, dict):
+            rows = next((rows[name] for name in names if name in rows), [] if not rows else None)
+        if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+            return rows
+        raise self._wrong("GET", path, answer, Repeat.SAFE, "a list of objects")
+
+    def _created(
+        self, path: str, body: Any, identity: str, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """A POST that makes something; its answer must name it, else the outcome is unknown."""
+        made = self._object("POST", path, body=body, repeat=Repeat.IF_UNSENT, timeout=timeout)
+        if not isinstance(made.get(identity), str) or not made[identity]:
+            raise lost("POST", path, f"the answer holds no {identity}", response=made)
+        return made
+
+    def _pages(self, path: str, page: int) -> Iterator[dict[str, Any]]:
+        """Rows of a paged list, one call per page, each call when its first row is asked for.
+
+        A row made meanwhile shifts the others onto the next page, so ids seen are dropped.
+        """
+        seen: set[str] = set()
+        offset = 0
+        while True:
+            rows = self._rows(path, "data", query={"limit": page, "offset": offset})
+            for row in rows:
+                identity = row.get("id")
+                if isinstance(identity, str):
+                    if identity in seen:
+                        continue
+                    seen.add(identity)
+                yield row
+            if len(rows) < page:
+                return
+            offset += len(rows)
+
+    def _wrong(
+        self, method: str, path: str, answer: Answer, repeat: Repeat, wanted: str
+    ) -> BrokenAnswer | OutcomeUnknown:
+        why = f"the answer is not {wanted}"
+        rest = {"status_code": answer.status, "response": answer.data}
+        if repeat is Repeat.IF_UNSENT:
+            return lost(method, path, why, **rest)
+        return BrokenAnswer(f"{method} {path}: {why}", **rest)

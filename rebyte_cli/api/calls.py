@@ -1,0 +1,104 @@
+"""What `-v` and `--debug` show of a call, with everything secret taken out.
+
+A signature, a proxy password or the key itself must not get into a terminal, a CI log or a
+bug report, so nothing here hands out text that has not passed through `Redactor`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+HIDDEN = "[hidden]"
+_SECRET_HEADERS = frozenset(
+    {
+        "api_key",
+        "api-key",
+        "x-api-key",
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "set-cookie",
+        "x-webhook-secret",
+    }
+)
+# The query of any absolute URL is taken for a signature. Quotes end it; backslashes do not, for
+# JSON may write & as \u0026 and / as \/.
+_QUERY = re.compile(r"(https?:(?:\\?/){2}[^\s\"'<>?]*\?)[^\s\"'<>]*")
+_USER = re.compile(r"(https?:(?:\\?/){2})[^\s\"'<>/@]*@")
+_SECRET_FIELD = re.compile(
+    r'("(?:sandboxApiKey|apiKey|api_key|secret|sharedSecret)"\s*:\s*)"(?:[^"\\]|\\.)*"?'
+)
+
+
+class Redactor:
+    """Takes the key, signatures, passwords and secret fields out of text."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def key(self, text: str) -> str:
+        """The text without the key; for what cannot hold another secret."""
+        return text.replace(self._key, HIDDEN) if self._key else text
+
+    def text(self, text: str) -> str:
+        """The text with every secret replaced by `[hidden]`."""
+        text = self.key(text)
+        text = _QUERY.sub(r"\1" + HIDDEN, text)
+        text = _USER.sub(r"\1" + HIDDEN + "@", text)
+        return _SECRET_FIELD.sub(r'\1"' + HIDDEN + '"', text)
+
+    def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers, those that authenticate somebody blanked."""
+        return {
+            name: HIDDEN if name.lower() in _SECRET_HEADERS else self.text(str(value))
+            for name, value in headers.items()
+        }
+
+    def body(self, body: Any) -> str | None:
+        """A body as text; a body that is not text is named by its size only."""
+        if body is None or body == b"":
+            return None
+        if not isinstance(body, (bytes, bytearray)):
+            return "(a file)"
+        try:
+            return self.text(bytes(body).decode())
+        except UnicodeDecodeError:
+            return f"({len(body)} bytes)"
+
+
+class CallLog(NamedTuple):
+    """One try of one call. `-v` shows the first six fields, `--debug` all of it.
+
+    `status` is None when no answer came, and `error` says why. `retry` is 0 for the first try.
+    `request_headers` to `curl` are empty unless the transport was told to keep details.
+    """
+
+    method: str
+    path: str
+    status: int | None
+    seconds: float
+    retry: int
+    error: str | None
+    request_headers: Mapping[str, str] = {}
+    request_body: str | None = None
+    response_headers: Mapping[str, str] = {}
+    response_body: str | None = None
+    curl: str | None = None
+
+
+def curl_line(method: str, url: str, headers: Mapping[str, str], body: str | None) -> str:
+    """The call as a command to paste: the key comes from the environment, secrets stay out."""
+    from shlex import quote
+
+    words = ["curl"] if method == "GET" else ["curl", "-X", method]
+    words.append(quote(url))
+    for name, value in headers.items():
+        if name.lower() == "api_key":
+            words += ["-H", '"API_KEY: $REBYTE_API_KEY"']
+        elif name.lower() not in ("user-agent", "accept-encoding", "content-length"):
+            words += ["-H", quote(f"{name}: {value}")]
+    if body is not None:
+        words += ["--data-raw", quote(body)]
+    return " ".join(words)

@@ -1,0 +1,107 @@
+"""What may be sent twice, how long to pause in between, and the one deadline over it all.
+
+Pure decisions: nothing here touches the network, so that the rules can be read in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+TRIES = 4
+# Gateways answer these when they do not know what the server behind them did. 520-524 are the
+# same thing from a well-known content network (inferred: none was seen from this API).
+GATEWAY = frozenset({502, 503, 504, 520, 521, 522, 523, 524})
+TOO_MANY = 429
+# Pauses grow 0.5, 1, 2 s at most; full jitter draws from the whole span, so that many clients
+# that failed together do not come back together.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 8.0
+
+
+class Repeat(Enum):
+    """What a call allows.
+
+    SAFE: sending it twice changes nothing (GET, DELETE, a PATCH that sets a value).
+    IF_UNSENT: it creates something, so it goes again only when it provably never arrived or
+    was plainly rejected (429).
+    """
+
+    SAFE = "safe"
+    IF_UNSENT = "if-unsent"
+
+
+def may_repeat(repeat: Repeat, *, status: int | None, sent: bool) -> bool:
+    """Whether one more try is allowed after this one.
+
+    `status` is the HTTP status of an answer, None when there was none; `sent` says whether any
+    byte of the request was handed to a connection to the API.
+    """
+    if status is None:
+        return repeat is Repeat.SAFE or not sent
+    if status == TOO_MANY:
+        return True
+    return repeat is Repeat.SAFE and status in GATEWAY
+
+
+def is_unknown(repeat: Repeat, *, status: int | None, sent: bool) -> bool:
+    """Whether nobody can say if the call was carried out."""
+    if repeat is Repeat.SAFE or not sent:
+        return False
+    return status is None or status in GATEWAY
+
+
+def pause(
+    attempt: int, retry_after: float | None, *, random: Callable[[], float], cap: float
+) -> float:
+    """Seconds to wait after try number `attempt` (0 is the first).
+
+    `retry_after` is what the server asked for, `cap` the most of it that is honoured. A little
+    jitter is added on top of it, for the same reason as above.
+    """
+    span = min(LONGEST_PAUSE, FIRST_PAUSE * float(2**attempt))
+    if retry_after is None:
+        return random() * span
+    return min(retry_after, cap) + random() * min(span, 0.25)
+
+
+def parse_retry_after(value: str | None, *, now: float) -> float | None:
+    """Seconds that a `Retry-After` header asks for; None when absent, malformed or negative.
+
+    `value` is seconds or an HTTP date; `now` is the time of the answer in seconds since the epoch.
+    """
+    text = (value or "").strip()
+    if not text or not text.isascii():
+        return None
+    if text.isdigit():
+        # Digits beyond these mean years; a number of 5,000 digits cannot even be converted.
+        return float(text[:12])
+    if "," not in text:
+        return None
+    from email.utils import parsedate_to_datetime
+
+    try:
+        wanted = parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None
+    return max(0.0, wanted - now)
+
+
+class Deadline:
+    """The moment by which a call is over, whatever happens in between.
+
+    `seconds` None means no end; each read then has an idle limit of its own.
+    """
+
+    __slots__ = ("_clock", "_end", "seconds")
+
+    def __init__(self, clock: Callable[[], float], seconds: float | None) -> None:
+        self._clock = clock
+        self.seconds = seconds
+        self._end = None if seconds is None else clock() + seconds
+
+    def left(self) -> float:
+        """Seconds until the end, never negative; infinity when there is none."""
+        if self._end is None:
+            return float("inf")
+        return max(0.0, self._end - self._clock())

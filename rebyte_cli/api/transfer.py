@@ -1,0 +1,266 @@
+"""Bodies too large or too slow for memory: event streams, uploads, downloads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, NotFound, Redirected
+from .body import Broken, chunks
+from .exchange import Call, Exchange, Refused
+from .origin import check_signed_url, origin_of
+from .retry import Deadline, Repeat
+
+if TYPE_CHECKING:
+    from requests import Response
+
+    from .transport import Transport
+    from .wire import Wire
+
+MAX_REDIRECTS = 5
+
+
+class SlotExpired(APIError):
+    """The object store refused a signed URL: it is older than its hour, most likely."""
+
+    code = "upload_refused"
+
+
+@contextmanager
+def stream(exchange: Exchange, call: Call) -> Iterator[Iterator[bytes]]:
+    """The body of an answer as it arrives; see `Transport.stream`."""
+    try:
+        response, _ = exchange.run(call, _opened)
+    except Refused as refused:
+        raise exchange.error_for(call, refused) from None
+    try:
+        yield _read(exchange, call, response)
+    finally:
+        response.close()
+
+
+def _opened(response: Response, wire: Wire) -> Response:
+    # From here on each read has its own limit; the whole may take as long as it likes.
+    wire.deadline = Deadline(lambda: 0.0, None)
+    return response
+
+
+def _read(exchange: Exchange, call: Call, response: Response) -> Iterator[bytes]:
+    from urllib3.exceptions import HTTPError
+
+    what = f"{call.method} {call.path}"
+    try:
+        yield from chunks(response)
+    except Broken as broken:
+        raise BrokenAnswer(f"{what}: {broken.why}") from None
+    except (HTTPError, OSError) as error:
+        fault = exchange.faulty(call, error)
+        why = f"nothing came for {call.idle:g} s" if fault.code == "timeout" else fault.why
+        raise NetworkError(f"{what}: {why}", code=fault.code) from None
+
+
+class _Body:
+    """A file, or bytes, on its way out: exactly `size` bytes, counted.
+
+    A file that shrinks meanwhile cannot be sent whole; one that grows is sent as it was.
+    """
+
+    def __init__(
+        self, source: Path | bytes, size: int, wire: Wire, progress: Callable[[int], None] | None
+    ) -> None:
+        import io
+
+        self._file: Any = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        self._left = size
+        self._wire = wire
+        self._progress = progress
+
+    def read(self, amount: int = -1) -> bytes:
+        self._wire.left()
+        wanted = self._left if amount < 0 else min(amount, self._left)
+        data: bytes = self._file.read(wanted)
+        if len(data) < wanted and not data:
+            self._file.close()
+            raise BadUsage("the file became shorter while it was being sent")
+        self._left -= len(data)
+        if self._progress is not None and data:
+            self._progress(len(data))
+        if self._left == 0:
+            self._file.close() if not data else None
+        return data
+
+
+def put(
+    exchange: Exchange,
+    url: str,
+    source: Path | bytes,
+    headers: dict[str, str],
+    limit: float,
+    progress: Callable[[int], None] | None,
+) -> None:
+    """PUT to a signed URL; see `Transport.put_signed`. `limit` is the idle limit in seconds."""
+    size = len(source) if isinstance(source, bytes) else file_size(source)
+    sent = 0
+
+    def count(amount: int) -> None:
+        nonlocal sent
+        sent += amount
+        if progress is not None:
+            progress(amount)
+
+    def body(wire: Wire) -> Any:
+        nonlocal sent
+        wire.deadline = Deadline(lambda: 0.0, None)
+        if progress is not None and sent:
+            progress(-sent)  # a new try starts from the first byte
+        sent = 0
+        return _Body(source, size, wire, count) if size else b""
+
+    shown = url.partition("?")[0]
+    call = Call(
+        "PUT",
+        shown,
+        url,
+        headers={**headers, "Content-Length": str(size)},
+        body=body,
+        repeat=Repeat.SAFE,  # the same bytes under the same name
+        seconds=limit,
+        idle=limit,
+    )
+    try:
+        exchange.run(call, _drained)
+    except Refused as refused:
+        what = f"the file store refused the upload ({refused.status})"
+        if refused.status == 403:
+            raise SlotExpired(what, status_code=403) from None
+        kind = NetworkError if refused.status >= 500 else APIError
+        raise kind(what, status_code=refused.status) from None
+
+
+def file_size(path: Path) -> int:
+    """The size of a plain file in bytes; BadUsage for a folder or a pipe, NotFound for none."""
+    try:
+        info = path.stat()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not a file name"
+        raise NotFound(f"cannot read {path}: {why}") from None
+    import stat
+
+    if stat.S_ISDIR(info.st_mode):
+        raise BadUsage(f"{path} is a folder; give a file")
+    if not stat.S_ISREG(info.st_mode):
+        raise BadUsage(f"{path} is not a plain file")
+    if not os.access(path, os.R_OK):
+        raise NotFound(f"cannot read {path}: Permission denied")
+    return info.st_size
+
+
+def _drained(response: Response, wire: Wire) -> None:
+    # What a store says after 200 does not matter; reading a little keeps the connection.
+    response.close()
+
+
+def download(
+    transport: Transport,
+    keyed: Exchange,
+    keyless: Exchange,
+    call: Call,
+    target: Path,
+    overwrite: bool,
+    progress: Callable[[int], None] | None,
+) -> None:
+    """GET into `target`, which appears only when all of it is there.
+
+    A redirect is followed, at most five times: with the key inside its own origin, without it
+    anywhere else, and never to http off this machine. The temporary file lies beside the
+    target; a link standing at `target` is replaced, not followed. Raises BadUsage when there
+    is something and `overwrite` is not set.
+    """
+    if not overwrite and os.path.lexists(target):
+        raise BadUsage(f"{target} is already there", hint="--force replaces it")
+    temporary = target.parent / f".{target.name[:100]}.{os.urandom(6).hex()}.part"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except OSError as error:
+        raise BadUsage(f"cannot write in {target.parent}: {error.strerror}") from None
+    try:
+        with open(descriptor, "wb") as file:
+            _fetch(transport, keyed, keyless, call, _saving(file, progress))
+        _put_in_place(temporary, target, overwrite)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _saving(file: Any, progress: Callable[[int], None] | None) -> Callable[[Response, Wire], None]:
+    def save(response: Response, wire: Wire) -> None:
+        wire.deadline = Deadline(lambda: 0.0, None)
+        if progress is not None and file.tell():
+            progress(-file.tell())
+        file.seek(0)
+        file.truncate()
+        for piece in chunks(response):
+            file.write(piece)
+            if progress is not None:
+                progress(len(piece))
+        file.flush()
+
+    return save
+
+
+def _fetch(
+    transport: Transport,
+    keyed: Exchange,
+    keyless: Exchange,
+    call: Call,
+    save: Callable[[Response, Wire], None],
+) -> None:
+    from urllib.parse import urljoin
+
+    first = call
+    exchange = keyed
+    for _ in range(MAX_REDIRECTS + 1):
+        try:
+            exchange.run(call, save)
+            return
+        except Refused as refused:
+            where = refused.headers.get("Location")
+            if refused.status not in (301, 302, 303, 307, 308) or not where:
+                raise exchange.error_for(call, refused) from None
+        try:
+            url = check_signed_url(urljoin(call.url, where))
+        except (BadUsage, ValueError):
+            raise Redirected(f"GET {first.path} was redirected to an unsafe address") from None
+        headers = {name: value for name, value in call.headers.items() if name != "API_KEY"}
+        if origin_of(url) == transport.origin:
+            exchange, headers = keyed, transport.keyed(url, headers)
+        else:
+            exchange = keyless
+        call = Call(
+            "GET",
+            first.path,
+            url,
+            headers=headers,
+            repeat=Repeat.SAFE,
+            seconds=first.seconds,
+            idle=first.idle,
+        )
+    raise Redirected(f"GET {first.path} was redirected too often")
+
+
+def _put_in_place(temporary: Path, target: Path, overwrite: bool) -> None:
+    try:
+        if overwrite:
+            temporary.replace(target)
+            return
+        try:
+            # Unlike a rename, a link fails when something has appeared there meanwhile.
+            os.link(temporary, target)
+        except FileExistsError:
+            raise BadUsage(f"{target} is already there", hint="--force replaces it") from None
+        except OSError:  # a file system without links
+            temporary.replace(target)
+    except OSError as error:
+        raise BadUsage(f"cannot write {target}: {error.strerror}") from None

@@ -1,0 +1,296 @@
+"""The one door to the network: where the key may go, and what comes back.
+
+Facts: header `API_KEY` (seed document), JSON both ways (seed document), errors as
+`{"error": {"code", "message"}}` (vendor docs), an empty body on success (seen in clients).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from .. import __version__
+from ..errors import BadUsage
+from . import transfer
+from .body import parse_json, read_all
+from .calls import CallLog
+from .exchange import Call, Exchange, Refused, Rules
+from .origin import check_base_url, check_key, check_signed_url, origin_of
+from .retry import Repeat
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from requests import Response
+
+    from .wire import Wire
+
+USER_AGENT = f"rebyte-cli/{__version__}"
+SECONDS = 60.0
+# A create answers only after a VM is up (seed document).
+SLOW_SECONDS = 600.0
+RETRY_AFTER_CAP = 10.0
+# Characters that a path may hold as they are; % so that what was quoted stays so.
+_PATH_SAFE = "/%:@!$&'()*+,;=-._~"
+
+
+class Answer:
+    """An answer: `status`, `headers` (case does not matter), `data` (decoded JSON; {} for an
+    empty body; None from `Transport.raw`), `raw` (the body's bytes), `retried` (whether our own
+    earlier try may have been carried out already).
+    """
+
+    __slots__ = ("data", "headers", "raw", "retried", "status")
+
+    def __init__(
+        self, status: int, headers: Mapping[str, str], data: Any, raw: bytes, retried: bool = False
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.data = data
+        self.raw = raw
+        self.retried = retried
+
+
+class Transport:
+    """Calls to one base URL with one key. Thread-safe.
+
+    `timeout` is the deadline of every call in seconds, retries included (None: 60, and 600
+    where a call is known to block). `ca_bundle` is a file or folder of CA certificates. `log`
+    is told of each try. `pool` is how many idle connections are kept. `retry_after_cap` is the
+    most of a `Retry-After` that is honoured, in seconds. `clock`, `sleep`, `random` are for tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        *,
+        timeout: float | None = None,
+        ca_bundle: str | None = None,
+        log: Callable[[CallLog], None] | None = None,
+        pool: int = 10,
+        retry_after_cap: float = RETRY_AFTER_CAP,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Callable[[], float] | None = None,
+    ) -> None:
+        self.base_url = check_base_url(base_url)
+        self.origin = origin_of(self.base_url)
+        self.timeout = timeout
+        self.clock = clock
+        self.sleep = sleep
+        self._key = check_key(key)
+        rules = Rules(ca_bundle, pool, log, retry_after_cap, clock, sleep, random)
+        # Two sets of connections: what goes to a signed URL shares nothing with what has a key.
+        self._exchange = Exchange(rules, secret=self._key)
+        self._signed = Exchange(rules, secret=self._key)
+
+    def limit(self, otherwise: float) -> float:
+        """The deadline of a call: what the user set, or else `otherwise` (seconds)."""
+        return otherwise if self.timeout is None else self.timeout
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        repeat: Repeat,
+        timeout: float | None = None,
+        accept: str = "application/json",
+    ) -> Answer:
+        """One JSON call. `path` starts after the base URL; `body` is JSON data or None.
+
+        Raises what the tree in `errors` names: 4xx, 5xx, faults, broken answers, and
+        OutcomeUnknown when something that creates went out and nobody can say what became of it.
+        """
+        data = None if body is None else _encode(body)
+        headers = {"Accept": accept}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        call = self._call(method, path, query, headers, data, repeat, timeout)
+        try:
+            answer, retried = self._exchange.run(call, _read_json)
+        except Refused as refused:
+            raise self._exchange.error_for(call, refused) from None
+        answer.retried = retried
+        return answer
+
+    def raw(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeat: Repeat,
+        timeout: float | None = None,
+        check: bool = False,
+    ) -> Answer:
+        """One call whose body goes and comes as it is, whatever the status (unless `check`).
+
+        `path` may hold a query of its own, and may start with the `/v1` that the base URL
+        already ends with, as the vendor's pages write it.
+        """
+        call = self._call(method, path, query, dict(headers or {}), data, repeat, timeout)
+        try:
+            answer, retried = self._exchange.run(call, _read_raw)
+        except Refused as refused:
+            if check:
+                raise self._exchange.error_for(call, refused) from None
+            return Answer(refused.status, refused.headers, None, refused.raw, refused.retried)
+        answer.retried = retried
+        return answer
+
+    def problem(self, method: str, path: str, answer: Answer, repeat: Repeat) -> Exception | None:
+        """The error that an answer of `raw` stands for, or None for 2xx."""
+        if 200 <= answer.status < 300:
+            return None
+        call = self._call(method, path, None, {}, None, repeat, None)
+        refused = Refused(answer.status, answer.headers, answer.raw)
+        return self._exchange.error_for(call, refused)
+
+    def stream(
+        self, path: str, *, idle: float | None = None, accept: str = "text/event-stream"
+    ) -> AbstractContextManager[Iterator[bytes]]:
+        """The body of a GET as it arrives, for as long as something arrives.
+
+        The way to the headers has the usual deadline and tries; after it each read has the
+        limit `idle` (seconds; None: the usual deadline), and a fault ends it: NetworkError.
+        """
+        headers = {"Accept": accept, "Accept-Encoding": "identity", "Cache-Control": "no-store"}
+        idle = self.limit(SECONDS) if idle is None else idle
+        call = self._call("GET", path, None, headers, None, Repeat.SAFE, None, idle)
+        return transfer.stream(self._exchange, call)
+
+    def put_signed(
+        self,
+        url: str,
+        source: Path | bytes,
+        content_type: str,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """PUT a file, or bytes, to a URL that the API handed out; without the key.
+
+        `content_type` must be the declared one (seen in clients). Memory stays flat.
+        `progress` is told how many bytes went out since it was told last. Raises SlotExpired
+        when the store answers 403.
+        """
+        headers = {"User-Agent": USER_AGENT, "Content-Type": content_type}
+        limit = self.limit(SECONDS)
+        transfer.put(self._signed, check_signed_url(url), source, headers, limit, progress)
+
+    def download(
+        self,
+        path: str,
+        target: Path,
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """GET into a file that appears only when it is whole; see `transfer.download`."""
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        limit = self.limit(SECONDS)
+        call = self._call("GET", path, None, headers, None, Repeat.SAFE, None, limit)
+        transfer.download(self, self._exchange, self._signed, call, target, overwrite, progress)
+
+    def without_key(self, url: str) -> Answer:
+        """GET a JSON document of this server that needs no key (`/health`, seen in a client)."""
+        headers = {"User-Agent": USER_AGENT, "Accept": "application/json"}
+        path = urlsplit(url).path
+        seconds = self.limit(SECONDS)
+        call = Call("GET", path, url, headers=headers, repeat=Repeat.SAFE, seconds=seconds)
+        try:
+            return self._signed.run(call, _read_json)[0]
+        except Refused as refused:
+            raise self._signed.error_for(call, refused) from None
+
+    def server_now(self) -> datetime | None:
+        """The server's clock (UTC), from its last `Date` header and the time gone by since."""
+        from datetime import UTC, datetime
+
+        seconds = self._exchange.server_time()
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._exchange.close()
+        self._signed.close()
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None,
+        headers: dict[str, str],
+        body: bytes | Callable[[Wire], Any] | None,
+        repeat: Repeat,
+        timeout: float | None,
+        idle: float | None = None,
+    ) -> Call:
+        url, shown = self._url(path, query)
+        headers = self.keyed(url, {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers})
+        seconds = self.limit(SECONDS) if timeout is None else timeout
+        return Call(
+            method,
+            shown,
+            url,
+            headers=headers,
+            body=body,
+            repeat=repeat,
+            seconds=seconds,
+            idle=idle,
+        )
+
+    def keyed(self, url: str, headers: Mapping[str, str]) -> dict[str, str]:
+        """The headers with the key, for a URL of the key's own origin; BadUsage for any other."""
+        if origin_of(url) != self.origin:
+            raise BadUsage(f"the key belongs to {self.origin} and is not sent elsewhere")
+        return {**headers, "API_KEY": self._key}
+
+    def _url(self, path: str, query: Mapping[str, Any] | None) -> tuple[str, str]:
+        path, _, own = path.partition("#")[0].partition("?")
+        path = "/" + path.lstrip("/")
+        if self.base_url.endswith("/v1") and path.startswith("/v1/"):
+            path = path[3:]
+        pairs = {} if query is None else {k: v for k, v in query.items() if v is not None}
+        parts = (quote(own, safe=_PATH_SAFE + "?"), urlencode(pairs))
+        encoded = "&".join(part for part in parts if part)
+        url = self.base_url + quote(path, safe=_PATH_SAFE)
+        return (f"{url}?{encoded}" if encoded else url), path
+
+
+def _encode(body: Any) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise BadUsage("the body cannot be written as JSON") from None
+
+
+def _read_json(response: Response, wire: Wire) -> Answer:
+    raw = read_raw_body(response)
+    return Answer(response.status_code, response.headers, parse_json(raw), raw)
+
+
+def _read_raw(response: Response, wire: Wire) -> Answer:
+    return Answer(response.status_code, response.headers, None, read_raw_body(response))
+
+
+def read_raw_body(response: Response) -> bytes:
+    """The whole body; none for 204, whatever the headers promise."""
+    if response.status_code in (204, 205):
+        promised = response.headers.get("Content-Length", "0") != "0"
+        if promised or "Transfer-Encoding" in response.headers:
+            # What follows would be taken for the next answer on this connection.
+            response.close()
+            return b""
+    return read_all(response)
