@@ -115,7 +115,7 @@ def parse(name: str, text: str) -> Any:
         if text.lower() in ("false", "no", "off", "0"):
             value = False
     try:
-        FIELDS[name](value)
+        usable = FIELDS[name](value)
     except ValueError as problem:
         raise BadUsage(f"{name} {problem}") from None
-    return value
+    return usable if name == "base_url" else value

@@ -1,0 +1,277 @@
+"""Profiles: named sets of settings, one per account or service."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..app import App
+from ..errors import BadUsage, MissingKey, NotFound
+from ..output.kinds import PROFILE, SETTING, Listing, Records
+from ._base import define_group, define_in
+from ._options import completer
+
+if TYPE_CHECKING:
+    from ..profiles.config import Config
+
+name_argument = click.argument("name", metavar="NAME", shell_complete=completer("profiles"))
+
+
+def _setting_names(ending: str) -> Callable[[Any, Any, str], list[str]]:
+    def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+        from ..profiles.fields import FIELDS
+
+        return [name + ending for name in FIELDS if name.startswith(incomplete)]
+
+    return complete
+
+
+@define_group("profile")
+def command() -> None:
+    """Named sets of settings: base URL, defaults for create, output, where the key comes from.
+
+    Settings: base_url, executor, model, skills (commas between), output, key_command (split as
+    a shell does), ca_bundle, timeout (seconds), history (true or false). The profile `local` is
+    always there: it is the service inside this command, and needs no account.
+
+    Examples:
+
+      rebyte profile create work executor=opencode skills=deep-research,pdf
+      rebyte profile use work
+      rebyte -P work profile show
+    """
+
+
+@define_in(command, "list", kind=PROFILE, statuses=())
+def list_(app: App) -> Listing:
+    """List the profiles.
+
+    Example:
+
+      rebyte profile list -o id
+    """
+    config = app.config
+    return Listing(PROFILE, [_record(config, name) for name in config.names()])
+
+
+@define_in(command, "show", kind=SETTING, statuses=(4,))
+@click.argument("name", metavar="[NAME]", required=False, shell_complete=completer("profiles"))
+def show(app: App, name: str | None) -> Listing:
+    """Print each setting with its source; of NAME, as with -P NAME.
+
+    Examples:
+
+      rebyte profile show
+      rebyte profile show work -o json
+    """
+    from ..profiles.config import resolve
+    from ..profiles.credentials import source_of_key
+
+    options = {**app.options, "profile": name} if name else app.options
+    settings = resolve(options, app.environment, app.config)
+    try:
+        key = source_of_key(settings, app.environment)
+    except MissingKey:
+        key = "none"
+    rows: list[dict[str, Any]] = [
+        {"name": "profile", "value": settings.profile, "source": settings.profile_source},
+        {"name": "key", "value": None, "source": key},
+    ]
+    rows += [
+        {"name": field, "value": setting.value, "source": setting.source}
+        for field, setting in settings.shown()
+    ]
+    return Listing(SETTING, rows)
+
+
+@define_in(command, "create", kind=PROFILE, statuses=())
+@click.argument("name", metavar="NAME")
+@click.argument("values", metavar="[KEY=VALUE]…", nargs=-1, shell_complete=_setting_names("="))
+@click.option("--use", "use_it", is_flag=True, help="Make it the default as well.")
+def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Records:
+    """Create a profile.
+
+    Examples:
+
+      rebyte profile create work
+      rebyte profile create staging base_url=https://rebyte.example.com/v1 output=json --use
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise BadUsage("a profile's name has letters, digits, dots, _ and -, at most 64 of them")
+    table = _parsed(values)
+
+    def change(document: dict[str, Any], config: Config) -> None:
+        if name in config.profiles:
+            raise BadUsage(
+                f"there is a profile {name} already", hint=f"rebyte profile set {name} KEY=VALUE"
+            )
+        document.setdefault("profiles", {})[name] = table
+        if use_it:
+            document["default_profile"] = name
+
+    return _changed(app, name, change)
+
+
+@define_in(command, "set", kind=PROFILE, statuses=(4,))
+@name_argument
+@click.argument(
+    "values", metavar="KEY=VALUE…", nargs=-1, required=True, shell_complete=_setting_names("=")
+)
+def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
+    """Change settings of a profile.
+
+    Examples:
+
+      rebyte profile set default output=json
+      rebyte profile set work skills=pdf,deep-research timeout=120
+      rebyte profile set work key_command='pass show rebyte/work'
+    """
+    from ..api.origin import origin_of
+    from ..profiles.credentials import stored_origins
+
+    table = _parsed(values)
+
+    def change(document: dict[str, Any], config: Config) -> None:
+        config.profile(name)
+        document.setdefault("profiles", {}).setdefault(name, {}).update(table)
+
+    done = _changed(app, name, change)
+    if "base_url" in table:
+        new = origin_of(table["base_url"])
+        old = stored_origins(name, app.environment)
+        if old and new not in old:
+            app.note(
+                f"The key stored for {old[0]} is not sent to {new}; "
+                f"`rebyte -P {name} auth login` stores one for it"
+            )
+    return done
+
+
+@define_in(command, "unset", kind=PROFILE, statuses=(4,))
+@name_argument
+@click.argument("keys", metavar="KEY…", nargs=-1, required=True, shell_complete=_setting_names(""))
+def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
+    """Remove settings of a profile, which go back to their defaults.
+
+    Example:
+
+      rebyte profile unset work skills output
+    """
+
+    def change(document: dict[str, Any], config: Config) -> None:
+        from ..profiles.fields import check_name
+
+        table = config.profile(name)
+        for key in keys:
+            # What this version does not know may be removed too, when it is there.
+            if key not in table:
+                check_name(key)
+            document.get("profiles", {}).get(name, {}).pop(key, None)
+
+    return _changed(app, name, change)
+
+
+@define_in(command, "use", kind=PROFILE, statuses=(4,))
+@name_argument
+def use(app: App, name: str) -> Records:
+    """Make a profile the default: the one that is used when none is named.
+
+    Examples:
+
+      rebyte profile use work
+      rebyte profile use local
+    """
+
+    def change(document: dict[str, Any], config: Config) -> None:
+        config.profile(name)
+        document["default_profile"] = name
+
+    return _changed(app, name, change, built_in=True)
+
+
+@define_in(command, "delete", statuses=(3, 4))
+@click.argument(
+    "names", metavar="NAME…", nargs=-1, required=True, shell_complete=completer("profiles")
+)
+@click.option("--keep-key", is_flag=True, help="Leave the stored key where it is.")
+def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
+    """Delete profiles and their stored keys.
+
+    Example:
+
+      rebyte profile delete staging
+    """
+    from ..profiles import credentials
+    from ..profiles.toml import edit
+
+    for name in names:
+        _not_local(name)
+        app.config.profile(name)
+    for name in names:
+        # The key first: a profile that is gone would leave it where nobody looks for it.
+        origins = []
+        if not keep_key:
+            origins = credentials.forget_keys(
+                name, app.environment, interactive=app.interactive, note=app.note
+            )
+        with edit(app.config_path, note=app.note) as document:
+            found = document.get("profiles", {}).pop(name, None)
+            if document.get("default_profile") == name:
+                del document["default_profile"]
+                app.note("The default profile is `default` again")
+        if found is None and not origins:
+            raise NotFound(f"profile {name} has no settings and no key")
+        app.note(f"Deleted profile {name}" + (" and its key" if origins else ""))
+
+
+def _changed(
+    app: App,
+    name: str,
+    change: Callable[[dict[str, Any], Config], None],
+    *,
+    built_in: bool = False,
+) -> Records:
+    """Change the file under its lock and return the profile as it then is."""
+    from ..profiles.config import Config
+    from ..profiles.toml import edit
+
+    if not built_in:
+        _not_local(name)
+    with edit(app.config_path, note=app.note) as document:
+        change(document, Config(document, path=app.config_path))
+    app.__dict__.pop("config", None)
+    return Records(PROFILE, [_record(app.config, name)])
+
+
+def _not_local(name: str) -> None:
+    if name == "local":
+        raise BadUsage(
+            "the profile `local` is built in: it can be used, and not changed or deleted"
+        )
+
+
+def _parsed(values: Iterable[str]) -> dict[str, Any]:
+    from ..profiles.fields import parse
+
+    table = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals:
+            # Not repeated: it may be a key, given where it does not belong.
+            raise BadUsage("a setting is given as KEY=VALUE", hint="output=json")
+        table[key.strip()] = parse(key.strip(), value)
+    return table
+
+
+def _record(config: Config, name: str) -> dict[str, Any]:
+    from ..api.origin import BASE_URL
+    from ..profiles.fields import FIELDS
+
+    values = {field: config.value(name, field) for field in FIELDS}
+    set_here = {field: value for field, value in values.items() if value is not None}
+    url = None if name == "local" else values["base_url"] or BASE_URL
+    record = {"name": name, "default": name == config.default_profile, "base_url": url}
+    return {**record, **set_here}
