@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import RebyteError, ReaderGone
+from .errors import Interrupted, ReaderGone, RebyteError
 from .output.kinds import Kind
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class App:
         """Told by each command before it runs, so that a bad `--fields` fails before a request."""
         self.kind, self.text = kind, text
         if self.fields and kind is not None:
-            from .output.formats import check_fields
+            from .output.kinds import check_fields
 
             check_fields(kind, self.fields)
 
@@ -123,8 +123,11 @@ class App:
         """The one client, with the key of the profile in use."""
         return self.client_for()
 
-    def client_for(self, **transport_options: Any) -> RebyteClient:
-        """A client with settings of its own for the transport (a batch needs a larger pool)."""
+    def client_for(self, *, key: str | None = None, **transport_options: Any) -> RebyteClient:
+        """A client with settings of its own for the transport (a batch needs a larger pool).
+
+        `key` is one to try that is not stored (yet).
+        """
         from .api.client import RebyteClient
         from .api.transport import Transport
 
@@ -134,10 +137,13 @@ class App:
 
             base_url, key = self.service.base_url, LOCAL_KEY
         else:
-            from .profiles.credentials import find_key
-
             base_url = settings.base_url.value
-            key = find_key(settings, self.environment, interactive=self.interactive).key
+            if key is None:
+                from .profiles.credentials import find_key
+
+                key = find_key(
+                    settings, self.environment, interactive=self.interactive, note=self.note
+                ).key
         transport = Transport(
             base_url,
             key,
@@ -152,7 +158,7 @@ class App:
     def _log(self) -> Callable[[Any], None] | None:
         if not (self.options.get("verbose") or self.options.get("debug")):
             return None
-        from .output.progress import call_logger
+        from .output.trace import call_logger
 
         return call_logger(self.screen, debug=bool(self.options.get("debug")))
 
@@ -165,6 +171,7 @@ class App:
             self.state_dir / "history.db",
             origin=self.settings.origin,
             enabled=bool(self.settings.history.value),
+            warn=self.note,
         )
 
     # -- what a command says on the way ------------------------------------------------------
@@ -216,14 +223,14 @@ class App:
 
     def fail(self, error: RebyteError) -> int:
         """Print an error (and the record it carries first); returns its exit status."""
-        if isinstance(error, ReaderGone):
-            return error.exit_status
+        if isinstance(error, ReaderGone) or (isinstance(error, Interrupted) and not error.hint):
+            return error.exit_status  # nobody to tell, or nothing to tell whoever pressed the key
         from .output.progress import error as show_error
 
         as_json = self._errors_as_json()
         if error.record is not None:
-            from .output.render import show
             from .output.kinds import TASK, Records
+            from .output.render import show
 
             show(
                 Records(TASK, [self.with_workspace(error.record)]),

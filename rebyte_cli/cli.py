@@ -153,6 +153,27 @@ def run(argv: list[str], app: App | None = None) -> int:
         return app.fail(Interrupted(130))
     except RebyteError as error:
         return app.fail(error)
+    except Exception as error:
+        return app.fail(_bug(error, app))
+
+
+def _bug(error: Exception, app: App) -> RebyteError:
+    """A fault of our own as one line; with --debug the traceback is on stderr before it."""
+    if app.options.get("debug"):
+        import traceback
+
+        traceback.print_exc()
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = (
+        f" (line {where.tb_lineno} of {where.tb_frame.f_globals.get('__name__')})" if where else ""
+    )
+    return RebyteError(
+        f"a fault in rebyte itself: {type(error).__name__}{place}",
+        hint="--debug shows the traceback; please report it",
+        code="bug",
+    )
 
 
 def _invoke(argv: list[str], app: App) -> int:

@@ -52,7 +52,7 @@ COMMAND = [sys.executable, "-m", "rebyte_cli"]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home with nothing in it: own config and state folders, no REBYTE_*, no colour, no keyring."""
+    """An empty home: own config and state folders, no REBYTE_*, no colour, no keyring."""
     for name in list(os.environ):
         if name.startswith("REBYTE_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

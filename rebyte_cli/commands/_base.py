@@ -23,16 +23,16 @@ def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     return callback
 
 
-def _complete_profiles(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
-    from ..completion import profiles
+def completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    """TAB for values of a kind (`tasks`, `workspaces`, …), looked up in `rebyte_cli.completion`."""
 
-    return profiles(ctx, incomplete)
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
+        from .. import completion
 
+        found: list[Any] = getattr(completion, kind)(ctx, incomplete)
+        return found
 
-def _complete_fields(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
-    from ..completion import fields
-
-    return fields(ctx, incomplete)
+    return complete
 
 
 def shared_options() -> list[click.Option]:
@@ -44,7 +44,7 @@ def shared_options() -> list[click.Option]:
             help="Use this profile (REBYTE_PROFILE); `local` is the service on this machine.",
             expose_value=False,
             callback=_store("profile"),
-            shell_complete=_complete_profiles,
+            shell_complete=completer("profiles"),
         ),
         click.Option(
             ["-o", "--output"],
@@ -59,7 +59,7 @@ def shared_options() -> list[click.Option]:
             help="Pick and order columns, or keys in JSON.",
             expose_value=False,
             callback=_store("fields"),
-            shell_complete=_complete_fields,
+            shell_complete=completer("fields"),
         ),
         click.Option(
             ["-q", "--quiet"],
@@ -109,9 +109,7 @@ def _keep_blocks(text: str | None) -> str | None:
     import inspect
 
     paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(
-        f"\b\n{block}" if block.startswith(" ") else block for block in paragraphs
-    )
+    return "\n\n".join(f"\b\n{block}" if block.startswith(" ") else block for block in paragraphs)
 
 
 class _Shared(click.Command):
@@ -127,7 +125,8 @@ class _Shared(click.Command):
         self.params.extend(shared_options())
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own, shared = [], []
+        own: list[tuple[str, str]] = []
+        shared: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:

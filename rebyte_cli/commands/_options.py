@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import BadUsage
+from ._base import completer
 
 EXECUTORS = ("opencode", "claude", "gemini", "codex")  # known ones; any string is passed on
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class Seconds(click.ParamType):
+if TYPE_CHECKING:
+    _Floats = click.ParamType[float]
+else:  # older releases of Click, which serve as well, have no generic types
+    _Floats = click.ParamType
+
+
+class Seconds(_Floats):
     """A length of time in seconds: `90`, `0.5`, and `2m` or `1h` as people write them."""
 
     name = "seconds"
@@ -36,21 +42,7 @@ class Seconds(click.ParamType):
         return seconds
 
 
-def completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
-    """TAB for values of a kind (`tasks`, `workspaces`, …), looked up in `rebyte_cli.completion`."""
-
-    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
-        from .. import completion
-
-        found: list[Any] = getattr(completion, kind)(ctx, incomplete)
-        return found
-
-    return complete
-
-
-def split_commas(
-    _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
-) -> list[str]:
+def split_commas(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> list[str]:
     """`-s a,b -s c` is `[a, b, c]`; an empty slug is refused."""
     slugs = [part.strip() for text in value for part in text.split(",")]
     if any(not slug for slug in slugs):

@@ -92,7 +92,8 @@ def _decode(data: bytes, name: str) -> str:
 def _from_editor(app: App) -> str:
     try:
         text = click.edit(
-            "", editor=app.environment.get("VISUAL") or app.environment.get("EDITOR"),
+            "",
+            editor=app.environment.get("VISUAL") or app.environment.get("EDITOR"),
             extension=".md",
         )
     except click.ClickException as error:

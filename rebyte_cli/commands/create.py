@@ -10,9 +10,8 @@ from ..app import App
 from ..engines.waiting import Target
 from ..errors import BadUsage
 from ..output.kinds import CREATED, TASK, Document, Records
-from ._base import define
+from ._base import completer, define
 from ._options import (
-    completer,
     files_option,
     skills_option,
     stream_option,
@@ -108,9 +107,7 @@ def command(
 
         body["files"] = upload(app.client, files, app.screen)
     with app.spinner("Creating the task: the service answers when the VM is up"):
-        created = engine.create(
-            app.client, app.history, body, prompt=text, key=once, note=app.note
-        )
+        created = engine.create(app.client, app.history, body, prompt=text, key=once, note=app.note)
     task_id = str(created["id"])
     if wait or stream or app.format != "table":
         app.note(f"Created task {task_id}\n{created.get('url', '')}".rstrip())

@@ -71,7 +71,9 @@ def command(
         envelope = _counted(total, offset, None if all_ else limit)
     if read_each:
         return Listing(TASK_ROW, _statuses(app, rows, status, limit, all_ or plain), envelope)
-    return Listing(TASK_ROW, rows if plain else listing.at_most(rows, None if all_ else limit or 50), envelope)
+    return Listing(
+        TASK_ROW, rows if plain else listing.at_most(rows, None if all_ else limit or 50), envelope
+    )
 
 
 def _counted(total: list[int], offset: int, limit: int | None) -> Callable[[int], dict[str, Any]]:

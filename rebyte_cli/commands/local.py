@@ -54,13 +54,12 @@ def serve(app: App, port: int) -> None:
             f"cannot listen on 127.0.0.1:{port}: {error.strerror}",
             hint="--port 0 takes a free one",
         ) from None
-    with service:
-        app.screen.write_out(service.base_url + "\n")
-        app.note(
-            f"curl -H 'API_KEY: {LOCAL_KEY}' {service.base_url}/tasks\n"
-            "The agent behind it is a simulation. Ctrl-C stops it."
-        )
-        service.serve_forever()
+    app.screen.write_out(service.base_url + "\n")
+    app.note(
+        f"curl -H 'API_KEY: {LOCAL_KEY}' {service.base_url}/tasks\n"
+        "The agent behind it is a simulation. Ctrl-C stops it."
+    )
+    service.serve_forever()
 
 
 @define_in(command, "status", kind=LOCAL, statuses=())

@@ -55,6 +55,4 @@ def command(
     )
     ids = references.tasks(app.history, tasks, app.stdin)
     targets = [Target(task_id) for task_id in dict.fromkeys(ids)]
-    return Records(
-        TASK, finished(app, targets, until=until, timeout=timeout, interval=interval)
-    )
+    return Records(TASK, finished(app, targets, until=until, timeout=timeout, interval=interval))

@@ -9,8 +9,7 @@ import click
 from ..app import App
 from ..errors import NotFound
 from ..output.kinds import WORKSPACE, Listing, Records
-from ._base import define_group, define_in
-from ._options import completer
+from ._base import completer, define_group, define_in
 
 workspace_argument = click.argument(
     "workspace", metavar="WS", shell_complete=completer("workspaces")

@@ -1,0 +1,236 @@
+"""`rebyte create`, as a user and a script meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import COMMAND, Done
+
+Run = Callable[..., Done]
+
+
+def test_prints_the_created_task_alone_on_stdout(local: Run) -> None:
+    done = local("create", "Say hello")
+    assert done.status == 0
+    task = done.json
+    assert set(task) == {"id", "workspaceId", "url", "status", "createdAt"}
+    assert task["status"] == "running"
+    assert task["id"] in done.err
+    assert task["url"] in done.err
+
+
+def test_wait_prints_one_document_the_finished_task_with_its_workspace(local: Run) -> None:
+    created_at_once = local("create", "Say hello", "--wait", "-o", "json")
+    assert created_at_once.status == 0
+    assert len(created_at_once.documents) == 1
+    task = created_at_once.json
+    assert task["status"] == "completed"
+    assert task["workspaceId"]
+    assert [prompt["status"] for prompt in task["prompts"]] == ["succeeded"]
+
+
+def test_a_task_that_fails_is_printed_and_ends_in_10(local: Run) -> None:
+    done = local("create", "Break [[fail]]", "--wait")
+    assert done.status == 10
+    assert done.json["status"] == "failed"
+    assert json.loads(done.err.strip().splitlines()[-1])["error"]["exit"] == 10
+
+
+def test_a_task_that_is_canceled_ends_in_11(local: Run) -> None:
+    done = local("create", "Stop [[cancel]]", "--wait")
+    assert done.status == 11
+    assert done.json["status"] == "canceled"
+
+
+def test_the_time_limit_ends_in_124_and_says_how_to_go_on(local: Run) -> None:
+    done = local("create", "Slow [[run=30s]]", "--wait", "--timeout", "0.3")
+    assert done.status == 124
+    assert done.out == ""
+    assert "rebyte wait" in done.err
+
+
+def test_quiet_leaves_stderr_empty(local: Run) -> None:
+    assert local("create", "Say hello", "-q").err == ""
+
+
+def test_id_prints_the_id_alone(local: Run) -> None:
+    done = local("create", "Say hello", "-o", "id")
+    assert done.out == json.loads(local("get", "@last").out)["id"] + "\n"
+
+
+def test_dry_run_prints_the_body_and_sends_nothing(local: Run) -> None:
+    done = local(
+        *("create", "Do it", "--dry-run", "-s", "pdf,deep-research", "--skill", "pdf"),
+        *("-x", "claude", "-m", "lite", "-g", "acme/shop", "-b", "main", "-w", "ws-1"),
+    )
+    assert done.status == 0
+    assert done.json == {
+        "prompt": "Do it",
+        "executor": "claude",
+        "model": "lite",
+        "skills": ["pdf", "deep-research"],
+        "githubUrl": "acme/shop",
+        "branchName": "main",
+        "workspaceId": "ws-1",
+    }
+    assert local("list").json["data"] == []
+
+
+def test_nothing_is_sent_that_was_not_chosen(local: Run) -> None:
+    assert local("create", "Do it", "--dry-run").json == {"prompt": "Do it"}
+
+
+def test_reuses_a_workspace_by_task_alias_and_last(local: Run) -> None:
+    first = local("create", "One").json
+    local("workspace", "name", "@last", "shop")
+    for reference in ("@last", "shop", first["workspaceId"], first["id"], first["id"][:8]):
+        again = local("create", "Two", "-w", reference)
+        assert again.status == 0, again.err
+        assert again.json["workspaceId"] == first["workspaceId"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin"),
+    [
+        (("-p", "Say hello"), ""),
+        (("--prompt", "Say hello"), ""),
+        (("--prompt-file", "prompt.md"), ""),
+        (("--prompt-file", "-"), "Say hello"),
+        (("-",), "Say hello"),
+    ],
+)
+def test_a_prompt_comes_from_where_it_is_said(
+    local: Run, home: Path, arguments: tuple[str, ...], stdin: str
+) -> None:
+    (home / "prompt.md").write_text("Say hello")
+    done = local("create", *arguments, "--dry-run", stdin=stdin)
+    assert done.json == {"prompt": "Say hello"}
+
+
+def test_two_prompts_are_refused(local: Run) -> None:
+    done = local("create", "One", "-p", "Two", "--dry-run")
+    assert done.status == 2
+    assert "once" in done.err
+
+
+def test_no_prompt_off_a_terminal_is_refused_at_once(local: Run) -> None:
+    done = local("create", stdin="never read")
+    assert done.status == 2
+    assert "no prompt" in done.err
+
+
+def test_an_empty_prompt_is_refused(local: Run) -> None:
+    assert local("create", "  \n").status == 2
+
+
+def test_the_limit_counts_characters_not_bytes(local: Run) -> None:
+    at_limit = "ä" * 100_000
+    assert local("create", "--prompt-file", "-", "--dry-run", stdin=at_limit).status == 0
+    over = local("create", "--prompt-file", "-", stdin=at_limit + "ä")
+    assert over.status == 2
+    assert "100,001" in over.err
+    assert "100,000" in over.err
+    assert local("list").json["data"] == []
+
+
+def test_bytes_that_are_not_text_are_named_by_their_place(local: Run) -> None:
+    done = local("create", "--prompt-file", "-", stdin=b"Say \xff hello")
+    assert done.status == 2
+    assert "byte 4 is 0xff" in done.err
+
+
+def test_a_missing_prompt_file_ends_in_4(local: Run) -> None:
+    assert local("create", "--prompt-file", "nowhere.md").status == 4
+
+
+def test_an_unknown_field_is_refused_before_anything_is_created(local: Run) -> None:
+    done = local("create", "Say hello", "--fields", "stauts")
+    assert done.status == 2
+    assert "status" in done.err
+    assert local("list").json["data"] == []
+
+
+def test_the_repository_here(local: Run, home: Path) -> None:
+    repo = home / "repo"
+    git = ["git", "-C", str(repo), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", "init", "-qb", "topic", str(repo)], check=True)
+    subprocess.run([*git, "commit", "-qm", "first", "--allow-empty"], check=True)
+    assert "no remote" in local("create", "x", "-g", ".", "--dry-run", cwd=repo).err
+    for url in (
+        "git@github.com:acme/shop.git",
+        "https://github.com/acme/shop",
+        "https://user:secret@github.com/acme/shop.git",
+        "ssh://git@github.com:22/acme/shop.git",
+    ):
+        subprocess.run([*git, "remote", "remove", "origin"], check=False, capture_output=True)
+        subprocess.run([*git, "remote", "add", "origin", url], check=True)
+        body = local("create", "x", "-g", ".", "--dry-run", cwd=repo).json
+        assert body == {"prompt": "x", "githubUrl": "acme/shop", "branchName": "topic"}
+    tree = home / "tree"
+    subprocess.run([*git, "worktree", "add", "-qb", "other", str(tree)], check=True)
+    assert local("create", "x", "-g", ".", "--dry-run", cwd=tree).json["branchName"] == "other"
+    subprocess.run([*git, "checkout", "-q", "--detach"], check=True)
+    detached = local("create", "x", "-g", ".", "--dry-run", cwd=repo)
+    assert detached.status == 2
+    assert "detached" in detached.err
+    outside = local("create", "x", "-g", ".", "--dry-run", cwd=home)
+    assert outside.status == 2
+    assert "not inside a git repository" in outside.err
+
+
+def test_the_editor_writes_the_prompt_on_a_terminal(home: Path) -> None:
+    editor = home / "editor.sh"
+    editor.write_text('#!/bin/sh\nprintf "From the editor" > "$1"\n')
+    editor.chmod(0o755)
+    output = _on_a_terminal(["-P", "local", "create", "--dry-run"], {"EDITOR": str(editor)})
+    assert '"prompt": "From the editor"' in output
+
+
+def _on_a_terminal(arguments: list[str], env: dict[str, str]) -> str:
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, **env},
+        close_fds=True,
+    )
+    os.close(follower)
+    chunks = []
+    while True:
+        try:
+            chunk = os.read(leader, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        chunks.append(chunk)
+    process.wait(30)
+    os.close(leader)
+    return b"".join(chunks).decode()
+
+
+def test_a_lost_answer_is_looked_for_and_the_task_found(local: Run) -> None:
+    done: Any = local("create", "Lose the answer [[drop]]")
+    assert done.status == 0, done.err
+    assert "lost" in done.err
+    assert len(local("list").json["data"]) == 1
+    assert done.json["id"] == local("list").json["data"][0]["id"]
+
+
+def test_once_makes_one_task_per_key(local: Run) -> None:
+    first = local("create", "Nightly", "--once", "nightly-1").json
+    second = local("create", "Nightly", "--once", "nightly-1").json
+    assert first["id"] == second["id"]
+    assert len(local("list").json["data"]) == 1
+    assert local("create", "--once", "nightly-1", "--forget").status == 0
+    assert local("create", "Nightly", "--once", "nightly-1").json["id"] != first["id"]
