@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 import click
 
 from ..app import App
+from ..engines.prompts import check_prompt
 from ..errors import BadUsage, NotFound
-
-LONGEST = 100_000  # characters, not bytes (seed document)
 
 F = TypeVar("F", bound=Any)
 
@@ -54,17 +53,6 @@ def read_prompt(app: App, argument: str | None, option: str | None, file: str | 
             hint="give it as an argument, with -p TEXT, or with --prompt-file FILE (- is stdin)",
         )
     return check_prompt(text)
-
-
-def check_prompt(text: str) -> str:
-    """The prompt, if the API would take it; BadUsage otherwise."""
-    if not text.strip():
-        raise BadUsage("the prompt is empty")
-    if len(text) > LONGEST:
-        raise BadUsage(f"the prompt has {len(text):,} characters; the API takes {LONGEST:,}")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise BadUsage("the prompt is not valid UTF-8")
-    return text
 
 
 def _read_bytes(app: App, file: str) -> bytes:
