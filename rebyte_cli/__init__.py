@@ -6,9 +6,10 @@ Nothing is imported until a name is asked for, so that the command can answer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # importing typing would double the time of `--version`
 if TYPE_CHECKING:
+    from typing import Any
+
     from .api.client import RebyteClient
     from .errors import APIError, RebyteError
 

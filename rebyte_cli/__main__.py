@@ -9,15 +9,21 @@ import sys
 def main() -> None:
     """Run the command and end the process with its status.
 
-    `--version` alone is answered before Click is imported. The process ends with `os._exit`
-    once the streams are flushed: tearing down an interpreter with an HTTP stack in it costs as
-    much as the whole of `--version`, and everything that must last is on disk by then.
+    `--version` alone and the shells' questions at TAB are answered before Click is imported.
+    The process ends with `os._exit` once the streams are flushed: tearing down an interpreter
+    with an HTTP stack in it costs as much as the whole of `--version`, and everything that must
+    last is on disk by then.
     """
     if sys.argv[1:] in (["--version"], ["-V"]):
         from . import __version__
 
         print(f"rebyte {__version__}")
         return
+    shell = os.environ.get("_REBYTE_COMPLETE")
+    if shell:
+        from .completion import respond
+
+        raise SystemExit(respond(shell, sys.argv[1:]))
     import gc
 
     # Hardly anything that a command allocates is garbage before it ends; the default

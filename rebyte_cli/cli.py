@@ -142,10 +142,6 @@ def run(argv: list[str], app: App | None = None) -> int:
     The one place where errors are caught: each is shown once and owns its status.
     """
     app = app or App(argv=argv)
-    if "_REBYTE_COMPLETE" in os.environ:
-        from .completion import answer
-
-        return answer(root)
     try:
         with _signals():
             return _invoke(argv, app)

@@ -24,14 +24,15 @@ def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
 
 
 def completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
-    """TAB for values of a kind (`tasks`, `workspaces`, …), looked up in `rebyte_cli.completion`."""
+    """What TAB offers for a value: one of `KINDS` in shell/values.py (`tasks`, `profiles`, …).
 
-    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[Any]:
-        from .. import completion
+    It only marks the parameter: TAB is answered from generated tables, before Click is imported.
+    """
 
-        found: list[Any] = getattr(completion, kind)(ctx, incomplete)
-        return found
+    def complete(_ctx: click.Context, _param: click.Parameter, _incomplete: str) -> list[Any]:
+        return []
 
+    complete.__name__ = kind
     return complete
 
 

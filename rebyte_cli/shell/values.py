@@ -1,0 +1,92 @@
+"""What TAB offers for the value of an option or an argument, read from this machine alone.
+
+Each list takes the App and gives (value, description) pairs, the likeliest first. None of them
+opens a connection or a keyring.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # importing typing would cost as much as all the rest of an answer
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from ..app import App
+
+    Pairs = Iterator[tuple[str, str]]
+
+NEWEST = 200  # tasks offered at most
+NUMBERED = 9  # of them as @1, @2, …
+
+
+def tasks(app: App) -> Pairs:
+    """Task ids, newest first, then what the newest are also called."""
+    known = app.history.tasks(NEWEST)
+    for task in known:
+        yield str(task["id"]), _about(task)
+    if known:
+        yield "@last", _about(known[0])
+    for number, task in enumerate(known[:NUMBERED], 1):
+        yield f"@{number}", _about(task)
+
+
+def workspaces(app: App) -> Pairs:
+    """Aliases, then ids, the last used first."""
+    known = app.history.workspaces()
+    for workspace in known:
+        if workspace.get("name"):
+            yield str(workspace["name"]), _tasks(workspace)
+    for workspace in known:
+        yield str(workspace["id"]), str(workspace.get("name") or "") or _tasks(workspace)
+    if known:
+        yield "@last", str(known[0].get("name") or known[0]["id"])
+
+
+def profiles(app: App) -> Pairs:
+    """Every profile, with its base URL."""
+    for name in app.config.names():
+        table: Mapping[str, Any] = app.config.profiles.get(name) or {}
+        about = "the service on this machine" if name == "local" else table.get("base_url")
+        yield name, str(about or "")
+
+
+def skills(app: App) -> Pairs:
+    """Skills used before."""
+    return _words(app, "skills")
+
+
+def models(app: App) -> Pairs:
+    """Models used before."""
+    return _words(app, "model")
+
+
+def executors(app: App) -> Pairs:
+    """Executors used before; the known ones stand in the table."""
+    return _words(app, "executor")
+
+
+LISTS: dict[str, Callable[[App], Pairs]] = {
+    "tasks": tasks,
+    "workspaces": workspaces,
+    "profiles": profiles,
+    "skills": skills,
+    "models": models,
+    "executors": executors,
+}
+# `file`, `dir`: the shell completes them. `fields`: of the command. `commands`: their names.
+KINDS = (*LISTS, "file", "dir", "fields", "commands")
+
+
+def _words(app: App, field: Any) -> Pairs:
+    for word in app.history.words(field):
+        yield word, "used before"
+
+
+def _about(task: Mapping[str, Any]) -> str:
+    text = str(task.get("title") or task.get("prompt") or "")
+    return f"{task.get('status') or 'unknown'}, {text}" if text else str(task.get("status") or "")
+
+
+def _tasks(workspace: Mapping[str, Any]) -> str:
+    count = workspace.get("tasks") or 0
+    return f"{count} task{'' if count == 1 else 's'}"
