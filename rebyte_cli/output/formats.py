@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import BrokenAnswer
-from .terminal import clean, one_line, unsafe
-
-if TYPE_CHECKING:
-    import re
+from .terminal import clean, one_line, replace_unsafe
 
 
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
+def _escape(code: int) -> str:
     if code < 0x10000:
         return f"\\u{code:04x}"
     code -= 0x10000
@@ -62,7 +58,7 @@ def encode(value: Any, *, pretty: bool = False, ascii_only: bool = False) -> str
         raise BrokenAnswer("the answer is nested too deeply to be printed") from None
     except ValueError as error:
         raise BrokenAnswer(f"the answer cannot be printed: {error}") from None
-    return text if text.isprintable() else unsafe().sub(_escape, text)
+    return replace_unsafe(text, _escape)
 
 
 def pick(row: Mapping[str, Any], fields: tuple[str, ...] | None) -> Mapping[str, Any]:

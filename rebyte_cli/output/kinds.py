@@ -86,9 +86,9 @@ PROMPT_SUMMARY = _kind(
 # A row of GET /tasks (vendor docs). It has no status, so a table derives `running` or `done`.
 TASK_ROW = _kind(
     "task-row", "tasks", "id",
-    "id url title:text? executor? model? createdAt:time completedAt:time? status? workspaceId?",
+    "id workspaceId? url title:text? executor? model? createdAt:time completedAt:time? status?",
     "id status title createdAt",
-    on_request="status workspaceId",
+    on_request="status",
 )  # fmt: skip
 
 # The answer of POST /tasks (seed document). It takes the names of a task as well, so that
@@ -200,8 +200,8 @@ PROFILE = _kind(
 SETTING = _kind("setting", "settings", "name", "name value:any? source:text", "name value source")
 AUTH = _kind(
     "auth", "keys", "profile",
-    "profile baseUrl:text? origin:text? source:text? accepted:boolean? error:any?",
-    "profile origin source accepted",
+    "profile baseUrl:text? origin:text? source:text? keyEnding? accepted:boolean? error:any?",
+    "profile origin source keyEnding accepted",
 )  # fmt: skip
 
 # The local service, and a file that was put in its place (completion, man page).

@@ -6,7 +6,7 @@ text from the API is never taken for markup.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .kinds import KINDS, Kind
@@ -68,11 +68,6 @@ def cut(text: str, width: int, ellipsis: str = "…") -> str:
     return set_cell_size(text, max(width - len(ellipsis), 0)).rstrip() + ellipsis
 
 
-def _pad(text: str, width: int, right: bool = False) -> str:
-    space = " " * (width - width_of(text))
-    return space + text if right else text + space
-
-
 _UNITS = ((365 * 86400, "y"), (30 * 86400, "mo"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -87,12 +82,14 @@ def ago(timestamp: str, now: float) -> str:
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)
     seconds = now - then.timestamp()
+    if -60 < seconds < 1:  # two clocks never agree quite
+        return "now"
     distance = abs(seconds)
     for size, unit in _UNITS:
+        count = f"{int(distance // size)}{unit}"
         if distance >= size:
-            count = f"{int(distance // size)}{unit}"
-            return f"{count} ago" if seconds > 0 else f"in {count}"
-    return "now"
+            break
+    return f"{count} ago" if seconds > 0 else f"in {count}"
 
 
 def _text(value: Any, type_: str, now: float) -> str:
@@ -125,72 +122,69 @@ def _value(kind: Kind, row: Mapping[str, Any], name: str) -> Any:
     return value
 
 
+class _Column:
+    """One column of a listing: its heading and its cells, each measured once."""
+
+    def __init__(self, kind: Kind, name: str, rows: Sequence[Mapping[str, Any]], now: float):
+        self.name = name
+        self.type = kind.types.get(name, "any?")
+        self.head = _head(name, self.type)
+        self.texts = [_text(_value(kind, row, name), self.type, now) for row in rows]
+        self.sizes = list(map(width_of, self.texts))
+        self.width = max(width_of(self.head), max(self.sizes, default=0))
+        self.elastic = self.type.startswith(("text", "any"))
+        self.right = self.type.startswith(("integer", "number"))
+
+    def cut(self, ellipsis: str) -> None:
+        """Cut what is wider than the column has become."""
+        for index, size in enumerate(self.sizes):
+            if size > self.width:
+                self.texts[index] = text = cut(self.texts[index], self.width, ellipsis)
+                self.sizes[index] = width_of(text)
+
+    def lines(self, look: Look) -> Iterator[str]:
+        """The heading and the cells, padded and in colour."""
+        head = cut(self.head, self.width, look.ellipsis)
+        space = " " * (self.width - width_of(head))
+        head = look.paint(BOLD, head)
+        yield space + head if self.right else head + space
+        colors = _STATUS_COLORS if self.name == "status" and look.color else {}
+        for text, size in zip(self.texts, self.sizes, strict=True):
+            space = " " * (self.width - size)
+            if text in colors:
+                text = f"{colors[text]}{text}{RESET}"
+            yield space + text if self.right else text + space
+
+
 def listing(kind: Kind, rows: Iterable[Mapping[str, Any]], names: Sequence[str], look: Look) -> str:
     """Rows under a header, a line each. `names` are the columns."""
     rows = list(rows)
-    types = [kind.types.get(name, "any?") for name in names]
-    columns = [
-        [_text(_value(kind, row, name), type_, look.now) for row in rows]
-        for name, type_ in zip(names, types, strict=True)
-    ]
-    heads = [_head(name, type_) for name, type_ in zip(names, types, strict=True)]
-    widths = [
-        max(len(head), max(map(width_of, column), default=0))
-        for head, column in zip(heads, columns, strict=True)
-    ]
+    columns = [_Column(kind, name, rows, look.now) for name in names]
     if look.width is not None:
-        elastic = [index for index, type_ in enumerate(types) if type_.startswith(("text", "any"))]
-        _fit(widths, elastic, look.width)
-        for index in elastic:
-            columns[index] = [cut(text, widths[index], look.ellipsis) for text in columns[index]]
-    painters: list[Callable[[str], str]] = []
-    for index, (name, type_) in enumerate(zip(names, types, strict=True)):
-        right = type_.startswith(("integer", "number"))
-        last = index == len(widths) - 1
-        heads[index] = look.paint(BOLD, _cell(heads[index], widths[index], right, last))
-        painters.append(_painter(name, widths[index], right, last, look))
-    lines = [_GAP.join(heads)]
-    painted = [
-        list(map(painter, column)) for painter, column in zip(painters, columns, strict=True)
-    ]
-    lines.extend(map(_GAP.join, zip(*painted, strict=True)))
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+        _fit(columns, look.width)
+        for column in columns:
+            column.cut(look.ellipsis)
+    lines = map(_GAP.join, zip(*(column.lines(look) for column in columns), strict=True))
+    return "\n".join(line.rstrip(" ") for line in lines) + "\n"
 
 
 def _head(name: str, type_: str) -> str:
     """A field's name as a heading: `createdAt` is CREATED, `workspaceId` WORKSPACE ID."""
     if type_.startswith("time"):
         name = name.removesuffix("At")
-    return "".join(" " + letter if letter.isupper() else letter for letter in name).upper()
+    spaced = "".join(" " + letter if letter.isupper() else letter for letter in one_line(name))
+    return spaced.replace("_", " ").strip().upper()
 
 
-def _cell(text: str, width: int, right: bool, last: bool) -> str:
-    return text if last and not right else _pad(text, width, right)
-
-
-def _painter(name: str, width: int, right: bool, last: bool, look: Look) -> Callable[[str], str]:
-    if name != "status" or not look.color:
-        return lambda text: _cell(text, width, right, last)
-    return lambda text: (
-        look.paint(_STATUS_COLORS.get(text, ""), text)
-        + _cell("", width - width_of(text), right, last)
-    )
-
-
-def _fit(widths: list[int], elastic: list[int], limit: int) -> None:
-    """Shrink the widest elastic columns until the row fits, or none can give any more."""
-    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - limit
-    while excess > 0 and elastic:
-        widest = max(elastic, key=lambda index: widths[index])
-        others = [widths[index] for index in elastic if index != widest]
-        room = widths[widest] - max(
-            [_NARROWEST, *(width for width in others if width < widths[widest])]
-        )
-        step = min(excess, max(room, 1))
-        if widths[widest] <= _NARROWEST:
-            return
-        widths[widest] -= step
-        excess -= step
+def _fit(columns: Sequence[_Column], limit: int) -> None:
+    """Shrink the widest elastic columns to one width, so that a row fits if they can help it."""
+    elastic = sorted((c for c in columns if c.elastic), key=lambda column: column.width)
+    fixed = sum(column.width for column in columns if not column.elastic)
+    left = limit - fixed - len(_GAP) * (len(columns) - 1)
+    for index, column in enumerate(elastic):
+        share = max(left // (len(elastic) - index), _NARROWEST)
+        column.width = min(column.width, share)
+        left -= column.width
 
 
 def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, look: Look) -> str:
@@ -217,7 +211,7 @@ def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, loo
             shown += " " * (width - width_of(label)) + _GAP + first
         lines.append(shown)
         lines.extend((" " * (width + len(_GAP)) + line).rstrip() for line in rest)
-    return "\n".join(lines) + "\n"
+    return "".join(line + "\n" for line in lines)
 
 
 def _nested(type_: str, value: list[Mapping[str, Any]], look: Look) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import RLock
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -29,21 +29,33 @@ _UNSAFE = (
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
     r"\ud800-\udfff\U000e0000-\U000e007f]"
 )
+# Up to so many different ones are replaced one by one, which is the fastest by far.
+_FEW = 64
 _compiled: re.Pattern[str] | None = None
 
 
-def unsafe() -> re.Pattern[str]:
-    """The pattern of one character that may not reach a terminal. Compiled on first use."""
+def replace_unsafe(text: str, escape: Callable[[int], str]) -> str:
+    """`text` with `escape(code point)` in place of each character that may not get out.
+
+    Linear in the length of the text, a million of them included.
+    """
+    # Every such character counts as unprintable, so this settles nearly all text.
+    if text.isprintable():
+        return text
     global _compiled
     if _compiled is None:
         import re
 
         _compiled = re.compile(_UNSAFE)
-    return _compiled
+    found = set(_compiled.findall(text))
+    if len(found) > _FEW:
+        return _compiled.sub(lambda match: escape(ord(match[0])), text)
+    for character in found:
+        text = text.replace(character, escape(ord(character)))
+    return text
 
 
-def _visible(match: re.Match[str]) -> str:
-    code = ord(match[0])
+def _visible(code: int) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
@@ -54,15 +66,14 @@ def clean(text: str) -> str:
 
     Tabs, newlines and all other text stay as they are, so cleaning twice is cleaning once.
     """
-    # Every dangerous character counts as unprintable, so this settles nearly all text quickly.
-    return text if text.isprintable() else unsafe().sub(_visible, text)
+    return replace_unsafe(text, _visible)
 
 
 def one_line(text: str) -> str:
-    """As `clean`, for a place that has one line: tabs and newlines become single spaces."""
+    """As `clean`, for a place that has one line: a tab or an end of line becomes a space."""
     if text.isprintable():
         return text
-    return clean(" ".join(text.split()) if "\n" in text or "\t" in text else text)
+    return clean(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
 
 
 def spells_unicode(stream: IO[str] | None) -> bool:
