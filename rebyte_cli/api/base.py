@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BrokenAnswer, OutcomeUnknown
+from ..errors import BrokenAnswer, OutcomeUnknown, ResourceNotFound
 from .faults import lost
 from .retry import Repeat
 
 if TYPE_CHECKING:
     from .transport import Answer, Transport
 
+SECONDS = 60.0  # the deadline of a call that need not block
+SLOW_SECONDS = 600.0  # a create answers only after a VM is up (seed document)
 PAGE = 100  # the largest page of a list (vendor docs)
 
 
@@ -62,25 +64,48 @@ class Calls:
             raise lost("POST", path, f"the answer holds no {identity}", response=made)
         return made
 
-    def _pages(self, path: str, page: int) -> Iterator[dict[str, Any]]:
+    def _pages(
+        self, path: str, page: int, *, offset: int = 0, total: list[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Rows of a paged list, one call per page, each call when its first row is asked for.
 
-        A row made meanwhile shifts the others onto the next page, so ids seen are dropped.
+        A row made meanwhile shifts the others onto the next page, so ids seen are dropped. Two
+        pages with nothing new end it: a server that ignores `offset` would go on for ever.
         """
         seen: set[str] = set()
-        offset = 0
+        stale = 0
         while True:
-            rows = self._rows(path, "data", query={"limit": page, "offset": offset})
+            answer = self._object("GET", path, query={"limit": page, "offset": offset})
+            rows = answer.get("data")
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise BrokenAnswer(f"GET {path}: the answer has no list under `data`")
+            count = answer.get("total")
+            if total is not None and isinstance(count, int):
+                total[:] = [count]
+            known = len(seen)
             for row in rows:
-                identity = row.get("id")
-                if isinstance(identity, str):
-                    if identity in seen:
-                        continue
+                identity = str(row.get("id"))
+                if identity not in seen:
                     seen.add(identity)
-                yield row
-            if len(rows) < page:
-                return
+                    yield row
+            stale = stale + 1 if len(seen) == known else 0
+            # A server may give less than what was asked for and still have more.
             offset += len(rows)
+            more = len(rows) >= page or (isinstance(count, int) and offset < count)
+            if not rows or not more or stale == 2:
+                return
+
+    def _delete(self, path: str) -> None:
+        """A DELETE; a 404 that an earlier try of our own explains is success."""
+        try:
+            self.transport.send("DELETE", path, repeat=Repeat.SAFE)
+        except ResourceNotFound as missing:
+            if not missing.retried:
+                raise
+
+    def _at_most(self, timeout: float | None) -> float | None:
+        """A deadline that does not reach beyond the usual one; None for the usual one."""
+        return None if timeout is None else min(timeout, self.transport.limit(SECONDS))
 
     def _wrong(
         self, method: str, path: str, answer: Answer, repeat: Repeat, wanted: str

@@ -80,6 +80,17 @@ def read_all(response: Any, cap: int = JSON_CAP) -> bytes:
     return b"".join(pieces)
 
 
+def read_whole(response: Any) -> bytes:
+    """The whole decoded body within the usual cap; none for 204, whatever the headers promise."""
+    if response.status_code in (204, 205):
+        promised = response.headers.get("Content-Length", "0") != "0"
+        if promised or "Transfer-Encoding" in response.headers:
+            # What follows would be taken for the next answer on this connection.
+            response.close()
+            return b""
+    return read_all(response)
+
+
 def parse_json(data: bytes) -> Any:
     """A JSON document; {} for an empty body (seen in clients). Raises Broken with a short why."""
     if not data.strip():

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from requests import Response
+
+    from .exchange import Call
 
 HIDDEN = "[hidden]"
 _SECRET_HEADERS = frozenset(
@@ -102,3 +107,42 @@ def curl_line(method: str, url: str, headers: Mapping[str, str], body: str | Non
     if body is not None:
         words += ["--data-raw", quote(body)]
     return " ".join(words)
+
+
+class Try:
+    """What is known of one try, for the log."""
+
+    def __init__(self, call: Call, retry_number: int, started: float) -> None:
+        self.call = call
+        self.retry = retry_number
+        self.started = started
+        self.status: int | None = None
+        self.error: str | None = None
+        self.headers: Mapping[str, str] = {}
+        self.body: bytes | None = None
+
+    def answered(self, response: Response) -> None:
+        """Note the head of an answer."""
+        self.status = response.status_code
+        self.headers = response.headers
+
+    def record(self, redact: Redactor, now: float) -> CallLog:
+        """The log of it; `now` is the clock it was started by."""
+        call = self.call
+        body = redact.body(call.body)
+        headers = redact.headers(call.headers)
+        url = call.address(redact)
+        query = url.partition("?")[2]
+        return CallLog(
+            call.method,
+            f"{call.path}?{query}" if query else call.path,
+            self.status,
+            now - self.started,
+            self.retry,
+            self.error,
+            headers,
+            body,
+            redact.headers(self.headers),
+            redact.body(self.body),
+            curl_line(call.method, url, headers, body),
+        )

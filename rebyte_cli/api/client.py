@@ -10,14 +10,19 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingKey
+from .account import Account
+from .artifacts import Artifacts
+from .computers import Computers
+from .files import Files
 from .origin import check_base_url, check_key
 from .tasks import Tasks
+from .webhooks import Webhooks
 
 if TYPE_CHECKING:
     from .transport import Transport
 
 
-class RebyteClient(Tasks):
+class RebyteClient(Tasks, Files, Artifacts, Computers, Webhooks, Account):
     """The API with one key. Thread-safe; also a context manager.
 
     `api_key` None takes REBYTE_API_KEY, `base_url` None takes REBYTE_API_URL or `BASE_URL`.

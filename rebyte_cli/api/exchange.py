@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from ..errors import APIError, BrokenAnswer, NetworkError, RebyteError, Unsent
 from . import retry
 from .body import ERROR_CAP, Broken, parse_json, read_all
-from .calls import CallLog, Redactor, curl_line
+from .calls import CallLog, Redactor, Try
 from .faults import Fault, explain, lost, refusal
 from .retry import Deadline, Repeat
 
@@ -123,7 +123,7 @@ class Exchange:
         for attempt in range(retry.TRIES):
             last = attempt == retry.TRIES - 1
             wire = self._wire(call, deadline, last)
-            tried = _Try(call, attempt, self.clock())
+            tried = Try(call, attempt, self.clock())
             try:
                 return self._once(call, wire, tried, read), doubtful
             except Refused as refused:
@@ -196,7 +196,7 @@ class Exchange:
         share = deadline.left() if careful or last else deadline.left() / 2
         return Wire(Deadline(self.clock, share), float("inf"), careful=careful)
 
-    def _once(self, call: Call, wire: Wire, tried: _Try, read: Callable[[Response, Wire], T]) -> T:
+    def _once(self, call: Call, wire: Wire, tried: Try, read: Callable[[Response, Wire], T]) -> T:
         from http.client import HTTPException
 
         from requests import RequestException
@@ -267,46 +267,9 @@ class Exchange:
         if date := response.headers.get("Date"):
             self._date = (date, self.clock())
 
-    def _tell(self, tried: _Try) -> None:
+    def _tell(self, tried: Try) -> None:
         if self.rules.log is not None:
             self.rules.log(tried.record(self.redact, self.clock()))
-
-
-class _Try:
-    """What is known of one try, for the log."""
-
-    def __init__(self, call: Call, retry_number: int, started: float) -> None:
-        self.call = call
-        self.retry = retry_number
-        self.started = started
-        self.status: int | None = None
-        self.error: str | None = None
-        self.headers: Mapping[str, str] = {}
-        self.body: bytes | None = None
-
-    def answered(self, response: Response) -> None:
-        self.status = response.status_code
-        self.headers = response.headers
-
-    def record(self, redact: Redactor, now: float) -> CallLog:
-        call = self.call
-        body = redact.body(call.body)
-        headers = redact.headers(call.headers)
-        url = call.address(redact)
-        query = url.partition("?")[2]
-        return CallLog(
-            call.method,
-            f"{call.path}?{query}" if query else call.path,
-            self.status,
-            now - self.started,
-            self.retry,
-            self.error,
-            headers,
-            body,
-            redact.headers(self.headers),
-            redact.body(self.body),
-            curl_line(call.method, url, headers, body),
-        )
 
 
 def _random() -> Callable[[], float]:

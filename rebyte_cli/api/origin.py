@@ -6,7 +6,9 @@ which never open a connection.
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from ..errors import BadUsage, KeyProblem
 
@@ -14,6 +16,8 @@ BASE_URL = "https://api.rebyte.ai/v1"  # seed document
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
 _PATH = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ") | _HOST | frozenset("/~!$'()*+,;=:")
+# What a path may hold as it is; % among them, so that what was quoted stays so.
+_AS_IS = "/%:@!$&'()*+,;=-._~"
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
@@ -92,6 +96,26 @@ def check_id(value: str, what: str = "id") -> str:
         shown = value if isinstance(value, str) and len(value) <= 80 else "this value"
         raise BadUsage(f"{shown!r} is not a {what}: letters, digits, _ and - only")
     return value
+
+
+def address(base_url: str, path: str, query: Mapping[str, Any] | None) -> tuple[str, str]:
+    """The URL of a call, and its path as messages show it: without the query.
+
+    `path` starts after the base URL and may hold a query of its own. It may also start with
+    the `/v1` that the base URL ends with, as the vendor's pages write it. None in `query` is
+    left out.
+    """
+    path, _, own = path.partition("#")[0].partition("?")
+    path = "/" + path.lstrip("/")
+    if base_url.endswith("/v1") and path.startswith("/v1/"):
+        path = path[3:]
+    pairs = {} if query is None else {k: v for k, v in query.items() if v is not None}
+    try:
+        encoded = "&".join(filter(None, (quote(own, safe=_AS_IS + "?"), urlencode(pairs))))
+        url = base_url + quote(path, safe=_AS_IS)
+    except UnicodeEncodeError:
+        raise BadUsage("the path holds a character that cannot be sent") from None
+    return (f"{url}?{encoded}" if encoded else url), path
 
 
 def _split(url: str, what: str) -> SplitResult:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..errors import BrokenAnswer, ResourceNotFound, WaitTimeout
-from .base import PAGE, Calls
+from ..errors import BrokenAnswer, WaitTimeout
+from .base import PAGE, SLOW_SECONDS, Calls
 from .models import is_terminal, task_status
 from .origin import check_id
 from .retry import Repeat
 from .sse import Event, TooLarge, parse
-from .transport import SLOW_SECONDS
 
 
 class Tasks(Calls):
@@ -53,24 +52,35 @@ class Tasks(Calls):
         limit = self.transport.limit(SLOW_SECONDS)
         return self._created("/tasks", dict(body), "id", timeout=limit)
 
-    def get_task(self, task_id: str) -> dict[str, Any]:
-        """One task with its status and its prompts (seed document)."""
-        return self._object("GET", f"/tasks/{check_id(task_id, 'task id')}")
+    def get_task(self, task_id: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """One task with its status and its prompts (seed document).
 
-    def list_tasks(self, limit: int = 50, offset: int = 0) -> dict[str, Any]:
+        `timeout` shortens the deadline of this call (seconds).
+        """
+        path = f"/tasks/{check_id(task_id, 'task id')}"
+        return self._object("GET", path, timeout=self._at_most(timeout))
+
+    def list_tasks(
+        self, limit: int = 50, offset: int = 0, *, timeout: float | None = None
+    ) -> dict[str, Any]:
         """One page of tasks made through the API, newest first: `data`, `total`, `limit`, `offset`.
 
-        At most 100 a page. Rows have no `status` (vendor docs).
+        At most 100 a page. Rows have no `status` (vendor docs). `timeout` as in `get_task`.
         """
-        page = self._object("GET", "/tasks", query={"limit": limit, "offset": offset})
+        query = {"limit": limit, "offset": offset}
+        page = self._object("GET", "/tasks", query=query, timeout=self._at_most(timeout))
         rows = page.get("data")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise BrokenAnswer("GET /tasks: the answer has no list under `data`", response=page)
         return page
 
-    def iter_tasks(self, page: int = PAGE) -> Iterator[dict[str, Any]]:
-        """Every task, newest first; asks for the next page when its first row is wanted."""
-        return self._pages("/tasks", page)
+    def iter_tasks(
+        self, page: int = PAGE, *, offset: int = 0, total: list[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Every task from `offset` on, newest first, each once; asks for the next page when its
+        first row is wanted. `total`, when given, is made to hold the API's count of each page.
+        """
+        return self._pages("/tasks", page, offset=offset, total=total)
 
     def follow_up(
         self,
@@ -90,9 +100,13 @@ class Tasks(Calls):
             executor=executor,
             model=model,
         )
+        return self.follow_up_from(task_id, body)
+
+    def follow_up_from(self, task_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST /tasks/{id}/prompts with a ready body, in the words of the wire; as `follow_up`."""
         path = f"/tasks/{check_id(task_id, 'task id')}/prompts"
         limit = self.transport.limit(SLOW_SECONDS)
-        return self._created(path, body, "promptId", timeout=limit)
+        return self._created(path, dict(body), "promptId", timeout=limit)
 
     def wait_for_task(
         self, task_id: str, *, poll_interval: float = 5.0, timeout_seconds: float = 600.0
@@ -132,13 +146,17 @@ class Tasks(Calls):
         path = f"/tasks/{check_id(task_id, 'task id')}/visibility"
         return self._object("PATCH", path, body={"visibility": visibility})
 
-    def task_content(self, task_id: str, *, events: bool = False) -> dict[str, Any]:
+    def task_content(
+        self, task_id: str, *, events: bool = False, timeout: float | None = None
+    ) -> dict[str, Any]:
         """The transcript: `prompts[]` with `userPrompt`, `response` and, when asked, `events`.
 
         Seen in clients only; `response` may be null and `events` empty after some runs.
+        `timeout` as in `get_task`.
         """
         path = f"/tasks/{check_id(task_id, 'task id')}/content"
-        return self._object("GET", path, query={"include": "events" if events else None})
+        query = {"include": "events" if events else None}
+        return self._object("GET", path, query=query, timeout=self._at_most(timeout))
 
     def stream_events(self, task_id: str, *, idle: float | None = None) -> Iterator[Event]:
         """The events of the latest prompt over one connection, from the first one on.
@@ -175,13 +193,6 @@ class Tasks(Calls):
         """
         path = f"/tasks/{check_id(task_id, 'task id')}/answer"
         return self._object("POST", path, body=dict(body), repeat=Repeat.IF_UNSENT)
-
-    def _delete(self, path: str) -> None:
-        try:
-            self.transport.send("DELETE", path, repeat=Repeat.SAFE)
-        except ResourceNotFound as missing:
-            if not missing.retried:
-                raise
 
 
 def _given(**fields: Any) -> dict[str, Any]:

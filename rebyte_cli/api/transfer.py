@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, NotFound, Redirected
+from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, Redirected
 from .body import Broken, chunks
 from .exchange import Call, Exchange, Refused
 from .origin import check_signed_url, origin_of
+from .outgoing import Outgoing, file_size
 from .retry import Deadline, Repeat
 
 if TYPE_CHECKING:
@@ -62,37 +63,6 @@ def _read(exchange: Exchange, call: Call, response: Response) -> Iterator[bytes]
         raise NetworkError(f"{what}: {why}", code=fault.code) from None
 
 
-class _Body:
-    """A file, or bytes, on its way out: exactly `size` bytes, counted.
-
-    A file that shrinks meanwhile cannot be sent whole; one that grows is sent as it was.
-    """
-
-    def __init__(
-        self, source: Path | bytes, size: int, wire: Wire, progress: Callable[[int], None] | None
-    ) -> None:
-        import io
-
-        self._file: Any = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-        self._left = size
-        self._wire = wire
-        self._progress = progress
-
-    def read(self, amount: int = -1) -> bytes:
-        self._wire.left()
-        wanted = self._left if amount < 0 else min(amount, self._left)
-        data: bytes = self._file.read(wanted)
-        if len(data) < wanted and not data:
-            self._file.close()
-            raise BadUsage("the file became shorter while it was being sent")
-        self._left -= len(data)
-        if self._progress is not None and data:
-            self._progress(len(data))
-        if self._left == 0:
-            self._file.close() if not data else None
-        return data
-
-
 def put(
     exchange: Exchange,
     url: str,
@@ -117,7 +87,7 @@ def put(
         if progress is not None and sent:
             progress(-sent)  # a new try starts from the first byte
         sent = 0
-        return _Body(source, size, wire, count) if size else b""
+        return Outgoing(source, size, wire, count) if size else b""
 
     shown = url.partition("?")[0]
     call = Call(
@@ -138,24 +108,6 @@ def put(
             raise SlotExpired(what, status_code=403) from None
         kind = NetworkError if refused.status >= 500 else APIError
         raise kind(what, status_code=refused.status) from None
-
-
-def file_size(path: Path) -> int:
-    """The size of a plain file in bytes; BadUsage for a folder or a pipe, NotFound for none."""
-    try:
-        info = path.stat()
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not a file name"
-        raise NotFound(f"cannot read {path}: {why}") from None
-    import stat
-
-    if stat.S_ISDIR(info.st_mode):
-        raise BadUsage(f"{path} is a folder; give a file")
-    if not stat.S_ISREG(info.st_mode):
-        raise BadUsage(f"{path} is not a plain file")
-    if not os.access(path, os.R_OK):
-        raise NotFound(f"cannot read {path}: Permission denied")
-    return info.st_size
 
 
 def _drained(response: Response, wire: Wire) -> None:

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 from .. import __version__
-from ..errors import BadUsage
+from ..errors import BadUsage, BrokenAnswer
 from . import transfer
-from .body import parse_json, read_all
+from .base import SECONDS
+from .body import parse_json, read_whole
 from .calls import CallLog
 from .exchange import Call, Exchange, Refused, Rules
-from .origin import check_base_url, check_key, check_signed_url, origin_of
+from .origin import address, check_base_url, check_key, check_signed_url, origin_of
+from .outgoing import Form
 from .retry import Repeat
 
 if TYPE_CHECKING:
@@ -31,12 +33,7 @@ if TYPE_CHECKING:
     from .wire import Wire
 
 USER_AGENT = f"rebyte-cli/{__version__}"
-SECONDS = 60.0
-# A create answers only after a VM is up (seed document).
-SLOW_SECONDS = 600.0
 RETRY_AFTER_CAP = 10.0
-# Characters that a path may hold as they are; % so that what was quoted stays so.
-_PATH_SAFE = "/%:@!$&'()*+,;=-._~"
 
 
 class Answer:
@@ -186,8 +183,33 @@ class Transport:
         when the store answers 403.
         """
         headers = {"User-Agent": USER_AGENT, "Content-Type": content_type}
+        try:
+            check_signed_url(url)
+        except BadUsage as error:
+            raise BrokenAnswer(error.message) from None
+        transfer.put(self._signed, url, source, headers, self.limit(SECONDS), progress)
+
+    def post_files(
+        self,
+        path: str,
+        part: str,
+        files: Sequence[Path],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> Answer:
+        """POST files as multipart/form-data, each in a part named `part`; memory stays flat."""
+        form = Form(part, files, progress)
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": form.content_type,
+            "Content-Length": str(form.size),
+        }
         limit = self.limit(SECONDS)
-        transfer.put(self._signed, check_signed_url(url), source, headers, limit, progress)
+        call = self._call("POST", path, None, headers, form.open, Repeat.IF_UNSENT, None, limit)
+        try:
+            return self._exchange.run(call, _read_json)[0]
+        except Refused as refused:
+            raise self._exchange.error_for(call, refused) from None
 
     def download(
         self,
@@ -237,7 +259,7 @@ class Transport:
         timeout: float | None,
         idle: float | None = None,
     ) -> Call:
-        url, shown = self._url(path, query)
+        url, shown = address(self.base_url, path, query)
         headers = self.keyed(url, {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers})
         seconds = self.limit(SECONDS) if timeout is None else timeout
         return Call(
@@ -257,17 +279,6 @@ class Transport:
             raise BadUsage(f"the key belongs to {self.origin} and is not sent elsewhere")
         return {**headers, "API_KEY": self._key}
 
-    def _url(self, path: str, query: Mapping[str, Any] | None) -> tuple[str, str]:
-        path, _, own = path.partition("#")[0].partition("?")
-        path = "/" + path.lstrip("/")
-        if self.base_url.endswith("/v1") and path.startswith("/v1/"):
-            path = path[3:]
-        pairs = {} if query is None else {k: v for k, v in query.items() if v is not None}
-        parts = (quote(own, safe=_PATH_SAFE + "?"), urlencode(pairs))
-        encoded = "&".join(part for part in parts if part)
-        url = self.base_url + quote(path, safe=_PATH_SAFE)
-        return (f"{url}?{encoded}" if encoded else url), path
-
 
 def _encode(body: Any) -> bytes:
     try:
@@ -277,20 +288,9 @@ def _encode(body: Any) -> bytes:
 
 
 def _read_json(response: Response, wire: Wire) -> Answer:
-    raw = read_raw_body(response)
+    raw = read_whole(response)
     return Answer(response.status_code, response.headers, parse_json(raw), raw)
 
 
 def _read_raw(response: Response, wire: Wire) -> Answer:
-    return Answer(response.status_code, response.headers, None, read_raw_body(response))
-
-
-def read_raw_body(response: Response) -> bytes:
-    """The whole body; none for 204, whatever the headers promise."""
-    if response.status_code in (204, 205):
-        promised = response.headers.get("Content-Length", "0") != "0"
-        if promised or "Transfer-Encoding" in response.headers:
-            # What follows would be taken for the next answer on this connection.
-            response.close()
-            return b""
-    return read_all(response)
+    return Answer(response.status_code, response.headers, None, read_whole(response))
