@@ -79,6 +79,15 @@ class Intents:
         )
         return _intent(rows[0]) if rows else None
 
+    def unsettled(self, digest: str) -> list[Intent]:
+        """The attempts with this digest whose end is not known, oldest first."""
+        rows = self._database.rows(
+            "SELECT * FROM intents WHERE origin = ? AND digest = ?"
+            " AND state IN ('open', 'unknown') ORDER BY id",
+            (self.origin, digest),
+        )
+        return [_intent(row) for row in rows]
+
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
         """Keep everybody else from the key while the block runs; IntentHeld when one has it.

@@ -1,0 +1,272 @@
+"""One round of asking: which of many tasks have ended, found out with few requests.
+
+The list of tasks shows a hundred at a time but no status, only `completedAt`; reading a task
+shows the truth but one at a time. So the list says whom to read, and since the list may lack
+tasks or `completedAt`, a few others are read in turn as well. Nobody is ever asked of the list
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from ..api.models import is_terminal, prompt_outcome, task_status
+from ..errors import APIError, KeyRejected, NetworkError, Redirected, TaskCanceled, TaskFailed
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from ..errors import RebyteError
+
+PAGE = 100  # the largest page the API gives
+LIST_FROM = 3  # with fewer tasks, reading each costs no more than asking the list
+READS = 100  # tasks read directly in one round, at most
+WORKERS = 8
+PATIENCE = 300.0  # seconds of nothing but faults before a task, or everything, is given up
+BARREN_PAUSE = 10  # rounds without the list after it showed none of ours
+NEVER = 1 << 60
+
+Item = TypeVar("Item")
+Given = TypeVar("Given")
+
+
+class Target(NamedTuple):
+    """What is waited for: a task, or with `prompt_id` that one prompt of it."""
+
+    task_id: str
+    prompt_id: str | None = None
+
+
+def too_busy(error: APIError) -> bool:
+    """Whether the same question may be answered later: a fault of the line, or a 429."""
+    if isinstance(error, Redirected):
+        return False
+    return isinstance(error, NetworkError) or error.status_code == 429
+
+
+def ended(target: Target, task: Mapping[str, Any]) -> Mapping[str, Any] | RebyteError | None:
+    """How a target ended, by the task document: the task, an error that carries it, or None.
+
+    For a prompt its own status counts: the task may run because of a newer prompt, or still
+    read `completed` from the one before. A prompt that is not shown yet has not ended.
+    """
+    status: str | None
+    if target.prompt_id is None:
+        status = task_status(task)
+    else:
+        prompts = task.get("prompts")
+        statuses = [
+            prompt_outcome(prompt.get("status"))
+            for prompt in (prompts if isinstance(prompts, list) else [])
+            if isinstance(prompt, Mapping) and prompt.get("id") == target.prompt_id
+        ]
+        status = statuses[-1] if statuses else None
+    if not is_terminal(status):
+        return None
+    if status == "completed":
+        return dict(task)
+    return TaskFailed(task) if status == "failed" else TaskCanceled(task)
+
+
+class Poll:
+    """Asks about tasks, round after round, and remembers what the list is worth."""
+
+    def __init__(self, client: RebyteClient, clock: Callable[[], float]) -> None:
+        self._client = client
+        self._clock = clock
+        self._by: float | None = None
+        self._round = 0
+        self._answered = False
+        self._list_from = 0  # the round from which the list is asked (again)
+        self._list_faults = 0  # rounds in a row in which it could not be had
+        self._rows: dict[str, Any] = {}  # id -> `completedAt` in this round's list
+        self._read_in: dict[str, int] = {}  # id -> the round in which it was last read
+        self._failing: dict[str, float] = {}  # id -> since when reading it fails
+        self._disproved: dict[str, Any] = {}  # id -> a `completedAt` that was not the end
+        self._unlisted_ends: set[str] = set()  # ended, while the list said running
+
+    def round(
+        self, pending: Sequence[Target], by: float | None
+    ) -> Generator[tuple[Target, Mapping[str, Any] | RebyteError]]:
+        """Ask once about all of `pending`, and yield those that ended, as the answers arrive.
+
+        `by` is the time on the clock at which each call must have ended. What ended is the task
+        document, or TaskFailed, TaskCanceled, or the APIError that says why it cannot be known.
+        Raises KeyRejected and Redirected at once, and the last fault when every call failed.
+        """
+        self._round += 1
+        self._by = by
+        self._answered = False
+        wanted: dict[str, list[Target]] = {}
+        for target in pending:
+            wanted.setdefault(target.task_id, []).append(target)
+        reads, fault = self._whom_to_read(wanted)
+        for task_id, answer in self._each(self._read, reads):
+            self._read_in[task_id] = self._round
+            if isinstance(answer, APIError) and too_busy(answer):
+                fault = answer
+                since = self._failing.setdefault(task_id, self._clock())
+                if not self._answered or self._clock() - since < PATIENCE:
+                    continue
+            else:
+                self._answered = True
+                self._failing.pop(task_id, None)
+            for target in wanted[task_id]:
+                outcome = answer if isinstance(answer, APIError) else ended(target, answer)
+                if outcome is not None:
+                    yield target, outcome
+                self._compare(task_id, outcome is not None)
+        if fault is not None and not self._answered:
+            raise fault
+
+    def _compare(self, task_id: str, is_over: bool) -> None:
+        """Hold a task's own document against its row, to learn what rows are worth."""
+        if task_id not in self._rows:
+            return
+        if is_over and self._rows[task_id] is None:
+            self._unlisted_ends.add(task_id)
+        elif not is_over and self._rows[task_id] is not None:
+            self._disproved[task_id] = self._rows[task_id]
+
+    # -- whom to read ------------------------------------------------------------------------
+
+    def _whom_to_read(
+        self, wanted: Mapping[str, list[Target]]
+    ) -> tuple[list[str], APIError | None]:
+        """The ids to read in this round, and the fault of the list if it had one."""
+        prompts = {
+            task_id
+            for task_id, targets in wanted.items()
+            if any(target.prompt_id is not None for target in targets)
+        }
+        tasks = [task_id for task_id in wanted if task_id not in prompts]
+        self._rows, fault = {}, None
+        unread = READS
+        if len(tasks) >= LIST_FROM and self._round >= self._list_from:
+            fault = self._ask_list(set(tasks))
+            if fault is not None:
+                unread = 1  # the service is in trouble: a hundred more calls would not help it
+        over = []
+        unclear = sorted(prompts)
+        running = []
+        for task_id in tasks:
+            if task_id not in self._rows:
+                unclear.append(task_id)
+            elif self._rows[task_id] in (None, self._disproved.get(task_id)):
+                running.append(task_id)
+            else:
+                over.append(task_id)
+        # One of those that the list calls running is read in turn: the list may be wrong.
+        return [*over, *self._in_turn(unclear, unread), *self._in_turn(running, 1)], fault
+
+    def _in_turn(self, ids: list[str], most: int) -> list[str]:
+        return sorted(ids, key=lambda task_id: self._read_in.get(task_id, 0))[:most]
+
+    # -- the list ----------------------------------------------------------------------------
+
+    def _ask_list(self, wanted: set[str]) -> APIError | None:
+        """Fill `_rows` from the list; returns the fault that kept it from being complete."""
+        missing = set(wanted)
+        try:
+            for page in self._pages(missing):
+                self._rows.update((row["id"], row.get("completedAt") or None) for row in page)
+                missing -= self._rows.keys()
+                self._answered = True
+        except (KeyRejected, Redirected):
+            raise
+        except APIError as error:
+            if not too_busy(error):
+                self._list_from = NEVER
+                return None
+            self._list_faults += 1
+            if self._list_faults >= 3:
+                self._list_faults = 0
+                self._list_from = self._round + BARREN_PAUSE
+            return error
+        self._list_faults = 0
+        if len(missing) == len(wanted):
+            self._list_from = self._round + BARREN_PAUSE
+        self._doubt()
+        return None
+
+    def _doubt(self) -> None:
+        """Drop the list for good when a task that ended in an earlier round still runs in it."""
+        seen = self._unlisted_ends & self._rows.keys()
+        if any(self._rows[task_id] is None for task_id in seen):
+            self._list_from = NEVER
+            self._rows.clear()
+        self._unlisted_ends -= seen
+
+    def _pages(self, missing: Collection[str]) -> Iterator[list[Mapping[str, Any]]]:
+        """Pages from the newest on, for as long as a page is cheaper than reading one by one.
+
+        `missing` shrinks while the pages are used.
+        """
+        page, total = self._page(0)
+        size = min(len(page), PAGE)
+        yield page
+        enough = -(-len(missing) // size) if size else 0
+        offsets = [at * size for at in range(1, enough + 1) if at * size < total]
+        for _, answer in self._each(self._page, offsets):
+            if isinstance(answer, APIError):
+                raise answer
+            yield answer[0]
+        offset = (offsets[-1] if offsets else 0) + size
+        before = len(missing) + PAGE
+        while size and missing and offset < total and before - len(missing) > 1:
+            before = len(missing)
+            yield self._page(offset)[0]
+            offset += size
+
+    def _page(self, offset: int) -> tuple[list[Mapping[str, Any]], int]:
+        """The rows of one page, and how many there are in all."""
+        answer = self._client.list_tasks(limit=PAGE, offset=offset, timeout=self._left())
+        data = answer.get("data")
+        rows = [
+            row
+            for row in (data if isinstance(data, list) else [])
+            if isinstance(row, Mapping) and isinstance(row.get("id"), str)
+        ]
+        total = answer.get("total")
+        if isinstance(total, bool) or not isinstance(total, int):
+            total = offset + len(rows) + (PAGE if len(rows) >= PAGE else 0)
+        return rows, total
+
+    # -- calls -------------------------------------------------------------------------------
+
+    def _left(self) -> float | None:
+        return None if self._by is None else max(self._by - self._clock(), 0.05)
+
+    def _read(self, task_id: str) -> Mapping[str, Any]:
+        return self._client.get_task(task_id, timeout=self._left())
+
+    def _each(
+        self, ask: Callable[[Given], Item], items: Iterable[Given]
+    ) -> Iterator[tuple[Given, Item | APIError]]:
+        """`ask` for each item, several at a time, with answers as they arrive.
+
+        KeyRejected and Redirected are raised, other APIErrors are answers.
+        """
+        todo = list(items)
+        if len(todo) <= 2:  # a thread costs more than it saves
+            for item in todo:
+                yield item, _answer(ask, item)
+            return
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
+        pool = ThreadPoolExecutor(min(WORKERS, len(todo)), "rebyte-wait")
+        try:
+            asked = {pool.submit(_answer, ask, item): item for item in todo}
+            for future in as_completed(asked):
+                yield asked[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _answer(ask: Callable[[Given], Item], item: Given) -> Item | APIError:
+    try:
+        return ask(item)
+    except (KeyRejected, Redirected):
+        raise
+    except APIError as error:
+        return error
