@@ -26,10 +26,10 @@ def dedent(text: str) -> str:
 def test_a_listing_on_a_terminal_is_cut_to_its_width() -> None:
     printed = table(Listing(TASK_ROW, ROWS, {"total": 3}), tty=True, width=80)
     assert printed == dedent("""
-        ID                                    STATUS   TITLE                    CREATED
-        550e8400-e29b-41d4-a716-446655440000  done     A security review of t…  5m ago
-        660e8400-e29b-41d4-a716-446655440001  running  日本語のレビュー         2d ago
-        770e8400-e29b-41d4-a716-446655440002  running                           5s ago
+        ID                                    STATUS   TITLE                     CREATED
+        550e8400-e29b-41d4-a716-446655440000  done     A security review of th…  5m ago
+        660e8400-e29b-41d4-a716-446655440001  running  日本語のレビュー          2d ago
+        770e8400-e29b-41d4-a716-446655440002  running                            5s ago
     """)
     assert max(map(width_of, printed.splitlines())) <= 80
 
@@ -122,7 +122,9 @@ def test_a_record_is_names_and_values() -> None:
 def test_a_record_in_colour() -> None:
     value = Records(TASK, [{"id": "a", "status": "failed", "prompts": []}])
     assert table(value, tty=True, color=True) == (
-        "\x1b[1mid\x1b[0m       a\n\x1b[1mstatus\x1b[0m   \x1b[31mfailed\x1b[0m\n\x1b[1mprompts\x1b[0m\n"
+        "\x1b[1mid\x1b[0m       a\n"
+        "\x1b[1mstatus\x1b[0m   \x1b[31mfailed\x1b[0m\n"
+        "\x1b[1mprompts\x1b[0m\n"
     )
 
 

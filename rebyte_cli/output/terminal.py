@@ -11,8 +11,9 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
+from io import RawIOBase
 from threading import RLock
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from ..errors import ReaderGone, RebyteError
 
@@ -76,12 +77,12 @@ def one_line(text: str) -> str:
     return clean(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
 
 
-def spells_unicode(stream: IO[str] | None) -> bool:
+def spells_unicode(stream: TextIO | None) -> bool:
     """Whether the stream's encoding has every character."""
     return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
-def _is_tty(stream: IO[str] | None) -> bool:
+def _is_tty(stream: TextIO | None) -> bool:
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # closed
@@ -99,7 +100,7 @@ def _wants_color(environment: Mapping[str, str], color: Color, tty: bool) -> boo
     return tty and environment.get("TERM") != "dumb"
 
 
-def _columns(environment: Mapping[str, str], out: IO[str] | None, tty: bool) -> int:
+def _columns(environment: Mapping[str, str], out: TextIO | None, tty: bool) -> int:
     asked = environment.get("COLUMNS", "")
     if asked.isascii() and asked.isdigit() and int(asked) > 0:
         return int(asked)
@@ -111,12 +112,27 @@ def _columns(environment: Mapping[str, str], out: IO[str] | None, tty: bool) -> 
     return 80
 
 
-def _never_fail_to_encode(stream: IO[str] | None) -> None:
+def _never_fail_to_encode(stream: TextIO | None) -> None:
     # A locale that cannot spell a title must not end the command; LF even on Windows, since
     # the formats promise it.
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace", newline="\n")
+
+
+def _never_lose_a_part(stream: TextIO | None) -> TextIO | None:
+    # With PYTHONUNBUFFERED, Python drops the rest of a write that a full disk or a closing pipe
+    # took only in part, and says nothing. A buffer goes on until all is out or an error tells.
+    if stream is None or not isinstance(getattr(stream, "buffer", None), RawIOBase):
+        return stream
+    return open(
+        stream.fileno(),
+        "w",
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        newline="\n",
+        closefd=False,
+    )
 
 
 class Screen:
@@ -131,8 +147,8 @@ class Screen:
 
     def __init__(
         self,
-        out: IO[str] | None,
-        err: IO[str] | None,
+        out: TextIO | None,
+        err: TextIO | None,
         *,
         out_tty: bool = False,
         err_tty: bool = False,
@@ -169,13 +185,13 @@ class Screen:
     ) -> Screen:
         """The streams of this process, as NO_COLOR, FORCE_COLOR, TERM and COLUMNS want them."""
         # sys.stdout is None after `>&-`, which its type does not say.
-        out: IO[str] | None = sys.stdout
-        err: IO[str] | None = sys.stderr
+        out: TextIO | None = sys.stdout
+        err: TextIO | None = sys.stderr
         out_tty, err_tty = _is_tty(out), _is_tty(err)
         _never_fail_to_encode(out)
         _never_fail_to_encode(err)
         return cls(
-            out,
+            _never_lose_a_part(out),
             err,
             out_tty=out_tty,
             err_tty=err_tty,
@@ -213,7 +229,7 @@ class Screen:
             try:
                 if isinstance(data, bytes):
                     self.out.flush()
-                    self.out.buffer.write(data)  # type: ignore[attr-defined]  # typed as IO[str]
+                    self.out.buffer.write(data)
                 else:
                     self.out.write(data)
                     if self.out_tty and data:
