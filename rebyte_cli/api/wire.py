@@ -233,9 +233,22 @@ class Line:
         """
         from urllib.parse import urlsplit
 
-        if is_loopback(urlsplit(url).hostname or ""):
+        target = urlsplit(url)
+        if is_loopback(target.hostname or ""):
             return {}
-        return dict(get_environ_proxies(url))
+        found = dict(get_environ_proxies(url))
+        for name, proxy in found.items():
+            if not proxy or name not in (target.scheme, "all"):
+                continue
+            try:
+                parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+                usable = bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                usable = False
+            if not usable:
+                # Not repeated: it may hold a password.
+                raise BadUsage(f"the {name.upper()}_PROXY of the environment is not an address")
+        return found
 
     def close(self) -> None:
         """Close idle connections."""

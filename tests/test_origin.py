@@ -1,0 +1,120 @@
+"""Where the key may go: base URLs, origins, keys, ids."""
+
+from __future__ import annotations
+
+import pytest
+
+from rebyte_cli.api.origin import address, check_base_url, check_id, check_key, origin_of
+from rebyte_cli.errors import BadUsage, KeyProblem
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://api.rebyte.ai/v1", "https://api.rebyte.ai/v1"),
+        ("https://API.Rebyte.AI:443/v1/", "https://api.rebyte.ai/v1"),
+        ("https://rebyte.example:8443", "https://rebyte.example:8443"),
+        (" http://127.0.0.1:8787/v1\n", "http://127.0.0.1:8787/v1"),
+        ("http://localhost/v1", "http://localhost/v1"),
+        ("http://[::1]:8787/v1", "http://[::1]:8787/v1"),
+    ],
+)
+def test_a_base_url_is_kept_in_one_spelling(given: str, kept: str) -> None:
+    assert check_base_url(given) == kept
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.rebyte.ai/v1",
+        "http://127.0.0.1.evil.example/v1",
+        "http://localhost.evil.example",
+        "http://127.evil.example.com",
+        "http://0.0.0.0/v1",
+        "http://[::ffff:10.0.0.1]/v1",
+    ],
+)
+def test_case_20_http_off_loopback_is_refused(url: str) -> None:
+    with pytest.raises(BadUsage, match="must be https"):
+        check_base_url(url)
+
+
+@pytest.mark.parametrize("url", ["https://user:pass-word@api.rebyte.ai/v1", "https://@h/v1"])
+def test_case_21_user_info_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(BadUsage) as caught:
+        check_base_url(url)
+    assert "user name" in caught.value.message
+    assert "pass-word" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.rebyte.ai/v1",
+        "ftp://api.rebyte.ai",
+        "https://",
+        "https:///v1",
+        "https://api.rebyte.ai/v1?x=1",
+        "https://api.rebyte.ai/v1#x",
+        "https://api.rebyte.ai/v1?",
+        "https://api.rebyte.ai:99999/v1",
+        "https://api.rebyte.ai:port/v1",
+        "https://api.rebyte.ai\\@evil.example/v1",
+        "https://api.rebyte.ai/v1/../v2",
+        "https://api.re\nbyte.ai/v1",
+        "https://api.rebyte.ai/v 1",
+        "https://rébyte.ai/v1",
+        "https://[::1/v1",
+        "https://a%2eb/v1",
+    ],
+)
+def test_a_base_url_that_cannot_be_one_is_refused(url: str) -> None:
+    with pytest.raises(BadUsage):
+        check_base_url(url)
+
+
+def test_an_origin_leaves_out_the_default_port_and_the_case() -> None:
+    assert origin_of("https://API.rebyte.ai:443/v1/tasks?x") == "https://api.rebyte.ai"
+    assert origin_of("http://127.0.0.1:80") == "http://127.0.0.1"
+    assert origin_of("https://api.rebyte.ai:80") == "https://api.rebyte.ai:80"
+    assert origin_of("http://[::1]:8787/v1") == "http://[::1]:8787"
+    assert origin_of("https://api.rebyte.ai") != origin_of("https://api.rebyte.ai.evil.example")
+
+
+@pytest.mark.parametrize("tail", ["\n", "\r\n", " ", "\t"])
+def test_case_12_space_around_a_key_is_trimmed(tail: str) -> None:
+    assert check_key("rbk_abc" + tail) == "rbk_abc"
+
+
+@pytest.mark.parametrize("key", ["rbk_a\nbc", "rbk_a\rbc", "rbk_ä", "rbk a", "rbk_\x00a", "\x7f"])
+def test_case_13_a_key_that_is_not_one_word_is_refused_and_not_repeated(key: str) -> None:
+    with pytest.raises(KeyProblem) as caught:
+        check_key(key)
+    assert key not in str(caught.value.as_dict())
+
+
+def test_an_empty_key_is_a_problem() -> None:
+    with pytest.raises(KeyProblem):
+        check_key(" \n")
+
+
+@pytest.mark.parametrize(
+    "value", ["", "..", "a/b", "a?b", "a#b", "a%2fb", "a b", "ä", "a\n", "\ud800", "a" * 9 + "."]
+)
+def test_an_id_that_could_change_the_path_is_refused(value: str) -> None:
+    with pytest.raises(BadUsage):
+        check_id(value)
+
+
+def test_an_address_keeps_what_was_quoted_and_drops_what_is_none() -> None:
+    base = "https://h/v1"
+    assert address(base, "/tasks", {"limit": 5, "include": None}) == (
+        f"{base}/tasks?limit=5",
+        "/tasks",
+    )
+    assert address(base, "tasks?limit=1", {"offset": 2})[0] == f"{base}/tasks?limit=1&offset=2"
+    assert address(base, "/v1/tasks", None) == (f"{base}/tasks", "/tasks")
+    assert address(base, "/a%2Fb c#d", None)[0] == f"{base}/a%2Fb%20c"
+    assert address(base, "//evil.example/x", None)[0] == f"{base}/evil.example/x"
+    assert address("https://h", "@evil.example", None)[0] == "https://h/@evil.example"
