@@ -83,7 +83,9 @@ def check_name(name: str) -> str:
         )
     hint = did_you_mean(name, FIELDS)
     known = f"settings: {', '.join(FIELDS)}"
-    shown = f": {name}" if name.replace("_", "").replace("-", "").isalpha() else ""
+    # A name is repeated when it can be one: a key that was typed in its place is not.
+    plain = name.replace("_", "").isalpha() and not name.startswith("rbk")
+    shown = f": {name}" if plain else ""
     raise BadUsage(f"no such setting{shown}", hint=f"{hint}\n{known}" if hint else known)
 
 

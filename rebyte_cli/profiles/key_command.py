@@ -42,6 +42,9 @@ def run(argv: Sequence[str], *, interactive: bool, seconds: float = SECONDS) -> 
             process.kill()
         said = process.stderr.read(_MOST) if process.stderr is not None else b""
         process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
         return printed, said
 
     try:

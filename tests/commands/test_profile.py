@@ -1,0 +1,181 @@
+"""`rebyte profile`: named sets of settings."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..conftest import Done
+
+Rebyte = Callable[..., Done]
+
+
+@pytest.fixture
+def file(home: Path) -> Path:
+    return home / ".config" / "rebyte" / "config.toml"
+
+
+def sources(done: Done) -> dict[str, tuple[Any, str]]:
+    return {row["name"]: (row["value"], row["source"]) for row in done.json["data"]}
+
+
+def test_a_profile_from_its_making_to_its_end(rebyte: Rebyte, file: Path) -> None:
+    made = rebyte(
+        "profile", "create", "work", "executor=opencode", "skills=pdf,deep-research",
+        "timeout=90", "history=false", "key_command=pass show 'a b'", "--use",
+    )  # fmt: skip
+    assert made.status == 0
+    assert tomllib.loads(file.read_text()) == {
+        "default_profile": "work",
+        "profiles": {
+            "work": {
+                "executor": "opencode",
+                "skills": ["pdf", "deep-research"],
+                "timeout": 90,
+                "history": False,
+                "key_command": ["pass", "show", "a b"],
+            }
+        },
+    }
+    assert rebyte("profile", "unset", "work", "skills", "history", "key_command").status == 0
+    changed = rebyte("profile", "set", "work", "base_url=https://Work.example/v1/", "model=lite")
+    assert changed.json == {
+        "name": "work",
+        "default": True,
+        "base_url": "https://work.example/v1",
+        "executor": "opencode",
+        "model": "lite",
+        "timeout": 90.0,
+    }
+    assert rebyte("profile", "list", "-o", "id").out == "default\nwork\nlocal\n"
+    gone = rebyte("profile", "delete", "work")
+    assert (gone.status, gone.out) == (0, "")
+    assert gone.err == "The default profile is `default` again\nDeleted profile work\n"
+    assert tomllib.loads(file.read_text()) == {"profiles": {}}
+
+
+def test_show_prints_each_value_with_its_source(rebyte: Rebyte, file: Path) -> None:
+    rebyte("profile", "create", "work", "base_url=https://work.example/v1", "output=csv")
+    environment = {
+        "REBYTE_PROFILE": "work",
+        "REBYTE_API_KEY": "rbk_0123456789abcdef",
+        "REBYTE_REQUEST_TIMEOUT": "7",
+        "REBYTE_API_URL": "https://work.example/v1",
+    }
+    done = rebyte("profile", "show", "-o", "json", env=environment)
+    assert sources(done) == {
+        "profile": ("work", "REBYTE_PROFILE"),
+        "key": (None, "REBYTE_API_KEY"),
+        "base_url": ("https://work.example/v1", "profile work"),
+        "executor": (None, "default"),
+        "model": (None, "default"),
+        "skills": ([], "default"),
+        "output": ("json", "option -o"),
+        "key_command": (None, "default"),
+        "ca_bundle": (None, "default"),
+        "timeout": (7.0, "REBYTE_REQUEST_TIMEOUT"),
+        "history": (True, "default"),
+    }
+    assert "rbk_" not in done.out + done.err
+
+
+def test_show_of_a_name_is_show_with_that_profile(rebyte: Rebyte, file: Path) -> None:
+    rebyte("profile", "create", "work", "output=csv")
+    shown = rebyte(
+        "profile", "show", "work", "-o", "jsonl", env={"REBYTE_API_URL": "http://[::1]/v1"}
+    )
+    named = rebyte("profile", "show", "-P", "work", "-o", "jsonl")
+    assert shown.out == named.out
+    assert json.loads(shown.out.splitlines()[1]) == {"name": "key", "value": None, "source": "none"}
+    local = sources(rebyte("profile", "show", "local"))
+    assert (local["base_url"], local["key"]) == ((None, "built in"), (None, "built in"))
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["set", "work", "outptu=json"], 2, "did you mean 'output'?"),
+        (["set", "work", "output=yaml"], 2, "output must be one of auto, table"),
+        (["set", "work", "timeout=soon"], 2, "timeout must be a number of seconds"),
+        (["set", "work", "history=maybe"], 2, "history must be true or false"),
+        (["set", "work", "skills="], 0, ""),
+        (["set", "work", "key_command=pass 'show"], 2, "key_command has an open quote"),
+        (["set", "work", "base_url=http://example.com/v1"], 2, "must be https"),
+        (["set", "work", "api_key=rbk_secret"], 2, "a key is not kept in config.toml"),
+        (["set", "work", "rbk_secret"], 2, "a setting is given as KEY=VALUE"),
+        (["set", "work", "rbk_secret=1"], 2, "no such setting"),
+        (["set", "wrok", "output=json"], 4, "did you mean 'work'?"),
+        (["set", "local", "output=json"], 2, "`local` is built in"),
+        (["unset", "work", "colour"], 2, "no such setting: colour"),
+        (["use", "wrok"], 4, "no profile 'wrok'"),
+        (["create", "work"], 2, "there is a profile work already"),
+        (["create", "local"], 2, "`local` is built in"),
+        (["create", "../x"], 2, "a profile's name has letters"),
+        (["delete", "local"], 2, "`local` is built in"),
+        (["delete", "nobody"], 4, "no profile 'nobody'"),
+        (["delete", "default"], 4, "profile default has no settings and no key"),
+        (["delete", "work", "nobody"], 4, "no profile 'nobody'"),
+        (["show", "wrok"], 4, "did you mean 'work'?"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_not_done(
+    rebyte: Rebyte, file: Path, words: list[str], status: int, says: str
+) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text("[profiles.work]\n")
+    done = rebyte("profile", *words)
+    assert done.status == status
+    assert says in done.err
+    assert "rbk_secret" not in done.err
+    assert status == 0 or file.read_text() == "[profiles.work]\n"
+
+
+def test_a_file_with_comments_is_mourned_and_unknown_keys_live(rebyte: Rebyte, file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text('# mine\nfuture = [1]\n[profiles.work]\nnew = "x"\n')
+    done = rebyte("profile", "set", "work", "output=json")
+    assert done.err == f"the comments in {file} are lost: the file is rewritten\n"
+    assert tomllib.loads(file.read_text()) == {
+        "future": [1],
+        "profiles": {"work": {"new": "x", "output": "json"}},
+    }
+    assert rebyte("profile", "unset", "work", "new").status == 0
+    assert "new" not in file.read_text()
+
+
+def test_a_file_that_is_not_toml_is_an_error_of_every_command(rebyte: Rebyte, file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text("[profiles.work\n")
+    for words in (["profile", "list"], ["profile", "set", "work", "output=json"], ["list"]):
+        done = rebyte(*words)
+        assert done.status == 2
+        assert f"{file}, line 1, column 15: not valid TOML" in done.err
+        assert "Traceback" not in done.err
+
+
+def test_a_named_profile_cannot_act_on_another_account(
+    rebyte: Rebyte, service: Any, file: Path
+) -> None:
+    """The variables point to a service that answers; `-P` must not reach it."""
+    assert rebyte("list").status == 0
+    rebyte("profile", "create", "staging", "base_url=http://127.0.0.1:1/v1")
+    done = rebyte("-P", "staging", "list")
+    assert done.status == 3
+    assert "REBYTE_API_URL=http://127.0.0.1:1/v1" in done.err
+
+
+def test_deleting_a_profile_deletes_its_key(rebyte: Rebyte, service: Any, file: Path) -> None:
+    rebyte("profile", "create", "work", f"base_url={service.base_url}")
+    rebyte(
+        "-P", "work", "auth", "login", "--with-key", "--insecure-storage", stdin="rbk_of_work"
+    )  # fmt: skip
+    stored = file.with_name("credentials.json")
+    assert "rbk_of_work" in stored.read_text()
+    done = rebyte("profile", "delete", "work")
+    assert done.err == "Deleted profile work and its key\n"
+    assert json.loads(stored.read_text()) == {"keys": {}}

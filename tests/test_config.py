@@ -1,0 +1,177 @@
+"""How a setting gets its value, and what a bad file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.errors import BadUsage, NotFound
+from rebyte_cli.profiles.config import Config, Setting, Settings, resolve
+
+NOWHERE = Path("/nowhere/config.toml")
+FILE: dict[str, Any] = {
+    "profiles": {
+        "default": {"output": "csv"},
+        "work": {
+            "base_url": "https://work.example/v1/",
+            "executor": "opencode",
+            "skills": ["pdf", "deep-research"],
+            "timeout": 90,
+            "key_command": ["pass", "show", "x"],
+            "colour_of_the_future": "unknown keys are fine",
+        },
+        "plain": {},
+    },
+}
+URL = {"REBYTE_API_URL": "http://127.0.0.1:8787/v1"}
+
+
+def settle(options: Any = None, environment: Any = None, document: Any = None) -> Settings:
+    config = Config(FILE if document is None else document, path=NOWHERE)
+    return resolve(options or {}, environment or {}, config)
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "profile", "output"),
+    [
+        ({}, {}, "default", Setting("csv", "profile default")),
+        ({}, {"REBYTE_OUTPUT": "tsv"}, "default", Setting("tsv", "REBYTE_OUTPUT")),
+        ({"output": "id"}, {"REBYTE_OUTPUT": "tsv"}, "default", Setting("id", "option -o")),
+        ({}, {"REBYTE_PROFILE": "work"}, "work", Setting("auto", "default")),
+        ({"profile": "plain"}, {"REBYTE_PROFILE": "work"}, "plain", Setting("auto", "default")),
+        # A profile that was named beats two variables, and this is not one of them.
+        ({"profile": "work"}, {"REBYTE_OUTPUT": "json"}, "work", Setting("json", "REBYTE_OUTPUT")),
+        (
+            {},
+            {"REBYTE_OUTPUT": "", "REBYTE_PROFILE": ""},
+            "default",
+            Setting("csv", "profile default"),
+        ),
+    ],
+)
+def test_option_then_environment_then_profile_then_default(
+    options: Any, environment: Any, profile: str, output: Setting
+) -> None:
+    found = settle(options, environment)
+    assert (found.profile, found.output) == (profile, output)
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "url", "source"),
+    [
+        ({}, {}, "https://api.rebyte.ai/v1", "default"),
+        ({}, URL, "http://127.0.0.1:8787/v1", "REBYTE_API_URL"),
+        ({"profile": "work"}, URL, "https://work.example/v1", "profile work"),
+        ({}, {**URL, "REBYTE_PROFILE": "work"}, "https://work.example/v1", "profile work"),
+        # Named, without a base URL of its own: still not the variable's.
+        ({"profile": "plain"}, URL, "https://api.rebyte.ai/v1", "default"),
+        ({"profile": "local"}, URL, None, "built in"),
+        # A variable that is not looked at cannot be wrong.
+        (
+            {"profile": "work"},
+            {"REBYTE_API_URL": "nonsense"},
+            "https://work.example/v1",
+            "profile work",
+        ),
+    ],
+)
+def test_a_named_profile_brings_its_own_base_url(
+    options: Any, environment: Any, url: str | None, source: str
+) -> None:
+    assert settle(options, environment).base_url == Setting(url, source)
+
+
+def test_the_default_profile_gives_way_to_the_variable() -> None:
+    document = {**FILE, "default_profile": "work"}
+    assert settle(document=document).base_url.value == "https://work.example/v1"
+    assert settle(document=document).profile_source == "config.toml"
+    assert settle({}, URL, document).base_url.source == "REBYTE_API_URL"
+
+
+def test_local_takes_no_variable_even_as_the_default() -> None:
+    found = settle({}, URL, {"default_profile": "local"})
+    assert (found.is_local, found.origin, found.base_url.value) == (True, "local", None)
+
+
+def test_everything_of_a_profile_arrives_usable() -> None:
+    found = settle({"profile": "work"})
+    assert found.skills == Setting(["pdf", "deep-research"], "profile work")
+    assert found.timeout == Setting(90.0, "profile work")
+    assert found.key_command.value == ["pass", "show", "x"]
+    assert found.history == Setting(True, "default")
+    assert found.origin == found.own_origin == "https://work.example"
+
+
+def test_history_can_be_switched_off_for_all_profiles_and_on_for_one() -> None:
+    document = {"history": False, "profiles": {"loud": {"history": True}}}
+    assert settle(document=document).history == Setting(False, "config.toml")
+    assert settle({"profile": "loud"}, {}, document).history == Setting(True, "profile loud")
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-5", "nan", "inf"])
+def test_a_bad_deadline_in_the_environment_is_named(text: str) -> None:
+    with pytest.raises(BadUsage, match="REBYTE_REQUEST_TIMEOUT must be a number of seconds"):
+        settle({}, {"REBYTE_REQUEST_TIMEOUT": text})
+
+
+def test_a_bad_base_url_in_the_environment_is_named() -> None:
+    with pytest.raises(BadUsage, match=r"^REBYTE_API_URL: .* must be https"):
+        settle({}, {"REBYTE_API_URL": "http://example.com/v1"})
+
+
+def test_an_unknown_profile_is_answered_with_the_nearest() -> None:
+    with pytest.raises(NotFound) as problem:
+        settle({"profile": "wrok"})
+    assert problem.value.message == "no profile 'wrok'"
+    assert problem.value.hint == "did you mean 'work'?\nprofiles: default, plain, work, local"
+
+
+SECRET = "rbk_0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a = 1\nb = =\n", "line 2, column 5: not valid TOML"),
+        (f"[profiles.work]\nkey = {SECRET}\n", "line 2, column 7: not valid TOML"),
+        (f'[profiles.work]\nx = "{SECRET}', "not valid TOML"),
+        (f"{SECRET} = 1\n{SECRET} = 2\n", "not valid TOML"),
+        ("[profiles.work]\n\noutput = 5\n", "line 3: profiles.work.output: must be one of auto"),
+        (f'[profiles.work]\noutput = "{SECRET}"\n', "line 2: profiles.work.output: must be one of"),
+        ('[profiles.work]\nbase_url = "ftp://x"\n', "line 2: profiles.work.base_url: "),
+        ('[profiles.work]\nskills = "pdf"\n', "line 2: profiles.work.skills: must be a list"),
+        ("[profiles.work]\nkey_command = []\n", "key_command: must name a program"),
+        ("[profiles.work]\ntimeout = true\n", "timeout: must be a number of seconds"),
+        ('[profiles.work]\nhistory = "no"\n', "history: must be true or false"),
+        ("[profiles.local]\nx = 1\n", "line 1: profiles.local: is built in"),
+        ("profiles = 3\n", "line 1: profiles: must be a table"),
+        ("[profiles]\nwork = 3\n", "line 2: profiles.work: must be a table"),
+        ("default_profile = 3\n", "line 1: default_profile: must be text"),
+        ("x = " + "[" * 5000, "not valid TOML"),
+    ],
+)
+def test_a_bad_file_is_named_with_the_place_and_not_repeated(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(BadUsage) as problem:
+        resolve({"profile": "work"}, {}, Config.load(path))
+    assert problem.value.message.startswith(str(path))
+    assert says in problem.value.message
+    assert SECRET not in problem.value.message + str(problem.value.hint)
+    assert "\n" not in problem.value.message
+
+
+def test_what_is_not_text_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b'a = 1\nb = "\xff"\n')
+    with pytest.raises(BadUsage, match=r"config\.toml, line 2: not UTF-8"):
+        Config.load(path)
+
+
+def test_a_folder_in_place_of_the_file_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BadUsage, match="cannot read"):
+        Config.load(tmp_path)
