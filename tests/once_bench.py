@@ -1,0 +1,52 @@
+"""A service, a proxy that cuts, a client that looks for a moment only, and a history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.api.transport import Transport
+from rebyte_cli.engines import once
+from rebyte_cli.local.server import LOCAL_KEY, Service
+from rebyte_cli.profiles.history import History
+
+from .cutting_proxy import CuttingProxy
+
+TASKS = r"/v1/tasks$"
+PROMPT = "Fix the login test, then say what was wrong"
+
+
+class Bench:
+    """What a test of creates and follow-ups works on."""
+
+    def __init__(self, folder: Path, service: Service, proxy: CuttingProxy) -> None:
+        self.folder = folder
+        self.proxy = proxy
+        self.direct = RebyteClient(LOCAL_KEY, base_url=service.base_url)
+        self.client = self.connect()
+        self.history = self.memory()
+        self.notes: list[str] = []
+
+    def connect(self, **options: Any) -> RebyteClient:
+        transport = Transport(self.proxy.base_url, LOCAL_KEY, random=lambda: 0.0, **options)
+        return RebyteClient(transport=transport)
+
+    def memory(self) -> History:
+        """The history as a process of its own opens it."""
+        return History(self.folder / "history.db", origin="test")
+
+    def create(self, prompt: str = PROMPT, **options: Any) -> dict[str, Any]:
+        body = {"prompt": prompt, **options.pop("body", {})}
+        arguments = {"note": self.notes.append, "look_for": 0.6, **options}
+        client = arguments.pop("client", self.client)
+        history = arguments.pop("history", self.history)
+        return once.create(client, history, body, prompt=prompt, **arguments)
+
+    def follow_up(self, task_id: str, prompt: str = PROMPT, **options: Any) -> dict[str, Any]:
+        arguments = {"note": self.notes.append, "look_for": 0.6, **options}
+        return once.follow_up(self.client, self.history, task_id, {"prompt": prompt}, **arguments)
+
+    def on_server(self) -> list[str]:
+        """The ids of all tasks, oldest first."""
+        return [row["id"] for row in self.direct.iter_tasks()][::-1]
