@@ -92,7 +92,7 @@ class KeyringDaemon:
     def items(self) -> dict[str, str]:
         """Account to secret of what the keyring holds for us, asked without the keyring library."""
         import secretstorage
-        from jeepney.io.blocking import open_dbus_connection
+        from jeepney.io.blocking import open_dbus_connection  # type: ignore[import-untyped] # untyped
 
         connection = open_dbus_connection(self.env["DBUS_SESSION_BUS_ADDRESS"])
         try:
@@ -102,7 +102,7 @@ class KeyringDaemon:
             connection.close()
 
     def _answers(self) -> bool:
-        from jeepney import DBusAddress, new_method_call
+        from jeepney import DBusAddress, new_method_call  # type: ignore[import-untyped] # untyped
         from jeepney.io.blocking import open_dbus_connection
 
         bus = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")

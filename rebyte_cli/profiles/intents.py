@@ -8,7 +8,8 @@
 
 An intent is on the disk before the request leaves. It holds no prompt, only digests, and is
 kept when the history is off. Unlike the rest of the history it is never skipped: when it
-cannot be written, HistoryUnusable is raised and nothing may be sent.
+cannot be written, HistoryUnusable (or, for its folder, RebyteError) is raised and nothing may be
+sent.
 """
 
 from __future__ import annotations

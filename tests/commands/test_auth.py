@@ -91,7 +91,8 @@ def test_case_14_a_key_typed_at_a_terminal_is_neither_shown_nor_on_a_command_lin
         timeout=20,
     )
     child.expect_exact("API key: ")
-    assert child.waitnoecho(timeout=10)
+    child.waitnoecho(timeout=10)
+    assert not child.getecho()
     child.send(KEY[:8])
     lines = b"".join(
         path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _readable(path)
@@ -122,7 +123,8 @@ def test_an_interrupt_at_the_question_is_130_and_stores_nothing(url: str, home: 
         COMMAND[0], [*COMMAND[1:], "auth", "login"], env=dict(os.environ), timeout=20
     )
     child.expect_exact("API key: ")
-    assert child.waitnoecho(timeout=10)
+    child.waitnoecho(timeout=10)
+    assert not child.getecho()
     child.sendintr()
     child.expect(pexpect.EOF)
     child.close()

@@ -1,0 +1,147 @@
+"""Intents: written before the request, held by one process, provable after its death."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from threading import Thread
+from typing import Literal
+
+import pytest
+
+from rebyte_cli.profiles.history import History
+from rebyte_cli.profiles.intents import Intent, IntentHeld
+
+Ending = Literal["refused", "unsent", "unknown", "done"]
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from rebyte_cli.profiles.history import History
+history = History(Path(sys.argv[1]), origin="o")
+history.open_intent("key", digest="d", body_digest="b", started_at="then", owner="holder")
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "history.db"
+
+
+def start(history: History, key: str | None = "key", digest: str = "d") -> Intent:
+    return history.open_intent(key, digest=digest, body_digest="b", started_at="now", owner="me")
+
+
+def test_an_intent_is_on_the_disk_before_anything_is_sent(path: Path) -> None:
+    made = start(History(path, origin="o"))
+    assert made == Intent(made.id, "key", "open", "d", "b", "now", "me", None, None)
+    assert History(path, origin="o").intent("key") == made
+    assert History(path, origin="elsewhere").intent("key") is None
+
+
+def test_a_key_whose_task_exists_is_not_opened_again(path: Path) -> None:
+    history = History(path, origin="o")
+    task = {"id": "t", "workspaceId": "w", "url": "u", "status": "running", "x": 1}
+    history.settle_intent(start(history).id, state="done", task_id="t", task=task)
+    again = start(History(path, origin="o"), digest="another")
+    assert (again.state, again.task_id, again.task, again.digest) == ("done", "t", task, "d")
+
+
+@pytest.mark.parametrize("state", ["refused", "unsent", "unknown"])
+def test_any_other_attempt_makes_room_for_the_next(path: Path, state: Ending) -> None:
+    history = History(path, origin="o")
+    first = start(history)
+    history.settle_intent(first.id, state=state)
+    settled = history.intent("key")
+    assert settled is not None
+    assert settled.state == state
+    second = start(history, digest="new")
+    assert (second.state, second.digest, second.id != first.id) == ("open", "new", True)
+
+
+def test_a_key_is_held_until_it_is_settled(path: Path) -> None:
+    one, two = History(path, origin="o"), History(path, origin="o")
+    made = start(one)
+    with pytest.raises(IntentHeld, match="another `rebyte` is creating the task for 'key'"):
+        start(two)
+    with pytest.raises(IntentHeld):
+        two.forget_intent("key")
+    start(two, "another key")
+    start(History(path, origin="elsewhere"))
+    one.settle_intent(made.id, state="unsent")
+    start(two)
+
+
+def test_a_hold_spans_reading_deciding_and_sending(path: Path) -> None:
+    one, two = History(path, origin="o"), History(path, origin="o")
+    with one.hold("key"):
+        made = start(one)
+        one.settle_intent(made.id, state="unknown")
+        with pytest.raises(IntentHeld):
+            start(two)
+        one.settle_intent(start(one).id, state="done", task_id="t")
+        with pytest.raises(IntentHeld), two.hold("key"):
+            pass
+    assert start(two).state == "done"
+
+
+def test_two_threads_of_one_process_are_two(path: Path) -> None:
+    history = History(path, origin="o")
+    caught: list[BaseException] = []
+
+    def other() -> None:
+        try:
+            start(history)
+        except IntentHeld as problem:
+            caught.append(problem)
+
+    with history.hold("key"):
+        thread = Thread(target=other)
+        thread.start()
+        thread.join()
+    assert len(caught) == 1
+
+
+def test_a_process_that_was_killed_holds_nothing_and_left_its_intent(path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"open\n"
+    history = History(path, origin="o")
+    with pytest.raises(IntentHeld), history.hold("key"):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    with history.hold("key"):
+        left = history.intent("key")
+    assert left is not None
+    assert (left.state, left.owner) == ("open", "holder")
+
+
+def test_a_key_can_be_dropped_by_hand(path: Path) -> None:
+    history = History(path, origin="o")
+    assert history.forget_intent("key") is False
+    history.settle_intent(start(history).id, state="done", task_id="t")
+    assert history.forget_intent("key") is True
+    assert start(history).state == "open"
+
+
+def test_without_a_key_only_an_unknown_end_is_kept(path: Path) -> None:
+    history = History(path, origin="o")
+    states: tuple[Ending, ...] = ("done", "refused", "unsent", "unknown")
+    for state in states:
+        history.settle_intent(start(history, None).id, state=state)
+    rows = history._database.rows("SELECT state FROM intents")
+    assert [row["state"] for row in rows] == ["unknown"]
+
+
+@pytest.mark.parametrize("key", ["a/../b", "x" * 5000, "naïve ☃", "\n", "with space"])
+def test_a_key_may_be_any_text(path: Path, key: str) -> None:
+    history = History(path, origin="o")
+    start(history, key)
+    with pytest.raises(IntentHeld):
+        start(History(path, origin="o"), key)

@@ -1,0 +1,139 @@
+"""What a user may write for a task or a workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.errors import BadUsage, NotFound
+from rebyte_cli.profiles import references
+from rebyte_cli.profiles.history import History
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    made = History(tmp_path / "history.db", origin="https://api.rebyte.ai")
+    for task, workspace in (("aaaa-1111", "ws-one"), ("aaaa-2222", "ws-two"), ("bbbb-3333", None)):
+        made.add_task({"id": task, "workspaceId": workspace}, prompt="x")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("reference", "task"),
+    [
+        ("@last", "bbbb-3333"),
+        ("@1", "bbbb-3333"),
+        ("@3", "aaaa-1111"),
+        ("bbbb", "bbbb-3333"),
+        ("aaaa-2", "aaaa-2222"),
+        ("aaaa-1111", "aaaa-1111"),
+        # Made elsewhere, or too short to be looked up: the API will know.
+        ("bbb", "bbb"),
+        ("cccc-4444", "cccc-4444"),
+        ("bbbb-33334", "bbbb-33334"),
+        ("AAAA-1", "AAAA-1"),
+        ("_", "_"),
+    ],
+)
+def test_a_task(history: History, reference: str, task: str) -> None:
+    assert references.task(history, reference) == task
+
+
+def test_an_exact_id_wins_over_longer_ones(history: History) -> None:
+    history.add_task({"id": "aaaa"}, prompt="x")
+    assert references.task(history, "aaaa") == "aaaa"
+
+
+@pytest.mark.parametrize(
+    ("reference", "error", "says"),
+    [
+        ("aaaa", BadUsage, "'aaaa' stands for 2 ids"),
+        ("@4", NotFound, "there is no @4"),
+        ("@0", BadUsage, "'@0' is not a reference"),
+        ("@", BadUsage, "is not a reference"),
+        ("@first", BadUsage, "is not a reference"),
+        ("@\u0661", BadUsage, "is not a reference"),
+        ("@99999999999999999999", BadUsage, "is not a reference"),
+        ("a/../b", BadUsage, "is not a task id"),
+        ("aaa%", BadUsage, "is not a task id"),
+        ("", BadUsage, "is not a task id"),
+        ("-", BadUsage, "stands for several tasks"),
+    ],
+)
+def test_what_stands_for_no_task(
+    history: History, reference: str, error: type[BadUsage], says: str
+) -> None:
+    with pytest.raises(error) as problem:
+        references.task(history, reference)
+    assert says in problem.value.message
+
+
+def test_an_ambiguous_prefix_names_the_candidates(history: History) -> None:
+    with pytest.raises(BadUsage) as problem:
+        references.task(history, "aaaa")
+    assert problem.value.hint == "aaaa-1111\naaaa-2222"
+
+
+def test_nothing_made_elsewhere_answers_to_last(history: History) -> None:
+    elsewhere = History(history.path, origin="local")
+    with pytest.raises(NotFound):
+        references.task(elsewhere, "@last")
+    assert references.task(elsewhere, "bbbb") == "bbbb"
+
+
+def test_several_tasks_stand_beside_stdin_and_each_once(history: History) -> None:
+    stdin = ["aaaa-1\n", "\n", "  @last \r\n", "zzzz"]
+    found = references.tasks(history, ["@2", "-", "zzzz", "-"], iter(stdin))
+    assert found == ["aaaa-2222", "aaaa-1111", "bbbb-3333", "zzzz"]
+
+
+def test_stdin_is_read_only_where_a_dash_says_so(history: History) -> None:
+    def never() -> object:
+        raise AssertionError("stdin was read")
+
+    assert references.tasks(history, ["@1"], iter(never, None)) == ["bbbb-3333"]  # type: ignore[arg-type] # reading it is the failure
+    assert references.tasks(history, ["-"], []) == []
+
+
+@pytest.mark.parametrize("line", ["aaaa", "@9", "not an id", "-"])
+def test_a_bad_line_of_stdin_is_named(history: History, line: str) -> None:
+    with pytest.raises((BadUsage, NotFound), match=r"^stdin, line 2: "):
+        references.tasks(history, ["-"], ["bbbb\n", line])
+
+
+@pytest.mark.parametrize(
+    ("reference", "workspace"),
+    [
+        ("@2", "ws-two"),
+        ("shop", "ws-one"),
+        ("ws-one", "ws-one"),
+        ("ws-t", "ws-two"),
+        ("aaaa-1", "ws-one"),
+        ("aaaa-2222", "ws-two"),
+        ("an-agent-computer", "an-agent-computer"),
+        # An alias wins over what else it could be.
+        ("aaaa-1111x", "ws-two"),
+    ],
+)
+def test_a_workspace(history: History, reference: str, workspace: str) -> None:
+    history.name_workspace("ws-one", "shop")
+    history.name_workspace("ws-two", "aaaa-1111x")
+    assert references.workspace(history, reference) == workspace
+
+
+@pytest.mark.parametrize(
+    ("reference", "error", "says"),
+    [
+        ("@last", NotFound, "the workspace of task bbbb-3333 is not known here"),
+        ("bbbb", NotFound, "the workspace of task bbbb-3333 is not known here"),
+        ("aaaa", BadUsage, "stands for 2 ids"),
+        ("my shop", BadUsage, "is not a workspace id or alias"),
+    ],
+)
+def test_what_stands_for_no_workspace(
+    history: History, reference: str, error: type[BadUsage], says: str
+) -> None:
+    with pytest.raises(error) as problem:
+        references.workspace(history, reference)
+    assert says in problem.value.message
