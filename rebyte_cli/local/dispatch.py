@@ -66,6 +66,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/share/<task_id>", pages.share),
     ("GET", "/agent/computer/<computer>", pages.computer),
 )
+NOUNS = frozenset(path.removeprefix("/v1").split("/", 2)[1] for _, path, _ in ROUTES)
 OPEN_PATHS = frozenset({"/v1/health"})
 
 
@@ -75,11 +76,7 @@ class Api:
     def __init__(self, context: Context, log: Callable[[str], None]) -> None:
         self._context = context
         self._log = log
-        self._map = Map(
-            [Rule(path, methods=[method], endpoint=end) for method, path, end in ROUTES],
-            strict_slashes=False,
-            merge_slashes=False,
-        )
+        self._maps: dict[str, Map] = {}
 
     def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request. Raises only HangUp and ConnectionError."""
@@ -92,7 +89,8 @@ class Api:
         try:
             request = Request(environ)
             _check_key(request)
-            endpoint, arguments = self._map.bind_to_environ(environ).match()
+            rules = self._rules(_noun(request.path)).bind("")
+            endpoint, arguments = rules.match(request.path, request.method)
             answer: Response = endpoint(self._context, request, **arguments)
         except Refusal as refusal:
             return wire.refuse(refusal)
@@ -106,6 +104,27 @@ class Api:
             self._log(f"internal error: {error!r}")
             return wire.refuse(Refusal(500, "internal_error", "Internal server error"))
         return answer
+
+    def _rules(self, noun: str) -> Map:
+        """The routes of one noun. Compiling all of them would add 10 ms to every command."""
+        if noun not in self._maps:
+            self._maps[noun] = Map(
+                [
+                    Rule(path, methods=[method], endpoint=endpoint)
+                    for method, path, endpoint in ROUTES
+                    if _noun(path) == noun
+                ],
+                strict_slashes=False,
+                merge_slashes=False,
+            )
+        return self._maps[noun]
+
+
+def _noun(path: str) -> str:
+    """The first part of a path behind `/v1`; parts that no route has count as one."""
+    parts = path.removeprefix("/v1").split("/", 2)
+    noun = parts[1] if len(parts) > 1 else ""
+    return noun if noun in NOUNS else ""
 
 
 def _check_key(request: Request) -> None:

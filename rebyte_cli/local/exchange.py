@@ -139,7 +139,8 @@ class Handler(BaseHTTPRequestHandler):
         environ: Environ = {
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",
-            "wsgi.input": body,
+            # Buffered, because a raw read may return less than was asked for.
+            "wsgi.input": io.BufferedReader(body, 65536),
             "wsgi.input_terminated": True,
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": True,
@@ -172,6 +173,8 @@ class Handler(BaseHTTPRequestHandler):
         word = "validation_error" if code < 500 else "internal_error"
         text = json.dumps({"error": {"code": word, "message": message or f"HTTP {code}"}}).encode()
         self.close_connection = True
+        # Unless it says so itself, http.server answers in the manner of HTTP/0.9: without a head.
+        self.request_version = self.protocol_version
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))

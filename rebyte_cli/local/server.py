@@ -62,6 +62,7 @@ class Service:
             raise ValueError(f"{host} is not a loopback address; the local service has no locks")
         self._store = Store(state_dir, clock)
         self._public_url = public_url
+        self._started = False
         self._stopping = threading.Event()
         self._instance = new_id()
         self._deliverer = Deliverer(self._store)
@@ -83,7 +84,10 @@ class Service:
         self._storage.application = ObjectStore(context, log)
 
     def start(self) -> Self:
-        """Answer on daemon threads and return at once."""
+        """Answer on daemon threads and return at once. Does nothing the second time."""
+        if self._started:
+            return self
+        self._started = True
         if self._public_url is None:
             self._store.remember("address", self._api.origin)
             self._store.remember("instance", self._instance)

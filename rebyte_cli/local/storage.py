@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterable
+from html import escape
 from typing import Any
-from xml.sax.saxutils import escape
 
 from werkzeug.http import http_date
 from werkzeug.wrappers import Request, Response

@@ -51,7 +51,10 @@ def spans(prompts: list[Prompt]) -> list[Span]:
     for prompt in prompts:
         plan = prompt.plan
         start = max(prompt.submitted + plan["delay"], free)
-        end, outcome = _wall(prompt, start, plan["run"]), plan["outcome"]
+        end, outcome = start + plan["run"], plan["outcome"]
+        if plan["ask"]:
+            rest = plan["run"] - plan["run"] // 2
+            end = NEVER if prompt.replied is None else prompt.replied + rest
         if prompt.canceled is not None and prompt.canceled < end:
             start, end, outcome = min(start, prompt.canceled), prompt.canceled, "canceled"
         result.append(Span(start, end, outcome))
@@ -135,5 +138,5 @@ def _wall(prompt: Prompt, start: int, at: int) -> int:
     """The moment at which `at` milliseconds of running time have passed since `start`."""
     half = prompt.plan["run"] // 2
     if not prompt.plan["ask"] or at <= half:
-        return start + at if at <= half or not prompt.plan["ask"] else NEVER
+        return start + at
     return NEVER if prompt.replied is None else prompt.replied + at - half

@@ -1,0 +1,233 @@
+"""Agent computers, webhooks with real deliveries, credits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.local.server import Service, carry
+from tests.witness import Caller, Clock, serving
+
+ALL_EVENTS = ["task.created", "task.running", "task.completed", "task.failed", "task.canceled"]
+
+
+def test_agent_computer_becomes_ready_and_serves_as_workspace(tmp_path: Path) -> None:
+    clock = Clock()
+    with serving(tmp_path, clock) as caller:
+        made = caller.call("POST", "/agent-computers", {"name": "build-box", "icon": "B"})
+        path = f"/agent-computers/{made.document['id']}"
+        task = caller.create(workspaceId=made.document["id"])
+        assert caller.task(task["id"])["prompts"][0]["status"] == "pending"
+        clock.advance(0.5)
+        ready = caller.call("GET", path).document
+        assert caller.task(task["id"])["prompts"][0]["status"] == "running"
+    assert made.status == 201
+    assert (made.document["status"], made.document["sandboxId"]) == ("provisioning", None)
+    assert (ready["status"], ready["name"], ready["icon"]) == ("ready", "build-box", "B")
+    assert ready["sandboxId"]
+    assert ready["updatedAt"] > ready["createdAt"]
+    assert task["workspaceId"] == ready["id"]
+
+
+def test_agent_computer_that_fails(tmp_path: Path) -> None:
+    clock = Clock()
+    with serving(tmp_path, clock) as caller:
+        made = caller.call("POST", "/agent-computers", {"name": "[[fail]] [[run=3s]]"}).document
+        clock.advance(2)
+        early = caller.call("GET", f"/agent-computers/{made['id']}").document
+        clock.advance(1)
+        late = caller.call("GET", f"/agent-computers/{made['id']}").document
+        refused = caller.call("POST", "/tasks", {"prompt": "x", "workspaceId": made["id"]})
+    assert (early["status"], early["provisionError"]) == ("provisioning", None)
+    assert late["status"] == "error"
+    assert late["provisionError"]
+    assert refused.status == 400
+
+
+def test_agent_computers_are_listed_changed_and_removed(tmp_path: Path) -> None:
+    with serving(tmp_path) as caller:
+        made = [caller.call("POST", "/agent-computers", {}).document for _ in range(3)]
+        page = caller.call("GET", "/agent-computers", query={"limit": 2, "offset": 1}).document
+        assert [row["id"] for row in page["data"]] == [made[1]["id"], made[0]["id"]]
+        assert (page["total"], page["limit"], page["offset"]) == (3, 2, 1)
+        assert made[0]["name"] == "Agent Computer"
+
+        path = f"/agent-computers/{made[0]['id']}"
+        view = caller.call("GET", path).document["views"][0]["id"]
+        body = {"agent_instructions": "Answer in English.", "views": {view: False}}
+        changed = caller.call("PATCH", path, body).document
+        assert changed["agentInstructions"] == "Answer in English."
+        assert changed["views"][0]["enabled"] is False
+        assert caller.call("PATCH", path, {"views": {view: True}}).document["agentInstructions"]
+        changes: list[Any] = [{}, {"agent_instructions": 1}, {"views": []}, {"views": {"x": True}}]
+        for wrong in changes:
+            assert caller.call("PATCH", path, wrong).code == "validation_error"
+
+        assert caller.call("DELETE", path).status == 204
+        for method in ("GET", "DELETE"):
+            assert caller.call(method, path).status == 404
+        assert caller.call("PATCH", path, body).status == 404
+        assert caller.call("GET", f"/workspaces/{made[0]['id']}/artifacts").status == 404
+        bodies: list[Any] = [{"name": "x" * 201}, {"name": 1}, {"icon": "x" * 51}]
+        for body in bodies:
+            assert caller.call("POST", "/agent-computers", body).code == "validation_error"
+
+
+def test_credits(tmp_path: Path) -> None:
+    with serving(tmp_path) as caller:
+        before = caller.call("GET", "/billing/credits").document
+        caller.create()
+        after = caller.call("GET", "/billing/credits").document
+    assert before["updatedAt"] is None
+    assert before["balance"] - after["balance"] == after["lifetimeUsed"] == 1
+
+
+class Delivery:
+    """What one delivery carried."""
+
+    def __init__(self, headers: Any, body: bytes) -> None:
+        self.secret = headers.get("X-Webhook-Secret")
+        self.kind = headers.get("Content-Type")
+        self.document = json.loads(body)
+        self.event = self.document["event"]
+
+
+@contextlib.contextmanager
+def receiving(status: int = 200) -> Iterator[tuple[str, list[Delivery]]]:
+    """A receiver on loopback: its URL, and what has arrived."""
+    arrived: list[Delivery] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            arrived.append(Delivery(self.headers, body))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/hook?x=1", arrived
+        server.shutdown()
+
+
+def until(check: Any) -> None:
+    """Wait until `check()` holds, ten seconds at most."""
+    deadline = time.monotonic() + 10
+    while not check():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def test_deliveries_tell_the_life_of_a_task_once_each(tmp_path: Path) -> None:
+    clock = Clock()
+    with receiving() as (url, arrived), serving(tmp_path, clock) as caller:
+        caller.create("Before the webhook")
+        clock.advance(1)
+        hook = caller.call(
+            "POST", "/webhooks", {"url": url, "events": ALL_EVENTS, "secret": "s3cret"}
+        ).document
+        # A second service on the same folder looks for the same events, once more when it ends.
+        with Service(tmp_path / "state", clock=clock):
+            task_id = caller.create("[[fail]]")["id"]
+            until(lambda: len(arrived) == 2)
+            clock.advance(1)
+            until(lambda: len(arrived) == 3)
+            caller.call("POST", f"/tasks/{task_id}/prompts", {"prompt": "Again [[run=1h]]"})
+            until(lambda: len(arrived) == 4)
+            caller.call("POST", f"/tasks/{task_id}/cancel")
+            until(lambda: len(arrived) == 5)
+        shown = caller.call("GET", f"/webhooks/{hook['id']}").document
+    assert [one.event for one in arrived] == [
+        "task.created", "task.running", "task.failed", "task.running", "task.canceled",
+    ]  # fmt: skip
+    assert {one.document["taskId"] for one in arrived} == {task_id}
+    assert {one.secret for one in arrived} == {"s3cret"}
+    assert {one.kind for one in arrived} == {"application/json"}
+    assert (shown["failureCount"], shown["hasSecret"]) == (0, True)
+    assert shown["lastTriggeredAt"] is not None
+
+
+def test_carried_service_delivers_before_it_ends(tmp_path: Path) -> None:
+    with receiving() as (url, arrived):
+        with carry(tmp_path) as service:
+            caller = Caller(service)
+            caller.call("POST", "/webhooks", {"url": url, "events": ["task.created"]})
+            caller.create()
+        assert [one.event for one in arrived] == ["task.created"]
+        assert arrived[0].secret is None
+
+
+def test_failed_deliveries_are_counted_and_nothing_leaves_the_machine(tmp_path: Path) -> None:
+    with receiving(500) as (url, arrived), serving(tmp_path) as caller:
+        for target in (url, "https://hooks.example.com/x", "http://127.0.0.1:1/closed"):
+            made = caller.call("POST", "/webhooks", {"url": target, "events": ["task.created"]})
+            assert made.status == 201
+        caller.create("[[run=1h]]")
+        hooks: list[Any] = []
+
+        def counted() -> bool:
+            hooks[:] = caller.call("GET", "/webhooks").document["webhooks"]
+            return all(hook["failureCount"] == 1 for hook in hooks)
+
+        until(counted)
+    assert len(hooks) == 3
+    assert len(arrived) == 1
+
+
+def test_webhook_registration(tmp_path: Path) -> None:
+    with serving(tmp_path) as caller:
+        body = {"url": "https://a.example/x", "events": ["task.completed"], "description": "CI"}
+        made = caller.call("POST", "/webhooks", {**body, "secret": "hidden"})
+        again = caller.call("POST", "/webhooks", body)
+        assert (made.status, again.status) == (201, 200)
+        assert again.document == made.document
+        assert "hidden" not in made.raw.decode()
+        assert made.document["hasSecret"] is True
+        for number in (2, 3):
+            url = f"http://localhost:{number}/"
+            assert caller.call("POST", "/webhooks", {**body, "url": url}).status == 201
+        fourth = caller.call("POST", "/webhooks", {**body, "url": "https://d.example"})
+        assert (fourth.status, fourth.code) == (400, "limit_exceeded")
+        assert len(caller.call("GET", "/webhooks").document["webhooks"]) == 3
+        path = f"/webhooks/{made.document['id']}"
+        assert caller.call("GET", path).document == made.document
+        assert caller.call("DELETE", path).status == 204
+        assert caller.call("GET", path).status == caller.call("DELETE", path).status == 404
+        assert caller.call("GET", "/webhooks/public_key").document["publicKey"] is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"url": "http://example.com/"},
+        {"url": "http://127.evil.example/"},
+        {"url": "ftp://localhost/"},
+        {"url": "https://"},
+        {"url": "https://a b/"},
+        {"url": "https://x:port/"},
+        {"url": 1},
+        {"events": []},
+        {"events": ["task.done"]},
+        {"events": "task.created"},
+        {"description": "x" * 501},
+        {"secret": "x" * 501},
+        {"secret": "a\r\nb"},
+    ],
+)
+def test_bad_webhooks(tmp_path: Path, change: dict[str, Any]) -> None:
+    with serving(tmp_path) as caller:
+        body = {"url": "https://a.example/", "events": ["task.created"], **change}
+        answer = caller.call("POST", "/webhooks", body)
+    assert (answer.status, answer.code) == (400, "validation_error")

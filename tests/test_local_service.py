@@ -1,0 +1,260 @@
+"""Running the local service: many processes at once, plain clients, faults on order, its life."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.local.agent import STEERING
+from rebyte_cli.local.server import LOCAL_KEY, Service, carry, reset, status
+from tests.conftest import need_tool
+from tests.witness import KEY, Caller, Clock, serving
+
+ONE_TASK = """
+import json, sys, urllib.request
+from pathlib import Path
+from rebyte_cli.local.server import carry
+sys.stdin.readline()  # all start together
+with carry(Path(sys.argv[1])) as service:
+    request = urllib.request.Request(
+        service.base_url + "/tasks", json.dumps({"prompt": "x"}).encode(),
+        {"API_KEY": "rbk_x", "Content-Type": "application/json"})
+    for _ in range(2):
+        urllib.request.urlopen(request, timeout=60).read()
+"""
+
+
+def test_many_processes_on_an_empty_folder(tmp_path: Path) -> None:
+    state = tmp_path / "new"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_TASK, str(state)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(20)
+    ]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    results = [process.communicate(timeout=60) for process in started]
+    assert [error for _, error in results if error] == []
+    with serving(tmp_path) as _, Service(state) as service:
+        page = Caller(service).call("GET", "/tasks").document
+    assert page["total"] == 40
+    assert len({row["id"] for row in page["data"]}) == 40
+
+
+def test_many_threads_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path) as caller:
+
+        def create(number: int) -> str:
+            own = Caller(caller.service)
+            with contextlib.closing(own.connection):
+                return str(own.create(f"Task {number}")["id"])
+
+        with ThreadPoolExecutor(40) as pool:
+            ids = set(pool.map(create, range(40)))
+        page = caller.call("GET", "/tasks").document
+    assert len(ids) == page["total"] == 40
+    assert {row["id"] for row in page["data"]} == ids
+
+
+def test_unmodified_curl(tmp_path: Path) -> None:
+    curl = [need_tool("curl"), "-sS", "-i", "--http1.1"]
+    with serving(tmp_path) as caller:
+        url = caller.service.base_url
+        made = subprocess.run(
+            [*curl, f"{url}/tasks", "-H", f"API_KEY: {KEY}", "-H", "Content-Type: application/json",
+             "-d", json.dumps({"prompt": "Say hello " + "x" * 50_000})],
+            capture_output=True, text=True, check=True, timeout=20,
+        ).stdout  # fmt: skip
+        head, _, body = (
+            made.rpartition("\n\n") if "\r\n" not in made else made.rpartition("\r\n\r\n")
+        )
+        stream = subprocess.run(
+            [*curl, "-N", f"{url}/tasks/{json.loads(body)['id']}/events", "-H", f"API_KEY: {KEY}"],
+            capture_output=True, text=True, check=True, timeout=20,
+        ).stdout  # fmt: skip
+        denied = subprocess.run(
+            [*curl, "--fail", f"{url}/tasks"], capture_output=True, check=False, timeout=20
+        )
+    assert "201" in head
+    assert "event: done" in stream
+    assert denied.returncode == 22
+
+
+def test_client_in_the_style_of_the_vendor(tmp_path: Path) -> None:
+    with serving(tmp_path) as caller:
+
+        def api(method: str, path: str, body: Any = None) -> Any:
+            data = None if body is None else json.dumps(body).encode()
+            headers = {"API_KEY": KEY, "Content-Type": "application/json"}
+            request = urllib.request.Request(
+                caller.service.base_url + path, data, headers, method=method
+            )
+            with urllib.request.urlopen(request, timeout=20) as response:
+                text = response.read()
+                return json.loads(text) if text else {}
+
+        task = api("POST", "/tasks", {"prompt": "Hello", "skills": ["deep-research"]})
+        deadline = time.monotonic() + 20
+        while (seen := api("GET", f"/tasks/{task['id']}"))["status"] == "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert seen["status"] == "completed"
+        assert api("POST", f"/tasks/{task['id']}/prompts", {"prompt": "More"})["promptId"]
+        assert api("GET", "/tasks?limit=1")["total"] == 1
+        assert api("DELETE", f"/tasks/{task['id']}") == {}
+
+
+def test_connection_is_kept_through_refusals_and_unread_bodies(tmp_path: Path) -> None:
+    with serving(tmp_path) as caller:
+        caller.call("GET", "/tasks")
+        kept = caller.connection.sock
+        caller.call("POST", "/tasks", {"prompt": 1})
+        caller.call("POST", "/nothing", {"prompt": "x" * 200_000}, check=False)
+        caller.call("HEAD", "/tasks", check=False)
+        task_id = caller.create("[[run=0]]")["id"]
+        caller.call("GET", f"/tasks/{task_id}/events")
+        caller.call("DELETE", f"/tasks/{task_id}")
+        began = time.monotonic()
+        for _ in range(50):
+            caller.call("GET", "/tasks")
+        # Delayed acknowledgements would cost 40 ms for each of these.
+        assert time.monotonic() - began < 1.5
+        assert caller.connection.sock is kept
+
+
+def test_date_header_is_the_clock_that_dates_tasks(tmp_path: Path) -> None:
+    clock = Clock()
+    with serving(tmp_path, clock) as caller:
+        answer = caller.call("GET", "/tasks")
+    assert parsedate_to_datetime(answer.headers["date"]).timestamp() == clock.now
+
+
+def test_links_of_a_carried_service_point_at_the_served_one(tmp_path: Path) -> None:
+    with carry(tmp_path) as service:
+        url = Caller(service).create()["url"]
+        assert url.startswith("http://127.0.0.1:8787/run/")
+    with Service(tmp_path) as served, carry(tmp_path) as carried:
+        origin = served.base_url.removesuffix("/v1")
+        task = Caller(carried).create("<b>bold</b> [[run=0]]")
+        assert task["url"] == f"{origin}/run/{task['id']}"
+        assert Caller(served).task(task["id"])["url"] == task["url"]
+        page = urllib.request.urlopen(task["url"], timeout=20).read().decode()
+    assert "simulation" in page
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page
+    assert "<b>" not in page
+
+
+def test_status_and_reset(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        caller = Caller(service)
+        caller.create("[[run=1h]]")
+        caller.create("[[run=0]]")
+        caller.upload(b"x")
+        seen = status(tmp_path)
+        base = service.base_url
+    assert seen == {
+        "path": str(tmp_path), "tasks": 2, "running": 1, "workspaces": 2, "webhooks": 0,
+        "key_leaks": 0, "serving": base,
+    }  # fmt: skip
+    assert status(tmp_path)["serving"] is None
+    reset(tmp_path)
+    seen = status(tmp_path)
+    assert (seen["tasks"], seen["workspaces"], seen["serving"]) == (0, 0, None)
+    assert list((tmp_path / "objects").iterdir()) == []
+
+
+def test_stopped_service_answers_nobody(tmp_path: Path) -> None:
+    service = Service(tmp_path).start()
+    caller = Caller(service, LOCAL_KEY)
+    caller.call("GET", "/tasks")
+    service.stop()
+    service.stop()
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        caller.call("GET", "/tasks")
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", caller.connection.port), timeout=5)
+
+
+def test_port_that_is_taken_and_address_that_is_not_loopback(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        port = int(service.base_url.split(":")[2].split("/")[0])
+        with pytest.raises(OSError, match="in use"):
+            Service(tmp_path, port=port)
+    with pytest.raises(ValueError, match="not a loopback"):
+        Service(tmp_path, host="0.0.0.0")
+
+
+def test_faults_on_order(tmp_path: Path) -> None:
+    with serving(tmp_path) as caller:
+        for prompt, left in (("[[drop]]", 1), ("[[drop-before]]", 1)):
+            with pytest.raises(http.client.RemoteDisconnected):
+                caller.create(prompt)
+            assert caller.call("GET", "/tasks").document["total"] == left
+        task_id = caller.call("GET", "/tasks").document["data"][0]["id"]
+        prompts = f"/tasks/{task_id}/prompts"
+        for path in ("/tasks", prompts):
+            refused = caller.call("POST", path, {"prompt": "[[http=503]]"})
+            assert (refused.status, refused.code) == (503, "internal_error")
+            assert refused.headers["retry-after"] == "1"
+            page = caller.call("POST", path, {"prompt": "[[html=502]]"})
+            assert (page.status, page.headers["content-type"][:9]) == (502, "text/html")
+            busy = {"prompt": f"[[http=429*2]] {path}"}
+            assert [caller.call("POST", path, busy).status for _ in range(3)] == [429, 429, 201]
+        with pytest.raises(http.client.RemoteDisconnected):
+            caller.call("POST", prompts, {"prompt": "[[drop]]"})
+        assert len(caller.task(task_id)["prompts"]) == 3
+        assert caller.call("POST", "/tasks", {"prompt": "[[http=200]]"}).status == 400
+
+
+def test_slow_create_makes_its_task_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path) as caller, ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        slow = pool.submit(Caller(caller.service).create, "[[slow-create=700ms]] [[run=0]]")
+        while not (rows := caller.call("GET", "/tasks").document["data"]):
+            assert time.monotonic() - began < 10
+        assert not slow.done()
+        assert caller.task(rows[0]["id"])["prompts"][0]["status"] == "pending"
+        assert slow.result(timeout=20)["id"] == rows[0]["id"]
+        assert time.monotonic() - began >= 0.7
+
+
+def test_words_with_bad_values_are_refused_and_unknown_ones_left_alone(tmp_path: Path) -> None:
+    with serving(tmp_path, Clock()) as caller:
+        for word in STEERING:
+            if "=" in word and word != "[[title=TEXT]]":
+                broken = word.split("=")[0] + "=x!]]"
+                answer = caller.call("POST", "/tasks", {"prompt": broken})
+                assert (answer.status, answer.code) == (400, "validation_error"), broken
+                assert answer.message.startswith("prompt: [[")
+        caller.create("if [[ -f x ]]; then [[unknown=1]] [[fail")
+
+
+def test_service_shares_nothing_with_the_client_and_imports_little(tmp_path: Path) -> None:
+    script = (
+        "import sys, rebyte_cli.local.server as s\n"
+        "print([n for n in sys.modules if n.startswith('rebyte_cli')"
+        " and not n.startswith('rebyte_cli.local')])\n"
+        "print([n for n in ('click', 'requests', 'rich', 'keyring', 'werkzeug.debug',"
+        " 'importlib.metadata', 'asyncio') if n in sys.modules])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
+    ).stdout.splitlines()
+    assert out == ["['rebyte_cli']", "[]"]
