@@ -112,6 +112,9 @@ VISIBILITY = _kind(
 # What a delete says; the API answers without a body.
 DELETED = _kind("deleted", "deletions", "id", "id deleted:boolean", "id deleted")
 
+# What `rebyte answer` says; the body of the API's answer is unknown.
+ANSWERED = _kind("answered", "answers", "id", "id answered:boolean", "id answered")
+
 # From the local history and, where it is one, the agent computer behind it.
 WORKSPACE = _kind(
     "workspace", "workspaces", "id",
@@ -253,9 +256,9 @@ class Document(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """Bytes as they came."""
+    """Bytes as they came, at once or piece by piece."""
 
-    data: bytes
+    data: bytes | Iterable[bytes]
 
 
 Value = Records | Listing | Text | Document | Raw | None

@@ -189,7 +189,10 @@ def _drawn_by_rich(
             TimeRemainingColumn,
         )
 
+        from .table import cut
+
         encoding = getattr(screen.err, "encoding", None) or "utf-8"
+        ellipsis = "…" if spells_unicode(screen.err) else "..."
         console = Console(
             file=io.TextIOWrapper(io.BytesIO(), encoding),
             force_terminal=True,
@@ -212,7 +215,7 @@ def _drawn_by_rich(
             console.width = width
             progress.update(
                 task,
-                description=one_line(work.text),
+                description=cut(one_line(work.text), max(width // 3, 8), ellipsis),
                 completed=int(work.done),
                 total=None if work.total is None else int(work.total),
             )

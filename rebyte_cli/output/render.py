@@ -240,9 +240,20 @@ def _document(value: Any, fields: Fields) -> Any:
     return {field: value[field] for field in fields}
 
 
-def _raw(data: bytes, screen: Screen) -> None:
+def _raw(data: bytes | Iterable[bytes], screen: Screen) -> None:
+    pieces = (data,) if isinstance(data, bytes) else data
     if not screen.out_tty:
-        screen.write_bytes(data)
+        for piece in pieces:
+            screen.write_bytes(piece)
         return
-    for chunk in _text(data.decode("utf-8", "backslashreplace")):
+    for chunk in _text(_decoded(pieces)):
         screen.write_out(chunk)
+
+
+def _decoded(pieces: Iterable[bytes]) -> Iterator[str]:
+    from codecs import getincrementaldecoder
+
+    decoder = getincrementaldecoder("utf-8")("backslashreplace")
+    for piece in pieces:
+        yield decoder.decode(piece)
+    yield decoder.decode(b"", final=True)
