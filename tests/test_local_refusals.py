@@ -124,6 +124,44 @@ def test_body_must_say_that_it_is_json(tmp_path: Path) -> None:
     assert "Content-Type: application/json" in answer.message
 
 
+NASTY: list[Any] = [
+    None, True, 0, -1, 1.5, 10**300, "", "\0", "\u202e" * 300, [], [[]], [None], [{}], [{"id": []}],
+    {}, {"a": {"b": 1}}, {"selectedOptions": [10**30]}, {"answers": [1]},
+]  # fmt: skip
+FIELDS = {
+    ("POST", "/tasks"): (
+        "prompt executor model skills files githubUrl branchName workspaceId actor"
+    ),
+    ("POST", "/tasks/{task}/prompts"): "prompt executor model skills files actor",
+    ("PATCH", "/tasks/{task}/visibility"): "visibility",
+    ("POST", "/tasks/{task}/answer"): "messageId actionId answer",
+    ("POST", "/files"): "filename contentType",
+    ("POST", "/workspaces/{workspace}/artifacts/upload-url"): "files",
+    ("POST", "/agent-computers"): "name icon",
+    ("PATCH", "/agent-computers/{computer}"): "agent_instructions views",
+    ("POST", "/webhooks"): "url events description secret",
+}
+VALID = {
+    "prompt": "x", "visibility": "public", "messageId": "am_1", "actionId": 1,
+    "answer": {"selectedOptions": [0]}, "filename": "a", "files": [], "name": "n",
+    "url": "https://a.example", "events": ["task.created"],
+}  # fmt: skip
+
+
+def test_no_value_of_any_field_is_a_server_error(tmp_path: Path) -> None:
+    with serving(tmp_path) as caller:
+        task = caller.create()
+        computer = caller.call("POST", "/agent-computers", {}).document["id"]
+        for (method, pattern), names in FIELDS.items():
+            path = pattern.format(task=task["id"], workspace=task["workspaceId"], computer=computer)
+            fields = names.split()
+            valid = {name: VALID[name] for name in fields if name in VALID and name != "files"}
+            for name in fields:
+                for value in NASTY:
+                    answer = caller.call(method, path, {**valid, name: value})
+                    assert answer.status < 500, (path, name, value)
+
+
 @pytest.mark.parametrize("path", ["/tasks", "/agent-computers"])
 def test_bad_pages(tmp_path: Path, path: str) -> None:
     with serving(tmp_path) as caller:
@@ -139,7 +177,15 @@ def test_bad_pages(tmp_path: Path, path: str) -> None:
 
 def test_unknown_paths_and_methods(tmp_path: Path) -> None:
     with serving(tmp_path) as caller:
-        for path in ("/nothing", "/tasks/x/result", "/tasks/a/b/c", "/tasks/%2e%2e", "/"):
+        assert caller.call("GET", "/tasks/", check=False).status == 200
+        for path in (
+            "/nothing",
+            "/tasks//events",
+            "/tasks/x/result",
+            "/tasks/a/b/c",
+            "/tasks/%2e%2e",
+            "/",
+        ):
             answer = caller.call("GET", path, check=False)
             assert (answer.status, answer.code) == (404, "not_found"), path
         wrong = caller.call("PUT", "/tasks", check=False)

@@ -69,7 +69,10 @@ class Listener(ThreadingMixIn, Host):
                 return
             with self._guard:
                 self._open.add(request)
-            self.process_request(request, address)
+            try:
+                self.process_request(request, address)
+            except RuntimeError:  # no thread to be had: this client is turned away, not all
+                self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
         with self._guard:

@@ -85,7 +85,9 @@ class Store:
         self.objects = folder / "objects"
         self._clock = clock
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
-        self.objects.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Prompts and webhook secrets lie here: for the owner's eyes only.
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.objects.mkdir(exist_ok=True, mode=0o700)
         self._idle.put(_patiently(self._open))
 
     def now(self) -> int:
