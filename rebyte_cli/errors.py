@@ -210,18 +210,22 @@ class OutcomeUnknown(APIError):
 
 
 class TaskEnded(RebyteError):
-    """A task that was waited for did not complete; it is carried, and shown on stdout first."""
+    """A task that was waited for did not complete; it is carried, and shown on stdout first.
+
+    `shown` says that what belongs on stdout is there already: its text, or its events.
+    """
 
     verb = "ended"
 
-    def __init__(self, task: Mapping[str, Any]) -> None:
+    def __init__(self, task: Mapping[str, Any], *, shown: bool = False) -> None:
         super().__init__(f"task {task.get('id')} {self.verb}")
         self.task = dict(task)
+        self._shown = shown
 
     @property
-    def record(self) -> Mapping[str, Any]:
-        """The task itself."""
-        return self.task
+    def record(self) -> Mapping[str, Any] | None:
+        """The task itself, unless it was shown."""
+        return None if self._shown else self.task
 
 
 class TaskFailed(TaskEnded):

@@ -51,6 +51,9 @@ def split_commas(_ctx: click.Context, _param: click.Parameter, value: tuple[str,
 
 
 task_argument = click.argument("task", metavar="TASK", shell_complete=completer("tasks"))
+workspace_argument = click.argument(
+    "workspace", metavar="WS", shell_complete=completer("workspaces")
+)
 tasks_argument = click.argument(
     "tasks", metavar="TASK…", nargs=-1, required=True, shell_complete=completer("tasks")
 )

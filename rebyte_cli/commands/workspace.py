@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from ..app import App
-from ..errors import NotFound
-from ..output.kinds import WORKSPACE, Listing, Records
-from ._base import completer, define_group, define_in
-
-workspace_argument = click.argument(
-    "workspace", metavar="WS", shell_complete=completer("workspaces")
-)
+from ..errors import BadUsage, KeyProblem, NotFound, ResourceNotFound
+from ..output.kinds import COMPUTER, DELETED, WORKSPACE, Listing, Records
+from ._ask import confirm, yes_option
+from ._base import define_group, define_in
+from ._options import timeout_option, workspace_argument
 
 
 @define_group("workspace")
@@ -22,45 +21,115 @@ def command() -> None:
 
     The API tells a workspace's id once, when a task is created. The history keeps it, so that
     `rebyte create -w` can run the next task in the same VM: by id, alias, @last, or a task.
+    Agent computers are workspaces that outlive their tasks.
 
     Examples:
 
-      rebyte workspace name @last shop
-      rebyte create "Now add tests" -w shop
-      rebyte workspace list
+      rebyte workspace create --name shop --wait
+      rebyte create "Add tests" -w shop
+      rebyte workspace name @last demo
     """
 
 
-@define_in(command, "list", kind=WORKSPACE, statuses=())
+@define_in(command, "list", kind=WORKSPACE)
 def list_(app: App) -> Listing:
-    """List the workspaces known from here, the last used first.
+    """List the workspaces used from here, the last used first, then the account's others.
+
+    The agent computers of the account are asked for; where they cannot be had, the history
+    alone is listed.
 
     Example:
 
       rebyte workspace list --fields id,name,tasks
     """
-    return Listing(WORKSPACE, app.history.workspaces())
+    from ..engines import computers
+
+    try:
+        found = computers.computers(app.client, app.note)
+    except KeyProblem:
+        app.note("Only workspaces used from here: there is no key to ask for the others")
+        found = []
+    return Listing(WORKSPACE, computers.joined(app.history.workspaces(), found))
 
 
 @define_in(command, "show", kind=WORKSPACE)
 @workspace_argument
-def show(app: App, workspace: str) -> Records:
-    """Show one workspace and the tasks that ran in it.
+@click.option(
+    "--show-secrets", is_flag=True, help="Print the sandbox API key too, where there is one."
+)
+def show(app: App, workspace: str, show_secrets: bool) -> Records:
+    """Show one workspace: what the API tells of an agent computer, and its use from here.
 
     Example:
 
       rebyte workspace show shop -o json
     """
+    from ..engines import computers
     from ..profiles import references
 
     workspace_id = references.workspace(app.history, workspace)
-    return Records(WORKSPACE, [_known(app, workspace_id)])
+    known = app.history.workspace(workspace_id)
+    computer: Mapping[str, Any] = {}
+    try:
+        computer = app.client.get_computer(workspace_id)
+    except KeyProblem:
+        if known is None:
+            raise
+    except ResourceNotFound:
+        if known is None:
+            raise NotFound(
+                f"no workspace {workspace_id}", hint="`rebyte workspace list` shows the known ones"
+            ) from None
+    row = {**computer, **computers.merged(known, computer or None)}
+    if not show_secrets:
+        row.pop(computers.SECRET, None)
+    return Records(WORKSPACE, [row])
+
+
+@define_in(command, "create", kind=COMPUTER, statuses=(3, 4, 5, 6, 124))
+@click.option("--name", metavar="NAME", help="Its name, which -w takes as well.")
+@click.option("--icon", metavar="TEXT", help="Its icon in the web app.")
+@click.option("--wait", is_flag=True, help="Return when it is ready.")
+@timeout_option
+def create(
+    app: App, name: str | None, icon: str | None, wait: bool, timeout: float | None
+) -> Records:
+    """Make a workspace that outlives its tasks (an agent computer).
+
+    With --wait, ends when it is ready to run tasks, or says why it cannot start.
+
+    Example:
+
+      rebyte workspace create --name shop --wait
+    """
+    from ..engines import computers
+
+    for what, text, most in (("name", name, 200), ("icon", icon, 50)):
+        if text is not None and not 0 < len(text) <= most:
+            raise BadUsage(f"the {what} has 1 to {most} characters")
+    made = app.client.create_computer(name, icon)
+    workspace_id = str(made["id"])
+    app.note(f"Created workspace {workspace_id}")
+    if name is not None:
+        _remember(app, workspace_id, name)
+    if wait:
+        with app.spinner("Starting the workspace"):
+            made = computers.ready(app.client, made, timeout=timeout)
+    return Records(COMPUTER, [made])
+
+
+def _remember(app: App, workspace_id: str, name: str) -> None:
+    """Make the name an alias, so that -w takes it; one that is in use or odd stays as it is."""
+    try:
+        app.history.name_workspace(workspace_id, name)
+    except BadUsage as error:
+        app.note(f"Use its id with -w, for the name is no alias: {error.message}")
 
 
 @define_in(command, "name", kind=WORKSPACE)
 @workspace_argument
 @click.argument("alias")
-def name(app: App, workspace: str, alias: str) -> Records:
+def name_(app: App, workspace: str, alias: str) -> Records:
     """Give WS the name ALIAS, which then stands for it in -w.
 
     Examples:
@@ -90,6 +159,27 @@ def forget(app: App, workspace: str) -> None:
     _known(app, workspace_id)
     app.history.forget_workspace(workspace_id)
     app.note(f"Forgot workspace {workspace_id}")
+
+
+@define_in(command, "delete", kind=DELETED)
+@workspace_argument
+@yes_option
+def delete(app: App, workspace: str, yes: bool) -> Records:
+    """Delete the agent computer WS with all that is in it. Asks first.
+
+    Example:
+
+      rebyte workspace delete shop --yes
+    """
+    from ..profiles import references
+
+    workspace_id = references.workspace(app.history, workspace)
+    shown = workspace if workspace == workspace_id else f"{workspace} ({workspace_id})"
+    confirm(app, f"Delete workspace {shown} with everything in it?", yes=yes)
+    app.client.delete_computer(workspace_id)
+    if app.history.workspace(workspace_id) is not None:
+        app.history.forget_workspace(workspace_id)
+    return Records(DELETED, [{"id": workspace_id, "deleted": True}])
 
 
 def _known(app: App, workspace_id: str) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""Answer the question that a run waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..app import App
+from ..errors import BadUsage, RebyteError
+from ..output.kinds import ANSWERED, Records
+from ._base import define
+from ._options import task_argument
+
+if TYPE_CHECKING:
+    from ..engines.questions import Choice, Item, Question
+
+
+@define("answer", kind=ANSWERED, statuses=(3, 4, 5, 6))
+@task_argument
+@click.option(
+    "--option",
+    "options",
+    type=click.IntRange(1),
+    multiple=True,
+    metavar="N",
+    help="The number of an option, from 1; repeat it.",
+)
+@click.option("--text", "texts", multiple=True, metavar="TEXT", help="An answer in your own words.")
+def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -> Any:
+    """Answer the question that the run of TASK is parked on.
+
+    On a terminal the question and its numbered options are shown and the answer is asked for.
+    Where several questions were asked together, give one --option (or one --text) for each, in
+    their order.
+
+    Examples:
+
+      rebyte answer @last
+      rebyte answer @last --option 1
+      rebyte answer @last --text "Neither, use the staging branch"
+    """
+    from ..engines import questions
+    from ..profiles import references
+
+    task_id = references.task(app.history, task)
+    question = questions.waiting(app.client, task_id)
+    if question is None:
+        raise RebyteError(
+            f"no question waits for an answer in task {task_id}",
+            hint=f"`rebyte logs {task_id}` shows the run",
+            code="not_waiting",
+        )
+    if options or texts:
+        choices = _given(question, options, texts)
+    elif app.interactive:
+        choices = [_asked(item) for item in question.items]
+    else:
+        raise _nothing_given(question)
+    questions.answer(app.client, task_id, questions.body(question, choices))
+    return Records(ANSWERED, [{"id": task_id, "answered": True}])
+
+
+def _given(question: Question, options: Sequence[int], texts: Sequence[str]) -> list[Choice]:
+    """The options of the command line, dealt out to the questions."""
+    from ..engines.questions import Choice
+
+    chosen = [number - 1 for number in options]
+    if len(question.items) == 1:
+        if len(texts) > 1:
+            raise BadUsage("--text was given twice, and there is one question")
+        return [Choice(tuple(chosen), texts[0] if texts else None)]
+    if options and texts:
+        raise BadUsage(
+            f"the run asks {len(question.items)} questions together",
+            hint="give one --option for each or one --text for each, in their order",
+        )
+    if texts:
+        return [Choice(text=text) for text in texts]
+    return [Choice((option,)) for option in chosen]
+
+
+def _asked(item: Item) -> Choice:
+    """The answer to one question, asked for until it fits."""
+    from ..engines import questions, transcript
+    from ..output.terminal import clean
+
+    click.echo(clean("".join(transcript.item_lines(item))), err=True, nl=False)
+    several = " (several with commas)" if item.several else ""
+    wanted = f"Number{several} or your own words" if item.options else "Answer"
+    while True:
+        said = str(click.prompt(wanted, err=True)).strip()
+        words = said.replace(",", " ").split()
+        if not item.options or not all(word.isascii() and word.isdigit() for word in words):
+            return questions.Choice(text=said)
+        try:
+            numbers = tuple(int(word[:9]) - 1 for word in words)
+            questions.check(item, numbers)
+        except BadUsage as error:
+            click.echo(error.message, err=True)
+            continue
+        return questions.Choice(numbers)
+
+
+def _nothing_given(question: Question) -> BadUsage:
+    from ..engines import transcript
+
+    shown = "".join(line for item in question.items for line in transcript.item_lines(item))
+    return BadUsage("say what to answer: --option N or --text TEXT", hint=shown.rstrip())

@@ -1,0 +1,85 @@
+"""Call any endpoint of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from ..app import App
+from ..errors import BadUsage, NotFound
+from ..output.kinds import Raw
+from ._base import define
+
+
+@define("api", statuses=(3, 4, 5, 6))
+@click.argument("method", metavar="METHOD")
+@click.argument("path", metavar="PATH")
+@click.option("-d", "--data", metavar="JSON", help="The body: JSON, @FILE, or - for stdin.")
+@click.option(
+    "--query", "query", metavar="KEY=VALUE", multiple=True, help="A query parameter; repeat it."
+)
+@click.option("-i", "--include", is_flag=True, help="Print the status and the headers first.")
+@click.option("--paginate", is_flag=True, help="GET page after page of a list, each as it came.")
+def command(
+    app: App,
+    method: str,
+    path: str,
+    data: str | None,
+    query: Sequence[str],
+    include: bool,
+    paginate: bool,
+) -> Raw:
+    """Call PATH with METHOD, with the key of the profile, and print the body as it came.
+
+    PATH is below the base URL and stays there. The body of a refusal is printed as well, and
+    the status tells its class. GET, HEAD, PUT and DELETE are tried again after a fault; POST and
+    PATCH only when they provably never arrived.
+
+    Examples:
+
+      rebyte api GET /tasks --query limit=5 | jq '.data[].title'
+      rebyte api POST /tasks -d '{"prompt": "Say hello"}'
+      rebyte api GET /tasks --paginate | jq -r '.data[].id'
+      rebyte api PATCH /agent-computers/ID -d '{"agent_instructions": "Answer in English."}'
+    """
+    from ..engines import anything
+
+    method = method.upper()
+    if method not in anything.METHODS:
+        from ..errors import did_you_mean
+
+        raise BadUsage(
+            f"no such method: {method}",
+            hint=did_you_mean(method, anything.METHODS) or ", ".join(anything.METHODS),
+        )
+    if paginate and method != "GET":
+        raise BadUsage("--paginate goes with GET")
+    body = None if data is None else anything.check_body(_read(app, data))
+    pairs = [_pair(text) for text in query]
+    request = anything.Request(method, anything.check_path(path, pairs), body)
+    walk = anything.pages if paginate else anything.call
+    return Raw(walk(app.client, request, with_headers=include))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise BadUsage(f"--query {text}: not KEY=VALUE")
+    return name, value
+
+
+def _read(app: App, data: str) -> bytes:
+    if data == "-":
+        given: bytes = app.stdin.buffer.read()
+        return given
+    if not data.startswith("@"):
+        return data.encode("utf-8", "surrogateescape")
+    try:
+        with open(data[1:], "rb") as source:
+            return source.read()
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {data[1:]}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadUsage(f"cannot read {data[1:]}: {reason}") from None

@@ -1,0 +1,187 @@
+"""Files that tasks left in a workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..app import App
+from ..errors import BadUsage, RebyteError
+from ..output.kinds import ARTIFACT, DELETED, Listing, Raw, Records, Value
+from ._ask import confirm, yes_option
+from ._base import define_group, define_in
+from ._options import workspace_argument
+
+
+@define_group("artifact")
+def command() -> None:
+    """The output files of a workspace: documents, images, audio and video.
+
+    WS is what `create -w` takes: an id, an alias, @last, or a task.
+
+    Examples:
+
+      rebyte artifact list @last
+      rebyte artifact get @last --all -d results
+    """
+
+
+@define_in(command, "list", kind=ARTIFACT)
+@workspace_argument
+def list_(app: App, workspace: str) -> Listing:
+    """List the artifacts of WS.
+
+    Example:
+
+      rebyte artifact list @last -o id
+    """
+    return Listing(ARTIFACT, map(_named, app.client.list_artifacts(_workspace(app, workspace))))
+
+
+@define_in(command, "get", kind=ARTIFACT)
+@workspace_argument
+@click.argument("names", metavar="[NAME]…", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="Every artifact of the workspace.")
+@click.option(
+    "-d",
+    "--dir",
+    "folder",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="The folder to put files in; the current one without it.",
+)
+@click.option(
+    "-O",
+    "--to",
+    "file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Put one NAME there; `-` is stdout.",
+)
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+def get(
+    app: App,
+    workspace: str,
+    names: Sequence[str],
+    all_: bool,
+    folder: str | None,
+    file: str | None,
+    force: bool,
+) -> Value:
+    """Download each NAME, or with --all everything, and print where it is.
+
+    A file appears when it is whole. One that is there is not replaced without --force. With
+    --all, what is there in the listed size is skipped, so that the same command goes on where
+    an interrupted one stopped. A name never leads out of the folder.
+
+    Examples:
+
+      rebyte artifact get @last report.pdf
+      rebyte artifact get @last report.pdf -O - | less
+      rebyte artifact get shop --all -d results
+    """
+    if all_ == bool(names):
+        raise BadUsage("give the NAME of an artifact, or --all")
+    if file is not None and (all_ or len(names) != 1 or folder):
+        raise BadUsage("-O FILE takes one NAME, and no --dir")
+    workspace_id = _workspace(app, workspace)
+    if file is not None:
+        return _to_file(app, workspace_id, names[0], file, force)
+    where = Path(folder or ".")
+    from ..engines import downloads
+
+    listed = map(_named, app.client.list_artifacts(workspace_id)) if all_ else _wanted(names)
+    rows = downloads.fetch_all(
+        app.client,
+        workspace_id,
+        list(listed),
+        where,
+        force=force,
+        screen=app.screen,
+        note=app.note,
+    )
+    return Records(ARTIFACT, rows)
+
+
+def _wanted(names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    return ({"name": name} for name in names)
+
+
+def _to_file(app: App, workspace_id: str, name: str, file: str, force: bool) -> Value:
+    from ..engines import downloads
+    from ..output.progress import bar
+
+    with bar(app.screen, f"Downloading {name}", None, size=True) as work:
+        if file != "-":
+            target = Path(file)
+            found = downloads.fetch(
+                app.client, workspace_id, name, target, force=force, progress=work.advance
+            )
+            return Records(ARTIFACT, [found])
+        # Through a file, so that stdout gets all of it or nothing.
+        return Raw(downloads.pieces(app.client, workspace_id, name))
+
+
+@define_in(command, "put", kind=ARTIFACT, statuses=(3, 4, 5, 6))
+@workspace_argument
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path())
+def put(app: App, workspace: str, paths: Sequence[str]) -> Records:
+    """Upload each PATH to WS. All paths are looked at before the first is sent.
+
+    Example:
+
+      rebyte artifact put @last logo.png brief.pdf
+    """
+    from ..engines import uploads
+
+    workspace_id = _workspace(app, workspace)
+    files = uploads.check(paths)
+    return Records(ARTIFACT, uploads.put(app.client, workspace_id, files, app.screen))
+
+
+@define_in(command, "delete", kind=DELETED)
+@workspace_argument
+@click.argument("names", metavar="[NAME]…", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="Every artifact of the workspace; asks first.")
+@yes_option
+def delete(app: App, workspace: str, names: Sequence[str], all_: bool, yes: bool) -> Records:
+    """Delete each NAME, or with --all everything. Named ones are deleted without a question.
+
+    Examples:
+
+      rebyte artifact delete @last draft.pdf
+      rebyte artifact delete shop --all --yes
+    """
+    if all_ == bool(names):
+        raise BadUsage("give the NAME of an artifact, or --all")
+    workspace_id = _workspace(app, workspace)
+    if not all_:
+        return Records(DELETED, _delete(app, workspace_id, names))
+    confirm(app, f"Delete every artifact of workspace {workspace_id}?", yes=yes)
+    app.client.delete_artifacts(workspace_id)
+    return Records(DELETED, [{"id": workspace_id, "deleted": True}])
+
+
+def _delete(
+    app: App, workspace_id: str, names: Sequence[str]
+) -> Iterator[Mapping[str, Any] | RebyteError]:
+    from ..engines.together import in_parallel
+
+    names = list(dict.fromkeys(names))
+    answers = in_parallel(lambda name: app.client.delete_artifact(workspace_id, name), names)
+    for name, answer in zip(names, answers, strict=True):
+        yield answer if isinstance(answer, RebyteError) else {"id": name, "deleted": True}
+
+
+def _named(artifact: Mapping[str, Any]) -> dict[str, Any]:
+    """The artifact with `name`: some call it `filename` (inferred)."""
+    return {"name": artifact.get("name") or artifact.get("filename"), **artifact}
+
+
+def _workspace(app: App, reference: str) -> str:
+    from ..profiles import references
+
+    return references.workspace(app.history, reference)

@@ -1,0 +1,41 @@
+"""Upload files for tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from ..app import App
+from ..output.kinds import FILE, Records
+from ._base import define_group, define_in
+
+
+@define_group("file")
+def command() -> None:
+    """Files that tasks start with.
+
+    `rebyte create -f PATH` uploads by itself; this is for scripts that send bodies of their own.
+
+    Example:
+
+      rebyte file upload report.pdf
+    """
+
+
+@define_in(command, "upload", kind=FILE, statuses=(3, 4, 5, 6))
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path())
+def upload(app: App, paths: Sequence[str]) -> Records:
+    """Upload each PATH and print the `id` and `filename` that a task's body takes.
+
+    The name is the unique one that the API made of the file's. All paths are looked at before
+    the first is sent; several are sent side by side, each flat in memory.
+
+    Examples:
+
+      rebyte file upload report.pdf data/*.csv -o jsonl
+      rebyte file upload a.csv | jq -s '{prompt: "Look", files: .}' | rebyte api POST /tasks -d -
+    """
+    from ..engines import uploads
+
+    return Records(FILE, uploads.uploads(app.client, uploads.check(paths), app.screen))

@@ -1,0 +1,40 @@
+"""Show what was said and done in a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..app import App
+from ..output.kinds import CONTENT, EVENT, Records, Text
+from ._base import define
+from ._options import task_argument, timeout_option
+
+
+@define("logs", kind=EVENT, text=True, statuses=(3, 4, 5, 124))
+@task_argument
+@click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes, to the run's end.")
+@click.option("--full", is_flag=True, help="Unfold tool calls, thoughts and delegated runs.")
+@timeout_option
+def command(app: App, task: str, follow: bool, full: bool, timeout: float | None) -> Any:
+    """Show the transcript of TASK: `>` the prompts, `*` tool calls, `?` questions, the answers.
+
+    -o jsonl gives each event as it arrives and nothing else; -o json one document at the end,
+    with the events of every prompt. The status says nothing about how the run ended.
+
+    Examples:
+
+      rebyte logs @last
+      rebyte logs @last -f --timeout 10m
+      rebyte logs @last -f -o jsonl | jq -c 'select(.eventType == "tool_use")'
+    """
+    from ..engines import story
+    from ..profiles import references
+
+    task_id = references.task(app.history, task)
+    if app.format in ("json", "id"):
+        return Records(CONTENT, story.document(app.client, task_id, follow, timeout))
+    if app.format in ("jsonl", "csv", "tsv"):
+        return Records(EVENT, story.events(app.client, task_id, follow, timeout))
+    return Text(story.text(app.client, task_id, follow, timeout, full=full, note=app.note))

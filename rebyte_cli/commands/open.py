@@ -1,0 +1,43 @@
+"""Open a task's page in the browser."""
+
+from __future__ import annotations
+
+import click
+
+from ..app import App
+from ..errors import RebyteError
+from ..output.kinds import Text
+from ._base import define
+from ._options import task_argument
+
+
+@define("open", text=True)
+@task_argument
+@click.option("--print", "only_print", is_flag=True, help="Print the link and open nothing.")
+def command(app: App, task: str, only_print: bool) -> Text | None:
+    """Open the page of TASK with $BROWSER or the desktop's own browser.
+
+    The link of a task created from here is in the history, so no call is made for it.
+
+    Examples:
+
+      rebyte open @last
+      rebyte open @2 --print
+    """
+    from ..engines import browser
+    from ..profiles import references
+
+    task_id = references.task(app.history, task)
+    known = None if app.settings.is_local else app.history.task(task_id)
+    url = (known or {}).get("url") or app.client.get_task(task_id).get("url")
+    page = browser.check_page(url)
+    if only_print:
+        return Text(page)
+    app.note(f"Opening {page}")
+    if not browser.open_page(page):
+        raise RebyteError(
+            f"no browser could be started for {page}",
+            hint="set BROWSER, or use --print",
+            code="no_browser",
+        )
+    return None

@@ -1,0 +1,42 @@
+"""Choose who can see a task."""
+
+from __future__ import annotations
+
+import click
+
+from ..app import App
+from ..errors import BadUsage
+from ..output.kinds import VISIBILITY, Records
+from ._ask import confirm, yes_option
+from ._base import define
+from ._options import task_argument
+
+
+@define("share", kind=VISIBILITY)
+@task_argument
+@click.option("--public", is_flag=True, help="Anybody who has the link, without a login.")
+@click.option("--shared", is_flag=True, help="Every member of the organization.")
+@click.option("--private", is_flag=True, help="Only the owner of the key.")
+@yes_option
+def command(app: App, task: str, public: bool, shared: bool, private: bool, yes: bool) -> Records:
+    """Choose who can see TASK, and print the link to give away when that is everybody.
+
+    --public asks first on a terminal, and needs --yes off one: the whole run becomes readable
+    for anybody who has the link.
+
+    Examples:
+
+      rebyte share @last --public --yes -o json | jq -r .shareUrl
+      rebyte share @last --private
+    """
+    from ..profiles import references
+
+    flags = {"public": public, "shared": shared, "private": private}
+    chosen = [name for name, given in flags.items() if given]
+    if len(chosen) != 1:
+        raise BadUsage("say who may see the task: one of --public, --shared, --private")
+    task_id = references.task(app.history, task)
+    if public:
+        confirm(app, f"Let anybody who has the link read task {task_id}?", yes=yes)
+    answer = app.client.set_visibility(task_id, chosen[0])
+    return Records(VISIBILITY, [{"id": task_id, **answer}])

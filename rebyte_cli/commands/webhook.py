@@ -1,0 +1,214 @@
+"""Webhooks: what the service calls when a task moves on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..app import App
+from ..errors import BadUsage, RebyteError, did_you_mean
+from ..output.kinds import DELETED, DELIVERY, WEBHOOK, Listing, Records, Value
+from ._ask import read_secret, secret_option
+from ._base import define_group, define_in
+
+if TYPE_CHECKING:
+    from ..engines.receiver import Receiver
+
+EVENTS = ("task.created", "task.running", "task.completed", "task.failed", "task.canceled")
+LONGEST = 500  # characters of a description and of a secret (vendor docs)
+
+
+@define_group("webhook")
+def command() -> None:
+    """Webhooks of the organization, three at most, and a receiver to try them with.
+
+    Examples:
+
+      rebyte webhook create https://ci.example.com/hook --event task.completed --event task.failed
+      rebyte webhook listen --port 8788
+    """
+
+
+@define_in(command, "list", kind=WEBHOOK)
+def list_(app: App) -> Listing:
+    """List the webhooks of the organization.
+
+    Example:
+
+      rebyte webhook list -o json
+    """
+    return Listing(WEBHOOK, app.client.list_webhooks())
+
+
+@define_in(command, "show", kind=WEBHOOK)
+@click.argument("webhook", metavar="ID")
+def show(app: App, webhook: str) -> Records:
+    """Show one webhook. Its secret is never told.
+
+    Example:
+
+      rebyte webhook show 880e8400-e29b-41d4-a716-446655440006
+    """
+    return Records(WEBHOOK, [app.client.get_webhook(webhook)])
+
+
+@define_in(command, "create", kind=WEBHOOK, statuses=(3, 4, 5, 6))
+@click.argument("url")
+@click.option(
+    "--event",
+    "events",
+    metavar="EVENT",
+    multiple=True,
+    required=True,
+    help=f"What to be told of; repeat it. {', '.join(EVENTS)}.",
+)
+@click.option("--description", metavar="TEXT", help="At most 500 characters.")
+@secret_option
+def create(
+    app: App, url: str, events: Sequence[str], description: str | None, secret: str | None
+) -> Records:
+    """Register URL (https) for each EVENT.
+
+    Deliveries carry the secret in their X-Webhook-Secret header, so that the receiver knows
+    them. Whether a URL that is there already makes a second webhook is not known: list first.
+
+    Examples:
+
+      rebyte webhook create https://ci.example.com/hook --event task.completed
+      pass show hook | rebyte webhook create https://ci.example.com/hook \\
+        --event task.failed --secret -
+    """
+    chosen = [_event(name) for name in dict.fromkeys(events)]
+    if description is not None and len(description) > LONGEST:
+        raise BadUsage(f"the description has more than {LONGEST} characters")
+    if not url.lower().startswith("https://"):
+        raise BadUsage("the URL of a webhook starts with https://")
+    shared = read_secret(app, secret, longest=LONGEST)
+    made = app.client.create_webhook(url, chosen, description=description, secret=shared)
+    return Records(WEBHOOK, [made])
+
+
+def _event(name: str) -> str:
+    """The event, as it is: the service knows more than we do, but a near miss is a mistake."""
+    near = did_you_mean(name, EVENTS)
+    if name not in EVENTS and near is not None:
+        raise BadUsage(f"no such event: {name}", hint=near)
+    return name
+
+
+@define_in(command, "delete", kind=DELETED)
+@click.argument("webhooks", metavar="ID…", nargs=-1, required=True)
+def delete(app: App, webhooks: Sequence[str]) -> Records:
+    """Delete each webhook. Named ones are deleted without a question.
+
+    Example:
+
+      rebyte webhook list -o id | xargs rebyte webhook delete
+    """
+    return Records(DELETED, _delete(app, list(dict.fromkeys(webhooks))))
+
+
+def _delete(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:
+    from ..engines.together import in_parallel
+
+    for webhook_id, answer in zip(ids, in_parallel(app.client.delete_webhook, ids), strict=True):
+        yield answer if isinstance(answer, RebyteError) else {"id": webhook_id, "deleted": True}
+
+
+@define_in(command, "public-key", text=True)
+def public_key(app: App) -> Value:
+    """Print the public key that deliveries are signed with, as PEM.
+
+    Example:
+
+      rebyte webhook public-key > rebyte.pem
+    """
+    from ..output.kinds import Text
+
+    return Text(app.client.webhook_public_key())
+
+
+@define_in(command, "listen", kind=DELIVERY, statuses=(130,))
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8788,
+    show_default=True,
+    help="The port on 127.0.0.1; 0 takes a free one.",
+)
+@click.option("--exec", "program", metavar="CMD", help="Run CMD for each, JSON on its stdin.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="How many of CMD may run at once.",
+)
+@click.option("--count", type=click.IntRange(1), metavar="N", help="End after N deliveries.")
+@secret_option
+def listen(
+    app: App, port: int, program: str | None, jobs: int, count: int | None, secret: str | None
+) -> Value:
+    """Receive deliveries on this machine, for the end of a tunnel.
+
+    Each is printed as one line of JSON, or handed to CMD. With --secret, only those with that
+    X-Webhook-Secret are taken; without it, anybody who reaches the port is believed, so read the
+    task before acting on what a delivery says. Ends with Ctrl-C (status 130).
+
+    Examples:
+
+      rebyte webhook listen --port 8788
+      rebyte webhook listen --exec 'jq -r .taskId | rebyte get - -o jsonl' --secret
+    """
+    from ..engines.receiver import Receiver
+
+    if app.settings.output.value in (None, "auto"):
+        app.set_option("output", "jsonl")
+    receiver = Receiver(port, secret=read_secret(app, secret, longest=LONGEST))
+    app.note(f"Listening on {receiver.url}")
+    taken = _some(receiver, count)
+    return Records(DELIVERY, taken if program is None else _handed_on(app, taken, program, jobs))
+
+
+def _some(receiver: Receiver, count: int | None) -> Iterator[dict[str, Any]]:
+    from contextlib import closing
+    from itertools import islice
+
+    with closing(receiver.take()) as deliveries:
+        yield from islice(deliveries, count)
+
+
+def _handed_on(
+    app: App, deliveries: Iterator[dict[str, Any]], program: str, jobs: int
+) -> Iterator[Mapping[str, Any]]:
+    """Run the program for each delivery; yields nothing, for stdout is the program's.
+
+    A run that failed is told at once. Raises RebyteError when all is over and some did.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import BoundedSemaphore
+
+    from ..engines import receiver
+    from ..output.progress import error as show_error
+
+    free = BoundedSemaphore(jobs)
+    failed: list[RebyteError] = []
+
+    def run(delivery: dict[str, Any]) -> None:
+        try:
+            error = receiver.run(program, delivery)
+        finally:
+            free.release()
+        if error is not None:
+            failed.append(error)
+            show_error(app.screen, error, as_json=app.format == "jsonl")
+
+    with ThreadPoolExecutor(jobs, "rebyte-exec") as pool:
+        for delivery in deliveries:
+            free.acquire()  # no more are taken than can run; the rest wait in the receiver
+            pool.submit(run, delivery)
+    if failed:
+        raise RebyteError(f"{len(failed)} runs of {program} failed", code="exec_failed")
+    yield from ()

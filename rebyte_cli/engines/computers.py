@@ -1,0 +1,99 @@
+"""Agent computers of the account, joined with the workspaces that the history knows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import KeyRejected, NetworkError, RebyteError, ResourceNotFound, WaitTimeout
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+
+SECRET = "sandboxApiKey"  # noqa: S105 -- the name of a field, seen in a client
+INTERVAL = 2.0  # seconds between two looks; the clients use it
+GONE_OR_CLOSED = (404, 405, 410, 501)
+# What the API says of a computer that a workspace of the history does not have.
+_TAKEN = ("status", "url", "createdAt")
+
+
+def computers(client: RebyteClient, note: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Every agent computer, or none with a note where they cannot be had.
+
+    That is a service without this endpoint, a key that may not read it, and no network.
+    A rejected key (401) is raised: nothing else would work with it either.
+    """
+    try:
+        return list(client.iter_computers())
+    except KeyRejected as error:
+        if error.status_code == 401:
+            raise
+        why = error.message
+    except ResourceNotFound:
+        why = "this service has no agent computers"
+    except NetworkError as error:
+        why = error.message
+    except RebyteError as error:
+        if getattr(error, "status_code", None) not in GONE_OR_CLOSED:
+            raise
+        why = error.message
+    note(f"Only workspaces used from here: {why}")
+    return []
+
+
+def joined(
+    known: Sequence[Mapping[str, Any]], computers: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Workspaces of the history, the last used first, then the computers never used from here."""
+    by_id = {one.get("id"): one for one in computers}
+    for workspace in known:
+        yield merged(workspace, by_id.pop(workspace["id"], None))
+    for computer in by_id.values():
+        yield merged(None, computer)
+
+
+def merged(known: Mapping[str, Any] | None, computer: Mapping[str, Any] | None) -> dict[str, Any]:
+    """One row: what the history knows, and the state that the API tells. An alias wins over a
+    computer's own name, since it is what `-w` takes.
+    """
+    row = dict(known or {"id": (computer or {}).get("id"), "tasks": 0})
+    for name in _TAKEN if computer else ():
+        if computer and computer.get(name) is not None:
+            row[name] = computer[name]
+    row["name"] = row.get("name") or (computer or {}).get("name")
+    return row
+
+
+def ready(
+    client: RebyteClient,
+    computer: Mapping[str, Any],
+    *,
+    timeout: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """The computer once it is up: `status` is `ready` (vendor docs) or `sandboxId` is set (seen
+    in clients). `timeout` in seconds.
+
+    Raises RebyteError with `provisionError` when it cannot start, WaitTimeout at the limit.
+    """
+    end = None if timeout is None else clock() + timeout
+    found = dict(computer)
+    while not (found.get("status") == "ready" or found.get("sandboxId")):
+        if found.get("status") == "error":
+            reason = " ".join(str(found.get("provisionError") or "no reason given").split())
+            raise RebyteError(
+                f"workspace {found.get('id')} did not start: {reason[:300]}",
+                code="provision_failed",
+            )
+        left = None if end is None else end - clock()
+        if left is not None and left <= 0:
+            raise WaitTimeout(
+                f"workspace {found.get('id')} is not ready after {timeout:g} s",
+                pending=[str(found.get("id"))],
+                hint=f"`rebyte workspace show {found.get('id')}` says how far it is",
+            )
+        sleep(INTERVAL if left is None else min(INTERVAL, left))
+        found = client.get_computer(str(computer["id"]))
+    return found

@@ -1,0 +1,208 @@
+"""A receiver of webhook deliveries on this machine, for the end of a tunnel.
+
+It answers fast and believes little: bodies are small, connections few and short, the shared
+secret is compared in constant time, and what is no JSON object gets no further.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import queue
+import socket
+import threading
+from collections.abc import Generator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import ThreadingMixIn
+from typing import Any
+
+from ..errors import BadUsage, RebyteError
+
+LARGEST_BODY = 1024 * 1024  # bytes; the known fields of a delivery take a hundred
+CONNECTIONS = 32
+SECONDS = 10.0  # for a whole request to arrive
+WAITING = 1000  # deliveries that may wait for whoever takes them
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "rebyte"
+    sys_version = ""
+    timeout = SECONDS
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self._body()
+        if body is None:
+            return
+        if not self._is_trusted():
+            self._reply(401, "the X-Webhook-Secret header is missing or wrong")
+            return
+        try:
+            delivery = json.loads(body)
+        except (ValueError, RecursionError):
+            delivery = None
+        if not isinstance(delivery, dict):
+            self._reply(400, "a delivery is a JSON object")
+            return
+        try:
+            self.server.deliveries.put_nowait(delivery)
+        except queue.Full:
+            self._reply(503, "too many deliveries are waiting")
+            return
+        self._reply(200, "taken")
+
+    def do_GET(self) -> None:
+        self._reply(200, "rebyte webhook listen: POST deliveries here")
+
+    do_HEAD = do_GET  # noqa: N815 -- the name http.server looks for
+
+    def _is_trusted(self) -> bool:
+        wanted = self.server.secret
+        given = self.headers.get("X-Webhook-Secret", "")
+        return wanted is None or hmac.compare_digest(
+            given.encode("utf-8", "surrogateescape"), wanted.encode()
+        )
+
+    def _body(self) -> bytes | None:
+        """The body, or None when it was refused. Chunked ones come from tunnels."""
+        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            return self._chunked()
+        text = self.headers.get("Content-Length", "")
+        if not (text.isascii() and text.isdigit()):
+            return self._refuse(411, "Content-Length is missing")
+        if len(text) > 18 or int(text) > LARGEST_BODY:
+            return self._refuse(413, "the body is too large")
+        body = self.rfile.read(int(text))
+        return body if len(body) == int(text) else self._refuse(400, "the body was cut off")
+
+    def _chunked(self) -> bytes | None:
+        body = b""
+        while True:
+            head = self.rfile.readline(64).split(b";", 1)[0].strip()
+            try:
+                size = int(head, 16)
+            except ValueError:
+                return self._refuse(400, "the chunks cannot be read")
+            if size < 0 or len(body) + size > LARGEST_BODY:
+                return self._refuse(413, "the body is too large")
+            body += self.rfile.read(size)
+            if self.rfile.readline(8).strip():
+                return self._refuse(400, "the chunks cannot be read")
+            if size == 0:
+                return body
+
+    def _refuse(self, status: int, why: str) -> bytes | None:
+        self.close_connection = True  # the rest of the body would be read as a request
+        self._reply(status, why)
+        return None
+
+    def _reply(self, status: int, text: str) -> None:
+        data = json.dumps({"message": text}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- as in the parent
+        """Say nothing: stderr is for what matters."""
+
+
+class Receiver(ThreadingMixIn, HTTPServer):
+    """Listens on 127.0.0.1 and hands out deliveries as they come.
+
+    `port` 0 takes a free one; `secret` is what `X-Webhook-Secret` must hold, None for no check.
+    Raises BadUsage when the port is taken.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, port: int, *, secret: str | None = None) -> None:
+        self.secret = secret
+        self.deliveries: queue.Queue[dict[str, Any]] = queue.Queue(WAITING)
+        self._free = threading.BoundedSemaphore(CONNECTIONS)
+        try:
+            super().__init__(("127.0.0.1", port), _Handler)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or "no such port"
+            raise BadUsage(f"cannot listen on port {port}: {reason}") from None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_address[1]}/"
+
+    def server_bind(self) -> None:
+        # HTTPServer would ask the name service for the host's full name here.
+        from socketserver import TCPServer
+
+        TCPServer.server_bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        # The socket's own limit is per read; this one ends a request that comes byte by byte.
+        cut = threading.Timer(SECONDS * 3, _hang_up, [request])
+        cut.daemon = True
+        cut.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            cut.cancel()
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a caller that vanished or sent no HTTP is not our trouble."""
+
+    def take(self) -> Generator[dict[str, Any], None, None]:
+        """Deliveries as they come, for ever, listening meanwhile."""
+        thread = threading.Thread(target=self.serve_forever, daemon=True, name="rebyte-receiver")
+        thread.start()
+        try:
+            while True:
+                try:
+                    # A wait without a limit cannot be interrupted on Windows.
+                    yield self.deliveries.get(timeout=1)
+                except queue.Empty:
+                    continue
+        finally:
+            self.shutdown()
+            self.server_close()
+
+
+def _hang_up(request: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
+
+
+def run(program: str, delivery: dict[str, Any]) -> RebyteError | None:
+    """Hand one delivery to a program as JSON on its stdin; the error of one that failed.
+
+    The shell finds and splits the program, as the user wrote it. Nothing of the delivery is in
+    its arguments or its environment.
+    """
+    import subprocess
+
+    try:
+        # The user's own command line, with nothing of the delivery in it.
+        done = subprocess.run(  # noqa: S602 -- for that reason
+            program,
+            shell=True,
+            input=json.dumps(delivery).encode() + b"\n",
+            check=False,
+        )
+    except OSError as error:
+        return RebyteError(f"{program}: {error.strerror}", code="exec_failed")
+    if done.returncode == 0:
+        return None
+    return RebyteError(f"{program} ended with {done.returncode}", code="exec_failed")

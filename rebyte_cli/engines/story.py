@@ -1,0 +1,188 @@
+"""What a task's `logs` are: older prompts from the content, the one that runs from its stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..api.models import is_terminal, task_status
+from ..errors import ResourceNotFound
+from . import following, questions, transcript
+from .sofar import so_far
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+
+Event = Mapping[str, Any]
+
+
+def document(
+    client: RebyteClient, task_id: str, follow: bool, timeout: float | None
+) -> Iterator[Mapping[str, Any]]:
+    """The content document with its events, after the run's end when `follow` is set."""
+    if follow:
+        for _ in following.follow(client, task_id, timeout=timeout):
+            pass
+    yield content(client, task_id)
+
+
+def content(client: RebyteClient, task_id: str) -> dict[str, Any]:
+    """The content document (seen in clients), as whole as it can be had.
+
+    Where the service has no such endpoint, the task's own prompts stand in for it; where it
+    shows no events for the latest prompt, those of the stream do.
+    """
+    try:
+        found = dict(client.task_content(task_id, events=True))
+    except ResourceNotFound:
+        # Either the endpoint or the task is not there; reading the task tells which.
+        task = client.get_task(task_id)
+        found = {name: task.get(name) for name in ("id", "status", "prompts")}
+    prompts = found.get("prompts")
+    found["prompts"] = prompts = [
+        dict(one) for one in (prompts if isinstance(prompts, list) else []) if isinstance(one, dict)
+    ]
+    if prompts and not prompts[-1].get("events") and not prompts[-1].get("response"):
+        prompts[-1]["events"] = _events_of_latest(client, task_id)
+    return found
+
+
+def _events_of_latest(client: RebyteClient, task_id: str) -> list[dict[str, Any]]:
+    try:
+        return so_far(client, task_id)
+    except ResourceNotFound:
+        return []
+
+
+def events(
+    client: RebyteClient, task_id: str, follow: bool, timeout: float | None
+) -> Iterator[Event]:
+    """Every event of the task, oldest first, each once; with `follow` to the end of the run.
+
+    An event without `promptId` gets that of its prompt, since one stream holds several here.
+    """
+    found = content(client, task_id)
+    *older, latest = found["prompts"] or [{}]
+    live = follow and not _is_over(found)
+    for one in older if live else [*older, latest]:
+        listed = one.get("events")
+        for event in listed if isinstance(listed, list) else []:
+            if isinstance(event, Mapping):
+                yield _owned(event, one)
+    if live:
+        for name, data, _ in following.follow(
+            client, task_id, prompt_id=_id(latest), timeout=timeout
+        ):
+            yield data if name == "done" else _owned(data, latest)
+
+
+def _id(prompt: Mapping[str, Any]) -> str | None:
+    found = prompt.get("id")
+    return found if isinstance(found, str) else None
+
+
+def _owned(event: Event, prompt: Mapping[str, Any]) -> Event:
+    if event.get("promptId") or not prompt.get("id"):
+        return event
+    return {**event, "promptId": prompt["id"]}
+
+
+def text(
+    client: RebyteClient,
+    task_id: str,
+    follow: bool,
+    timeout: float | None,
+    *,
+    full: bool,
+    note: Callable[[str], None],
+) -> Iterator[str]:
+    """The transcript, and a note when the run waits for an answer."""
+    found = content(client, task_id)
+    if not (follow and not _is_over(found)):
+        yield from transcript.whole(found, lambda: _teller(client, task_id, full))
+        question = None if _is_over(found) else questions.last_open(_latest_events(found))
+        if question is not None:
+            note(questions.hint(task_id, question))
+        return
+    *older, latest = found["prompts"] or [{}]
+    earlier = {**found, "prompts": older}
+    between = ""
+    for chunk in transcript.whole(earlier, lambda: _teller(client, task_id, full)):
+        between = "\n"
+        yield chunk
+    yield between + transcript.prompt(latest.get("userPrompt")) + "\n"
+    yield from run(
+        client,
+        task_id,
+        prompt_id=_id(latest),
+        timeout=timeout,
+        full=full,
+        note=note,
+        before=_latest_events(found),
+    )
+
+
+def run(
+    client: RebyteClient,
+    task_id: str,
+    *,
+    prompt_id: str | None = None,
+    timeout: float | None,
+    full: bool = False,
+    note: Callable[[str], None],
+    before: list[Any] | None = None,
+) -> Iterator[str]:
+    """The agent's part of the latest prompt (or of `prompt_id`), live, to its end; the answer once.
+
+    `before` are events known to have been there earlier: a question among them that something
+    followed was answered, so there is no word about it.
+    """
+    teller = _teller(client, task_id, full)
+    answered = _answered(before or [])
+    for name, data, told in following.follow(
+        client, task_id, prompt_id=prompt_id, timeout=timeout
+    ):
+        if name == "done":
+            if not told:
+                yield from teller.answer(data.get("finalResult"))
+            yield transcript.ending(data.get("status"))
+            return
+        yield from teller.event(data, told=told)
+        if data.get("eventType") == questions.ASKS:
+            question = questions.read(data.get("payload"))
+            if question is not None and question.message_id not in answered:
+                note(questions.hint(task_id, question))
+
+
+def _teller(client: RebyteClient, task_id: str, full: bool) -> transcript.Transcript:
+    def delegated(prompt_id: str) -> list[Event]:
+        try:
+            listed = client.prompt_events(task_id, prompt_id).get("events")
+        except ResourceNotFound:
+            return []
+        found = listed if isinstance(listed, list) else []
+        return [event for event in found if isinstance(event, Mapping)]
+
+    return transcript.Transcript(full=full, delegated=delegated)
+
+
+def _latest_events(found: Mapping[str, Any]) -> list[Any]:
+    prompts = found["prompts"]
+    listed = prompts[-1].get("events") if prompts else None
+    return listed if isinstance(listed, list) else []
+
+
+def _answered(listed: list[Any]) -> set[str]:
+    """The message ids of the questions that something was written after."""
+    asked = [
+        question
+        for event in listed
+        if isinstance(event, Mapping) and event.get("eventType") == questions.ASKS
+        and (question := questions.read(event.get("payload"))) is not None
+    ]
+    still_open = questions.last_open(listed)
+    return {question.message_id for question in asked if question != still_open}
+
+
+def _is_over(found: Mapping[str, Any]) -> bool:
+    return is_terminal(task_status(found))
