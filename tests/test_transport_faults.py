@@ -124,9 +124,9 @@ def test_a_packed_answer_is_read(kind: str) -> None:
 
 
 def test_an_encoding_that_was_not_asked_for() -> None:
-    with RawServer(reply(200, b"x", {"Content-Encoding": "br"})) as server:
-        with pytest.raises(BrokenAnswer, match="not asked for"):
-            get(server)
+    odd = reply(200, b"x", {"Content-Encoding": "br"})
+    with RawServer(odd) as server, pytest.raises(BrokenAnswer, match="not asked for"):
+        get(server)
     assert server.requests[0].headers["accept-encoding"] == "gzip"
 
 
@@ -234,9 +234,9 @@ def test_case_32_503_503_200_is_a_success() -> None:
 
 @pytest.mark.parametrize(("status", "tries"), [(400, 1), (429, 4), (500, 1), (504, 4), (418, 1)])
 def test_which_statuses_are_asked_again(status: int, tries: int) -> None:
-    with RawServer(error_reply(status, "some_code", "Some words")) as server:
-        with pytest.raises(APIError) as caught:
-            get(server)
+    refusal = error_reply(status, "some_code", "Some words")
+    with RawServer(refusal) as server, pytest.raises(APIError) as caught:
+        get(server)
     assert len(server.requests) == tries
     assert (caught.value.message, caught.value.code) == ("Some words", "some_code")
     assert caught.value.status_code == status
