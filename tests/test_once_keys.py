@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.engines import once
-from rebyte_cli.engines.looking import digest_of
+from rebyte_cli.engines.attempt import Attempt
+from rebyte_cli.engines.errands import Create
+from rebyte_cli.engines.looking import Sent, digest_of
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.local.server import LOCAL_KEY, Service
 from rebyte_cli.profiles.history import History
@@ -142,10 +144,13 @@ def test_a_key_whose_attempt_made_nothing_is_sent_again_after_a_quarter_of_an_ho
     assert bench.create(key="k") == created
 
 
-def test_an_old_attempt_is_not_sent_again_while_its_task_may_be_there(tmp_path: Path) -> None:
-    """The task was made 20 minutes ago by an attempt whose clock was 30 minutes behind."""
+@pytest.mark.parametrize("made", [20, 80])
+def test_an_old_attempt_is_not_sent_again_while_its_task_may_be_there(
+    tmp_path: Path, made: int
+) -> None:
+    """The attempt says it is 50 minutes old; its clock was wrong by half an hour at the time."""
     now = time.time()
-    at = [now - 20 * 60]
+    at = [now - made * 60]
     with (
         Service(tmp_path / "service", clock=lambda: at[0]) as service,
         CuttingProxy(service.base_url) as proxy,
@@ -230,6 +235,29 @@ def test_a_twin_in_flight_is_waited_for_before_a_match_is_believed(bench: Bench)
 
     mine = bench.create(look_for=20, sleep=sleep)
     assert [twin[0]["id"], mine["id"]] == bench.on_server()
+
+
+def test_what_a_twin_makes_its_own_during_the_look_is_not_taken(bench: Bench) -> None:
+    """The twin ends between our look and our question who else is at work."""
+    theirs = bench.direct.create_task(PROMPT)
+    errand = Create(bench.client, bench.history, {"prompt": PROMPT}, PROMPT)
+    attempt = Attempt(
+        errand,
+        bench.client,
+        bench.history,
+        note=bench.notes.append,
+        clock=time.monotonic,
+        sleep=time.sleep,
+        look_for=0,
+    )
+
+    def twin_ends() -> bool:
+        bench.memory().add_task(theirs, prompt=PROMPT)
+        return False
+
+    sent = Sent(digest_of(PROMPT), attempt.times.window, PROMPT)
+    sight, why = attempt.search(sent, rivals=twin_ends)
+    assert (sight.same, why) == ([], None)
 
 
 def test_the_task_of_a_twin_that_died_is_not_taken(bench: Bench) -> None:

@@ -101,16 +101,15 @@ class Poll:
         for target in pending:
             wanted.setdefault(target.task_id, []).append(target)
         reads, fault = self._whom_to_read(wanted)
+        failed: list[tuple[str, APIError]] = []
         for task_id, answer in self._each(self._read, reads):
             self._read_in[task_id] = self._round
             if isinstance(answer, APIError) and too_busy(answer):
                 fault = answer
-                since = self._failing.setdefault(task_id, self._clock())
-                if not self._answered or self._clock() - since < PATIENCE:
-                    continue
-            else:
-                self._answered = True
-                self._failing.pop(task_id, None)
+                failed.append((task_id, answer))
+                continue
+            self._answered = True
+            self._failing.pop(task_id, None)
             for target in wanted[task_id]:
                 outcome = answer if isinstance(answer, APIError) else ended(target, answer)
                 if outcome is not None:
@@ -118,6 +117,11 @@ class Poll:
                 self._compare(task_id, outcome is not None)
         if fault is not None and not self._answered:
             raise fault
+        for task_id, error in failed:  # while others are answered: it is this task's own trouble
+            since = self._failing.setdefault(task_id, self._clock())
+            if self._clock() - since >= PATIENCE:
+                for target in wanted[task_id]:
+                    yield target, error
 
     def _compare(self, task_id: str, is_over: bool) -> None:
         """Hold a task's own document against its row, to learn what rows are worth."""
