@@ -1,0 +1,201 @@
+"""The workers of a batch: each takes a line, notes it in the journal, sends it, notes the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import (
+    APIError,
+    KeyProblem,
+    KeyRejected,
+    NetworkError,
+    OutcomeUnknown,
+    RebyteError,
+    Redirected,
+    ServerFault,
+    Unsent,
+)
+from .batch_input import Input
+from .batch_rounds import Report
+from .batch_state import created_record, refused_record
+from .pacing import Gate, Stopped
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from .journal import Journal
+
+Upload = Callable[[str], dict[str, Any]]  # a path to {"id", "filename"}
+
+
+class Job(NamedTuple):
+    """A line to create, and the workspace it uses (None for a new one)."""
+
+    at: int
+    workspace: str | None
+
+
+class Creators:
+    """`count` threads that create what comes through `jobs`; None ends one of them.
+
+    Reports ("created", line, (body, task)), ("refused", line, error), ("unsent", line, None),
+    ("lost", line, when it was sent), and "fatal" with an error that ends the batch. `flying` are
+    the lines whose creates are under way: a line is put in here and taken out by who reads the
+    reports. Ids of tasks are in `known` before the line is reported.
+    """
+
+    def __init__(
+        self,
+        client: RebyteClient,
+        batch: Input,
+        journal: Journal,
+        gate: Gate,
+        report: Report,
+        *,
+        count: int,
+        upload: Upload,
+    ) -> None:
+        self._client = client
+        self._batch = batch
+        self._journal = journal
+        self._gate = gate
+        self._report = report
+        self._count = count
+        self._upload = Once(upload)
+        self._threads: list[threading.Thread] = []
+        self.jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self.flying: set[int] = set()
+        self.known: set[str] = set()
+
+    def put(self, job: Job) -> None:
+        """Have a line created as soon as a worker is free."""
+        self.jobs.put(job)
+        if len(self._threads) < self._count:
+            name = f"create-{len(self._threads) + 1}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def take_back(self) -> list[Job]:
+        """The jobs that no worker has begun, so that none will."""
+        from queue import Empty
+
+        left: list[Job] = []
+        while True:
+            try:
+                job = self.jobs.get_nowait()
+            except Empty:
+                return left
+            if job is not None:
+                left.append(job)
+
+    def end(self) -> None:
+        """Let the workers go, each when its create has ended."""
+        for _ in self._threads:
+            self.jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            try:
+                self._one(job)
+            except Stopped:
+                self._report("unsent", job.at, None)
+            except RebyteError as error:  # of the journal, the key or the address
+                self._report("fatal", job.at, error)
+            except Exception as error:  # a mistake of ours must not look like a hanging batch
+                self._report("crash", job.at, error)
+
+    def _one(self, job: Job) -> None:
+        line = self._batch.lines[job.at]
+        self._gate.admit()
+        body = self._batch.body(line)
+        if job.workspace is not None:
+            body["workspaceId"] = job.workspace
+        try:
+            if line.paths:
+                files = [*body.get("files", ()), *map(self._upload, line.paths)]
+                body["files"] = files
+        except (KeyProblem, KeyRejected, Redirected):
+            raise
+        except NetworkError as error:
+            self._unreachable(job, error)
+            return
+        except RebyteError as error:
+            self._refused(job, line.number, error)
+            return
+        sent = self._now()
+        self.flying.add(job.at)
+        self._journal.commit({"line": line.number, "is": "sending", "at": sent})
+        try:
+            task = self._client.create_from(body)
+        except Stopped:
+            self._journal.append({"line": line.number, "is": "unsent"})
+            raise
+        except (KeyRejected, Redirected) as error:
+            self._journal.append({"line": line.number, "is": "unsent"})
+            self._report("fatal", job.at, error)
+        except Unsent as error:
+            self._journal.append({"line": line.number, "is": "unsent"})
+            self._unreachable(job, error)
+        except (OutcomeUnknown, NetworkError) as error:
+            if isinstance(error, ServerFault):
+                self._refused(job, line.number, error)
+                return
+            if self._gate.is_down:
+                self._gate.lost(error.message)
+            self._report("lost", job.at, sent)
+        except RebyteError as error:
+            if isinstance(error, APIError) and error.status_code == 429:
+                self._journal.append({"line": line.number, "is": "unsent"})
+                self._gate.answered()
+                self._gate.slow_down()
+                self._report("unsent", job.at, None)
+                return
+            self._refused(job, line.number, error)
+        else:
+            self.known.add(task["id"])
+            self._gate.passed()
+            try:
+                self._journal.append(created_record(line.number, task))
+            finally:  # a task that no journal names is at least printed
+                self._report("created", job.at, (body, task))
+
+    def _refused(self, job: Job, number: int, error: RebyteError) -> None:
+        self._gate.answered()
+        try:
+            self._journal.append(refused_record(number, error))
+        finally:
+            self._report("refused", job.at, error)
+
+    def _unreachable(self, job: Job, error: APIError) -> None:
+        """Nothing was sent. A service that never answered is a wrong address, not a fault."""
+        if self._client.transport.server_now() is None:
+            self._report("fatal", job.at, error)
+        else:
+            self._gate.lost(error.message)
+            self._report("unsent", job.at, None)
+
+    def _now(self) -> str:
+        now = self._client.transport.server_now() or datetime.now(UTC)
+        return now.isoformat(timespec="milliseconds")
+
+
+class Once:
+    """`call(word)` at most once for each word; others that ask meanwhile wait for the answer."""
+
+    def __init__(self, call: Upload) -> None:
+        self._call = call
+        self._guard = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._answers: dict[str, dict[str, Any]] = {}
+
+    def __call__(self, word: str) -> dict[str, Any]:
+        with self._guard:
+            lock = self._locks.setdefault(word, threading.Lock())
+        with lock:
+            if word not in self._answers:
+                self._answers[word] = self._call(word)
+            return self._answers[word]

@@ -1,0 +1,190 @@
+"""What a batch does next: which line is created when, who is waited for, who is skipped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import RebyteError
+from .batch_create import Creators, Job, Upload
+from .batch_input import Input
+from .batch_lost import Finder, Lost, searching
+from .batch_plan import Plan
+from .batch_rounds import watching
+from .batch_state import LOST, Entry, row_of, skipped_error
+from .pacing import Gate
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from .journal import Journal
+
+SEND_AGAIN_AFTER = 900.0  # seconds; as `create --once`
+Row = Mapping[str, Any] | RebyteError
+Event = tuple[str, int | None, Any]
+
+
+class Wishes(NamedTuple):
+    """How a batch is to run. Times in seconds; `rate` is creates per second."""
+
+    jobs: int = 8
+    wait: bool = True
+    timeout: float | None = None
+    fail_fast: bool = False
+    retry_failed: bool = False
+    send_again_after: float = SEND_AGAIN_AFTER
+
+
+class Outside(NamedTuple):
+    """What a batch tells others, and asks them.
+
+    `note`: a line for people. `remember`: a task, its body. `learn`: tasks that ended. `knows`:
+    those of the ids that are tasks of other commands. `upload`: a path to `{"id", "filename"}`.
+    """
+
+    note: Callable[[str], None]
+    remember: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+    learn: Callable[[list[Mapping[str, Any]]], None]
+    knows: Callable[[Iterable[str]], set[str]]
+    upload: Upload
+
+
+class Flow:
+    """The lines of one run and the order in which things happen to them.
+
+    `entries` is where each line stands. Only the main thread calls this.
+    """
+
+    def __init__(
+        self,
+        client: RebyteClient,
+        batch: Input,
+        plan: Plan,
+        entries: Mapping[int, Entry],
+        journal: Journal,
+        gate: Gate,
+        wishes: Wishes,
+        outside: Outside,
+    ) -> None:
+        self.lines = batch.lines
+        self.plan = plan
+        self.entries = entries
+        self.gate = gate
+        self.wishes = wishes
+        self.printed: set[int] = set()
+        self.running: dict[int, float] = {}  # watched lines, and since when
+        self._journal = journal
+        self._outside = outside
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._creators = Creators(
+            client, batch, journal, gate, self._report, count=wishes.jobs, upload=outside.upload
+        )
+        finder = Finder(
+            client, batch, mine=plan.mine, flying=self._creators.flying, knows=self._knows
+        )
+        self._watch = watching(client, gate, self._report)
+        self._search = searching(client, gate, self._report, finder)
+        self._next = {before: at for at, before in plan.after.items()}
+        self._handed: set[int] = set()
+        self._sought: set[int] = set()
+        self._learned: list[Mapping[str, Any]] = []
+        self._closed = False  # nothing more is handed out
+        self._leave_by: float | None = None  # leave now, or when the creates under way have ended
+        self._fault: RebyteError | None = None
+        self._signal: int | None = None
+
+    def _report(self, kind: str, at: int | None, value: Any) -> None:
+        """Called by any thread: something happened to a line, or to all."""
+        self._events.put((kind, at, value))
+
+    # -- what comes next -----------------------------------------------------------------------
+
+    def _begin(self) -> Iterator[Row]:
+        retry = self.wishes.retry_failed
+        for at in self.plan.mine:
+            entry = self.entries[at]
+            self._creators.known.update([entry.id] if entry.id else [])
+            if retry and entry.is_doubtful:
+                self._seek(at, entry, 0.0)
+                entry.state = "unknown"
+            elif retry and entry.has_failed:
+                entry.reset("new")
+            elif entry.is_over:
+                yield self._row(at)
+        for at in self.plan.mine:
+            entry = self.entries[at]
+            if entry.state == "running":
+                yield from self._follow(at, entry)
+            elif entry.state in LOST and at not in self._sought:
+                self._seek(at, entry, self.wishes.send_again_after)
+        for at in self.plan.mine:
+            if at in self.plan.after:
+                continue
+            if self.entries[at].state == "new":
+                self._hand_out(at)
+            elif self.entries[at].is_over:
+                yield from self._advance(at)
+
+    def _hand_out(self, at: int) -> None:
+        if self._closed:
+            return
+        leader = self.plan.leader.get(at)
+        workspace = self.lines[at].workspace if leader is None else self.entries[leader].workspace
+        self._handed.add(at)
+        self._creators.put(Job(at, workspace))
+
+    def _seek(self, at: int, entry: Entry, patience: float) -> None:
+        self._sought.add(at)
+        self._search.add(at, Lost(at, entry.sent or "", patience))
+
+    def _follow(self, at: int, entry: Entry) -> Iterator[Row]:
+        """Wait for a task that runs, if anybody wants to know its end."""
+        if self._leave_by is None and (self.wishes.wait or at in self._next):
+            self.running[at] = time.monotonic()
+            self._watch.add(at, str(entry.id))
+        else:
+            yield self._row(at)
+
+    def _over(self, at: int) -> Iterator[Row]:
+        yield self._row(at)
+        if self.wishes.fail_fast and self.entries[at].has_failed and not self._closed:
+            self._outside.note(f"Line {self.lines[at].number} failed: no further creates")
+            self._close_down()
+        yield from self._advance(at)
+
+    def _advance(self, at: int) -> Iterator[Row]:
+        """Go on behind a line that is over: create the next of its workspace, or skip it."""
+        place = at
+        while (following := self._next.get(place)) is not None:
+            place = following
+            entry = self.entries[place]
+            if entry.is_over:
+                continue
+            if entry.state != "new" or place in self._handed:
+                return
+            leader = self.plan.leader.get(place)
+            if leader is not None:
+                first = self.entries[leader]
+                if first.status != "completed" or first.workspace is None:
+                    entry.error = skipped_error(self.lines[leader], first)
+                    yield self._row(place)
+                    continue
+            self._hand_out(place)
+            return
+
+    def _close_down(self) -> list[Job]:
+        """Hand nothing out any more; returns what no worker had begun."""
+        self._closed = True
+        self.gate.shut()
+        taken_back = self._creators.take_back()
+        self._handed.difference_update(job.at for job in taken_back)
+        return taken_back
+
+    def _row(self, at: int) -> Row:
+        self.printed.add(at)
+        return row_of(self.lines[at], self.entries[at])
+
+    def _knows(self, ids: Iterable[str]) -> set[str]:
+        wanted = set(ids)
+        return (wanted & self._creators.known) | self._outside.knows(wanted)

@@ -1,0 +1,195 @@
+"""The search for tasks whose creates were not answered, for many lines at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from ..errors import APIError, KeyRejected
+from .batch_input import Input
+from .batch_rounds import Report, Rounds
+from .looking import Look, Sent, Sight, digest_of
+from .polling import too_busy
+from .server_clock import LIFE, Clock
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from .pacing import Gate
+
+LOOK_FOR = 20.0  # seconds; so long a lost task is looked for without a break
+LATER = 30.0  # seconds between looks after that
+
+
+class Lost(NamedTuple):
+    """A line whose create was not answered.
+
+    `sent` is when, as the journal has it. When it is `patience` seconds ago and there is no
+    task, none will come any more.
+    """
+
+    at: int
+    sent: str
+    patience: float
+
+
+class Verdict(NamedTuple):
+    """What one look says of a line. `task` is certain; `absent`: there certainly is none.
+
+    `candidates` are the ids that it could be.
+    """
+
+    at: int
+    task: Mapping[str, Any] | None
+    absent: bool
+    candidates: list[str]
+
+
+class _OneRound:
+    """A client that asks for each page of the list once a round, however many lines look."""
+
+    def __init__(self, client: RebyteClient) -> None:
+        self.transport = client.transport
+        self.task_content = client.task_content
+        self._list_tasks = client.list_tasks
+        self.pages: dict[tuple[int, int], dict[str, Any]] = {}
+
+    def list_tasks(
+        self, limit: int = 50, offset: int = 0, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        if (limit, offset) not in self.pages:
+            self.pages[limit, offset] = self._list_tasks(limit, offset, timeout=timeout)
+        return self.pages[limit, offset]
+
+
+class Finder:
+    """Finds the tasks of lost lines. A task is taken only when nothing else can have made it."""
+
+    def __init__(
+        self,
+        client: RebyteClient,
+        batch: Input,
+        *,
+        mine: Collection[int],
+        flying: Collection[int],
+        knows: Callable[[Iterable[str]], set[str]],
+    ) -> None:
+        """`mine`: the lines of this shard. `flying`: lines whose creates are under way, kept by
+        the caller. `knows` picks, from ids, the tasks that are known to be something else.
+        """
+        self._batch = batch
+        self._mine = set(mine)
+        self._flying = flying
+        self._knows = knows
+        self._clock = Clock(client, time.monotonic)
+        self._round = _OneRound(client)
+        self._look = Look(cast("RebyteClient", self._round), knows)
+        self._digests: dict[int, str] = {}
+        self._elsewhere: set[str] | None = None
+
+    def age(self, sent: str) -> float:
+        """Seconds since a create was sent, at the least, by the server's clock."""
+        latest = self._clock.window_of(sent)[1] - LIFE
+        return (self._clock.now() - latest).total_seconds()
+
+    def find(self, lost: Sequence[Lost]) -> list[Verdict]:
+        """One look for all of `lost`. Raises the APIError of the list when it cannot be had."""
+        self._round.pages.clear()
+        groups: dict[str, list[tuple[Lost, Sight]]] = {}
+        for one in sorted(lost, key=lambda one: one.sent):
+            body = self._batch.body(self._batch.lines[one.at])
+            digest = self._digests.setdefault(one.at, digest_of(body["prompt"]))
+            window = partial(self._clock.window_of, one.sent)
+            sight = self._look(Sent(digest, window, body["prompt"], body))
+            groups.setdefault(digest, []).append((one, sight))
+        verdicts: list[Verdict] = []
+        for digest, group in groups.items():
+            # Asked after the looks: whoever made what was seen was under way by then.
+            doubt = self._has_rivals(digest, {one.at for one, _ in group})
+            verdicts += self._judge(group, doubt)
+        return verdicts
+
+    def _judge(self, group: list[tuple[Lost, Sight]], doubt: bool) -> list[Verdict]:
+        """Verdicts for lines with one and the same prompt, the first sent first."""
+        seen = {row["id"] for _, sight in group for row in sight.candidates}
+        taken = self._knows(seen)
+        same = [[row for row in sight.same if row["id"] not in taken] for _, sight in group]
+        everywhere = {row["id"] for rows in same for row in rows}
+        doubt = doubt or len(everywhere) > len(group)
+        doubt = doubt or (len(everywhere) < sum(map(len, same)) and not self._alike(group))
+        verdicts = []
+        for (one, sight), rows in zip(group, same, strict=True):
+            could_be = [row["id"] for row in sight.candidates if row["id"] not in taken]
+            free = sorted((row for row in rows if row["id"] not in taken), key=_age_of)
+            task = free[0] if free and sight.whole and not doubt else None
+            if task is not None:
+                taken.add(task["id"])
+            # Rivals only ever make more tasks, so they cast no doubt on there being none.
+            absent = sight.whole and not could_be
+            verdicts.append(Verdict(one.at, task, absent, [] if task else could_be))
+        return verdicts
+
+    def _alike(self, group: list[tuple[Lost, Sight]]) -> bool:
+        """Whether the lines ask for the very same, so that it does not matter whose is whose."""
+        lines = [self._batch.lines[one.at] for one, _ in group]
+        wanted = [(line.workspace, line.paths, self._batch.body(line)) for line in lines]
+        return all(one == wanted[0] for one in wanted)
+
+    def _has_rivals(self, digest: str, group: Collection[int]) -> bool:
+        """Whether a line outside `group` may have made a task with this prompt just now."""
+        flying = list(self._flying)
+        if any(self._digest(at) == digest for at in flying if at not in group):
+            return True
+        if self._elsewhere is None:
+            others = (at for at in range(len(self._batch.lines)) if at not in self._mine)
+            self._elsewhere = {self._digest(at) for at in others}
+        return digest in self._elsewhere
+
+    def _digest(self, at: int) -> str:
+        if at not in self._digests:
+            body = self._batch.body(self._batch.lines[at])
+            self._digests[at] = digest_of(body["prompt"])
+        return self._digests[at]
+
+
+def _age_of(row: Mapping[str, Any]) -> str:
+    return str(row.get("createdAt"))
+
+
+def searching(client: RebyteClient, gate: Gate, report: Report, finder: Finder) -> Rounds[Lost]:
+    """Rounds that report ("found", line, row), ("absent", line, None) or ("unknown", line, ids).
+
+    Unknown is said once, when the first 20 s brought nothing; the looks go on.
+    """
+    begun: dict[int, float] = {}
+    told: set[int] = set()
+
+    def ask(lost: dict[int, Lost]) -> None:
+        now = time.monotonic()
+        for at in lost:
+            begun.setdefault(at, now)
+        try:
+            verdicts = finder.find(list(lost.values()))
+        except KeyRejected:
+            raise
+        except APIError as error:
+            if too_busy(error):
+                raise
+            verdicts = [Verdict(at, None, False, []) for at in lost]  # no list: nobody can know
+        for at, task, absent, candidates in verdicts:
+            is_old = absent and finder.age(lost[at].sent) >= lost[at].patience
+            if task is not None or is_old:
+                rounds.drop(at)
+                begun.pop(at, None)
+                told.discard(at)
+                report("found" if task is not None else "absent", at, task)
+            elif at not in told and time.monotonic() - begun[at] >= LOOK_FOR:
+                told.add(at)
+                report("unknown", at, candidates)
+
+    def pause(since: float) -> float:
+        return min(4.0, max(0.5, since / 4)) if since < LOOK_FOR else LATER
+
+    rounds: Rounds[Lost] = Rounds("search", client, gate, report, ask=ask, pause=pause)
+    return rounds
