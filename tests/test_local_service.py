@@ -131,11 +131,13 @@ def test_connection_is_kept_through_refusals_and_unread_bodies(tmp_path: Path) -
         task_id = caller.create("[[run=0]]")["id"]
         caller.call("GET", f"/tasks/{task_id}/events")
         caller.call("DELETE", f"/tasks/{task_id}")
-        began = time.monotonic()
-        for _ in range(50):
+        lengths = []
+        for _ in range(31):
+            began = time.monotonic()
             caller.call("GET", "/tasks")
-        # Delayed acknowledgements would cost 40 ms for each of these.
-        assert time.monotonic() - began < 1.5
+            lengths.append(time.monotonic() - began)
+        # Delayed acknowledgements would cost 40 ms for nearly each of these.
+        assert sorted(lengths)[15] < 0.035
         assert caller.connection.sock is kept
 
 
