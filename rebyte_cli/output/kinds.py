@@ -10,12 +10,13 @@ be null or missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 from ..errors import BadUsage, RebyteError, did_you_mean
 
 
-class Kind(NamedTuple):
+class Kind:
     """One kind of record.
 
     `name`: its name. `plural`: what several are called ("no tasks"). `id`: the field printed by
@@ -25,13 +26,34 @@ class Kind(NamedTuple):
     never printed.
     """
 
-    name: str
-    plural: str
-    id: str
-    types: Mapping[str, str]
-    columns: tuple[str, ...]
-    on_request: tuple[str, ...]
-    withheld: tuple[str, ...]
+    def __init__(
+        self,
+        name: str,
+        plural: str,
+        id: str,  # noqa: A002 - the field's own name
+        fields: str,
+        columns: str,
+        *,
+        on_request: str = "",
+        withheld: str = "",
+    ) -> None:
+        self.name = name
+        self.plural = plural
+        self.id = id
+        self.columns = tuple(columns.split())
+        self.on_request = tuple(on_request.split())
+        self.withheld = tuple(withheld.split())
+        self._fields = fields
+
+    @cached_property
+    def types(self) -> Mapping[str, str]:
+        """Each field and its type. Read from the words on first use: most runs need one kind."""
+        found = {}
+        for word in self._fields.split():
+            field, _, type_ = word.partition(":")
+            bare = field.rstrip("?")
+            found[bare] = type_ or "string" + field[len(bare) :]
+        return found
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -42,29 +64,8 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {}
 
 
-def _kind(
-    name: str,
-    plural: str,
-    id_field: str,
-    fields: str,
-    columns: str,
-    on_request: str = "",
-    withheld: str = "",
-) -> Kind:
-    types = {}
-    for word in fields.split():
-        field, _, type_ = word.partition(":")
-        bare = field.rstrip("?")
-        types[bare] = type_ or ("string" + field[len(bare) :])
-    KINDS[name] = kind = Kind(
-        name,
-        plural,
-        id_field,
-        types,
-        tuple(columns.split()),
-        tuple(on_request.split()),
-        tuple(withheld.split()),
-    )
+def _kind(name: str, *rest: str, **more: str) -> Kind:
+    KINDS[name] = kind = Kind(name, *rest, **more)
     return kind
 
 
@@ -220,42 +221,51 @@ INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "p
 Row = Mapping[str, Any] | RebyteError
 
 
-class Records(NamedTuple):
+class Records:
     """Records that stand on their own: in JSON one document after another.
 
     A row that is a RebyteError is shown on stderr and counts towards the exit status; one that
     carries a record (a task that failed) shows that on stdout first.
     """
 
-    kind: Kind
-    rows: Iterable[Row]
+    def __init__(self, kind: Kind, rows: Iterable[Row]) -> None:
+        self.kind = kind
+        self.rows = rows
 
 
-class Listing(NamedTuple):
+class Listing:
     """Records that are one list: in JSON `{"data": [...], **envelope}`.
 
     `envelope` holds the API's other keys (`total`, `limit`, `offset`), or makes them from the
     number of rows that were printed.
     """
 
-    kind: Kind
-    rows: Iterable[Row]
-    envelope: Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None = None
+    def __init__(
+        self,
+        kind: Kind,
+        rows: Iterable[Row],
+        envelope: Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.kind = kind
+        self.rows = rows
+        self.envelope = envelope
 
 
-class Text(NamedTuple):
+class Text:
     """Text under every format: a transcript, a script, a page of the manual."""
 
-    chunks: str | Iterable[str]
+    def __init__(self, chunks: str | Iterable[str]) -> None:
+        self.chunks = chunks
 
 
-class Document(NamedTuple):
+class Document:
     """Any JSON document that is no record: a schema, a request body."""
 
-    value: Any
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
-class Raw(NamedTuple):
+class Raw:
     """Bytes as they came, at once or piece by piece."""
 
     data: bytes | Iterable[bytes]

@@ -219,7 +219,7 @@ def _nested(type_: str, value: list[Mapping[str, Any]], look: Look) -> list[str]
     names: Sequence[str] = (
         kind.columns if kind else list(dict.fromkeys(k for row in value for k in row))
     )
-    kind = kind or Kind("", "items", "", {}, (), (), ())
+    kind = kind or Kind("", "items", "", "", "")
     if look.width is not None:
         look = look._replace(width=look.width - 2)
     return listing(kind, value, names, look).splitlines()
