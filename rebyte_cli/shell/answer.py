@@ -55,7 +55,7 @@ def answer(words: list[str], word: str, open_app: Callable[[dict[str, str]], App
             option, start = split
             return _values(at, option.values, word[:start], word[start:], open_app)
         return Answer(
-            Item(name, option.help)
+            Item(name, option.about)
             for option in at.options()
             for name in option.names
             if name.startswith(word)

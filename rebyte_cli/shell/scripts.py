@@ -78,7 +78,7 @@ function __rebyte_complete
         or commandline --tokenize --cut-at-cursor --current-process)
     set -l word (commandline --current-token --cut-at-cursor)
     set -l program $words[1]
-    type --query --force-path -- "$program"; or set program rebyte
+    command --query -- "$program"; or set program rebyte
     set -l lines (env _REBYTE_COMPLETE=fish $program $words[2..] (string unescape -- "$word"
         or echo -- "$word") </dev/null 2>/dev/null)
     set -l head (string split \t -- $lines[1])

@@ -28,11 +28,11 @@ ROOT = "rebyte"
 class Option:
     """An option: its names (`-o`, `--output`), what it takes, whether it may be repeated."""
 
-    def __init__(self, names: str, values: str, many: str, help: str) -> None:
+    def __init__(self, names: str, values: str, many: str, about: str) -> None:
         self.names = names.split()
         self.values = values
         self.many = bool(many)
-        self.help = help
+        self.about = about
 
 
 class Section:

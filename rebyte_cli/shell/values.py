@@ -21,7 +21,7 @@ NUMBERED = 9  # of them as @1, @2, …
 
 def tasks(app: App) -> Pairs:
     """Task ids, newest first, then what the newest are also called."""
-    known = app.history.tasks(NEWEST)
+    known = [task for task in app.history.tasks(NEWEST) if _usable(str(task["id"]))]
     for task in known:
         yield str(task["id"]), _about(task)
     if known:
@@ -90,3 +90,8 @@ def _about(task: Mapping[str, Any]) -> str:
 def _tasks(workspace: Mapping[str, Any]) -> str:
     count = workspace.get("tasks") or 0
     return f"{count} task{'' if count == 1 else 's'}"
+
+
+def _usable(task_id: str) -> bool:
+    """Whether a command takes it: an id goes into a path, so it is made of few characters."""
+    return task_id.isascii() and task_id.replace("-", "").replace("_", "").isalnum()

@@ -1,0 +1,46 @@
+"""The tables that TAB reads, from the tree. Their form is described in shell/table.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..shell.table import ROOT
+from .tree import Node
+
+
+def tables(tree: Node) -> Iterator[tuple[str, str]]:
+    """Each file's name and text."""
+    lines = [_line("command", ROOT, "")]
+    lines += [_line("sub", node["name"], node["summary"]) for node in tree["commands"]]
+    lines += [_option("option", option) for option in tree["options"]]
+    lines += [_option("shared", option) for option in tree["sharedOptions"]]
+    yield f"{ROOT}.txt", "".join(lines)
+    for node in tree["commands"]:
+        yield f"{node['name']}.txt", "".join(_section(node))
+
+
+def _section(node: Node) -> Iterator[str]:
+    prints = node["prints"] or {"fields": []}
+    yield _line("command", node["path"], ",".join(prints["fields"]))
+    for sub in node["commands"]:
+        yield _line("sub", sub["name"], sub["summary"])
+    for option in node["options"]:
+        yield _option("option", option)
+    for argument in node["arguments"]:
+        yield _line("argument", argument["values"] or "=", "+" if argument["multiple"] else "")
+    for sub in node["commands"]:
+        yield from _section(sub)
+
+
+def _option(kind: str, option: Node) -> str:
+    return _line(
+        kind,
+        " ".join(option["names"]),
+        option["values"] or "",
+        "+" if option["multiple"] else "",
+        option["help"],
+    )
+
+
+def _line(*columns: str) -> str:
+    return "\t".join(" ".join(column.split()) for column in columns) + "\n"

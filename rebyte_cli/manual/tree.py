@@ -1,0 +1,200 @@
+"""Click's command tree as plain documents, which everything else is generated from."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..commands._base import SHARED, Command
+from .facts import EVERY_COMMAND, STATUSES, VARIABLES
+
+SCHEMA_VERSION = 1
+
+Node = Mapping[str, Any]
+
+
+def describe(root: click.Group) -> dict[str, Any]:
+    """The whole tree: what `rebyte schema` prints.
+
+    Keys: `schemaVersion`, `name`, `version`, `summary`, `description`, `examples`,
+    `exitStatuses` and `environment` (with their meaning), `options` (the root's own),
+    `sharedOptions` (before and after every command's name) and `commands` (see `_command`).
+    """
+    with _context(root, "rebyte") as ctx:
+        about = _help(root)
+        return {
+            "schemaVersion": SCHEMA_VERSION,
+            "name": "rebyte",
+            "version": __version__,
+            **about,
+            "exitStatuses": {str(status): text for status, text in STATUSES.items()},
+            "environment": dict(VARIABLES),
+            "options": list(_options(root, ctx, shared=False)),
+            "sharedOptions": list(_options(root, ctx, shared=True)),
+            "commands": list(_commands(root, ctx)),
+        }
+
+
+def walk(tree: Node) -> Iterator[Node]:
+    """Every command of a tree, parents first."""
+    for node in tree["commands"]:
+        yield node
+        yield from walk(node)
+
+
+def find(tree: Node, path: str) -> Node | None:
+    """The command with that path (`workspace list`), or None."""
+    return next((node for node in walk(tree) if node["path"] == path), None)
+
+
+def _commands(group: click.Group, ctx: click.Context, above: str = "") -> Iterator[dict[str, Any]]:
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        if command is None or command.hidden:
+            continue
+        node = _command(command, ctx, name, f"{above} {name}".strip())
+        if not above:
+            # The help page of the root shows the first line of the command's file.
+            first = (sys.modules[_function(command).__module__].__doc__ or "").split("\n")[0]
+            node["summary"] = first.rstrip(".")
+        yield node
+
+
+def _command(
+    command: click.Command, parent: click.Context, name: str, path: str
+) -> dict[str, Any]:
+    """One command.
+
+    `name`, `path` (`workspace list`), `summary`, `description` (paragraphs), `examples` (lines),
+    `usage`, `arguments`, `options`, `prints` (null, or `kind`, `list`, `text` and `fields`),
+    `exitStatuses` (numbers), `commands`.
+    """
+    with _context(command, name, parent) as ctx:
+        statuses = command.statuses if isinstance(command, Command) else ()
+        group = isinstance(command, click.Group)
+        return {
+            "name": name,
+            "path": path,
+            **_help(command),
+            "usage": " ".join(["rebyte", path, *command.collect_usage_pieces(ctx)]),
+            "arguments": [
+                _argument(param) for param in command.params if isinstance(param, click.Argument)
+            ],
+            "options": list(_options(command, ctx, shared=False)),
+            "prints": _prints(command),
+            "exitStatuses": sorted({*EVERY_COMMAND, *(() if group else statuses)}),
+            "commands": list(_commands(command, ctx, path))
+            if isinstance(command, click.Group)
+            else [],
+        }
+
+
+def _context(
+    command: click.Command, name: str, parent: click.Context | None = None
+) -> click.Context:
+    return command.make_context(name, [], parent=parent, resilient_parsing=True)
+
+
+def _help(command: click.Command) -> dict[str, Any]:
+    """`summary` (one line), `description` (paragraphs) and `examples` (lines, as typed)."""
+    description: list[str] = []
+    examples: list[str] = []
+    for block in (command.help or "").replace("\b\n", "").split("\n\n"):
+        if block.startswith(" "):
+            lines = block.splitlines()
+            indent = min(len(line) - len(line.lstrip()) for line in lines if line.strip())
+            examples += [line[indent:] for line in lines]
+        elif block.strip() and not re.fullmatch(r"Examples?:", block.strip()):
+            description.append(" ".join(block.split()))
+    summary = description[0] if description else ""
+    first = re.match(r"(.+?[.:])(?= [A-Z]|$)", summary)
+    summary = (first[1] if first else summary).rstrip(".:")
+    return {"summary": summary, "description": description, "examples": examples}
+
+
+def _options(
+    command: click.Command, ctx: click.Context, *, shared: bool
+) -> Iterator[dict[str, Any]]:
+    for param in command.get_params(ctx):
+        if not isinstance(param, click.Option) or param.hidden:
+            continue
+        if (param.name in SHARED or param.name == "help") != shared:
+            continue
+        variable = re.search(r"\((REBYTE_\w+)\)", param.help or "")
+        yield {
+            "names": [*param.opts, *param.secondary_opts],
+            **_value(param),
+            "flag": param.is_flag,
+            "help": param.help or "",
+            "environment": param.envvar or (variable[1] if variable else None),
+        }
+
+
+def _argument(param: click.Argument) -> dict[str, Any]:
+    return {"name": param.name, **_value(param), "flag": False}
+
+
+def _value(param: click.Parameter) -> dict[str, Any]:
+    kind = param.type
+    default = param.default
+    if callable(default) or not isinstance(default, str | int | float | bool | list | None):
+        default = None  # Click's own mark for none given
+    flag = isinstance(param, click.Option) and param.is_flag
+    return {
+        "metavar": None if flag else _metavar(param),
+        "type": "boolean" if flag else getattr(kind, "name", "text"),
+        "choices": list(kind.choices) if isinstance(kind, click.Choice) else None,
+        "required": param.required,
+        "multiple": param.multiple or param.nargs == -1,
+        "default": None if flag and default is False else default,
+        "values": _values(param),
+    }
+
+
+def _metavar(param: click.Parameter) -> str:
+    if isinstance(param.type, click.Choice) and not param.metavar:
+        return "|".join(map(str, param.type.choices))
+    return param.metavar or (param.name or "").upper()
+
+
+def _values(param: click.Parameter) -> str | None:
+    """What TAB offers, as shell/table.py writes it: a kind, `=`, and words; None for a flag."""
+    if isinstance(param, click.Option) and (param.is_flag or param.count):
+        return None
+    if isinstance(param.type, click.Choice):
+        return "=" + ",".join(map(str, param.type.choices))
+    own = param._custom_shell_complete
+    if own is not None:
+        from ..commands._options import EXECUTORS
+        from ..shell.values import KINDS
+
+        if own.__name__ in KINDS:
+            return own.__name__ + (f"={','.join(EXECUTORS)}" if own.__name__ == "executors" else "")
+        # A completion of a command's own: its words, which must not depend on anything.
+        found = own(click.Context(click.Command("")), param, "")
+        return "=" + ",".join(str(getattr(item, "value", item)) for item in found)
+    if isinstance(param.type, click.Path):
+        return "file" if param.type.file_okay else "dir"
+    return "file" if isinstance(param.type, click.File) else "="
+
+
+def _prints(command: click.Command) -> dict[str, Any] | None:
+    if not isinstance(command, Command) or (command.kind is None and not command.text):
+        return None
+    returned = _function(command).__annotations__.get("return", "")
+    return {
+        "kind": command.kind.name if command.kind else None,
+        "list": returned == "Listing",
+        "text": command.text,
+        "fields": list(command.kind.fields) if command.kind else [],
+    }
+
+
+def _function(command: click.Command) -> Any:
+    """What somebody wrote, under the wrapper that hands it the App."""
+    return getattr(command.callback, "__wrapped__", command.callback)

@@ -1,0 +1,138 @@
+"""Putting a script where its shell looks, and taking it away again.
+
+Fish looks into a folder of the user's own. So does bash, where the bash-completion package is
+installed. Zsh has no such folder: there, and in a plain bash, a block between two marks in the
+shell's start file reads the script. Only files that carry our mark are ever overwritten or
+removed, and of a start file only what stands between the marks.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import BadUsage, RebyteError
+from .scripts import FILES, SCRIPTS
+
+MARK = "Printed by `rebyte completion"
+BEGIN = "# >>> rebyte completion >>>"
+END = "# <<< rebyte completion <<<"
+
+# Where the bash-completion package is read from, by the system or by Homebrew.
+_BASH_COMPLETION = (
+    "/usr/share/bash-completion/bash_completion",
+    "/usr/local/share/bash-completion/bash_completion",
+    "/usr/local/etc/profile.d/bash_completion.sh",
+    "/opt/homebrew/etc/profile.d/bash_completion.sh",
+    "/etc/bash_completion",
+)
+
+
+def install(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bool]]:
+    """Put the script of `shell` in its place: each file, and whether it changed.
+
+    Raises BadUsage when a file of somebody else's is there, RebyteError when one cannot be
+    written.
+    """
+    script, start_file = _places(shell, environment)
+    present = _read(script)
+    if present and MARK not in present:
+        raise BadUsage(f"{script} is not ours", hint="move it away, then try again")
+    done = [(script, _write(script, present, SCRIPTS[shell]))]
+    if start_file is not None:
+        text = _read(start_file)
+        before = _without_block(text)
+        gap = "" if not before or before.endswith("\n") else "\n"
+        done.append((start_file, _write(start_file, text, before + gap + _block(shell, script))))
+    return done
+
+
+def uninstall(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bool]]:
+    """Undo `install`: each file, and whether it changed (a script of ours is deleted)."""
+    script, _ = _places(shell, environment)
+    ours = MARK in _read(script)
+    if ours:
+        try:
+            script.unlink()
+        except OSError as error:
+            raise RebyteError(f"cannot remove {script}: {error.strerror}") from None
+    done = [(script, ours)]
+    start_file = _start_file(shell, environment)
+    if start_file is not None:
+        text = _read(start_file)
+        done.append((start_file, _write(start_file, text, _without_block(text))))
+    return done
+
+
+def _places(shell: str, environment: Mapping[str, str]) -> tuple[Path, Path | None]:
+    """The script's file, and the start file that must read it where nothing else does."""
+    home = Path(environment.get("HOME") or os.path.expanduser("~"))
+    data = Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share")
+    config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+    if shell == "fish":
+        return config / "fish" / "completions" / FILES[shell], None
+    if shell == "zsh":
+        return data / "zsh" / "site-functions" / FILES[shell], _start_file(shell, environment)
+    own = environment.get("BASH_COMPLETION_USER_DIR")
+    folder = Path(own) if own else data / "bash-completion"
+    loaded = any(os.path.exists(path) for path in _BASH_COMPLETION)
+    script = folder / "completions" / "rebyte"
+    return script, None if loaded else _start_file(shell, environment)
+
+
+def _start_file(shell: str, environment: Mapping[str, str]) -> Path | None:
+    home = Path(environment.get("HOME") or os.path.expanduser("~"))
+    if shell == "zsh":
+        return Path(environment.get("ZDOTDIR") or home) / ".zshrc"
+    return home / ".bashrc" if shell == "bash" else None
+
+
+def _block(shell: str, script: Path) -> str:
+    import shlex
+
+    lines = [f"source {shlex.quote(str(script))}"]
+    if shell == "zsh":
+        lines.insert(0, "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }")
+    return "\n".join([BEGIN, *lines, END, ""])
+
+
+def _without_block(text: str) -> str:
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    # Half a block was edited by hand: it stays as it is.
+    return before + after.removeprefix("\n") if begin and end else text
+
+
+def _read(path: Path) -> str:
+    try:
+        # surrogateescape: a start file in another encoding comes back byte for byte.
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise RebyteError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _write(path: Path, present: str, wanted: str) -> bool:
+    """Replace a file in one step, keeping its mode; a link stays a link. Whether it changed."""
+    if present == wanted:
+        return False
+    real = Path(os.path.realpath(path))
+    temporary = None
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(wanted)
+        mode = real.stat().st_mode & 0o7777 if real.exists() else 0o644
+        os.chmod(temporary, mode)
+        os.replace(temporary, real)
+    except OSError as error:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+        raise RebyteError(f"cannot write {path}: {error.strerror}") from None
+    return True
