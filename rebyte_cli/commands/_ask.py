@@ -39,9 +39,7 @@ class Secret(_Words):
 
     name = "secret"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in ("-", ASK):
             self.fail(
                 "a secret on the command line shows in the list of processes;"

@@ -23,6 +23,7 @@ def finished(
     Yields tasks and errors as `engines.waiting.watch` does. An interrupt, or the end of the
     time limit, says how to take the wait up again.
     """
+    from ..engines.questions import Watcher
     from ..engines.waiting import watch
     from ..output.progress import waiting_line
 
@@ -32,7 +33,13 @@ def finished(
     try:
         with waiting_line(app.screen, len(targets)) as progress:
             for outcome in watch(
-                client, targets, until=until, timeout=timeout, interval=interval, progress=progress
+                client,
+                targets,
+                until=until,
+                timeout=timeout,
+                interval=interval,
+                progress=progress,
+                sleep=Watcher(client, [target.task_id for target in targets], app.note).sleep,
             ):
                 if isinstance(outcome, TaskEnded):
                     yield type(outcome)(app.with_workspace(outcome.task))

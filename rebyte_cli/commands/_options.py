@@ -68,15 +68,6 @@ skills_option = click.option(
     shell_complete=completer("skills"),
     help="A skill to attach; repeat it, or separate with commas.",
 )
-files_option = click.option(
-    "-f",
-    "--file",
-    "files",
-    metavar="PATH",
-    multiple=True,
-    type=click.Path(),
-    help="A file to upload first; repeat for several.",
-)
 timeout_option = click.option(
     "--timeout",
     type=Seconds(),

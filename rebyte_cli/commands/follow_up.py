@@ -10,8 +10,8 @@ from ..app import App
 from ..engines.waiting import Target
 from ..output.kinds import PROMPT, TASK, Document, Records
 from ._base import define
+from ._files import checked, files_option
 from ._options import (
-    files_option,
     skills_option,
     stream_option,
     task_argument,
@@ -56,20 +56,21 @@ def command(
     from ..profiles import references
 
     text = read_prompt(app, prompt, prompt_option, prompt_file)
+    paths = checked(files)
     task_id = references.task(app.history, task)
     body: dict[str, Any] = {"prompt": text}
     if skills:
         body["skills"] = skills
     if dry_run:
-        if files:
-            body["files"] = [{"path": path} for path in files]
+        if paths:
+            body["files"] = [{"path": path} for path in paths]
         return Document(body)
     from ..engines import once
 
-    if files:
+    if paths:
         from ..engines.uploads import upload
 
-        body["files"] = upload(app.client, files, app.screen)
+        body["files"] = upload(app.client, paths, app.screen)
     with app.spinner("Sending the prompt: the service answers when the VM is up"):
         answer = once.follow_up(app.client, app.history, task_id, body, note=app.note)
     if stream or wait:

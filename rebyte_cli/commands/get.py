@@ -32,7 +32,13 @@ def command(app: App, tasks: Sequence[str]) -> Records:
 
 
 def _read(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:
+    from ..engines import questions
     from ..engines.together import in_parallel
 
     for answer in in_parallel(app.client.get_task, ids):
-        yield answer if isinstance(answer, RebyteError) else app.with_workspace(answer)
+        if isinstance(answer, RebyteError):
+            yield answer
+            continue
+        if len(ids) <= questions.FEW and not app.screen.quiet:
+            questions.tell(app.client, answer, app.note)
+        yield app.with_workspace(answer)

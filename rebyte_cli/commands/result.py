@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from ..app import App
 from ..engines.waiting import Target
-from ..errors import RebyteError
+from ..errors import RebyteError, TaskEnded
 from ..output.kinds import Text
 from ._base import define
 from ._options import task_argument, timeout_option
@@ -20,21 +22,38 @@ def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
     """Print the text of TASK's answer, for a pipe or a file.
 
     Ends with 1 while the task runs (unless --wait), 10 when it failed without an answer, 11
-    when it was canceled.
+    when it was canceled. With --wait, a failed task is 10 also when it has an answer to print.
 
     Examples:
 
       rebyte result @last > answer.md
       rebyte result @last --wait --timeout 10m
     """
-    from ..engines import answers
     from ..profiles import references
 
     task_id = references.task(app.history, task)
+    ended: TaskEnded | None = None
     if wait:
         from ._finish import finished
 
         for outcome in finished(app, [Target(task_id)], timeout=timeout):
-            if isinstance(outcome, RebyteError) and outcome.record is None:
+            if isinstance(outcome, TaskEnded):
+                ended = outcome
+            elif isinstance(outcome, RebyteError):
                 raise outcome
-    return Text(answers.answer(app.client, task_id))
+    return Text(_text(app, task_id, ended))
+
+
+def _text(app: App, task_id: str, ended: TaskEnded | None) -> Iterator[str]:
+    """The answer, then the error of a task that was waited for and did not complete.
+
+    The task's document stays out of stdout: whoever reads it wants the text alone.
+    """
+    from ..engines import answers
+
+    try:
+        yield answers.answer(app.client, task_id)
+    except TaskEnded as error:
+        raise type(error)(error.task, shown=True) from None
+    if ended is not None:
+        raise type(ended)(ended.task, shown=True)

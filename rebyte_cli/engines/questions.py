@@ -5,7 +5,8 @@ All of it was seen in one client only, so every shape is read with doubt.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.models import is_terminal, task_status
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 ASKS = "ask_user_question"
+FEW = 3  # tasks; with more, looking for questions would cost as much as waiting does
+LOOK = 5.0  # seconds that a look on the way may take
+FIRST_LOOK = 2.0  # seconds of waiting before the first look, doubled after each
+LONGEST_PAUSE = 60.0
 
 
 class Item(NamedTuple):
@@ -103,10 +108,12 @@ def waiting(
     return last_open(events)
 
 
-def _from_content(client: RebyteClient, task_id: str) -> list[Any] | None:
+def _from_content(
+    client: RebyteClient, task_id: str, *, timeout: float | None = None
+) -> list[Any] | None:
     """The events of the latest prompt in the content; None when it has none to show."""
     try:
-        content = client.task_content(task_id, events=True)
+        content = client.task_content(task_id, events=True, timeout=timeout)
     except ResourceNotFound:
         return None
     prompts = content.get("prompts")
@@ -120,6 +127,62 @@ def hint(task_id: str, question: Question) -> str:
     first = " ".join(question.items[0].text.split())
     more = f" (and {len(question.items) - 1} more)" if len(question.items) > 1 else ""
     return f"Task {task_id} waits for an answer: {first}{more}\n`rebyte answer {task_id}` gives it"
+
+
+def tell(client: RebyteClient, task: Mapping[str, Any], note: Callable[[str], None]) -> None:
+    """Say on the way that a running task, just read, waits for an answer. Never an error."""
+    task_id = task.get("id")
+    if isinstance(task_id, str) and not is_terminal(task_status(task)):
+        question = _asked(client, task_id)
+        if question is not None:
+            note(hint(task_id, question))
+
+
+def _asked(client: RebyteClient, task_id: str) -> Question | None:
+    """The open question as far as one short call can tell."""
+    try:
+        return last_open(_from_content(client, task_id, timeout=LOOK) or [])
+    except RebyteError:
+        return None
+
+
+class Watcher:
+    """Looks, while a few tasks are waited for, whether one of them waits for its user.
+
+    Its `sleep` stands in for `time.sleep`: the look happens in the time that is slept anyway,
+    at growing intervals, one call per task. Each question is told once.
+    """
+
+    def __init__(
+        self,
+        client: RebyteClient,
+        task_ids: Sequence[str],
+        note: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._ids = list(dict.fromkeys(task_ids)) if len(set(task_ids)) <= FEW else []
+        self._note = note
+        self._clock = clock
+        self._sleep = sleep
+        self._pause = FIRST_LOOK
+        self._next = clock() + FIRST_LOOK
+        self._told: set[str] = set()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep for `seconds`, a look included."""
+        start = self._clock()
+        if self._ids and start >= self._next:
+            for task_id in self._ids:
+                question = _asked(self._client, task_id)
+                if question is not None and question.message_id not in self._told:
+                    self._told.add(question.message_id)
+                    self._note(hint(task_id, question))
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            self._next = self._clock() + self._pause
+        self._sleep(max(0.0, seconds - (self._clock() - start)))
 
 
 def body(question: Question, choices: Sequence[Choice]) -> dict[str, Any]:

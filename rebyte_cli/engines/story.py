@@ -139,9 +139,7 @@ def run(
     """
     teller = _teller(client, task_id, full)
     answered = _answered(before or [])
-    for name, data, told in following.follow(
-        client, task_id, prompt_id=prompt_id, timeout=timeout
-    ):
+    for name, data, told in following.follow(client, task_id, prompt_id=prompt_id, timeout=timeout):
         if name == "done":
             if not told:
                 yield from teller.answer(data.get("finalResult"))
@@ -177,7 +175,8 @@ def _answered(listed: list[Any]) -> set[str]:
     asked = [
         question
         for event in listed
-        if isinstance(event, Mapping) and event.get("eventType") == questions.ASKS
+        if isinstance(event, Mapping)
+        and event.get("eventType") == questions.ASKS
         and (question := questions.read(event.get("payload"))) is not None
     ]
     still_open = questions.last_open(listed)

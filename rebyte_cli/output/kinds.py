@@ -268,7 +268,8 @@ class Document:
 class Raw:
     """Bytes as they came, at once or piece by piece."""
 
-    data: bytes | Iterable[bytes]
+    def __init__(self, data: bytes | Iterable[bytes]) -> None:
+        self.data = data
 
 
 Value = Records | Listing | Text | Document | Raw | None
