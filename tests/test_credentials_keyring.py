@@ -54,6 +54,8 @@ def login(rebyte: Rebyte, *options: str, key: str = KEY, **rest: Any) -> Done:
 
 def test_case_1_no_bus(rebyte: Rebyte, url: str) -> None:
     assert ways_out(login(rebyte, "-q"))
+    # Said before the key is looked at, so that nobody types one in vain.
+    assert ways_out(login(rebyte, "-q", key="rbk_invalid"))
     missing = rebyte("list")
     assert (missing.status, json.loads(missing.err)["error"]["code"]) == (3, "missing_key")
 

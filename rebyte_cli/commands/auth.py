@@ -52,6 +52,9 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
     settings = app.settings
     if settings.is_local:
         raise BadUsage("the profile `local` needs no key")
+    if not insecure_storage:
+        # Before somebody looks up and types a key that then has no place to go.
+        credentials.check_keyring(interactive=app.interactive, note=app.note)
     key = _from_stdin(app) if with_key else _ask(app)
     with app.spinner("Checking the key"):
         app.client_for(key=key).list_tasks(limit=1)

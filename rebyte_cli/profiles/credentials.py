@@ -81,6 +81,11 @@ def source_of_key(settings: Settings, environment: Mapping[str, str]) -> str:
     return _choose(settings, environment).source
 
 
+def check_keyring(*, interactive: bool, note: Note | None = None) -> None:
+    """Raise KeyProblem now when a key could not be stored in the keyring later."""
+    Vault(interactive, note).check()
+
+
 def store_key(
     settings: Settings,
     key: str,

@@ -21,6 +21,12 @@ def _text(value: Any) -> Any:
     return value
 
 
+def _path(value: Any) -> Any:
+    import os
+
+    return os.path.expanduser(_text(value))
+
+
 def _words(value: Any) -> Any:
     if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
         raise ValueError('must be a list of texts, as in ["a", "b"]')
@@ -66,7 +72,7 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "skills": _words,
     "output": _format,
     "key_command": _argv,
-    "ca_bundle": _text,
+    "ca_bundle": _path,
     "timeout": _seconds,
     "history": _flag,
 }

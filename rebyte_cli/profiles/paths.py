@@ -40,7 +40,8 @@ def _folder(
         return Path(os.path.abspath(_expand(named, environment)))
     if sys.platform == "win32":
         base = environment.get(windows)
-        return (Path(base) if base else _home(environment) / "AppData" / "Roaming") / "rebyte"
+        subfolder = "Roaming" if windows == "APPDATA" else "Local"
+        return (Path(base) if base else _home(environment) / "AppData" / subfolder) / "rebyte"
     if sys.platform == "darwin":
         support = _home(environment) / "Library" / "Application Support" / "rebyte"
         return support / "state" if xdg == "XDG_STATE_HOME" else support

@@ -35,6 +35,10 @@ class Vault(NamedTuple):
     interactive: bool
     note: Callable[[str], None] | None = None
 
+    def check(self) -> None:
+        """Find the backend and judge it, without asking it for anything."""
+        self._ask(lambda: _backend(None))
+
     def fetch(self, account: str, *, backend: str | None = None) -> str | None:
         """The key of an account, or None. `backend` is what `store` returned."""
         return self._ask(lambda: _backend(backend).get_password(SERVICE, account))
@@ -95,9 +99,8 @@ def _backend(recorded: str | None) -> KeyringBackend:
     import logging
     import os
 
-    # keyring logs whole tracebacks of backends that it could not load.
+    # keyring logs whole tracebacks of backends that it could not load, onto a bare stderr.
     logging.getLogger("keyring").addHandler(logging.NullHandler())
-    logging.getLogger("keyring").propagate = False
     if recorded and recorded.startswith("keyring.backends.") and not _chosen_by_hand(os.environ):
         import importlib
 
