@@ -8,12 +8,11 @@ import click
 
 from ..app import App
 from ..engines.waiting import Target
-from ..errors import BadUsage, did_you_mean
+from ..errors import BadUsage
 from ..output.kinds import CREATED, TASK, Document, Records
 from ._base import define
 from ._files import checked, files_option
 from ._options import (
-    EXECUTORS,
     stream_option,
     timeout_option,
     wait_option,
