@@ -138,6 +138,7 @@ SECRET = "rbk_0123456789abcdef"
         (f"[profiles.work]\nkey = {SECRET}\n", "line 2, column 7: not valid TOML"),
         (f'[profiles.work]\nx = "{SECRET}', "not valid TOML"),
         (f"{SECRET} = 1\n{SECRET} = 2\n", "not valid TOML"),
+        (f"x = {{ {SECRET} = 1, {SECRET} = 2 }}\n", "line 1, column"),
         ("[profiles.work]\n\noutput = 5\n", "line 3: profiles.work.output: must be one of auto"),
         (f'[profiles.work]\noutput = "{SECRET}"\n', "line 2: profiles.work.output: must be one of"),
         ('[profiles.work]\nbase_url = "ftp://x"\n', "line 2: profiles.work.base_url: "),

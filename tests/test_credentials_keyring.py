@@ -119,6 +119,18 @@ def test_backends_that_are_refused(
     ]
 
 
+@pytest.mark.parametrize("line", ["something-else=1", "default-keyring=no.such.Backend"])
+def test_case_7_nonsense_in_the_file_of_the_keyring_library(
+    rebyte: Rebyte, url: str, home: Path, line: str
+) -> None:
+    file = home / ".config" / "python_keyring" / "keyringrc.cfg"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"[backend]\n{line}\n")
+    done = login(rebyte, "-q")
+    assert ways_out(done)
+    assert done.err.count("\n") == 1
+
+
 def test_case_6_a_plaintext_backend_is_not_taken_for_want_of_another(
     rebyte: Rebyte, url: str, home: Path
 ) -> None:

@@ -120,7 +120,10 @@ def test_an_interrupt_at_the_question_is_130_and_stores_nothing(url: str, home: 
     import pexpect
 
     child = pexpect.spawn(
-        COMMAND[0], [*COMMAND[1:], "auth", "login"], env=dict(os.environ), timeout=20
+        COMMAND[0],
+        [*COMMAND[1:], "auth", "login", "--insecure-storage"],
+        env=dict(os.environ),
+        timeout=20,
     )
     child.expect_exact("API key: ")
     child.waitnoecho(timeout=10)
@@ -138,7 +141,7 @@ def test_a_key_is_not_an_argument(rebyte: Rebyte, url: str) -> None:
 
 
 def test_nobody_is_asked_without_a_terminal(rebyte: Rebyte, url: str) -> None:
-    done = rebyte("auth", "login", stdin=KEY)
+    done = rebyte("auth", "login", "--insecure-storage", stdin=KEY)
     assert done.status == 2
     assert "--with-key" in done.err
 
