@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage, NotFound
-from .retry import Deadline
 
 if TYPE_CHECKING:
     from .wire import Wire
@@ -98,7 +97,7 @@ class Form:
 
     def open(self, wire: Wire) -> _FormReader:
         """A reader of the whole body, from its first byte."""
-        wire.deadline = Deadline(lambda: 0.0, None)
+        wire.untimed()
         if self._progress is not None and self._sent:
             self._progress(-self._sent)
         self._sent = 0

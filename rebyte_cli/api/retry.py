@@ -105,3 +105,11 @@ class Deadline:
         if self._end is None:
             return float("inf")
         return max(0.0, self._end - self._clock())
+
+    def again(self) -> Deadline:
+        """The same length, from now on."""
+        return Deadline(self._clock, self.seconds)
+
+    def endless(self) -> Deadline:
+        """The same clock, without an end."""
+        return Deadline(self._clock, None)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, Redirected
-from .body import Broken, chunks
+from .body import ERROR_CAP, Broken, chunks, read_all
 from .exchange import Call, Exchange, Refused
 from .origin import check_signed_url, origin_of
 from .outgoing import Outgoing, file_size
-from .retry import Deadline, Repeat
+from .retry import Repeat
 
 if TYPE_CHECKING:
     from requests import Response
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .wire import Wire
 
 MAX_REDIRECTS = 5
+# What object stores answer for a signed URL whose time is over; which of them, differs.
+EXPIRED = frozenset({400, 401, 403, 404, 410})
 
 
 class SlotExpired(APIError):
@@ -45,7 +47,7 @@ def stream(exchange: Exchange, call: Call) -> Iterator[Iterator[bytes]]:
 
 def _opened(response: Response, wire: Wire) -> Response:
     # From here on each read has its own limit; the whole may take as long as it likes.
-    wire.deadline = Deadline(lambda: 0.0, None)
+    wire.untimed()
     return response
 
 
@@ -83,7 +85,7 @@ def put(
 
     def body(wire: Wire) -> Any:
         nonlocal sent
-        wire.deadline = Deadline(lambda: 0.0, None)
+        wire.untimed()
         if progress is not None and sent:
             progress(-sent)  # a new try starts from the first byte
         sent = 0
@@ -104,15 +106,20 @@ def put(
         exchange.run(call, _drained)
     except Refused as refused:
         what = f"the file store refused the upload ({refused.status})"
-        if refused.status == 403:
-            raise SlotExpired(what, status_code=403) from None
+        if refused.status in EXPIRED:
+            raise SlotExpired(what, status_code=refused.status) from None
         kind = NetworkError if refused.status >= 500 else APIError
         raise kind(what, status_code=refused.status) from None
 
 
 def _drained(response: Response, wire: Wire) -> None:
-    # What a store says after 200 does not matter; reading a little keeps the connection.
-    response.close()
+    from urllib3.exceptions import HTTPError
+
+    # What a store says beside 200 does not matter; reading it keeps the connection.
+    try:
+        read_all(response, ERROR_CAP)
+    except (Broken, HTTPError, OSError):
+        response.close()
 
 
 def download(
@@ -148,7 +155,7 @@ def download(
 
 def _saving(file: Any, progress: Callable[[int], None] | None) -> Callable[[Response, Wire], None]:
     def save(response: Response, wire: Wire) -> None:
-        wire.deadline = Deadline(lambda: 0.0, None)
+        wire.untimed()
         if progress is not None and file.tell():
             progress(-file.tell())
         file.seek(0)

@@ -50,13 +50,22 @@ class Wire:
     byte of the request is handed to the socket; until then the try provably reached nobody.
     """
 
-    __slots__ = ("careful", "deadline", "idle", "sent")
+    __slots__ = ("_limit", "careful", "deadline", "idle", "sent")
 
     def __init__(self, deadline: Deadline, idle: float, *, careful: bool = False) -> None:
-        self.deadline = deadline
+        self._limit = self.deadline = deadline
         self.idle = idle
         self.careful = careful
         self.sent = False
+
+    def untimed(self) -> None:
+        """From here on only each single read or write is bounded, by `idle`."""
+        self.deadline = self._limit.endless()
+
+    def await_answer(self) -> None:
+        """The request is out: an untimed one gives the head of its answer a deadline again."""
+        if self.deadline is not self._limit:
+            self._limit = self.deadline = self._limit.again()
 
     def left(self) -> float:
         """Seconds the next read or write may take; TimeoutError when there are none."""
@@ -134,6 +143,9 @@ class _Watched(HTTPConnection):
         super().send(data)
 
     def getresponse(self) -> Any:
+        wire: Wire | None = getattr(_now, "wire", None)
+        if wire is not None:
+            wire.await_answer()
         response = super().getresponse()
         self._last_used = _monotonic()
         return response
