@@ -32,7 +32,7 @@ def main() -> None:
     from .cli import run
 
     status = run(sys.argv[1:])
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None after `>&-`
         try:
             stream.flush()
         except (OSError, ValueError):

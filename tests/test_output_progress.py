@@ -125,6 +125,15 @@ def test_a_line_never_lands_inside_another() -> None:
     assert terminal.getvalue() == (f"{ERASE}⠋ running{ERASE}half a line\n{ERASE}⠋ running{ERASE}")
 
 
+def test_a_note_does_not_continue_an_unfinished_line() -> None:
+    terminal = io.StringIO()
+    it = Screen(terminal, terminal, out_tty=True, err_tty=True)
+    it.write_out("half a line")
+    note(it, "said")
+    note(it, "said again")
+    assert terminal.getvalue() == "half a line\nsaid\nsaid again\n"
+
+
 def test_one_spinner_inside_another() -> None:
     it = screen(tty=True, live=True)
     with spinner(it, "outer", delay=60, clock=lambda: 0.0):

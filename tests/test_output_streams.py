@@ -180,6 +180,15 @@ def test_text_that_broke_off_ends_its_line() -> None:
     assert Shown(Text(chunks()), "auto").out == "half a li\n"
 
 
+def test_bytes_in_pieces() -> None:
+    day = "日".encode()
+    pieces = [b"<", day[:1], day[1:], b"\x1b>"]
+    piped = Piped()
+    assert show(Raw(iter(pieces)), screen=piped, format="auto") == 0
+    assert piped.bytes.getvalue() == b"".join(pieces)
+    assert Shown(Raw(iter(pieces)), "auto", tty=True).out == "<日\\x1b>\n"
+
+
 # What a process prints and how it ends, with the interpreter's own tidying up at exit.
 PROGRAM = """
 import os, sys

@@ -218,7 +218,7 @@ def _text(chunks: str | Iterable[str]) -> Iterator[str]:
             if text:
                 last = text[-1]
                 yield text
-    except RebyteError:
+    except (RebyteError, KeyboardInterrupt):
         if last not in ("", "\n"):
             yield "\n"
         raise

@@ -256,6 +256,8 @@ class Screen:
         with self.lock:
             if self.line is not None:
                 self.line.erase()
+            if self.mid_line and self.err_tty:
+                text = "\n" + text
             try:
                 self.err.write(text)
                 self.err.flush()
