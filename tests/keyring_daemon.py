@@ -73,6 +73,11 @@ class KeyringDaemon:
         assert self.daemon is not None
         self.daemon.send_signal(signal.SIGSTOP)
 
+    def go_on(self) -> None:
+        """Let a hung daemon answer again."""
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGCONT)
+
     def die(self) -> None:
         """End the daemon as a crash would."""
         if self.daemon is not None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
-from .conftest import Done
+from .conftest import COMMAND, Done
 from .keyring_daemon import KeyringDaemon, keyring_daemon
 
 Rebyte = Callable[..., Done]
@@ -86,6 +88,26 @@ def test_cases_3_and_4_a_hung_daemon(rebyte: Rebyte, url: str, daemon: KeyringDa
     done = rebyte("list", env={"REBYTE_API_KEY": KEY})
     assert (done.status, done.err) == (0, "")
     assert time.monotonic() - began < 3
+
+
+def test_somebody_at_a_terminal_is_told_and_waited_for(
+    rebyte: Rebyte, url: str, daemon: KeyringDaemon
+) -> None:
+    assert login(rebyte).status == 0
+    daemon.hang()
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "list"], env=dict(os.environ), timeout=20)
+    child.expect_exact("Waiting for the keyring")
+    daemon.go_on()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    daemon.hang()
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "list"], env=dict(os.environ), timeout=20)
+    child.expect_exact("Waiting for the keyring")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
 
 
 def test_case_4_the_variable_spares_the_keyring(rebyte: Rebyte, url: str) -> None:

@@ -72,10 +72,11 @@ def test_a_task_is_remembered_with_what_was_sent(history: History) -> None:
 
 def test_of_a_prompt_only_the_first_line_is_kept_and_no_key(history: History) -> None:
     add(history, "a", prompt=f"{'x' * 300}\nSECOND")
-    add(history, "b", prompt="use rbk_0123456789abcdef now\nTHIRD")
+    body = {"githubUrl": "https://me:ghp_token@github.com/o/r"}
+    history.add_task({"id": "b"}, prompt="use rbk_0123456789abcdef now\nTHIRD", body=body)
     assert [task["prompt"] for task in history.tasks()] == ["use rbk_… now", "x" * 200]
     history.close()
-    for secret in (b"SECOND", b"THIRD", b"rbk_0123"):
+    for secret in (b"SECOND", b"THIRD", b"rbk_0123", b"ghp_token"):
         assert secret not in contents(history.path.parent)
 
 

@@ -145,3 +145,16 @@ def test_a_key_may_be_any_text(path: Path, key: str) -> None:
     start(history, key)
     with pytest.raises(IntentHeld):
         start(History(path, origin="o"), key)
+
+
+def test_nameless_attempts_are_dropped_after_a_month_and_named_ones_never(path: Path) -> None:
+    history = History(path, origin="o")
+    for key, started_at in (
+        (None, "2026-01-01T00:00:00.000Z"),
+        ("key", "2026-01-01T00:00:00.000Z"),
+        (None, "2026-01-20T00:00:00+00:00"),
+        (None, "2026-02-10T00:00:00.000Z"),
+    ):
+        history.open_intent(key, digest="d", body_digest="", started_at=started_at, owner="")
+    left = [(intent.key, intent.started_at[:10]) for intent in history.unsettled("d")]
+    assert left == [("key", "2026-01-01"), (None, "2026-01-20"), (None, "2026-02-10")]

@@ -156,9 +156,11 @@ class Database:
         try:
             yield
         except sqlite3.Error as problem:
+            hint = f"when it is damaged, move it away: mv {self.path} {self.path}.old"
+            if "locked" in str(problem):
+                hint = "another `rebyte` has been writing to it all the while; try again"
             raise HistoryUnusable(
-                f"the history {self.path} cannot be used: {problem}",
-                hint=f"when it is damaged, move it away: mv {self.path} {self.path}.old",
+                f"the history {self.path} cannot be used: {problem}", hint=hint
             ) from None
         except OSError as problem:
             raise HistoryUnusable(

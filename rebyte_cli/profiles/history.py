@@ -80,7 +80,8 @@ class History(Intents, Workspaces):
             "executor": sent.get("executor"),
             "model": sent.get("model"),
             "skills": json.dumps(sent["skills"]) if sent.get("skills") else None,
-            "githubUrl": sent.get("githubUrl"),
+            # A clone URL may carry somebody's token.
+            "githubUrl": re.sub(r"//[^/@]*@", "//", sent.get("githubUrl") or "") or None,
             "workspaceId": sent.get("workspaceId"),
         }
         for name in ("id", "workspaceId", "url", "title", "status", "createdAt", "completedAt"):

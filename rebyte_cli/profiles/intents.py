@@ -125,6 +125,13 @@ class Intents:
                     connection.execute(
                         "DELETE FROM intents WHERE origin = ? AND key = ?", (self.origin, key)
                     )
+                else:
+                    # What was never settled and has no name is of use to nobody after a month.
+                    connection.execute(
+                        "DELETE FROM intents WHERE origin = ? AND key IS NULL"
+                        " AND julianday(started_at) < julianday(?) - 30",
+                        (self.origin, started_at),
+                    )
                 made = connection.execute(
                     "INSERT INTO intents"
                     " (origin, key, state, digest, body_digest, started_at, owner)"
