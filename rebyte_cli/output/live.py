@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from threading import Event, Thread
 
-from .terminal import Screen
+from .terminal import Redrawn, Screen
 
 _ERASE = "\r\x1b[2K"
 
@@ -24,7 +24,7 @@ class Line:
         self._shown = False
         self._stop = Event()
         self._thread: Thread | None = None
-        self._before: Line | None = None
+        self._before: Redrawn | None = None
 
     def start(self, delay: float, period: float) -> None:
         """Begin after `delay` seconds, redraw each `period` seconds."""

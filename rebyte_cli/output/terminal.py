@@ -13,14 +13,12 @@ import sys
 from collections.abc import Callable, Mapping
 from io import RawIOBase
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 from ..errors import ReaderGone, RebyteError
 
 if TYPE_CHECKING:
     import re
-
-    from .live import Line
 
 Color = Literal["auto", "always", "never"]
 
@@ -135,6 +133,16 @@ def _never_lose_a_part(stream: TextIO | None) -> TextIO | None:
     )
 
 
+class Redrawn(Protocol):
+    """A line at the foot of a terminal that comes and goes."""
+
+    def refresh(self) -> None:
+        """Draw it again."""
+
+    def erase(self) -> None:
+        """Take it away; the caller holds the screen's lock."""
+
+
 class Screen:
     """stdout and stderr, what each can do, and how much may be said.
 
@@ -172,7 +180,7 @@ class Screen:
         self.unicode = spells_unicode(out)
         # Held while something is written, so that a redrawn line never lands inside it.
         self.lock = RLock()
-        self.line: Line | None = None  # the one that is redrawn now
+        self.line: Redrawn | None = None  # the one that is redrawn now
         self.mid_line = False  # the cursor of the terminal stands behind unfinished text
 
     @classmethod
