@@ -14,7 +14,14 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.errors import APIError, OutcomeUnknown, RebyteError, Unsent
+from rebyte_cli.errors import (
+    APIError,
+    BadUsage,
+    Interrupted,
+    OutcomeUnknown,
+    RebyteError,
+    Unsent,
+)
 from rebyte_cli.local.server import LOCAL_KEY, Service
 from rebyte_cli.profiles.history import History
 
@@ -185,3 +192,26 @@ def test_a_history_that_cannot_be_written(bench: Bench) -> None:
     with pytest.raises(RebyteError, match=r"cannot|not a folder"):
         bench.create(history=nowhere, key="k")
     assert len(bench.on_server()) == 1
+
+
+def stopped(_seconds: float) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_looking_says_what_is_known(bench: Bench) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.BEFORE)
+    with pytest.raises(Interrupted) as caught:
+        bench.create(sleep=stopped)
+    assert caught.value.exit_status == 130
+    assert "not known" in str(caught.value.hint)
+    # The next attempt looks for that one first; cut short there, nothing was sent by it.
+    with pytest.raises(Interrupted) as caught:
+        bench.create(sleep=stopped)
+    assert "sent nothing" in str(caught.value.hint)
+    assert bench.proxy.count("POST") == 1
+
+
+def test_an_empty_key_is_a_mistake(bench: Bench) -> None:
+    with pytest.raises(BadUsage):
+        bench.create(key=" ")
+    assert bench.proxy.seen == []

@@ -85,9 +85,10 @@ def test_an_equal_prompt_of_an_hour_ago_is_not_taken(tmp_path: Path) -> None:
 def test_without_content_it_stays_unknown(bench: Bench, task: str) -> None:
     bench.proxy.cut("POST", PROMPTS, Cut.AFTER)
     bench.proxy.cut("GET", "/content", Cut.STATUS, status=404, times=20)
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknown) as caught:
         bench.follow_up(task)
     assert bench.proxy.count("POST") == 1
+    assert prompts(bench, task)[1] in [one["promptId"] for one in caught.value.candidates]
 
 
 def test_the_same_text_to_another_task_is_another_follow_up(bench: Bench, task: str) -> None:

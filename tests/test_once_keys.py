@@ -98,7 +98,7 @@ def test_an_interrupt_says_which_task_exists(
     assert process.returncode == status, err
     (task_id,) = bench.on_server()
     assert f"task {task_id}" in err
-    assert "exists" in err
+    assert f"rebyte cancel {task_id}" in err
 
 
 def test_an_interrupt_before_the_server_heard_says_that_nothing_is_known(
@@ -221,12 +221,17 @@ def test_two_processes_with_one_key_make_one_task(bench: Bench) -> None:
 
 def test_a_twin_in_flight_is_waited_for_before_a_match_is_believed(bench: Bench) -> None:
     """Two processes, one prompt, two tasks: each ends with its own, also when one must look."""
-    gate = threading.Event()
-    bench.proxy.cut("POST", TASKS, Cut.SLOW, then=lambda: gate.wait(20) and None)
+    gate, made = threading.Event(), threading.Event()
+
+    def hold_back() -> None:
+        made.set()
+        gate.wait(20)
+
+    bench.proxy.cut("POST", TASKS, Cut.SLOW, then=hold_back)
     twin = []
     other = threading.Thread(target=lambda: twin.append(bench.create(history=bench.memory())))
     other.start()
-    until(lambda: bench.proxy.forwarded)
+    assert made.wait(20)
     bench.proxy.cut("POST", TASKS, Cut.AFTER)
 
     def sleep(_seconds: float) -> None:

@@ -130,6 +130,8 @@ def test_a_row_that_calls_a_running_task_ended_is_not_believed(board: Board) -> 
     at.at[8.0] = lambda: [board.end(one) for one in "abc"]
     assert sorted(wait(board, [Target(one) for one in "abc"], at)) == ["a", "b", "c"]
     assert 8 <= at.now < 12
+    # Nor is it read again in every round.
+    assert sum("?" not in path for path in board.requests) < 15
 
 
 def test_without_a_list_each_is_read(board: Board) -> None:

@@ -63,6 +63,7 @@ class Attempt:
         self.times = Clock(client, clock)
         self.sleep = sleep
         self.look_for = look_for
+        self.has_sent = False
 
     # -- sending -----------------------------------------------------------------------------
 
@@ -73,6 +74,7 @@ class Attempt:
             answer: dict[str, Any] = {}
             try:
                 try:
+                    self.has_sent = True
                     answer = self.errand.send()
                     self._keep(intent, answer)
                 except NetworkError as fault:
@@ -212,7 +214,7 @@ class Attempt:
         """
         if own is None:  # the history cannot be used, so nobody knows
             return False
-        for other in self.history.unsettled(self.errand.digest):
+        for other in self.history.unsettled(own.digest):
             if other.id == own.id or not self.times.near(own.started_at, other.started_at):
                 continue
             if not alive or self.is_alive(other):
@@ -244,7 +246,7 @@ class Attempt:
                 answer = self.certain(sight) or {}
             if answer:
                 self._keep(intent, answer)
-                return f"{self.errand.says(answer)} exists and runs on"
+                return f"{self.errand.says(answer)} exists and runs on{self.errand.stop(answer)}"
         except (KeyboardInterrupt, RebyteError):
             pass
         self.settle(intent, "unknown")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..errors import APIError, BrokenAnswer, OutcomeUnknown
+from ..errors import APIError, BrokenAnswer, OutcomeUnknown, ResourceNotFound
 from .looking import Look, Sent, Sight, digest_of, find_prompts
 
 if TYPE_CHECKING:
@@ -46,12 +46,16 @@ class Errand(ABC):
         """What a look saw, in the shape of the answer to `send`."""
 
     @abstractmethod
-    def keep(self, answer: Mapping[str, Any]) -> str:
-        """Remember what was made; returns its id."""
+    def keep(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
+        """Remember what was made; returns its id. `as_asked`: it was made from this prompt."""
 
     @abstractmethod
     def says(self, answer: Mapping[str, Any]) -> str:
         """What was made, for a person."""
+
+    def stop(self, answer: Mapping[str, Any]) -> str:
+        """How to stop what was made, as the end of a sentence."""
+        return ""
 
     @abstractmethod
     def unknown(
@@ -90,14 +94,19 @@ class Create(Errand):
             task.update(self._client.get_task(row["id"], timeout=10))
         return {name: task[name] for name in _CREATED if task.get(name) is not None}
 
-    def keep(self, answer: Mapping[str, Any]) -> str:
-        self._history.add_task(answer, prompt=self.prompt, body=self.body)
+    def keep(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
+        if as_asked:
+            self._history.add_task(answer, prompt=self.prompt, body=self.body)
+        else:
+            self._history.add_task(answer, prompt="")
         return str(answer["id"])
 
     def says(self, answer: Mapping[str, Any]) -> str:
-        return f"task {answer['id']} ({answer['url']})" if answer.get("url") else (
-            f"task {answer['id']}"
-        )
+        link = f" ({answer['url']})" if answer.get("url") else ""
+        return f"task {answer['id']}{link}"
+
+    def stop(self, answer: Mapping[str, Any]) -> str:
+        return f"; `rebyte cancel {answer['id']}` stops it"
 
     def unknown(
         self, candidates: list[dict[str, Any]], key: str | None, why: str | None
@@ -140,13 +149,16 @@ class FollowUp(Errand):
         return dict(sent)
 
     def look(self, sent: Sent, seconds: float) -> Sight:
-        content = self._client.task_content(self._task_id, timeout=seconds)
+        try:
+            content = self._client.task_content(self._task_id, timeout=seconds)
+        except ResourceNotFound:  # no content here; the task at least names its prompts
+            content = self._client.get_task(self._task_id, timeout=seconds)
         return find_prompts(content, sent)
 
     def taken(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {"promptId": row["id"]}
 
-    def keep(self, answer: Mapping[str, Any]) -> str:
+    def keep(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
         # The task runs again; `wait` or the next look at it would say the same.
         self._history.update_task(
             {"id": self._task_id, "status": "running", "completedAt": None}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RebyteError
+from ..errors import BadUsage, Interrupted, RebyteError
 from .attempt import HELD, Attempt, age
 from .errands import Create, FollowUp
 from .looking import Sent
@@ -59,8 +59,11 @@ def create(
         errand, client, history, note=note, clock=clock, sleep=sleep, look_for=look_for
     )
     if key is None:
-        return _alone(attempt)
-    with _turn(attempt, key):
+        with _interrupts(attempt):
+            return _alone(attempt)
+    if not key.strip():
+        raise BadUsage("the key of --once is empty")
+    with _interrupts(attempt), _turn(attempt, key):
         earlier = history.intent(key)
         if earlier is not None:
             if earlier.state == "done":
@@ -93,7 +96,8 @@ def follow_up(
     attempt = Attempt(
         errand, client, history, note=note, clock=clock, sleep=sleep, look_for=look_for
     )
-    return _alone(attempt)
+    with _interrupts(attempt):
+        return _alone(attempt)
 
 
 def forget(history: History, key: str) -> bool:
@@ -224,7 +228,19 @@ def _take_up(attempt: Attempt, orphan: Intent) -> dict[str, Any] | None:
     return None
 
 
-# -- both --------------------------------------------------------------------------------------
+# -- all of them ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def _interrupts(attempt: Attempt) -> Iterator[None]:
+    """Say so when an interrupt came before anything was sent; `Attempt.send` speaks for later."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as stop:
+        if attempt.has_sent:
+            raise
+        status = stop.exit_status if isinstance(stop, Interrupted) else 130
+        raise Interrupted(status, hint="this call had sent nothing yet") from None
 
 
 def _sent(attempt: Attempt, earlier: Intent, times: Clock, *, doubt: timedelta) -> Sent:
@@ -240,6 +256,6 @@ def _sent(attempt: Attempt, earlier: Intent, times: Clock, *, doubt: timedelta) 
 
 
 def _adopt(attempt: Attempt, earlier: Intent, found: Mapping[str, Any]) -> None:
-    made = attempt.errand.keep(found)
+    made = attempt.errand.keep(found, as_asked=earlier.digest == attempt.errand.digest)
     attempt.settle(earlier, "done", task_id=made, task=found)
     attempt.note(f"Its answer was lost, but {attempt.errand.says(found)} was found")
