@@ -74,7 +74,7 @@ class Vault(NamedTuple):
     def _ask(self, work: Callable[[], T]) -> T:
         seconds = SECONDS_WITH_SOMEBODY if self.interactive else SECONDS_ALONE
         try:
-            return within(seconds, work, told_after=1.5, tell=self._tell)
+            return within(seconds, work, told_after=1.0, tell=self._tell)
         except TimeoutError:
             raise KeyProblem(
                 f"the keyring did not answer within {seconds:g} s; it may be locked", hint=WAYS_OUT

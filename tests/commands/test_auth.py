@@ -55,7 +55,7 @@ def login(rebyte: Rebyte, *options: str, key: str | bytes = KEY, **rest: Any) ->
     return rebyte(*options, "auth", "login", "--with-key", "--insecure-storage", stdin=key, **rest)
 
 
-@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n", " \r"])
+@pytest.mark.parametrize("end", ["\r\n", " \n\n"])
 def test_case_12_what_trails_a_key_is_trimmed(rebyte: Rebyte, url: str, end: str) -> None:
     done = login(rebyte, key=KEY + end)
     assert (done.status, done.json["accepted"]) == (0, True)
