@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import BadUsage
+from ..shell.values import EXECUTORS as EXECUTORS
 from ._base import completer
 
-EXECUTORS = ("opencode", "claude", "gemini", "codex")  # known ones; any string is passed on
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..commands._base import SHARED, Command
+from ..shell.values import EXECUTORS, KINDS
 from .facts import EVERY_COMMAND, STATUSES, VARIABLES
 
 SCHEMA_VERSION = 1
@@ -26,16 +26,17 @@ def describe(root: click.Group) -> dict[str, Any]:
     `sharedOptions` (before and after every command's name) and `commands` (see `_command`).
     """
     with _context(root, "rebyte") as ctx:
-        about = _help(root)
+        everywhere = [param for param in _options(root, ctx) if _is_shared(param)]
+        own = [param for param in _options(root, ctx) if not _is_shared(param)]
         return {
             "schemaVersion": SCHEMA_VERSION,
             "name": "rebyte",
             "version": __version__,
-            **about,
+            **_help(root),
             "exitStatuses": {str(status): text for status, text in STATUSES.items()},
             "environment": dict(VARIABLES),
-            "options": list(_options(root, ctx, shared=False)),
-            "sharedOptions": list(_options(root, ctx, shared=True)),
+            "options": [_option(param) for param in own],
+            "sharedOptions": [_option(param) for param in everywhere],
             "commands": list(_commands(root, ctx)),
         }
 
@@ -52,6 +53,17 @@ def find(tree: Node, path: str) -> Node | None:
     return next((node for node in walk(tree) if node["path"] == path), None)
 
 
+def printed(tree: Node) -> dict[str, list[str]]:
+    """Which definitions of the results' schema each command prints, by its path."""
+    found: dict[str, list[str]] = {}
+    for node in walk(tree):
+        prints = node["prints"]
+        if prints and prints["kind"]:
+            lists = [f"{prints['kind']}-list"] if prints["list"] else []
+            found[node["path"]] = [*lists, prints["kind"]]
+    return found
+
+
 def _commands(group: click.Group, ctx: click.Context, above: str = "") -> Iterator[dict[str, Any]]:
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)
@@ -65,9 +77,7 @@ def _commands(group: click.Group, ctx: click.Context, above: str = "") -> Iterat
         yield node
 
 
-def _command(
-    command: click.Command, parent: click.Context, name: str, path: str
-) -> dict[str, Any]:
+def _command(command: click.Command, parent: click.Context, name: str, path: str) -> dict[str, Any]:
     """One command.
 
     `name`, `path` (`workspace list`), `summary`, `description` (paragraphs), `examples` (lines),
@@ -75,8 +85,7 @@ def _command(
     `exitStatuses` (numbers), `commands`.
     """
     with _context(command, name, parent) as ctx:
-        statuses = command.statuses if isinstance(command, Command) else ()
-        group = isinstance(command, click.Group)
+        statuses = getattr(command, "statuses", ())
         return {
             "name": name,
             "path": path,
@@ -85,9 +94,11 @@ def _command(
             "arguments": [
                 _argument(param) for param in command.params if isinstance(param, click.Argument)
             ],
-            "options": list(_options(command, ctx, shared=False)),
+            "options": [
+                _option(param) for param in _options(command, ctx) if not _is_shared(param)
+            ],
             "prints": _prints(command),
-            "exitStatuses": sorted({*EVERY_COMMAND, *(() if group else statuses)}),
+            "exitStatuses": sorted({*EVERY_COMMAND, *statuses}),
             "commands": list(_commands(command, ctx, path))
             if isinstance(command, click.Group)
             else [],
@@ -117,22 +128,26 @@ def _help(command: click.Command) -> dict[str, Any]:
     return {"summary": summary, "description": description, "examples": examples}
 
 
-def _options(
-    command: click.Command, ctx: click.Context, *, shared: bool
-) -> Iterator[dict[str, Any]]:
+def _options(command: click.Command, ctx: click.Context) -> Iterator[click.Option]:
     for param in command.get_params(ctx):
-        if not isinstance(param, click.Option) or param.hidden:
-            continue
-        if (param.name in SHARED or param.name == "help") != shared:
-            continue
-        variable = re.search(r"\((REBYTE_\w+)\)", param.help or "")
-        yield {
-            "names": [*param.opts, *param.secondary_opts],
-            **_value(param),
-            "flag": param.is_flag,
-            "help": param.help or "",
-            "environment": param.envvar or (variable[1] if variable else None),
-        }
+        if isinstance(param, click.Option) and not param.hidden:
+            yield param
+
+
+def _is_shared(option: click.Option) -> bool:
+    """Whether every command takes it: those that a command's function is not handed."""
+    return not option.expose_value and option.name != "version"
+
+
+def _option(param: click.Option) -> dict[str, Any]:
+    variable = re.search(r"\((REBYTE_\w+)\)", param.help or "")
+    return {
+        "names": [*param.opts, *param.secondary_opts],
+        **_value(param),
+        "flag": param.is_flag,
+        "help": param.help or "",
+        "environment": param.envvar or (variable[1] if variable else None),
+    }
 
 
 def _argument(param: click.Argument) -> dict[str, Any]:
@@ -170,9 +185,6 @@ def _values(param: click.Parameter) -> str | None:
         return "=" + ",".join(map(str, param.type.choices))
     own = param._custom_shell_complete
     if own is not None:
-        from ..commands._options import EXECUTORS
-        from ..shell.values import KINDS
-
         if own.__name__ in KINDS:
             return own.__name__ + (f"={','.join(EXECUTORS)}" if own.__name__ == "executors" else "")
         # A completion of a command's own: its words, which must not depend on anything.
@@ -184,14 +196,15 @@ def _values(param: click.Parameter) -> str | None:
 
 
 def _prints(command: click.Command) -> dict[str, Any] | None:
-    if not isinstance(command, Command) or (command.kind is None and not command.text):
+    kind, text = getattr(command, "kind", None), getattr(command, "text", False)
+    if kind is None and not text:
         return None
     returned = _function(command).__annotations__.get("return", "")
     return {
-        "kind": command.kind.name if command.kind else None,
+        "kind": kind.name if kind else None,
         "list": returned == "Listing",
-        "text": command.text,
-        "fields": list(command.kind.fields) if command.kind else [],
+        "text": text,
+        "fields": list(kind.fields) if kind else [],
     }
 
 

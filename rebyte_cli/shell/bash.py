@@ -6,9 +6,7 @@ Bash hands over raw text, quotes included, and inserts a reply as it is. Both di
 from __future__ import annotations
 
 _OPERATORS = "|&;()\n"
-_PLAIN = frozenset(
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-"
-)
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")
 
 
 class Line:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     Pairs = Iterator[tuple[str, str]]
 
+EXECUTORS = ("opencode", "claude", "gemini", "codex")  # known ones; any string is passed on
 NEWEST = 200  # tasks offered at most
 NUMBERED = 9  # of them as @1, @2, …
 

@@ -1,0 +1,76 @@
+"""Show the manual page of a command, or install all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..app import App
+from ..errors import NotFound, RebyteError, did_you_mean
+from ..output.kinds import INSTALLED, Records, Text
+from ._base import completer, define
+
+
+@define("man", kind=INSTALLED, text=True, statuses=(4,))
+@click.argument("words", metavar="[COMMAND]…", nargs=-1, shell_complete=completer("commands"))
+@click.option(
+    "--install",
+    "folder",
+    metavar="[DIR]",
+    type=click.Path(file_okay=False),
+    is_flag=False,
+    flag_value="",
+    help="Write all pages to DIR, a folder of MANPATH; without DIR to where man looks.",
+)
+@click.pass_context
+def command(ctx: click.Context, app: App, words: tuple[str, ...], folder: str | None) -> Any:
+    """Show the manual page of COMMAND, as man(1) would.
+
+    COMMAND may also be a page that is about no command: config, examples, local(7), api(7).
+    Where there is neither man nor mandoc, the text that the page is made of is shown.
+
+    Examples:
+
+      rebyte man create
+      rebyte man config | less
+      rebyte man --install && man rebyte-create
+    """
+    from ..manual import library, reader, roff, tree
+
+    root = ctx.find_root().command
+    assert isinstance(root, click.Group)
+    described = tree.describe(root)
+    known = list(library.names(described))
+    if folder is not None:
+        target = Path(folder) if folder else reader.home(app.environment)
+        pages = {name: roff.page(library.markdown(name, described)) for name in known}
+        return Records(INSTALLED, _install(app, pages, target))
+    text = library.markdown(_find(words, known), described)
+    shown = reader.render(
+        roff.page(text), width=min(app.screen.width, 100), environment=app.environment
+    )
+    return Text(shown or text)
+
+
+def _find(words: tuple[str, ...], known: list[str]) -> str:
+    """The page for `create`, `workspace list` (in its group's), `config`, `local(7)`."""
+    first = words[0] if words else "rebyte"
+    stem, _, section = first.removesuffix(")").partition("(")
+    stem = stem if stem.startswith("rebyte") else f"rebyte-{stem}"
+    found = [name for name in known if name.rpartition(".")[0] == stem and name.endswith(section)]
+    if found:
+        return min(found, key=lambda name: name[-1])
+    raise NotFound(f"no page about {first}", hint=did_you_mean(f"{stem}.1", known))
+
+
+def _install(app: App, pages: dict[str, str], target: Path) -> list[dict[str, Any]]:
+    from ..manual import reader
+
+    try:
+        done = reader.install(pages, target)
+    except OSError as error:
+        raise RebyteError(f"cannot write to {target}: {error.strerror}") from None
+    app.note(f"{len(done)} pages in {target}")
+    return [{"path": str(path), "changed": changed} for path, changed in done]

@@ -1,0 +1,49 @@
+"""Write everything that is generated into the checkout: `python -m rebyte_cli.manual [FOLDER]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..cli import root
+from ..shell.scripts import FILES, SCRIPTS
+from .library import fill, markdown, names, written
+from .roff import page
+from .tables import tables
+from .tree import describe
+
+
+def generated() -> Iterator[tuple[str, str]]:
+    """Each generated file: its path in the checkout, and its text."""
+    tree = describe(root)
+    for shell, script in SCRIPTS.items():
+        yield f"completions/{FILES[shell]}", script
+    for name, text in tables(tree):
+        yield f"rebyte_cli/shell/tables/{name}", text
+    for name in names(tree):
+        yield f"man/{name}", page(markdown(name, tree))
+    yield "rebyte_cli/SKILL.md", fill(written("SKILL.md"), tree)
+
+
+def write(folder: Path) -> list[str]:
+    """Write what differs, delete what is generated no more; the paths that changed."""
+    wanted = dict(generated())
+    changed = []
+    for path, text in wanted.items():
+        file = folder / path
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            changed.append(path)
+    for place in ("completions", "man", "rebyte_cli/shell/tables"):
+        for file in (folder / place).iterdir():
+            if f"{place}/{file.name}" not in wanted:
+                file.unlink()
+                changed.append(f"{place}/{file.name}")
+    return changed
+
+
+if __name__ == "__main__":
+    for path in write(Path(sys.argv[1] if len(sys.argv) > 1 else ".")):
+        sys.stdout.write(f"{path}\n")

@@ -1,0 +1,133 @@
+"""A page for each command, in Markdown, from the tree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from .facts import EVERY_COMMAND, STATUSES
+from .tree import Node
+
+SEE_ALSO = "rebyte(1), rebyte-config(5), rebyte-examples(7)"
+
+
+def command_page(node: Node) -> str:
+    """The page of a top-level command and of what is inside it."""
+    parts = [f"# rebyte-{node['name']}(1): {_start(node['summary'])}"]
+    parts += ["## Synopsis", *map(_synopsis, _leaves(node))]
+    parts += ["## Description", *_description(node)]
+    if node["commands"]:
+        parts.append("## Commands")
+        for sub in node["commands"]:
+            parts += [f"### {sub['path']}", *_description(sub)]
+            parts += [*options(sub), *_examples(sub)]
+    elif node["options"]:
+        parts += ["## Options", *options(node)]
+    parts.append(
+        "The options that every command takes (`-P`, `-o`, `--fields` and others) are described "
+        "in rebyte(1)."
+    )
+    if any(leaf["prints"] for leaf in _leaves(node)):
+        parts += ["## Output", *_outputs(node)]
+    found = {status for leaf in _leaves(node) for status in leaf["exitStatuses"]}
+    parts += ["## Exit status", *statuses(found)]
+    if node["examples"]:
+        parts += ["## Examples", *_examples(node)]
+    parts += ["## See also", SEE_ALSO]
+    return "\n\n".join(parts) + "\n"
+
+
+def _description(node: Node) -> Iterator[str]:
+    """The paragraphs, with the names of the command's arguments in italics."""
+    words = {
+        word
+        for argument in node["arguments"]
+        for word in re.findall(r"[A-Z]+", argument["metavar"])
+    }
+    for paragraph in map(_text, node["description"]):
+        if words:
+            pattern = rf"(?<![`\w*$])({'|'.join(sorted(words))})(?![\w*=])"
+            paragraph = re.sub(pattern, r"*\1*", paragraph)
+        yield paragraph
+
+
+def options(node: Node) -> Iterator[str]:
+    """A definition for each option of a command."""
+    for option in node["options"]:
+        yield option_text(option)
+
+
+def option_text(option: Node) -> str:
+    """One option: its names, what it takes, and what for."""
+    names = ", ".join(f"`{name}`" for name in option["names"])
+    taken = "" if option["flag"] else f" {_placeholder(option['metavar'])}"
+    more = " May be repeated." if option["multiple"] and "repeat" not in option["help"] else ""
+    default = option["default"]
+    if default not in (None, (), [], "", 0):
+        more += f" The default is `{default}`."
+    return f"{names}{taken}\n:   {_text(option['help'])}{more}"
+
+
+def statuses(numbers: Iterable[int]) -> Iterator[str]:
+    """A definition for each exit status that means something to a command."""
+    for status in sorted(set(numbers)):
+        if status not in EVERY_COMMAND or status <= 2:
+            yield f"`{status}`\n:   {STATUSES[status]}."
+
+
+def _leaves(node: Node) -> list[Node]:
+    return [leaf for sub in node["commands"] for leaf in _leaves(sub)] or [node]
+
+
+def _synopsis(node: Node) -> str:
+    arguments = []
+    for argument in node["arguments"]:
+        name = argument["metavar"].strip("[]")
+        bracketed = argument["metavar"].startswith("[") or not argument["required"]
+        if argument["multiple"] and not name.endswith(("…", "]")):
+            name += "…"
+        shown = _placeholder(name)
+        arguments.append(f"[{shown}]" if bracketed else shown)
+    words = [f"`rebyte {node['path']}`"]
+    if node["options"]:
+        words.append("[*options*]")
+    return " ".join([*words, *arguments])
+
+
+def _placeholder(metavar: str) -> str:
+    return f"`{metavar}`" if "|" in metavar else f"*{metavar}*"
+
+
+def _outputs(node: Node) -> Iterator[str]:
+    for leaf in _leaves(node):
+        prints = leaf["prints"]
+        if not prints:
+            continue
+        about = f"`rebyte {leaf['path']}` prints " if node["commands"] else "Prints "
+        if prints["text"]:
+            about += "text" + ("; as JSON, " if prints["kind"] else ".")
+        if prints["kind"]:
+            what = f"records of the kind `{prints['kind']}`"
+            about += f"a list of {what}" if prints["list"] else what
+            about += f", with the fields {', '.join(prints['fields'])}."
+        yield about
+
+
+def _examples(node: Node) -> Iterator[str]:
+    if node["examples"]:
+        yield "\n".join(["```", *node["examples"], "```"])
+
+
+def _start(summary: str) -> str:
+    """A summary as it stands behind a dash: in lower case, unless it begins with a name."""
+    first = summary.split(maxsplit=1)[0] if summary else ""
+    return _text(summary[:1].lower() + summary[1:] if first[1:].islower() else summary)
+
+
+def _text(text: str) -> str:
+    """Help text as Markdown: only backticks mean something in it."""
+    parts = text.split("`")
+    return "`".join(
+        part if at % 2 else part.replace("\\", "\\\\").replace("*", "\\*")
+        for at, part in enumerate(parts)
+    )

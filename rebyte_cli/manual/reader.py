@@ -1,0 +1,62 @@
+"""Showing a page with what this machine has for it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+_OVERSTRIKE = re.compile(r".\x08|\x1b\[[0-9;]*m")
+
+
+def render(page: str, *, width: int, environment: Mapping[str, str]) -> str | None:
+    """The page as text, by `man` or `mandoc`; None where there is neither.
+
+    `page` is in the man(7) language, `width` in columns.
+    """
+    with tempfile.TemporaryDirectory(prefix="rebyte-man-") as folder:
+        file = Path(folder) / "page.1"
+        file.write_text(page, encoding="utf-8")
+        for program in (["man", "-l"], ["mandoc", "-T", "utf8", "-O", f"width={width}"]):
+            text = _run([*program, str(file)], {**environment, "MANWIDTH": str(width)})
+            if text:
+                return text
+    return None
+
+
+def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
+    """Write pages (`rebyte.1`: text) under `folder` as `man1/rebyte.1`; each, and whether it
+    changed. OSError when one cannot be written."""
+    done = []
+    for name, page in pages.items():
+        file = folder / f"man{name[-1]}" / name
+        changed = not file.exists() or file.read_text(encoding="utf-8") != page
+        if changed:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(page, encoding="utf-8")
+        done.append((file, changed))
+    return done
+
+
+def home(environment: Mapping[str, str]) -> Path:
+    """Where man(1) looks for pages of one user."""
+    own = environment.get("HOME") or os.path.expanduser("~")
+    return Path(environment.get("XDG_DATA_HOME") or Path(own) / ".local" / "share") / "man"
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> str | None:
+    try:
+        done = subprocess.run(
+            command,
+            env={**environment, "MANPAGER": "cat", "MANROFFOPT": "-dAD=l"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return _OVERSTRIKE.sub("", done.stdout.decode("utf-8", "replace")).strip("\n")
