@@ -39,7 +39,7 @@ class Rule(NamedTuple):
     path: re.Pattern[str]
     cut: Cut
     status: int
-    then: Callable[[], None] | None
+    then: Callable[[], object] | None
 
 
 class CuttingProxy:
@@ -64,7 +64,7 @@ class CuttingProxy:
         *,
         times: int = 1,
         status: int = 504,
-        then: Callable[[], None] | None = None,
+        then: Callable[[], object] | None = None,
     ) -> None:
         """Cut the next `times` requests whose path (with query) matches; `then` runs right after
         the server has answered and before the client can know.

@@ -49,8 +49,9 @@ class Board:
         for task_id in ids:
             self.tasks[task_id] = {"id": task_id, "status": "running", "completedAt": None}
 
-    def end(self, task_id: str, status: str = "completed") -> None:
-        self.tasks[task_id].update(status=status, completedAt=ENDED)
+    def end(self, *ids: str, status: str = "completed") -> None:
+        for task_id in ids:
+            self.tasks[task_id].update(status=status, completedAt=ENDED)
 
     def answer(self, target: str) -> tuple[int, Any]:
         self.requests.append(target)

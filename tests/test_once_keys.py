@@ -199,7 +199,7 @@ def test_a_key_works_with_the_history_off(bench: Bench) -> None:
 
 def test_two_processes_with_one_key_make_one_task(bench: Bench) -> None:
     gate, waiting = threading.Event(), threading.Event()
-    bench.proxy.cut("POST", TASKS, Cut.SLOW, then=lambda: gate.wait(20) and None)
+    bench.proxy.cut("POST", TASKS, Cut.SLOW, then=lambda: gate.wait(20))
     made = []
     first = threading.Thread(
         target=lambda: made.append(bench.create(key="k", history=bench.memory()))

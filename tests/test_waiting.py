@@ -82,9 +82,9 @@ def test_interval_fixes_the_pauses(board: Board) -> None:
 
 def test_each_end_is_told_apart_and_carries_its_task(board: Board) -> None:
     board.add("a", "b", "c", "d")
-    board.end("b", "failed")
-    board.end("c", "cancelled")
-    board.end("d", "succeeded")
+    board.end("b", status="failed")
+    board.end("c", status="cancelled")
+    board.end("d", status="succeeded")
     at = Time()
     at.at[3.0] = lambda: board.end("a")
     outcomes = wait(board, "a", "b", "c", "d", at=at)
@@ -97,7 +97,7 @@ def test_each_end_is_told_apart_and_carries_its_task(board: Board) -> None:
 
 def test_a_word_nobody_knows_is_no_end(board: Board) -> None:
     board.add("a")
-    board.end("a", "resting")
+    board.end("a", status="resting")
     with pytest.raises(WaitTimeout):
         wait(board, "a", timeout=5)
 
@@ -239,7 +239,7 @@ def test_one_task_that_cannot_be_read_is_given_up_after_five_minutes(board: Boar
 def test_any_stops_after_the_first_that_ended_however_it_did(board: Board) -> None:
     board.add("a", "b", "c")
     at = Time()
-    at.at[3.0] = lambda: board.end("b", "failed")
+    at.at[3.0] = lambda: board.end("b", status="failed")
     at.at[9.0] = lambda: board.end("a")
     (outcome,) = wait(board, "a", "b", "c", at=at, until="any")
     assert isinstance(outcome, TaskFailed)
@@ -258,7 +258,7 @@ def test_any_does_not_take_a_missing_task_for_an_end(board: Board) -> None:
 def test_first_success_passes_over_failures(board: Board) -> None:
     board.add("a", "b", "c")
     at = Time()
-    at.at[3.0] = lambda: board.end("b", "failed")
+    at.at[3.0] = lambda: board.end("b", status="failed")
     at.at[6.0] = lambda: board.end("a")
     assert wait(board, "a", "b", "c", at=at, until="first-success") == ["a"]
 
@@ -266,8 +266,8 @@ def test_first_success_passes_over_failures(board: Board) -> None:
 def test_first_success_without_any_shows_every_failure(board: Board) -> None:
     board.add("a", "b")
     at = Time()
-    at.at[3.0] = lambda: board.end("b", "failed")
-    at.at[6.0] = lambda: board.end("a", "canceled")
+    at.at[3.0] = lambda: board.end("b", status="failed")
+    at.at[6.0] = lambda: board.end("a", status="canceled")
     failed, canceled = wait(board, "a", "b", at=at, until="first-success")
     assert isinstance(failed, TaskFailed)
     assert isinstance(canceled, TaskCanceled)
@@ -275,7 +275,7 @@ def test_first_success_without_any_shows_every_failure(board: Board) -> None:
 
 def test_first_success_at_the_limit_shows_what_failed_so_far(board: Board) -> None:
     board.add("a", "b")
-    board.end("a", "failed")
+    board.end("a", status="failed")
     at = Time()
     outcomes = watch(
         board.client(),

@@ -50,12 +50,8 @@ def test_a_thousand_tasks_take_at_most_twelve_requests_a_round(board: Board) -> 
     at = Counted(board)
     seen: dict[str, float] = {}
 
-    def end(some: list[str]) -> None:
-        for task_id in some:
-            board.end(task_id)
-
-    at.at[20.0] = lambda: end(ids[500:520])
-    at.at[30.0] = lambda: end(ids[:500] + ids[520:])
+    at.at[20.0] = lambda: board.end(*ids[500:520])
+    at.at[30.0] = lambda: board.end(*ids[:500], *ids[520:])
     targets = [Target(task_id) for task_id in ids]
     for outcome in watch(board.client(), targets, clock=at.clock, sleep=at.sleep):
         assert not isinstance(outcome, RebyteError)
@@ -95,7 +91,7 @@ def test_tasks_that_the_list_does_not_show_are_read(board: Board) -> None:
     board.unlisted = set(ids[:5])
     at = Time()
     at.at[4.0] = lambda: board.end(ids[0])
-    at.at[5.0] = lambda: [board.end(one) for one in ids[1:]]
+    at.at[5.0] = lambda: board.end(*ids[1:])
     assert sorted(wait(board, [Target(one) for one in ids], at)) == ids
     assert at.now < 7
 
@@ -115,7 +111,7 @@ def test_rows_that_never_tell_do_not_keep_it_waiting(board: Board, count: int) -
     board.add(*ids)
     board.rows_tell = False
     for task_id in ids:
-        board.end(task_id, "failed")
+        board.end(task_id, status="failed")
     at = Time()
     outcomes = wait(board, [Target(one) for one in ids], at)
     assert len(outcomes) == count
@@ -127,7 +123,7 @@ def test_a_row_that_calls_a_running_task_ended_is_not_believed(board: Board) -> 
     board.add("a", "b", "c")
     board.tasks["a"]["completedAt"] = "2026-02-09T10:00:00.000Z"
     at = Time()
-    at.at[8.0] = lambda: [board.end(one) for one in "abc"]
+    at.at[8.0] = lambda: board.end(*"abc")
     assert sorted(wait(board, [Target(one) for one in "abc"], at)) == ["a", "b", "c"]
     assert 8 <= at.now < 12
     # Nor is it read again in every round.
@@ -138,7 +134,7 @@ def test_without_a_list_each_is_read(board: Board) -> None:
     board.add("a", "b", "c", "d")
     board.answers = lambda path: 404 if "?" in path else 200
     at = Time()
-    at.at[3.0] = lambda: [board.end(one) for one in "abcd"]
+    at.at[3.0] = lambda: board.end(*"abcd")
     assert sorted(wait(board, [Target(one) for one in "abcd"], at)) == ["a", "b", "c", "d"]
     assert at.now < 5
 
