@@ -40,12 +40,23 @@ _SECRET_FIELD = re.compile(
 class Redactor:
     """Takes the key, signatures, passwords and secret fields out of text."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    def __init__(self, *secrets: str) -> None:
+        # The longest first: a query holds its values.
+        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+
+    def knowing(self, url: str) -> Redactor:
+        """One that also knows the query of this URL: a store repeats it in its errors."""
+        from urllib.parse import parse_qsl, quote
+
+        query = url.partition("?")[2]
+        values = [value for _, value in parse_qsl(query) if len(value) > 5]
+        return Redactor(*self._secrets, query, *values, *(quote(v, safe="") for v in values))
 
     def key(self, text: str) -> str:
         """The text without the key; for what cannot hold another secret."""
-        return text.replace(self._key, HIDDEN) if self._key else text
+        for secret in self._secrets:
+            text = text.replace(secret, HIDDEN)
+        return text
 
     def text(self, text: str) -> str:
         """The text with every secret replaced by `[hidden]`."""
@@ -93,8 +104,13 @@ class CallLog(NamedTuple):
     curl: str | None = None
 
 
-def curl_line(method: str, url: str, headers: Mapping[str, str], body: str | None) -> str:
-    """The call as a command to paste: the key comes from the environment, secrets stay out."""
+def curl_line(
+    method: str, url: str, headers: Mapping[str, str], body: str | None, *, file: bool = False
+) -> str:
+    """The call as a command to paste: the key comes from the environment, secrets stay out.
+
+    `file` says that the body is a file, which is then called FILE.
+    """
     from shlex import quote
 
     words = ["curl"] if method == "GET" else ["curl", "-X", method]
@@ -104,7 +120,9 @@ def curl_line(method: str, url: str, headers: Mapping[str, str], body: str | Non
             words += ["-H", '"API_KEY: $REBYTE_API_KEY"']
         elif name.lower() not in ("user-agent", "accept-encoding", "content-length"):
             words += ["-H", quote(f"{name}: {value}")]
-    if body is not None:
+    if file:
+        words += ["-T", "FILE"]
+    elif body is not None:
         words += ["--data-raw", quote(body)]
     return " ".join(words)
 
@@ -129,6 +147,8 @@ class Try:
     def record(self, redact: Redactor, now: float) -> CallLog:
         """The log of it; `now` is the clock it was started by."""
         call = self.call
+        if "API_KEY" not in call.headers:
+            redact = redact.knowing(call.url)
         body = redact.body(call.body)
         headers = redact.headers(call.headers)
         url = call.address(redact)
@@ -144,5 +164,5 @@ class Try:
             body,
             redact.headers(self.headers),
             redact.body(self.body),
-            curl_line(call.method, url, headers, body),
+            curl_line(call.method, url, headers, body, file=callable(call.body)),
         )

@@ -58,7 +58,7 @@ def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -
 
     if names & {"InvalidProxyURL", "InvalidSchema", "ProxySchemeUnknown"}:
         raise BadUsage("the proxy named by HTTPS_PROXY or ALL_PROXY cannot be used") from None
-    if names & {"InvalidHeader", "UnicodeError", "InvalidURL"} and not sent:
+    if not sent and (names & {"InvalidHeader", "InvalidURL"} or having(UnicodeError)):
         raise BadUsage("a header or the path holds a character that cannot be sent") from None
     there = f"proxy {proxy}" if proxy else host
     if certificate := having(ssl.SSLCertVerificationError):
