@@ -24,7 +24,7 @@ def answer(client: RebyteClient, task_id: str) -> str:
     status = task_status(task)
     if not is_terminal(status):
         raise RebyteError(
-            f"task {task_id} is {status}, so it has no answer yet",
+            f"task {task_id} is {status or 'in an unknown state'}, so it has no answer yet",
             hint=f"`rebyte result {task_id} --wait` waits for it",
             code="still_running",
         )

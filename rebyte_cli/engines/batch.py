@@ -43,9 +43,11 @@ class Batch(Flow):
             yield from self._begin()
             while not self._is_over():
                 event = self._next_event(deadline)
+                if self._memory.due is not None and time.monotonic() >= self._memory.due:
+                    self._memory.flush()
                 if event is not None:
                     yield from self._handle(*event)
-                elif self._leave_by is None:
+                elif deadline is not None and time.monotonic() >= deadline:
                     deadline = None
                     names = [str(self.lines[at].number) for at in self._unfinished()]
                     self._fault = WaitTimeout(
@@ -69,8 +71,10 @@ class Batch(Flow):
     # -- events --------------------------------------------------------------------------------
 
     def _next_event(self, deadline: float | None) -> Event | None:
-        """What happens next; None when a time limit comes first."""
-        limits = [limit for limit in (deadline, self._leave_by) if limit is not None]
+        """What happens next; None when something is due before."""
+        limits = [
+            limit for limit in (deadline, self._leave_by, self._memory.due) if limit is not None
+        ]
         wait = max(min(limits) - time.monotonic(), 0) if limits else None
         try:
             return self._events.get(timeout=wait)
@@ -103,7 +107,7 @@ class Batch(Flow):
     def _on_created(self, at: int, entry: Entry, value: Any) -> Iterator[Row]:
         body, task = value
         entry.apply(created_record(self.lines[at].number, task))
-        self._outside.remember(task, body)
+        self._memory.made(task, body)
         if is_terminal(task_status(task)):
             yield from self._on_ended(at, entry, task)
         else:
@@ -131,7 +135,7 @@ class Batch(Flow):
         self._note_down(record)
         self._creators.known.add(task["id"])
         entry.apply(record)
-        self._outside.remember(task, {})
+        self._memory.made(task, self._batch.body(self.lines[at]))
         yield from self._follow(at, entry)
 
     def _on_absent(self, at: int, entry: Entry, _value: None) -> Iterator[Row]:
@@ -154,7 +158,7 @@ class Batch(Flow):
         record = ended_record(self.lines[at].number, task, now)
         self._note_down(record)
         entry.apply(record)
-        self._learned.append(task)
+        self._memory.ended(task)
         yield from self._over(at)
 
     def _on_unreadable(self, at: int, entry: Entry, error: RebyteError) -> Iterator[Row]:
@@ -196,10 +200,26 @@ class Batch(Flow):
         self._creators.end()
         self._watch.stop()
         self._search.stop()
-        if self._learned:
-            self._outside.learn(self._learned)
+        self._memory.flush()
         with suppress(RebyteError):  # the first failure of the journal was told already
             self._journal.close()
+
+    def standing(self) -> dict[str, Any]:
+        """Where the batch stands, as `output.batch_view.Standing` takes it; any thread may ask."""
+        now = time.monotonic()
+        entries = [self.entries[at] for at in self.plan.mine]
+        running = sorted((since, at) for at, since in list(self.running.items()))
+        return {
+            "total": len(entries),
+            "ended": sum(entry.is_over for entry in entries),
+            "created": sum(entry.state != "new" for entry in entries),
+            "failed": sum(entry.has_failed for entry in entries),
+            "running": [(self._name(at), now - since) for since, at in running],
+            "paused": self.gate.is_down,
+        }
+
+    def _name(self, at: int) -> str:
+        return f"{self.lines[at].key}  {self.entries[at].url or self.entries[at].id}"
 
     def _catch_signals(self) -> Callable[[], None]:
         """Take SIGINT and SIGTERM as events; the second one ends everything at once."""

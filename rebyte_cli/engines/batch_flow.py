@@ -11,6 +11,7 @@ from ..errors import RebyteError
 from .batch_create import Creators, Job, Upload
 from .batch_input import Input
 from .batch_lost import Finder, Lost, searching
+from .batch_memory import Memory
 from .batch_plan import Plan
 from .batch_rounds import watching
 from .batch_state import LOST, Entry, row_of, skipped_error
@@ -39,13 +40,13 @@ class Wishes(NamedTuple):
 class Outside(NamedTuple):
     """What a batch tells others, and asks them.
 
-    `note`: a line for people. `remember`: a task, its body. `learn`: tasks that ended. `knows`:
-    those of the ids that are tasks of other commands. `upload`: a path to `{"id", "filename"}`.
+    `note`: a line for people. `made`: a task and its body. `ended`: tasks that ended. `knows`:
+    those of the ids that are tasks made from here. `upload`: a path to `{"id", "filename"}`.
     """
 
     note: Callable[[str], None]
-    remember: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
-    learn: Callable[[list[Mapping[str, Any]]], None]
+    made: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+    ended: Callable[[list[Mapping[str, Any]]], None]
     knows: Callable[[Iterable[str]], set[str]]
     upload: Upload
 
@@ -66,8 +67,12 @@ class Flow:
         gate: Gate,
         wishes: Wishes,
         outside: Outside,
+        *,
+        known: Iterable[str] = (),
     ) -> None:
+        """`known` are the ids of every task that the journal names, replaced ones too."""
         self.lines = batch.lines
+        self._batch = batch
         self.plan = plan
         self.entries = entries
         self.gate = gate
@@ -80,6 +85,8 @@ class Flow:
         self._creators = Creators(
             client, batch, journal, gate, self._report, count=wishes.jobs, upload=outside.upload
         )
+        self._creators.known.update(known)
+        self._memory = Memory(journal, outside.made, outside.ended)
         finder = Finder(
             client, batch, mine=plan.mine, flying=self._creators.flying, knows=self._knows
         )
@@ -88,7 +95,6 @@ class Flow:
         self._next = {before: at for at, before in plan.after.items()}
         self._handed: set[int] = set()
         self._sought: set[int] = set()
-        self._learned: list[Mapping[str, Any]] = []
         self._closed = False  # nothing more is handed out
         self._leave_by: float | None = None  # leave now, or when the creates under way have ended
         self._fault: RebyteError | None = None
@@ -104,7 +110,6 @@ class Flow:
         retry = self.wishes.retry_failed
         for at in self.plan.mine:
             entry = self.entries[at]
-            self._creators.known.update([entry.id] if entry.id else [])
             if retry and entry.is_doubtful:
                 self._seek(at, entry, 0.0)
                 entry.state = "unknown"

@@ -74,6 +74,11 @@ class Entry:
         return self.state in ("ended", "refused")
 
     @property
+    def is_lost(self) -> bool:
+        """Whether nobody knows if it has a task."""
+        return self.state in LOST
+
+    @property
     def has_failed(self) -> bool:
         """Whether `--retry-failed` gives it another task."""
         return self.is_over and self.status != "completed"

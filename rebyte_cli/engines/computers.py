@@ -57,7 +57,8 @@ def merged(known: Mapping[str, Any] | None, computer: Mapping[str, Any] | None) 
     """One row: what the history knows, and the state that the API tells. An alias wins over a
     computer's own name, since it is what `-w` takes.
     """
-    row = dict(known or {"id": (computer or {}).get("id"), "tasks": 0})
+    row = dict(known or {"id": None, "tasks": 0})
+    row["id"] = row["id"] or (computer or {}).get("id")
     for name in _TAKEN if computer else ():
         if computer and computer.get(name) is not None:
             row[name] = computer[name]

@@ -57,6 +57,7 @@ class Journal:
         self._failure: JournalFailed | None = None
         self._wake = threading.Condition()
         self._group = _Group()
+        self._writing: _Group | None = None
         self._closing = False
         self._handle = file.open_file(path)
         try:
@@ -82,6 +83,15 @@ class Journal:
     def commit(self, *records: Record) -> None:
         """Write, and return when it is on the disk. Raises JournalFailed."""
         self._add(records).done.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def settle(self) -> None:
+        """Return when everything appended so far is on the disk. Raises JournalFailed."""
+        with self._wake:
+            group = self._group if self._group.data else self._writing
+        if group is not None:
+            group.done.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -112,7 +122,9 @@ class Journal:
                 while not self._group.data and not self._closing:
                     self._wake.wait()
                 group, self._group = self._group, _Group()
+                self._writing = group
                 if not group.data:
+                    group.done.set()
                     return
             try:
                 self._write(bytes(group.data))

@@ -25,6 +25,25 @@ SECONDS = 10.0  # for a whole request to arrive
 WAITING = 1000  # deliveries that may wait for whoever takes them
 
 
+def check_hook(url: str) -> str:
+    """A URL that deliveries may be sent to: https (vendor docs), or this machine for trials.
+
+    Raises BadUsage otherwise.
+    """
+    from urllib.parse import urlsplit
+
+    from ..api.origin import is_loopback
+
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        host = ""
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
+        raise BadUsage("the URL of a webhook starts with https:// and names a host")
+    return url
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "rebyte"

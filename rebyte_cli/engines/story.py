@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.models import is_terminal, task_status
-from ..errors import ResourceNotFound
+from ..errors import BrokenAnswer, ResourceNotFound
 from . import following, questions, transcript
 from .sofar import so_far
 
@@ -34,14 +34,14 @@ def content(client: RebyteClient, task_id: str) -> dict[str, Any]:
     """
     try:
         found = dict(client.task_content(task_id, events=True))
-    except ResourceNotFound:
-        # Either the endpoint or the task is not there; reading the task tells which.
+    except (ResourceNotFound, BrokenAnswer):
+        # Either the endpoint is not there or the task; reading the task tells which.
         task = client.get_task(task_id)
         found = {name: task.get(name) for name in ("id", "status", "prompts")}
-    prompts = found.get("prompts")
-    found["prompts"] = prompts = [
-        dict(one) for one in (prompts if isinstance(prompts, list) else []) if isinstance(one, dict)
-    ]
+    listed = found.get("prompts")
+    if not isinstance(listed, list):
+        raise BrokenAnswer(f"task {task_id}: the answer holds no prompts", response=found)
+    found["prompts"] = prompts = [dict(one) for one in listed if isinstance(one, dict)]
     if prompts and not prompts[-1].get("events") and not prompts[-1].get("response"):
         prompts[-1]["events"] = _events_of_latest(client, task_id)
     return found
@@ -110,7 +110,8 @@ def text(
     for chunk in transcript.whole(earlier, lambda: _teller(client, task_id, full)):
         between = "\n"
         yield chunk
-    yield between + transcript.prompt(latest.get("userPrompt")) + "\n"
+    if latest:
+        yield between + transcript.prompt(latest.get("userPrompt")) + "\n"
     yield from run(
         client,
         task_id,

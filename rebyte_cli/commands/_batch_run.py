@@ -1,0 +1,162 @@
+"""A batch from its journal to its report: what `batch` does once its input is read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..app import App
+from ..engines.batch_state import Entry, LineProblem, created_record, row_of
+from ..errors import BadUsage, Interrupted, RebyteError
+from ._batch import Given, Resolution, again, header
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from ..engines.batch_flow import Wishes
+    from ..engines.batch_input import Input
+    from ..engines.batch_plan import Plan
+    from ..engines.journal import Journal
+
+Row = Mapping[str, Any] | RebyteError
+# Connections for those that watch and search, beside the one of each create.
+SPARE = 12
+RETRY_AFTER_CAP = 300.0  # seconds
+
+
+class Run:
+    """One run of `batch`: the lines, and where each stands."""
+
+    def __init__(
+        self, app: App, given: Given, batch: Input, plan: Plan, report: str | None
+    ) -> None:
+        self._app = app
+        self._given = given
+        self._batch = batch
+        self._plan = plan
+        self._report = report
+        self._path = given.journal_path
+        self._entries = {at: Entry() for at in plan.mine}
+        self._by_number = {batch.lines[at].number: at for at in plan.mine}
+        self._known: set[str] = set()
+
+    def standing(self) -> Iterator[Row]:
+        """Every line as the journal has it; the API is not asked and nothing is written."""
+        from ..engines.journal_file import holder, replay
+
+        try:
+            replay(self._path, self._header(), self._apply)
+        except FileNotFoundError:
+            self._app.note(f"Nothing was run yet: there is no {self._path}")
+        except OSError as error:
+            raise BadUsage(f"cannot read {self._path}: {error.strerror}") from None
+        else:
+            if running := holder(self._path):
+                self._app.note(f"It is being run: {running}")
+        rows = self._rows()
+        yield from rows
+        self._finish(rows, None)
+
+    def rows(
+        self, wishes: Wishes, *, rate: float | None, settled: Sequence[Resolution]
+    ) -> Iterator[Row]:
+        """Run what is left, and give the row of every line as it ends."""
+        from ..engines.batch import Batch
+        from ..engines.batch_flow import Outside
+        from ..engines.journal import Journal
+        from ..engines.pacing import Gate
+        from ..engines.uploads import send
+        from ..output.batch_view import Standing, shown
+
+        app, began = self._app, time.monotonic()
+        gate = Gate(rate=rate, note=app.note)
+        client = app.client_for(
+            pool=wishes.jobs + SPARE, retry_after_cap=RETRY_AFTER_CAP, sleep=gate.sleep
+        )
+        run = {"jobs": wishes.jobs}
+        journal = Journal(self._path, self._header(), run=run, each=self._apply)
+        self._resolve(client, journal, settled)
+        self._say_what_is_left()
+        outside = Outside(
+            note=app.note,
+            made=lambda task, body: app.history.add_task(task, prompt=body["prompt"], body=body),
+            ended=lambda tasks: app.history.update_tasks(tasks),
+            knows=lambda ids: app.history.knows(ids),
+            upload=lambda path: send(client, path),
+        )
+        batch = Batch(
+            client,
+            self._batch,
+            self._plan,
+            self._entries,
+            journal,
+            gate,
+            wishes,
+            outside,
+            known=self._known,
+        )
+        try:
+            with shown(app.screen, lambda: Standing(**batch.standing())):
+                yield from batch.run()
+        except Interrupted as error:
+            error.hint = f"`{again(app)}` goes on where this stopped"
+            raise
+        finally:
+            self._finish(self._rows(), time.monotonic() - began)
+
+    # -- before --------------------------------------------------------------------------------
+
+    def _header(self) -> dict[str, Any]:
+        return header(self._app, self._given, self._batch.digest)
+
+    def _apply(self, record: Mapping[str, Any]) -> None:
+        at = self._by_number.get(record.get("line", 0))
+        if at is not None:
+            self._entries[at].apply(record)
+            if record.get("is") == "created":
+                self._known.add(str(record.get("id")))
+
+    def _resolve(
+        self, client: RebyteClient, journal: Journal, settled: Sequence[Resolution]
+    ) -> None:
+        """Settle lines by hand. A task's id is looked up first, so that a slip costs nothing."""
+        records = []
+        for at, task_id in settled:
+            number, entry = self._batch.lines[at].number, self._entries[at]
+            if not (entry.is_lost or entry.is_doubtful):
+                word = {"new": "not created yet"}.get(entry.state) or entry.status
+                raise BadUsage(f"--resolve: line {number} is {word}: there is nothing to resolve")
+            if task_id in self._known:
+                raise BadUsage(f"--resolve: task {task_id} belongs to another line")
+            if task_id is None:
+                records.append({"line": number, "is": "unsent", "by": "hand"})
+            else:
+                records.append(created_record(number, client.get_task(task_id), by="hand"))
+        if records:
+            journal.commit(*records)
+            for record in records:
+                self._apply(record)
+
+    def _say_what_is_left(self) -> None:
+        entries = list(self._entries.values())
+        if all(entry.state == "new" for entry in entries):
+            return
+        words = [f"{sum(entry.is_over for entry in entries)} of {len(entries)} lines are done"]
+        if lost := sum(entry.is_lost for entry in entries):
+            words.append(f"{lost} have no known outcome and are looked for")
+        self._app.note(f"Going on from {self._path}: {', '.join(words)}")
+
+    # -- after ---------------------------------------------------------------------------------
+
+    def _rows(self) -> list[Mapping[str, Any]]:
+        rows = (row_of(self._batch.lines[at], entry) for at, entry in self._entries.items())
+        return [row.record if isinstance(row, LineProblem) else row for row in rows]
+
+    def _finish(self, rows: list[Mapping[str, Any]], seconds: float | None) -> None:
+        from ..output import batch_report
+        from ..output.batch_view import span
+
+        if self._report:
+            batch_report.write(self._report, self._given.name, rows)
+        took = "" if seconds is None else f" ({span(seconds)})"
+        self._app.note(batch_report.counts(rows) + took)

@@ -1,0 +1,177 @@
+"""Run many tasks from a file, each line exactly once, whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..app import App
+from ..output.kinds import RESULT, Listing, Records, Text
+from ._base import define
+from ._batch import Given, Shard, read, refuse_other_shards, resolutions
+from ._options import Seconds, timeout_option
+from ._task import chosen_fields, task_options
+
+if TYPE_CHECKING:
+    from ..engines.batch_input import Input
+    from ..engines.batch_plan import Plan
+
+
+@define("batch", kind=RESULT, statuses=(3, 4, 5, 6, 10, 11, 124))
+@click.argument("file", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option("--text", is_flag=True, help="FILE has one prompt per line.")
+@click.option("--csv", is_flag=True, help="FILE is CSV with a header (as its name .csv says).")
+@click.option(
+    "--template",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Make each prompt out of this text and the line's fields: {{field}}.",
+)
+@task_options
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(),
+    help="A file for every line that names none; uploaded once. Repeat for several.",
+)
+@click.option(
+    "--workspace-per-line", "fresh", is_flag=True, help="Refuse lines that name a workspace."
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    default=8,
+    show_default=True,
+    help="Creates under way at one time.",
+)
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), help="Creates per second, at most."
+)
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the tasks.")
+@timeout_option
+@click.option("--fail-fast", is_flag=True, help="Create nothing more once a line has failed.")
+@click.option("--retry-failed", is_flag=True, help="Give lines that failed another task.")
+@click.option(
+    "--shard", type=Shard(), default="1/1", metavar="I/N", help="Only the I-th of N parts."
+)
+@click.option(
+    "--journal",
+    metavar="PATH",
+    type=click.Path(dir_okay=False),
+    help="Where to note what was done; beside FILE by default.",
+)
+@click.option("--status", "only_status", is_flag=True, help="Show where it stands; ask nobody.")
+@click.option(
+    "--resolve",
+    metavar="LINE=ID|none",
+    multiple=True,
+    help="Say which task a line with unknown outcome has, or that it has none.",
+)
+@click.option(
+    "--resend-after",
+    type=Seconds(),
+    default=None,
+    metavar="SECONDS",
+    help="Send a line again when its answer was lost and no task is found so long after (15m).",
+)
+@click.option("--report", metavar="PATH", type=click.Path(), help="Write a report: .html or .md.")
+@click.option("--dry-run", is_flag=True, help="Print each line's request body and send nothing.")
+def command(
+    app: App,
+    file: str,
+    text: bool,
+    csv: bool,
+    template: str | None,
+    files: tuple[str, ...],
+    fresh: bool,
+    jobs: int,
+    rate: float | None,
+    wait: bool,
+    timeout: float | None,
+    fail_fast: bool,
+    retry_failed: bool,
+    shard: tuple[int, int],
+    journal: str | None,
+    only_status: bool,
+    resolve: tuple[str, ...],
+    resend_after: float | None,
+    report: str | None,
+    dry_run: bool,
+    **choices: Any,
+) -> Any:
+    """Run each line of FILE as a task, and print each as it ends.
+
+    FILE is JSONL: the fields of a task (prompt, executor, model, skills, githubUrl, branchName,
+    workspaceId, files) and `key`, the line's name in the results. `-` is stdin. The options of
+    `create` are defaults for lines that do not say otherwise; null takes a default away. All of
+    FILE is checked before the first task is created.
+
+    What was done is noted in FILE.journal. After an interrupt, a crash or a power cut, the same
+    command goes on where it stopped: finished lines are not repeated, running tasks are taken
+    up, and a create whose answer was lost is looked for and never sent twice. What cannot be
+    known is left as `unknown` (status 6) for the next run, or for --resolve. To run a file
+    anew, name another --journal.
+
+    Lines with one workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in the
+    workspace of the line with that key, once that one has completed.
+
+    Examples:
+
+      rebyte batch tasks.jsonl --jobs 16 > results.jsonl
+      rebyte batch prompts.txt --text -g owner/repo --report batch.html
+      rebyte batch people.csv --template letter.txt --dry-run | head
+      rebyte batch tasks.jsonl --status
+      rebyte batch tasks.jsonl --shard "$((SLURM_ARRAY_TASK_ID + 1))/8"
+    """
+    given = Given(file, text, csv, template, fresh, shard, journal)
+    if report:
+        from ..output import batch_report
+
+        batch_report.check(report)
+    defaults = chosen_fields(app, **choices)
+    batch = read(app, given, defaults, files)
+    from ..engines.batch_plan import make_plan
+
+    plan = make_plan(batch.lines, given.name, shard)
+    if dry_run:
+        return Text(_bodies(batch, plan))
+    refuse_other_shards(given)
+    if app.format == "json" and app.settings.output.value == "auto":
+        app.set_option("output", "jsonl")
+    from ._batch_run import Run
+
+    run = Run(app, given, batch, plan, report)
+    if only_status:
+        rows = run.standing()
+    else:
+        from ..engines.batch_flow import SEND_AGAIN_AFTER, Wishes
+
+        if resend_after is None:
+            # The local service has a task at once or never.
+            resend_after = 2.0 if app.settings.is_local else SEND_AGAIN_AFTER
+        rows = run.rows(
+            Wishes(jobs, wait, timeout, fail_fast, retry_failed, resend_after),
+            rate=rate,
+            settled=resolutions(resolve, batch.lines, plan.mine),
+        )
+    return Listing(RESULT, rows) if app.format == "table" else Records(RESULT, rows)
+
+
+def _bodies(batch: Input, plan: Plan) -> Iterator[str]:
+    """What each line would send, as one JSON object a line."""
+    from json import dumps
+
+    for at in plan.mine:
+        line = batch.lines[at]
+        body = batch.body(line)
+        if line.workspace:
+            body["workspaceId"] = line.workspace
+        if line.paths:
+            body["files"] = [*body.get("files", ()), *({"path": path} for path in line.paths)]
+        document = {"key": line.key, "line": line.number, "body": body}
+        yield dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n"

@@ -1,0 +1,63 @@
+"""What the history is told of a batch: a little later than the journal, never earlier.
+
+A lost answer is looked for among tasks that the history does not know. A task that stood there
+while the journal did not name it yet would be overlooked after a crash, and made twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RebyteError
+
+if TYPE_CHECKING:
+    from .journal import Journal
+
+PAUSE = 0.25  # seconds
+MOST = 100
+Made = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+Ended = Callable[[list[Mapping[str, Any]]], None]
+
+
+class Memory:
+    """Gathers tasks and hands them on in parcels, each when the journal has all of it."""
+
+    def __init__(self, journal: Journal, made: Made, ended: Ended) -> None:
+        self._journal = journal
+        self._tell_made = made
+        self._tell_ended = ended
+        self._made: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+        self._ended: list[Mapping[str, Any]] = []
+        self.due: float | None = None  # when to call `flush` at the latest
+
+    def made(self, task: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+        """A task was created, and noted in the journal."""
+        self._made.append((task, body))
+        self._later()
+
+    def ended(self, task: Mapping[str, Any]) -> None:
+        """A task ended. Only what the history keeps is held: answers can be long."""
+        names = ("id", "title", "status", "completedAt")
+        self._ended.append({name: task[name] for name in names if name in task})
+        self._later()
+
+    def flush(self) -> None:
+        """Hand on what was gathered. A journal that fails is for others to report."""
+        self.due = None
+        made, ended = self._made, self._ended
+        self._made, self._ended = [], []
+        with suppress(RebyteError):
+            self._journal.settle()
+            for task, body in made:
+                self._tell_made(task, body)
+            if ended:
+                self._tell_ended(ended)
+
+    def _later(self) -> None:
+        if self.due is None:
+            self.due = time.monotonic() + PAUSE
+        if len(self._made) + len(self._ended) >= MOST:
+            self.flush()
