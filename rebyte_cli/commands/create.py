@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from ..app import App
-from ..engines.waiting import Target
 from ..errors import BadUsage
 from ..output.kinds import CREATED, TASK, Document, Records
 from ._base import define
@@ -94,6 +93,7 @@ def command(
 
         return streamed(app, task_id, timeout=timeout)
     if wait:
+        from ..engines.waiting import Target
         from ._finish import finished
 
         return Records(TASK, finished(app, [Target(task_id)], timeout=timeout))

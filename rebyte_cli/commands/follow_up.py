@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from ..app import App
-from ..engines.waiting import Target
 from ..output.kinds import PROMPT, TASK, Document, Records
 from ._base import define
 from ._files import checked, files_option
@@ -80,6 +79,7 @@ def command(
 
         return streamed(app, task_id, prompt_id=str(answer["promptId"]), timeout=timeout)
     if wait:
+        from ..engines.waiting import Target
         from ._finish import finished
 
         target = Target(task_id, str(answer["promptId"]))

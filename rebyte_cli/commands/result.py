@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import click
 
 from ..app import App
-from ..engines.waiting import Target
 from ..errors import RebyteError, TaskEnded
 from ..output.kinds import Text
 from ._base import define
@@ -34,6 +33,7 @@ def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
     task_id = references.task(app.history, task)
     ended: TaskEnded | None = None
     if wait:
+        from ..engines.waiting import Target
         from ._finish import finished
 
         for outcome in finished(app, [Target(task_id)], timeout=timeout):
