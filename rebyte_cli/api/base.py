@@ -43,6 +43,13 @@ class Calls:
             return answer.data
         raise self._wrong(method, path, answer, repeat, "an object")
 
+    def _anything(
+        self, method: str, path: str, *, body: Any = None, repeat: Repeat = Repeat.SAFE
+    ) -> dict[str, Any]:
+        """A call whose answer no source shows: an object as it came, {} for anything else."""
+        answer = self.transport.send(method, path, body=body, repeat=repeat)
+        return answer.data if isinstance(answer.data, dict) else {}
+
     def _rows(
         self, path: str, *names: str, query: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:

@@ -137,7 +137,7 @@ class Tasks(Calls):
 
         What the answer holds is unknown, possibly nothing: read the task for the truth.
         """
-        return self._object("POST", f"/tasks/{check_id(task_id, 'task id')}/cancel")
+        return self._anything("POST", f"/tasks/{check_id(task_id, 'task id')}/cancel")
 
     def set_visibility(self, task_id: str, visibility: str) -> dict[str, Any]:
         """`private`, `shared` or `public`; returns `visibility`, and `shareUrl` when public
@@ -189,10 +189,11 @@ class Tasks(Calls):
 
     def answer(self, task_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Answer the question that parked a run: `messageId`, `actionId`, `answer` (seen in a
-        client). 409 means that nothing waits for an answer any more.
+        client). 409 means that nothing waits for an answer any more. What a success holds is
+        unknown.
         """
         path = f"/tasks/{check_id(task_id, 'task id')}/answer"
-        return self._object("POST", path, body=dict(body), repeat=Repeat.IF_UNSENT)
+        return self._anything("POST", path, body=dict(body), repeat=Repeat.IF_UNSENT)
 
 
 def _given(**fields: Any) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def command(app: App, task: str, only_print: bool) -> Text | None:
     task_id = references.task(app.history, task)
     known = None if app.settings.is_local else app.history.task(task_id)
     url = (known or {}).get("url") or app.client.get_task(task_id).get("url")
+    if not url:
+        raise RebyteError(f"task {task_id} has no page", code="no_page")
     page = browser.check_page(url)
     if only_print:
         return Text(page)

@@ -39,4 +39,6 @@ def command(app: App, task: str, public: bool, shared: bool, private: bool, yes:
     if public:
         confirm(app, f"Let anybody who has the link read task {task_id}?", yes=yes)
     answer = app.client.set_visibility(task_id, chosen[0])
-    return Records(VISIBILITY, [{"id": task_id, **answer}])
+    if public and not answer.get("shareUrl"):
+        app.note("The service told no link to give away")
+    return Records(VISIBILITY, [{"id": task_id, **answer} | {"id": task_id}])

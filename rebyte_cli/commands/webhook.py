@@ -80,11 +80,12 @@ def create(
       pass show hook | rebyte webhook create https://ci.example.com/hook \\
         --event task.failed --secret -
     """
+    from ..engines.receiver import check_hook
+
     chosen = [_event(name) for name in dict.fromkeys(events)]
     if description is not None and len(description) > LONGEST:
         raise BadUsage(f"the description has more than {LONGEST} characters")
-    if not url.lower().startswith("https://"):
-        raise BadUsage("the URL of a webhook starts with https://")
+    url = check_hook(url)
     shared = read_secret(app, secret, longest=LONGEST)
     made = app.client.create_webhook(url, chosen, description=description, secret=shared)
     return Records(WEBHOOK, [made])

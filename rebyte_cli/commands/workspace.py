@@ -80,7 +80,7 @@ def show(app: App, workspace: str, show_secrets: bool) -> Records:
             raise NotFound(
                 f"no workspace {workspace_id}", hint="`rebyte workspace list` shows the known ones"
             ) from None
-    row = {**computer, **computers.merged(known, computer or None)}
+    row = {**computer, **computers.merged(known, computer or None), "id": workspace_id}
     if not show_secrets:
         row.pop(computers.SECRET, None)
     return Records(WORKSPACE, [row])

@@ -1,0 +1,127 @@
+"""A 404, a 410 or an answer of another shape ends every command in one clear line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from rebyte_cli.cli import root
+from tests.conftest import Done
+from tests.servers import RawServer, error_reply, json_reply, reply
+
+Run = Callable[..., Done]
+Aim = Callable[[Any], Any]
+
+HTML = "<!doctype html><html><head><title>Bad gateway</title></head></html>"
+ANSWERS = {
+    "404": error_reply(404, "not_found", "Nothing here"),
+    "410": reply(410, HTML, {"Content-Type": "text/html"}),
+    "list": json_reply([]),
+    "list of text": json_reply(["a", None]),
+    "null": json_reply(None),
+    "text": json_reply("x"),
+    "number": json_reply(7),
+    "object": json_reply({}),
+    "html": reply(200, HTML, {"Content-Type": "text/html"}),
+    "wrong inside": json_reply({"data": {"a": 1}, "id": 7, "status": [], "prompts": 3, "url": {}}),
+    "nothing": reply(200),
+}
+# One line per command that calls the API. A limit where a run with no end would be waited for.
+CALLS = """
+answer abcd1234 --option 1
+api GET /tasks
+api GET /tasks --paginate
+artifact delete abcd1234 a.txt
+artifact delete abcd1234 --all --yes
+artifact get abcd1234 b.txt
+artifact get abcd1234 b.txt -O -
+artifact get abcd1234 --all -d out
+artifact list abcd1234
+artifact put abcd1234 a.txt
+cancel abcd1234
+credits
+delete abcd1234
+file upload a.txt
+get abcd1234
+list
+list --status running
+list --all
+logs abcd1234
+logs abcd1234 -f --timeout 0.3
+logs abcd1234 -o jsonl
+logs abcd1234 -o json
+logs abcd1234 --full
+open abcd1234
+result abcd1234
+result abcd1234 --wait --timeout 0.3
+share abcd1234 --private
+wait abcd1234 --timeout 0.3
+wait abcd1234 efgh5678 ijkl9012 --timeout 0.3
+webhook create https://hooks.example.com/a --event task.failed
+webhook delete abcd1234
+webhook list
+webhook public-key
+webhook show abcd1234
+workspace create --name shop
+workspace create --wait --timeout 0.3
+workspace delete abcd1234 --yes
+workspace list
+workspace show abcd1234
+"""
+# These look for a lost task for a while, which their own tests cover with a clock in hand, ...
+LOOKING = {"create", "follow-up", "batch"}
+# ... and these call nothing.
+QUIET = {
+    "completion", "help", "man", "schema", "skill", "webhook listen", "workspace forget",
+    "workspace name", "auth logout", "profile create", "profile delete", "profile list",
+    "profile set", "profile show", "profile unset", "profile use", "local reset", "local serve",
+    "local status", "auth login", "auth status",
+}  # fmt: skip
+
+
+def leaves(group: click.Group, path: str = "") -> Iterator[str]:
+    """The name of every command, in full."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        whole = f"{path} {name}".strip()
+        if isinstance(found, click.Group):
+            yield from leaves(found, whole)
+        else:
+            yield whole
+
+
+def test_no_command_is_left_out() -> None:
+    tried = {line for line in CALLS.strip().splitlines()}
+    missing = {
+        leaf
+        for leaf in leaves(root)
+        if leaf not in LOOKING | QUIET and not any(f"{line} ".startswith(f"{leaf} ") for line in tried)
+    }
+    assert not missing
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_every_command_ends_in_one_clear_line(
+    answer: str, inside: Run, aim: Aim, home: Path
+) -> None:
+    (home / "a.txt").write_text("a")
+    with RawServer(ANSWERS[answer]) as server:
+        aim(server)
+        for line in CALLS.strip().splitlines():
+            done = inside(*line.split())
+            said = [text for text in done.err.splitlines() if text]
+            assert done.status in (0, 1, 2, 3, 4, 5, 6, 10, 11, 124), (line, done)
+            assert "Traceback" not in done.err, (line, done)
+            assert "<html" not in done.err, (line, done)
+            errors = [text for text in said if text.startswith(('{"error"', "Error: "))]
+            assert bool(errors) == bool(done.status), (line, done)
+            assert len(errors) <= 3, (line, done)
+            for text in errors:
+                if text.startswith("{"):
+                    assert 0 < len(json.loads(text)["error"]["message"]) < 200, (line, done)
