@@ -280,25 +280,6 @@ def read_request(
     return Request(method, path, headers, body, number, head + b"\r\n\r\n" + body), after
 
 
-class Certificate(NamedTuple):
-    """A throwaway CA (`ca_file`) and the server side of a certificate for localhost."""
-
-    ca_file: str
-    server: ssl.SSLContext
-
-
-def certificate(folder: Any) -> Certificate:
-    """Make one; needs trustme. `folder` is a Path for the CA's file."""
-    import trustme
-
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
-    path = folder / "ca.pem"
-    authority.cert_pem.write_to_path(str(path))
-    return Certificate(str(path), context)
-
-
 def closed_port() -> int:
     """A port of loopback that refuses connections."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

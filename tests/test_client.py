@@ -124,7 +124,9 @@ ROUTES: list[tuple[Callable[[RebyteClient], Any], str, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "method", "path", "body"), ROUTES, ids=lambda v: str(v)[:30])
+@pytest.mark.parametrize(
+    ("call", "method", "path", "body"), ROUTES, ids=[f"{m} {p}" for _, m, p, _ in ROUTES]
+)
 def test_what_goes_out_and_that_unknown_keys_stay(
     call: Callable[[RebyteClient], Any], method: str, path: str, body: Any
 ) -> None:
@@ -171,8 +173,13 @@ def test_every_field_of_a_create() -> None:
         lambda c: c.delete_artifact("w", "a b.txt"),
         lambda c: c.delete_artifacts("w"),
     ],
+    ids=["task", "computer", "webhook", "artifact", "artifacts"],
 )
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 204 X\r\n\r\n", reply(200), json_reply([])])
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 204 X\r\n\r\n", reply(200), json_reply([])],
+    ids=["204", "empty", "list"],
+)
 def test_a_delete_gives_nothing_whatever_is_answered(
     call: Callable[[RebyteClient], Any], answer: bytes
 ) -> None:
@@ -229,6 +236,7 @@ def test_waiting_ends_in_a_timeout_error() -> None:
         lambda c: c.create_from({"prompt": object()}),
         lambda c: c.create_file("x" * 256),
     ],
+    ids=[str(n) for n in range(11)],
 )
 def test_what_cannot_be_sent_is_refused_before_it_is(call: Callable[[RebyteClient], Any]) -> None:
     with RawServer(json_reply({})) as server, pytest.raises(BadUsage):

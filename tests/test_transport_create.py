@@ -21,11 +21,11 @@ from rebyte_cli.errors import (
     ServerFault,
 )
 
+from .certificates import certificate
 from .servers import (
     Answer,
     Line,
     RawServer,
-    certificate,
     error_reply,
     hang_up,
     json_reply,

@@ -10,11 +10,11 @@ import pytest
 from rebyte_cli.api.retry import Repeat
 from rebyte_cli.errors import BadUsage, NetworkError, Redirected, Unsent
 
+from .certificates import certificate
 from .servers import (
     KEY,
     Line,
     RawServer,
-    certificate,
     closed_port,
     hang_up,
     json_reply,
