@@ -97,11 +97,12 @@ def leaves(group: click.Group, path: str = "") -> Iterator[str]:
 
 
 def test_no_command_is_left_out() -> None:
-    tried = {line for line in CALLS.strip().splitlines()}
+    tried = set(CALLS.strip().splitlines())
     missing = {
         leaf
         for leaf in leaves(root)
-        if leaf not in LOOKING | QUIET and not any(f"{line} ".startswith(f"{leaf} ") for line in tried)
+        if leaf not in LOOKING | QUIET
+        and not any(f"{line} ".startswith(f"{leaf} ") for line in tried)
     }
     assert not missing
 
