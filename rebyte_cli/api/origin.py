@@ -7,6 +7,7 @@ which never open a connection.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
@@ -60,6 +61,7 @@ def check_signed_url(url: str) -> str:
     return url
 
 
+@lru_cache(maxsize=64)  # asked before every call, mostly about the same few URLs
 def origin_of(url: str) -> str:
     """Scheme, host and port of a URL, as one string; the default port is left out.
 

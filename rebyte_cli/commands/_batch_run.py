@@ -79,7 +79,7 @@ class Run:
         self._say_what_is_left()
         outside = Outside(
             note=app.note,
-            made=lambda task, body: app.history.add_task(task, prompt=body["prompt"], body=body),
+            made=lambda tasks: app.history.add_tasks(tasks),
             ended=lambda tasks: app.history.update_tasks(tasks),
             knows=lambda ids: app.history.knows(ids),
             upload=lambda path: send(client, path),

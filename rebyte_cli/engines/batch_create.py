@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,6 +66,7 @@ class Creators:
         self._report = report
         self._count = count
         self._upload = Once(upload)
+        self._time = (float("-inf"), datetime.now(UTC))
         self._threads: list[threading.Thread] = []
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
         self.flying: set[int] = set()
@@ -179,8 +181,15 @@ class Creators:
             self._report("unsent", job.at, None)
 
     def _now(self) -> str:
-        now = self._client.transport.server_now() or datetime.now(UTC)
-        return now.isoformat(timespec="milliseconds")
+        """The server's time, or ours until it told its own; asked anew once a second."""
+        here = time.monotonic()
+        mark, then = self._time
+        if here - mark >= 1:
+            server = self._client.transport.server_now()
+            mark, then = here, server or datetime.now(UTC)
+            if server is not None:
+                self._time = mark, then
+        return (then + timedelta(seconds=here - mark)).isoformat(timespec="milliseconds")
 
 
 class Once:

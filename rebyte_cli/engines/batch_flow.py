@@ -11,7 +11,7 @@ from ..errors import RebyteError
 from .batch_create import Creators, Job, Upload
 from .batch_input import Input
 from .batch_lost import Finder, Lost, searching
-from .batch_memory import Memory
+from .batch_memory import Ended, Made, Memory
 from .batch_plan import Plan
 from .batch_rounds import watching
 from .batch_state import LOST, Entry, row_of, skipped_error
@@ -40,13 +40,14 @@ class Wishes(NamedTuple):
 class Outside(NamedTuple):
     """What a batch tells others, and asks them.
 
-    `note`: a line for people. `made`: a task and its body. `ended`: tasks that ended. `knows`:
-    those of the ids that are tasks made from here. `upload`: a path to `{"id", "filename"}`.
+    `note`: a line for people. `made`: new tasks, each with its prompt and body. `ended`: tasks
+    that ended. `knows`: those of the ids that are tasks made from here. `upload`: a path to
+    `{"id", "filename"}`.
     """
 
     note: Callable[[str], None]
-    made: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
-    ended: Callable[[list[Mapping[str, Any]]], None]
+    made: Made
+    ended: Ended
     knows: Callable[[Iterable[str]], set[str]]
     upload: Upload
 

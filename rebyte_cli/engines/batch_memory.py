@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 PAUSE = 0.25  # seconds
 MOST = 100
-Made = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
-Ended = Callable[[list[Mapping[str, Any]]], None]
+Task = Mapping[str, Any]
+Made = Callable[[list[tuple[Task, str, Task]]], None]  # tasks, their prompts, their bodies
+Ended = Callable[[list[Task]], None]
 
 
 class Memory:
@@ -29,16 +30,16 @@ class Memory:
         self._journal = journal
         self._tell_made = made
         self._tell_ended = ended
-        self._made: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
-        self._ended: list[Mapping[str, Any]] = []
+        self._made: list[tuple[Task, str, Task]] = []
+        self._ended: list[Task] = []
         self.due: float | None = None  # when to call `flush` at the latest
 
-    def made(self, task: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+    def made(self, task: Task, body: Task) -> None:
         """A task was created, and noted in the journal."""
-        self._made.append((task, body))
+        self._made.append((task, body["prompt"], body))
         self._later()
 
-    def ended(self, task: Mapping[str, Any]) -> None:
+    def ended(self, task: Task) -> None:
         """A task ended. Only what the history keeps is held: answers can be long."""
         names = ("id", "title", "status", "completedAt")
         self._ended.append({name: task[name] for name in names if name in task})
@@ -51,8 +52,8 @@ class Memory:
         self._made, self._ended = [], []
         with suppress(RebyteError):
             self._journal.settle()
-            for task, body in made:
-                self._tell_made(task, body)
+            if made:
+                self._tell_made(made)
             if ended:
                 self._tell_ended(ended)
 

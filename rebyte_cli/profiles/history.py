@@ -71,28 +71,18 @@ class History(Intents, Workspaces):
 
         Adding one that is known updates it and leaves its place in the order as it was.
         """
+        self.add_tasks([(created, prompt, body or {})])
+
+    def add_tasks(self, made: Iterable[tuple[Mapping[str, Any], str, Mapping[str, Any]]]) -> None:
+        """As add_task, for many in one step: what was created, its prompt, what was sent."""
         if not self.enabled:
             return
-        sent = body or {}
-        first_line = next((line for line in prompt.splitlines() if line.strip()), "")
-        values = {
-            "prompt": re.sub(r"rbk_[\w-]+", "rbk_…", first_line.strip())[:PROMPT_LENGTH],
-            "executor": sent.get("executor"),
-            "model": sent.get("model"),
-            "skills": json.dumps(sent["skills"]) if sent.get("skills") else None,
-            # A clone URL may carry somebody's token.
-            "githubUrl": re.sub(r"//[^/@]*@", "//", sent.get("githubUrl") or "") or None,
-            "workspaceId": sent.get("workspaceId"),
-        }
-        for name in ("id", "workspaceId", "url", "title", "status", "createdAt", "completedAt"):
-            if created.get(name) is not None:
-                values[name] = str(created[name])
-        names = [_COLUMNS[name] for name in values]
+        names = list(_COLUMNS.values())
         updates = ", ".join(f"{name} = COALESCE(excluded.{name}, {name})" for name in names)
         self._write(
             f"INSERT INTO tasks (origin, {', '.join(names)})"  # noqa: S608 -- names are ours
             f" VALUES (?{', ?' * len(names)}) ON CONFLICT (origin, id) DO UPDATE SET {updates}",
-            [[self.origin, *values.values()]],
+            [[self.origin, *_kept(*one)] for one in made],
         )
 
     def update_task(self, task: Mapping[str, Any]) -> None:
@@ -200,6 +190,24 @@ class History(Intents, Workspaces):
         warn, self._warn = self._warn, None
         if warn is not None:
             warn(f"{problem.message}; going on without it")
+
+
+def _kept(created: Mapping[str, Any], prompt: str, sent: Mapping[str, Any]) -> list[Any]:
+    """What is kept of a new task, in the order of _COLUMNS."""
+    first_line = next((line for line in prompt.splitlines() if line.strip()), "")
+    values = {
+        "prompt": re.sub(r"rbk_[\w-]+", "rbk_…", first_line.strip())[:PROMPT_LENGTH],
+        "executor": sent.get("executor"),
+        "model": sent.get("model"),
+        "skills": json.dumps(sent["skills"]) if sent.get("skills") else None,
+        # A clone URL may carry somebody's token.
+        "githubUrl": re.sub(r"//[^/@]*@", "//", sent.get("githubUrl") or "") or None,
+        "workspaceId": sent.get("workspaceId"),
+    }
+    for name in ("id", "workspaceId", "url", "title", "status", "createdAt", "completedAt"):
+        if created.get(name) is not None:
+            values[name] = str(created[name])
+    return [values.get(name) for name in _COLUMNS]
 
 
 def _task(row: sqlite3.Row) -> dict[str, Any]:
