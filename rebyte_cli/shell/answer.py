@@ -80,13 +80,16 @@ def _values(
     if kind in ("file", "dir"):
         return Answer(files=kind, before=before)
     done: set[str] = set(at.given)
-    if kind in COMMA_LISTS:
+    commas = kind in COMMA_LISTS
+    if commas:
         head, comma, word = word.rpartition(",")
         before += head + comma
         done.update(head.split(","))
     found: dict[str, str] = {}
     for value, about in _offered(at, kind, fixed, open_app):
-        if value.startswith(word) and value not in done and value.isprintable():
+        if not value.startswith(word) or value in done or (commas and "," in value):
+            continue
+        if value.isprintable():
             found.setdefault(value, about)
     if kind == "tasks" and not word:  # @last says no more than the first id does
         found = {value: about for value, about in found.items() if not value.startswith("@")}
