@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 Event = Mapping[str, Any]
+LOOKS = 5  # at the events of a delegated run whose last word is missing
+LOOK_PAUSE = 0.1  # seconds
 
 
 def document(
@@ -156,13 +159,35 @@ def run(
 def _teller(client: RebyteClient, task_id: str, full: bool) -> transcript.Transcript:
     def delegated(prompt_id: str) -> list[Event]:
         try:
-            listed = client.prompt_events(task_id, prompt_id).get("events")
+            return delegated_events(client, task_id, prompt_id)
         except ResourceNotFound:
             return []
-        found = listed if isinstance(listed, list) else []
-        return [event for event in found if isinstance(event, Mapping)]
 
     return transcript.Transcript(full=full, delegated=delegated)
+
+
+def delegated_events(
+    client: RebyteClient,
+    task_id: str,
+    prompt_id: str,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Event]:
+    """The events of a delegated run that has told its result to its parent.
+
+    The list can grow for a moment after that (seen in a client), so it is read again, a few
+    times, until the run has had its last word.
+    """
+    found: list[Event] = []
+    for look in range(LOOKS):
+        if look:
+            sleep(LOOK_PAUSE)
+        listed = client.prompt_events(task_id, prompt_id).get("events")
+        rows = listed if isinstance(listed, list) else []
+        found = [event for event in rows if isinstance(event, Mapping)]
+        if found and found[-1].get("eventType") in following.SPEECH:
+            break
+    return found
 
 
 def _latest_events(found: Mapping[str, Any]) -> list[Any]:
