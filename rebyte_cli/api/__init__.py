@@ -1,0 +1,1 @@
+"""The wire, usable as a library: the client, its transport, events and shapes."""

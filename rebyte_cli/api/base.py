@@ -10,7 +10,8 @@ from .faults import lost
 from .retry import Repeat
 
 if TYPE_CHECKING:
-    from .transport import Answer, Transport
+    from .body import Answer
+    from .transport import Transport
 
 SECONDS = 60.0  # the deadline of a call that need not block
 SLOW_SECONDS = 600.0  # a create answers only after a VM is up (seed document)

@@ -1,16 +1,34 @@
-"""Bodies of answers: read within the deadline, decoded within a cap, believed only when whole."""
+"""Answers and their bodies: read in time, decoded within a cap, believed only when whole."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 CHUNK = 64 * 1024
 # Decoded size of a JSON answer. A page of 100 tasks is some 50 KB; a transcript a few MB.
 JSON_CAP = 64 * 1024 * 1024
 ERROR_CAP = 64 * 1024
+
+
+class Answer:
+    """An answer: `status`, `headers` (case does not matter), `data` (decoded JSON; {} for an
+    empty body; None from `Transport.raw`), `raw` (the body's bytes), `retried` (whether our own
+    earlier try may have been carried out already).
+    """
+
+    __slots__ = ("data", "headers", "raw", "retried", "status")
+
+    def __init__(
+        self, status: int, headers: Mapping[str, str], data: Any, raw: bytes, retried: bool = False
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.data = data
+        self.raw = raw
+        self.retried = retried
 
 
 class Broken(Exception):
@@ -117,3 +135,14 @@ def _finite(text: str) -> float:
     if number in (float("inf"), float("-inf")):
         raise ValueError("out of range")
     return number
+
+
+def as_json(response: Any, _wire: Any = None) -> Answer:
+    """An answer with its body decoded."""
+    raw = read_whole(response)
+    return Answer(response.status_code, response.headers, parse_json(raw), raw)
+
+
+def as_it_came(response: Any, _wire: Any = None) -> Answer:
+    """An answer with its body's bytes only."""
+    return Answer(response.status_code, response.headers, None, read_whole(response))

@@ -31,11 +31,11 @@ class Call:
 
     `path` names the call in messages and logs (never with a signature), `url` is where it goes.
     `body` is bytes, None, or a function that opens a fresh reader for each try. `seconds` is
-    the deadline of the whole call; when `idle` is set, it bounds the way to the headers of the
-    answer only (per try), and `idle` each read or write of the bodies.
+    the deadline of the whole call. With `idle`, it is that of the way to the headers only, and
+    `idle` bounds each read or write of a body; with `each` it counts anew for each try.
     """
 
-    __slots__ = ("body", "headers", "idle", "method", "path", "repeat", "seconds", "url")
+    __slots__ = ("body", "each", "headers", "idle", "method", "path", "repeat", "seconds", "url")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Call:
         repeat: Repeat,
         seconds: float,
         idle: float | None = None,
+        each: bool = False,
     ) -> None:
         self.method = method
         self.path = path
@@ -57,6 +58,7 @@ class Call:
         self.repeat = repeat
         self.seconds = seconds
         self.idle = idle
+        self.each = each
 
     def address(self, redact: Redactor) -> str:
         """The URL for a log. The query of a call of our own says what was asked; the query of
@@ -131,7 +133,7 @@ class Exchange:
                 doubtful = doubtful or refused.status in retry.GATEWAY
                 again = retry.may_repeat(call.repeat, status=refused.status, sent=True)
                 wait = self._pause(attempt, refused.headers) if again and not last else None
-                if wait is None or (call.idle is None and wait >= deadline.left()):
+                if wait is None or (not call.each and wait >= deadline.left()):
                     raise
             except Fault as fault:
                 tried.error = fault.why
@@ -139,7 +141,7 @@ class Exchange:
                 again = retry.may_repeat(call.repeat, status=None, sent=wire.sent)
                 again = again and not fault.futile and not last
                 wait = self._pause(attempt, {}) if again else None
-                if wait is None or (call.idle is None and wait >= deadline.left()):
+                if wait is None or (not call.each and wait >= deadline.left()):
                     raise self._verdict(call, fault, wire, attempt + 1) from None
             finally:
                 self._tell(tried)
@@ -189,12 +191,13 @@ class Exchange:
         from .wire import Wire
 
         careful = call.repeat is Repeat.IF_UNSENT
-        if call.idle is not None:
-            return Wire(Deadline(self.clock, call.seconds), call.idle, careful=careful)
-        # A call that may go again gives a try that hangs only half of what is left: a server
-        # that lost one request answers the next one.
-        share = deadline.left() if careful or last else deadline.left() / 2
-        return Wire(Deadline(self.clock, share), float("inf"), careful=careful)
+        share = call.seconds if call.each else deadline.left()
+        idle = float("inf") if call.idle is None else call.idle
+        if not careful and not last and call.idle is None:
+            # A call that may go again gives a try that hangs only half of what is left: a server
+            # that lost one request answers the next one.
+            share /= 2
+        return Wire(Deadline(self.clock, share), idle, careful=careful)
 
     def _once(self, call: Call, wire: Wire, tried: Try, read: Callable[[Response, Wire], T]) -> T:
         from http.client import HTTPException
@@ -210,6 +213,9 @@ class Exchange:
             raise self.faulty(call, error, sent=wire.sent) from None
         tried.answered(response)
         self._keep_date(response)
+        if response.status_code < 200:
+            response.close()
+            raise Fault("the answer stopped at an interim status", code="broken_answer")
         if not 200 <= response.status_code < 300:
             raw = self._error_body(response, (Broken, *broken))
             tried.body = raw

@@ -135,7 +135,7 @@ def refusal(
         hint = _LOGIN if status == 401 else _scope_hint(method)
         return KeyRejected(said, hint=hint, code=code, **rest)
     if status in (404, 410):
-        if path == "/tasks":
+        if path == "/tasks" and method == "GET":
             return ResourceNotFound(
                 f"this API has no /tasks ({status}): the base URL is wrong or this API is gone",
                 hint="see `rebyte profile show`; the base URL ends with /v1",

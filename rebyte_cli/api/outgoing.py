@@ -36,7 +36,11 @@ class Outgoing:
         if self._file is None:
             # Opened only when its turn comes: a form of a thousand files holds one open.
             self._file = _opened(self._source)
-        data: bytes = self._file.read(self._left if amount < 0 else min(amount, self._left))
+        wanted = self._left if amount < 0 else min(amount, self._left)
+        try:
+            data: bytes = self._file.read(wanted)
+        except OSError as error:  # a broken disk is no fault of the network
+            raise BadUsage(f"cannot read {self._source!r}: {error.strerror}") from None
         self._left -= len(data)
         if not data or self._left == 0:
             self._file.close()

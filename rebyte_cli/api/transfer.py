@@ -101,6 +101,7 @@ def put(
         repeat=Repeat.SAFE,  # the same bytes under the same name
         seconds=limit,
         idle=limit,
+        each=True,
     )
     try:
         exchange.run(call, _drained)
@@ -146,14 +147,16 @@ def download(
     except OSError as error:
         raise BadUsage(f"cannot write in {target.parent}: {error.strerror}") from None
     try:
-        with open(descriptor, "wb") as file:
-            _fetch(transport, keyed, keyless, call, _saving(file, progress))
+        with open(descriptor, "wb", buffering=0) as file:
+            _fetch(transport, keyed, keyless, call, _saving(file, target, progress))
         _put_in_place(temporary, target, overwrite)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _saving(file: Any, progress: Callable[[int], None] | None) -> Callable[[Response, Wire], None]:
+def _saving(
+    file: Any, target: Path, progress: Callable[[int], None] | None
+) -> Callable[[Response, Wire], None]:
     def save(response: Response, wire: Wire) -> None:
         wire.untimed()
         if progress is not None and file.tell():
@@ -161,10 +164,17 @@ def _saving(file: Any, progress: Callable[[int], None] | None) -> Callable[[Resp
         file.seek(0)
         file.truncate()
         for piece in chunks(response):
-            file.write(piece)
+            write(piece)
             if progress is not None:
                 progress(len(piece))
-        file.flush()
+
+    def write(piece: bytes) -> None:
+        rest = memoryview(piece)
+        try:
+            while rest:  # an unbuffered file may take less than it is given
+                rest = rest[file.write(rest) :]
+        except OSError as error:  # a full disk is no fault of the network
+            raise BadUsage(f"cannot write {target}: {error.strerror}") from None
 
     return save
 
@@ -205,6 +215,7 @@ def _fetch(
             repeat=Repeat.SAFE,
             seconds=first.seconds,
             idle=first.idle,
+            each=True,
         )
     raise Redirected(f"GET {first.path} was redirected too often")
 

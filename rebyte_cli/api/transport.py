@@ -18,7 +18,7 @@ from .. import __version__
 from ..errors import BadUsage, BrokenAnswer
 from . import transfer
 from .base import SECONDS
-from .body import parse_json, read_whole
+from .body import Answer, as_it_came, as_json
 from .calls import CallLog
 from .exchange import Call, Exchange, Refused, Rules
 from .origin import address, check_base_url, check_key, check_signed_url, origin_of
@@ -28,30 +28,10 @@ from .retry import Repeat
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from requests import Response
-
     from .wire import Wire
 
 USER_AGENT = f"rebyte-cli/{__version__}"
 RETRY_AFTER_CAP = 10.0
-
-
-class Answer:
-    """An answer: `status`, `headers` (case does not matter), `data` (decoded JSON; {} for an
-    empty body; None from `Transport.raw`), `raw` (the body's bytes), `retried` (whether our own
-    earlier try may have been carried out already).
-    """
-
-    __slots__ = ("data", "headers", "raw", "retried", "status")
-
-    def __init__(
-        self, status: int, headers: Mapping[str, str], data: Any, raw: bytes, retried: bool = False
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self.data = data
-        self.raw = raw
-        self.retried = retried
 
 
 class Transport:
@@ -114,7 +94,7 @@ class Transport:
             headers["Content-Type"] = "application/json"
         call = self._call(method, path, query, headers, data, repeat, timeout)
         try:
-            answer, retried = self._exchange.run(call, _read_json)
+            answer, retried = self._exchange.run(call, as_json)
         except Refused as refused:
             raise self._exchange.error_for(call, refused) from None
         answer.retried = retried
@@ -139,7 +119,7 @@ class Transport:
         """
         call = self._call(method, path, query, dict(headers or {}), data, repeat, timeout)
         try:
-            answer, retried = self._exchange.run(call, _read_raw)
+            answer, retried = self._exchange.run(call, as_it_came)
         except Refused as refused:
             if check:
                 raise self._exchange.error_for(call, refused) from None
@@ -160,12 +140,12 @@ class Transport:
     ) -> AbstractContextManager[Iterator[bytes]]:
         """The body of a GET as it arrives, for as long as something arrives.
 
-        The way to the headers has the usual deadline and tries; after it each read has the
-        limit `idle` (seconds; None: the usual deadline), and a fault ends it: NetworkError.
+        The way to the headers has the usual tries and `idle` as its deadline (seconds; None:
+        the usual one); after it each read has that limit, and a fault ends it: NetworkError.
         """
         headers = {"Accept": accept, "Accept-Encoding": "identity", "Cache-Control": "no-store"}
         idle = self.limit(SECONDS) if idle is None else idle
-        call = self._call("GET", path, None, headers, None, Repeat.SAFE, None, idle)
+        call = self._call("GET", path, None, headers, None, Repeat.SAFE, idle, idle)
         return transfer.stream(self._exchange, call)
 
     def put_signed(
@@ -205,9 +185,11 @@ class Transport:
             "Content-Length": str(form.size),
         }
         limit = self.limit(SECONDS)
-        call = self._call("POST", path, None, headers, form.open, Repeat.IF_UNSENT, None, limit)
+        call = self._call(
+            "POST", path, None, headers, form.open, Repeat.IF_UNSENT, None, limit, each=True
+        )
         try:
-            return self._exchange.run(call, _read_json)[0]
+            return self._exchange.run(call, as_json)[0]
         except Refused as refused:
             raise self._exchange.error_for(call, refused) from None
 
@@ -222,7 +204,7 @@ class Transport:
         """GET into a file that appears only when it is whole; see `transfer.download`."""
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         limit = self.limit(SECONDS)
-        call = self._call("GET", path, None, headers, None, Repeat.SAFE, None, limit)
+        call = self._call("GET", path, None, headers, None, Repeat.SAFE, None, limit, each=True)
         transfer.download(self, self._exchange, self._signed, call, target, overwrite, progress)
 
     def without_key(self, url: str) -> Answer:
@@ -232,7 +214,7 @@ class Transport:
         seconds = self.limit(SECONDS)
         call = Call("GET", path, url, headers=headers, repeat=Repeat.SAFE, seconds=seconds)
         try:
-            return self._signed.run(call, _read_json)[0]
+            return self._signed.run(call, as_json)[0]
         except Refused as refused:
             raise self._signed.error_for(call, refused) from None
 
@@ -258,6 +240,7 @@ class Transport:
         repeat: Repeat,
         timeout: float | None,
         idle: float | None = None,
+        each: bool = False,
     ) -> Call:
         url, shown = address(self.base_url, path, query)
         headers = self.keyed(url, {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers})
@@ -271,6 +254,7 @@ class Transport:
             repeat=repeat,
             seconds=seconds,
             idle=idle,
+            each=each,
         )
 
     def keyed(self, url: str, headers: Mapping[str, str]) -> dict[str, str]:
@@ -285,12 +269,3 @@ def _encode(body: Any) -> bytes:
         return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError):
         raise BadUsage("the body cannot be written as JSON") from None
-
-
-def _read_json(response: Response, wire: Wire) -> Answer:
-    raw = read_whole(response)
-    return Answer(response.status_code, response.headers, parse_json(raw), raw)
-
-
-def _read_raw(response: Response, wire: Wire) -> Answer:
-    return Answer(response.status_code, response.headers, None, read_whole(response))

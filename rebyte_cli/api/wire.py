@@ -10,7 +10,6 @@ variables and certificate variables are honoured here, which is all we would wan
 from __future__ import annotations
 
 import io
-import os
 import socket
 import ssl
 import threading
@@ -26,6 +25,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..errors import BadUsage
 from .origin import is_loopback
+from .tls import make_context
 
 if TYPE_CHECKING:
     from requests import Response
@@ -200,8 +200,7 @@ class _Adapter(HTTPAdapter):
 class Line:
     """The way to servers: pooled connections, proxies and certificates of this process.
 
-    It knows no key. Thread-safe. `ca_bundle` wins over REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE,
-    SSL_CERT_FILE and SSL_CERT_DIR, in this order; without any, the bundle of certifi is used.
+    It knows no key. Thread-safe. `ca_bundle` is as in `tls.make_context`.
     """
 
     def __init__(self, *, ca_bundle: str | None, pool: int) -> None:
@@ -269,36 +268,8 @@ class Line:
     def _context(self) -> ssl.SSLContext:
         with self._lock:
             if self._tls is None:
-                self._tls = self._make_context()
+                self._tls = make_context(self._ca_bundle)
             return self._tls
-
-    def _make_context(self) -> ssl.SSLContext:
-        env = os.environ.get
-        chosen = self._ca_bundle or env("REQUESTS_CA_BUNDLE") or env("CURL_CA_BUNDLE")
-        file = chosen or env("SSL_CERT_FILE")
-        folder = None if chosen else env("SSL_CERT_DIR")
-        if file and os.path.isdir(file):
-            file, folder = None, file
-        if not file and not folder:
-            import certifi
-
-            file = certifi.where()
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, capath=folder)
-        context.set_alpn_protocols(["http/1.1"])
-        try:
-            if file:
-                context.load_verify_locations(os.path.expanduser(file))
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            why = (
-                "it holds no certificate"
-                if isinstance(error, ssl.SSLError)
-                else (getattr(error, "strerror", None) or "it cannot be used")
-            )
-            raise BadUsage(
-                f"cannot read the CA file {file}: {why}",
-                hint="it is named by ca_bundle, REQUESTS_CA_BUNDLE or SSL_CERT_FILE",
-            ) from None
-        return context
 
 
 def _monotonic() -> float:
