@@ -1,0 +1,210 @@
+"""The journal: what survives a crash, what is refused, and who may write."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.engines.journal import Journal
+from rebyte_cli.engines.journal_file import JournalHeld, holder, replay
+from rebyte_cli.errors import BadUsage
+
+HEADER = {"input": "digest-1", "profile": "work", "origin": "https://api.example"}
+
+
+def opened(path: Path, **header: Any) -> tuple[Journal, list[dict[str, Any]]]:
+    records: list[dict[str, Any]] = []
+    journal = Journal(path, {**HEADER, **header}, run={"jobs": 8}, each=records.append)
+    return journal, [record for record in records if "run" not in record]
+
+
+def test_what_was_written_is_there_in_the_next_run(tmp_path: Path) -> None:
+    journal, earlier = opened(tmp_path / "j")
+    assert earlier == []
+    journal.commit({"line": 1, "is": "sending"})
+    journal.append({"line": 1, "is": "created", "id": "t1"})
+    journal.close()
+    journal, earlier = opened(tmp_path / "j")
+    journal.close()
+    assert [record["is"] for record in earlier] == ["sending", "created"]
+    assert (tmp_path / "j").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_committed_record_is_in_the_file_at_once(tmp_path: Path) -> None:
+    journal, _ = opened(tmp_path / "j")
+    journal.commit({"line": 5, "is": "sending"})
+    assert json.loads((tmp_path / "j").read_text().splitlines()[-1])["line"] == 5
+    journal.append({"line": 5, "is": "unsent"})
+    journal.settle()
+    assert json.loads((tmp_path / "j").read_text().splitlines()[-1])["is"] == "unsent"
+    journal.settle()  # nothing to wait for
+    journal.close()
+
+
+def test_many_threads_lose_nothing_and_share_syncs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Counts syncs; the real one still runs.
+    from rebyte_cli.engines import journal_file
+
+    syncs, real = [], journal_file.sync
+    monkeypatch.setattr(journal_file, "sync", lambda handle: (syncs.append(1), real(handle)))
+    journal, _ = opened(tmp_path / "j")
+    start = threading.Barrier(16)
+
+    def work(worker: int) -> None:
+        start.wait()
+        for number in range(50):
+            journal.commit({"line": worker * 50 + number, "is": "sending"})
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    journal.close()
+    _, earlier = opened(tmp_path / "j")
+    assert sorted(record["line"] for record in earlier) == list(range(800))
+    assert len(syncs) < 800
+
+
+@pytest.mark.parametrize("torn", [b'{"line":2,"is":"sen', b'{"line":2}', b"\0\0\0\0", b'{"a\n\0\0'])
+def test_a_torn_end_is_cut_off(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "j"
+    journal, _ = opened(path)
+    journal.commit({"line": 1, "is": "sending"})
+    journal.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+    journal, earlier = opened(path)
+    journal.commit({"line": 3, "is": "sending"})
+    journal.close()
+    assert [record["line"] for record in earlier] == [1]
+    assert path.read_bytes().startswith(whole)
+    _, earlier = opened(path)
+    assert [record["line"] for record in earlier] == [1, 3]
+
+
+def test_every_cut_of_a_journal_can_be_opened(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    journal, _ = opened(path)
+    for number in range(3):
+        journal.commit({"line": number, "is": "sending"})
+    journal.close()
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        records: list[dict[str, Any]] = []
+        size = replay(path, HEADER, records.append)
+        assert size <= length
+        assert len(records) <= 4
+
+
+def test_damage_in_the_middle_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    journal, _ = opened(path)
+    journal.commit({"line": 1}, {"line": 2})
+    journal.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[2] = b'{"line": 1,,}\n'
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(BadUsage, match=r"line 3 of the journal .* is damaged"):
+        opened(path)
+    assert path.read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"input": "digest-2"}, "of another input: the file, or its template, was changed"),
+        ({"profile": "home"}, "of another profile: work, not home"),
+        ({"origin": "local"}, "of another origin: https://api.example, not local"),
+    ],
+)
+def test_a_journal_of_something_else_is_refused(
+    tmp_path: Path, change: dict[str, str], says: str
+) -> None:
+    opened(tmp_path / "j")[0].close()
+    before = (tmp_path / "j").read_bytes()
+    with pytest.raises(BadUsage, match=says):
+        opened(tmp_path / "j", **change)
+    assert (tmp_path / "j").read_bytes() == before
+
+
+def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "j").write_text('{"prompt": "mine"}\n')
+    with pytest.raises(BadUsage, match="not the journal of a batch"):
+        opened(tmp_path / "j")
+    assert (tmp_path / "j").read_text() == '{"prompt": "mine"}\n'
+
+
+def test_a_journal_of_a_later_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "j").write_text('{"rebyteBatch":99}\n')
+    with pytest.raises(BadUsage, match="format 99"):
+        opened(tmp_path / "j")
+
+
+def test_a_second_process_is_told_who_has_it(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    script = (
+        "import sys; from pathlib import Path; from rebyte_cli.engines.journal import Journal\n"
+        f"journal = Journal(Path({str(path)!r}), {HEADER!r}, run={{}})\n"
+        "print('held', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(JournalHeld, match=rf"pid {other.pid} on .+, since 20"):
+            opened(path)
+        assert f"pid {other.pid}" in str(holder(path))
+        other.kill()
+        other.wait()
+        assert holder(path) is None
+        opened(path)[0].close()
+
+
+def test_a_full_disk_fails_every_later_write_and_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    script = f"""
+import resource
+from pathlib import Path
+from rebyte_cli.engines.journal import Journal, JournalFailed
+journal = Journal(Path({str(path)!r}), {HEADER!r}, run={{}})
+size = Path({str(path)!r}).stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
+written = 0
+try:
+    while True:
+        journal.commit({{"line": written, "is": "sending"}})
+        written += 1
+except JournalFailed as error:
+    print(written, error.message)
+try:
+    journal.append({{"line": 99}})
+except JournalFailed:
+    print("still failed")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    first, second = done.stdout.splitlines()
+    written = int(first.split()[0])
+    assert 0 < written < 5
+    assert "cannot write the journal" in first
+    assert "File too large" in first
+    assert second == "still failed"
+    _, earlier = opened(path)
+    assert [record["line"] for record in earlier] == list(range(written))
+
+
+def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BadUsage, match="cannot write the journal"):
+        opened(tmp_path / "absent" / "j")
