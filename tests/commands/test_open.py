@@ -1,0 +1,86 @@
+"""`rebyte open`: a page in the browser, and nothing but a page."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Done
+from tests.servers import RawServer, json_reply
+
+Run = Callable[..., Done]
+Aim = Callable[[Any], Any]
+
+
+@pytest.fixture
+def browser(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A browser that writes down what it is told to open, in the returned file."""
+    seen = home / "opened"
+    script = home / "browser.py"
+    script.write_text("import sys; open(sys.argv[1], 'a').write(' '.join(sys.argv[2:]) + '\\n')")
+    words = [sys.executable, str(script), str(seen), "%s"]
+    monkeypatch.setenv("BROWSER", shlex.join(words[:3]) + " %s")
+    return seen
+
+
+def test_opens_the_page_of_the_task(local: Run, browser: Path) -> None:
+    url = local("create", "Say hello [[run=1ms]]").json["url"]
+    done = local("open", "@last")
+    assert (done.status, done.out) == (0, "")
+    assert browser.read_text() == f"{url}\n"
+
+
+def test_create_opens_it_too(local: Run, browser: Path) -> None:
+    url = local("create", "Say hello [[run=1ms]]", "--open").json["url"]
+    assert browser.read_text() == f"{url}\n"
+
+
+def test_print_only_prints(inside_local: Run, browser: Path) -> None:
+    url = inside_local("create", "Say hello [[run=1ms]]").json["url"]
+    assert inside_local("open", "@last", "--print").out == f"{url}\n"
+    assert not browser.exists()
+
+
+def test_the_history_answers_without_a_call(inside: Run, service: Any) -> None:
+    url = inside("create", "Say hello [[run=1ms]]").json["url"]
+    service.stop()
+    assert inside("open", "@last", "--print").out == f"{url}\n"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "--help",
+        "https:///nowhere",
+        "https://a/\x1b[2J",
+        "https://a/ b",
+        "https://a/`id`",
+        "steam://run/1",
+    ],
+)
+def test_what_is_no_web_page_is_not_opened(inside: Run, aim: Aim, browser: Path, url: str) -> None:
+    with RawServer(json_reply({"id": "abcd1234", "url": url})) as server:
+        aim(server)
+        done = inside("open", "abcd1234")
+    assert (done.status, done.out) == (1, "")
+    assert "this is no web page" in done.err
+    assert "\x1b" not in done.err
+    assert not browser.exists()
+
+
+def test_no_browser_is_an_error_with_a_way_out(
+    inside_local: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside_local("create", "Say hello [[run=1ms]]")
+    monkeypatch.setenv("BROWSER", "/nonexistent/browser")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    done = inside_local("open", "@last")
+    assert done.status == 1
+    assert "--print" in done.err

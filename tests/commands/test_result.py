@@ -1,0 +1,107 @@
+"""`rebyte result`: the answer's text alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.conftest import Done
+from tests.servers import RawServer, error_reply, json_reply, reply
+
+Run = Callable[..., Done]
+Aim = Callable[[Any], Any]
+NOW = "[[run=1ms]]"
+
+
+def test_prints_the_text_alone_with_one_newline(inside_local: Run) -> None:
+    inside_local("create", f"Say hello {NOW}", "--wait")
+    done = inside_local("result", "@last")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("This is a simulation")
+    assert done.out.endswith("Skills: none\n")
+
+
+def test_the_same_in_every_format(inside_local: Run) -> None:
+    inside_local("create", f"Say hello {NOW}", "--wait")
+    text = inside_local("result", "@last").out
+    assert inside_local("result", "@last", "-o", "json").out == text
+
+
+def test_it_is_the_answer_to_the_latest_prompt(inside_local: Run) -> None:
+    inside_local("create", f"One {NOW}", "--wait")
+    inside_local("follow-up", "@last", f"Two {NOW}", "--wait")
+    assert "Prompt: Two" in inside_local("result", "@last").out
+
+
+def test_a_running_task_ends_in_1(inside_local: Run) -> None:
+    inside_local("create", "Say hello [[run=1m]]")
+    done = inside_local("result", "@last")
+    assert (done.status, done.out) == (1, "")
+    assert "--wait" in done.err
+
+
+def test_wait_waits_and_gives_up_in_124(inside_local: Run) -> None:
+    inside_local("create", "Say hello [[run=100ms]]")
+    assert inside_local("result", "@last", "--wait").out.startswith("This is a simulation")
+    inside_local("create", "Say hello [[run=1m]]")
+    assert inside_local("result", "@last", "--wait", "--timeout", "0.1").status == 124
+
+
+def test_a_failed_task_has_its_text_and_with_wait_its_status(inside_local: Run) -> None:
+    inside_local("create", f"Go [[fail]] {NOW}")
+    text = inside_local("result", "@last")
+    assert text.status == 0
+    assert "The run failed" in text.out
+    waited = inside_local("result", "@last", "--wait")
+    assert (waited.status, waited.out) == (10, text.out)
+
+
+def test_a_canceled_task_without_text_ends_in_11_and_prints_nothing(inside_local: Run) -> None:
+    inside_local("create", f"Go [[cancel]] {NOW}")
+    for words in ([], ["--wait"], ["-o", "json"]):
+        done = inside_local("result", "@last", *words)
+        assert (done.status, done.out) == (11, ""), words
+
+
+def test_an_answer_that_can_be_read_only_later_is_found(inside_local: Run) -> None:
+    inside_local("create", f"Say hello [[late-answer=400ms]] {NOW}")
+    assert inside_local("result", "@last").out.startswith("This is a simulation")
+
+
+def test_each_place_that_may_have_the_text_is_looked_at(inside: Run, aim: Aim) -> None:
+    task = {
+        "id": "abcd1234",
+        "status": "completed",
+        "prompts": [{"id": "p", "status": "succeeded"}],
+    }
+    told = 'event: done\ndata: {"status": "succeeded", "finalResult": "From the end"}\n\n'
+    said = 'data: {"seq": 0, "eventType": "text", "payload": {"text": "x"}}\n\n' + told
+    places = {
+        "task": json_reply({**task, "finalResult": "From the task"}),
+        "content": json_reply({"id": "abcd1234", "prompts": [{"response": "From the content"}]}),
+        "events": reply(200, said, {"Content-Type": "text/event-stream"}),
+    }
+    for has, text in (
+        ("task", "From the task"),
+        ("content", "From the content"),
+        ("events", "From the end"),
+    ):
+
+        def script(request: Any, has: str = has) -> bytes:
+            place = request.path.partition("?")[0].rpartition("/")[2]
+            if place == has or (place == "abcd1234" and has == "task"):
+                return places[has]
+            return json_reply(task) if place == "abcd1234" else error_reply(404, "not_found", "No")
+
+        with RawServer(script) as server:
+            aim(server)
+            assert inside("result", "abcd1234").out == f"{text}\n", has
+
+
+def test_a_hostile_answer_is_made_visible(inside: Run, aim: Aim) -> None:
+    text = "a\x1b]52;c;AAAA\x07b\u202e\tc\n"
+    with RawServer(
+        json_reply({"id": "abcd1234", "status": "completed", "finalResult": text})
+    ) as server:
+        aim(server)
+        assert inside("result", "abcd1234").out == "a\\x1b]52;c;AAAA\\x07b\\u202e\tc\n"
