@@ -17,7 +17,7 @@ def main() -> None:
     if sys.argv[1:] in (["--version"], ["-V"]):
         from . import __version__
 
-        print(f"rebyte {__version__}")
+        sys.stdout.write(f"rebyte {__version__}\n")
         return
     shell = os.environ.get("_REBYTE_COMPLETE")
     if shell:

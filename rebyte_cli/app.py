@@ -43,12 +43,17 @@ class App:
         self.__dict__.pop("settings", None)
 
     def begin(self, kind: Kind | None, *, text: bool) -> None:
-        """Told by each command before it runs, so that a bad `--fields` fails before a request."""
+        """Told by each command before it runs.
+
+        What cannot be printed (an unknown field, the id of something without one) is refused
+        here, before anything is sent.
+        """
         self.kind, self.text = kind, text
-        if self.fields and kind is not None:
+        output = self.options.get("output", "")
+        if kind is not None and (self.fields or output == "id"):
             from .output.kinds import check_fields
 
-            check_fields(kind, self.fields)
+            check_fields(kind, self.fields, output)
 
     # -- what the user asked for -------------------------------------------------------------
 
@@ -228,7 +233,7 @@ class App:
         from .output.progress import error as show_error
 
         as_json = self._errors_as_json()
-        if error.record is not None:
+        if error.record is not None and not self.text:
             from .output.kinds import TASK, Records
             from .output.render import show
 
@@ -240,6 +245,12 @@ class App:
             )
         show_error(self.screen, error, as_json=as_json)
         return error.exit_status
+
+    def close(self) -> None:
+        """Let go of what was opened: the local service delivers what is due, then stops."""
+        service = self.__dict__.pop("service", None)
+        if service is not None:
+            service.stop()
 
     def _errors_as_json(self) -> bool:
         """Whether stdout is JSON; also told when the options or the configuration are the fault."""

@@ -15,7 +15,7 @@ import click
 from . import __version__
 from .app import App
 from .commands._base import Group
-from .errors import BadUsage, Interrupted, RebyteError
+from .errors import BadUsage, Interrupted, ReaderGone, RebyteError
 
 # The order of the help page. A command that is not named here is listed under "More".
 SECTIONS = (
@@ -149,8 +149,14 @@ def run(argv: list[str], app: App | None = None) -> int:
         return app.fail(Interrupted(130))
     except RebyteError as error:
         return app.fail(error)
+    except BrokenPipeError:
+        return ReaderGone.exit_status
+    except OSError as error:
+        return app.fail(RebyteError(f"{error.filename or 'stdout'}: {error.strerror}"))
     except Exception as error:
         return app.fail(_bug(error, app))
+    finally:
+        app.close()
 
 
 def _bug(error: Exception, app: App) -> RebyteError:

@@ -276,7 +276,7 @@ class ReaderGone(RebyteError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The hint that answers a mistyped word: `did you mean 'list'?`, or None when nothing is near."""
+    """The hint for a mistyped word, `did you mean 'list'?`; None when nothing is near."""
     from difflib import get_close_matches
 
     near = get_close_matches(word, list(known), n=3, cutoff=0.6)

@@ -145,27 +145,30 @@ class _Shared(click.Command):
 class Command(_Shared):
     """A command: returns a value that the root prints.
 
-    `kind` names what it prints; `text` is true for commands that print text under `auto`, in a
-    pipe too; `statuses` are the exit statuses beyond 0, 1 and 2 that mean something to it.
+    `kind` names what it prints, `waited` what it prints with `--wait` where that is another;
+    `text` is true for commands that print text under `auto`, in a pipe too; `statuses` are the
+    exit statuses beyond 0, 1 and 2 that mean something to it.
     """
 
     def __init__(
         self,
         *args: Any,
         kind: Kind | None = None,
+        waited: Kind | None = None,
         text: bool = False,
         statuses: Iterable[int] = (3, 4, 5),
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.kind = kind
+        self.waited = waited or kind
         self.text = text
         self.statuses = tuple(statuses)
 
     def invoke(self, ctx: click.Context) -> Any:
         app = ctx.find_object(App)
         if app is not None:
-            app.begin(self.kind, text=self.text)
+            app.begin(self.waited if ctx.params.get("wait") else self.kind, text=self.text)
         return super().invoke(ctx)
 
 

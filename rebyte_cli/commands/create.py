@@ -74,14 +74,15 @@ def command(
         return Document(body)
     from ..engines import once as engine
 
-    if paths:
+    earlier = engine.made_before(app.history, once) if once else None
+    if paths and earlier is None:
         from ..engines.uploads import upload
 
         body["files"] = upload(app.client, paths, app.screen)
     with app.spinner("Creating the task: the service answers when the VM is up"):
         created = engine.create(app.client, app.history, body, prompt=text, key=once, note=app.note)
     task_id = str(created["id"])
-    if wait or stream or app.format != "table":
+    if earlier is None and (wait or stream or app.format != "table"):
         app.note(f"Created task {task_id}\n{created.get('url', '')}".rstrip())
     if open_page and created.get("url"):
         from ..engines import browser

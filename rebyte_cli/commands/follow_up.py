@@ -20,7 +20,7 @@ from ._options import (
 from ._prompt import prompt_options, read_prompt
 
 
-@define("follow-up", kind=PROMPT, statuses=(3, 4, 5, 6, 10, 11, 124))
+@define("follow-up", kind=PROMPT, waited=TASK, statuses=(3, 4, 5, 6, 10, 11, 124))
 @task_argument
 @prompt_options
 @skills_option

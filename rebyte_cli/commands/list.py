@@ -58,7 +58,7 @@ def command(
 
     if all_ and limit is not None:
         raise BadUsage("--all and --limit exclude each other")
-    tests = listing.tests(search=search, since=since, until=until)
+    tests = listing.row_tests(search=search, since=since, until=until)
     read_each = status is not None or "status" in (app.fields or ())
     plain = not (all_ or tests or status or (limit or 0) > PAGE)
     if plain:

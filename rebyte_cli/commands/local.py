@@ -54,7 +54,7 @@ def serve(app: App, port: int) -> None:
             f"cannot listen on 127.0.0.1:{port}: {error.strerror}",
             hint="--port 0 takes a free one",
         ) from None
-    app.screen.write_out(service.base_url + "\n")
+    app.screen.write_out(service.base_url + "\n", flush=True)
     app.note(
         f"curl -H 'API_KEY: {LOCAL_KEY}' {service.base_url}/tasks\n"
         "The agent behind it is a simulation. Ctrl-C stops it."

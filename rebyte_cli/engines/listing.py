@@ -23,7 +23,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def moment(text: str, *, now: datetime | None = None) -> datetime:
-    """`2026-02-09`, `2026-02-09T10:30:00Z` or `7d`, `12h`, `30m` ago, in UTC. BadUsage otherwise."""
+    """A date, a date and time, or `7d`, `12h`, `30m` ago, with its zone. BadUsage otherwise."""
     ago = _AGO.fullmatch(text.strip())
     try:
         if ago:
@@ -37,7 +37,7 @@ def moment(text: str, *, now: datetime | None = None) -> datetime:
     return found if found.tzinfo else found.astimezone()
 
 
-def tests(
+def row_tests(
     *, search: str | None = None, since: str | None = None, until: str | None = None
 ) -> list[Test]:
     """The tests that a row of the list must pass, from the options of `rebyte list`."""
