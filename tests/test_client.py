@@ -263,3 +263,20 @@ def test_words_for_a_status() -> None:
 def test_the_library_has_its_names() -> None:
     for name in rebyte_cli.__all__:
         assert getattr(rebyte_cli, name)
+
+
+def test_nothing_of_http_is_imported_before_the_first_call() -> None:
+    import subprocess
+    import sys
+
+    script = """
+import sys
+from rebyte_cli import RebyteClient
+RebyteClient("rbk_x")
+heavy = {"requests", "urllib3", "ssl", "http.client", "certifi", "dataclasses", "logging", "email"}
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

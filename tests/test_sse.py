@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,17 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.api.sse import LARGEST, TooLarge, parse
 from rebyte_cli.errors import BrokenAnswer, KeyRejected, NetworkError
 
-from .servers import RawServer, chunked, error_reply, parts, reply, then_close, then_stall, wire_to
+from .servers import (
+    RawServer,
+    chunked,
+    error_reply,
+    parts,
+    reply,
+    stall,
+    then_close,
+    then_stall,
+    wire_to,
+)
 
 HEAD = b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\n\r\n"
 
@@ -163,3 +174,10 @@ class TestOverASocket:
             events(server)
         with RawServer([reply(503), reply(200, record("done", a=1))]) as server:
             assert events(server) == [("done", {"a": 1})]
+
+    def test_a_stream_that_never_begins_ends_by_its_idle_limit(self) -> None:
+        began = time.monotonic()
+        with RawServer(lambda request: stall) as server, pytest.raises(NetworkError) as caught:
+            events(server, idle=0.3)
+        assert time.monotonic() - began < 0.8
+        assert caught.value.code == "timeout"

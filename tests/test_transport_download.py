@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -172,3 +174,31 @@ def test_a_name_that_would_change_the_path(tmp_path: Path, name: str) -> None:
         with pytest.raises(BadUsage):
             client.delete_artifact("w1", name)
     assert server.requests == []
+
+
+def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+    # A limit on the size of files stands in for a disk; it makes the same call fail.
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from rebyte_cli import RebyteClient
+from rebyte_cli.errors import BadUsage
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+try:
+    RebyteClient("rbk_x", base_url=sys.argv[1]).get_artifact("w1", "a", Path(sys.argv[2]))
+except BadUsage as error:
+    print(error.message)
+"""
+    target = tmp_path / "a"
+    with RawServer(reply(200, b"x" * 1_000_000)) as server:
+        done = subprocess.run(
+            [sys.executable, "-c", script, server.base_url, str(target)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert done.stdout == f"cannot write {target}: File too large\n", done.stderr
+    assert len(server.requests) == 1
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []

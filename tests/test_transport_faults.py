@@ -189,6 +189,12 @@ def test_a_cut_answer_is_asked_for_again_and_then_reported(cut: Any) -> None:
     assert caught.value.exit_status == 5
 
 
+def test_an_interim_answer_is_not_taken_for_the_answer() -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    with RawServer(hint) as server, pytest.raises(BrokenAnswer, match="interim"):
+        get(server)
+
+
 def test_case_31_retry_after_is_capped_and_nonsense_counts_as_none() -> None:
     def asked(value: str) -> list[float]:
         slept: list[float] = []

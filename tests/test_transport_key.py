@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import pytest
 
 from rebyte_cli.api.retry import Repeat
-from rebyte_cli.errors import BadUsage, NetworkError, Redirected, Unsent
+from rebyte_cli.errors import BadUsage, Redirected, Unsent
 
 from .certificates import certificate
 from .servers import (
     KEY,
     Line,
     RawServer,
-    closed_port,
-    hang_up,
     json_reply,
     reply,
     wire_to,
@@ -158,70 +155,3 @@ def test_ca_variables_are_read(
     with RawServer(json_reply({"a": 1}), tls=tls.server) as server:
         answer = wire_to(server).send("GET", "/tasks/a", repeat=Repeat.SAFE)
     assert answer.data == {"a": 1}
-
-
-def test_loopback_is_never_reached_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    with RawServer(json_reply({})) as proxy, RawServer(json_reply({"here": 1})) as server:
-        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy.origin)
-        answer = wire_to(server).send("GET", "/tasks/a", repeat=Repeat.SAFE)
-    assert answer.data == {"here": 1}
-    assert proxy.requests == []
-
-
-def _through(monkeypatch: pytest.MonkeyPatch, proxy: str, repeat: Repeat) -> NetworkError:
-    from rebyte_cli.api.transport import Transport
-
-    monkeypatch.setenv("HTTPS_PROXY", proxy)
-    wire = Transport("https://api.invalid/v1", KEY, random=lambda: 0.0, timeout=20)
-    with pytest.raises(NetworkError) as caught:
-        wire.send("POST", "/tasks", body={"prompt": "x"}, repeat=repeat)
-    return caught.value
-
-
-def test_a_proxy_is_asked_with_its_password_and_never_told_the_key(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with RawServer(reply(407)) as proxy:
-        address = f"http://me:hidden-pw@127.0.0.1:{proxy.port}"
-        error = _through(monkeypatch, address, Repeat.IF_UNSENT)
-    (asked,) = proxy.requests  # a proxy that wants a password wants it the second time as well
-    assert (asked.method, asked.path) == ("CONNECT", "api.invalid:443")
-    assert (
-        asked.headers["proxy-authorization"].split()[1]
-        == base64.b64encode(b"me:hidden-pw").decode()
-    )
-    assert KEY.encode() not in asked.raw
-    assert isinstance(error, Unsent)
-    assert "407" in error.message
-    assert "hidden-pw" not in f"{error.as_dict()}{error!r}"
-
-
-@pytest.mark.parametrize("answer", [reply(502), hang_up], ids=["502", "hangs up"])
-def test_a_create_that_the_proxy_refused_is_provably_unsent(
-    monkeypatch: pytest.MonkeyPatch, answer: bytes
-) -> None:
-    with RawServer(answer) as proxy:
-        error = _through(monkeypatch, proxy.origin, Repeat.IF_UNSENT)
-    assert isinstance(error, Unsent)
-    assert [request.method for request in proxy.requests] == ["CONNECT"] * 4
-
-
-def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    address = f"http://me:hidden-pw@127.0.0.1:{closed_port()}"
-    error = _through(monkeypatch, address, Repeat.IF_UNSENT)
-    assert isinstance(error, Unsent)
-    assert "proxy 127.0.0.1 refused the connection" in error.message
-    assert "hidden-pw" not in f"{error.as_dict()}"
-
-
-@pytest.mark.parametrize("proxy", ["http://me:hidden-pw@", "nonsense://me:hidden-pw@h:1"])
-def test_a_proxy_variable_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
-    from rebyte_cli.api.transport import Transport
-
-    monkeypatch.setenv("HTTPS_PROXY", proxy)
-    with pytest.raises((BadUsage, NetworkError)) as caught:
-        Transport("https://api.invalid/v1", KEY, random=lambda: 0.0, timeout=5).send(
-            "GET", "/tasks", repeat=Repeat.SAFE
-        )
-    assert "hidden-pw" not in f"{caught.value.as_dict()}"

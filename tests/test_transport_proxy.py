@@ -1,0 +1,176 @@
+"""Through a proxy: what it sees, what it cannot see, and what its refusals prove."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import ssl
+import threading
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.api import wire as wire_module
+from rebyte_cli.api.retry import Repeat
+from rebyte_cli.api.transport import Transport
+from rebyte_cli.errors import BadUsage, NetworkError, OutcomeUnknown, RebyteError, Unsent
+
+from .certificates import certificate
+from .servers import (
+    KEY,
+    Answer,
+    Line,
+    RawServer,
+    closed_port,
+    hang_up,
+    json_reply,
+    reply,
+    reset,
+    wire_to,
+)
+
+pytestmark = pytest.mark.usefixtures("home")
+
+CREATED = json_reply({"id": "t1"}, 201)
+
+
+def test_loopback_is_never_reached_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with RawServer(json_reply({})) as proxy, RawServer(json_reply({"here": 1})) as server:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.origin)
+        answer = wire_to(server).send("GET", "/tasks/a", repeat=Repeat.SAFE)
+    assert answer.data == {"here": 1}
+    assert proxy.requests == []
+
+
+class Tunnel:
+    """A proxy that connects every CONNECT to one server of ours."""
+
+    def __init__(self, server: RawServer) -> None:
+        self._port = server.port
+
+    def __call__(self, line: Line) -> None:
+        with socket.create_connection(("127.0.0.1", self._port)) as far:
+            line.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+            threading.Thread(target=_pump, args=(far, line.sock), daemon=True).start()
+            _pump(line.sock, far)
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+def far_client(ca_file: str | None = None, **options: object) -> RebyteClient:
+    """A client of a host that only the proxy can reach."""
+    options = {"timeout": 20, "random": lambda: 0.0, **options}
+    transport = Transport("https://api.invalid/v1", KEY, ca_bundle=ca_file, **options)  # type: ignore[arg-type]  # a dict of options has no types
+    return RebyteClient(transport=transport)
+
+
+def test_a_call_through_a_proxy_is_encrypted_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = certificate(tmp_path, "api.invalid")
+    with RawServer(CREATED, tls=tls.server) as server:
+        tunnel = Tunnel(server)
+        with RawServer(lambda request: tunnel) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden-pw@127.0.0.1:{proxy.port}")
+            client = far_client(tls.ca_file)
+            assert client.create_task("x") == {"id": "t1"}
+            monkeypatch.setattr(wire_module, "FRESH_SECONDS", 0.0)  # the next one reconnects
+            assert client.create_task("x") == {"id": "t1"}
+    assert [request.headers["api_key"] for request in server.requests] == [KEY, KEY]
+    assert "proxy-authorization" not in server.requests[0].headers
+    assert [request.method for request in proxy.requests] == ["CONNECT", "CONNECT"]
+    assert KEY.encode() not in b"".join(request.raw for request in proxy.requests)
+
+
+def test_a_create_that_is_lost_behind_the_proxy_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = certificate(tmp_path, "api.invalid")
+    with RawServer(lambda request: reset, tls=tls.server) as server:
+        tunnel = Tunnel(server)
+        with RawServer(lambda request: tunnel) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+            with pytest.raises(OutcomeUnknown):
+                far_client(tls.ca_file).create_task("x")
+    assert len(server.requests) == 1
+
+
+def test_no_proxy_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with RawServer(reply(502)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        monkeypatch.setenv("NO_PROXY", "other.example,.invalid")
+        with pytest.raises(Unsent, match=r"no such host: api\.invalid"):
+            far_client().get_task("t")
+    assert proxy.requests == []
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, proxy: str) -> RebyteError:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(RebyteError) as caught:
+        far_client().create_task("x")
+    assert "hidden-pw" not in f"{caught.value.as_dict()}{caught.value!r}"
+    return caught.value
+
+
+def test_a_proxy_that_wants_another_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    with RawServer(reply(407)) as proxy:
+        error = refused(monkeypatch, f"http://me:hidden-pw@127.0.0.1:{proxy.port}")
+    (asked,) = proxy.requests  # it would want it the second time as well
+    assert (asked.method, asked.path) == ("CONNECT", "api.invalid:443")
+    given = asked.headers["proxy-authorization"].split()[1]
+    assert base64.b64decode(given) == b"me:hidden-pw"
+    assert KEY.encode() not in asked.raw
+    assert isinstance(error, Unsent)
+    assert "407" in error.message
+
+
+@pytest.mark.parametrize("answer", [reply(502), hang_up], ids=["502", "hangs up"])
+def test_a_create_that_the_proxy_refused_is_provably_unsent(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    with RawServer(lambda request: answer) as proxy:
+        error = refused(monkeypatch, proxy.origin)
+    assert isinstance(error, Unsent)
+    assert [request.method for request in proxy.requests] == ["CONNECT"] * 4
+
+
+def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = refused(monkeypatch, f"http://me:hidden-pw@127.0.0.1:{closed_port()}")
+    assert isinstance(error, Unsent)
+    assert "proxy 127.0.0.1 refused the connection" in error.message
+
+
+@pytest.mark.parametrize("proxy", ["http://me:hidden-pw@", "nonsense://me:hidden-pw@h:1"])
+def test_a_proxy_variable_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    assert isinstance(refused(monkeypatch, proxy), BadUsage | NetworkError)
+
+
+def test_a_certificate_of_another_host_is_refused(tmp_path: Path) -> None:
+    tls = certificate(tmp_path, "other.example")
+    with RawServer(CREATED, tls=tls.server) as server, pytest.raises(Unsent) as caught:
+        RebyteClient(transport=wire_to(server, ca_bundle=tls.ca_file)).create_task("x")
+    assert "not trusted" in caught.value.message
+    assert server.requests == []
+
+
+def test_the_cas_of_the_system_are_not_trusted_beside_those_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The system's own are where OpenSSL looks by itself, which SSL_CERT_FILE moves.
+    named, system = tmp_path / "named", tmp_path / "system"
+    named.mkdir()
+    system.mkdir()
+    trusted, other = certificate(named), certificate(system)
+    monkeypatch.setenv("SSL_CERT_FILE", other.ca_file)
+    assert ssl.create_default_context().get_ca_certs() != []
+    with RawServer(CREATED, tls=other.server) as server, pytest.raises(Unsent):
+        RebyteClient(transport=wire_to(server, ca_bundle=trusted.ca_file)).create_task("x")
