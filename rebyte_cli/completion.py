@@ -79,7 +79,7 @@ def _app(options: dict[str, str]) -> App:
     from .app import App
 
     app = App(os.environ)
-    for name, value in options.items():
+    for name, value in {"quiet": True, **options}.items():
         if value:
             app.set_option(name, value)
     return app

@@ -62,7 +62,8 @@ def _find(words: tuple[str, ...], known: list[str]) -> str:
     found = [name for name in known if name.rpartition(".")[0] == stem and name.endswith(section)]
     if found:
         return min(found, key=lambda name: name[-1])
-    raise NotFound(f"no page about {first}", hint=did_you_mean(f"{stem}.1", known))
+    topics = [name.removeprefix("rebyte-").partition(".")[0] for name in known]
+    raise NotFound(f"no page about {first}", hint=did_you_mean(first, topics))
 
 
 def _install(app: App, pages: dict[str, str], target: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,43 @@
+"""The command blocks of a document, run as a user would paste them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+_FENCE = re.compile(r"^```(?:sh)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(markdown: str) -> list[str]:
+    """The text inside each fence, in order."""
+    return _FENCE.findall(markdown)
+
+
+def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a block in a shell of its own, in `folder`, with `rebyte` the command under test.
+
+    The shell stops at the first command that fails.
+    """
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    program = programs / "rebyte"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m rebyte_cli "$@"\n')
+    program.chmod(0o755)
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env={
+            **os.environ,
+            **environment,
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )

@@ -1,0 +1,248 @@
+"""The house stands: arrows point down, no cycles, small rooms, nothing heavy at the door."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "rebyte_cli"
+LONGEST = 300
+
+# Each room and the rooms that it may import from, lazily or not. `""` is the package itself,
+# for its version.
+ARROWS = {
+    "__main__": {"", "cli", "completion"},
+    "cli": {"", "app", "commands", "errors"},
+    "commands": {
+        "api",
+        "app",
+        "engines",
+        "errors",
+        "local",
+        "manual",
+        "output",
+        "profiles",
+        "shell",
+    },
+    "app": {"api", "errors", "local", "output", "profiles"},
+    "completion": {"app", "errors", "output", "shell"},
+    "manual": {"", "cli", "local", "shell"},
+    "engines": {"api", "errors", "output", "profiles"},
+    "shell": {"app", "errors"},
+    "profiles": {"api", "errors"},
+    "output": {"errors"},
+    "api": {"", "errors"},
+    "local": set(),
+    "errors": set(),
+    "": {"api", "errors"},
+}
+# Where one module of a room may be used and the rest may not, except to name a type.
+NARROW = {
+    ("manual", "cli"): "manual.__main__",  # writes the pages; nothing imports it
+    ("manual", "local"): "local.steering",  # the words that the page explains
+    ("profiles", "api"): "api.origin",  # what a base URL and a key may look like
+    ("commands", "api"): "api.origin",  # the same; the client comes from the App
+}
+
+
+class Import(NamedTuple):
+    """One module of ours that imports another, or something from outside (`module` is that)."""
+
+    importer: str
+    module: str
+    typing_only: bool
+
+
+def name_of(path: Path) -> str:
+    """`commands/create.py` is `commands.create`; a package is its folder's name."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports() -> Iterator[Import]:
+    """Every import in every module, those inside functions included."""
+    for name, path in MODULES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        typing_only = {
+            id(inner)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            for inner in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                targets = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                targets = list(resolve(name, path, node))
+            else:
+                continue
+            for target in targets:
+                yield Import(name, target, id(node) in typing_only)
+
+
+def resolve(name: str, path: Path, node: ast.ImportFrom) -> Iterator[str]:
+    if node.level == 0:
+        yield node.module or ""
+        return
+    package = ["rebyte_cli", *name.split(".")] if name else ["rebyte_cli"]
+    if path.name != "__init__.py":
+        package.pop()
+    base = package[: len(package) - node.level + 1] + (node.module or "").split(".")
+    found = ".".join(part for part in base if part)
+    for alias in node.names:
+        inner = f"{found}.{alias.name}".removeprefix("rebyte_cli.")
+        yield f"{found}.{alias.name}" if inner in MODULES else found
+
+
+IMPORTS = list(imports())
+INSIDE = [
+    (one.importer, one.module.removeprefix("rebyte_cli").removeprefix("."), one.typing_only)
+    for one in IMPORTS
+    if one.module.split(".")[0] == "rebyte_cli"
+]
+
+
+def room(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_every_module_has_a_room() -> None:
+    assert {room(name) for name in MODULES} == set(ARROWS)
+
+
+def test_arrows_point_down() -> None:
+    """Each import goes to a room below, types included, as the table says."""
+    for importer, module, typing_only in INSIDE:
+        here, there = room(importer), room(module)
+        if here == there:
+            continue
+        assert there in ARROWS[here], f"{importer} imports {module}"
+        only = NARROW.get((here, there))
+        if only is not None and not typing_only:
+            assert only in (importer, module), f"{importer} imports {module}"
+
+
+def test_the_table_of_arrows_has_no_arrow_too_many() -> None:
+    """What the table allows is in use, so that it stays a drawing of the house."""
+    used = {(room(importer), room(module)) for importer, module, _ in INSIDE}
+    for here, below in ARROWS.items():
+        assert below <= {there for start, there in used if start == here}, here
+
+
+def test_there_are_no_cycles() -> None:
+    """Between modules, imports inside functions counted; those for types alone are no use."""
+    graph: dict[str, set[str]] = {name: set() for name in MODULES}
+    for importer, module, typing_only in INSIDE:
+        # The package hands out its library lazily and imports nothing for anybody.
+        if not typing_only and importer and module and importer != module:
+            graph[importer].add(module)
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module not in done:
+            for below in graph[module]:
+                visit(below, (*path, module))
+            done.add(module)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_commands_stand_alone() -> None:
+    """They share files with a leading underscore, and never import one another."""
+    for importer, module, _ in INSIDE:
+        if room(importer) == room(module) == "commands" and importer != module:
+            shared = module.removeprefix("commands").removeprefix(".")
+            assert shared.startswith("_"), f"{importer} imports {module}"
+
+
+@pytest.mark.parametrize("name", ["requests", "rich", "keyring", "urllib3", "werkzeug", "sqlite3"])
+def test_commands_leave_the_wire_the_screen_and_the_keys_to_others(name: str) -> None:
+    found = [one.importer for one in IMPORTS if one.module.split(".")[0] == name]
+    assert not [importer for importer in found if room(importer) in ("commands", "app", "cli")]
+
+
+def test_one_door_to_each_library() -> None:
+    """Which room may import which heavy package."""
+    doors = {
+        "requests": {"api"},
+        "urllib3": {"api"},
+        "keyring": {"profiles"},
+        "rich": {"output"},
+        "werkzeug": {"local"},
+        "tomli_w": {"profiles"},
+        "click": {"cli", "commands", "manual"},
+    }
+    for library, rooms in doors.items():
+        used = {room(one.importer) for one in IMPORTS if one.module.split(".")[0] == library}
+        assert used <= rooms, library
+
+
+def test_the_local_service_shares_nothing_with_the_client() -> None:
+    """One mistake cannot pass on both sides of the wire."""
+    for importer, module, _ in INSIDE:
+        if room(importer) == "local":
+            assert room(module) == "local", f"{importer} imports {module}"
+
+
+def test_no_file_is_long() -> None:
+    """Nobody has to scroll: 300 lines at most, in the package and in the tests."""
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for folder in (PACKAGE, ROOT / "tests")
+        for path in folder.rglob("*")
+        if path.suffix in (".py", ".md", ".txt", ".sh")
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > LONGEST
+    }
+    assert not long
+
+
+def test_no_room_is_a_drawer() -> None:
+    """Names say what is inside."""
+    drawers = re.compile(r"(^|[._])(utils?|helpers?|common|misc)($|[._])")
+    assert not [name for name in MODULES if drawers.search(name)]
+
+
+def loaded(home: Path, *words: str) -> set[str]:
+    """The modules that a run of the command has in memory at its end."""
+    code = (
+        "import sys, os; from rebyte_cli.__main__ import main; sys.argv[1:] = sys.argv[1:]\n"
+        "def end(status=0): sys.stderr.write(' '.join(sys.modules)); sys.stderr.flush(); leave(0)\n"
+        "leave, os._exit = os._exit, end\n"
+        "main(); end()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HOME": str(home)},
+    )
+    assert done.stdout
+    return {module.split(".")[0] for module in done.stderr.split()}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--help",), ("create", "--help"), ("workspace", "--help"), ("create", "x", "--dry-run")],
+)
+def test_help_imports_nothing_heavy(home: Path, words: tuple[str, ...]) -> None:
+    heavy = {"requests", "urllib3", "rich", "keyring", "sqlite3", "werkzeug", "ssl", "http"}
+    assert loaded(home, *words).isdisjoint(heavy | {"asyncio", "dataclasses", "concurrent"})
+
+
+def test_the_version_does_not_even_import_click(home: Path) -> None:
+    assert loaded(home, "--version").isdisjoint({"click", "requests", "rich", "sqlite3", "typing"})

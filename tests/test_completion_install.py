@@ -1,0 +1,91 @@
+"""`rebyte completion --install`: a new shell completes, and afterwards nothing of ours is left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Done
+from .shells import Shell
+
+STARTS = {"bash": ".bashrc", "zsh": ".zshrc"}
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_a_new_shell_completes_after_the_install(
+    name: str, home: Path, rebyte: Callable[..., Done]
+) -> None:
+    """The shell reads its own start files, as it does for a user."""
+    if name in STARTS:
+        (home / STARTS[name]).write_text("MINE=1  # without an end of line")
+    done = rebyte("completion", "--install", env={"SHELL": f"/bin/{name}"})
+    assert done.status == 0
+    assert str(home) in done.out
+    shell = Shell(name, home, ["-i"])
+    if name != "fish":
+        shell.run("PS1='READY> '")
+    assert shell.completed("rebyte crea") == ["rebyte", "create"]
+    shell.close()
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_uninstall_removes_what_install_wrote(
+    name: str, home: Path, rebyte: Callable[..., Done]
+) -> None:
+    """And nothing else; both can be repeated."""
+    start = home / STARTS.get(name, "unrelated")
+    start.write_text("alias a=b\nexport C=d\n")
+    start.chmod(0o600)
+    before = files(home)
+    assert rebyte("completion", name, "--install").status == 0
+    installed = files(home)
+    assert len(installed) > len(before)
+    start.write_text(start.read_text() + "later=1\n")
+    again = rebyte("completion", name, "--install", "-o", "json")
+    assert files(home) == {**installed, start.name: start.read_text()}
+    assert again.documents[0]["changed"] is False
+    assert rebyte("completion", name, "--uninstall").status == 0
+    assert files(home) == {**before, start.name: before[start.name] + "later=1\n"}
+    assert start.stat().st_mode & 0o777 == 0o600
+    assert rebyte("completion", name, "--uninstall", "-o", "json").status == 0
+
+
+def test_a_file_of_somebody_else_is_left_alone(home: Path, rebyte: Callable[..., Done]) -> None:
+    """Neither overwritten nor deleted."""
+    own = home / ".config/fish/completions/rebyte.fish"
+    own.parent.mkdir(parents=True)
+    own.write_text("complete -c rebyte -a mine\n")
+    assert rebyte("completion", "fish", "--install").status == 2
+    assert rebyte("completion", "fish", "--uninstall").status == 0
+    assert own.read_text() == "complete -c rebyte -a mine\n"
+
+
+def test_a_start_file_that_is_a_link_stays_one(home: Path, rebyte: Callable[..., Done]) -> None:
+    """Many keep theirs in a repository."""
+    kept = home / "dotfiles"
+    kept.mkdir()
+    (kept / "zshrc").write_bytes(b"# caf\xe9\n")
+    (home / ".zshrc").symlink_to(kept / "zshrc")
+    assert rebyte("completion", "zsh", "--install").status == 0
+    assert os.readlink(home / ".zshrc") == str(kept / "zshrc")
+    text = (kept / "zshrc").read_bytes()
+    assert text.startswith(b"# caf\xe9\n")
+    assert b"rebyte completion" in text
+
+
+def test_the_shell_has_to_be_known(rebyte: Callable[..., Done]) -> None:
+    """From the argument or from $SHELL."""
+    assert rebyte("completion", env={"SHELL": "/bin/ksh"}).status == 2
+    assert rebyte("completion", env={"SHELL": "/bin/fish"}).out.startswith("# Completion")
+    assert rebyte("completion", "tcsh").status == 2

@@ -1,0 +1,144 @@
+"""The manual: complete, quiet under the checkers, current, and readable without root."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli import errors
+from rebyte_cli.manual.__main__ import generated, write
+from rebyte_cli.manual.facts import STATUSES
+from rebyte_cli.manual.library import written
+from rebyte_cli.manual.roff import page
+
+from .conftest import Done, need_tool
+from .script_blocks import blocks, run
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "man").iterdir())
+
+
+def test_what_is_generated_is_current() -> None:
+    """Completions, tables, pages and the skill say what the command says: else run `make docs`."""
+    wanted = dict(generated())
+    for path, text in wanted.items():
+        assert (ROOT / path).read_text(encoding="utf-8") == text, f"{path} is stale: make docs"
+    for folder in ("completions", "man", "rebyte_cli/shell/tables"):
+        found = {f"{folder}/{file.name}" for file in (ROOT / folder).iterdir()}
+        assert found <= set(wanted), f"{folder} has files that nothing makes: make docs"
+
+
+def test_writing_twice_changes_nothing(tmp_path: Path) -> None:
+    """The pages depend on nothing but the source: not on the day, the width, the terminal."""
+    assert write(tmp_path)
+    (tmp_path / "man" / "rebyte-old.1").write_text("from a command that is gone")
+    assert write(tmp_path) == ["man/rebyte-old.1"]
+    assert write(tmp_path) == []
+
+
+def test_the_pages_pass_the_checkers() -> None:
+    """mandoc and groff have nothing to say about any of them."""
+    mandoc, man = need_tool("mandoc"), need_tool("man")
+    lint = subprocess.run(
+        [mandoc, "-T", "lint", "-W", "warning", *PAGES], capture_output=True, text=True, check=False
+    )
+    assert lint.stdout + lint.stderr == ""
+    shown = subprocess.run(
+        [man, "--warnings", "-l", *PAGES],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LC_ALL": "C.UTF-8", "MANPAGER": "cat"},
+        check=True,
+    )
+    assert shown.stderr == ""
+    assert shown.stdout.count("SEE ALSO") == len(PAGES)
+
+
+def test_markup_in_a_text_stays_text(tmp_path: Path) -> None:
+    """What roff would take for a command or an escape is printed as it was written."""
+    need_tool("mandoc")
+    text = "# x(1): it's \\\\fBnot\\\\fR bold\n\n.SH no\n'br no\n\n```\n.TH \\n '-x' ~^`\n```\n"
+    file = tmp_path / "x.1"
+    file.write_text(page(text))
+    done = subprocess.run(["mandoc", file], capture_output=True, text=True, check=True)
+    plain = done.stdout.replace("\u2019", "'")
+    for expected in ("it's \\fBnot\\fR bold", ".SH no 'br no", ".TH \\n '-x' ~^`"):
+        assert expected in plain
+
+
+def test_every_status_of_an_error_is_explained() -> None:
+    """A new kind of error cannot be forgotten in the table."""
+    kinds = [errors.RebyteError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert {kind.exit_status for kind in kinds} <= set(STATUSES)
+
+
+def test_man_shows_the_page(rebyte: Callable[..., Done]) -> None:
+    """Of a command, of a group for what is in it, of a topic, of the whole."""
+    titles = {
+        ("create",): "REBYTE-CREATE(1)",
+        ("workspace", "list"): "REBYTE-WORKSPACE(1)",
+        ("config",): "REBYTE-CONFIG(5)",
+        ("api",): "REBYTE-API(1)",
+        ("api(7)",): "REBYTE-API(7)",
+        (): "REBYTE(1)",
+    }
+    for words, title in titles.items():
+        assert rebyte("man", *words).out.startswith(title)
+    missing = rebyte("man", "creat")
+    assert missing.status == 4
+    assert "'create'" in missing.err
+
+
+def test_man_without_man(home: Path, rebyte: Callable[..., Done]) -> None:
+    """The text itself, where there is nothing to show it with."""
+    done = rebyte("man", "create", env={"PATH": str(home)})
+    assert done.status == 0
+    assert done.out.startswith("# rebyte-create(1): run a prompt as a new task\n")
+    assert "rebyte create" in done.out
+
+
+def test_man_install(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
+    """Every page, in the folder of its section, found by man(1) itself."""
+    done = rebyte("man", "--install", str(tmp_path), "-o", "json")
+    assert len(done.documents) == len(PAGES)
+    assert {document["changed"] for document in done.documents} == {True}
+    again = rebyte("man", f"--install={tmp_path}", "-o", "json")
+    assert {document["changed"] for document in again.documents} == {False}
+    for name in ("rebyte-create", "rebyte-config", "rebyte-local"):
+        found = subprocess.run(
+            [need_tool("man"), "-M", str(tmp_path), "-w", name], capture_output=True, check=False
+        )
+        assert found.returncode == 0, name
+    assert rebyte("man", "--install", "/dev/null/x").status == 1
+
+
+def test_man_installs_at_home(home: Path, rebyte: Callable[..., Done]) -> None:
+    """Without a folder: where man looks for the pages of one user."""
+    rebyte("man", "--install")
+    assert (home / ".local/share/man/man1/rebyte.1").exists()
+
+
+def test_help_is_the_help(rebyte: Callable[..., Done]) -> None:
+    """`help create` and `create --help` cannot differ."""
+    for words in (("create",), ("workspace", "list"), ()):
+        assert rebyte("help", *words).out == rebyte(*words, "--help").out
+    wrong = rebyte("help", "workspace", "lst")
+    assert wrong.status == 2
+    assert "'list'" in wrong.err
+
+
+@pytest.mark.parametrize("name", ["rebyte-examples.7.md", "rebyte-local.7.md"])
+def test_the_examples_run(name: str, home: Path) -> None:
+    """Each block, in order, in one folder, on the local service."""
+    need_tool("jq")
+    found = blocks(written(name))
+    assert len(found) > 2
+    for block in found:
+        done = run(block, home, REBYTE_PROFILE="local")
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"

@@ -1,0 +1,55 @@
+"""The agent skill: short, true, and every command in it runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from rebyte_cli.cli import root
+from rebyte_cli.local.server import Service
+
+from .conftest import Done, need_tool
+from .script_blocks import blocks, run
+
+SKILL = (Path(__file__).parents[1] / "rebyte_cli" / "SKILL.md").read_text(encoding="utf-8")
+
+
+def test_the_skill_is_printed_and_installed(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
+    """The file as it is shipped."""
+    assert rebyte("skill").out == SKILL
+    done = rebyte("skill", "--install", str(tmp_path), "-o", "json")
+    assert (tmp_path / "rebyte" / "SKILL.md").read_text(encoding="utf-8") == SKILL
+    assert done.json["changed"] is True
+    assert rebyte("skill", "--install", str(tmp_path), "-o", "json").json["changed"] is False
+    assert rebyte("skill", "--install", "/dev/null/x").status == 1
+
+
+def test_the_front_matter_names_it() -> None:
+    """What an agent decides by: a name of lower case, a description of one line."""
+    found = re.match(r"---\nname: ([a-z-]+)\ndescription: (.+)\n---\n", SKILL)
+    assert found is not None
+    assert found[1] == "rebyte"
+    assert 40 < len(found[2]) < 1024
+
+
+def test_it_is_short() -> None:
+    """An agent reads it each time: at most 1,500 tokens, at four characters each."""
+    assert len(SKILL) / 4 < 1500
+
+
+def test_it_names_every_command() -> None:
+    """The list is generated, so that it cannot fall behind."""
+    with root.make_context("rebyte", [], resilient_parsing=True) as ctx:
+        for name in root.list_commands(ctx):
+            assert re.search(rf"^- `{name}[` ]", SKILL, re.MULTILINE), name
+
+
+def test_its_commands_run(home: Path, service: Service) -> None:
+    """In order, with a key in the environment, against a service."""
+    need_tool("jq")
+    found = blocks(SKILL)
+    assert len(found) == 4
+    for block in found:
+        done = run(block, home)
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
