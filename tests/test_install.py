@@ -1,0 +1,178 @@
+"""What is shipped works where nothing else is: the wheel in a fresh environment, the sdist, the
+single file. Built once, offline; the dependencies are those of this environment."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipapp
+import zipfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli import __version__
+
+from .conftest import need_tool
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program without what would help it to find the checkout."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    return subprocess.run(
+        [str(part) for part in command],
+        env={**kept, **environment},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist, the wheel built from the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    hatch = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    subprocess.run([*hatch, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "source", filter="data")
+    (source,) = (folder / "source").iterdir()
+    subprocess.run([*hatch, "-t", "wheel"], cwd=source, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the wheel in it; the dependencies come by a path file."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    venv.create(folder, symlinks=os.name == "posix")
+    (wheel,) = built.glob("*.whl")
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
+    install = [*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    here = Path(str(metadata.distribution("click").locate_file(""))).resolve()
+    (packages / "dependencies.pth").write_text(f"{here}\n")
+    return folder
+
+
+def test_the_wheel_runs(installed: Path, home: Path) -> None:
+    """The version, the help, and a whole task, by the script that pip made."""
+    rebyte = installed / "bin" / "rebyte"
+    assert run(rebyte, "--version").stdout == f"rebyte {__version__}\n"
+    assert "follow-up" in run(rebyte, "--help").stdout
+    place = run(installed / "bin" / "python", "-c", "import rebyte_cli; print(rebyte_cli.__file__)")
+    assert place.stdout.startswith(str(installed))
+    done = run(rebyte, "-P", "local", "create", "Say hello", "--wait", "--fields", "status")
+    assert (done.returncode, done.stdout.split()) == (0, ["{", '"status":', '"completed"', "}"])
+
+
+def test_the_wheel_brings_its_pages_and_data(installed: Path, home: Path) -> None:
+    """Everything that is read at run time is in the package."""
+    rebyte = installed / "bin" / "rebyte"
+    assert run(rebyte, "man", "config").stdout.startswith("REBYTE-CONFIG(5)")
+    assert run(rebyte, "skill").stdout.startswith("---\nname: rebyte\n")
+    assert run(rebyte, "crea", _REBYTE_COMPLETE="zsh").stdout.startswith("\t\ncreate\tcreate\t")
+    assert '"schemaVersion"' in run(rebyte, "schema").stdout
+
+
+def test_man_and_the_shells_find_what_the_wheel_installed(installed: Path) -> None:
+    """`share/` of the environment: man(1) looks there when its `bin/` is in PATH."""
+    man = need_tool("man")
+    path = f"{installed / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    for name, section in (("rebyte-create", 1), ("rebyte-config", 5), ("rebyte-api", 7)):
+        found = run(man, "-w", str(section), name, PATH=path)
+        assert found.stdout.strip() == str(installed / f"share/man/man{section}/{name}.{section}")
+    for source, place in (
+        ("rebyte.bash", "bash-completion/completions/rebyte"),
+        ("_rebyte", "zsh/site-functions/_rebyte"),
+        ("rebyte.fish", "fish/vendor_completions.d/rebyte.fish"),
+    ):
+        shipped = (installed / "share" / place).read_text(encoding="utf-8")
+        assert shipped == (ROOT / "completions" / source).read_text(encoding="utf-8")
+
+
+def test_the_sdist_holds_what_its_tests_need(built: Path) -> None:
+    """Somebody who packages it for a system starts here."""
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for name in ("README.md", "LICENSE", "Makefile", "man/rebyte.1", "completions/_rebyte"):
+        assert name in names
+    assert {"hatch_build.py", "tests/conftest.py", "tests/test_install.py"} <= names
+    assert not [name for name in names if "__pycache__" in name or name.startswith(".venv")]
+
+
+def needed(name: str, seen: dict[str, metadata.Distribution]) -> Iterator[metadata.Distribution]:
+    """A distribution and those that it needs here, as pip would collect them."""
+    distribution = metadata.distribution(name)
+    key = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
+    if key in seen:
+        return
+    seen[key] = distribution
+    yield distribution
+    for line in distribution.requires or ():
+        requirement, _, marker = line.partition(";")
+        wanted = re.match(r"[\w.-]+", requirement)
+        if wanted is None or "extra" in marker:
+            continue
+        try:
+            yield from needed(wanted[0], seen)
+        except metadata.PackageNotFoundError:
+            continue  # for another platform
+
+
+@pytest.fixture(scope="module")
+def single_file(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`rebyte.pyz`, made as `make pyz` makes it, of the wheel and the dependencies found here."""
+    folder = tmp_path_factory.mktemp("pyz")
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "files")
+    # What only works unpacked is left out: the keyring of Linux, which needs compiled code.
+    seen: dict[str, metadata.Distribution] = {}
+    names = ("click", "requests", "rich", "tomli-w", "keyring", "werkzeug")
+    for distribution in (found for name in names for found in needed(name, seen)):
+        for file in distribution.files or ():
+            if file.parts[0] in ("..", "cryptography", "cffi") or file.suffix in (".pyc", ".so"):
+                continue
+            target = folder / "files" / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(str(distribution.locate_file(file))), target)
+    made = folder / "rebyte.pyz"
+    zipapp.create_archive(
+        folder / "files", made, sys.executable, "rebyte_cli.__main__:main", compressed=False
+    )
+    return made
+
+
+def test_the_single_file_runs(single_file: Path, home: Path) -> None:
+    """From inside the archive: the commands are listed, a task runs, data is found."""
+
+    def rebyte(*words: str) -> subprocess.CompletedProcess[str]:
+        return run(sys.executable, "-I", "-S", single_file, *words)
+
+    assert rebyte("--version").stdout == f"rebyte {__version__}\n"
+    listed = rebyte("--help").stdout
+    assert re.search(r"^  create +Run a prompt", listed, re.MULTILINE)
+    assert re.search(r"^  follow-up +Send", listed, re.MULTILINE)
+    done = rebyte("-P", "local", "create", "Say hello", "--wait", "--fields", "status", "-o", "csv")
+    assert (done.returncode, done.stdout) == (0, "status\ncompleted\n"), done.stderr
+    table = rebyte("-P", "local", "list", "-o", "table")
+    assert "done" in table.stdout
+    assert rebyte("man", "create").stdout.startswith("REBYTE-CREATE(1)")
+    assert rebyte("skill").stdout.startswith("---")
+    shell = run(sys.executable, "-I", "-S", single_file, "crea", _REBYTE_COMPLETE="zsh")
+    assert shell.stdout.startswith("\t\ncreate\t")
