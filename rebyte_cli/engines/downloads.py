@@ -50,7 +50,7 @@ def _is_plain(part: str) -> bool:
     if part in ("", ".", "..") or any(mark < " " or mark in "\\\x7f" for mark in part):
         return False
     try:
-        os.fsencode(part)
+        part.encode()
     except UnicodeEncodeError:  # a lone surrogate
         return False
     if os.name != "nt":
