@@ -36,6 +36,7 @@ def task_options(function: F) -> F:
             "-g",
             "--github-url",
             metavar="REPO",
+            shell_complete=completer("repositories"),
             help="owner/repo, a clone URL, or `.` for the repository here and its branch.",
         ),
         click.option("-b", "--branch", metavar="NAME", help="The branch of --github-url."),

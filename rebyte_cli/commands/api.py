@@ -12,8 +12,14 @@ from ..output.kinds import Raw
 from ._base import define
 
 
+def _methods(*_: object) -> list[str]:
+    from ..engines.anything import METHODS
+
+    return list(METHODS)
+
+
 @define("api", statuses=(3, 4, 5, 6))
-@click.argument("method", metavar="METHOD")
+@click.argument("method", metavar="METHOD", shell_complete=_methods)
 @click.argument("path", metavar="PATH")
 @click.option("-d", "--data", metavar="JSON", help="The body: JSON, @FILE, or - for stdin.")
 @click.option(

@@ -62,6 +62,7 @@ def show(app: App, webhook: str) -> Records:
     metavar="EVENT",
     multiple=True,
     required=True,
+    shell_complete=lambda *_: list(EVENTS),
     help=f"What to be told of; repeat it. {', '.join(EVENTS)}.",
 )
 @click.option("--description", metavar="TEXT", help="At most 500 characters.")

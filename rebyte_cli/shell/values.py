@@ -43,6 +43,13 @@ def workspaces(app: App) -> Pairs:
         yield "@last", str(known[0].get("name") or known[0]["id"])
 
 
+def repositories(app: App) -> Pairs:
+    """Repositories that tasks ran on, the last one first."""
+    for task in app.history.tasks(NEWEST):
+        if task.get("githubUrl"):
+            yield str(task["githubUrl"]), "used before"
+
+
 def profiles(app: App) -> Pairs:
     """Every profile, with its base URL."""
     for name in app.config.names():
@@ -69,6 +76,7 @@ def executors(app: App) -> Pairs:
 LISTS: dict[str, Callable[[App], Pairs]] = {
     "tasks": tasks,
     "workspaces": workspaces,
+    "repositories": repositories,
     "profiles": profiles,
     "skills": skills,
     "models": models,
