@@ -72,7 +72,8 @@ def statuses(numbers: Iterable[int]) -> Iterator[str]:
     """A definition for each exit status that means something to a command."""
     for status in sorted(set(numbers)):
         if status not in EVERY_COMMAND or status <= 2:
-            yield f"`{status}`\n:   {STATUSES[status]}."
+            text = STATUSES[status]
+            yield f"`{status}`\n:   {text[:1].upper()}{text[1:]}."
 
 
 def _leaves(node: Node) -> list[Node]:

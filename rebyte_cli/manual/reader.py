@@ -51,7 +51,7 @@ def _run(command: list[str], environment: Mapping[str, str]) -> str | None:
     try:
         done = subprocess.run(
             command,
-            env={**environment, "MANPAGER": "cat", "MANROFFOPT": "-dAD=l"},
+            env={**environment, "MANPAGER": "cat"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=20,
