@@ -88,9 +88,10 @@ class _Handler(BaseHTTPRequestHandler):
         """The body, or None when it was refused. Chunked ones come from tunnels."""
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return self._chunked()
-        text = self.headers.get("Content-Length", "")
+        lengths = self.headers.get_all("Content-Length", [])
+        text = lengths[0] if len(lengths) == 1 else ""  # two of them mislead one reader or other
         if not (text.isascii() and text.isdigit()):
-            return self._refuse(411, "Content-Length is missing")
+            return self._refuse(411, "one Content-Length is wanted")
         if len(text) > 18 or int(text) > LARGEST_BODY:
             return self._refuse(413, "the body is too large")
         body = self.rfile.read(int(text))

@@ -1,0 +1,141 @@
+"""`rebyte api`: any endpoint, the body as it came."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from tests.conftest import COMMAND, Done
+from tests.servers import KEY, RawServer, error_reply, json_reply, reply
+
+Run = Callable[..., Done]
+Aim = Callable[[Any], Any]
+
+
+def test_the_body_comes_out_as_it_came(inside: Run, aim: Aim) -> None:
+    body = '{"b" : 1,\n "a":"\\u001b[2J"}'
+    with RawServer(reply(200, body, {"Content-Type": "application/json"})) as server:
+        aim(server)
+        done = inside("api", "GET", "/odd/path", "--query", "q=a b&c", "--query", "q=2")
+    assert (done.status, done.out, done.err) == (0, body + "\n", "")
+    assert server.requests[0].path == "/v1/odd/path?q=a+b%26c&q=2"
+    assert server.requests[0].headers["api_key"] == KEY
+
+
+@pytest.mark.parametrize("path", ["/tasks?limit=1", "tasks?limit=1", "/v1/tasks?limit=1"])
+def test_paths_as_people_write_them(inside_local: Run, path: str) -> None:
+    assert inside_local("api", "get", path).json["limit"] == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["https://evil.example/x", "http://127.0.0.1/x", "//evil.example/x", "/../x", "/a/%2E%2e/x",
+     "/a/./b", "/a\\b", "/a b", "/a\tb", "/a#b"],
+)  # fmt: skip
+def test_a_path_never_leads_elsewhere(inside: Run, aim: Aim, path: str) -> None:
+    with RawServer(json_reply({})) as server:
+        aim(server)
+        assert inside("api", "GET", path).status == 2
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_status"),
+    [(400, 1), (401, 3), (403, 3), (404, 4), (409, 1), (410, 4), (422, 1), (302, 5), (500, 5)],
+)
+def test_a_refusal_is_printed_and_told(
+    inside: Run, aim: Aim, status: int, exit_status: int
+) -> None:
+    with RawServer(error_reply(status, "some_code", "Said by the server")) as server:
+        aim(server)
+        done = inside("api", "GET", "/tasks/x")
+    assert done.status == exit_status
+    assert done.json == {"error": {"code": "some_code", "message": "Said by the server"}}
+    assert json.loads(done.err)["error"]["status"] == status
+
+
+def test_data_comes_from_the_argument_a_file_or_stdin(inside: Run, aim: Aim, home: Path) -> None:
+    (home / "body.json").write_text('\ufeff{"from": "file"}')
+    with RawServer(json_reply({})) as server:
+        aim(server)
+        inside("api", "POST", "/x", "-d", '{"from": "argument"}')
+        inside("api", "POST", "/x", "-d", "@body.json")
+        inside("api", "POST", "/x", "-d", "-", stdin='{"from": "stdin"}')
+        inside("api", "POST", "/x")
+    *with_data, without = server.requests
+    assert [request.json["from"] for request in with_data] == ["argument", "file", "stdin"]
+    assert with_data[0].headers["content-type"] == "application/json"
+    assert without.body == b""
+    assert "content-type" not in without.headers
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [("{", 2), ("", 2), ("{'a': 1}", 2), ("@missing.json", 4), ("@.", 2), ("[" * 100_000, 2)],
+)
+def test_data_is_looked_at_before_it_is_sent(inside: Run, aim: Aim, data: str, status: int) -> None:
+    with RawServer(json_reply({})) as server:
+        aim(server)
+        assert inside("api", "POST", "/x", "-d", data).status == status
+    assert server.requests == []
+
+
+def test_get_is_tried_again_and_post_is_not(inside: Run, aim: Aim) -> None:
+    with RawServer([reply(503), json_reply({"a": 1})]) as server:
+        aim(server)
+        assert inside("api", "GET", "/x").json == {"a": 1}
+        assert len(server.requests) == 2
+    for method in ("POST", "PATCH"):
+        with RawServer([reply(503), json_reply({"a": 1})]) as server:
+            aim(server)
+            done = inside("api", method, "/x", "-d", "{}")
+            assert done.status == 6
+            assert len(server.requests) == 1
+
+
+def test_include_shows_status_and_headers(inside: Run, aim: Aim) -> None:
+    with RawServer(json_reply({"a": 1}, 201, {"X-Odd": "a\x1b[2Jb"})) as server:
+        aim(server)
+        done = inside("api", "POST", "/x", "-i")
+    head, _, body = done.out.partition("\n\n")
+    assert head.startswith("HTTP/1.1 201 Created\n")
+    assert "X-Odd: " in head
+    assert json.loads(body) == {"a": 1}
+
+
+def test_on_a_terminal_nothing_of_the_server_is_raw(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = b'{"a": "\x1b]0;pwned\x07", "b": "\xc2\x9b2J", "c": "\xff"}'
+    with RawServer(reply(200, text, {"X-Odd": "\x1b[2J"})) as server:
+        monkeypatch.setenv("REBYTE_API_URL", server.base_url)
+        monkeypatch.setenv("REBYTE_API_KEY", KEY)
+        child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "api", "GET", "/x", "-i"], timeout=20)
+        shown = child.read().decode()
+        child.close()
+    assert child.exitstatus == 0
+    assert "\\x1b]0;pwned\\x07" in shown
+    assert "\x1b]0" not in shown
+    assert "\x9b" not in shown
+
+
+def test_paginate_walks_every_page(inside_local: Run) -> None:
+    for number in range(5):
+        inside_local("create", f"{number} [[run=1ms]]")
+    done = inside_local("api", "GET", "/tasks?limit=2", "--paginate")
+    pages = done.documents
+    assert [len(page["data"]) for page in pages] == [2, 2, 1]
+    assert len({row["id"] for page in pages for row in page["data"]}) == 5
+    assert len(inside_local("api", "GET", "/tasks", "--paginate").documents) == 1
+    assert inside_local("api", "POST", "/tasks", "--paginate").status == 2
+
+
+def test_a_mistyped_method_is_answered_with_the_nearest(inside: Run) -> None:
+    done = inside("api", "GTE", "/tasks")
+    assert done.status == 2
+    assert "GET" in json.loads(done.err)["error"]["hint"]

@@ -1,0 +1,187 @@
+"""`rebyte webhook`: registering them, and receiving what they deliver."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pexpect
+import pytest
+
+from tests.conftest import COMMAND, Done
+from tests.servers import RawServer, json_reply
+
+Run = Callable[..., Done]
+Aim = Callable[[Any], Any]
+URL = "https://hooks.example.com/a"
+EVENT = ("--event", "task.completed")
+
+
+def test_create_list_show_delete(inside_local: Run) -> None:
+    made = inside_local("webhook", "create", URL, *EVENT, "--event", "task.failed").json
+    assert made["events"] == ["task.completed", "task.failed"]
+    assert inside_local("webhook", "show", made["id"]).json["url"] == URL
+    assert inside_local("webhook", "list", "-o", "id").out == f"{made['id']}\n"
+    assert inside_local("webhook", "delete", made["id"]).json["deleted"] is True
+    assert inside_local("webhook", "delete", made["id"]).status == 4
+    assert inside_local("webhook", "list").json == {"data": []}
+
+
+def test_the_fourth_is_refused_by_the_service_in_one_line(inside_local: Run) -> None:
+    for number in range(3):
+        assert inside_local("webhook", "create", f"{URL}{number}", *EVENT).status == 0
+    done = inside_local("webhook", "create", f"{URL}3", *EVENT)
+    assert done.status == 1
+    assert json.loads(done.err)["error"]["code"] == "limit_exceeded"
+
+
+def test_only_what_was_chosen_is_sent(inside: Run, aim: Aim) -> None:
+    with RawServer(json_reply({"id": "w"}, 201)) as server:
+        aim(server)
+        inside("webhook", "create", URL, *EVENT)
+        inside(
+            "webhook", "create", URL, *EVENT, "--description", "CI", "--secret", "-", stdin="s3\n"
+        )
+    assert [request.json for request in server.requests] == [
+        {"url": URL, "events": ["task.completed"]},
+        {"url": URL, "events": ["task.completed"], "description": "CI", "secret": "s3"},
+    ]
+
+
+def test_a_near_miss_is_a_mistake_and_an_unknown_event_is_passed_on(inside: Run, aim: Aim) -> None:
+    with RawServer(json_reply({"id": "w"}, 201)) as server:
+        aim(server)
+        near = inside("webhook", "create", URL, "--event", "task.complete")
+        assert near.status == 2
+        assert "task.completed" in json.loads(near.err)["error"]["hint"]
+        assert server.requests == []
+        assert inside("webhook", "create", URL, "--event", "quota.low").status == 0
+
+
+@pytest.mark.parametrize("url", ["http://hooks.example.com/", "hooks.example.com", "ftp://a/", ""])
+def test_the_url_is_https(inside: Run, url: str) -> None:
+    assert inside("webhook", "create", url, *EVENT).status == 2
+
+
+def test_a_secret_is_never_an_argument(inside: Run, home: object) -> None:
+    for words in (["--secret", "hunter2"], ["--secret=hunter2"]):
+        done = inside("webhook", "create", URL, *EVENT, *words)
+        assert done.status == 2
+        assert "hunter2" not in done.err
+        assert "--secret -" in done.err
+
+
+@pytest.mark.parametrize("secret", ["", "\n", "with\x00nul\n", "ü\n", " edge \n", "x" * 501 + "\n"])
+def test_a_secret_that_no_header_can_carry_is_refused(inside: Run, secret: str) -> None:
+    assert inside("webhook", "create", URL, *EVENT, "--secret", "-", stdin=secret).status == 2
+
+
+def test_off_a_terminal_nobody_is_asked(inside: Run) -> None:
+    done = inside("webhook", "create", URL, *EVENT, "--secret")
+    assert done.status == 2
+    assert "--secret -" in json.loads(done.err)["error"]["hint"]
+
+
+def test_on_a_terminal_the_secret_is_asked_for_without_echo(inside_local: Run) -> None:
+    child = pexpect.spawn(
+        COMMAND[0],
+        [*COMMAND[1:], "webhook", "create", URL, *EVENT, "--secret"],
+        env=dict(os.environ),
+        timeout=20,
+        encoding="utf-8",
+    )
+    child.expect_exact("Secret: ")
+    child.sendline("hunter2")
+    rest = child.read()
+    child.close()
+    assert child.exitstatus == 0
+    assert "hunter2" not in rest
+    assert inside_local("webhook", "list").json["data"][0]["hasSecret"] is True
+
+
+@contextmanager
+def listening(*words: str, secret: str | None = None) -> Iterator[tuple[Any, str]]:
+    """`rebyte webhook listen` in a process of its own: the process and its URL."""
+    words = (*words, "--secret", "-") if secret else words
+    with subprocess.Popen(
+        [*COMMAND, "webhook", "listen", "--port", "0", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(f"{secret}\n")
+        process.stdin.close()
+        process.stdin = None  # `communicate` would want to write to it
+        said = process.stderr.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+/", said)
+        assert found, said
+        try:
+            yield process, found[0]
+        finally:
+            process.kill()
+
+
+def deliver(url: str, document: Any, secret: str | None = None) -> int:
+    headers = {"X-Webhook-Secret": secret} if secret else {}
+    with urlopen(Request(url, json.dumps(document).encode(), headers), timeout=10) as answer:
+        return int(answer.status)
+
+
+def test_listen_prints_each_as_a_line_and_ctrl_c_ends_it_with_130(home: object) -> None:
+    with listening() as (process, url):
+        for number in range(3):
+            assert deliver(url, {"taskId": f"t{number}", "event": "task.completed"}) == 200
+            line = json.loads(process.stdout.readline())
+            assert line == {"taskId": f"t{number}", "event": "task.completed"}
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert process.stdout.read() == ""
+
+
+def test_listen_takes_only_those_with_the_secret(home: object) -> None:
+    with listening("--count", "1", secret="s3") as (process, url):
+        for wrong in (None, "s4", "s33"):
+            with pytest.raises(OSError, match="401"):
+                deliver(url, {"taskId": "bad"}, wrong)
+        assert deliver(url, {"taskId": "good"}, "s3") == 200
+        assert [json.loads(line)["taskId"] for line in process.stdout] == ["good"]
+        assert process.wait(10) == 0
+
+
+def test_exec_gets_json_on_stdin_and_a_failing_one_is_told(home: Any) -> None:
+    (home / "see.py").write_text(
+        "import json, sys\nseen = json.load(sys.stdin)\n"
+        "print('saw', seen['taskId'], len(sys.argv), flush=True)\n"
+        "sys.exit(3 if seen['taskId'] == 'bad' else 0)\n"
+    )
+    command = f"{sys.executable} {home / 'see.py'}"
+    with listening("--count", "2", "--exec", command, "--jobs", "1") as (process, url):
+        deliver(url, {"taskId": "bad"})
+        deliver(url, {"taskId": "$(touch pwned); good"})
+        out, err = process.communicate(timeout=20)
+    assert out == "saw bad 1\nsaw $(touch pwned); good 1\n"
+    assert "ended with 3" in err
+    assert process.returncode == 1
+
+
+def test_what_the_service_delivers_arrives(inside_local: Run) -> None:
+    with listening("--count", "2", secret="s3") as (process, url):
+        words = ["--event", "task.created", "--event", "task.completed", "--secret", "-"]
+        inside_local("webhook", "create", url, *words, stdin="s3\n")
+        task = inside_local("create", "Say hello [[run=50ms]]", "-o", "id").out.strip()
+        rows = [json.loads(line) for line in process.stdout]
+    assert {(row["event"], row["taskId"]) for row in rows} == {
+        ("task.created", task),
+        ("task.completed", task),
+    }

@@ -1,0 +1,117 @@
+"""The receiver of deliveries: what is taken, what is refused, and that junk does not hurt it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from rebyte_cli.engines.receiver import CONNECTIONS, LARGEST_BODY, Receiver
+from rebyte_cli.errors import BadUsage
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """One that listens on a free port; deliveries stay in its queue."""
+    made = Receiver(0)
+    thread = threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def talk(receiver: Receiver, data: bytes) -> bytes:
+    """Everything that the receiver answers to these bytes."""
+    with socket.create_connection(("127.0.0.1", receiver.server_address[1]), timeout=10) as line:
+        line.sendall(data)
+        line.shutdown(socket.SHUT_WR)
+        found = b""
+        try:
+            while piece := line.recv(65536):
+                found += piece
+        except ConnectionError:
+            pass
+        return found
+
+
+def post(body: bytes, **headers: str) -> bytes:
+    fields = {"Host": "x", "Content_Length": str(len(body)), **headers}
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return f"POST /any/path HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/") else 0
+
+
+def test_a_json_object_is_taken(receiver: Receiver) -> None:
+    assert status(talk(receiver, post(b'{"taskId": "t1", "more": [1]}'))) == 200
+    assert receiver.deliveries.get_nowait() == {"taskId": "t1", "more": [1]}
+
+
+def test_a_chunked_body_is_taken(receiver: Receiver) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = talk(receiver, head + b'5\r\n{"a":\r\n3;x=y\r\n 1}\r\n0\r\n\r\n')
+    assert status(answer) == 200
+    assert receiver.deliveries.get_nowait() == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (post(b"[1]"), 400),
+        (post(b"nonsense"), 400),
+        (post(b"\xff\xfe{"), 400),
+        (post(b"[" * 100_000), 400),
+        (post(b"{}", Content_Length="abc"), 411),
+        (post(b"{}", Content_Length="-1"), 411),
+        (post(b"{}", content_length="3"), 411),
+        (post(b"{}", Content_Length=str(LARGEST_BODY + 1)), 413),
+        (post(b"{}", Content_Length="9" * 5000), 413),
+        (post(b"{}", Content_Length="500"), 400),
+        (post(b"zz\r\n", Transfer_Encoding="chunked"), 400),
+        (post(b"fffffff\r\n", Transfer_Encoding="chunked"), 413),
+        (post(b"-1\r\n", Transfer_Encoding="chunked"), 413),
+        (b"PUT / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 0),
+        (b"", 0),
+    ],
+)
+def test_junk_is_refused_and_survived(receiver: Receiver, data: bytes, expected: int) -> None:
+    assert status(talk(receiver, data)) in (expected, 400 if expected == 0 else expected)
+    assert receiver.deliveries.empty()
+    assert status(talk(receiver, post(b'{"taskId": "after"}'))) == 200
+
+
+def test_a_refused_body_is_not_read_as_a_request(receiver: Receiver) -> None:
+    inner = post(b'{"taskId": "smuggled"}')
+    talk(receiver, post(inner, Content_Length=str(LARGEST_BODY + 1)))
+    assert receiver.deliveries.empty()
+
+
+def test_many_idle_connections_leave_room_once_they_are_gone(receiver: Receiver) -> None:
+    address = ("127.0.0.1", receiver.server_address[1])
+    idle = [socket.create_connection(address) for _ in range(CONNECTIONS * 2)]
+    for line in idle:
+        line.close()
+    for _ in range(100):
+        if status(talk(receiver, post(json.dumps({"taskId": "t"}).encode()))) == 200:
+            break
+    else:
+        pytest.fail("no room")
+
+
+def test_a_full_queue_says_so(receiver: Receiver) -> None:
+    receiver.deliveries.maxsize = 1
+    assert status(talk(receiver, post(b"{}"))) == 200
+    assert status(talk(receiver, post(b"{}"))) == 503
+
+
+def test_a_port_that_is_taken_is_a_usage_error(receiver: Receiver) -> None:
+    with pytest.raises(BadUsage, match="cannot listen on port"):
+        Receiver(receiver.server_address[1])
