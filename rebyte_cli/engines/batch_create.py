@@ -106,7 +106,7 @@ class Creators:
             except Stopped:
                 self._report("unsent", job.at, None)
             except RebyteError as error:  # of the journal, the key or the address
-                self._report("fatal", job.at, error)
+                self._fatal(job, error)
             except Exception as error:  # a mistake of ours must not look like a hanging batch
                 self._report("crash", job.at, error)
 
@@ -136,9 +136,9 @@ class Creators:
         except Stopped:
             self._journal.append({"line": line.number, "is": "unsent"})
             raise
-        except (KeyRejected, Redirected) as error:
+        except (KeyRejected, Redirected):
             self._journal.append({"line": line.number, "is": "unsent"})
-            self._report("fatal", job.at, error)
+            raise
         except Unsent as error:
             self._journal.append({"line": line.number, "is": "unsent"})
             self._unreachable(job, error)
@@ -165,6 +165,10 @@ class Creators:
             finally:  # a task that no journal names is at least printed
                 self._report("created", job.at, (body, task))
 
+    def _fatal(self, job: Job, error: RebyteError) -> None:
+        self._gate.shut()  # at once: by the time the report is read, others would be on their way
+        self._report("fatal", job.at, error)
+
     def _refused(self, job: Job, number: int, error: RebyteError) -> None:
         self._gate.answered()
         try:
@@ -175,7 +179,7 @@ class Creators:
     def _unreachable(self, job: Job, error: APIError) -> None:
         """Nothing was sent. A service that never answered is a wrong address, not a fault."""
         if self._client.transport.server_now() is None:
-            self._report("fatal", job.at, error)
+            self._fatal(job, error)
         else:
             self._gate.lost(error.message)
             self._report("unsent", job.at, None)

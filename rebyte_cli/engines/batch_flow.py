@@ -89,7 +89,12 @@ class Flow:
         self._creators.known.update(known)
         self._memory = Memory(journal, outside.made, outside.ended)
         finder = Finder(
-            client, batch, mine=plan.mine, flying=self._creators.flying, knows=self._knows
+            client,
+            batch,
+            mine=plan.mine,
+            flying=self._creators.flying,
+            ours=self._creators.known,
+            knows=outside.knows,
         )
         self._watch = watching(client, gate, self._report)
         self._search = searching(client, gate, self._report, finder)
@@ -190,7 +195,3 @@ class Flow:
     def _row(self, at: int) -> Row:
         self.printed.add(at)
         return row_of(self.lines[at], self.entries[at])
-
-    def _knows(self, ids: Iterable[str]) -> set[str]:
-        wanted = set(ids)
-        return (wanted & self._creators.known) | self._outside.knows(wanted)

@@ -73,10 +73,12 @@ class Finder:
         *,
         mine: Collection[int],
         flying: Collection[int],
+        ours: Collection[str],
         knows: Callable[[Iterable[str]], set[str]],
     ) -> None:
-        """`mine`: the lines of this shard. `flying`: lines whose creates are under way, kept by
-        the caller. `knows` picks, from ids, the tasks that are known to be something else.
+        """`mine`: the lines of this shard. `flying`: lines whose creates are under way, and
+        `ours`: the tasks that the journal names; both are kept by the caller. `knows` picks, from
+        ids, the tasks that were made from here, by whatever command.
         """
         self._batch = batch
         self._mine = set(mine)
@@ -84,7 +86,8 @@ class Finder:
         self._knows = knows
         self._clock = Clock(client, time.monotonic)
         self._round = _OneRound(client)
-        self._look = Look(cast("RebyteClient", self._round), knows)
+        self._ours = ours
+        self._look = Look(cast("RebyteClient", self._round), self._named)
         self._digests: dict[int, str] = {}
         self._elsewhere: set[str] | None = None
 
@@ -113,8 +116,12 @@ class Finder:
     def _judge(self, group: list[tuple[Lost, Sight]], doubt: bool) -> list[Verdict]:
         """Verdicts for lines with one and the same prompt, the first sent first."""
         seen = {row["id"] for _, sight in group for row in sight.candidates}
-        taken = self._knows(seen)
-        same = [[row for row in sight.same if row["id"] not in taken] for _, sight in group]
+        taken = self._named(seen)
+        # One that the history knows and the journal does not is mostly another command's. It may
+        # also be ours, when the journal lost its end: neither taken nor ruled out.
+        unsure = self._knows(seen)
+        certain = [[row for row in sight.same if row["id"] not in unsure] for _, sight in group]
+        same = [[row for row in rows if row["id"] not in taken] for rows in certain]
         everywhere = {row["id"] for rows in same for row in rows}
         doubt = doubt or len(everywhere) > len(group)
         doubt = doubt or (len(everywhere) < sum(map(len, same)) and not self._alike(group))
@@ -129,6 +136,9 @@ class Finder:
             absent = sight.whole and not could_be
             verdicts.append(Verdict(one.at, task, absent, [] if task else could_be))
         return verdicts
+
+    def _named(self, ids: Iterable[str]) -> set[str]:
+        return {task_id for task_id in ids if task_id in self._ours}
 
     def _alike(self, group: list[tuple[Lost, Sight]]) -> bool:
         """Whether the lines ask for the very same, so that it does not matter whose is whose."""

@@ -1,0 +1,210 @@
+"""`rebyte batch`: what it prints, what it leaves behind, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..conftest import Done
+from ..farm import Farm, lines_of
+
+Rebyte = Callable[..., Done]
+
+
+@pytest.fixture
+def batch(rebyte: Rebyte, home: Path) -> Callable[..., Done]:
+    """Write the lines to a file and run it against a farm."""
+
+    def run(farm: Farm, lines: list[Any] | None, *options: str, **more: Any) -> Done:
+        if lines is not None:
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (home / "tasks.jsonl").write_text(text)
+        env = {**farm.env, **more.pop("env", {})}
+        return rebyte("batch", "tasks.jsonl", *options, env=env, **more)
+
+    return run
+
+
+def test_each_line_becomes_a_task_and_a_result(batch: Callable[..., Done]) -> None:
+    with Farm() as farm:
+        done = batch(
+            farm,
+            [{"prompt": "One", "key": "a", "model": "big"}, {"prompt": "Two", "skills": ["pdf"]}],
+            "-x",
+            "codex",
+            "-m",
+            "lite",
+        )
+    assert done.status == 0
+    rows = {row["line"]: row for row in lines_of(done.out)}
+    first = farm.tasks[rows[1]["id"]]
+    assert rows[1] == {
+        "key": "a",
+        "line": 1,
+        "id": first["id"],
+        "workspaceId": first["workspaceId"],
+        "url": first["url"],
+        "status": "completed",
+        "error": None,
+        "startedAt": first["createdAt"],
+        "finishedAt": rows[1]["finishedAt"],
+    }
+    assert rows[2]["key"] == "2"
+    assert sorted(farm.bodies, key=lambda body: str(body["prompt"])) == [
+        {"prompt": "One", "executor": "codex", "model": "big"},
+        {"prompt": "Two", "executor": "codex", "model": "lite", "skills": ["pdf"]},
+    ]
+    assert "2 lines: 2 completed (" in done.err
+
+
+def test_a_finished_batch_is_told_again_without_a_request(batch: Callable[..., Done]) -> None:
+    with Farm() as farm:
+        first = batch(farm, [{"prompt": "One"}, {"prompt": "Two <fail>"}])
+        calls = sum(farm.calls.values())
+        again = batch(farm, None)
+        assert sum(farm.calls.values()) == calls
+    assert first.status == again.status == 10
+    assert sorted(lines_of(first.out), key=str) == sorted(lines_of(again.out), key=str)
+    assert json.loads(again.err.splitlines()[1])["error"]["code"] == "task_failed"
+
+
+def test_bad_lines_stop_it_before_anything_is_sent(batch: Callable[..., Done], home: Path) -> None:
+    with Farm() as farm:
+        done = batch(farm, [{"prompt": "One"}, {"promt": "Two"}, {"prompt": ""}], "-o", "table")
+        assert not farm.calls
+    assert done.status == 2
+    assert done.out == ""
+    assert done.err == (
+        "Error: tasks.jsonl has 2 bad lines; nothing was sent\n"
+        "       line 2: promt: no such field; did you mean 'prompt'?\n"
+        "       line 2: prompt: missing\n"
+        "       line 3: prompt: the prompt is empty\n"
+    )
+    assert os.listdir(home) == ["tasks.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "exit_status"),
+    [("<fail>", "failed", 10), ("<cancel>", "canceled", 11), ("<400>", "refused", 1),
+     ("<500>", "refused", 5)],
+)  # fmt: skip
+def test_lines_that_end_badly(
+    batch: Callable[..., Done], word: str, status: str, exit_status: int
+) -> None:
+    with Farm() as farm:
+        done = batch(farm, [{"prompt": "fine"}, {"prompt": word, "key": "bad"}])
+    assert done.status == exit_status
+    rows = {row["key"]: row for row in lines_of(done.out)}
+    assert rows["1"]["status"] == "completed"
+    assert rows["bad"]["status"] == status
+    assert rows["bad"]["error"]["message"]
+    assert "line 2 (bad): " in done.err
+
+
+def test_a_rejected_key_ends_the_batch_not_the_lines(batch: Callable[..., Done]) -> None:
+    with Farm() as farm:
+        done = batch(farm, [{"prompt": f"<401> {n}"} for n in range(100)], "--jobs", "4")
+        assert sum(farm.tried.values()) <= 4
+    assert done.status == 3
+    assert {row["status"] for row in lines_of(done.out)} == {"pending"}
+    with Farm() as farm:
+        done = batch(farm, None, "--status", env={"REBYTE_API_KEY": ""})
+    assert done.status == 2  # another port is another origin
+    assert "is of another origin" in done.err
+
+
+def test_retry_failed_gives_new_tasks_to_those_lines_alone(batch: Callable[..., Done]) -> None:
+    refused = {"prompt": "Two <400>"}
+    with Farm() as farm:
+        batch(farm, [{"prompt": "One <fail>"}, refused, {"prompt": "Three"}])
+        assert farm.made == {"One <fail>": 1, "Three": 1}
+        assert batch(farm, None).status == 1
+        assert farm.tried["Two <400>"] == 1
+        done = batch(farm, None, "--retry-failed")
+        assert farm.made == {"One <fail>": 2, "Three": 1}
+        assert farm.tried["Two <400>"] == 2
+    rows = {row["line"]: row for row in lines_of(done.out)}
+    assert rows[1]["id"] == "task-00003"
+    assert len(rows) == 3
+
+
+def test_fail_fast_creates_nothing_more_and_waits_for_what_runs(
+    batch: Callable[..., Done],
+) -> None:
+    lines = [{"prompt": "<400>"}, *({"prompt": f"later {n} <run 0.5>"} for n in range(30))]
+    with Farm(delay=0.2) as farm:
+        done = batch(farm, lines, "--fail-fast", "--jobs", "2")
+        assert 1 <= sum(farm.made.values()) <= 2
+    assert done.status == 1
+    statuses = [row["status"] for row in lines_of(done.out)]
+    assert statuses.count("completed") == sum(farm.made.values())
+    assert statuses.count("pending") == 30 - sum(farm.made.values())
+    assert "no further creates" in done.err
+
+
+def test_no_wait_ends_when_all_are_created(batch: Callable[..., Done]) -> None:
+    with Farm() as farm:
+        done = batch(farm, [{"prompt": "One <run 60>"}, {"prompt": "Two <run 60>"}], "--no-wait")
+        assert farm.calls == {"POST 2": 2}
+    assert done.status == 0
+    assert [row["status"] for row in lines_of(done.out)] == ["running", "running"]
+
+
+def test_a_time_limit_reports_the_rest(batch: Callable[..., Done]) -> None:
+    lines = [{"prompt": "One"}, {"prompt": "Two <run 60>"}]
+    with Farm() as farm:
+        done = batch(farm, lines, "--timeout", "2", "-o", "csv")
+        assert done.status == 124
+        header, *rows = done.out.splitlines()
+        assert header.startswith("key,line,id,workspaceId,url,status")
+        assert [row.split(",")[5] for row in rows] == ["completed", "running"]
+        assert "1 of 2 lines not finished after 2 s" in done.err
+        farm.tasks["task-00002"]["ends"] = 0.0
+        farm.tasks["task-00001"]["ends"] = 0.0
+        again = batch(farm, None)
+        assert again.status == 0
+        assert farm.made == {"One": 1, "Two <run 60>": 1}
+
+
+def test_standard_input_needs_a_journal(rebyte: Rebyte, home: Path) -> None:
+    with Farm() as farm:
+        done = rebyte("batch", "-", "--text", env=farm.env, stdin="Say hi\n")
+        assert done.status == 2
+        assert "needs --journal PATH" in done.err
+        for _ in range(2):
+            done = rebyte("batch", "-", "--text", "--journal", "j", env=farm.env, stdin="Say hi\n")
+            assert [row["status"] for row in lines_of(done.out)] == ["completed"]
+        assert farm.made == {"Say hi": 1}
+    assert (home / "j").exists()
+
+
+def test_dry_run_prints_bodies_and_leaves_no_trace(rebyte: Rebyte, home: Path) -> None:
+    (home / "people.csv").write_text("name,key\nAnn,a\nBo,b\n")
+    (home / "letter.txt").write_text("Dear {{name}}\n")
+    done = rebyte("batch", "people.csv", "--template", "letter.txt", "-w", "ws-1", "--dry-run")
+    assert done.status == 0
+    assert lines_of(done.out) == [
+        {"key": "a", "line": 2, "body": {"prompt": "Dear Ann", "workspaceId": "ws-1"}},
+        {"key": "b", "line": 3, "body": {"prompt": "Dear Bo", "workspaceId": "ws-1"}},
+    ]
+    assert not (home / "people.csv.journal").exists()
+
+
+def test_tasks_of_a_batch_are_in_the_history(batch: Callable[..., Done], rebyte: Rebyte) -> None:
+    with Farm() as farm:
+        batch(farm, [{"prompt": "Say hello"}])
+        done = rebyte("get", "@last", env=farm.env)
+    assert done.json["id"] == "task-00001"
+    assert done.json["workspaceId"] == "ws-00001"
+
+
+def test_the_carried_service_runs_a_batch_too(local: Rebyte, home: Path) -> None:
+    (home / "p.txt").write_text("Say one [[run=1ms]]\nSay two [[run=1ms]]\n")
+    done = local("batch", "p.txt", "--text", "-o", "id")
+    assert done.status == 0
+    assert len(done.out.split()) == 2

@@ -1,0 +1,121 @@
+"""Creates whose answers are lost: looked for, never sent twice, and left unknown where in doubt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Done
+from .farm import Farm, lines_of
+
+Rebyte = Callable[..., Done]
+
+
+@pytest.fixture
+def batch(rebyte: Rebyte, home: Path) -> Callable[..., Done]:
+    def run(farm: Farm, prompts: list[str] | None, *options: str, **more: Any) -> Done:
+        if prompts is not None:
+            lines = [json.dumps({"prompt": prompt}) + "\n" for prompt in prompts]
+            (home / "t.jsonl").write_text("".join(lines))
+        return rebyte("batch", "t.jsonl", *options, env=farm.env, **more)
+
+    return run
+
+
+def statuses(done: Done) -> dict[int, str]:
+    return {row["line"]: row["status"] for row in lines_of(done.out)}
+
+
+def test_a_lost_answer_is_found_by_its_prompt(batch: Callable[..., Done]) -> None:
+    with Farm() as farm:
+        done = batch(farm, ["One <cut>", "Two", "Three <cut>"])
+        assert farm.made == {"One <cut>": 1, "Two": 1, "Three <cut>": 1}
+    assert done.status == 0
+    assert statuses(done) == {1: "completed", 2: "completed", 3: "completed"}
+    assert "Line 1: its answer was lost, but task task-0000" in done.err
+    rows = {row["line"]: row for row in lines_of(done.out)}
+    assert farm.tasks[rows[1]["id"]]["prompt"] == "One <cut>"
+
+
+def test_one_that_made_nothing_is_sent_again_when_its_time_is_over(
+    batch: Callable[..., Done],
+) -> None:
+    with Farm() as farm:
+        done = batch(farm, ["One <cut-before>"], "--resend-after", "0.1")
+        assert farm.made == {"One <cut-before>": 1}
+        assert farm.tried == {"One <cut-before>": 2}
+    assert done.status == 0
+    assert "its create made no task; sending it again" in done.err
+
+
+def test_equal_lines_that_are_lost_together_get_a_task_each(batch: Callable[..., Done]) -> None:
+    with Farm(cuts=1.0) as farm:
+        farm._random.seed(3)
+        done = batch(farm, ["Same"] * 6, "--resend-after", "0.1", "--jobs", "6", "--timeout", "4")
+        # Half of the creates make nothing and none is answered; each line is found or sent again.
+        ids = [row["id"] for row in lines_of(done.out) if row["id"]]
+        assert len(ids) == len(set(ids))
+        assert len(ids) == farm.made["Same"] <= 6
+
+
+def test_without_transcripts_nobody_can_know(batch: Callable[..., Done], home: Path) -> None:
+    with Farm(silent=True) as farm:
+        done = batch(farm, ["One <cut>", "Two"], "--timeout", "3")
+        assert farm.made == {"One <cut>": 1, "Two": 1}
+        assert done.status == 6
+        assert statuses(done) == {1: "unknown", 2: "completed"}
+        problem = json.loads(done.err.splitlines()[-3])["error"]
+        assert problem["code"] == "outcome_unknown"
+        assert "--resolve 1=ID or 1=none" in problem["message"]
+
+        wrong = batch(farm, None, "--resolve", "1=task-00009")
+        assert wrong.status == 4
+        done = batch(farm, None, "--resolve", "2=none")
+        assert done.status == 2
+        assert "line 2 is completed" in done.err
+        taken = next(task["id"] for task in farm.tasks.values() if task["prompt"] == "Two")
+        assert batch(farm, None, "--resolve", f"1={taken}").status == 2
+
+        free = next(task["id"] for task in farm.tasks.values() if task["prompt"] != "Two")
+        done = batch(farm, None, "--resolve", f"1={free}")
+        assert done.status == 0
+        assert {row["line"]: row["id"] for row in lines_of(done.out)}[1] == free
+        assert farm.made == {"One <cut>": 1, "Two": 1}
+
+
+def test_none_settles_a_line_that_has_no_task(batch: Callable[..., Done]) -> None:
+    with Farm() as farm:
+        done = batch(farm, ["One <cut-before>"], "--timeout", "2")
+        assert done.status == 6
+        assert farm.made == {}
+        assert batch(farm, None, "--resolve", "1=none").status == 0
+        assert farm.made == {"One <cut-before>": 1}
+
+
+def test_a_task_of_an_earlier_command_is_not_taken(
+    batch: Callable[..., Done], rebyte: Rebyte
+) -> None:
+    with Farm() as farm:
+        farm.tried["One <cut-before>"] = 1  # so that this one is answered
+        made = rebyte("create", "One <cut-before>", env=farm.env).json
+        farm.tasks[made["id"]]["createdAt"] = "2026-01-01T00:00:00.000Z"
+        farm.tried.clear()
+        done = batch(farm, ["One <cut-before>"], "--resend-after", "0.1")
+        assert done.status == 0
+        assert lines_of(done.out)[0]["id"] != made["id"]
+
+
+def test_a_line_refused_by_a_fault_is_looked_for_before_it_is_retried(
+    batch: Callable[..., Done],
+) -> None:
+    with Farm() as farm:
+        assert batch(farm, ["One <500>"]).status == 5
+        task = farm._make({"prompt": "One <500>"})  # it had made one after all
+        done = batch(farm, None, "--retry-failed")
+        assert done.status == 0
+        assert lines_of(done.out)[0]["id"] == task["id"]
+        assert farm.made == {"One <500>": 1}

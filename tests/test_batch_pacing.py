@@ -1,0 +1,144 @@
+"""The gate before every create, with a clock that only moves when somebody waits."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+
+import pytest
+
+from rebyte_cli.engines.pacing import Gate, Stopped
+
+
+class Clock:
+    """Time that passes by waiting."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.notes: list[str] = []
+
+    def wait(self, _condition: threading.Condition, seconds: float | None) -> None:
+        assert seconds is not None, "would wait for ever"
+        self.now += seconds
+
+    def gate(self, rate: float | None = None) -> Gate:
+        return Gate(rate=rate, note=self.notes.append, clock=lambda: self.now, wait=self.wait)
+
+
+def test_without_a_rate_nobody_waits() -> None:
+    clock = Clock()
+    gate = clock.gate()
+    for _ in range(100):
+        gate.admit()
+    assert clock.now == 1000.0
+
+
+def test_a_rate_spaces_creates_evenly_and_saves_nothing_up() -> None:
+    clock = Clock()
+    gate = clock.gate(rate=4)
+    times = []
+    for _ in range(5):
+        gate.admit()
+        times.append(clock.now - 1000)
+    assert times == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
+    clock.now += 60
+    gate.admit()
+    before = clock.now
+    gate.admit()
+    assert clock.now - before == pytest.approx(0.25)
+
+
+def test_what_one_request_is_told_to_wait_all_wait() -> None:
+    clock = Clock()
+    gate = clock.gate()
+    gate.admit()
+    gate.sleep(120)  # the Retry-After of one request
+    assert clock.now == 1120
+    gate.hold(30, "x")
+    gate.admit()
+    assert clock.now == 1150
+    assert clock.notes == [
+        "The service asks for patience: no creates for 120 s",
+        "x: no creates for 30 s",
+    ]
+
+
+def test_a_shorter_pause_does_not_cut_a_longer_one() -> None:
+    clock = Clock()
+    gate = clock.gate()
+    gate.hold(100, "x")
+    gate.hold(10, "x")
+    gate.admit()
+    assert clock.now == 1100
+
+
+def test_being_turned_away_again_and_again_pauses_longer_each_time() -> None:
+    clock = Clock()
+    gate = clock.gate()
+    for _ in range(3):
+        gate.slow_down()
+        gate.slow_down()  # by another request of the same moment: not twice
+        gate.admit()
+    assert clock.now == 1000 + 5 + 10 + 20
+    gate.passed()
+    gate.slow_down()
+    gate.admit()
+    assert clock.now == 1000 + 35 + 5
+
+
+def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
+    clock = Clock()
+    gate = clock.gate()
+    gate.admit()
+    gate.admit()
+    gate.lost("no such host")
+    gate.lost("no such host")  # the other one that was under way
+    times = []
+    for _ in range(4):
+        gate.admit()
+        times.append(clock.now)
+        with pytest.raises(AssertionError, match="for ever"):
+            gate.admit()  # everybody else waits for the probe
+        gate.lost("no such host")
+    assert [later - sooner for sooner, later in pairwise(times)] == [2, 4, 8]
+    gate.admit()
+    gate.answered()
+    now = clock.now
+    gate.admit()
+    gate.admit()
+    assert clock.now == now
+    assert not gate.is_down
+    assert clock.notes == [
+        "Paused: no such host. Trying again until the network is back; Ctrl-C stops.",
+        "The network is back",
+    ]
+
+
+def test_stopping_sends_home_whoever_waits() -> None:
+    gate = Gate()
+    gate.hold(600, "x")
+    ended: list[str] = []
+
+    def worker() -> None:
+        try:
+            gate.admit()
+        except Stopped:
+            ended.append("admit")
+
+    def sleeper() -> None:
+        try:
+            gate.sleep(600)
+        except Stopped:
+            ended.append("sleep")
+
+    threads = [threading.Thread(target=worker), threading.Thread(target=sleeper)]
+    for thread in threads:
+        thread.start()
+    gate.shut()
+    threads[0].join(5)
+    assert ended == ["admit"]  # other requests go on when only creates have ended
+    gate.stop()
+    threads[1].join(5)
+    assert ended == ["admit", "sleep"]
+    with pytest.raises(Stopped):
+        gate.admit()
