@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 SECRET = "sandboxApiKey"  # noqa: S105 -- the name of a field, seen in a client
-INTERVAL = 2.0  # seconds between two looks; the clients use it
+FIRST_PAUSE = 0.5  # seconds before the second look, doubled after each ...
+LONGEST_PAUSE = 2.0  # ... up to the interval that the clients use
 GONE_OR_CLOSED = (404, 405, 410, 501)
 # What the API says of a computer that a workspace of the history does not have.
 _TAKEN = ("status", "url", "createdAt")
@@ -81,6 +82,7 @@ def ready(
     """
     end = None if timeout is None else clock() + timeout
     found = dict(computer)
+    pause = FIRST_PAUSE
     while not (found.get("status") == "ready" or found.get("sandboxId")):
         if found.get("status") == "error":
             reason = " ".join(str(found.get("provisionError") or "no reason given").split())
@@ -95,6 +97,7 @@ def ready(
                 pending=[str(found.get("id"))],
                 hint=f"`rebyte workspace show {found.get('id')}` says how far it is",
             )
-        sleep(INTERVAL if left is None else min(INTERVAL, left))
+        sleep(pause if left is None else min(pause, left))
+        pause = min(2 * pause, LONGEST_PAUSE)
         found = client.get_computer(str(computer["id"]))
     return found

@@ -1,0 +1,164 @@
+"""`rebyte workspace`: agent computers of the account beside the workspaces of the history."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from rebyte_cli.engines.computers import ready
+from rebyte_cli.errors import RebyteError, WaitTimeout
+from tests.conftest import COMMAND, Done
+from tests.servers import KEY, RawServer, closed_port, error_reply, json_reply
+
+Run = Callable[..., Done]
+Aim = Callable[[Any], Any]
+COMPUTER = {"id": "ws123456", "name": "box", "status": "ready", "url": "https://x/ws123456"}
+
+
+def test_create_wait_then_run_in_it_by_its_name(inside_local: Run) -> None:
+    made = inside_local("workspace", "create", "--name", "shop", "--wait").json
+    assert made["status"] == "ready"
+    task = inside_local("create", "Add tests [[run=1ms]]", "-w", "shop").json
+    assert task["workspaceId"] == made["id"]
+    shown = inside_local("workspace", "show", "shop").json
+    assert (shown["status"], shown["tasks"], shown["lastTask"]) == ("ready", 1, task["id"])
+
+
+def test_one_that_cannot_start_says_why(inside_local: Run) -> None:
+    done = inside_local("workspace", "create", "--name", "[[fail]]", "--wait")
+    assert done.status == 1
+    assert json.loads(done.err.splitlines()[-1])["error"]["code"] == "provision_failed"
+    assert done.out == ""
+
+
+def test_list_joins_the_account_with_the_history(inside_local: Run) -> None:
+    here = inside_local("create", "One [[run=1ms]]").json["workspaceId"]
+    used = inside_local("workspace", "create", "--name", "used").json["id"]
+    inside_local("create", "Two [[run=1ms]]", "-w", "used")
+    inside_local("api", "POST", "/agent-computers", "-d", '{"name": "elsewhere"}')
+    rows = inside_local("workspace", "list").json["data"]
+    assert [(row["name"], row["tasks"]) for row in rows] == [
+        ("used", 1), (None, 1), ("elsewhere", 0),
+    ]  # fmt: skip
+    assert [row["id"] for row in rows[:2]] == [used, here]
+    assert rows[0]["status"] == "ready" or rows[0]["status"] == "provisioning"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [error_reply(404, "not_found", "Cannot GET"), error_reply(410, "gone", "Gone"),
+     error_reply(403, "insufficient_scopes", "No"), error_reply(405, "no", "No"),
+     json_reply([1])],
+)  # fmt: skip
+def test_without_the_endpoint_the_history_alone_is_listed(
+    inside: Run, aim: Aim, answer: bytes
+) -> None:
+    with RawServer(answer) as server:
+        aim(server)
+        inside("workspace", "name", "ws123456", "shop")
+        done = inside("workspace", "list")
+    assert done.status == 0
+    assert [row["name"] for row in done.json["data"]] == ["shop"]
+    assert done.err.startswith("Only workspaces used from here: ")
+
+
+def test_without_a_network_or_a_key_too(inside: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REBYTE_API_URL", f"http://127.0.0.1:{closed_port()}/v1")
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+    inside("workspace", "name", "ws123456", "shop")
+    for _ in range(2):
+        done = inside("workspace", "list", "-o", "id")
+        assert (done.status, done.out) == (0, "ws123456\n")
+        assert "Only workspaces used from here" in done.err
+        monkeypatch.setenv("REBYTE_API_KEY", KEY)
+        monkeypatch.setenv("REBYTE_REQUEST_TIMEOUT", "0.2")
+
+
+def test_a_rejected_key_is_not_hidden(inside: Run, aim: Aim) -> None:
+    with RawServer(error_reply(401, "invalid_api_key", "Expired")) as server:
+        aim(server)
+        assert inside("workspace", "list").status == 3
+
+
+def test_the_sandbox_key_is_shown_only_when_asked_for(inside: Run, aim: Aim) -> None:
+    secret = {**COMPUTER, "sandboxApiKey": "sbx_secret"}
+
+    def script(request: Any) -> bytes:
+        listed = request.method == "GET" and request.path.startswith("/v1/agent-computers?")
+        return json_reply({"data": [secret]} if listed else secret, 201)
+
+    with RawServer(script) as server:
+        aim(server)
+        for words in (["show", "ws123456"], ["list"], ["create"], ["create", "--wait"]):
+            for more in ([], ["-o", "table"], ["--debug"], ["-o", "csv"]):
+                done = inside("workspace", *words, *more)
+                assert done.status == 0
+                assert "sbx_secret" not in done.out + done.err, (words, more)
+        shown = inside("workspace", "show", "ws123456", "--show-secrets")
+    assert shown.json["sandboxApiKey"] == "sbx_secret"
+
+
+def test_delete_asks(inside_local: Run) -> None:
+    made = inside_local("workspace", "create", "--name", "shop").json["id"]
+    assert inside_local("workspace", "delete", "shop").status == 2
+    child = pexpect.spawn(
+        COMMAND[0], [*COMMAND[1:], "workspace", "delete", "shop"], env=dict(os.environ), timeout=20
+    )
+    child.expect_exact(f"Delete workspace shop ({made}) with everything in it?")
+    child.sendline("n")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 1
+    assert inside_local("workspace", "show", "shop").status == 0
+    assert inside_local("workspace", "delete", "shop", "--yes").json["deleted"] is True
+    assert inside_local("workspace", "show", made).status == 4
+
+
+def test_nothing_is_sent_that_was_not_chosen(inside: Run, aim: Aim, home: Path) -> None:
+    with RawServer(json_reply(COMPUTER, 201)) as server:
+        aim(server)
+        inside("workspace", "create")
+        inside("workspace", "create", "--name", "box", "--icon", "x")
+    assert [request.json for request in server.requests] == [{}, {"name": "box", "icon": "x"}]
+
+
+class Answers:
+    """A client whose computer goes through these states, and a clock that sleeping moves."""
+
+    def __init__(self, *states: dict[str, Any]) -> None:
+        self.states = list(states)
+        self.now = 0.0
+
+    def get_computer(self, _computer_id: str) -> dict[str, Any]:
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def ready(self, timeout: float | None = None) -> dict[str, Any]:
+        first = {"id": "ws123456", "status": "provisioning"}
+        client: Any = self
+        return ready(client, first, timeout=timeout, clock=lambda: self.now, sleep=self.sleep)
+
+
+def test_either_sign_of_readiness_will_do() -> None:
+    waiting = {"id": "ws123456", "status": "provisioning", "sandboxId": None}
+    by_word = Answers(waiting, waiting, {**waiting, "status": "ready"})
+    assert by_word.ready()["status"] == "ready"
+    assert by_word.now == 3.5
+    assert Answers(waiting, {**waiting, "sandboxId": "s"}).ready()["sandboxId"] == "s"
+
+
+def test_waiting_ends_at_an_error_and_at_the_limit() -> None:
+    with pytest.raises(RebyteError, match="no quota"):
+        Answers({"id": "ws123456", "status": "error", "provisionError": "no\nquota"}).ready()
+    slow = Answers({"id": "ws123456", "status": "provisioning"})
+    with pytest.raises(WaitTimeout):
+        slow.ready(timeout=5)
+    assert slow.now == 5.0
