@@ -111,7 +111,7 @@ def test_a_plain_run() -> None:
     assert (run.opened, run.asked, run.slept) == (1, 0, [])
 
 
-def test_trap_1_an_empty_done_before_the_run_has_begun() -> None:
+def test_case_40_an_empty_done_before_the_run_has_begun() -> None:
     early = reply(200, stream(done(last=-1)))
     run = Run([early, early, reply(200, stream(text(0, "Now"), done("Now")))])
     assert contents(run.follow()) == ["Now"]
@@ -127,7 +127,7 @@ def test_trap_1_an_empty_done_of_a_run_that_is_over_is_taken_after_four() -> Non
     assert end.data == {"status": "completed", "lastSeq": -1, "finalResult": "It is 4."}
 
 
-def test_trap_2_a_replay_is_shown_once() -> None:
+def test_case_40_a_replay_is_shown_once() -> None:
     first = then_close(HEAD + stream(text(0, "a"), text(1, "b")))
     second = reply(200, stream(text(0, "a"), text(1, "b"), text(2, "c"), done("c", 2)))
     run = Run([first, second])
@@ -141,7 +141,7 @@ def test_trap_2_the_first_event_is_not_lost_and_equal_events_are_two() -> None:
 
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["eventKey", "without"])
-def test_trap_3_a_seq_that_moves(keyed: bool) -> None:
+def test_case_40_a_seq_that_moves(keyed: bool) -> None:
     def row(seq: int, content: str) -> dict[str, Any]:
         return text(seq, content, **({"eventKey": f"k-{content}"} if keyed else {}))
 

@@ -67,7 +67,7 @@ LENGTH = b"HTTP/1.1 200 X\r\nContent-Length: 1000\r\n\r\n"
     ],
     ids=["29 length", "29 reset", "29 chunks", "30 gzip"],
 )
-def test_case_29_30_a_cut_download_leaves_nothing(tmp_path: Path, cut: Answer) -> None:
+def test_case_29_case_30_a_cut_download_leaves_nothing(tmp_path: Path, cut: Answer) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     with RawServer(lambda request: cut) as server, pytest.raises(NetworkError) as caught:
