@@ -152,6 +152,10 @@ class Batch(Flow):
         entry.apply(record)
         yield from ()  # its row comes at the end: it may still be found
 
+    def _on_unsure(self, _at: int, entry: Entry, candidates: list[str]) -> Iterator[Row]:
+        entry.candidates = candidates
+        yield from ()
+
     def _on_ended(self, at: int, entry: Entry, task: Mapping[str, Any]) -> Iterator[Row]:
         self.running.pop(at, None)
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

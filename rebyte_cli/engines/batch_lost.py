@@ -170,9 +170,11 @@ def _age_of(row: Mapping[str, Any]) -> str:
 def searching(client: RebyteClient, gate: Gate, report: Report, finder: Finder) -> Rounds[Lost]:
     """Rounds that report ("found", line, row), ("absent", line, None) or ("unknown", line, ids).
 
-    Unknown is said once, when the first 20 s brought nothing; the looks go on.
+    Unknown is said once, when the first 20 s brought nothing; the looks go on. ("unsure", line,
+    ids) is said before, when there is something that it could be.
     """
     begun: dict[int, float] = {}
+    could_be: dict[int, list[str]] = {}
     told: set[int] = set()
 
     def ask(lost: dict[int, Lost]) -> None:
@@ -197,6 +199,9 @@ def searching(client: RebyteClient, gate: Gate, report: Report, finder: Finder) 
             elif at not in told and time.monotonic() - begun[at] >= LOOK_FOR:
                 told.add(at)
                 report("unknown", at, candidates)
+            elif candidates != could_be.get(at, []):
+                could_be[at] = candidates
+                report("unsure", at, candidates)
 
     def pause(since: float) -> float:
         return min(4.0, max(0.5, since / 4)) if since < LOOK_FOR else LATER

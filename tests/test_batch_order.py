@@ -1,0 +1,164 @@
+"""Lines that share a workspace, follow one another, or bring files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Done
+from .farm import Farm, lines_of
+
+Rebyte = Callable[..., Done]
+
+
+@pytest.fixture
+def batch(rebyte: Rebyte, home: Path) -> Callable[..., Done]:
+    def run(farm: Farm, lines: list[Any] | None, *options: str) -> Done:
+        if lines is not None:
+            (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return rebyte("batch", "t.jsonl", *options, env=farm.env)
+
+    return run
+
+
+def test_one_workspace_for_all_runs_one_after_another(batch: Callable[..., Done]) -> None:
+    with Farm(run=0.05) as farm:
+        done = batch(farm, [{"prompt": f"Step {n}"} for n in range(3)], "-w", "ws-7")
+        assert done.status == 0
+        assert [body["prompt"] for body in farm.bodies] == ["Step 0", "Step 1", "Step 2"]
+        assert {body["workspaceId"] for body in farm.bodies} == {"ws-7"}
+        tasks = list(farm.tasks.values())
+        for first, second in pairwise(tasks):
+            assert first["ends"] <= farm.at[tasks.index(second)] + _wall_offset()
+        assert farm.most_under_way == 1
+
+
+def _wall_offset() -> float:
+    import time
+
+    return time.time() - time.monotonic()
+
+
+def test_a_line_follows_another_into_its_workspace(batch: Callable[..., Done]) -> None:
+    lines = [
+        {"prompt": "Test", "key": "test", "workspaceId": "@build"},
+        {"prompt": "Build", "key": "build"},
+        {"prompt": "Else"},
+    ]
+    with Farm() as farm:
+        done = batch(farm, lines)
+        assert done.status == 0
+        rows = {row["key"]: row for row in lines_of(done.out)}
+        assert rows["test"]["workspaceId"] == rows["build"]["workspaceId"]
+        bodies = {body["prompt"]: body for body in farm.bodies}
+        assert bodies["Test"]["workspaceId"] == rows["build"]["workspaceId"]
+        assert "workspaceId" not in bodies["Build"]
+        order = [body["prompt"] for body in farm.bodies]
+        assert order.index("Build") < order.index("Test")
+
+
+def test_those_who_follow_a_failed_line_are_skipped_and_say_why(
+    batch: Callable[..., Done],
+) -> None:
+    lines = [
+        {"prompt": "Build <fail>", "key": "build"},
+        {"prompt": "Test", "key": "test", "workspaceId": "@build"},
+        {"prompt": "Ship", "key": "ship", "workspaceId": "@test"},
+    ]
+    with Farm() as farm:
+        done = batch(farm, lines)
+        assert done.status == 10
+        rows = {row["key"]: row for row in lines_of(done.out)}
+        assert [rows[key]["status"] for key in ("build", "test", "ship")] == [
+            "failed",
+            "skipped",
+            "skipped",
+        ]
+        assert rows["test"]["error"]["message"] == (
+            "not created: line 1 (build), which it follows, ended as failed"
+        )
+        assert rows["ship"]["error"]["message"].endswith("which it follows, was skipped")
+        assert farm.made == {"Build <fail>": 1}
+        again = batch(farm, None)
+        assert lines_of(again.out) == lines_of(done.out)
+
+
+def test_a_chain_goes_on_in_the_next_run(batch: Callable[..., Done]) -> None:
+    lines = [
+        {"prompt": "Build <run 60>", "key": "build"},
+        {"prompt": "Test", "key": "test", "workspaceId": "@build"},
+    ]
+    with Farm() as farm:
+        done = batch(farm, lines, "--timeout", "0.5")
+        assert done.status == 124
+        statuses = {row["key"]: row["status"] for row in lines_of(done.out)}
+        assert statuses == {"build": "running", "test": "pending"}
+        farm.tasks["task-00001"]["ends"] = 0.0
+        done = batch(farm, None, "--no-wait")
+        statuses = {row["key"]: row["status"] for row in lines_of(done.out)}
+        # Nobody waits for the last one; the first had to be waited for.
+        assert statuses == {"build": "completed", "test": "running"}
+        assert farm.bodies[1]["workspaceId"] == "ws-00001"
+
+
+def test_a_circle_stops_it_before_anything_is_sent(batch: Callable[..., Done]) -> None:
+    lines = [
+        {"prompt": "a", "key": "a", "workspaceId": "@b"},
+        {"prompt": "b", "key": "b", "workspaceId": "@a"},
+    ]
+    with Farm() as farm:
+        done = batch(farm, lines)
+        assert done.status == 2
+        assert "line 1: workspaceId: goes in a circle: a → b → a" in done.err
+        assert not farm.calls
+
+
+def test_files_go_up_before_the_task_and_a_shared_one_once(
+    rebyte: Rebyte, service: Any, home: Path
+) -> None:
+    (home / "shared.txt").write_text("for all")
+    (home / "own.txt").write_text("for one")
+    lines = [
+        {"prompt": "One [[run=1ms]]"},
+        {"prompt": "Two [[run=1ms]]"},
+        {"prompt": "Three [[run=1ms]]", "files": ["own.txt"]},
+    ]
+    (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = rebyte("batch", "t.jsonl", "-f", "shared.txt", "-v")
+    assert done.status == 0, done.err
+    assert done.err.count("POST /files") == 2
+    answers = [rebyte("result", row["id"]).out for row in lines_of(done.out)]
+    assert sum("shared" in answer for answer in answers) == 2
+    assert sum("own" in answer for answer in answers) == 1
+
+
+def test_a_rate_is_kept_over_all_workers(batch: Callable[..., Done]) -> None:
+    with Farm() as farm:
+        lines = [{"prompt": f"n {number}"} for number in range(8)]
+        assert batch(farm, lines, "--rate", "10", "--no-wait").status == 0
+        gaps = [later - sooner for sooner, later in pairwise(sorted(farm.at))]
+        assert farm.at[-1] - farm.at[0] >= 0.5
+        assert min(gaps[1:]) > 0.03
+
+
+def test_jobs_bound_the_creates_under_way(batch: Callable[..., Done]) -> None:
+    with Farm(delay=0.1) as farm:
+        batch(farm, [{"prompt": f"n {number}"} for number in range(12)], "--jobs", "3", "--no-wait")
+        assert farm.most_under_way == 3
+
+
+def test_a_429_of_one_create_slows_all_of_them(batch: Callable[..., Done]) -> None:
+    # The first is told to wait a second, so nobody else may be created in that second.
+    lines = [{"prompt": "<429>"}, *({"prompt": f"n {number}"} for number in range(8))]
+    with Farm(delay=0.1) as farm:
+        done = batch(farm, lines, "--jobs", "2", "--no-wait")
+        assert done.status == 0
+        assert farm.tried["<429>"] == 3
+        assert set(farm.made.values()) == {1}
+        waits = [later - sooner for sooner, later in pairwise(sorted(farm.at))]
+        assert sum(wait > 0.8 for wait in waits) == 2

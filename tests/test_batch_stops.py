@@ -1,0 +1,143 @@
+"""A batch that is stopped: by Ctrl-C, SIGTERM, a lost network, a reader that goes away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .conftest import COMMAND
+from .farm import Farm, lines_of
+from .servers import Answer, Request, reset
+
+PROMPTS = [f"Task {number}" for number in range(40)]
+
+
+@contextmanager
+def started(home: Path, farm: Farm, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    (home / "t.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
+    with subprocess.Popen(
+        [*COMMAND, "batch", "t.txt", "--text", "--jobs", "2", *options],
+        cwd=home,
+        env={**os.environ, **farm.env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in 20 s"
+        time.sleep(0.01)
+
+
+def finish(home: Path, farm: Farm) -> None:
+    """Run it again to its end: each line has one task."""
+    farm.delay = 0.0
+    with started(home, farm, "--resend-after", "0.1") as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert sorted(row["line"] for row in lines_of(out.decode())) == list(range(1, 41))
+    assert dict(farm.made) == dict.fromkeys(PROMPTS, 1)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_signal_waits_for_creates_under_way_and_says_how_to_go_on(
+    home: Path, number: signal.Signals, status: int
+) -> None:
+    with Farm(delay=0.4) as farm:
+        with started(home, farm) as process:
+            wait_until(lambda: sum(farm.made.values()) >= 3)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=20)
+        assert process.returncode == status
+        made = sum(farm.made.values())
+        assert made <= 4
+        rows = lines_of(out.decode())
+        assert len([row for row in rows if row["id"]]) == made
+        assert len(rows) == 40
+        assert b"Stopping: waiting for " in err
+        assert b"`rebyte batch t.txt --text --jobs 2` goes on where this stopped" in err
+        finish(home, farm)
+
+
+def test_a_second_signal_leaves_at_once_and_nothing_is_lost(home: Path) -> None:
+    with Farm(delay=8) as farm:
+        with started(home, farm) as process:
+            wait_until(lambda: sum(farm.made.values()) >= 2)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            while b"Stopping" not in process.stderr.readline():
+                pass
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+            assert time.monotonic() - begun < 3
+        assert process.returncode == 130
+        finish(home, farm)
+
+
+def test_a_lost_network_pauses_it_and_it_goes_on(home: Path) -> None:
+    down = False
+
+    def hook(request: Request) -> Answer | None:
+        return reset if down else None
+
+    with Farm(delay=0.05, hook=hook) as farm:
+        with started(home, farm, "--resend-after", "0.1") as process:
+            wait_until(lambda: sum(farm.made.values()) >= 4)
+            down = True
+            assert process.stderr is not None
+            line = process.stderr.readline()
+            while b"Paused: " not in line:
+                line = process.stderr.readline()
+                assert line, "it ended without a word"
+            made = sum(farm.made.values())
+            down = False
+            out, err = process.communicate(timeout=40)
+        assert process.returncode == 0, err
+        assert made < 20
+        assert b"The network is back" in err
+        assert len(lines_of(out.decode())) == 40
+        assert dict(farm.made) == dict.fromkeys(PROMPTS, 1)
+
+
+def test_a_service_that_was_never_there_ends_it(home: Path) -> None:
+    from .servers import closed_port
+
+    (home / "t.txt").write_text("One\nTwo\n")
+    env = {"REBYTE_API_URL": f"http://127.0.0.1:{closed_port()}/v1", "REBYTE_API_KEY": "rbk_x"}
+    done = subprocess.run(
+        [*COMMAND, "batch", "t.txt", "--text"],
+        cwd=home,
+        env={**os.environ, **env},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 5
+    assert {row["status"] for row in lines_of(done.stdout.decode())} == {"pending"}
+    assert b"refused the connection" in done.stderr
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(home: Path) -> None:
+    with Farm() as farm:
+        with started(home, farm) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.stdout.close()
+            assert process.wait(timeout=20) == 141
+            assert process.stderr is not None
+            assert b"Traceback" not in process.stderr.read()
+        finish(home, farm)
