@@ -23,15 +23,23 @@ demo: $(READY) ## See the whole story on a service of its own, on this machine
 	@REBYTE_BIN=$(BIN)/rebyte sh tests/demo.sh
 
 test: $(READY) ## Run every test
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY) ## Lint and type-check
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-docs: $(READY) ## Generate completions, manual pages and pictures anew
+docs: $(READY) ## Write what is generated in the documents, the manual and the completions
+	@$(BIN)/python -m tests.sessions README.md rebyte_cli/manual/pages/*.md
+	@$(BIN)/python -m tests.picture rebyte_cli/manual/session.svg
 	@$(BIN)/python -m rebyte_cli.manual
 
+pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
+	@rm -rf build/pyz && mkdir -p dist
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --target build/pyz .
+	@rm -rf build/pyz/bin build/pyz/share build/pyz/cryptography* build/pyz/*cffi*
+	@$(BIN)/python -m zipapp build/pyz -c -p '/usr/bin/env python3' -m rebyte_cli.__main__:main -o dist/rebyte.pyz
+
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
