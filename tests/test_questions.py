@@ -1,0 +1,124 @@
+"""Questions: which one is open, what an answer to it looks like, and how often to look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rebyte_cli.engines.questions import Choice, Question, Watcher, body, last_open, read
+from rebyte_cli.errors import BadUsage, ServerFault
+
+ASKED: dict[str, Any] = {
+    "actionId": "21026",
+    "messageId": "am_1",
+    "question": "Which?",
+    "options": [{"label": "a"}, {"label": "b", "description": "the other"}],
+}
+EVENT = {"eventType": "ask_user_question", "payload": ASKED}
+
+
+def question(**more: Any) -> Question:
+    found = read({**ASKED, **more})
+    assert found is not None
+    return found
+
+
+def test_the_body_has_numbers_from_zero_and_a_number_for_the_action() -> None:
+    assert body(question(), [Choice((1,))]) == {
+        "messageId": "am_1",
+        "actionId": 21026,
+        "answer": {"selectedOptions": [1]},
+    }
+    assert body(question(), [Choice(text="Neither")])["answer"] == {
+        "selectedOptions": [],
+        "customResponse": "Neither",
+    }
+
+
+def test_questions_asked_together_are_answered_together() -> None:
+    both = question(questions=[{"question": "One?", "options": ["x"]}, {"question": "Two?"}])
+    assert [item.text for item in both.items] == ["One?", "Two?"]
+    assert body(both, [Choice((0,)), Choice(text="y")])["answer"] == {
+        "answers": [{"selectedOptions": [0]}, {"selectedOptions": [], "customResponse": "y"}]
+    }
+    with pytest.raises(BadUsage, match="2 questions together"):
+        body(both, [Choice((0,))])
+
+
+def test_one_in_a_list_is_answered_as_a_list() -> None:
+    single = question(questions=[{"question": "One?", "options": ["x"]}])
+    assert body(single, [Choice((0,))])["answer"] == {"answers": [{"selectedOptions": [0]}]}
+
+
+def test_several_options_only_where_they_may_be_taken() -> None:
+    with pytest.raises(BadUsage, match="takes one option"):
+        body(question(), [Choice((0, 1))])
+    several = body(question(multiSelect=True), [Choice((0, 1))])
+    assert several["answer"] == {"selectedOptions": [0, 1]}
+    with pytest.raises(BadUsage, match="no option 3"):
+        body(question(), [Choice((2,))])
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [None, [], "x", {}, {**ASKED, "actionId": "x"}, {**ASKED, "actionId": None},
+     {**ASKED, "actionId": -1}, {**ASKED, "messageId": 7}, {**ASKED, "actionId": "9" * 5000},
+     {**ASKED, "questions": ["junk"]}],
+)  # fmt: skip
+def test_what_cannot_be_answered_is_no_question(payload: Any) -> None:
+    assert read(payload) is None
+
+
+def test_a_question_that_something_follows_is_answered() -> None:
+    after = {"eventType": "tool_result", "payload": {}}
+    assert last_open([after, EVENT]) == question()
+    assert last_open([after, EVENT, None, 7]) == question()
+    assert last_open([EVENT, after]) is None
+    assert last_open([]) is None
+
+
+class Client:
+    """Content with an open question, or a fault; counts how often it was asked."""
+
+    def __init__(self, fault: bool = False) -> None:
+        self.asked = 0
+        self.fault = fault
+
+    def task_content(self, task_id: str, **_: Any) -> dict[str, Any]:
+        self.asked += 1
+        if self.fault:
+            raise ServerFault("down")
+        return {"prompts": [{"events": [EVENT]}]}
+
+
+def watch(client: Any, tasks: list[str], seconds: int) -> list[str]:
+    """What is said in so many seconds of waiting, a second at a time."""
+    now, said = [0.0], []
+
+    def sleep(length: float) -> None:
+        now[0] += length
+
+    watcher = Watcher(client, tasks, said.append, clock=lambda: now[0], sleep=sleep)
+    for _ in range(seconds):
+        watcher.sleep(1.0)
+    assert now[0] == seconds
+    return said
+
+
+def test_a_watcher_tells_each_question_once_and_looks_ever_less() -> None:
+    client = Client()
+    (said,) = watch(client, ["t1"], 300)
+    assert said.startswith("Task t1 waits for an answer: Which?\n")
+    assert client.asked <= 10
+
+
+def test_a_watcher_lets_short_waits_and_many_tasks_alone() -> None:
+    client = Client()
+    assert watch(client, ["t1"], 2) == []
+    assert watch(client, ["t1", "t2", "t3", "t4"], 300) == []
+    assert client.asked == 0
+
+
+def test_a_fault_of_a_look_never_ends_the_wait() -> None:
+    assert watch(Client(fault=True), ["t1"], 30) == []

@@ -1,0 +1,123 @@
+"""A run as text: field names of every executor, odd payloads, and the answer once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rebyte_cli.engines.transcript import Transcript, ending, prompt, summary, whole
+
+
+def event(kind: str, **payload: Any) -> dict[str, Any]:
+    return {"eventType": kind, "payload": payload}
+
+
+def text(*events: dict[str, Any], full: bool = False, result: str = "") -> str:
+    told = Transcript(full=full)
+    pieces = [piece for one in events for piece in told.event(one)]
+    return "".join([*pieces, *told.answer(result)])
+
+
+@pytest.mark.parametrize("kind", ["text", "assistant", "message", "response"])
+@pytest.mark.parametrize("field", ["content", "text"])
+def test_speech_under_every_name(kind: str, field: str) -> None:
+    assert text(event(kind, **{field: "Done."})) == "Done.\n"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{"id": "1", "name": "Bash", "input": {"command": "ls -la", "timeout": 5}},
+     {"tool_id": "1", "tool_name": "Bash", "params": {"command": "ls -la"}},
+     {"name": "Bash", "input": "ls\n  -la"}],
+)  # fmt: skip
+def test_a_tool_call_is_one_line(payload: dict[str, Any]) -> None:
+    assert text(event("tool_use", **payload)) == "* Bash: ls -la\n"
+
+
+def test_a_long_call_is_cut_and_a_failed_one_is_told() -> None:
+    line = text(event("tool_use", name="Bash", input={"command": "x" * 500}))
+    assert len(line) == 101
+    assert line.endswith("…\n")
+    failed = event("tool_result", id="1", content="no such file", is_error=True)
+    assert text(failed) == "* failed: no such file\n"
+
+
+@pytest.mark.parametrize("field", ["result", "content", "text"])
+def test_an_answer_that_comes_three_times_is_told_once(field: str) -> None:
+    spoken, repeated = event("text", content="All\ndone."), event("result", **{field: "All done."})
+    assert text(spoken, repeated, result="All  done.\n") == "All\ndone.\n"
+    assert text(repeated, result="All done.") == "All done.\n"
+    assert text(result="All done.") == "All done.\n"
+
+
+def test_an_answer_in_pieces_is_not_told_again() -> None:
+    pieces = [event("text", content=piece) for piece in ("All ", "is ", "done.")]
+    assert text(*pieces, result="All is done.").count("done.") == 1
+
+
+def test_the_same_words_after_a_tool_are_an_answer_of_their_own() -> None:
+    found = text(
+        event("text", content="Done."),
+        event("tool_use", name="Bash"),
+        event("text", content="Done."),
+    )
+    assert found == "Done.\n* Bash\nDone.\n"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{}, {"eventType": None}, {"eventType": "text"}, {"eventType": "text", "payload": 7},
+     {"eventType": "text", "payload": []}, event("text", content=None), event("text", content={}),
+     event("tool_result"), event("brand_new", a=1), event("thinking", content="hm"),
+     event("ask_user_question"), event("init", model=None)],
+)  # fmt: skip
+@pytest.mark.parametrize("full", [False, True])
+def test_whatever_comes_nothing_breaks(odd: dict[str, Any], full: bool) -> None:
+    assert text(odd, event("text", content="after"), full=full).endswith("after\n")
+
+
+def test_text_that_is_not_text_is_shown_as_json() -> None:
+    assert text(event("text", content=[{"a": "ü"}])) == '[{"a": "ü"}]\n'
+    assert text(event("text", text="plain"), {"eventType": "text", "payload": "bare"}) == (
+        "plain\nbare\n"
+    )
+
+
+def test_full_shows_input_and_output() -> None:
+    found = text(
+        event("tool_use", id="1", name="Edit", input={"path": "a.py", "new": "x\ny"}),
+        event("tool_result", id="1", output="two\nlines"),
+        full=True,
+    )
+    assert found == (
+        '* Edit\n    {\n      "path": "a.py",\n      "new": "x\\ny"\n    }\n'
+        "* Edit gave\n    two\n    lines\n"
+    )
+
+
+def test_a_question_shows_its_options_numbered_from_1() -> None:
+    asked = event(
+        "ask_user_question",
+        actionId="7", messageId="m", question="Which\nbranch?",
+        options=[{"label": "main"}, {"label": "dev", "description": "unstable"}],
+    )  # fmt: skip
+    assert text(asked) == "? Which branch?\n  1. main\n  2. dev: unstable\n"
+
+
+def test_who_said_what_and_how_it_ended() -> None:
+    content = {
+        "prompts": [
+            {"userPrompt": "One\ntwo\n", "response": "First.", "status": "succeeded"},
+            {"userPrompt": "Three", "response": None, "status": "canceled", "events": None},
+            "junk",
+        ]
+    }
+    assert "".join(whole(content, Transcript)) == (
+        "> One\n> two\n\nFirst.\n\n> Three\n\n(canceled)\n"
+    )
+    assert [ending(word) for word in ("completed", "failed", "running", None)] == [
+        "", "(failed)\n", "(running…)\n", "",
+    ]  # fmt: skip
+    assert prompt(None) == ">\n"
+    assert summary({"a": [1]}) == '{"a": [1]}'
