@@ -223,7 +223,9 @@ class Batch(Flow):
         }
 
     def _name(self, at: int) -> str:
-        return f"{self.lines[at].key}  {self.entries[at].url or self.entries[at].id}"
+        line, entry = self.lines[at], self.entries[at]
+        name = f"line {line.number}" if line.key == str(line.number) else line.key
+        return f"{name}  {entry.url or entry.id}"
 
     def _catch_signals(self) -> Callable[[], None]:
         """Take SIGINT and SIGTERM as events; the second one ends everything at once."""

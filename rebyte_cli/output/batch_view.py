@@ -14,7 +14,6 @@ from .table import cut
 from .terminal import Screen, one_line, spells_unicode
 
 EVERY = 30.0  # seconds between plain lines
-_UP = "\x1b[1A\x1b[2K"
 
 
 class Standing(NamedTuple):
@@ -120,14 +119,22 @@ class _Region(Line):
         with screen.lock:
             if screen.line is not self or screen.mid_line or self._stop.is_set():
                 return
-            self.erase()
-            self._put("\n".join(lines))
+            # In one piece: what is erased first and drawn later flickers.
+            self._put(self._erasing() + "\n".join(lines))
             self._shown, self._height = True, len(lines)
 
     def erase(self) -> None:
-        if self._shown:
+        erasing = self._erasing()
+        if erasing:
             self._shown = False
-            self._put("\r\x1b[2K" + _UP * (self._height - 1))
+            self._put(erasing)
+
+    def _erasing(self) -> str:
+        """What takes the lines away: up to the first of them, then everything below."""
+        if not self._shown:
+            return ""
+        up = f"\x1b[{self._height - 1}A" if self._height > 1 else ""
+        return f"\r{up}\x1b[J"
 
 
 class _Plain(Line):
