@@ -21,7 +21,7 @@ KILLS = 3
 
 
 @pytest.mark.parametrize("run", range(RUNS))
-def test_kill_9_and_run_again_until_done(run: int, home: Path) -> None:
+def test_case_50_kill_9_and_run_again_until_done(run: int, home: Path) -> None:
     file = home / "tasks.jsonl"
     file.write_text("".join(f'{{"prompt": "Task {n}", "key": "k{n}"}}\n' for n in range(LINES)))
     luck = random.Random(run)

@@ -109,7 +109,7 @@ def test_files_are_completed_where_files_belong(shell: Shell) -> None:
     assert shell.completed("rebyte get note") == ["rebyte", "get", "note"]
 
 
-def test_hostile_values_stay_words(shell: Shell) -> None:
+def test_case_49_hostile_values_stay_words(shell: Shell) -> None:
     """Nothing runs, nothing expands, whatever quote is open (case 49)."""
     for typed, word in HOSTILE.items():
         words = shell.completed(f"rebyte create -s {typed}")

@@ -47,7 +47,7 @@ def test_case_47_writers_in_several_processes_lose_nothing(tmp_path: Path) -> No
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are a matter of POSIX")
 class TestCase48:
-    def test_a_new_file_is_private_even_under_umask_0(self, tmp_path: Path) -> None:
+    def test_case_48_a_new_file_is_private_even_under_umask_0(self, tmp_path: Path) -> None:
         path = tmp_path / "deep" / "config.toml"
         before = os.umask(0)
         try:
@@ -56,7 +56,7 @@ class TestCase48:
             os.umask(before)
         assert (mode(path), mode(path.parent)) == (0o600, 0o700)
 
-    def test_an_old_file_that_all_could_read_becomes_private(self, tmp_path: Path) -> None:
+    def test_case_48_an_old_file_that_all_could_read_becomes_private(self, tmp_path: Path) -> None:
         path = tmp_path / "rebyte" / "config.toml"
         path.parent.mkdir(mode=0o755)
         path.write_text('future = "kept"\n')
@@ -65,7 +65,7 @@ class TestCase48:
         assert (mode(path), mode(path.parent)) == (0o600, 0o700)
         assert tomllib.loads(path.read_text()) == {"future": "kept", "profiles": {"work": {}}}
 
-    def test_a_folder_that_others_need_is_left_open(self, tmp_path: Path) -> None:
+    def test_case_48_a_folder_that_others_need_is_left_open(self, tmp_path: Path) -> None:
         shared = tmp_path / "shared"
         shared.mkdir()
         shared.chmod(0o755)
@@ -73,7 +73,7 @@ class TestCase48:
         add(shared / "config.toml", "work")
         assert (mode(shared), mode(shared / "config.toml")) == (0o755, 0o600)
 
-    def test_a_link_stays_a_link(self, tmp_path: Path) -> None:
+    def test_case_48_a_link_stays_a_link(self, tmp_path: Path) -> None:
         real = tmp_path / "dotfiles" / "rebyte.toml"
         real.parent.mkdir()
         real.write_text("x = 1\n")

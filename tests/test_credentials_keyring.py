@@ -76,7 +76,7 @@ def test_case_2_locked(
         assert ways_out(login(rebyte, "-q", env=daemon.env))
 
 
-def test_cases_3_and_4_a_hung_daemon(rebyte: Rebyte, url: str, daemon: KeyringDaemon) -> None:
+def test_case_3_case_4_a_hung_daemon(rebyte: Rebyte, url: str, daemon: KeyringDaemon) -> None:
     assert login(rebyte).status == 0
     daemon.hang()
     began = time.monotonic()

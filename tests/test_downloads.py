@@ -20,7 +20,7 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("name", ESCAPES)
-def test_a_name_that_would_leave_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_case_41_a_name_that_would_leave_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RebyteError) as refused:
         target_in(tmp_path, name)
     assert refused.value.code == "unsafe_name"
@@ -31,7 +31,7 @@ def test_an_ordinary_name_stays_as_it_is(tmp_path: Path, name: str) -> None:
     assert target_in(tmp_path, name) == tmp_path / name
 
 
-def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+def test_case_41_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "plots").symlink_to(tmp_path / "elsewhere")
@@ -70,7 +70,7 @@ def test_one_bad_name_does_not_keep_the_others(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "c", "d", "out"]
 
 
-def test_a_link_in_the_place_of_a_file_is_replaced_only_with_force(tmp_path: Path) -> None:
+def test_case_41_a_link_in_the_place_of_a_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "out").mkdir()

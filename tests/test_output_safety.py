@@ -57,7 +57,7 @@ def hostile_values(text: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_every_field_in_every_format(kind: Kind, text: str) -> None:
+def test_case_43_every_field_in_every_format(kind: Kind, text: str) -> None:
     for value in hostile_values(text):
         rows = [dict.fromkeys((*kind.types, text), value)] * 2
         for form in FORMATS:
@@ -154,7 +154,7 @@ def test_the_line_that_moves(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["[" * 1_000_000, "\x1b" * 1_000_000, "é\u202e" * 500_000])
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_million_of_them_take_under_a_second(text: str, form: str) -> None:
+def test_case_44_a_million_take_under_a_second(text: str, form: str) -> None:
     began = time.process_time()
     shown = Shown(Listing(TASK, [{"id": text, "title": text}]), form, tty=True)
     assert shown.error is None

@@ -229,7 +229,7 @@ FORMATS = ("json", "jsonl", "csv", "id", "table")
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_reader_that_goes_away_is_no_fuss(form: str, unbuffered: str) -> None:
+def test_case_45_a_reader_that_goes_away_is_no_fuss(form: str, unbuffered: str) -> None:
     status, printed, said = shell(
         '"$1" -c "$PROGRAM" $FORM | head -1', form, count=20_000, PYTHONUNBUFFERED=unbuffered
     )
@@ -239,7 +239,7 @@ def test_a_reader_that_goes_away_is_no_fuss(form: str, unbuffered: str) -> None:
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_full_disk_is_told(form: str, unbuffered: str) -> None:
+def test_case_45_a_full_disk_is_told(form: str, unbuffered: str) -> None:
     status, _, said = shell(
         '"$1" -c "$PROGRAM" $FORM > /dev/full', form, PYTHONUNBUFFERED=unbuffered
     )

@@ -48,7 +48,7 @@ def test_get_to_a_file_and_to_stdout(inside_local: Run, shop: str, home: Path) -
     assert (done.out, done.err) == ("first", "")
 
 
-def test_what_is_there_is_not_replaced_without_force(
+def test_case_41_what_is_there_is_not_replaced_without_force(
     inside_local: Run, shop: str, home: Path
 ) -> None:
     (home / "a.txt").write_text("mine")

@@ -1,0 +1,132 @@
+"""Signals and broken streams, on the real command: what it says, what it leaves, how it ends."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pexpect
+import pytest
+
+from .conftest import COMMAND, Done
+from .servers import RawServer, json_reply
+
+Rebyte = Callable[..., Done]
+SHOWN, HIDDEN = "\x1b[?25h", "\x1b[?25l"
+
+
+def create(rebyte: Rebyte, prompt: str) -> str:
+    done = rebyte("create", prompt, "-o", "id")
+    assert done.status == 0, done
+    return done.out.strip()
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"]
+)
+def test_case_46_a_signal_in_a_wait(
+    rebyte: Rebyte, service: Any, number: signal.Signals, status: int
+) -> None:
+    over = create(rebyte, "Say hi [[run=1ms]]")
+    runs = create(rebyte, "Take long [[run=60s]]")
+    child = pexpect.spawn(
+        COMMAND[0],
+        [*COMMAND[1:], "wait", over, runs, "-o", "id"],
+        env=dict(os.environ),
+        encoding="utf-8",
+        timeout=20,
+    )
+    log = io.StringIO()
+    child.logfile_read = log
+    child.expect_exact(over)  # what has ended is out before the rest has
+    child.expect("1.*2")  # ... and something on the terminal moves
+    if number is signal.SIGINT:
+        child.sendintr()
+    else:
+        child.kill(number)
+    child.expect(pexpect.EOF)
+    child.close()
+    shown = log.getvalue()
+    assert (child.exitstatus, child.signalstatus) == (status, None), shown
+    assert shown.rindex(SHOWN) > shown.rindex(HIDDEN) if HIDDEN in shown else True
+    assert "Traceback" not in shown
+    assert f"rebyte wait {over} {runs}" in shown
+    assert rebyte("get", runs, "--fields", "status").json["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"]
+)
+def test_case_46_in_a_script_what_has_ended_is_out(
+    rebyte: Rebyte, service: Any, number: signal.Signals, status: int
+) -> None:
+    over = create(rebyte, "Say hi [[run=1ms]]")
+    runs = create(rebyte, "Take long [[run=60s]]")
+    with subprocess.Popen(
+        [*COMMAND, "wait", over, runs, "-o", "id", "-v"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == f"{over}\n"
+        seen = 0
+        while seen < 2:  # the second round is on: it waits, and prints nothing
+            seen += f"/tasks/{runs}" in process.stderr.readline()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (status, "")
+    assert "goes on waiting" in err
+    assert "Traceback" not in err
+
+
+def piped(line: str, server: RawServer) -> tuple[int, str, str]:
+    """`line` in a real shell with `"$@"` for the command; the command's own status."""
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}", "bash", *COMMAND],
+        env={**os.environ, "REBYTE_API_URL": server.base_url, "REBYTE_API_KEY": "rbk_pipe"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+ROWS = [{"id": f"task-{n:03d}", "title": "x" * 500} for n in range(100)]
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("form", ["jsonl", "id", "csv", "json", "table"])
+def test_case_45_a_list_whose_reader_goes_away_asks_for_nothing_more(form: str) -> None:
+    # A table is laid out from all its rows, so there must be an end; it has to outgrow a pipe.
+    total = 2_000 if form == "table" else 100_000
+
+    def page(request: Any) -> bytes:
+        offset = int(dict(parse_qsl(urlsplit(request.path).query))["offset"])
+        rows = [{**row, "id": f"{row['id']}-{offset}"} for row in ROWS if offset < total]
+        return json_reply({"data": rows, "total": total, "limit": 100, "offset": offset})
+
+    with RawServer(page) as server:
+        status, out, err = piped(f'"$@" list --all -o {form} | head -1', server)
+        assert (status, err) == (141, "")
+        assert out.count("\n") == 1
+        assert len(server.requests) < 50
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("command", ["list", "get task-001", "api GET /tasks", "schema", "--help"])
+def test_case_45_a_full_disk_never_ends_in_0(command: str) -> None:
+    answer = json_reply({"data": ROWS, "total": 100, "id": "task-001", "status": "completed"})
+    with RawServer(answer) as server:
+        status, _, err = piped(f'"$@" {command} > /dev/full', server)
+    assert status == 1
+    assert "No space left on device" in err
+    assert len(err.splitlines()) == 1
+    assert "Traceback" not in err
