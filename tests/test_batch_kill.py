@@ -16,7 +16,7 @@ from .farm import Farm, lines_of
 
 # The suite has a taste of it; REBYTE_TEST_KILLS=20 is the whole of it.
 RUNS = int(os.environ.get("REBYTE_TEST_KILLS", "1"))
-LINES = 200 if RUNS > 1 else 80
+LINES = 200 if RUNS > 1 else 60
 KILLS = 3
 
 

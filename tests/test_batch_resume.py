@@ -116,7 +116,7 @@ def test_a_task_that_only_the_history_knows_is_never_doubled(
         batch(farm)
         lines = journal.read_bytes().splitlines(keepends=True)
         journal.write_bytes(b"".join(lines[:3]))  # up to its `sending`
-        done = batch(farm, "--resend-after", "0.1", "--timeout", "2")
+        done = batch(farm, "--resend-after", "0.1", "--timeout", "1")
         assert done.status == 6
         assert "it could be task-00001" in lines_of(done.out)[0]["error"]["message"]
         assert farm.made == {"Task 0": 1}

@@ -203,7 +203,7 @@ def searching(client: RebyteClient, gate: Gate, report: Report, finder: Finder) 
                 could_be[at] = candidates
                 report("unsure", at, candidates)
 
-    def pause(since: float) -> float:
+    def pause(since: float, _count: int) -> float:
         return min(4.0, max(0.5, since / 4)) if since < LOOK_FOR else LATER
 
     rounds: Rounds[Lost] = Rounds("search", client, gate, report, ask=ask, pause=pause)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from .pacing import Gate
 
+FRESH = 3.0  # seconds
+FEW = 10
 T = TypeVar("T")
 Report = Callable[..., None]
 
@@ -26,7 +28,8 @@ Report = Callable[..., None]
 class Rounds(Generic[T]):
     """Calls `ask` with what is to be asked about, and again until everything was dropped.
 
-    `pause` gives the seconds to the next round from the seconds since something was added.
+    `pause` gives the seconds to the next round, from the seconds since something was added and
+    the number of things asked about.
     A fault of the network closes `gate` until a round succeeds; other errors, and a service that
     never answered at all, are given to `report` as "fatal".
     """
@@ -39,7 +42,7 @@ class Rounds(Generic[T]):
         report: Report,
         *,
         ask: Callable[[dict[int, T]], None],
-        pause: Callable[[float], float],
+        pause: Callable[[float, int], float],
     ) -> None:
         self._name = name
         self._client = client
@@ -100,7 +103,7 @@ class Rounds(Generic[T]):
                 return
             with self._change:
                 # Counted from the beginning of the round, so that slow answers do not stretch it.
-                due = began + self._pause(began - added) * (0.8 + 0.2 * random())  # noqa: S311 -- spreads load
+                due = began + self._pause(began - added, len(things)) * (0.8 + 0.2 * random())  # noqa: S311 -- spreads load
                 left = due - time.monotonic()
                 while left > 0 and not self._stopped:
                     self._change.wait(left)
@@ -127,7 +130,9 @@ def watching(client: RebyteClient, gate: Gate, report: Report) -> Rounds[str]:
                 task = {"id": target.task_id, "status": GONE}
             report("ended", at, outcome if task is None else task)
 
-    rounds: Rounds[str] = Rounds(
-        "watch", client, gate, report, ask=ask, pause=lambda since: min(10.0, max(1.0, since / 60))
-    )
+    def pause(since: float, count: int) -> float:
+        # A few new ones may be quick ones, and cost a request or two.
+        return 0.25 if since < FRESH and count <= FEW else min(10.0, max(1.0, since / 60))
+
+    rounds: Rounds[str] = Rounds("watch", client, gate, report, ask=ask, pause=pause)
     return rounds

@@ -158,12 +158,12 @@ def test_no_wait_ends_when_all_are_created(batch: Callable[..., Done]) -> None:
 def test_a_time_limit_reports_the_rest(batch: Callable[..., Done]) -> None:
     lines = [{"prompt": "One"}, {"prompt": "Two <run 60>"}]
     with Farm() as farm:
-        done = batch(farm, lines, "--timeout", "2", "-o", "csv")
+        done = batch(farm, lines, "--timeout", "1", "-o", "csv")
         assert done.status == 124
         header, *rows = done.out.splitlines()
         assert header.startswith("key,line,id,workspaceId,url,status")
         assert [row.split(",")[5] for row in rows] == ["completed", "running"]
-        assert "1 of 2 lines not finished after 2 s" in done.err
+        assert "1 of 2 lines not finished after 1 s" in done.err
         farm.tasks["task-00002"]["ends"] = 0.0
         farm.tasks["task-00001"]["ends"] = 0.0
         again = batch(farm, None)
