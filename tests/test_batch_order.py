@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -39,8 +40,6 @@ def test_one_workspace_for_all_runs_one_after_another(batch: Callable[..., Done]
 
 
 def _wall_offset() -> float:
-    import time
-
     return time.time() - time.monotonic()
 
 
@@ -140,10 +139,10 @@ def test_files_go_up_before_the_task_and_a_shared_one_once(
 def test_a_rate_is_kept_over_all_workers(batch: Callable[..., Done]) -> None:
     with Farm() as farm:
         lines = [{"prompt": f"n {number}"} for number in range(8)]
-        assert batch(farm, lines, "--rate", "10", "--no-wait").status == 0
-        gaps = [later - sooner for sooner, later in pairwise(sorted(farm.at))]
-        assert farm.at[-1] - farm.at[0] >= 0.5
-        assert min(gaps[1:]) > 0.03
+        begun = time.monotonic()
+        assert batch(farm, lines, "--rate", "5", "--no-wait").status == 0
+        # Seven pauses of a fifth of a second; how they lie is tested on the gate itself.
+        assert time.monotonic() - begun >= 1.4
 
 
 def test_jobs_bound_the_creates_under_way(batch: Callable[..., Done]) -> None:
