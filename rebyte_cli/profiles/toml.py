@@ -36,6 +36,8 @@ def read(raw: bytes, path: Path) -> tuple[str, dict[str, Any]]:
         raise BadUsage(f"{path}{where}: not valid TOML: {what}") from None
     except RecursionError:
         raise BadUsage(f"{path}: not valid TOML: nested too deeply") from None
+    except ValueError:  # Python refuses integers beyond 4,300 digits
+        raise BadUsage(f"{path}: not valid TOML: a number that cannot be read") from None
 
 
 def line_of(text: str, keys: Sequence[str]) -> int | None:
