@@ -1,8 +1,9 @@
 """Console sessions in documents: run them on a terminal, compare, or write them anew.
 
 A block that starts with ```console holds lines that begin with `$ ` and what they print. The
-blocks of one document are one story: they share a home, in order. `python -m tests.sessions FILE`
-replaces what the commands print by what they print now.
+blocks of one document are one story: they share a home, in order. `python -m tests.sessions FILE…`
+replaces what the commands print by what they print now, where that differs by more than ids and
+times: a document that is still true stays as it is, byte for byte.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import tempfile
 import termios
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,9 @@ CHANGING = (
     (re.compile(r"/tmp/[\w./-]+?/(?=home/)"), ""),
     (re.compile(r"[ \t]+$", re.MULTILINE), ""),
 )
+
+COLUMNS = 100
+PAGE_COLUMNS = 72  # what fits on a manual page on a terminal of 80
 
 
 class Step(NamedTuple):
@@ -65,7 +69,7 @@ def steps(block: str) -> Iterator[Step]:
         yield Step(command, output)
 
 
-def on_a_terminal(command: str, env: Mapping[str, str], cwd: Path, columns: int = 100) -> str:
+def on_a_terminal(command: str, env: Mapping[str, str], cwd: Path, columns: int) -> str:
     """Everything that `bash -c COMMAND` shows on a terminal of that width, within a minute."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -100,7 +104,7 @@ def on_a_terminal(command: str, env: Mapping[str, str], cwd: Path, columns: int 
 EXPORT = re.compile(r"export (?P<name>\w+)=(?P<value>\S*)")
 
 
-def run_step(step: Step, env: dict[str, str], cwd: Path) -> str:
+def run_step(step: Step, env: dict[str, str], cwd: Path, columns: int = COLUMNS) -> str:
     """What the step shows on a terminal; an `export` stays in `env` for the steps after it.
 
     A service of ours that plays the real one is shown by the real one's name.
@@ -109,7 +113,7 @@ def run_step(step: Step, env: dict[str, str], cwd: Path) -> str:
     if assignment:
         env[assignment["name"]] = assignment["value"]
         return ""
-    shown = on_a_terminal(step.command, env, cwd)
+    shown = on_a_terminal(step.command, env, cwd, columns)
     playing = env.get("REBYTE_API_URL", "").removesuffix("/v1")
     return shown.replace(playing, "https://api.rebyte.ai") if playing else shown
 
@@ -139,23 +143,45 @@ def with_account(home: Path, state: Path) -> Iterator[dict[str, str]]:
         yield environment(home) | keyring.env | {"REBYTE_API_URL": service.base_url}
 
 
+def play(block: str, env: dict[str, str], home: Path, columns: int) -> str:
+    """The block with what its commands print now."""
+    return "".join(
+        f"$ {step.command}\n{run_step(step, env, home, columns)}" for step in steps(block)
+    )
+
+
+def played(text: str, columns: int = COLUMNS) -> Iterator[tuple[str, str]]:
+    """Each block of a document, in order, as it stands and as it is now.
+
+    Blocks marked `real` have an account, the others a service of their own.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        home.mkdir()
+        found = list(BLOCK.finditer(text))
+        accounts = any(match["info"].strip() == "real" for match in found)
+        served = with_account(home, Path(folder) / "served") if accounts else nullcontext({})
+        with served as real:
+            envs = {"": environment(home), "real": real}
+            for match in found:
+                env = envs[match["info"].strip()]
+                yield match["body"], play(match["body"], env, home, columns)
+
+
+def columns_of(document: Path) -> int:
+    """How wide the terminal of a document's sessions is."""
+    return PAGE_COLUMNS if document.parent.name == "pages" else COLUMNS
+
+
 def update(document: Path) -> None:
-    """Replace the output of each command in the document by what it is now."""
-    folder = Path(tempfile.mkdtemp())
-    home = folder / "home"
-    home.mkdir()
-
-    def rewrite(match: re.Match[str]) -> str:
-        lines = [
-            f"$ {step.command}\n{run_step(step, envs[match['info'].strip()], home)}"
-            for step in steps(match["body"])
-        ]
-        return f"```console{match['info']}\n{''.join(lines)}```"
-
-    with with_account(home, folder / "served") as real:
-        envs = {"": environment(home), "real": real}
-        document.write_text(BLOCK.sub(rewrite, document.read_text()))
+    """Write into the document what its commands print now."""
+    text = document.read_text()
+    for before, after in list(played(text, columns_of(document))):
+        if stable(before) != stable(after):
+            text = text.replace(before, after)
+    document.write_text(text)
 
 
 if __name__ == "__main__":
-    update(Path(sys.argv[1]))
+    for name in sys.argv[1:]:
+        update(Path(name))

@@ -4,58 +4,47 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests import picture
 from tests.conftest import need_tool
-from tests.sessions import BLOCK, environment, run_step, stable, steps, with_account
+from tests.sessions import environment, played, stable
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
+PICTURE = ROOT / "rebyte_cli" / "manual" / "session.svg"
 
 
-def blocks(info: str) -> list[str]:
-    return [match["body"] for match in BLOCK.finditer(TEXT) if match["info"].strip() == info]
-
-
-def play(block: str, env: dict[str, str], home: Path) -> tuple[str, str]:
-    """What the document says and what happened, both without what changes from run to run."""
-    said, happened = "", ""
-    for step in steps(block):
-        said += f"$ {step.command}\n{step.output}"
-        happened += f"$ {step.command}\n{run_step(step, env, home)}"
-    return stable(said), stable(happened)
-
-
-@pytest.fixture
-def tools(home: Path) -> None:
+def test_every_command_prints_what_it_says() -> None:
     need_tool("jq")
+    found = [(stable(said), stable(happened)) for said, happened in played(TEXT)]
+    assert len(found) > 5
+    for said, happened in found:
+        assert happened == said, "make docs"
 
 
-@pytest.mark.usefixtures("tools")
-def test_the_sessions_on_this_machine(home: Path) -> None:
-    env = environment(home)
-    played = [play(block, env, home) for block in blocks("")]
-    assert len(played) == 2
-    for said, happened in played:
-        assert happened == said
+def test_no_block_goes_untested() -> None:
+    fences = re.findall(r"^```(\w+)", TEXT, re.MULTILINE)
+    assert set(fences) == {"console", "sh", "python"}
+    assert fences.count("sh") == fences.count("python") == 1
 
 
-@pytest.mark.usefixtures("tools")
-def test_the_sessions_with_an_account(home: Path, tmp_path: Path) -> None:
-    with with_account(home, tmp_path / "served") as env:
-        played = [play(block, env, home) for block in blocks("real")]
-    assert len(played) == 2
-    for said, happened in played:
-        assert happened == said
+@pytest.mark.usefixtures("service")
+def test_the_script_runs() -> None:
+    script = re.search(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    assert script is not None
+    done = subprocess.run(
+        [sys.executable, "-c", script[1]], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("completed\n", "")
 
 
-def test_every_command_block_is_one_of_those() -> None:
-    fences = re.findall(r"^```(\w+)([^\n]*)$", TEXT, re.MULTILINE)
-    assert sorted(fences) == [("console", ""), ("console", "")] + [("console", " real")] * 2 + [
-        ("sh", "")
-    ]
+def test_the_picture_shows_what_happens() -> None:
+    need_tool("jq")
+    assert picture.said(PICTURE.read_text()) == picture.said(picture.draw(picture.record()))
 
 
 def test_the_two_commands_of_the_first_screen_are_targets() -> None:
