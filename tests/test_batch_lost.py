@@ -81,7 +81,7 @@ def test_without_transcripts_nobody_can_know(batch: Callable[..., Done], home: P
         assert statuses(done) == {1: "unknown", 2: "completed"}
         problem = json.loads(done.err.splitlines()[-3])["error"]
         assert problem["code"] == "outcome_unknown"
-        assert "--resolve 1=ID or 1=none" in problem["message"]
+        assert "--resolve 1=ID or 1=none settles it by hand" in problem["message"]
 
         wrong = batch(farm, None, "--resolve", "1=task-00009")
         assert wrong.status == 4

@@ -76,12 +76,12 @@ def test_being_turned_away_again_and_again_pauses_longer_each_time() -> None:
     clock = Clock()
     gate = clock.gate()
     for _ in range(3):
-        gate.slow_down()
-        gate.slow_down()  # by another request of the same moment: not twice
+        gate.slow_down("x")
+        gate.slow_down("x")  # by another request of the same moment: not twice
         gate.admit()
     assert clock.now == 1000 + 5 + 10 + 20
     gate.passed()
-    gate.slow_down()
+    gate.slow_down("x")
     gate.admit()
     assert clock.now == 1000 + 35 + 5
 

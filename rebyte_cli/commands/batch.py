@@ -44,13 +44,17 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--jobs",
+    metavar="N",
     type=click.IntRange(1, 256),
     default=8,
     show_default=True,
     help="Creates under way at one time.",
 )
 @click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), help="Creates per second, at most."
+    "--rate",
+    metavar="N",
+    type=click.FloatRange(0, min_open=True),
+    help="Creates per second, at most.",
 )
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the tasks.")
 @timeout_option
@@ -109,16 +113,27 @@ def command(
     FILE is JSONL: the fields of a task (prompt, executor, model, skills, githubUrl, branchName,
     workspaceId, files) and `key`, the line's name in the results. `-` is stdin. The options of
     `create` are defaults for lines that do not say otherwise; null takes a default away. All of
-    FILE is checked before the first task is created.
+    FILE is checked before the first task is created, and every bad line is named (status 2).
 
-    What was done is noted in FILE.journal. After an interrupt, a crash or a power cut, the same
-    command goes on where it stopped: finished lines are not repeated, running tasks are taken
-    up, and a create whose answer was lost is looked for and never sent twice. What cannot be
-    known is left as `unknown` (status 6) for the next run, or for --resolve. To run a file
-    anew, name another --journal.
+    What was done is noted in FILE.journal (FILE.I-of-N.journal for a shard), on the disk before
+    anything is sent. After an interrupt, a crash or a power cut, the same command goes on where
+    it stopped: finished lines are not repeated, running tasks are taken up, and a create whose
+    answer was lost is looked for. It is sent again only when no task is found and the attempt is
+    15 minutes old (--resend-after). What cannot be known until the end is `unknown` (status 6),
+    is looked for again by the next run, and can be settled with --resolve. A journal of another
+    content, profile or address is refused: to run a file anew, name another --journal.
+
+    Each run prints every line: those that ended earlier first. A status is completed, failed,
+    canceled, refused (by the API, when it was to be created), gone (the task is not there any
+    more), skipped (what it follows did not complete), running, pending (not created) or unknown.
 
     Lines with one workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in the
-    workspace of the line with that key, once that one has completed.
+    workspace of the line with that key, once that one has completed. Lines that belong together
+    stay in one shard.
+
+    A 429 or a Retry-After slows the whole batch down. A lost network pauses it until it is back
+    or --timeout ends it. Ctrl-C creates nothing more and waits for the creates under way; a
+    second one leaves at once. Neither loses or doubles anything.
 
     Examples:
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from .journal import Journal
 
+ENOUGH = 4  # faults of the service in a row before creates are slowed down
 Upload = Callable[[str], dict[str, Any]]  # a path to {"id", "filename"}
 
 
@@ -67,6 +68,7 @@ class Creators:
         self._count = count
         self._upload = Once(upload)
         self._time = (float("-inf"), datetime.now(UTC))
+        self._faults = 0  # creates in a row that failed inside the service
         self._threads: list[threading.Thread] = []
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
         self.flying: set[int] = set()
@@ -145,6 +147,9 @@ class Creators:
         except (OutcomeUnknown, NetworkError) as error:
             if isinstance(error, ServerFault):
                 self._refused(job, line.number, error)
+                self._faults += 1
+                if self._faults >= max(self._count, ENOUGH):
+                    self._gate.slow_down("The service fails at every create")
                 return
             if self._gate.is_down:
                 self._gate.lost(error.message)
@@ -153,13 +158,14 @@ class Creators:
             if isinstance(error, APIError) and error.status_code == 429:
                 self._journal.append({"line": line.number, "is": "unsent"})
                 self._gate.answered()
-                self._gate.slow_down()
+                self._gate.slow_down("The service turns creates away (429)")
                 self._report("unsent", job.at, None)
                 return
             self._refused(job, line.number, error)
         else:
             self.known.add(task["id"])
             self._gate.passed()
+            self._faults = 0
             try:
                 self._journal.append(created_record(line.number, task))
             finally:  # a task that no journal names is at least printed
@@ -170,7 +176,10 @@ class Creators:
         self._report("fatal", job.at, error)
 
     def _refused(self, job: Job, number: int, error: RebyteError) -> None:
-        self._gate.answered()
+        if isinstance(error, APIError):
+            self._gate.answered()
+        elif self._gate.is_down:  # a file that is gone says nothing about the network
+            self._gate.lost(error.message)
         try:
             self._journal.append(refused_record(number, error))
         finally:

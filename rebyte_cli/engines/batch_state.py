@@ -134,8 +134,8 @@ def _unknown(line: Line, entry: Entry) -> dict[str, Any]:
     return {
         "code": "outcome_unknown",
         "message": "its create was sent and no answer came back"
-        f"{could_be}; the next run looks again, --resolve {line.number}=ID or "
-        f"{line.number}=none settles it",
+        f"{could_be}; the next run looks again, and --resolve {line.number}=ID or "
+        f"{line.number}=none settles it by hand",
         "status": None,
         "exit": 6,
     }

@@ -89,14 +89,14 @@ class Gate:
         if longer >= WORTH_SAYING and not down:
             self._note(f"{why}: no creates for {seconds:.0f} s")
 
-    def slow_down(self) -> None:
-        """A create was turned away (429) at every try: pause, longer each time until one passes."""
+    def slow_down(self, why: str) -> None:
+        """A create came to nothing at every try: pause, longer each time until one passes."""
         with self._change:
             again = self._open_at <= self._clock()  # not for each of those sent side by side
             seconds = self._slower
             self._slower = min(self._slower * 2, SLOW_MOST) if again else self._slower
         if again:
-            self.hold(seconds, "The service turns creates away (429)")
+            self.hold(seconds, why)
 
     def lost(self, why: str) -> None:
         """The network is gone: one try at a time from now on, at growing intervals."""
