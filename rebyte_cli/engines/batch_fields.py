@@ -165,8 +165,10 @@ def _is_text(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    names = {bool: "true or false", int: "a number", float: "a number", str: "a string"}
-    return names.get(type(value), {list: "a list", dict: "an object"}.get(type(value), "null"))
+    if isinstance(value, bool):
+        return "true or false"
+    names = {int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
+    return next((word for kind, word in names.items() if isinstance(value, kind)), "null")
 
 
 # The fields of POST /tasks (seed document; `files` vendor docs, `actor` seen in a client), and
