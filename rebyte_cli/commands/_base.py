@@ -130,7 +130,8 @@ class _Shared(click.Command):
         shared: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
+            # Click 8.5 has a record for an argument too; the usage line has it already.
+            if record is not None and not isinstance(param, click.Argument):
                 (shared if param.name in SHARED else own).append(record)
         if own:
             with formatter.section("Options"):

@@ -71,11 +71,11 @@ def get(
     file: str | None,
     force: bool,
 ) -> Value:
-    """Download each NAME, or with --all everything, and print where it is.
+    """Download each NAME, or with --all everything.
 
-    A file appears when it is whole. One that is there is not replaced without --force. With
-    --all, what is there in the listed size is skipped, so that the same command goes on where
-    an interrupted one stopped. A name never leads out of the folder.
+    Prints where each file is. A file appears when it is whole. One that is there is not replaced
+    without --force. With --all, what is there in the listed size is skipped, so that the same
+    command goes on where an interrupted one stopped. A name never leads out of the folder.
 
     Examples:
 

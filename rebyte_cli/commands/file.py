@@ -26,10 +26,11 @@ def command() -> None:
 @define_in(command, "upload", kind=FILE, statuses=(3, 4, 5, 6))
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path())
 def upload(app: App, paths: Sequence[str]) -> Records:
-    """Upload each PATH and print the `id` and `filename` that a task's body takes.
+    """Upload each PATH for a task's body.
 
-    The name is the unique one that the API made of the file's. All paths are looked at before
-    the first is sent; several are sent side by side, each flat in memory.
+    Prints the `id` and `filename` that the body takes. The name is the unique one that the API
+    made of the file's. All paths are looked at before the first is sent; several are sent side
+    by side, each flat in memory.
 
     Examples:
 

@@ -29,16 +29,17 @@ def command() -> None:
 @define_in(command, "serve", text=True, statuses=())
 @click.option(
     "--port",
+    metavar="PORT",
     type=click.IntRange(0, 65535),
     default=8787,
     show_default=True,
     help="The port on 127.0.0.1; 0 takes a free one.",
 )
 def serve(app: App, port: int) -> None:
-    """Serve the local service until Ctrl-C, for curl and for other programs.
+    """Serve the local service to curl and other programs.
 
-    Prints the base URL on stdout, and an example call on stderr. Any key that starts with rbk_
-    is taken.
+    Runs until Ctrl-C. Prints the base URL on stdout, and an example call on stderr. Any key that
+    starts with rbk_ is taken.
 
     Examples:
 
@@ -78,7 +79,9 @@ def status(app: App) -> Records:
 @define_in(command, "reset", statuses=())
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset(app: App, yes: bool) -> Any:
-    """Empty the local service: its tasks, workspaces, files and webhooks.
+    """Empty the local service.
+
+    Its tasks, workspaces, files and webhooks are gone for good.
 
     Example:
 

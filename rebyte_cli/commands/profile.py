@@ -176,7 +176,7 @@ def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
 @define_in(command, "use", kind=PROFILE, statuses=(4,))
 @name_argument
 def use(app: App, name: str) -> Records:
-    """Make a profile the default: the one that is used when none is named.
+    """Make a profile the one that is used when none is named.
 
     Examples:
 

@@ -135,6 +135,7 @@ def public_key(app: App) -> Value:
 @define_in(command, "listen", kind=DELIVERY, statuses=(130,))
 @click.option(
     "--port",
+    metavar="PORT",
     type=click.IntRange(0, 65535),
     default=8788,
     show_default=True,
@@ -143,6 +144,7 @@ def public_key(app: App) -> Value:
 @click.option("--exec", "program", metavar="CMD", help="Run CMD for each, JSON on its stdin.")
 @click.option(
     "--jobs",
+    metavar="N",
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,

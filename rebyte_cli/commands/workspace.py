@@ -33,10 +33,10 @@ def command() -> None:
 
 @define_in(command, "list", kind=WORKSPACE)
 def list_(app: App) -> Listing:
-    """List the workspaces used from here, the last used first, then the account's others.
+    """List the workspaces used from here, then the others.
 
-    The agent computers of the account are asked for; where they cannot be had, the history
-    alone is listed.
+    The last used comes first. The others are the agent computers of the account; where those
+    cannot be had, the history alone is listed.
 
     Example:
 
@@ -58,7 +58,9 @@ def list_(app: App) -> Listing:
     "--show-secrets", is_flag=True, help="Print the sandbox API key too, where there is one."
 )
 def show(app: App, workspace: str, show_secrets: bool) -> Records:
-    """Show one workspace: what the API tells of an agent computer, and its use from here.
+    """Show one workspace and its use from here.
+
+    Of an agent computer, what the API tells is shown too.
 
     Example:
 
