@@ -20,7 +20,6 @@ from typing import Any
 
 from ..api.models import is_terminal, task_status
 from ..errors import Interrupted, RebyteError, WaitTimeout
-from .batch_create import Job
 from .batch_flow import Event, Flow, Row
 from .batch_state import Entry, Record, created_record, ended_record, error_of
 
@@ -94,10 +93,11 @@ class Batch(Flow):
 
     def _end_by(self, kind: str, value: Any) -> None:
         if kind == "signal":
-            under_way = len(self._handed) - len(self._stop(GRACE[value]))
-            if under_way > 0:
+            self._stop(GRACE[value])
+            if under_way := len(self._creators.flying):
+                creates = "1 create" if under_way == 1 else f"{under_way} creates"
                 self._outside.note(
-                    f"Stopping: waiting for {under_way} creates under way; "
+                    f"Stopping: waiting for {creates} under way; "
                     "once more leaves at once, and the next run looks for them"
                 )
         elif self._fault is None:
@@ -178,12 +178,12 @@ class Batch(Flow):
 
     # -- the end -------------------------------------------------------------------------------
 
-    def _stop(self, grace: float) -> list[Job]:
+    def _stop(self, grace: float) -> None:
         """Create nothing more, wait for nothing but the creates under way."""
         self.gate.stop()
         by = time.monotonic() + grace
         self._leave_by = by if self._leave_by is None else min(by, self._leave_by)
-        return self._close_down()
+        self._close_down()
 
     def _is_over(self) -> bool:
         if self._leave_by is not None:

@@ -184,13 +184,11 @@ class Flow:
             self._hand_out(place)
             return
 
-    def _close_down(self) -> list[Job]:
-        """Hand nothing out any more; returns what no worker had begun."""
+    def _close_down(self) -> None:
+        """Hand nothing out any more, and take back what no worker has begun."""
         self._closed = True
         self.gate.shut()
-        taken_back = self._creators.take_back()
-        self._handed.difference_update(job.at for job in taken_back)
-        return taken_back
+        self._handed.difference_update(job.at for job in self._creators.take_back())
 
     def _row(self, at: int) -> Row:
         self.printed.add(at)
