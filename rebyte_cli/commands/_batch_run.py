@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..app import App
-from ..engines.batch_state import Entry, LineProblem, created_record, row_of
+from ..engines.batch_state import Entry, LineProblem, check_record, created_record, row_of
 from ..errors import BadUsage, Interrupted, RebyteError
 from ._batch import Given, Resolution, again, header
 
@@ -110,6 +110,7 @@ class Run:
         return header(self._app, self._given, self._batch.digest)
 
     def _apply(self, record: Mapping[str, Any]) -> None:
+        check_record(record)
         at = self._by_number.get(record.get("line", 0))
         if at is not None:
             self._entries[at].apply(record)
@@ -131,7 +132,8 @@ class Run:
             if task_id is None:
                 records.append({"line": number, "is": "unsent", "by": "hand"})
             else:
-                records.append(created_record(number, client.get_task(task_id), by="hand"))
+                task = {**client.get_task(task_id), "id": task_id}
+                records.append(created_record(number, task, by="hand"))
         if records:
             journal.commit(*records)
             for record in records:

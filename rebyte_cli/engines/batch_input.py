@@ -91,7 +91,7 @@ def read_input(
                 problems.append(error.message + (f"; {error.hint}" if error.hint else ""))
                 prompt = "?"  # so that the rest of the line is checked too
         fields, wrong = checker.check(record, prompt=prompt, data=template is not None)
-        problems += [f"{field}: {why}" for field, why in wrong]
+        problems += [f"{_shown(field)}: {why}" for field, why in wrong]
         key = fields.key or str(number)
         if first_with.setdefault(key, number) != number:
             problems.append(f"key: {key!r} is the key of line {first_with[key]} already")
@@ -157,8 +157,12 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice}: given twice")
+        raise ValueError(f"{_shown(twice)}: given twice")
     return record
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() else repr(name)
 
 
 def _csv(lines: Numbered, bad: list[str]) -> Found:

@@ -21,6 +21,8 @@ Record = dict[str, Any]
 LOST = frozenset({"sending", "unknown"})
 # How a task that is not there any more is called; the API has no word for it.
 GONE = "gone"
+_STATES = ("sending", "unsent", "created", "ended", "refused", "unknown")
+_ERROR = frozenset({"code", "message", "exit"})
 _EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
 
 
@@ -142,6 +144,28 @@ def _unknown(line: Line, entry: Entry) -> dict[str, Any]:
 
 
 # -- records -----------------------------------------------------------------------------------
+
+
+def check_record(record: Mapping[str, Any]) -> None:
+    """Raise ValueError for a record that no run of ours can have written.
+
+    What came from the API (a URL, a time) may be anything; what decides about a line may not.
+    """
+    if "is" not in record:
+        sound = isinstance(record.get("run"), Mapping)
+    else:
+        error, candidates = record.get("error"), record.get("candidates", [])
+        sound = (
+            isinstance(record.get("line"), int)
+            and record["is"] in _STATES
+            and all(isinstance(record.get(name, ""), str) for name in ("id", "at", "status"))
+            and isinstance(candidates, list)
+            and all(isinstance(each, str) for each in candidates)
+            and (error is None or (isinstance(error, Mapping) and error.keys() >= _ERROR))
+            and (record["is"] != "created" or "id" in record)
+        )
+    if not sound:
+        raise ValueError("not a record of a batch")
 
 
 def created_record(number: int, task: Mapping[str, Any], **more: Any) -> Record:

@@ -32,7 +32,7 @@ def replay(path: Path, header: Mapping[str, Any], each: Callable[[Record], None]
 
     0 for a file that is empty or holds no more than a torn header. Raises BadUsage when it is no
     journal, one of something else than `header`, or damaged: something whole after something
-    broken is not the trace of a crash.
+    broken is not the trace of a crash, nor is a record that `each` refuses with a ValueError.
     """
     data = path.read_bytes()
     if data and not (data.startswith(_FIRST) or _FIRST.startswith(data.rstrip(b"\0"))):
@@ -44,16 +44,23 @@ def replay(path: Path, header: Mapping[str, Any], each: Callable[[Record], None]
             torn_at = torn_at or number
             continue
         if torn_at:
-            raise BadUsage(
-                f"line {torn_at} of the journal {path} is damaged",
-                hint="restore it from a backup; without its records, lines would be sent twice",
-            )
+            raise _damaged(path, torn_at)
         if size == 0:
             check_header(path, record, header)
         else:
-            each(record)
+            try:
+                each(record)
+            except ValueError:
+                raise _damaged(path, number) from None
         size += len(line)
     return size
+
+
+def _damaged(path: Path, number: int) -> BadUsage:
+    return BadUsage(
+        f"line {number} of the journal {path} is damaged",
+        hint="restore it from a backup; without its records, lines would be sent twice",
+    )
 
 
 def check_header(path: Path, found: Record, header: Mapping[str, Any]) -> None:
@@ -77,7 +84,7 @@ def _parse(line: bytes) -> Record | None:
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -90,7 +90,8 @@ class Config:
 
         line = line_of(self._text, keys)
         place = f"{self.path}, line {line}" if line else str(self.path)
-        return BadUsage(f"{place}: {'.'.join(keys)}: {what}")
+        name = ".".join(key if key.isprintable() else repr(key) for key in keys)
+        return BadUsage(f"{place}: {name}: {what}")
 
     def _checked(self, name: str, kind: type, otherwise: Any) -> Any:
         found = self.document.get(name, otherwise)
