@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from http.client import responses
+from threading import Lock
 from typing import Any
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
@@ -67,6 +68,9 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/agent/computer/<computer>", pages.computer),
 )
 NOUNS = frozenset(path.removeprefix("/v1").split("/", 2)[1] for _, path, _ in ROUTES)
+# werkzeug compiles a route by way of a syntax tree, and Python 3.11 raises SystemError now and
+# then when two threads make one at the same time.
+COMPILING = Lock()
 OPEN_PATHS = frozenset({"/v1/health"})
 
 
@@ -107,17 +111,18 @@ class Api:
 
     def _rules(self, noun: str) -> Map:
         """The routes of one noun. Compiling all of them would add 10 ms to every command."""
-        if noun not in self._maps:
-            self._maps[noun] = Map(
-                [
-                    Rule(path, methods=[method], endpoint=endpoint)
-                    for method, path, endpoint in ROUTES
-                    if _noun(path) == noun
-                ],
-                strict_slashes=False,
-                merge_slashes=False,
-            )
-        return self._maps[noun]
+        with COMPILING:
+            if noun not in self._maps:
+                self._maps[noun] = Map(
+                    [
+                        Rule(path, methods=[method], endpoint=endpoint)
+                        for method, path, endpoint in ROUTES
+                        if _noun(path) == noun
+                    ],
+                    strict_slashes=False,
+                    merge_slashes=False,
+                )
+            return self._maps[noun]
 
 
 def _noun(path: str) -> str:
