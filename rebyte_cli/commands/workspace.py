@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, KeyProblem, NotFound, ResourceNotFound
+from ..errors import BadUsage, KeyProblem, NotFound, ResourceNotFound, did_you_mean
 from ..output.kinds import COMPUTER, DELETED, WORKSPACE, Listing, Records
 from ._ask import confirm, yes_option
 from ._base import define_group, define_in
@@ -79,9 +79,7 @@ def show(app: App, workspace: str, show_secrets: bool) -> Records:
             raise
     except ResourceNotFound:
         if known is None:
-            raise NotFound(
-                f"no workspace {workspace_id}", hint="`rebyte workspace list` shows the known ones"
-            ) from None
+            raise _missing(app, workspace_id) from None
     row = {**computer, **computers.merged(known, computer or None), "id": workspace_id}
     if not show_secrets:
         row.pop(computers.SECRET, None)
@@ -187,8 +185,14 @@ def delete(app: App, workspace: str, yes: bool) -> Records:
 def _known(app: App, workspace_id: str) -> dict[str, Any]:
     known: dict[str, Any] | None = app.history.workspace(workspace_id)
     if known is None:
-        raise NotFound(
-            f"no workspace {workspace_id} in the history",
-            hint="`rebyte workspace list` shows the known ones",
-        )
+        raise _missing(app, workspace_id)
     return known
+
+
+def _missing(app: App, reference: str) -> NotFound:
+    """The error for a workspace that nobody knows, with the nearest alias."""
+    names = [known["name"] for known in app.history.workspaces() if known["name"]]
+    near = did_you_mean(reference, names)
+    return NotFound(
+        f"no workspace {reference}", hint=near or "`rebyte workspace list` shows the known ones"
+    )

@@ -22,7 +22,8 @@ def shop(inside_local: Run, home: Path) -> str:
     workspace: str = inside_local("workspace", "create", "--name", "shop").json["id"]
     (home / "a.txt").write_text("first")
     (home / "b.png").write_bytes(b"\x89PNG\r\n\xff")
-    assert inside_local("artifact", "put", "shop", "a.txt", "b.png").status == 0
+    put = inside_local("artifact", "put", "shop", "a.txt", "b.png")
+    assert put.status == 0, put.err
     return workspace
 
 
