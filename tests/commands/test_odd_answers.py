@@ -52,23 +52,23 @@ list
 list --status running
 list --all
 logs abcd1234
-logs abcd1234 -f --timeout 0.3
+logs abcd1234 -f --timeout 0.1
 logs abcd1234 -o jsonl
 logs abcd1234 -o json
 logs abcd1234 --full
 open abcd1234
 result abcd1234
-result abcd1234 --wait --timeout 0.3
+result abcd1234 --wait --timeout 0.1
 share abcd1234 --private
-wait abcd1234 --timeout 0.3
-wait abcd1234 efgh5678 ijkl9012 --timeout 0.3
+wait abcd1234 --timeout 0.1
+wait abcd1234 efgh5678 ijkl9012 --timeout 0.1
 webhook create https://hooks.example.com/a --event task.failed
 webhook delete abcd1234
 webhook list
 webhook public-key
 webhook show abcd1234
 workspace create --name shop
-workspace create --wait --timeout 0.3
+workspace create --wait --timeout 0.1
 workspace delete abcd1234 --yes
 workspace list
 workspace show abcd1234

@@ -58,7 +58,7 @@ def test_a_failed_task_has_its_text_and_with_wait_its_status(inside_local: Run) 
 
 def test_a_canceled_task_without_text_ends_in_11_and_prints_nothing(inside_local: Run) -> None:
     inside_local("create", f"Go [[cancel]] {NOW}")
-    for words in ([], ["--wait"], ["-o", "json"]):
+    for words in (["-o", "json"], ["--wait"]):
         done = inside_local("result", "@last", *words)
         assert (done.status, done.out) == (11, ""), words
 
