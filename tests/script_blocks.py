@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-_FENCE = re.compile(r"^```(?:sh)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(markdown: str) -> list[str]:
-    """The text inside each fence, in order."""
-    return _FENCE.findall(markdown)
+def blocks(markdown: str, *languages: str) -> list[str]:
+    """The text inside each fence of those languages, in order; a shell's when none is given."""
+    wanted = languages or ("", "sh")
+    return [text for language, text in _FENCE.findall(markdown) if language in wanted]
 
 
 def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

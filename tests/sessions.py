@@ -36,7 +36,7 @@ CHANGING = (
 )
 
 COLUMNS = 100
-PAGE_COLUMNS = 72  # what fits on a manual page on a terminal of 80
+PAGE_COLUMNS = 66  # what fits on a manual page on a terminal of 80
 
 
 class Step(NamedTuple):

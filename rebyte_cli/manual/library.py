@@ -11,7 +11,15 @@ from .facts import STATUSES, VARIABLES
 from .tree import Node
 
 # The pages that somebody wrote.
-WRITTEN = ("rebyte.1", "rebyte-config.5", "rebyte-api.7", "rebyte-examples.7", "rebyte-local.7")
+WRITTEN = (
+    "rebyte.1",
+    "rebyte-config.5",
+    "rebyte-api.7",
+    "rebyte-examples.7",
+    "rebyte-from-curl.7",
+    "rebyte-local.7",
+    "rebyte-tutorial.7",
+)
 
 
 def names(tree: Node) -> Iterator[str]:

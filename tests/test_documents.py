@@ -1,0 +1,174 @@
+"""What is written for people is true: sessions, curl lines, recipes, links, examples in help."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rebyte_cli.api.client import RebyteClient
+from rebyte_cli.local.server import Service
+
+from .conftest import Done, need_tool
+from .script_blocks import blocks, run
+from .sessions import PAGE_COLUMNS, played, stable
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "rebyte_cli" / "manual" / "pages"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *PAGES.glob("*.md")])
+
+
+def test_the_tutorial_prints_what_it_says() -> None:
+    need_tool("jq")
+    text = (PAGES / "rebyte-tutorial.7.md").read_text(encoding="utf-8")
+    for said, happened in played(text, PAGE_COLUMNS):
+        assert stable(happened) == stable(said), "make docs"
+
+
+class Migration:
+    """The blocks of the page for those who come from curl, each run with a task of its own."""
+
+    def __init__(self, service: Service, folder: Path) -> None:
+        self.folder = folder
+        self.service = service
+        self.text = (PAGES / "rebyte-from-curl.7.md").read_text(encoding="utf-8")
+        self.blocks = blocks(self.text)
+
+    def run(self, block: str) -> str:
+        """What the block prints with the address of the service in place of the real one."""
+        with RebyteClient() as client:
+            waits = "wait" in block or "sleep" in block
+            task = client.create_task(f"Say hello [[run={'0.2' if waits else '0'}s]]")
+        script = block.replace("https://api.rebyte.ai/v1", self.service.base_url)
+        done = run(script, self.folder, TASK_ID=task["id"])
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def migration(service: Service, home: Path) -> Migration:
+    need_tool("jq")
+    need_tool("curl")
+    return Migration(service, home)
+
+
+def shape(text: str) -> Any:
+    """The keys of the last document in a text, which is what two runs have in common."""
+    documents = Done(0, text[text.index("{") :], "").documents
+    return sorted(documents[-1])
+
+
+def test_curl_and_rebyte_print_the_same(migration: Migration) -> None:
+    compared = 0
+    for before, after in pairwise(migration.blocks):
+        if before.count("curl ") and not after.count("curl "):
+            printed = migration.run(before), migration.run(after)
+            if "DELETE" not in before:  # answers nothing
+                assert shape(printed[0]) == shape(printed[1]), before
+                compared += 1
+    assert compared == 8
+
+
+def test_the_lines_of_the_vendors_command(migration: Migration) -> None:
+    """Each has its counterpart, in the order and with the options of the first."""
+    (vendors,) = blocks(migration.text, "text")
+    ours = next(block for block in migration.blocks if "follow-up" in block and "list" in block)
+    assert ours.replace('"$TASK_ID"', "TASK_ID") == vendors.replace(
+        "python3 scripts/rebyte_cli.py", "rebyte"
+    )
+    migration.run(ours)
+
+
+def test_the_line_for_the_vendors_client(migration: Migration) -> None:
+    (line,) = blocks(migration.text, "python")
+    names: dict[str, Any] = {}
+    exec(line, names)
+    assert issubclass(names["APIError"], Exception)
+    assert names["RebyteClient"].create_task
+
+
+EXAMPLES = (PAGES / "rebyte-examples.7.md").read_text(encoding="utf-8")
+
+
+def test_the_recipes_for_a_desk(home: Path) -> None:
+    """Nobody picks a line in fzf here: it takes what fits. And there is no desktop to tell."""
+    for tool in ("jq", "fzf"):
+        need_tool(tool)
+    desktop = home / "bin" / "notify-send"
+    desktop.parent.mkdir()
+    desktop.write_text('#!/bin/sh\necho "$@"\n')
+    desktop.chmod(0o755)
+    local = {"REBYTE_PROFILE": "local", "FZF_DEFAULT_OPTS": "--filter=haiku"}
+    run("rebyte create 'Write a haiku' && rebyte create 'Say hello'", home, **local)
+    pick, told = (run(block, home, **local) for block in blocks(EXAMPLES, "bash"))
+    assert "Prompt: Write a haiku\n" in pick.stdout, pick.stderr
+    assert told.stdout == "rebyte Audit the dependencies: completed\n", told.stderr
+
+
+def test_the_line_for_cron(home: Path) -> None:
+    """What cron makes of it, twice in a night: one task."""
+    (line,) = blocks(EXAMPLES, "crontab")
+    command = line.split(maxsplit=5)[5].replace("\\%", "%")
+    done = run(command * 2, home, REBYTE_PROFILE="local")
+    first, second = (home / "audits.log").read_text().split()
+    assert first == second, done.stderr
+
+
+def test_the_job_for_ci(home: Path) -> None:
+    """Its script, with what the system would put into the environment."""
+    (text,) = blocks(EXAMPLES, "yaml")
+    (script,) = (
+        step["run"]
+        for step in yaml.safe_load(text)["jobs"]["review"]["steps"]
+        if "rebyte create" in step["run"]
+    )
+    done = run(
+        script,
+        home,
+        REBYTE_PROFILE="local",
+        GITHUB_REPOSITORY="acme/shop",
+        GITHUB_HEAD_REF="better",
+        GITHUB_STEP_SUMMARY="summary.md",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Repository: acme/shop" in (home / "summary.md").read_text()
+
+
+def test_no_block_goes_untested() -> None:
+    """Each kind of fence has a test here, in test_man.py, in test_readme.py or in test_skill.py."""
+    known = {
+        "README.md": {"console", "sh", "python"},
+        "CONTRIBUTING.md": {"sh", "python"},
+        "SKILL.md": {"sh"},
+        "rebyte-examples.7.md": {"", "bash", "crontab", "yaml"},
+        "rebyte-from-curl.7.md": {"sh", "text", "python"},
+        "rebyte-tutorial.7.md": {"console"},
+    }
+    for document in DOCUMENTS:
+        opened = re.findall(r"^```(\w*).*\n(?:.*\n)*?```$", document.read_text(), re.MULTILINE)
+        assert set(opened) <= known.get(document.name, {""}), document
+
+
+def test_links_lead_somewhere() -> None:
+    """In the checkout; those to other places are for people to try."""
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)]+)\)", document.read_text()):
+            if not target.startswith("https://"):
+                assert (document.parent / target.partition("#")[0]).exists(), (document, target)
+
+
+def test_pages_name_pages_that_exist() -> None:
+    for page in PAGES.glob("rebyte*.md"):
+        for name, section in re.findall(r"(rebyte[\w-]*)\((\d)\)", page.read_text()):
+            assert (ROOT / "man" / f"{name}.{section}").exists(), (page.name, name)
+
+
+def test_documents_are_about_no_machine() -> None:
+    """Recorded sessions carry no path, user or port of where they were recorded."""
+    for document in [*DOCUMENTS, ROOT / "rebyte_cli" / "manual" / "session.svg"]:
+        found = re.findall(r"/(?:tmp|home|root|work|Users)/\S*", document.read_text())
+        assert found == [], document
