@@ -113,8 +113,20 @@ def _keep_blocks(text: str | None) -> str | None:
     return "\n\n".join(f"\b\n{block}" if block.startswith(" ") else block for block in paragraphs)
 
 
+class _Context(click.Context):
+    """Click's own, but for how wide a help page is."""
+
+    def make_formatter(self) -> click.HelpFormatter:
+        # Click measures the terminal with shutil, whose import is a twentieth of a help page.
+        app = self.find_object(App)
+        columns = 80 if app is None else app.screen.width
+        return click.HelpFormatter(width=max(min(columns, 80) - 2, 50))
+
+
 class _Shared(click.Command):
     """The part that commands and groups have in common."""
+
+    context_class = _Context
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["help"] = _keep_blocks(kwargs.get("help"))
