@@ -14,7 +14,6 @@ sent.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -197,6 +196,8 @@ class Intents:
         return held is not None and held.thread == threading.get_ident()
 
     def _take(self, key: str, *, scoped: bool) -> None:
+        import hashlib  # not at the top: TAB reads the history too
+
         folder = self.path.parent / "once"
         private_folder(folder)
         # A key may be any text; the name of its lock is of one length and safe everywhere.
