@@ -28,13 +28,12 @@ _SECRET_HEADERS = frozenset(
         "x-webhook-secret",
     }
 )
+# Compiled by the first text that needs them: most runs log nothing.
 # The query of any absolute URL is taken for a signature. Quotes end it; backslashes do not, for
 # JSON may write & as \u0026 and / as \/.
-_QUERY = re.compile(r"(https?:(?:\\?/){2}[^\s\"'<>?]*\?)[^\s\"'<>]*")
-_USER = re.compile(r"(https?:(?:\\?/){2})[^\s\"'<>/@]*@")
-_SECRET_FIELD = re.compile(
-    r'("(?:sandboxApiKey|apiKey|api_key|secret|sharedSecret)"\s*:\s*)"(?:[^"\\]|\\.)*"?'
-)
+_QUERY = r"(https?:(?:\\?/){2}[^\s\"'<>?]*\?)[^\s\"'<>]*"
+_USER = r"(https?:(?:\\?/){2})[^\s\"'<>/@]*@"
+_FIELD = r'("(?:sandboxApiKey|apiKey|api_key|secret|sharedSecret)"\s*:\s*)"(?:[^"\\]|\\.)*"?'
 
 
 class Redactor:
@@ -61,9 +60,9 @@ class Redactor:
     def text(self, text: str) -> str:
         """The text with every secret replaced by `[hidden]`."""
         text = self.key(text)
-        text = _QUERY.sub(r"\1" + HIDDEN, text)
-        text = _USER.sub(r"\1" + HIDDEN + "@", text)
-        return _SECRET_FIELD.sub(r'\1"' + HIDDEN + '"', text)
+        text = re.sub(_QUERY, r"\1" + HIDDEN, text)
+        text = re.sub(_USER, r"\1" + HIDDEN + "@", text)
+        return re.sub(_FIELD, r'\1"' + HIDDEN + '"', text)
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """The headers, those that authenticate somebody blanked."""

@@ -8,8 +8,6 @@ from typing import Any
 
 from ..errors import BadUsage, BrokenAnswer
 from .base import Calls
-from .outgoing import file_size
-from .transfer import SlotExpired
 
 # What a slot has when nothing was declared; the PUT must then say it too (vendor docs).
 DEFAULT_TYPE = "application/octet-stream"
@@ -48,6 +46,9 @@ class Files(Calls):
         the URL as expired, another one is asked for, once. BadUsage for a folder, NotFound for
         no such file; both before anything is sent.
         """
+        from .outgoing import file_size
+        from .transfer import SlotExpired
+
         path = Path(path)
         file_size(path)
         sent = 0

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokenAnswer, WaitTimeout
 from .base import PAGE, SLOW_SECONDS, Calls
-from .models import is_terminal, task_status
 from .origin import check_id
 from .retry import Repeat
-from .sse import Event, TooLarge, parse
+
+if TYPE_CHECKING:
+    from .sse import Event
 
 
 class Tasks(Calls):
@@ -115,6 +116,8 @@ class Tasks(Calls):
 
         Raises WaitTimeout, which is a TimeoutError, when it still runs after `timeout_seconds`.
         """
+        from .models import is_terminal, task_status
+
         transport = self.transport
         end = transport.clock() + timeout_seconds
         while True:
@@ -166,6 +169,8 @@ class Tasks(Calls):
         Framing as seen in clients; data that is not a JSON object is skipped.
         """
         import json
+
+        from .sse import Event, TooLarge, parse
 
         path = f"/tasks/{check_id(task_id, 'task id')}/events"
         with self.transport.stream(path, idle=idle) as chunks:

@@ -16,13 +16,11 @@ from urllib.parse import urlsplit
 
 from .. import __version__
 from ..errors import BadUsage, BrokenAnswer
-from . import transfer
 from .base import SECONDS
 from .body import Answer, as_it_came, as_json
 from .calls import CallLog
 from .exchange import Call, Exchange, Refused, Rules
 from .origin import address, check_base_url, check_key, check_signed_url, origin_of
-from .outgoing import Form
 from .retry import Repeat
 
 if TYPE_CHECKING:
@@ -146,6 +144,8 @@ class Transport:
         headers = {"Accept": accept, "Accept-Encoding": "identity", "Cache-Control": "no-store"}
         idle = self.limit(SECONDS) if idle is None else idle
         call = self._call("GET", path, None, headers, None, Repeat.SAFE, idle, idle)
+        from . import transfer
+
         return transfer.stream(self._exchange, call)
 
     def put_signed(
@@ -162,6 +162,8 @@ class Transport:
         `progress` is told how many bytes went out since it was told last. Raises SlotExpired
         when the store answers 403.
         """
+        from . import transfer
+
         headers = {"User-Agent": USER_AGENT, "Content-Type": content_type}
         try:
             check_signed_url(url)
@@ -178,6 +180,8 @@ class Transport:
         progress: Callable[[int], None] | None = None,
     ) -> Answer:
         """POST files as multipart/form-data, each in a part named `part`; memory stays flat."""
+        from .outgoing import Form
+
         form = Form(part, files, progress)
         headers = {
             "Accept": "application/json",
@@ -202,6 +206,8 @@ class Transport:
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """GET into a file that appears only when it is whole; see `transfer.download`."""
+        from . import transfer
+
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         limit = self.limit(SECONDS)
         call = self._call("GET", path, None, headers, None, Repeat.SAFE, None, limit, each=True)

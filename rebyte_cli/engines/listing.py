@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ..api.models import task_status
 from ..errors import BadUsage, RebyteError, ResourceNotFound
 
 if TYPE_CHECKING:
@@ -18,13 +17,13 @@ Row = Mapping[str, Any]
 # What a row must pass; `None` ends the walk, since everything after it is older still.
 Test = Callable[[Row], "bool | None"]
 
-_AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+_AGO = r"(\d+(?:\.\d+)?)\s*([smhdw])"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def moment(text: str, *, now: datetime | None = None) -> datetime:
     """A date, a date and time, or `7d`, `12h`, `30m` ago, with its zone. BadUsage otherwise."""
-    ago = _AGO.fullmatch(text.strip())
+    ago = re.fullmatch(_AGO, text.strip())
     try:
         if ago:
             seconds = float(ago[1]) * _SECONDS[ago[2]]
@@ -81,6 +80,7 @@ def with_status(
     client: RebyteClient, rows: Iterable[Row], status: str | None
 ) -> Iterator[Row | RebyteError]:
     """Each row with its task's `status`, read in parallel; with `status`, the matching ones."""
+    from ..api.models import task_status
     from .together import SIDE_BY_SIDE, in_parallel
 
     # An open task can only be running, an ended one never is, so half the reads are spared

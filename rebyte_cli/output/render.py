@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import BadUsage, Interrupted, RebyteError, worst
-from . import progress
 from .kinds import (
     Document,
     Kind,
@@ -90,6 +89,8 @@ def _plain(
                 record = {key: record[key] for key in record if key not in kind.withheld}
             yield record
         if isinstance(row, RebyteError):
+            from . import progress
+
             # The record was printed when the reader came back for more.
             progress.error(screen, row, as_json=as_json)
             statuses.append(row.exit_status)
@@ -192,7 +193,9 @@ def _listing_table(
     if found:
         yield listing(kind, found, fields or kind.columns, look)
     else:
-        progress.note(screen, f"no {kind.plural}")
+        from .progress import note
+
+        note(screen, f"no {kind.plural}")
 
 
 def _record_tables(

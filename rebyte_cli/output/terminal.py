@@ -39,7 +39,7 @@ def replace_unsafe(text: str, escape: Callable[[int], str]) -> str:
     Linear in the length of the text, a million of them included.
     """
     # Every such character counts as unprintable, so this settles nearly all text.
-    if text.isprintable():
+    if text.isprintable() or text.replace("\n", "").isprintable():
         return text
     global _compiled
     if _compiled is None:

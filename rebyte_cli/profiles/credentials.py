@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..api.origin import check_base_url, check_key, origin_of
 from ..errors import KEYS_PAGE, BadUsage, KeyProblem, MissingKey
 from . import paths, records
 from .config import Settings
-from .vault import WAYS_OUT, Vault
+
+if TYPE_CHECKING:
+    from .vault import Vault  # the keyring's; a key from the environment needs none of it
 
 VARIABLE = "REBYTE_API_KEY"
 LOCAL_KEY = "rbk_local"
@@ -67,6 +69,8 @@ def find_key(
 
         key = run(choice.value, interactive=interactive)
     elif choice.kind == "keyring":
+        from .vault import Vault
+
         key = _from_keyring(settings, choice.value, Vault(interactive, note))
     else:
         key = choice.value
@@ -83,6 +87,8 @@ def source_of_key(settings: Settings, environment: Mapping[str, str]) -> str:
 
 def check_keyring(*, interactive: bool, note: Note | None = None) -> None:
     """Raise KeyProblem now when a key could not be stored in the keyring later."""
+    from .vault import Vault
+
     Vault(interactive, note).check()
 
 
@@ -100,6 +106,8 @@ def store_key(
     In the keyring, or with `insecure` in a 0600 file; never in the file unless it was asked
     for. Raises KeyProblem when the keyring is absent, locked, or not one that protects a key.
     """
+    from .vault import Vault
+
     folder = paths.config_dir(environment)
     vault = Vault(interactive, note)
     before = records.read(folder).get(settings.profile, {}).get(settings.origin)
@@ -129,6 +137,8 @@ def forget_keys(
     A key that the keyring no longer has counts as removed. Raises KeyProblem when the keyring
     cannot be asked; what was not removed stays recorded.
     """
+    from .vault import Vault
+
     folder = paths.config_dir(environment)
     vault = Vault(interactive, note)
     origins = records.read(folder).get(profile, {})
@@ -173,6 +183,8 @@ def _choose(settings: Settings, environment: Mapping[str, str]) -> _Choice:
 def _from_keyring(settings: Settings, backend: str | None, vault: Vault) -> str:
     key = vault.fetch(_account(settings.profile, settings.origin), backend=backend)
     if key is None:
+        from .vault import WAYS_OUT
+
         raise KeyProblem(
             f"the keyring no longer has the key of profile {settings.profile}",
             hint=f"rebyte -P {settings.profile} auth login  (stores it again)\n{WAYS_OUT}",
