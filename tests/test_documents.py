@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -172,3 +175,24 @@ def test_documents_are_about_no_machine() -> None:
     for document in [*DOCUMENTS, ROOT / "rebyte_cli" / "manual" / "session.svg"]:
         found = re.findall(r"/(?:tmp|home|root|work|Users)/\S*", document.read_text())
         assert found == [], document
+
+
+def test_a_command_is_one_file_and_its_test(tmp_path: Path) -> None:
+    """The command in CONTRIBUTING.md, added to a copy of the project."""
+    command, test = blocks((ROOT / "CONTRIBUTING.md").read_text(), "python")
+    for folder in ("rebyte_cli", "man", "completions", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc"))
+    (tmp_path / "rebyte_cli" / "commands" / "last.py").write_text(command)
+    (tmp_path / "tests" / "commands" / "test_last.py").write_text(test)
+    python = shlex.quote(sys.executable)
+    script = f"""
+        {python} -m rebyte_cli.manual
+        {python} -m pytest -q -p no:cacheprovider -k "newest or names_every" \\
+            tests/commands/test_last.py tests/test_skill.py
+        {python} -m rebyte_cli man last
+        {python} -m ruff check --quiet --isolated rebyte_cli/commands/last.py
+    """
+    done = run(script, tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "man/rebyte-last.1\n" in done.stdout
+    assert "REBYTE-LAST(1)" in done.stdout

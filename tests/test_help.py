@@ -1,0 +1,63 @@
+"""Every help page is whole: an example that the command takes, and lines that are not cut off."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from rebyte_cli.app import App
+from rebyte_cli.cli import root
+from rebyte_cli.manual.tree import describe, walk
+
+OPERATORS = set("();<>|&")
+NODES = list(walk(describe(root)))
+
+
+def calls(example: str) -> Iterator[list[str]]:
+    """The arguments of each `rebyte` in a line of shell."""
+    example = re.sub(r"\| xargs (.*)", r"; \1 ID", example)
+    example = re.sub(r"\$\(\(.*?\)\)", "1", example)
+    words = shlex.shlex(example, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    found: list[str] | None = None
+    before = ";"
+    for word in [*words, ";"]:
+        if set(word) <= OPERATORS:
+            if found is not None:
+                yield found
+            found = None
+        elif found is not None:
+            found.append(word)
+        elif word == "rebyte" and (set(before) <= OPERATORS or "=" in before):
+            found = []
+        before = word
+
+
+def parse(arguments: list[str]) -> str:
+    """The path of the command that takes these arguments; a usage error when none does."""
+    context = root.make_context("rebyte", arguments, obj=App(argv=arguments))
+    path = []
+    while isinstance(context.command, click.Group):
+        rest = [*context._protected_args, *context.args]
+        name, command, rest = context.command.resolve_command(context, rest)
+        assert command is not None
+        context = command.make_context(name, rest, parent=context)
+        path.append(str(name))
+    return " ".join(path)
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: str(node["path"]))
+def test_the_examples_are_of_that_command_and_parse(node: dict[str, list[str]]) -> None:
+    lines = "\n".join(node["examples"]).replace("\\\n", " ").splitlines()
+    paths = [parse(arguments) for line in lines for arguments in calls(line)]
+    assert any(path.startswith(str(node["path"])) for path in paths)
+
+
+def test_no_line_of_a_list_of_commands_is_cut_off() -> None:
+    for node in NODES:
+        for sub in node["commands"]:
+            assert len(sub["summary"]) <= 64, sub["path"]
