@@ -195,3 +195,14 @@ def test_a_task_and_two_of_its_prompts(board: Board) -> None:
     at.at[2.0] = lambda: prompts(board, "a", "completed", one="succeeded", two="succeeded")
     targets = [Target("a"), Target("a", "one"), Target("a", "two"), Target("b"), Target("c")]
     assert sorted(wait(board, targets, at)) == ["a", "a", "a", "b", "c"]
+
+
+def test_a_task_that_is_seldom_read_is_not_given_up_for_two_faults(board: Board) -> None:
+    """The list tells what runs, so ten minutes may lie between two reads of one task."""
+    ids = [f"task-{number}" for number in range(60)]
+    board.add(*ids)
+    board.answers = lambda path: 500 if path.endswith("/task-7") else 200
+    at = Time()
+    at.at[1500.0] = lambda: setattr(board, "answers", lambda _path: 200)
+    at.at[2000.0] = lambda: board.end(*ids)
+    assert sorted(wait(board, [Target(task_id) for task_id in ids], at)) == sorted(ids)

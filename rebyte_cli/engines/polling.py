@@ -23,6 +23,7 @@ LIST_FROM = 3  # with fewer tasks, reading each costs no more than asking the li
 READS = 100  # tasks read directly in one round, at most
 WORKERS = 8
 PATIENCE = 300.0  # seconds of nothing but faults before a task, or everything, is given up
+FAULTS = 10  # ... and so many, since minutes may lie between two reads of one task
 BARREN_PAUSE = 10  # rounds without the list after it showed none of ours
 NEVER = 1 << 60
 
@@ -81,7 +82,7 @@ class Poll:
         self._list_faults = 0  # rounds in a row in which it could not be had
         self._rows: dict[str, Any] = {}  # id -> `completedAt` in this round's list
         self._read_in: dict[str, int] = {}  # id -> the round in which it was last read
-        self._failing: dict[str, float] = {}  # id -> since when reading it fails
+        self._failing: dict[str, list[float]] = {}  # id -> when reading it failed, in a row
         self._disproved: dict[str, Any] = {}  # id -> a `completedAt` that was not the end
         self._unlisted_ends: set[str] = set()  # ended, while the list said running
 
@@ -118,8 +119,9 @@ class Poll:
         if fault is not None and not self._answered:
             raise fault
         for task_id, error in failed:  # while others are answered: it is this task's own trouble
-            since = self._failing.setdefault(task_id, self._clock())
-            if self._clock() - since >= PATIENCE:
+            faults = self._failing.setdefault(task_id, [])
+            faults.append(self._clock())
+            if len(faults) >= FAULTS and faults[-1] - faults[0] >= PATIENCE:
                 for target in wanted[task_id]:
                     yield target, error
 
