@@ -47,10 +47,11 @@ def joined(
     known: Sequence[Mapping[str, Any]], computers: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Workspaces of the history, the last used first, then the computers never used from here."""
-    by_id = {one.get("id"): one for one in computers}
+    by_id = {one["id"]: one for one in computers if isinstance(one.get("id"), str)}
+    odd = [one for one in computers if not isinstance(one.get("id"), str)]
     for workspace in known:
         yield merged(workspace, by_id.pop(workspace["id"], None))
-    for computer in by_id.values():
+    for computer in [*by_id.values(), *odd]:
         yield merged(None, computer)
 
 

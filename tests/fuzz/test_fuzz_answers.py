@@ -153,6 +153,7 @@ FORMATS = [[], ["-o", "table"], ["-o", "csv"], ["-o", "tsv"], ["-o", "jsonl"], [
     harm=st.integers(0, 3),
     status=st.sampled_from([200, 200, 200, 201, 204, 400, 404, 409, 422]),
 )
+@example(line="workspace list", form=[], seed=6139, pieces=[[]], harm=1, status=200)
 def test_any_json_for_any_command(
     sick: tuple[Sick, RawServer],
     tmp_path: Path,
