@@ -7,6 +7,8 @@ text from the API is never taken for markup.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from .kinds import KINDS, Kind
@@ -63,9 +65,12 @@ def cut(text: str, width: int, ellipsis: str = "…") -> str:
     """`text` in at most `width` cells, with an ellipsis where something is missing."""
     if width_of(text) <= width:
         return text
+    room = max(width - len(ellipsis), 0)
+    if text.isascii():
+        return text[:room].rstrip() + ellipsis
     from rich.cells import set_cell_size
 
-    return set_cell_size(text, max(width - len(ellipsis), 0)).rstrip() + ellipsis
+    return set_cell_size(text, room).rstrip() + ellipsis
 
 
 _UNITS = ((365 * 86400, "y"), (30 * 86400, "mo"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -73,8 +78,6 @@ _UNITS = ((365 * 86400, "y"), (30 * 86400, "mo"), (86400, "d"), (3600, "h"), (60
 
 def ago(timestamp: str, now: float) -> str:
     """An ISO 8601 time as seen from `now`: `3m ago`, `in 2h`; as it is when it is none."""
-    from datetime import UTC, datetime
-
     try:
         then = datetime.fromisoformat(timestamp)
     except ValueError:
@@ -85,10 +88,8 @@ def ago(timestamp: str, now: float) -> str:
     if -60 < seconds < 1:  # two clocks never agree quite
         return "now"
     distance = abs(seconds)
-    for size, unit in _UNITS:
-        count = f"{int(distance // size)}{unit}"
-        if distance >= size:
-            break
+    size, unit = next((step for step in _UNITS if distance >= step[0]), _UNITS[-1])
+    count = f"{int(distance // size)}{unit}"
     return f"{count} ago" if seconds > 0 else f"in {count}"
 
 
@@ -114,12 +115,11 @@ def _text(value: Any, type_: str, now: float) -> str:
     return one_line(encode(value))
 
 
-def _value(kind: Kind, row: Mapping[str, Any], name: str) -> Any:
-    value = row.get(name)
-    if value is None and name == "status" and kind.name == "task-row":
+def _values(kind: Kind, rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    if name == "status" and kind.name == "task-row":
         # A row of the list has no status; this is all it tells.
-        return "done" if row.get("completedAt") else "running"
-    return value
+        return [row.get(name) or ("done" if row.get("completedAt") else "running") for row in rows]
+    return [row.get(name) for row in rows]
 
 
 class _Column:
@@ -129,7 +129,12 @@ class _Column:
         self.name = name
         self.type = kind.types.get(name, "any?")
         self.head = _head(name, self.type)
-        self.texts = [_text(_value(kind, row, name), self.type, now) for row in rows]
+        # Nearly all is text, and most of the time of a long table goes by right here.
+        short = partial(ago, now=now) if self.type.startswith("time") else one_line
+        self.texts = [
+            short(value) if type(value) is str else _text(value, self.type, now)
+            for value in _values(kind, rows, name)
+        ]
         self.sizes = list(map(width_of, self.texts))
         self.width = max(width_of(self.head), max(self.sizes, default=0))
         self.elastic = self.type.startswith(("text", "any"))
@@ -140,7 +145,8 @@ class _Column:
         for index, size in enumerate(self.sizes):
             if size > self.width:
                 self.texts[index] = text = cut(self.texts[index], self.width, ellipsis)
-                self.sizes[index] = width_of(text)
+                # Measured without the ellipsis, which would make plain text anything but.
+                self.sizes[index] = width_of(text.removesuffix(ellipsis)) + len(ellipsis)
 
     def lines(self, look: Look) -> Iterator[str]:
         """The heading and the cells, padded and in colour."""
@@ -199,7 +205,7 @@ def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, loo
     width = max(map(width_of, labels), default=0)
     lines = []
     for name, label in zip(fields, labels, strict=True):
-        value = _value(kind, row, name)
+        (value,) = _values(kind, [row], name)
         type_ = kind.types.get(name, "any?")
         shown = look.paint(BOLD, label)
         if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
