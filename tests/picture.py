@@ -21,9 +21,9 @@ from rich.text import Text
 from tests.sessions import Step, environment, run_step, stable
 
 COLUMNS = 92
-# Runs of different lengths, so that they always end in the same order.
+# The last line ends first, so that the order is that of the service's list on a slow machine too.
 PROMPTS = (
-    "Audit login [[run=0.1s]]\nAudit search [[run=1.3s]]\nAudit upload [[run=2.5s]] [[fail]]\n"
+    "Audit login [[run=2.5s]]\nAudit search [[run=1.3s]]\nAudit upload [[run=0.1s]] [[fail]]\n"
 )
 SESSION = (
     "export REBYTE_PROFILE=local",

@@ -1,4 +1,4 @@
-"""What is written for people is true: sessions, curl lines, recipes, links, examples in help."""
+"""What is written for people is true: curl lines, recipes, links, how to add a command."""
 
 from __future__ import annotations
 
@@ -18,18 +18,10 @@ from rebyte_cli.local.server import Service
 
 from .conftest import Done, need_tool
 from .script_blocks import blocks, run
-from .sessions import PAGE_COLUMNS, played, stable
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "rebyte_cli" / "manual" / "pages"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *PAGES.glob("*.md")])
-
-
-def test_the_tutorial_prints_what_it_says() -> None:
-    need_tool("jq")
-    text = (PAGES / "rebyte-tutorial.7.md").read_text(encoding="utf-8")
-    for said, happened in played(text, PAGE_COLUMNS):
-        assert stable(happened) == stable(said), "make docs"
 
 
 class Migration:
@@ -142,7 +134,7 @@ def test_the_job_for_ci(home: Path) -> None:
 
 
 def test_no_block_goes_untested() -> None:
-    """Each kind of fence has a test here, in test_man.py, in test_readme.py or in test_skill.py."""
+    """Each kind of fence has a test here, or in test_{man,readme,sessions,skill}.py."""
     known = {
         "README.md": {"console", "sh", "python"},
         "CONTRIBUTING.md": {"sh", "python"},
