@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokenAnswer, OutcomeUnknown, ResourceNotFound
 from .faults import lost
-from .retry import Repeat
+from .retry import SECONDS, Repeat
 
 if TYPE_CHECKING:
     from .body import Answer
     from .transport import Transport
 
-SECONDS = 60.0  # the deadline of a call that need not block
-SLOW_SECONDS = 600.0  # a create answers only after a VM is up (seed document)
 PAGE = 100  # the largest page of a list (vendor docs)
 
 

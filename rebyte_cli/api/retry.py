@@ -9,6 +9,8 @@ from collections.abc import Callable
 from enum import Enum
 
 TRIES = 4
+SECONDS = 60.0  # the deadline of a call that need not block
+SLOW_SECONDS = 600.0  # a create answers only after a VM is up (seed document)
 # Gateways answer these when they do not know what the server behind them did. 520-524 are the
 # same thing from a well-known content network (inferred: none was seen from this API).
 GATEWAY = frozenset({502, 503, 504, 520, 521, 522, 523, 524})

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokenAnswer, WaitTimeout
-from .base import PAGE, SLOW_SECONDS, Calls
+from .base import PAGE, Calls
 from .origin import check_id
-from .retry import Repeat
+from .retry import SLOW_SECONDS, Repeat
 
 if TYPE_CHECKING:
     from .sse import Event

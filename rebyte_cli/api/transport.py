@@ -16,12 +16,11 @@ from urllib.parse import urlsplit
 
 from .. import __version__
 from ..errors import BadUsage, BrokenAnswer
-from .base import SECONDS
 from .body import Answer, as_it_came, as_json
 from .calls import CallLog
 from .exchange import Call, Exchange, Refused, Rules
 from .origin import address, check_base_url, check_key, check_signed_url, origin_of
-from .retry import Repeat
+from .retry import SECONDS, Repeat
 
 if TYPE_CHECKING:
     from datetime import datetime
