@@ -38,6 +38,9 @@ CONNECT_SECONDS = 10.0
 # A server may close an idle connection at any moment; a create that meets that moment has an
 # unknown outcome. Servers keep connections for 5 s or more, so one idle for less is still good.
 FRESH_SECONDS = 2.0
+# What an upload sends at a time: with the 16 KiB of http.client it takes four times as long, and
+# of a larger one not all might go out within the idle limit of a slow line.
+BLOCK = 64 * 1024
 
 _now = threading.local()  # .wire: the Wire of the try that this thread is making
 
@@ -172,7 +175,7 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_connections=4, pool_maxsize=pool)
 
     def init_poolmanager(self, *args: Any, **named: Any) -> None:
-        super().init_poolmanager(*args, **named)
+        super().init_poolmanager(*args, blocksize=BLOCK, **named)
         manager: Any = self.poolmanager
         manager.pool_classes_by_scheme = _POOLS
 
