@@ -1,0 +1,183 @@
+"""An hour of 500 tasks with a service that fails one call in five: nothing doubled, nothing lost.
+
+The hour is a clock of the test's own, so it takes seconds (see `hour.py`). Two patches make the
+engines live in it: their modules find its `time`, and a socket waits 50 ms at most, however much
+of the hour a call may take.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import threading
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.api.transport import Transport
+from rebyte_cli.api.wire import Wire
+from rebyte_cli.engines.batch import Batch
+from rebyte_cli.engines.batch_fields import Checker, Fields
+from rebyte_cli.engines.batch_flow import Outside, Wishes
+from rebyte_cli.engines.batch_input import Input, read_input
+from rebyte_cli.engines.batch_plan import make_plan
+from rebyte_cli.engines.batch_state import Entry, LineProblem
+from rebyte_cli.engines.journal import Journal
+from rebyte_cli.engines.pacing import Gate
+from rebyte_cli.engines.waiting import Target, watch
+from rebyte_cli.errors import TaskFailed
+from rebyte_cli.profiles.history import History
+
+from .hour import Hour, Moody
+from .servers import KEY
+from .task_board import Time
+
+TASKS = 500
+LONGEST = 3000  # seconds that a task runs
+PROMPTS = [
+    f"Task {n} [{n * LONGEST // TASKS}]" + ("!" if n % 10 == 3 else "") for n in range(TASKS)
+]
+FAILED = {prompt for prompt in PROMPTS if prompt.endswith("!")}
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts in /proc")
+
+
+@pytest.fixture(autouse=True)
+def _short_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = Wire.left
+    monkeypatch.setattr(Wire, "left", lambda self: min(left(self), 0.05))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_open(home: Path) -> Iterator[None]:
+    gc.collect()
+    before = open_files()
+    yield
+    gc.collect()
+    assert open_files() <= before
+    working = ("create-", "watch", "search", "journal", "rebyte-wait")
+    assert not [t.name for t in threading.enumerate() if t.name.startswith(working)]
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def memory() -> float:
+    """MB of this process that are in use now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+
+
+def client_of(service: Moody, clock: Any, sleep: Any) -> RebyteClient:
+    return RebyteClient(
+        transport=Transport(
+            service.server.base_url, KEY, pool=40, retry_after_cap=300, clock=clock, sleep=sleep
+        )
+    )
+
+
+def lines() -> Input:
+    source = BytesIO("".join(f"{prompt}\n" for prompt in PROMPTS).encode())
+    checker = Checker(Fields({}), fresh=False, find_files=lambda path: [path])
+    return read_input(source, "t", form="text", template=None, checker=checker)
+
+
+def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    batch, entries = lines(), {at: Entry() for at in range(TASKS)}
+    with Hour() as hour, Moody(hour) as service:
+        for name in ("batch", "batch_flow", "batch_create", "batch_lost", "batch_rounds",
+                     "batch_memory", "server_clock"):  # fmt: skip
+            module = importlib.import_module(f"rebyte_cli.engines.{name}")
+            for word, stand_in in hour.modules().items():
+                # The creators' own queue is never waited for with a limit.
+                if hasattr(module, word) and (name, word) != ("batch_create", "threading"):
+                    monkeypatch.setattr(module, word, stand_in)
+        gate = Gate(clock=hour.clock, wait=hour.wait)
+        client = client_of(service, hour.clock, gate.sleep)
+        history = History(tmp_path / "history.db", origin=service.server.origin)
+        journal = Journal(tmp_path / "journal", {"lines": TASKS}, run={})
+        outside = Outside(
+            note=lambda _text: None,
+            made=history.add_tasks,
+            ended=history.update_tasks,
+            knows=history.knows,
+            upload=lambda path: {},
+        )
+        run = Batch(
+            client, batch, make_plan(batch.lines, "t"), entries, journal, gate,
+            Wishes(jobs=16), outside,
+        )  # fmt: skip
+        rows = []
+        at_first = 0.0
+        for row in run.run():
+            told = row.record if isinstance(row, LineProblem) else row
+            assert isinstance(told, dict), told  # not an error of the whole batch
+            rows.append(told)
+            at_first = at_first or memory()
+        grown = memory() - at_first
+        client.close()
+        history.close()
+
+    lost = [row for row in rows if row["status"] not in ("completed", "failed")]
+    assert not lost, [(r["line"], r["status"], r["error"]) for r in lost]
+    assert hour.now >= LONGEST
+    assert set(service.failed) == set(Moody.KINDS)
+    assert sum(service.failed.values()) > service.calls / 7
+    assert dict(service.made) == dict.fromkeys(PROMPTS, 1), "each line has made one task"
+    assert sorted(row["line"] for row in rows) == list(range(1, TASKS + 1)), "each is told once"
+    for row in rows:
+        prompt = PROMPTS[row["line"] - 1]
+        assert service.tasks[row["id"]]["prompt"] == prompt
+        assert row["status"] == ("failed" if prompt in FAILED else "completed"), row
+    assert grown < 16, f"{grown:.1f} MB more at the end than after the first row"
+
+
+def test_a_wait() -> None:
+    time = Time()
+    with Moody(Passing(time)) as service:
+        ids = [service.add(prompt)["id"] for prompt in PROMPTS]
+        client = client_of(service, time.clock, time.sleep)
+        seen: dict[str, float] = {}
+        counts = []
+        at_first = 0.0
+        for outcome in watch(
+            client,
+            [Target(task_id) for task_id in ids],
+            clock=time.clock,
+            sleep=time.sleep,
+            progress=lambda done, total: counts.append((done, total)),
+        ):
+            task = outcome.task if isinstance(outcome, TaskFailed) else outcome
+            assert isinstance(task, dict)
+            assert task["id"] not in seen, "told twice"
+            seen[task["id"]] = time.now
+            expected = service.status(service.tasks[task["id"]])
+            assert task["status"] == expected != "running"
+            assert isinstance(outcome, TaskFailed) == (expected == "failed")
+            at_first = at_first or memory()
+        grown = memory() - at_first
+        client.close()
+
+    assert sorted(seen) == sorted(ids)
+    assert counts == [(n, TASKS) for n in range(TASKS + 1)]
+    assert set(service.failed) == set(Moody.KINDS)
+    late = [seen[task_id] - at * LONGEST / TASKS for at, task_id in enumerate(ids)]
+    assert max(late) < 120, "an end is noticed at the next round, faults and all"
+    assert grown < 16, f"{grown:.1f} MB more at the end than after the first end"
+
+
+class Passing:
+    """The hour of a wait: one thread sleeps, and the clock moves when it does."""
+
+    under_way, last_request = 0, 0.0
+
+    def __init__(self, time: Time) -> None:
+        self._time = time
+
+    def wall(self) -> float:
+        return 1_770_633_000.0 + self._time.now
