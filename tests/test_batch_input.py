@@ -215,3 +215,34 @@ def test_long_inputs_do_not_stay_in_memory() -> None:
     assert sum(line.size for line in batch.lines) > IN_MEMORY
     assert getattr(batch._bodies, "_rolled", False)  # it went to a file
     assert batch.body(batch.lines[57])["prompt"].startswith("57 x")
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_csv_with_other_signs_between_its_cells_is_named(sign: str) -> None:
+    found = problems(f"prompt{sign}key\na{sign}b\n", "csv")
+    assert found == [f"line 1: cells are divided by commas here, not by {sign!r}"]
+
+
+def test_csv_cells_may_be_longer_than_a_prompt() -> None:
+    batch = read(f"name,data\nAnn,{'x' * 200_000}\n", "csv", template="Dear {{name}}")
+    assert bodies(batch) == [{"prompt": "Dear Ann"}]
+
+
+def test_half_a_surrogate_pair_is_refused_in_every_field() -> None:
+    data = r'{"prompt": "x", "model": "\ud800", "skills": ["a", "\udfff"], "key": "\udc00"}'
+    assert problems(data) == [
+        "line 1: model: is not valid UTF-8",
+        "line 1: skills: item 2: is not valid UTF-8",
+        "line 1: key: has a character that cannot be printed",
+    ]
+
+
+def test_braces_without_a_name_are_text() -> None:
+    batch = read('{"a": 1}', template="{{ }} {{}} {{{a}}} {{ a }}")
+    assert bodies(batch) == [{"prompt": "{{ }} {{}} {1} 1"}]
+
+
+def test_a_control_character_is_named_once() -> None:
+    assert problems('{"prompt": "a\x00b"}') == [
+        "line 1: not JSON: Invalid control character at character 14"
+    ]

@@ -11,18 +11,17 @@ import pytest
 
 from .conftest import Done
 from .farm import Farm, lines_of
+from .inside import inside
 from .servers import Request
-
-Rebyte = Callable[..., Done]
 
 
 @pytest.fixture
-def batch(rebyte: Rebyte, home: Path) -> Callable[..., Done]:
+def batch(home: Path) -> Callable[..., Done]:
     def run(farm: Farm, prompts: list[str] | None, *options: str, **more: Any) -> Done:
         if prompts is not None:
             lines = [json.dumps({"prompt": prompt}) + "\n" for prompt in prompts]
             (home / "t.jsonl").write_text("".join(lines))
-        return rebyte("batch", "t.jsonl", *options, env=farm.env, **more)
+        return inside("batch", "t.jsonl", *options, cwd=home, env=farm.env, **more)
 
     return run
 
@@ -43,12 +42,12 @@ def test_a_lost_answer_is_found_by_its_prompt(batch: Callable[..., Done]) -> Non
 
 
 def test_one_that_made_nothing_is_sent_again_when_its_time_is_over(
-    batch: Callable[..., Done], rebyte: Rebyte
+    batch: Callable[..., Done], home: Path
 ) -> None:
     prompt = "One <cut-before>"
     with Farm() as farm:
         farm.tried[prompt] = 1  # so that this one is answered
-        earlier = rebyte("create", prompt, env=farm.env).json
+        earlier = inside("create", prompt, cwd=home, env=farm.env).json
         farm.tasks[earlier["id"]]["createdAt"] = "2026-01-01T00:00:00.000Z"
         farm.tried.clear()
         done = batch(farm, [prompt], "--resend-after", "0.1")

@@ -13,16 +13,15 @@ import pytest
 
 from .conftest import Done
 from .farm import Farm, lines_of
-
-Rebyte = Callable[..., Done]
+from .inside import inside
 
 
 @pytest.fixture
-def batch(rebyte: Rebyte, home: Path) -> Callable[..., Done]:
+def batch(home: Path) -> Callable[..., Done]:
     def run(farm: Farm, lines: list[Any] | None, *options: str) -> Done:
         if lines is not None:
             (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return rebyte("batch", "t.jsonl", *options, env=farm.env)
+        return inside("batch", "t.jsonl", *options, cwd=home, env=farm.env)
 
     return run
 
@@ -117,9 +116,7 @@ def test_a_circle_stops_it_before_anything_is_sent(batch: Callable[..., Done]) -
         assert not farm.calls
 
 
-def test_files_go_up_before_the_task_and_a_shared_one_once(
-    rebyte: Rebyte, service: Any, home: Path
-) -> None:
+def test_files_go_up_before_the_task_and_a_shared_one_once(service: Any, home: Path) -> None:
     (home / "shared.txt").write_text("for all")
     (home / "own.txt").write_text("for one")
     lines = [
@@ -128,10 +125,10 @@ def test_files_go_up_before_the_task_and_a_shared_one_once(
         {"prompt": "Three [[run=1ms]]", "files": ["own.txt"]},
     ]
     (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = rebyte("batch", "t.jsonl", "-f", "shared.txt", "-v")
+    done = inside("batch", "t.jsonl", "-f", "shared.txt", "-v", cwd=home)
     assert done.status == 0, done.err
     assert done.err.count("POST /files") == 2
-    answers = [rebyte("result", row["id"]).out for row in lines_of(done.out)]
+    answers = [inside("result", row["id"], cwd=home).out for row in lines_of(done.out)]
     assert sum("shared" in answer for answer in answers) == 2
     assert sum("own" in answer for answer in answers) == 1
 

@@ -14,14 +14,14 @@ import pytest
 
 from .conftest import COMMAND, Done
 from .farm import Farm, lines_of
-
-Rebyte = Callable[..., Done]
+from .inside import inside
 
 
 @pytest.fixture
-def batch(rebyte: Rebyte) -> Callable[..., Done]:
+def batch(home: Path) -> Callable[..., Done]:
     def run(farm: Farm, *options: str, **more: Any) -> Done:
-        return rebyte("batch", "t.txt", "--text", *options, env=farm.env, **more)
+        env = {**farm.env, **more.pop("env", {})}
+        return inside("batch", "t.txt", "--text", *options, cwd=home, env=env, **more)
 
     return run
 
@@ -61,7 +61,7 @@ def test_two_at_once_and_the_second_is_told_who_has_it(
 
 
 def test_another_content_is_refused_and_nothing_sent(
-    batch: Callable[..., Done], rebyte: Rebyte, home: Path
+    batch: Callable[..., Done], home: Path
 ) -> None:
     write(home, 2)
     with Farm() as farm:
@@ -73,7 +73,7 @@ def test_another_content_is_refused_and_nothing_sent(
         assert "is of another input" in done.err
         assert "--journal PATH" in done.err
         write(home, 2)
-        done = rebyte("-P", "local", "batch", "t.txt", "--text")
+        done = inside("-P", "local", "batch", "t.txt", "--text", cwd=home)
         assert done.status == 2
         assert "is of another profile: default, not local" in done.err
         assert sum(farm.calls.values()) == calls
@@ -142,19 +142,17 @@ def test_shards_run_each_line_once(batch: Callable[..., Done], home: Path) -> No
         assert sum(farm.made.values()) == 7
 
 
-def test_status_asks_nobody_and_needs_no_key(
-    batch: Callable[..., Done], rebyte: Rebyte, home: Path
-) -> None:
+def test_status_asks_nobody_and_needs_no_key(batch: Callable[..., Done], home: Path) -> None:
     write(home, 2, "Task <fail>")
     with Farm() as farm:
-        env = {**farm.env, "REBYTE_API_KEY": ""}
-        before = rebyte("batch", "t.txt", "--text", "--status", env=env)
+        no_key = {"REBYTE_API_KEY": ""}
+        before = batch(farm, "--status", env=no_key)
         assert [row["status"] for row in lines_of(before.out)] == ["pending", "pending"]
         assert "Nothing was run yet" in before.err
         assert not (home / "t.txt.journal").exists()
         batch(farm)
         calls = sum(farm.calls.values())
-        done = rebyte("batch", "t.txt", "--text", "--status", "-o", "table", env=env)
+        done = batch(farm, "--status", "-o", "table", env=no_key)
         assert done.status == 0
         assert done.out.count("failed") >= 2
         assert done.err.splitlines()[-1] == "2 lines: 2 failed"
@@ -208,7 +206,7 @@ def test_an_empty_file_is_nothing_to_do(batch: Callable[..., Done], home: Path) 
         assert not farm.calls
 
 
-def test_the_history_never_knows_more_than_the_journal(home: Path, rebyte: Rebyte) -> None:
+def test_the_history_never_knows_more_than_the_journal(home: Path) -> None:
     """Killed right after a create: what the history has, the journal has, so nothing is doubled."""
     import sqlite3
 

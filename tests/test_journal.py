@@ -130,11 +130,64 @@ def test_damage_in_the_middle_is_refused_with_its_line(tmp_path: Path) -> None:
 def test_a_journal_of_something_else_is_refused(
     tmp_path: Path, change: dict[str, str], says: str
 ) -> None:
-    opened(tmp_path / "j")[0].close()
+    journal, _ = opened(tmp_path / "j")
+    journal.commit({"line": 1, "is": "created", "id": "t1"})
+    journal.close()
     before = (tmp_path / "j").read_bytes()
     with pytest.raises(BadUsage, match=says):
         opened(tmp_path / "j", **change)
     assert (tmp_path / "j").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("records", "is_free"),
+    [
+        ([], True),
+        ([{"line": 1, "is": "sending"}, {"line": 1, "is": "unsent"}], True),
+        ([{"line": 1, "is": "sending"}], False),
+        ([{"line": 1, "is": "sending"}, {"line": 2, "is": "unsent"}], False),
+        ([{"line": 1, "is": "refused"}], False),
+        ([{"line": 1}], False),
+    ],
+)
+def test_one_that_tells_of_no_task_is_anybodys(
+    tmp_path: Path, records: list[dict[str, Any]], is_free: bool
+) -> None:
+    """Whoever mends the file after a first run that was refused is not sent away."""
+    journal, _ = opened(tmp_path / "j")
+    journal.commit(*records)
+    journal.close()
+    if not is_free:
+        with pytest.raises(BadUsage, match="of another input"):
+            opened(tmp_path / "j", input="digest-2")
+        return
+    journal, earlier = opened(tmp_path / "j", input="digest-2")
+    journal.commit({"line": 1, "is": "created", "id": "t1"})
+    journal.close()
+    assert earlier == []
+    with pytest.raises(BadUsage, match="of another input"):
+        opened(tmp_path / "j")
+    _, earlier = opened(tmp_path / "j", input="digest-2")
+    assert [record["is"] for record in earlier] == ["created"]
+
+
+def test_asking_who_has_it_keeps_nobody_out(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    opened(path)[0].close()
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            holder(path)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(50):
+            opened(path)[0].close()
+    finally:
+        stop.set()
+        asking.join()
 
 
 def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:

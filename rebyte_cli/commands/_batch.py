@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,22 @@ if TYPE_CHECKING:
 else:  # older releases of Click have no generic types
     _Pairs = click.ParamType
 
-_SHARD = re.compile(r"(\d+)/(\d+)", re.ASCII)
+_SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
+
+
+class Rate(click.FloatRange):
+    """Creates per second: a number above 0."""
+
+    name = "rate"
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        rate = super().convert(value, param, ctx)
+        if not math.isfinite(rate):
+            self.fail(f"{value!r} is not a number of creates per second", param, ctx)
+        return rate
 
 
 class Shard(_Pairs):
@@ -78,7 +94,7 @@ class Given(NamedTuple):
 def read(app: App, given: Given, defaults: Mapping[str, Any], files: Iterable[str]) -> Any:
     """The checked input: `engines.batch_input.Input`. BadUsage names every bad line."""
     from ..engines.batch_fields import Checker, Fields
-    from ..engines.batch_input import read_input
+    from ..engines.batch_input import lines_of, read_input
     from ..engines.batch_template import Template
     from ..engines.uploads import check
 
@@ -94,15 +110,19 @@ def read(app: App, given: Given, defaults: Mapping[str, Any], files: Iterable[st
         fresh=given.fresh,
         find_files=lambda path: check([path]),
     )
-    if given.file == "-":
+
+    def lines(file: Any) -> Any:
         return read_input(
-            app.stdin.buffer, given.name, form=given.form, template=template, checker=checker
+            lines_of(file), given.name, form=given.form, template=template, checker=checker
         )
+
+    if given.file == "-":
+        if app.stdin is None:
+            raise BadUsage("standard input is closed")
+        return lines(app.stdin.buffer)
     try:
-        with open(given.file, "rb") as source:
-            return read_input(
-                source, given.name, form=given.form, template=template, checker=checker
-            )
+        with open(given.file, "rb") as file:
+            return lines(file)
     except FileNotFoundError:
         raise NotFound(f"no such file: {given.file}") from None
     except OSError as error:
@@ -133,20 +153,37 @@ def header(app: App, given: Given, digest: str) -> dict[str, Any]:
 
 
 def refuse_other_shards(given: Given) -> None:
-    """BadUsage when the file was begun with another number of parts: lines would run twice."""
-    if given.journal is not None or given.file == "-":
+    """BadUsage when the file was begun with another number of parts: lines would run twice.
+
+    And for stdin without a journal, before any of it is read.
+    """
+    if given.journal_path is None or given.journal is not None:
         return
     folder, name = os.path.split(given.file)
     own = r"" if given.shard[1] == 1 else rf"\.\d+-of-{given.shard[1]}"
     any_part = re.compile(re.escape(name) + r"(\.\d+-of-\d+)?\.journal")
     own_part = re.compile(re.escape(name) + own + r"\.journal")
-    for other in os.listdir(folder or "."):
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:  # not there, which others say better, or not to be listed
+        return
+    for other in names:
         if any_part.fullmatch(other) and not own_part.fullmatch(other):
             raise BadUsage(
                 f"{given.file} was begun with another --shard: "
                 f"there is {os.path.join(folder, other)}",
                 hint="its lines would get a second task; --journal PATH names another journal",
             )
+
+
+def check_report(given: Given, report: str) -> None:
+    """BadUsage when a report cannot be written there, or would take the place of what is read."""
+    from ..output import batch_report
+
+    batch_report.check(report)
+    for other in filter(os.path.exists, filter(None, (given.file, given.template, given.journal))):
+        if os.path.exists(report) and os.path.samefile(other, report):
+            raise BadUsage(f"--report {report}: would overwrite {other}")
 
 
 class Resolution(NamedTuple):
@@ -158,7 +195,7 @@ class Resolution(NamedTuple):
 
 def resolutions(words: Iterable[str], lines: Any, mine: Iterable[int]) -> list[Resolution]:
     """`7=ID` and `7=none`, with a line's number or its key before the sign."""
-    found = []
+    found: list[Resolution] = []
     ours = set(mine)
     by_name = {line.key: at for at, line in enumerate(lines)}
     by_name.update({str(line.number): at for at, line in enumerate(lines)})
@@ -169,7 +206,10 @@ def resolutions(words: Iterable[str], lines: Any, mine: Iterable[int]) -> list[R
         at = by_name.get(name)
         if at is None or at not in ours:
             raise BadUsage(f"--resolve {word}: there is no line {name}")
-        found.append(Resolution(at, None if task == "none" else task))
+        one = Resolution(at, None if task == "none" else task)
+        if any(at == other.at or (one.task and one.task == other.task) for other in found):
+            raise BadUsage(f"--resolve {word}: the line or the task was named twice")
+        found.append(one)
     return found
 
 

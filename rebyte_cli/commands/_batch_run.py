@@ -53,6 +53,9 @@ class Run:
         else:
             if running := holder(self._path):
                 self._app.note(f"It is being run: {running}")
+                for entry in self._entries.values():
+                    if entry.state == "sending":  # under way, and no more than that
+                        entry.reset("new")
         rows = self._rows()
         yield from rows
         self._finish(rows, None)
@@ -75,7 +78,11 @@ class Run:
         )
         run = {"jobs": wishes.jobs}
         journal = Journal(self._path, self._header(), run=run, each=self._apply)
-        self._resolve(client, journal, settled)
+        try:
+            self._resolve(client, journal, settled)
+        except BaseException:
+            journal.close()
+            raise
         self._say_what_is_left()
         outside = Outside(
             note=app.note,
@@ -124,6 +131,8 @@ class Run:
         records = []
         for at, task_id in settled:
             number, entry = self._batch.lines[at].number, self._entries[at]
+            if task_id == entry.id and entry.state in ("new", "running", "ended"):
+                continue  # the same command again, after an interrupt
             if not (entry.is_lost or entry.is_doubtful):
                 word = {"new": "not created yet"}.get(entry.state) or entry.status
                 raise BadUsage(f"--resolve: line {number} is {word}: there is nothing to resolve")
@@ -158,7 +167,7 @@ class Run:
         from ..output import batch_report
         from ..output.batch_view import span
 
-        if self._report:
-            batch_report.write(self._report, self._given.name, rows)
         took = "" if seconds is None else f" ({span(seconds)})"
         self._app.note(batch_report.counts(rows) + took)
+        if self._report:
+            batch_report.write(self._report, self._given.name, rows)

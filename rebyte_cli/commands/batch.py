@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import App
+from ..errors import BadUsage
 from ..output.kinds import RESULT, Listing, Records, Text
 from ._base import define
-from ._batch import Given, Shard, read, refuse_other_shards, resolutions
+from ._batch import Given, Rate, Shard, check_report, read, refuse_other_shards, resolutions
 from ._options import Seconds, timeout_option
 from ._task import chosen_fields, task_options
 
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 @click.option(
     "--rate",
     metavar="N",
-    type=click.FloatRange(0, min_open=True),
+    type=Rate(),
     help="Creates per second, at most.",
 )
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the tasks.")
@@ -145,9 +146,11 @@ def command(
     """
     given = Given(file, text, csv, template, fresh, shard, journal)
     if report:
-        from ..output import batch_report
-
-        batch_report.check(report)
+        check_report(given, report)
+    if resolve and (only_status or dry_run):
+        raise BadUsage("--resolve needs a run, without --status and --dry-run")
+    if not dry_run:
+        refuse_other_shards(given)
     defaults = chosen_fields(app, **choices)
     batch = read(app, given, defaults, files)
     from ..engines.batch_plan import make_plan
@@ -155,7 +158,6 @@ def command(
     plan = make_plan(batch.lines, given.name, shard)
     if dry_run:
         return Text(_bodies(batch, plan))
-    refuse_other_shards(given)
     if app.format == "json" and app.settings.output.value == "auto":
         app.set_option("output", "jsonl")
     from ._batch_run import Run

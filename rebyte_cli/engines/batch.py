@@ -220,6 +220,7 @@ class Batch(Flow):
             "failed": sum(entry.has_failed for entry in entries),
             "running": [(self._name(at), now - since) for since, at in running],
             "paused": self.gate.is_down,
+            "sought": len(self._sought),
         }
 
     def _name(self, at: int) -> str:

@@ -121,7 +121,10 @@ class Checker:
 def _string(value: Any) -> str | None:
     if not isinstance(value, str):
         return f"must be a string, not {_kind(value)}"
-    return None if value.strip() else "is empty"
+    if not value.strip():
+        return "is empty"
+    # Half of a surrogate pair: JSON can spell it, UTF-8 cannot.
+    return "is not valid UTF-8" if any("\ud800" <= sign <= "\udfff" for sign in value) else None
 
 
 def _prompt(value: Any) -> str | None:

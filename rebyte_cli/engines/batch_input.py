@@ -7,7 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from tempfile import SpooledTemporaryFile
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from ..errors import BadUsage
 from .batch_fields import Checker, from_cells
@@ -15,6 +15,8 @@ from .batch_template import Template
 
 Form = Literal["jsonl", "text", "csv"]
 IN_MEMORY = 8 << 20  # bytes of bodies before they go to a file
+LONGEST_LINE = 16 << 20  # bytes; a device or a picture has no lines at all
+MOST_NAMED = 1000  # bad lines; a file with more is another kind of file
 
 
 class Line(NamedTuple):
@@ -64,6 +66,11 @@ class Input:
         return body
 
 
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file with their ends, none of them so long that it would fill the memory."""
+    return iter(lambda: file.readline(LONGEST_LINE + 1), b"")
+
+
 def read_input(
     source: Iterable[bytes],
     name: str,
@@ -75,7 +82,8 @@ def read_input(
     """Read and check every line of `source`, which yields them with their line ends.
 
     `name` is what errors call it. Raises one BadUsage that names every bad line, its field and
-    what is wrong; then nothing may be sent. A key defaults to the number of its line.
+    what is wrong (of very many, the first thousand); then nothing may be sent. A key defaults to
+    the number of its line.
     """
     digest = hashlib.sha256(f"{form}\0{template.text if template else ''}\0".encode())
     read = Input()
@@ -97,6 +105,8 @@ def read_input(
             problems.append(f"key: {key!r} is the key of line {first_with[key]} already")
         if problems:
             bad += [f"line {number}: {problem}" for problem in problems]
+            if len(bad) >= MOST_NAMED:
+                break
         elif not bad:
             read.add(number, key, fields.workspace, fields.paths, fields.body)
     refuse_bad_lines(name, bad)
@@ -109,12 +119,19 @@ def refuse_bad_lines(name: str, bad: list[str]) -> None:
     if bad:
         count = len({line.split(":", 1)[0] for line in bad})
         lines = "1 bad line" if count == 1 else f"{count} bad lines"
-        raise BadUsage("\n".join([f"{name} has {lines}; nothing was sent", *bad]))
+        if len(bad) >= MOST_NAMED:
+            lines = f"at least {count} bad lines"
+        raise BadUsage("\n".join([f"{name} has {lines}; nothing was sent", *bad[:MOST_NAMED]]))
 
 
 def _decoded(source: Iterable[bytes], digest: Any, bad: list[str]) -> Iterator[tuple[int, str]]:
     """Lines as text with their numbers; one that is not UTF-8 is bad and left out."""
     for number, raw in enumerate(source, 1):
+        if len(bad) >= MOST_NAMED:
+            return
+        if len(raw) > LONGEST_LINE:
+            bad.append(f"line {number}: is longer than {LONGEST_LINE >> 20} MiB")
+            return
         digest.update(raw)
         try:
             yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -141,7 +158,8 @@ def _jsonl(lines: Numbered, bad: list[str]) -> Found:
         try:
             record = json.loads(line, object_pairs_hook=_once_each)
         except json.JSONDecodeError as error:
-            bad.append(f"line {number}: not JSON: {error.msg} at character {error.pos + 1}")
+            why = error.msg.removesuffix(" at")
+            bad.append(f"line {number}: not JSON: {why} at character {error.pos + 1}")
         except (ValueError, RecursionError) as error:
             why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
             bad.append(f"line {number}: {why}")
@@ -176,6 +194,7 @@ def _csv(lines: Numbered, bad: list[str]) -> Found:
             current = number
             yield line
 
+    csv.field_size_limit(LONGEST_LINE)  # data for a template may be longer than a prompt
     rows = csv.reader(texts(), strict=True)
     header: list[str] | None = None
     while True:
@@ -191,6 +210,9 @@ def _csv(lines: Numbered, bad: list[str]) -> Found:
             continue
         if header is None:
             header = [cell.strip() for cell in cells]
+            if len(header) == 1 and (sign := next((s for s in ";\t" if s in cells[0]), None)):
+                bad.append(f"line {begins}: cells are divided by commas here, not by {sign!r}")
+                return
             twice = [name for name in header if header.count(name) > 1 or not name]
             if twice:
                 bad.append(f"line {begins}: the header has {twice[0]!r} twice or without a name")

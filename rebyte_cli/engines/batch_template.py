@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import BadUsage, did_you_mean
 
-_FIELD = re.compile(r"\{\{([^{}\n]+)\}\}")
+_FIELD = re.compile(r"\{\{([^{}\n]*[^{}\s][^{}\n]*)\}\}")
 
 
 class Template:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from ..errors import BadUsage, RebyteError
@@ -33,11 +34,14 @@ def replay(path: Path, header: Mapping[str, Any], each: Callable[[Record], None]
     0 for a file that is empty or holds no more than a torn header. Raises BadUsage when it is no
     journal, one of something else than `header`, or damaged: something whole after something
     broken is not the trace of a crash, nor is a record that `each` refuses with a ValueError.
+    One of something else that tells of no task counts as empty: nothing can come twice by it.
     """
     data = path.read_bytes()
     if data and not (data.startswith(_FIRST) or _FIRST.startswith(data.rstrip(b"\0"))):
         raise BadUsage(f"{path} is not the journal of a batch", hint="it was left as it is")
     size = torn_at = 0
+    other: BadUsage | None = None
+    open_lines: set[Any] = set()
     for number, line in enumerate(data.splitlines(keepends=True), 1):
         record = _parse(line)
         if record is None:
@@ -46,14 +50,29 @@ def replay(path: Path, header: Mapping[str, Any], each: Callable[[Record], None]
         if torn_at:
             raise _damaged(path, torn_at)
         if size == 0:
-            check_header(path, record, header)
+            other = _differs(path, record, header)
+        elif other is not None:
+            if not _tells_nothing(record, open_lines):
+                raise other
         else:
             try:
                 each(record)
             except ValueError:
                 raise _damaged(path, number) from None
         size += len(line)
-    return size
+    if open_lines and other is not None:
+        raise other
+    return size if other is None else 0
+
+
+def _tells_nothing(record: Record, open_lines: set[Any]) -> bool:
+    """Whether a record leaves open that no task was ever made; notes lines that were begun."""
+    line, state = str(record.get("line")), record.get("is")
+    if state == "sending":
+        open_lines.add(line)
+    elif state == "unsent":
+        open_lines.discard(line)
+    return "run" in record or state in ("sending", "unsent")
 
 
 def _damaged(path: Path, number: int) -> BadUsage:
@@ -63,8 +82,11 @@ def _damaged(path: Path, number: int) -> BadUsage:
     )
 
 
-def check_header(path: Path, found: Record, header: Mapping[str, Any]) -> None:
-    """Raise BadUsage unless a journal's first record is what `header` says."""
+def _differs(path: Path, found: Record, header: Mapping[str, Any]) -> BadUsage | None:
+    """What to say of a journal whose first record is not what `header` says.
+
+    Raises it for a format that cannot be read.
+    """
     if found.get(MARK) != FORMAT:
         raise BadUsage(
             f"{path} has the format {found.get(MARK)!r}, which this version cannot read",
@@ -73,10 +95,11 @@ def check_header(path: Path, found: Record, header: Mapping[str, Any]) -> None:
     for name, value in header.items():
         if found.get(name) != value:
             which = "" if name == "input" else f": {found.get(name)}, not {value}"
-            raise BadUsage(
+            return BadUsage(
                 f"the journal {path} is of another {_WORDS.get(name, name)}{which}",
                 hint="to begin anew, with another task for every line: --journal PATH",
             )
+    return None
 
 
 def _parse(line: bytes) -> Record | None:
@@ -115,11 +138,14 @@ def open_file(path: Path) -> int:
 
 def hold(handle: int, path: Path) -> None:
     """Keep the file until the handle is closed; JournalHeld says who has it otherwise."""
-    if not _lock(handle, path):
-        raise JournalHeld(
-            f"another run has the journal {path}: {_last_run(path)}",
-            hint="wait for it to end; --status shows how far it is",
-        )
+    for _ in range(10):  # whoever asks who has it takes it for a moment
+        if _lock(handle, path):
+            return
+        sleep(0.02)
+    raise JournalHeld(
+        f"another run has the journal {path}: {_last_run(path)}",
+        hint="wait for it to end; --status shows how far it is",
+    )
 
 
 def holder(path: Path) -> str | None:

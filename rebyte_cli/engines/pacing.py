@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 PROBE_FIRST = 1.0  # seconds until a lost network is tried again; doubles up to the next
@@ -41,6 +42,7 @@ class Gate:
         self._clock = clock
         self._wait = wait
         self._change = threading.Condition()
+        self._queue: deque[object] = deque()
         self._open_at = 0.0  # nobody passes before
         self._next = 0.0  # the next slot that the rate allows
         self._shut = False
@@ -52,22 +54,34 @@ class Gate:
         self._slower = SLOW_FIRST
 
     def admit(self) -> None:
-        """Return when one more create may be sent. Raises Stopped."""
+        """Return when one more create may be sent: who came first goes first. Raises Stopped."""
         self._thread.creates = True
+        ticket = object()
         with self._change:
-            while True:
-                if self._shut:
-                    raise Stopped
-                now = self._clock()
-                at = max(self._open_at, self._next)
-                if self._down and self._probing:
-                    self._wait(self._change, None)
-                elif at > now:
-                    self._wait(self._change, at - now)
-                else:
-                    self._probing = self._down
-                    self._next = max(self._next, now) + self._interval
-                    return
+            self._queue.append(ticket)
+            try:
+                while not self._lets_pass(ticket):
+                    pass
+            finally:
+                self._queue.remove(ticket)
+                if self._queue:
+                    self._change.notify_all()
+
+    def _lets_pass(self, ticket: object) -> bool:
+        """Whether it is this one's turn; waits for a change when it is not."""
+        if self._shut:
+            raise Stopped
+        now = self._clock()
+        at = max(self._open_at, self._next)
+        if self._queue[0] is not ticket or (self._down and self._probing):
+            self._wait(self._change, None)
+            return False
+        if at > now:
+            self._wait(self._change, at - now)
+            return False
+        self._probing = self._down
+        self._next = max(self._next, now) + self._interval
+        return True
 
     def sleep(self, seconds: float) -> None:
         """What a request sleeps before its next try: everybody waits as long. Raises Stopped."""

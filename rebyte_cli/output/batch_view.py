@@ -17,7 +17,9 @@ EVERY = 30.0  # seconds between plain lines
 
 
 class Standing(NamedTuple):
-    """Where a batch stands. `running` are names and ages (seconds) of tasks, oldest first."""
+    """Where a batch stands. `running` are names and ages (seconds) of tasks, oldest first;
+    `sought` is the number of creates whose answers were lost.
+    """
 
     total: int
     ended: int
@@ -25,6 +27,7 @@ class Standing(NamedTuple):
     failed: int
     running: list[tuple[str, float]]
     paused: bool
+    sought: int = 0
 
 
 @contextmanager
@@ -72,6 +75,8 @@ class _View:
             words.append(f"{now.failed} failed")
         if now.running:
             words.append(f"{len(now.running)} running")
+        if now.sought:
+            words.append(f"{now.sought} looked for")
         if now.created < now.total:
             words.append(f"{now.total - now.created} to create")
         seconds = self._clock() - self._begun

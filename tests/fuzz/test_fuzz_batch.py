@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rebyte_cli.engines.batch_fields import KNOWN, Checker, Fields
 from rebyte_cli.engines.batch_input import Form, Input, read_input
 from rebyte_cli.engines.batch_plan import make_plan
+from rebyte_cli.engines.batch_state import check_record
 from rebyte_cli.engines.batch_template import Template
 from rebyte_cli.engines.journal import Journal
 from rebyte_cli.engines.journal_file import Record
@@ -105,7 +106,12 @@ RECORDS: list[Record] = [
 def opened(path: Path) -> list[Record]:
     """The records of earlier runs, as a new run is given them."""
     found: list[Record] = []
-    Journal(path, HEADER, run={"jobs": 1}, each=found.append).close()
+
+    def each(record: Record) -> None:
+        check_record(record)
+        found.append(record)
+
+    Journal(path, HEADER, run={"jobs": 1}, each=each).close()
     return [record for record in found if "is" in record]
 
 
