@@ -137,6 +137,13 @@ class _Shared(click.Command):
         super().__init__(*args, **kwargs)
         self.params.extend(shared_options())
 
+    def make_parser(self, ctx: click.Context) -> Any:
+        parser = super().make_parser(ctx)
+        # Click looks for `-o` among the long names first, and when it is not there loads difflib
+        # to guess what was meant before it tries the short ones: 2 ms of a `list -o json`.
+        getattr(parser, "_long_opt", {}).update(getattr(parser, "_short_opt", {}))
+        return parser
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own: list[tuple[str, str]] = []
         shared: list[tuple[str, str]] = []
