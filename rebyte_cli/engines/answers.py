@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.models import is_terminal, task_status
-from ..errors import RebyteError, ResourceNotFound, TaskCanceled, TaskFailed
+from ..errors import APIError, RebyteError, TaskCanceled, TaskFailed
+from .absent import is_absent
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -46,8 +47,10 @@ def _text(value: Any) -> str:
 def _from_content(client: RebyteClient, task_id: str) -> str:
     try:
         content: Mapping[str, Any] = client.task_content(task_id)
-    except ResourceNotFound:  # an endpoint that only clients have shown
-        return ""
+    except APIError as error:
+        if is_absent(error):
+            return ""
+        raise
     prompts = content.get("prompts")
     if not isinstance(prompts, list) or not prompts or not isinstance(prompts[-1], dict):
         return ""
@@ -55,12 +58,17 @@ def _from_content(client: RebyteClient, task_id: str) -> str:
 
 
 def _from_events(client: RebyteClient, task_id: str) -> str:
+    """From the end of the stream, or from what was said after the last tool."""
     from .following import follow
+    from .heard import SPEECH, text_of
 
-    try:
-        for event in follow(client, task_id):
-            if event.name == "done":
-                return _text(event.data.get("finalResult"))
-    except ResourceNotFound:
-        pass
+    said: list[str] = []
+    for event in follow(client, task_id):
+        kind = event.data.get("eventType")
+        if event.name == "done":
+            return _text(event.data.get("finalResult")) or "\n".join(said)
+        if kind == "tool_use":
+            said.clear()
+        elif kind in SPEECH and not event.told and (text := text_of(event.data)):
+            said = [text] if kind == "result" else [*said, text]
     return ""

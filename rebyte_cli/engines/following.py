@@ -7,14 +7,15 @@ events are readable, the answer comes up to three times, and it may just close.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..api.models import is_terminal, task_status
+from ..api.models import is_terminal, same_word, task_status
 from ..api.sse import Event
-from ..errors import APIError, BrokenAnswer, KeyRejected, ResourceNotFound, WaitTimeout
+from ..errors import APIError, KeyRejected, ResourceNotFound, WaitTimeout
+from .absent import NO_SUCH_CALL, is_absent
+from .heard import Heard, Look
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -25,15 +26,17 @@ IDLE = 20.0
 IDLE_AFTER_END = 5.0
 # How often a run that has ended is looked at again when its stream shows no end of its own.
 LOOKS_AFTER_END = 4
-# How often, and how far apart, the last words are looked for when `done` came before them.
+# How often, and how far apart, the last words are looked for when `done` came before them: as
+# one client does, and after that as long as no other place has an answer either.
 LAST_WORDS = 8
 LAST_WORDS_PAUSE = 0.1
-# Connections that fail one after another without a new event, until their error is raised.
+LATER = (0.25, 0.5, 1.0, 2.0)
+# Looks that fail one after another until their error is raised; and how long (seconds) it takes
+# at least once the run has shown something: a line that is down comes back.
 FAILURES = 5
+PATIENCE = 300.0
 PAUSE = 1.0
 LONGEST_PAUSE = 5.0
-
-SPEECH = frozenset({"text", "assistant", "message", "response", "result"})
 
 
 def follow(
@@ -53,74 +56,30 @@ def follow(
     of another prompt are left out. A run that has ended already is replayed.
 
     Raises WaitTimeout after `timeout` seconds, KeyRejected and ResourceNotFound at once, and
-    other errors of the wire when several connections have failed in a row.
+    other errors of the wire when several looks have failed in a row: five at the start, for five
+    minutes once the run has shown something. A service without a stream is asked for the status.
     """
     run = _Run(client, task_id, prompt_id, timeout, clock)
-    last_words = ended = failures = stale = 0
     while True:
-        look = _Look(prompt_id)
-        fresh = 0
+        look = Look(prompt_id)
         try:
-            for event in client.stream_events(task_id, idle=run.idle(ended > 0)):
+            for event in client.stream_events(task_id, idle=run.idle()):
                 run.check_time()
                 if event.name == "done":
                     look.done = event.data
                     break
-                if look.takes(event.data) and run.is_new(event.data, look):
-                    fresh += 1
-                    yield Event("event", event.data, run.told(event.data))
+                if look.takes(event.data) and run.heard.is_new(event.data, look):
+                    yield Event("event", event.data, run.heard.told(event.data))
         except KeyRejected:
             raise
         except APIError as error:
             look.error = error
         run.check_time()
-        failures, stale = (0, 0) if fresh else (failures, stale + 1)
-        if look.done is not None and look.count and run.is_ours(look):
-            if look.spoke or last_words == LAST_WORDS:
-                yield run.end(look.done)
-                return
-            last_words += 1
-            sleep(LAST_WORDS_PAUSE)
-            continue
-        status = run.status()
-        if look.error is not None and look.error.code != "timeout":
-            failures += 1
-            if failures == FAILURES:
-                raise look.error
-        ended = ended + 1 if is_terminal(status) else 0
-        if ended == LOOKS_AFTER_END:
-            yield run.end({"status": status, "lastSeq": run.last_seq})
+        end, pause = run.judge(look)
+        if end is not None:
+            yield end
             return
-        pause = min(LONGEST_PAUSE, LAST_WORDS_PAUSE * 2.0**stale) if look.count else PAUSE
         sleep(min(pause, run.left()))
-
-
-class _Look:
-    """One connection: how many events it showed, whether the agent spoke after its last tool."""
-
-    def __init__(self, prompt_id: str | None) -> None:
-        self._prompt_id = prompt_id
-        self.count = 0
-        self.spoke = False
-        self.named = False
-        self.done: dict[str, Any] | None = None
-        self.error: APIError | None = None
-        self.copies: dict[int, int] = {}
-
-    def takes(self, data: Mapping[str, Any]) -> bool:
-        """Count an event; False for one of another prompt."""
-        owner = data.get("promptId")
-        if self._prompt_id is not None and isinstance(owner, str):
-            if owner != self._prompt_id:
-                return False
-            self.named = True
-        self.count += 1
-        kind = data.get("eventType")
-        if kind == "tool_use":
-            self.spoke = False
-        elif kind in SPEECH and text_of(data):
-            self.spoke = True
-        return True
 
 
 class _Run:
@@ -140,18 +99,18 @@ class _Run:
         self._timeout = timeout
         self._clock = clock
         self._by = None if timeout is None else clock() + timeout
-        self._seen: set[object] = set()
-        self._said: list[str] = []  # without white space; an empty one for each tool in between
-        self.last_seq = -1
+        self.heard = Heard()
+        self._looked = self._ended = self._stale = self._failed = 0
+        self._failing_since = 0.0
 
     def left(self) -> float:
         """Seconds until the time limit."""
         return float("inf") if self._by is None else max(0.0, self._by - self._clock())
 
-    def idle(self, ended: bool) -> float:
+    def idle(self) -> float:
         """How long the next connection may be silent (seconds)."""
         usual = min(IDLE, self._client.transport.limit(IDLE))
-        return max(0.05, min(IDLE_AFTER_END if ended else usual, self.left()))
+        return max(0.05, min(IDLE_AFTER_END if self._ended else usual, self.left()))
 
     def check_time(self) -> None:
         """Raise when the time limit has passed."""
@@ -161,62 +120,63 @@ class _Run:
                 pending=[self._task_id],
             )
 
-    def is_new(self, data: Mapping[str, Any], look: _Look) -> bool:
-        """Whether an event was not there on an earlier connection.
+    def judge(self, look: Look) -> tuple[Event | None, float]:
+        """The end, if this connection came to it, and else how long to wait (seconds)."""
+        self._stale = 0 if look.fresh else self._stale + 1
+        if look.error is None or look.count:
+            self._failed = 0
+        try:
+            if look.done is not None and look.count and self.is_ours(look):
+                return self._last_words(look, look.done)
+            status = self.status()
+            streamless = look.error is not None and look.error.status_code in NO_SUCH_CALL
+            self._ended = self._ended + 1 if is_terminal(status) else 0
+            if self._ended == LOOKS_AFTER_END or (self._ended and streamless):
+                return self.end({"status": status, "lastSeq": self.heard.last_seq}), 0.0
+            fault = None if streamless or _is_idle(look.error) else look.error
+        except (KeyRejected, ResourceNotFound):
+            raise
+        except APIError as error:
+            fault = error
+        if fault is not None:
+            self._fail(fault)
+        if look.count:
+            return None, min(LONGEST_PAUSE, LAST_WORDS_PAUSE * 2.0**self._stale)
+        return None, min(LONGEST_PAUSE, PAUSE * max(1, self._failed))
 
-        By `eventKey` where there is one. Otherwise by all that it holds but `seq`, and by how
-        many like it came before on the same connection: a number may move when a row that
-        became readable late is inserted, so the same number need not be the same event.
-        """
-        seq = data.get("seq")
-        if isinstance(seq, int):
-            self.last_seq = max(self.last_seq, seq)
-        key: object = data.get("eventKey")
-        if not isinstance(key, str) or not key:
-            rest = {name: value for name, value in data.items() if name != "seq"}
-            digest = hash(json.dumps(rest, sort_keys=True))
-            copy = look.copies.get(digest, 0)
-            look.copies[digest] = copy + 1
-            key = (digest, copy)
-        if key in self._seen:
-            return False
-        self._seen.add(key)
-        return True
+    def _fail(self, error: APIError) -> None:
+        """Count a look that came to nothing; raises its error when there were too many."""
+        self.check_time()
+        self._failing_since = self._failing_since if self._failed else self._clock()
+        self._failed += 1
+        patience = PATIENCE if self.heard.anything else 0.0
+        if self._failed >= FAILURES and self._clock() - self._failing_since >= patience:
+            raise error
 
-    def told(self, data: Mapping[str, Any]) -> bool:
-        """Whether a `result` repeats what was said; remembers what an event says."""
-        kind = data.get("eventType")
-        if kind == "tool_use":
-            self._said.append("")
-        text = text_of(data) if kind in SPEECH else ""
-        if not text:
-            return False
-        if kind == "result" and self._was_said(text):
-            return True
-        self._said.append("".join(text.split()))
-        return False
+    def _last_words(self, look: Look, done: Mapping[str, Any]) -> tuple[Event | None, float]:
+        """The end that a connection showed, unless the agent's last words are still to come."""
+        looked, self._looked = self._looked, self._looked + 1
+        if not look.spoke and looked < LAST_WORDS:
+            return None, LAST_WORDS_PAUSE
+        end, later = self.end(done), LATER[max(0, looked - LAST_WORDS) :]
+        answerless = same_word(done.get("status")) in ("failed", "canceled")
+        if look.spoke or answerless or end.data["finalResult"] or not later:
+            return end, 0.0
+        return None, later[0]
 
-    def _was_said(self, text: str) -> bool:
-        wanted = "".join(text.split())
-        heard = ""
-        for piece in reversed(self._said):
-            heard = piece + heard
-            if not piece or len(heard) > len(wanted):
-                return False
-            if heard == wanted:
-                return True
-        return False
-
-    def is_ours(self, look: _Look) -> bool:
+    def is_ours(self, look: Look) -> bool:
         """Whether an end is that of our prompt; asks the task when no event said so."""
         if self._prompt_id is None or look.named:
             return True
         return is_terminal(self.status())
 
+    def _task(self) -> dict[str, Any]:
+        left = None if self._by is None else self.left()
+        return self._client.get_task(self._task_id, timeout=left)
+
     def status(self) -> str:
         """The status of our prompt, or of the latest one, as the task tells it."""
-        left = self.left()
-        task = self._client.get_task(self._task_id, timeout=None if self._by is None else left)
+        task = self._task()
         prompts = task.get("prompts")
         rows = (
             [row for row in prompts if isinstance(row, dict)] if isinstance(prompts, list) else []
@@ -234,32 +194,33 @@ class _Run:
         data = {
             **done,
             "status": done.get("status"),
-            "lastSeq": seq if isinstance(seq, int) and seq >= 0 else self.last_seq,
+            "lastSeq": seq if isinstance(seq, int) and seq >= 0 else self.heard.last_seq,
             "finalResult": answer,
         }
-        return Event("done", data, bool(answer.strip()) and self._was_said(answer))
+        return Event("done", data, bool(answer.strip()) and self.heard.was_said(answer))
 
     def _response(self) -> str:
+        """The answer as the content has it, or the task itself."""
+        text = self._from_content() or self._task().get("finalResult")
+        return text if isinstance(text, str) else ""
+
+    def _from_content(self) -> Any:
         try:
-            content = self._client.task_content(self._task_id)
-        except (ResourceNotFound, BrokenAnswer):  # an endpoint that only clients have shown
-            return ""
+            left = None if self._by is None else self.left()
+            content = self._client.task_content(self._task_id, timeout=left)
+        except APIError as error:
+            if is_absent(error):
+                return None
+            raise
         prompts = content.get("prompts")
         rows = (
             [row for row in prompts if isinstance(row, dict)] if isinstance(prompts, list) else []
         )
         if self._prompt_id is not None:
             rows = [row for row in rows if row.get("id") == self._prompt_id]
-        text = rows[-1].get("response") if rows else None
-        return text if isinstance(text, str) else ""
+        return rows[-1].get("response") if rows else None
 
 
-def text_of(data: Mapping[str, Any]) -> str:
-    """The text of an event; field names vary by executor (seen in clients)."""
-    payload = data.get("payload")
-    if isinstance(payload, str):
-        return payload
-    if not isinstance(payload, dict):
-        return ""
-    texts = (payload.get(name) for name in ("result", "content", "text"))
-    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
+def _is_idle(error: APIError | None) -> bool:
+    """Whether a connection ended because nothing came, which is no fault."""
+    return error is not None and error.code == "timeout"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..api.models import is_terminal, task_status
 from ..errors import BrokenAnswer, ResourceNotFound
 from . import following, questions, transcript
+from .heard import SPEECH
 from .sofar import so_far
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def delegated_events(
         listed = client.prompt_events(task_id, prompt_id).get("events")
         rows = listed if isinstance(listed, list) else []
         found = [event for event in rows if isinstance(event, Mapping)]
-        if found and found[-1].get("eventType") in following.SPEECH:
+        if found and found[-1].get("eventType") in SPEECH:
             break
     return found
 
