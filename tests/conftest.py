@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +48,11 @@ def need_tool(name: str) -> str:
         pytest.skip(f"{name} is not installed")
     return path
 
+
+# A script that starts the tests in the background has Python ignore Ctrl-C, and every process that
+# the tests start with it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 COMMAND = [sys.executable, "-m", "rebyte_cli"]
 
@@ -105,6 +112,17 @@ def local(rebyte: Callable[..., Done]) -> Callable[..., Done]:
         return rebyte("-P", "local", *arguments, **options)
 
     return run
+
+
+@pytest.fixture
+def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service whose clock is ours, so that two seconds of doubt need not be waited out.
+
+    A patch, since the doubt is a constant; it holds only inside the test's own process.
+    """
+    from rebyte_cli.engines import server_clock
+
+    monkeypatch.setattr(server_clock, "SKEW", timedelta(seconds=0.1))
 
 
 @pytest.fixture

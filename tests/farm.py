@@ -4,7 +4,7 @@
         farm.made["Say hello"]          # how many tasks were made with this prompt
 
 Words in a prompt steer it: `<cut>` makes the task and closes the line, `<cut-before>` closes it
-with nothing done, each for the first create of that prompt; `<429>` turns the first two away,
+with nothing done, each for the first create of that prompt; `<429>` turns the first away,
 `<400>` and `<500>` refuse; `<fail>`, `<cancel>` end so; `<run 2>` takes two seconds.
 """
 
@@ -101,7 +101,7 @@ class Farm:
             self.under_way += 1
             self.most_under_way = max(self.most_under_way, self.under_way)
             luck = self._random.random()
-        if "<429>" in prompt and self.tried[prompt] <= 2:
+        if "<429>" in prompt and first:
             return self._after(0, _refusal(429, "Retry-After: 1"))
         for status in (400, 401, 500):
             if f"<{status}>" in prompt:

@@ -42,7 +42,7 @@ def test_a_lost_answer_is_found_by_its_prompt(batch: Callable[..., Done]) -> Non
 
 
 def test_one_that_made_nothing_is_sent_again_when_its_time_is_over(
-    batch: Callable[..., Done], home: Path
+    batch: Callable[..., Done], home: Path, one_clock: None
 ) -> None:
     prompt = "One <cut-before>"
     with Farm() as farm:
@@ -58,7 +58,9 @@ def test_one_that_made_nothing_is_sent_again_when_its_time_is_over(
     assert "its create made no task; sending it again" in done.err
 
 
-def test_equal_lines_that_are_lost_together_get_a_task_each(batch: Callable[..., Done]) -> None:
+def test_equal_lines_that_are_lost_together_get_a_task_each(
+    batch: Callable[..., Done], one_clock: None
+) -> None:
     def hook(_request: Request) -> None:
         if sum(farm.tried.values()) >= 6:
             farm.cuts = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.engines import pacing
+
 from .conftest import COMMAND
 from .farm import Farm, lines_of
+from .inside import inside
 from .servers import Answer, Request, reset
 
 PROMPTS = [f"Task {number}" for number in range(40)]
@@ -45,10 +49,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def finish(home: Path, farm: Farm) -> None:
     """Run it again to its end: each line has one task."""
     farm.delay = 0.0
-    with started(home, farm, "--resend-after", "0.1") as process:
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert sorted(row["line"] for row in lines_of(out.decode())) == list(range(1, 41))
+    done = inside("batch", "t.txt", "--text", "--resend-after", "0.1", cwd=home, env=farm.env)
+    assert done.status == 0, done.err
+    assert sorted(row["line"] for row in lines_of(done.out)) == list(range(1, 41))
     assert dict(farm.made) == dict.fromkeys(PROMPTS, 1)
 
 
@@ -88,28 +91,24 @@ def test_a_second_signal_leaves_at_once_and_nothing_is_lost(home: Path) -> None:
         finish(home, farm)
 
 
-def test_a_lost_network_pauses_it_and_it_goes_on(home: Path) -> None:
-    down = False
+def test_a_lost_network_pauses_it_and_it_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, one_clock: None
+) -> None:
+    # The first try comes soon, for the test's speed; how tries go on is tested on the gate.
+    monkeypatch.setattr(pacing, "PROBE_FIRST", 0.1)
+    (home / "t.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
 
-    def hook(request: Request) -> Answer | None:
-        return reset if down else None
+    def hook(_request: Request) -> Answer | None:
+        """Gone from the fourth task on, until the pause has been told."""
+        is_down = len(farm.tasks) >= 4 and "Paused: " not in getattr(sys.stderr, "text", "")
+        return reset if is_down else None
 
     with Farm(delay=0.05, hook=hook) as farm:
-        with started(home, farm, "--resend-after", "0.1") as process:
-            wait_until(lambda: sum(farm.made.values()) >= 4)
-            down = True
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            while b"Paused: " not in line:
-                line = process.stderr.readline()
-                assert line, "it ended without a word"
-            made = sum(farm.made.values())
-            down = False
-            out, err = process.communicate(timeout=40)
-        assert process.returncode == 0, err
-        assert made < 20
-        assert b"The network is back" in err
-        assert len(lines_of(out.decode())) == 40
+        command = ("batch", "t.txt", "--text", "--jobs", "2", "--resend-after", "0.1")
+        done = inside(*command, cwd=home, env=farm.env)
+        assert done.status == 0, done.err
+        assert done.err.index("Paused: ") < done.err.index("The network is back")
+        assert len(lines_of(done.out)) == 40
         assert dict(farm.made) == dict.fromkeys(PROMPTS, 1)
 
 
@@ -118,17 +117,10 @@ def test_a_service_that_was_never_there_ends_it(home: Path) -> None:
 
     (home / "t.txt").write_text("One\nTwo\n")
     env = {"REBYTE_API_URL": f"http://127.0.0.1:{closed_port()}/v1", "REBYTE_API_KEY": "rbk_x"}
-    done = subprocess.run(
-        [*COMMAND, "batch", "t.txt", "--text"],
-        cwd=home,
-        env={**os.environ, **env},
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 5
-    assert {row["status"] for row in lines_of(done.stdout.decode())} == {"pending"}
-    assert b"refused the connection" in done.stderr
+    done = inside("batch", "t.txt", "--text", cwd=home, env=env)
+    assert done.status == 5
+    assert {row["status"] for row in lines_of(done.out)} == {"pending"}
+    assert "refused the connection" in done.err
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(home: Path) -> None:

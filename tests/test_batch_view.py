@@ -92,7 +92,7 @@ def test_on_a_terminal_the_lines_are_gone_when_it_ends(home: Path) -> None:
     import pexpect
 
     need_tool("sh")
-    (home / "t.txt").write_text("One <run 1>\nTwo <run 1>\n")
+    (home / "t.txt").write_text("One <run 0.8>\nTwo <run 0.8>\n")
     with Farm() as farm:
         child = pexpect.spawn(
             COMMAND[0],
