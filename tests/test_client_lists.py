@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,27 @@ def test_pages_are_asked_for_when_they_are_wanted() -> None:
         assert total == [250]
         assert [row["id"] for row in rows] == names[100:]
     assert len(server.requests) == 3
+
+
+def test_the_memory_of_a_long_list_is_flat() -> None:
+    """Each row once, although a task is made between any two pages; old ids are forgotten."""
+    names = [f"00000000-0000-4000-8000-{n:012d}" for n in range(36_000)]
+
+    def script(request: Request) -> Answer:
+        answer = pages(names, 1000)(request)
+        names.insert(0, f"new-{len(names)}")
+        return answer
+
+    expected, held = list(names), []
+    tracemalloc.start()
+    with RawServer(script) as server:
+        rows = RebyteClient(transport=wire_to(server)).iter_tasks(1000)
+        for number, (row, name) in enumerate(zip(rows, expected, strict=True), 1):
+            assert row["id"] == name
+            if number % 10_000 == 5_000:
+                held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert held[-1] - held[1] < 500_000  # 20,000 ids take six times as much
 
 
 def test_tasks_made_between_two_pages_do_not_come_twice() -> None:

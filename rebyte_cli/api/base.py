@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 PAGE = 100  # the largest page of a list (vendor docs)
+REMEMBERED = 10_000  # rows of a list that are told apart from a new one; up to twice as many
 
 
 class Calls:
@@ -75,10 +76,12 @@ class Calls:
     ) -> Iterator[dict[str, Any]]:
         """Rows of a paged list, one call per page, each call when its first row is asked for.
 
-        A row made meanwhile shifts the others onto the next page, so ids seen are dropped. Two
-        pages with nothing new end it: a server that ignores `offset` would go on for ever.
+        A row made meanwhile shifts the others onto the next page, so ids seen are dropped; only
+        the last ones can come again, so memory stays flat. Two pages with nothing new end it: a
+        server that ignores `offset` would go on for ever.
         """
         seen: set[str] = set()
+        seen_before: set[str] = set()
         stale = 0
         while True:
             answer = self._object("GET", path, query={"limit": page, "offset": offset})
@@ -88,13 +91,15 @@ class Calls:
             count = answer.get("total")
             if total is not None and isinstance(count, int):
                 total[:] = [count]
-            known = len(seen)
+            stale += 1
             for row in rows:
                 identity = str(row.get("id"))
-                if identity not in seen:
+                if identity not in seen and identity not in seen_before:
+                    stale = 0
                     seen.add(identity)
                     yield row
-            stale = stale + 1 if len(seen) == known else 0
+            if len(seen) >= REMEMBERED:
+                seen, seen_before = set(), seen
             # A server may give less than what was asked for and still have more.
             offset += len(rows)
             more = len(rows) >= page or (isinstance(count, int) and offset < count)
