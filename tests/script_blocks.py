@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .conftest import need_tool
+
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -29,7 +31,7 @@ def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedPr
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m rebyte_cli "$@"\n')
     program.chmod(0o755)
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
+        [need_tool("bash"), "-euo", "pipefail", "-c", script],
         cwd=folder,
         env={
             **os.environ,

@@ -46,8 +46,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hatch = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
     subprocess.run([*hatch, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
     (sdist,) = folder.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder / "source", filter="data")
+    shutil.unpack_archive(sdist, folder / "source")
     (source,) = (folder / "source").iterdir()
     subprocess.run([*hatch, "-t", "wheel"], cwd=source, check=True, capture_output=True)
     return folder

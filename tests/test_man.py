@@ -81,6 +81,7 @@ def test_every_status_of_an_error_is_explained() -> None:
 
 def test_man_shows_the_page(rebyte: Callable[..., Done]) -> None:
     """Of a command, of a group for what is in it, of a topic, of the whole."""
+    need_tool("man")
     titles = {
         ("create",): "REBYTE-CREATE(1)",
         ("workspace", "list"): "REBYTE-WORKSPACE(1)",

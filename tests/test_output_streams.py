@@ -23,6 +23,7 @@ from rebyte_cli.output.kinds import TASK, TASK_ROW, Listing, Raw, Records, Text
 from rebyte_cli.output.render import show
 from rebyte_cli.output.terminal import Screen
 
+from .conftest import need_tool
 from .screens import Shown
 
 
@@ -211,7 +212,7 @@ except RebyteError as err:
 def shell(line: str, form: str, count: int = 2, **environment: str) -> tuple[int, bytes, str]:
     """Run `line` with $PROGRAM; the program's own status, stdout and stderr."""
     done = subprocess.run(
-        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}", "bash", sys.executable],
+        [need_tool("bash"), "-c", f"{line}; exit ${{PIPESTATUS[0]}}", "bash", sys.executable],
         capture_output=True,
         check=False,
         env={

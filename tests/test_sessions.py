@@ -24,7 +24,8 @@ PICTURE = ROOT / "rebyte_cli" / "manual" / "session.svg"
 @pytest.fixture(scope="module")
 def recorded() -> Iterator[Mapping[Any, Future[Any]]]:
     """What happens now, by document: recorded side by side, since most of it is waiting."""
-    need_tool("jq")
+    for tool in ("bash", "jq"):
+        need_tool(tool)
     with ThreadPoolExecutor() as pool:
         yield {
             README: pool.submit(record, README),

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pexpect
 import pytest
 
-from .conftest import COMMAND, Done
+from .conftest import COMMAND, Done, need_tool
 from .servers import RawServer, json_reply
 
 Rebyte = Callable[..., Done]
@@ -89,7 +89,7 @@ def test_case_46_in_a_script_what_has_ended_is_out(
 def piped(line: str, server: RawServer) -> tuple[int, str, str]:
     """`line` in a real shell with `"$@"` for the command; the command's own status."""
     done = subprocess.run(
-        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}", "bash", *COMMAND],
+        [need_tool("bash"), "-c", f"{line}; exit ${{PIPESTATUS[0]}}", "bash", *COMMAND],
         env={**os.environ, "REBYTE_API_URL": server.base_url, "REBYTE_API_KEY": "rbk_pipe"},
         capture_output=True,
         text=True,

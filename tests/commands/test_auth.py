@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -81,6 +82,8 @@ def test_case_14_a_key_typed_at_a_terminal_is_neither_shown_nor_on_a_command_lin
 ) -> None:
     import pexpect
 
+    key = f"rbk_{uuid4().hex}"  # on the command line of no other test that runs now
+
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     child = pexpect.spawn(
         COMMAND[0],
@@ -93,19 +96,19 @@ def test_case_14_a_key_typed_at_a_terminal_is_neither_shown_nor_on_a_command_lin
     child.expect_exact("API key: ")
     child.waitnoecho(timeout=10)
     assert not child.getecho()
-    child.send(KEY[:8])
+    child.send(key[:20])
     lines = b"".join(
         path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _readable(path)
     )
     assert b"--insecure-storage" in lines
-    assert KEY[:8].encode() not in lines
-    child.sendline(KEY[8:])
+    assert key[:20].encode() not in lines
+    child.sendline(key[20:])
     child.expect(pexpect.EOF)
     child.close()
     shown = str(child.before)
-    assert (child.exitstatus, "…cdef" in shown) == (0, True)
-    assert KEY not in shown
-    assert KEY[:8] not in shown
+    assert (child.exitstatus, f"…{key[-4:]}" in shown) == (0, True)
+    assert key not in shown
+    assert key[:20] not in shown
 
 
 def _readable(path: Path) -> bool:
