@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -214,35 +211,3 @@ def test_no_room_is_a_drawer() -> None:
     """Names say what is inside."""
     drawers = re.compile(r"(^|[._])(utils?|helpers?|common|misc)($|[._])")
     assert not [name for name in MODULES if drawers.search(name)]
-
-
-def loaded(home: Path, *words: str) -> set[str]:
-    """The modules that a run of the command has in memory at its end."""
-    code = (
-        "import sys, os; from rebyte_cli.__main__ import main; sys.argv[1:] = sys.argv[1:]\n"
-        "def end(status=0): sys.stderr.write(' '.join(sys.modules)); sys.stderr.flush(); leave(0)\n"
-        "leave, os._exit = os._exit, end\n"
-        "main(); end()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "HOME": str(home)},
-    )
-    assert done.stdout
-    return {module.split(".")[0] for module in done.stderr.split()}
-
-
-@pytest.mark.parametrize(
-    "words",
-    [("--help",), ("create", "--help"), ("workspace", "--help"), ("create", "x", "--dry-run")],
-)
-def test_help_imports_nothing_heavy(home: Path, words: tuple[str, ...]) -> None:
-    heavy = {"requests", "urllib3", "rich", "keyring", "sqlite3", "werkzeug", "ssl", "http"}
-    assert loaded(home, *words).isdisjoint(heavy | {"asyncio", "dataclasses", "concurrent"})
-
-
-def test_the_version_does_not_even_import_click(home: Path) -> None:
-    assert loaded(home, "--version").isdisjoint({"click", "requests", "rich", "sqlite3", "typing"})

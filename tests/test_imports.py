@@ -1,0 +1,125 @@
+"""What a run may import: most of the time of a short command is spent on that, and nobody sees it
+grow. Each budget is that of a whole process, read at its end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .servers import RawServer, json_reply
+
+# The command as it is, but for a note of its modules at the moment that it leaves.
+PROGRAM = """
+import os, sys
+def leave(status, leave=os._exit):
+    with open(os.environ["MODULES"], "w") as file:
+        file.write(" ".join(sys.modules))
+    leave(status)
+os._exit = leave
+from rebyte_cli.__main__ import main
+main()
+"""
+HTTP = {"requests", "urllib3", "ssl", "http", "socket"}
+HEAVY = {"rich", "keyring", "werkzeug", "asyncio", "dataclasses", "importlib.metadata"}
+STORES = {"sqlite3", "tomllib", "tomli_w", "hashlib"}
+URLLIB3 = {"hashlib", "importlib.metadata"}  # what it loads itself
+PAGE = {
+    "data": [{"id": "t1", "title": "Fix the build", "createdAt": "2026-02-09T10:05:00.000Z"}],
+    "total": 1,
+    "limit": 50,
+    "offset": 0,
+}
+
+
+@pytest.fixture
+def loaded(home: Path, tmp_path: Path) -> Callable[..., set[str]]:
+    """Run the command and get the modules that it had at its end: `loaded("list", "-o", "id")`."""
+
+    def run(*words: str, **more: str) -> set[str]:
+        note = tmp_path / "modules"
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *words],
+            env={**os.environ, "MODULES": str(note), **more},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+        return set(note.read_text().split())
+
+    return run
+
+
+def test_the_version_needs_no_parser(loaded: Callable[..., set[str]]) -> None:
+    modules = loaded("--version")
+    assert modules.isdisjoint({"click", "typing", "re", "json", "rebyte_cli.cli", "rebyte_cli.app"})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--help",), ("create", "--help"), ("workspace", "--help"), ("create", "x", "--dry-run")],
+)
+def test_help_needs_neither_the_wire_nor_what_is_stored(
+    loaded: Callable[..., set[str]], words: tuple[str, ...]
+) -> None:
+    """Nor shutil and its archives, which Click would load to learn how wide the terminal is."""
+    modules = loaded(*words)
+    assert modules.isdisjoint(HTTP | HEAVY | STORES | {"concurrent", "difflib", "shutil"})
+    assert not [
+        name for name in modules if name.startswith(("rebyte_cli.api.wire", "rebyte_cli.local"))
+    ]
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv", "table"])
+def test_a_list_needs_the_wire_alone(loaded: Callable[..., set[str]], form: str) -> None:
+    """With its key in a variable and nothing stored, in every format."""
+    with RawServer(json_reply(PAGE)) as server:
+        modules = loaded(
+            "list", "-o", form, REBYTE_API_KEY="rbk_test", REBYTE_API_URL=server.base_url
+        )
+    assert "requests" in modules
+    assert modules.isdisjoint((HEAVY | STORES | {"concurrent", "difflib"}) - URLLIB3)
+    assert modules.isdisjoint(
+        f"rebyte_cli.{name}"
+        for name in ("api.transfer", "api.sse", "profiles.vault", "profiles.history", "local")
+    )
+
+
+def test_only_the_carried_service_needs_werkzeug(loaded: Callable[..., set[str]]) -> None:
+    modules = loaded("-P", "local", "list", "-o", "json")
+    assert "werkzeug" in modules
+    assert modules.isdisjoint({"rich", "keyring", "tomllib"})
+
+
+@pytest.mark.parametrize("line", ["rebyte wor", "rebyte create --wa", "rebyte list -o js"])
+def test_tab_needs_no_click(loaded: Callable[..., set[str]], line: str) -> None:
+    modules = loaded(line, line.split(" ")[-1], _REBYTE_COMPLETE="bash")
+    assert modules.isdisjoint(HTTP | HEAVY | STORES | {"click", "typing", "re", "json"})
+
+
+def test_tab_needs_sqlite_for_a_task_alone(
+    loaded: Callable[..., set[str]], local: Callable[..., object]
+) -> None:
+    """And no digests, no pathways to the network, no Click."""
+    local("create", "Say hello")
+    modules = loaded("rebyte -P local get ", "", _REBYTE_COMPLETE="bash")
+    assert "sqlite3" in modules
+    assert modules.isdisjoint(HTTP | HEAVY | {"click", "hashlib", "tomllib", "tomli_w"})
+
+
+def test_a_configuration_is_read_without_the_writer(
+    loaded: Callable[..., set[str]], home: Path
+) -> None:
+    config = home / ".config" / "rebyte" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[profiles.work]\nbase_url = "https://work.example/v1"\n')
+    modules = loaded("profile", "list", "-o", "json")
+    assert "tomllib" in modules
+    assert modules.isdisjoint(HTTP | HEAVY | {"tomli_w", "sqlite3"})
