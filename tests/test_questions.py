@@ -122,3 +122,9 @@ def test_a_watcher_lets_short_waits_and_many_tasks_alone() -> None:
 
 def test_a_fault_of_a_look_never_ends_the_wait() -> None:
     assert watch(Client(fault=True), ["t1"], 30) == []
+
+
+def test_an_option_named_twice_is_one_and_no_words_are_no_answer() -> None:
+    assert body(question(), [Choice((1, 1))])["answer"] == {"selectedOptions": [1]}
+    with pytest.raises(BadUsage, match="empty"):
+        body(question(), [Choice(text="  ")])

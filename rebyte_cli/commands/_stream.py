@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,13 +26,14 @@ def streamed(
     if app.format in ("json", "id"):
         return Records(TASK, finished(app, [target], timeout=timeout))
     if app.format in ("jsonl", "csv", "tsv"):
-        return Records(EVENT, _events(app, target, timeout))
+        return Records(EVENT, _events(app, target, timeout, end=app.format == "jsonl"))
     return Text(_text(app, target, timeout))
 
 
 def _text(app: App, target: Target, timeout: float | None) -> Iterator[str]:
     from ..engines import story
 
+    begun = time.monotonic()
     with _resumable(target.task_id):
         yield from story.run(
             app.client,
@@ -40,29 +42,39 @@ def _text(app: App, target: Target, timeout: float | None) -> Iterator[str]:
             timeout=timeout,
             note=app.note,
         )
-    _settle(app, target)
+    _settle(app, target, timeout, begun)
 
 
-def _events(app: App, target: Target, timeout: float | None) -> Iterator[Mapping[str, Any]]:
+def _events(
+    app: App, target: Target, timeout: float | None, *, end: bool
+) -> Iterator[Mapping[str, Any]]:
+    """Each event; the record that ends the stream as well when `end` is set."""
     from ..engines.following import follow
 
+    begun = time.monotonic()
     with _resumable(target.task_id):
         for event in follow(
             app.client, target.task_id, prompt_id=target.prompt_id, timeout=timeout
         ):
-            yield event.data
-    _settle(app, target)
+            if end or event.name != "done":
+                yield event.data
+    _settle(app, target, timeout, begun)
 
 
-def _settle(app: App, target: Target) -> None:
+def _settle(app: App, target: Target, timeout: float | None, begun: float) -> None:
     """Raise how the prompt ended; the stream's own word for it can be early or wrong."""
     from ._finish import finished
 
-    for outcome in finished(app, [target]):
-        if isinstance(outcome, TaskEnded):
-            raise type(outcome)(outcome.task, shown=True)
-        if isinstance(outcome, RebyteError):
-            raise outcome
+    left = None if timeout is None else max(0.0, begun + timeout - time.monotonic())
+    try:
+        for outcome in finished(app, [target], timeout=left):
+            if isinstance(outcome, TaskEnded):
+                raise type(outcome)(outcome.task, shown=True)
+            if isinstance(outcome, RebyteError):
+                raise outcome
+    except WaitTimeout as error:
+        late = f"task {target.task_id} still runs after {timeout:g} s"
+        raise WaitTimeout(late, pending=error.pending, hint=error.hint) from None
 
 
 class _resumable:  # noqa: N801 -- reads as a statement

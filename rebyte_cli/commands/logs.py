@@ -20,8 +20,9 @@ from ._options import task_argument, timeout_option
 def command(app: App, task: str, follow: bool, full: bool, timeout: float | None) -> Any:
     """Show the transcript of TASK: `>` the prompts, `*` tool calls, `?` questions, the answers.
 
-    -o jsonl gives each event as it arrives and nothing else; -o json one document at the end,
-    with the events of every prompt. The status says nothing about how the run ended.
+    -o jsonl gives each event as it arrives and nothing else, with -f the record that ends the
+    stream (`status`, `lastSeq`, `finalResult`) as the last; -o json one document at the end, with
+    the events of every prompt. The exit status says nothing about how the run ended.
 
     Examples:
 
@@ -36,5 +37,6 @@ def command(app: App, task: str, follow: bool, full: bool, timeout: float | None
     if app.format in ("json", "id"):
         return Records(CONTENT, story.document(app.client, task_id, follow, timeout))
     if app.format in ("jsonl", "csv", "tsv"):
-        return Records(EVENT, story.events(app.client, task_id, follow, timeout))
+        end = app.format == "jsonl"  # the others have no columns for how a stream ends
+        return Records(EVENT, story.events(app.client, task_id, follow, timeout, end=end))
     return Text(story.text(app.client, task_id, follow, timeout, full=full, note=app.note))

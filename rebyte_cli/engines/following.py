@@ -45,6 +45,7 @@ def follow(
     *,
     prompt_id: str | None = None,
     timeout: float | None = None,
+    since: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Event]:
@@ -55,11 +56,12 @@ def follow(
     `result` and on `done` whose text earlier events have told. With `prompt_id`, events and ends
     of another prompt are left out. A run that has ended already is replayed.
 
-    Raises WaitTimeout after `timeout` seconds, KeyRejected and ResourceNotFound at once, and
-    other errors of the wire when several looks have failed in a row: five at the start, for five
-    minutes once the run has shown something. A service without a stream is asked for the status.
+    Raises WaitTimeout after `timeout` seconds (from `since` on the clock), KeyRejected and
+    ResourceNotFound at once, and other errors of the wire when several looks have failed in a
+    row: five at the start, for five minutes once the run has shown something. A service without
+    a stream is asked for the status.
     """
-    run = _Run(client, task_id, prompt_id, timeout, clock)
+    run = _Run(client, task_id, prompt_id, timeout, clock, clock() if since is None else since)
     while True:
         look = Look(prompt_id)
         try:
@@ -92,13 +94,14 @@ class _Run:
         prompt_id: str | None,
         timeout: float | None,
         clock: Callable[[], float],
+        since: float,
     ) -> None:
         self._client = client
         self._task_id = task_id
         self._prompt_id = prompt_id
         self._timeout = timeout
         self._clock = clock
-        self._by = None if timeout is None else clock() + timeout
+        self._by = None if timeout is None else since + timeout
         self.heard = Heard()
         self._looked = self._ended = self._stale = self._failed = 0
         self._failing_since = 0.0

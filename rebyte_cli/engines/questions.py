@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.models import is_terminal, task_status
-from ..errors import APIError, BadUsage, RebyteError, ResourceNotFound
+from ..errors import APIError, BadUsage, RebyteError
+from .absent import is_absent
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -114,8 +115,10 @@ def _from_content(
     """The events of the latest prompt in the content; None when it has none to show."""
     try:
         content = client.task_content(task_id, events=True, timeout=timeout)
-    except ResourceNotFound:
-        return None
+    except APIError as error:
+        if is_absent(error):
+            return None
+        raise
     prompts = content.get("prompts")
     latest = prompts[-1] if isinstance(prompts, list) and prompts else None
     events = latest.get("events") if isinstance(latest, Mapping) else None
@@ -204,8 +207,11 @@ def body(question: Question, choices: Sequence[Choice]) -> dict[str, Any]:
 
 
 def _selection(item: Item, choice: Choice) -> dict[str, Any]:
-    check(item, choice.options)
-    selection: dict[str, Any] = {"selectedOptions": list(choice.options)}
+    options = list(dict.fromkeys(choice.options))
+    check(item, options)
+    if choice.text is not None and not choice.text.strip():
+        raise BadUsage("the answer is empty")
+    selection: dict[str, Any] = {"selectedOptions": options}
     if choice.text is not None:
         selection["customResponse"] = choice.text
     return selection

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.models import is_terminal, task_status
-from ..errors import BrokenAnswer, ResourceNotFound
+from ..errors import APIError, BadUsage, BrokenAnswer, KeyRejected, NetworkError, WaitTimeout
 from . import following, questions, transcript
+from .absent import is_absent
 from .heard import SPEECH
 from .sofar import so_far
 
@@ -30,42 +31,74 @@ def document(
     yield content(client, task_id)
 
 
-def content(client: RebyteClient, task_id: str) -> dict[str, Any]:
+def content(client: RebyteClient, task_id: str, *, timeout: float | None = None) -> dict[str, Any]:
     """The content document (seen in clients), as whole as it can be had.
 
     Where the service has no such endpoint, the task's own prompts stand in for it; where it
-    shows no events for the latest prompt, those of the stream do.
+    shows neither events nor an answer for the latest prompt, those of the stream do. Raises
+    WaitTimeout when it cannot be read in `timeout` seconds.
     """
     try:
-        found = dict(client.task_content(task_id, events=True))
-    except (ResourceNotFound, BrokenAnswer):
+        return _content(client, task_id, timeout)
+    except NetworkError as error:
+        if timeout is None or error.code != "timeout" or client.transport.limit(60) <= timeout:
+            raise
+        late = f"task {task_id} could not be read in {timeout:g} s"
+        raise WaitTimeout(late, pending=[task_id]) from None
+
+
+def _content(client: RebyteClient, task_id: str, timeout: float | None) -> dict[str, Any]:
+    answer = None
+    try:
+        found = dict(client.task_content(task_id, events=True, timeout=timeout))
+    except APIError as error:
+        if not is_absent(error):
+            raise
         # Either the endpoint is not there or the task; reading the task tells which.
-        task = client.get_task(task_id)
+        task = client.get_task(task_id, timeout=timeout)
         found = {name: task.get(name) for name in ("id", "status", "prompts")}
+        answer = task.get("finalResult")
     listed = found.get("prompts")
     if not isinstance(listed, list):
         raise BrokenAnswer(f"task {task_id}: the answer holds no prompts", response=found)
     found["prompts"] = prompts = [dict(one) for one in listed if isinstance(one, dict)]
     if prompts and not prompts[-1].get("events") and not prompts[-1].get("response"):
-        prompts[-1]["events"] = _events_of_latest(client, task_id)
+        events, end = _from_stream(client, task_id, answered=bool(answer), status=found)
+        prompts[-1]["events"], answer = events, answer or end
+        if answer:
+            prompts[-1]["response"] = answer
     return found
 
 
-def _events_of_latest(client: RebyteClient, task_id: str) -> list[dict[str, Any]]:
+def _from_stream(
+    client: RebyteClient, task_id: str, *, answered: bool, status: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], Any]:
+    """The events of the latest prompt, and its answer when that is worth a longer look."""
+    events: list[dict[str, Any]] = []
     try:
-        return so_far(client, task_id)
-    except ResourceNotFound:
-        return []
+        if answered or task_status(status) != "completed":
+            return so_far(client, task_id), None
+        for event in following.follow(client, task_id):
+            if event.name == "done":
+                return events, event.data.get("finalResult")
+            events.append(event.data)
+    except APIError as error:
+        if not is_absent(error):
+            raise
+    return events, None
 
 
 def events(
-    client: RebyteClient, task_id: str, follow: bool, timeout: float | None
+    client: RebyteClient, task_id: str, follow: bool, timeout: float | None, *, end: bool = True
 ) -> Iterator[Event]:
     """Every event of the task, oldest first, each once; with `follow` to the end of the run.
 
-    An event without `promptId` gets that of its prompt, since one stream holds several here.
+    With `follow` the record that ends the stream comes last, also when the run was over before,
+    unless `end` is false. An event without `promptId` gets that of its prompt, since one stream
+    holds several here.
     """
-    found = content(client, task_id)
+    begun = time.monotonic()
+    found = content(client, task_id, timeout=timeout)
     *older, latest = found["prompts"] or [{}]
     live = follow and not _is_over(found)
     for one in older if live else [*older, latest]:
@@ -75,9 +108,20 @@ def events(
                 yield _owned(event, one)
     if live:
         for name, data, _ in following.follow(
-            client, task_id, prompt_id=_id(latest), timeout=timeout
+            client, task_id, prompt_id=_id(latest), timeout=timeout, since=begun
         ):
-            yield data if name == "done" else _owned(data, latest)
+            if name != "done":
+                yield _owned(data, latest)
+            elif end:
+                yield data
+    elif follow and end:
+        seqs = [seq for event in _latest_events(found) if isinstance(seq := event.get("seq"), int)]
+        answer = latest.get("response")
+        yield {
+            "status": latest.get("status"),
+            "lastSeq": max(seqs, default=-1),
+            "finalResult": answer if isinstance(answer, str) else "",
+        }
 
 
 def _id(prompt: Mapping[str, Any]) -> str | None:
@@ -101,7 +145,8 @@ def text(
     note: Callable[[str], None],
 ) -> Iterator[str]:
     """The transcript, and a note when the run waits for an answer."""
-    found = content(client, task_id)
+    begun = time.monotonic()
+    found = content(client, task_id, timeout=timeout)
     if not (follow and not _is_over(found)):
         yield from transcript.whole(found, lambda: _teller(client, task_id, full))
         question = None if _is_over(found) else questions.last_open(_latest_events(found))
@@ -121,6 +166,7 @@ def text(
         task_id,
         prompt_id=_id(latest),
         timeout=timeout,
+        since=begun,
         full=full,
         note=note,
         before=_latest_events(found),
@@ -133,9 +179,10 @@ def run(
     *,
     prompt_id: str | None = None,
     timeout: float | None,
+    since: float | None = None,
     full: bool = False,
     note: Callable[[str], None],
-    before: list[Any] | None = None,
+    before: list[Event] | None = None,
 ) -> Iterator[str]:
     """The agent's part of the latest prompt (or of `prompt_id`), live, to its end; the answer once.
 
@@ -144,7 +191,9 @@ def run(
     """
     teller = _teller(client, task_id, full)
     answered = _answered(before or [])
-    for name, data, told in following.follow(client, task_id, prompt_id=prompt_id, timeout=timeout):
+    for name, data, told in following.follow(
+        client, task_id, prompt_id=prompt_id, timeout=timeout, since=since
+    ):
         if name == "done":
             if not told:
                 yield from teller.answer(data.get("finalResult"))
@@ -161,7 +210,9 @@ def _teller(client: RebyteClient, task_id: str, full: bool) -> transcript.Transc
     def delegated(prompt_id: str) -> list[Event]:
         try:
             return delegated_events(client, task_id, prompt_id)
-        except ResourceNotFound:
+        except (BadUsage, APIError) as error:  # also for an id that is none
+            if isinstance(error, KeyRejected):
+                raise
             return []
 
     return transcript.Transcript(full=full, delegated=delegated)
@@ -191,19 +242,19 @@ def delegated_events(
     return found
 
 
-def _latest_events(found: Mapping[str, Any]) -> list[Any]:
+def _latest_events(found: Mapping[str, Any]) -> list[Event]:
     prompts = found["prompts"]
     listed = prompts[-1].get("events") if prompts else None
-    return listed if isinstance(listed, list) else []
+    rows = listed if isinstance(listed, list) else []
+    return [event for event in rows if isinstance(event, Mapping)]
 
 
-def _answered(listed: list[Any]) -> set[str]:
+def _answered(listed: list[Event]) -> set[str]:
     """The message ids of the questions that something was written after."""
     asked = [
         question
         for event in listed
-        if isinstance(event, Mapping)
-        and event.get("eventType") == questions.ASKS
+        if event.get("eventType") == questions.ASKS
         and (question := questions.read(event.get("payload"))) is not None
     ]
     still_open = questions.last_open(listed)

@@ -76,7 +76,7 @@ class Transcript:
         elif kind == questions.ASKS:
             yield from _question(payload)
         elif self._full:
-            yield from self._rest(str(kind), payload)
+            yield from self._rest(_word(kind), payload)
 
     def answer(self, text: Any) -> Iterator[str]:
         """The final text, unless all of it was told; clients saw it come up to three times."""
@@ -94,7 +94,7 @@ class Transcript:
             yield text.rstrip() + "\n"
 
     def _use(self, payload: Mapping[str, Any]) -> Iterator[str]:
-        name = str(first(payload, "name", "tool_name") or "tool")
+        name = _word(first(payload, "name", "tool_name") or "tool")
         given = first(payload, "input", "params")
         self._tools[str(first(payload, "id", "tool_id"))] = name
         self._told += "\x00"  # what is said after a tool is a new text, even when it is the same
@@ -141,7 +141,7 @@ def prompt(text: Any) -> str:
 
 def ending(status: Any) -> str:
     """A line for a prompt that did not simply succeed, otherwise nothing."""
-    word = same_word(status)
+    word = _word(same_word(status))
     if word == "completed" or not word:
         return ""
     return f"({word})\n" if is_terminal(word) else f"({word}…)\n"
@@ -175,6 +175,11 @@ def summary(given: Any) -> str:
         given = telling if isinstance(telling, str) else given
     text = given if isinstance(given, str) else _json(given)
     return " ".join(text[: WIDTH * 4].split())
+
+
+def _word(name: Any) -> str:
+    """A name on one line: with a line break in it, it could put words in the user's mouth."""
+    return " ".join(str(name)[: WIDTH * 4].split())[:WIDTH]
 
 
 def _folded(line: str) -> str:
@@ -214,4 +219,4 @@ def item_lines(item: questions.Item) -> Iterator[str]:
     yield f"? {' '.join(item.text.split())}\n"
     for number, (label, description) in enumerate(item.options, 1):
         more = f": {description}" if description else ""
-        yield f"  {number}. {label}{more}\n"
+        yield f"  {number}. {' '.join(f'{label}{more}'.split())}\n"
