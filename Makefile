@@ -35,6 +35,9 @@ docs: $(READY) ## Write what is generated in the documents, the manual and the c
 	@$(BIN)/python -m tests.picture rebyte_cli/manual/session.svg
 	@$(BIN)/python -m rebyte_cli.manual
 
+bench: $(READY) ## Measure what it costs, beside what it is to reach (a minute)
+	@$(BIN)/python -m tests.bench
+
 pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
 	@rm -rf build/pyz && mkdir -p dist
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --target build/pyz .

@@ -1,0 +1,122 @@
+"""The list: one call, ten thousand rows as they arrive, ten thousand rows as a table."""
+
+from __future__ import annotations
+
+import select
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.servers import RawServer, Request, json_reply
+
+from .environment import PYTHON, REBYTE, variables
+from .measure import Row, finished, growth, ratio, run
+
+COUNT = 10_000
+# Rows that are there already, put on a terminal a hundred columns wide.
+RENDERING = """
+import io, time
+from rebyte_cli.output.kinds import TASK_ROW, Listing
+from rebyte_cli.output.render import show
+from rebyte_cli.output.terminal import Screen
+from tests.bench.lists import task
+rows = [task(n) for n in range(10_000)]
+screen = Screen(io.StringIO(), io.StringIO(), out_tty=True, width=100, out_color=True)
+begun = time.perf_counter()
+show(Listing(TASK_ROW, rows, None), screen=screen, format="table")
+print(time.perf_counter() - begun)
+"""
+RICH = """
+import io, time
+from rich.console import Console
+from rich.table import Table
+from tests.bench.lists import task
+rows = [task(n) for n in range(10_000)]
+begun = time.perf_counter()
+table = Table("id", "title", "created", "completed")
+for row in rows:
+    table.add_row(row["id"], row["title"], row["createdAt"], row["completedAt"] or "")
+Console(file=io.StringIO(), width=100, force_terminal=True).print(table)
+print(time.perf_counter() - begun)
+"""
+
+
+def task(number: int) -> dict[str, Any]:
+    """A row of the list as the API gives it."""
+    return {
+        "id": f"00000000-0000-4000-8000-{number:012d}",
+        "url": f"https://app.rebyte.ai/run/00000000-0000-4000-8000-{number:012d}",
+        "title": f"Task {number}: find out why the nightly build is red and say what to do",
+        "createdAt": "2026-02-09T10:05:00.000Z",
+        "completedAt": None if number % 3 == 0 else "2026-02-09T10:15:00.000Z",
+    }
+
+
+class Pages:
+    """The list of ten thousand tasks; looks whether `out` has something when page two is asked."""
+
+    def __init__(self) -> None:
+        self.out: Any = None  # a pipe that nobody reads before `asked`
+        self.early = False
+        self.asked = threading.Event()
+
+    def __call__(self, request: Request) -> bytes:
+        query = {
+            name: int(found[0]) for name, found in parse_qs(urlsplit(request.path).query).items()
+        }
+        limit, offset = query["limit"], query["offset"]
+        if offset and self.out is not None and not self.asked.is_set():
+            self.early = bool(select.select([self.out], [], [], 0)[0])
+            self.asked.set()
+        found = [task(number) for number in range(offset, min(offset + limit, COUNT))]
+        return json_reply({"data": found, "total": COUNT, "limit": limit, "offset": offset})
+
+
+def rows(home: Path) -> Iterator[Row]:
+    """One row per way to list."""
+    pages = Pages()
+    with RawServer(pages) as server:
+        env = variables(home, REBYTE_API_KEY="rbk_bench", REBYTE_API_URL=server.base_url)
+        listing = [REBYTE, "list", "-o", "json"]
+        yield Row("rebyte list -o json (HTTP, key in a variable)", ratio(listing, env), "11 x")
+        url = f"{server.base_url}/tasks?limit=50&offset=0"
+        for words in (["curl", "-s", url], ["http", "--ignore-stdin", "GET", url]):
+            if shutil.which(words[0]):
+                yield Row(f"  {words[0]}, the same GET", ratio(words, env, 7))
+        at_terminal = ratio([REBYTE, "list"], env, terminal=True)
+        yield Row("the same as a table on a terminal", at_terminal, "13.5 x")
+        yield from _all(env, pages)
+    yield Row("10,000 rows as a table: rendering", f"{_seconds(RENDERING, env):.3f} s", "0.1 s")
+    yield Row("  rich.table", f"{_seconds(RICH, env):.3f} s")
+
+
+def _all(env: dict[str, str], pages: Pages) -> Iterator[Row]:
+    one = [run([REBYTE, "list", "--limit", "100", "-o", "jsonl"], env) for _ in range(3)]
+    begun = time.perf_counter()
+    command = [REBYTE, "list", "--all", "-o", "jsonl"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        pages.out = process.stdout
+        pages.asked.wait(60)
+        count = sum(1 for _ in process.stdout)
+        whole = finished(process, begun)
+    assert count == COUNT
+    figure = f"{growth(one, whole)}  {whole.seconds:.1f} s"
+    yield Row("rebyte list --all -o jsonl, 10,000 rows: over 100", figure, "8 MiB")
+    yield Row(
+        "  first line out before page two is asked for", "yes" if pages.early else "no", "yes"
+    )
+
+
+def _seconds(code: str, env: dict[str, str]) -> float:
+    """What the code prints, run by the measured environment with this checkout's tests."""
+    root = str(Path(__file__).parents[2])
+    # At the end of the path: the package is to come from the wheel.
+    code = f"import sys; sys.path.append({root!r})\n{code}"
+    done = subprocess.run([PYTHON, "-c", code], env=env, cwd="/", check=True, capture_output=True)
+    return float(done.stdout)
