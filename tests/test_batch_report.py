@@ -13,6 +13,7 @@ import pytest
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.output.batch_report import check, write
+from rebyte_cli.output.batch_times import Times
 
 NOW = datetime(2026, 2, 9, 10, 10, tzinfo=UTC)
 EVIL = "\x1b]8;;x\x07<script>alert(1)</script>|`*_[x](javascript:1)\n# no\u202e\"'&"
@@ -64,17 +65,70 @@ def test_the_page_has_a_row_and_a_bar_per_task(tmp_path: Path) -> None:
     write(str(tmp_path / "r.html"), "tasks.jsonl", ROWS, now=NOW)
     text = (tmp_path / "r.html").read_text()
     page = Page(text)
-    assert "4 lines: " in text
+    assert "<dd>4</dd>" in text
+    assert [text.count(f"</i>1 {word}") for word in ("completed", "failed", "pending")] == [1, 1, 1]
     assert "2026-02-09 10:00:01 UTC to 2026-02-09 10:10:00 UTC (9m 59s)" in text
-    assert [cell.strip() for cell in page.cells[::6]] == ["1", "2", "3", "4"]
-    assert page.cells[2::6] == ["completed", "failed", "running", "pending"]
+    # First those with an error, of six cells; then every line, of five.
+    assert page.cells[:3] == ["2", "k2", "failed"]
+    assert [cell.strip() for cell in page.cells[6::5]] == ["1", "2", "3", "4"]
+    assert page.cells[8::5] == ["completed", "failed", "running", "pending"]
     picture = text[text.index("<svg") : text.index("</svg>") + 6]
     bars = ElementTree.fromstring(picture).findall("rect")  # and so it is well-formed
     assert len(bars) == 3
     # Of 599 s the second ran from 1 s to 301 s, the third from 2 s to the end.
-    assert float(bars[1].attrib["x"]) == pytest.approx(1000 * 1 / 599, abs=0.1)
-    assert float(bars[1].attrib["width"]) == pytest.approx(1000 * 300 / 599, abs=0.1)
-    assert float(bars[2].attrib["width"]) == pytest.approx(1000 * 597 / 599, abs=0.1)
+    begin, room = float(bars[0].attrib["x"]), 599 * float(bars[1].attrib["width"]) / 300
+    assert 800 < room < 1000
+    assert float(bars[1].attrib["x"]) - begin == pytest.approx(room * 1 / 599, abs=0.2)
+    assert float(bars[2].attrib["width"]) == pytest.approx(room * 597 / 599, abs=0.3)
+    names = [mark.text for mark in ElementTree.fromstring(picture).findall("text")]
+    assert names[:3] == ["0s", "2m", "4m"]
+    assert names[-2:] == ["k2", "k3"]
+
+
+def test_ten_thousand_lines_make_a_page_that_can_be_looked_at(tmp_path: Path) -> None:
+    rows = [
+        {
+            **row(1),
+            "line": number,
+            "key": str(number),
+            "finishedAt": f"2026-02-09T1{number % 3}:20:00Z",
+        }
+        for number in range(1, 10_001)
+    ]
+    write(str(tmp_path / "r.html"), "tasks.jsonl", rows, now=NOW)
+    text = (tmp_path / "r.html").read_text()
+    picture = ElementTree.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
+    assert len(picture.findall("rect")) == 10_000
+    assert float(picture.attrib["viewBox"].split()[3]) < 1000
+    assert len(text) < 8_000_000
+
+
+@pytest.mark.parametrize(
+    ("ends", "ticks"),
+    [
+        ("10:00:00", ["0s"]),
+        ("10:00:07", ["0s", "1s", "2s", "3s", "4s", "5s", "6s", "7s"]),
+        ("13:10:00", ["0s", "30m", "1h", "1h 30m", "2h", "2h 30m", "3h"]),
+    ],
+)
+def test_an_axis_has_a_few_round_moments(ends: str, ticks: list[str]) -> None:
+    one = row(0, finishedAt=f"2026-02-09T{ends}Z")
+    assert [words for _, words in Times([one], NOW).ticks()] == ticks
+
+
+def test_many_days_have_an_axis_too() -> None:
+    one = row(0, finishedAt="2026-05-01T10:00:00Z")
+    ticks = [words for _, words in Times([one], NOW).ticks()]
+    assert len(ticks) < 10
+    assert ticks[1] == "11d"
+
+
+def test_figures_count_what_ran_at_one_time_and_how_long() -> None:
+    rows = [row(0), row(1), row(9, finishedAt="2026-02-09T10:00:10Z")]
+    times = Times(rows, NOW)
+    assert (times.most(), times.middle()) == (3, "5m 00s")
+    after = row(0, startedAt="2026-02-09T10:05:00Z", finishedAt="2026-02-09T10:06:00Z")
+    assert Times([row(0), after], NOW).most() == 1
 
 
 def test_nothing_in_the_page_runs_or_leads_elsewhere(tmp_path: Path) -> None:
@@ -85,9 +139,9 @@ def test_nothing_in_the_page_runs_or_leads_elsewhere(tmp_path: Path) -> None:
     assert "\u202e" not in text
     assert not [tag for tag, _ in page.tags if tag in ("script", "link", "img", "iframe")]
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
-    assert links == [f"https://app.example/run/task-{number}" for number in (2, 3)]
+    assert links == [f"https://app.example/run/task-{number}" for number in (2, 2, 3)]
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
-    assert "<script>alert(1)</script>" in page.cells[1]  # as text
+    assert "<script>alert(1)</script>" in page.cells[7]  # as text
 
 
 def test_markdown_has_the_same_and_text_stays_text(tmp_path: Path) -> None:
