@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.shell import install
+
 from .conftest import Done
 from .shells import Shell
 
@@ -59,6 +61,47 @@ def test_uninstall_removes_what_install_wrote(
     assert files(home) == {**before, start.name: before[start.name] + "later=1\n"}
     assert start.stat().st_mode & 0o777 == 0o600
     assert rebyte("completion", name, "--uninstall", "-o", "json").status == 0
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_a_home_is_left_as_empty_as_it_was(
+    name: str, home: Path, rebyte: Callable[..., Done]
+) -> None:
+    """Start file and folders that were made for the script go with it; an empty file stays."""
+    assert rebyte("completion", name, "--install").status == 0
+    assert rebyte("completion", name, "--install").status == 0
+    assert rebyte("completion", name, "--uninstall").status == 0
+    assert list(home.rglob("*")) == []
+    start = home / STARTS.get(name, "unrelated")
+    start.touch()
+    assert rebyte("completion", name, "--install").status == 0
+    assert rebyte("completion", name, "--uninstall").status == 0
+    assert list(home.rglob("*")) == [start]
+
+
+@pytest.mark.parametrize(
+    ("line", "reads"),
+    [
+        ("[ -f /etc/bash_completion ] && . /etc/bash_completion", True),
+        ("# . /usr/share/bash-completion/bash_completion", False),
+        ("", False),
+    ],
+)
+def test_bash_completion_helps_where_bash_reads_it(
+    line: str, reads: bool, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package may be there and unused, as it is for root on Debian: then ours is read by
+    itself. (The package is played by a file: it cannot be installed for one test.)"""
+    package = home / "bash_completion"
+    package.touch()
+    monkeypatch.setattr(install, "_BASH_COMPLETION", (str(package),))
+    monkeypatch.setattr(install, "_BASH_STARTS", ())
+    start = home / ".bashrc"
+    start.write_text(f"{line}\n")
+    install.install("bash", {"HOME": str(home)})
+    assert (start.read_text() == f"{line}\n") == reads
+    install.install("bash", {"HOME": str(home)})  # our own lines name the package's folder too
+    assert (start.read_text() == f"{line}\n") == reads
 
 
 def test_a_file_of_somebody_else_is_left_alone(home: Path, rebyte: Callable[..., Done]) -> None:

@@ -1,7 +1,7 @@
 """Putting a script where its shell looks, and taking it away again.
 
-Fish looks into a folder of the user's own. So does bash, where the bash-completion package is
-installed. Zsh has no such folder: there, and in a plain bash, a block between two marks in the
+Fish looks into a folder of the user's own. So does bash, where it reads the bash-completion
+package. Zsh has no such folder: there, and in a plain bash, a block between two marks in the
 shell's start file reads the script. Only files that carry our mark are ever overwritten or
 removed, and of a start file only what stands between the marks.
 """
@@ -20,6 +20,7 @@ from .scripts import FILES, SCRIPTS
 MARK = "Printed by `rebyte completion"
 BEGIN = "# >>> rebyte completion >>>"
 END = "# <<< rebyte completion <<<"
+_MADE = "# This file was made for these lines."
 
 # Where the bash-completion package is read from, by the system or by Homebrew.
 _BASH_COMPLETION = (
@@ -29,6 +30,8 @@ _BASH_COMPLETION = (
     "/opt/homebrew/etc/profile.d/bash_completion.sh",
     "/etc/bash_completion",
 )
+# What bash reads before the user's own start file: under Debian, and elsewhere.
+_BASH_STARTS = ("/etc/bash.bashrc", "/etc/bashrc")
 
 
 def install(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bool]]:
@@ -45,8 +48,11 @@ def install(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bool
     if start_file is not None:
         text = _read(start_file)
         before = _without_block(text)
+        made = _MADE in text or not start_file.exists()
         gap = "" if not before or before.endswith("\n") else "\n"
-        done.append((start_file, _write(start_file, text, before + gap + _block(shell, script))))
+        done.append(
+            (start_file, _write(start_file, text, before + gap + _block(shell, script, made)))
+        )
     return done
 
 
@@ -59,17 +65,35 @@ def uninstall(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bo
             script.unlink()
         except OSError as error:
             raise RebyteError(f"cannot remove {script}: {error.strerror}") from None
+        _remove_empty(script.parent, _home(environment))
     done = [(script, ours)]
     start_file = _start_file(shell, environment)
     if start_file is not None:
         text = _read(start_file)
-        done.append((start_file, _write(start_file, text, _without_block(text))))
+        left = _without_block(text)
+        changed = _write(start_file, text, left)
+        if changed and not left and _MADE in text:
+            with suppress(OSError):  # an empty file does no harm
+                start_file.unlink()
+        done.append((start_file, changed))
     return done
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("HOME") or os.path.expanduser("~"))
+
+
+def _remove_empty(folder: Path, home: Path) -> None:
+    """Remove the folder and those above it, inside of the home, that have nothing in them."""
+    with suppress(OSError):  # it has something in it
+        while home in folder.parents:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _places(shell: str, environment: Mapping[str, str]) -> tuple[Path, Path | None]:
     """The script's file, and the start file that must read it where nothing else does."""
-    home = Path(environment.get("HOME") or os.path.expanduser("~"))
+    home = _home(environment)
     data = Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share")
     config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
     if shell == "fish":
@@ -78,24 +102,36 @@ def _places(shell: str, environment: Mapping[str, str]) -> tuple[Path, Path | No
         return data / "zsh" / "site-functions" / FILES[shell], _start_file(shell, environment)
     own = environment.get("BASH_COMPLETION_USER_DIR")
     folder = Path(own) if own else data / "bash-completion"
-    loaded = any(os.path.exists(path) for path in _BASH_COMPLETION)
     script = folder / "completions" / "rebyte"
-    return script, None if loaded else _start_file(shell, environment)
+    start_file = _start_file(shell, environment)
+    assert start_file is not None
+    return script, None if _loads_completion(start_file) else start_file
+
+
+def _loads_completion(start_file: Path) -> bool:
+    """Whether bash reads the bash-completion package: it is there, and a start file names it."""
+    return any(os.path.exists(path) for path in _BASH_COMPLETION) and any(
+        "bash_completion" in line.partition("#")[0]
+        for start in (*_BASH_STARTS, start_file)
+        for line in _without_block(_read(Path(start))).splitlines()
+    )
 
 
 def _start_file(shell: str, environment: Mapping[str, str]) -> Path | None:
-    home = Path(environment.get("HOME") or os.path.expanduser("~"))
+    home = _home(environment)
     if shell == "zsh":
         return Path(environment.get("ZDOTDIR") or home) / ".zshrc"
     return home / ".bashrc" if shell == "bash" else None
 
 
-def _block(shell: str, script: Path) -> str:
+def _block(shell: str, script: Path, made: bool) -> str:
     import shlex
 
     lines = [f"source {shlex.quote(str(script))}"]
     if shell == "zsh":
         lines.insert(0, "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }")
+    if made:
+        lines.insert(0, _MADE)
     return "\n".join([BEGIN, *lines, END, ""])
 
 
