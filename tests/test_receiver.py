@@ -67,6 +67,7 @@ def test_a_chunked_body_is_taken(receiver: Receiver) -> None:
         (post(b"nonsense"), 400),
         (post(b"\xff\xfe{"), 400),
         (post(b"[" * 100_000), 400),
+        (post(b'{"a":' * 65 + b"1" + b"}" * 65), 400),
         (post(b"{}", Content_Length="abc"), 411),
         (post(b"{}", Content_Length="-1"), 411),
         (post(b"{}", content_length="3"), 411),
@@ -104,6 +105,20 @@ def test_many_idle_connections_leave_room_once_they_are_gone(receiver: Receiver)
             break
     else:
         pytest.fail("no room")
+
+
+def test_slow_callers_make_room_for_the_others(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rebyte_cli.engines.receiver.PATIENCE", 0.1)
+    address = ("127.0.0.1", receiver.server_address[1])
+    slow = [socket.create_connection(address) for _ in range(CONNECTIONS)]
+    for line in slow:
+        line.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n")
+    assert status(talk(receiver, post(b'{"taskId": "t"}'))) == 200
+    assert slow[0].recv(10) == b""
+    for line in slow:
+        line.close()
 
 
 def test_a_full_queue_says_so(receiver: Receiver) -> None:

@@ -194,15 +194,16 @@ def _handed_on(
     from concurrent.futures import ThreadPoolExecutor
     from threading import BoundedSemaphore
 
-    from ..engines import receiver
+    from ..engines.program import Program
     from ..output.progress import error as show_error
 
+    runs = Program(program)
     free = BoundedSemaphore(jobs)
     failed: list[RebyteError] = []
 
     def run(delivery: dict[str, Any]) -> None:
         try:
-            error = receiver.run(program, delivery)
+            error = runs.run(delivery)
         finally:
             free.release()
         if error is not None:
@@ -210,9 +211,14 @@ def _handed_on(
             show_error(app.screen, error, as_json=app.format == "jsonl")
 
     with ThreadPoolExecutor(jobs, "rebyte-exec") as pool:
-        for delivery in deliveries:
-            free.acquire()  # no more are taken than can run; the rest wait in the receiver
-            pool.submit(run, delivery)
+        try:
+            for delivery in deliveries:
+                free.acquire()  # no more are taken than can run; the rest wait in the receiver
+                pool.submit(run, delivery)
+        except BaseException:  # Ctrl-C or a signal: the runs end with us
+            runs.stop()
+            raise
     if failed:
-        raise RebyteError(f"{len(failed)} runs of {program} failed", code="exec_failed")
+        count = f"{len(failed)} runs" if len(failed) > 1 else "a run"
+        raise RebyteError(f"{count} of {program} failed", code="exec_failed")
     yield from ()

@@ -17,12 +17,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from typing import Any
 
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage
 
 LARGEST_BODY = 1024 * 1024  # bytes; the known fields of a delivery take a hundred
 CONNECTIONS = 32
 SECONDS = 10.0  # for a whole request to arrive
 WAITING = 1000  # deliveries that may wait for whoever takes them
+DEEPEST = 64  # levels of a delivery; more is no delivery, and too much for some who read it
+PATIENCE = 1.0  # seconds for a connection to end by itself when there is no room for another
 
 
 def check_hook(url: str) -> str:
@@ -62,8 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
             delivery = json.loads(body)
         except (ValueError, RecursionError):
             delivery = None
-        if not isinstance(delivery, dict):
-            self._reply(400, "a delivery is a JSON object")
+        if not isinstance(delivery, dict) or _is_deep(delivery):
+            self._reply(400, "a delivery is a JSON object of few levels")
             return
         try:
             self.server.deliveries.put_nowait(delivery)
@@ -147,6 +149,8 @@ class Receiver(ThreadingMixIn, HTTPServer):
         self.secret = secret
         self.deliveries: queue.Queue[dict[str, Any]] = queue.Queue(WAITING)
         self._free = threading.BoundedSemaphore(CONNECTIONS)
+        self._open: dict[Any, None] = {}  # the oldest first
+        self._lock = threading.Lock()
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except (OSError, OverflowError) as error:
@@ -165,9 +169,16 @@ class Receiver(ThreadingMixIn, HTTPServer):
         TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._free.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
+        if not self._free.acquire(timeout=PATIENCE):
+            # Whoever has been here longest is slow, or wants to keep the others out.
+            with self._lock:
+                for oldest in list(self._open)[:1]:
+                    _hang_up(oldest)
+            if not self._free.acquire(timeout=PATIENCE):
+                self.shutdown_request(request)
+                return
+        with self._lock:
+            self._open[request] = None
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -179,6 +190,8 @@ class Receiver(ThreadingMixIn, HTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             cut.cancel()
+            with self._lock:
+                self._open.pop(request, None)
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -200,29 +213,19 @@ class Receiver(ThreadingMixIn, HTTPServer):
             self.server_close()
 
 
+def _is_deep(value: Any) -> bool:
+    """Whether a value is nested deeper than `DEEPEST`."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(level)
+
+
 def _hang_up(request: socket.socket) -> None:
     with contextlib.suppress(OSError):
         request.shutdown(socket.SHUT_RDWR)
-
-
-def run(program: str, delivery: dict[str, Any]) -> RebyteError | None:
-    """Hand one delivery to a program as JSON on its stdin; the error of one that failed.
-
-    The shell finds and splits the program, as the user wrote it. Nothing of the delivery is in
-    its arguments or its environment.
-    """
-    import subprocess
-
-    try:
-        # The user's own command line, with nothing of the delivery in it.
-        done = subprocess.run(  # noqa: S602 -- for that reason
-            program,
-            shell=True,
-            input=json.dumps(delivery).encode() + b"\n",
-            check=False,
-        )
-    except OSError as error:
-        return RebyteError(f"{program}: {error.strerror}", code="exec_failed")
-    if done.returncode == 0:
-        return None
-    return RebyteError(f"{program} ended with {done.returncode}", code="exec_failed")

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -173,6 +174,25 @@ def test_exec_gets_json_on_stdin_and_a_failing_one_is_told(home: Any) -> None:
     assert out == "saw bad 1\nsaw $(touch pwned); good 1\n"
     assert "ended with 3" in err
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_a_run_goes_on_with_ends_with_the_command(home: Any, number: signal.Signals) -> None:
+    program = f"echo > {home}/started; trap '' INT; sleep 60; true"
+    with listening("--exec", program) as (process, url):
+        deliver(url, {"taskId": "t1"})
+        wait_for(home / "started")
+        process.send_signal(number)
+        # The end of stderr comes when nobody holds it any more, the sleep included.
+        assert process.communicate(timeout=10) == ("", "")
+        assert process.returncode == 128 + number
+
+
+def wait_for(path: Any) -> None:
+    end = time.monotonic() + 10
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_what_the_service_delivers_arrives(inside_local: Run) -> None:
