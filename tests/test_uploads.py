@@ -107,6 +107,44 @@ def test_an_expired_url_is_asked_for_again(tmp_path: Path) -> None:
     assert [request.body for request in storage.requests] == [b"body", b"body"]
 
 
+def test_an_expired_url_for_an_artifact_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rebyte_cli.engines.uploads.LARGE", 3)  # it is eight megabytes
+    (tmp_path / "a.mp4").write_text("body")
+    with RawServer([reply(403), reply(200)]) as storage:
+        urls = json_reply({"urls": [{"uploadUrl": f"{storage.origin}/a?signature=1"}]})
+        with RawServer(urls) as api:
+            client = RebyteClient(transport=wire_to(api))
+            (row,) = put(client, "ws", [str(tmp_path / "a.mp4")], SCREEN)
+    assert row == {"name": "a.mp4", "size": 4}
+    assert len(api.requests) == 2
+    assert [request.body for request in storage.requests] == [b"body", b"body"]
+
+
+def test_a_file_that_vanishes_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    paths = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    Path(paths[1]).write_text("body")
+    with RawServer(json_reply([])) as api:
+        client = RebyteClient(transport=wire_to(api))
+        first, second = put(client, "ws", paths, SCREEN)
+    assert isinstance(first, NotFound)
+    assert isinstance(second, dict)
+    with RawServer(reply(200)) as storage, RawServer(stored(storage)) as api:
+        first, second = uploads(RebyteClient(transport=wire_to(api)), paths, SCREEN)
+    assert isinstance(first, NotFound)
+    assert isinstance(second, dict)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_text_is_sent_as_text(tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"b\xffd.txt")
+    Path(os.fsdecode(path)).write_text("body")
+    with RawServer(reply(200)) as storage, RawServer(stored(storage)) as api:
+        upload(RebyteClient(transport=wire_to(api)), [os.fsdecode(path)], SCREEN)
+    assert api.requests[0].json["filename"] == "b?d.txt"
+
+
 def test_one_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     for path in paths:

@@ -21,6 +21,8 @@ class Files(Calls):
         """A slot for an upload: `id`, `filename` (a unique variant), `uploadUrl`, which is good
         for an hour (vendor docs). A slot that is never used does no harm, so it may go out twice.
         """
+        # Bytes of a name that are no UTF-8 cannot be sent; the API changes the name anyway.
+        filename = filename.encode(errors="replace").decode()
         if not filename or len(filename) > LONGEST_NAME:
             raise BadUsage(f"a file name has 1 to {LONGEST_NAME} characters")
         body = {"filename": filename}

@@ -178,7 +178,8 @@ def _delete(
 
 def _named(artifact: Mapping[str, Any]) -> dict[str, Any]:
     """The artifact with `name`: some call it `filename` (inferred)."""
-    return {"name": artifact.get("name") or artifact.get("filename"), **artifact}
+    name = artifact.get("name") or artifact.get("filename")
+    return {"name": name, **{key: artifact[key] for key in artifact if key != "name"}}
 
 
 def _workspace(app: App, reference: str) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT"})  # twice is as good as once
 PAGE = 100
+_WHOLE = ("webhooks", "artifacts", "files")  # lists that come in one piece, under their own name
 
 
 class Request(NamedTuple):
@@ -40,7 +41,7 @@ def check_path(path: str, query: Iterable[tuple[str, str]] = ()) -> str:
     bare, _, own = path.partition("?")
     if "\\" in path or "#" in path or any(mark <= " " or mark == "\x7f" for mark in path):
         raise BadUsage("the path holds a character that must be written as %XX")
-    if {".", ".."} & set(bare.lower().replace("%2e", ".").split("/")):
+    if {".", ".."} & set(bare.lower().replace("%2e", ".").replace("%2f", "/").split("/")):
         raise BadUsage("the path goes up with `..` or stays with `.`; write it out")
     added = urlencode(list(query))
     whole = "&".join(part for part in (own, added) if part)
@@ -78,10 +79,12 @@ def call(client: RebyteClient, request: Request, *, with_headers: bool) -> Itera
 def pages(client: RebyteClient, request: Request, *, with_headers: bool) -> Iterator[bytes]:
     """As `call`, for each page of a list after another, by `limit` and `offset`.
 
-    Ends with a page that is short of its limit or reaches `total`. BrokenAnswer for an answer
-    that is no page.
+    Ends with a page that is short of its limit or reaches `total`; a list without pages is one.
+    BrokenAnswer for an answer that is no list, and for a page that comes again: a service that
+    takes no `offset` would send it for ever.
     """
     limit, offset, path = _window(request.path)
+    before: list[Any] = []
     while True:
         window = urlencode({"limit": limit, "offset": offset})
         page = request._replace(path=f"{path}{'&' if '?' in path else '?'}{window}")
@@ -93,10 +96,12 @@ def pages(client: RebyteClient, request: Request, *, with_headers: bool) -> Iter
             raise error
         document = _page(answer.raw)
         if document is None:
-            raise BrokenAnswer(
-                f"GET {path}: the answer is no page with `data`", hint="leave --paginate out"
-            )
-        rows, total = document["data"], document.get("total")
+            return
+        rows, total = document.get("data"), document.get("total")
+        if not isinstance(rows, list) or (rows and rows == before):
+            what = "the same page came twice" if before else "the answer is no page with `data`"
+            raise BrokenAnswer(f"GET {path}: {what}", hint="leave --paginate out")
+        before = rows
         # A service may give less than was asked for, and says so in `limit`.
         given = document.get("limit")
         size = given if type(given) is int and 0 < given < limit else limit
@@ -138,13 +143,18 @@ def _window(path: str) -> tuple[int, int, str]:
     return numbers["limit"] or PAGE, numbers["offset"], bare + (f"?{left}" if left else "")
 
 
-def _page(raw: bytes) -> dict[str, Any] | None:
+def _page(raw: bytes) -> Mapping[str, Any] | None:
+    """The page, empty when it is none; None for a list that has no pages."""
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError):
+        return {}
+    if isinstance(document, list):
         return None
-    is_page = isinstance(document, Mapping) and isinstance(document.get("data"), list)
-    return dict(document) if is_page else None
+    if not isinstance(document, Mapping):
+        return {}
+    whole = "data" not in document and any(isinstance(document.get(n), list) for n in _WHOLE)
+    return None if whole else document
 
 
 def _head(answer: Any) -> bytes:

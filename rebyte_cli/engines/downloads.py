@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..output.terminal import Screen
 
 AT_ONCE = 4
+_SIZES = ("size", "sizeBytes", "size_bytes", "bytes", "fileSize", "contentLength")
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789")]
 )
@@ -115,7 +116,7 @@ def fetch_all(
     from ..output.progress import bar
 
     by_name = {str(one.get("name") or one.get("filename") or ""): one for one in artifacts}
-    sizes = [one.get("size") for one in by_name.values()]
+    sizes = [_size(one) for one in by_name.values()]
     known = sum(size for size in sizes if type(size) is int) if sizes else None
     lock, kept = Lock(), 0
     with bar(screen, f"Downloading {len(by_name)} files", known, size=True) as work:
@@ -127,7 +128,7 @@ def fetch_all(
         def get(name: str) -> Mapping[str, Any]:
             nonlocal kept
             target, listed = target_in(folder, name), by_name[name]
-            size = listed.get("size")
+            size = _size(listed)
             if is_whole(target, size):
                 advance(int(size or 0))
                 with lock:
@@ -140,6 +141,11 @@ def fetch_all(
         yield from in_parallel(get, list(by_name), workers=AT_ONCE)
     if kept:
         note(f"{kept} of {len(by_name)} were there already")
+
+
+def _size(listed: Mapping[str, Any]) -> Any:
+    """The size that a listing tells, by any name it may have: none is documented."""
+    return next((listed[name] for name in _SIZES if type(listed.get(name)) is int), None)
 
 
 def _make_way(folder: Path, target: Path) -> None:

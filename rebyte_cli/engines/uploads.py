@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from ..errors import APIError, BadUsage, NotFound, RebyteError, worst
+from .absent import NO_SUCH_CALL
 from .together import in_parallel
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _side_by_side(
     """`send_one` for each path, several at a time, under one progress bar."""
     from ..output.progress import bar
 
-    total = sum(os.stat(path).st_size for path in paths)
+    total = sum(os.path.getsize(path) for path in paths if os.path.exists(path))
     name = os.path.basename(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
     with bar(screen, f"Uploading {name}", total, size=True) as work:
         lock = Lock()
@@ -148,13 +149,15 @@ def put(
     Small files go through the API, large ones to a signed URL (vendor docs; what both look like
     is inferred), and through the API as well where there is no such URL to be had.
     """
+    from ..api.outgoing import file_size
+
     names = [os.path.basename(path) for path in paths]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise BadUsage(f"two of the files are named {min(twice)}, and artifacts have no folders")
 
     def put_one(path: str, advance: Callable[[int], None]) -> dict[str, Any]:
-        size = os.stat(path).st_size
+        size = file_size(Path(path))  # it was there when all were checked; it may have gone
         answer = None
         if size > LARGE:
             answer = _put_signed(client, workspace_id, path, advance)
@@ -169,13 +172,29 @@ def put(
 def _put_signed(
     client: RebyteClient, workspace_id: str, path: str, advance: Callable[[int], None]
 ) -> dict[str, Any] | None:
+    from ..api.transfer import SlotExpired
+
     kind = content_type(path)
     wanted = {"name": os.path.basename(path), "contentType": kind}
+    sent = 0
+
+    def count(amount: int) -> None:
+        nonlocal sent
+        sent += amount
+        advance(amount)
+
+    def once() -> dict[str, Any] | None:
+        try:
+            urls = client.artifact_upload_urls(workspace_id, [wanted])
+        except APIError as error:
+            if error.status_code in NO_SUCH_CALL:
+                return None  # either no such endpoint or no such workspace; the other way tells
+            raise
+        client.transport.put_signed(urls[0]["uploadUrl"], Path(path), kind, progress=count)
+        return {}
+
     try:
-        urls = client.artifact_upload_urls(workspace_id, [wanted])
-    except APIError as error:
-        if error.status_code in (404, 405, 410, 501):
-            return None  # either no such endpoint or no such workspace; the other way tells
-        raise
-    client.transport.put_signed(urls[0]["uploadUrl"], Path(path), kind, progress=advance)
-    return {}
+        return once()
+    except SlotExpired:  # another one may be asked for, as for any signed URL
+        count(-sent)
+        return once()

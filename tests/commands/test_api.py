@@ -35,7 +35,7 @@ def test_paths_as_people_write_them(inside_local: Run, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["https://evil.example/x", "http://127.0.0.1/x", "//evil.example/x", "/../x", "/a/%2E%2e/x",
-     "/a/./b", "/a\\b", "/a b", "/a\tb", "/a#b"],
+     "/a/./b", "/a\\b", "/a b", "/a\tb", "/a#b", "/a/..%2fb", "/a%2F%2e%2E"],
 )  # fmt: skip
 def test_a_path_never_leads_elsewhere(inside: Run, aim: Aim, path: str) -> None:
     with RawServer(json_reply({})) as server:
@@ -133,6 +133,29 @@ def test_paginate_walks_every_page(inside_local: Run) -> None:
     assert len({row["id"] for page in pages for row in page["data"]}) == 5
     assert len(inside_local("api", "GET", "/tasks", "--paginate").documents) == 1
     assert inside_local("api", "POST", "/tasks", "--paginate").status == 2
+
+
+def test_paginate_takes_a_list_without_pages_as_one(
+    inside_local: Run, inside: Run, aim: Aim
+) -> None:
+    inside_local("workspace", "create")
+    for path, name in (("/agent-computers", "data"), ("/webhooks", "webhooks")):
+        done = inside_local("api", "GET", path, "--paginate")
+        assert (done.status, len(done.documents)) == (0, 1), path
+        assert name in done.json
+    with RawServer(json_reply([{"id": "a"}])) as server:
+        aim(server)
+        assert inside("api", "GET", "/x", "--paginate").status == 0
+    assert inside_local("api", "GET", "/billing/credits", "--paginate").status == 5
+
+
+def test_paginate_does_not_go_on_for_ever(inside: Run, aim: Aim) -> None:
+    with RawServer(json_reply({"data": [{"id": n} for n in range(100)]})) as server:
+        aim(server)
+        done = inside("api", "GET", "/x", "--paginate")
+    assert done.status == 5
+    assert "twice" in done.err
+    assert len(server.requests) == 2
 
 
 def test_a_mistyped_method_is_answered_with_the_nearest(inside: Run) -> None:

@@ -140,3 +140,20 @@ def test_half_a_file_is_no_file(inside: Run, aim: Aim, home: Path) -> None:
         done = inside("artifact", "get", "ws12", "a.txt")
     assert done.status == 5
     assert [path for path in home.iterdir() if "a.txt" in path.name] == []
+
+
+def test_a_name_may_be_called_filename_and_a_size_anything(
+    inside: Run, aim: Aim, home: Path
+) -> None:
+    row = {"name": None, "filename": "a.txt", "sizeBytes": 5}
+
+    def script(request: Any) -> bytes:
+        return json_reply([row]) if request.path.endswith("/artifacts") else reply(200, "first")
+
+    with RawServer(script) as server:
+        aim(server)
+        assert inside("artifact", "list", "ws12").json["data"][0]["name"] == "a.txt"
+        for _ in range(2):
+            done = inside("artifact", "get", "ws12", "--all", "-d", "out")
+            assert (done.status, done.json["path"]) == (0, "out/a.txt")
+    assert len([r for r in server.requests if r.path.endswith("/a.txt")]) == 1
