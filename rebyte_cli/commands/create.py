@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import BadUsage
+from ..errors import BadUsage, RebyteError
 from ..output.kinds import CREATED, TASK, Document, Records
 from ._base import define
 from ._files import checked, files_option
@@ -85,10 +85,7 @@ def command(
     if earlier is None and (wait or stream or app.format != "table"):
         app.note(f"Created task {task_id}\n{created.get('url', '')}".rstrip())
     if open_page and created.get("url"):
-        from ..engines import browser
-
-        if not browser.open_page(created["url"]):
-            app.note("No browser could be started")
+        _open(app, created["url"])
     if stream:
         from ._stream import streamed
 
@@ -99,6 +96,17 @@ def command(
 
         return Records(TASK, finished(app, [Target(task_id)], timeout=timeout))
     return Records(CREATED, [created])
+
+
+def _open(app: App, url: object) -> None:
+    """Open the page; where that cannot be, say so and go on: the task is made."""
+    from ..engines import browser
+
+    try:
+        if not browser.open_page(url):
+            app.note("No browser could be started")
+    except RebyteError as error:
+        app.note(f"Not opened: {error.message}")
 
 
 def _forget(app: App, key: str | None) -> None:

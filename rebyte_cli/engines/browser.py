@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from ..errors import RebyteError
 
 
@@ -16,7 +20,9 @@ def check_page(url: object) -> str:
     text = url if isinstance(url, str) else ""
     try:
         parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+        )
     except ValueError:
         good = False
     if not good or not text.isprintable() or any(mark in text for mark in " \"'<>\\`"):
@@ -32,7 +38,28 @@ def open_page(url: object) -> bool:
     page = check_page(url)
     import webbrowser
 
+    with _stdout_kept():
+        try:
+            return webbrowser.open(page)
+        except (webbrowser.Error, OSError):
+            return False
+
+
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """Keep what a browser prints out of stdout, which is for data: some greet whoever starts them.
+
+    On a terminal it stays, for a browser that draws its pages there.
+    """
     try:
-        return webbrowser.open(page)
-    except (webbrowser.Error, OSError):
-        return False
+        kept = None if os.isatty(1) else os.dup(1)
+        if kept is not None:
+            os.dup2(2, 1)
+    except OSError:  # one of them is closed
+        kept = None
+    try:
+        yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)

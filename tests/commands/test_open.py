@@ -40,6 +40,27 @@ def test_create_opens_it_too(local: Run, browser: Path) -> None:
     assert browser.read_text() == f"{url}\n"
 
 
+def test_create_does_not_lose_its_task_to_a_link_that_is_none(
+    inside: Run, aim: Aim, browser: Path
+) -> None:
+    with RawServer(json_reply({"id": "abcd1234", "url": "javascript:alert(1)"}, 201)) as server:
+        aim(server)
+        done = inside("create", "Say hello", "--open", "-o", "json")
+    assert (done.status, done.json["id"]) == (0, "abcd1234")
+    assert "this is no web page" in done.err
+    assert not browser.exists()
+
+
+def test_what_a_browser_prints_stays_out_of_stdout(
+    local: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER", "echo existing session %s")
+    done = local("create", "Say hello [[run=1ms]]", "--open")
+    assert done.json["status"] == "running"
+    assert "existing session" in done.err
+    assert local("open", "@last").out == ""
+
+
 def test_print_only_prints(inside_local: Run, browser: Path) -> None:
     url = inside_local("create", "Say hello [[run=1ms]]").json["url"]
     assert inside_local("open", "@last", "--print").out == f"{url}\n"
@@ -63,6 +84,7 @@ def test_the_history_answers_without_a_call(inside: Run, service: Any) -> None:
         "https://a/ b",
         "https://a/`id`",
         "steam://run/1",
+        "https://app.rebyte.ai@evil.example/",
     ],
 )
 def test_what_is_no_web_page_is_not_opened(inside: Run, aim: Aim, browser: Path, url: str) -> None:
