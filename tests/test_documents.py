@@ -134,13 +134,14 @@ def test_the_job_for_ci(home: Path) -> None:
 
 
 def test_no_block_goes_untested() -> None:
-    """Each kind of fence has a test here, or in test_{man,readme,sessions,skill}.py."""
+    """Each kind of fence has a test here, or in test_{man,parallel,readme,sessions,skill}.py."""
     known = {
         "README.md": {"console", "sh", "python"},
         "CONTRIBUTING.md": {"sh", "python"},
         "SKILL.md": {"sh"},
         "rebyte-examples.7.md": {"", "bash", "crontab", "yaml"},
         "rebyte-from-curl.7.md": {"sh", "text", "python"},
+        "rebyte-shards.7.md": {"", "bash", "yaml"},
         "rebyte-tutorial.7.md": {"console"},
     }
     for document in DOCUMENTS:

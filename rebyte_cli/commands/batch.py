@@ -130,7 +130,7 @@ def command(
 
     Lines with one workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in the
     workspace of the line with that key, once that one has completed. Lines that belong together
-    stay in one shard.
+    stay in one shard; rebyte-shards(7) shows shards on many machines.
 
     A 429 or a Retry-After slows the whole batch down. A lost network pauses it until it is back
     or --timeout ends it. Ctrl-C creates nothing more and waits for the creates under way; a

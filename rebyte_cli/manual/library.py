@@ -18,6 +18,7 @@ WRITTEN = (
     "rebyte-examples.7",
     "rebyte-from-curl.7",
     "rebyte-local.7",
+    "rebyte-shards.7",
     "rebyte-tutorial.7",
 )
 

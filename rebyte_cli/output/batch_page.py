@@ -51,7 +51,7 @@ th{text-align:left;color:var(--dim);font-weight:500;font-size:.85rem}
 th,td{padding:.42rem .75rem .42rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 tr:last-child td{border-bottom:0}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.k{overflow-wrap:anywhere}
+.k{overflow-wrap:anywhere;min-width:7rem}
 .s{white-space:nowrap}
 .id{font:13px/1.6 ui-monospace,monospace;white-space:nowrap}
 a{color:var(--link);text-decoration:none}
