@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check docs bench pyz clean
+.PHONY: demo test lowest check docs bench pyz clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -24,6 +24,17 @@ demo: $(READY) ## See the whole story on a service of its own, on this machine
 
 test: $(READY) ## Run every test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+LOWEST := .venv-lowest
+CORE := commands test_client*.py test_config*.py test_credentials*.py test_history*.py test_local*.py \
+  test_output*.py test_schema.py test_sse.py test_terminal.py test_transport*.py test_waiting*.py
+
+lowest: $(READY) ## Run the core of the tests with the oldest libraries that are allowed
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(BIN)/python -m tests.lowest > $(LOWEST)/constraints.txt
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c $(LOWEST)/constraints.txt -e '.[dev]'
+	@cd tests && ../$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider $(CORE)
 
 check: $(READY) ## Lint and type-check
 	@$(BIN)/ruff check .
@@ -45,4 +56,4 @@ pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
 	@$(BIN)/python -m zipapp build/pyz -c -p '/usr/bin/env python3' -m rebyte_cli.__main__:main -o dist/rebyte.pyz
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache build dist

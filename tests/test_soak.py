@@ -56,12 +56,13 @@ def _short_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_left_open(home: Path) -> Iterator[None]:
     gc.collect()
-    before = open_files()
+    before, others = open_files(), set(threading.enumerate())
     yield
     gc.collect()
     assert open_files() <= before
     working = ("create-", "watch", "search", "journal", "rebyte-wait")
-    assert not [t.name for t in threading.enumerate() if t.name.startswith(working)]
+    left = set(threading.enumerate()) - others
+    assert not [thread.name for thread in left if thread.name.startswith(working)]
 
 
 def open_files() -> int:
