@@ -114,6 +114,16 @@ def test_news_of_a_known_task_are_taken_over_and_of_others_not(history: History)
     assert (known["status"], known["completedAt"]) == ("running", None)
 
 
+def test_text_that_no_encoding_takes_is_kept_in_words(history: History) -> None:
+    add(history, "task-1")
+    odd = {"id": "task-2", "url": "https://x/\ud800", "workspaceId": "\udfff"}
+    history.add_task(odd, prompt="Say \ud800", body={"model": "\ud800"})
+    history.update_task({"id": "task-1", "title": "a\ud800", "status": "running"})
+    assert history.tasks()[0]["url"] == "https://x/\\ud800"
+    assert history.tasks()[1]["title"] == "a\\ud800"
+    assert history.task("\ud800") is None
+
+
 def test_origins_are_kept_apart(history: History) -> None:
     other = History(history.path, origin="local")
     add(history, "a")

@@ -162,6 +162,10 @@ class Database:
             raise HistoryUnusable(
                 f"the history {self.path} cannot be used: {problem}", hint=hint
             ) from None
+        except UnicodeEncodeError:
+            raise HistoryUnusable(
+                f"the history {self.path} takes no text that is not UTF-8"
+            ) from None
         except OSError as problem:
             raise HistoryUnusable(
                 f"the history {self.path} cannot be used: {problem.strerror}"

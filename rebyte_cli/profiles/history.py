@@ -96,10 +96,10 @@ class History(Intents, Workspaces):
         changed = []
         for task in tasks:
             news = [
-                str(task[name]) if task.get(name) is not None else None
+                _storable(task[name]) if task.get(name) is not None else None
                 for name in ("title", "status", "completedAt")
             ]
-            known = self.task(str(task.get("id"))) if any(news) else None
+            known = self.task(_storable(task.get("id"))) if any(news) else None
             if known is None:
                 continue
             old = [known["title"], known["status"], known["completedAt"]]
@@ -108,7 +108,7 @@ class History(Intents, Workspaces):
             values = [new or before for new, before in zip(news, old, strict=True)]
             values[2] = news[2] if reopened else values[2]
             if values != old:
-                changed.append([*values, self.origin, task["id"]])
+                changed.append([*values, self.origin, known["id"]])
         if changed:
             self._write(
                 "UPDATE tasks SET title = ?, status = ?, completed_at = ?"
@@ -206,8 +206,13 @@ def _kept(created: Mapping[str, Any], prompt: str, sent: Mapping[str, Any]) -> l
     }
     for name in ("id", "workspaceId", "url", "title", "status", "createdAt", "completedAt"):
         if created.get(name) is not None:
-            values[name] = str(created[name])
-    return [values.get(name) for name in _COLUMNS]
+            values[name] = created[name]
+    return [None if values.get(name) is None else _storable(values[name]) for name in _COLUMNS]
+
+
+def _storable(value: Any) -> str:
+    """As text that SQLite takes: JSON can spell half of a surrogate pair, UTF-8 cannot."""
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def _task(row: sqlite3.Row) -> dict[str, Any]:
