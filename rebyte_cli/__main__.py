@@ -14,16 +14,26 @@ def main() -> None:
     with an HTTP stack in it costs as much as the whole of `--version`, and everything that must
     last is on disk by then.
     """
-    if sys.argv[1:] in (["--version"], ["-V"]):
-        from . import __version__
+    try:
+        status = _run(sys.argv[1:])
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None after `>&-`
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                status = status or 1
+    except KeyboardInterrupt:  # while the modules load; later ones are told in cli.run
+        status = 130
+    os._exit(status)
 
-        sys.stdout.write(f"rebyte {__version__}\n")
-        return
+
+def _run(arguments: list[str]) -> int:
+    if arguments in (["--version"], ["-V"]):
+        return _version()
     shell = os.environ.get("_REBYTE_COMPLETE")
     if shell:
         from .completion import respond
 
-        raise SystemExit(respond(shell, sys.argv[1:]))
+        return respond(shell, arguments)
     import gc
 
     # Hardly anything that a command allocates is garbage before it ends; the default
@@ -31,13 +41,25 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 20)
     from .cli import run
 
-    status = run(sys.argv[1:])
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None after `>&-`
+    return run(arguments)
+
+
+def _version() -> int:
+    from . import __version__
+
+    problem = "it is closed"
+    if sys.stdout is not None:
         try:
-            stream.flush()
-        except (OSError, ValueError):
-            status = status or 1
-    os._exit(status)
+            sys.stdout.write(f"rebyte {__version__}\n")
+            sys.stdout.flush()
+            return 0
+        except BrokenPipeError:
+            return 141
+        except OSError as error:
+            problem = str(error.strerror)
+    if sys.stderr is not None:
+        sys.stderr.write(f"Error: cannot write to stdout: {problem}\n")
+    return 1
 
 
 if __name__ == "__main__":

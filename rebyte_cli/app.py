@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import Interrupted, ReaderGone, RebyteError
-from .output.kinds import Kind
+from .errors import BadUsage, Interrupted, ReaderGone, RebyteError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -31,29 +30,22 @@ class App:
         self.environment = os.environ if environment is None else environment
         self.argv = list(argv)
         self.options: dict[str, Any] = {}
-        self.kind: Kind | None = None
-        self.text = False
+        self.text = False  # what this command prints under `auto` is text
+        self._workspaces: dict[str, Any] = {}
 
     def set_option(self, name: str, value: Any) -> None:
-        """Keep the value of a shared option; the last one given wins."""
+        """Keep the value of a shared option; the last one given wins.
+
+        Raises BadUsage for an empty one: a variable that was not set must not become the
+        default account, or every field.
+        """
         if name == "fields":
             value = tuple(part.strip() for part in str(value).split(",") if part.strip())
+        if not value:
+            raise BadUsage(f"--{name} names nothing")
         self.options[name] = value
         self.__dict__.pop("screen", None)
         self.__dict__.pop("settings", None)
-
-    def begin(self, kind: Kind | None, *, text: bool) -> None:
-        """Told by each command before it runs.
-
-        What cannot be printed (an unknown field, the id of something without one) is refused
-        here, before anything is sent.
-        """
-        self.kind, self.text = kind, text
-        output = self.options.get("output", "")
-        if kind is not None and (self.fields or output == "id"):
-            from .output.kinds import check_fields
-
-            check_fields(kind, self.fields, output)
 
     # -- what the user asked for -------------------------------------------------------------
 
@@ -103,15 +95,22 @@ class App:
 
     @property
     def stdin(self) -> TextIO:
-        """Standard input; only what says `-` reads it."""
-        return sys.stdin
+        """Standard input; only what says `-` reads it. BadUsage when it was closed."""
+        stream: TextIO | None = sys.stdin
+        if stream is None:  # after `<&-`
+            raise BadUsage("standard input is closed")
+        return stream
+
+    def lines(self) -> Iterator[str]:
+        """The lines of standard input; it is touched when the first one is asked for."""
+        yield from self.stdin
 
     @property
     def interactive(self) -> bool:
         """Whether a question may be asked: a person on both ends and no `--no-input`."""
-        if self.options.get("no_input"):
-            return False
-        return bool(self.stdin and self.stdin.isatty() and self.screen.err_tty)
+        stream: TextIO | None = sys.stdin
+        asked_not_to = self.options.get("no_input")
+        return bool(not asked_not_to and stream and stream.isatty() and self.screen.err_tty)
 
     # -- the rooms ---------------------------------------------------------------------------
 
@@ -173,11 +172,16 @@ class App:
         from .profiles.history import History
 
         return History(
-            self.state_dir / "history.db",
+            self.history_file,
             origin=self.settings.origin,
             enabled=bool(self.settings.history.value),
             warn=self.note,
         )
+
+    @property
+    def history_file(self) -> Any:
+        """Where the history is. Where there is none, nobody need import SQLite to learn it."""
+        return self.state_dir / "history.db"
 
     # -- what a command says on the way ------------------------------------------------------
 
@@ -193,19 +197,26 @@ class App:
 
         return spinner(self.screen, text)
 
-    def with_workspace(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """The task as it came, with `workspaceId` from the history when the API left it out.
+    def keep_workspace(self, created: Mapping[str, Any]) -> None:
+        """Know a new task's workspace while this command runs, whatever the history keeps."""
+        self._workspaces[str(created.get("id"))] = created.get("workspaceId")
 
-        The history learns the task's title and status on the way.
-        """
+    def with_workspace(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """As `located`; the history learns the task's title and status on the way."""
+        if self.history_file.exists():
+            self.history.update_task(task)
+        return self.located(task)
+
+    def located(self, task: Mapping[str, Any]) -> dict[str, Any]:
+        """The task as it came, with its `workspaceId` where that is known here."""
         document = dict(task)
-        if not self.history.path.exists():
-            return document
-        self.history.update_task(document)
         if not document.get("workspaceId"):
-            known = self.history.task(str(document.get("id")))
-            if known and known.get("workspaceId"):
-                document["workspaceId"] = known["workspaceId"]
+            task_id = str(document.get("id"))
+            found = self._workspaces.get(task_id)
+            if not found and self.history_file.exists():
+                found = self.history.workspace_of(task_id)
+            if found:
+                document["workspaceId"] = found
         return document
 
     # -- the way out -------------------------------------------------------------------------
@@ -222,9 +233,12 @@ class App:
 
     def show(self, value: Any) -> int:
         """Print what a command returned; returns the exit status that stands for it."""
+        from .output.kinds import Text
         from .output.render import show
 
-        return show(value, screen=self.screen, format=self.format, fields=self.fields)
+        # Text has one format, so that a page about the configuration needs none that works.
+        form = "text" if isinstance(value, Text) else self.format
+        return show(value, screen=self.screen, format=form, fields=self.fields)
 
     def fail(self, error: RebyteError) -> int:
         """Print an error (and the record it carries first); returns its exit status."""
@@ -232,6 +246,8 @@ class App:
             return error.exit_status  # nobody to tell, or nothing to tell whoever pressed the key
         from .output.progress import error as show_error
 
+        error.message = _without_keys(error.message)
+        error.hint = error.hint and _without_keys(error.hint)
         as_json = self._errors_as_json()
         if error.record is not None and not self.text:
             from .output.kinds import TASK, Records
@@ -254,12 +270,13 @@ class App:
 
     def _errors_as_json(self) -> bool:
         """Whether stdout is JSON; also told when the options or the configuration are the fault."""
-        try:
-            if "output" in self.options or not self._early_output:
-                return self.format in ("json", "jsonl")
-        except RebyteError:
-            return not self.screen.out_tty and not self.text
-        return self._early_output in ("json", "jsonl")
+        form = self.options.get("output") or self._early_output
+        if form in (None, "auto"):
+            try:
+                form = self.format
+            except RebyteError:
+                form = "table" if self.screen.out_tty or self.text else "json"
+        return form in ("json", "jsonl")
 
     @property
     def _early_output(self) -> str | None:
@@ -272,3 +289,12 @@ class App:
             if word.startswith("-o") and not word.startswith("--") and len(word) > 2:
                 return word[2:]
         return None
+
+
+def _without_keys(text: str) -> str:
+    """Without what looks like a key: somebody may have typed one where it does not belong."""
+    if "rbk_" not in text:
+        return text
+    import re
+
+    return re.sub(r"rbk_[\w-]{8,}", "rbk_…", text)

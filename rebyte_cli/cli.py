@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -15,7 +16,7 @@ import click
 from . import __version__
 from .app import App
 from .commands._base import Group
-from .errors import BadUsage, Interrupted, ReaderGone, RebyteError
+from .errors import BadUsage, Interrupted, ReaderGone, RebyteError, did_you_mean
 
 # The order of the help page. A command that is not named here is listed under "More".
 SECTIONS = (
@@ -120,6 +121,7 @@ def root(ctx: click.Context) -> Any:
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+        ctx.exit()
 
 
 @contextmanager
@@ -184,6 +186,8 @@ def _invoke(argv: list[str], app: App) -> int:
             value = root.invoke(ctx)
             return app.show(value) if value is not None else 0
     except click.exceptions.Exit as ended:
+        if sys.stdout is None and not ended.exit_code:  # a help page that nobody got
+            raise RebyteError("cannot write to stdout: it is closed", code="stdout") from None
         return ended.exit_code
     except click.Abort:
         raise Interrupted(130) from None
@@ -191,4 +195,7 @@ def _invoke(argv: list[str], app: App) -> int:
         hint = None
         if isinstance(error, click.UsageError) and error.ctx is not None:
             hint = f"`{error.ctx.command_path} --help` shows how"
+        if isinstance(error, click.NoSuchOption):
+            near = did_you_mean(error.option_name, error.possibilities or ())
+            raise BadUsage(f"no such option: {error.option_name}", hint=near or hint) from None
         raise BadUsage(error.format_message().rstrip("."), hint=hint) from None

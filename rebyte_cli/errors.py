@@ -279,5 +279,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The hint for a mistyped word, `did you mean 'list'?`; None when nothing is near."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, list(known), n=3, cutoff=0.6)
+    by_case = {name.casefold(): name for name in known}
+    near = [by_case[name] for name in get_close_matches(word.casefold(), by_case, n=3, cutoff=0.6)]
     return f"did you mean {' or '.join(repr(match) for match in near)}?" if near else None

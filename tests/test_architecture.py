@@ -18,10 +18,12 @@ LONGEST = 300
 # for its version.
 ARROWS = {
     "__main__": {"", "cli", "completion"},
+    "choices": set(),
     "cli": {"", "app", "commands", "errors"},
     "commands": {
         "api",
         "app",
+        "choices",
         "engines",
         "errors",
         "local",
@@ -35,7 +37,7 @@ ARROWS = {
     "manual": {"", "cli", "local", "shell"},
     "engines": {"api", "errors", "output", "profiles"},
     "shell": {"app", "errors"},
-    "profiles": {"api", "errors"},
+    "profiles": {"api", "choices", "errors"},
     "output": {"errors"},
     "api": {"", "errors"},
     "local": set(),

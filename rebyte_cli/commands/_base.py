@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
 
 from ..app import App
+from ..choices import FORMATS
 from ..errors import BadUsage, did_you_mean
-from ..output.kinds import Kind
-
-FORMATS = ("auto", "table", "json", "jsonl", "csv", "tsv", "id")
+from ..output.kinds import EVENT, Kind, check_fields
 
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
@@ -165,7 +164,8 @@ class _Shared(click.Command):
 class Command(_Shared):
     """A command: returns a value that the root prints.
 
-    `kind` names what it prints, `waited` what it prints with `--wait` where that is another;
+    `kind` names what it prints, `waited` what it prints with `--wait` where that is another,
+    `whole` the one document that `json` and `id` show where other formats show many records;
     `text` is true for commands that print text under `auto`, in a pipe too; `statuses` are the
     exit statuses beyond 0, 1 and 2 that mean something to it.
     """
@@ -175,6 +175,7 @@ class Command(_Shared):
         *args: Any,
         kind: Kind | None = None,
         waited: Kind | None = None,
+        whole: Kind | None = None,
         text: bool = False,
         statuses: Iterable[int] = (3, 4, 5),
         **kwargs: Any,
@@ -182,20 +183,58 @@ class Command(_Shared):
         super().__init__(*args, **kwargs)
         self.kind = kind
         self.waited = waited or kind
+        self.whole = whole
         self.text = text
         self.statuses = tuple(statuses)
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         app = ctx.find_object(App)
         if app is not None:
-            app.begin(self.waited if ctx.params.get("wait") else self.kind, text=self.text)
+            app.text = self.text
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        given = ctx.params
+        for param in self.params:
+            if not isinstance(param.type, click.Path) and not _is_text(given.get(param.name or "")):
+                raise BadUsage(f"{param.get_error_hint(ctx)}: not valid UTF-8")
+        waits = given.get("wait", True) or given.get("stream")
+        if given.get("timeout") is not None and not waits:
+            wanted = "--wait or --stream" if "stream" in given else "--wait"
+            raise BadUsage(f"--timeout is for {wanted}: nothing is waited for without")
+        app = ctx.find_object(App)
+        if app is not None and not given.get("dry_run"):
+            self._check_output(app, given)
         return super().invoke(ctx)
+
+    def _check_output(self, app: App, given: Mapping[str, Any]) -> None:
+        """Refuse what cannot be printed before anything is sent: an unknown field, a lacking id."""
+        kind, whole = self.waited if given.get("wait") else self.kind, self.whole
+        if given.get("stream"):
+            app.text, kind, whole = True, EVENT, self.waited
+        output = app.options.get("output", "")
+        if not app.fields and output != "id":
+            return
+        if whole is not None:
+            of_json = app.format in ("json", "id")
+            kind = whole if of_json else None if app.format in ("text", "table") else kind
+        if kind is not None:
+            check_fields(kind, app.fields, output)
+        elif app.text and app.fields:
+            hint = "-o json and -o jsonl print records" if whole else None
+            raise BadUsage("--fields: text has no fields", hint=hint)
 
 
 class Group(_Shared, click.Group):
     """A noun with its verbs."""
 
     command_class = Command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            click.echo(ctx.get_help())  # Click would call it an error
+            ctx.exit()
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -212,6 +251,19 @@ class Group(_Shared, click.Group):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _Shared.format_options(self, ctx, formatter)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value from the command line can be sent: bytes that are not UTF-8 cannot."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_text, value))
+    if not isinstance(value, str) or value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def define(name: str | None = None, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:

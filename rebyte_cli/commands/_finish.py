@@ -27,8 +27,7 @@ def finished(
     from ..engines.waiting import watch
     from ..output.progress import waiting_line
 
-    ids = " ".join(target.task_id for target in targets[:5])
-    again = f"rebyte wait {ids}" + (" …" if len(targets) > 5 else "")
+    again = _again([target.task_id for target in targets])
     client = app.client
     try:
         with waiting_line(app.screen, len(targets)) as progress:
@@ -48,10 +47,14 @@ def finished(
                 else:
                     yield app.with_workspace(outcome)
     except WaitTimeout as error:
-        error.hint = error.hint or f"`{again}` goes on waiting"
+        error.hint = error.hint or f"`{_again(error.pending)}` goes on waiting"
         raise
     except KeyboardInterrupt:
         raise Interrupted(130, hint=f"the task runs on; `{again}` goes on waiting") from None
     except Interrupted as error:
         error.hint = error.hint or f"the task runs on; `{again}` goes on waiting"
         raise
+
+
+def _again(ids: Sequence[str]) -> str:
+    return f"rebyte wait {' '.join(ids[:5])}" + (" …" if len(ids) > 5 else "")

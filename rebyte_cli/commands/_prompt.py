@@ -11,6 +11,7 @@ from ..engines.prompts import check_prompt
 from ..errors import BadUsage, NotFound
 
 F = TypeVar("F", bound=Any)
+MOST_BYTES = 16 << 20  # far more than 100,000 characters take; a pipe may have no end
 
 
 def prompt_options(function: F) -> F:
@@ -56,16 +57,19 @@ def read_prompt(app: App, argument: str | None, option: str | None, file: str | 
 
 
 def _read_bytes(app: App, file: str) -> bytes:
-    if file == "-":
-        data: bytes = app.stdin.buffer.read()
-        return data
     try:
-        with open(file, "rb") as source:
-            return source.read()
+        if file == "-":
+            data: bytes = app.stdin.buffer.read(MOST_BYTES + 1)
+        else:
+            with open(file, "rb") as source:
+                data = source.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise NotFound(f"no such file: {file}") from None
     except OSError as error:
         raise BadUsage(f"cannot read {file}: {error.strerror}") from None
+    if len(data) > MOST_BYTES:
+        raise BadUsage("the prompt has more than 16 MiB; the API takes 100,000 characters")
+    return data
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -78,14 +82,19 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def _from_editor(app: App) -> str:
-    try:
-        text = click.edit(
-            "",
-            editor=app.environment.get("VISUAL") or app.environment.get("EDITOR"),
-            extension=".md",
-        )
-    except click.ClickException as error:
-        raise BadUsage(error.format_message()) from None
-    if text is None:
+    import os
+    from tempfile import TemporaryDirectory
+
+    editor = app.environment.get("VISUAL") or app.environment.get("EDITOR")
+    with TemporaryDirectory(prefix="rebyte-") as folder:
+        path = os.path.join(folder, "prompt.md")
+        open(path, "x").close()
+        try:
+            click.edit(editor=editor, filename=path)
+        except click.ClickException as error:
+            raise BadUsage(error.format_message()) from None
+        # Read as bytes: Click's own reading stops at what is not UTF-8.
+        text = _decode(_read_bytes(app, path), "what the editor left")
+    if not text.strip():
         raise BadUsage("the editor left no prompt")
     return text

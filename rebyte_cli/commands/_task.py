@@ -65,6 +65,16 @@ def chosen_fields(
 ) -> dict[str, Any]:
     """The body of POST /tasks but for the prompt: what was chosen here or in the profile."""
     settings = app.settings
+    for option, text in (
+        ("--executor", executor),
+        ("--model", model),
+        ("--github-url", github_url),
+        ("--branch", branch),
+        ("--workspace", workspace),
+    ):
+        # A variable that was not set must not become another machine or another branch.
+        if text is not None and not text.strip():
+            raise BadUsage(f"{option} names nothing")
     if executor and executor not in EXECUTORS and (near := did_you_mean(executor, EXECUTORS)):
         app.note(f"{executor} is passed on as it is; {near}")
     if branch and not github_url:

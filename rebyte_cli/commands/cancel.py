@@ -26,7 +26,7 @@ def command(app: App, tasks: Sequence[str]) -> Records:
     """
     from ..profiles import references
 
-    ids = references.tasks(app.history, tasks, app.stdin)
+    ids = references.tasks(app.history, tasks, app.lines())
     return Records(TASK, _cancel(app, list(dict.fromkeys(ids))))
 
 

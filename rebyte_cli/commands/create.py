@@ -81,6 +81,7 @@ def command(
         body["files"] = upload(app.client, paths, app.screen)
     with app.spinner("Creating the task: the service answers when the VM is up"):
         created = engine.create(app.client, app.history, body, prompt=text, key=once, note=app.note)
+    app.keep_workspace(created)
     task_id = str(created["id"])
     if earlier is None and (wait or stream or app.format != "table"):
         app.note(f"Created task {task_id}\n{created.get('url', '')}".rstrip())

@@ -29,7 +29,7 @@ def command(app: App, tasks: Sequence[str], ignore_missing: bool) -> Records:
     """
     from ..profiles import references
 
-    ids = references.tasks(app.history, tasks, app.stdin)
+    ids = references.tasks(app.history, tasks, app.lines())
     return Records(DELETED, _delete(app, list(dict.fromkeys(ids)), ignore_missing))
 
 

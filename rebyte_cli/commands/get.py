@@ -28,7 +28,7 @@ def command(app: App, tasks: Sequence[str]) -> Records:
     """
     from ..profiles import references
 
-    return Records(TASK, _read(app, references.tasks(app.history, tasks, app.stdin)))
+    return Records(TASK, _read(app, references.tasks(app.history, tasks, app.lines())))
 
 
 def _read(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:

@@ -68,12 +68,25 @@ def command(
     else:
         total: list[int] = []
         rows = listing.walk(app.client, offset=offset, tests=tests, total=total)
-        envelope = _counted(total, offset, None if all_ else limit)
+        envelope = _counted(total, offset, None if all_ else limit or 50)
+    found: Iterator[Row | RebyteError] = rows
     if read_each:
-        return Listing(TASK_ROW, _statuses(app, rows, status, limit, all_ or plain), envelope)
-    return Listing(
-        TASK_ROW, rows if plain else listing.at_most(rows, None if all_ else limit or 50), envelope
-    )
+        found = listing.with_status(app.client, rows, status)
+    if not plain and not all_:
+        found = listing.at_most(found, limit or 50)
+    return Listing(TASK_ROW, _located(app, found) if _shows_workspaces(app) else found, envelope)
+
+
+def _shows_workspaces(app: App) -> bool:
+    if app.fields:
+        return "workspaceId" in app.fields
+    return app.format in ("json", "jsonl", "csv", "tsv")
+
+
+def _located(app: App, rows: Iterator[Row | RebyteError]) -> Iterator[Row | RebyteError]:
+    """Each row with its workspace, which the history knows and the API does not tell."""
+    for row in rows:
+        yield row if isinstance(row, RebyteError) else app.located(row)
 
 
 def _counted(total: list[int], offset: int, limit: int | None) -> Callable[[int], dict[str, Any]]:
@@ -85,13 +98,3 @@ def _counted(total: list[int], offset: int, limit: int | None) -> Callable[[int]
         }
 
     return envelope
-
-
-def _statuses(
-    app: App, rows: Iterator[Row], status: str | None, limit: int | None, everything: bool
-) -> Iterator[Row | RebyteError]:
-    """Each row with the status that its task has, those that match `status` alone."""
-    from ..engines import listing
-
-    matching = listing.with_status(app.client, rows, status)
-    return matching if everything else listing.at_most(matching, limit or 50)

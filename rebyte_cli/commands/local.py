@@ -9,6 +9,7 @@ import click
 from ..app import App
 from ..errors import BadUsage
 from ..output.kinds import LOCAL, Records
+from ._ask import confirm, yes_option
 from ._base import define_group, define_in
 
 
@@ -77,7 +78,7 @@ def status(app: App) -> Records:
 
 
 @define_in(command, "reset", statuses=())
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 def reset(app: App, yes: bool) -> Any:
     """Empty the local service.
 
@@ -89,9 +90,6 @@ def reset(app: App, yes: bool) -> Any:
     """
     from ..local import server
 
-    if not yes:
-        if not app.interactive:
-            raise BadUsage("this empties the local service", hint="add --yes")
-        click.confirm("Empty the local service?", abort=True, err=True)
+    confirm(app, "Empty the local service?", yes=yes)
     server.reset(app.state_dir / "local")
     app.note("The local service is empty")

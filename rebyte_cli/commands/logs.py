@@ -12,7 +12,7 @@ from ._base import define
 from ._options import task_argument, timeout_option
 
 
-@define("logs", kind=EVENT, text=True, statuses=(3, 4, 5, 124))
+@define("logs", kind=EVENT, whole=CONTENT, text=True, statuses=(3, 4, 5, 124))
 @task_argument
 @click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes, to the run's end.")
 @click.option("--full", is_flag=True, help="Unfold tool calls, thoughts and delegated runs.")

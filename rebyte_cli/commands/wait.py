@@ -53,6 +53,6 @@ def command(
     until: Literal["all", "any", "first-success"] = (
         "any" if any_ else "first-success" if first_success else "all"
     )
-    ids = references.tasks(app.history, tasks, app.stdin)
+    ids = references.tasks(app.history, tasks, app.lines())
     targets = [Target(task_id) for task_id in dict.fromkeys(ids)]
     return Records(TASK, finished(app, targets, until=until, timeout=timeout, interval=interval))

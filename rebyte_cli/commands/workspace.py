@@ -46,8 +46,8 @@ def list_(app: App) -> Listing:
 
     try:
         found = computers.computers(app.client, app.note)
-    except KeyProblem:
-        app.note("Only workspaces used from here: there is no key to ask for the others")
+    except KeyProblem as problem:
+        app.note(f"Only workspaces used from here: {problem.message}")
         found = []
     return Listing(WORKSPACE, computers.joined(app.history.workspaces(), found))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -102,4 +103,4 @@ def with_status(
 
 def at_most(rows: Iterator[Any], limit: int | None) -> Iterator[Any]:
     """The first `limit` of `rows`; all of them for None."""
-    return rows if limit is None else islice(rows, limit)
+    return rows if limit is None else islice(rows, min(limit, sys.maxsize))

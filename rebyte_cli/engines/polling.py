@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..api.models import is_terminal, prompt_outcome, task_status
 from ..errors import APIError, KeyRejected, NetworkError, Redirected, TaskCanceled, TaskFailed
+from .together import named
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -112,7 +113,11 @@ class Poll:
             self._answered = True
             self._failing.pop(task_id, None)
             for target in wanted[task_id]:
-                outcome = answer if isinstance(answer, APIError) else ended(target, answer)
+                outcome = (
+                    named(answer, task_id)
+                    if isinstance(answer, APIError)
+                    else ended(target, answer)
+                )
                 if outcome is not None:
                     yield target, outcome
                 self._compare(task_id, outcome is not None)

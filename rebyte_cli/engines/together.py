@@ -46,4 +46,11 @@ def _attempt(call: Callable[[str], T], one: str) -> T | RebyteError:
     except (KeyProblem, KeyRejected):
         raise
     except RebyteError as error:
-        return error
+        return named(error, one)
+
+
+def named(error: RebyteError, one: str) -> RebyteError:
+    """The error of one of several, with the id that it is about in its message."""
+    if one not in error.message:
+        error.message = f"{one}: {error.message}"
+    return error

@@ -21,7 +21,6 @@ from .kinds import (
 )
 from .terminal import Screen, clean
 
-FORMATS = ("auto", "table", "json", "jsonl", "csv", "tsv", "id")
 Mappings = Iterator[Mapping[str, Any]]
 Fields = tuple[str, ...] | None
 
@@ -49,11 +48,11 @@ def show(
 ) -> int:
     """Print what a command returned, as it arrives; the exit status it deserves.
 
-    `format` is one of FORMATS, `fields` what `--fields` named, `now` the time in seconds that
-    "3m ago" counts from. Raises BadUsage for a field or an id that the value does not have,
-    ReaderGone and RebyteError when stdout cannot be written, and whatever the rows raise; what
-    was printed before stays, and a JSON list that broke off is left open so that no reader
-    takes it for whole.
+    `format` is one of `choices.FORMATS`, `fields` what `--fields` named, `now` the time in
+    seconds that "3m ago" counts from. Raises BadUsage for a field or an id that the value does
+    not have, ReaderGone and RebyteError when stdout cannot be written, and whatever the rows
+    raise; what was printed before stays, and a JSON list that broke off is left open so that no
+    reader takes it for whole.
     """
     form = resolve_format(format, screen, value)
     fields = fields or None

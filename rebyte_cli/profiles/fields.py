@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..api.origin import check_base_url
+from ..choices import FORMATS
 from ..errors import BadUsage, did_you_mean
-
-FORMATS = ("auto", "table", "json", "jsonl", "csv", "tsv", "id")
 
 # The names that people try for a key. It has no place in a file that is shown and shared.
 _KEYLIKE = ("key", "api_key", "apikey", "token", "rebyte_api_key")

@@ -132,6 +132,12 @@ class History(Intents, Workspaces):
         rows = self._read(f"{_SELECT} AND id = ?", self.origin, task_id)
         return _task(rows[0]) if rows else None
 
+    def workspace_of(self, task_id: str) -> str | None:
+        """The workspace that a task was given, or None when it is not known."""
+        sql = "SELECT workspace_id FROM tasks WHERE origin = ? AND id = ?"
+        rows = self._read(sql, self.origin, task_id)
+        return rows[0]["workspace_id"] if rows else None
+
     def matching(self, prefix: str) -> list[dict[str, Any]]:
         """The tasks whose id starts like this, newest first."""
         rows = self._read(

@@ -1,0 +1,165 @@
+"""What was typed wrong is refused before anything is sent, in a line that says what to type."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Done
+
+Run = Callable[..., Done]
+
+
+def error(done: Done) -> dict[str, Any]:
+    """The error object on stderr of a run whose stdout is JSON."""
+    found: dict[str, Any] = json.loads(done.err.strip().splitlines()[-1])["error"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["craete", "x"], "'create'"),
+        (["Create", "x"], "'create'"),
+        (["workspace", "lst"], "'list'"),
+        (["wait", "x", "--timout", "3"], "'--timeout'"),
+        (["--ouput", "json", "list"], "'--output'"),
+        (["list", "--lmit", "3"], "'--limit'"),
+        (["list", "--fields", "titel"], "'title'"),
+        (["list", "--fields", "STATUS"], "'status'"),
+        (["list", "--fields", "workspace_id"], "'workspaceId'"),
+        (["-P", "locla", "list"], "'local'"),
+        (["-P", "LOCAL", "list"], "'local'"),
+        (["profile", "set", "default", "outptu=id"], "'output'"),
+        (["help", "craete"], "'create'"),
+    ],
+)
+def test_the_nearest_word_is_the_hint(inside: Run, words: list[str], hint: str) -> None:
+    done = inside(*words)
+    assert done.status in (2, 4)
+    first = done.err.partition("did you mean ")[2].partition("?")[0]
+    assert first.startswith(hint), done.err
+
+
+def test_an_executor_near_a_known_one_is_passed_on_with_a_word(inside: Run) -> None:
+    done = inside("create", "x", "-x", "calude", "--dry-run")
+    assert (done.status, done.json["executor"]) == (0, "calude")
+    assert "'claude'" in done.err
+    assert inside("create", "x", "-x", "my-own", "--dry-run").err == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["create", "x", "-w", ""],
+        ["create", "x", "-g", " "],
+        ["create", "x", "-g", "a/b", "-b", ""],
+        ["create", "x", "-x", ""],
+        ["create", "x", "-m", ""],
+        ["create", "x", "-s", ""],
+        ["create", "x", "--once", ""],
+        ["-P", "", "create", "x"],
+        ["list", "--fields", ""],
+        ["list", "--fields", " , "],
+    ],
+)
+def test_an_empty_value_is_refused(inside_local: Run, words: list[str]) -> None:
+    """A variable that was not set must not become another workspace, or another account."""
+    done = inside_local(*words)
+    assert done.status == 2, done.out
+    assert inside_local("list").json["total"] == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["create", "Say \udcff"],
+        ["create", "-p", "Say \udcff"],
+        ["create", "x", "-s", "pdf,\udcff"],
+        ["create", "x", "-m", "\udcff"],
+        ["create", "x", "--once", "\udcff"],
+        ["create", "x", "-g", "a/b", "-b", "\udcff"],
+        ["list", "--search", "\udcff"],
+        ["profile", "set", "default", "executor=\udcff"],
+    ],
+)
+def test_an_argument_that_is_not_text_is_refused(inside_local: Run, words: list[str]) -> None:
+    done = inside_local(*words)
+    assert done.status == 2, done.err
+    assert "UTF-8" in error(done)["message"]
+    assert inside_local("list").json["total"] == 0
+
+
+def test_a_file_may_have_any_name(inside_local: Run, home: Path) -> None:
+    (home / "caf\udce9.md").write_text("Say hello")
+    done = inside_local("create", "--prompt-file", "caf\udce9.md", "--dry-run")
+    assert done.json == {"prompt": "Say hello"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["auth", "login", "rbk_0123456789secret"],
+        ["auth", "login", "--with-key", "rbk_0123456789secret"],
+        ["auth", "login", "--with-key=rbk_0123456789secret"],
+        ["rbk_0123456789secret"],
+        ["-P", "rbk_0123456789secret", "list"],
+        ["profile", "set", "default", "rbk_0123456789secret"],
+        ["list", "--fields", "rbk_0123456789secret"],
+        ["list", "--limit", "rbk_0123456789secret"],
+    ],
+)
+def test_a_key_that_was_typed_in_a_wrong_place_is_not_repeated(
+    inside: Run, words: list[str]
+) -> None:
+    done = inside(*words)
+    assert done.status in (2, 4)
+    assert "0123456789secret" not in done.err + done.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["create", "x", "--timeout", "3"],
+        ["follow-up", "x", "y", "--timeout", "3"],
+        ["result", "x", "--timeout", "3"],
+        ["workspace", "create", "--timeout", "3"],
+    ],
+)
+def test_a_time_limit_for_no_wait_is_refused(inside_local: Run, words: list[str]) -> None:
+    done = inside_local(*words)
+    assert done.status == 2
+    assert "--timeout" in done.err
+    assert inside_local("list").json["total"] == 0
+
+
+@pytest.mark.parametrize("noun", ["profile", "auth", "workspace", "local", "webhook", "artifact"])
+def test_a_noun_alone_shows_its_verbs(inside: Run, noun: str) -> None:
+    done = inside(noun)
+    assert (done.status, done.err) == (0, "")
+    assert done.out == inside(noun, "--help").out
+
+
+def test_the_command_alone_shows_its_help(inside: Run) -> None:
+    done = inside()
+    assert (done.status, done.err) == (0, "")
+    assert done.out == inside("--help").out
+
+
+def test_shared_options_work_before_and_after_and_the_last_one_wins(inside_local: Run) -> None:
+    task = inside_local("create", "x", "-o", "id", "-q").out
+    for words in (
+        ["-o", "id", "list"],
+        ["list", "-o", "id"],
+        ["-o", "json", "list", "-o", "id"],
+        ["-q", "list", "-oid", "-v", "--color", "never", "--no-input"],
+    ):
+        assert inside_local(*words).out == task, words
+    assert inside_local("profile", "-o", "id", "list").out.split() == ["default", "local"]
+    assert inside_local("-o", "id", "profile", "list", "-o", "tsv", "--fields", "name").out == (
+        "name\ndefault\nlocal\n"
+    )
