@@ -121,11 +121,13 @@ class APIError(RebyteError):
     `status_code` is the HTTP status, or None when there was no answer. `response` is the
     decoded body (a dict, a list, text) or None. `code` is the API's own `error.code` where
     it sent one. `retried` says that an earlier try of the same call may have been carried out,
-    which makes the 404 of a DELETE a success.
+    which makes the 404 of a DELETE a success. `subject` is the id, or the artifact's name, that
+    the call was about, where a refusal may have left it out of its message.
     """
 
     code = "api_error"
     retried = False
+    subject: str | None = None
 
     def __init__(
         self,

@@ -134,18 +134,28 @@ def refusal(
     if status in (401, 403):
         hint = _LOGIN if status == 401 else _scope_hint(method)
         return KeyRejected(said, hint=hint, code=code, **rest)
-    if status in (404, 410):
-        if path == "/tasks" and method == "GET":
-            return ResourceNotFound(
-                f"this API has no /tasks ({status}): the base URL is wrong or this API is gone",
-                hint="see `rebyte profile show`; the base URL ends with /v1",
-                code=code,
-                **rest,
-            )
-        return ResourceNotFound(said, code=code, **rest)
-    if status >= 500:
-        return ServerFault(said, code=code, **rest)
-    return APIError(said, code=code, **rest)
+    if status in (404, 410) and path == "/tasks" and method == "GET":
+        return ResourceNotFound(
+            f"this API has no /tasks ({status}): the base URL is wrong or this API is gone",
+            hint="see `rebyte profile show`; the base URL ends with /v1",
+            code=code,
+            **rest,
+        )
+    absent = status in (404, 410)
+    kind = ResourceNotFound if absent else ServerFault if status >= 500 else APIError
+    error = kind(said, code=code, **rest)
+    error.subject = _subject(path)
+    return error
+
+
+def _subject(path: str) -> str | None:
+    """The id, or the name of the artifact, that a call with this path is about."""
+    from urllib.parse import unquote
+
+    noun, *rest = path.strip("/").split("/")
+    if noun not in ("tasks", "workspaces", "agent-computers", "webhooks") or not rest:
+        return None
+    return unquote(rest[2]) if rest[1:2] == ["artifacts"] and len(rest) == 3 else rest[0]
 
 
 def lost(method: str, path: str, why: str, **rest: Any) -> OutcomeUnknown:

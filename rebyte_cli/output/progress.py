@@ -29,6 +29,9 @@ def error(screen: Screen, err: RebyteError, *, as_json: bool = False) -> None:
     if isinstance(err, ReaderGone):
         return
     screen.flush_out()
+    subject = getattr(err, "subject", None)
+    if subject and subject not in err.message:  # "Task not found" does not say which
+        err.message = f"{subject}: {err.message}"
     if as_json:
         from .formats import encode
 
