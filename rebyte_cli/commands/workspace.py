@@ -176,8 +176,14 @@ def delete(app: App, workspace: str, yes: bool) -> Records:
     workspace_id = references.workspace(app.history, workspace)
     shown = workspace if workspace == workspace_id else f"{workspace} ({workspace_id})"
     confirm(app, f"Delete workspace {shown} with everything in it?", yes=yes)
-    app.client.delete_computer(workspace_id)
-    if app.history.workspace(workspace_id) is not None:
+    known = app.history.workspace(workspace_id)
+    try:
+        app.client.delete_computer(workspace_id)
+    except ResourceNotFound as error:
+        if known is not None:  # the VM of a task is no agent computer, or it has gone already
+            error.hint = f"`rebyte workspace forget {workspace_id}` drops it from the history"
+        raise
+    if known is not None:
         app.history.forget_workspace(workspace_id)
     return Records(DELETED, [{"id": workspace_id, "deleted": True}])
 

@@ -154,6 +154,7 @@ WEBHOOK = _kind(
     "id url:text events:string[] description:text? hasSecret:boolean? isActive:boolean?"
     " createdAt:time? lastTriggeredAt:time? failureCount:integer?",
     "id url events isActive failureCount",
+    withheld="secret",
 )  # fmt: skip
 DELIVERY = _kind(
     "delivery", "deliveries", "taskId", "taskId event? receivedAt:time?", "receivedAt event taskId"

@@ -57,6 +57,14 @@ def test_only_what_was_chosen_is_sent(inside: Run, aim: Aim) -> None:
     ]
 
 
+def test_a_secret_that_comes_back_is_not_printed(inside: Run, aim: Aim) -> None:
+    with RawServer(json_reply({"id": "w1", "url": URL, "secret": "hunter2"}, 201)) as server:
+        aim(server)
+        for output in ("json", "jsonl", "table", "csv"):
+            for words in (["create", URL, *EVENT], ["show", "w1"]):
+                assert "hunter2" not in inside("webhook", *words, "-o", output).out
+
+
 def test_a_near_miss_is_a_mistake_and_an_unknown_event_is_passed_on(inside: Run, aim: Aim) -> None:
     with RawServer(json_reply({"id": "w"}, 201)) as server:
         aim(server)

@@ -30,6 +30,13 @@ def test_create_wait_then_run_in_it_by_its_name(inside_local: Run) -> None:
     assert (shown["status"], shown["tasks"], shown["lastTask"]) == ("ready", 1, task["id"])
 
 
+def test_the_workspace_of_a_task_is_no_agent_computer(inside_local: Run) -> None:
+    workspace = inside_local("create", "Hi [[run=1ms]]").json["workspaceId"]
+    done = inside_local("workspace", "delete", "@last", "--yes")
+    assert done.status == 4
+    assert f"`rebyte workspace forget {workspace}`" in json.loads(done.err)["error"]["hint"]
+
+
 def test_one_that_cannot_start_says_why(inside_local: Run) -> None:
     done = inside_local("workspace", "create", "--name", "[[fail]]", "--wait")
     assert done.status == 1
