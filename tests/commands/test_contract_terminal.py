@@ -1,0 +1,115 @@
+"""On a real terminal: what is asked, what is drawn, and how an interrupt leaves it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from tests.conftest import COMMAND
+
+Terminal = Callable[..., "pexpect.spawn[str]"]
+ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+@pytest.fixture
+def terminal(home: Path, service: Any) -> Terminal:
+    """The command on a terminal of its own, 24 by 80."""
+    del service
+
+    def start(*words: str, **variables: str) -> pexpect.spawn[str]:
+        environment = {key: text for key, text in os.environ.items() if key != "COLUMNS"}
+        return pexpect.spawn(
+            COMMAND[0],
+            [*COMMAND[1:], *words],
+            env={**environment, **variables},
+            encoding="utf-8",
+            timeout=20,
+            dimensions=(24, 80),
+            cwd=str(home),
+        )
+
+    return start
+
+
+def rest(child: pexpect.spawn[str]) -> str:
+    """What it still says, and then it must have ended."""
+    child.expect(pexpect.EOF)
+    child.close()
+    assert isinstance(child.before, str)
+    return child.before.replace("\r\n", "\n")
+
+
+def editor(home: Path, script: str) -> str:
+    path = home / "editor"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "said"),
+    [
+        ("printf 'Say hello' > \"$1\"", 0, '"prompt": "Say hello"'),
+        ("printf 'a\\377' > \"$1\"", 2, "what the editor left is not UTF-8: byte 1 is 0xff"),
+        ("true", 2, "the editor left no prompt"),
+        ("exit 3", 2, "Editing failed"),
+    ],
+)
+def test_what_an_editor_may_leave(
+    terminal: Terminal, home: Path, script: str, status: int, said: str
+) -> None:
+    child = terminal("create", "--dry-run", EDITOR=editor(home, script))
+    assert said in rest(child)
+    assert child.exitstatus == status
+
+
+def test_a_no_changes_nothing_and_is_no_interrupt(terminal: Terminal) -> None:
+    for answer, status in (("n\n", 1), ("\n", 1), ("y\n", 0)):
+        child = terminal("local", "reset")
+        child.expect(r"\[y/N\]")
+        child.send(answer)
+        said = rest(child)
+        assert ("nothing was changed" in said) == (status == 1)
+        assert child.exitstatus == status
+    assert "--yes" in rest(terminal("local", "reset", "--no-input"))
+
+
+def test_nothing_is_asked_with_no_input(terminal: Terminal) -> None:
+    assert "no prompt" in rest(terminal("create", "--no-input"))
+    assert "--with-key" in rest(terminal("auth", "login", "--insecure-storage", "--no-input"))
+
+
+def test_a_table_fits_the_terminal(terminal: Terminal) -> None:
+    rest(terminal("create", "A title that is far too long for the eighty columns", "--wait"))
+    shown = rest(terminal("list", NO_COLOR=""))
+    assert "\x1b[1m" in shown
+    lines = ESCAPES.sub("", shown).splitlines()
+    assert lines[0].split() == ["ID", "STATUS", "TITLE", "CREATED"]
+    assert max(map(len, lines)) <= 80
+    assert "…" in lines[1]
+    assert "\x1b" not in rest(terminal("list"))  # NO_COLOR is set
+    assert "\x1b" not in rest(terminal("list", NO_COLOR="", TERM="dumb"))
+    assert "\x1b" not in rest(terminal("list", "--color", "never", NO_COLOR=""))
+    assert "\x1b[1m" in rest(terminal("list", "--color", "always"))
+
+
+def test_an_interrupt_takes_the_spinner_away(terminal: Terminal) -> None:
+    child = terminal("create", "Slow [[run=60s]]", "--wait")
+    child.expect("waiting for the task to end")
+    child.sendintr()
+    said = rest(child)
+    assert child.exitstatus == 130
+    assert re.search(r"\r\x1b\[2KError: interrupted\nHint: the task runs on; `rebyte wait ", said)
+    assert "\x1b[?25l" not in said  # the cursor is never hidden, so it need not come back
+
+
+def test_quiet_leaves_a_terminal_to_the_data(terminal: Terminal) -> None:
+    said = rest(terminal("create", "x", "--wait", "-q", "-o", "id"))
+    assert re.fullmatch(r"[0-9a-f-]{36}\n", said)
