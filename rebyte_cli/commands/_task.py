@@ -82,8 +82,7 @@ def chosen_fields(
     if github_url:
         from ..engines.checkout import repository
 
-        github_url, here = repository(github_url)
-        branch = branch or here
+        github_url, branch = repository(github_url, branch, note=app.note)
     if workspace:
         from ..profiles import references
 

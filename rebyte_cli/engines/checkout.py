@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable
 
 from ..errors import BadUsage
 
 # owner/repo out of https://host/owner/repo.git, ssh://git@host:22/owner/repo and
 # git@host:owner/repo. The API takes owner/repo (seed document).
 _REMOTE = re.compile(
-    r"^(?:(?:https?|ssh|git)://(?:[^@/]+@)?[^/:]+(?::\d+)?/|[^@/\s]+@[^:/\s]+:)"
+    r"^(?:(?i:https?|ssh|git)://(?:[^@/]+@)?(?P<host>[^/:]+)(?::\d+)?/"
+    r"|[^@/\s]+@(?P<there>[^:/\s]+):)"
     r"(?P<repo>[^/\s]+/[^/\s]+?)(?:\.git)?/?$"
 )
 _PLAIN = re.compile(r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")
 
 
-def repository(given: str) -> tuple[str, str | None]:
-    """`owner/repo` and, for `.`, the current branch.
+def repository(
+    given: str, branch: str | None = None, *, note: Callable[[str], None]
+) -> tuple[str, str | None]:
+    """`owner/repo` and the branch: `branch`, or for `.` without one the current branch.
 
     `given` is `owner/repo`, a clone URL (https, ssh, git@host:), or `.` for the repository of
-    the working directory: its `origin` (or only remote) and its checked-out branch. Raises
-    BadUsage when it is none of these, and for a detached HEAD, which has no branch to name.
+    the working directory: its `origin` (or only remote) and its checked-out branch. `note` is
+    told when a host other than GitHub's is dropped. Raises BadUsage when it is none of these,
+    and for a detached HEAD when no branch was named.
     """
     if given != ".":
-        return _owner_repo(given), None
+        return _owner_repo(given, note), branch
     remotes = _git("remote", problem="not inside a git repository").split()
     if not remotes:
         raise BadUsage("the repository here has no remote", hint="-g owner/repo names one")
@@ -35,18 +40,18 @@ def repository(given: str) -> tuple[str, str | None]:
         )
     remote = "origin" if "origin" in remotes else remotes[0]
     url = _git("remote", "get-url", remote, problem=f"cannot read the remote {remote}")
-    branch = _git(
+    branch = branch or _git(
         "symbolic-ref",
         "--quiet",
         "--short",
         "HEAD",
         problem="HEAD is detached, so there is no branch to name",
-        hint="check out a branch, or give -g owner/repo -b BRANCH",
+        hint="check out a branch, or name one with -b",
     )
-    return _owner_repo(url), branch
+    return _owner_repo(url, note), branch
 
 
-def _owner_repo(given: str) -> str:
+def _owner_repo(given: str, note: Callable[[str], None]) -> str:
     if _PLAIN.match(given) and not given.startswith("."):
         return given.removesuffix(".git")
     match = _REMOTE.match(given)
@@ -56,6 +61,9 @@ def _owner_repo(given: str) -> str:
             f"{shown!r} is not a repository",
             hint="-g takes owner/repo, a clone URL, or . for the repository here",
         )
+    host = (match["host"] or match["there"]).lower()
+    if host != "github.com" and not host.endswith(".github.com"):
+        note(f"the API takes owner/repo alone, so that {match['repo']} is sent without {host}")
     return match["repo"]
 
 

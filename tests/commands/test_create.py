@@ -181,6 +181,12 @@ def test_the_repository_here(local: Run, home: Path) -> None:
     detached = local("create", "x", "-g", ".", "--dry-run", cwd=repo)
     assert detached.status == 2
     assert "detached" in detached.err
+    named = local("create", "x", "-g", ".", "-b", "main", "--dry-run", cwd=repo)
+    assert named.json["branchName"] == "main"
+    subprocess.run([*git, "remote", "set-url", "origin", "git@gl.example:acme/shop"], check=True)
+    other = local("create", "x", "-g", ".", "--dry-run", cwd=tree)
+    assert other.json["githubUrl"] == "acme/shop"
+    assert "without gl.example" in other.err
     outside = local("create", "x", "-g", ".", "--dry-run", cwd=home)
     assert outside.status == 2
     assert "not inside a git repository" in outside.err
