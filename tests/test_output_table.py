@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+import time
 from typing import Any
 
 import pytest
 
 from rebyte_cli.output.kinds import CREDITS, HISTORY, RESULT, TASK, TASK_ROW, Listing, Records
-from rebyte_cli.output.table import ago, cut, width_of
+from rebyte_cli.output.table import ago, cut, width_of, wrap
 
 from .screens import NOW, ROWS, TASK_DONE, Shown
 
@@ -117,6 +118,40 @@ def test_a_record_is_names_and_values() -> None:
                      both small.
         extra        {"new":[1,2.5,true]}
     """)
+
+
+def test_long_values_are_wrapped_under_themselves_on_a_terminal() -> None:
+    link = "https://app.rebyte.ai/run/550e8400-e29b-41d4-a716"
+    answer = (
+        f"The quick brown fox jumps over the dog.\n\n  Link: {link} .\n" + "日本語のレビュー" * 2
+    )
+    row = {"id": "t1", "finalResult": answer, "extra": {"k": "0123456789" * 4}}
+    assert table(Records(TASK, [row]), tty=True, width=40) == dedent(f"""
+        id           t1
+        finalResult  The quick brown fox jumps
+                     over the dog.
+
+                       Link:
+                     {link}
+                     .
+                     日本語のレビュー日本語のレ
+                     ビュー
+        extra        {{"k":"012345678901234567890
+                     1234567890123456789"}}
+    """)
+    assert f"  Link: {link} .\n" in table(Records(TASK, [row]))
+
+
+def test_a_name_from_elsewhere_leaves_room_for_the_values() -> None:
+    printed = table(Records(TASK, [{"id": "t1", "k" * 100: "v " * 20}]), tty=True, width=40)
+    assert printed == f"id             t1\n{'k' * 12}…  {'v ' * 12}v\n{' ' * 15}v v v v v v v\n"
+
+
+@pytest.mark.parametrize("text", ["x" * 200_000, "x " * 100_000, "日" * 100_000, "\t" * 50_000])
+def test_wrapping_takes_no_time_to_speak_of(text: str) -> None:
+    begun = time.monotonic()
+    assert max(map(width_of, wrap(text, 60))) <= 60
+    assert time.monotonic() - begun < 2
 
 
 def test_a_record_in_colour() -> None:

@@ -73,6 +73,34 @@ def cut(text: str, width: int, ellipsis: str = "…") -> str:
     return set_cell_size(text, room).rstrip() + ellipsis
 
 
+def wrap(text: str, width: int) -> Iterator[str]:
+    """One line in pieces of at most `width` cells, broken between words where that can be.
+
+    A link stays in one piece, too wide as it may be, for it is copied as a whole.
+    """
+    if width_of(text) <= width:
+        yield text
+        return
+    line, size = "", 0
+    for number, word in enumerate(text.expandtabs().split(" ")):
+        length = width_of(word)
+        if number and size + 1 + length <= width:
+            line, size = f"{line} {word}", size + 1 + length
+            continue
+        if number:
+            yield line
+        start = 0
+        while length > width and "://" not in word:
+            head = word[start : start + width]
+            while (excess := width_of(head) - width) > 0:
+                head = head[: -max(excess // 2, 1)]
+            yield head
+            start += len(head)
+            length -= width_of(head)
+        line, size = word[start:], length
+    yield line
+
+
 _UNITS = ((365 * 86400, "y"), (30 * 86400, "mo"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
@@ -202,7 +230,10 @@ def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, loo
         known = [name for name in kind.types if row.get(name) is not None]
         fields = known + [name for name in row if name not in kind.types and row[name] is not None]
     labels = [one_line(name) for name in fields]
+    if look.width is not None:  # a name from elsewhere may leave no room for values
+        labels = [cut(label, max(look.width // 3, _NARROWEST), look.ellipsis) for label in labels]
     width = max(map(width_of, labels), default=0)
+    room = None if look.width is None else max(look.width - width - len(_GAP), _NARROWEST)
     lines = []
     for name, label in zip(fields, labels, strict=True):
         (value,) = _values(kind, [row], name)
@@ -212,7 +243,7 @@ def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, loo
             lines.append(shown)
             lines.extend("  " + line for line in _nested(type_, value, look))
             continue
-        first, *rest = _long(name, value, type_, look)
+        first, *rest = _long(name, value, type_, look, room)
         if first:
             shown += " " * (width - width_of(label)) + _GAP + first
         lines.append(shown)
@@ -231,13 +262,15 @@ def _nested(type_: str, value: list[Mapping[str, Any]], look: Look) -> list[str]
     return listing(kind, value, names, look).splitlines()
 
 
-def _long(name: str, value: Any, type_: str, look: Look) -> list[str]:
-    """A value in full: all lines of a text, both forms of a time."""
+def _long(name: str, value: Any, type_: str, look: Look, room: int | None) -> list[str]:
+    """A value in full: all lines of a text, in at most `room` cells; both forms of a time."""
     if isinstance(value, str):
         if type_.startswith("time"):
             shown, relative = one_line(value), ago(value, look.now)
             return [shown if shown == relative else f"{shown} ({relative})"]
         if name == "status":
             return [look.paint(_STATUS_COLORS.get(value, ""), one_line(value))]
-        return clean(value.rstrip("\n")).split("\n")
-    return [_text(value, type_, look.now)]
+        lines = clean(value.rstrip("\n")).split("\n")
+    else:
+        lines = [_text(value, type_, look.now)]
+    return lines if room is None else [piece for line in lines for piece in wrap(line, room)]
