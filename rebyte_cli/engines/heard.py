@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import APIError
 
-SPEECH = frozenset({"text", "assistant", "message", "response", "result"})
+# A tuple: what an event says its kind is may be a list, which no set can be asked for.
+SPEECH = ("text", "assistant", "message", "response", "result")
 
 
 class Look:

@@ -140,6 +140,7 @@ LINES = [
     for line in (*CALLS.strip().splitlines(), "auth status", "list --fields id,status,title")
     if not line.startswith("open")
 ]
+FOLLOW = "logs abcd1234 -f --timeout 0.05"
 FORMATS = [[], ["-o", "table"], ["-o", "csv"], ["-o", "tsv"], ["-o", "jsonl"], ["-o", "id"], ["-v"]]
 
 
@@ -154,6 +155,8 @@ FORMATS = [[], ["-o", "table"], ["-o", "csv"], ["-o", "tsv"], ["-o", "jsonl"], [
     status=st.sampled_from([200, 200, 200, 201, 204, 400, 404, 409, 422]),
 )
 @example(line="workspace list", form=[], seed=6139, pieces=[[]], harm=1, status=200)
+@example(line=FOLLOW, form=["-o", "id"], seed=0, pieces=[[]], harm=1, status=200)
+@example(line=FOLLOW, form=[], seed=4, pieces=[[]], harm=3, status=200)
 def test_any_json_for_any_command(
     sick: tuple[Sick, RawServer],
     tmp_path: Path,
