@@ -100,6 +100,12 @@ def test_a_file_may_have_any_name(inside_local: Run, home: Path) -> None:
     assert done.json == {"prompt": "Say hello"}
 
 
+def test_a_stdin_without_an_end_is_not_read_to_its_end(inside: Run) -> None:
+    done = inside("create", "-", "--dry-run", stdin=b"x" * ((16 << 20) + 1))
+    assert done.status == 2
+    assert "100,000" in done.err
+
+
 @pytest.mark.parametrize(
     "words",
     [
