@@ -118,12 +118,12 @@ def test_a_start_file_that_is_a_link_stays_one(home: Path, rebyte: Callable[...,
     """Many keep theirs in a repository."""
     kept = home / "dotfiles"
     kept.mkdir()
-    (kept / "zshrc").write_bytes(b"# caf\xe9\n")
+    (kept / "zshrc").write_bytes(b"# caf\xe9\nM=\r\r\n")
     (home / ".zshrc").symlink_to(kept / "zshrc")
     assert rebyte("completion", "zsh", "--install").status == 0
     assert os.readlink(home / ".zshrc") == str(kept / "zshrc")
     text = (kept / "zshrc").read_bytes()
-    assert text.startswith(b"# caf\xe9\n")
+    assert text.startswith(b"# caf\xe9\nM=\r\r\n")
     assert b"rebyte completion" in text
 
 

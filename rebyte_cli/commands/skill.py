@@ -41,7 +41,7 @@ def command(app: App, folder: str | None) -> Any:
         changed = not target.exists() or target.read_text(encoding="utf-8") != text
         if changed:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
+            target.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise RebyteError(f"cannot write {target}: {error.strerror}") from None
     app.note(f"The skill is in {target}")

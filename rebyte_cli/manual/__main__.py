@@ -34,7 +34,7 @@ def write(folder: Path) -> list[str]:
         file = folder / path
         if not file.exists() or file.read_text(encoding="utf-8") != text:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
+            file.write_text(text, encoding="utf-8", newline="\n")
             changed.append(path)
     for place in ("completions", "man", "rebyte_cli/shell/tables"):
         for file in (folder / place).iterdir():

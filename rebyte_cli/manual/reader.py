@@ -19,7 +19,7 @@ def render(page: str, *, width: int, environment: Mapping[str, str]) -> str | No
     """
     with tempfile.TemporaryDirectory(prefix="rebyte-man-") as folder:
         file = Path(folder) / "page.1"
-        file.write_text(page, encoding="utf-8")
+        file.write_text(page, encoding="utf-8", newline="\n")
         for program in (["man", "-l"], ["mandoc", "-T", "utf8", "-O", f"width={width}"]):
             text = _run([*program, str(file)], {**environment, "MANWIDTH": str(width)})
             if text:
@@ -36,7 +36,7 @@ def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
         changed = not file.exists() or file.read_text(encoding="utf-8") != page
         if changed:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(page, encoding="utf-8")
+            file.write_text(page, encoding="utf-8", newline="\n")
         done.append((file, changed))
     return done
 

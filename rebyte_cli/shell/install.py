@@ -144,8 +144,9 @@ def _without_block(text: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        # surrogateescape: a start file in another encoding comes back byte for byte.
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        # A start file in another encoding, or with a CR in it, comes back byte for byte.
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return file.read()
     except FileNotFoundError:
         return ""
     except OSError as error:
@@ -161,8 +162,9 @@ def _write(path: Path, present: str, wanted: str) -> bool:
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(wanted)
+        data = wanted.encode("utf-8", "surrogateescape")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
         mode = real.stat().st_mode & 0o7777 if real.exists() else 0o644
         os.chmod(temporary, mode)
         os.replace(temporary, real)
