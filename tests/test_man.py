@@ -121,9 +121,20 @@ def test_man_install(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
 
 
 def test_man_installs_at_home(home: Path, rebyte: Callable[..., Done]) -> None:
-    """Without a folder: where man looks for the pages of one user."""
-    rebyte("man", "--install")
+    """Without a folder: where man looks for the pages of one user, if ~/.local/bin is in PATH.
+
+    Where it does not look, the line that it is told says what to do, and that works.
+    """
+    need_tool("man")
+    told = rebyte("man", "--install").err
     assert (home / ".local/share/man/man1/rebyte.1").exists()
+    line = told.splitlines()[-1].strip()
+    assert line.startswith("export MANPATH=")
+    found = run(f"{line}\nman -w rebyte-create", home, MANPATH="")
+    assert found.stdout.strip() == str(home / ".local/share/man/man1/rebyte-create.1")
+    (home / ".local/bin").mkdir()
+    path = f"{home / '.local/bin'}{os.pathsep}{os.environ['PATH']}"
+    assert "MANPATH" not in rebyte("man", "--install", env={"PATH": path}).err
 
 
 def test_help_is_the_help(rebyte: Callable[..., Done]) -> None:
@@ -135,7 +146,9 @@ def test_help_is_the_help(rebyte: Callable[..., Done]) -> None:
     assert "'list'" in wrong.err
 
 
-@pytest.mark.parametrize("name", ["rebyte-examples.7.md", "rebyte-local.7.md", "rebyte-shards.7.md"])
+@pytest.mark.parametrize(
+    "name", ["rebyte-examples.7.md", "rebyte-local.7.md", "rebyte-shards.7.md"]
+)
 def test_the_examples_run(name: str, home: Path) -> None:
     """Each block on a local service of its own; side by side, since most of it is waiting."""
     need_tool("jq")

@@ -68,6 +68,8 @@ def _find(words: tuple[str, ...], known: list[str]) -> str:
 
 
 def _install(app: App, pages: dict[str, str], target: Path) -> list[dict[str, Any]]:
+    import shlex
+
     from ..manual import reader
 
     try:
@@ -75,4 +77,7 @@ def _install(app: App, pages: dict[str, str], target: Path) -> list[dict[str, An
     except OSError as error:
         raise RebyteError(f"cannot write to {target}: {error.strerror}") from None
     app.note(f"{len(done)} pages in {target}")
+    if reader.finds(target, app.environment) is False:
+        app.note("man does not look there yet. For the start file of your shell:")
+        app.note(f"  export MANPATH={shlex.quote(str(target))}:$MANPATH")
     return [{"path": str(path), "changed": changed} for path, changed in done]

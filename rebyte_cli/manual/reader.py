@@ -41,6 +41,22 @@ def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
     return done
 
 
+def finds(folder: Path, environment: Mapping[str, str]) -> bool | None:
+    """Whether man(1) looks into this folder; None where there is no man."""
+    try:
+        done = subprocess.run(
+            ["man", "-w", "rebyte"],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return os.fsdecode(done.stdout).startswith(str(folder))
+
+
 def home(environment: Mapping[str, str]) -> Path:
     """Where man(1) looks for pages of one user."""
     own = environment.get("HOME") or os.path.expanduser("~")
