@@ -32,6 +32,8 @@ CHANGING = (
     (re.compile(r"\b(now|\d+[smhd] ago)\b *"), "<ago>"),
     (re.compile(r"127\.0\.0\.1:\d+"), "<loopback>"),
     (re.compile(r"/tmp/[\w./-]+?/(?=home/)"), ""),
+    # Said when the keyring takes over a second, as a loaded machine makes it do.
+    (re.compile(r"^Waiting for the keyring.*\n", re.MULTILINE), ""),
     (re.compile(r"[ \t]+$", re.MULTILINE), ""),
 )
 

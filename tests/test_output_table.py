@@ -149,9 +149,9 @@ def test_a_name_from_elsewhere_leaves_room_for_the_values() -> None:
 
 @pytest.mark.parametrize("text", ["x" * 200_000, "x " * 100_000, "日" * 100_000, "\t" * 50_000])
 def test_wrapping_takes_no_time_to_speak_of(text: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     assert max(map(width_of, wrap(text, 60))) <= 60
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 def test_a_record_in_colour() -> None:

@@ -152,9 +152,7 @@ class Attempt:
     def _search_lost(
         self, intent: Intent | None, key: str | None, times: Clock, fault: APIError
     ) -> dict[str, Any]:
-        sent = Sent(
-            self.errand.prompt_digest, times.window, self.errand.prompt, self.errand.body
-        )
+        sent = Sent(self.errand.prompt_digest, times.window, self.errand.prompt, self.errand.body)
         self.note(f"{fault.message}; looking for what became of it")
         sight, why = self.search(sent, rivals=lambda: self.rivals(intent))
         answer = self.certain(sight)

@@ -160,9 +160,7 @@ class FollowUp(Errand):
 
     def keep(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
         # The task runs again; `wait` or the next look at it would say the same.
-        self._history.update_task(
-            {"id": self._task_id, "status": "running", "completedAt": None}
-        )
+        self._history.update_task({"id": self._task_id, "status": "running", "completedAt": None})
         return str(answer["promptId"])
 
     def says(self, answer: Mapping[str, Any]) -> str:

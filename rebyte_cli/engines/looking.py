@@ -74,9 +74,7 @@ class Sight(NamedTuple):
 class Look:
     """Looks for one lost create, as often as it is called, asking for no transcript in vain."""
 
-    def __init__(
-        self, client: RebyteClient, knows: Callable[[Iterable[str]], set[str]]
-    ) -> None:
+    def __init__(self, client: RebyteClient, knows: Callable[[Iterable[str]], set[str]]) -> None:
         """`knows` picks, from ids, those that are known to be something else."""
         self._client = client
         self._knows = knows
