@@ -67,12 +67,13 @@ class _Handler(BaseHTTPRequestHandler):
         if not isinstance(delivery, dict) or _is_deep(delivery):
             self._reply(400, "a delivery is a JSON object of few levels")
             return
-        try:
-            self.server.deliveries.put_nowait(delivery)
-        except queue.Full:
-            self._reply(503, "too many deliveries are waiting")
-            return
-        self._reply(200, "taken")
+        with self.server.answering:
+            try:
+                self.server.deliveries.put_nowait(delivery)
+            except queue.Full:
+                self._reply(503, "too many deliveries are waiting")
+            else:
+                self._reply(200, "taken")
 
     def do_GET(self) -> None:
         self._reply(200, "rebyte webhook listen: POST deliveries here")
@@ -151,6 +152,9 @@ class Receiver(ThreadingMixIn, HTTPServer):
         self._free = threading.BoundedSemaphore(CONNECTIONS)
         self._open: dict[Any, None] = {}  # the oldest first
         self._lock = threading.Lock()
+        # Held from the taking of a delivery to its answer, so that a listener that ends after
+        # this one does not leave its sender without one.
+        self.answering = threading.Lock()
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except (OSError, OverflowError) as error:
@@ -210,7 +214,8 @@ class Receiver(ThreadingMixIn, HTTPServer):
                     continue
         finally:
             self.shutdown()
-            self.server_close()
+            with self.answering:
+                self.server_close()
 
 
 def _is_deep(value: Any) -> bool:
