@@ -59,9 +59,7 @@ def test_case_39_one_that_never_arrived_is_unknown_and_not_repeated(
 
 
 def test_two_equal_prompts_are_both_named(bench: Bench, task: str) -> None:
-    bench.proxy.cut(
-        "POST", PROMPTS, Cut.AFTER, then=lambda: bench.direct.follow_up(task, PROMPT)
-    )
+    bench.proxy.cut("POST", PROMPTS, Cut.AFTER, then=lambda: bench.direct.follow_up(task, PROMPT))
     with pytest.raises(OutcomeUnknown) as caught:
         bench.follow_up(task)
     assert [one["promptId"] for one in caught.value.candidates] == prompts(bench, task)[1:]
