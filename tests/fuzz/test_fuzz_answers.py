@@ -145,7 +145,7 @@ FORMATS = [[], ["-o", "table"], ["-o", "csv"], ["-o", "tsv"], ["-o", "jsonl"], [
 
 
 @pytest.mark.usefixtures("home")
-@tries(220)
+@tries(150)
 @given(
     line=st.sampled_from(LINES),
     form=st.sampled_from(FORMATS),
@@ -180,7 +180,7 @@ def test_any_json_for_any_command(
     assert done.status in STATUSES - {6} or "POST" in done.err or "create" in line
 
 
-@tries(60)
+@tries(30)
 @given(
     seed=st.integers(0, 2**32),
     pieces=st.lists(ANY_JSON, min_size=1, max_size=4),
