@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -213,3 +215,18 @@ def test_no_room_is_a_drawer() -> None:
     """Names say what is inside."""
     drawers = re.compile(r"(^|[._])(utils?|helpers?|common|misc)($|[._])")
     assert not [name for name in MODULES if drawers.search(name)]
+
+
+def test_no_module_needs_what_only_unix_has() -> None:
+    """Each of them is imported as far as Windows would let it."""
+    names = [f"rebyte_cli.{name}" for name in MODULES if name and "__main__" not in name]
+    code = (
+        "import importlib, sys\n"
+        "for name in ('fcntl', 'termios', 'pwd', 'grp', 'pty', 'tty', 'resource', 'readline'):\n"
+        "    sys.modules[name] = None\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""

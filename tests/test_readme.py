@@ -29,6 +29,15 @@ def test_the_script_runs() -> None:
     assert (done.stdout, done.stderr) == ("completed\n", "")
 
 
+def test_what_each_shard_runs_is_what_was_tested() -> None:
+    """The lines of the table are those of rebyte-shards(7), which test_parallel.py runs."""
+    pages = ROOT / "rebyte_cli" / "manual" / "pages"
+    shown = re.findall(r"`(rebyte batch [^`|]*--shard [^`|]*)` \|$", TEXT, re.MULTILINE)
+    assert len(shown) == 3
+    for line in shown:
+        assert line in (pages / "rebyte-shards.7.md").read_text()
+
+
 def test_the_two_commands_of_the_first_screen_are_targets() -> None:
     first = re.search(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     assert first is not None

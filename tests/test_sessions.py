@@ -24,7 +24,7 @@ PICTURE = ROOT / "rebyte_cli" / "manual" / "session.svg"
 @pytest.fixture(scope="module")
 def recorded() -> Iterator[Mapping[Any, Future[Any]]]:
     """What happens now, by document: recorded side by side, since most of it is waiting."""
-    for tool in ("bash", "jq"):
+    for tool in ("bash", "jq", "parallel"):
         need_tool(tool)
     with ThreadPoolExecutor() as pool:
         yield {
