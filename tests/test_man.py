@@ -97,6 +97,14 @@ def test_man_shows_the_page(rebyte: Callable[..., Done]) -> None:
     assert "'create'" in missing.err
 
 
+def test_a_command_names_the_pages_about_its_subject() -> None:
+    """`rebyte man local` is about the command; the words that steer it are in local(7)."""
+    for page in PAGES:
+        other = page.with_suffix(".7")
+        if page.suffix == ".1" and other.exists():
+            assert f"{page.stem}(7)" in page.read_text().replace("\\-", "-"), page
+
+
 def test_man_without_man(home: Path, rebyte: Callable[..., Done]) -> None:
     """The text itself, where there is nothing to show it with."""
     done = rebyte("man", "create", env={"PATH": str(home)})

@@ -9,6 +9,8 @@ from .facts import EVERY_COMMAND, STATUSES
 from .tree import Node
 
 SEE_ALSO = "rebyte(1), rebyte-config(5), rebyte-examples(7)"
+# What else there is to read about a command.
+MORE = {"api": "rebyte-api(7)", "batch": "rebyte-shards(7)", "local": "rebyte-local(7)"}
 
 
 def command_page(node: Node) -> str:
@@ -33,7 +35,8 @@ def command_page(node: Node) -> str:
     parts += ["## Exit status", *statuses(found)]
     if node["examples"]:
         parts += ["## Examples", *_examples(node)]
-    parts += ["## See also", SEE_ALSO]
+    more = MORE.get(node["name"])
+    parts += ["## See also", f"{SEE_ALSO}, {more}" if more else SEE_ALSO]
     return "\n\n".join(parts) + "\n"
 
 
