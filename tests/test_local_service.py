@@ -260,3 +260,30 @@ def test_service_shares_nothing_with_the_client_and_imports_little(tmp_path: Pat
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
     ).stdout.splitlines()
     assert out == ["['rebyte_cli']", "[]"]
+
+
+def test_answered_requests_hold_little_until_they_are_collected(service: Any) -> None:
+    """The command lets the collector come late; ten thousand requests must fit in between."""
+    import gc
+    import tracemalloc
+
+    connection = http.client.HTTPConnection(service.base_url.split("/")[2])
+
+    def ask(times: int) -> int:
+        for _ in range(times):
+            connection.request("GET", "/v1/health")
+            connection.getresponse().read()
+        return tracemalloc.get_traced_memory()[0]
+
+    ask(5)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        before = ask(1)
+        each = (ask(100) - before) / 100
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+        connection.close()
+    assert each < 12_000, "bytes a request"

@@ -134,13 +134,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def _environ(self, body: io.RawIOBase) -> Environ:
         path, _, query = self.path.partition("?")
+        # As large as there is something to read: the collector comes late, and until then
+        # thousands of answered requests keep theirs.
+        size = max(1, min(65536, body.left)) if isinstance(body, Body) else 65536
         if path.startswith(("http://", "https://")):
             path = "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/"
         environ: Environ = {
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",
             # Buffered, because a raw read may return less than was asked for.
-            "wsgi.input": io.BufferedReader(body, 65536),
+            "wsgi.input": io.BufferedReader(body, size),
             "wsgi.input_terminated": True,
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": True,
