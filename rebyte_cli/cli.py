@@ -118,6 +118,7 @@ def root(ctx: click.Context) -> Any:
       rebyte -P local create "Say hello" --wait      # no account, no network
       rebyte auth login                              # the real service
       rebyte create "Fix the login test" -g . --wait -o json | jq .status
+      rebyte man tutorial                            # from here to a batch
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -1,4 +1,4 @@
-"""Run many tasks from a file, each line exactly once, whatever happens."""
+"""Run the lines of a file as tasks, and go on after an interrupt."""
 
 from __future__ import annotations
 

@@ -122,6 +122,8 @@ def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Record
 def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
     """Change settings of a profile.
 
+    `rebyte man config` explains each KEY.
+
     Examples:
 
       rebyte profile set default output=json
