@@ -99,10 +99,10 @@ def test_man_shows_the_page(rebyte: Callable[..., Done]) -> None:
 
 def test_a_command_names_the_pages_about_its_subject() -> None:
     """`rebyte man local` is about the command; the words that steer it are in local(7)."""
-    for page in PAGES:
-        other = page.with_suffix(".7")
-        if page.suffix == ".1" and other.exists():
-            assert f"{page.stem}(7)" in page.read_text().replace("\\-", "-"), page
+    for sheet in PAGES:
+        other = sheet.with_suffix(".7")
+        if sheet.suffix == ".1" and other.exists():
+            assert f"{sheet.stem}(7)" in sheet.read_text().replace("\\-", "-"), sheet
 
 
 def test_man_without_man(home: Path, rebyte: Callable[..., Done]) -> None:
