@@ -1,0 +1,236 @@
+"""The workers of a batch, one create at a time: what they report, and what is noted of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from email.utils import formatdate
+from io import BytesIO
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import pytest
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.engines.batch_create import ENOUGH, Creators, Job
+from rebyte_cli.engines.batch_fields import Checker, Fields
+from rebyte_cli.engines.batch_input import read_input
+from rebyte_cli.engines.journal import Journal
+from rebyte_cli.engines.pacing import Gate
+from rebyte_cli.errors import BadUsage, KeyRejected, NetworkError, RebyteError, ServerFault
+
+from .servers import Answer, RawServer, error_reply, json_reply, reset, wire_to
+
+pytestmark = pytest.mark.usefixtures("home")
+MADE = json_reply({"id": "t1", "status": "running"}, 201, {"Date": formatdate(usegmt=True)})
+
+
+class Workshop:
+    """One worker, and what it reports; `answers` are those of the server, the last for ever."""
+
+    def __init__(self, folder: Path, server: RawServer, count: int = 1) -> None:
+        lines = [json.dumps({"prompt": f"n {n}", "files": ["f"][:n]}) for n in range(2)] * 20
+        records = b"".join(line.encode() + b"\n" for line in lines)
+        self.batch = read_input(
+            iter(BytesIO(records).readline, b""),
+            "t",
+            form="jsonl",
+            template=None,
+            checker=Checker(Fields({}), fresh=False, find_files=lambda path: [path]),
+        )
+        self.told: list[str] = []
+        self.upload: Any = lambda path: {"id": "f1", "filename": path}
+        self.gate = Gate(note=self.told.append)
+        self.journal = Journal(folder / "j", {"input": "d"}, run={})
+        self.reports: Queue[tuple[str, int, Any]] = Queue()
+        self.client = RebyteClient(transport=wire_to(server, sleep=lambda _seconds: None))
+        self.creators = Creators(
+            self.client,
+            self.batch,
+            self.journal,
+            self.gate,
+            lambda *report: self.reports.put(report),
+            count=count,
+            upload=lambda path: self.upload(path),
+        )
+
+    def create(self, at: int) -> tuple[str, Any]:
+        """Have a line created; what was reported of it."""
+        self.creators.put(Job(at, None))
+        kind, line, value = self.reports.get(timeout=20)
+        assert line == at
+        return kind, value
+
+    def states(self) -> list[str]:
+        """What the journal says, in order."""
+        self.journal.settle()
+        records = [json.loads(line) for line in self.journal.path.read_bytes().splitlines()]
+        return [record["is"] for record in records if "is" in record]
+
+    def close(self) -> None:
+        self.gate.stop()
+        self.creators.end()
+        self.journal.close()
+        self.client.close()
+
+
+def take_away(server: RawServer) -> None:
+    """End a server, and wait until its port refuses."""
+    server.__exit__(None, None, None)
+    with suppress(ConnectionRefusedError):
+        while True:
+            socket.create_connection(("127.0.0.1", server.port), 5).close()
+
+
+@pytest.fixture
+def answers() -> list[Answer]:
+    return [MADE]
+
+
+@pytest.fixture
+def server(answers: list[Answer]) -> Iterator[RawServer]:
+    with RawServer(lambda _request: answers[-1]) as server:
+        yield server
+
+
+@pytest.fixture
+def shop(tmp_path: Path, server: RawServer) -> Iterator[Workshop]:
+    shop = Workshop(tmp_path, server)
+    yield shop
+    shop.close()
+
+
+def test_a_create_that_went_through(shop: Workshop) -> None:
+    kind, (body, task) = shop.create(0)
+    assert (kind, body["prompt"], task["id"]) == ("created", "n 0", "t1")
+    assert shop.states() == ["sending", "created"]
+    assert shop.creators.known == {"t1"}
+    assert shop.creators.flying == {0}  # taken out by who reads the reports
+
+
+def test_a_network_that_went_away_closes_the_gate(shop: Workshop, server: RawServer) -> None:
+    shop.create(0)
+    take_away(server)
+    shop.client.close()
+    assert shop.create(2) == ("unsent", None)
+    assert shop.states()[2:] == ["sending", "unsent"]
+    assert shop.gate.is_down
+    assert "Paused" in shop.told[0]
+
+
+def test_a_network_that_was_never_there_ends_the_batch(shop: Workshop, server: RawServer) -> None:
+    take_away(server)
+    kind, error = shop.create(0)
+    assert kind == "fatal"
+    assert isinstance(error, NetworkError)
+    assert not shop.gate.is_down
+
+
+def test_what_is_turned_away_at_every_try_pauses_all(shop: Workshop, answers: list[Answer]) -> None:
+    answers.append(error_reply(429, "too_many", "Slow down"))
+    assert shop.create(0) == ("unsent", None)
+    assert shop.states() == ["sending", "unsent"]
+    assert shop.told == ["The service turns creates away (429): no creates for 5 s"]
+
+
+def test_faults_at_every_create_slow_it_down(shop: Workshop, answers: list[Answer]) -> None:
+    answers.append(error_reply(500, "internal_error", "Broken"))
+    for turn in range(ENOUGH):
+        assert shop.told == []
+        kind, error = shop.create(turn * 2)
+        assert kind == "refused"
+        assert isinstance(error, ServerFault)
+    assert shop.told == ["The service fails at every create: no creates for 5 s"]
+
+
+def test_one_that_goes_through_ends_the_count_of_faults(
+    shop: Workshop, answers: list[Answer]
+) -> None:
+    for turn in range(ENOUGH * 2):
+        fine = turn == ENOUGH - 1
+        answers.append(MADE if fine else error_reply(500, "internal_error", "Broken"))
+        if turn == ENOUGH * 2 - 1:
+            assert shop.told == []
+        shop.create(turn * 2)
+    assert len(shop.told) == 1
+
+
+def test_an_answer_that_is_lost_is_reported_with_its_time(
+    shop: Workshop, answers: list[Answer]
+) -> None:
+    answers.append(lambda line: reset(line))
+    kind, sent = shop.create(0)
+    assert kind == "lost"
+    assert sent.startswith("20")
+    assert shop.states() == ["sending"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 302])
+def test_what_every_other_create_would_meet_ends_the_batch(
+    shop: Workshop, answers: list[Answer], status: int
+) -> None:
+    answers.append(error_reply(status, "told", "No"))
+    kind, error = shop.create(0)
+    assert kind == "fatal"
+    assert isinstance(error, KeyRejected) == (status != 302)
+    assert shop.states() == ["sending", "unsent"]
+    shop.creators.put(Job(2, None))
+    assert shop.reports.get(timeout=20)[0] == "unsent", "the gate is shut at once"
+
+
+def test_a_refusal_is_of_that_line_alone(shop: Workshop, answers: list[Answer]) -> None:
+    answers.append(error_reply(400, "validation_error", "No such model"))
+    kind, error = shop.create(0)
+    assert (kind, error.message) == ("refused", "No such model")
+    assert shop.states() == ["sending", "refused"]
+    answers.append(MADE)
+    assert shop.create(2)[0] == "created"
+
+
+def test_a_file_that_cannot_be_uploaded_refuses_its_line(shop: Workshop) -> None:
+    def gone(path: str) -> None:
+        raise BadUsage(f"cannot read {path}")
+
+    shop.upload = gone
+    kind, error = shop.create(1)
+    assert (kind, error.message) == ("refused", "cannot read f")
+    assert shop.states() == ["refused"], "nothing was sent"
+
+
+def test_a_file_of_many_lines_is_uploaded_once(shop: Workshop) -> None:
+    uploads: list[str] = []
+
+    def upload(path: str) -> dict[str, str]:
+        uploads.append(path)
+        return {"id": "f1", "filename": path}
+
+    shop.upload = upload
+    for at in (1, 3, 5):
+        _, (body, _) = shop.create(at)
+        assert body["files"] == [{"id": "f1", "filename": "f"}]
+    assert uploads == ["f"]
+
+
+def test_a_mistake_of_ours_does_not_look_like_a_hanging_batch(shop: Workshop) -> None:
+    def wrong(_path: str) -> None:
+        raise ZeroDivisionError
+
+    shop.upload = wrong
+    kind, error = shop.create(1)
+    assert kind == "crash"
+    assert isinstance(error, ZeroDivisionError)
+
+
+def test_a_journal_that_fails_ends_it_before_anything_is_sent(
+    shop: Workshop, server: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_records: object) -> None:
+        raise RebyteError("cannot write the journal: No space left on device")
+
+    monkeypatch.setattr(shop.journal, "commit", full)
+    kind, error = shop.create(0)
+    assert (kind, "No space left" in error.message) == ("fatal", True)
+    assert server.requests == []
