@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
@@ -62,22 +62,22 @@ a:hover{text-decoration:underline}
 )
 
 
-def page(title: str, summary: str, rows: Sequence[Row], times: Times) -> str:
-    """The whole page. `rows` (kind RESULT) are in the order of their lines."""
+def page(title: str, summary: str, rows: Sequence[Row], times: Times) -> Iterator[str]:
+    """The whole page, piece by piece. `rows` (kind RESULT) are in the order of their lines."""
     heading = _h(title)
     trouble = [at for at, row in enumerate(rows) if row.get("error")]
-    return f"""<!doctype html>
+    yield f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{heading}: {_h(summary)}</title><style>{_STYLE}</style></head><body><main>
 <h1>{heading}</h1>
 <p class="when">{_h(times.when())}</p>
 {_outcomes(rows, times)}
-{_picture(rows, times)}
-{_table("What did not go well", "trouble", rows, trouble, times)}
-{_table("Every line", "all", rows, range(len(rows)), times)}
-</main></body></html>
 """
+    yield from _picture(rows, times)
+    yield from _table("What did not go well", "trouble", rows, trouble, times)
+    yield from _table("Every line", "all", rows, range(len(rows)), times)
+    yield "</main></body></html>\n"
 
 
 def _outcomes(rows: Sequence[Row], times: Times) -> str:
@@ -103,22 +103,26 @@ def _outcomes(rows: Sequence[Row], times: Times) -> str:
     )
 
 
-def _picture(rows: Sequence[Row], times: Times) -> str:
+def _picture(rows: Sequence[Row], times: Times) -> Iterator[str]:
     """A bar per task from its start to its end, over an axis of time."""
     order = times.order()
     if not order:
-        return ""
+        return
     labelled = len(order) <= _LABELLED
     pitch = 20.0 if labelled else min(8.0, _TALLEST / len(order))
     thick = pitch * (0.7 if labelled else 0.85)
     left = _LABEL if labelled else 0
     room = _WIDTH - left - 8
     tall = pitch * len(order)
-    marks = []
+    yield (
+        "<section><h2>Over time</h2>"
+        f'<svg viewBox="0 0 {_WIDTH} {tall + 28:.0f}" role="img" aria-label="A bar per task, from'
+        ' its start to its end">\n'
+    )
     for part, words in times.ticks():
         x = left + part * room
         anchor = "start" if part < 0.04 else "end" if part > 0.96 else "middle"
-        marks.append(
+        yield (
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="20" y2="{tall + 24:.0f}"/>'
             f'<text x="{x:.1f}" y="12" text-anchor="{anchor}">{_h(words)}</text>'
         )
@@ -131,40 +135,39 @@ def _picture(rows: Sequence[Row], times: Times) -> str:
         if labelled:
             name = one_line(str(row["key"]))
             name = name if len(name) <= 24 else name[:23] + "…"
-            marks.append(f'<text x="0" y="{y + thick - 2:.1f}">{_h(name)}</text>')
+            yield f'<text x="0" y="{y + thick - 2:.1f}">{_h(name)}</text>\n'
         told = f"line {row['line']} ({row['key']}): {row.get('status')}, {times.took(at)}"
-        marks.append(
+        yield (
             f'<rect class="{_class(row)}" x="{x:.1f}" y="{y:.2f}" width="{length:.1f}"'
-            f' height="{thick:.2f}" rx="{min(3.0, thick / 3):.1f}"><title>{_h(told)}</title></rect>'
+            f' height="{thick:.2f}" rx="{min(3.0, thick / 3):.1f}">'
+            f"<title>{_h(told)}</title></rect>\n"
         )
-    return (
-        "<section><h2>Over time</h2>"
-        f'<svg viewBox="0 0 {_WIDTH} {tall + 28:.0f}" role="img" aria-label="A bar per task, from'
-        ' its start to its end">\n' + "\n".join(marks) + "\n</svg></section>"
-    )
+    yield "</svg></section>\n"
 
 
-def _table(title: str, name: str, rows: Sequence[Row], chosen: Iterable[int], times: Times) -> str:
-    """Some of the lines; those in trouble with the reason in the place of the time."""
+def _table(
+    title: str, name: str, rows: Sequence[Row], chosen: Sequence[int], times: Times
+) -> Iterator[str]:
+    """Some of the lines; those in trouble with the reason at their end."""
+    if not chosen:
+        return
     in_trouble = name == "trouble"
-    body = []
+    heads = '<th class="n">Line</th><th>Key</th><th>Status</th><th class="n">Took</th><th>Task</th>'
+    why = "<th>Why</th>" if in_trouble else ""
+    yield (
+        f'<section><h2>{title}</h2><div class="scroll"><table class="{name}"><thead><tr>{heads}'
+        f"{why}</tr></thead><tbody>\n"
+    )
     for at in chosen:
         row = rows[at]
         error = (row.get("error") or {}).get("message") or ""
         last = f'<td class="k">{_h(error)}</td>' if in_trouble else ""
-        body.append(
+        yield (
             f'<tr><td class="n">{_h(row["line"])}</td><td class="k">{_h(row["key"])}</td>'
             f'<td class="s"><i class="dot {_class(row)}"></i>{_h(row.get("status"))}</td>'
-            f'<td class="n">{_h(times.took(at))}</td><td class="id">{_task(row)}</td>{last}</tr>'
+            f'<td class="n">{_h(times.took(at))}</td><td class="id">{_task(row)}</td>{last}</tr>\n'
         )
-    if not body:
-        return ""
-    heads = '<th class="n">Line</th><th>Key</th><th>Status</th><th class="n">Took</th><th>Task</th>'
-    why = "<th>Why</th>" if in_trouble else ""
-    return (
-        f'<section><h2>{title}</h2><div class="scroll"><table class="{name}"><thead><tr>{heads}'
-        f"{why}</tr></thead><tbody>\n" + "\n".join(body) + "\n</tbody></table></div></section>"
-    )
+    yield "</tbody></table></div></section>\n"
 
 
 def _task(row: Row) -> str:

@@ -42,7 +42,7 @@ def write(path: str, title: str, rows: Sequence[Row], *, now: datetime | None = 
     try:
         handle, temporary = tempfile.mkstemp(prefix=".report.", dir=os.path.dirname(target))
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(make(title, counts(rows), rows, times))
+            file.writelines(make(title, counts(rows), rows, times))
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
@@ -65,7 +65,7 @@ def counts(rows: Sequence[Row]) -> str:
 # -- Markdown ----------------------------------------------------------------------------------
 
 
-def _markdown(title: str, summary: str, rows: Sequence[Row], times: Times) -> str:
+def _markdown(title: str, summary: str, rows: Sequence[Row], times: Times) -> list[str]:
     parts = [f"# {_m(title)}", _m(summary), _m(times.when()), _text_picture(rows, times)]
     table = [
         "| Line | Key | Status | Took | Task | Error |",
@@ -85,7 +85,7 @@ def _markdown(title: str, summary: str, rows: Sequence[Row], times: Times) -> st
             _m(error),
         ]
         table.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n\n".join([part for part in parts if part] + ["\n".join(table)]) + "\n"
+    return ["\n\n".join([part for part in parts if part] + ["\n".join(table)]), "\n"]
 
 
 def _text_picture(rows: Sequence[Row], times: Times) -> str:
