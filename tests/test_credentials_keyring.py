@@ -151,6 +151,7 @@ def test_case_7_nonsense_in_the_file_of_the_keyring_library(
     done = login(rebyte, "-q")
     assert ways_out(done)
     assert done.err.count("\n") == 1
+    assert "PYTHON_KEYRING_BACKEND" not in done.err  # which nobody set
 
 
 def test_case_6_a_plaintext_backend_is_not_taken_for_want_of_another(
@@ -169,6 +170,8 @@ def test_case_8_login_use_logout(rebyte: Rebyte, url: str, daemon: KeyringDaemon
     assert KEY not in done.out + done.err
     assert daemon.items() == {f"default@{origin(url)}": KEY}
     assert rebyte("list").status == 0
+    off = rebyte("list", env={"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"})
+    assert "switched off" in off.err  # what is chosen by hand wins over where the key is
     status = rebyte("auth", "status").json
     assert (status["source"], status["accepted"]) == ("keyring", True)
     assert rebyte("auth", "logout").status == 0
