@@ -54,6 +54,16 @@ def need_tool(name: str) -> str:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Files of few tests that take long, most of it waiting: they begin, and the many short ones fill
+# what is left, so that at the end no worker waits for another.
+LONG = ("test_prism", "test_sessions", "test_man", "test_documents", "test_install", "test_soak")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first (`make test` keeps this order)."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 COMMAND = [sys.executable, "-m", "rebyte_cli"]
 
 
