@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from email.utils import formatdate
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.engines import pacing
 from rebyte_cli.engines.batch_create import ENOUGH, Creators, Job
 from rebyte_cli.engines.batch_fields import Checker, Fields
 from rebyte_cli.engines.batch_input import read_input
@@ -22,6 +23,7 @@ from rebyte_cli.engines.journal import Journal
 from rebyte_cli.engines.pacing import Gate
 from rebyte_cli.errors import BadUsage, KeyRejected, NetworkError, RebyteError, ServerFault
 
+from .keyring_daemon import eventually
 from .servers import Answer, RawServer, error_reply, json_reply, reset, wire_to
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -80,9 +82,13 @@ class Workshop:
 def take_away(server: RawServer) -> None:
     """End a server, and wait until its port refuses."""
     server.__exit__(None, None, None)
-    with suppress(ConnectionRefusedError):
-        while True:
+    while True:
+        try:
             socket.create_connection(("127.0.0.1", server.port), 5).close()
+        except ConnectionRefusedError:
+            return
+        except OSError:  # the last one that it took
+            continue
 
 
 @pytest.fixture
@@ -233,4 +239,60 @@ def test_a_journal_that_fails_ends_it_before_anything_is_sent(
     monkeypatch.setattr(shop.journal, "commit", full)
     kind, error = shop.create(0)
     assert (kind, "No space left" in error.message) == ("fatal", True)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_any_answer_says_that_the_network_is_back(
+    tmp_path: Path,
+    server: RawServer,
+    answers: list[Answer],
+    monkeypatch: pytest.MonkeyPatch,
+    refused: bool,
+) -> None:
+    monkeypatch.setattr(pacing, "PROBE_FIRST", 0.01)
+    shop = Workshop(tmp_path, server)
+    shop.gate.lost("no route")
+    assert shop.gate.is_down
+    answers.append(error_reply(400, "validation_error", "No") if refused else MADE)
+    assert shop.create(0)[0] == ("refused" if refused else "created")
+    assert not shop.gate.is_down
+    assert shop.told[-1] == "The network is back"
+    shop.close()
+
+
+def test_a_file_that_is_gone_says_nothing_about_the_network(
+    tmp_path: Path, server: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had the one try that a lost network allows, so the next one must get it."""
+    monkeypatch.setattr(pacing, "PROBE_FIRST", 0.01)
+    shop = Workshop(tmp_path, server)
+
+    def gone(path: str) -> None:
+        raise BadUsage(f"cannot read {path}")
+
+    shop.upload = gone
+    shop.gate.lost("no route")
+    assert shop.create(1)[0] == "refused"
+    assert shop.gate.is_down
+    assert shop.create(0)[0] == "created"
+    shop.close()
+
+
+def test_no_more_threads_than_were_asked_for_and_what_none_began_is_given_back(
+    tmp_path: Path, server: RawServer
+) -> None:
+    shop = Workshop(tmp_path, server, count=2)
+    shop.gate.hold(60, "a pause")
+    for at in range(0, 10, 2):
+        shop.creators.put(Job(at, None))
+    eventually(lambda: shop.creators.jobs.qsize() == 3)
+    assert [job.at for job in shop.creators.take_back()] == [4, 6, 8]
+    assert sum(thread.name.startswith("create-") for thread in threading.enumerate()) >= 2
+    assert len(shop.creators._threads) == 2
+    shop.close()
+    assert sorted(shop.reports.get(timeout=20)[:2] for _ in range(2)) == [
+        ("unsent", 0),
+        ("unsent", 2),
+    ]
     assert server.requests == []
