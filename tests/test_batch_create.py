@@ -149,6 +149,7 @@ def test_faults_at_every_create_slow_it_down(shop: Workshop, answers: list[Answe
         kind, error = shop.create(turn * 2)
         assert kind == "refused"
         assert isinstance(error, ServerFault)
+    eventually(lambda: shop.told)  # it is reported before it is counted
     assert shop.told == ["The service fails at every create: no creates for 5 s"]
 
 
@@ -161,6 +162,7 @@ def test_one_that_goes_through_ends_the_count_of_faults(
         if turn == ENOUGH * 2 - 1:
             assert shop.told == []
         shop.create(turn * 2)
+    eventually(lambda: shop.told)
     assert len(shop.told) == 1
 
 
