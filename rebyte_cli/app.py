@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -251,14 +252,10 @@ class App:
         as_json = self._errors_as_json()
         if error.record is not None and not self.text:
             from .output.kinds import TASK, Records
-            from .output.render import show
 
-            show(
-                Records(TASK, [self.with_workspace(error.record)]),
-                screen=self.screen,
-                format=self.format,
-                fields=self.fields,
-            )
+            self.show(Records(TASK, [self.with_workspace(error.record)]))
+        with suppress(RebyteError):  # stdout is lost: `error` says so, or matters more
+            self.screen.flush_out()
         show_error(self.screen, error, as_json=as_json)
         return error.exit_status
 

@@ -49,6 +49,9 @@ def need_tool(name: str) -> str:
     return path
 
 
+# The command buffers what it prints as it does for a user, wherever the tests run.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 # A script that starts the tests in the background has Python ignore Ctrl-C, and every process that
 # the tests start with it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
