@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -56,9 +57,8 @@ class Run:
                 for entry in self._entries.values():
                     if entry.state == "sending":  # under way, and no more than that
                         entry.reset("new")
-        rows = self._rows()
-        yield from rows
-        self._finish(rows, None)
+        yield from self._rows()
+        self._finish(None)
 
     def rows(
         self, wishes: Wishes, *, rate: float | None, settled: Sequence[Resolution]
@@ -71,6 +71,9 @@ class Run:
         from ..engines.uploads import send
         from ..output.batch_view import Standing, shown
 
+        # A short command lets the collector come late; a batch lasts, and would keep what the
+        # service that it may carry has answered.
+        gc.set_threshold(2000, 20, 20)
         app, began = self._app, time.monotonic()
         gate = Gate(rate=rate, note=app.note)
         client = app.client_for(
@@ -109,7 +112,7 @@ class Run:
             error.hint = f"`{again(app)}` goes on where this stopped"
             raise
         finally:
-            self._finish(self._rows(), time.monotonic() - began)
+            self._finish(time.monotonic() - began)
 
     # -- before --------------------------------------------------------------------------------
 
@@ -159,15 +162,16 @@ class Run:
 
     # -- after ---------------------------------------------------------------------------------
 
-    def _rows(self) -> list[Mapping[str, Any]]:
-        rows = (row_of(self._batch.lines[at], entry) for at, entry in self._entries.items())
-        return [row.record if isinstance(row, LineProblem) else row for row in rows]
+    def _rows(self) -> Iterator[Mapping[str, Any]]:
+        for at, entry in self._entries.items():
+            row = row_of(self._batch.lines[at], entry)
+            yield row.record if isinstance(row, LineProblem) else row
 
-    def _finish(self, rows: list[Mapping[str, Any]], seconds: float | None) -> None:
+    def _finish(self, seconds: float | None) -> None:
         from ..output import batch_report
         from ..output.batch_view import span
 
         took = "" if seconds is None else f" ({span(seconds)})"
-        self._app.note(batch_report.counts(rows) + took)
+        self._app.note(batch_report.counts(self._rows()) + took)
         if self._report:
-            batch_report.write(self._report, self._given.name, rows)
+            batch_report.write(self._report, self._given.name, list(self._rows()))

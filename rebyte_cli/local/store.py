@@ -174,6 +174,8 @@ class Store:
             if version != SCHEMA_VERSION:
                 _create(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
+            # KiB. There is one for each request under way, and the system caches the file anyway.
+            connection.execute("PRAGMA cache_size = -256")
         except BaseException:
             connection.close()
             raise

@@ -92,10 +92,12 @@ def body_of(request: Request) -> Document:
     """The JSON object in the body. Anything else is refused with a reason."""
     if request.mimetype != "application/json":
         invalid("The body must be JSON, sent with Content-Type: application/json")
-    if (request.content_length or 0) > LARGEST_JSON:
+    length = request.content_length
+    if (length or 0) > LARGEST_JSON:
         raise Refusal(413, "payload_too_large", "The body is larger than 8 MiB")
     try:
-        raw = request.stream.read(LARGEST_JSON + 1)
+        # What is asked for is set aside at once, in megabytes for each request under way.
+        raw = request.stream.read(LARGEST_JSON + 1 if length is None else length)
     except ConnectionError:
         raise
     except OSError as error:

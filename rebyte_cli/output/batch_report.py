@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,10 +54,10 @@ def write(path: str, title: str, rows: Sequence[Row], *, now: datetime | None = 
         raise RebyteError(f"cannot write the report {path}: {error.strerror}") from None
 
 
-def counts(rows: Sequence[Row]) -> str:
+def counts(rows: Iterable[Row]) -> str:
     """`120 lines: 118 completed, 2 failed`, the most frequent first."""
     found = Counter(str(row.get("status")) for row in rows)
-    lines = "1 line" if len(rows) == 1 else f"{len(rows)} lines"
+    lines = "1 line" if found.total() == 1 else f"{found.total()} lines"
     words = ", ".join(f"{count} {status}" for status, count in found.most_common())
     return f"{lines}: {words}" if words else "no lines"
 
