@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from . import farm as farm_module
 from .conftest import Done
 from .farm import Farm, lines_of
 from .inside import inside
@@ -118,3 +119,54 @@ def test_a_line_refused_by_a_fault_is_looked_for_before_it_is_retried(
         assert done.status == 0
         assert lines_of(done.out)[0]["id"] == task["id"]
         assert farm.made == {"One <500>": 1}
+
+
+def chain(home: Path, leader: dict[str, str]) -> None:
+    lines = [
+        {"key": "build", "prompt": "Build <cut>", **leader},
+        {"key": "test", "prompt": "Test", "workspaceId": "@build"},
+        {"key": "ship", "prompt": "Ship <cut>", "workspaceId": "@test"},
+        {"key": "tell", "prompt": "Tell", "workspaceId": "@ship"},
+    ]
+    (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_those_who_follow_a_found_line_use_the_workspace_it_asked_for(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    chain(home, {"workspaceId": "ws-7"})
+    with Farm() as farm:
+        done = batch(farm, None)
+        assert done.status == 0, done.err
+        assert [body["workspaceId"] for body in farm.bodies] == ["ws-7"] * 4
+        assert {row["workspaceId"] for row in lines_of(done.out)} == {"ws-7"}
+        assert lines_of(batch(farm, None).out) == lines_of(done.out)
+
+
+def test_a_workspace_that_the_api_tells_after_all_is_used(
+    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The farm's tasks tell no workspace, as no source shows one; here they do.
+    shown = farm_module._shown
+    monkeypatch.setattr(
+        farm_module,
+        "_shown",
+        lambda task: {**shown(task), "workspaceId": task["workspaceId"]},
+    )
+    chain(home, {})
+    with Farm() as farm:
+        done = batch(farm, None)
+        assert done.status == 0, done.err
+        assert len({task["workspaceId"] for task in farm.tasks.values()}) == 1
+
+
+def test_a_workspace_that_nobody_told_skips_those_who_need_it(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    chain(home, {})
+    with Farm() as farm:
+        done = batch(farm, None)
+        assert done.status == 1
+        assert list(statuses(done).values()) == ["completed", "skipped", "skipped", "skipped"]
+        assert "has no known workspace: the answer to its create was lost" in done.err
+        assert farm.made == {"Build <cut>": 1}

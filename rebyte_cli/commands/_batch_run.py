@@ -144,7 +144,7 @@ class Run:
             if task_id is None:
                 records.append({"line": number, "is": "unsent", "by": "hand"})
             else:
-                task = {**client.get_task(task_id), "id": task_id}
+                task = {**self._app.with_workspace(client.get_task(task_id)), "id": task_id}
                 records.append(created_record(number, task, by="hand"))
         if records:
             journal.commit(*records)

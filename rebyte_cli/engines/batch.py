@@ -131,6 +131,8 @@ class Batch(Flow):
         self._sought.discard(at)
         number = self.lines[at].number
         self._outside.note(f"Line {number}: its answer was lost, but task {task['id']} was found")
+        # Lists show no workspace, but a line may have asked for one.
+        task = {**task, "workspaceId": task.get("workspaceId") or self._asked_for(at)}
         record = created_record(number, task, found=True)
         self._note_down(record)
         self._creators.known.add(task["id"])

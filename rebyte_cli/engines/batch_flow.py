@@ -140,10 +140,20 @@ class Flow:
     def _hand_out(self, at: int) -> None:
         if self._closed:
             return
-        leader = self.plan.leader.get(at)
-        workspace = self.lines[at].workspace if leader is None else self.entries[leader].workspace
         self._handed.add(at)
-        self._creators.put(Job(at, workspace))
+        self._creators.put(Job(at, self._asked_for(at)))
+
+    def _asked_for(self, at: int) -> str | None:
+        """The workspace that a line asks for, as far as it is known; None for a new one, too.
+
+        All lines of a chain share one, and what one of them was told holds for the others.
+        """
+        leader = self.plan.leader.get(at)
+        while leader is not None:
+            if self.entries[leader].workspace is not None:
+                return self.entries[leader].workspace
+            at, leader = leader, self.plan.leader.get(leader)
+        return self.lines[at].workspace
 
     def _seek(self, at: int, entry: Entry, patience: float) -> None:
         self._sought.add(at)
@@ -177,7 +187,7 @@ class Flow:
             leader = self.plan.leader.get(place)
             if leader is not None:
                 first = self.entries[leader]
-                if first.status != "completed" or first.workspace is None:
+                if first.status != "completed" or self._asked_for(place) is None:
                     entry.error = skipped_error(self.lines[leader], first)
                     yield self._row(place)
                     continue

@@ -63,6 +63,7 @@ class Entry:
             self.state = "ended"
             self.status, self.finished = record.get("status"), record.get("completedAt")
             self.error = record.get("error")
+            self.workspace = self.workspace or record.get("workspaceId")
         elif state == "refused":
             self.state, self.status = "refused", "refused"
             self.error = record.get("error")
@@ -185,6 +186,8 @@ def ended_record(number: int, task: Mapping[str, Any], now: str) -> Record:
         "status": status,
         "completedAt": task.get("completedAt") or now,
     }
+    if task.get("workspaceId"):  # no source shows it here, but a lost answer may have been it
+        record["workspaceId"] = task["workspaceId"]
     if status != "completed":
         words = {"failed": "failed", "canceled": "was canceled", GONE: "is not there any more"}
         record["error"] = {
