@@ -22,6 +22,9 @@ def test_the_skill_is_printed_and_installed(tmp_path: Path, rebyte: Callable[...
     assert (tmp_path / "rebyte" / "SKILL.md").read_text(encoding="utf-8") == SKILL
     assert done.json["changed"] is True
     assert rebyte("skill", "--install", str(tmp_path), "-o", "json").json["changed"] is False
+    (tmp_path / "rebyte" / "SKILL.md").write_bytes(b"caf\xe9")
+    assert rebyte("skill", "--install", str(tmp_path)).status == 0
+    assert (tmp_path / "rebyte" / "SKILL.md").read_text(encoding="utf-8") == SKILL
     assert rebyte("skill", "--install", "/dev/null/x").status == 1
 
 

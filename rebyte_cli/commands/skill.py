@@ -38,10 +38,10 @@ def command(app: App, folder: str | None) -> Any:
         return Text(text)
     target = Path(folder) / "rebyte" / FILE
     try:
-        changed = not target.exists() or target.read_text(encoding="utf-8") != text
+        changed = not target.exists() or target.read_bytes() != text.encode()
         if changed:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8", newline="\n")
+            target.write_bytes(text.encode())
     except OSError as error:
         raise RebyteError(f"cannot write {target}: {error.strerror}") from None
     app.note(f"The skill is in {target}")

@@ -33,10 +33,10 @@ def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
     done = []
     for name, page in pages.items():
         file = folder / f"man{name[-1]}" / name
-        changed = not file.exists() or file.read_text(encoding="utf-8") != page
+        changed = not file.exists() or file.read_bytes() != page.encode()
         if changed:
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(page, encoding="utf-8", newline="\n")
+            file.write_bytes(page.encode())
         done.append((file, changed))
     return done
 
