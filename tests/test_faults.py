@@ -45,6 +45,22 @@ def test_each_status_has_its_class(status: int, kind: type[APIError]) -> None:
     )
 
 
+def test_a_rejected_key_says_what_to_do_about_it() -> None:
+    assert "rebyte auth login" in str(refusal("GET", "/tasks/t1", 401, None).hint)
+    reading, writing = (refusal(method, "/tasks/t1", 403, None).hint for method in ("GET", "POST"))
+    assert "`tasks:read`" in str(reading)
+    assert "allows writing" in str(writing)
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_an_api_without_tasks_is_another_one(status: int) -> None:
+    gone = refusal("GET", "/tasks", status, None)
+    assert gone.message.startswith(f"this API has no /tasks ({status})")
+    assert type(gone) is ResourceNotFound
+    for method, path in (("POST", "/tasks"), ("GET", "/tasks/t1")):
+        assert "this API has no" not in refusal(method, path, status, None).message
+
+
 @pytest.mark.parametrize(
     ("path", "subject"),
     [

@@ -131,9 +131,9 @@ def test_a_promise_that_cannot_be_written_is_not_begun(
 # -- attempts that were cut off ----------------------------------------------------------------
 
 
-def cut_off(bench: Bench, owner: str) -> None:
-    """An attempt at the very same whose process died after it wrote its intent."""
-    body = {"prompt": PROMPT}
+def cut_off(bench: Bench, owner: str, **more: str) -> None:
+    """An attempt at the same whose process died after it wrote its intent."""
+    body = {"prompt": PROMPT, **more}
     bench.memory().open_intent(
         None,
         digest=digest_of(PROMPT),
@@ -174,3 +174,12 @@ def test_the_task_of_one_that_is_at_work_is_not_taken(bench: Bench) -> None:
         other.join()
     assert created["id"] != made["id"]
     assert "Sending anew" in bench.notes
+
+
+def test_what_asked_for_something_else_is_not_taken_up(bench: Bench) -> None:
+    """The same prompt for another executor: its task is not what this call asks for."""
+    cut_off(bench, "gone", executor="gemini")
+    made = bench.direct.create_task(PROMPT, executor="gemini")
+    assert bench.create()["id"] != made["id"]
+    assert bench.notes == []
+    assert bench.proxy.count("GET") == 0
