@@ -82,7 +82,7 @@ def test_the_wheel_runs(installed: Path, home: Path) -> None:
 def test_the_wheel_brings_its_pages_and_data(installed: Path, home: Path) -> None:
     """Everything that is read at run time is in the package."""
     rebyte = installed / "bin" / "rebyte"
-    assert run(rebyte, "man", "config").stdout.startswith("REBYTE-CONFIG(5)")
+    assert "rebyte-config(5)" in run(rebyte, "man", "config").stdout[:20].lower()
     assert run(rebyte, "skill").stdout.startswith("---\nname: rebyte\n")
     assert run(rebyte, "crea", _REBYTE_COMPLETE="zsh").stdout.startswith("\t\ncreate\tcreate\t")
     assert '"schemaVersion"' in run(rebyte, "schema").stdout
@@ -172,7 +172,7 @@ def test_the_single_file_runs(single_file: Path, home: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "status\ncompleted\n"), done.stderr
     table = rebyte("-P", "local", "list", "-o", "table")
     assert "done" in table.stdout
-    assert rebyte("man", "create").stdout.startswith("REBYTE-CREATE(1)")
+    assert "rebyte-create(1)" in rebyte("man", "create").stdout[:20].lower()
     assert rebyte("skill").stdout.startswith("---")
     shell = run(sys.executable, "-I", "-S", single_file, "crea", _REBYTE_COMPLETE="zsh")
     assert shell.stdout.startswith("\t\ncreate\t")
