@@ -77,7 +77,7 @@ def test_equal_lines_that_are_lost_together_get_a_task_each(
 
 def test_without_transcripts_nobody_can_know(batch: Callable[..., Done], home: Path) -> None:
     with Farm(silent=True) as farm:
-        done = batch(farm, ["One <cut>", "Two"], "--timeout", "1")
+        done = batch(farm, ["One <cut>", "Two"], "--timeout", "0.5")
         assert farm.made == {"One <cut>": 1, "Two": 1}
         assert done.status == 6
         assert statuses(done) == {1: "unknown", 2: "completed"}
@@ -102,7 +102,7 @@ def test_without_transcripts_nobody_can_know(batch: Callable[..., Done], home: P
 
 def test_none_settles_a_line_that_has_no_task(batch: Callable[..., Done]) -> None:
     with Farm() as farm:
-        done = batch(farm, ["One <cut-before>"], "--timeout", "1")
+        done = batch(farm, ["One <cut-before>"], "--timeout", "0.5")
         assert done.status == 6
         assert farm.made == {}
         assert batch(farm, None, "--resolve", "1=none").status == 0

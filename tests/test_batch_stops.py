@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.api import retry
 from rebyte_cli.engines import pacing
 
 from .conftest import COMMAND
 from .farm import Farm, lines_of
 from .inside import inside
-from .servers import Answer, Request, reset
+from .servers import Answer, Request, closed_port, reset
 
 PROMPTS = [f"Task {number}" for number in range(40)]
 
@@ -59,7 +60,7 @@ def finish(home: Path, farm: Farm) -> None:
 def test_one_signal_waits_for_creates_under_way_and_says_how_to_go_on(
     home: Path, number: signal.Signals, status: int
 ) -> None:
-    with Farm(delay=0.4) as farm:
+    with Farm(delay=0.25) as farm:
         with started(home, farm) as process:
             wait_until(lambda: sum(farm.made.values()) >= 3)
             process.send_signal(number)
@@ -94,8 +95,9 @@ def test_a_second_signal_leaves_at_once_and_nothing_is_lost(home: Path) -> None:
 def test_a_lost_network_pauses_it_and_it_goes_on(
     home: Path, monkeypatch: pytest.MonkeyPatch, one_clock: None
 ) -> None:
-    # The first try comes soon, for the test's speed; how tries go on is tested on the gate.
+    # Tries come soon, for the test's speed; how they go on is tested elsewhere.
     monkeypatch.setattr(pacing, "PROBE_FIRST", 0.1)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.1)
     (home / "t.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
 
     def hook(_request: Request) -> Answer | None:
@@ -112,9 +114,10 @@ def test_a_lost_network_pauses_it_and_it_goes_on(
         assert dict(farm.made) == dict.fromkeys(PROMPTS, 1)
 
 
-def test_a_service_that_was_never_there_ends_it(home: Path) -> None:
-    from .servers import closed_port
-
+def test_a_service_that_was_never_there_ends_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.1)  # as above
     (home / "t.txt").write_text("One\nTwo\n")
     env = {"REBYTE_API_URL": f"http://127.0.0.1:{closed_port()}/v1", "REBYTE_API_KEY": "rbk_x"}
     done = inside("batch", "t.txt", "--text", cwd=home, env=env)
