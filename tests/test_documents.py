@@ -109,9 +109,10 @@ def test_the_recipes_for_a_desk(home: Path) -> None:
     desktop.write_text('#!/bin/sh\necho "$@"\n')
     desktop.chmod(0o755)
     local = {"REBYTE_PROFILE": "local", "FZF_DEFAULT_OPTS": "--filter=haiku"}
-    run("rebyte create 'Write a haiku' && rebyte create 'Say hello'", home, **local)
+    ended = "rebyte create 'Write a haiku [[run=1ms]]' && rebyte create 'Say hello [[run=1ms]]'"
+    run(ended, home, **local)
     pick, told = (run(block, home, **local) for block in blocks(EXAMPLES, "bash"))
-    assert "Prompt: Write a haiku\n" in pick.stdout, pick.stderr
+    assert "Prompt: Write a haiku" in pick.stdout, pick.stderr
     assert told.stdout == "rebyte Audit the dependencies: completed\n", told.stderr
 
 
