@@ -23,7 +23,7 @@ demo: $(READY) ## See the whole story on a service of its own, on this machine
 	@REBYTE_BIN=$(BIN)/rebyte sh tests/demo.sh
 
 test: $(READY) ## Run every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 LOWEST := .venv-lowest
 CORE := commands test_client*.py test_config*.py test_credentials*.py test_history*.py test_local*.py \
