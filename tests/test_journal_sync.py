@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.engines import journal as journals
 from rebyte_cli.engines import journal_file
 from rebyte_cli.engines.journal import Journal, JournalFailed
+from rebyte_cli.profiles.files import sync_folder
 
 from .keyring_daemon import eventually
 
@@ -141,7 +143,7 @@ def test_a_sync_is_one_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with (tmp_path / "j").open("w") as file:
         journal_file.sync(file.fileno())
         assert len(asked) == 1
-        journal_file.sync_folder(tmp_path)
+        sync_folder(tmp_path)
     assert asked[1:] == (["fsync"] if os.name == "posix" else [])
 
 
@@ -149,7 +151,7 @@ def test_a_new_journal_has_a_name_that_lasts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders: list[Path] = []
-    monkeypatch.setattr(journal_file, "sync_folder", folders.append)
+    monkeypatch.setattr(journals, "sync_folder", folders.append)
     Journal(tmp_path / "j", HEADER, run={}).close()
     assert folders == [tmp_path]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RebyteError
+from ..profiles.files import sync_folder
 from . import journal_file as file
 from .journal_file import FORMAT, MARK, Record
 
@@ -66,7 +67,7 @@ class Journal:
             first: list[Record] = [] if self._size else [{MARK: FORMAT, **header}]
             os.ftruncate(self._handle, self._size)
             self._write(file.encode([*first, {"run": {**file.identity(), **run}}]))
-            file.sync_folder(path.parent)
+            sync_folder(path.parent)
         except OSError as error:
             os.close(self._handle)
             raise _failed(path, error) from None

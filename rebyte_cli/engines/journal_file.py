@@ -14,6 +14,7 @@ from time import sleep
 from typing import Any
 
 from ..errors import BadUsage, RebyteError
+from ..profiles.files import lock
 
 FORMAT = 1
 MARK = "rebyteBatch"
@@ -181,16 +182,7 @@ def _lock(handle: int, path: Path) -> bool:
     import errno
 
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            # Far behind the end, so that others can still read the file.
-            os.lseek(handle, 1 << 40, os.SEEK_SET)
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle, at=1 << 40)  # far behind the end, so that others can still read the file
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
             return False
@@ -214,14 +206,3 @@ def sync(handle: int) -> None:
         os.fdatasync(handle)
     else:
         os.fsync(handle)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a new file's name last as well."""
-    if os.name == "posix":
-        with suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)

@@ -64,7 +64,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the rename last through a power cut, where the platform can."""
+    """Make the name of a new or renamed file last through a power cut, where that can be done."""
     if os.name != "posix":
         return
     with suppress(OSError):
@@ -141,14 +141,24 @@ def _try_lock(handle: int) -> bool:
     import errno
 
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle)
     except OSError as problem:
         return problem.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
     return True
+
+
+def lock(handle: int, *, at: int = 0) -> None:
+    """Lock an open file against other processes until it is closed, without waiting.
+
+    `at` is the byte that stands for the file where only bytes can be locked (Windows). Raises
+    OSError as the system does: somebody holds it, or the file system has no locks.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(handle, at, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
