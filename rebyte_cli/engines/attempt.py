@@ -25,10 +25,9 @@ from ..errors import (
     OutcomeUnknown,
     RebyteError,
     Redirected,
-    ServerFault,
     Unsent,
 )
-from .looking import Sent, Sight, pauses
+from .looking import Sent, Sight, is_lost, pauses
 from .server_clock import LIFE, Clock
 
 if TYPE_CHECKING:
@@ -77,11 +76,9 @@ class Attempt:
                     self.has_sent = True
                     answer = self.errand.send()
                     self._keep(intent, answer)
-                except NetworkError as fault:
-                    if isinstance(fault, Unsent | Redirected | ServerFault):
+                except APIError as fault:
+                    if not is_lost(fault):
                         raise
-                    answer = self._search_lost(intent, key, times, fault)
-                except OutcomeUnknown as fault:
                     answer = self._search_lost(intent, key, times, fault)
             except (KeyboardInterrupt, Interrupted) as stop:
                 status = stop.exit_status if isinstance(stop, Interrupted) else 130
@@ -152,15 +149,22 @@ class Attempt:
     def _search_lost(
         self, intent: Intent | None, key: str | None, times: Clock, fault: APIError
     ) -> dict[str, Any]:
-        sent = Sent(self.errand.prompt_digest, times.window, self.errand.prompt, self.errand.body)
         self.note(f"{fault.message}; looking for what became of it")
-        sight, why = self.search(sent, rivals=lambda: self.rivals(intent))
+        sight, why = self._look(intent, times)
         answer = self.certain(sight)
         if answer is None:
             raise self.errand.unknown(sight.candidates, key, why)
         self._keep(intent, answer)
         self.note(f"The answer was lost, but {self.errand.says(answer)} was found")
         return answer
+
+    def _look(
+        self, intent: Intent | None, times: Clock, *, seconds: float | None = None
+    ) -> tuple[Sight, str | None]:
+        """As `search`, for what this attempt has just sent."""
+        errand = self.errand
+        sent = Sent(errand.prompt_digest, times.window, errand.prompt, errand.body)
+        return self.search(sent, rivals=lambda: self.rivals(intent), seconds=seconds)
 
     def search(
         self, sent: Sent, *, rivals: Callable[[], bool], seconds: float | None = None
@@ -237,10 +241,7 @@ class Attempt:
         """Whether something was made, after a glance; a second interrupt cuts it short."""
         try:
             if not answer:
-                sent = Sent(
-                    self.errand.prompt_digest, times.window, self.errand.prompt, self.errand.body
-                )
-                sight, _ = self.search(sent, rivals=lambda: self.rivals(intent), seconds=0)
+                sight, _ = self._look(intent, times, seconds=0)
                 answer = self.certain(sight) or {}
             if answer:
                 self._keep(intent, answer)

@@ -17,12 +17,12 @@ from ..errors import (
     OutcomeUnknown,
     RebyteError,
     Redirected,
-    ServerFault,
     Unsent,
 )
 from .batch_input import Input
 from .batch_rounds import Report
 from .batch_state import created_record, refused_record
+from .looking import is_lost
 from .pacing import Gate, Stopped
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Creators:
             self._journal.append({"line": line.number, "is": "unsent"})
             self._unreachable(job, error)
         except (OutcomeUnknown, NetworkError) as error:
-            if isinstance(error, ServerFault):
+            if not is_lost(error):
                 self._refused(job, line.number, error)
                 self._faults += 1
                 if self._faults >= max(self._count, ENOUGH):

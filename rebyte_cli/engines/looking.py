@@ -13,7 +13,15 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import APIError
+from ..errors import (
+    APIError,
+    NetworkError,
+    OutcomeUnknown,
+    RebyteError,
+    Redirected,
+    ServerFault,
+    Unsent,
+)
 from .server_clock import when
 
 if TYPE_CHECKING:
@@ -24,6 +32,19 @@ PAGES = 50
 READS = 200  # transcripts asked for in one look, at most
 OVERLAP = 5
 SHORTEST_CUT = 20  # characters; a shorter beginning of a prompt proves nothing
+
+
+def is_lost(error: RebyteError) -> bool:
+    """Whether something was sent and its answer is lost, so that only a look can tell.
+
+    Not so when it provably never arrived, was answered by a redirect, or by a 500: that one did
+    answer, and a task it made in spite of that is looked for by the next attempt.
+    """
+    if isinstance(error, OutcomeUnknown):
+        return True
+    return isinstance(error, NetworkError) and not isinstance(
+        error, Unsent | Redirected | ServerFault
+    )
 
 
 def digest_of(prompt: str) -> str:
