@@ -170,6 +170,13 @@ def test_commands_stand_alone() -> None:
             assert shared.startswith("_"), f"{importer} imports {module}"
 
 
+def test_the_batch_stands_on_the_other_engines() -> None:
+    """It uses what makes, waits and looks; none of them knows of it."""
+    for importer, module, _ in INSIDE:
+        if module.startswith("engines.batch") and room(importer) == "engines":
+            assert importer.startswith("engines.batch"), f"{importer} imports {module}"
+
+
 @pytest.mark.parametrize("name", ["requests", "rich", "keyring", "urllib3", "werkzeug", "sqlite3"])
 def test_commands_leave_the_wire_the_screen_and_the_keys_to_others(name: str) -> None:
     found = [one.importer for one in IMPORTS if one.module.split(".")[0] == name]

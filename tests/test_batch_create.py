@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.engines import pacing
-from rebyte_cli.engines.batch_create import ENOUGH, Creators, Job
-from rebyte_cli.engines.batch_fields import Checker, Fields
-from rebyte_cli.engines.batch_input import read_input
-from rebyte_cli.engines.journal import Journal
-from rebyte_cli.engines.pacing import Gate
+from rebyte_cli.engines.batch import pacing
+from rebyte_cli.engines.batch.create import ENOUGH, Creators, Job
+from rebyte_cli.engines.batch.fields import Checker, Fields
+from rebyte_cli.engines.batch.input import read_input
+from rebyte_cli.engines.batch.journal import Journal
+from rebyte_cli.engines.batch.pacing import Gate
 from rebyte_cli.errors import BadUsage, KeyRejected, NetworkError, RebyteError, ServerFault
 
 from .keyring_daemon import eventually

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.engines.batch_fields import Checker, Fields
-from rebyte_cli.engines.batch_input import Input, read_input
-from rebyte_cli.engines.batch_lost import Finder, Lost, Verdict
+from rebyte_cli.engines.batch.fields import Checker, Fields
+from rebyte_cli.engines.batch.input import Input, read_input
+from rebyte_cli.engines.batch.lost import Finder, Lost, Verdict
 from rebyte_cli.local.server import LOCAL_KEY, Service
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.batch_fields import Checker, Fields
-from rebyte_cli.engines.batch_input import IN_MEMORY, Input, read_input
-from rebyte_cli.engines.batch_template import Template
+from rebyte_cli.engines.batch.fields import Checker, Fields
+from rebyte_cli.engines.batch.input import IN_MEMORY, Input, read_input
+from rebyte_cli.engines.batch.template import Template
 from rebyte_cli.engines.uploads import check
 from rebyte_cli.errors import BadUsage
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from rebyte_cli.engines.pacing import Gate, Stopped
+from rebyte_cli.engines.batch.pacing import Gate, Stopped
 
 
 class Clock:

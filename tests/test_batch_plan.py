@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rebyte_cli.engines.batch_input import Line
-from rebyte_cli.engines.batch_plan import Plan, make_plan
+from rebyte_cli.engines.batch.input import Line
+from rebyte_cli.engines.batch.plan import Plan, make_plan
 from rebyte_cli.errors import BadUsage
 
 

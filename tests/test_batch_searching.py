@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines import batch_lost
-from rebyte_cli.engines.batch_lost import Lost, Verdict, searching
-from rebyte_cli.engines.pacing import Gate
+from rebyte_cli.engines.batch import lost as batch_lost
+from rebyte_cli.engines.batch.lost import Lost, Verdict, searching
+from rebyte_cli.engines.batch.pacing import Gate
 from rebyte_cli.errors import APIError, KeyRejected, ServerFault
 
 from .keyring_daemon import eventually

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.api import retry
-from rebyte_cli.engines import pacing
+from rebyte_cli.engines.batch import pacing
 
 from .conftest import COMMAND
 from .farm import Farm, lines_of

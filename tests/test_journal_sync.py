@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.engines import journal as journals
-from rebyte_cli.engines import journal_file
-from rebyte_cli.engines.journal import Journal, JournalFailed
+from rebyte_cli.engines.batch import journal as journals
+from rebyte_cli.engines.batch import journal_file
+from rebyte_cli.engines.batch.journal import Journal, JournalFailed
 from rebyte_cli.profiles.files import sync_folder
 
 from .keyring_daemon import eventually

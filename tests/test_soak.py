@@ -21,14 +21,14 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.api.wire import Wire
-from rebyte_cli.engines.batch import Batch
-from rebyte_cli.engines.batch_fields import Checker, Fields
-from rebyte_cli.engines.batch_flow import Outside, Wishes
-from rebyte_cli.engines.batch_input import Input, read_input
-from rebyte_cli.engines.batch_plan import make_plan
-from rebyte_cli.engines.batch_state import Entry, LineProblem
-from rebyte_cli.engines.journal import Journal
-from rebyte_cli.engines.pacing import Gate
+from rebyte_cli.engines.batch.fields import Checker, Fields
+from rebyte_cli.engines.batch.flow import Outside, Wishes
+from rebyte_cli.engines.batch.input import Input, read_input
+from rebyte_cli.engines.batch.journal import Journal
+from rebyte_cli.engines.batch.pacing import Gate
+from rebyte_cli.engines.batch.plan import make_plan
+from rebyte_cli.engines.batch.run import Batch
+from rebyte_cli.engines.batch.state import Entry, LineProblem
 from rebyte_cli.engines.waiting import Target, watch
 from rebyte_cli.errors import TaskFailed
 from rebyte_cli.profiles.history import History
@@ -91,12 +91,12 @@ def lines() -> Input:
 def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     batch, entries = lines(), {at: Entry() for at in range(TASKS)}
     with Hour() as hour, Moody(hour) as service:
-        for name in ("batch", "batch_flow", "batch_create", "batch_lost", "batch_rounds",
-                     "batch_memory", "server_clock"):  # fmt: skip
+        engines = ("run", "flow", "create", "lost", "rounds", "memory")
+        for name in (*(f"batch.{engine}" for engine in engines), "server_clock"):
             module = importlib.import_module(f"rebyte_cli.engines.{name}")
             for word, stand_in in hour.modules().items():
                 # The creators' own queue is never waited for with a limit.
-                if hasattr(module, word) and (name, word) != ("batch_create", "threading"):
+                if hasattr(module, word) and (name, word) != ("batch.create", "threading"):
                     monkeypatch.setattr(module, word, stand_in)
         gate = Gate(clock=hour.clock, wait=hour.wait)
         client = client_of(service, hour.clock, gate.sleep)

@@ -92,10 +92,10 @@ class Given(NamedTuple):
 
 
 def read(app: App, given: Given, defaults: Mapping[str, Any], files: Iterable[str]) -> Any:
-    """The checked input: `engines.batch_input.Input`. BadUsage names every bad line."""
-    from ..engines.batch_fields import Checker, Fields
-    from ..engines.batch_input import lines_of, read_input
-    from ..engines.batch_template import Template
+    """The checked input: `engines.batch.input.Input`. BadUsage names every bad line."""
+    from ..engines.batch.fields import Checker, Fields
+    from ..engines.batch.input import lines_of, read_input
+    from ..engines.batch.template import Template
     from ..engines.uploads import check
 
     template = None

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..app import App
-from ..engines.batch_state import Entry, LineProblem, check_record, created_record, row_of
+from ..engines.batch.state import Entry, LineProblem, check_record, created_record, row_of
 from ..errors import BadUsage, Interrupted, RebyteError
 from ._batch import Given, Resolution, again, header
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from ..engines.batch_flow import Wishes
-    from ..engines.batch_input import Input
-    from ..engines.batch_plan import Plan
-    from ..engines.journal import Journal
+    from ..engines.batch.flow import Wishes
+    from ..engines.batch.input import Input
+    from ..engines.batch.journal import Journal
+    from ..engines.batch.plan import Plan
 
 Row = Mapping[str, Any] | RebyteError
 # Connections for those that watch and search, beside the one of each create.
@@ -43,7 +43,7 @@ class Run:
 
     def standing(self) -> Iterator[Row]:
         """Every line as the journal has it; the API is not asked and nothing is written."""
-        from ..engines.journal_file import holder, replay
+        from ..engines.batch.journal_file import holder, replay
 
         try:
             replay(self._path, self._header(), self._apply)
@@ -64,10 +64,10 @@ class Run:
         self, wishes: Wishes, *, rate: float | None, settled: Sequence[Resolution]
     ) -> Iterator[Row]:
         """Run what is left, and give the row of every line as it ends."""
-        from ..engines.batch import Batch
-        from ..engines.batch_flow import Outside
-        from ..engines.journal import Journal
-        from ..engines.pacing import Gate
+        from ..engines.batch.flow import Outside
+        from ..engines.batch.journal import Journal
+        from ..engines.batch.pacing import Gate
+        from ..engines.batch.run import Batch
         from ..engines.uploads import send
         from ..output.batch_view import Standing, shown
 

@@ -16,8 +16,8 @@ from ._options import Seconds, timeout_option
 from ._task import chosen_fields, task_options
 
 if TYPE_CHECKING:
-    from ..engines.batch_input import Input
-    from ..engines.batch_plan import Plan
+    from ..engines.batch.input import Input
+    from ..engines.batch.plan import Plan
 
 
 @define("batch", kind=RESULT, statuses=(3, 4, 5, 6, 10, 11, 124))
@@ -153,7 +153,7 @@ def command(
         refuse_other_shards(given)
     defaults = chosen_fields(app, **choices)
     batch = read(app, given, defaults, files)
-    from ..engines.batch_plan import make_plan
+    from ..engines.batch.plan import make_plan
 
     plan = make_plan(batch.lines, given.name, shard)
     if dry_run:
@@ -166,7 +166,7 @@ def command(
     if only_status:
         rows = run.standing()
     else:
-        from ..engines.batch_flow import SEND_AGAIN_AFTER, Wishes
+        from ..engines.batch.flow import SEND_AGAIN_AFTER, Wishes
 
         if resend_after is None:
             # The local service has a task at once or never.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..errors import did_you_mean
-from .batch_input import Line, refuse_bad_lines
+from ...errors import did_you_mean
+from .input import Line, refuse_bad_lines
 
 
 class Plan(NamedTuple):

@@ -13,8 +13,8 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from ..errors import BadUsage, RebyteError
-from ..profiles.files import lock
+from ...errors import BadUsage, RebyteError
+from ...profiles.files import lock
 
 FORMAT = 1
 MARK = "rebyteBatch"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import BadUsage, did_you_mean
+from ...errors import BadUsage, did_you_mean
 
 _FIELD = re.compile(r"\{\{([^{}\n]*[^{}\s][^{}\n]*)\}\}")
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..api.models import same_word
-from ..errors import RANK, RebyteError
-from .batch_input import Line
+from ...api.models import same_word
+from ...errors import RANK, RebyteError
+from .input import Line
 
 Record = dict[str, Any]
 LOST = frozenset({"sending", "unknown"})

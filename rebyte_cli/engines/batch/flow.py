@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import RebyteError
-from .batch_create import Creators, Job, Upload
-from .batch_input import Input
-from .batch_lost import Finder, Lost, searching
-from .batch_memory import Ended, Made, Memory
-from .batch_plan import Plan
-from .batch_rounds import watching
-from .batch_state import LOST, Entry, row_of, skipped_error
+from ...errors import RebyteError
+from .create import Creators, Job, Upload
+from .input import Input
+from .lost import Finder, Lost, searching
+from .memory import Ended, Made, Memory
 from .pacing import Gate
+from .plan import Plan
+from .rounds import watching
+from .state import LOST, Entry, row_of, skipped_error
 
 if TYPE_CHECKING:
-    from ..api.client import RebyteClient
+    from ...api.client import RebyteClient
     from .journal import Journal
 
 SEND_AGAIN_AFTER = 900.0  # seconds; as `create --once`

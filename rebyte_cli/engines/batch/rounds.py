@@ -8,15 +8,15 @@ from collections.abc import Callable
 from random import random
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..errors import APIError
-from .batch_state import GONE
+from ...errors import APIError
+from ..polling import Poll, Target, too_busy
 from .pacing import Stopped
-from .polling import Poll, Target, too_busy
+from .state import GONE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..api.client import RebyteClient
+    from ...api.client import RebyteClient
     from .pacing import Gate
 
 FRESH = 3.0  # seconds

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import RebyteError
-from ..profiles.files import sync_folder
+from ...errors import RebyteError
+from ...profiles.files import sync_folder
 from . import journal_file as file
 from .journal_file import FORMAT, MARK, Record
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import (
+from ...errors import (
     APIError,
     KeyProblem,
     KeyRejected,
@@ -19,14 +19,14 @@ from ..errors import (
     Redirected,
     Unsent,
 )
-from .batch_input import Input
-from .batch_rounds import Report
-from .batch_state import created_record, refused_record
-from .looking import is_lost
+from ..looking import is_lost
+from .input import Input
 from .pacing import Gate, Stopped
+from .rounds import Report
+from .state import created_record, refused_record
 
 if TYPE_CHECKING:
-    from ..api.client import RebyteClient
+    from ...api.client import RebyteClient
     from .journal import Journal
 
 ENOUGH = 4  # faults of the service in a row before creates are slowed down

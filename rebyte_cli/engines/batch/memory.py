@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RebyteError
+from ...errors import RebyteError
 
 if TYPE_CHECKING:
     from .journal import Journal

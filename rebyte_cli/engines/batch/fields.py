@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..errors import BadUsage, RebyteError, did_you_mean
-from .prompts import check_prompt
+from ...errors import BadUsage, RebyteError, did_you_mean
+from ..prompts import check_prompt
 
 Problem = tuple[str, str]  # the field, and what is wrong with it
 LONGEST_KEY = 200

@@ -7,15 +7,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from ..errors import APIError, KeyRejected
-from .batch_input import Input
-from .batch_rounds import Report, Rounds
-from .looking import Look, Sent, Sight, digest_of
-from .polling import too_busy
-from .server_clock import LIFE, Clock
+from ...errors import APIError, KeyRejected
+from ..looking import Look, Sent, Sight, digest_of
+from ..polling import too_busy
+from ..server_clock import LIFE, Clock
+from .input import Input
+from .rounds import Report, Rounds
 
 if TYPE_CHECKING:
-    from ..api.client import RebyteClient
+    from ...api.client import RebyteClient
     from .pacing import Gate
 
 LOOK_FOR = 20.0  # seconds; so long a lost task is looked for without a break

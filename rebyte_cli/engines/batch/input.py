@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from ..errors import BadUsage
-from .batch_fields import Checker, from_cells
-from .batch_template import Template
+from ...errors import BadUsage
+from .fields import Checker, from_cells
+from .template import Template
 
 Form = Literal["jsonl", "text", "csv"]
 IN_MEMORY = 8 << 20  # bytes of bodies before they go to a file

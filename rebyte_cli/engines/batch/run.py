@@ -18,10 +18,10 @@ from queue import Empty
 from threading import current_thread, main_thread
 from typing import Any
 
-from ..api.models import is_terminal, task_status
-from ..errors import Interrupted, RebyteError, WaitTimeout
-from .batch_flow import Event, Flow, Row
-from .batch_state import Entry, Record, created_record, ended_record, error_of
+from ...api.models import is_terminal, task_status
+from ...errors import Interrupted, RebyteError, WaitTimeout
+from .flow import Event, Flow, Row
+from .state import Entry, Record, created_record, ended_record, error_of
 
 GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}  # for creates under way, at an interrupt
 

@@ -1,0 +1,1 @@
+"""Many tasks that survive anything: `rebyte batch`."""
