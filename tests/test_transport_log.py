@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.api.calls import CallLog
+from rebyte_cli.api.log import CallLog
 from rebyte_cli.api.retry import Repeat
 from rebyte_cli.errors import APIError, RebyteError
 

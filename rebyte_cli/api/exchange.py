@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from ..errors import APIError, BrokenAnswer, NetworkError, RebyteError, Unsent
 from . import retry
 from .body import ERROR_CAP, Broken, parse_json, read_all
-from .calls import CallLog, Redactor, Try
+from .call import Call
 from .faults import Fault, explain, lost, refusal
+from .log import CallLog, Redactor, Try
 from .retry import Deadline, Repeat
 
 if TYPE_CHECKING:
@@ -24,47 +25,6 @@ if TYPE_CHECKING:
     from .wire import Line, Wire
 
 T = TypeVar("T")
-
-
-class Call:
-    """What is to be sent, and under which rules.
-
-    `path` names the call in messages and logs (never with a signature), `url` is where it goes.
-    `body` is bytes, None, or a function that opens a fresh reader for each try. `seconds` is
-    the deadline of the whole call. With `idle`, it is that of the way to the headers only, and
-    `idle` bounds each read or write of a body; with `each` it counts anew for each try.
-    """
-
-    __slots__ = ("body", "each", "headers", "idle", "method", "path", "repeat", "seconds", "url")
-
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        url: str,
-        *,
-        headers: Mapping[str, str],
-        body: bytes | Callable[[Wire], Any] | None = None,
-        repeat: Repeat,
-        seconds: float,
-        idle: float | None = None,
-        each: bool = False,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.url = url
-        self.headers = headers
-        self.body = body
-        self.repeat = repeat
-        self.seconds = seconds
-        self.idle = idle
-        self.each = each
-
-    def address(self, redact: Redactor) -> str:
-        """The URL for a log. The query of a call of our own says what was asked; the query of
-        any other URL is a signature.
-        """
-        return redact.key(self.url) if "API_KEY" in self.headers else redact.text(self.url)
 
 
 class Refused(Exception):

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, Redirected
 from .body import ERROR_CAP, Broken, chunks, read_all
-from .exchange import Call, Exchange, Refused
-from .origin import check_signed_url, origin_of
+from .call import Call
+from .exchange import Exchange, Refused
+from .origin import check_signed_url
 from .outgoing import Outgoing, file_size
 from .retry import Repeat
 
 if TYPE_CHECKING:
     from requests import Response
 
-    from .transport import Transport
     from .wire import Wire
 
 MAX_REDIRECTS = 5
+# Which connections a URL of a redirect may use, and the headers with or without the key.
+Way = Callable[[str, dict[str, str]], tuple[Exchange, dict[str, str]]]
 # What object stores answer for a signed URL whose time is over; which of them, differs.
 EXPIRED = frozenset({400, 401, 403, 404, 410})
 
@@ -124,9 +126,7 @@ def _drained(response: Response, wire: Wire) -> None:
 
 
 def download(
-    transport: Transport,
-    keyed: Exchange,
-    keyless: Exchange,
+    way: Way,
     call: Call,
     target: Path,
     overwrite: bool,
@@ -134,8 +134,8 @@ def download(
 ) -> None:
     """GET into `target`, which appears only when all of it is there.
 
-    A redirect is followed, at most five times: with the key inside its own origin, without it
-    anywhere else, and never to http off this machine. The temporary file lies beside the
+    A redirect is followed, at most five times: `way` gives the key to its own origin alone, and
+    it is never followed to http off this machine. The temporary file lies beside the
     target; a link standing at `target` is replaced, not followed. Raises BadUsage when there
     is something and `overwrite` is not set.
     """
@@ -148,7 +148,7 @@ def download(
         raise BadUsage(f"cannot write in {target.parent}: {error.strerror}") from None
     try:
         with open(descriptor, "wb", buffering=0) as file:
-            _fetch(transport, keyed, keyless, call, _saving(file, target, progress))
+            _fetch(way, call, _saving(file, target, progress))
         _put_in_place(temporary, target, overwrite)
     finally:
         temporary.unlink(missing_ok=True)
@@ -180,16 +180,14 @@ def _saving(
 
 
 def _fetch(
-    transport: Transport,
-    keyed: Exchange,
-    keyless: Exchange,
+    way: Way,
     call: Call,
     save: Callable[[Response, Wire], None],
 ) -> None:
     from urllib.parse import urljoin
 
     first = call
-    exchange = keyed
+    exchange, _ = way(call.url, {})
     for _ in range(MAX_REDIRECTS + 1):
         try:
             exchange.run(call, save)
@@ -203,10 +201,7 @@ def _fetch(
         except (BadUsage, ValueError):
             raise Redirected(f"GET {first.path} was redirected to an unsafe address") from None
         headers = {name: value for name, value in call.headers.items() if name != "API_KEY"}
-        if origin_of(url) == transport.origin:
-            exchange, headers = keyed, transport.keyed(url, headers)
-        else:
-            exchange = keyless
+        exchange, headers = way(url, headers)
         call = Call(
             "GET",
             first.path,

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 from .. import __version__
 from ..errors import BadUsage, BrokenAnswer
 from .body import Answer, as_it_came, as_json
-from .calls import CallLog
-from .exchange import Call, Exchange, Refused, Rules
+from .call import Call
+from .exchange import Exchange, Refused, Rules
+from .log import CallLog
 from .origin import address, check_base_url, check_key, check_signed_url, origin_of
 from .retry import SECONDS, Repeat
 
@@ -210,7 +211,7 @@ class Transport:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         limit = self.limit(SECONDS)
         call = self._call("GET", path, None, headers, None, Repeat.SAFE, None, limit, each=True)
-        transfer.download(self, self._exchange, self._signed, call, target, overwrite, progress)
+        transfer.download(self._way, call, target, overwrite, progress)
 
     def without_key(self, url: str) -> Answer:
         """GET a JSON document of this server that needs no key (`/health`, seen in a client)."""
@@ -261,6 +262,12 @@ class Transport:
             idle=idle,
             each=each,
         )
+
+    def _way(self, url: str, headers: dict[str, str]) -> tuple[Exchange, dict[str, str]]:
+        """The connections for a URL, and the headers for it: the key to its own origin alone."""
+        if origin_of(url) == self.origin:
+            return self._exchange, self.keyed(url, headers)
+        return self._signed, headers
 
     def keyed(self, url: str, headers: Mapping[str, str]) -> dict[str, str]:
         """The headers with the key, for a URL of the key's own origin; BadUsage for any other."""
