@@ -1,4 +1,4 @@
-"""What every command and group is made of: shared options, help layout, near misses."""
+"""What every command and group is made of: checks, help layout, near misses."""
 
 from __future__ import annotations
 
@@ -8,98 +8,9 @@ from typing import Any
 import click
 
 from ..app import App
-from ..choices import FORMATS
 from ..errors import BadUsage, did_you_mean
 from ..output.kinds import EVENT, Kind, check_fields
-
-
-def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def callback(ctx: click.Context, _param: click.Parameter, value: Any) -> None:
-        app = ctx.find_object(App)
-        if app is not None and value not in (None, False):
-            app.set_option(name, value)
-
-    return callback
-
-
-def completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
-    """What TAB offers for a value: one of `KINDS` in shell/values.py (`tasks`, `profiles`, …).
-
-    It only marks the parameter: TAB is answered from generated tables, before Click is imported.
-    """
-
-    def complete(_ctx: click.Context, _param: click.Parameter, _incomplete: str) -> list[Any]:
-        return []
-
-    complete.__name__ = kind
-    return complete
-
-
-def shared_options() -> list[click.Option]:
-    """The options that work before and after a command's name, made anew for each command."""
-    return [
-        click.Option(
-            ["-P", "--profile"],
-            metavar="NAME",
-            help="Use this profile (REBYTE_PROFILE); `local` is the service on this machine.",
-            expose_value=False,
-            callback=_store("profile"),
-            shell_complete=completer("profiles"),
-        ),
-        click.Option(
-            ["-o", "--output"],
-            type=click.Choice(FORMATS),
-            help="Output format (REBYTE_OUTPUT): a table on a terminal, JSON in a pipe.",
-            expose_value=False,
-            callback=_store("output"),
-        ),
-        click.Option(
-            ["--fields"],
-            metavar="A,B,…",
-            help="Pick and order columns, or keys in JSON.",
-            expose_value=False,
-            callback=_store("fields"),
-            shell_complete=completer("fields"),
-        ),
-        click.Option(
-            ["-q", "--quiet"],
-            is_flag=True,
-            help="Nothing on stderr but errors.",
-            expose_value=False,
-            callback=_store("quiet"),
-        ),
-        click.Option(
-            ["-v", "--verbose"],
-            is_flag=True,
-            help="Each request as one line on stderr.",
-            expose_value=False,
-            callback=_store("verbose"),
-        ),
-        click.Option(
-            ["--debug"],
-            is_flag=True,
-            help="Headers and bodies too, and a curl line; never the key.",
-            expose_value=False,
-            callback=_store("debug"),
-        ),
-        click.Option(
-            ["--no-input"],
-            is_flag=True,
-            help="Never ask anything.",
-            expose_value=False,
-            callback=_store("no_input"),
-        ),
-        click.Option(
-            ["--color"],
-            type=click.Choice(["auto", "always", "never"]),
-            help="When to use colour.",
-            expose_value=False,
-            callback=_store("color"),
-        ),
-    ]
-
-
-SHARED = frozenset(option.name for option in shared_options())
+from ._shared import SHARED, shared_options
 
 
 def _keep_blocks(text: str | None) -> str | None:

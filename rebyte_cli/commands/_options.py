@@ -8,7 +8,7 @@ import click
 
 from ..errors import BadUsage
 from ..shell.values import EXECUTORS as EXECUTORS
-from ._base import completer
+from ._shared import completer
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 

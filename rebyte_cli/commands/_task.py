@@ -8,8 +8,8 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, did_you_mean
-from ._base import completer
 from ._options import EXECUTORS, skills_option
+from ._shared import completer
 
 F = TypeVar("F", bound=Any)
 

@@ -7,7 +7,8 @@ import click
 from ..app import App
 from ..errors import BadUsage, did_you_mean
 from ..output.kinds import Text
-from ._base import completer, define
+from ._base import define
+from ._shared import completer
 
 
 @define("help", text=True, statuses=())

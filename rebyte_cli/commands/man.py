@@ -10,7 +10,8 @@ import click
 from ..app import App
 from ..errors import NotFound, RebyteError, did_you_mean
 from ..output.kinds import INSTALLED, Records, Text
-from ._base import completer, define
+from ._base import define
+from ._shared import completer
 
 
 @define("man", kind=INSTALLED, text=True, statuses=(4,))

@@ -11,7 +11,8 @@ import click
 from ..app import App
 from ..errors import BadUsage, MissingKey, NotFound
 from ..output.kinds import PROFILE, SETTING, Listing, Records
-from ._base import completer, define_group, define_in
+from ._base import define_group, define_in
+from ._shared import completer
 
 if TYPE_CHECKING:
     from ..profiles.config import Config
