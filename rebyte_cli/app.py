@@ -237,7 +237,7 @@ class App:
         from .output.kinds import Text
         from .output.render import show
 
-        # Text has one format, so that a page about the configuration needs none that works.
+        # Text has one format: a page about the configuration can be read while that is broken.
         form = "text" if isinstance(value, Text) else self.format
         return show(value, screen=self.screen, format=form, fields=self.fields)
 

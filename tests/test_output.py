@@ -173,10 +173,10 @@ def test_fields_of_a_document_are_its_keys() -> None:
     assert out(value, "jsonl", fields=("skills",)) == '{"skills":["a"]}\n'
     assert isinstance(Shown(value, "json", fields=("model",)).error, BadUsage)
     assert isinstance(Shown(Document([1]), "json", fields=("model",)).error, BadUsage)
-    assert isinstance(Shown(Text("x"), "auto", fields=("model",)).error, BadUsage)
+    assert isinstance(Shown(Text("x"), "text", fields=("model",)).error, BadUsage)
 
 
-@pytest.mark.parametrize("form", ["auto", "json", "table", "csv", "id"])
+@pytest.mark.parametrize("form", ["text", "json", "table", "csv", "id"])
 @pytest.mark.parametrize("tty", [True, False])
 def test_text_and_documents_keep_their_form(form: str, tty: bool) -> None:
     assert out(Text("complete -F _rebyte\n"), form, tty=tty) == "complete -F _rebyte\n"
@@ -196,13 +196,7 @@ def test_text_and_documents_keep_their_form(form: str, tty: bool) -> None:
     ],
 )
 def test_text_ends_with_one_newline(chunks: Any, printed: str) -> None:
-    assert out(Text(chunks), "auto") == printed
-
-
-def test_auto_is_a_table_on_a_terminal_and_json_in_a_pipe() -> None:
-    value = Records(PROMPT, [{"promptId": "p1"}])
-    assert out(value, "auto", tty=True) == "promptId  p1\n"
-    assert out(value, "auto") == '{\n  "promptId": "p1"\n}\n'
+    assert out(Text(chunks), "text") == printed
 
 
 def test_nothing_returned_prints_nothing() -> None:
@@ -210,7 +204,7 @@ def test_nothing_returned_prints_nothing() -> None:
 
 
 def test_raw_bytes_on_a_terminal_are_made_safe() -> None:
-    assert out(Raw(b'{"a":"\x1b[31m"}\xff'), "auto", tty=True) == '{"a":"\\x1b[31m"}\\xff\n'
+    assert out(Raw(b'{"a":"\x1b[31m"}\xff'), "text", tty=True) == '{"a":"\\x1b[31m"}\\xff\n'
 
 
 def test_secrets_are_no_fields_and_never_printed() -> None:

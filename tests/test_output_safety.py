@@ -94,10 +94,10 @@ def check_shape(printed: str, form: str, shape: Any, rows: list[dict[str, Any]])
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_text_documents_and_raw_bytes(text: str) -> None:
     for value in (Text(text), Text(list(text)), Document({text: [text]})):
-        for form in ("auto", *FORMATS):
+        for form in ("text", *FORMATS):
             assert not RAW.search(Shown(value, form).out)
     assert json.loads(Shown(Document({text: [text]}), "json").out) == {text: [text]}
-    raw = Shown(Raw(text.encode("utf-8", "surrogatepass")), "auto", tty=True)
+    raw = Shown(Raw(text.encode("utf-8", "surrogatepass")), "text", tty=True)
     assert not RAW.search(raw.out)
 
 

@@ -73,7 +73,7 @@ def test_text_is_out_as_it_arrives() -> None:
         yield "two"
         assert piped.arrived == "one two"
 
-    show(Text(chunks()), screen=piped, format="auto")
+    show(Text(chunks()), screen=piped, format="text")
     assert piped.arrived == "one two\n"
 
 
@@ -178,16 +178,16 @@ def test_text_that_broke_off_ends_its_line() -> None:
         yield "half a li"
         raise NetworkError("no answer")
 
-    assert Shown(Text(chunks()), "auto").out == "half a li\n"
+    assert Shown(Text(chunks()), "text").out == "half a li\n"
 
 
 def test_bytes_in_pieces() -> None:
     day = "日".encode()
     pieces = [b"<", day[:1], day[1:], b"\x1b>"]
     piped = Piped()
-    assert show(Raw(iter(pieces)), screen=piped, format="auto") == 0
+    assert show(Raw(iter(pieces)), screen=piped, format="text") == 0
     assert piped.bytes.getvalue() == b"".join(pieces)
-    assert Shown(Raw(iter(pieces)), "auto", tty=True).out == "<日\\x1b>\n"
+    assert Shown(Raw(iter(pieces)), "text", tty=True).out == "<日\\x1b>\n"
 
 
 # What a process prints and how it ends, with the interpreter's own tidying up at exit.

@@ -25,19 +25,6 @@ Mappings = Iterator[Mapping[str, Any]]
 Fields = tuple[str, ...] | None
 
 
-def resolve_format(
-    format: str,  # noqa: A002 - the option's own name
-    screen: Screen,
-    value: Value = None,
-) -> str:
-    """What `auto` means here: text stays text, else a table on a terminal and JSON in a pipe."""
-    if isinstance(value, Text):
-        return "text"
-    if format != "auto":
-        return format
-    return "table" if screen.out_tty and not isinstance(value, Document) else "json"
-
-
 def show(
     value: Value,
     *,
@@ -48,24 +35,23 @@ def show(
 ) -> int:
     """Print what a command returned, as it arrives; the exit status it deserves.
 
-    `format` is one of `choices.FORMATS`, `fields` what `--fields` named, `now` the time in
-    seconds that "3m ago" counts from. Raises BadUsage for a field or an id that the value does
-    not have, ReaderGone and RebyteError when stdout cannot be written, and whatever the rows
-    raise; what was printed before stays, and a JSON list that broke off is left open so that no
-    reader takes it for whole.
+    `format` is one of `choices.FORMATS` (the App has settled what `auto` means) or `text`;
+    `fields` is what `--fields` named, `now` the time in seconds that "3m ago" counts from.
+    Raises BadUsage for a field or an id that the value does not have, ReaderGone and RebyteError
+    when stdout cannot be written, and whatever the rows raise; what was printed before stays, and
+    a JSON list that broke off is left open so that no reader takes it for whole.
     """
-    form = resolve_format(format, screen, value)
     fields = fields or None
     statuses: list[int] = []
     if isinstance(value, Records | Listing):
-        check_fields(value.kind, fields, form)
-        rows = _plain(value.kind, value.rows, screen, form in ("json", "jsonl"), statuses)
-        whole = isinstance(value, Listing) and form in ("json", "table", "text")
-        for chunk in _chunks(value, rows, form, fields, screen, now):
+        check_fields(value.kind, fields, format)
+        rows = _plain(value.kind, value.rows, screen, format in ("json", "jsonl"), statuses)
+        whole = isinstance(value, Listing) and format in ("json", "table", "text")
+        for chunk in _chunks(value, rows, format, fields, screen, now):
             screen.write_out(chunk, flush=not whole)
     elif isinstance(value, Document):
         document = _document(value.value, fields)
-        screen.write_out(_encoder(screen, pretty=form != "jsonl")(document) + "\n")
+        screen.write_out(_encoder(screen, pretty=format != "jsonl")(document) + "\n")
     elif fields is not None:
         raise BadUsage("--fields: this is no record and has no fields")
     elif isinstance(value, Text):
