@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lowest check docs bench pyz clean
+.PHONY: help demo test lowest audit check docs bench pyz clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -34,7 +34,15 @@ lowest: $(READY) ## Run the core of the tests with the oldest libraries that are
 	@$(BIN)/python -m tests.lowest > $(LOWEST)/constraints.txt
 	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -c $(LOWEST)/constraints.txt -e '.[dev]'
-	@cd tests && ../$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider $(CORE)
+	@cd tests && ../$(LOWEST)/bin/python -m pytest -n 4 --dist loadfile -p no:cacheprovider $(CORE)
+
+AUDIT := .venv-audit
+
+audit: $(READY) ## Ask which of the libraries have known holes (needs PyPI itself)
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@$(AUDIT)/bin/pip-audit --strict --skip-editable --path "$$($(BIN)/python -c \
+	  'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 check: $(READY) ## Lint and type-check
 	@$(BIN)/ruff check .
@@ -56,4 +64,4 @@ pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
 	@$(BIN)/python -m zipapp build/pyz -c -p '/usr/bin/env python3' -m rebyte_cli.__main__:main -o dist/rebyte.pyz
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(LOWEST) $(AUDIT) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -169,6 +169,15 @@ def test_links_lead_somewhere() -> None:
                 assert (document.parent / target.partition("#")[0]).exists(), (document, target)
 
 
+@pytest.mark.parametrize("name", ["SECURITY.md", "CONTRIBUTING.md"])
+def test_files_that_are_named_exist(name: str) -> None:
+    """A promise that names the file that keeps it."""
+    named = re.findall(r"`([a-z_/]+/[a-z_]+\.py)`", (ROOT / name).read_text())
+    examples = {"commands/last.py", "tests/commands/test_last.py", "rebyte_cli/commands/last.py"}
+    for path in set(named) - examples:
+        assert (ROOT / path).exists() or (ROOT / "rebyte_cli" / path).exists(), path
+
+
 def test_pages_name_pages_that_exist() -> None:
     for page in PAGES.glob("rebyte*.md"):
         for name, section in re.findall(r"(rebyte[\w-]*)\((\d)\)", page.read_text()):
