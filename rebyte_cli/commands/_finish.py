@@ -27,8 +27,8 @@ def finished(
     from ..engines.waiting import watch
     from ..output.progress import waiting_line
 
-    again = _again([target.task_id for target in targets])
-    client = app.client
+    client, ids = app.client, [target.task_id for target in targets]
+    again = _again(ids)
     try:
         with waiting_line(app.screen, len(targets)) as progress:
             for outcome in watch(
@@ -38,7 +38,7 @@ def finished(
                 timeout=timeout,
                 interval=interval,
                 progress=progress,
-                sleep=Watcher(client, [target.task_id for target in targets], app.note).sleep,
+                sleep=Watcher(client, ids, app.note, timeout=timeout).sleep,
             ):
                 if isinstance(outcome, TaskEnded):
                     yield type(outcome)(app.with_workspace(outcome.task))

@@ -141,10 +141,10 @@ def tell(client: RebyteClient, task: Mapping[str, Any], note: Callable[[str], No
             note(hint(task_id, question))
 
 
-def _asked(client: RebyteClient, task_id: str) -> Question | None:
-    """The open question as far as one short call can tell."""
+def _asked(client: RebyteClient, task_id: str, timeout: float = LOOK) -> Question | None:
+    """The open question as far as one call of `timeout` seconds can tell."""
     try:
-        return last_open(_from_content(client, task_id, timeout=LOOK) or [])
+        return last_open(_from_content(client, task_id, timeout=timeout) or [])
     except RebyteError:
         return None
 
@@ -153,7 +153,8 @@ class Watcher:
     """Looks, while a few tasks are waited for, whether one of them waits for its user.
 
     Its `sleep` stands in for `time.sleep`: the look happens in the time that is slept anyway,
-    at growing intervals, one call per task. Each question is told once.
+    at growing intervals, one call per task. Each question is told once. `timeout` is that of the
+    wait (seconds from now): no look goes beyond it.
     """
 
     def __init__(
@@ -162,10 +163,12 @@ class Watcher:
         task_ids: Sequence[str],
         note: Callable[[str], None],
         *,
+        timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
+        self._by = float("inf") if timeout is None else clock() + timeout
         self._ids = list(dict.fromkeys(task_ids)) if len(set(task_ids)) <= FEW else []
         self._note = note
         self._clock = clock
@@ -179,7 +182,8 @@ class Watcher:
         start = self._clock()
         if self._ids and start >= self._next:
             for task_id in self._ids:
-                question = _asked(self._client, task_id)
+                left = self._by - self._clock()
+                question = _asked(self._client, task_id, min(LOOK, left)) if left > 0 else None
                 if question is not None and question.message_id not in self._told:
                     self._told.add(question.message_id)
                     self._note(hint(task_id, question))

@@ -38,13 +38,19 @@ def content(client: RebyteClient, task_id: str, *, timeout: float | None = None)
     shows neither events nor an answer for the latest prompt, those of the stream do. Raises
     WaitTimeout when it cannot be read in `timeout` seconds.
     """
-    try:
-        return _content(client, task_id, timeout)
-    except NetworkError as error:
-        if timeout is None or error.code != "timeout" or client.transport.limit(60) <= timeout:
-            raise
-        late = f"task {task_id} could not be read in {timeout:g} s"
-        raise WaitTimeout(late, pending=[task_id]) from None
+    end = None if timeout is None else time.monotonic() + timeout
+    left = timeout
+    while True:
+        try:
+            return _content(client, task_id, left)
+        except NetworkError as error:
+            if timeout is None or error.code != "timeout" or client.transport.limit(60) <= timeout:
+                raise
+        # The tries of one call may be over before its time is.
+        left = (end or 0) - time.monotonic()
+        if left <= 0:
+            late = f"task {task_id} could not be read in {timeout:g} s"
+            raise WaitTimeout(late, pending=[task_id])
 
 
 def _content(client: RebyteClient, task_id: str, timeout: float | None) -> dict[str, Any]:

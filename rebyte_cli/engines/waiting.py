@@ -8,6 +8,7 @@ from contextlib import closing
 from random import random as _random
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..api.retry import SECONDS
 from ..errors import APIError, RebyteError, TaskEnded, WaitTimeout
 from .polling import PATIENCE, Poll, Target, too_busy
 
@@ -20,7 +21,7 @@ FIRST_PAUSE = 1.0  # seconds between two rounds in the first minute
 FIRST_MINUTE = 60.0
 LONGEST_PAUSE = 10.0
 GROWTH = 1.25
-GRACE = 2.0  # seconds that the last round may run over the limit when the service is slow
+GRACE = 2.0  # seconds that the last round may run over the limit where the service answers
 
 Outcome = Mapping[str, Any] | RebyteError
 
@@ -53,7 +54,8 @@ def watch(
 
     Raises WaitTimeout with the pending ids at the limit, KeyRejected at once, and the last
     NetworkError when there was no answer at all for five minutes. A service that never answered
-    this client before is given up at once: that is a wrong address more often than a fault.
+    this client before is given up at once: that is a wrong address more often than a fault. A
+    call that `timeout` gave less than its usual time proves neither.
 
     `progress` is called with the number that ended and the number of all, once at the start.
     """
@@ -80,7 +82,10 @@ def watch(
                         return
             pace.answered()
         except APIError as fault:
-            if not too_busy(fault) or not pace.tolerates(known=_answered_before(client)):
+            usual = client.transport.limit(SECONDS)
+            if not too_busy(fault) or not (
+                pace.tolerates(known=_answered_before(client)) or pace.cut_short(fault, usual)
+            ):
                 raise
         if pending:
             try:
@@ -112,18 +117,27 @@ class _Pace:
         self._start = self._round_began = clock()
         self._limit = None if timeout is None else self._start + timeout
         self._pause = FIRST_PAUSE
+        self._heard = False
         self._down_since: float | None = None
 
     @property
     def answer_by(self) -> float | None:
         """The time at which a call of this round must have ended; None without a limit."""
-        return None if self._limit is None else max(self._limit, self._round_began + GRACE)
+        if self._limit is None or self._down_since is not None:
+            return self._limit
+        return max(self._limit, self._round_began + GRACE)
 
     def begin(self) -> None:
         self._round_began = self._clock()
 
     def answered(self) -> None:
+        self._heard = True
         self._down_since = None
+
+    def cut_short(self, fault: APIError, usual: float) -> bool:
+        """Whether a call of this round timed out since the limit left it less than `usual`."""
+        by = self.answer_by
+        return fault.code == "timeout" and by is not None and by - self._round_began < usual
 
     def tolerates(self, *, known: bool) -> bool:
         """Whether to go on after a round of faults alone."""
@@ -137,7 +151,8 @@ class _Pace:
         if self._limit is not None and now >= self._limit:
             ids = list(dict.fromkeys(target.task_id for target in pending))
             of_all = f"{len(ids)} of {total} tasks" if total > 1 else f"task {ids[0]}"
-            raise WaitTimeout(f"{of_all} still running after {self._timeout:g} s", pending=ids)
+            what = "still running after" if self._heard else "could not be read in"
+            raise WaitTimeout(f"{of_all} {what} {self._timeout:g} s", pending=ids)
         # The pause counts from the beginning of a round, so that slow answers do not stretch it.
         until = max(self._round_began + self._next_pause(now), now)
         sleep((until if self._limit is None else min(until, self._limit)) - now)
