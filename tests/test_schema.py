@@ -88,7 +88,9 @@ def test_a_command_is_described_in_full(schema: Any) -> None:
     assert any(line.startswith("rebyte create") for line in create["examples"])
     assert {6, 10, 11, 124} <= set(create["exitStatuses"])
     assert set(map(str, create["exitStatuses"])) <= set(schema["exitStatuses"])
-    assert create["prints"]["kind"] == "task"
+    assert create["prints"]["kind"] == "created"
+    also = {other["with"]: other["kind"] for other in create["prints"]["also"]}
+    assert also == {"--wait": "task", "--stream -o jsonl": "event", "--dry-run": "request"}
     assert find(schema, "list")["prints"]["list"] is True
     assert schema["schemaVersion"] == 1
 

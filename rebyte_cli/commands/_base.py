@@ -98,6 +98,23 @@ class Command(_Shared):
         self.text = text
         self.statuses = tuple(statuses)
 
+    def others(self) -> dict[str, Kind | str]:
+        """What it prints in the place of its kind, by the option that makes it do so.
+
+        A kind, or for --dry-run the name of a definition in the schema of the results.
+        """
+        found: dict[str, Kind | str] = {}
+        taken = {param.name for param in self.params}
+        if self.whole:
+            found["-o json"] = self.whole
+        if self.waited and self.waited is not self.kind:
+            found["--wait"] = self.waited
+        if "stream" in taken:
+            found["--stream -o jsonl"] = EVENT
+        if "dry_run" in taken:
+            found["--dry-run"] = "planned" if self.name == "batch" else "request"
+        return found
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         app = ctx.find_object(App)
         if app is not None:

@@ -20,7 +20,7 @@ from ._prompt import prompt_options, read_prompt
 from ._task import chosen_fields, task_options
 
 
-@define("create", kind=TASK, statuses=(3, 4, 5, 6, 10, 11, 124))
+@define("create", kind=CREATED, waited=TASK, statuses=(3, 4, 5, 6, 10, 11, 124))
 @prompt_options
 @task_options
 @files_option

@@ -108,12 +108,19 @@ def _outputs(node: Node) -> Iterator[str]:
         if not prints:
             continue
         about = f"`rebyte {leaf['path']}` prints " if node["commands"] else "Prints "
+        parts = any(other["with"] == "-o json" for other in prints["also"])
         if prints["text"]:
-            about += "text" + ("; as JSON, " if prints["kind"] else ".")
+            about += "text" + (
+                "." if not prints["kind"] else "; with `-o jsonl`, " if parts else "; as JSON, "
+            )
         if prints["kind"]:
             what = f"records of the kind `{prints['kind']}`"
             about += f"a list of {what}" if prints["list"] else what
             about += f", with the fields {', '.join(prints['fields'])}."
+        for other in prints["also"]:
+            about += f" With `{other['with']}`: the kind `{other['kind']}`"
+            new = set(other["fields"]) - set(prints["fields"])
+            about += f", with the fields {', '.join(other['fields'])}." if new else "."
         yield about
 
 

@@ -20,8 +20,15 @@ def tables(tree: Node) -> Iterator[tuple[str, str]]:
 
 
 def _section(node: Node) -> Iterator[str]:
-    prints = node["prints"] or {"fields": []}
-    yield _line("command", node["path"], ",".join(prints["fields"]))
+    prints = node["prints"] or {"fields": [], "also": []}
+    # An event has fields too, but few who stream want other fields than those of the task.
+    also = [
+        name
+        for other in prints["also"]
+        if "--stream" not in other["with"]
+        for name in other["fields"]
+    ]
+    yield _line("command", node["path"], ",".join(dict.fromkeys([*prints["fields"], *also])))
     for sub in node["commands"]:
         yield _line("sub", sub["name"], sub["summary"])
     for option in node["options"]:

@@ -60,7 +60,8 @@ def printed(tree: Node) -> dict[str, list[str]]:
         prints = node["prints"]
         if prints and prints["kind"]:
             lists = [f"{prints['kind']}-list"] if prints["list"] else []
-            found[node["path"]] = [*lists, prints["kind"]]
+            also = [other["kind"] for other in prints["also"]]
+            found[node["path"]] = list(dict.fromkeys([*lists, prints["kind"], *also]))
     return found
 
 
@@ -81,8 +82,8 @@ def _command(command: click.Command, parent: click.Context, name: str, path: str
     """One command.
 
     `name`, `path` (`workspace list`), `summary`, `description` (paragraphs), `examples` (lines),
-    `usage`, `arguments`, `options`, `prints` (null, or `kind`, `list`, `text` and `fields`),
-    `exitStatuses` (numbers), `commands`.
+    `usage`, `arguments`, `options`, `prints` (null, or `kind`, `list`, `text`, `fields` and `also`,
+    see `_also`), `exitStatuses` (numbers), `commands`.
     """
     with _context(command, name, parent) as ctx:
         statuses = getattr(command, "statuses", ())
@@ -205,7 +206,15 @@ def _prints(command: click.Command) -> dict[str, Any] | None:
         "list": returned == "Listing",
         "text": text,
         "fields": list(kind.fields) if kind else [],
+        "also": list(_also(command)),
     }
+
+
+def _also(command: click.Command) -> Iterator[dict[str, Any]]:
+    """What comes in the place of a command's kind with an option: `with`, `kind`, `fields`."""
+    for option, kind in getattr(command, "others", dict)().items():
+        name, fields = (kind, ()) if isinstance(kind, str) else (kind.name, kind.fields)
+        yield {"with": option, "kind": name, "fields": list(fields)}
 
 
 def _function(command: click.Command) -> Any:

@@ -116,19 +116,21 @@ DELETED = _kind("deleted", "deletions", "id", "id deleted:boolean", "id deleted"
 # What `rebyte answer` says; the body of the API's answer is unknown.
 ANSWERED = _kind("answered", "answers", "id", "id answered:boolean", "id answered")
 
-# From the local history and, where it is one, the agent computer behind it.
+# From the local history and, where it is one, the agent computer behind it (all of it in `show`).
 WORKSPACE = _kind(
     "workspace", "workspaces", "id",
     "id name:text? tasks:integer? lastTask? status? githubUrl? url? createdAt:time?"
-    " lastUsedAt:time?",
+    " lastUsedAt:time? sandboxId? icon? provisionError:text? updatedAt:time?"
+    " agentInstructions:text? views:object[]? sandboxBaseUrl?",
     "id name tasks status lastUsedAt",
+    on_request="sandboxId icon provisionError updatedAt agentInstructions views sandboxBaseUrl",
 )  # fmt: skip
 
-# /agent-computers (vendor docs; the last two and the secret seen in a client).
+# /agent-computers (vendor docs; the last three and the secret seen in a client).
 COMPUTER = _kind(
     "computer", "agent computers", "id",
     "id name:text? status sandboxId? icon? url? provisionError:text? createdAt:time?"
-    " updatedAt:time? agentInstructions:text? views:object[]?",
+    " updatedAt:time? agentInstructions:text? views:object[]? sandboxBaseUrl?",
     "id name status createdAt",
     withheld="sandboxApiKey",
 )  # fmt: skip

@@ -43,6 +43,30 @@ def _list(kind: Kind) -> dict[str, Any]:
     return {"type": "object", "properties": {"data": rows}, "required": ["data"]}
 
 
+# What --dry-run prints: the body that is not sent. A batch names the line that it is of.
+_REQUEST = {
+    "type": "object",
+    "properties": {
+        "prompt": {"type": "string"},
+        "executor": {"type": "string"},
+        "model": {"type": "string"},
+        "skills": {"type": "array", "items": {"type": "string"}},
+        "githubUrl": {"type": "string"},
+        "branchName": {"type": "string"},
+        "workspaceId": {"type": "string"},
+        "files": {"type": "array", "items": {"type": "object"}},
+    },
+    "required": ["prompt"],
+}
+_PLANNED = {
+    "type": "object",
+    "properties": {
+        "key": {"type": "string"},
+        "line": {"type": "integer"},
+        "body": {"$ref": "#/$defs/request"},
+    },
+    "required": ["key", "line", "body"],
+}
 _ERROR = {
     "type": "object",
     "properties": {
@@ -63,7 +87,8 @@ _ERROR = {
 
 
 def results_schema(commands: Mapping[str, Iterable[str]] | None = None) -> dict[str, Any]:
-    """A JSON Schema document whose `$defs` are every kind, its list, and the error on stderr.
+    """A JSON Schema document whose `$defs` are every kind, its list, what --dry-run
+    prints (`request`, `planned` for a line of a batch), and the error on stderr.
 
     `NAME` is one record, `NAME-list` the document that a list command prints. The schemas hold
     for whole records: `--fields` leaves required keys out. Further keys are always allowed,
@@ -74,7 +99,7 @@ def results_schema(commands: Mapping[str, Iterable[str]] | None = None) -> dict[
     for kind in KINDS.values():
         definitions[kind.name] = _record(kind)
         definitions[f"{kind.name}-list"] = _list(kind)
-    definitions["error"] = _ERROR
+    definitions.update(request=_REQUEST, planned=_PLANNED, error=_ERROR)
     document: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "What the rebyte command prints with -o json or -o jsonl",

@@ -1,0 +1,146 @@
+"""`schema --results` against what every command prints: nothing else, and nothing less."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from tests.conftest import Done
+
+from .test_answer import parked
+from .test_webhook import deliver, listening
+
+Run = Callable[..., Done]
+
+# In order. FORM is the format, WEBHOOK the one that was made; `!` before what is to fail.
+SESSION = """
+! create "Go wrong [[run=2ms]] [[fail]]" --wait
+create "Say hello [[run=2ms]]"
+create "Say hello [[run=2ms]]" --wait
+create "Say hello [[run=2ms]]" --stream
+create "Say hello" --dry-run -s pdf -f a.txt
+create "Say hello [[run=2ms]]" --once FORM
+create "Say hello [[run=2ms]]" --once FORM
+follow-up @1 "And again [[run=2ms]]"
+follow-up @1 "And again [[run=2ms]]" --wait
+follow-up @1 "And again [[run=2ms]]" --stream
+follow-up @1 "And again" --dry-run
+get @1 @2
+wait @1 @2
+list
+list --status completed --all
+list --since 1h --limit 1
+cancel @1
+logs @1
+logs @1 --follow
+share @1 --shared
+credits
+file upload a.txt
+workspace create --name shop --wait
+workspace list
+workspace show shop
+workspace name @1 FORM
+artifact put shop a.txt
+artifact list shop
+artifact get shop a.txt -d out --force
+artifact delete shop a.txt
+artifact put shop a.txt
+artifact delete shop --all --yes
+workspace delete shop --yes
+webhook create https://example.com/x --event task.completed
+webhook list
+webhook show WEBHOOK
+webhook delete WEBHOOK
+batch tasks.jsonl --journal FORM.journal
+batch tasks.jsonl --journal FORM.journal --status
+batch tasks.jsonl --dry-run
+delete @1 @2
+profile create FORM base_url=https://api.example/v1
+profile list
+profile show FORM
+profile set FORM timeout=5
+profile unset FORM timeout
+profile use FORM
+profile use default
+auth login --with-key --insecure-storage
+auth status
+local status
+completion bash --install
+man --install pages
+skill --install skills
+"""
+FORMS = ("json", "jsonl")
+# What they print is text, nothing, or what the user asks for (`api`, `schema`).
+SILENT = {
+    "api", "auth logout", "help", "local reset", "local serve", "open", "profile delete",
+    "result", "schema", "webhook public-key", "workspace forget",
+}  # fmt: skip
+
+
+def played(run: Run, tmp: Path) -> Iterator[tuple[str, str, list[Any]]]:
+    """Each command line of the session with its format and the documents that it printed."""
+    (tmp / "a.txt").write_text("first")
+    (tmp / "tasks.jsonl").write_text('{"prompt": "Say hello [[run=2ms]]"}\n')
+    for form in FORMS:
+        webhook = ""
+        for line in SESSION.strip().splitlines():
+            given = line.removeprefix("! ").replace("FORM", form).replace("WEBHOOK", webhook)
+            done = run(*shlex.split(given), "-o", form, stdin="rbk_0123456789\n")
+            assert (done.status != 0) == line.startswith("!"), (given, done)
+            webhook = done.json["id"] if line.startswith("webhook create") else webhook
+            yield given, form, done.documents
+        yield "answer", form, run("answer", parked(run, "[[ask]]"), "--option", "1").documents
+        with listening("--count", "1", "-o", form) as (process, url):
+            deliver(url, {"taskId": "t1", "event": "task.completed"})
+            yield "webhook listen", form, [json.loads(process.stdout.read())]
+
+
+def closed(schema: Any) -> Any:
+    """The same schema, where an object has no key that is not described."""
+    definitions = {
+        name: {"additionalProperties": False, **definition}
+        if "data" not in definition.get("properties", ()) and "properties" in definition
+        else definition
+        for name, definition in schema["$defs"].items()
+    }
+    return {**schema, "$defs": definitions}
+
+
+def names(commands: Any, path: str) -> set[str]:
+    return {re.sub(".*/", "", each["$ref"]) for each in commands[path]["anyOf"]}
+
+
+def test_what_every_command_prints_is_what_its_schema_says(inside_local: Run, home: Path) -> None:
+    """Each document meets one of the definitions of its command, with no key besides; and of
+    each definition there is a document, so that none promises what never comes."""
+    results = closed(inside_local("schema", "--results").json)
+    commands = results["commands"]
+    met: dict[str, set[str]] = {}
+    strange = []
+    for line, form, documents in played(inside_local, home):
+        words = line.split()
+        path = next(path for path in (" ".join(words[:2]), words[0]) if path in commands)
+        assert documents, line
+        for document in documents:
+            valid = {
+                name
+                for name in names(commands, path)
+                if Draft202012Validator({**results, "$ref": f"#/$defs/{name}"}).is_valid(document)
+            }
+            met.setdefault(path, set()).update(valid)
+            strange += [] if valid else [f"{line} -o {form}: {document}"]
+    assert not strange, "\n".join(strange)
+    assert met == {path: names(commands, path) for path in commands}
+    described = {node["path"] for node in leaves(inside_local("schema").json)}
+    assert described == set(commands) | SILENT
+
+
+def leaves(node: Any) -> Iterator[Any]:
+    for command in node["commands"]:
+        yield from leaves(command) if command["commands"] else [command]
