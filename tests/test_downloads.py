@@ -55,7 +55,16 @@ def get_all(server: RawServer, folder: Path, names: list[str], force: bool = Fal
     listed = [{"name": name, "size": 3} for name in names]
     screen = Screen(None, None)
     return list(
-        fetch_all(client, "ws12", listed, folder, force=force, screen=screen, note=lambda _: None)
+        fetch_all(
+            client,
+            "ws12",
+            listed,
+            folder,
+            force=force,
+            resume=True,
+            screen=screen,
+            note=lambda _: None,
+        )
     )
 
 

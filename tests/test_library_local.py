@@ -103,6 +103,7 @@ def computers(client: Any, folder: Path) -> None:
     assert sorted(names) == ["p.png", "v.mp4"]
     client.get_artifact(made, "v.mp4", folder / "here.mp4")
     assert (folder / "here.mp4").read_bytes() == b"film"
+    assert client.artifact_size(made, "v.mp4") == 4
     client.delete_artifact(made, "p.png")
     client.delete_artifacts(made)
     assert client.list_artifacts(made) == []

@@ -38,6 +38,10 @@ class Artifacts(Calls):
         path = _path(workspace_id, name)
         self.transport.download(path, target, overwrite=overwrite, progress=progress)
 
+    def artifact_size(self, workspace_id: str, name: str) -> int | None:
+        """The size of one in bytes, without its body; None where the service does not tell."""
+        return self.transport.length(_path(workspace_id, name))
+
     def put_artifacts(
         self,
         workspace_id: str,

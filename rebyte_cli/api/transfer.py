@@ -154,6 +154,23 @@ def download(
         temporary.unlink(missing_ok=True)
 
 
+def length(way: Way, call: Call) -> int | None:
+    """The size of what a GET would bring (bytes), None where it is not told; no body is read.
+
+    A GET, since a signed URL is often good for nothing else.
+    """
+    found: list[str] = []
+
+    def look(response: Response, _wire: Wire) -> None:
+        if response.headers.get("Content-Encoding", "identity").strip().lower() == "identity":
+            found.append(response.headers.get("Content-Length", ""))
+        response.close()
+
+    _fetch(way, call, look)
+    told = found[-1].strip() if found else ""
+    return int(told) if told.isascii() and told.isdigit() and len(told) < 20 else None
+
+
 def _saving(
     file: Any, target: Path, progress: Callable[[int], None] | None
 ) -> Callable[[Response, Wire], None]:

@@ -208,10 +208,18 @@ class Transport:
         """GET into a file that appears only when it is whole; see `transfer.download`."""
         from . import transfer
 
+        transfer.download(self._way, self._body_call(path), target, overwrite, progress)
+
+    def length(self, path: str) -> int | None:
+        """The size of what `download` would bring; see `transfer.length`."""
+        from . import transfer
+
+        return transfer.length(self._way, self._body_call(path))
+
+    def _body_call(self, path: str) -> Call:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         limit = self.limit(SECONDS)
-        call = self._call("GET", path, None, headers, None, Repeat.SAFE, None, limit, each=True)
-        transfer.download(self._way, call, target, overwrite, progress)
+        return self._call("GET", path, None, headers, None, Repeat.SAFE, None, limit, each=True)
 
     def without_key(self, url: str) -> Answer:
         """GET a JSON document of this server that needs no key (`/health`, seen in a client)."""

@@ -74,7 +74,7 @@ def get(
     """Download each NAME, or with --all everything.
 
     Prints where each file is. A file appears when it is whole. One that is there is not replaced
-    without --force. With --all, what is there in the listed size is skipped, so that the same
+    without --force. With --all, what is there in the same size is skipped, so that the same
     command goes on where an interrupted one stopped. A name never leads out of the folder.
 
     Examples:
@@ -100,6 +100,7 @@ def get(
         list(listed),
         where,
         force=force,
+        resume=all_,
         screen=app.screen,
         note=app.note,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,27 @@ def is_whole(target: Path, size: Any) -> bool:
     return stat.S_ISREG(found.st_mode) and type(size) is int and found.st_size == size
 
 
+def is_same(client: RebyteClient, workspace_id: str, name: str, target: Path) -> bool:
+    """Whether a plain file at `target` is the artifact, where no list told its size.
+
+    By the length that its download has; where that is not told either, by its bytes, which is
+    the price of knowing.
+    """
+    try:
+        found = os.lstat(target)
+    except OSError:
+        return False
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    size = client.artifact_size(workspace_id, name)
+    if size is not None:
+        return found.st_size == size
+    import filecmp
+
+    with _aside(client, workspace_id, name) as copy:
+        return filecmp.cmp(copy, target, shallow=False)
+
+
 def fetch(
     client: RebyteClient,
     workspace_id: str,
@@ -103,13 +125,15 @@ def fetch_all(
     folder: Path,
     *,
     force: bool,
+    resume: bool,
     screen: Screen,
     note: Callable[[str], None],
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
     """Every artifact into `folder`, several at a time, each in its own folders below it.
 
-    What is there with the listed size is kept as it is, so that the same command goes on where
-    an earlier one stopped. A name that is no good is an error in its place; the others come.
+    With `resume`, what is there with the listed size is kept as it is (see `is_same` where the
+    list has none), so that the same command goes on where an earlier one stopped. A name that
+    is no good is an error in its place; the others come.
     """
     if folder.exists() and not folder.is_dir():
         raise BadUsage(f"{folder} is not a folder")
@@ -129,7 +153,13 @@ def fetch_all(
             nonlocal kept
             target, listed = target_in(folder, name), by_name[name]
             size = _size(listed)
-            if is_whole(target, size):
+            if not resume or force:
+                there = False
+            elif size is None:
+                there = is_same(client, workspace_id, name, target)
+            else:
+                there = is_whole(target, size)
+            if there:
                 advance(int(size or 0))
                 with lock:
                     kept += 1
@@ -167,11 +197,17 @@ def pieces(client: RebyteClient, workspace_id: str, name: str) -> Iterator[bytes
 
     They wait in a temporary file, so that memory stays flat and a broken line gives nothing.
     """
+    with _aside(client, workspace_id, name) as copy, copy.open("rb") as source:
+        while piece := source.read(1024 * 1024):
+            yield piece
+
+
+@contextmanager
+def _aside(client: RebyteClient, workspace_id: str, name: str) -> Iterator[Path]:
+    """One artifact, whole, in a temporary file."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         target = Path(folder) / "artifact"
         client.get_artifact(workspace_id, name, target)
-        with target.open("rb") as source:
-            while piece := source.read(1024 * 1024):
-                yield piece
+        yield target
