@@ -213,3 +213,16 @@ class TestWorkspaces:
             ("ws-1", None),
             ("ws-2", "shop"),
         ]
+
+
+def test_a_file_that_was_moved_away_comes_back_in_no_part(tmp_path: Path) -> None:
+    """As the hint for a damaged one says: what SQLite keeps beside it belongs to the old one."""
+    path = tmp_path / "history.db"
+    killed = History(path, origin=CLOUD)
+    for number in range(50):
+        add(killed, f"t{number}")
+    path.rename(tmp_path / "history.db.old")
+    assert (tmp_path / "history.db-wal").stat().st_size
+    anew = History(path, origin=CLOUD)
+    add(anew, "new")
+    assert [task["id"] for task in anew.tasks()] == ["new"]

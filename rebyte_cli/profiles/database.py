@@ -129,6 +129,10 @@ class Database:
                 self._upgrade(connection)
             finally:
                 connection.close()
+            # What a file that was moved away left here would be read as a part of the new one.
+            for side in ("-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    self.path.with_name(self.path.name + side).unlink()
             os.replace(new, self.path)
             sync_folder(self.path.parent)
 
