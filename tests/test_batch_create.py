@@ -2,93 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import threading
 from collections.abc import Iterator
-from email.utils import formatdate
-from io import BytesIO
 from pathlib import Path
-from queue import Queue
-from typing import Any
 
 import pytest
 
-from rebyte_cli import RebyteClient
-from rebyte_cli.engines.batch import pacing
-from rebyte_cli.engines.batch.create import ENOUGH, Creators, Job
-from rebyte_cli.engines.batch.fields import Checker, Fields
-from rebyte_cli.engines.batch.input import read_input
-from rebyte_cli.engines.batch.journal import Journal
-from rebyte_cli.engines.batch.pacing import Gate
-from rebyte_cli.errors import BadUsage, KeyRejected, NetworkError, RebyteError, ServerFault
+from rebyte_cli.engines.batch.create import Job
+from rebyte_cli.errors import BadUsage, KeyRejected, RebyteError
 
 from .keyring_daemon import eventually
-from .servers import Answer, RawServer, error_reply, json_reply, reset, wire_to
+from .servers import Answer, RawServer, error_reply, reset
+from .workshop import MADE, Workshop
 
 pytestmark = pytest.mark.usefixtures("home")
-MADE = json_reply({"id": "t1", "status": "running"}, 201, {"Date": formatdate(usegmt=True)})
-
-
-class Workshop:
-    """One worker, and what it reports; `answers` are those of the server, the last for ever."""
-
-    def __init__(self, folder: Path, server: RawServer, count: int = 1) -> None:
-        lines = [json.dumps({"prompt": f"n {n}", "files": ["f"][:n]}) for n in range(2)] * 20
-        records = b"".join(line.encode() + b"\n" for line in lines)
-        self.batch = read_input(
-            iter(BytesIO(records).readline, b""),
-            "t",
-            form="jsonl",
-            template=None,
-            checker=Checker(Fields({}), fresh=False, find_files=lambda path: [path]),
-        )
-        self.told: list[str] = []
-        self.upload: Any = lambda path: {"id": "f1", "filename": path}
-        self.gate = Gate(note=self.told.append)
-        self.journal = Journal(folder / "j", {"input": "d"}, run={})
-        self.reports: Queue[tuple[str, int, Any]] = Queue()
-        self.client = RebyteClient(transport=wire_to(server, sleep=lambda _seconds: None))
-        self.creators = Creators(
-            self.client,
-            self.batch,
-            self.journal,
-            self.gate,
-            lambda *report: self.reports.put(report),
-            count=count,
-            upload=lambda path: self.upload(path),
-        )
-
-    def create(self, at: int) -> tuple[str, Any]:
-        """Have a line created; what was reported of it."""
-        self.creators.put(Job(at, None))
-        kind, line, value = self.reports.get(timeout=20)
-        assert line == at
-        return kind, value
-
-    def states(self) -> list[str]:
-        """What the journal says, in order."""
-        self.journal.settle()
-        records = [json.loads(line) for line in self.journal.path.read_bytes().splitlines()]
-        return [record["is"] for record in records if "is" in record]
-
-    def close(self) -> None:
-        self.gate.stop()
-        self.creators.end()
-        self.journal.close()
-        self.client.close()
-
-
-def take_away(server: RawServer) -> None:
-    """End a server, and wait until its port refuses."""
-    server.__exit__(None, None, None)
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", server.port), 5).close()
-        except ConnectionRefusedError:
-            return
-        except OSError:  # the last one that it took
-            continue
 
 
 @pytest.fixture
@@ -115,55 +42,6 @@ def test_a_create_that_went_through(shop: Workshop) -> None:
     assert shop.states() == ["sending", "created"]
     assert shop.creators.known == {"t1"}
     assert shop.creators.flying == {0}  # taken out by who reads the reports
-
-
-def test_a_network_that_went_away_closes_the_gate(shop: Workshop, server: RawServer) -> None:
-    shop.create(0)
-    take_away(server)
-    shop.client.close()
-    assert shop.create(2) == ("unsent", None)
-    assert shop.states()[2:] == ["sending", "unsent"]
-    assert shop.gate.is_down
-    assert "Paused" in shop.told[0]
-
-
-def test_a_network_that_was_never_there_ends_the_batch(shop: Workshop, server: RawServer) -> None:
-    take_away(server)
-    kind, error = shop.create(0)
-    assert kind == "fatal"
-    assert isinstance(error, NetworkError)
-    assert not shop.gate.is_down
-
-
-def test_what_is_turned_away_at_every_try_pauses_all(shop: Workshop, answers: list[Answer]) -> None:
-    answers.append(error_reply(429, "too_many", "Slow down"))
-    assert shop.create(0) == ("unsent", None)
-    assert shop.states() == ["sending", "unsent"]
-    assert shop.told == ["The service turns creates away (429): no creates for 5 s"]
-
-
-def test_faults_at_every_create_slow_it_down(shop: Workshop, answers: list[Answer]) -> None:
-    answers.append(error_reply(500, "internal_error", "Broken"))
-    for turn in range(ENOUGH):
-        assert shop.told == []
-        kind, error = shop.create(turn * 2)
-        assert kind == "refused"
-        assert isinstance(error, ServerFault)
-    eventually(lambda: shop.told)  # it is reported before it is counted
-    assert shop.told == ["The service fails at every create: no creates for 5 s"]
-
-
-def test_one_that_goes_through_ends_the_count_of_faults(
-    shop: Workshop, answers: list[Answer]
-) -> None:
-    for turn in range(ENOUGH * 2):
-        fine = turn == ENOUGH - 1
-        answers.append(MADE if fine else error_reply(500, "internal_error", "Broken"))
-        if turn == ENOUGH * 2 - 1:
-            assert shop.told == []
-        shop.create(turn * 2)
-    eventually(lambda: shop.told)
-    assert len(shop.told) == 1
 
 
 def test_an_answer_that_is_lost_is_reported_with_its_time(
@@ -242,43 +120,6 @@ def test_a_journal_that_fails_ends_it_before_anything_is_sent(
     kind, error = shop.create(0)
     assert (kind, "No space left" in error.message) == ("fatal", True)
     assert server.requests == []
-
-
-@pytest.mark.parametrize("refused", [False, True])
-def test_any_answer_says_that_the_network_is_back(
-    tmp_path: Path,
-    server: RawServer,
-    answers: list[Answer],
-    monkeypatch: pytest.MonkeyPatch,
-    refused: bool,
-) -> None:
-    monkeypatch.setattr(pacing, "PROBE_FIRST", 0.01)
-    shop = Workshop(tmp_path, server)
-    shop.gate.lost("no route")
-    assert shop.gate.is_down
-    answers.append(error_reply(400, "validation_error", "No") if refused else MADE)
-    assert shop.create(0)[0] == ("refused" if refused else "created")
-    assert not shop.gate.is_down
-    assert shop.told[-1] == "The network is back"
-    shop.close()
-
-
-def test_a_file_that_is_gone_says_nothing_about_the_network(
-    tmp_path: Path, server: RawServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It had the one try that a lost network allows, so the next one must get it."""
-    monkeypatch.setattr(pacing, "PROBE_FIRST", 0.01)
-    shop = Workshop(tmp_path, server)
-
-    def gone(path: str) -> None:
-        raise BadUsage(f"cannot read {path}")
-
-    shop.upload = gone
-    shop.gate.lost("no route")
-    assert shop.create(1)[0] == "refused"
-    assert shop.gate.is_down
-    assert shop.create(0)[0] == "created"
-    shop.close()
 
 
 def test_no_more_threads_than_were_asked_for_and_what_none_began_is_given_back(

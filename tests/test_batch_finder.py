@@ -26,6 +26,7 @@ class Desk:
         self.flying: set[int] = set()
         self.ours: set[str] = set()
         self.history: set[str] = set()
+        self.rivals: dict[str, list[str]] = {}
         self.client.list_tasks()  # from here on the service's clock is known
         self.now = self.client.transport.server_now() or datetime.now(UTC)
 
@@ -43,6 +44,7 @@ class Desk:
             flying=self.flying,
             ours=self.ours,
             knows=lambda ids: set(ids) & self.history,
+            rivals=lambda: self.rivals,
         )
         return finder.find([Lost(at, self.sent(at), 900.0) for at in lost])
 
@@ -145,9 +147,7 @@ def test_one_made_before_it_was_sent_is_not_it(desk: Desk) -> None:
 
 
 def test_the_age_of_a_create_counts_by_the_clock_of_the_service(desk: Desk) -> None:
-    finder = Finder(
-        desk.client, read("Same"), mine=[0], flying=(), ours=(), knows=lambda ids: set(ids)
-    )
+    finder = Finder(desk.client, read("Same"), mine=[0], flying=(), ours=(), knows=set, rivals=dict)
     sent = desk.now - timedelta(seconds=600)
     # At the least: the few seconds by which clocks may differ are not counted.
     assert 590 <= finder.age(sent.isoformat()) <= 605

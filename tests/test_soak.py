@@ -21,6 +21,7 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.api.wire import Wire
+from rebyte_cli.engines.batch.claims import Claims
 from rebyte_cli.engines.batch.fields import Checker, Fields
 from rebyte_cli.engines.batch.flow import Outside, Wishes
 from rebyte_cli.engines.batch.input import Input, read_input
@@ -108,6 +109,7 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             ended=history.update_tasks,
             knows=history.knows,
             upload=lambda path: {},
+            claims=Claims(history, "batch"),
         )
         run = Batch(
             client, batch, make_plan(batch.lines, "t"), entries, journal, gate,

@@ -64,6 +64,7 @@ class Run:
         self, wishes: Wishes, *, rate: float | None, settled: Sequence[Resolution]
     ) -> Iterator[Row]:
         """Run what is left, and give the row of every line as it ends."""
+        from ..engines.batch.claims import Claims
         from ..engines.batch.flow import Outside
         from ..engines.batch.journal import Journal
         from ..engines.batch.pacing import Gate
@@ -93,6 +94,7 @@ class Run:
             ended=lambda tasks: app.history.update_tasks(tasks),
             knows=lambda ids: app.history.knows(ids),
             upload=lambda path: send(client, path),
+            claims=Claims(app.history, f"batch {journal.name}"),
         )
         batch = Batch(
             client,

@@ -212,14 +212,15 @@ class Attempt:
     def rivals(self, own: Intent | None, *, alive: bool = False) -> bool:
         """Whether another attempt from here may have made the same thing at the same time.
 
-        With `alive`, only attempts whose process is at work on them count.
+        With `alive`, only attempts whose process is at work on them count, and lines of a batch,
+        which looks for its own whenever it is run again.
         """
         if own is None:  # the history cannot be used, so nobody knows
             return False
         for other in self.history.unsettled(own.digest):
             if other.id == own.id or not self.times.near(own.started_at, other.started_at):
                 continue
-            if not alive or self.is_alive(other):
+            if not alive or other.is_line or self.is_alive(other):
                 return True
         return False
 

@@ -180,7 +180,9 @@ def _alone(attempt: Attempt) -> dict[str, Any]:
         earlier = [
             other
             for other in attempt.history.unsettled(attempt.errand.digest)
-            if other.key is None and other.body_digest == attempt.errand.body_digest
+            if other.key is None
+            and other.state != "given up"
+            and other.body_digest == attempt.errand.body_digest
         ]
     except RebyteError:  # sending says what is wrong with the history
         earlier = []
@@ -224,7 +226,8 @@ def _take_up(attempt: Attempt, orphan: Intent) -> dict[str, Any] | None:
         raise attempt.errand.unknown(sight.candidates, None, why)
     # Nobody asked for a guarantee, and whoever asks again after an unknown outcome means it.
     attempt.note(f"Looking for it failed ({why}); sending anew" if why else "Sending anew")
-    attempt.settle(orphan, "unsent")
+    made_none = why is None and sight.whole and not sight.candidates
+    attempt.settle(orphan, "unsent" if made_none else "given up")
     return None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import RebyteError
+from .claims import Claims
 from .database import Database, HistoryUnusable
 from .intents import Intents
 from .workspaces import Workspaces
@@ -36,7 +37,7 @@ _COLUMNS = {
 _SELECT = f"SELECT {', '.join(_COLUMNS.values())} FROM tasks WHERE origin = ?"  # noqa: S608 -- constants
 
 
-class History(Intents, Workspaces):
+class History(Intents, Claims, Workspaces):
     """The history of one origin, in one file that is made on the first write.
 
     With `enabled` false nothing about tasks is written; what was written earlier can be read.
@@ -149,15 +150,18 @@ class History(Intents, Workspaces):
         return [_task(row) for row in rows]
 
     def knows(self, ids: Iterable[str]) -> set[str]:
-        """Those of the ids that were created from here."""
+        """Those of the ids that were created from here, with the history on or off."""
         wanted = list(ids)
         known: set[str] = set()
         # SQLite before 3.32 takes at most 999 values in one statement.
-        for start in range(0, len(wanted), 500):
-            part = wanted[start : start + 500]
-            marks = ", ".join("?" * len(part))
-            sql = f"SELECT id FROM tasks WHERE origin = ? AND id IN ({marks})"  # noqa: S608 -- marks
-            known |= {row["id"] for row in self._read(sql, self.origin, *part)}
+        for start in range(0, len(wanted), 450):
+            part = [self.origin, *wanted[start : start + 450]]
+            marks = ", ".join("?" * (len(part) - 1))
+            sql = (
+                f"SELECT id FROM tasks WHERE origin = ? AND id IN ({marks}) UNION"  # noqa: S608 -- marks
+                f" SELECT task_id FROM intents WHERE origin = ? AND task_id IN ({marks})"
+            )
+            known |= {row["id"] for row in self._read(sql, *part, *part)}
         return known
 
     def forget_task(self, task_id: str) -> None:

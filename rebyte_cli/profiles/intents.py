@@ -3,7 +3,8 @@
     open ──┬── done      the task exists: `task_id`
            ├── refused   the API said no; nothing was made
            ├── unsent    the request never reached the API
-           └── unknown   no answer came back
+           ├── unknown   no answer came back
+           └── given up  nor will it be looked for; what was made may still be anybody's
     open, and nobody holds its key: the process died between sending and settling.
 
 An intent is on the disk before the request leaves. It holds no prompt, only digests, and is
@@ -22,12 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..errors import RebyteError
+from .claims import LINE
 from .files import private_folder, take_lock
 
 if TYPE_CHECKING:
     from .database import Database
 
-State = Literal["open", "done", "refused", "unknown", "unsent"]
+State = Literal["open", "done", "refused", "unknown", "unsent", "given up"]
 _ANSWER = ("id", "workspaceId", "url", "status", "createdAt")
 
 
@@ -56,6 +58,11 @@ class Intent(NamedTuple):
     task_id: str | None
     task: dict[str, Any] | None
 
+    @property
+    def is_line(self) -> bool:
+        """Whether it is the claim of a batch on a line, see claims.py."""
+        return self.body_digest.startswith(LINE)
+
 
 class _Hold(NamedTuple):
     release: Callable[[], None]
@@ -83,7 +90,7 @@ class Intents:
         """The attempts with this digest whose end is not known, oldest first."""
         rows = self._database.rows(
             "SELECT * FROM intents WHERE origin = ? AND digest = ?"
-            " AND state IN ('open', 'unknown') ORDER BY id",
+            " AND state IN ('open', 'unknown', 'given up') ORDER BY id",
             (self.origin, digest),
         )
         return [_intent(row) for row in rows]
@@ -148,13 +155,14 @@ class Intents:
         self,
         intent_id: int,
         *,
-        state: Literal["done", "refused", "unknown", "unsent"],
+        state: Literal["done", "refused", "unknown", "unsent", "given up"],
         task_id: str | None = None,
         task: Mapping[str, Any] | None = None,
     ) -> None:
         """Write down, synced, how it ended, and let go of the key.
 
-        An intent without a key is of no use once its end is known, and is dropped then.
+        An intent without a key is of no use once its end is known, and is dropped then; with the
+        history off it stays where it came to a task, as what tells that the task is taken.
         """
         kept = {
             name: value
@@ -166,7 +174,8 @@ class Intents:
             row = connection.execute(
                 "SELECT key FROM intents WHERE id = ?", (intent_id,)
             ).fetchone()
-            if row is not None and row["key"] is None and state != "unknown":
+            tells = state in ("unknown", "given up") or (state == "done" and not self.enabled)
+            if row is not None and row["key"] is None and not tells:
                 connection.execute("DELETE FROM intents WHERE id = ?", (intent_id,))
             else:
                 connection.execute(

@@ -19,7 +19,7 @@ from ...errors import (
     Redirected,
     Unsent,
 )
-from ..looking import is_lost
+from ..looking import digest_of, is_lost
 from .input import Input
 from .pacing import Gate, Stopped
 from .rounds import Report
@@ -27,6 +27,7 @@ from .state import created_record, refused_record
 
 if TYPE_CHECKING:
     from ...api.client import RebyteClient
+    from .claims import Claims
     from .journal import Journal
 
 ENOUGH = 4  # faults of the service in a row before creates are slowed down
@@ -54,6 +55,7 @@ class Creators:
         client: RebyteClient,
         batch: Input,
         journal: Journal,
+        claims: Claims,
         gate: Gate,
         report: Report,
         *,
@@ -63,6 +65,7 @@ class Creators:
         self._client = client
         self._batch = batch
         self._journal = journal
+        self._claims = claims
         self._gate = gate
         self._report = report
         self._count = count
@@ -132,6 +135,7 @@ class Creators:
             return
         sent = self._now()
         self.flying.add(job.at)
+        self._claims.want(line.number, digest_of(body["prompt"]), sent)
         self._journal.commit({"line": line.number, "is": "sending", "at": sent})
         try:
             task = self._client.create_from(body)

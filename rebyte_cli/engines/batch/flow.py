@@ -8,6 +8,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import RebyteError
+from .claims import Claims
 from .create import Creators, Job, Upload
 from .input import Input
 from .lost import Finder, Lost, searching
@@ -42,7 +43,7 @@ class Outside(NamedTuple):
 
     `note`: a line for people. `made`: new tasks, each with its prompt and body. `ended`: tasks
     that ended. `knows`: those of the ids that are tasks made from here. `upload`: a path to
-    `{"id", "filename"}`.
+    `{"id", "filename"}`. `claims`: what others here must know of creates under way.
     """
 
     note: Callable[[str], None]
@@ -50,6 +51,7 @@ class Outside(NamedTuple):
     ended: Ended
     knows: Callable[[Iterable[str]], set[str]]
     upload: Upload
+    claims: Claims
 
 
 class Flow:
@@ -83,11 +85,19 @@ class Flow:
         self._journal = journal
         self._outside = outside
         self._events: SimpleQueue[Event] = SimpleQueue()
+        journal.beside = outside.claims.write
         self._creators = Creators(
-            client, batch, journal, gate, self._report, count=wishes.jobs, upload=outside.upload
+            client,
+            batch,
+            journal,
+            outside.claims,
+            gate,
+            self._report,
+            count=wishes.jobs,
+            upload=outside.upload,
         )
         self._creators.known.update(known)
-        self._memory = Memory(journal, outside.made, outside.ended)
+        self._memory = Memory(journal, outside.claims, outside.made, outside.ended)
         finder = Finder(
             client,
             batch,
@@ -95,6 +105,7 @@ class Flow:
             flying=self._creators.flying,
             ours=self._creators.known,
             knows=outside.knows,
+            rivals=outside.claims.of_others,
         )
         self._watch = watching(client, gate, self._report)
         self._search = searching(client, gate, self._report, finder)
@@ -113,6 +124,7 @@ class Flow:
     # -- what comes next -----------------------------------------------------------------------
 
     def _begin(self) -> Iterator[Row]:
+        self._take_up_claims()
         retry = self.wishes.retry_failed
         for at in self.plan.mine:
             entry = self.entries[at]
@@ -136,6 +148,26 @@ class Flow:
                 self._hand_out(at)
             elif self.entries[at].is_over:
                 yield from self._advance(at)
+
+    def _take_up_claims(self) -> None:
+        """Tell the history what an earlier run could not tell it any more."""
+        left = self._outside.claims.left()
+        for at in self.plan.mine if left else ():
+            line, entry = self.lines[at], self.entries[at]
+            if line.number not in left or entry.is_lost or entry.is_doubtful:
+                continue
+            if entry.id is None:
+                self._memory.not_made(line.number)
+            else:
+                task = {
+                    "id": entry.id,
+                    "workspaceId": entry.workspace,
+                    "url": entry.url,
+                    "status": entry.status,
+                    "createdAt": entry.started,
+                    "completedAt": entry.finished,
+                }
+                self._memory.made(line.number, task, self._batch.body(line))
 
     def _hand_out(self, at: int) -> None:
         if self._closed:

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,11 @@ class _Group:
 
 
 class Journal:
-    """A journal that this process holds and writes."""
+    """A journal that this process holds and writes.
+
+    `name` is its own, wherever the file is moved. `beside` is called by the writer before each
+    sync: what was handed to it before a record was committed is done when `commit` returns.
+    """
 
     def __init__(
         self,
@@ -55,6 +60,8 @@ class Journal:
         process has it, JournalFailed when it cannot be written.
         """
         self.path = path
+        self.name: str | None = None
+        self.beside: Callable[[], None] = lambda: None
         self._failure: JournalFailed | None = None
         self._wake = threading.Condition()
         self._group = _Group()
@@ -63,10 +70,13 @@ class Journal:
         self._handle = file.open_file(path)
         try:
             file.hold(self._handle, path)
-            self._size = file.replay(path, header, each)
+            self._size = file.replay(path, header, partial(self._replayed, each))
+            self.name = self.name or os.urandom(8).hex()
             first: list[Record] = [] if self._size else [{MARK: FORMAT, **header}]
             os.ftruncate(self._handle, self._size)
-            self._write(file.encode([*first, {"run": {**file.identity(), **run}}]))
+            self._write(
+                file.encode([*first, {"run": {**file.identity(), "journal": self.name, **run}}])
+            )
             sync_folder(path.parent)
         except OSError as error:
             os.close(self._handle)
@@ -76,6 +86,11 @@ class Journal:
             raise
         self._writer = threading.Thread(target=self._work, name="journal", daemon=True)
         self._writer.start()
+
+    def _replayed(self, each: Callable[[Record], None], record: Record) -> None:
+        each(record)
+        name = record["run"].get("journal") if "run" in record else None
+        self.name = name if isinstance(name, str) else self.name
 
     def append(self, *records: Record) -> None:
         """Write soon; with the next commit at the latest. Raises JournalFailed once it cannot."""
@@ -129,6 +144,7 @@ class Journal:
                 if not group.data:
                     group.done.set()
                     return
+            self.beside()
             try:
                 self._write(bytes(group.data))
             except OSError as error:

@@ -75,15 +75,18 @@ class Finder:
         flying: Collection[int],
         ours: Collection[str],
         knows: Callable[[Iterable[str]], set[str]],
+        rivals: Callable[[], Mapping[str, Iterable[str]]],
     ) -> None:
         """`mine`: the lines of this shard. `flying`: lines whose creates are under way, and
         `ours`: the tasks that the journal names; both are kept by the caller. `knows` picks, from
-        ids, the tasks that were made from here, by whatever command.
+        ids, the tasks that were made from here, by whatever command. `rivals` says when other
+        commands here sent what has no known end, by the digest of its prompt.
         """
         self._batch = batch
         self._mine = set(mine)
         self._flying = flying
         self._knows = knows
+        self._rivals = rivals
         self._clock = Clock(client, time.monotonic)
         self._round = _OneRound(client)
         self._ours = ours
@@ -107,9 +110,12 @@ class Finder:
             sight = self._look(Sent(digest, window, body["prompt"], body))
             groups.setdefault(digest, []).append((one, sight))
         verdicts: list[Verdict] = []
+        # Asked after the looks: whoever made what was seen was under way by then.
+        rivals = self._rivals()
         for digest, group in groups.items():
-            # Asked after the looks: whoever made what was seen was under way by then.
-            doubt = self._has_rivals(digest, {one.at for one, _ in group})
+            times = rivals.get(digest, ())
+            doubt = any(self._clock.near(one.sent, time) for time in times for one, _ in group)
+            doubt = doubt or self._has_rivals(digest, {one.at for one, _ in group})
             verdicts += self._judge(group, doubt)
         return verdicts
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import RebyteError
 
 if TYPE_CHECKING:
+    from .claims import Claims
     from .journal import Journal
 
 PAUSE = 0.25  # seconds
@@ -26,17 +27,24 @@ Ended = Callable[[list[Task]], None]
 class Memory:
     """Gathers tasks and hands them on in parcels, each when the journal has all of it."""
 
-    def __init__(self, journal: Journal, made: Made, ended: Ended) -> None:
+    def __init__(self, journal: Journal, claims: Claims, made: Made, ended: Ended) -> None:
         self._journal = journal
+        self._claims = claims
         self._tell_made = made
         self._tell_ended = ended
         self._made: list[tuple[Task, str, Task]] = []
         self._ended: list[Task] = []
         self.due: float | None = None  # when to call `flush` at the latest
 
-    def made(self, task: Task, body: Task) -> None:
-        """A task was created, and noted in the journal."""
+    def made(self, number: int, task: Task, body: Task) -> None:
+        """A task was created for a line, and noted in the journal."""
+        self._claims.over(number, str(task["id"]))
         self._made.append((task, body["prompt"], body))
+        self._later()
+
+    def not_made(self, number: int) -> None:
+        """A line has no task, and nothing of it is under way."""
+        self._claims.over(number)
         self._later()
 
     def ended(self, task: Task) -> None:
@@ -56,6 +64,7 @@ class Memory:
                 self._tell_made(made)
             if ended:
                 self._tell_ended(ended)
+            self._claims.flush()
 
     def _later(self) -> None:
         if self.due is None:

@@ -86,6 +86,8 @@ class Batch(Flow):
         if at is not None and kind in ("created", "refused", "unsent", "lost", "fatal"):
             self._handed.discard(at)
             self._creators.flying.discard(at)
+        if at is not None and kind == "fatal":  # nothing was sent, or it was refused
+            self._memory.not_made(self.lines[at].number)
         if at is None or kind == "fatal":
             self._end_by(kind, value)
             return
@@ -107,7 +109,7 @@ class Batch(Flow):
     def _on_created(self, at: int, entry: Entry, value: Any) -> Iterator[Row]:
         body, task = value
         entry.apply(created_record(self.lines[at].number, task))
-        self._memory.made(task, body)
+        self._memory.made(self.lines[at].number, task, body)
         if is_terminal(task_status(task)):
             yield from self._on_ended(at, entry, task)
         else:
@@ -115,10 +117,13 @@ class Batch(Flow):
 
     def _on_refused(self, at: int, entry: Entry, error: RebyteError) -> Iterator[Row]:
         entry.apply({"is": "refused", "error": error_of(error)})
+        if not entry.is_doubtful:
+            self._memory.not_made(self.lines[at].number)
         yield from self._over(at)
 
     def _on_unsent(self, at: int, entry: Entry, _value: None) -> Iterator[Row]:
         entry.reset("new")
+        self._memory.not_made(self.lines[at].number)
         self._hand_out(at)
         yield from ()
 
@@ -137,7 +142,7 @@ class Batch(Flow):
         self._note_down(record)
         self._creators.known.add(task["id"])
         entry.apply(record)
-        self._memory.made(task, self._batch.body(self.lines[at]))
+        self._memory.made(number, task, self._batch.body(self.lines[at]))
         yield from self._follow(at, entry)
 
     def _on_absent(self, at: int, entry: Entry, _value: None) -> Iterator[Row]:

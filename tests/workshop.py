@@ -1,0 +1,92 @@
+"""One worker of a batch, on a bench: a server, a journal, a gate, and what is reported.
+
+with RawServer(...) as server:
+    shop = Workshop(folder, server)
+    kind, value = shop.create(0)
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from email.utils import formatdate
+from io import BytesIO
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.engines.batch.claims import Claims
+from rebyte_cli.engines.batch.create import Creators, Job
+from rebyte_cli.engines.batch.fields import Checker, Fields
+from rebyte_cli.engines.batch.input import read_input
+from rebyte_cli.engines.batch.journal import Journal
+from rebyte_cli.engines.batch.pacing import Gate
+from rebyte_cli.profiles.history import History
+
+from .servers import RawServer, json_reply, wire_to
+
+MADE = json_reply({"id": "t1", "status": "running"}, 201, {"Date": formatdate(usegmt=True)})
+
+
+class Workshop:
+    """One worker, and what it reports; `answers` are those of the server, the last for ever."""
+
+    def __init__(self, folder: Path, server: RawServer, count: int = 1) -> None:
+        lines = [json.dumps({"prompt": f"n {n}", "files": ["f"][:n]}) for n in range(2)] * 20
+        records = b"".join(line.encode() + b"\n" for line in lines)
+        self.batch = read_input(
+            iter(BytesIO(records).readline, b""),
+            "t",
+            form="jsonl",
+            template=None,
+            checker=Checker(Fields({}), fresh=False, find_files=lambda path: [path]),
+        )
+        self.told: list[str] = []
+        self.upload: Any = lambda path: {"id": "f1", "filename": path}
+        self.gate = Gate(note=self.told.append)
+        self.journal = Journal(folder / "j", {"input": "d"}, run={})
+        self.history = History(folder / "history.db", origin="o")
+        self.reports: Queue[tuple[str, int, Any]] = Queue()
+        self.client = RebyteClient(transport=wire_to(server, sleep=lambda _seconds: None))
+        self.creators = Creators(
+            self.client,
+            self.batch,
+            self.journal,
+            Claims(self.history, "batch"),
+            self.gate,
+            lambda *report: self.reports.put(report),
+            count=count,
+            upload=lambda path: self.upload(path),
+        )
+
+    def create(self, at: int) -> tuple[str, Any]:
+        """Have a line created; what was reported of it."""
+        self.creators.put(Job(at, None))
+        kind, line, value = self.reports.get(timeout=20)
+        assert line == at
+        return kind, value
+
+    def states(self) -> list[str]:
+        """What the journal says, in order."""
+        self.journal.settle()
+        records = [json.loads(line) for line in self.journal.path.read_bytes().splitlines()]
+        return [record["is"] for record in records if "is" in record]
+
+    def close(self) -> None:
+        self.gate.stop()
+        self.creators.end()
+        self.journal.close()
+        self.client.close()
+
+
+def take_away(server: RawServer) -> None:
+    """End a server, and wait until its port refuses."""
+    server.__exit__(None, None, None)
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", server.port), 5).close()
+        except ConnectionRefusedError:
+            return
+        except OSError:  # the last one that it took
+            continue
