@@ -44,6 +44,7 @@ def follow(
     task_id: str,
     *,
     prompt_id: str | None = None,
+    is_latest: bool = False,
     timeout: float | None = None,
     since: float | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -54,7 +55,9 @@ def follow(
     Only `done` is named so; its data is `{"status", "lastSeq", "finalResult"}`, the status in
     the server's word, the answer from wherever it was found, possibly empty. `told` is set on a
     `result` and on `done` whose text earlier events have told. With `prompt_id`, events and ends
-    of another prompt are left out. A run that has ended already is replayed.
+    of another prompt are left out: a stream is that of the latest prompt, so events that name
+    none are taken once the task tells that this one is the latest (`is_latest`: it has told). A
+    run that has ended already is replayed.
 
     Raises WaitTimeout after `timeout` seconds (from `since` on the clock), KeyRejected and
     ResourceNotFound at once, and other errors of the wire when several looks have failed in a
@@ -62,8 +65,9 @@ def follow(
     a stream is asked for the status.
     """
     run = _Run(client, task_id, prompt_id, timeout, clock, clock() if since is None else since)
+    run.nameless = True if is_latest or prompt_id is None else None
     while True:
-        look = Look(prompt_id)
+        look = Look(prompt_id, run.nameless)
         try:
             for event in client.stream_events(task_id, idle=run.idle()):
                 run.check_time()
@@ -72,6 +76,8 @@ def follow(
                     break
                 if look.takes(event.data) and run.heard.is_new(event.data, look):
                     yield Event("event", event.data, run.heard.told(event.data))
+                if look.doubtful:
+                    break
         except KeyRejected:
             raise
         except APIError as error:
@@ -103,6 +109,7 @@ class _Run:
         self._clock = clock
         self._by = None if timeout is None else since + timeout
         self.heard = Heard()
+        self.nameless: bool | None = None  # whether events without `promptId` are ours
         self._looked = self._ended = self._stale = self._failed = 0
         self._failing_since = 0.0
 
@@ -132,6 +139,8 @@ class _Run:
             if look.done is not None and look.count and self.is_ours(look):
                 return self._last_words(look, look.done)
             status = self.status()
+            if look.doubtful and self.nameless:
+                return None, 0.0
             streamless = look.error is not None and look.error.status_code in NO_SUCH_CALL
             self._ended = self._ended + 1 if is_terminal(status) else 0
             if self._ended == LOOKS_AFTER_END or (self._ended and streamless):
@@ -185,8 +194,10 @@ class _Run:
             [row for row in prompts if isinstance(row, dict)] if isinstance(prompts, list) else []
         )
         if self._prompt_id is not None and rows:
+            self.nameless = rows[-1].get("id") == self._prompt_id
             rows = [row for row in rows if row.get("id") == self._prompt_id]
             return str(rows[0].get("status")) if rows else "pending"
+        self.nameless = True
         return str(rows[-1].get("status")) if rows else task_status(task)
 
     def end(self, done: Mapping[str, Any]) -> Event:

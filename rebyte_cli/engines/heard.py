@@ -15,8 +15,11 @@ SPEECH = ("text", "assistant", "message", "response", "result")
 class Look:
     """One connection: how many events it showed, whether the agent spoke after its last tool."""
 
-    def __init__(self, prompt_id: str | None) -> None:
+    def __init__(self, prompt_id: str | None, nameless: bool | None = True) -> None:
+        """`nameless` says whether events without `promptId` are of that prompt; None: not known."""
         self._prompt_id = prompt_id
+        self._nameless = nameless
+        self.doubtful = False
         self.count = 0
         self.fresh = False
         self.spoke = False
@@ -26,12 +29,16 @@ class Look:
         self.copies: dict[int, int] = {}
 
     def takes(self, data: Mapping[str, Any]) -> bool:
-        """Count an event; False for one of another prompt."""
+        """Count an event; False for one of another prompt, and for one that may be (`doubtful`)."""
         owner = data.get("promptId")
-        if self._prompt_id is not None and isinstance(owner, str):
-            if owner != self._prompt_id:
+        if self._prompt_id is not None:
+            if isinstance(owner, str) and owner:
+                if owner != self._prompt_id:
+                    return False
+                self.named = True
+            elif not self._nameless:
+                self.doubtful = self._nameless is None
                 return False
-            self.named = True
         self.count += 1
         kind = data.get("eventType")
         if kind == "tool_use":

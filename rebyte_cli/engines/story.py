@@ -114,7 +114,7 @@ def events(
                 yield _owned(event, one)
     if live:
         for name, data, _ in following.follow(
-            client, task_id, prompt_id=_id(latest), timeout=timeout, since=begun
+            client, task_id, prompt_id=_id(latest), is_latest=True, timeout=timeout, since=begun
         ):
             if name != "done":
                 yield _owned(data, latest)
@@ -171,6 +171,7 @@ def text(
         client,
         task_id,
         prompt_id=_id(latest),
+        is_latest=True,
         timeout=timeout,
         since=begun,
         full=full,
@@ -184,6 +185,7 @@ def run(
     task_id: str,
     *,
     prompt_id: str | None = None,
+    is_latest: bool = False,
     timeout: float | None,
     since: float | None = None,
     full: bool = False,
@@ -198,7 +200,7 @@ def run(
     teller = _teller(client, task_id, full)
     answered = _answered(before or [])
     for name, data, told in following.follow(
-        client, task_id, prompt_id=prompt_id, timeout=timeout, since=since
+        client, task_id, prompt_id=prompt_id, is_latest=is_latest, timeout=timeout, since=since
     ):
         if name == "done":
             if not told:

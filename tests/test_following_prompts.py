@@ -1,0 +1,52 @@
+"""Whose events are shown, where a task has several prompts and its stream names none of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .servers import Answer, Request, json_reply, reply
+from .test_following import Run, contents, done, stream, text
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+class Late(Run):
+    """A service whose events name no prompt, and that shows the prompt before for a while.
+
+    `rows` are the prompts that the task tells in turn, one per read; the stream is that of the
+    last of them.
+    """
+
+    def __init__(self, *rows: list[dict[str, Any]]) -> None:
+        super().__init__([])
+        self.rows = rows
+
+    def __call__(self, request: Request) -> Answer:
+        self.prompts = self.rows[min(self.asked, len(self.rows) - 1)]
+        if request.path.endswith("/events"):
+            word = self.prompts[-1]["id"]
+            return reply(200, stream(text(0, f"said by {word}"), done(f"said by {word}")))
+        return super().__call__(request)
+
+
+P0, P1 = {"id": "p0", "status": "succeeded"}, {"id": "p1", "status": "succeeded"}
+
+
+def test_nameless_events_of_the_prompt_before_are_not_taken_for_ours() -> None:
+    events = Late([P0], [P0], [P0, P1]).follow(prompt_id="p1")
+    assert contents(events) == ["said by p1"]
+    assert events[-1].data["finalResult"] == "said by p1"
+
+
+def test_nameless_events_of_a_later_prompt_are_not_ours_either() -> None:
+    run = Late([P0, P1, {"id": "p2", "status": "running"}])
+    run.content = json_reply({"prompts": [{"id": "p1", "response": "ours"}, {"id": "p2"}]})
+    (end,) = run.follow(prompt_id="p1")
+    assert (end.data["status"], end.data["finalResult"]) == ("succeeded", "ours")
+
+
+def test_nameless_events_are_ours_where_the_task_tells_no_prompts() -> None:
+    run = Run([reply(200, stream(text(0, "a"), done("a")))], statuses=["running", "completed"])
+    assert contents(run.follow(prompt_id="p1")) == ["a"]
