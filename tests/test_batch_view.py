@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pexpect import EOF, spawn
 
 from rebyte_cli.output.batch_view import Standing, _View, shown, span
 from rebyte_cli.output.terminal import Screen
@@ -86,27 +92,48 @@ def test_spans(seconds: float, words: str) -> None:
     assert span(seconds) == words
 
 
-def test_on_a_terminal_the_lines_are_gone_when_it_ends(home: Path) -> None:
-    import os
-
-    import pexpect
-
+@contextmanager
+def on_a_terminal(home: Path, farm: Farm, *options: str) -> Iterator[Any]:
     need_tool("sh")
+    child = spawn(
+        COMMAND[0],
+        [*COMMAND[1:], "batch", "t.txt", "--text", *options],
+        cwd=str(home),
+        env={**os.environ, **farm.env},
+        dimensions=(20, 100),
+        encoding="utf-8",
+        timeout=20,
+    )
+    try:
+        yield child
+    finally:
+        child.close(force=True)
+
+
+def test_on_a_terminal_the_lines_are_gone_when_it_ends(home: Path) -> None:
     (home / "t.txt").write_text("One <run 0.8>\nTwo <run 0.8>\n")
-    with Farm() as farm:
-        child = pexpect.spawn(
-            COMMAND[0],
-            [*COMMAND[1:], "batch", "t.txt", "--text"],
-            cwd=str(home),
-            env={**os.environ, **farm.env},
-            dimensions=(20, 100),
-            encoding="utf-8",
-            timeout=20,
-        )
+    with Farm() as farm, on_a_terminal(home, farm) as child:
         child.expect(r"0/2 ended, 2 running\r\n +\ds  line [12]  https://app.example/run/task-0000")
-        child.expect(r"2 lines: 2 completed \(")
         child.expect("LINE")
-        child.expect(pexpect.EOF)
+        child.expect(r"2 lines: 2 completed \(")
+        child.expect(EOF)
         child.close()
     assert child.exitstatus == 0
     assert "\x1b[?25l" not in str(child.before)
+
+
+def test_ctrl_c_shows_what_exists_then_the_counts_and_the_way_on(home: Path) -> None:
+    (home / "t.txt").write_text("One\nTwo <run 60>\n" + "More\n" * 30)
+    with Farm() as farm:
+        with on_a_terminal(home, farm, "--jobs", "1", "--rate", "2") as child:
+            child.expect("1/32 ended, 1 running")
+            child.sendintr()
+            child.expect("LINE")
+            child.expect(EOF)
+            child.close()
+        assert child.exitstatus == 130
+        table, counts = str(child.before).split("32 lines: ")
+        assert table.count("task-0") >= len(farm.tasks)
+        assert "pending" not in table
+        assert re.match(rf"{32 - len(farm.tasks)} pending, ", counts)
+        assert "goes on where this stopped" in counts

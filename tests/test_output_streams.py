@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from rebyte_cli.errors import (
     Interrupted,
     NetworkError,
+    RebyteError,
     ResourceNotFound,
     TaskCanceled,
     TaskFailed,
@@ -24,7 +26,7 @@ from rebyte_cli.output.render import show
 from rebyte_cli.output.terminal import Screen
 
 from .conftest import need_tool
-from .screens import Shown
+from .screens import Shown, screen, text_of
 
 
 class Piped(Screen):
@@ -171,6 +173,19 @@ def test_an_interrupt_does_not_wait_for_a_table() -> None:
     shown = Shown(Listing(TASK, breaking(2, Interrupted(143))), "table")
     assert isinstance(shown.error, Interrupted)
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("end", [Interrupted(143), NetworkError("no answer"), None])
+def test_results_are_shown_with_what_stands_below_them_however_they_end(
+    end: RebyteError | None,
+) -> None:
+    on = screen()
+    rows = breaking(2, end) if end else [{"id": "t0"}, {"id": "t1"}]
+    listing = Listing(TASK, rows, below=["2 tasks"])
+    with suppress(RebyteError):
+        show(listing, screen=on, format="table", fields=("id",))
+        assert end is None
+    assert (text_of(on.out), text_of(on.err)) == ("ID\nt0\nt1\n", "2 tasks\n")
 
 
 def test_text_that_broke_off_ends_its_line() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..app import App
@@ -29,13 +29,22 @@ class Run:
     """One run of `batch`: the lines, and where each stands."""
 
     def __init__(
-        self, app: App, given: Given, batch: Input, plan: Plan, report: str | None
+        self,
+        app: App,
+        given: Given,
+        batch: Input,
+        plan: Plan,
+        *,
+        report: str | None,
+        tell: Callable[[str], None],
     ) -> None:
+        """`tell` is told the summary when all is over; `report` is where a page of it goes."""
         self._app = app
         self._given = given
         self._batch = batch
         self._plan = plan
         self._report = report
+        self._tell = tell
         self._path = given.journal_path
         self._entries = {at: Entry() for at in plan.mine}
         self._by_number = {batch.lines[at].number: at for at in plan.mine}
@@ -174,6 +183,6 @@ class Run:
         from ..output.batch_view import span
 
         took = "" if seconds is None else f" ({span(seconds)})"
-        self._app.note(batch_report.counts(self._rows()) + took)
+        self._tell(batch_report.counts(self._rows()) + took)
         if self._report:
             batch_report.write(self._report, self._given.name, list(self._rows()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -162,7 +162,9 @@ def command(
         app.set_option("output", "jsonl")
     from ._batch_run import Run
 
-    run = Run(app, given, batch, plan, report)
+    as_table, summary = app.format == "table", list[str]()
+    tell = summary.append if as_table else app.note
+    run = Run(app, given, batch, plan, report=report, tell=tell)
     if only_status:
         rows = run.standing()
     else:
@@ -176,7 +178,20 @@ def command(
             rate=rate,
             settled=resolutions(resolve, batch.lines, plan.mine),
         )
-    return Listing(RESULT, rows) if app.format == "table" else Records(RESULT, rows)
+    if not as_table:
+        return Records(RESULT, rows)
+    return Listing(RESULT, _created_first(rows), below=summary)
+
+
+def _created_first(rows: Iterator[Any]) -> Iterator[Any]:
+    """Lines that were never created come last, and not at all when an interrupt ends the rows."""
+    never = []
+    for row in rows:
+        if isinstance(row, Mapping) and row["status"] == "pending":
+            never.append(row)
+        else:
+            yield row
+    yield from never
 
 
 def _bodies(batch: Input, plan: Plan) -> Iterator[str]:

@@ -222,6 +222,8 @@ INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "p
 
 
 Row = Mapping[str, Any] | RebyteError
+Envelope = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
+Notes = Iterable[str] | None
 
 
 class Records:
@@ -240,18 +242,17 @@ class Listing:
     """Records that are one list: in JSON `{"data": [...], **envelope}`.
 
     `envelope` holds the API's other keys (`total`, `limit`, `offset`), or makes them from the
-    number of rows that were printed.
+    number of rows that were printed. `below` are notes for below a table, complete once the rows
+    are; rows with such notes are results: what came before an interrupt is shown too.
     """
 
     def __init__(
-        self,
-        kind: Kind,
-        rows: Iterable[Row],
-        envelope: Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None = None,
+        self, kind: Kind, rows: Iterable[Row], envelope: Envelope = None, below: Notes = None
     ) -> None:
         self.kind = kind
         self.rows = rows
         self.envelope = envelope
+        self.below = below
 
 
 class Text:

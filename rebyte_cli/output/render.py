@@ -92,7 +92,7 @@ def _chunks(
     kind = value.kind
     if form in ("table", "text"):
         if isinstance(value, Listing):
-            return _listing_table(kind, rows, fields, screen, now)
+            return _listing_table(value, rows, fields, screen, now)
         return _record_tables(kind, rows, fields, screen, now)
     if form == "json" and isinstance(value, Listing):
         return _json_listing(value, rows, fields, screen)
@@ -160,27 +160,28 @@ def _flat(kind: Kind, first: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _listing_table(
-    kind: Kind, rows: Mappings, fields: Fields, screen: Screen, now: Callable[[], float]
+    value: Listing, rows: Mappings, fields: Fields, screen: Screen, now: Callable[[], float]
 ) -> Iterator[str]:
+    from .progress import note
     from .table import Look, listing
 
-    found: list[Mapping[str, Any]] = []
+    kind, found = value.kind, list[Mapping[str, Any]]()
     look = Look.of(screen, now())
+    problem: RebyteError | None = None
     try:
         found.extend(rows)
-    except Interrupted:
-        raise
-    except RebyteError:
-        # What did arrive is worth a table; the error follows it.
-        if found:
-            yield listing(kind, found, fields or kind.columns, look)
-        raise
-    if found:
+    except RebyteError as error:
+        problem = error
+    # What did arrive is worth a table, but not when a list was asked for and is not wanted now.
+    if found and not (isinstance(problem, Interrupted) and value.below is None):
         yield listing(kind, found, fields or kind.columns, look)
-    else:
-        from .progress import note
-
+    elif problem is None:
         note(screen, f"no {kind.plural}")
+    screen.flush_out()
+    for line in value.below or ():
+        note(screen, line)
+    if problem is not None:
+        raise problem
 
 
 def _record_tables(
