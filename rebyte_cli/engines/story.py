@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.models import is_terminal, task_status
-from ..errors import APIError, BadUsage, BrokenAnswer, KeyRejected, NetworkError, WaitTimeout
+from ..errors import APIError, BadUsage, KeyRejected
 from . import following, questions, transcript
-from .absent import is_absent
+from .content import content
 from .heard import SPEECH
-from .sofar import so_far
+from .turns import Turns, events_of
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -31,69 +31,6 @@ def document(
     yield content(client, task_id)
 
 
-def content(client: RebyteClient, task_id: str, *, timeout: float | None = None) -> dict[str, Any]:
-    """The content document (seen in clients), as whole as it can be had.
-
-    Where the service has no such endpoint, the task's own prompts stand in for it; where it
-    shows neither events nor an answer for the latest prompt, those of the stream do. Raises
-    WaitTimeout when it cannot be read in `timeout` seconds.
-    """
-    end = None if timeout is None else time.monotonic() + timeout
-    left = timeout
-    while True:
-        try:
-            return _content(client, task_id, left)
-        except NetworkError as error:
-            if timeout is None or error.code != "timeout" or client.transport.limit(60) <= timeout:
-                raise
-        # The tries of one call may be over before its time is.
-        left = (end or 0) - time.monotonic()
-        if left <= 0:
-            late = f"task {task_id} could not be read in {timeout:g} s"
-            raise WaitTimeout(late, pending=[task_id])
-
-
-def _content(client: RebyteClient, task_id: str, timeout: float | None) -> dict[str, Any]:
-    answer = None
-    try:
-        found = dict(client.task_content(task_id, events=True, timeout=timeout))
-    except APIError as error:
-        if not is_absent(error):
-            raise
-        # Either the endpoint is not there or the task; reading the task tells which.
-        task = client.get_task(task_id, timeout=timeout)
-        found = {name: task.get(name) for name in ("id", "status", "prompts")}
-        answer = task.get("finalResult")
-    listed = found.get("prompts")
-    if not isinstance(listed, list):
-        raise BrokenAnswer(f"task {task_id}: the answer holds no prompts", response=found)
-    found["prompts"] = prompts = [dict(one) for one in listed if isinstance(one, dict)]
-    if prompts and not prompts[-1].get("events") and not prompts[-1].get("response"):
-        events, end = _from_stream(client, task_id, answered=bool(answer), status=found)
-        prompts[-1]["events"], answer = events, answer or end
-        if answer:
-            prompts[-1]["response"] = answer
-    return found
-
-
-def _from_stream(
-    client: RebyteClient, task_id: str, *, answered: bool, status: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], Any]:
-    """The events of the latest prompt, and its answer when that is worth a longer look."""
-    events: list[dict[str, Any]] = []
-    try:
-        if answered or task_status(status) != "completed":
-            return so_far(client, task_id), None
-        for event in following.follow(client, task_id):
-            if event.name == "done":
-                return events, event.data.get("finalResult")
-            events.append(event.data)
-    except APIError as error:
-        if not is_absent(error):
-            raise
-    return events, None
-
-
 def events(
     client: RebyteClient, task_id: str, follow: bool, timeout: float | None, *, end: bool = True
 ) -> Iterator[Event]:
@@ -105,13 +42,18 @@ def events(
     """
     begun = time.monotonic()
     found = content(client, task_id, timeout=timeout)
-    *older, latest = found["prompts"] or [{}]
     live = follow and not _is_over(found)
-    for one in older if live else [*older, latest]:
-        listed = one.get("events")
-        for event in listed if isinstance(listed, list) else []:
-            if isinstance(event, Mapping):
+    if live:
+        turns = Turns(client, task_id, found, timeout=timeout, since=begun)
+        for turn in turns:
+            for event, _ in turn.events:
+                yield _owned(event, turn.prompt)
+        found = turns.found
+    else:
+        for one in found["prompts"]:
+            for event in events_of(one):
                 yield _owned(event, one)
+    latest = (found["prompts"] or [{}])[-1]
     if live:
         for name, data, _ in following.follow(
             client, task_id, prompt_id=_id(latest), is_latest=True, timeout=timeout, since=begun
@@ -159,12 +101,26 @@ def text(
         if question is not None:
             note(questions.hint(task_id, question))
         return
-    *older, latest = found["prompts"] or [{}]
-    earlier = {**found, "prompts": older}
+    turns = Turns(client, task_id, found, timeout=timeout, since=begun)
     between = ""
-    for chunk in transcript.whole(earlier, lambda: _teller(client, task_id, full)):
-        between = "\n"
-        yield chunk
+    told: set[str] = set()
+    for turn in turns:
+        if turn.first:
+            teller = _teller(client, task_id, full)
+            yield between + transcript.prompt(turn.prompt.get("userPrompt")) + "\n"
+        for event, is_told in turn.events:
+            yield from teller.event(event, told=is_told)
+        if turn.last:
+            between = "\n"
+            yield from teller.answer(turn.prompt.get("response"))
+            yield transcript.ending(turn.prompt.get("status"))
+            continue
+        question = questions.last_open(events_of(turn.prompt))
+        if question is not None and question.message_id not in told:
+            told.add(question.message_id)
+            note(questions.hint(task_id, question))
+    found = turns.found
+    latest = (found["prompts"] or [{}])[-1]
     if latest:
         yield between + transcript.prompt(latest.get("userPrompt")) + "\n"
     yield from run(
@@ -252,9 +208,7 @@ def delegated_events(
 
 def _latest_events(found: Mapping[str, Any]) -> list[Event]:
     prompts = found["prompts"]
-    listed = prompts[-1].get("events") if prompts else None
-    rows = listed if isinstance(listed, list) else []
-    return [event for event in rows if isinstance(event, Mapping)]
+    return events_of(prompts[-1]) if prompts else []
 
 
 def _answered(listed: list[Event]) -> set[str]:
