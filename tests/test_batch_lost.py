@@ -13,7 +13,7 @@ from . import farm as farm_module
 from .conftest import Done
 from .farm import Farm, lines_of
 from .inside import inside
-from .servers import Request
+from .servers import Answer, Request, json_reply, reset
 
 
 @pytest.fixture
@@ -170,3 +170,48 @@ def test_a_workspace_that_nobody_told_skips_those_who_need_it(
         assert list(statuses(done).values()) == ["completed", "skipped", "skipped", "skipped"]
         assert "has no known workspace: the answer to its create was lost" in done.err
         assert farm.made == {"Build <cut>": 1}
+
+
+def never_answers(farm: Farm, *, tells: bool) -> Callable[[Request], Answer | None]:
+    """Makes each task and closes the line. GET /tasks/{id} `tells` its `workspaceId`."""
+
+    def hook(request: Request) -> Answer | None:
+        if request.method == "POST":
+            farm._make(request.json)
+            return reset
+        task = farm.tasks.get(request.path.rsplit("/", 1)[-1])
+        if task is None or not tells:
+            return None
+        told = {name: task[name] for name in ("id", "url", "createdAt", "workspaceId")}
+        return json_reply({**told, "status": "completed", "completedAt": task["createdAt"]})
+
+    return hook
+
+
+def with_workspaces(home: Path, asked: list[str | None]) -> None:
+    lines = [{"prompt": "Same", "workspaceId": workspace} for workspace in asked]
+    (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("asked", [["ws-1", "ws-2"], ["ws-1", None], [None, "ws-2"]])
+def test_equal_prompts_are_told_apart_by_their_workspaces_where_the_api_tells_them(
+    batch: Callable[..., Done], home: Path, asked: list[str | None]
+) -> None:
+    with_workspaces(home, asked)
+    with Farm() as farm:
+        farm.hook = never_answers(farm, tells=True)
+        done = batch(farm, None, "--timeout", "5")
+        assert done.status == 0, done.err
+        for row in lines_of(done.out):
+            made = farm.tasks[row["id"]]["workspaceId"]
+            assert asked[row["line"] - 1] in (made, None)
+        assert len(farm.tasks) == 2
+
+
+def test_where_it_does_not_they_are_settled_by_hand(batch: Callable[..., Done], home: Path) -> None:
+    with_workspaces(home, ["ws-1", "ws-2"])
+    with Farm() as farm:
+        farm.hook = never_answers(farm, tells=False)
+        done = batch(farm, None, "--timeout", "0.5")
+        assert set(statuses(done).values()) == {"unknown"}
+        assert "--resolve 2=ID or 2=none settles it by hand" in done.err

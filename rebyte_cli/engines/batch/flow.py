@@ -189,7 +189,7 @@ class Flow:
 
     def _seek(self, at: int, entry: Entry, patience: float) -> None:
         self._sought.add(at)
-        self._search.add(at, Lost(at, entry.sent or "", patience))
+        self._search.add(at, Lost(at, entry.sent or "", patience, self._asked_for(at)))
 
     def _follow(self, at: int, entry: Entry) -> Iterator[Row]:
         """Wait for a task that runs, if anybody wants to know its end."""

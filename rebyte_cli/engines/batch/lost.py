@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -26,12 +27,13 @@ class Lost(NamedTuple):
     """A line whose create was not answered.
 
     `sent` is when, as the journal has it. When it is `patience` seconds ago and there is no
-    task, none will come any more.
+    task, none will come any more. `workspace` is the one it asked for, None for a new one.
     """
 
     at: int
     sent: str
     patience: float
+    workspace: str | None = None
 
 
 class Verdict(NamedTuple):
@@ -82,6 +84,7 @@ class Finder:
         ids, the tasks that were made from here, by whatever command. `rivals` says when other
         commands here sent what has no known end, by the digest of its prompt.
         """
+        self._client = client
         self._batch = batch
         self._mine = set(mine)
         self._flying = flying
@@ -93,6 +96,7 @@ class Finder:
         self._look = Look(cast("RebyteClient", self._round), self._named)
         self._digests: dict[int, str] = {}
         self._elsewhere: set[str] | None = None
+        self._workspaces: dict[str, str | None] = {}
 
     def age(self, sent: str) -> float:
         """Seconds since a create was sent, at the least, by the server's clock."""
@@ -128,12 +132,18 @@ class Finder:
         unsure = self._knows(seen)
         certain = [[row for row in sight.same if row["id"] not in unsure] for _, sight in group]
         same = [[row for row in rows if row["id"] not in taken] for rows in certain]
-        everywhere = {row["id"] for rows in same for row in rows}
-        doubt = doubt or len(everywhere) > len(group)
-        doubt = doubt or (len(everywhere) < sum(map(len, same)) and not self._alike(group))
+        elsewhere: list[set[str]] = [set() for _ in group]
+        if _overlap(same) and not self._alike(group):
+            elsewhere = self._in_other_workspaces(group, same)
+            same = [
+                [row for row in rows if row["id"] not in others]
+                for rows, others in zip(same, elsewhere, strict=True)
+            ]
+            doubt = doubt or _overlap(same)
+        doubt = doubt or len({row["id"] for rows in same for row in rows}) > len(group)
         verdicts = []
-        for (one, sight), rows in zip(group, same, strict=True):
-            could_be = [row["id"] for row in sight.candidates if row["id"] not in taken]
+        for (one, sight), rows, others in zip(group, same, elsewhere, strict=True):
+            could_be = [row["id"] for row in sight.candidates if row["id"] not in taken | others]
             free = sorted((row for row in rows if row["id"] not in taken), key=_age_of)
             task = free[0] if free and sight.whole and not doubt else None
             if task is not None:
@@ -152,6 +162,37 @@ class Finder:
         wanted = [(line.workspace, line.paths, self._batch.body(line)) for line in lines]
         return all(one == wanted[0] for one in wanted)
 
+    def _in_other_workspaces(
+        self, group: list[tuple[Lost, Sight]], same: list[list[dict[str, Any]]]
+    ) -> list[set[str]]:
+        """For each line the tasks that are certainly in another workspace than it asked for.
+
+        No source shows a `workspaceId` in later answers; where the API tells it after all, it
+        tells equal prompts apart.
+        """
+        told = {row["id"]: self._workspace(row) for rows in same for row in rows}
+        asked = {one.workspace for one, _ in group}
+        return [
+            {
+                task_id
+                for task_id, workspace in told.items()
+                if workspace is not None
+                and workspace != one.workspace
+                and (one.workspace is not None or workspace in asked)
+            }
+            for one, _ in group
+        ]
+
+    def _workspace(self, row: Mapping[str, Any]) -> str | None:
+        task_id = row["id"]
+        if task_id not in self._workspaces:
+            told = row.get("workspaceId")
+            if told is None:
+                with suppress(APIError):
+                    told = self._client.get_task(task_id).get("workspaceId")
+            self._workspaces[task_id] = told if isinstance(told, str) else None
+        return self._workspaces[task_id]
+
     def _has_rivals(self, digest: str, group: Collection[int]) -> bool:
         """Whether a line outside `group` may have made a task with this prompt just now."""
         flying = list(self._flying)
@@ -167,6 +208,11 @@ class Finder:
             body = self._batch.body(self._batch.lines[at])
             self._digests[at] = digest_of(body["prompt"])
         return self._digests[at]
+
+
+def _overlap(choices: list[list[dict[str, Any]]]) -> bool:
+    """Whether a task is among the choices of two lines."""
+    return len({row["id"] for rows in choices for row in rows}) < sum(map(len, choices))
 
 
 def _age_of(row: Mapping[str, Any]) -> str:
