@@ -30,7 +30,7 @@ def answer(client: RebyteClient, task_id: str) -> str:
             code="still_running",
         )
     text = _text(task.get("finalResult")) or _from_content(client, task_id)
-    text = text or _from_events(client, task_id)
+    text = text or _from_events(client, task_id, task.get("completedAt"))
     if text:
         return text
     if status == "failed":
@@ -57,13 +57,13 @@ def _from_content(client: RebyteClient, task_id: str) -> str:
     return _text(prompts[-1].get("response"))
 
 
-def _from_events(client: RebyteClient, task_id: str) -> str:
+def _from_events(client: RebyteClient, task_id: str, completed_at: Any) -> str:
     """From the end of the stream, or from what was said after the last tool."""
     from .following import follow
     from .heard import SPEECH, text_of
 
     said: list[str] = []
-    for event in follow(client, task_id):
+    for event in follow(client, task_id, completed_at=completed_at):
         kind = event.data.get("eventType")
         if event.name == "done":
             return _text(event.data.get("finalResult")) or "\n".join(said)

@@ -49,7 +49,7 @@ def _content(client: RebyteClient, task_id: str, timeout: float | None) -> dict[
         return found
     latest = prompts[-1]
     if not latest.get("events") and not latest.get("response"):
-        events, end = _from_stream(client, task_id, answered=bool(answer), status=found)
+        events, end = _from_stream(client, task_id, latest, answered=bool(answer), status=found)
         latest["events"], answer = events, answer or end
         if answer:
             latest["response"] = answer
@@ -79,14 +79,20 @@ def told(client: RebyteClient, task_id: str, timeout: float | None) -> tuple[dic
 
 
 def _from_stream(
-    client: RebyteClient, task_id: str, *, answered: bool, status: Mapping[str, Any]
+    client: RebyteClient,
+    task_id: str,
+    latest: Mapping[str, Any],
+    *,
+    answered: bool,
+    status: Mapping[str, Any],
 ) -> tuple[list[dict[str, Any]], Any]:
     """The events of the latest prompt, and its answer when that is worth a longer look."""
     events: list[dict[str, Any]] = []
     try:
         if answered or task_status(status) != "completed":
             return so_far(client, task_id), None
-        for event in following.follow(client, task_id):
+        ended = latest.get("completedAt")
+        for event in following.follow(client, task_id, completed_at=ended):
             if event.name == "done":
                 return events, event.data.get("finalResult")
             events.append(event.data)

@@ -16,6 +16,7 @@ from ..api.sse import Event
 from ..errors import APIError, KeyRejected, ResourceNotFound, WaitTimeout
 from .absent import NO_SUCH_CALL, is_absent
 from .heard import Heard, Look
+from .server_clock import is_past
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -31,6 +32,8 @@ LOOKS_AFTER_END = 4
 LAST_WORDS = 8
 LAST_WORDS_PAUSE = 0.1
 LATER = (0.25, 0.5, 1.0, 2.0)
+# Seconds after its end from which a run is looked at once: longer than all of these together.
+SETTLED = 10.0
 # Looks that fail one after another until their error is raised; and how long (seconds) it takes
 # at least once the run has shown something: a line that is down comes back.
 FAILURES = 5
@@ -45,6 +48,7 @@ def follow(
     *,
     prompt_id: str | None = None,
     is_latest: bool = False,
+    completed_at: Any = None,
     timeout: float | None = None,
     since: float | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -59,6 +63,9 @@ def follow(
     none are taken once the task tells that this one is the latest (`is_latest`: it has told). A
     run that has ended already is replayed.
 
+    `completed_at` is when the run ended, as the service wrote it, where that is known already: of
+    one that ended long ago nothing more becomes readable, so it is looked at once.
+
     Raises WaitTimeout after `timeout` seconds (from `since` on the clock), KeyRejected and
     ResourceNotFound at once, and other errors of the wire when several looks have failed in a
     row: five at the start, for five minutes once the run has shown something. A service without
@@ -66,6 +73,7 @@ def follow(
     """
     run = _Run(client, task_id, prompt_id, timeout, clock, clock() if since is None else since)
     run.nameless = True if is_latest or prompt_id is None else None
+    run.settled = is_past(client, completed_at, SETTLED)
     while True:
         look = Look(prompt_id, run.nameless)
         try:
@@ -110,6 +118,7 @@ class _Run:
         self._by = None if timeout is None else since + timeout
         self.heard = Heard()
         self.nameless: bool | None = None  # whether events without `promptId` are ours
+        self.settled = False  # whether all that the run wrote has been readable for long
         self._looked = self._ended = self._stale = self._failed = 0
         self._failing_since = 0.0
 
@@ -143,7 +152,8 @@ class _Run:
                 return None, 0.0
             streamless = look.error is not None and look.error.status_code in NO_SUCH_CALL
             self._ended = self._ended + 1 if is_terminal(status) else 0
-            if self._ended == LOOKS_AFTER_END or (self._ended and streamless):
+            enough = streamless or (self.settled and look.done is not None)
+            if self._ended == LOOKS_AFTER_END or (self._ended and enough):
                 return self.end({"status": status, "lastSeq": self.heard.last_seq}), 0.0
             fault = None if streamless or _is_idle(look.error) else look.error
         except (KeyRejected, ResourceNotFound):
@@ -168,11 +178,12 @@ class _Run:
     def _last_words(self, look: Look, done: Mapping[str, Any]) -> tuple[Event | None, float]:
         """The end that a connection showed, unless the agent's last words are still to come."""
         looked, self._looked = self._looked, self._looked + 1
-        if not look.spoke and looked < LAST_WORDS:
+        enough = look.spoke or self.settled
+        if not enough and looked < LAST_WORDS:
             return None, LAST_WORDS_PAUSE
         end, later = self.end(done), LATER[max(0, looked - LAST_WORDS) :]
         answerless = same_word(done.get("status")) in ("failed", "canceled")
-        if look.spoke or answerless or end.data["finalResult"] or not later:
+        if enough or answerless or end.data["finalResult"] or not later:
             return end, 0.0
         return None, later[0]
 

@@ -66,6 +66,15 @@ class Clock:
         return min(one, other) - SKEW, max(one, other) + SKEW + LIFE
 
 
+def is_past(client: RebyteClient, written: Any, seconds: float) -> bool:
+    """Whether a time that the server wrote is so many seconds ago by its own clock.
+
+    False where either is not known.
+    """
+    moment, now = when(written), client.transport.server_now()
+    return moment is not None and now is not None and (now - moment).total_seconds() >= seconds
+
+
 def when(written: Any) -> datetime | None:
     """A time as the API writes it; None when it cannot be read."""
     if not isinstance(written, str):
