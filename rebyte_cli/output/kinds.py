@@ -121,9 +121,10 @@ WORKSPACE = _kind(
     "workspace", "workspaces", "id",
     "id name:text? tasks:integer? lastTask? status? githubUrl? url? createdAt:time?"
     " lastUsedAt:time? sandboxId? icon? provisionError:text? updatedAt:time?"
-    " agentInstructions:text? views:object[]? sandboxBaseUrl?",
+    " agentInstructions:text? views:object[]? sandboxBaseUrl? sandboxApiKey?",
     "id name tasks status lastUsedAt",
-    on_request="sandboxId icon provisionError updatedAt agentInstructions views sandboxBaseUrl",
+    on_request="sandboxId icon provisionError updatedAt agentInstructions views sandboxBaseUrl"
+    " sandboxApiKey",
 )  # fmt: skip
 
 # /agent-computers (vendor docs; the last three and the secret seen in a client).
