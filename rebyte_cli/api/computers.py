@@ -25,9 +25,12 @@ class Computers(Calls):
         """Every agent computer, newest first, page by page as they are wanted."""
         return self._pages("/agent-computers", page)
 
-    def get_computer(self, computer_id: str) -> dict[str, Any]:
-        """One agent computer (vendor docs). `sandboxApiKey`, if there, is a secret."""
-        return self._object("GET", _path(computer_id))
+    def get_computer(self, computer_id: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """One agent computer (vendor docs). `sandboxApiKey`, if there, is a secret.
+
+        `timeout` shortens the deadline of this call (seconds).
+        """
+        return self._object("GET", _path(computer_id), timeout=self._at_most(timeout))
 
     def update_computer(
         self,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..api.retry import SECONDS
 from ..errors import KeyRejected, NetworkError, RebyteError, ResourceNotFound, WaitTimeout
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 SECRET = "sandboxApiKey"  # noqa: S105 -- the name of a field, seen in a client
 FIRST_PAUSE = 0.5  # seconds before the second look, doubled after each ...
+GRACE = 1.0  # seconds that the look at the very limit may take
 LONGEST_PAUSE = 2.0  # ... up to the interval that the clients use
 GONE_OR_CLOSED = (404, 405, 410, 501)
 # What the API says of a computer that a workspace of the history does not have.
@@ -100,5 +102,10 @@ def ready(
             )
         sleep(pause if left is None else min(pause, left))
         pause = min(2 * pause, LONGEST_PAUSE)
-        found = client.get_computer(str(computer["id"]))
+        left = None if end is None else max(end - clock(), GRACE)
+        try:
+            found = client.get_computer(str(computer["id"]), timeout=left)
+        except NetworkError as error:
+            if left is None or error.code != "timeout" or client.transport.limit(SECONDS) <= left:
+                raise  # else it is our own limit that cut the call short
     return found

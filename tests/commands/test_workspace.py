@@ -142,7 +142,8 @@ class Answers:
         self.states = list(states)
         self.now = 0.0
 
-    def get_computer(self, _computer_id: str) -> dict[str, Any]:
+    def get_computer(self, _computer_id: str, *, timeout: float | None) -> dict[str, Any]:
+        assert timeout is None or timeout > 0
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
 
     def sleep(self, seconds: float) -> None:
