@@ -16,10 +16,11 @@ ERROR_CAP = 64 * 1024
 class Answer:
     """An answer: `status`, `headers` (case does not matter), `data` (decoded JSON; {} for an
     empty body; None from `Transport.raw`), `raw` (the body's bytes), `retried` (whether our own
-    earlier try may have been carried out already).
+    earlier try may have been carried out already), `coming` (an event stream's body while it
+    arrives; None where `raw` is all).
     """
 
-    __slots__ = ("data", "headers", "raw", "retried", "status")
+    __slots__ = ("coming", "data", "headers", "raw", "retried", "status")
 
     def __init__(
         self, status: int, headers: Mapping[str, str], data: Any, raw: bytes, retried: bool = False
@@ -29,6 +30,7 @@ class Answer:
         self.data = data
         self.raw = raw
         self.retried = retried
+        self.coming: Iterator[bytes] | None = None
 
 
 class Broken(Exception):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, Redirected
-from .body import ERROR_CAP, Broken, chunks, read_all
+from .body import ERROR_CAP, Answer, Broken, as_it_came, chunks, read_all
 from .call import Call
 from .exchange import Exchange, Refused
 from .origin import check_signed_url
@@ -42,9 +42,27 @@ def stream(exchange: Exchange, call: Call) -> Iterator[Iterator[bytes]]:
     except Refused as refused:
         raise exchange.error_for(call, refused) from None
     try:
-        yield _read(exchange, call, response)
+        yield _read(exchange, call, response, call.idle)
     finally:
         response.close()
+
+
+def live(exchange: Exchange, call: Call, idle: float) -> Callable[[Response, Wire], Answer]:
+    """A reader of answers as they came, but for an event stream, whose body is left `coming`.
+
+    Such a body may take as long as it likes; `idle` bounds each read (seconds).
+    """
+
+    def read(response: Response, wire: Wire) -> Answer:
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "text/event-stream":
+            return as_it_came(response)
+        wire.idle = idle
+        answer = Answer(response.status_code, response.headers, None, b"")
+        answer.coming = _read(exchange, call, _opened(response, wire), idle)
+        return answer
+
+    return read
 
 
 def _opened(response: Response, wire: Wire) -> Response:
@@ -53,7 +71,9 @@ def _opened(response: Response, wire: Wire) -> Response:
     return response
 
 
-def _read(exchange: Exchange, call: Call, response: Response) -> Iterator[bytes]:
+def _read(
+    exchange: Exchange, call: Call, response: Response, idle: float | None
+) -> Iterator[bytes]:
     from urllib3.exceptions import HTTPError
 
     what = f"{call.method} {call.path}"
@@ -63,7 +83,7 @@ def _read(exchange: Exchange, call: Call, response: Response) -> Iterator[bytes]
         raise BrokenAnswer(f"{what}: {broken.why}") from None
     except (HTTPError, OSError) as error:
         fault = exchange.faulty(call, error)
-        why = f"nothing came for {call.idle:g} s" if fault.code == "timeout" else fault.why
+        why = f"nothing came for {idle:g} s" if fault.code == "timeout" else fault.why
         raise NetworkError(f"{what}: {why}", code=fault.code) from None
 
 

@@ -26,6 +26,8 @@ from .retry import SECONDS, Repeat
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from requests import Response
+
     from .wire import Wire
 
 USER_AGENT = f"rebyte-cli/{__version__}"
@@ -109,21 +111,28 @@ class Transport:
         repeat: Repeat,
         timeout: float | None = None,
         check: bool = False,
+        live: bool = False,
     ) -> Answer:
         """One call whose body goes and comes as it is, whatever the status (unless `check`).
 
         `path` may hold a query of its own, and may start with the `/v1` that the base URL
-        already ends with, as the vendor's pages write it.
+        already ends with, as the vendor's pages write it. With `live`, the body of an event
+        stream is left to be read as it comes; see `transfer.live`.
         """
         call = self._call(method, path, query, dict(headers or {}), data, repeat, timeout)
         try:
-            answer, retried = self._exchange.run(call, as_it_came)
+            answer, retried = self._exchange.run(call, self._live(call) if live else as_it_came)
         except Refused as refused:
             if check:
                 raise self._exchange.error_for(call, refused) from None
             return Answer(refused.status, refused.headers, None, refused.raw, refused.retried)
         answer.retried = retried
         return answer
+
+    def _live(self, call: Call) -> Callable[[Response, Wire], Answer]:
+        from . import transfer
+
+        return transfer.live(self._exchange, call, self.limit(SECONDS))
 
     def problem(self, method: str, path: str, answer: Answer, repeat: Repeat) -> Exception | None:
         """The error that an answer of `raw` stands for, or None for 2xx."""

@@ -39,14 +39,15 @@ def command(
     """Call PATH with METHOD, with the key of the profile, and print the body as it came.
 
     PATH is below the base URL and stays there. The body of a refusal is printed as well, and
-    the status tells its class. GET, HEAD, PUT and DELETE are tried again after a fault; POST and
-    PATCH only when they provably never arrived.
+    the status tells its class. An event stream comes out as it comes in. GET, HEAD, PUT and
+    DELETE are tried again after a fault; POST and PATCH only when they provably never arrived.
 
     Examples:
 
       rebyte api GET /tasks --query limit=5 | jq '.data[].title'
       rebyte api POST /tasks -d '{"prompt": "Say hello"}'
       rebyte api GET /tasks --paginate | jq -r '.data[].id'
+      rebyte api GET /tasks/ID/events | grep ^data:
       rebyte api PATCH /agent-computers/ID -d '{"agent_instructions": "Answer in English."}'
     """
     from ..engines import anything

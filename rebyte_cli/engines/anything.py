@@ -66,11 +66,14 @@ def check_body(text: bytes) -> bytes:
 def call(client: RebyteClient, request: Request, *, with_headers: bool) -> Iterator[bytes]:
     """The bytes of the answer, headers before them when asked; then the error of a refusal.
 
-    Raises what the status stands for after the body, so that both are seen.
+    An event stream comes out as it comes in. Raises what the status stands for after the body,
+    so that both are seen.
     """
-    answer, error = _ask(client, request)
+    answer, error = _ask(client, request, live=True)
     if with_headers:
         yield _head(answer)
+    if answer.coming is not None:
+        yield from answer.coming
     yield _ended(answer.raw)
     if error is not None:
         raise error
@@ -110,13 +113,21 @@ def pages(client: RebyteClient, request: Request, *, with_headers: bool) -> Iter
             return
 
 
-def _ask(client: RebyteClient, request: Request) -> tuple[Any, Exception | None]:
+def _ask(
+    client: RebyteClient, request: Request, *, live: bool = False
+) -> tuple[Any, Exception | None]:
     repeat = Repeat.SAFE if request.method in _SAFE else Repeat.IF_UNSENT
-    headers = {"Accept": "application/json, */*;q=0.5"}
+    # Where events are, one client says, they must be asked for.
+    headers = {"Accept": "application/json, text/event-stream, */*;q=0.5"}
     if request.data is not None:
         headers["Content-Type"] = "application/json"
     answer = client.transport.raw(
-        request.method, request.path, data=request.data, headers=headers, repeat=repeat
+        request.method,
+        request.path,
+        data=request.data,
+        headers=headers,
+        repeat=repeat,
+        live=live,
     )
     bare = request.path.partition("?")[0]
     error = client.transport.problem(request.method, bare, answer, repeat)

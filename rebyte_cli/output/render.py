@@ -236,7 +236,7 @@ def _raw(data: bytes | Iterable[bytes], screen: Screen) -> None:
             screen.write_bytes(piece)
         return
     for chunk in _text(_decoded(pieces)):
-        screen.write_out(chunk)
+        screen.write_out(chunk, flush=True)
 
 
 def _decoded(pieces: Iterable[bytes]) -> Iterator[str]:
