@@ -145,6 +145,37 @@ def test_man_installs_at_home(home: Path, rebyte: Callable[..., Done]) -> None:
     assert "MANPATH" not in rebyte("man", "--install", env={"PATH": path}).err
 
 
+def test_man_uninstall_takes_the_pages_away_again(home: Path, rebyte: Callable[..., Done]) -> None:
+    """Those of an older version too, and the folders that are empty then; nothing else."""
+    for words in ((), (str(home / "pages"),)):
+        folder = Path(*words) if words else home / ".local/share/man"
+        assert rebyte("man", "--install", *words).status == 0
+        (folder / "man1/rebyte-old.1").write_bytes((folder / "man1/rebyte.1").read_bytes())
+        mine = folder / "man1/rebyte-mine.1"
+        mine.write_text(".TH MINE 1\n")
+        done = rebyte("man", "--uninstall", *words, "-o", "json")
+        assert len(done.documents) == len(PAGES) + 1
+        assert {document["changed"] for document in done.documents} == {True}
+        assert [path for path in folder.rglob("*") if path.is_file()] == [mine]
+        again = rebyte("man", "--uninstall", *words, "-o", "json")
+        assert (again.status, again.documents) == (0, [])
+        mine.unlink()
+        assert rebyte("man", "--install", *words).status == 0
+        assert rebyte("man", "--uninstall", *words).status == 0
+    assert list(home.iterdir()) == [home / "pages"]
+    assert rebyte("man", "--install", "--uninstall").status == 2
+
+
+def test_a_page_of_somebody_else_is_left_alone(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
+    """Neither overwritten nor deleted, and then no other page is written."""
+    own = tmp_path / "man1" / "rebyte.1"
+    own.parent.mkdir()
+    own.write_text(".TH OTHER 1\n")
+    assert rebyte("man", "--install", str(tmp_path)).status == 2
+    assert rebyte("man", "--uninstall", str(tmp_path)).status == 0
+    assert [path for path in tmp_path.rglob("*.?") if path.is_file()] == [own]
+
+
 def test_help_is_the_help(rebyte: Callable[..., Done]) -> None:
     """`help create` and `create --help` cannot differ."""
     for words in (("create",), ("workspace", "list"), ()):

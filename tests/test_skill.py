@@ -28,6 +28,23 @@ def test_the_skill_is_printed_and_installed(tmp_path: Path, rebyte: Callable[...
     assert rebyte("skill", "--install", "/dev/null/x").status == 1
 
 
+def test_the_skill_is_taken_away_again(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
+    """With its folder when that is empty then; a skill of somebody else stays."""
+    skill = tmp_path / "rebyte" / "SKILL.md"
+    assert rebyte("skill", "--install", str(tmp_path)).status == 0
+    skill.write_text(SKILL + "- `gone`: of another version\n")
+    done = rebyte("skill", "--uninstall", str(tmp_path), "-o", "json")
+    assert done.json == {"path": str(skill), "changed": True}
+    assert list(tmp_path.glob("rebyte")) == []
+    assert rebyte("skill", "--uninstall", str(tmp_path), "-o", "json").json["changed"] is False
+    skill.parent.mkdir()
+    for text in (b"---\nname: other\n---\n", b"caf\xe9"):
+        skill.write_bytes(text)
+        assert rebyte("skill", "--uninstall", str(tmp_path), "-o", "json").json["changed"] is False
+        assert skill.read_bytes() == text
+    assert rebyte("skill", "--install", str(tmp_path), "--uninstall", str(tmp_path)).status == 2
+
+
 def test_the_front_matter_names_it() -> None:
     """What an agent decides by: a name of lower case, a description of one line."""
     found = re.match(r"---\nname: ([a-z-]+)\ndescription: (.+)\n---\n", SKILL)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import NotFound, RebyteError, did_you_mean
+from ..errors import BadUsage, NotFound, RebyteError, did_you_mean
 from ..output.kinds import INSTALLED, Records, Text
 from ._base import define
 from ._shared import completer
@@ -25,8 +25,19 @@ from ._shared import completer
     flag_value="",
     help="Write all pages to DIR, a folder of MANPATH; without DIR to where man looks.",
 )
+@click.option(
+    "--uninstall",
+    "left",
+    metavar="[DIR]",
+    type=click.Path(file_okay=False),
+    is_flag=False,
+    flag_value="",
+    help="Take away again the pages that --install wrote there.",
+)
 @click.pass_context
-def command(ctx: click.Context, app: App, words: tuple[str, ...], folder: str | None) -> Any:
+def command(
+    ctx: click.Context, app: App, words: tuple[str, ...], folder: str | None, left: str | None
+) -> Any:
     """Show the manual page of COMMAND, as man(1) would.
 
     COMMAND may also be a page that is about no command: tutorial, examples, from-curl, shards,
@@ -38,9 +49,14 @@ def command(ctx: click.Context, app: App, words: tuple[str, ...], folder: str | 
       rebyte man create
       rebyte man config | less
       rebyte man --install && man rebyte-create
+      rebyte man --uninstall
     """
     from ..manual import library, reader, roff, tree
 
+    if left is not None:
+        if folder is not None:
+            raise BadUsage("--install or --uninstall, not both")
+        return Records(INSTALLED, _uninstall(app, left))
     root = ctx.find_root().command
     assert isinstance(root, click.Group)
     described = tree.describe(root)
@@ -68,6 +84,21 @@ def _find(words: tuple[str, ...], known: list[str]) -> str:
     raise NotFound(f"no page about {first}", hint=did_you_mean(first, topics))
 
 
+def _uninstall(app: App, folder: str) -> list[dict[str, Any]]:
+    from ..manual import reader
+    from ..shell.install import remove_empty
+
+    target = Path(folder) if folder else reader.home(app.environment)
+    try:
+        done = reader.uninstall(target)
+    except OSError as error:
+        raise RebyteError(f"cannot remove {error.filename}: {error.strerror}") from None
+    if not folder:
+        remove_empty(target, app.environment)
+    app.note(f"Removed {len(done)} pages from {target}")
+    return [{"path": str(path), "changed": True} for path in done]
+
+
 def _install(app: App, pages: dict[str, str], target: Path) -> list[dict[str, Any]]:
     import shlex
 
@@ -75,6 +106,10 @@ def _install(app: App, pages: dict[str, str], target: Path) -> list[dict[str, An
 
     try:
         done = reader.install(pages, target)
+    except FileExistsError as error:
+        raise BadUsage(
+            f"{error.filename} is not ours", hint="move it away, then try again"
+        ) from None
     except OSError as error:
         raise RebyteError(f"cannot write to {target}: {error.strerror}") from None
     app.note(f"{len(done)} pages in {target}")

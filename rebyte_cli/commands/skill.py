@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..app import App
-from ..errors import RebyteError
+from ..errors import BadUsage, RebyteError
 from ..output.kinds import INSTALLED, Records, Text
 from ._base import define
 
 FILE = "SKILL.md"
+MARK = b"---\nname: rebyte\n"  # how every version of it begins
 
 
 @define("skill", kind=INSTALLED, text=True, statuses=())
@@ -23,7 +25,14 @@ FILE = "SKILL.md"
     type=click.Path(file_okay=False),
     help="Copy it to DIR/rebyte/SKILL.md, where DIR holds an agent's skills.",
 )
-def command(app: App, folder: str | None) -> Any:
+@click.option(
+    "--uninstall",
+    "left",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Take away again what --install DIR put there.",
+)
+def command(app: App, folder: str | None, left: str | None) -> Any:
     """Print the skill: a page for coding agents on how to run tasks with this command.
 
     Examples:
@@ -33,6 +42,10 @@ def command(app: App, folder: str | None) -> Any:
     """
     from importlib.resources import files
 
+    if left is not None:
+        if folder is not None:
+            raise BadUsage("--install or --uninstall, not both")
+        return Records(INSTALLED, [_uninstall(app, Path(left) / "rebyte" / FILE)])
     text = files("rebyte_cli").joinpath(FILE).read_text(encoding="utf-8")
     if folder is None:
         return Text(text)
@@ -46,3 +59,18 @@ def command(app: App, folder: str | None) -> Any:
         raise RebyteError(f"cannot write {target}: {error.strerror}") from None
     app.note(f"The skill is in {target}")
     return Records(INSTALLED, [{"path": str(target), "changed": changed}])
+
+
+def _uninstall(app: App, target: Path) -> dict[str, Any]:
+    """Remove the skill, of whichever version, and its folder when nothing else is in it."""
+    try:
+        ours = target.is_file() and target.read_bytes().startswith(MARK)
+        if ours:
+            target.unlink()
+    except OSError as error:
+        raise RebyteError(f"cannot remove {target}: {error.strerror}") from None
+    if ours:
+        with suppress(OSError):
+            target.parent.rmdir()
+    app.note(f"{'Removed' if ours else 'Nothing to remove at'} {target}")
+    return {"path": str(target), "changed": ours}

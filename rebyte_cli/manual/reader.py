@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+from .roff import MARK
 
 _OVERSTRIKE = re.compile(r".\x08|\x1b\[[0-9;]*m")
 
@@ -29,16 +33,36 @@ def render(page: str, *, width: int, environment: Mapping[str, str]) -> str | No
 
 def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
     """Write pages (`rebyte.1`: text) under `folder` as `man1/rebyte.1`; each, and whether it
-    changed. OSError when one cannot be written."""
+    changed. FileExistsError when one of somebody else is there, OSError when it cannot be done.
+    """
+    files = {folder / f"man{name[-1]}" / name: page for name, page in pages.items()}
+    for file in files:
+        if file.exists() and not _is_ours(file):
+            raise FileExistsError(errno.EEXIST, "not ours", str(file))
     done = []
-    for name, page in pages.items():
-        file = folder / f"man{name[-1]}" / name
+    for file, page in files.items():
         changed = not file.exists() or file.read_bytes() != page.encode()
         if changed:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(page.encode())
         done.append((file, changed))
     return done
+
+
+def uninstall(folder: Path) -> list[Path]:
+    """Remove the pages that `install` wrote under `folder`, those of other versions too, and the
+    folders of sections that are empty then; what was removed. OSError when one cannot be."""
+    ours = [file for file in sorted(folder.glob("man?/rebyte*.?")) if _is_ours(file)]
+    for file in ours:
+        file.unlink()
+    for section in {file.parent for file in ours}:
+        with suppress(OSError):  # it has something in it
+            section.rmdir()
+    return ours
+
+
+def _is_ours(file: Path) -> bool:
+    return file.is_file() and file.read_bytes().startswith(MARK.encode())
 
 
 def finds(folder: Path, environment: Mapping[str, str]) -> bool | None:

@@ -110,10 +110,8 @@ VISIBILITY = _kind(
     "visibility", "tasks", "id", "id? visibility shareUrl?", "id visibility shareUrl"
 )
 
-# What a delete says; the API answers without a body.
+# What we say of a delete and of `rebyte answer`: the API's own body is empty, or unknown.
 DELETED = _kind("deleted", "deletions", "id", "id deleted:boolean", "id deleted")
-
-# What `rebyte answer` says; the body of the API's answer is unknown.
 ANSWERED = _kind("answered", "answers", "id", "id answered:boolean", "id answered")
 
 # From the local history and, where it is one, the agent computer behind it (all of it in `show`).

@@ -65,7 +65,7 @@ def uninstall(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bo
             script.unlink()
         except OSError as error:
             raise RebyteError(f"cannot remove {script}: {error.strerror}") from None
-        _remove_empty(script.parent, _home(environment))
+        remove_empty(script.parent, environment)
     done = [(script, ours)]
     start_file = _start_file(shell, environment)
     if start_file is not None:
@@ -83,8 +83,9 @@ def _home(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("HOME") or os.path.expanduser("~"))
 
 
-def _remove_empty(folder: Path, home: Path) -> None:
+def remove_empty(folder: Path, environment: Mapping[str, str]) -> None:
     """Remove the folder and those above it, inside of the home, that have nothing in them."""
+    home = _home(environment)
     with suppress(OSError):  # it has something in it
         while home in folder.parents:
             folder.rmdir()
