@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,37 @@ def test_bash_completion_helps_where_bash_reads_it(
     assert (start.read_text() == f"{line}\n") == reads
     install.install("bash", {"HOME": str(home)})  # our own lines name the package's folder too
     assert (start.read_text() == f"{line}\n") == reads
+
+
+@pytest.mark.parametrize("present", ["", ".bash_login", ".profile", ".bash_profile .profile"])
+def test_a_mac_starts_bash_as_a_login_shell(
+    present: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which reads .bashrc only where one of its own files does, and the first of those alone."""
+    monkeypatch.setattr(install, "_BASH_COMPLETION", ())
+    for name in present.split():
+        (home / name).write_text(f"export SEEN={name}\n")
+    before = files(home)
+    install.install("bash", {"HOME": str(home)}, platform="darwin")
+    assert not (home / ".bashrc").exists()
+    read = (present or ".bash_profile").split()[0]
+    sh = subprocess.run(
+        ["sh", "-c", f". ./{read}"], cwd=home, capture_output=True, text=True, check=False
+    )
+    assert read != ".profile" or (sh.returncode, sh.stderr) == (0, "")
+    shell = Shell("bash", home, ["-l", "-i"])
+    # /etc/profile has a PATH of its own.
+    shell.run(f"PS1='READY> '; PATH={home}/bin:$PATH; echo \"$SEEN\" > seen")
+    assert shell.completed("rebyte crea") == ["rebyte", "create"]
+    shell.close()
+    assert (home / "seen").read_text() == (f"{read}\n" if present else "\n")
+    (home / ".bash_profile").touch()  # made since: what stands in the others goes all the same
+    install.uninstall("bash", {"HOME": str(home)}, platform="darwin")
+    left = files(home)
+    assert {name: left[name] for name in before} == before
+    assert not any(install.MARK in text or install.BEGIN in text for text in left.values())
+    assert install.fresh("bash", platform="darwin") == "bash -l"
+    assert install.fresh("bash", platform="linux") == "bash"
 
 
 def test_a_file_of_somebody_else_is_left_alone(home: Path, rebyte: Callable[..., Done]) -> None:

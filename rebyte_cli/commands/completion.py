@@ -43,7 +43,7 @@ def command(app: App, shell: str | None, do: str | None) -> Any:
     for path, changed in done:
         app.note(f"{'Changed' if changed else 'Nothing to change in'} {path}")
     if do == "install":
-        app.note(f"A new {shell} completes rebyte; so does this one after: exec {shell}")
+        app.note(f"A new {shell} completes rebyte; so does: exec {install.fresh(shell)}")
     return Records(INSTALLED, [{"path": str(path), "changed": changed} for path, changed in done])
 
 

@@ -2,13 +2,15 @@
 
 Fish looks into a folder of the user's own. So does bash, where it reads the bash-completion
 package. Zsh has no such folder: there, and in a plain bash, a block between two marks in the
-shell's start file reads the script. Only files that carry our mark are ever overwritten or
+shell's start file reads the script; on a Mac that is the start file of a login shell, which is what
+its terminals run. Only files that carry our mark are ever overwritten or
 removed, and of a start file only what stands between the marks.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -34,13 +36,19 @@ _BASH_COMPLETION = (
 _BASH_STARTS = ("/etc/bash.bashrc", "/etc/bashrc")
 
 
-def install(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bool]]:
+# What bash reads as a login shell: the first of these that is there, and no other.
+_BASH_LOGIN = (".bash_profile", ".bash_login", ".profile")
+
+
+def install(
+    shell: str, environment: Mapping[str, str], *, platform: str = sys.platform
+) -> list[tuple[Path, bool]]:
     """Put the script of `shell` in its place: each file, and whether it changed.
 
     Raises BadUsage when a file of somebody else's is there, RebyteError when one cannot be
     written.
     """
-    script, start_file = _places(shell, environment)
+    script, start_file = _places(shell, environment, platform)
     present = _read(script)
     if present and MARK not in present:
         raise BadUsage(f"{script} is not ours", hint="move it away, then try again")
@@ -50,15 +58,16 @@ def install(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bool
         before = _without_block(text)
         made = _MADE in text or not start_file.exists()
         gap = "" if not before or before.endswith("\n") else "\n"
-        done.append(
-            (start_file, _write(start_file, text, before + gap + _block(shell, script, made)))
-        )
+        block = _block(start_file, script, made)
+        done.append((start_file, _write(start_file, text, before + gap + block)))
     return done
 
 
-def uninstall(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bool]]:
+def uninstall(
+    shell: str, environment: Mapping[str, str], *, platform: str = sys.platform
+) -> list[tuple[Path, bool]]:
     """Undo `install`: each file, and whether it changed (a script of ours is deleted)."""
-    script, _ = _places(shell, environment)
+    script, _ = _places(shell, environment, platform)
     ours = MARK in _read(script)
     if ours:
         try:
@@ -67,8 +76,8 @@ def uninstall(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bo
             raise RebyteError(f"cannot remove {script}: {error.strerror}") from None
         remove_empty(script.parent, environment)
     done = [(script, ours)]
-    start_file = _start_file(shell, environment)
-    if start_file is not None:
+    starts = _start_files(shell, environment, platform)
+    for start_file in list(filter(Path.exists, starts)) or starts[:1]:
         text = _read(start_file)
         left = _without_block(text)
         changed = _write(start_file, text, left)
@@ -77,6 +86,11 @@ def uninstall(shell: str, environment: Mapping[str, str]) -> list[tuple[Path, bo
                 start_file.unlink()
         done.append((start_file, changed))
     return done
+
+
+def fresh(shell: str, *, platform: str = sys.platform) -> str:
+    """The command for a shell that reads what was installed."""
+    return "bash -l" if shell == "bash" and platform == "darwin" else shell
 
 
 def _home(environment: Mapping[str, str]) -> Path:
@@ -92,7 +106,7 @@ def remove_empty(folder: Path, environment: Mapping[str, str]) -> None:
             folder = folder.parent
 
 
-def _places(shell: str, environment: Mapping[str, str]) -> tuple[Path, Path | None]:
+def _places(shell: str, environment: Mapping[str, str], platform: str) -> tuple[Path, Path | None]:
     """The script's file, and the start file that must read it where nothing else does."""
     home = _home(environment)
     data = Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share")
@@ -100,12 +114,14 @@ def _places(shell: str, environment: Mapping[str, str]) -> tuple[Path, Path | No
     if shell == "fish":
         return config / "fish" / "completions" / FILES[shell], None
     if shell == "zsh":
-        return data / "zsh" / "site-functions" / FILES[shell], _start_file(shell, environment)
+        return data / "zsh" / "site-functions" / FILES[shell], _start_files(
+            shell, environment, platform
+        )[0]
     own = environment.get("BASH_COMPLETION_USER_DIR")
     folder = Path(own) if own else data / "bash-completion"
     script = folder / "completions" / "rebyte"
-    start_file = _start_file(shell, environment)
-    assert start_file is not None
+    starts = _start_files(shell, environment, platform)
+    start_file = next(filter(Path.exists, starts), starts[0])
     return script, None if _loads_completion(start_file) else start_file
 
 
@@ -118,18 +134,24 @@ def _loads_completion(start_file: Path) -> bool:
     )
 
 
-def _start_file(shell: str, environment: Mapping[str, str]) -> Path | None:
+def _start_files(shell: str, environment: Mapping[str, str], platform: str) -> list[Path]:
+    """Where the block may stand: in the first that is there, or will be made."""
     home = _home(environment)
     if shell == "zsh":
-        return Path(environment.get("ZDOTDIR") or home) / ".zshrc"
-    return home / ".bashrc" if shell == "bash" else None
+        return [Path(environment.get("ZDOTDIR") or home) / ".zshrc"]
+    if shell == "bash":
+        return [home / name for name in (_BASH_LOGIN if platform == "darwin" else (".bashrc",))]
+    return []
 
 
-def _block(shell: str, script: Path, made: bool) -> str:
+def _block(start_file: Path, script: Path, made: bool) -> str:
     import shlex
 
     lines = [f"source {shlex.quote(str(script))}"]
-    if shell == "zsh":
+    if start_file.name == ".profile":  # other shells read it too, and cannot read the script
+        readable = "command -v shopt >/dev/null && ! shopt -oq posix"
+        lines[0] = f"if {readable}; then {lines[0]}; fi"
+    if start_file.name == ".zshrc":
         lines.insert(0, "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }")
     if made:
         lines.insert(0, _MADE)
