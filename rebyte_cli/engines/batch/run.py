@@ -24,6 +24,9 @@ from .flow import Event, Flow, Row
 from .state import Entry, Record, created_record, ended_record, error_of
 
 GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}  # for creates under way, at an interrupt
+# Seconds. Of two signals that come at once the system may give both to a worker, and then the
+# main thread, which alone acts on them, sleeps on.
+LISTEN = 0.5
 
 
 class Batch(Flow):
@@ -71,12 +74,11 @@ class Batch(Flow):
 
     def _next_event(self, deadline: float | None) -> Event | None:
         """What happens next; None when something is due before."""
-        limits = [
-            limit for limit in (deadline, self._leave_by, self._memory.due) if limit is not None
-        ]
-        wait = max(min(limits) - time.monotonic(), 0) if limits else None
+        now = time.monotonic()
+        limits = (deadline, self._leave_by, self._memory.due)
+        wait = min([LISTEN, *(limit - now for limit in limits if limit is not None)])
         try:
-            return self._events.get(timeout=wait)
+            return self._events.get(timeout=max(wait, 0))
         except Empty:
             return None
 
