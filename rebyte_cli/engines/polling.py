@@ -232,12 +232,7 @@ class Poll:
     def _page(self, offset: int) -> tuple[list[Mapping[str, Any]], int]:
         """The rows of one page, and how many there are in all."""
         answer = self._client.list_tasks(limit=PAGE, offset=offset, timeout=self._left())
-        data = answer.get("data")
-        rows = [
-            row
-            for row in (data if isinstance(data, list) else [])
-            if isinstance(row, Mapping) and isinstance(row.get("id"), str)
-        ]
+        rows = [row for row in answer["data"] if isinstance(row.get("id"), str)]
         total = answer.get("total")
         if isinstance(total, bool) or not isinstance(total, int):
             total = offset + len(rows) + (PAGE if len(rows) >= PAGE else 0)
