@@ -28,7 +28,7 @@ Event = tuple[str, int | None, Any]
 
 
 class Wishes(NamedTuple):
-    """How a batch is to run. Times in seconds; `rate` is creates per second."""
+    """How a batch is to run. Times in seconds."""
 
     jobs: int = 8
     wait: bool = True
@@ -130,7 +130,7 @@ class Flow:
             entry = self.entries[at]
             if retry and entry.is_doubtful:
                 self._seek(at, entry, 0.0)
-                entry.state = "unknown"
+                entry.apply({"is": "unknown"})
             elif retry and entry.has_failed:
                 entry.reset("new")
             elif entry.is_over:
