@@ -56,10 +56,11 @@ def test_a_row_comes_when_its_task_is_made_and_nobody_waits_for_its_end(batch: B
 
 def test_a_follower_that_runs_already_is_not_made_again(batch: Batch) -> None:
     with Farm() as farm:
-        first = batch(farm, ["One", "Two <run 60>", "Three"], "-w", "ws-7", "--timeout", "0.5")
+        lines = ["One", "Two <run 60>", "Three"]
+        first = batch(farm, lines, "-w", "ws-7", "--timeout", "0.5")
         assert statuses(first) == ["completed", "running", "pending"]
         farm.tasks["task-00002"]["ends"] = 0.0
-        assert statuses(batch(farm, None)) == ["completed"] * 3
+        assert statuses(batch(farm, None, "-w", "ws-7")) == ["completed"] * 3
         assert list(farm.made.values()) == [1, 1, 1]
 
 
