@@ -50,3 +50,12 @@ def test_nameless_events_of_a_later_prompt_are_not_ours_either() -> None:
 def test_nameless_events_are_ours_where_the_task_tells_no_prompts() -> None:
     run = Run([reply(200, stream(text(0, "a"), done("a")))], statuses=["running", "completed"])
     assert contents(run.follow(prompt_id="p1")) == ["a"]
+
+
+@pytest.mark.parametrize("word", [None, 5, "resting"])
+def test_a_prompt_that_says_nothing_known_is_as_its_task(word: object) -> None:
+    empty = reply(200, stream(done(last=-1)))
+    run = Run([empty], statuses=["completed"], prompts=[{"id": "p1", "status": word}])
+    (end,) = run.follow()
+    assert end.data["status"] == "completed"
+    assert run.opened == 4

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.models import is_terminal, task_status
-from ..errors import APIError, RebyteError, TaskCanceled, TaskFailed
+from ..api.retry import SECONDS
+from ..errors import APIError, RebyteError, TaskCanceled, TaskFailed, WaitTimeout
 from .absent import is_absent
 
 if TYPE_CHECKING:
@@ -63,12 +64,18 @@ def _from_events(client: RebyteClient, task_id: str, completed_at: Any) -> str:
     from .heard import SPEECH, text_of
 
     said: list[str] = []
-    for event in follow(client, task_id, completed_at=completed_at):
-        kind = event.data.get("eventType")
-        if event.name == "done":
-            return _text(event.data.get("finalResult")) or "\n".join(said)
-        if kind == "tool_use":
-            said.clear()
-        elif kind in SPEECH and not event.told and (text := text_of(event.data)):
-            said = [text] if kind == "result" else [*said, text]
+    limit = client.transport.limit(SECONDS)
+    try:
+        for event in follow(client, task_id, completed_at=completed_at, timeout=limit):
+            kind = event.data.get("eventType")
+            if event.name == "done":
+                return _text(event.data.get("finalResult")) or "\n".join(said)
+            if kind == "tool_use":
+                said.clear()
+            elif kind in SPEECH and not event.told and (text := text_of(event.data)):
+                said = [text] if kind == "result" else [*said, text]
+    except WaitTimeout:
+        # Nobody asked to wait: the task has ended, and what its stream or prompts say is not so.
+        why = f"task {task_id} has ended, but its events came to no end in {limit:g} s"
+        raise RebyteError(why, code="no_answer") from None
     return ""

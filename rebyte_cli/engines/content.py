@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.models import task_status
+from ..api.retry import SECONDS
 from ..errors import APIError, BrokenAnswer, NetworkError, WaitTimeout
 from . import following
 from .absent import is_absent
@@ -33,7 +34,11 @@ def content(client: RebyteClient, task_id: str, *, timeout: float | None = None)
         try:
             return _content(client, task_id, left)
         except NetworkError as error:
-            if timeout is None or error.code != "timeout" or client.transport.limit(60) <= timeout:
+            if (
+                timeout is None
+                or error.code != "timeout"
+                or client.transport.limit(SECONDS) <= timeout
+            ):
                 raise
         # The tries of one call may be over before its time is.
         left = (end or 0) - time.monotonic()
@@ -92,10 +97,13 @@ def _from_stream(
         if answered or task_status(status) != "completed":
             return so_far(client, task_id), None
         ended = latest.get("completedAt")
-        for event in following.follow(client, task_id, completed_at=ended):
+        limit = client.transport.limit(SECONDS)
+        for event in following.follow(client, task_id, completed_at=ended, timeout=limit):
             if event.name == "done":
                 return events, event.data.get("finalResult")
             events.append(event.data)
+    except WaitTimeout:
+        pass  # the task has ended: what came is shown, nobody asked to wait for more
     except APIError as error:
         if not is_absent(error):
             raise

@@ -21,6 +21,9 @@ from .server_clock import is_past
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
+# Words of a prompt that has not ended (the seed document; the last two seen in clients). What says
+# none of these and no end is as its task is.
+UNDERWAY = ("pending", "running", "queued", "processing")
 # A silent stream is left after this long to ask how the task is; clients cut theirs at 20 s too.
 IDLE = 20.0
 # The same, once the task is known to have ended: what is readable then comes at once.
@@ -207,9 +210,14 @@ class _Run:
         if self._prompt_id is not None and rows:
             self.nameless = rows[-1].get("id") == self._prompt_id
             rows = [row for row in rows if row.get("id") == self._prompt_id]
-            return str(rows[0].get("status")) if rows else "pending"
-        self.nameless = True
-        return str(rows[-1].get("status")) if rows else task_status(task)
+            if not rows:
+                return "pending"
+        else:
+            self.nameless = True
+        word = rows[-1].get("status") if rows else None
+        if isinstance(word, str) and (word in UNDERWAY or is_terminal(word) or not self.nameless):
+            return word
+        return task_status(task)
 
     def end(self, done: Mapping[str, Any]) -> Event:
         """The last event, with the answer."""

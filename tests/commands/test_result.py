@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.conftest import Done
 from tests.servers import RawServer, error_reply, json_reply, reply
 
@@ -105,3 +107,20 @@ def test_a_hostile_answer_is_made_visible(inside: Run, aim: Aim) -> None:
     ) as server:
         aim(server)
         assert inside("result", "abcd1234").out == "a\\x1b]52;c;AAAA\\x07b\\u202e\tc\n"
+
+
+def test_a_task_that_contradicts_itself_is_no_endless_wait(
+    inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REBYTE_REQUEST_TIMEOUT", "1.5")
+    prompt = {"id": "p", "status": "running"}
+    task = json_reply({"id": "abcd1234", "status": "completed", "prompts": [prompt]})
+    empty = reply(200, "event: done\ndata: {}\n\n", {"Content-Type": "text/event-stream"})
+
+    def script(request: Any) -> bytes:
+        return empty if request.path.endswith("/events") else task
+
+    with RawServer(script) as server:
+        aim(server)
+        assert inside("result", "abcd1234").status == 1
+        assert inside("logs", "abcd1234").status == 0
