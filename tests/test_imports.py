@@ -52,6 +52,7 @@ def loaded(home: Path, tmp_path: Path) -> Callable[..., set[str]]:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout
+        assert "Warning" not in done.stderr
         return set(note.read_text().split())
 
     return run
@@ -85,6 +86,8 @@ def test_a_list_needs_the_wire_alone(loaded: Callable[..., set[str]], form: str)
             "list", "-o", form, REBYTE_API_KEY="rbk_test", REBYTE_API_URL=server.base_url
         )
     assert "requests" in modules
+    # Requests would load a guesser of encodings, which nothing here asks.
+    assert modules.isdisjoint({"charset_normalizer.api", "chardet.universaldetector"})
     assert modules.isdisjoint((HEAVY | STORES | {"concurrent", "difflib"}) - URLLIB3)
     assert modules.isdisjoint(
         f"rebyte_cli.{name}"
