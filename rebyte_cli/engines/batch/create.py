@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import (
     APIError,
-    KeyProblem,
     KeyRejected,
     NetworkError,
     OutcomeUnknown,
@@ -125,7 +124,7 @@ class Creators:
             if line.paths:
                 files = [*body.get("files", ()), *map(self._upload, line.paths)]
                 body["files"] = files
-        except (KeyProblem, KeyRejected, Redirected):
+        except (KeyRejected, Redirected):
             raise
         except NetworkError as error:
             self._unreachable(job, error)

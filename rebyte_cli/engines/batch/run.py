@@ -64,9 +64,7 @@ class Batch(Flow):
             restore()
             self._close()
         if self._signal is not None:
-            raise Interrupted(
-                128 + self._signal, hint="the same command goes on where this stopped"
-            )
+            raise Interrupted(128 + self._signal)
         if self._fault is not None:
             yield self._fault
 
@@ -244,7 +242,7 @@ class Batch(Flow):
 
         def caught(number: int, _frame: object) -> None:
             if self._signal is not None:
-                raise Interrupted(128 + number, hint="the same command goes on where this stopped")
+                raise Interrupted(128 + number)
             self._signal = number
             self._events.put(("signal", None, number))
 
