@@ -28,3 +28,11 @@ def test_a_signal_that_another_thread_takes_is_heard(home: Path) -> None:
     assert sent
     assert done.status == 130
     assert [row["status"] for row in lines_of(done.out)] == ["running"]
+
+
+def test_afterwards_signals_are_whose_they_were_before(home: Path) -> None:
+    (home / "t.txt").write_text("Task\n")
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with Farm() as farm:
+        assert inside("batch", "t.txt", "--text", cwd=home, env=farm.env).status == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
