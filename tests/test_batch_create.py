@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
 from rebyte_cli.engines.batch.create import Job
+from rebyte_cli.engines.batch.pacing import Gate
 from rebyte_cli.errors import BadUsage, KeyRejected, RebyteError
 
 from .keyring_daemon import eventually
@@ -139,3 +143,36 @@ def test_no_more_threads_than_were_asked_for_and_what_none_began_is_given_back(
         ("unsent", 2),
     ]
     assert server.requests == []
+
+
+def test_lines_come_to_the_gate_in_the_order_of_the_file(tmp_path: Path, server: RawServer) -> None:
+    """However long a worker takes from its line to the gate: here it lets the others go first."""
+    order: list[int] = []
+
+    class Noted(Gate):
+        def _lets_pass(self, ticket: Any) -> bool:
+            passed = super()._lets_pass(ticket)
+            if passed:
+                order.append(ticket.at)
+            return passed
+
+    shop = Workshop(tmp_path, server, count=4, gate=Noted(rate=1000))
+    first = threading.Event()
+
+    class Slow(SimpleQueue[Job | None]):
+        def get(self, *args: Any, **options: Any) -> Job | None:
+            job = super().get(*args, **options)
+            if job is not None and not first.is_set():
+                first.set()
+                end = time.monotonic() + 0.2
+                while len(order) < 3 and time.monotonic() < end:
+                    time.sleep(0.01)
+            return job
+
+    shop.creators.jobs = Slow()
+    for at in range(0, 8, 2):
+        shop.creators.put(Job(at, None))
+    for _ in range(4):
+        assert shop.reports.get(timeout=20)[0] == "created"
+    assert order == [0, 2, 4, 6]
+    shop.close()

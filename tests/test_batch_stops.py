@@ -15,6 +15,7 @@ import pytest
 
 from rebyte_cli.api import retry
 from rebyte_cli.engines.batch import pacing
+from rebyte_cli.profiles.history import History
 
 from .conftest import COMMAND
 from .farm import Farm, lines_of
@@ -90,6 +91,28 @@ def test_a_second_signal_leaves_at_once_and_nothing_is_lost(home: Path) -> None:
             assert time.monotonic() - begun < 3
         assert process.returncode == 130
         finish(home, farm)
+
+
+def test_a_second_signal_is_heard_wherever_it_comes(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here while the history is told, which goes on past its own troubles."""
+    (home / "t.txt").write_text("One\nTwo\n")
+
+    def twice(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def hook(request: Request) -> Answer | None:
+        is_second = request.method == "POST" and request.json["prompt"] == "Two"
+        return (lambda line: line.wait(20)) if is_second else None
+
+    monkeypatch.setattr(History, "add_tasks", twice)
+    with Farm(hook=hook) as farm:
+        begun = time.monotonic()
+        done = inside("batch", "t.txt", "--text", "--jobs", "2", cwd=home, env=farm.env)
+        assert done.status == 130
+        assert time.monotonic() - begun < 10
 
 
 def test_a_lost_network_pauses_it_and_it_goes_on(

@@ -196,10 +196,3 @@ def test_resolving_twice_is_a_slip_and_resolving_again_is_not(
     assert batch(*run, *both).status == 0
     assert batch(*run, "--resolve", f"1={two}").status == 2
     assert farm.made == {"One <cut>": 1, "Two <cut>": 1}
-
-
-def test_a_rate_creates_in_the_order_of_the_file(batch: Batch, farm: Farm, home: Path) -> None:
-    prompts = [f"Task {number}" for number in range(12)]
-    (home / "t.txt").write_text("\n".join(prompts))
-    assert batch("t.txt", "--text", "--rate", "40", "--no-wait").status == 0
-    assert [body["prompt"] for body in farm.bodies] == prompts

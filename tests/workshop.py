@@ -32,7 +32,9 @@ MADE = json_reply({"id": "t1", "status": "running"}, 201, {"Date": formatdate(us
 class Workshop:
     """One worker, and what it reports; `answers` are those of the server, the last for ever."""
 
-    def __init__(self, folder: Path, server: RawServer, count: int = 1) -> None:
+    def __init__(
+        self, folder: Path, server: RawServer, count: int = 1, gate: Gate | None = None
+    ) -> None:
         lines = [json.dumps({"prompt": f"n {n}", "files": ["f"][:n]}) for n in range(2)] * 20
         records = b"".join(line.encode() + b"\n" for line in lines)
         self.batch = read_input(
@@ -44,7 +46,7 @@ class Workshop:
         )
         self.told: list[str] = []
         self.upload: Any = lambda path: {"id": "f1", "filename": path}
-        self.gate = Gate(note=self.told.append)
+        self.gate = gate or Gate(note=self.told.append)
         self.journal = Journal(folder / "j", {"input": "d"}, run={})
         self.history = History(folder / "history.db", origin="o")
         self.reports: Queue[tuple[str, int, Any]] = Queue()

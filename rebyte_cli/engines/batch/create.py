@@ -18,7 +18,7 @@ from ...errors import (
     Redirected,
     Unsent,
 )
-from ..looking import digest_of, is_lost
+from ..looking import is_lost
 from .input import Input
 from .pacing import Gate, Stopped
 from .rounds import Report
@@ -70,6 +70,7 @@ class Creators:
         self._count = count
         self._upload = Once(upload)
         self._time = (float("-inf"), datetime.now(UTC))
+        self._turn = threading.Lock()
         self._faults = 0  # creates in a row that failed inside the service
         self._threads: list[threading.Thread] = []
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -104,7 +105,7 @@ class Creators:
             self.jobs.put(None)
 
     def _work(self) -> None:
-        while (job := self.jobs.get()) is not None:
+        while (job := self._next()) is not None:
             try:
                 self._one(job)
             except Stopped:
@@ -114,9 +115,17 @@ class Creators:
             except Exception as error:  # a mistake of ours must not look like a hanging batch
                 self._report("crash", job.at, error)
 
+    def _next(self) -> Job | None:
+        # In one step, or a worker that is slow would let the lines behind its own go first.
+        with self._turn:
+            job = self.jobs.get()
+            if job is not None:
+                self._gate.queue(job)
+        return job
+
     def _one(self, job: Job) -> None:
+        self._gate.admit(job)
         line = self._batch.lines[job.at]
-        self._gate.admit()
         body = self._batch.body(line)
         if job.workspace is not None:
             body["workspaceId"] = job.workspace
@@ -134,7 +143,7 @@ class Creators:
             return
         sent = self._now()
         self.flying.add(job.at)
-        self._claims.want(line.number, digest_of(body["prompt"]), sent)
+        self._claims.want(line.number, body["prompt"], sent)
         self._journal.commit({"line": line.number, "is": "sending", "at": sent})
         try:
             task = self._client.create_from(body)

@@ -116,6 +116,7 @@ class Flow:
         self._leave_by: float | None = None  # leave now, or when the creates under way have ended
         self._fault: RebyteError | None = None
         self._signal: int | None = None
+        self._told_to_stop = False
 
     def _report(self, kind: str, at: int | None, value: Any) -> None:
         """Called by any thread: something happened to a line, or to all."""
@@ -154,11 +155,7 @@ class Flow:
         left = self._outside.claims.left()
         for at in self.plan.mine if left else ():
             line, entry = self.lines[at], self.entries[at]
-            if line.number not in left or entry.is_lost or entry.is_doubtful:
-                continue
-            if entry.id is None:
-                self._memory.not_made(line.number)
-            else:
+            if line.number in left and entry.id is not None:
                 task = {
                     "id": entry.id,
                     "workspaceId": entry.workspace,
@@ -168,6 +165,22 @@ class Flow:
                     "completedAt": entry.finished,
                 }
                 self._memory.made(line.number, task, self._batch.body(line))
+        self._outside.claims.keep_only(self._claimed())
+        self._outside.claims.expect(
+            (self.lines[at].number, self._batch.body(self.lines[at])["prompt"])
+            for at in self.plan.mine
+            if self.entries[at].state == "new"
+        )
+
+    def _claimed(self) -> set[int]:
+        """The numbers of the lines that may have a task which nobody knows."""
+        return {
+            self.lines[at].number
+            for at in self.plan.mine
+            if at in self._creators.flying
+            or self.entries[at].is_lost
+            or self.entries[at].is_doubtful
+        }
 
     def _hand_out(self, at: int) -> None:
         if self._closed:

@@ -53,12 +53,21 @@ class Gate:
         self._patience = PROBE_FIRST
         self._slower = SLOW_FIRST
 
-    def admit(self) -> None:
-        """Return when one more create may be sent: who came first goes first. Raises Stopped."""
-        self._thread.creates = True
-        ticket = object()
+    def queue(self, ticket: object) -> None:
+        """Take a place in the queue; `admit` must follow."""
         with self._change:
             self._queue.append(ticket)
+
+    def admit(self, ticket: object | None = None) -> None:
+        """Return when one more create may be sent: who came first goes first. Raises Stopped.
+
+        `ticket` is what was queued; who has none queues now.
+        """
+        self._thread.creates = True
+        with self._change:
+            if ticket is None:
+                ticket = object()
+                self._queue.append(ticket)
             try:
                 while not self._lets_pass(ticket):
                     pass

@@ -95,6 +95,9 @@ class Batch(Flow):
 
     def _end_by(self, kind: str, value: Any) -> None:
         if kind == "signal":
+            if self._told_to_stop:
+                raise Interrupted(128 + value)
+            self._told_to_stop = True
             self._stop(GRACE[value])
             if under_way := len(self._creators.flying):
                 creates = "1 create" if under_way == 1 else f"{under_way} creates"
@@ -211,6 +214,7 @@ class Batch(Flow):
         self._creators.end()
         self._watch.stop()
         self._search.stop()
+        self._outside.claims.keep_only(self._claimed())
         self._memory.flush()
         with suppress(RebyteError):  # the first failure of the journal was told already
             self._journal.close()
@@ -241,10 +245,11 @@ class Batch(Flow):
             return lambda: None
 
         def caught(number: int, _frame: object) -> None:
+            # Told as an event too: what is raised may come where errors are put up with.
+            self._events.put(("signal", None, number))
             if self._signal is not None:
                 raise Interrupted(128 + number)
             self._signal = number
-            self._events.put(("signal", None, number))
 
         before = {number: signal.signal(number, caught) for number in GRACE}
 
