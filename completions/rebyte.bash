@@ -14,6 +14,7 @@ _rebyte() {
     case $files in
         file) compopt -o default 2>/dev/null ;;
         dir) compopt -o dirnames 2>/dev/null ;;
+        nospace) compopt -o nospace 2>/dev/null ;;
     esac
     return 0
 }

@@ -3,8 +3,9 @@
 The script sets `_REBYTE_COMPLETE` to the shell's name. Bash gives its command line up to the
 cursor and the part that it will replace; zsh and fish give the words, the one under the cursor
 last. The first line of the answer says what the shell completes by itself (`file` or `dir`, a
-tab, and what stands before the path in the same word) or is empty. Then comes a line for each
-item: what to insert, and for zsh and fish a tab and the description.
+tab, and what stands before the path in the same word) or is empty; bash may be told `nospace`
+there. Then comes a line for each item: what to insert, and for zsh and fish a tab and the
+description.
 """
 
 from __future__ import annotations
@@ -53,10 +54,14 @@ def _respond(shell: str, arguments: list[str]) -> list[str]:
 
 
 def _bash(text: str = "", replaced: str = "") -> Iterator[str]:
-    from .shell.bash import Line, replacement
+    from .shell.bash import Line, paths, replacement
 
     line = Line(text)
     found = Answer(files="file") if line.redirect else answer(line.words[1:], line.word, _app)
+    if found.files and found.before.endswith("@"):
+        at = len(found.before)
+        found.items = [Item(found.before + path) for path in paths(line.word[at:])]
+        found.files = "nospace" if [item for item in found.items if item.value[-1] == "/"] else ""
     yield f"{found.files}\t{found.before}"
     for item in found.items:
         reply = replacement(item.value, line, replaced)

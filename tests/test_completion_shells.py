@@ -35,6 +35,7 @@ HOSTILE = {
     "github:h": "github:https://github.com/x/y",
     "pdf,col": "pdf,colon:x=y",
 }
+FOLDER = ("@fold er/", "@fold er/the $body.json")
 SKILLS = ["pdf", "brace{a,b}", *dict.fromkeys(HOSTILE.values()), "es\x1b[31mcape", "new\nline"]
 
 
@@ -106,7 +107,25 @@ def test_files_are_completed_where_files_belong(shell: Shell) -> None:
     for before in ("rebyte create -f ", "rebyte create --prompt-file="):
         words = shell.completed(f"{before}note")
         assert words[-1].removeprefix("--prompt-file=") == "notes and more.txt", before
-    assert shell.completed("rebyte get note") == ["rebyte", "get", "note"]
+    (shell.folder / "body.json").write_text("{}")
+    for before in ("--data @", "-d @", "-d@", "--data=@"):
+        words = shell.completed(f"rebyte api POST /tasks {before}bod")
+        assert " ".join(words[4:]) == f"{before}body.json", before
+    (shell.folder / "fold er").mkdir()
+    (shell.folder / "fold er" / "the $body.json").write_text("{}")
+    for typed in (
+        "-d @fold\\ er/the",
+        "-d '@fold er/the $b",
+        '"--data=@fold er/th',
+        "--data=@fold\\ er/",
+    ):
+        word = shell.completed(f"rebyte api POST /tasks {typed}")[-1]
+        assert word.removeprefix("--data=") == "@fold er/the $body.json", typed
+    # Zsh takes the slash away again where the word ends.
+    assert shell.completed("rebyte api POST /tasks -d @fo")[-1].rstrip("/") == "@fold er"
+    assert shell.completed("rebyte api POST /tasks -d @fo", tabs=2)[-1] in FOLDER
+    for line in ("rebyte get note", "rebyte api POST /tasks -d bod"):
+        assert shell.completed(line) == line.split()
 
 
 def test_case_49_hostile_values_stay_words(shell: Shell) -> None:

@@ -10,6 +10,7 @@ from ..app import App
 from ..errors import BadUsage, NotFound
 from ..output.kinds import Raw
 from ._base import define
+from ._shared import completer
 
 
 def _methods(*_: object) -> list[str]:
@@ -21,7 +22,13 @@ def _methods(*_: object) -> list[str]:
 @define("api", statuses=(3, 4, 5, 6))
 @click.argument("method", metavar="METHOD", shell_complete=_methods)
 @click.argument("path", metavar="PATH")
-@click.option("-d", "--data", metavar="JSON", help="The body: JSON, @FILE, or - for stdin.")
+@click.option(
+    "-d",
+    "--data",
+    metavar="JSON",
+    shell_complete=completer("data"),
+    help="The body: JSON, @FILE, or - for stdin.",
+)
 @click.option(
     "--query", "query", metavar="KEY=VALUE", multiple=True, help="A query parameter; repeat it."
 )

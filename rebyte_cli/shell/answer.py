@@ -79,6 +79,8 @@ def _values(
     kind, _, fixed = values.partition("=")
     if kind in ("file", "dir"):
         return Answer(files=kind, before=before)
+    if kind == "data":
+        return Answer(files="file", before=f"{before}@") if word.startswith("@") else Answer()
     done: set[str] = set(at.given)
     commas = kind in COMMA_LISTS
     if commas:

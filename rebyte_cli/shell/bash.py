@@ -5,6 +5,8 @@ Bash hands over raw text, quotes included, and inserts a reply as it is. Both di
 
 from __future__ import annotations
 
+import os
+
 _OPERATORS = "|&;()\n"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")
 
@@ -69,6 +71,23 @@ class Line:
                 self.words.append(self.word)
             self.redirect = False
         self.raw, self.word, self._inside = "", "", False
+
+
+def paths(start: str) -> list[str]:
+    """The files and folders (with a slash) whose path begins with `start`, as bash lists them.
+
+    For a path after `@`: readline takes that for a part of the name and finds nothing.
+    """
+    folder, name = os.path.split(start)
+    try:
+        with os.scandir(folder or ".") as found:
+            return sorted(
+                os.path.join(folder, entry.name) + ("/" if entry.is_dir() else "")
+                for entry in found
+                if entry.name.startswith(name or ".") == bool(name)
+            )
+    except OSError:
+        return []
 
 
 def escaped(text: str, quote: str) -> str | None:

@@ -22,6 +22,7 @@ _rebyte() {
     case $files in
         file) compopt -o default 2>/dev/null ;;
         dir) compopt -o dirnames 2>/dev/null ;;
+        nospace) compopt -o nospace 2>/dev/null ;;
     esac
     return 0
 }
@@ -79,10 +80,14 @@ function __rebyte_complete
     set -l word (commandline --current-token --cut-at-cursor)
     set -l program $words[1]
     command --query -- "$program"; or set program rebyte
-    set -l lines (env _REBYTE_COMPLETE=fish $program $words[2..] (string unescape -- "$word"
-        or echo -- "$word") </dev/null 2>/dev/null)
+    set -l plain (string unescape -- "$word"; or echo -- "$word")
+    set -l lines (env _REBYTE_COMPLETE=fish $program $words[2..] "$plain" </dev/null 2>/dev/null)
     set -l head (string split \t -- $lines[1])
     if test -n "$head[1]"
+        # A quote in front of the path would be cut off with what stands before it.
+        if test -n "$head[2]"; and string match --quiet --regex '^["\']' -- "$word"
+            set word (string escape --no-quoted -- "$plain")
+        end
         set -l path (string sub --start (math 1 + (string length -- "$head[2]")) -- "$word")
         if test "$head[1]" = dir
             printf '%s\n' "$head[2]"(__fish_complete_directories "$path")

@@ -9,9 +9,8 @@ that are separated by tabs:
     shared   NAMES  VALUES  MANY  HELP   an option that every command takes (root alone)
     argument VALUES  MANY
 
-VALUES is empty for a flag. Otherwise it is `KIND=WORDS`: the name of a list in values.py (or
-`file`, `dir`, or nothing), then the words that are always offered. MANY is `+` for what may be
-given again.
+VALUES is empty for a flag. Otherwise it is `KIND=WORDS`: one of `KINDS` in values.py or nothing,
+then the words that are always offered. MANY is `+` for what may be given again.
 """
 
 from __future__ import annotations

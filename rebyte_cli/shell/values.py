@@ -82,8 +82,9 @@ LISTS: dict[str, Callable[[App], Pairs]] = {
     "models": models,
     "executors": executors,
 }
-# `file`, `dir`: the shell completes them. `fields`: of the command. `commands`: their names.
-KINDS = (*LISTS, "file", "dir", "fields", "commands")
+# `file`, `dir`: the shell completes them. `data`: a file after `@`. `fields`: of the command.
+# `commands`: their names.
+KINDS = (*LISTS, "file", "dir", "data", "fields", "commands")
 
 
 def _words(app: App, field: Any) -> Pairs:
