@@ -1,0 +1,150 @@
+"""Asked again after an attempt that was cut off: what is taken for its task, and what is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.engines import once
+from rebyte_cli.engines.errands import Create
+from rebyte_cli.engines.looking import digest_of
+from rebyte_cli.errors import OutcomeUnknown
+from rebyte_cli.local.server import Service
+
+from .cutting_proxy import Cut, CuttingProxy
+from .once_bench import PROMPT, TASKS, Bench
+
+LIST = r"/v1/tasks\?"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with Service(tmp_path / "service") as service, CuttingProxy(service.base_url) as proxy:
+        yield Bench(tmp_path, service, proxy)
+
+
+def cut_off(
+    bench: Bench,
+    key: str | None = None,
+    *,
+    prompt: str = PROMPT,
+    ago: timedelta = timedelta(0),
+    **more: str,
+) -> None:
+    """An attempt whose process died after it wrote its intent."""
+    body = {"prompt": prompt, **more}
+    history = bench.memory()
+    history.open_intent(
+        key,
+        digest=digest_of(prompt),
+        body_digest=Create(bench.client, bench.history, body, prompt).body_digest,
+        started_at=(datetime.now(UTC) - ago).isoformat(),
+        owner="gone",
+    )
+    history.close()
+
+
+def open_ends(bench: Bench) -> int:
+    return len(bench.memory().unsettled(digest_of(PROMPT)))
+
+
+# -- with a key --------------------------------------------------------------------------------
+
+
+def test_what_is_found_is_told_and_not_looked_for_twice(bench: Bench) -> None:
+    cut_off(bench, "k")
+    made = bench.direct.create_task(PROMPT)
+    created = bench.create(key="k")
+    assert created["id"] == made["id"]
+    assert "'k'" in bench.notes[0]
+    assert "looking for its task" in bench.notes[0]
+    assert made["id"] in bench.notes[1]
+    assert "was found" in bench.notes[1]
+    looks = bench.proxy.count("GET")
+    assert once.made_before(bench.history, "k") == created
+    assert bench.create(key="k") == created
+    assert bench.proxy.count("GET") == looks
+
+
+def test_what_is_not_found_and_sent_again_is_told(bench: Bench) -> None:
+    cut_off(bench, "k", ago=timedelta(minutes=16))
+    bench.create(key="k")
+    assert "sending it again" in bench.notes[-1]
+
+
+def test_the_prompt_that_was_lost_is_looked_for_and_not_the_new_one(bench: Bench) -> None:
+    lost = "Mend the logout page, and nothing else"
+    cut_off(bench, "k", prompt=lost)
+    bench.direct.create_task(PROMPT)
+    made = bench.direct.create_task(lost)
+    assert bench.create(key="k")["id"] == made["id"]
+    # What it was asked is not known here: only its digest was kept.
+    remembered = bench.history.task(made["id"])
+    assert remembered is not None
+    assert not remembered["prompt"]
+
+
+def test_what_was_asked_for_beside_the_prompt_is_that_of_the_lost_one(bench: Bench) -> None:
+    cut_off(bench, "k", executor="gemini")
+    made = bench.direct.create_task(PROMPT, executor="gemini")
+    assert bench.create(key="k", body={"executor": "claude"})["id"] == made["id"]
+
+
+def test_another_executor_than_the_lost_one_asked_for_is_doubtful(bench: Bench) -> None:
+    cut_off(bench, "k", executor="claude")
+    made = bench.direct.create_task(PROMPT, executor="gemini")
+    with pytest.raises(OutcomeUnknown) as caught:
+        bench.create(key="k", body={"executor": "claude"})
+    assert [task["id"] for task in caught.value.candidates] == [made["id"]]
+
+
+# -- without a key -----------------------------------------------------------------------------
+
+
+def test_one_that_has_a_key_is_left_to_its_key(bench: Bench) -> None:
+    cut_off(bench, "k")
+    made = bench.direct.create_task(PROMPT)
+    assert bench.create()["id"] != made["id"]
+    assert bench.proxy.count("GET", LIST) == 0
+
+
+def test_two_equal_tasks_are_both_named(bench: Bench) -> None:
+    cut_off(bench)
+    made = [bench.direct.create_task(PROMPT)["id"] for _ in range(2)]
+    with pytest.raises(OutcomeUnknown) as caught:
+        bench.create()
+    assert sorted(task["id"] for task in caught.value.candidates) == sorted(made)
+    assert bench.proxy.count("POST") == 0
+
+
+def test_one_of_long_ago_is_not_looked_for(bench: Bench) -> None:
+    bench.direct.list_tasks()
+    cut_off(bench, ago=timedelta(minutes=16))
+    bench.create()
+    assert bench.notes == []
+    assert bench.proxy.count("GET", LIST) == 0
+    assert open_ends(bench) == 0
+
+
+def test_a_look_that_fails_keeps_nobody_from_sending(bench: Bench) -> None:
+    cut_off(bench)
+    bench.proxy.cut("GET", LIST, Cut.STATUS, status=500, times=20)
+    created = bench.create()
+    assert bench.on_server() == [created["id"]]
+    assert any("500" in note and "sending anew" in note for note in bench.notes)
+
+
+def test_a_lost_follow_up_is_found_when_it_is_asked_again(bench: Bench) -> None:
+    task = str(bench.direct.create_task("The first prompt")["id"])
+    bench.proxy.cut("POST", "/prompts$", Cut.AFTER)
+    bench.proxy.cut("GET", "/content", Cut.STATUS, status=500, times=4)
+    bench.proxy.cut("GET", f"{TASKS[:-1]}/", Cut.STATUS, status=500)
+    with pytest.raises(OutcomeUnknown):
+        bench.follow_up(task, look_for=0)
+    bench.proxy._rules.clear()
+    sent = bench.follow_up(task)
+    assert [sent["promptId"]] == [one["id"] for one in bench.direct.get_task(task)["prompts"][1:]]
+    assert bench.proxy.count("POST") == 1
