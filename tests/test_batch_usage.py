@@ -94,6 +94,7 @@ def test_nothing_to_do_is_done(batch: Batch, farm: Farm, home: Path, text: bytes
     (home / "t.jsonl").write_bytes(text)
     done = batch("t.jsonl")
     assert (done.status, done.out) == (0, "")
+    assert batch("t.jsonl", "-o", "table").err == "no lines (0s)\n"
     (home / "t.jsonl").write_text('{"prompt": "One"}')
     assert batch("t.jsonl").status == 0  # the file of no lines is not held against it
     assert farm.made == {"One": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -262,3 +263,21 @@ except JournalFailed:
 def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(BadUsage, match="cannot write the journal"):
         opened(tmp_path / "absent" / "j")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_file_is_refused_before_it_is_read(tmp_path: Path, kind: str) -> None:
+    """A device can be read for ever, and a pipe waits for ever."""
+    path = tmp_path / "pipe" if kind == "pipe" else Path("/dev/zero")
+    if kind == "pipe":
+        os.mkfifo(path)
+    script = (
+        "import sys, resource; from pathlib import Path\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "from rebyte_cli.engines.batch.journal import Journal\n"
+        f"Journal(Path(sys.argv[1]), {HEADER!r}, run={{}})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, timeout=20, check=False
+    )
+    assert f"BadUsage: the journal {path} is not a regular file".encode() in done.stderr

@@ -175,7 +175,7 @@ def _listing_table(
     # What did arrive is worth a table, but not when a list was asked for and is not wanted now.
     if found and not (isinstance(problem, Interrupted) and value.below is None):
         yield listing(kind, found, fields or kind.columns, look)
-    elif problem is None:
+    elif problem is None and not value.below:
         note(screen, f"no {kind.plural}")
     screen.flush_out()
     for line in value.below or ():

@@ -37,6 +37,8 @@ def replay(path: Path, header: Mapping[str, Any], each: Callable[[Record], None]
     broken is not the trace of a crash, nor is a record that `each` refuses with a ValueError.
     One of something else that tells of no task counts as empty: nothing can come twice by it.
     """
+    if path.exists() and not path.is_file():  # a device has no end, and a pipe keeps us waiting
+        raise BadUsage(f"the journal {path} is not a regular file")
     data = path.read_bytes()
     if data and not (data.startswith(_FIRST) or _FIRST.startswith(data.rstrip(b"\0"))):
         raise BadUsage(f"{path} is not the journal of a batch", hint="it was left as it is")
