@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.shell import install
+from rebyte_cli.shell.scripts import SCRIPTS
 
 from .conftest import Done
 from .shells import Shell
@@ -144,6 +145,12 @@ def test_a_file_of_somebody_else_is_left_alone(home: Path, rebyte: Callable[...,
     assert rebyte("completion", "fish", "--install").status == 2
     assert rebyte("completion", "fish", "--uninstall").status == 0
     assert own.read_text() == "complete -c rebyte -a mine\n"
+    own.unlink()
+    own.symlink_to(home / "script")  # as pipx makes one, to the script in its environment
+    (home / "script").write_text(SCRIPTS["fish"])
+    assert rebyte("completion", "fish", "--install", "-o", "json").json["changed"] is False
+    assert rebyte("completion", "fish", "--uninstall", "-o", "json").json["changed"] is False
+    assert own.is_symlink()
 
 
 def test_a_start_file_that_is_a_link_stays_one(home: Path, rebyte: Callable[..., Done]) -> None:

@@ -52,7 +52,9 @@ def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
 def uninstall(folder: Path) -> list[Path]:
     """Remove the pages that `install` wrote under `folder`, those of other versions too, and the
     folders of sections that are empty then; what was removed. OSError when one cannot be."""
-    ours = [file for file in sorted(folder.glob("man?/rebyte*.?")) if _is_ours(file)]
+    found = sorted(folder.glob("man?/rebyte*.?"))
+    # We make no links; pipx does, to the pages in its environment of the command.
+    ours = [file for file in found if _is_ours(file) and not file.is_symlink()]
     for file in ours:
         file.unlink()
     for section in {file.parent for file in ours}:

@@ -68,7 +68,8 @@ def uninstall(
 ) -> list[tuple[Path, bool]]:
     """Undo `install`: each file, and whether it changed (a script of ours is deleted)."""
     script, _ = _places(shell, environment, platform)
-    ours = MARK in _read(script)
+    # We make no links; pipx does, to the script in its environment of the command.
+    ours = MARK in _read(script) and not script.is_symlink()
     if ours:
         try:
             script.unlink()
