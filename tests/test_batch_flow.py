@@ -64,6 +64,14 @@ def test_a_follower_that_runs_already_is_not_made_again(batch: Batch) -> None:
         assert list(farm.made.values()) == [1, 1, 1]
 
 
+def test_retrying_what_failed_leaves_alone_what_runs(batch: Batch) -> None:
+    with Farm() as farm:
+        batch(farm, ["One <run 60>", "Two <fail>"], "--timeout", "0.5")
+        done = batch(farm, None, "--retry-failed", "--timeout", "0.5")
+    assert statuses(done) == ["running", "failed"]
+    assert farm.made == {"One <run 60>": 1, "Two <fail>": 2}
+
+
 def test_retried_after_a_fault_it_is_sent_at_once_where_the_fault_made_no_task(
     batch: Batch, one_clock: None
 ) -> None:
