@@ -64,6 +64,11 @@ def test_a_task_made_again_keeps_nothing_of_the_one_before() -> None:
     }  # fmt: skip
 
 
+def test_a_refused_line_that_has_a_task_after_all_has_no_error() -> None:
+    entry, row = stands({"line": 3, "is": "refused", "error": ERROR}, created_record(3, TASK))
+    assert (entry.state, row["status"], row["error"]) == ("running", "running", None)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "words", "exit_status"),
     [("failed", "task_failed", "task t1 failed", 10),
