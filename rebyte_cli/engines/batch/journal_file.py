@@ -20,7 +20,7 @@ FORMAT = 1
 MARK = "rebyteBatch"
 Record = dict[str, Any]
 _FIRST = f'{{"{MARK}":'.encode()
-_WORDS = {"input": "input: the file, or its template, was changed", "lines": "number of lines"}
+_WORDS = {"input": "input: the file, or its template, was changed"}
 
 
 class JournalHeld(RebyteError):
