@@ -130,7 +130,8 @@ def refusal(
             **rest,
         )
     if unknown:
-        return OutcomeUnknown(f"{method} {path}: {said}", hint=_LOST, **rest)
+        whose = f"{method} {path}: {said}" if told else said
+        return OutcomeUnknown(whose, hint=_LOST, **rest)
     if status in (401, 403):
         hint = _LOGIN if status == 401 else _scope_hint(method)
         return KeyRejected(said, hint=hint, code=code, **rest)

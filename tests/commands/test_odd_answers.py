@@ -126,3 +126,20 @@ def test_every_command_ends_in_one_clear_line(
             for text in errors:
                 if text.startswith("{"):
                     assert 0 < len(json.loads(text)["error"]["message"]) < 200, (line, done)
+
+
+@pytest.mark.parametrize("answer", [reply(204), reply(200)], ids=["204", "empty"])
+@pytest.mark.parametrize(
+    "words",
+    [["get", "abcd1234"], ["cancel", "abcd1234"], ["credits"], ["workspace", "show", "abcd1234"],
+     ["webhook", "show", "abcd1234"], ["result", "abcd1234"], ["open", "abcd1234"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_read_that_is_answered_with_nothing_is_no_success(
+    words: list[str], answer: bytes, inside: Run, aim: Aim
+) -> None:
+    with RawServer(answer) as server:
+        aim(server)
+        done = inside(*words)
+    assert (done.status, done.out) == (5, "")
+    assert "the answer is empty" in done.err
