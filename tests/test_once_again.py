@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from rebyte_cli.engines import once
 from rebyte_cli.engines.errands import Create
 from rebyte_cli.engines.looking import digest_of
-from rebyte_cli.errors import OutcomeUnknown
+from rebyte_cli.errors import APIError, OutcomeUnknown
 from rebyte_cli.local.server import Service
+from rebyte_cli.profiles.history import History
 
 from .cutting_proxy import Cut, CuttingProxy
 from .once_bench import PROMPT, TASKS, Bench
@@ -148,3 +150,47 @@ def test_a_lost_follow_up_is_found_when_it_is_asked_again(bench: Bench) -> None:
     sent = bench.follow_up(task)
     assert [sent["promptId"]] == [one["id"] for one in bench.direct.get_task(task)["prompts"][1:]]
     assert bench.proxy.count("POST") == 1
+
+
+def test_the_same_files_uploaded_again_are_the_same_request(bench: Bench) -> None:
+    """Each upload gives them new names; how many there are is what can be told."""
+    bench.proxy.cut("POST", TASKS, Cut.BEFORE)
+    with pytest.raises(OutcomeUnknown):
+        bench.create(body={"files": [{"id": "1", "filename": "a"}]}, look_for=0)
+    bench.create(body={"files": []})
+    assert "Sending anew" not in bench.notes
+    with suppress(APIError):  # the service knows no such upload
+        bench.create(body={"files": [{"id": "2", "filename": "a"}]})
+    assert "Sending anew" in bench.notes
+
+
+# -- what is told of a task that was found -----------------------------------------------------
+
+
+def test_a_task_is_taken_although_its_status_cannot_be_had(bench: Bench) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.AFTER)
+    bench.proxy.cut("GET", r"/v1/tasks/[^/]*$", Cut.STATUS, status=500)
+    created = bench.create()
+    assert (created["id"], created["status"]) == (bench.on_server()[0], "running")
+    assert created["createdAt"]
+
+
+def test_candidates_are_shown_with_what_tells_them_apart(bench: Bench) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.AFTER, then=lambda: bench.direct.create_task(PROMPT))
+    with pytest.raises(OutcomeUnknown) as caught:
+        bench.create()
+    rows = bench.direct.list_tasks()["data"]
+    assert caught.value.candidates == [
+        {name: row[name] for name in ("id", "url", "createdAt", "title")} for row in rows
+    ]
+
+
+def test_a_task_made_with_the_history_off_is_known_as_taken(bench: Bench) -> None:
+    def off() -> History:
+        return History(bench.folder / "history.db", origin="test", enabled=False)
+
+    bench.create(history=off())
+    bench.proxy.cut("POST", TASKS, Cut.BEFORE)
+    with pytest.raises(OutcomeUnknown) as caught:
+        bench.create(history=off(), look_for=0)
+    assert caught.value.candidates == []

@@ -97,3 +97,23 @@ def test_the_same_text_to_another_task_is_another_follow_up(bench: Bench, task: 
     notes = len(bench.notes)
     bench.follow_up(other)
     assert bench.notes[notes:] == []
+
+
+def test_a_finished_task_is_remembered_as_running_again(bench: Bench, task: str) -> None:
+    done = {"id": task, "status": "completed", "completedAt": "2026-02-09T10:00:00Z"}
+    bench.history.add_task(done, prompt="The first prompt")
+    bench.follow_up(task)
+    remembered = bench.history.task(task)
+    assert remembered is not None
+    assert (remembered["status"], remembered.get("completedAt")) == ("running", None)
+
+
+def test_what_it_may_be_is_named_with_its_times(bench: Bench, task: str) -> None:
+    bench.proxy.cut("POST", PROMPTS, Cut.AFTER, then=lambda: bench.direct.follow_up(task, PROMPT))
+    with pytest.raises(OutcomeUnknown) as caught:
+        bench.follow_up(task)
+    made = bench.direct.get_task(task)["prompts"][1:]
+    assert caught.value.candidates == [
+        {"id": task, "promptId": one["id"], "createdAt": one["submittedAt"]} for one in made
+    ]
+    assert all(one["id"] in caught.value.message for one in made)
