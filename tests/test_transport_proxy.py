@@ -15,7 +15,7 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.api import wire as wire_module
 from rebyte_cli.api.retry import Repeat
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.errors import BadUsage, NetworkError, OutcomeUnknown, RebyteError, Unsent
+from rebyte_cli.errors import BadUsage, OutcomeUnknown, RebyteError, Unsent
 
 from .certificates import certificate
 from .servers import (
@@ -92,6 +92,20 @@ def test_a_call_through_a_proxy_is_encrypted_to_its_end(
     assert KEY.encode() not in b"".join(request.raw for request in proxy.requests)
 
 
+def test_a_proxy_that_speaks_tls_is_trusted_by_the_same_cas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = certificate(tmp_path, "api.invalid", "localhost")
+    with RawServer(CREATED, tls=tls.server) as server:
+        tunnel = Tunnel(server)
+        with RawServer(lambda request: tunnel, tls=tls.server) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{proxy.port}")
+            assert far_client(tls.ca_file).create_task("x") == {"id": "t1"}
+            with pytest.raises(Unsent, match="not trusted"):
+                far_client().create_task("x")
+    assert len(server.requests) == 1
+
+
 def test_a_create_that_is_lost_behind_the_proxy_is_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,9 +164,26 @@ def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "proxy 127.0.0.1 refused the connection" in error.message
 
 
-@pytest.mark.parametrize("proxy", ["http://me:hidden-pw@", "nonsense://me:hidden-pw@h:1"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://me:hidden-pw@",
+        "me:hidden-pw@:3128",
+        "http://me:hidden-pw@h:0",
+        "http://me:hidden-pw@h:99999",
+        "nonsense://me:hidden-pw@h:1",
+    ],
+)
 def test_a_proxy_variable_that_makes_no_sense(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
-    assert isinstance(refused(monkeypatch, proxy), BadUsage | NetworkError)
+    error = refused(monkeypatch, proxy)
+    assert isinstance(error, BadUsage)
+    assert "HTTPS_PROXY" in error.message
+
+
+def test_a_proxy_for_something_else_may_make_no_sense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTP_PROXY", "http://me@")
+    with pytest.raises(Unsent, match="no such host"):
+        far_client().get_task("t")
 
 
 def test_a_certificate_of_another_host_is_refused(tmp_path: Path) -> None:
