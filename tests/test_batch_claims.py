@@ -17,6 +17,7 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.engines import once
+from rebyte_cli.engines.batch import lost
 from rebyte_cli.engines.looking import digest_of
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.profiles.claims import Wanted
@@ -67,10 +68,10 @@ class Place:
         words = ("batch", "t.txt", "--text", *options)
         return lines_of(inside(*words, cwd=self.home, env={**self.farm.env, **env}).out)
 
-    def create(self, *, lost: bool = True, enabled: bool = True) -> dict[str, Any]:
+    def create(self, *, hears: bool = False, enabled: bool = True) -> dict[str, Any]:
         """A `create` of the same, whose request is lost before the service hears of it."""
         before = self.farm.hook
-        if lost:
+        if not hears:
             self.farm.hook = lambda request: reset if request.method == "POST" else None
         try:
             return once.create(
@@ -103,7 +104,8 @@ class Place:
 
 
 @pytest.fixture
-def place(home: Path) -> Iterator[Place]:
+def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setattr(lost, "LOOK_FOR", 0.0)  # one look says all here
     with Farm() as farm:
         yield Place(home, farm)
 
@@ -124,10 +126,10 @@ def test_nor_that_of_a_batch_that_was_killed_and_nor_takes_it_up(place: Place) -
         with pytest.raises(OutcomeUnknown):
             place.create()
     place.farm.delay = 0
-    created = place.create(lost=False)
+    created = place.create(hears=True)
     assert created["id"] == "task-00002"
     # And what it gave up may be what the line sees.
-    (row,) = place.again("--timeout", "0.5")
+    (row,) = place.again()
     assert (row["status"], row["id"]) == ("unknown", None)
 
 
@@ -161,21 +163,21 @@ def test_a_line_does_not_take_the_task_of_a_create_under_way(place: Place) -> No
     intent = place.begin_create()
     made = place.farm._make({"prompt": SAME})
     place.farm.hook = lambda request: reset if request.method == "POST" else None
-    (row,) = place.again("--timeout", "0.5")
+    (row,) = place.again()
     assert row["status"] == "unknown"
     assert f"it could be {made['id']}" in row["error"]["message"]
     # It was not the create's after all, so it can only be the line's.
     place.history().settle_intent(intent, state="unsent")
     # And what it gave up may be what the line sees.
-    (row,) = place.again("--timeout", "0.5")
+    (row,) = place.again()
     assert (row["status"], row["id"]) == ("completed", made["id"])
 
 
 @pytest.mark.parametrize("history", ["on", "off"])
 def test_nor_one_that_a_create_was_answered(place: Place, history: str) -> None:
-    made = place.create(lost=False, enabled=history == "on")
+    made = place.create(hears=True, enabled=history == "on")
     place.farm.hook = lambda request: reset if request.method == "POST" else None
-    (row,) = place.again("--timeout", "0.5", **(place.off if history == "off" else {}))
+    (row,) = place.again(**(place.off if history == "off" else {}))
     assert row["status"] == "unknown"
     assert f"it could be {made['id']}" in row["error"]["message"]
 
@@ -202,7 +204,7 @@ def cut_first(farm: Farm) -> Callable[[Request], Answer | None]:
 def test_a_batch_is_no_rival_of_itself_in_whatever_run_and_folder(place: Place) -> None:
     place.farm.silent = True
     place.farm.hook = cut_first(place.farm)
-    assert place.again("--timeout", "0.5")[0]["status"] == "unknown"
+    assert place.again()[0]["status"] == "unknown"
     assert place.unsettled() == 1
     place.farm.silent = False
     (place.home / "t.txt.journal").rename(place.home / "moved")
@@ -214,7 +216,7 @@ def test_two_batches_with_the_same_line(place: Place) -> None:
     place.farm.delay = 30
     with place.batch():
         place.farm.hook = lambda request: reset if request.method == "POST" else None
-        (row,) = place.again("--journal", "other", "--timeout", "0.5")
+        (row,) = place.again("--journal", "other")
     assert row["status"] == "unknown"
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.engines.batch import lost
+
 from . import farm as farm_module
 from .conftest import Done
 from .farm import Farm, lines_of
@@ -143,18 +145,33 @@ def test_those_who_follow_a_found_line_use_the_workspace_it_asked_for(
         assert lines_of(batch(farm, None).out) == lines_of(done.out)
 
 
+def tells_workspaces(farm: Farm) -> Callable[[Request], Answer | None]:
+    """GET /tasks/{id} with its `workspaceId`, which no source shows there, nor in the list."""
+
+    def hook(request: Request) -> Answer | None:
+        task = farm.tasks.get(request.path.rsplit("/", 1)[-1])
+        if request.method != "GET" or task is None:
+            return None
+        told = {name: task[name] for name in ("id", "url", "createdAt", "workspaceId")}
+        return json_reply({**told, "status": "completed", "completedAt": task["createdAt"]})
+
+    return hook
+
+
+@pytest.mark.parametrize("in_list", [True, False])
 def test_a_workspace_that_the_api_tells_after_all_is_used(
-    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
+    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch, in_list: bool
 ) -> None:
-    # The farm's tasks tell no workspace, as no source shows one; here they do.
     shown = farm_module._shown
-    monkeypatch.setattr(
-        farm_module,
-        "_shown",
-        lambda task: {**shown(task), "workspaceId": task["workspaceId"]},
-    )
+    if in_list:
+        monkeypatch.setattr(
+            farm_module,
+            "_shown",
+            lambda task: {**shown(task), "workspaceId": task["workspaceId"]},
+        )
     chain(home, {})
     with Farm() as farm:
+        farm.hook = farm.hook if in_list else tells_workspaces(farm)
         done = batch(farm, None)
         assert done.status == 0, done.err
         assert len({task["workspaceId"] for task in farm.tasks.values()}) == 1
@@ -172,18 +189,16 @@ def test_a_workspace_that_nobody_told_skips_those_who_need_it(
         assert farm.made == {"Build <cut>": 1}
 
 
-def never_answers(farm: Farm, *, tells: bool) -> Callable[[Request], Answer | None]:
-    """Makes each task and closes the line. GET /tasks/{id} `tells` its `workspaceId`."""
+def never_answers(
+    farm: Farm, then: Callable[[Request], Answer | None]
+) -> Callable[[Request], Answer | None]:
+    """Makes each task and closes the line; `then` for all other requests."""
 
     def hook(request: Request) -> Answer | None:
         if request.method == "POST":
             farm._make(request.json)
             return reset
-        task = farm.tasks.get(request.path.rsplit("/", 1)[-1])
-        if task is None or not tells:
-            return None
-        told = {name: task[name] for name in ("id", "url", "createdAt", "workspaceId")}
-        return json_reply({**told, "status": "completed", "completedAt": task["createdAt"]})
+        return then(request)
 
     return hook
 
@@ -199,7 +214,7 @@ def test_equal_prompts_are_told_apart_by_their_workspaces_where_the_api_tells_th
 ) -> None:
     with_workspaces(home, asked)
     with Farm() as farm:
-        farm.hook = never_answers(farm, tells=True)
+        farm.hook = never_answers(farm, tells_workspaces(farm))
         done = batch(farm, None, "--timeout", "5")
         assert done.status == 0, done.err
         for row in lines_of(done.out):
@@ -208,10 +223,13 @@ def test_equal_prompts_are_told_apart_by_their_workspaces_where_the_api_tells_th
         assert len(farm.tasks) == 2
 
 
-def test_where_it_does_not_they_are_settled_by_hand(batch: Callable[..., Done], home: Path) -> None:
+def test_where_it_does_not_they_are_settled_by_hand(
+    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost, "LOOK_FOR", 0.0)
     with_workspaces(home, ["ws-1", "ws-2"])
     with Farm() as farm:
-        farm.hook = never_answers(farm, tells=False)
-        done = batch(farm, None, "--timeout", "0.5")
+        farm.hook = never_answers(farm, farm.hook)
+        done = batch(farm, None)
         assert set(statuses(done).values()) == {"unknown"}
         assert "--resolve 2=ID or 2=none settles it by hand" in done.err

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.api import retry
-from rebyte_cli.engines.batch import pacing
+from rebyte_cli.engines.batch import pacing, run
 from rebyte_cli.profiles.history import History
 
 from .conftest import COMMAND
@@ -113,6 +113,25 @@ def test_a_second_signal_is_heard_wherever_it_comes(
         done = inside("batch", "t.txt", "--text", "--jobs", "2", cwd=home, env=farm.env)
         assert done.status == 130
         assert time.monotonic() - begun < 10
+
+
+def test_a_create_that_outlasts_the_patience_of_a_stop_is_called_unknown(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not pending: it was sent, and may have made its task."""
+    (home / "t.txt").write_text("One\nTwo\n")
+
+    def hook(request: Request) -> Answer | None:
+        if request.method != "POST":
+            return None
+        os.kill(os.getpid(), signal.SIGINT)
+        return lambda line: line.wait(20)
+
+    monkeypatch.setitem(run.GRACE, signal.SIGINT, 0.1)
+    with Farm(hook=hook) as farm:
+        done = inside("batch", "t.txt", "--text", "--jobs", "1", cwd=home, env=farm.env)
+        assert done.status == 130
+        assert [row["status"] for row in lines_of(done.out)] == ["unknown", "pending"]
 
 
 def test_a_lost_network_pauses_it_and_it_goes_on(

@@ -197,3 +197,21 @@ def test_resolving_twice_is_a_slip_and_resolving_again_is_not(
     assert batch(*run, *both).status == 0
     assert batch(*run, "--resolve", f"1={two}").status == 2
     assert farm.made == {"One <cut>": 1, "Two <cut>": 1}
+
+
+def test_a_file_that_goes_away_meanwhile_refuses_its_line_and_pauses_nothing(
+    batch: Batch, farm: Farm, home: Path
+) -> None:
+    def hook(request: Request) -> Answer | None:
+        if request.method == "POST":
+            (home / "f").unlink(missing_ok=True)
+        return None
+
+    farm.hook = hook
+    (home / "f").write_text("x")
+    (home / "t.jsonl").write_text('{"prompt": "One"}\n{"prompt": "Two", "files": ["f"]}\n')
+    done = batch("t.jsonl", "--jobs", "1")
+    assert [row["status"] for row in lines_of(done.out)] == ["completed", "refused"]
+    assert done.status not in (0, 2), "the batch itself was no bad usage"
+    assert "Paused" not in done.err
+    assert farm.made == {"One": 1}

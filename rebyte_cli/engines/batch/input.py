@@ -105,8 +105,6 @@ def read_input(
             problems.append(f"key: {key!r} is the key of line {first_with[key]} already")
         if problems:
             bad += [f"line {number}: {problem}" for problem in problems]
-            if len(bad) >= MOST_NAMED:
-                break
         elif not bad:
             read.add(number, key, fields.workspace, fields.paths, fields.body)
     refuse_bad_lines(name, bad)
