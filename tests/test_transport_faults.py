@@ -7,6 +7,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -213,6 +214,14 @@ def test_retry_after_as_a_date_counts_from_the_servers_clock() -> None:
     at = "Tue, 10 Feb 2026 10:00:07 GMT"
     assert parse_retry_after(at, now=1770717600.0) == 7.0
     assert parse_retry_after(at, now=1770717700.0) == 0.0
+
+
+def test_retry_after_as_a_date_counts_from_our_clock_when_the_server_tells_no_time() -> None:
+    slept: list[float] = []
+    later = formatdate(time.time() + 7, usegmt=True)
+    with RawServer([reply(503, b"", {"Retry-After": later}), json_reply({})]) as server:
+        get(server, sleep=slept.append)
+    assert slept == [pytest.approx(6, abs=1.5)]
 
 
 def test_a_batch_waits_as_long_as_it_is_told() -> None:

@@ -76,6 +76,15 @@ def test_a_create_has_ten_minutes_all_for_its_one_try(seconds: float, in_time: b
         assert len(server.requests) == 1
 
 
+def test_each_try_of_a_download_has_a_minute(tmp_path: Path) -> None:
+    at = Time()
+    slow = [late(at, 50, reply(503)), late(at, 50, reply(200, b"whole"))]
+    with RawServer(lambda request: slow.pop(0)(request)) as server:
+        transport = wire_to(server, clock=at.clock, sleep=at.sleep)
+        transport.download("/tasks/t1/artifacts/a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"whole"
+
+
 def test_no_pause_between_tries_outlasts_the_deadline() -> None:
     at = Time()
     with RawServer(lambda _request: hang_up) as server, pytest.raises(NetworkError):

@@ -18,7 +18,6 @@ TOO_MANY = 429
 # Pauses grow 0.5, 1, 2 s at most; full jitter draws from the whole span, so that many clients
 # that failed together do not come back together.
 FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 8.0
 
 
 class Repeat(Enum):
@@ -61,10 +60,9 @@ def pause(
     `retry_after` is what the server asked for, `cap` the most of it that is honoured. A little
     jitter is added on top of it, for the same reason as above.
     """
-    span = min(LONGEST_PAUSE, FIRST_PAUSE * float(2**attempt))
     if retry_after is None:
-        return random() * span
-    return min(retry_after, cap) + random() * min(span, 0.25)
+        return random() * FIRST_PAUSE * float(2**attempt)
+    return min(retry_after, cap) + random() * 0.25
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:
@@ -73,7 +71,7 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
     `value` is seconds or an HTTP date; `now` is the time of the answer in seconds since the epoch.
     """
     text = (value or "").strip()
-    if not text or not text.isascii():
+    if not text.isascii():
         return None
     if text.isdigit():
         # Digits beyond these mean years; a number of 5,000 digits cannot even be converted.

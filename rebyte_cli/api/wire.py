@@ -223,9 +223,7 @@ class Line:
         request = PreparedRequest()
         # The body is set afterwards: requests would send an empty file as chunked.
         request.prepare(method=method, url=url, headers=dict(headers))
-        if "Content-Length" in headers:
-            request.headers["Content-Length"] = headers["Content-Length"]
-        elif body is not None:
+        if body is not None and "Content-Length" not in headers:
             request.headers["Content-Length"] = str(len(body))
         request.body = body
         connect = min(CONNECT_SECONDS, wire.left())
