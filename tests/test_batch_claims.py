@@ -106,6 +106,7 @@ class Place:
 @pytest.fixture
 def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(lost, "LOOK_FOR", 0.0)  # one look says all here
+    monkeypatch.setattr(lost, "LATER", 0.05)
     with Farm() as farm:
         yield Place(home, farm)
 

@@ -227,6 +227,7 @@ def test_where_it_does_not_they_are_settled_by_hand(
     batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lost, "LOOK_FOR", 0.0)
+    monkeypatch.setattr(lost, "LATER", 0.05)
     with_workspaces(home, ["ws-1", "ws-2"])
     with Farm() as farm:
         farm.hook = never_answers(farm, farm.hook)
