@@ -85,6 +85,33 @@ def test_each_try_of_a_download_has_a_minute(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"whole"
 
 
+def test_all_tries_of_a_create_end_by_its_deadline() -> None:
+    at = Time()
+    slow = [late(at, 500, reply(429)), late(at, 500, json_reply({"id": "t1"}, 201))]
+    with RawServer(lambda request: slow.pop(0)(request)) as server:
+        client = RebyteClient(transport=wire_to(server, clock=at.clock, sleep=at.sleep))
+        with pytest.raises(OutcomeUnknown, match="timed out"):
+            client.create_task("Do it")
+        assert len(server.requests) == 2
+
+
+def test_an_upload_may_take_long_and_its_answer_may_not(tmp_path: Path) -> None:
+    """Each read comes within the minute that one may take; the head as a whole does not."""
+    (tmp_path / "a").write_text("a")
+    at, answer = Time(), json_reply({})
+
+    def drips(line: Line) -> None:
+        for piece in (answer[:9], answer[9:14], answer[14:20], answer[20:26], answer[26:]):
+            at.now += 40
+            line.send(piece)
+            line.wait(0.05)  # a read of its own, as in `late`
+
+    with RawServer(lambda request: drips) as server:
+        transport = wire_to(server, clock=at.clock, sleep=at.sleep)
+        with pytest.raises(OutcomeUnknown, match="timed out"):
+            transport.post_files("/files", "file", [tmp_path / "a"])
+
+
 def test_no_pause_between_tries_outlasts_the_deadline() -> None:
     at = Time()
     with RawServer(lambda _request: hang_up) as server, pytest.raises(NetworkError):
