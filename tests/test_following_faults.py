@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from .servers import (
     reset,
     stall,
     then_close,
+    then_stall,
     wire_to,
 )
 from .test_following import HEAD, Run, contents, done, stream, text, tool
@@ -105,3 +107,25 @@ def test_the_time_limit_holds_while_the_task_cannot_be_read() -> None:
 
     with pytest.raises(WaitTimeout):
         Stalls([then_close(HEAD + stream(text(0, "a")))]).follow(timeout=0.4)
+
+
+@pytest.mark.parametrize("last", [None, "7", -1])
+def test_an_end_that_does_not_say_which_event_was_the_last(last: Any) -> None:
+    end = {**done("Found.", 0), "lastSeq": last}
+    run = Run([reply(200, stream(tool(3), text(4, "Found."), end))])
+    assert run.follow()[-1].data["lastSeq"] == 4
+
+
+def test_a_connection_that_stays_open_after_the_end_is_left() -> None:
+    began = time.monotonic()
+    run = Run([then_stall(HEAD + stream(text(0, "a"), done("a")))])
+    assert contents(run.follow()) == ["a"]
+    assert time.monotonic() - began < 3
+
+
+def test_failures_count_only_in_a_row() -> None:
+    fault = error_reply(500, "x", "no")
+    nothing = reply(200, stream())
+    answers: list[Answer] = [*[fault] * 4, nothing, *[fault] * 4]
+    run = Run([*answers, reply(200, stream(text(0, "a"), done("a")))])
+    assert contents(run.follow()) == ["a"]
