@@ -96,7 +96,7 @@ def test_a_list_that_fails_in_the_glance_is_not_known(bench: Bench) -> None:
 def test_the_shortest_look_waits_for_an_answer_that_is_a_little_slow(bench: Bench) -> None:
     late = threading.Event()
     bench.proxy.cut("POST", TASKS, Cut.AFTER)
-    bench.proxy.cut("GET", "/content", Cut.SLOW, then=lambda: late.wait(0.3))
+    bench.proxy.cut("GET", "/content", Cut.SLOW, times=9, then=lambda: late.wait(0.3))
     assert bench.create(look_for=0)["id"] == bench.on_server()[0]
 
 
