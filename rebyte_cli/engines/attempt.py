@@ -204,7 +204,7 @@ class Attempt:
         )
 
     def certain(self, sight: Sight) -> dict[str, Any] | None:
-        """The answer, when one look leaves no other possibility."""
+        """The answer, when all were looked at and one alone is certain by its prompt."""
         if len(sight.same) == 1 and sight.whole:
             return self.errand.taken(sight.same[0])
         return None
