@@ -205,7 +205,9 @@ def test_webhook_registration(tmp_path: Path) -> None:
         assert caller.call("GET", path).document == made.document
         assert caller.call("DELETE", path).status == 204
         assert caller.call("GET", path).status == caller.call("DELETE", path).status == 404
-        assert caller.call("GET", "/webhooks/public_key").document["publicKey"] is None
+        key = caller.call("GET", "/webhooks/public_key")
+        assert (key.status, key.code) == (404, "not_found")
+        assert "does not sign" in key.document["error"]["message"]
 
 
 @pytest.mark.parametrize(

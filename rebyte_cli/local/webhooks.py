@@ -73,14 +73,9 @@ def delete(context: Context, _request: Request, webhook: str) -> Response:
 
 
 def public_key(_context: Context, _request: Request) -> Response:
-    """GET /webhooks/public_key. The shape is unknown, and this service has no key to show."""
-    return wire.reply(
-        {
-            "algorithm": "RSA-SHA256",
-            "publicKey": None,
-            "message": "The local service does not sign its deliveries",
-        }
-    )
+    """GET /webhooks/public_key: 404, since nothing here is signed."""
+    message = "there is none, since the local service does not sign what it delivers"
+    raise wire.Refusal(404, "not_found", message)
 
 
 def is_loopback(host: str | None) -> bool:

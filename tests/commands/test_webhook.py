@@ -44,6 +44,13 @@ def test_the_fourth_is_refused_by_the_service_in_one_line(inside_local: Run) -> 
     assert json.loads(done.err)["error"]["code"] == "limit_exceeded"
 
 
+def test_the_local_service_says_that_it_has_no_public_key(inside_local: Run) -> None:
+    done = inside_local("webhook", "public-key", "-q")
+    assert (done.status, done.out) == (4, "")
+    reason = "there is none, since the local service does not sign what it delivers"
+    assert done.err == f"Error: public_key: {reason}\n"
+
+
 def test_only_what_was_chosen_is_sent(inside: Run, aim: Aim) -> None:
     with RawServer(json_reply({"id": "w"}, 201)) as server:
         aim(server)
