@@ -222,3 +222,21 @@ def test_the_history_never_knows_more_than_the_journal(home: Path) -> None:
         records = [json.loads(line) for line in (home / "t.txt.journal").read_text().splitlines()]
         assert known <= {record.get("id") for record in records}
         assert known
+
+
+def test_other_defaults_than_in_the_run_before_are_told(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    """The lines that are left get them; `-w @last` or `-g .` may mean another thing by then."""
+    (home / "t.txt").write_text("<400> first\nsecond\n")
+    with Farm() as farm:
+        begun = batch(farm, "--jobs", "1", "--fail-fast", "-m", "old", "-w", "ws-1")
+        assert [row["status"] for row in begun.documents] == ["refused", "pending"]
+        again = batch(farm, "-m", "new")
+        assert farm.bodies[-1]["model"] == "new"
+        assert (
+            "This run does not ask for what the one before it asked for (model, workspaceId);"
+            " lines that have a task keep it" in again.err
+        )
+        same = batch(farm, "-m", "new", "-s", "pdf")
+        assert "does not ask" not in same.err  # nothing is left to be asked for

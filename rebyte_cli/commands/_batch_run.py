@@ -35,14 +35,21 @@ class Run:
         batch: Input,
         plan: Plan,
         *,
+        asked: Mapping[str, Any],
         report: str | None,
         tell: Callable[[str], None],
     ) -> None:
-        """`tell` is told the summary when all is over; `report` is where a page of it goes."""
+        """`asked` is what the options ask for, for every line that does not say otherwise.
+
+        `tell` is told the summary when all is over; `report` is where a page of it goes.
+        """
         self._app = app
         self._given = given
         self._batch = batch
         self._plan = plan
+        # The journal tells whether two runs asked for the same, not what they asked for.
+        self._asked = {name: _digest(value) for name, value in asked.items()}
+        self._asked_before: Mapping[str, str] | None = None
         self._report = report
         self._tell = tell
         self._path = given.journal_path
@@ -89,7 +96,7 @@ class Run:
         client = app.client_for(
             pool=wishes.jobs + SPARE, retry_after_cap=RETRY_AFTER_CAP, sleep=gate.sleep
         )
-        run = {"jobs": wishes.jobs}
+        run = {"jobs": wishes.jobs, "asked": self._asked}
         journal = Journal(self._path, self._header(), run=run, each=self._apply)
         try:
             self._resolve(client, journal, settled)
@@ -132,6 +139,8 @@ class Run:
 
     def _apply(self, record: Mapping[str, Any]) -> None:
         check_record(record)
+        if "run" in record:
+            self._asked_before = record["run"].get("asked")
         at = self._by_number.get(record.get("line", 0))
         if at is not None:
             self._entries[at].apply(record)
@@ -170,6 +179,14 @@ class Run:
         if lost := sum(entry.is_lost for entry in entries):
             words.append(f"{lost} have no known outcome and are looked for")
         self._app.note(f"Going on from {self._path}: {', '.join(words)}")
+        before, now = self._asked_before, self._asked
+        if isinstance(before, Mapping) and not all(entry.is_over for entry in entries):
+            other = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+            if other:
+                self._app.note(
+                    "This run does not ask for what the one before it asked for"
+                    f" ({', '.join(other)}); lines that have a task keep it"
+                )
 
     # -- after ---------------------------------------------------------------------------------
 
@@ -186,3 +203,10 @@ class Run:
         self._tell(batch_report.counts(self._rows()) + took)
         if self._report:
             batch_report.write(self._report, self._given.name, list(self._rows()))
+
+
+def _digest(value: Any) -> str:
+    import hashlib
+    import json
+
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -164,7 +164,8 @@ def command(
 
     as_table, summary = app.format == "table", list[str]()
     tell = summary.append if as_table else app.note
-    run = Run(app, given, batch, plan, report=report, tell=tell)
+    asked = {**defaults, "files": files, "workspace-per-line": fresh}
+    run = Run(app, given, batch, plan, asked=asked, report=report, tell=tell)
     if only_status:
         rows = run.standing()
     else:
