@@ -14,6 +14,7 @@ import pytest
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.output.batch_report import check, write
 from rebyte_cli.output.batch_times import Times
+from rebyte_cli.output.table import width_of
 
 NOW = datetime(2026, 2, 9, 10, 10, tzinfo=UTC)
 EVIL = "\x1b]8;;x\x07<script>alert(1)</script>|`*_[x](javascript:1)\n# no\u202e\"'&"
@@ -160,6 +161,13 @@ def test_markdown_has_the_same_and_text_stays_text(tmp_path: Path) -> None:
     assert len(bars) == 3
     assert bars[2].startswith("    k3")
     assert bars[2].endswith("█| running 9m 57s")
+
+
+def test_the_bars_in_markdown_stand_below_each_other_whatever_the_keys(tmp_path: Path) -> None:
+    rows = [row(1, key="ascii"), row(2, key="部署服务" * 6), row(3, key="e" * 30)]
+    write(str(tmp_path / "r.md"), "t", rows)
+    bars = [line for line in (tmp_path / "r.md").read_text().splitlines() if "█" in line]
+    assert len({width_of(line.partition("|")[0]) for line in bars}) == 1
 
 
 def test_a_batch_without_tasks_has_a_report_too(tmp_path: Path) -> None:

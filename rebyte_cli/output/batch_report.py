@@ -14,10 +14,12 @@ from typing import Any
 from ..errors import BadUsage, RebyteError
 from .batch_page import is_link, page
 from .batch_times import Row, Times
+from .table import cut, width_of
 from .terminal import one_line
 
 ENDINGS = (".html", ".htm", ".md")
 _BAR_CELLS = 50
+_KEY_CELLS = 20
 
 
 def check(path: str) -> None:
@@ -97,8 +99,9 @@ def _text_picture(rows: Sequence[Row], times: Times) -> str:
         begin = min(int(bar.begin * _BAR_CELLS), _BAR_CELLS - 1)
         end = max(begin + 1, round(bar.end * _BAR_CELLS))
         drawn = (" " * begin + "█" * (end - begin)).ljust(_BAR_CELLS)
-        key = one_line(str(rows[at]["key"]))[:20]
-        lines.append(f"    {key:<20} |{drawn}| {rows[at].get('status')} {times.took(at)}")
+        key = cut(one_line(str(rows[at]["key"])), _KEY_CELLS)
+        key += " " * (_KEY_CELLS - width_of(key))
+        lines.append(f"    {key} |{drawn}| {rows[at].get('status')} {times.took(at)}")
     return "\n".join(lines)
 
 
