@@ -251,5 +251,5 @@ def test_a_second_signal_leaves_the_claim(place: Place) -> None:
     with place.batch() as process:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) in (130, 143)
+        assert process.wait(5) in (130, 143)
     assert place.unsettled() == 1

@@ -75,3 +75,12 @@ def test_a_pause_is_told_when_it_is_much_longer_than_the_one_under_way() -> None
     gate.hold(101, "hardly more")
     gate.hold(120, "much more")
     assert notes == ["first: no creates for 100 s", "much more: no creates for 120 s"]
+
+
+def test_while_the_network_is_gone_no_pause_is_told() -> None:
+    """It would say when creates go on, and nobody knows."""
+    notes: list[str] = []
+    gate = Gate(note=notes.append)
+    gate.lost("no route")
+    gate.hold(100, "The service asks for patience")
+    assert [note.split(":")[0] for note in notes] == ["Paused"]

@@ -1,0 +1,193 @@
+"""The thread of a batch that asks again and again: when it asks, and what ends it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import Empty, Queue
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rebyte_cli.engines.batch.pacing import Gate, Stopped
+from rebyte_cli.engines.batch.rounds import Rounds, watching
+from rebyte_cli.engines.polling import Poll
+from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
+
+from .farm import Farm
+from .inside import inside
+from .keyring_daemon import eventually
+from .test_batch_searching import Known
+
+
+class Bench:
+    """Rounds whose every look is put in `asked`, and does what `act` says."""
+
+    def __init__(self) -> None:
+        self.act: Callable[[], None] = lambda: None
+        self.asked: Queue[dict[int, str]] = Queue()
+        self.paused: Queue[tuple[float, int]] = Queue()
+        self.reports: Queue[tuple[Any, ...]] = Queue()
+        self.seconds = 0.01
+        self.gate = Gate()
+        self.client: Any = Known()
+        self.rounds: Rounds[str] = Rounds(
+            "bench", self.client, self.gate, self.report, ask=self.ask, pause=self.pause
+        )
+
+    def report(self, *report: Any) -> None:
+        self.reports.put(report)
+
+    def ask(self, things: dict[int, str]) -> None:
+        self.asked.put(things)
+        self.act()
+
+    def pause(self, since: float, count: int) -> float:
+        self.paused.put((since, count))
+        return self.seconds
+
+    def raising(self, error: Exception) -> None:
+        def act() -> None:
+            raise error
+
+        self.act = act
+
+    def has_ended(self) -> bool:
+        return not any(thread.name == "bench" for thread in threading.enumerate())
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.rounds.stop()
+    eventually(bench.has_ended)
+
+
+def test_a_mistake_of_ours_is_told_and_ends_it(bench: Bench) -> None:
+    error = ZeroDivisionError()
+    bench.raising(error)
+    bench.rounds.add(1, "t1")
+    assert bench.reports.get(timeout=5) == ("crash", None, error)
+    eventually(bench.has_ended)
+    assert bench.asked.qsize() == 1
+
+
+def test_a_batch_does_not_hang_after_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patch, since no answer of a server is known that does it."""
+
+    def wrong(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(Poll, "round", wrong)
+    (home / "t.txt").write_text("Task <run 60>\n")
+    with Farm() as farm:
+        done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
+    assert (done.status, "ZeroDivisionError" in done.err) == (1, True)
+
+
+def test_each_is_asked_about_until_it_is_dropped(bench: Bench) -> None:
+    bench.rounds.add(1, "t1")
+    assert bench.asked.get(timeout=5) == {1: "t1"}
+    bench.rounds.add(2, "t2")
+    eventually(lambda: bench.asked.get(timeout=5) == {1: "t1", 2: "t2"})
+    bench.rounds.drop(1)
+    eventually(lambda: bench.asked.get(timeout=5) == {2: "t2"})
+    bench.rounds.drop(2)
+    bench.rounds.drop(2)  # dropped already: by the look that is under way
+    with pytest.raises(Empty):  # one look may be under way, and a second would be one too many
+        [bench.asked.get(timeout=0.1) for _ in range(3)]
+    bench.rounds.add(3, "t3")
+    assert bench.asked.get(timeout=5) == {3: "t3"}
+    assert bench.reports.empty()
+
+
+def test_its_pauses_count_from_look_to_look(bench: Bench) -> None:
+    """However slow the answers are, and each a little shorter, so that many do not keep step."""
+    began: list[float] = []
+
+    def act() -> None:
+        began.append(time.monotonic())
+        time.sleep(0.4)
+
+    bench.act, bench.seconds = act, 0.4
+    bench.rounds.add(1, "t1")
+    eventually(lambda: len(began) == 2)
+    assert began[1] - began[0] < 0.65
+    bench.act, bench.seconds = lambda: None, 0.01
+    (first, count), (second, _) = (bench.paused.get(timeout=5) for _ in range(2))
+    assert count == 1
+    assert 0 <= first < 0.3 < second < 0.65, "seconds since it was added"
+
+
+def test_the_pause_is_kept(bench: Bench) -> None:
+    bench.seconds = 0.25
+    begun = time.monotonic()
+    bench.rounds.add(1, "t1")
+    for _ in range(2):
+        bench.asked.get(timeout=5)
+    assert time.monotonic() - begun >= 0.2
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_it_stops_at_once(bench: Bench, busy: bool) -> None:
+    """In a pause, and with nothing to ask about."""
+    bench.seconds = 60.0 if busy else 0.01
+    bench.rounds.add(1, "t1")
+    bench.asked.get(timeout=5)
+    if not busy:
+        bench.rounds.drop(1)
+    bench.paused.get(timeout=5)
+    bench.rounds.stop()
+    eventually(bench.has_ended, seconds=5)
+    assert bench.reports.empty()
+
+
+def test_one_that_is_sent_home_says_nothing(bench: Bench) -> None:
+    bench.raising(Stopped())
+    bench.rounds.add(1, "t1")
+    bench.asked.get(timeout=5)
+    eventually(bench.has_ended)
+    assert bench.reports.empty()
+
+
+@pytest.mark.parametrize("error", [NetworkError("gone"), ServerFault("down", status_code=503)])
+def test_a_fault_closes_the_gate_until_a_look_succeeds(bench: Bench, error: APIError) -> None:
+    bench.raising(error)
+    bench.rounds.add(1, "t1")
+    eventually(lambda: bench.gate.is_down)
+    bench.act = lambda: None
+    eventually(lambda: not bench.gate.is_down)
+    assert bench.reports.empty()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_time_does_not_mend_ends_the_batch(bench: Bench, known: bool) -> None:
+    """A refused key, and a service that never answered: its address is wrong."""
+    error = KeyRejected("no", status_code=401) if known else NetworkError("refused")
+    if not known:
+        bench.client.transport = SimpleNamespace(server_now=lambda: None)
+    bench.raising(error)
+    bench.rounds.add(1, "t1")
+    assert bench.reports.get(timeout=5) == ("fatal", None, error)
+    eventually(bench.has_ended)
+    assert not bench.gate.is_down
+
+
+@pytest.mark.parametrize(
+    ("since", "count", "seconds"),
+    [
+        (0.0, 1, 0.25),
+        (2.9, 10, 0.25),
+        (2.9, 11, 1.0),
+        (3.0, 1, 1.0),
+        (120.0, 1, 2.0),
+        (900.0, 5000, 10.0),
+    ],
+)
+def test_young_tasks_are_asked_about_often(since: float, count: int, seconds: float) -> None:
+    client: Any = Known()
+    assert watching(client, Gate(), print)._pause(since, count) == seconds
