@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,39 @@ def test_markup_in_a_text_stays_text(tmp_path: Path) -> None:
     plain = done.stdout.replace("\u2019", "'")
     for expected in ("it's \\fBnot\\fR bold", ".SH no 'br no", ".TH \\n '-x' ~^`"):
         assert expected in plain
+
+
+def test_the_pages_read_well() -> None:
+    """As man shows them: what Markdown, Python and roff do with a line's end leaves no trace."""
+    man = need_tool("man")
+    shown = {}
+    for sheet in PAGES:
+        done = subprocess.run(
+            [man, "-l", sheet],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANPAGER": "cat"},
+            check=True,
+        )
+        shown[sheet.name] = done.stdout
+        # Code is set deeper and may align what it likes; so may titles, which begin at the margin.
+        prose = re.findall(r"^ {7}(?: {7})?(\S.*)", done.stdout, re.MULTILINE)
+        terms = re.compile(r"^\S{1,6} {2,}")  # a short term stands before its text
+        for line in prose:
+            assert "  " not in terms.sub("", line), f"{sheet.name}: {line}"
+        assert "]...]" not in done.stdout, sheet.name
+    assert "rebyte help [COMMAND...]" in shown["rebyte-help.1"]
+    assert "as rebyte COMMAND --help does" in shown["rebyte-help.1"]
+    assert "rebyte profile create [options] NAME [KEY=VALUE...]" in shown["rebyte-profile.1"]
+    assert "The default is --wait." in shown["rebyte-batch.1"]
+    assert "Repeat for several. May be" not in " ".join(shown["rebyte-batch.1"].split())
+    assert "become \\t and \\n." in " ".join(shown["rebyte.1"].split())
+
+
+def test_the_page_of_the_whole_has_every_status() -> None:
+    text = (ROOT / "man" / "rebyte.1").read_text(encoding="utf-8")
+    for status in STATUSES:
+        assert f"\n\\fB{status}\\fR\n" in text, status
 
 
 def test_every_status_of_an_error_is_explained() -> None:

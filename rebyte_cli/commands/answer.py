@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--text", "texts", multiple=True, metavar="TEXT", help="An answer in your own words.")
 def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -> Any:
-    """Answer the question that the run of TASK is parked on.
+    """Answer the question that the run of TASK waits for.
 
     On a terminal the question and its numbered options are shown and the answer is asked for.
     Where several questions were asked together, give one --option (or one --text) for each, in

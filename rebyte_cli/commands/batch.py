@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     help="A file for every line that names none; uploaded once. Repeat for several.",
 )
 @click.option(
-    "--workspace-per-line", "fresh", is_flag=True, help="Refuse lines that name a workspace."
+    "--workspace-per-line",
+    "fresh",
+    is_flag=True,
+    help="A machine for each line: refuse those that name a workspace.",
 )
 @click.option(
     "--jobs",

@@ -19,7 +19,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.option("--install", "do", flag_value="install", help="Put it where the shell looks.")
 @click.option("--uninstall", "do", flag_value="uninstall", help="Take it away again.")
 def command(app: App, shell: str | None, do: str | None) -> Any:
-    """Print the completion script of SHELL, by default that of $SHELL; or install it.
+    """Print the completion script of a shell, by default that of $SHELL; or install it.
 
     TAB completes commands, options and their values, tasks (with their titles in zsh and fish),
     workspaces, profiles, skills and models used before. It reads this machine alone and never

@@ -30,7 +30,7 @@ def upload(app: App, paths: Sequence[str]) -> Records:
 
     Prints the `id` and `filename` that the body takes. The name is the unique one that the API
     made of the file's. All paths are looked at before the first is sent; several are sent side
-    by side, each flat in memory.
+    by side.
 
     Examples:
 

@@ -32,7 +32,9 @@ def command_page(node: Node) -> str:
     if any(leaf["prints"] for leaf in _leaves(node)):
         parts += ["## Output", *_outputs(node)]
     found = {status for leaf in _leaves(node) for status in leaf["exitStatuses"]}
-    parts += ["## Exit status", *statuses(found)]
+    # The signals, which may end any command, are in rebyte(1) alone.
+    own = (status for status in found if status not in EVERY_COMMAND or status <= 2)
+    parts += ["## Exit status", *statuses(own)]
     if node["examples"]:
         parts += ["## Examples", *_examples(node)]
     more = MORE.get(node["name"])
@@ -49,8 +51,8 @@ def _description(node: Node) -> Iterator[str]:
     }
     for paragraph in map(_text, node["description"]):
         if words:
-            pattern = rf"(?<![`\w*$])({'|'.join(sorted(words))})(?![\w*=])"
-            paragraph = re.sub(pattern, r"*\1*", paragraph)
+            pattern = rf"(`[^`]*`)|(?<![\w*$])({'|'.join(sorted(words))})(?![\w*=])"
+            paragraph = re.sub(pattern, lambda found: found[1] or f"*{found[2]}*", paragraph)
         yield paragraph
 
 
@@ -64,19 +66,20 @@ def option_text(option: Node) -> str:
     """One option: its names, what it takes, and what for."""
     names = ", ".join(f"`{name}`" for name in option["names"])
     taken = "" if option["flag"] else f" {_placeholder(option['metavar'])}"
-    more = " May be repeated." if option["multiple"] and "repeat" not in option["help"] else ""
-    default = option["default"]
+    more = (
+        " May be repeated." if option["multiple"] and "repeat" not in option["help"].lower() else ""
+    )
+    default = option["names"][0] if option["flag"] and option["default"] else option["default"]
     if default not in (None, (), [], "", 0):
         more += f" The default is `{default}`."
     return f"{names}{taken}\n:   {_text(option['help'])}{more}"
 
 
 def statuses(numbers: Iterable[int]) -> Iterator[str]:
-    """A definition for each exit status that means something to a command."""
+    """A definition for each exit status."""
     for status in sorted(set(numbers)):
-        if status not in EVERY_COMMAND or status <= 2:
-            text = STATUSES[status]
-            yield f"`{status}`\n:   {text[:1].upper()}{text[1:]}."
+        text = STATUSES[status]
+        yield f"`{status}`\n:   {text[:1].upper()}{text[1:]}."
 
 
 def _leaves(node: Node) -> list[Node]:
@@ -86,7 +89,7 @@ def _leaves(node: Node) -> list[Node]:
 def _synopsis(node: Node) -> str:
     arguments = []
     for argument in node["arguments"]:
-        name = argument["metavar"].strip("[]")
+        name = re.sub(r"[\[\]]", "", argument["metavar"])
         bracketed = argument["metavar"].startswith("[") or not argument["required"]
         if argument["multiple"] and not name.endswith(("…", "]")):
             name += "…"

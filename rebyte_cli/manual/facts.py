@@ -11,7 +11,7 @@ STATUSES = {
     3: "no key, key rejected, scope missing, keyring locked or absent",
     4: "no such task, workspace, profile or file",
     5: "network: not reached, timed out, a broken answer or 5xx after all tries, a redirect",
-    6: "outcome unknown: a create or a follow-up was sent and no answer came back",
+    6: "outcome unknown: what was sent may have been done, but no answer came back",
     10: "waited for: a task failed",
     11: "waited for: a task was canceled",
     124: "waited for: the time limit passed",
