@@ -81,9 +81,10 @@ class Turns:
                 if look.takes(event) and heard.is_new(event, look)
             ]
             over = self._is_over(at)
-            if over and looks and not (look.spoke or prompt.get("response")):
-                late += same_word(prompt.get("status")) == "completed" and late < LATE
-                over = late in (0, LATE)
+            silent = not (look.spoke or prompt.get("response"))
+            if over and looks and silent and same_word(prompt.get("status")) == "completed":
+                late += 1
+                over = late == LATE
             yield Turn(prompt, new, looks == 0, over)
             if over:
                 return
