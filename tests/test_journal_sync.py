@@ -167,6 +167,13 @@ def test_a_refused_journal_is_let_go_of(tmp_path: Path) -> None:
     assert after <= before
 
 
+def test_one_that_cannot_be_begun_is_let_go_of_too(tmp_path: Path, disk: Disk) -> None:
+    disk.broken = True
+    with pytest.raises(JournalFailed, match="No space left on device"):
+        Journal(tmp_path / "j", HEADER, run={})
+    Journal(tmp_path / "j", HEADER, run={}).close()  # nobody has it
+
+
 def test_one_of_the_first_format_is_read_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "j"
     path.write_bytes(WRITTEN_LONG_AGO)
