@@ -62,6 +62,8 @@ def _bash(text: str = "", replaced: str = "") -> Iterator[str]:
         at = len(found.before)
         found.items = [Item(found.before + path) for path in paths(line.word[at:])]
         found.files = "nospace" if [item for item in found.items if item.value[-1] == "/"] else ""
+    if any(item.value.endswith("=") for item in found.items):
+        found.files = "nospace"
     yield f"{found.files}\t{found.before}"
     for item in found.items:
         reply = replacement(item.value, line, replaced)

@@ -69,12 +69,12 @@ class Shell:
         self._child.expect_exact("done\r")
         self._child.expect_exact("READY> ")
 
-    def completed(self, line: str, tabs: int = 1) -> list[str]:
-        """The words that the shell makes of `line` after TAB.
+    def completed(self, line: str, tabs: int = 1, then: str = "") -> list[str]:
+        """The words that the shell makes of `line` after TAB, with `then` typed after it.
 
         The command line is not run: `args` is put in front of it.
         """
-        self._child.send(line + "\t" * tabs + "\x01args \r")
+        self._child.send(line + "\t" * tabs + then + "\x01args \r")
         self._child.expect_exact("noted\r\n")
         self._child.expect_exact("READY> ")
         return self._noted.read_text(encoding="utf-8").split("\0")[:-1]

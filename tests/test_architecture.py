@@ -38,7 +38,7 @@ ARROWS = {
     "completion": {"app", "errors", "output", "shell"},
     "manual": {"", "cli", "local", "shell"},
     "engines": {"api", "errors", "output", "profiles"},
-    "shell": {"app", "errors"},
+    "shell": {"app", "choices", "errors"},
     "profiles": {"api", "choices", "errors"},
     "output": {"errors"},
     "api": {"", "errors"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -11,9 +12,13 @@ from typing import Any, NoReturn
 
 import pytest
 
+from rebyte_cli.commands.man import TOPICS
+from rebyte_cli.manual.library import WRITTEN
+from rebyte_cli.profiles.fields import FIELDS
 from rebyte_cli.profiles.history import History
 from rebyte_cli.shell.answer import answer
 from rebyte_cli.shell.bash import Line
+from rebyte_cli.shell.values import SETTINGS
 
 from .conftest import Done
 
@@ -59,6 +64,40 @@ def test_fields_are_those_of_the_command() -> None:
     assert offered("webhook", "list", "--fields", "url,eve") == ["url,events"]
     assert offered("get", "--fields", "id,i") == []
     assert offered("get", "--fields=status,tit") == ["--fields=status,title"]
+
+
+def test_the_pages_that_are_about_no_command_are_offered() -> None:
+    """`rebyte man tutorial` is what a newcomer is told to type."""
+    assert offered("man", "tut") == ["tutorial"]
+    assert offered("man", "lo") == ["local", "logs", "local(7)"]
+    assert offered("help", "tut") == []
+    assert "tutorial" not in offered("man", "workspace", "")
+    pages = {name.removeprefix("rebyte-") for name in WRITTEN} - {"rebyte.1"}
+    shown = {re.sub(r"\(\d\)", "", name) for name in TOPICS}
+    assert shown == {page[:-2] for page in pages}
+
+
+def test_a_setting_is_completed_up_to_its_value_and_then_the_value() -> None:
+    """Never one that was given already."""
+    assert offered("profile", "set", "work", "mo") == ["model="]
+    assert offered("profile", "set", "work", "output=j") == ["output=json", "output=jsonl"]
+    assert offered("profile", "set", "work", "model=x", "mo") == []
+    assert offered("profile", "create", "work", "history=") == ["history=true", "history=false"]
+    assert offered("profile", "set", "work", "timeout=") == []
+    files = answer(["profile", "set", "work"], "ca_bundle=/e", never)
+    assert (files.files, files.before) == ("file", "ca_bundle=")
+    assert set(SETTINGS) <= set(FIELDS)
+
+
+def test_the_profile_that_is_built_in_is_not_offered_to_be_changed(
+    home: Path, rebyte: Callable[..., Done]
+) -> None:
+    rebyte("profile", "create", "work")
+    for command in ("set", "unset", "delete"):
+        told = complete(rebyte, "profile", command, "")
+        words = [line.partition("\t")[0] for line in told.out.splitlines()[1:]]
+        assert "work" in words, command
+        assert "local" not in words, command
 
 
 def test_unknown_commands_have_nothing_to_offer() -> None:

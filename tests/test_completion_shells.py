@@ -80,9 +80,17 @@ def test_commands_options_and_choices_are_completed(shell: Shell) -> None:
         "rebyte create -x claud": ["create", "-x", "claude"],
         "rebyte -P loc": ["-P", "local"],
         "rebyte nonsense cre": ["nonsense", "cre"],
+        "rebyte man loca": ["man", "local"],
+        "rebyte man 'local(": ["man", "local(7)"],
+        "rebyte profile set work history=t": ["profile", "set", "work", "history=true"],
     }
     for line, words in typed.items():
         assert shell.completed(line) == ["rebyte", *words], line
+
+
+def test_the_value_of_a_setting_follows_without_a_space(shell: Shell) -> None:
+    """`model=` is half a word."""
+    assert shell.completed("rebyte profile set work mod", then="x")[-1] == "model=x"
 
 
 def test_values_come_from_the_history(shell: Shell) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -11,14 +11,17 @@ from ..app import App
 from ..choices import FORMATS
 
 
-def completer(kind: str) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
-    """What TAB offers for a value: one of `KINDS` in shell/values.py (`tasks`, `profiles`, …).
+def completer(
+    kind: str, words: Iterable[str] = ()
+) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    """What TAB offers for a value: one of `KINDS` in shell/values.py (`tasks`, `profiles`, …),
+    and always `words`.
 
     It only marks the parameter: TAB is answered from generated tables, before Click is imported.
     """
 
     def complete(_ctx: click.Context, _param: click.Parameter, _incomplete: str) -> list[Any]:
-        return []
+        return list(words)
 
     complete.__name__ = kind
     return complete

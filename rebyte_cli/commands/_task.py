@@ -22,7 +22,7 @@ def task_options(function: F) -> F:
             "-x",
             "--executor",
             metavar="NAME",
-            shell_complete=completer("executors"),
+            shell_complete=completer("executors", EXECUTORS),
             help="opencode, claude, gemini or codex; the service chooses when left out.",
         ),
         click.option(

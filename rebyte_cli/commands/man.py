@@ -13,9 +13,14 @@ from ..output.kinds import INSTALLED, Records, Text
 from ._base import define
 from ._shared import completer
 
+# The pages that are about no command, and those whose name is a command's as well.
+TOPICS = ("tutorial", "examples", "from-curl", "shards", "config", "local(7)", "api(7)")
+
 
 @define("man", kind=INSTALLED, text=True, statuses=(4,))
-@click.argument("words", metavar="[COMMAND]…", nargs=-1, shell_complete=completer("commands"))
+@click.argument(
+    "words", metavar="[COMMAND]…", nargs=-1, shell_complete=completer("commands", TOPICS)
+)
 @click.option(
     "--install",
     "folder",

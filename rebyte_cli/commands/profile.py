@@ -17,16 +17,18 @@ from ._shared import completer
 if TYPE_CHECKING:
     from ..profiles.config import Config
 
-name_argument = click.argument("name", metavar="NAME", shell_complete=completer("profiles"))
+name_argument = click.argument("name", metavar="NAME", shell_complete=completer("own_profiles"))
 
 
-def _setting_names(ending: str) -> Callable[[Any, Any, str], list[str]]:
-    def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-        from ..profiles.fields import FIELDS
+def _names(_ctx: click.Context, _param: click.Parameter, _incomplete: str) -> list[str]:
+    from ..profiles.fields import FIELDS
 
-        return [name + ending for name in FIELDS if name.startswith(incomplete)]
+    return list(FIELDS)
 
-    return complete
+
+def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """For TAB, which knows a value of this name: each setting up to its value."""
+    return [f"{name}=" for name in _names(ctx, param, incomplete)]
 
 
 @define_group("profile")
@@ -89,7 +91,7 @@ def show(app: App, name: str | None) -> Listing:
 
 @define_in(command, "create", kind=PROFILE, statuses=())
 @click.argument("name", metavar="NAME")
-@click.argument("values", metavar="[KEY=VALUE]…", nargs=-1, shell_complete=_setting_names("="))
+@click.argument("values", metavar="[KEY=VALUE]…", nargs=-1, shell_complete=settings)
 @click.option("--use", "use_it", is_flag=True, help="Make it the default as well.")
 def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Records:
     """Create a profile.
@@ -117,9 +119,7 @@ def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Record
 
 @define_in(command, "set", kind=PROFILE, statuses=(4,))
 @name_argument
-@click.argument(
-    "values", metavar="KEY=VALUE…", nargs=-1, required=True, shell_complete=_setting_names("=")
-)
+@click.argument("values", metavar="KEY=VALUE…", nargs=-1, required=True, shell_complete=settings)
 def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
     """Change settings of a profile.
 
@@ -154,7 +154,7 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
 
 @define_in(command, "unset", kind=PROFILE, statuses=(4,))
 @name_argument
-@click.argument("keys", metavar="KEY…", nargs=-1, required=True, shell_complete=_setting_names(""))
+@click.argument("keys", metavar="KEY…", nargs=-1, required=True, shell_complete=_names)
 def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
     """Remove settings of a profile, which go back to their defaults.
 
@@ -177,7 +177,7 @@ def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
 
 
 @define_in(command, "use", kind=PROFILE, statuses=(4,))
-@name_argument
+@click.argument("name", metavar="NAME", shell_complete=completer("profiles"))
 def use(app: App, name: str) -> Records:
     """Make a profile the one that is used when none is named.
 
@@ -196,7 +196,7 @@ def use(app: App, name: str) -> Records:
 
 @define_in(command, "delete", statuses=(3, 4))
 @click.argument(
-    "names", metavar="NAME…", nargs=-1, required=True, shell_complete=completer("profiles")
+    "names", metavar="NAME…", nargs=-1, required=True, shell_complete=completer("own_profiles")
 )
 @click.option("--keep-key", is_flag=True, help="Leave the stored key where it is.")
 def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:

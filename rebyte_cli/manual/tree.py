@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..shell.values import EXECUTORS, KINDS
+from ..shell.values import KINDS
 from .facts import EVERY_COMMAND, STATUSES, VARIABLES
 
 SCHEMA_VERSION = 1
@@ -186,11 +186,11 @@ def _values(param: click.Parameter) -> str | None:
         return "=" + ",".join(map(str, param.type.choices))
     own = param._custom_shell_complete
     if own is not None:
-        if own.__name__ in KINDS:
-            return own.__name__ + (f"={','.join(EXECUTORS)}" if own.__name__ == "executors" else "")
-        # A completion of a command's own: its words, which must not depend on anything.
+        kind = own.__name__ if own.__name__ in KINDS else ""
+        # Its own words, which must not depend on anything.
         found = own(click.Context(click.Command("")), param, "")
-        return "=" + ",".join(str(getattr(item, "value", item)) for item in found)
+        words = ",".join(str(getattr(item, "value", item)) for item in found)
+        return f"{kind}={words}" if words or not kind else kind
     if isinstance(param.type, click.Path):
         return "file" if param.type.file_okay else "dir"
     return "file" if isinstance(param.type, click.File) else "="

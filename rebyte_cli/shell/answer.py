@@ -77,11 +77,18 @@ def _values(
     open_app: Callable[[dict[str, str]], App],
 ) -> Answer:
     kind, _, fixed = values.partition("=")
+    if kind == "settings" and "=" in word:
+        from .values import SETTINGS
+
+        name, _, word = word.partition("=")
+        return _values(at, SETTINGS.get(name, "="), f"{before}{name}=", word, open_app)
     if kind in ("file", "dir"):
         return Answer(files=kind, before=before)
     if kind == "data":
         return Answer(files="file", before=f"{before}@") if word.startswith("@") else Answer()
     done: set[str] = set(at.given)
+    if kind == "settings":
+        done.update(f"{past.partition('=')[0]}=" for past in at.given)
     commas = kind in COMMA_LISTS
     if commas:
         head, comma, word = word.rpartition(",")
@@ -102,16 +109,18 @@ def _offered(
     at: Position, kind: str, fixed: str, open_app: Callable[[dict[str, str]], App]
 ) -> Iterable[tuple[str, str]]:
     assert at.section is not None
+    if kind == "commands":
+        path = " ".join([*at.given]) or ROOT
+        section = load(path.split()[0])[0].get(path)
+        yield from section.subs if section else ()
+        if at.given:
+            return
     for value in fixed.split(",") if fixed else ():
         yield value, ""
     if kind == "fields":
         for field in at.section.fields.split(",") if at.section.fields else ():
             yield field, ""
-    elif kind == "commands":
-        path = " ".join([*at.given]) or ROOT
-        section = load(path.split()[0])[0].get(path)
-        yield from section.subs if section else ()
-    elif kind:
+    elif kind not in ("", "commands", "settings"):
         from .values import LISTS
 
         yield from LISTS[kind](open_app({"profile": at.seen.get("--profile", "")}))

@@ -36,7 +36,7 @@ ZSH = r"""#compdef rebyte
 
 _rebyte() {
     local program=${(Q)words[1]} line files before value shown
-    local -a lines values listed
+    local -a lines values listed suffix
     integer width=0
     [[ $program == */* && -x $program ]] || program=rebyte
     lines=("${(@f)$(_REBYTE_COMPLETE=zsh command $program \
@@ -59,10 +59,11 @@ _rebyte() {
         shown=${line%%$'\t'*}
         line=${line#*$'\t'}
         [[ -z $line ]] || shown="${(r:width:)shown}  -- $line"
+        [[ $value != *= ]] || suffix=(-S '')
         values+=("$value")
         listed+=("${shown[1,COLUMNS-1]}")
     done
-    (( $#values )) && compadd -V rebyte -l -d listed -a -- values
+    (( $#values )) && compadd -V rebyte -l -d listed "${suffix[@]}" -a -- values
 }
 
 if [[ ${zsh_eval_context[-1]} == loadautofunc ]]; then

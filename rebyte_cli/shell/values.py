@@ -6,6 +6,8 @@ opens a connection or a keyring.
 
 from __future__ import annotations
 
+from ..choices import FORMATS
+
 TYPE_CHECKING = False  # importing typing would cost as much as all the rest of an answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -58,6 +60,11 @@ def profiles(app: App) -> Pairs:
         yield name, str(about or "")
 
 
+def own_profiles(app: App) -> Pairs:
+    """The profiles that can be changed: all but the built-in one."""
+    return (pair for pair in profiles(app) if pair[0] != "local")
+
+
 def skills(app: App) -> Pairs:
     """Skills used before."""
     return _words(app, "skills")
@@ -78,13 +85,23 @@ LISTS: dict[str, Callable[[App], Pairs]] = {
     "workspaces": workspaces,
     "repositories": repositories,
     "profiles": profiles,
+    "own_profiles": own_profiles,
     "skills": skills,
     "models": models,
     "executors": executors,
 }
 # `file`, `dir`: the shell completes them. `data`: a file after `@`. `fields`: of the command.
-# `commands`: their names.
-KINDS = (*LISTS, "file", "dir", "data", "fields", "commands")
+# `commands`: their names. `settings`: `NAME=` and then a value.
+KINDS = (*LISTS, "file", "dir", "data", "fields", "commands", "settings")
+# What stands behind `NAME=`, as in a table. Any other setting is for the user to type.
+SETTINGS = {
+    "executor": f"executors={','.join(EXECUTORS)}",
+    "model": "models",
+    "skills": "skills",
+    "output": f"={','.join(FORMATS)}",
+    "ca_bundle": "file",
+    "history": "=true,false",
+}
 
 
 def _words(app: App, field: Any) -> Pairs:
