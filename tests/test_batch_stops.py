@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.api import retry
-from rebyte_cli.engines.batch import pacing, run
+from rebyte_cli.engines.batch import journal_file, pacing, run
 from rebyte_cli.profiles.history import History
 
 from .conftest import COMMAND
@@ -178,3 +178,21 @@ def test_a_reader_that_goes_away_ends_it_quietly(home: Path) -> None:
             assert process.stderr is not None
             assert b"Traceback" not in process.stderr.read()
         finish(home, farm)
+
+
+def test_a_disk_that_is_full_after_the_last_create_is_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patch, since no limit of the system comes at a moment: of the sync, as elsewhere."""
+    (home / "t.txt").write_text("One <run 0.3>\n")
+
+    def sync(_handle: int) -> None:
+        if farm.tasks:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal_file, "sync", sync)
+    with Farm() as farm:
+        done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
+    assert done.status == 1
+    assert done.err.count("cannot write the journal t.txt.journal: No space left on device") == 1
+    assert [row["status"] for row in lines_of(done.out)] == ["completed"]

@@ -95,3 +95,15 @@ def test_a_workspace_that_only_the_end_tells_is_kept_for_the_next_run(batch: Bat
         assert by_line(batch(farm, lines))[1]["workspaceId"] == "ws-9"
         assert by_line(batch(farm, None, "--retry-failed"))[1]["workspaceId"] == "ws-9"
     assert asked == ["ws-9", "ws-9"]
+
+
+def test_one_that_has_ended_when_it_is_answered_is_not_asked_about(batch: Batch) -> None:
+    def hook(request: Request) -> Answer | None:
+        if request.method != "POST":
+            return None
+        return json_reply({"id": "t1", "status": "failed", "workspaceId": "w", "url": "u"}, 201)
+
+    with Farm(hook=hook) as farm:
+        done = batch(farm, [{"prompt": "One"}])
+        assert [request.method for request in farm.server.requests] == ["POST"]
+    assert (done.status, by_line(done)[1]["status"]) == (10, "failed")

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty
-from threading import current_thread, main_thread
 from typing import Any
 
 from ...api.models import is_terminal, task_status
@@ -241,8 +240,6 @@ class Batch(Flow):
 
     def _catch_signals(self) -> Callable[[], None]:
         """Take SIGINT and SIGTERM as events; the second one ends everything at once."""
-        if current_thread() is not main_thread():
-            return lambda: None
 
         def caught(number: int, _frame: object) -> None:
             # Told as an event too: what is raised may come where errors are put up with.
