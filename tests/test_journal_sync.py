@@ -99,6 +99,7 @@ def test_what_was_appended_is_synced_when_it_is_closed(journal: Journal, disk: D
     journal.close()
     assert disk.syncs >= max(before, 2)  # the first was of the header
     assert journal.path.read_bytes().endswith(b'{"line":1}\n')
+    journal.settle()  # nothing is left to wait for
 
 
 def test_everybody_who_waits_is_told_of_a_full_disk(journal: Journal, disk: Disk) -> None:

@@ -140,10 +140,9 @@ class Journal:
                 while not self._group.data and not self._closing:
                     self._wake.wait()
                 group, self._group = self._group, _Group()
-                self._writing = group
                 if not group.data:
-                    group.done.set()
                     return
+                self._writing = group
             self.beside()
             try:
                 self._write(bytes(group.data))
