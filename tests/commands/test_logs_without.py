@@ -80,6 +80,16 @@ def test_what_was_said_is_the_answer_when_nothing_else_has_one(inside: Run, aim:
         assert inside("result", "abcd1234").out == "Three, two\n"
 
 
+def test_a_stream_that_is_refused_is_no_empty_transcript(inside: Run, aim: Aim) -> None:
+    service = Service(error_reply(400, "odd", "Not this one"), status="running")
+    with RawServer(service) as server:
+        aim(server)
+        done = inside("logs", "abcd1234")
+        assert (done.status, "Not this one" in done.err) == (1, True)
+        service.events = GONE["405"]  # no stream here
+        assert inside("logs", "abcd1234").status == 0
+
+
 def test_an_unreadable_delegated_run_does_not_end_the_transcript(inside: Run, aim: Aim) -> None:
     for sub, answer in (("../../x", GONE["404"]), ("sub1", GONE["html"]), ("sub1", reply(405))):
         gave = {"seq": 1, "eventType": "tool_result", "payload": {"subPromptId": sub}}
@@ -133,3 +143,37 @@ def test_the_limit_holds_while_the_content_cannot_be_read(inside: Run, aim: Aim)
         aim(server)
         for words in ([], ["-f"], ["-f", "-o", "jsonl"]):
             assert inside("logs", "abcd1234", "--timeout", "0.3", *words).status == 124
+
+
+def test_the_limit_holds_when_the_run_has_ended_and_the_content_cannot_be_read(
+    inside: Run, aim: Aim
+) -> None:
+    with RawServer(Service(stream(TEXT, result="Done."), content=stall)) as server:
+        aim(server)
+        begun = time.monotonic()
+        done = inside("logs", "abcd1234", "-f", "-o", "json", "--timeout", "0.3")
+    assert (done.status, done.out) == (124, "")
+    assert "could not be read in 2 s" in done.err
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("output", ["auto", "jsonl", "json"])
+def test_the_limit_holds_when_the_run_has_ended_and_its_stream_is_mute(
+    output: str, inside: Run, aim: Aim
+) -> None:
+    prompt = {"id": "p1", "status": "succeeded", "userPrompt": "Hi"}
+    bare = json_reply({"status": "completed", "prompts": [prompt]})
+    with RawServer(Service(stall, content=bare)) as server:
+        aim(server)
+        begun = time.monotonic()
+        done = inside("logs", "abcd1234", "-f", "-o", output, "--timeout", "0.3")
+    assert done.status == (124 if output == "json" else 0), done.err
+    assert time.monotonic() - begun < 4
+
+
+def test_a_service_that_never_answered_is_not_said_to_run(inside: Run, aim: Aim) -> None:
+    with RawServer(reply(503)) as server:
+        aim(server)
+        done = inside("logs", "abcd1234", "-f", "-o", "json", "--timeout", "0.3")
+    assert done.status == 124
+    assert "task abcd1234 could not be read in 0.3 s" in done.err
