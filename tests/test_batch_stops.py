@@ -132,6 +132,7 @@ def test_a_create_that_outlasts_the_patience_of_a_stop_is_called_unknown(
         done = inside("batch", "t.txt", "--text", "--jobs", "1", cwd=home, env=farm.env)
         assert done.status == 130
         assert [row["status"] for row in lines_of(done.out)] == ["unknown", "pending"]
+        assert "Stopping: waiting for 1 create under way; once more leaves at once" in done.err
 
 
 def test_a_lost_network_pauses_it_and_it_goes_on(
