@@ -230,6 +230,18 @@ def test_what_is_settled_leaves_no_claim(place: Place, word: str) -> None:
         assert connection.execute("SELECT COUNT(*) FROM intents").fetchone() == (0,)
 
 
+def test_a_line_that_is_refused_keeps_no_create_waiting_until_the_batch_ends(place: Place) -> None:
+    (place.home / "t.txt").write_text(f"{SAME} <400>\nOther <run 0.6>\n")
+    history, claimed = place.history(), []
+
+    def hook(request: Request) -> None:
+        claimed.append(len(history.unsettled(digest_of(f"{SAME} <400>"))))
+
+    place.farm.hook = hook
+    place.again("--jobs", "1")
+    assert (max(claimed), claimed[-1]) == (1, 0)
+
+
 def test_a_line_refused_by_a_fault_stays_claimed(place: Place) -> None:
     """A 500 does not say whether it made a task."""
     (place.home / "t.txt").write_text(f"{SAME} <500>\n")
