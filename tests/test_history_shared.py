@@ -66,6 +66,20 @@ def test_a_damaged_file_is_told_once_and_only_intents_fail(tmp_path: Path, damag
     open_intent(History(path, origin="o"), "key")
 
 
+def test_a_file_that_is_whole_is_not_to_be_moved_away(tmp_path: Path) -> None:
+    """Its keys of --once would be gone with it, and the disk as full as before."""
+    history = History(tmp_path / "history.db", origin="o")
+    open_intent(history, "key")
+    history._database.rows("PRAGMA max_page_count=1")  # what SQLite sees of a full disk
+    with pytest.raises(HistoryUnusable, match="full") as problem:
+        open_intent(history, "k" * 100_000)
+    assert "mv " not in str(problem.value.hint)
+    history._database.rows("PRAGMA query_only=ON")  # ... and of one that is mounted to be read
+    with pytest.raises(HistoryUnusable, match="readonly") as problem:
+        open_intent(history, "another")
+    assert "mv " not in str(problem.value.hint)
+
+
 def test_a_file_cut_in_the_middle(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     whole = History(path, origin="o")

@@ -39,6 +39,8 @@ MIGRATIONS = (
     """,
 )
 VERSION = len(MIGRATIONS)
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
 class HistoryUnusable(RebyteError):
@@ -160,9 +162,11 @@ class Database:
         try:
             yield
         except sqlite3.Error as problem:
-            hint = f"when it is damaged, move it away: mv {self.path} {self.path}.old"
-            if "locked" in str(problem):
+            hint, kind = None, getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            if kind in BUSY:
                 hint = "another `rebyte` has been writing to it all the while; try again"
+            elif kind in DAMAGED:  # not when a disk is full: the keys of --once would be lost
+                hint = f"when it is damaged, move it away: mv {self.path} {self.path}.old"
             raise HistoryUnusable(
                 f"the history {self.path} cannot be used: {problem}", hint=hint
             ) from None
