@@ -11,7 +11,7 @@ from ..api.retry import SECONDS
 from ..errors import APIError, BrokenAnswer, NetworkError, WaitTimeout
 from . import following
 from .absent import is_absent
-from .sofar import so_far
+from .sofar import PAUSE, so_far
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -54,7 +54,9 @@ def _content(client: RebyteClient, task_id: str, timeout: float | None) -> dict[
         return found
     latest = prompts[-1]
     if not latest.get("events") and not latest.get("response"):
-        events, end = _from_stream(client, task_id, latest, answered=bool(answer), status=found)
+        events, end = _from_stream(
+            client, task_id, latest, answered=bool(answer), status=found, timeout=timeout
+        )
         latest["events"], answer = events, answer or end
         if answer:
             latest["response"] = answer
@@ -90,14 +92,16 @@ def _from_stream(
     *,
     answered: bool,
     status: Mapping[str, Any],
+    timeout: float | None,
 ) -> tuple[list[dict[str, Any]], Any]:
     """The events of the latest prompt, and its answer when that is worth a longer look."""
     events: list[dict[str, Any]] = []
+    limit = client.transport.limit(SECONDS)
+    limit = limit if timeout is None else min(limit, timeout)
     try:
         if answered or task_status(status) != "completed":
-            return so_far(client, task_id), None
+            return so_far(client, task_id, pause=min(PAUSE, limit)), None
         ended = latest.get("completedAt")
-        limit = client.transport.limit(SECONDS)
         for event in following.follow(client, task_id, completed_at=ended, timeout=limit):
             if event.name == "done":
                 return events, event.data.get("finalResult")

@@ -76,6 +76,7 @@ def follow(
     """
     run = _Run(client, task_id, prompt_id, timeout, clock, clock() if since is None else since)
     run.nameless = True if is_latest or prompt_id is None else None
+    run.known = is_latest
     run.settled = is_past(client, completed_at, SETTLED)
     while True:
         look = Look(prompt_id, run.nameless)
@@ -85,6 +86,7 @@ def follow(
                 if event.name == "done":
                     look.done = event.data
                     break
+                run.known = True
                 if look.takes(event.data) and run.heard.is_new(event.data, look):
                     yield Event("event", event.data, run.heard.told(event.data))
                 if look.doubtful:
@@ -121,6 +123,7 @@ class _Run:
         self._by = None if timeout is None else since + timeout
         self.heard = Heard()
         self.nameless: bool | None = None  # whether events without `promptId` are ours
+        self.known = False  # whether the service has told anything of the run
         self.settled = False  # whether all that the run wrote has been readable for long
         self._looked = self._ended = self._stale = self._failed = 0
         self._failing_since = 0.0
@@ -137,9 +140,9 @@ class _Run:
     def check_time(self) -> None:
         """Raise when the time limit has passed."""
         if self.left() <= 0:
+            what = "still runs after" if self.known else "could not be read in"
             raise WaitTimeout(
-                f"task {self._task_id} still runs after {self._timeout:g} s",
-                pending=[self._task_id],
+                f"task {self._task_id} {what} {self._timeout:g} s", pending=[self._task_id]
             )
 
     def judge(self, look: Look) -> tuple[Event | None, float]:
@@ -203,6 +206,7 @@ class _Run:
     def status(self) -> str:
         """The status of our prompt, or of the latest one, as the task tells it."""
         task = self._task()
+        self.known = True
         prompts = task.get("prompts")
         rows = (
             [row for row in prompts if isinstance(row, dict)] if isinstance(prompts, list) else []

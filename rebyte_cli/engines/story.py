@@ -19,16 +19,21 @@ if TYPE_CHECKING:
 Event = Mapping[str, Any]
 LOOKS = 5  # at the events of a delegated run whose last word is missing
 LOOK_PAUSE = 0.1  # seconds
+GRACE = 2.0  # seconds that reading what a run left may take over the limit
 
 
 def document(
     client: RebyteClient, task_id: str, follow: bool, timeout: float | None
 ) -> Iterator[Mapping[str, Any]]:
     """The content document with its events, after the run's end when `follow` is set."""
+    begun = time.monotonic()
     if follow:
-        for _ in following.follow(client, task_id, timeout=timeout):
+        for _ in following.follow(client, task_id, timeout=timeout, since=begun):
             pass
-    yield content(client, task_id)
+    left = None
+    if timeout is not None:  # a run that ends at the very limit is shown all the same
+        left = round(max(begun + timeout - time.monotonic(), GRACE), 1)
+    yield content(client, task_id, timeout=left)
 
 
 def events(

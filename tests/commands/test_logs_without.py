@@ -168,6 +168,7 @@ def test_the_limit_holds_when_the_run_has_ended_and_its_stream_is_mute(
         begun = time.monotonic()
         done = inside("logs", "abcd1234", "-f", "-o", output, "--timeout", "0.3")
     assert done.status == (124 if output == "json" else 0), done.err
+    assert "still runs" not in done.err
     assert time.monotonic() - begun < 4
 
 
