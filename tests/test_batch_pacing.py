@@ -9,6 +9,8 @@ import pytest
 
 from rebyte_cli.engines.batch.pacing import Gate, Stopped
 
+from .keyring_daemon import eventually
+
 
 class Clock:
     """Time that passes by waiting."""
@@ -75,15 +77,20 @@ def test_a_shorter_pause_does_not_cut_a_longer_one() -> None:
 def test_being_turned_away_again_and_again_pauses_longer_each_time() -> None:
     clock = Clock()
     gate = clock.gate()
-    for _ in range(3):
+    times = [clock.now]
+    for _ in range(8):
         gate.slow_down("x")
         gate.slow_down("x")  # by another request of the same moment: not twice
         gate.admit()
-    assert clock.now == 1000 + 5 + 10 + 20
+        times.append(clock.now)
+    assert [later - sooner for sooner, later in pairwise(times)] == [
+        *(5, 10, 20, 40, 80, 160),
+        *(300, 300),  # and no longer
+    ]
     gate.passed()
     gate.slow_down("x")
     gate.admit()
-    assert clock.now == 1000 + 35 + 5
+    assert clock.now == times[-1] + 5
 
 
 def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
@@ -94,13 +101,13 @@ def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
     gate.lost("no such host")
     gate.lost("no such host")  # the other one that was under way
     times = []
-    for _ in range(4):
+    for _ in range(7):
         gate.admit()
         times.append(clock.now)
         with pytest.raises(AssertionError, match="for ever"):
             gate.admit()  # everybody else waits for the probe
         gate.lost("no such host")
-    assert [later - sooner for sooner, later in pairwise(times)] == [2, 4, 8]
+    assert [later - sooner for sooner, later in pairwise(times)] == [2, 4, 8, 16, 30, 30]
     gate.admit()
     gate.answered()
     now = clock.now
@@ -112,6 +119,28 @@ def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
         "Paused: no such host. Trying again until the network is back; Ctrl-C stops.",
         "The network is back",
     ]
+    gate.lost("no such host")
+    gate.admit()
+    assert clock.now == now + 1, "as patient as at first"
+
+
+def test_a_create_between_two_tries_is_sent_home_with_those_that_wait() -> None:
+    gate = Gate()
+    ended: list[str] = []
+
+    def worker() -> None:
+        gate.admit()
+        try:
+            gate.sleep(600)
+        except Stopped:
+            ended.append("create")
+
+    thread = threading.Thread(target=worker, daemon=True)
+    thread.start()
+    eventually(lambda: gate._open_at)
+    gate.shut()
+    thread.join(5)
+    assert ended == ["create"]
 
 
 def test_stopping_sends_home_whoever_waits() -> None:

@@ -71,10 +71,12 @@ def test_a_pause_is_told_when_it_is_much_longer_than_the_one_under_way() -> None
     notes: list[str] = []
     gate = Gate(note=notes.append, clock=lambda: 1000.0)
     gate.hold(1.5, "too short to be read")
+    gate.hold(3.5, "just enough")
     gate.hold(100, "first")
     gate.hold(101, "hardly more")
     gate.hold(120, "much more")
-    assert notes == ["first: no creates for 100 s", "much more: no creates for 120 s"]
+    assert notes[0] == "just enough: no creates for 4 s"
+    assert notes[1:] == ["first: no creates for 100 s", "much more: no creates for 120 s"]
 
 
 def test_while_the_network_is_gone_no_pause_is_told() -> None:

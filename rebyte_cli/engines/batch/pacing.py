@@ -115,11 +115,11 @@ class Gate:
     def slow_down(self, why: str) -> None:
         """A create came to nothing at every try: pause, longer each time until one passes."""
         with self._change:
-            again = self._open_at <= self._clock()  # not for each of those sent side by side
+            if self._open_at > self._clock():  # once for all that were sent side by side
+                return
             seconds = self._slower
-            self._slower = min(self._slower * 2, SLOW_MOST) if again else self._slower
-        if again:
-            self.hold(seconds, why)
+            self._slower = min(self._slower * 2, SLOW_MOST)
+        self.hold(seconds, why)
 
     def lost(self, why: str) -> None:
         """The network is gone: one try at a time from now on, at growing intervals."""
