@@ -22,10 +22,23 @@ def test_the_skill_is_printed_and_installed(tmp_path: Path, rebyte: Callable[...
     assert (tmp_path / "rebyte" / "SKILL.md").read_text(encoding="utf-8") == SKILL
     assert done.json["changed"] is True
     assert rebyte("skill", "--install", str(tmp_path), "-o", "json").json["changed"] is False
-    (tmp_path / "rebyte" / "SKILL.md").write_bytes(b"caf\xe9")
-    assert rebyte("skill", "--install", str(tmp_path)).status == 0
-    assert (tmp_path / "rebyte" / "SKILL.md").read_text(encoding="utf-8") == SKILL
+    for older in (SKILL + "- `gone`: of another version\n", ""):  # the last was cut off
+        (tmp_path / "rebyte" / "SKILL.md").write_text(older, encoding="utf-8")
+        assert rebyte("skill", "--install", str(tmp_path)).status == 0
+        assert (tmp_path / "rebyte" / "SKILL.md").read_text(encoding="utf-8") == SKILL
     assert rebyte("skill", "--install", "/dev/null/x").status == 1
+
+
+def test_a_skill_of_somebody_else_is_not_replaced(
+    tmp_path: Path, rebyte: Callable[..., Done]
+) -> None:
+    skill = tmp_path / "rebyte" / "SKILL.md"
+    skill.parent.mkdir()
+    for text in (b"---\nname: other\n---\n", b"caf\xe9"):
+        skill.write_bytes(text)
+        done = rebyte("skill", "--install", str(tmp_path))
+        assert (done.status, skill.read_bytes()) == (2, text)
+        assert f"{skill} is not ours" in done.err
 
 
 def test_the_skill_is_taken_away_again(tmp_path: Path, rebyte: Callable[..., Done]) -> None:

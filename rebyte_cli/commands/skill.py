@@ -51,7 +51,10 @@ def command(app: App, folder: str | None, left: str | None) -> Any:
         return Text(text)
     target = Path(folder) / "rebyte" / FILE
     try:
-        changed = not target.exists() or target.read_bytes() != text.encode()
+        there = target.read_bytes() if target.exists() else b""
+        if there and not there.startswith(MARK):
+            raise BadUsage(f"{target} is not ours", hint="move it away, then try again")
+        changed = there != text.encode()
         if changed:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(text.encode())
