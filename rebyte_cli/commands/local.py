@@ -40,7 +40,8 @@ def serve(app: App, port: int) -> None:
     """Serve the local service to curl and other programs.
 
     Runs until Ctrl-C. Prints the base URL on stdout, and an example call on stderr. Any key that
-    starts with rbk_ is taken.
+    starts with rbk_ is taken. On the default port the links that `rebyte -P local` prints open in
+    a browser meanwhile.
 
     Examples:
 

@@ -36,6 +36,11 @@ def command(app: App, task: str, only_print: bool) -> Text | None:
     if only_print:
         return Text(page)
     app.note(f"Opening {page}")
+    if app.settings.is_local:
+        from ..local import server
+
+        if not server.status(app.state_dir / "local")["serving"]:
+            app.note("The page is there while `rebyte local serve` runs")
     if not browser.open_page(page):
         raise RebyteError(
             f"no browser could be started for {page}",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.local.server import Service
 from tests.conftest import Done
 from tests.servers import RawServer, json_reply
 
@@ -33,6 +34,17 @@ def test_opens_the_page_of_the_task(local: Run, browser: Path) -> None:
     done = local("open", "@last")
     assert (done.status, done.out) == (0, "")
     assert browser.read_text() == f"{url}\n"
+
+
+def test_a_page_of_the_local_service_is_there_while_it_is_served(
+    local: Run, home: Path, browser: Path
+) -> None:
+    local("create", "Say hello [[run=1ms]]")
+    told = "The page is there while `rebyte local serve` runs\n"
+    assert told in local("open", "@last").err
+    with Service(home / ".local/state/rebyte/local"):
+        assert told not in local("open", "@last").err
+    assert len(browser.read_text().splitlines()) == 2
 
 
 def test_create_opens_it_too(local: Run, browser: Path) -> None:
