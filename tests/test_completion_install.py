@@ -35,7 +35,7 @@ def test_a_new_shell_completes_after_the_install(
         (home / STARTS[name]).write_text("MINE=1  # without an end of line")
     done = rebyte("completion", "--install", env={"SHELL": f"/bin/{name}"})
     assert done.status == 0
-    assert str(home) in done.out
+    assert str(home) in done.err
     shell = Shell(name, home, ["-i"])
     if name != "fish":
         shell.run("PS1='READY> '")

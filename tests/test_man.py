@@ -162,6 +162,20 @@ def test_man_install(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
     assert rebyte("man", "--install", "/dev/null/x").status == 1
 
 
+def test_who_installs_is_told_in_a_line_and_not_page_by_page(
+    tmp_path: Path, rebyte: Callable[..., Done]
+) -> None:
+    """The paths are for programs that ask for them."""
+    done = rebyte("man", "--install", str(tmp_path))
+    assert (done.status, done.out) == (0, "")
+    assert done.err.startswith(f"{len(PAGES)} pages in {tmp_path}\n")
+    for words in (["skill", "--install", str(tmp_path)], ["completion", "fish", "--install"]):
+        done = rebyte(*words)
+        assert (done.status, done.out) == (0, "")
+        assert done.err
+        assert rebyte(*words, "-o", "csv").out.startswith("path,changed\n")
+
+
 def test_man_installs_at_home(home: Path, rebyte: Callable[..., Done]) -> None:
     """Without a folder: where man looks for the pages of one user, if ~/.local/bin is in PATH.
 

@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, did_you_mean
-from ..output.kinds import EVENT, Kind, check_fields
+from ..output.kinds import EVENT, INSTALLED, Kind, Records, check_fields
 from ._shared import SHARED, shared_options
 
 
@@ -192,6 +192,12 @@ def _is_text(value: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def installed(app: App, files: Iterable[Mapping[str, Any]]) -> Records | None:
+    """The files that were put in their places, for programs that ask; a note told people."""
+    rows = list(files)  # the work is done in any case
+    return None if app.format == "text" and not app.fields else Records(INSTALLED, rows)
 
 
 def define(name: str | None = None, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:

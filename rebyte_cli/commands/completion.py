@@ -8,8 +8,8 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.kinds import INSTALLED, Records, Text
-from ._base import define
+from ..output.kinds import INSTALLED, Text
+from ._base import define, installed
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -44,7 +44,7 @@ def command(app: App, shell: str | None, do: str | None) -> Any:
         app.note(f"{'Changed' if changed else 'Nothing to change in'} {path}")
     if do == "install":
         app.note(f"A new {shell} completes rebyte; so does: exec {install.fresh(shell)}")
-    return Records(INSTALLED, [{"path": str(path), "changed": changed} for path, changed in done])
+    return installed(app, [{"path": str(path), "changed": changed} for path, changed in done])
 
 
 def _of_the_user(app: App) -> str:

@@ -9,8 +9,8 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, NotFound, RebyteError, did_you_mean
-from ..output.kinds import INSTALLED, Records, Text
-from ._base import define
+from ..output.kinds import INSTALLED, Text
+from ._base import define, installed
 from ._shared import completer
 
 # The pages that are about no command, and those whose name is a command's as well.
@@ -61,7 +61,7 @@ def command(
     if left is not None:
         if folder is not None:
             raise BadUsage("--install or --uninstall, not both")
-        return Records(INSTALLED, _uninstall(app, left))
+        return installed(app, _uninstall(app, left))
     root = ctx.find_root().command
     assert isinstance(root, click.Group)
     described = tree.describe(root)
@@ -69,7 +69,7 @@ def command(
     if folder is not None:
         target = Path(folder) if folder else reader.home(app.environment)
         pages = {name: roff.page(library.markdown(name, described)) for name in known}
-        return Records(INSTALLED, _install(app, pages, target))
+        return installed(app, _install(app, pages, target))
     text = library.markdown(_find(words, known), described)
     shown = reader.render(
         roff.page(text), width=min(app.screen.width, 100), environment=app.environment

@@ -10,8 +10,8 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
-from ..output.kinds import INSTALLED, Records, Text
-from ._base import define
+from ..output.kinds import INSTALLED, Text
+from ._base import define, installed
 
 FILE = "SKILL.md"
 MARK = b"---\nname: rebyte\n"  # how every version of it begins
@@ -45,7 +45,7 @@ def command(app: App, folder: str | None, left: str | None) -> Any:
     if left is not None:
         if folder is not None:
             raise BadUsage("--install or --uninstall, not both")
-        return Records(INSTALLED, [_uninstall(app, Path(left) / "rebyte" / FILE)])
+        return installed(app, [_uninstall(app, Path(left) / "rebyte" / FILE)])
     text = files("rebyte_cli").joinpath(FILE).read_text(encoding="utf-8")
     if folder is None:
         return Text(text)
@@ -61,7 +61,7 @@ def command(app: App, folder: str | None, left: str | None) -> Any:
     except OSError as error:
         raise RebyteError(f"cannot write {target}: {error.strerror}") from None
     app.note(f"The skill is in {target}")
-    return Records(INSTALLED, [{"path": str(target), "changed": changed}])
+    return installed(app, [{"path": str(target), "changed": changed}])
 
 
 def _uninstall(app: App, target: Path) -> dict[str, Any]:
