@@ -124,6 +124,16 @@ def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
     assert clock.now == now + 1, "as patient as at first"
 
 
+def test_whoever_is_answered_ends_the_pause_of_all() -> None:
+    """A look at a task may find the network back before the next create tries it."""
+    clock = Clock()
+    gate = clock.gate()
+    gate.lost("no such host")
+    gate.answered()
+    gate.admit()
+    assert clock.now == 1000
+
+
 def test_a_create_between_two_tries_is_sent_home_with_those_that_wait() -> None:
     gate = Gate()
     ended: list[str] = []
