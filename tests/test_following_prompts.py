@@ -59,3 +59,23 @@ def test_a_prompt_that_says_nothing_known_is_as_its_task(word: object) -> None:
     (end,) = run.follow()
     assert end.data["status"] == "completed"
     assert run.opened == 4
+
+
+def test_nameless_events_are_not_ours_while_our_turn_has_not_come() -> None:
+    class Queued(Late):
+        """Its stream is that of the prompt that runs, or of the last."""
+
+        def __call__(self, request: Request) -> Answer:
+            answer = super().__call__(request)
+            if request.path.endswith("/events"):
+                running = [row["id"] for row in self.prompts if row["status"] == "running"]
+                word = running[0] if running else self.prompts[-1]["id"]
+                return reply(200, stream(text(0, f"said by {word}"), done(f"said by {word}")))
+            return answer
+
+    p0 = {"id": "p0", "status": "running"}
+    for waiting in ("pending", "queued"):
+        run = Queued(*[[p0, {"id": "p1", "status": waiting}]] * 3, [P0, P1])
+        events = run.follow(prompt_id="p1")
+        assert contents(events) == ["said by p1"]
+        assert events[-1].data["finalResult"] == "said by p1"

@@ -16,10 +16,6 @@ from .sofar import PAUSE, so_far
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
-# Words of a prompt whose turn has not come, so that nothing was written; the second was seen in
-# clients.
-WAITING = ("pending", "queued")
-
 
 def content(client: RebyteClient, task_id: str, *, timeout: float | None = None) -> dict[str, Any]:
     """The content document (seen in clients), as whole as it can be had.
@@ -50,7 +46,7 @@ def content(client: RebyteClient, task_id: str, *, timeout: float | None = None)
 def _content(client: RebyteClient, task_id: str, timeout: float | None) -> dict[str, Any]:
     found, answer = told(client, task_id, timeout)
     prompts = found["prompts"]
-    if not prompts or prompts[-1].get("status") in WAITING:
+    if not prompts or prompts[-1].get("status") in following.WAITING:
         return found
     latest = prompts[-1]
     if not latest.get("events") and not latest.get("response"):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Words of a prompt that has not ended (the seed document; the last two seen in clients). What says
 # none of these and no end is as its task is.
 UNDERWAY = ("pending", "running", "queued", "processing")
+# Those of a prompt whose turn has not come, so that nothing was written.
+WAITING = ("pending", "queued")
 # A silent stream is left after this long to ask how the task is; clients cut theirs at 20 s too.
 IDLE = 20.0
 # The same, once the task is known to have ended: what is readable then comes at once.
@@ -213,6 +215,8 @@ class _Run:
         )
         if self._prompt_id is not None and rows:
             self.nameless = rows[-1].get("id") == self._prompt_id
+            if self.nameless and rows[-1].get("status") in WAITING:
+                self.nameless = None  # what comes is of a prompt before; asked again until then
             rows = [row for row in rows if row.get("id") == self._prompt_id]
             if not rows:
                 return "pending"

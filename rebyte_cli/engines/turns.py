@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.models import is_terminal, same_word
 from ..errors import APIError, NetworkError, WaitTimeout
-from .content import WAITING, told
+from .content import told
+from .following import WAITING
 from .heard import Heard, Look
 
 if TYPE_CHECKING:
