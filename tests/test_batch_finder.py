@@ -24,6 +24,7 @@ class Desk:
     def __init__(self, service: Service) -> None:
         self.client = RebyteClient(LOCAL_KEY, base_url=service.base_url)
         self.flying: set[int] = set()
+        self.sought: set[int] = set()
         self.ours: set[str] = set()
         self.history: set[str] = set()
         self.rivals: dict[str, list[str]] = {}
@@ -42,6 +43,7 @@ class Desk:
             batch,
             mine=range(len(lines)) if mine is None else mine,
             flying=self.flying,
+            sought=self.sought,
             ours=self.ours,
             knows=lambda ids: set(ids) & self.history,
             rivals=lambda: self.rivals,
@@ -93,6 +95,13 @@ def test_a_twin_under_way_may_have_made_it(desk: Desk) -> None:
     assert desk.find("Same", "Same") == [Verdict(0, None, False, [made])]
     desk.flying.clear()
     assert taken(desk.find("Same", "Same")) == [made]
+
+
+def test_a_twin_that_was_lost_meanwhile_may_have_made_it(desk: Desk) -> None:
+    made = desk.make()
+    desk.sought.update({0, 1})
+    assert desk.find("Same", "Same") == [Verdict(0, None, False, [made])]
+    assert taken(desk.find("Same", "Other")) == [made]
 
 
 def test_others_under_way_and_the_line_itself_cast_no_doubt(desk: Desk) -> None:
@@ -147,7 +156,8 @@ def test_one_made_before_it_was_sent_is_not_it(desk: Desk) -> None:
 
 
 def test_the_age_of_a_create_counts_by_the_clock_of_the_service(desk: Desk) -> None:
-    finder = Finder(desk.client, read("Same"), mine=[0], flying=(), ours=(), knows=set, rivals=dict)
+    nobody: dict[str, Any] = {"flying": (), "sought": (), "ours": (), "knows": set, "rivals": dict}
+    finder = Finder(desk.client, read("Same"), mine=[0], **nobody)
     sent = desk.now - timedelta(seconds=600)
     # At the least: the few seconds by which clocks may differ are not counted.
     assert 590 <= finder.age(sent.isoformat()) <= 605

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from . import farm as farm_module
 from .conftest import Done
 from .farm import Farm, lines_of
 from .inside import inside
-from .servers import Answer, Request, json_reply, reset
+from .keyring_daemon import eventually
+from .servers import Answer, Line, Request, json_reply, reset
 
 
 @pytest.fixture
@@ -234,3 +236,35 @@ def test_where_it_does_not_they_are_settled_by_hand(
         done = batch(farm, None)
         assert set(statuses(done).values()) == {"unknown"}
         assert "--resolve 2=ID or 2=none settles it by hand" in done.err
+
+
+def test_a_twin_that_is_lost_while_the_other_is_looked_for_may_have_made_the_task(
+    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is under way when the look begins and not any more when the look is judged."""
+    monkeypatch.setattr(lost, "LOOK_FOR", 0.0)
+    monkeypatch.setattr(lost, "LATER", 0.05)
+    with_workspaces(home, ["ws-1", "ws-2"])
+    looks: list[str] = []
+
+    def close(line: Line) -> None:
+        eventually(lambda: looks)
+        reset(line)
+
+    def hook(request: Request) -> Answer | None:
+        if request.method == "POST":
+            if request.json["workspaceId"] == "ws-1":
+                return reset  # with nothing made
+            farm._make(request.json)
+            return close
+        if request.path.startswith("/v1/tasks?"):
+            eventually(lambda: farm.tasks)
+        elif not looks:
+            looks.append(request.path)
+            time.sleep(0.2)  # the time in which the loss of the other is told
+        return None
+
+    with Farm(hook=hook) as farm:
+        done = batch(farm, None)
+    assert looks == ["/v1/tasks/task-00001/content"]
+    assert set(statuses(done).values()) == {"unknown"}

@@ -98,11 +98,13 @@ class Flow:
         )
         self._creators.known.update(known)
         self._memory = Memory(journal, outside.claims, outside.made, outside.ended)
+        self._sought: set[int] = set()
         finder = Finder(
             client,
             batch,
             mine=plan.mine,
             flying=self._creators.flying,
+            sought=self._sought,
             ours=self._creators.known,
             knows=outside.knows,
             rivals=outside.claims.of_others,
@@ -111,7 +113,6 @@ class Flow:
         self._search = searching(client, gate, self._report, finder)
         self._next = {before: at for at, before in plan.after.items()}
         self._handed: set[int] = set()
-        self._sought: set[int] = set()
         self._closed = False  # nothing more is handed out
         self._leave_by: float | None = None  # leave now, or when the creates under way have ended
         self._fault: RebyteError | None = None

@@ -75,12 +75,14 @@ class Finder:
         *,
         mine: Collection[int],
         flying: Collection[int],
+        sought: Collection[int],
         ours: Collection[str],
         knows: Callable[[Iterable[str]], set[str]],
         rivals: Callable[[], Mapping[str, Iterable[str]]],
     ) -> None:
-        """`mine`: the lines of this shard. `flying`: lines whose creates are under way, and
-        `ours`: the tasks that the journal names; both are kept by the caller. `knows` picks, from
+        """`mine`: the lines of this shard. `flying`: lines whose creates are under way,
+        `sought`: those whose answers were lost, and `ours`: the tasks that the journal names; all
+        are kept by the caller. `knows` picks, from
         ids, the tasks that were made from here, by whatever command. `rivals` says when other
         commands here sent what has no known end, by the digest of its prompt.
         """
@@ -88,6 +90,7 @@ class Finder:
         self._batch = batch
         self._mine = set(mine)
         self._flying = flying
+        self._sought = sought
         self._knows = knows
         self._rivals = rivals
         self._clock = Clock(client, time.monotonic)
@@ -195,12 +198,13 @@ class Finder:
 
     def _has_rivals(self, digest: str, group: Collection[int]) -> bool:
         """Whether a line outside `group` may have made a task with this prompt just now."""
-        flying = list(self._flying)
-        if any(self._digest(at) == digest for at in flying if at not in group):
+        # In this order: a line that is lost while we look goes from the one to the other.
+        others = [*self._flying, *self._sought]
+        if any(self._digest(at) == digest for at in others if at not in group):
             return True
         if self._elsewhere is None:
-            others = (at for at in range(len(self._batch.lines)) if at not in self._mine)
-            self._elsewhere = {self._digest(at) for at in others}
+            foreign = (at for at in range(len(self._batch.lines)) if at not in self._mine)
+            self._elsewhere = {self._digest(at) for at in foreign}
         return digest in self._elsewhere
 
     def _digest(self, at: int) -> str:

@@ -82,6 +82,8 @@ class Batch(Flow):
     def _handle(self, kind: str, at: int | None, value: Any) -> Iterator[Row]:
         if kind == "crash":
             raise value
+        if at is not None and kind == "lost":
+            self._sought.add(at)  # before it leaves the others: whoever searches looks at both
         if at is not None and kind in ("created", "refused", "unsent", "lost", "fatal"):
             self._handed.discard(at)
             self._creators.flying.discard(at)
@@ -135,7 +137,6 @@ class Batch(Flow):
         yield from ()
 
     def _on_found(self, at: int, entry: Entry, task: Mapping[str, Any]) -> Iterator[Row]:
-        self._sought.discard(at)
         number = self.lines[at].number
         self._outside.note(f"Line {number}: its answer was lost, but task {task['id']} was found")
         # Lists show no workspace, but a line may have asked for one.
@@ -143,6 +144,7 @@ class Batch(Flow):
         record = created_record(number, task, found=True)
         self._note_down(record)
         self._creators.known.add(task["id"])
+        self._sought.discard(at)  # only now: until then a twin could take the same task
         entry.apply(record)
         self._memory.made(number, task, self._batch.body(self.lines[at]))
         yield from self._follow(at, entry)
