@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import COMMAND
+from tests.servers import RawServer, json_reply
 
 
 @pytest.fixture
@@ -126,3 +127,25 @@ def test_a_plain_urllib_program_can_do_all_of_it(served: str) -> None:
         call("GET", "/tasks", key="rbk_invalid")
     assert refused.value.code == 401
     assert json.loads(refused.value.read())["error"]["code"] == "invalid_api_key"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_client_that_was_forked_has_connections_of_its_own(home: Path) -> None:
+    """On a shared one each process reads the answers to what the other asked."""
+    with RawServer(json_reply({"id": "t1", "status": "running"})) as server:
+        script(
+            server.base_url,
+            """
+            import os
+            from rebyte_cli import RebyteClient
+
+            client = RebyteClient()
+            client.get_task("before")
+            child = os.fork()
+            client.get_task("after" if child else "forked")
+            if child:
+                assert os.waitpid(child, 0)[1] == 0
+            """,
+        )
+    met = {request.path.rpartition("/")[2]: request.connection for request in server.requests}
+    assert met["before"] == met["after"] != met["forked"]

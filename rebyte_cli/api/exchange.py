@@ -6,6 +6,7 @@ means in `faults`, how bytes move in `wire`.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -63,15 +64,20 @@ class Exchange:
         self._secret = secret.encode()
         self._lock = threading.Lock()
         self._line: Line | None = None
+        self._owner = 0  # the process whose `_line` it is
         self._date: tuple[str, float] | None = None
 
     @property
     def line(self) -> Line:
-        """The sockets; made on first touch."""
+        """The sockets; made on first touch, and anew in a process that was forked.
+
+        On connections shared with it each of the two would read what answers the other.
+        """
         with self._lock:
-            if self._line is None:
+            if self._line is None or self._owner != os.getpid():
                 from .wire import Line
 
+                self._owner = os.getpid()
                 self._line = Line(ca_bundle=self.rules.ca_bundle, pool=self.rules.pool)
             return self._line
 
