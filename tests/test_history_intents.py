@@ -139,6 +139,45 @@ def test_without_a_key_only_an_unknown_end_is_kept(path: Path) -> None:
     assert [row["state"] for row in rows] == ["unknown"]
 
 
+def test_one_whose_task_exists_stays_held_by_whoever_held_it(path: Path) -> None:
+    one, two = History(path, origin="o"), History(path, origin="o")
+    one.settle_intent(start(one).id, state="done", task_id="t")
+    with one.hold("key"):
+        assert start(one).state == "done"
+        with pytest.raises(IntentHeld), two.hold("key"):
+            pass
+
+
+def test_no_more_is_kept_of_a_task_than_the_history_may_know(path: Path) -> None:
+    answer = {"id": "t", "workspaceId": "w", "url": "u", "status": "running", "createdAt": "c"}
+    task = {**answer, "title": "Fix it", "prompts": [{"id": "p1"}], "finalResult": "It is 4."}
+    for enabled in (True, False):
+        history = History(path, origin="o", enabled=enabled)
+        history.settle_intent(start(history, f"{enabled}").id, state="done", task_id="t", task=task)
+        kept = history.intent(f"{enabled}")
+        assert kept is not None
+        assert kept.task == ({**answer, "title": "Fix it"} if enabled else answer)
+
+
+def test_what_tells_of_a_task_outlives_a_power_cut(path: Path) -> None:
+    """Each step is synced: what a cut of the power does cannot be tried here."""
+    history = History(path, origin="o")
+
+    def is_synced() -> bool:
+        ((level,),) = history._database.rows("PRAGMA synchronous")
+        return bool(level == 2)
+
+    made = start(history)
+    assert is_synced()
+    history.claim("batch", [])  # needs none
+    assert not is_synced()
+    history.settle_intent(made.id, state="done", task_id="t")
+    assert is_synced()
+    history.claim("batch", [])
+    history.forget_intent("key")
+    assert is_synced()
+
+
 @pytest.mark.parametrize("key", ["a/../b", "x" * 5000, "naïve ☃", "\n", "with space"])
 def test_a_key_may_be_any_text(path: Path, key: str) -> None:
     history = History(path, origin="o")
