@@ -73,7 +73,7 @@ class Turns:
             at += 1
 
     def _of(self, at: int) -> Iterator[Turn]:
-        heard, looks, late = Heard(), 0, 0
+        heard, late, first = Heard(), 0, True
         while True:
             prompt, look = self.found["prompts"][at], Look(None)
             new = [
@@ -83,13 +83,13 @@ class Turns:
             ]
             over = self._is_over(at)
             silent = not (look.spoke or prompt.get("response"))
-            if over and looks and silent and same_word(prompt.get("status")) == "completed":
+            if over and not first and silent and same_word(prompt.get("status")) == "completed":
                 late += 1
                 over = late == LATE
-            yield Turn(prompt, new, looks == 0, over)
+            yield Turn(prompt, new, first, over)
             if over:
                 return
-            looks += 1
+            first = False
             self._again()
 
     def _is_over(self, at: int) -> bool:
