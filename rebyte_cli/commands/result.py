@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import click
@@ -11,6 +12,8 @@ from ..errors import RebyteError, TaskEnded
 from ..output.kinds import Text
 from ._base import define
 from ._options import task_argument, timeout_option
+
+GRACE = 2.0  # seconds that reading the answer may take over the limit
 
 
 @define("result", text=True, statuses=(3, 4, 5, 10, 11, 124))
@@ -32,6 +35,7 @@ def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
 
     task_id = references.task(app.history, task)
     ended: TaskEnded | None = None
+    begun = time.monotonic()
     if wait:
         from ..engines.waiting import Target
         from ._finish import finished
@@ -41,10 +45,13 @@ def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
                 ended = outcome
             elif isinstance(outcome, RebyteError):
                 raise outcome
-    return Text(_text(app, task_id, ended))
+    left = None
+    if timeout is not None:  # what ended at the very limit is printed all the same
+        left = round(max(begun + timeout - time.monotonic(), GRACE), 1)
+    return Text(_text(app, task_id, ended, left))
 
 
-def _text(app: App, task_id: str, ended: TaskEnded | None) -> Iterator[str]:
+def _text(app: App, task_id: str, ended: TaskEnded | None, timeout: float | None) -> Iterator[str]:
     """The answer, then the error of a task that was waited for and did not complete.
 
     The task's document stays out of stdout: whoever reads it wants the text alone.
@@ -52,7 +59,7 @@ def _text(app: App, task_id: str, ended: TaskEnded | None) -> Iterator[str]:
     from ..engines import answers
 
     try:
-        yield answers.answer(app.client, task_id)
+        yield answers.answer(app.client, task_id, timeout=timeout)
     except TaskEnded as error:
         raise type(error)(error.task, shown=True) from None
     if ended is not None:

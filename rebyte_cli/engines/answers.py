@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.models import is_terminal, task_status
 from ..api.retry import SECONDS
-from ..errors import APIError, RebyteError, TaskCanceled, TaskFailed, WaitTimeout
+from ..errors import APIError, NetworkError, RebyteError, TaskCanceled, TaskFailed, WaitTimeout
 from .absent import is_absent
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 
-def answer(client: RebyteClient, task_id: str) -> str:
+def answer(client: RebyteClient, task_id: str, *, timeout: float | None = None) -> str:
     """The text of the latest prompt's answer, and nothing else.
 
     Looked for in the task's `finalResult`, then in the `response` of its content, then in the
     final record of its event stream: clients have seen each of them filled while another was
     empty. Raises RebyteError (status 1) while the task runs or when it completed without any
-    text, TaskFailed or TaskCanceled (10, 11) when that is why there is none.
+    text, TaskFailed or TaskCanceled (10, 11) when that is why there is none, and WaitTimeout when
+    `timeout` seconds are over before it is known.
     """
-    task = client.get_task(task_id)
+    usual = client.transport.limit(SECONDS)
+    end = time.monotonic() + (usual if timeout is None else timeout)
+
+    def left() -> float | None:
+        return None if timeout is None else max(0.05, end - time.monotonic())
+
+    try:
+        return _answer(client, task_id, left)
+    except WaitTimeout:
+        pass
+    except NetworkError as error:
+        if timeout is None or error.code != "timeout" or timeout >= usual:
+            raise
+    late = f"the answer of task {task_id} could not be read in {timeout:g} s"
+    raise WaitTimeout(late, pending=[task_id])
+
+
+def _answer(client: RebyteClient, task_id: str, left: Callable[[], float | None]) -> str:
+    task = client.get_task(task_id, timeout=left())
     status = task_status(task)
     if not is_terminal(status):
         raise RebyteError(
@@ -30,8 +50,8 @@ def answer(client: RebyteClient, task_id: str) -> str:
             hint=f"`rebyte result {task_id} --wait` waits for it",
             code="still_running",
         )
-    text = _text(task.get("finalResult")) or _from_content(client, task_id)
-    text = text or _from_events(client, task_id, task.get("completedAt"))
+    text = _text(task.get("finalResult")) or _from_content(client, task_id, left())
+    text = text or _from_events(client, task_id, task.get("completedAt"), left())
     if text:
         return text
     if status == "failed":
@@ -45,9 +65,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _from_content(client: RebyteClient, task_id: str) -> str:
+def _from_content(client: RebyteClient, task_id: str, timeout: float | None) -> str:
     try:
-        content: Mapping[str, Any] = client.task_content(task_id)
+        content: Mapping[str, Any] = client.task_content(task_id, timeout=timeout)
     except APIError as error:
         if is_absent(error):
             return ""
@@ -58,13 +78,16 @@ def _from_content(client: RebyteClient, task_id: str) -> str:
     return _text(prompts[-1].get("response"))
 
 
-def _from_events(client: RebyteClient, task_id: str, completed_at: Any) -> str:
+def _from_events(
+    client: RebyteClient, task_id: str, completed_at: Any, timeout: float | None
+) -> str:
     """From the end of the stream, or from what was said after the last tool."""
     from .following import follow
     from .heard import SPEECH, text_of
 
     said: list[str] = []
-    limit = client.transport.limit(SECONDS)
+    usual = client.transport.limit(SECONDS)
+    limit = usual if timeout is None else min(usual, timeout)
     try:
         for event in follow(client, task_id, completed_at=completed_at, timeout=limit):
             kind = event.data.get("eventType")
@@ -75,6 +98,8 @@ def _from_events(client: RebyteClient, task_id: str, completed_at: Any) -> str:
             elif kind in SPEECH and not event.told and (text := text_of(event.data)):
                 said = [text] if kind == "result" else [*said, text]
     except WaitTimeout:
+        if limit < usual:
+            raise
         # Nobody asked to wait: the task has ended, and what its stream or prompts say is not so.
         why = f"task {task_id} has ended, but its events came to no end in {limit:g} s"
         raise RebyteError(why, code="no_answer") from None

@@ -66,3 +66,21 @@ def test_a_service_that_falls_silent_does_not_stretch_the_limit(inside: Run, aim
         took = time.monotonic() - begun
     assert done.status == 124
     assert took < 4
+
+
+@pytest.mark.parametrize("stalls", ["/content", "/events"])
+def test_an_answer_that_cannot_be_read_does_not_stretch_the_limit(
+    stalls: str, inside: Run, aim: Aim
+) -> None:
+    task = {**CREATED, "status": "completed", "prompts": [{"id": "p1", "status": "succeeded"}]}
+
+    def answer(request: Any) -> Answer:
+        return stall if stalls in request.path else json_reply(task)
+
+    with RawServer(answer) as server:
+        aim(server)
+        begun = time.monotonic()
+        done = inside("result", "abcd1234", "--wait", "--timeout", "0.3")
+    assert time.monotonic() - begun < 5
+    assert (done.status, done.out) == (124, "")
+    assert "the answer of task abcd1234 could not be read in 2 s" in done.err
