@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +15,11 @@ from rebyte_cli.errors import (
     BadUsage,
     KeyProblem,
     MissingKey,
+    NetworkError,
     WaitTimeout,
 )
 
-from .servers import RawServer, json_reply, reply, wire_to
+from .servers import RawServer, json_reply, reply, stall, wire_to
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -280,3 +282,18 @@ print(sorted(heavy & set(sys.modules)))
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_waiting_ends_at_its_limit_where_reading_hangs() -> None:
+    with RawServer(stall) as server:
+        begun = time.monotonic()
+        with pytest.raises(WaitTimeout, match=r"t could not be read in 0\.3 s"):
+            RebyteClient(transport=wire_to(server)).wait_for_task("t", timeout_seconds=0.3)
+        assert time.monotonic() - begun < 5
+
+
+def test_waiting_tells_a_call_that_took_its_usual_time_in_vain() -> None:
+    with RawServer(stall) as server:
+        client = RebyteClient(transport=wire_to(server, timeout=0.3))
+        with pytest.raises(NetworkError, match="timed out"):
+            client.wait_for_task("t", timeout_seconds=60)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BrokenAnswer, WaitTimeout
+from ..errors import BrokenAnswer, NetworkError, WaitTimeout
 from .base import PAGE, Calls
 from .origin import check_id
-from .retry import SLOW_SECONDS, Repeat
+from .retry import SECONDS, SLOW_SECONDS, Repeat
 
 if TYPE_CHECKING:
     from .sse import Event
+
+GRACE = 2.0  # seconds that the last look of a wait may run over its limit
 
 
 class Tasks(Calls):
@@ -114,14 +116,22 @@ class Tasks(Calls):
     ) -> dict[str, Any]:
         """Read a task until it has ended, however it ended; times in seconds.
 
-        Raises WaitTimeout, which is a TimeoutError, when it still runs after `timeout_seconds`.
+        Raises WaitTimeout, which is a TimeoutError, when it still runs after `timeout_seconds`,
+        or cannot be read by then.
         """
         from .models import is_terminal, task_status
 
         transport = self.transport
         end = transport.clock() + timeout_seconds
         while True:
-            task = self.get_task(task_id)
+            left = max(end - transport.clock(), GRACE)
+            try:
+                task = self.get_task(task_id, timeout=left)
+            except NetworkError as error:
+                if error.code != "timeout" or left >= transport.limit(SECONDS):
+                    raise
+                late = f"task {task_id} could not be read in {timeout_seconds:g} s"
+                raise WaitTimeout(late, pending=[task_id]) from None
             if is_terminal(task_status(task)):
                 return task
             left = end - transport.clock()
