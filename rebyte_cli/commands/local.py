@@ -83,14 +83,18 @@ def status(app: App) -> Records:
 def reset(app: App, yes: bool) -> Any:
     """Empty the local service.
 
-    Its tasks, workspaces, files and webhooks are gone for good.
+    Its tasks, workspaces, files and webhooks are gone for good, and with them what the history
+    knows of them: `@last`, aliases, keys of --once.
 
     Example:
 
       rebyte local reset --yes
     """
     from ..local import server
+    from ..profiles.config import LOCAL as ORIGIN
+    from ..profiles.history import History
 
     confirm(app, "Empty the local service?", yes=yes)
     server.reset(app.state_dir / "local")
+    History(app.history_file, origin=ORIGIN, warn=app.note).clear()
     app.note("The local service is empty")

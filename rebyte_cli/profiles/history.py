@@ -169,6 +169,13 @@ class History(Intents, Claims, Workspaces):
         if self.task(task_id) is not None:
             self._write("DELETE FROM tasks WHERE origin = ? AND id = ?", [[self.origin, task_id]])
 
+    def clear(self) -> None:
+        """Forget everything of this origin: its tasks, workspaces and intents."""
+        if not self.path.exists():
+            return
+        for table in ("tasks", "workspaces", "intents"):
+            self._write(f"DELETE FROM {table} WHERE origin = ?", [[self.origin]])  # noqa: S608 -- ours
+
     def words(self, field: Literal["skills", "model", "executor"]) -> list[str]:
         """Values used before, the latest first: what completion offers."""
         rows = self._read(
