@@ -153,6 +153,19 @@ def test_a_file_of_somebody_else_is_left_alone(home: Path, rebyte: Callable[...,
     assert own.is_symlink()
 
 
+def test_half_a_block_takes_nothing_with_it(home: Path, rebyte: Callable[..., Done]) -> None:
+    """Whoever lost the last line of the block has lines of their own below it."""
+    start = home / ".zshrc"
+    assert rebyte("completion", "zsh", "--install").status == 0
+    half = start.read_text().partition("# <<<")[0] + "mine=1\n"
+    start.write_text(half)
+    for _ in range(2):
+        assert rebyte("completion", "zsh", "--install").status == 0
+        assert start.read_text().startswith(half)
+    assert rebyte("completion", "zsh", "--uninstall").status == 0
+    assert start.read_text() == half
+
+
 def test_a_start_file_that_is_a_link_stays_one(home: Path, rebyte: Callable[..., Done]) -> None:
     """Many keep theirs in a repository."""
     kept = home / "dotfiles"

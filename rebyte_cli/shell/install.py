@@ -160,10 +160,11 @@ def _block(start_file: Path, script: Path, made: bool) -> str:
 
 
 def _without_block(text: str) -> str:
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    # Half a block was edited by hand: it stays as it is.
-    return before + after.removeprefix("\n") if begin and end else text
+    import re  # not at the top: TAB has no use for it
+
+    # Half a block was edited by hand: it stays as it is, with whatever follows it.
+    inside = f"(?:(?!{re.escape(BEGIN)}).)*?"
+    return re.sub(f"{re.escape(BEGIN)}{inside}{re.escape(END)}\n?", "", text, flags=re.DOTALL)
 
 
 def _read(path: Path) -> str:
