@@ -27,6 +27,8 @@ def test_the_skill_is_printed_and_installed(tmp_path: Path, rebyte: Callable[...
         assert rebyte("skill", "--install", str(tmp_path)).status == 0
         assert (tmp_path / "rebyte" / "SKILL.md").read_text(encoding="utf-8") == SKILL
     assert rebyte("skill", "--install", "/dev/null/x").status == 1
+    for option in ("--install", "--uninstall"):  # of a variable that is not set
+        assert rebyte("skill", option, "").status == 2
 
 
 def test_a_skill_of_somebody_else_is_not_replaced(

@@ -42,6 +42,8 @@ def command(app: App, folder: str | None, left: str | None) -> Any:
     """
     from importlib.resources import files
 
+    if "" in (folder, left):
+        raise BadUsage("DIR is empty")
     if left is not None:
         if folder is not None:
             raise BadUsage("--install or --uninstall, not both")
