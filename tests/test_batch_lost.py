@@ -238,6 +238,16 @@ def test_where_it_does_not_they_are_settled_by_hand(
         assert "--resolve 2=ID or 2=none settles it by hand" in done.err
 
 
+def test_a_task_that_was_found_is_not_its_twins(batch: Callable[..., Done], home: Path) -> None:
+    """The batch itself knows it, also where the history cannot be written."""
+    (home / ".local").write_text("")
+    with Farm() as farm:
+        farm.hook = never_answers(farm, farm.hook)
+        done = batch(farm, ["Same", "Same"], "--rate", "2", "--timeout", "5")
+    assert done.status == 0, done.err
+    assert [row["id"] for row in lines_of(done.out)] == ["task-00001", "task-00002"]
+
+
 def test_a_twin_that_is_lost_while_the_other_is_looked_for_may_have_made_the_task(
     batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.engines.batch import lost
 from rebyte_cli.engines.batch.pacing import Gate, Stopped
 from rebyte_cli.engines.batch.rounds import Rounds, watching
 from rebyte_cli.engines.polling import Poll
@@ -83,10 +84,30 @@ def test_a_batch_does_not_hang_after_it(home: Path, monkeypatch: pytest.MonkeyPa
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(Poll, "round", wrong)
-    (home / "t.txt").write_text("Task <run 60>\n")
+    (home / "t.txt").write_text("Task <run 60>\nAnother\n")
+    before = set(threading.enumerate())
     with Farm() as farm:
-        done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
+        done = inside("batch", "t.txt", "--text", "--rate", "0.1", cwd=home, env=farm.env)
     assert (done.status, "ZeroDivisionError" in done.err) == (1, True)
+    eventually(lambda: not at_work(before), seconds=5)  # nor does anything wait to be sent
+
+
+def test_nothing_is_looked_for_when_it_has_ended(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost, "LOOK_FOR", 0.0)
+    (home / "t.txt").write_text("Task <cut>\n")
+    before = set(threading.enumerate())
+    with Farm(silent=True) as farm:
+        done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
+        assert done.status == 6, done.err
+        eventually(lambda: not at_work(before), seconds=5)
+
+
+def at_work(before: set[threading.Thread]) -> list[str]:
+    """The threads of a batch that are left."""
+    names = [thread.name for thread in set(threading.enumerate()) - before]
+    return [name for name in names if name.startswith(("create-", "watch", "search", "journal"))]
 
 
 def test_each_is_asked_about_until_it_is_dropped(bench: Bench) -> None:

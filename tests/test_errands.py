@@ -78,6 +78,15 @@ def test_only_with_a_key_the_same_command_is_safe(client: RebyteClient, history:
     assert str(create.unknown([], "key", None).hint).startswith("run the same command again")
 
 
+def test_the_history_keeps_the_prompt_of_what_was_made_from_it(
+    client: RebyteClient, history: History
+) -> None:
+    create = Create(client, history, {"prompt": "Hi"}, "Hi")
+    assert create.keep({"id": "t1"}) == "t1"
+    create.keep({"id": "t2"}, as_asked=False)  # by an earlier attempt, with another prompt
+    assert [(history.task(id_) or {}).get("prompt") for id_ in ("t1", "t2")] == ["Hi", ""]
+
+
 def test_a_body_is_the_same_in_whatever_order(client: RebyteClient, history: History) -> None:
     bodies: list[dict[str, Any]] = [
         {"prompt": "Hi", "model": "big"},
