@@ -230,6 +230,14 @@ def test_what_is_settled_leaves_no_claim(place: Place, word: str) -> None:
         assert connection.execute("SELECT COUNT(*) FROM intents").fetchone() == (0,)
 
 
+def test_nor_does_what_was_never_sent(place: Place) -> None:
+    """The lines that come next are claimed with the first."""
+    (place.home / "t.txt").write_text("One <400>\nTwo\nThree\n")
+    place.again("--fail-fast", "--rate", "1", "--jobs", "1")
+    assert place.farm.made == {}
+    assert place.history()._database.rows("SELECT * FROM intents") == []
+
+
 def test_a_line_that_is_refused_keeps_no_create_waiting_until_the_batch_ends(place: Place) -> None:
     (place.home / "t.txt").write_text(f"{SAME} <400>\nOther <run 0.6>\n")
     history, claimed = place.history(), []
