@@ -115,6 +115,7 @@ def test_nothing_to_do_is_done(batch: Batch, farm: Farm, home: Path, text: bytes
         ["--resend-after", "nan"],
         ["--text", "--csv"],
         ["--fields", "nope"],
+        ["--report", ""],
         ["--report", "r.pdf"],
         ["--report", "absent/r.html"],
         ["--status", "--resolve", "1=none"],

@@ -148,7 +148,7 @@ def command(
       rebyte batch tasks.jsonl --shard "$((SLURM_ARRAY_TASK_ID + 1))/8"
     """
     given = Given(file, text, csv, template, fresh, shard, journal)
-    if report:
+    if report is not None:
         check_report(given, report)
     if resolve and (only_status or dry_run):
         raise BadUsage("--resolve needs a run, without --status and --dry-run")
