@@ -92,15 +92,20 @@ def test_a_batch_does_not_hang_after_it(home: Path, monkeypatch: pytest.MonkeyPa
     eventually(lambda: not at_work(before), seconds=5)  # nor does anything wait to be sent
 
 
-def test_nothing_is_looked_for_when_it_has_ended(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("prompt", "options", "status"),
+    [("Task <cut>", [], 6), ("Task <run 60>", ["--timeout", "0.2"], 124)],
+    ids=["lost", "running"],
+)
+def test_nothing_is_asked_about_when_it_has_ended(
+    prompt: str, options: list[str], status: int, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lost, "LOOK_FOR", 0.0)
-    (home / "t.txt").write_text("Task <cut>\n")
+    (home / "t.txt").write_text(prompt)
     before = set(threading.enumerate())
     with Farm(silent=True) as farm:
-        done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
-        assert done.status == 6, done.err
+        done = inside("batch", "t.txt", "--text", *options, cwd=home, env=farm.env)
+        assert done.status == status, done.err
         eventually(lambda: not at_work(before), seconds=5)
 
 
