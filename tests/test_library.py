@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import rebyte_cli
 from tests.conftest import COMMAND
 from tests.servers import RawServer, json_reply
 
@@ -149,3 +150,8 @@ def test_a_client_that_was_forked_has_connections_of_its_own(home: Path) -> None
         )
     met = {request.path.rpartition("/")[2]: request.connection for request in server.requests}
     assert met["before"] == met["after"] != met["forked"]
+
+
+def test_the_library_has_its_names() -> None:
+    for name in rebyte_cli.__all__:
+        assert getattr(rebyte_cli, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BrokenAnswer, NetworkError, WaitTimeout
+from ..errors import BadUsage, BrokenAnswer, NetworkError, WaitTimeout
 from .base import PAGE, Calls
 from .origin import check_id
 from .retry import SECONDS, SLOW_SECONDS, Repeat
@@ -42,8 +42,8 @@ class Tasks(Calls):
                 prompt=prompt,
                 executor=executor,
                 model=model,
-                skills=None if skills is None else list(skills),
-                files=None if files is None else [dict(file) for file in files],
+                skills=_slugs(skills),
+                files=_uploaded(files),
                 githubUrl=github_url,
                 branchName=branch_name,
                 workspaceId=workspace_id,
@@ -98,8 +98,8 @@ class Tasks(Calls):
         """Send a further prompt to a task; returns `promptId` (seed document). As `create_task`."""
         body = _given(
             prompt=prompt,
-            skills=None if skills is None else list(skills),
-            files=None if files is None else [dict(file) for file in files],
+            skills=_slugs(skills),
+            files=_uploaded(files),
             executor=executor,
             model=model,
         )
@@ -213,3 +213,16 @@ class Tasks(Calls):
 
 def _given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _slugs(skills: Iterable[str] | None) -> list[str] | None:
+    if isinstance(skills, str):  # whose letters would go out as slugs
+        raise BadUsage("skills: a list of slugs is needed, not one string")
+    return None if skills is None else list(skills)
+
+
+def _uploaded(files: Iterable[Mapping[str, str]] | None) -> list[dict[str, str]] | None:
+    listed = None if files is None else list(files)
+    if listed and not all(isinstance(file, Mapping) for file in listed):
+        raise BadUsage("files: what `upload_file` returns is needed, not the name of a file")
+    return None if listed is None else [dict(file) for file in listed]
