@@ -44,7 +44,7 @@ def test_the_limit_is_124_where_every_read_hangs(words: list[str], inside: Run, 
         done = inside(*words, "--timeout", "2.5")
         took = time.monotonic() - begun
     assert done.status == 124, done.err
-    assert 2.5 <= took < 4
+    assert 2.5 <= took < 8
     assert "2.5 s" in done.err
 
 
@@ -65,7 +65,7 @@ def test_a_service_that_falls_silent_does_not_stretch_the_limit(inside: Run, aim
         done = inside("wait", "abcd1234", "--timeout", "3", "--interval", "0.2")
         took = time.monotonic() - begun
     assert done.status == 124
-    assert took < 4
+    assert took < 8
 
 
 @pytest.mark.parametrize("stalls", ["/content", "/events"])
