@@ -139,7 +139,7 @@ class Run:
 
     def _apply(self, record: Mapping[str, Any]) -> None:
         check_record(record)
-        if "run" in record:
+        if "is" not in record:
             self._asked_before = record["run"].get("asked")
         at = self._by_number.get(record.get("line", 0))
         if at is not None:

@@ -139,6 +139,13 @@ def test_any_bytes_in_place_of_a_journal(journal: tuple[Path, bytes], raw: bytes
     assert path.read_bytes() == raw, "what is refused is left as it was"
 
 
+def test_a_record_of_a_line_is_never_taken_for_that_of_a_run(tmp_path: Path) -> None:
+    made = Journal(tmp_path / "j", HEADER, run={"jobs": 1})
+    made.commit({"line": 1, "is": "sending", "run": None})
+    made.close()
+    assert opened(tmp_path / "j") == [{"line": 1, "is": "sending", "run": None}]
+
+
 @tries(120)
 @given(st.data())
 def test_a_journal_cut_anywhere_tells_a_beginning(
@@ -204,6 +211,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 @example([{"line": 1, "is": "unknown", "candidates": 5}], "jsonl")
 @example([{"line": 1, "is": "ended", "status": "failed", "error": "no"}], "jsonl")
 @example([{"line": 1, "is": "refused", "error": {}}], "table")
+@example([{"line": 1, "is": "sending", "run": None}], "jsonl")
 @example(RECORDS, "table")
 def test_any_records_are_shown_or_refused(
     begun: tuple[Path, dict[str, str], bytes], records: list[dict[str, Any]], form: str

@@ -89,7 +89,8 @@ class Journal:
 
     def _replayed(self, each: Callable[[Record], None], record: Record) -> None:
         each(record)
-        name = record["run"].get("journal") if "run" in record else None
+        run = None if "is" in record else record.get("run")
+        name = run.get("journal") if isinstance(run, Mapping) else None
         self.name = name if isinstance(name, str) else self.name
 
     def append(self, *records: Record) -> None:
