@@ -18,10 +18,21 @@ from rebyte_cli.manual.library import written
 from rebyte_cli.manual.roff import page
 
 from .conftest import Done, need_tool
+from .inside import inside
 from .script_blocks import blocks, run
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "man").iterdir())
+
+
+@pytest.fixture
+def rebyte(home: Path) -> Callable[..., Done]:
+    """The command, without a process for each call."""
+
+    def run(*words: str, env: dict[str, str] | None = None) -> Done:
+        return inside(*words, cwd=home, env=env)
+
+    return run
 
 
 def test_what_is_generated_is_current() -> None:

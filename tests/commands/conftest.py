@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,14 @@ def inside(
     home: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> Callable[..., Done]:
     """As `rebyte`, without the price of a process: `inside("list", stdin="…")`."""
-    monkeypatch.chdir(home)
 
-    def go(*arguments: str, stdin: str | bytes = b"") -> Done:
+    def go(
+        *arguments: str,
+        stdin: str | bytes = b"",
+        env: dict[str, str] | None = None,
+        cwd: Path = home,
+    ) -> Done:
+        monkeypatch.chdir(cwd)
         data = stdin.encode() if isinstance(stdin, str) else stdin
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
         # The streams that pytest puts there know nothing of bytes and encodings.
@@ -32,7 +38,7 @@ def inside(
         monkeypatch.setattr(sys, "stderr", err)
         capfdbinary.readouterr()
         argv = list(arguments)
-        status = run(argv, App(argv=argv))
+        status = run(argv, App({**os.environ, **(env or {})}, argv))
         out.flush()
         err.flush()
         written = capfdbinary.readouterr()

@@ -17,6 +17,12 @@ from tests.conftest import COMMAND, Done
 Run = Callable[..., Done]
 
 
+@pytest.fixture
+def local(inside_local: Run) -> Run:
+    """The command against a service of the test's own, without a process for each call."""
+    return inside_local
+
+
 def test_prints_the_created_task_alone_on_stdout(local: Run) -> None:
     done = local("create", "Say hello")
     assert done.status == 0

@@ -6,9 +6,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Done
 
 Run = Callable[..., Done]
+
+
+@pytest.fixture
+def local(inside_local: Run) -> Run:
+    """The command against a service of the test's own, without a process for each call."""
+    return inside_local
 
 
 def test_get_prints_one_document_per_task(local: Run) -> None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import pytest
+
 from tests.conftest import Done
 
 Run = Callable[..., Done]
+
+
+@pytest.fixture
+def local(inside_local: Run) -> Run:
+    """The command against a service of the test's own, without a process for each call."""
+    return inside_local
 
 
 def test_workspaces_are_known_from_the_tasks_created_here(local: Run) -> None:
