@@ -59,7 +59,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Files of few tests that take long, most of it waiting: they begin, and the many short ones fill
 # what is left, so that at the end no worker waits for another.
-LONG = ("test_prism", "test_sessions", "test_man", "test_documents", "test_install", "test_soak")
+LONG = (
+    *("test_prism", "test_sessions", "test_man", "test_documents", "test_install", "test_soak"),
+    *("test_scripting", "test_credentials_keyring", "test_completion_shells", "test_time_limit"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

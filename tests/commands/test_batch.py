@@ -17,6 +17,12 @@ Rebyte = Callable[..., Done]
 
 
 @pytest.fixture
+def rebyte(inside: Callable[..., Done]) -> Callable[..., Done]:
+    """The command, without a process for each call."""
+    return inside
+
+
+@pytest.fixture
 def batch(rebyte: Rebyte, home: Path) -> Callable[..., Done]:
     """Write the lines to a file and run it against a farm."""
 

@@ -16,6 +16,12 @@ Rebyte = Callable[..., Done]
 
 
 @pytest.fixture
+def rebyte(inside: Callable[..., Done]) -> Callable[..., Done]:
+    """The command, without a process for each call."""
+    return inside
+
+
+@pytest.fixture
 def file(home: Path) -> Path:
     return home / ".config" / "rebyte" / "config.toml"
 
