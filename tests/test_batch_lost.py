@@ -257,19 +257,20 @@ def test_a_twin_that_is_lost_while_the_other_is_looked_for_may_have_made_the_tas
     with_workspaces(home, ["ws-1", "ws-2"])
     looks: list[str] = []
 
-    def close(line: Line) -> None:
-        eventually(lambda: looks)
-        reset(line)
+    def close_after(happened: Any) -> Answer:
+        def close(line: Line) -> None:
+            eventually(lambda: happened)
+            reset(line)
+
+        return close
 
     def hook(request: Request) -> Answer | None:
         if request.method == "POST":
             if request.json["workspaceId"] == "ws-1":
-                return reset  # with nothing made
+                return close_after(farm.tasks)  # with nothing made
             farm._make(request.json)
-            return close
-        if request.path.startswith("/v1/tasks?"):
-            eventually(lambda: farm.tasks)
-        elif not looks:
+            return close_after(looks)
+        if request.path.endswith("/content") and not looks:
             looks.append(request.path)
             time.sleep(0.2)  # the time in which the loss of the other is told
         return None

@@ -82,9 +82,9 @@ class Finder:
     ) -> None:
         """`mine`: the lines of this shard. `flying`: lines whose creates are under way,
         `sought`: those whose answers were lost, and `ours`: the tasks that the journal names; all
-        are kept by the caller. `knows` picks, from
-        ids, the tasks that were made from here, by whatever command. `rivals` says when other
-        commands here sent what has no known end, by the digest of its prompt.
+        are kept by the caller. `knows` picks, from ids, the tasks that were made from here, by
+        whatever command. `rivals` says when other commands here sent what has no known end, by the
+        digest of its prompt.
         """
         self._client = client
         self._batch = batch
