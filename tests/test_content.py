@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.api.transport import Transport
 from rebyte_cli.engines.content import content
 from rebyte_cli.errors import BrokenAnswer, NetworkError, WaitTimeout
 
@@ -56,8 +57,7 @@ def test_where_the_tries_of_a_call_are_over_too_soon_it_is_asked_again() -> None
     calls: list[float] = []
 
     class Slow:
-        class transport:  # noqa: N801 -- it stands for an attribute
-            limit = staticmethod(lambda otherwise: otherwise)
+        transport = Transport("http://127.0.0.1:9/v1", "rbk_never_used")
 
         def task_content(self, _task_id: str, *, events: bool, timeout: float) -> None:
             calls.append(timeout)

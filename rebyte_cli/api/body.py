@@ -1,4 +1,4 @@
-"""Answers and their bodies: read in time, decoded within a cap, believed only when whole."""
+"""Bodies: those of answers read in time, decoded within a cap, believed only when whole."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from ..errors import BadUsage
 
 CHUNK = 64 * 1024
 # Decoded size of a JSON answer. A page of 100 tasks is some 50 KB; a transcript a few MB.
@@ -148,3 +150,11 @@ def as_json(response: Any, _wire: Any = None) -> Answer:
 def as_it_came(response: Any, _wire: Any = None) -> Answer:
     """An answer with its body's bytes only."""
     return Answer(response.status_code, response.headers, None, read_whole(response))
+
+
+def encode(body: Any) -> bytes:
+    """A body as JSON; BadUsage for what has no form in it."""
+    try:
+        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise BadUsage("the body cannot be written as JSON") from None

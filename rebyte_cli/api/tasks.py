@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadUsage, BrokenAnswer, NetworkError, WaitTimeout
 from .base import PAGE, Calls
 from .origin import check_id
-from .retry import SECONDS, SLOW_SECONDS, Repeat
+from .retry import SLOW_SECONDS, Repeat
 
 if TYPE_CHECKING:
     from .sse import Event
@@ -128,7 +128,7 @@ class Tasks(Calls):
             try:
                 task = self.get_task(task_id, timeout=left)
             except NetworkError as error:
-                if error.code != "timeout" or left >= transport.limit(SECONDS):
+                if not transport.cut_short(error, left):
                     raise
                 late = f"task {task_id} could not be read in {timeout_seconds:g} s"
                 raise WaitTimeout(late, pending=[task_id]) from None

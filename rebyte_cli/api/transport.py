@@ -6,7 +6,6 @@ Facts: header `API_KEY` (seed document), JSON both ways (seed document), errors 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .. import __version__
-from ..errors import BadUsage, BrokenAnswer
-from .body import Answer, as_it_came, as_json
+from ..errors import APIError, BadUsage, BrokenAnswer
+from .body import Answer, as_it_came, as_json, encode
 from .call import Call
 from .exchange import Exchange, Refused, Rules
 from .log import CallLog
@@ -88,7 +87,7 @@ class Transport:
         Raises what the tree in `errors` names: 4xx, 5xx, faults, broken answers, and
         OutcomeUnknown when something that creates went out and nobody can say what became of it.
         """
-        data = None if body is None else _encode(body)
+        data = None if body is None else encode(body)
         headers = {"Accept": accept}
         if data is not None:
             headers["Content-Type"] = "application/json"
@@ -241,6 +240,13 @@ class Transport:
         except Refused as refused:
             raise self._signed.error_for(call, refused) from None
 
+    def cut_short(self, error: APIError, seconds: float | None) -> bool:
+        """Whether a call timed out since it was given fewer `seconds` than it usually has.
+
+        Then a time limit of the caller is over; nothing is known of the service.
+        """
+        return error.code == "timeout" and seconds is not None and seconds < self.limit(SECONDS)
+
     def server_now(self) -> datetime | None:
         """The server's clock (UTC), from its last `Date` header and the time gone by since."""
         from datetime import UTC, datetime
@@ -291,10 +297,3 @@ class Transport:
         if origin_of(url) != self.origin:
             raise BadUsage(f"the key belongs to {self.origin} and is not sent elsewhere")
         return {**headers, "API_KEY": self._key}
-
-
-def _encode(body: Any) -> bytes:
-    try:
-        return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError):
-        raise BadUsage("the body cannot be written as JSON") from None

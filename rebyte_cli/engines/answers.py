@@ -35,7 +35,7 @@ def answer(client: RebyteClient, task_id: str, *, timeout: float | None = None) 
     except WaitTimeout:
         pass
     except NetworkError as error:
-        if timeout is None or error.code != "timeout" or timeout >= usual:
+        if not client.transport.cut_short(error, timeout):
             raise
     late = f"the answer of task {task_id} could not be read in {timeout:g} s"
     raise WaitTimeout(late, pending=[task_id])

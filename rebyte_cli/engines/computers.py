@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..api.retry import SECONDS
 from ..errors import KeyRejected, NetworkError, RebyteError, ResourceNotFound, WaitTimeout
 
 if TYPE_CHECKING:
@@ -106,6 +105,6 @@ def ready(
         try:
             found = client.get_computer(str(computer["id"]), timeout=left)
         except NetworkError as error:
-            if left is None or error.code != "timeout" or client.transport.limit(SECONDS) <= left:
+            if not client.transport.cut_short(error, left):
                 raise  # else it is our own limit that cut the call short
     return found

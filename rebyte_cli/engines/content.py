@@ -30,11 +30,7 @@ def content(client: RebyteClient, task_id: str, *, timeout: float | None = None)
         try:
             return _content(client, task_id, left)
         except NetworkError as error:
-            if (
-                timeout is None
-                or error.code != "timeout"
-                or client.transport.limit(SECONDS) <= timeout
-            ):
+            if timeout is None or not client.transport.cut_short(error, timeout):
                 raise
         # The tries of one call may be over before its time is.
         left = (end or 0) - time.monotonic()

@@ -8,7 +8,6 @@ from contextlib import closing
 from random import random as _random
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..api.retry import SECONDS
 from ..errors import APIError, RebyteError, TaskEnded, WaitTimeout
 from .polling import PATIENCE, Poll, Target, too_busy
 
@@ -82,9 +81,9 @@ def watch(
                         return
             pace.answered()
         except APIError as fault:
-            usual = client.transport.limit(SECONDS)
             if not too_busy(fault) or not (
-                pace.tolerates(known=_answered_before(client)) or pace.cut_short(fault, usual)
+                pace.tolerates(known=_answered_before(client))
+                or client.transport.cut_short(fault, pace.given)
             ):
                 raise
         if pending:
@@ -134,10 +133,10 @@ class _Pace:
         self._heard = True
         self._down_since = None
 
-    def cut_short(self, fault: APIError, usual: float) -> bool:
-        """Whether a call of this round timed out since the limit left it less than `usual`."""
-        by = self.answer_by
-        return fault.code == "timeout" and by is not None and by - self._round_began < usual
+    @property
+    def given(self) -> float | None:
+        """The seconds that this round had for a call; None without a limit."""
+        return None if self.answer_by is None else self.answer_by - self._round_began
 
     def tolerates(self, *, known: bool) -> bool:
         """Whether to go on after a round of faults alone."""
