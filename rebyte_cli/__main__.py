@@ -35,7 +35,7 @@ def _run(arguments: list[str]) -> int:
         return _version()
     shell = os.environ.get("_REBYTE_COMPLETE")
     if shell:
-        from .completion import respond
+        from .completion.main import respond
 
         return respond(shell, arguments)
     import gc

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from .api.client import RebyteClient
+    from .config.settings import Config, Settings
+    from .history.history import History
     from .local.server import Service
-    from .output.terminal import Screen
-    from .profiles.config import Config, Settings
-    from .profiles.history import History
+    from .output.console import Console
 
 
 class App:
@@ -45,7 +45,7 @@ class App:
         if not value:
             raise BadUsage(f"--{name} names nothing")
         self.options[name] = value
-        self.__dict__.pop("screen", None)
+        self.__dict__.pop("console", None)
         self.__dict__.pop("settings", None)
 
     # -- what the user asked for -------------------------------------------------------------
@@ -58,37 +58,37 @@ class App:
     @cached_property
     def config_path(self) -> Any:
         """Where `config.toml` is (it may not exist)."""
-        from .profiles import paths
+        from .config.settings import config_dir
 
-        return paths.config_dir(self.environment) / "config.toml"
+        return config_dir(self.environment) / "config.toml"
 
     @cached_property
     def state_dir(self) -> Any:
         """The folder of the history and of the local service (it may not exist)."""
-        from .profiles import paths
+        from .config.settings import state_dir
 
-        return paths.state_dir(self.environment)
+        return state_dir(self.environment)
 
     @cached_property
     def config(self) -> Config:
         """The profiles, as the file has them."""
-        from .profiles.config import Config
+        from .config.settings import Config
 
         return Config.load(self.config_path)
 
     @cached_property
     def settings(self) -> Settings:
         """Options, environment, profile and defaults, resolved; each value with its source."""
-        from .profiles.config import resolve
+        from .config.settings import resolve
 
         return resolve(self.options, self.environment, self.config)
 
     @cached_property
-    def screen(self) -> Screen:
+    def console(self) -> Console:
         """The streams: what they are, how wide, in colour or not."""
-        from .output.terminal import Screen
+        from .output.console import Console
 
-        return Screen.detect(
+        return Console.detect(
             self.environment,
             color=self.options.get("color", "auto"),
             quiet=bool(self.options.get("quiet")),
@@ -111,7 +111,7 @@ class App:
         """Whether a question may be asked: a person on both ends and no `--no-input`."""
         stream: TextIO | None = sys.stdin
         asked_not_to = self.options.get("no_input")
-        return bool(not asked_not_to and stream and stream.isatty() and self.screen.err_tty)
+        return bool(not asked_not_to and stream and stream.isatty() and self.console.err_tty)
 
     # -- the rooms ---------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class App:
         else:
             base_url = settings.base_url.value
             if key is None:
-                from .profiles.credentials import find_key
+                from .config.credentials import find_key
 
                 key = find_key(
                     settings, self.environment, interactive=self.interactive, note=self.note
@@ -163,14 +163,14 @@ class App:
     def _log(self) -> Callable[[Any], None] | None:
         if not (self.options.get("verbose") or self.options.get("debug")):
             return None
-        from .output.trace import call_logger
+        from .output.http_log import call_logger
 
-        return call_logger(self.screen, debug=bool(self.options.get("debug")))
+        return call_logger(self.console, debug=bool(self.options.get("debug")))
 
     @cached_property
     def history(self) -> History:
         """Tasks created from here, their workspaces, and the intents behind `--once`."""
-        from .profiles.history import History
+        from .history.history import History
 
         return History(
             self.history_file,
@@ -190,13 +190,13 @@ class App:
         """A line for people on stderr; nothing with `-q`."""
         from .output.progress import note
 
-        note(self.screen, text)
+        note(self.console, text)
 
     def spinner(self, text: str) -> AbstractContextManager[Any]:
         """A sign of life on stderr while something blocks; nothing off a terminal."""
         from .output.progress import spinner
 
-        return spinner(self.screen, text)
+        return spinner(self.console, text)
 
     def keep_workspace(self, created: Mapping[str, Any]) -> None:
         """Know a new task's workspace while this command runs, whatever the history keeps."""
@@ -229,17 +229,17 @@ class App:
         if wanted == "auto":
             if self.text:
                 return "text"
-            return "table" if self.screen.out_tty else "json"
+            return "table" if self.console.out_tty else "json"
         return wanted
 
     def show(self, value: Any) -> int:
         """Print what a command returned; returns the exit status that stands for it."""
-        from .output.kinds import Text
+        from .output.records import Text
         from .output.render import show
 
         # Text has one format: a page about the configuration can be read while that is broken.
         form = "text" if isinstance(value, Text) else self.format
-        return show(value, screen=self.screen, format=form, fields=self.fields)
+        return show(value, console=self.console, format=form, fields=self.fields)
 
     def fail(self, error: RebyteError) -> int:
         """Print an error (and the record it carries first); returns its exit status."""
@@ -251,12 +251,12 @@ class App:
         error.hint = error.hint and _without_keys(error.hint)
         as_json = self._errors_as_json()
         if error.record is not None and not self.text:
-            from .output.kinds import TASK, Records
+            from .output.records import TASK, Records
 
             self.show(Records(TASK, [self.with_workspace(error.record)]))
         with suppress(RebyteError):  # stdout is lost: `error` says so, or matters more
-            self.screen.flush_out()
-        show_error(self.screen, error, as_json=as_json)
+            self.console.flush_out()
+        show_error(self.console, error, as_json=as_json)
         return error.exit_status
 
     def close(self) -> None:
@@ -272,7 +272,7 @@ class App:
             try:
                 form = self.format
             except RebyteError:
-                form = "table" if self.screen.out_tty or self.text else "json"
+                form = "table" if self.console.out_tty or self.text else "json"
         return form in ("json", "jsonl")
 
     @property

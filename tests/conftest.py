@@ -136,9 +136,9 @@ def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     A patch, since the doubt is a constant; it holds only inside the test's own process.
     """
-    from rebyte_cli.engines import server_clock
+    from rebyte_cli.tasks import search
 
-    monkeypatch.setattr(server_clock, "SKEW", timedelta(seconds=0.1))
+    monkeypatch.setattr(search, "SKEW", timedelta(seconds=0.1))
 
 
 @pytest.fixture

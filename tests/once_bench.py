@@ -7,9 +7,9 @@ from typing import Any
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.engines import once
+from rebyte_cli.history.history import History
 from rebyte_cli.local.server import LOCAL_KEY, Service
-from rebyte_cli.profiles.history import History
+from rebyte_cli.tasks import create
 
 from .cutting_proxy import CuttingProxy
 
@@ -41,11 +41,11 @@ class Bench:
         arguments = {"note": self.notes.append, "look_for": 0.6, **options}
         client = arguments.pop("client", self.client)
         history = arguments.pop("history", self.history)
-        return once.create(client, history, body, prompt=prompt, **arguments)
+        return create.create(client, history, body, prompt=prompt, **arguments)
 
     def follow_up(self, task_id: str, prompt: str = PROMPT, **options: Any) -> dict[str, Any]:
         arguments = {"note": self.notes.append, "look_for": 0.6, **options}
-        return once.follow_up(self.client, self.history, task_id, {"prompt": prompt}, **arguments)
+        return create.follow_up(self.client, self.history, task_id, {"prompt": prompt}, **arguments)
 
     def on_server(self) -> list[str]:
         """The ids of all tasks, oldest first."""

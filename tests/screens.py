@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from rebyte_cli.output.console import Console
 from rebyte_cli.output.render import show
-from rebyte_cli.output.terminal import Screen
 
 # 2026-02-09T10:35:00Z: five minutes after the tasks below were created.
 NOW = 1770633300.0
@@ -66,12 +66,12 @@ class Shown:
 
     def __init__(self, value: Any, form: str, **look: Any) -> None:
         fields = look.pop("fields", None)
-        self.screen = screen(**look)
+        self.console = console(**look)
         self.error: BaseException | None = None
         self.status: int | None = None
         try:
             self.status = show(
-                value, screen=self.screen, format=form, fields=fields, now=lambda: NOW
+                value, console=self.console, format=form, fields=fields, now=lambda: NOW
             )
         except Exception as error:
             self.error = error
@@ -79,12 +79,12 @@ class Shown:
     @property
     def out(self) -> str:
         """Everything on stdout."""
-        return text_of(self.screen.out)
+        return text_of(self.console.out)
 
     @property
     def err(self) -> str:
         """Everything on stderr."""
-        return text_of(self.screen.err)
+        return text_of(self.console.err)
 
 
 def text_of(stream: Any) -> str:
@@ -94,9 +94,9 @@ def text_of(stream: Any) -> str:
     return text
 
 
-def screen(tty: bool = False, color: bool = False, width: int = 80, **more: Any) -> Screen:
+def console(tty: bool = False, color: bool = False, width: int = 80, **more: Any) -> Console:
     """Two streams in memory: a pipe, or a terminal of that width."""
-    return Screen(
+    return Console(
         io.StringIO(),
         io.StringIO(),
         out_tty=tty,

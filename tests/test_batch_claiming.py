@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.engines.batch import claims as claiming
-from rebyte_cli.engines.batch.claims import Claims
-from rebyte_cli.profiles.claims import Wanted
-from rebyte_cli.profiles.history import History
+from rebyte_cli.batch import claims as claiming
+from rebyte_cli.batch.claims import Reservations
+from rebyte_cli.history.history import History, Wanted
 
 THEN, NOW = "2026-02-09T10:30:00Z", "2026-02-09T10:31:00Z"
 
@@ -19,7 +18,7 @@ class Desk:
 
     def __init__(self, path: Path) -> None:
         self.history = History(path, origin="o")
-        self.claims = Claims(self.history, "batch")
+        self.claims = Reservations(self.history, "batch")
 
     def claim(self, number: int, sent: str = THEN) -> None:
         self.claims.want(number, f"Line {number}", sent)
@@ -77,8 +76,8 @@ def test_all_but_some_are_let_go(desk: Desk) -> None:
     desk.claims.keep_only([2])
     desk.claims.flush()
     assert desk.claimed() == {2: THEN}
-    assert Claims(desk.history, "batch").left() == {2}
-    assert Claims(desk.history, "another").left() == set()
+    assert Reservations(desk.history, "batch").left() == {2}
+    assert Reservations(desk.history, "another").left() == set()
 
 
 def test_a_history_that_cannot_be_written_claims_nothing_and_says_so(tmp_path: Path) -> None:

@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.engines import once
-from rebyte_cli.engines.batch import lost
-from rebyte_cli.engines.looking import digest_of
+from rebyte_cli.batch import search as batch_search
 from rebyte_cli.errors import OutcomeUnknown
-from rebyte_cli.profiles.claims import Wanted
-from rebyte_cli.profiles.history import History
+from rebyte_cli.history.history import History, Wanted
+from rebyte_cli.tasks import create
+from rebyte_cli.tasks.search import digest_of
 
 from .conftest import COMMAND
 from .farm import Farm, lines_of
@@ -74,7 +73,7 @@ class Place:
         if not hears:
             self.farm.hook = lambda request: reset if request.method == "POST" else None
         try:
-            return once.create(
+            return create.create(
                 self.client,
                 self.history(enabled=enabled),
                 {"prompt": SAME},
@@ -105,8 +104,8 @@ class Place:
 
 @pytest.fixture
 def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setattr(lost, "LOOK_FOR", 0.0)  # one look says all here
-    monkeypatch.setattr(lost, "LATER", 0.05)
+    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)  # one look says all here
+    monkeypatch.setattr(batch_search, "LATER", 0.05)
     with Farm() as farm:
         yield Place(home, farm)
 

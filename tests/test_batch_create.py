@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.batch.create import Job
-from rebyte_cli.engines.batch.pacing import Gate
+from rebyte_cli.batch.throttle import Throttle
+from rebyte_cli.batch.workers import Job
 from rebyte_cli.errors import BadUsage, KeyRejected, RebyteError
 
 from .keyring_daemon import eventually
@@ -149,7 +149,7 @@ def test_lines_come_to_the_gate_in_the_order_of_the_file(tmp_path: Path, server:
     """However long a worker takes from its line to the gate: here it lets the others go first."""
     order: list[int] = []
 
-    class Noted(Gate):
+    class Noted(Throttle):
         def _lets_pass(self, ticket: Any) -> bool:
             passed = super()._lets_pass(ticket)
             if passed:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.engines.batch import pacing
-from rebyte_cli.engines.batch.create import ENOUGH
+from rebyte_cli.batch import throttle
+from rebyte_cli.batch.workers import ENOUGH
 from rebyte_cli.errors import BadUsage, NetworkError, ServerFault
 
 from .keyring_daemon import eventually
@@ -93,7 +93,7 @@ def test_any_answer_says_that_the_network_is_back(
     monkeypatch: pytest.MonkeyPatch,
     refused: bool,
 ) -> None:
-    monkeypatch.setattr(pacing, "PROBE_FIRST", 0.01)
+    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
     shop = Workshop(tmp_path, server)
     shop.gate.lost("no route")
     assert shop.gate.is_down
@@ -108,7 +108,7 @@ def test_a_file_that_is_gone_says_nothing_about_the_network(
     tmp_path: Path, server: RawServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had the one try that a lost network allows, so the next one must get it."""
-    monkeypatch.setattr(pacing, "PROBE_FIRST", 0.01)
+    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
     shop = Workshop(tmp_path, server)
 
     def gone(path: str) -> None:

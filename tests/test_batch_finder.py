@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.engines.batch.fields import Checker, Fields
-from rebyte_cli.engines.batch.input import Input, read_input
-from rebyte_cli.engines.batch.lost import Finder, Lost, Verdict
+from rebyte_cli.batch.input import Checker, Fields, Input, read_input
+from rebyte_cli.batch.search import Finder, Lost, Verdict
 from rebyte_cli.local.server import LOCAL_KEY, Service
 
 

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.batch.fields import Checker, Fields
-from rebyte_cli.engines.batch.input import IN_MEMORY, Input, read_input
-from rebyte_cli.engines.batch.template import Template
-from rebyte_cli.engines.uploads import check
+from rebyte_cli.batch.input import IN_MEMORY, Checker, Fields, Input, Template, read_input
 from rebyte_cli.errors import BadUsage
+from rebyte_cli.tasks.upload import check
 
 NONE = Fields({})
 

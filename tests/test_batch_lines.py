@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.batch.fields import Checker, Fields
-from rebyte_cli.engines.batch.input import Form, Input, lines_of, read_input
-from rebyte_cli.engines.batch.template import Template
+from rebyte_cli.batch.input import Checker, Fields, Form, Input, Template, lines_of, read_input
 from rebyte_cli.errors import BadUsage
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.batch import lost
+from rebyte_cli.batch import search as batch_search
 
 from . import farm as farm_module
 from .conftest import Done
@@ -228,8 +228,8 @@ def test_equal_prompts_are_told_apart_by_their_workspaces_where_the_api_tells_th
 def test_where_it_does_not_they_are_settled_by_hand(
     batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lost, "LOOK_FOR", 0.0)
-    monkeypatch.setattr(lost, "LATER", 0.05)
+    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)
+    monkeypatch.setattr(batch_search, "LATER", 0.05)
     with_workspaces(home, ["ws-1", "ws-2"])
     with Farm() as farm:
         farm.hook = never_answers(farm, farm.hook)
@@ -252,8 +252,8 @@ def test_a_twin_that_is_lost_while_the_other_is_looked_for_may_have_made_the_tas
     batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is under way when the look begins and not any more when the look is judged."""
-    monkeypatch.setattr(lost, "LOOK_FOR", 0.0)
-    monkeypatch.setattr(lost, "LATER", 0.05)
+    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)
+    monkeypatch.setattr(batch_search, "LATER", 0.05)
     with_workspaces(home, ["ws-1", "ws-2"])
     looks: list[str] = []
 

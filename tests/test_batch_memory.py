@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rebyte_cli.engines.batch.memory import MOST, PAUSE, Memory
+from rebyte_cli.batch.runner import MOST, PAUSE, HistoryWriter
 from rebyte_cli.errors import RebyteError
 
 BODY = {"prompt": "Say hi", "model": "big"}
@@ -17,7 +17,7 @@ class Told:
         self.heard: list[tuple[str, Any]] = []
         self.journal_fails = False
         stand_in: Any = self
-        self.memory = Memory(
+        self.memory = HistoryWriter(
             stand_in,
             stand_in,
             lambda tasks: self.heard.append(("made", tasks)),

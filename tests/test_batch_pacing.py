@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from rebyte_cli.engines.batch.pacing import Gate, Stopped
+from rebyte_cli.batch.throttle import Stopped, Throttle
 
 from .keyring_daemon import eventually
 
@@ -23,8 +23,8 @@ class Clock:
         assert seconds is not None, "would wait for ever"
         self.now += seconds
 
-    def gate(self, rate: float | None = None) -> Gate:
-        return Gate(rate=rate, note=self.notes.append, clock=lambda: self.now, wait=self.wait)
+    def gate(self, rate: float | None = None) -> Throttle:
+        return Throttle(rate=rate, note=self.notes.append, clock=lambda: self.now, wait=self.wait)
 
 
 def test_without_a_rate_nobody_waits() -> None:
@@ -135,7 +135,7 @@ def test_whoever_is_answered_ends_the_pause_of_all() -> None:
 
 
 def test_a_create_between_two_tries_is_sent_home_with_those_that_wait() -> None:
-    gate = Gate()
+    gate = Throttle()
     ended: list[str] = []
 
     def worker() -> None:
@@ -154,7 +154,7 @@ def test_a_create_between_two_tries_is_sent_home_with_those_that_wait() -> None:
 
 
 def test_stopping_sends_home_whoever_waits() -> None:
-    gate = Gate()
+    gate = Throttle()
     gate.hold(600, "x")
     ended: list[str] = []
 

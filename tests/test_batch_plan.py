@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from rebyte_cli.engines.batch.input import Line
-from rebyte_cli.engines.batch.plan import Plan, make_plan
+from rebyte_cli.batch.input import InputLine, Plan, make_plan
 from rebyte_cli.errors import BadUsage
 
 
-def lines(*workspaces: str | None) -> list[Line]:
+def lines(*workspaces: str | None) -> list[InputLine]:
     """Lines with the keys a, b, c, …, and these workspaces."""
     return [
-        Line(number, chr(ord("a") + number - 1), workspace, (), 0, 0)
+        InputLine(number, chr(ord("a") + number - 1), workspace, (), 0, 0)
         for number, workspace in enumerate(workspaces, 1)
     ]
 
@@ -55,7 +54,9 @@ def test_circles_and_unknown_keys_are_refused_by_line() -> None:
 
 
 def test_a_chain_of_ten_thousand_is_no_deep_matter() -> None:
-    chain = [Line(n, str(n), f"@{n + 1}" if n < 9999 else None, (), 0, 0) for n in range(10_000)]
+    chain = [
+        InputLine(n, str(n), f"@{n + 1}" if n < 9999 else None, (), 0, 0) for n in range(10_000)
+    ]
     plan = make_plan(chain, "x")
     assert plan.after[0] == 1
     assert len(plan.after) == 9999

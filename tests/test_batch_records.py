@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.batch.input import Line
-from rebyte_cli.engines.batch.state import (
+from rebyte_cli.batch.input import InputLine
+from rebyte_cli.batch.state import (
     Entry,
     LineProblem,
     check_record,
@@ -24,7 +24,7 @@ from .inside import inside
 NOW = "2026-02-09T10:30:00.000Z"
 ERROR = {"code": "c", "message": "m", "exit": 1}
 TASK = {"id": "t1", "workspaceId": "w1", "url": "u", "createdAt": "2026-02-09T10:00:00.000Z"}
-LINE = Line(3, "key", None, (), 0, 0)
+LINE = InputLine(3, "key", None, (), 0, 0)
 
 
 def stands(*records: dict[str, Any]) -> tuple[Entry, dict[str, Any]]:

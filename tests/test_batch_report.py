@@ -11,9 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from rebyte_cli.batch.report import Times, check, write
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.output.batch_report import check, write
-from rebyte_cli.output.batch_times import Times
 from rebyte_cli.output.table import width_of
 
 NOW = datetime(2026, 2, 9, 10, 10, tzinfo=UTC)

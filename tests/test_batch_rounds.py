@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.batch import lost
-from rebyte_cli.engines.batch.pacing import Gate, Stopped
-from rebyte_cli.engines.batch.rounds import Rounds, watching
-from rebyte_cli.engines.polling import Poll
+from rebyte_cli.batch import search as batch_search
+from rebyte_cli.batch.poller import Poller, watching
+from rebyte_cli.batch.throttle import Stopped, Throttle
 from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
+from rebyte_cli.tasks.wait import Poll
 
 from .farm import Farm
 from .inside import inside
@@ -33,9 +33,9 @@ class Bench:
         self.paused: Queue[tuple[float, int]] = Queue()
         self.reports: Queue[tuple[Any, ...]] = Queue()
         self.seconds = 0.01
-        self.gate = Gate()
+        self.gate = Throttle()
         self.client: Any = Known()
-        self.rounds: Rounds[str] = Rounds(
+        self.rounds: Poller[str] = Poller(
             "bench", self.client, self.gate, self.report, ask=self.ask, pause=self.pause
         )
 
@@ -100,7 +100,7 @@ def test_a_batch_does_not_hang_after_it(home: Path, monkeypatch: pytest.MonkeyPa
 def test_nothing_is_asked_about_when_it_has_ended(
     prompt: str, options: list[str], status: int, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lost, "LOOK_FOR", 0.0)
+    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)
     (home / "t.txt").write_text(prompt)
     before = set(threading.enumerate())
     with Farm(silent=True) as farm:
@@ -216,4 +216,4 @@ def test_what_time_does_not_mend_ends_the_batch(bench: Bench, known: bool) -> No
 )
 def test_young_tasks_are_asked_about_often(since: float, count: int, seconds: float) -> None:
     client: Any = Known()
-    assert watching(client, Gate(), print)._pause(since, count) == seconds
+    assert watching(client, Throttle(), print)._pause(since, count) == seconds

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.batch import lost as batch_lost
-from rebyte_cli.engines.batch.lost import Lost, Verdict, searching
-from rebyte_cli.engines.batch.pacing import Gate
+from rebyte_cli.batch import search as batch_lost
+from rebyte_cli.batch.search import Lost, Verdict, searching
+from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import APIError, KeyRejected, ServerFault
 
 from .keyring_daemon import eventually
@@ -62,7 +62,7 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Iterator[Search]:
         reports: Queue[tuple[Any, ...]] = Queue()
         client: Any = Known()
         stand_in: Any = finder
-        rounds = searching(client, Gate(), lambda *report: reports.put(report), stand_in)
+        rounds = searching(client, Throttle(), lambda *report: reports.put(report), stand_in)
         running.append(rounds)
         rounds.add(0, Lost(0, "2026-02-09T10:30:00+00:00", 900.0))
         return reports

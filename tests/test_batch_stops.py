@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.api import retry
-from rebyte_cli.engines.batch import journal_file, pacing, run
-from rebyte_cli.profiles.history import History
+from rebyte_cli.batch import journal as journal_module
+from rebyte_cli.batch import runner, throttle
+from rebyte_cli.history.history import History
 
 from .conftest import COMMAND
 from .farm import Farm, lines_of
@@ -127,7 +128,7 @@ def test_a_create_that_outlasts_the_patience_of_a_stop_is_called_unknown(
         os.kill(os.getpid(), signal.SIGINT)
         return lambda line: line.wait(20)
 
-    monkeypatch.setitem(run.GRACE, signal.SIGINT, 0.1)
+    monkeypatch.setitem(runner.GRACE, signal.SIGINT, 0.1)
     with Farm(hook=hook) as farm:
         done = inside("batch", "t.txt", "--text", "--jobs", "1", cwd=home, env=farm.env)
         assert done.status == 130
@@ -139,7 +140,7 @@ def test_a_lost_network_pauses_it_and_it_goes_on(
     home: Path, monkeypatch: pytest.MonkeyPatch, one_clock: None
 ) -> None:
     # Tries come soon, for the test's speed; how they go on is tested elsewhere.
-    monkeypatch.setattr(pacing, "PROBE_FIRST", 0.1)
+    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.1)
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.1)
     (home / "t.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
 
@@ -191,7 +192,7 @@ def test_a_disk_that_is_full_after_the_last_create_is_told(
         if farm.tasks:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(journal_file, "sync", sync)
+    monkeypatch.setattr(journal_module, "sync", sync)
     with Farm() as farm:
         done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
     assert done.status == 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.batch import input as batch_input
+from rebyte_cli.batch import input as batch_input
 
 from .conftest import COMMAND, Done
 from .farm import Farm, lines_of

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from pexpect import EOF, spawn
 
-from rebyte_cli.output.batch_view import Standing, _View, shown, span
-from rebyte_cli.output.terminal import Screen
+from rebyte_cli.output.console import Console
+from rebyte_cli.output.progress import Standing, _View, shown, span
 
 from .conftest import COMMAND, need_tool
 from .farm import Farm
@@ -72,15 +72,15 @@ def test_a_lost_network_is_shown_instead_of_a_rate() -> None:
 
 def test_a_log_gets_a_plain_line_now_and_then_and_quiet_none() -> None:
     err = io.StringIO()
-    screen = Screen(io.StringIO(), err)
-    with shown(screen, lambda: standing(1, 2), every=0.02):
+    console = Console(io.StringIO(), err)
+    with shown(console, lambda: standing(1, 2), every=0.02):
         end = time.monotonic() + 5
         while not err.getvalue() and time.monotonic() < end:
             time.sleep(0.01)
     assert err.getvalue().startswith("1/100 ended, 2 running, 97 to create")
     assert "\x1b" not in err.getvalue()
     quiet = io.StringIO()
-    with shown(Screen(io.StringIO(), quiet, quiet=True), lambda: standing(1), every=0.001):
+    with shown(Console(io.StringIO(), quiet, quiet=True), lambda: standing(1), every=0.001):
         time.sleep(0.02)
     assert quiet.getvalue() == ""
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from rebyte_cli.engines.batch import pacing
-from rebyte_cli.engines.batch.pacing import Gate, Stopped
+from rebyte_cli.batch import throttle
+from rebyte_cli.batch.throttle import Stopped, Throttle
 
 from .keyring_daemon import eventually
 
@@ -16,7 +16,7 @@ from .keyring_daemon import eventually
 class Waiters:
     """Threads that each want one create to pass."""
 
-    def __init__(self, gate: Gate, count: int) -> None:
+    def __init__(self, gate: Throttle, count: int) -> None:
         self.gate = gate
         self.passed = 0
         self.sent_home = 0
@@ -34,13 +34,13 @@ class Waiters:
 
 
 def test_whoever_passes_wakes_the_next() -> None:
-    waiters = Waiters(Gate(rate=50), 5)
+    waiters = Waiters(Throttle(rate=50), 5)
     eventually(lambda: waiters.passed == 5)
 
 
 def test_an_answer_wakes_those_who_waited_for_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacing, "PROBE_FIRST", 0.01)
-    gate = Gate()
+    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
+    gate = Throttle()
     gate.lost("no route")
     waiters = Waiters(gate, 3)
     eventually(lambda: waiters.passed == 1)
@@ -49,8 +49,8 @@ def test_an_answer_wakes_those_who_waited_for_one_try(monkeypatch: pytest.Monkey
 
 
 def test_a_try_that_failed_lets_the_next_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacing, "PROBE_FIRST", 0.01)
-    gate = Gate()
+    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
+    gate = Throttle()
     gate.lost("no route")
     waiters = Waiters(gate, 2)
     eventually(lambda: waiters.passed == 1)
@@ -58,9 +58,9 @@ def test_a_try_that_failed_lets_the_next_one_try(monkeypatch: pytest.MonkeyPatch
     eventually(lambda: waiters.passed == 2)
 
 
-@pytest.mark.parametrize("end", [Gate.shut, Gate.stop])
-def test_the_end_wakes_everybody(end: Callable[[Gate], None]) -> None:
-    gate = Gate()
+@pytest.mark.parametrize("end", [Throttle.shut, Throttle.stop])
+def test_the_end_wakes_everybody(end: Callable[[Throttle], None]) -> None:
+    gate = Throttle()
     gate.hold(60, "a pause")
     waiters = Waiters(gate, 3)
     end(gate)
@@ -69,7 +69,7 @@ def test_the_end_wakes_everybody(end: Callable[[Gate], None]) -> None:
 
 def test_a_pause_is_told_when_it_is_much_longer_than_the_one_under_way() -> None:
     notes: list[str] = []
-    gate = Gate(note=notes.append, clock=lambda: 1000.0)
+    gate = Throttle(note=notes.append, clock=lambda: 1000.0)
     gate.hold(1.5, "too short to be read")
     gate.hold(3.5, "just enough")
     gate.hold(100, "first")
@@ -82,7 +82,7 @@ def test_a_pause_is_told_when_it_is_much_longer_than_the_one_under_way() -> None
 def test_while_the_network_is_gone_no_pause_is_told() -> None:
     """It would say when creates go on, and nobody knows."""
     notes: list[str] = []
-    gate = Gate(note=notes.append)
+    gate = Throttle(note=notes.append)
     gate.lost("no route")
     gate.hold(100, "The service asks for patience")
     assert [note.split(":")[0] for note in notes] == ["Paused"]

@@ -10,13 +10,7 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.models import is_terminal, prompt_outcome, task_status
-from rebyte_cli.errors import (
-    BadUsage,
-    KeyProblem,
-    MissingKey,
-    NetworkError,
-    WaitTimeout,
-)
+from rebyte_cli.errors import BadUsage, KeyProblem, MissingKey, NetworkError, WaitTimeout
 
 from .servers import RawServer, json_reply, reply, stall, wire_to
 

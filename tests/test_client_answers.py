@@ -92,12 +92,14 @@ def test_health_is_asked_at_the_root_without_the_key() -> None:
 
 
 def test_raw_gives_the_answer_as_it_came() -> None:
-    from rebyte_cli.api.retry import Repeat
+    from rebyte_cli.api.retry import RetryPolicy
 
     with RawServer(reply(404, b"\xff\x00<html>", {"X-A": "b"})) as server:
         wire = wire_to(server)
-        answer = wire.raw("POST", "/v1/x?a=b", query={"c": "d"}, data=b"\x00{", repeat=Repeat.SAFE)
-        problem = wire.problem("POST", "/x", answer, Repeat.SAFE)
+        answer = wire.raw(
+            "POST", "/v1/x?a=b", query={"c": "d"}, data=b"\x00{", repeat=RetryPolicy.SAFE
+        )
+        problem = wire.problem("POST", "/x", answer, RetryPolicy.SAFE)
     assert (answer.status, answer.raw, answer.headers["x-a"]) == (404, b"\xff\x00<html>", "b")
     assert isinstance(problem, ResourceNotFound)
     (request,) = server.requests
@@ -106,8 +108,8 @@ def test_raw_gives_the_answer_as_it_came() -> None:
 
 @pytest.mark.parametrize("header", ["a\nB: c", "ä\u2028", "x\r"])
 def test_a_header_that_would_break_the_request_is_refused(header: str) -> None:
-    from rebyte_cli.api.retry import Repeat
+    from rebyte_cli.api.retry import RetryPolicy
 
     with RawServer(json_reply({})) as server, pytest.raises(BadUsage):
-        wire_to(server).raw("GET", "/x", headers={"X-A": header}, repeat=Repeat.SAFE)
+        wire_to(server).raw("GET", "/x", headers={"X-A": header}, repeat=RetryPolicy.SAFE)
     assert server.requests == []

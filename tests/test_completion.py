@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 import pytest
 
 from rebyte_cli.commands.man import TOPICS
-from rebyte_cli.manual.library import WRITTEN
-from rebyte_cli.profiles.fields import FIELDS
-from rebyte_cli.profiles.history import History
-from rebyte_cli.shell.answer import answer
-from rebyte_cli.shell.bash import Line
-from rebyte_cli.shell.values import SETTINGS
+from rebyte_cli.completion.answer import answer
+from rebyte_cli.completion.main import CommandLine
+from rebyte_cli.completion.values import SETTINGS
+from rebyte_cli.config.settings import FIELDS
+from rebyte_cli.history.history import History
+from rebyte_cli.manual.builder import WRITTEN
 
 from .conftest import Done
 
@@ -124,7 +124,7 @@ def test_bash_lines_are_read_as_bash_does(
     text: str, words: list[str], word: str, quote: str
 ) -> None:
     """Without running or expanding anything in them."""
-    line = Line(text)
+    line = CommandLine(text)
     assert (line.words, line.word, line.quote) == (words, word, quote)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.shell import install
-from rebyte_cli.shell.scripts import SCRIPTS
+from rebyte_cli.completion import install
+from rebyte_cli.completion.install import SCRIPTS
 
 from .conftest import Done
 from .shells import Shell

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.profiles.history import History
-from rebyte_cli.shell.scripts import SCRIPTS
+from rebyte_cli.completion.install import SCRIPTS
+from rebyte_cli.history.history import History
 
 from .shells import Shell
 

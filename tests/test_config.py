@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.config.settings import Config, Setting, Settings, resolve
 from rebyte_cli.errors import BadUsage, NotFound
-from rebyte_cli.profiles.config import Config, Setting, Settings, resolve
 
 NOWHERE = Path("/nowhere/config.toml")
 FILE: dict[str, Any] = {

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.config.atomic import locked, take_lock
+from rebyte_cli.config.settings import config_dir, edit, has_comments, state_dir
 from rebyte_cli.errors import BadUsage, RebyteError
-from rebyte_cli.profiles import paths
-from rebyte_cli.profiles.files import locked, take_lock
-from rebyte_cli.profiles.toml import edit, has_comments
 
 
 def mode(path: Path) -> int:
@@ -29,7 +28,7 @@ def add(path: Path, name: str) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from rebyte_cli.profiles.toml import edit
+from rebyte_cli.config.settings import edit
 for number in range(10):
     with edit(Path(sys.argv[1])) as document:
         document.setdefault("profiles", {})[f"{sys.argv[2]}{number}"] = {"output": "json"}
@@ -152,16 +151,16 @@ def test_a_lock_that_is_held_too_long_is_an_error(tmp_path: Path) -> None:
 
 
 def test_folders_come_from_the_environment_alone(tmp_path: Path) -> None:
-    assert paths.config_dir({"REBYTE_CONFIG_DIR": "/a/b"}) == Path("/a/b")
-    assert paths.state_dir({"REBYTE_STATE_DIR": "~/s", "HOME": "/h"}) == Path("/h/s")
-    assert paths.config_dir({"REBYTE_CONFIG_DIR": "here"}) == Path.cwd() / "here"
+    assert config_dir({"REBYTE_CONFIG_DIR": "/a/b"}) == Path("/a/b")
+    assert state_dir({"REBYTE_STATE_DIR": "~/s", "HOME": "/h"}) == Path("/h/s")
+    assert config_dir({"REBYTE_CONFIG_DIR": "here"}) == Path.cwd() / "here"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="each platform has its own")
 def test_folders_on_linux_are_those_of_xdg() -> None:
     home = {"HOME": "/h"}
-    assert paths.config_dir(home) == Path("/h/.config/rebyte")
-    assert paths.state_dir(home) == Path("/h/.local/state/rebyte")
+    assert config_dir(home) == Path("/h/.config/rebyte")
+    assert state_dir(home) == Path("/h/.local/state/rebyte")
     xdg = {**home, "XDG_CONFIG_HOME": "/c", "XDG_STATE_HOME": "relative"}
-    assert paths.config_dir(xdg) == Path("/c/rebyte")
-    assert paths.state_dir(xdg) == Path("/h/.local/state/rebyte")
+    assert config_dir(xdg) == Path("/c/rebyte")
+    assert state_dir(xdg) == Path("/h/.local/state/rebyte")

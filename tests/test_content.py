@@ -9,8 +9,8 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.engines.content import content
 from rebyte_cli.errors import BrokenAnswer, NetworkError, WaitTimeout
+from rebyte_cli.tasks.content import content
 
 from .servers import Answer, RawServer, json_reply, reset, stall, wire_to
 

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.errors import KeyProblem, MissingKey
-from rebyte_cli.profiles.config import Config, Settings, resolve
-from rebyte_cli.profiles.credentials import (
+from rebyte_cli.config.credentials import (
     Found,
     ending,
     find_key,
@@ -20,6 +18,8 @@ from rebyte_cli.profiles.credentials import (
     source_of_key,
     store_key,
 )
+from rebyte_cli.config.settings import Config, Settings, resolve
+from rebyte_cli.errors import KeyProblem, MissingKey
 
 CLOUD, STAGING = "https://api.rebyte.ai", "https://staging.example"
 DOCUMENT = {

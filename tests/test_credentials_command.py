@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.config.credentials import run
 from rebyte_cli.errors import KeyProblem
-from rebyte_cli.profiles.key_command import run
 
 from .keyring_daemon import eventually
 

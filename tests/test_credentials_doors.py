@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.config.credentials import ending, find_key, store_key
+from rebyte_cli.config.settings import Config, Settings, resolve
 from rebyte_cli.errors import KeyProblem, MissingKey
-from rebyte_cli.profiles.config import Config, Settings, resolve
-from rebyte_cli.profiles.credentials import ending, find_key, store_key
 
 DOCUMENT = {"profiles": {"staging": {"base_url": "https://staging.example/v1"}}}
 
@@ -66,8 +66,8 @@ keyring.set_keyring(Kind())
 import os
 from pathlib import Path
 from rebyte_cli.errors import KeyProblem
-from rebyte_cli.profiles.config import Config, resolve
-from rebyte_cli.profiles.credentials import find_key, forget_keys, store_key
+from rebyte_cli.config.settings import Config, resolve
+from rebyte_cli.config.credentials import find_key, forget_keys, store_key
 settings = resolve({}, os.environ, Config({}, path=Path("c")))
 try:
     print(store_key(settings, "rbk_secret", os.environ, interactive=False))

@@ -198,7 +198,7 @@ def test_a_command_is_one_file_and_its_test(tmp_path: Path) -> None:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc"))
     (tmp_path / "rebyte_cli" / "commands" / "last.py").write_text(command)
     (tmp_path / "tests" / "commands" / "test_last.py").write_text(test)
-    for made in ("man/rebyte-last.1", "rebyte_cli/shell/tables/last.txt"):
+    for made in ("man/rebyte-last.1", "rebyte_cli/completion/tables/last.txt"):
         (tmp_path / made).unlink(missing_ok=True)  # by somebody who is just doing this
     python = shlex.quote(sys.executable)
     script = f"""

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from rebyte_cli.api.client import RebyteClient
-from rebyte_cli.engines.downloads import fetch_all, is_whole, target_in
 from rebyte_cli.errors import BadUsage, RebyteError
-from rebyte_cli.output.terminal import Screen
+from rebyte_cli.output.console import Console
+from rebyte_cli.tasks.download import fetch_all, is_whole, target_in
 from tests.servers import RawServer, reply, wire_to
 
 ESCAPES = [
@@ -53,7 +53,7 @@ def test_whole_means_a_plain_file_of_that_size(tmp_path: Path) -> None:
 def get_all(server: RawServer, folder: Path, names: list[str], force: bool = False) -> list[Any]:
     client = RebyteClient(transport=wire_to(server))
     listed = [{"name": name, "size": 3} for name in names]
-    screen = Screen(None, None)
+    console = Console(None, None)
     return list(
         fetch_all(
             client,
@@ -62,7 +62,7 @@ def get_all(server: RawServer, folder: Path, names: list[str], force: bool = Fal
             folder,
             force=force,
             resume=True,
-            screen=screen,
+            console=console,
             note=lambda _: None,
         )
     )

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.engines.errands import Create, FollowUp
-from rebyte_cli.profiles.history import History
+from rebyte_cli.history.history import History
+from rebyte_cli.tasks.create import CreateOperation, FollowUpOperation
 
 from .servers import Answer, RawServer, error_reply, json_reply, wire_to
 
@@ -40,7 +40,7 @@ def history(tmp_path: Path) -> History:
 def test_a_task_that_was_found_is_told_as_one_that_was_answered(
     client: RebyteClient, history: History, answers: list[Answer]
 ) -> None:
-    create = Create(client, history, {"prompt": "Hi"}, "Hi")
+    create = CreateOperation(client, history, {"prompt": "Hi"}, "Hi")
     found = {"id": "t1", "url": "https://x/", "createdAt": "c"}
     assert create.taken(ROW) == {**found, "workspaceId": "w1", "status": "completed"}
     answers.append(error_reply(400, "odd", "Not this one"))
@@ -50,7 +50,7 @@ def test_a_task_that_was_found_is_told_as_one_that_was_answered(
 def test_a_task_is_named_with_its_link_if_it_has_one(
     client: RebyteClient, history: History
 ) -> None:
-    create = Create(client, history, {"prompt": "Hi"}, "Hi")
+    create = CreateOperation(client, history, {"prompt": "Hi"}, "Hi")
     assert create.says(ROW) == "task t1 (https://x/)"
     assert create.says({"id": "t1"}) == "task t1"
 
@@ -66,14 +66,14 @@ def test_a_task_is_named_with_its_link_if_it_has_one(
 def test_what_cannot_be_known_says_what_it_may_be_and_why(
     client: RebyteClient, history: History, rows: list[dict[str, Any]], why: str, says: str
 ) -> None:
-    create = Create(client, history, {"prompt": "Hi"}, "Hi")
+    create = CreateOperation(client, history, {"prompt": "Hi"}, "Hi")
     assert create.unknown(rows, None, why).message.endswith(says.format(""))
-    follow_up = FollowUp(client, history, "t1", {"prompt": "Hi"})
+    follow_up = FollowUpOperation(client, history, "t1", {"prompt": "Hi"})
     assert follow_up.unknown(rows, None, why).message.endswith(says.format("prompt "))
 
 
 def test_only_with_a_key_the_same_command_is_safe(client: RebyteClient, history: History) -> None:
-    create = Create(client, history, {"prompt": "Hi"}, "Hi")
+    create = CreateOperation(client, history, {"prompt": "Hi"}, "Hi")
     assert "rebyte list" in str(create.unknown([], None, None).hint)
     assert str(create.unknown([], "key", None).hint).startswith("run the same command again")
 
@@ -81,7 +81,7 @@ def test_only_with_a_key_the_same_command_is_safe(client: RebyteClient, history:
 def test_the_history_keeps_the_prompt_of_what_was_made_from_it(
     client: RebyteClient, history: History
 ) -> None:
-    create = Create(client, history, {"prompt": "Hi"}, "Hi")
+    create = CreateOperation(client, history, {"prompt": "Hi"}, "Hi")
     assert create.keep({"id": "t1"}) == "t1"
     create.keep({"id": "t2"}, as_asked=False)  # by an earlier attempt, with another prompt
     assert [(history.task(id_) or {}).get("prompt") for id_ in ("t1", "t2")] == ["Hi", ""]
@@ -93,5 +93,7 @@ def test_a_body_is_the_same_in_whatever_order(client: RebyteClient, history: His
         {"model": "big", "prompt": "Hi"},
         {"prompt": "Hi", "model": "small"},
     ]
-    first, same, other = (Create(client, history, body, "Hi").body_digest for body in bodies)
+    first, same, other = (
+        CreateOperation(client, history, body, "Hi").body_digest for body in bodies
+    )
     assert first == same != other

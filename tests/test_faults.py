@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.api.faults import explain, one_line, refusal
+from rebyte_cli.api.errors import explain, one_line, refusal
 from rebyte_cli.errors import (
     APIError,
     KeyRejected,

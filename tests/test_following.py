@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.engines.following import follow
 from rebyte_cli.errors import KeyRejected, NetworkError, ResourceNotFound, WaitTimeout
+from rebyte_cli.tasks.stream import follow
 
 from .servers import (
     Answer,
@@ -207,7 +207,7 @@ def test_trap_6_a_stream_without_done_of_a_task_that_is_over() -> None:
 
 def test_a_mute_stream_is_left_and_the_task_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     # The limits of the module are seconds; the run of this test should take less.
-    monkeypatch.setattr("rebyte_cli.engines.following.IDLE", 0.2)
+    monkeypatch.setattr("rebyte_cli.tasks.stream.IDLE", 0.2)
     run = Run([then_stall(HEAD), reply(200, stream(text(0, "a"), done("a")))])
     assert contents(run.follow()) == ["a"]
     assert run.asked == 1

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.engines import following
-from rebyte_cli.engines.following import follow
 from rebyte_cli.errors import NetworkError, WaitTimeout
+from rebyte_cli.tasks.stream import PATIENCE, follow
 
 from .servers import (
     Answer,
@@ -61,7 +60,7 @@ def test_an_outage_without_end_is_given_up_after_minutes() -> None:
         )
         with pytest.raises(NetworkError):
             list(events)
-    assert following.PATIENCE <= now[0] < following.PATIENCE + 60
+    assert PATIENCE <= now[0] < PATIENCE + 60
 
 
 @pytest.mark.parametrize("status", [404, 405, 410, 501])

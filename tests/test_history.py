@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.profiles.history import History
+from rebyte_cli.history.history import History
 
 CLOUD = "https://api.rebyte.ai"
 CREATED = {

@@ -11,15 +11,14 @@ from typing import Literal
 
 import pytest
 
-from rebyte_cli.profiles.history import History
-from rebyte_cli.profiles.intents import Intent, IntentHeld
+from rebyte_cli.history.history import History, Intent, IntentHeld
 
 Ending = Literal["refused", "unsent", "unknown", "done"]
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from rebyte_cli.profiles.history import History
+from rebyte_cli.history.history import History
 history = History(Path(sys.argv[1]), origin="o")
 history.open_intent("key", digest="d", body_digest="b", started_at="then", owner="holder")
 print("open", flush=True)

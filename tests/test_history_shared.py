@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.errors import RebyteError
-from rebyte_cli.profiles.database import VERSION, HistoryUnusable
-from rebyte_cli.profiles.history import History
+from rebyte_cli.history.database import VERSION, HistoryUnusable
+from rebyte_cli.history.history import History
 
 MANY = """
 import sys
 from pathlib import Path
-from rebyte_cli.profiles.history import History
+from rebyte_cli.history.history import History
 history = History(Path(sys.argv[1]), origin="o", warn=lambda text: sys.exit(text))
 name = sys.argv[2]
 intent = history.open_intent(name, digest="", body_digest="", started_at="", owner="")
@@ -134,7 +134,7 @@ def test_an_older_file_is_brought_up_to_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The two names are patched because there is no second version of the file yet."""
-    from rebyte_cli.profiles import database
+    from rebyte_cli.history import database
 
     path = tmp_path / "history.db"
     History(path, origin="o").add_task({"id": "a"}, prompt="x")

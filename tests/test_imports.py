@@ -74,7 +74,9 @@ def test_help_needs_neither_the_wire_nor_what_is_stored(
     modules = loaded(*words)
     assert modules.isdisjoint(HTTP | HEAVY | STORES | {"concurrent", "difflib", "shutil"})
     assert not [
-        name for name in modules if name.startswith(("rebyte_cli.api.wire", "rebyte_cli.local"))
+        name
+        for name in modules
+        if name.startswith(("rebyte_cli.api.connection", "rebyte_cli.local"))
     ]
 
 

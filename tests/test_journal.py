@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.batch.journal import Journal
-from rebyte_cli.engines.batch.journal_file import JournalHeld, holder, replay
+from rebyte_cli.batch import journal as journal_module
+from rebyte_cli.batch.journal import Journal, JournalHeld, holder, replay
 from rebyte_cli.errors import BadUsage
 
 HEADER = {"input": "digest-1", "profile": "work", "origin": "https://api.example"}
@@ -52,10 +52,10 @@ def test_many_threads_lose_nothing_and_share_syncs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Counts syncs; the real one still runs.
-    from rebyte_cli.engines.batch import journal_file
+    from rebyte_cli.batch.journal import sync
 
-    syncs, real = [], journal_file.sync
-    monkeypatch.setattr(journal_file, "sync", lambda handle: (syncs.append(1), real(handle)))
+    syncs, real = [], sync
+    monkeypatch.setattr(journal_module, "sync", lambda handle: (syncs.append(1), real(handle)))
     journal, _ = opened(tmp_path / "j")
     start = threading.Barrier(16)
 
@@ -208,7 +208,7 @@ def test_a_second_process_is_told_who_has_it(tmp_path: Path) -> None:
     path = tmp_path / "j"
     script = (
         "import sys; from pathlib import Path\n"
-        "from rebyte_cli.engines.batch.journal import Journal\n"
+        "from rebyte_cli.batch.journal import Journal\n"
         f"journal = Journal(Path({str(path)!r}), {HEADER!r}, run={{}})\n"
         "print('held', flush=True); sys.stdin.read()\n"
     )
@@ -231,7 +231,7 @@ def test_a_full_disk_fails_every_later_write_and_leaves_a_whole_file(tmp_path: P
     script = f"""
 import resource
 from pathlib import Path
-from rebyte_cli.engines.batch.journal import Journal, JournalFailed
+from rebyte_cli.batch.journal import Journal, JournalFailed
 journal = Journal(Path({str(path)!r}), {HEADER!r}, run={{}})
 size = Path({str(path)!r}).stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
@@ -274,7 +274,7 @@ def test_what_is_no_file_is_refused_before_it_is_read(tmp_path: Path, kind: str)
     script = (
         "import sys, resource; from pathlib import Path\n"
         "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
-        "from rebyte_cli.engines.batch.journal import Journal\n"
+        "from rebyte_cli.batch.journal import Journal\n"
         f"Journal(Path(sys.argv[1]), {HEADER!r}, run={{}})\n"
     )
     done = subprocess.run(

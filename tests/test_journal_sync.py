@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.engines.batch import journal as journals
-from rebyte_cli.engines.batch import journal_file
-from rebyte_cli.engines.batch.journal import Journal, JournalFailed
-from rebyte_cli.profiles.files import sync_folder
+from rebyte_cli.batch import journal as journal_module
+from rebyte_cli.batch import journal as journals
+from rebyte_cli.batch.journal import Journal, JournalFailed, sync
+from rebyte_cli.config.atomic import sync_folder
 
 from .keyring_daemon import eventually
 
@@ -34,7 +34,7 @@ class Disk:
         self.free = threading.Event()
         self.free.set()
         self.broken = False
-        monkeypatch.setattr(journal_file, "sync", self._sync)
+        monkeypatch.setattr(journal_module, "sync", self._sync)
 
     def _sync(self, _handle: int) -> None:
         self.syncs += 1
@@ -143,7 +143,7 @@ def test_a_sync_is_one_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name in ("fsync", "fdatasync"):
         monkeypatch.setattr(os, name, lambda handle, name=name: asked.append(name), raising=False)
     with (tmp_path / "j").open("w") as file:
-        journal_file.sync(file.fileno())
+        sync(file.fileno())
         assert len(asked) == 1
         sync_folder(tmp_path)
     assert asked[1:] == (["fsync"] if os.name == "posix" else [])

@@ -15,7 +15,7 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.engines.looking import PAGES, READS, Look, Sent, digest_of
+from rebyte_cli.tasks.search import PAGES, READS, LostRequest, Search, digest_of
 
 from .servers import KEY, Answer, RawServer, Request, drip, json_reply, reply, stall
 
@@ -23,9 +23,9 @@ NOW = datetime(2026, 2, 9, 10, tzinfo=UTC)
 PROMPT = "Mend the login test, then say what was wrong"
 
 
-def sent(doubt: timedelta | None = None) -> Sent:
+def sent(doubt: timedelta | None = None) -> LostRequest:
     window = (NOW - timedelta(minutes=1), NOW + timedelta(minutes=1))
-    return Sent(digest_of(PROMPT), lambda: window, PROMPT, doubt=doubt)
+    return LostRequest(digest_of(PROMPT), lambda: window, PROMPT, doubt=doubt)
 
 
 def row(name: str, ago: float = 0, **more: Any) -> dict[str, Any]:
@@ -67,22 +67,22 @@ class Tasks:
 
 
 @pytest.fixture
-def look() -> Iterator[Callable[..., Look]]:
+def look() -> Iterator[Callable[..., Search]]:
     servers = []
 
-    def start(tasks: Tasks | Callable[[Request], Answer], known: Iterable[str] = ()) -> Look:
+    def start(tasks: Tasks | Callable[[Request], Answer], known: Iterable[str] = ()) -> Search:
         server = RawServer(tasks.answer if isinstance(tasks, Tasks) else tasks)
         server.__enter__()
         servers.append(server)
         client = RebyteClient(transport=Transport(server.base_url, KEY))
-        return Look(client, lambda ids: set(known) & set(ids))
+        return Search(client, lambda ids: set(known) & set(ids))
 
     yield start
     for server in servers:
         server.__exit__(None, None, None)
 
 
-Start = Callable[..., Look]
+Start = Callable[..., Search]
 
 
 def names(rows: list[dict[str, Any]]) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.looking import (
-    Sent,
-    Sight,
+from rebyte_cli.tasks.search import (
+    LostRequest,
+    Matches,
     contradicts,
     digest_of,
     find_prompts,
@@ -22,9 +22,9 @@ NOW = datetime(2026, 2, 9, 10, tzinfo=UTC)
 PROMPT = "Mend the login test, then say what was wrong"
 
 
-def sent(prompt: str | None = PROMPT) -> Sent:
+def sent(prompt: str | None = PROMPT) -> LostRequest:
     window = (NOW - timedelta(minutes=1), NOW + timedelta(minutes=1))
-    return Sent(digest_of(PROMPT), lambda: window, prompt)
+    return LostRequest(digest_of(PROMPT), lambda: window, prompt)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_line_ends_do_not_make_another_prompt() -> None:
 
 def test_another_look_may_settle_what_is_unsure() -> None:
     ours, twin, unsure = {"id": "ours"}, {"id": "twin"}, {"id": "unsure"}
-    assert Sight([ours], [], True).is_settled
-    assert Sight([ours, twin], [unsure], True).is_settled  # two are two, whatever the third is
-    assert not Sight([ours], [unsure], True).is_settled
-    assert not Sight([], [], True).is_settled
+    assert Matches([ours], [], True).is_settled
+    assert Matches([ours, twin], [unsure], True).is_settled  # two are two, whatever the third is
+    assert not Matches([ours], [unsure], True).is_settled
+    assert not Matches([], [], True).is_settled
 
 
 def test_looks_are_close_together_at_first() -> None:

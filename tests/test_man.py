@@ -13,8 +13,8 @@ import pytest
 
 from rebyte_cli import errors
 from rebyte_cli.manual.__main__ import generated, write
+from rebyte_cli.manual.builder import written
 from rebyte_cli.manual.facts import STATUSES
-from rebyte_cli.manual.library import written
 from rebyte_cli.manual.roff import page
 
 from .conftest import Done, need_tool
@@ -40,7 +40,7 @@ def test_what_is_generated_is_current() -> None:
     wanted = dict(generated())
     for path, text in wanted.items():
         assert (ROOT / path).read_text(encoding="utf-8") == text, f"{path} is stale: make docs"
-    for folder in ("completions", "man", "rebyte_cli/shell/tables"):
+    for folder in ("completions", "man", "rebyte_cli/completion/tables"):
         found = {f"{folder}/{file.name}" for file in (ROOT / folder).iterdir()}
         assert found <= set(wanted), f"{folder} has files that nothing makes: make docs"
 

@@ -14,16 +14,9 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.errors import (
-    APIError,
-    BadUsage,
-    Interrupted,
-    OutcomeUnknown,
-    RebyteError,
-    Unsent,
-)
+from rebyte_cli.errors import APIError, BadUsage, Interrupted, OutcomeUnknown, RebyteError, Unsent
+from rebyte_cli.history.history import History
 from rebyte_cli.local.server import LOCAL_KEY, Service
-from rebyte_cli.profiles.history import History
 
 from .cutting_proxy import Cut, CuttingProxy
 from .once_bench import PROMPT, TASKS, Bench

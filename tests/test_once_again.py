@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.engines import once
-from rebyte_cli.engines.errands import Create
-from rebyte_cli.engines.looking import digest_of
 from rebyte_cli.errors import APIError, OutcomeUnknown
+from rebyte_cli.history.history import History
 from rebyte_cli.local.server import Service
-from rebyte_cli.profiles.history import History
+from rebyte_cli.tasks import create
+from rebyte_cli.tasks.create import CreateOperation
+from rebyte_cli.tasks.search import digest_of
 
 from .cutting_proxy import Cut, CuttingProxy
 from .once_bench import PROMPT, TASKS, Bench
@@ -42,7 +42,7 @@ def cut_off(
     history.open_intent(
         key,
         digest=digest_of(prompt),
-        body_digest=Create(bench.client, bench.history, body, prompt).body_digest,
+        body_digest=CreateOperation(bench.client, bench.history, body, prompt).body_digest,
         started_at=(datetime.now(UTC) - ago).isoformat(),
         owner="gone",
     )
@@ -66,7 +66,7 @@ def test_what_is_found_is_told_and_not_looked_for_twice(bench: Bench) -> None:
     assert made["id"] in bench.notes[1]
     assert "was found" in bench.notes[1]
     looks = bench.proxy.count("GET")
-    assert once.made_before(bench.history, "k") == created
+    assert create.made_before(bench.history, "k") == created
     assert bench.create(key="k") == created
     assert bench.proxy.count("GET") == looks
 

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.engines import once
-from rebyte_cli.engines.attempt import Attempt
-from rebyte_cli.engines.errands import Create
-from rebyte_cli.engines.looking import Sent, digest_of
 from rebyte_cli.errors import OutcomeUnknown
+from rebyte_cli.history.history import History
 from rebyte_cli.local.server import LOCAL_KEY, Service
-from rebyte_cli.profiles.history import History
+from rebyte_cli.tasks import create
+from rebyte_cli.tasks.create import Attempt, CreateOperation
+from rebyte_cli.tasks.search import LostRequest, digest_of
 
 from .conftest import COMMAND
 from .cutting_proxy import Cut, CuttingProxy
@@ -177,14 +176,14 @@ def test_the_key_decides_and_not_the_prompt(bench: Bench) -> None:
     assert bench.create("Something else", key="k") == created
     assert "another prompt" in bench.notes[-1]
     assert bench.on_server() == [created["id"]]
-    assert once.made_before(bench.history, "k") == created
-    assert once.made_before(bench.history, "other") is None
+    assert create.made_before(bench.history, "k") == created
+    assert create.made_before(bench.history, "other") is None
 
 
 def test_a_forgotten_key_makes_another_task(bench: Bench) -> None:
     first = bench.create(key="k")
-    assert once.forget(bench.history, "k")
-    assert not once.forget(bench.history, "k")
+    assert create.forget(bench.history, "k")
+    assert not create.forget(bench.history, "k")
     assert bench.create(key="k") != first
 
 
@@ -245,7 +244,7 @@ def test_a_twin_in_flight_is_waited_for_before_a_match_is_believed(bench: Bench)
 def test_what_a_twin_makes_its_own_during_the_look_is_not_taken(bench: Bench) -> None:
     """The twin ends between our look and our question who else is at work."""
     theirs = bench.direct.create_task(PROMPT)
-    errand = Create(bench.client, bench.history, {"prompt": PROMPT}, PROMPT)
+    errand = CreateOperation(bench.client, bench.history, {"prompt": PROMPT}, PROMPT)
     attempt = Attempt(
         errand,
         bench.client,
@@ -260,7 +259,7 @@ def test_what_a_twin_makes_its_own_during_the_look_is_not_taken(bench: Bench) ->
         bench.memory().add_task(theirs, prompt=PROMPT)
         return False
 
-    sent = Sent(digest_of(PROMPT), attempt.times.window, PROMPT)
+    sent = LostRequest(digest_of(PROMPT), attempt.times.window, PROMPT)
     sight, why = attempt.search(sent, rivals=twin_ends)
     assert (sight.same, why) == ([], None)
 

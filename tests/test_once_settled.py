@@ -12,18 +12,11 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.engines.errands import Create
-from rebyte_cli.engines.looking import digest_of
-from rebyte_cli.errors import (
-    APIError,
-    BadUsage,
-    OutcomeUnknown,
-    RebyteError,
-    ServerFault,
-    Unsent,
-)
+from rebyte_cli.errors import APIError, BadUsage, OutcomeUnknown, RebyteError, ServerFault, Unsent
+from rebyte_cli.history.history import History
 from rebyte_cli.local.server import LOCAL_KEY, Service
-from rebyte_cli.profiles.history import History
+from rebyte_cli.tasks.create import CreateOperation
+from rebyte_cli.tasks.search import digest_of
 
 from .cutting_proxy import Cut, CuttingProxy
 from .once_bench import PROMPT, TASKS, Bench
@@ -137,7 +130,7 @@ def cut_off(bench: Bench, owner: str, **more: str) -> None:
     bench.memory().open_intent(
         None,
         digest=digest_of(PROMPT),
-        body_digest=Create(bench.client, bench.history, body, PROMPT).body_digest,
+        body_digest=CreateOperation(bench.client, bench.history, body, PROMPT).body_digest,
         started_at=datetime.now(UTC).isoformat(),
         owner=owner,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rebyte_cli.api.origin import address, check_base_url, check_id, check_key, origin_of
+from rebyte_cli.api.urls import address, check_base_url, check_id, check_key, origin_of
 from rebyte_cli.errors import BadUsage, KeyProblem
 
 

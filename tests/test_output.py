@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.output.kinds import (
+from rebyte_cli.output.records import (
     CREDITS,
     KINDS,
     PROMPT,

@@ -13,11 +13,11 @@ import pexpect
 import pytest
 
 from rebyte_cli.errors import BadUsage
+from rebyte_cli.output.console import Console, Redrawn
 from rebyte_cli.output.progress import bar, note, spinner, waiting_line
 from rebyte_cli.output.table import width_of
-from rebyte_cli.output.terminal import Redrawn, Screen
 
-from .screens import screen, text_of
+from .screens import console, text_of
 
 ERASE = "\r\x1b[2K"
 
@@ -31,13 +31,13 @@ class Clock:
         return self.now
 
 
-def the_line(it: Screen) -> Redrawn:
+def the_line(it: Console) -> Redrawn:
     assert it.line is not None
     return it.line
 
 
 def test_off_a_terminal_nothing_moves() -> None:
-    it = screen()
+    it = console()
     with spinner(it, "creating", delay=0) as turning:
         turning.text = "still creating"
         assert it.line is None
@@ -50,7 +50,7 @@ def test_off_a_terminal_nothing_moves() -> None:
 
 
 def test_a_spinner_gives_way_to_all_other_output() -> None:
-    it = screen(tty=True, live=True)
+    it = console(tty=True, live=True)
     clock = Clock()
     with spinner(it, "creating", delay=60, clock=clock) as turning:
         the_line(it).refresh()
@@ -66,7 +66,7 @@ def test_a_spinner_gives_way_to_all_other_output() -> None:
 
 def test_a_line_never_lands_inside_another() -> None:
     terminal = io.StringIO()
-    it = Screen(terminal, terminal, out_tty=True, err_tty=True, live=True)
+    it = Console(terminal, terminal, out_tty=True, err_tty=True, live=True)
     with spinner(it, "running", delay=60, clock=lambda: 0.0):
         the_line(it).refresh()
         it.write_out("half a ")
@@ -78,7 +78,7 @@ def test_a_line_never_lands_inside_another() -> None:
 
 def test_a_note_does_not_continue_an_unfinished_line() -> None:
     terminal = io.StringIO()
-    it = Screen(terminal, terminal, out_tty=True, err_tty=True)
+    it = Console(terminal, terminal, out_tty=True, err_tty=True)
     it.write_out("half a line")
     note(it, "said")
     note(it, "said again")
@@ -86,7 +86,7 @@ def test_a_note_does_not_continue_an_unfinished_line() -> None:
 
 
 def test_one_spinner_inside_another() -> None:
-    it = screen(tty=True, live=True)
+    it = console(tty=True, live=True)
     with spinner(it, "outer", delay=60, clock=lambda: 0.0):
         outer = the_line(it)
         outer.refresh()
@@ -98,7 +98,7 @@ def test_one_spinner_inside_another() -> None:
 
 
 def test_a_spinner_is_gone_after_an_error() -> None:
-    it = screen(tty=True, live=True)
+    it = console(tty=True, live=True)
 
     def create() -> None:
         with spinner(it, "creating", delay=60, clock=lambda: 0.0):
@@ -112,7 +112,7 @@ def test_a_spinner_is_gone_after_an_error() -> None:
 
 
 def test_a_long_text_is_cut_to_the_terminal() -> None:
-    it = screen(tty=True, live=True, width=20)
+    it = console(tty=True, live=True, width=20)
     with spinner(it, "creating a task in a new workspace", delay=60, clock=lambda: 0.0):
         the_line(it).refresh()
     assert text_of(it.err).split(ERASE)[1] == "⠋ creating a task…"
@@ -121,7 +121,7 @@ def test_a_long_text_is_cut_to_the_terminal() -> None:
 def test_a_terminal_of_few_characters() -> None:
     raw = io.BytesIO()
     err = io.TextIOWrapper(raw, "ascii", errors="backslashreplace")
-    it = Screen(io.StringIO(), err, err_tty=True, live=True, width=30)
+    it = Console(io.StringIO(), err, err_tty=True, live=True, width=30)
     with spinner(it, "creating a task in a new workspace", delay=60, clock=lambda: 0.0):
         the_line(it).refresh()
     with bar(it, "up", 10, delay=60, clock=Clock()) as work:
@@ -134,7 +134,7 @@ def test_a_terminal_of_few_characters() -> None:
 
 
 def test_how_many_tasks_ended() -> None:
-    it = screen(tty=True, live=True)
+    it = console(tty=True, live=True)
     with waiting_line(it, 3, delay=60) as tell:
         the_line(it).refresh()
         tell(1, 3)
@@ -150,7 +150,7 @@ def test_how_many_tasks_ended() -> None:
 
 
 def test_a_bar() -> None:
-    it = screen(tty=True, live=True, width=100)
+    it = console(tty=True, live=True, width=100)
     clock = Clock()
     with bar(it, "batch", 1000, delay=60, clock=clock) as work:
         work.update(0)
@@ -166,7 +166,7 @@ def test_a_bar() -> None:
 
 @pytest.mark.parametrize("width", [10, 20, 40, 60, 80])
 def test_a_bar_fits(width: int) -> None:
-    it = screen(tty=True, live=True, width=width)
+    it = console(tty=True, live=True, width=width)
     name = "日本語 with a long name.bin"
     with bar(it, name, 10_000_000, size=True, delay=60, clock=Clock()) as work:
         work.update(5_000_000)
@@ -177,7 +177,7 @@ def test_a_bar_fits(width: int) -> None:
 
 
 def test_a_bar_of_bytes_and_one_without_an_end() -> None:
-    it = screen(tty=True, live=True, width=100)
+    it = console(tty=True, live=True, width=100)
     with bar(it, "big.bin", 10_000_000, size=True, delay=60, clock=Clock()) as work:
         work.update(2_500_000)
         the_line(it).refresh()
@@ -189,7 +189,7 @@ def test_a_bar_of_bytes_and_one_without_an_end() -> None:
 
 
 def test_a_terminal_that_went_away_stops_nothing() -> None:
-    it = screen(tty=True, live=True)
+    it = console(tty=True, live=True)
     with spinner(it, "creating", delay=60, clock=lambda: 0.0):
         the_line(it).refresh()
         assert it.err is not None
@@ -202,7 +202,7 @@ PROGRAM = """
 import os, signal, sys, time
 from rebyte_cli.errors import Interrupted
 from rebyte_cli.output.progress import bar, note, spinner
-from rebyte_cli.output.terminal import Screen
+from rebyte_cli.output.console import Screen
 
 def stop(number, frame):
     raise Interrupted(143)
@@ -239,7 +239,7 @@ def test_a_real_terminal_is_left_as_it_was(how: signal.Signals, what: str) -> No
 
 
 def test_a_spinner_turns_by_itself() -> None:
-    it = screen(tty=True, live=True)
+    it = console(tty=True, live=True)
     deadline = time.monotonic() + 20
     with spinner(it, "busy", delay=0):
         while len(set(text_of(it.err).split(ERASE))) < 4:
@@ -251,12 +251,12 @@ def test_a_spinner_turns_by_itself() -> None:
 def test_a_pipe_costs_no_rich() -> None:
     script = """
 import io, sys
-from rebyte_cli.output.kinds import *
+from rebyte_cli.output.records import *
 heavy = {"rich", "json", "dataclasses", "requests", "sqlite3"} & set(sys.modules)
 assert not heavy, heavy
 from rebyte_cli.output.progress import bar, note, spinner
 from rebyte_cli.output.render import show
-from rebyte_cli.output.terminal import Screen
+from rebyte_cli.output.console import Screen
 screen = Screen(io.StringIO(), io.StringIO(), out_tty=True)
 rows = [{"id": "a", "title": "t"}]
 for form in ("table", "json", "csv", "id"):

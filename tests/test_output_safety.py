@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from rebyte_cli.errors import APIError, OutcomeUnknown, RebyteError
-from rebyte_cli.output.kinds import KINDS, TASK, Document, Kind, Listing, Raw, Records, Text
+from rebyte_cli.output.http_log import call_logger
 from rebyte_cli.output.progress import Spinner, bar, error, note
-from rebyte_cli.output.trace import call_logger
+from rebyte_cli.output.records import KINDS, TASK, Document, Kind, Listing, Raw, Records, Text
 
-from .screens import Shown, screen, text_of
+from .screens import Shown, console, text_of
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",
@@ -110,14 +110,14 @@ def test_what_goes_to_stderr(text: str) -> None:
     ]
     for as_json in (False, True):
         for err in errors:
-            it = screen()
+            it = console()
             error(it, err, as_json=as_json)
             assert not RAW.search(text_of(it.err))
             if as_json:
                 printed = text_of(it.err)
                 assert printed.count("\n") == 1
                 assert json.loads(printed) == err.as_dict()
-    it = screen()
+    it = console()
     note(it, text)
     call_logger(it, debug=True)(
         SimpleNamespace(
@@ -139,10 +139,10 @@ def test_what_goes_to_stderr(text: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_the_line_that_moves(text: str) -> None:
-    drawn = Spinner(screen(), text, lambda: 0.0).draw(40)
+    drawn = Spinner(console(), text, lambda: 0.0).draw(40)
     assert not RAW.search(drawn)
     assert "\n" not in drawn
-    it = screen(tty=True, live=True, width=100)
+    it = console(tty=True, live=True, width=100)
     with bar(it, text, 10, delay=60) as work:
         work.advance(3)
         assert it.line is not None

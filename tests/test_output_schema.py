@@ -14,11 +14,10 @@ from jsonschema import (  # type: ignore[import-untyped]  # it has no stubs
 )
 
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.output.kinds import KINDS, TASK, TASK_ROW, Kind, Listing, Records
-from rebyte_cli.output.schema import results_schema
-from rebyte_cli.output.trace import call_logger
+from rebyte_cli.output.http_log import call_logger
+from rebyte_cli.output.records import KINDS, TASK, TASK_ROW, Kind, Listing, Records, results_schema
 
-from .screens import ROWS, TASK_DONE, Shown, screen, text_of
+from .screens import ROWS, TASK_DONE, Shown, console, text_of
 
 
 def validate(document: Any, name: str) -> None:
@@ -87,7 +86,7 @@ CALL = {
 
 
 def test_verbose_is_a_line_per_request() -> None:
-    it = screen()
+    it = console()
     log = call_logger(it, debug=False)
     log(SimpleNamespace(**CALL))
     log(SimpleNamespace(**{**CALL, "status": None, "retry": 2, "error": "timed out"}))
@@ -97,7 +96,7 @@ def test_verbose_is_a_line_per_request() -> None:
 
 
 def test_debug_is_all_that_was_said() -> None:
-    it = screen()
+    it = console()
     call_logger(it, debug=True)(SimpleNamespace(**{**CALL, "request_body": "a\n\nb"}))
     assert text_of(it.err) == (
         "GET /v1/tasks?limit=1 200 132ms\n"
@@ -114,7 +113,7 @@ def test_debug_is_all_that_was_said() -> None:
 
 
 def test_quiet_is_quiet() -> None:
-    it = screen(quiet=True)
+    it = console(quiet=True)
     call_logger(it, debug=True)(SimpleNamespace(**CALL))
     assert isinstance(it.err, io.StringIO)
     assert text_of(it.err) == ""

@@ -21,15 +21,15 @@ from rebyte_cli.errors import (
     TaskCanceled,
     TaskFailed,
 )
-from rebyte_cli.output.kinds import TASK, TASK_ROW, Listing, Raw, Records, Text
+from rebyte_cli.output.console import Console
+from rebyte_cli.output.records import TASK, TASK_ROW, Listing, Raw, Records, Text
 from rebyte_cli.output.render import show
-from rebyte_cli.output.terminal import Screen
 
 from .conftest import need_tool
-from .screens import Shown, screen, text_of
+from .screens import Shown, console, text_of
 
 
-class Piped(Screen):
+class Piped(Console):
     """A screen whose stdout shows only what was flushed, as the reader of a pipe sees it."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ def test_a_record_is_out_before_the_next_is_asked_for(shape: Any, form: str) -> 
             yield {"id": name}
         seen.append(piped.arrived)
 
-    assert show(shape(TASK, rows()), screen=piped, format=form) == 0
+    assert show(shape(TASK, rows()), console=piped, format=form) == 0
     assert seen[0] == ""
     assert "first" in seen[1]
     assert "second" not in seen[1]
@@ -75,7 +75,7 @@ def test_text_is_out_as_it_arrives() -> None:
         yield "two"
         assert piped.arrived == "one two"
 
-    show(Text(chunks()), screen=piped, format="text")
+    show(Text(chunks()), console=piped, format="text")
     assert piped.arrived == "one two\n"
 
 
@@ -83,7 +83,7 @@ def test_raw_bytes_stay_as_they_came() -> None:
     piped = Piped()
     piped.write_out("before ")
     data = bytes(range(256))
-    assert show(Raw(data), screen=piped, format="json") == 0
+    assert show(Raw(data), console=piped, format="json") == 0
     assert piped.bytes.getvalue() == b"before " + data
 
 
@@ -131,9 +131,9 @@ def test_a_failed_task_stands_before_its_error() -> None:
             order.append(text)
             return super().write(text)
 
-    both = Screen(Watched(), Watched())
+    both = Console(Watched(), Watched())
     task = TaskFailed({"id": "t2"})
-    assert show(Records(TASK, [task]), screen=both, format="id") == 10
+    assert show(Records(TASK, [task]), console=both, format="id") == 10
     assert [text for text in order if text] == ["t2\n", "Error: task t2 failed\n"]
 
 
@@ -179,11 +179,11 @@ def test_an_interrupt_does_not_wait_for_a_table() -> None:
 def test_results_are_shown_with_what_stands_below_them_however_they_end(
     end: RebyteError | None,
 ) -> None:
-    on = screen()
+    on = console()
     rows = breaking(2, end) if end else [{"id": "t0"}, {"id": "t1"}]
     listing = Listing(TASK, rows, below=["2 tasks"])
     with suppress(RebyteError):
-        show(listing, screen=on, format="table", fields=("id",))
+        show(listing, console=on, format="table", fields=("id",))
         assert end is None
     assert (text_of(on.out), text_of(on.err)) == ("ID\nt0\nt1\n", "2 tasks\n")
 
@@ -200,7 +200,7 @@ def test_bytes_in_pieces() -> None:
     day = "日".encode()
     pieces = [b"<", day[:1], day[1:], b"\x1b>"]
     piped = Piped()
-    assert show(Raw(iter(pieces)), screen=piped, format="text") == 0
+    assert show(Raw(iter(pieces)), console=piped, format="text") == 0
     assert piped.bytes.getvalue() == b"".join(pieces)
     assert Shown(Raw(iter(pieces)), "text", tty=True).out == "<日\\x1b>\n"
 
@@ -209,10 +209,10 @@ def test_bytes_in_pieces() -> None:
 PROGRAM = """
 import os, sys
 from rebyte_cli.errors import RebyteError
-from rebyte_cli.output.kinds import *
+from rebyte_cli.output.records import *
 from rebyte_cli.output.progress import error
 from rebyte_cli.output.render import show
-from rebyte_cli.output.terminal import Screen
+from rebyte_cli.output.console import Screen
 
 screen = Screen.detect(os.environ)
 rows = [{"id": "t%d" % n, "title": "\\u65e5\\xe9\\U0001f642 " + "x" * 200} for n in range(COUNT)]

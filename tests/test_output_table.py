@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.output.kinds import CREDITS, HISTORY, RESULT, TASK, TASK_ROW, Listing, Records
-from rebyte_cli.output.table import ago, cut, width_of, wrap
+from rebyte_cli.output.records import CREDITS, HISTORY, RESULT, TASK, TASK_ROW, Listing, Records
+from rebyte_cli.output.table import ago, truncate, width_of, wrap
 
 from .screens import NOW, ROWS, TASK_DONE, Shown
 
@@ -206,5 +206,5 @@ def test_times_are_relative(timestamp: str, relative: str) -> None:
     ],
 )
 def test_wide_characters_count_twice(text: str, width: int, short: str) -> None:
-    assert cut(text, width) == short
+    assert truncate(text, width) == short
     assert width_of(short) <= width

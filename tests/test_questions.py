@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.questions import Choice, Question, Watcher, body, last_open, read
 from rebyte_cli.errors import BadUsage, ServerFault
+from rebyte_cli.tasks.questions import Choice, Question, Watcher, body, last_open, read
 
 ASKED: dict[str, Any] = {
     "actionId": "21026",

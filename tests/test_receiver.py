@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rebyte_cli.engines.receiver import CONNECTIONS, LARGEST_BODY, Receiver
 from rebyte_cli.errors import BadUsage
+from rebyte_cli.tasks.webhook_receiver import CONNECTIONS, LARGEST_BODY, Receiver
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_many_idle_connections_leave_room_once_they_are_gone(receiver: Receiver)
 def test_slow_callers_make_room_for_the_others(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rebyte_cli.engines.receiver.PATIENCE", 0.1)
+    monkeypatch.setattr("rebyte_cli.tasks.webhook_receiver.PATIENCE", 0.1)
     address = ("127.0.0.1", receiver.server_address[1])
     slow = [socket.create_connection(address) for _ in range(CONNECTIONS)]
     for line in slow:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.errors import BadUsage, NotFound
-from rebyte_cli.profiles import references
-from rebyte_cli.profiles.history import History
+from rebyte_cli.history import references
+from rebyte_cli.history.history import History
 
 
 @pytest.fixture

@@ -19,20 +19,17 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.api.connection import AttemptState
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.api.wire import Wire
-from rebyte_cli.engines.batch.claims import Claims
-from rebyte_cli.engines.batch.fields import Checker, Fields
-from rebyte_cli.engines.batch.flow import Outside, Wishes
-from rebyte_cli.engines.batch.input import Input, read_input
-from rebyte_cli.engines.batch.journal import Journal
-from rebyte_cli.engines.batch.pacing import Gate
-from rebyte_cli.engines.batch.plan import make_plan
-from rebyte_cli.engines.batch.run import Batch
-from rebyte_cli.engines.batch.state import Entry, LineProblem
-from rebyte_cli.engines.waiting import Target, watch
+from rebyte_cli.batch.claims import Reservations
+from rebyte_cli.batch.input import Checker, Fields, Input, make_plan, read_input
+from rebyte_cli.batch.journal import Journal
+from rebyte_cli.batch.runner import Callbacks, Options, Runner
+from rebyte_cli.batch.state import Entry, LineProblem
+from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import TaskFailed
-from rebyte_cli.profiles.history import History
+from rebyte_cli.history.history import History
+from rebyte_cli.tasks.wait import Target, watch
 
 from .hour import Hour, Moody
 from .servers import KEY
@@ -50,8 +47,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="coun
 
 @pytest.fixture(autouse=True)
 def _short_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    left = Wire.left
-    monkeypatch.setattr(Wire, "left", lambda self: min(left(self), 0.05))
+    left = AttemptState.left
+    monkeypatch.setattr(AttemptState, "left", lambda self: min(left(self), 0.05))
 
 
 @pytest.fixture(autouse=True)
@@ -92,28 +89,33 @@ def lines() -> Input:
 def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     batch, entries = lines(), {at: Entry() for at in range(TASKS)}
     with Hour() as hour, Moody(hour) as service:
-        engines = ("run", "flow", "create", "lost", "rounds", "memory")
-        for name in (*(f"batch.{engine}" for engine in engines), "server_clock"):
-            module = importlib.import_module(f"rebyte_cli.engines.{name}")
+        for name in (
+            "batch.runner",
+            "batch.workers",
+            "batch.search",
+            "batch.poller",
+            "tasks.search",
+        ):
+            module = importlib.import_module(f"rebyte_cli.{name}")
             for word, stand_in in hour.modules().items():
                 # The creators' own queue is never waited for with a limit.
-                if hasattr(module, word) and (name, word) != ("batch.create", "threading"):
+                if hasattr(module, word) and (name, word) != ("batch.workers", "threading"):
                     monkeypatch.setattr(module, word, stand_in)
-        gate = Gate(clock=hour.clock, wait=hour.wait)
+        gate = Throttle(clock=hour.clock, wait=hour.wait)
         client = client_of(service, hour.clock, gate.sleep)
         history = History(tmp_path / "history.db", origin=service.server.origin)
         journal = Journal(tmp_path / "journal", {"lines": TASKS}, run={})
-        outside = Outside(
+        outside = Callbacks(
             note=lambda _text: None,
             made=history.add_tasks,
             ended=history.update_tasks,
             knows=history.knows,
             upload=lambda path: {},
-            claims=Claims(history, "batch"),
+            claims=Reservations(history, "batch"),
         )
-        run = Batch(
+        run = Runner(
             client, batch, make_plan(batch.lines, "t"), entries, journal, gate,
-            Wishes(jobs=16), outside,
+            Options(jobs=16), outside,
         )  # fmt: skip
         rows = []
         at_first = 0.0

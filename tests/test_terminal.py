@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rebyte_cli.output.terminal import clean, one_line
+from rebyte_cli.output.console import clean, one_line
 
 from .test_output_safety import RAW
 
@@ -72,7 +72,7 @@ def test_escapes_are_visible(text: str, shown: str) -> None:
 
 REPORT = """
 import os, sys
-from rebyte_cli.output.terminal import Screen
+from rebyte_cli.output.console import Screen
 s = Screen.detect(os.environ, *sys.argv[1:])
 line = f"{s.out_tty} {s.err_tty} {s.out_color} {s.err_color} {s.live} {s.width}"
 os.write(3, line.encode())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.transcript import Transcript, ending, prompt, summary, whole
+from rebyte_cli.tasks.transcript import Transcript, ending, prompt, summary, whole
 
 
 def event(kind: str, **payload: Any) -> dict[str, Any]:

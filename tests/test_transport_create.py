@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.api import wire as wire_module
-from rebyte_cli.api.retry import Repeat
+from rebyte_cli.api import connection as wire_module
+from rebyte_cli.api.retry import RetryPolicy
 from rebyte_cli.errors import (
     APIError,
     KeyRejected,
@@ -184,7 +184,7 @@ def test_an_answer_before_the_whole_body_was_read_is_an_answer() -> None:
 
     wire = Transport(f"http://127.0.0.1:{listener.getsockname()[1]}", "rbk_x")
     with listener, pytest.raises(APIError, match="Too much"):
-        wire.send("POST", "/tasks", body={"prompt": "x" * 3_000_000}, repeat=Repeat.IF_UNSENT)
+        wire.send("POST", "/tasks", body={"prompt": "x" * 3_000_000}, repeat=RetryPolicy.IF_UNSENT)
     wire.close()
     thread.join(5)
     assert not thread.is_alive()
@@ -244,8 +244,8 @@ def test_the_servers_clock_is_known_after_an_answer() -> None:
     with RawServer([json_reply({}, headers=date), json_reply({}, headers={"Date": "x"})]) as server:
         wire = wire_to(server, clock=lambda: ticks[0])
         assert wire.server_now() is None
-        wire.send("GET", "/tasks/a", repeat=Repeat.SAFE)
+        wire.send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
         ticks[0] += 30
         assert wire.server_now() == datetime(2026, 2, 10, 10, 0, 30, tzinfo=UTC)
-        wire.send("GET", "/tasks/a", repeat=Repeat.SAFE)
+        wire.send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
         assert wire.server_now() is None

@@ -12,12 +12,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.errors import (
-    BadUsage,
-    NetworkError,
-    Redirected,
-    ResourceNotFound,
-)
+from rebyte_cli.errors import BadUsage, NetworkError, Redirected, ResourceNotFound
 
 from .servers import (
     KEY,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.api.retry import Repeat, parse_retry_after, pause
+from rebyte_cli.api.retry import RetryPolicy, parse_retry_after, pause
 from rebyte_cli.errors import APIError, BrokenAnswer, NetworkError, ServerFault, Unsent
 
 from .servers import (
@@ -39,7 +39,7 @@ HEAD = b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n"
 
 
 def get(server: RawServer, **options: Any) -> Any:
-    return wire_to(server, **options).send("GET", "/tasks/a", repeat=Repeat.SAFE)
+    return wire_to(server, **options).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
 
 
 def one_short_line(error: APIError) -> str:
@@ -266,7 +266,7 @@ def test_case_33_refused_and_no_such_name_are_bounded() -> None:
         scheme = "http" if host.startswith("localhost") else "https"
         wire = Transport(f"{scheme}://{host}/v1", "rbk_x", sleep=slept.append, random=lambda: 1.0)
         with pytest.raises(Unsent, match=why) as caught:
-            wire.send("POST", "/tasks", body={}, repeat=Repeat.IF_UNSENT)
+            wire.send("POST", "/tasks", body={}, repeat=RetryPolicy.IF_UNSENT)
         assert "(4 tries)" in caught.value.message
     assert slept == [0.5, 1.0, 2.0] * 2
 
@@ -283,6 +283,6 @@ def test_an_empty_success_is_an_empty_object(answer: bytes, data: Any) -> None:
 def test_a_204_with_a_body_does_not_spoil_the_next_answer() -> None:
     with RawServer([reply(204, b'{"odd": true}'), json_reply({"a": 1})]) as server:
         wire = wire_to(server)
-        assert wire.send("DELETE", "/tasks/a", repeat=Repeat.SAFE).data == {}
-        assert wire.send("GET", "/tasks/b", repeat=Repeat.SAFE).data == {"a": 1}
+        assert wire.send("DELETE", "/tasks/a", repeat=RetryPolicy.SAFE).data == {}
+        assert wire.send("GET", "/tasks/b", repeat=RetryPolicy.SAFE).data == {"a": 1}
     assert server.connections == 2

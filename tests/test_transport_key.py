@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.api.retry import Repeat
+from rebyte_cli.api.retry import RetryPolicy
 from rebyte_cli.errors import BadUsage, Redirected, Unsent
 
 from .certificates import certificate
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("home")
 
 def test_every_request_says_who_asks_and_carries_the_key() -> None:
     with RawServer(json_reply({"id": "t1"})) as server:
-        wire_to(server).send("GET", "/tasks/t1", repeat=Repeat.SAFE)
+        wire_to(server).send("GET", "/tasks/t1", repeat=RetryPolicy.SAFE)
     (request,) = server.requests
     assert request.path == "/v1/tasks/t1"
     assert request.headers["api_key"] == KEY
@@ -39,7 +39,7 @@ def test_case_16_redirect_to_another_host(status: int, method: str) -> None:
     with RawServer(json_reply({"id": "stolen"})) as thief:
         away = reply(status, b"go away", {"Location": f"{thief.base_url}/tasks"})
         with RawServer(away) as server:
-            repeat = Repeat.SAFE if method == "GET" else Repeat.IF_UNSENT
+            repeat = RetryPolicy.SAFE if method == "GET" else RetryPolicy.IF_UNSENT
             with pytest.raises(Redirected) as caught:
                 wire_to(server).send(method, "/tasks", body={}, repeat=repeat)
     assert thief.requests == []
@@ -52,7 +52,7 @@ def test_case_17_redirect_from_https_to_http(tmp_path: Path) -> None:
     with RawServer(json_reply({})) as plain:
         down = reply(302, b"", {"Location": f"{plain.base_url}/tasks"})
         with RawServer(down, tls=tls.server) as server, pytest.raises(Redirected):
-            wire_to(server, ca_bundle=tls.ca_file).send("GET", "/tasks", repeat=Repeat.SAFE)
+            wire_to(server, ca_bundle=tls.ca_file).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
     assert plain.requests == []
 
 
@@ -61,7 +61,7 @@ def test_case_18_a_create_answered_by_a_redirect_is_an_error_and_no_get() -> Non
         return reply(302, b"", {"Location": "/v1/tasks"})
 
     with RawServer(script) as server, pytest.raises(Redirected):
-        wire_to(server).send("POST", "/tasks", body={"prompt": "x"}, repeat=Repeat.IF_UNSENT)
+        wire_to(server).send("POST", "/tasks", body={"prompt": "x"}, repeat=RetryPolicy.IF_UNSENT)
     assert [request.method for request in server.requests] == ["POST"]
 
 
@@ -72,7 +72,7 @@ def test_a_redirect_with_an_endless_body_is_not_read() -> None:
             line.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
 
     with RawServer(lambda request: act) as server, pytest.raises(Redirected):
-        wire_to(server, timeout=20).send("GET", "/tasks", repeat=Repeat.SAFE)
+        wire_to(server, timeout=20).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
 
 
 def test_case_19_netrc_adds_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,15 +81,15 @@ def test_case_19_netrc_adds_nothing(home: Path, monkeypatch: pytest.MonkeyPatch)
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     with RawServer(json_reply({})) as server:
-        wire_to(server).send("GET", "/tasks/a", repeat=Repeat.SAFE)
+        wire_to(server).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert "authorization" not in server.requests[0].headers
 
 
 def test_cookies_are_not_kept() -> None:
     with RawServer(json_reply({}, headers={"Set-Cookie": "a=b"})) as server:
         wire = wire_to(server)
-        wire.send("GET", "/tasks/a", repeat=Repeat.SAFE)
-        wire.send("GET", "/tasks/a", repeat=Repeat.SAFE)
+        wire.send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
+        wire.send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert "cookie" not in server.requests[1].headers
 
 
@@ -130,13 +130,13 @@ def test_case_23_untrusted_certificate_and_unreadable_ca_file_differ(tmp_path: P
     garbage.write_text("not a certificate")
     with RawServer(json_reply({}), tls=tls.server) as server:
         with pytest.raises(Unsent) as untrusted:
-            wire_to(server).send("GET", "/tasks", repeat=Repeat.SAFE)
+            wire_to(server).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
         connections = server.connections
         with pytest.raises(BadUsage) as unreadable:
-            wire_to(server, ca_bundle=missing).send("GET", "/tasks", repeat=Repeat.SAFE)
+            wire_to(server, ca_bundle=missing).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
         with pytest.raises(BadUsage) as empty:
-            wire_to(server, ca_bundle=str(garbage)).send("GET", "/tasks", repeat=Repeat.SAFE)
-        wire_to(server, ca_bundle=tls.ca_file).send("GET", "/tasks", repeat=Repeat.SAFE)
+            wire_to(server, ca_bundle=str(garbage)).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
+        wire_to(server, ca_bundle=tls.ca_file).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
     assert "not trusted" in untrusted.value.message
     assert connections == 1, "another try cannot end better"
     assert f"cannot read the CA file {missing}: No such file" in unreadable.value.message
@@ -153,5 +153,5 @@ def test_ca_variables_are_read(
     tls = certificate(tmp_path)
     monkeypatch.setenv(variable, tls.ca_file)
     with RawServer(json_reply({"a": 1}), tls=tls.server) as server:
-        answer = wire_to(server).send("GET", "/tasks/a", repeat=Repeat.SAFE)
+        answer = wire_to(server).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert answer.data == {"a": 1}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.api.retry import GATEWAY, Repeat, is_unknown, may_repeat
+from rebyte_cli.api.retry import GATEWAY, RetryPolicy, is_unknown, may_repeat
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.errors import NetworkError, OutcomeUnknown, Unsent
 
@@ -116,7 +116,7 @@ def test_no_pause_between_tries_outlasts_the_deadline() -> None:
     at = Time()
     with RawServer(lambda _request: hang_up) as server, pytest.raises(NetworkError):
         wire_to(server, timeout=1.2, clock=at.clock, sleep=at.sleep, random=lambda: 1.0).send(
-            "GET", "/tasks/a", repeat=Repeat.SAFE
+            "GET", "/tasks/a", repeat=RetryPolicy.SAFE
         )
     assert at.slept == [0.5]  # the next one would be a second
     assert len(server.requests) == 2
@@ -130,23 +130,23 @@ def test_a_date_to_come_back_at_is_read_by_the_servers_clock() -> None:
     }
     slept: list[float] = []
     with RawServer([reply(503, b"", later), json_reply({})]) as server:
-        wire_to(server, sleep=slept.append).send("GET", "/tasks/a", repeat=Repeat.SAFE)
+        wire_to(server, sleep=slept.append).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert slept == [pytest.approx(7, abs=0.5)]
 
 
 @pytest.mark.parametrize("status", [502, 503, 504, 520, 521, 522, 523, 524])
 def test_what_a_gateway_says_of_a_create_leaves_it_open(status: int) -> None:
     assert status in GATEWAY
-    assert may_repeat(Repeat.SAFE, status=status, sent=True)
-    assert not may_repeat(Repeat.IF_UNSENT, status=status, sent=True)
-    assert is_unknown(Repeat.IF_UNSENT, status=status, sent=True)
-    assert not is_unknown(Repeat.SAFE, status=status, sent=True)
+    assert may_repeat(RetryPolicy.SAFE, status=status, sent=True)
+    assert not may_repeat(RetryPolicy.IF_UNSENT, status=status, sent=True)
+    assert is_unknown(RetryPolicy.IF_UNSENT, status=status, sent=True)
+    assert not is_unknown(RetryPolicy.SAFE, status=status, sent=True)
 
 
 def test_nothing_else_does() -> None:
     assert len(GATEWAY) == 8
     for status in (200, 400, 404, 408, 425, 500, 501, 505, 511, 525, 529):
-        assert not is_unknown(Repeat.IF_UNSENT, status=status, sent=True)
+        assert not is_unknown(RetryPolicy.IF_UNSENT, status=status, sent=True)
 
 
 # -- words -------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_each_fault_has_its_words(answer: Any, words: str) -> None:
     limit = 0.3 if answer is stall else 5
     with RawServer(lambda _request: answer) as server, pytest.raises(NetworkError) as caught:
         wire_to(server, timeout=limit, sleep=lambda _s: None).send(
-            "GET", "/tasks/a", repeat=Repeat.SAFE
+            "GET", "/tasks/a", repeat=RetryPolicy.SAFE
         )
     assert caught.value.message.startswith("GET /tasks/a: ")
     assert words in caught.value.message
@@ -207,7 +207,7 @@ def test_each_way_of_not_arriving_has_its_words(tmp_path: Path) -> None:
         ):
             wire = Transport(url, KEY, sleep=lambda _s: None)
             with pytest.raises(Unsent) as caught:
-                wire.send("POST", "/tasks", body={}, repeat=Repeat.IF_UNSENT)
+                wire.send("POST", "/tasks", body={}, repeat=RetryPolicy.IF_UNSENT)
             said.append(caught.value.message.removeprefix("POST /tasks: "))
         assert server.requests == []
     refused, unknown, not_tls, untrusted = said

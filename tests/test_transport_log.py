@@ -12,7 +12,7 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.log import CallLog
-from rebyte_cli.api.retry import Repeat
+from rebyte_cli.api.retry import RetryPolicy
 from rebyte_cli.errors import APIError, RebyteError
 
 from .conftest import need_tool
@@ -153,5 +153,5 @@ Transport(url, key, timeout=0.3).send("GET", "/tasks", repeat=Repeat.SAFE)
 
 def test_a_header_that_cannot_be_parsed_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with RawServer(b"HTTP/1.1 200 X\r\nContent-Length: 2\r\nno colon\r\n\r\n{}") as server:
-        wire_to(server, timeout=1).raw("GET", "/tasks/a", repeat=Repeat.SAFE)
+        wire_to(server, timeout=1).raw("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert capfd.readouterr() == ("", "")

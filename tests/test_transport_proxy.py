@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.api import wire as wire_module
-from rebyte_cli.api.retry import Repeat
+from rebyte_cli.api import connection as wire_module
+from rebyte_cli.api.retry import RetryPolicy
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.errors import BadUsage, OutcomeUnknown, RebyteError, Unsent
 
@@ -40,7 +40,7 @@ def test_loopback_is_never_reached_through_a_proxy(monkeypatch: pytest.MonkeyPat
     with RawServer(json_reply({})) as proxy, RawServer(json_reply({"here": 1})) as server:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.origin)
-        answer = wire_to(server).send("GET", "/tasks/a", repeat=Repeat.SAFE)
+        answer = wire_to(server).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert answer.data == {"here": 1}
     assert proxy.requests == []
 

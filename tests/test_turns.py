@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.engines.turns import FAULTS, LATE, Turn, Turns
 from rebyte_cli.errors import APIError, ServerFault, WaitTimeout
+from rebyte_cli.tasks.logs import FAULTS, LATE, QueuedPrompt, QueuedPrompts
 
 from .servers import Answer, RawServer, error_reply, json_reply, wire_to
 
@@ -57,10 +57,12 @@ class Bench:
         self.pauses.append(seconds)
         self.now += seconds
 
-    def follow(self, first: Any, *later: Any, timeout: float | None = None) -> Iterator[Turn]:
+    def follow(
+        self, first: Any, *later: Any, timeout: float | None = None
+    ) -> Iterator[QueuedPrompt]:
         self.script = list(later)
         return iter(
-            Turns(
+            QueuedPrompts(
                 self.client,
                 "t1",
                 first,
@@ -79,7 +81,7 @@ def bench() -> Iterator[Bench]:
         yield bench
 
 
-def words(turns: list[Turn]) -> list[list[str]]:
+def words(turns: list[QueuedPrompt]) -> list[list[str]]:
     return [[row["payload"]["content"] for row, _ in turn.events] for turn in turns]
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from rebyte_cli.api.client import RebyteClient
-from rebyte_cli.engines.uploads import check, content_type, put, upload, uploads
 from rebyte_cli.errors import BadUsage, NetworkError, NotFound, RebyteError
-from rebyte_cli.output.terminal import Screen
+from rebyte_cli.output.console import Console
+from rebyte_cli.tasks.upload import check, content_type, put, upload, uploads
 from tests.servers import RawServer, json_reply, reply, wire_to
 
-SCREEN = Screen(None, None)
+SCREEN = Console(None, None)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_an_expired_url_is_asked_for_again(tmp_path: Path) -> None:
 def test_an_expired_url_for_an_artifact_is_asked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rebyte_cli.engines.uploads.LARGE", 3)  # it is eight megabytes
+    monkeypatch.setattr("rebyte_cli.tasks.upload.LARGE", 3)  # it is eight megabytes
     (tmp_path / "a.mp4").write_text("body")
     with RawServer([reply(403), reply(200)]) as storage:
         urls = json_reply({"urls": [{"uploadUrl": f"{storage.origin}/a?signature=1"}]})

@@ -10,11 +10,11 @@ from typing import Any
 import keyring.core
 import pytest
 
+from rebyte_cli.config import keyring_store
+from rebyte_cli.config.credentials import find_key, forget_keys, store_key
+from rebyte_cli.config.keyring_store import WAYS_OUT, KeyringStore
+from rebyte_cli.config.settings import Config, resolve
 from rebyte_cli.errors import KeyProblem
-from rebyte_cli.profiles import vault
-from rebyte_cli.profiles.config import Config, resolve
-from rebyte_cli.profiles.credentials import find_key, forget_keys, store_key
-from rebyte_cli.profiles.vault import WAYS_OUT, Vault
 
 KEY = "rbk_secret"
 
@@ -53,7 +53,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Backend], Backend]:
 
 
 Use = Callable[[Backend], Backend]
-ALONE, WITH_SOMEBODY = Vault(interactive=False), Vault(interactive=True)
+ALONE, WITH_SOMEBODY = KeyringStore(interactive=False), KeyringStore(interactive=True)
 
 
 def raising(problem: BaseException) -> Callable[[], object]:
@@ -89,7 +89,7 @@ def test_whatever_a_backend_raises_is_one_line_without_its_words(
 def test_somebody_has_longer_to_unlock_it_than_a_script(
     use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vault, "SECONDS_ALONE", 0.05)
+    monkeypatch.setattr(keyring_store, "SECONDS_ALONE", 0.05)
     unlocked = threading.Event()
     use(Backend(lambda: unlocked.wait(0.3)))
     with pytest.raises(KeyProblem, match=r"did not answer within 0\.05 s") as caught:

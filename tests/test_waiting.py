@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.waiting import Target, watch
 from rebyte_cli.errors import (
     APIError,
     KeyRejected,
@@ -20,6 +19,7 @@ from rebyte_cli.errors import (
     TaskFailed,
     WaitTimeout,
 )
+from rebyte_cli.tasks.wait import Target, watch
 
 from .task_board import Board, Time
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.engines.waiting import Target, watch
 from rebyte_cli.errors import RebyteError, TaskFailed, WaitTimeout
+from rebyte_cli.tasks.wait import Target, watch
 
 from .task_board import Board, Time
 

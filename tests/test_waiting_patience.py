@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from rebyte_cli.engines.waiting import Target, watch
 from rebyte_cli.errors import APIError, KeyRejected, RebyteError, ServerFault, WaitTimeout
+from rebyte_cli.tasks.wait import Target, watch
 
 from .task_board import Board, Time
 

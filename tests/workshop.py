@@ -16,13 +16,12 @@ from queue import Queue
 from typing import Any
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.engines.batch.claims import Claims
-from rebyte_cli.engines.batch.create import Creators, Job
-from rebyte_cli.engines.batch.fields import Checker, Fields
-from rebyte_cli.engines.batch.input import read_input
-from rebyte_cli.engines.batch.journal import Journal
-from rebyte_cli.engines.batch.pacing import Gate
-from rebyte_cli.profiles.history import History
+from rebyte_cli.batch.claims import Reservations
+from rebyte_cli.batch.input import Checker, Fields, read_input
+from rebyte_cli.batch.journal import Journal
+from rebyte_cli.batch.throttle import Throttle
+from rebyte_cli.batch.workers import Job, WorkerPool
+from rebyte_cli.history.history import History
 
 from .servers import RawServer, json_reply, wire_to
 
@@ -33,7 +32,7 @@ class Workshop:
     """One worker, and what it reports; `answers` are those of the server, the last for ever."""
 
     def __init__(
-        self, folder: Path, server: RawServer, count: int = 1, gate: Gate | None = None
+        self, folder: Path, server: RawServer, count: int = 1, gate: Throttle | None = None
     ) -> None:
         lines = [json.dumps({"prompt": f"n {n}", "files": ["f"][:n]}) for n in range(2)] * 20
         records = b"".join(line.encode() + b"\n" for line in lines)
@@ -46,16 +45,16 @@ class Workshop:
         )
         self.told: list[str] = []
         self.upload: Any = lambda path: {"id": "f1", "filename": path}
-        self.gate = gate or Gate(note=self.told.append)
+        self.gate = gate or Throttle(note=self.told.append)
         self.journal = Journal(folder / "j", {"input": "d"}, run={})
         self.history = History(folder / "history.db", origin="o")
         self.reports: Queue[tuple[str, int, Any]] = Queue()
         self.client = RebyteClient(transport=wire_to(server, sleep=lambda _seconds: None))
-        self.creators = Creators(
+        self.creators = WorkerPool(
             self.client,
             self.batch,
             self.journal,
-            Claims(self.history, "batch"),
+            Reservations(self.history, "batch"),
             self.gate,
             lambda *report: self.reports.put(report),
             count=count,

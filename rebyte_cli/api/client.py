@@ -6,23 +6,105 @@ Every method raises the errors of `rebyte_cli.errors`; APIError stands for all o
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from ..errors import MissingKey
-from .account import Account
-from .artifacts import Artifacts
-from .computers import Computers
-from .files import Files
-from .origin import check_base_url, check_key
-from .tasks import Tasks
-from .webhooks import Webhooks
+from ..errors import (
+    BadUsage,
+    BrokenAnswer,
+    MissingKey,
+    NetworkError,
+    OutcomeUnknown,
+    ResourceNotFound,
+    WaitTimeout,
+)
+from .errors import lost
+from .retry import SECONDS, SLOW_SECONDS, RetryPolicy
+from .urls import check_base_url, check_id, check_key
 
 if TYPE_CHECKING:
+    from .body import Answer
+    from .sse import Event
     from .transport import Transport
 
 
-class RebyteClient(Tasks, Files, Artifacts, Computers, Webhooks, Account):
+# -- What every noun of the client stands on: a transport, and answers of the right shape.
+
+PAGE = 100  # the largest page of a list (vendor docs)
+REMEMBERED = 10_000  # rows of a list that are told apart from a new one; up to twice as many
+
+
+# -- The account: credits and health; and calls of partners. All seen in clients only.
+
+
+# -- Files that a workspace hands out. The paths are documented, every shape is a guess.
+
+
+def _artifact_path(workspace_id: str, name: str | None = None) -> str:
+    path = f"/workspaces/{check_id(workspace_id, 'workspace id')}/artifacts"
+    if name is None:
+        return path
+    if name in ("", ".", "..") or "\0" in name:
+        # The HTTP library would resolve these, quoted or not, into another path.
+        raise BadUsage(f"{name!r} is not the name of an artifact")
+    try:
+        return f"{path}/{quote(name, safe='')}"
+    except UnicodeEncodeError:
+        raise BadUsage(f"{name!r} is not the name of an artifact") from None
+
+
+# -- Agent computers: VMs that outlive their tasks. Their id is good as a workspace id.
+
+
+def _computer_path(computer_id: str) -> str:
+    return f"/agent-computers/{check_id(computer_id, 'agent computer id')}"
+
+
+# -- Files as input of a task: a slot from the API, then the bytes to an object store.
+
+# What a slot has when nothing was declared; the PUT must then say it too (vendor docs).
+DEFAULT_TYPE = "application/octet-stream"
+LONGEST_NAME = 255  # characters (vendor docs)
+
+
+# -- Tasks: create, read, follow, steer, remove.
+
+GRACE = 2.0  # seconds that the last look of a wait may run over its limit
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _slugs(skills: Iterable[str] | None) -> list[str] | None:
+    if isinstance(skills, str):  # whose letters would go out as slugs
+        raise BadUsage("skills: a list of slugs is needed, not one string")
+    return None if skills is None else list(skills)
+
+
+def _uploaded(files: Iterable[Mapping[str, str]] | None) -> list[dict[str, str]] | None:
+    listed = None if files is None else list(files)
+    if listed and not all(isinstance(file, Mapping) for file in listed):
+        raise BadUsage("files: what `upload_file` returns is needed, not the name of a file")
+    return None if listed is None else [dict(file) for file in listed]
+
+
+# -- Outbound webhooks of the organization.
+
+
+def _strings(document: Any, depth: int = 0) -> Iterator[str]:
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, dict) and depth < 3:
+        for value in document.values():
+            yield from _strings(value, depth + 1)
+
+
+class RebyteClient:
     """The API with one key. Thread-safe; also a context manager.
 
     `api_key` None takes REBYTE_API_KEY, `base_url` None takes REBYTE_API_URL or `BASE_URL`.
@@ -70,3 +152,598 @@ class RebyteClient(Tasks, Files, Artifacts, Computers, Webhooks, Account):
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+    # -- tasks ---------------------------------------------------------------------------------
+
+    def create_task(
+        self,
+        prompt: str,
+        *,
+        executor: str | None = None,
+        model: str | None = None,
+        skills: Iterable[str] | None = None,
+        files: Iterable[Mapping[str, str]] | None = None,
+        github_url: str | None = None,
+        branch_name: str | None = None,
+        workspace_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Start a task; returns `id`, `workspaceId`, `url`, `status`, `createdAt` (seed document).
+
+        Blocks until the VM is up, which may take minutes. Only what is given is sent. Raises
+        OutcomeUnknown when the request went out and no usable answer came: look before trying
+        again, for there is no idempotency key.
+        """
+        return self.create_from(
+            _given(
+                prompt=prompt,
+                executor=executor,
+                model=model,
+                skills=_slugs(skills),
+                files=_uploaded(files),
+                githubUrl=github_url,
+                branchName=branch_name,
+                workspaceId=workspace_id,
+            )
+        )
+
+    def create_from(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST /tasks with a ready body, in the words of the wire; as `create_task`."""
+        limit = self.transport.limit(SLOW_SECONDS)
+        return self._created("/tasks", dict(body), "id", timeout=limit)
+
+    def get_task(self, task_id: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """One task with its status and its prompts (seed document).
+
+        `timeout` shortens the deadline of this call (seconds).
+        """
+        path = f"/tasks/{check_id(task_id, 'task id')}"
+        return self._object("GET", path, timeout=self._at_most(timeout))
+
+    def list_tasks(
+        self, limit: int = 50, offset: int = 0, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """One page of tasks made through the API, newest first: `data`, `total`, `limit`, `offset`.
+
+        At most 100 a page. Rows have no `status` (vendor docs). `timeout` as in `get_task`.
+        """
+        query = {"limit": limit, "offset": offset}
+        page = self._object("GET", "/tasks", query=query, timeout=self._at_most(timeout))
+        rows = page.get("data")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise BrokenAnswer("GET /tasks: the answer has no list under `data`", response=page)
+        return page
+
+    def iter_tasks(
+        self, page: int = PAGE, *, offset: int = 0, total: list[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Every task from `offset` on, newest first, each once; asks for the next page when its
+        first row is wanted. `total`, when given, is made to hold the API's count of each page.
+        """
+        return self._pages("/tasks", page, offset=offset, total=total)
+
+    def follow_up(
+        self,
+        task_id: str,
+        prompt: str,
+        *,
+        skills: Iterable[str] | None = None,
+        files: Iterable[Mapping[str, str]] | None = None,
+        executor: str | None = None,
+        model: str | None = None,
+    ) -> dict[str, Any]:
+        """Send a further prompt to a task; returns `promptId` (seed document). As `create_task`."""
+        body = _given(
+            prompt=prompt,
+            skills=_slugs(skills),
+            files=_uploaded(files),
+            executor=executor,
+            model=model,
+        )
+        return self.follow_up_from(task_id, body)
+
+    def follow_up_from(self, task_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """POST /tasks/{id}/prompts with a ready body, in the words of the wire; as `follow_up`."""
+        path = f"/tasks/{check_id(task_id, 'task id')}/prompts"
+        limit = self.transport.limit(SLOW_SECONDS)
+        return self._created(path, dict(body), "promptId", timeout=limit)
+
+    def wait_for_task(
+        self, task_id: str, *, poll_interval: float = 5.0, timeout_seconds: float = 600.0
+    ) -> dict[str, Any]:
+        """Read a task until it has ended, however it ended; times in seconds.
+
+        Raises WaitTimeout, which is a TimeoutError, when it still runs after `timeout_seconds`,
+        or cannot be read by then.
+        """
+        from .models import is_terminal, task_status
+
+        transport = self.transport
+        end = transport.clock() + timeout_seconds
+        while True:
+            left = max(end - transport.clock(), GRACE)
+            try:
+                task = self.get_task(task_id, timeout=left)
+            except NetworkError as error:
+                if not transport.cut_short(error, left):
+                    raise
+                late = f"task {task_id} could not be read in {timeout_seconds:g} s"
+                raise WaitTimeout(late, pending=[task_id]) from None
+            if is_terminal(task_status(task)):
+                return task
+            left = end - transport.clock()
+            if left <= 0:
+                raise WaitTimeout(
+                    f"task {task_id} still runs after {timeout_seconds:g} s", pending=[task_id]
+                )
+            transport.sleep(min(poll_interval, left))
+
+    def delete_task(self, task_id: str) -> None:
+        """Remove a task (seed document). A 404 that our own lost first try explains is success."""
+        self._delete(f"/tasks/{check_id(task_id, 'task id')}")
+
+    def cancel_task(self, task_id: str) -> dict[str, Any]:
+        """Stop a task; harmless on a finished one (seen in clients), so it may go out twice.
+
+        What the answer holds is unknown, possibly nothing: read the task for the truth.
+        """
+        return self._anything("POST", f"/tasks/{check_id(task_id, 'task id')}/cancel")
+
+    def set_visibility(self, task_id: str, visibility: str) -> dict[str, Any]:
+        """`private`, `shared` or `public`; returns `visibility`, and `shareUrl` when public
+        (vendor docs).
+        """
+        path = f"/tasks/{check_id(task_id, 'task id')}/visibility"
+        return self._object("PATCH", path, body={"visibility": visibility})
+
+    def task_content(
+        self, task_id: str, *, events: bool = False, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """The transcript: `prompts[]` with `userPrompt`, `response` and, when asked, `events`.
+
+        Seen in clients only; `response` may be null and `events` empty after some runs.
+        `timeout` as in `get_task`.
+        """
+        path = f"/tasks/{check_id(task_id, 'task id')}/content"
+        query = {"include": "events" if events else None}
+        return self._object("GET", path, query=query, timeout=self._at_most(timeout))
+
+    def stream_events(self, task_id: str, *, idle: float | None = None) -> Iterator[Event]:
+        """The events of the latest prompt over one connection, from the first one on.
+
+        Ends when the server closes; raises NetworkError when the line breaks or nothing comes
+        for `idle` seconds. `tasks.stream` makes one run out of several connections.
+        Framing as seen in clients; data that is not a JSON object is skipped.
+        """
+        import json
+
+        from .sse import Event, TooLarge, parse
+
+        path = f"/tasks/{check_id(task_id, 'task id')}/events"
+        with self.transport.stream(path, idle=idle) as chunks:
+            try:
+                for name, text in parse(chunks):
+                    try:
+                        data = json.loads(text)
+                    except (ValueError, RecursionError):
+                        data = None
+                    if isinstance(data, dict):
+                        yield Event("done" if name == "done" else "event", data)
+                    elif name == "done":
+                        yield Event("done", {})
+            except TooLarge:
+                raise BrokenAnswer(f"GET {path}: an event is larger than 16 MiB") from None
+
+    def prompt_events(self, task_id: str, prompt_id: str) -> dict[str, Any]:
+        """The events of a delegated sub-prompt: `promptId`, `events[]` (seen in a client)."""
+        path = f"/tasks/{check_id(task_id, 'task id')}/prompts/{check_id(prompt_id, 'prompt id')}"
+        return self._object("GET", f"{path}/events")
+
+    def answer(self, task_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer the question that parked a run: `messageId`, `actionId`, `answer` (seen in a
+        client). 409 means that nothing waits for an answer any more. What a success holds is
+        unknown.
+        """
+        path = f"/tasks/{check_id(task_id, 'task id')}/answer"
+        return self._anything("POST", path, body=dict(body), repeat=RetryPolicy.IF_UNSENT)
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def create_file(self, filename: str, content_type: str | None = None) -> dict[str, Any]:
+        """A slot for an upload: `id`, `filename` (a unique variant), `uploadUrl`, which is good
+        for an hour (vendor docs). A slot that is never used does no harm, so it may go out twice.
+        """
+        # Bytes of a name that are no UTF-8 cannot be sent; the API changes the name anyway.
+        filename = filename.encode(errors="replace").decode()
+        if not filename or len(filename) > LONGEST_NAME:
+            raise BadUsage(f"a file name has 1 to {LONGEST_NAME} characters")
+        body = {"filename": filename}
+        if content_type is not None:
+            body["contentType"] = content_type
+        slot = self._object("POST", "/files", body=body)
+        for name in ("id", "filename", "uploadUrl"):
+            if not isinstance(slot.get(name), str):
+                raise BrokenAnswer(f"POST /files: the answer holds no {name}", response=slot)
+        return slot
+
+    def upload_file(
+        self,
+        path: str | Path,
+        *,
+        content_type: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> dict[str, Any]:
+        """Upload a file; returns `{"id", "filename"}` as `create_task(files=…)` takes it.
+
+        The file is read as it is sent, so memory stays flat. `progress` is told of each amount
+        of bytes that went out, a negative one when sending starts over. When the store refuses
+        the URL as expired, another one is asked for, once. BadUsage for a folder, NotFound for
+        no such file; both before anything is sent.
+        """
+        from .body import file_size
+        from .transport import SlotExpired
+
+        path = Path(path)
+        file_size(path)
+        sent = 0
+
+        def count(amount: int) -> None:
+            nonlocal sent
+            sent += amount
+            if progress is not None:
+                progress(amount)
+
+        try:
+            return self._upload(path, content_type, count)
+        except SlotExpired:
+            count(-sent)
+            return self._upload(path, content_type, count)
+
+    def _upload(
+        self, path: Path, content_type: str | None, count: Callable[[int], None]
+    ) -> dict[str, Any]:
+        slot = self.create_file(path.name, content_type)
+        self.transport.put_signed(
+            slot["uploadUrl"], path, content_type or DEFAULT_TYPE, progress=count
+        )
+        return {"id": slot["id"], "filename": slot["filename"]}
+
+    # -- artifacts of a workspace --------------------------------------------------------------
+
+    def list_artifacts(self, workspace_id: str) -> list[dict[str, Any]]:
+        """The artifacts; an entry has `filename` or `name`, perhaps `size`, a URL (inferred).
+
+        Taken from a bare list, or from `data`, `artifacts` or `files` of an object.
+        """
+        return self._rows(_artifact_path(workspace_id), "data", "artifacts", "files")
+
+    def get_artifact(
+        self,
+        workspace_id: str,
+        name: str,
+        target: Path,
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Download one into `target`, which appears only when it is whole.
+
+        A redirect is followed, without the key when it leaves the API (inferred).
+        """
+        path = _artifact_path(workspace_id, name)
+        self.transport.download(path, target, overwrite=overwrite, progress=progress)
+
+    def artifact_size(self, workspace_id: str, name: str) -> int | None:
+        """The size of one in bytes, without its body; None where the service does not tell."""
+        return self.transport.length(_artifact_path(workspace_id, name))
+
+    def put_artifacts(
+        self,
+        workspace_id: str,
+        paths: Iterable[str | Path],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Upload files in one request: multipart, parts named `files` (inferred from the API
+        inside the VM). Returns what the answer lists, possibly nothing. Memory stays flat.
+        """
+        files = [Path(path) for path in paths]
+        if not files:
+            raise BadUsage("no files to upload")
+        answer = self.transport.post_files(
+            _artifact_path(workspace_id), "files", files, progress=progress
+        )
+        rows = answer.data
+        if isinstance(rows, dict):
+            rows = next((rows[n] for n in ("data", "artifacts", "files") if n in rows), [])
+        return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+    def artifact_upload_urls(
+        self, workspace_id: str, files: Iterable[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Signed URLs for large files, in the order of `files` (`name`, `contentType`, optional
+        `public`): `uploadUrl`, perhaps `publicUrl` (inferred). Use `transport.put_signed`.
+        """
+        wanted = [dict(file) for file in files]
+        path = f"{_artifact_path(workspace_id)}/upload-url"
+        answer = self._object("POST", path, body={"files": wanted})
+        urls = answer.get("urls")
+        if not isinstance(urls, list) or len(urls) != len(wanted):
+            raise BrokenAnswer(f"POST {path}: not one URL per file", response=answer)
+        for url in urls:
+            if not isinstance(url, dict) or not isinstance(url.get("uploadUrl"), str):
+                raise BrokenAnswer(f"POST {path}: an entry holds no uploadUrl", response=answer)
+        return urls
+
+    def delete_artifact(self, workspace_id: str, name: str) -> None:
+        """Remove one artifact (path documented, answer inferred)."""
+        self._delete(_artifact_path(workspace_id, name))
+
+    def delete_artifacts(self, workspace_id: str) -> None:
+        """Remove every artifact of a workspace (path documented, answer inferred)."""
+        self._delete(_artifact_path(workspace_id))
+
+    # -- agent computers -----------------------------------------------------------------------
+
+    def create_computer(self, name: str | None = None, icon: str | None = None) -> dict[str, Any]:
+        """A new VM, `status` `provisioning` at first (vendor docs); poll until it is `ready`."""
+        body = {k: v for k, v in (("name", name), ("icon", icon)) if v is not None}
+        return self._created("/agent-computers", body, "id")
+
+    def list_computers(self, limit: int = 50, offset: int = 0) -> dict[str, Any]:
+        """One page, newest first: `data`, and perhaps `total`, `limit`, `offset` (vendor docs)."""
+        return self._object("GET", "/agent-computers", query={"limit": limit, "offset": offset})
+
+    def iter_computers(self, page: int = PAGE) -> Iterator[dict[str, Any]]:
+        """Every agent computer, newest first, page by page as they are wanted."""
+        return self._pages("/agent-computers", page)
+
+    def get_computer(self, computer_id: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """One agent computer (vendor docs). `sandboxApiKey`, if there, is a secret.
+
+        `timeout` shortens the deadline of this call (seconds).
+        """
+        return self._object("GET", _computer_path(computer_id), timeout=self._at_most(timeout))
+
+    def update_computer(
+        self,
+        computer_id: str,
+        *,
+        agent_instructions: str | None = None,
+        views: Mapping[str, bool] | None = None,
+    ) -> dict[str, Any]:
+        """Set the instructions, or switch views on and off by id (seen in a client)."""
+        body: dict[str, Any] = {}
+        if agent_instructions is not None:
+            # Read as agentInstructions, written with an underscore (seen in a client).
+            body["agent_instructions"] = agent_instructions
+        if views is not None:
+            body["views"] = dict(views)
+        return self._object("PATCH", _computer_path(computer_id), body=body)
+
+    def delete_computer(self, computer_id: str) -> None:
+        """Remove the VM (seen in a client)."""
+        self._delete(_computer_path(computer_id))
+
+    # -- webhooks ------------------------------------------------------------------------------
+
+    def create_webhook(
+        self,
+        url: str,
+        events: Iterable[str],
+        *,
+        description: str | None = None,
+        secret: str | None = None,
+    ) -> dict[str, Any]:
+        """Register a URL (https) for events such as `task.completed`; three at most per
+        organization (vendor docs). Whether a known URL makes a second one is disputed: list first.
+        """
+        body: dict[str, Any] = {"url": url, "events": list(events)}
+        if description is not None:
+            body["description"] = description
+        if secret is not None:
+            body["secret"] = secret
+        return self._created("/webhooks", body, "id")
+
+    def list_webhooks(self) -> list[dict[str, Any]]:
+        """Every webhook; the list sits under `webhooks` (seen in a client)."""
+        return self._rows("/webhooks", "webhooks", "data")
+
+    def get_webhook(self, webhook_id: str) -> dict[str, Any]:
+        """One webhook (path documented). The secret is never returned."""
+        return self._object("GET", f"/webhooks/{check_id(webhook_id, 'webhook id')}")
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Remove a webhook (path documented)."""
+        self._delete(f"/webhooks/{check_id(webhook_id, 'webhook id')}")
+
+    def webhook_public_key(self) -> str:
+        """The PEM key that deliveries are signed with (path documented, shape unknown).
+
+        Taken from plain text, from a JSON string, or from the first value of a JSON object
+        that looks like a key.
+        """
+        path = "/webhooks/public_key"
+        headers = {"Accept": "application/json, text/plain"}
+        answer = self.transport.raw(
+            "GET", path, headers=headers, repeat=RetryPolicy.SAFE, check=True
+        )
+        text = answer.raw.decode(errors="replace")
+        try:
+            document: Any = json.loads(text)
+        except (ValueError, RecursionError):
+            document = text
+        for found in _strings(document):
+            if found.lstrip().startswith("-----BEGIN "):
+                return found.strip() + "\n"
+        raise BrokenAnswer(f"GET {path}: the answer holds no PEM key")
+
+    # -- account and partners ------------------------------------------------------------------
+
+    def credits(self) -> dict[str, Any]:
+        """The organization's balance: numbers `balance`, `totalAvailable`, `lifetimeUsed`, …"""
+        return self._object("GET", "/billing/credits")
+
+    def health(self) -> dict[str, Any]:
+        """`{status}` of the service, asked at the host's root and without the key."""
+        answer = self.transport.without_key(f"{self.transport.origin}/health")
+        return answer.data if isinstance(answer.data, dict) else {}
+
+    def sandbox_api_key(self) -> dict[str, Any]:
+        """`apiKey` and `baseUrl` for direct access to VMs. The key is a secret."""
+        return self._object("GET", "/sandbox/api-key")
+
+    def create_account(self, name: str, *, bill_to_parent: bool | None = None) -> dict[str, Any]:
+        """A child account, for partner keys: `id` and `api_key`, which is shown only once."""
+        body: dict[str, Any] = {"name": name}
+        if bill_to_parent is not None:
+            body["billToParent"] = bill_to_parent
+        return self._created("/accounts", body, "id")
+
+    def set_account_billing(self, account_id: str, *, bill_to_parent: bool) -> dict[str, Any]:
+        """Who pays for a child account, for partner keys."""
+        path = f"/accounts/{check_id(account_id, 'account id')}/billing"
+        return self._object("PATCH", path, body={"billToParent": bill_to_parent})
+
+    def top_up(
+        self,
+        account_id: str,
+        amount: float,
+        external_payment_id: str,
+        *,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Add credits to a child account, for partner keys."""
+        body: dict[str, Any] = {
+            "accountId": account_id,
+            "amount": amount,
+            "externalPaymentId": external_payment_id,
+        }
+        if description is not None:
+            body["description"] = description
+        if metadata is not None:
+            body["metadata"] = dict(metadata)
+        return self._object("POST", "/billing/topups", body=body, repeat=RetryPolicy.IF_UNSENT)
+
+    def register_mcp_server(
+        self,
+        url: str,
+        *,
+        shared_secret: str | None = None,
+        custom_headers: Iterable[Mapping[str, str]] | None = None,
+    ) -> dict[str, Any]:
+        """Make an MCP server known to the account; idempotent per URL, so it may go out twice."""
+        body: dict[str, Any] = {"url": url}
+        if shared_secret is not None:
+            body["sharedSecret"] = shared_secret
+        if custom_headers is not None:
+            body["customHeaders"] = [dict(header) for header in custom_headers]
+        return self._object("POST", "/mcp/servers", body=body)
+
+    # -- calls and the shape of their answers --------------------------------------------------
+
+    def _object(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        repeat: RetryPolicy = RetryPolicy.SAFE,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """A call whose answer is an object."""
+        answer = self.transport.send(
+            method, path, query=query, body=body, repeat=repeat, timeout=timeout
+        )
+        if method == "GET" and not answer.raw.strip():
+            # As the answer to a change it is a success (seen in clients); whoever reads learns
+            # nothing from it.
+            raise BrokenAnswer(f"GET {path}: the answer is empty", status_code=answer.status)
+        if isinstance(answer.data, dict):
+            return answer.data
+        raise self._wrong(method, path, answer, repeat, "an object")
+
+    def _anything(
+        self, method: str, path: str, *, body: Any = None, repeat: RetryPolicy = RetryPolicy.SAFE
+    ) -> dict[str, Any]:
+        """A call whose answer no source shows: an object as it came, {} for anything else."""
+        answer = self.transport.send(method, path, body=body, repeat=repeat)
+        return answer.data if isinstance(answer.data, dict) else {}
+
+    def _rows(
+        self, path: str, *names: str, query: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """A GET whose answer is a list, bare or under one of `names`."""
+        answer = self.transport.send("GET", path, query=query, repeat=RetryPolicy.SAFE)
+        rows = answer.data
+        if isinstance(rows, dict):
+            rows = next((rows[name] for name in names if name in rows), [] if not rows else None)
+        if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+            return rows
+        raise self._wrong("GET", path, answer, RetryPolicy.SAFE, "a list of objects")
+
+    def _created(
+        self, path: str, body: Any, identity: str, *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """A POST that makes something; its answer must name it, else the outcome is unknown."""
+        made = self._object("POST", path, body=body, repeat=RetryPolicy.IF_UNSENT, timeout=timeout)
+        if not isinstance(made.get(identity), str) or not made[identity]:
+            raise lost("POST", path, f"the answer holds no {identity}", response=made)
+        return made
+
+    def _pages(
+        self, path: str, page: int, *, offset: int = 0, total: list[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of a paged list, one call per page, each call when its first row is asked for.
+
+        A row made meanwhile shifts the others onto the next page, so ids seen are dropped; only
+        the last ones can come again, so memory stays flat. Two pages with nothing new end it: a
+        server that ignores `offset` would go on for ever.
+        """
+        seen: set[str] = set()
+        seen_before: set[str] = set()
+        stale = 0
+        while True:
+            answer = self._object("GET", path, query={"limit": page, "offset": offset})
+            rows = answer.get("data")
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise BrokenAnswer(f"GET {path}: the answer has no list under `data`")
+            count = answer.get("total")
+            if total is not None and isinstance(count, int):
+                total[:] = [count]
+            stale += 1
+            for row in rows:
+                identity = str(row.get("id"))
+                if identity not in seen and identity not in seen_before:
+                    stale = 0
+                    seen.add(identity)
+                    yield row
+            if len(seen) >= REMEMBERED:
+                seen, seen_before = set(), seen
+            # A server may give less than what was asked for and still have more.
+            offset += len(rows)
+            more = len(rows) >= page or (isinstance(count, int) and offset < count)
+            if not rows or not more or stale == 2:
+                return
+
+    def _delete(self, path: str) -> None:
+        """A DELETE; a 404 that an earlier try of our own explains is success."""
+        try:
+            self.transport.send("DELETE", path, repeat=RetryPolicy.SAFE)
+        except ResourceNotFound as missing:
+            if not missing.retried:
+                raise
+
+    def _at_most(self, timeout: float | None) -> float | None:
+        """A deadline that does not reach beyond the usual one; None for the usual one."""
+        return None if timeout is None else min(timeout, self.transport.limit(SECONDS))
+
+    def _wrong(
+        self, method: str, path: str, answer: Answer, repeat: RetryPolicy, wanted: str
+    ) -> BrokenAnswer | OutcomeUnknown:
+        why = f"the answer is not {wanted}"
+        rest = {"status_code": answer.status, "response": answer.data}
+        if repeat is RetryPolicy.IF_UNSENT:
+            return lost(method, path, why, **rest)
+        return BrokenAnswer(f"{method} {path}: {why}", **rest)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from requests import Response
 
-    from .call import Call
+    from .request import Request
 
 HIDDEN = "[hidden]"
 _SECRET_HEADERS = frozenset(
@@ -129,7 +129,7 @@ def curl_line(
 class Try:
     """What is known of one try, for the log."""
 
-    def __init__(self, call: Call, retry_number: int, started: float) -> None:
+    def __init__(self, call: Request, retry_number: int, started: float) -> None:
         self.call = call
         self.retry = retry_number
         self.started = started
@@ -167,6 +167,6 @@ class Try:
         )
 
 
-def _address(call: Call, redact: Redactor) -> str:
+def _address(call: Request, redact: Redactor) -> str:
     # The query of a call of our own says what was asked; that of any other URL is a signature.
     return redact.key(call.url) if "API_KEY" in call.headers else redact.text(call.url)

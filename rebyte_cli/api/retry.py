@@ -20,7 +20,7 @@ TOO_MANY = 429
 FIRST_PAUSE = 0.5
 
 
-class Repeat(Enum):
+class RetryPolicy(Enum):
     """What a call allows.
 
     SAFE: sending it twice changes nothing (GET, DELETE, a PATCH that sets a value).
@@ -32,22 +32,22 @@ class Repeat(Enum):
     IF_UNSENT = "if-unsent"
 
 
-def may_repeat(repeat: Repeat, *, status: int | None, sent: bool) -> bool:
+def may_repeat(repeat: RetryPolicy, *, status: int | None, sent: bool) -> bool:
     """Whether one more try is allowed after this one.
 
     `status` is the HTTP status of an answer, None when there was none; `sent` says whether any
     byte of the request was handed to a connection to the API.
     """
     if status is None:
-        return repeat is Repeat.SAFE or not sent
+        return repeat is RetryPolicy.SAFE or not sent
     if status == TOO_MANY:
         return True
-    return repeat is Repeat.SAFE and status in GATEWAY
+    return repeat is RetryPolicy.SAFE and status in GATEWAY
 
 
-def is_unknown(repeat: Repeat, *, status: int | None, sent: bool) -> bool:
+def is_unknown(repeat: RetryPolicy, *, status: int | None, sent: bool) -> bool:
     """Whether nobody can say if the call was carried out."""
-    if repeat is Repeat.SAFE or not sent:
+    if repeat is RetryPolicy.SAFE or not sent:
         return False
     return status is None or status in GATEWAY
 

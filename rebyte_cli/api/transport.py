@@ -6,28 +6,292 @@ Facts: header `API_KEY` (seed document), JSON both ways (seed document), errors 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .. import __version__
-from ..errors import APIError, BadUsage, BrokenAnswer
-from .body import Answer, as_it_came, as_json, encode
-from .call import Call
-from .exchange import Exchange, Refused, Rules
+from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, Redirected
+from .body import (
+    ERROR_CAP,
+    Answer,
+    Broken,
+    UploadBody,
+    as_it_came,
+    as_json,
+    chunks,
+    encode,
+    file_size,
+    read_all,
+)
 from .log import CallLog
-from .origin import address, check_base_url, check_key, check_signed_url, origin_of
-from .retry import SECONDS, Repeat
+from .request import Request
+from .retry import SECONDS, RetryPolicy
+from .sender import Refused, Rules, Sender
+from .urls import address, check_base_url, check_key, check_signed_url, origin_of
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from requests import Response
 
-    from .wire import Wire
+    from .connection import AttemptState
+
+
+# -- Bodies too large or too slow for memory: event streams, uploads, downloads.
+
+MAX_REDIRECTS = 5
+# Which connections a URL of a redirect may use, and the headers with or without the key.
+Way = Callable[[str, dict[str, str]], tuple[Sender, dict[str, str]]]
+# What object stores answer for a signed URL whose time is over; which of them, differs.
+EXPIRED = frozenset({400, 401, 403, 404, 410})
+
+
+class SlotExpired(APIError):
+    """The object store refused a signed URL: it is older than its hour, most likely."""
+
+    code = "upload_refused"
+
+
+@contextmanager
+def stream(exchange: Sender, call: Request) -> Iterator[Iterator[bytes]]:
+    """The body of an answer as it arrives; see `Transport.stream`."""
+    try:
+        response, _ = exchange.run(call, _opened)
+    except Refused as refused:
+        raise exchange.error_for(call, refused) from None
+    try:
+        yield _read(exchange, call, response, call.idle)
+    finally:
+        response.close()
+
+
+def live(
+    exchange: Sender, call: Request, idle: float
+) -> Callable[[Response, AttemptState], Answer]:
+    """A reader of answers as they came, but for an event stream, whose body is left `coming`.
+
+    Such a body may take as long as it likes; `idle` bounds each read (seconds).
+    """
+
+    def read(response: Response, wire: AttemptState) -> Answer:
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "text/event-stream":
+            return as_it_came(response)
+        wire.idle = idle
+        answer = Answer(response.status_code, response.headers, None, b"")
+        answer.coming = _read(exchange, call, _opened(response, wire), idle)
+        return answer
+
+    return read
+
+
+def _opened(response: Response, wire: AttemptState) -> Response:
+    # From here on each read has its own limit; the whole may take as long as it likes.
+    wire.untimed()
+    return response
+
+
+def _read(
+    exchange: Sender, call: Request, response: Response, idle: float | None
+) -> Iterator[bytes]:
+    from urllib3.exceptions import HTTPError
+
+    what = f"{call.method} {call.path}"
+    try:
+        yield from chunks(response)
+    except Broken as broken:
+        raise BrokenAnswer(f"{what}: {broken.why}") from None
+    except (HTTPError, OSError) as error:
+        fault = exchange.faulty(call, error)
+        why = f"nothing came for {idle:g} s" if fault.code == "timeout" else fault.why
+        raise NetworkError(f"{what}: {why}", code=fault.code) from None
+
+
+def put(
+    exchange: Sender,
+    url: str,
+    source: Path | bytes,
+    headers: dict[str, str],
+    limit: float,
+    progress: Callable[[int], None] | None,
+) -> None:
+    """PUT to a signed URL; see `Transport.put_signed`. `limit` is the idle limit in seconds."""
+    size = len(source) if isinstance(source, bytes) else file_size(source)
+    sent = 0
+
+    def count(amount: int) -> None:
+        nonlocal sent
+        sent += amount
+        if progress is not None:
+            progress(amount)
+
+    def body(wire: AttemptState) -> Any:
+        nonlocal sent
+        wire.untimed()
+        if progress is not None and sent:
+            progress(-sent)  # a new try starts from the first byte
+        sent = 0
+        return UploadBody(source, size, wire, count) if size else b""
+
+    shown = url.partition("?")[0]
+    call = Request(
+        "PUT",
+        shown,
+        url,
+        headers={**headers, "Content-Length": str(size)},
+        body=body,
+        repeat=RetryPolicy.SAFE,  # the same bytes under the same name
+        seconds=limit,
+        idle=limit,
+        each=True,
+    )
+    try:
+        exchange.run(call, _drained)
+    except Refused as refused:
+        what = f"the file store refused the upload ({refused.status})"
+        if refused.status in EXPIRED:
+            raise SlotExpired(what, status_code=refused.status) from None
+        kind = NetworkError if refused.status >= 500 else APIError
+        raise kind(what, status_code=refused.status) from None
+
+
+def _drained(response: Response, wire: AttemptState) -> None:
+    from urllib3.exceptions import HTTPError
+
+    # What a store says beside 200 does not matter; reading it keeps the connection.
+    try:
+        read_all(response, ERROR_CAP)
+    except (Broken, HTTPError, OSError):
+        response.close()
+
+
+def download(
+    way: Way,
+    call: Request,
+    target: Path,
+    overwrite: bool,
+    progress: Callable[[int], None] | None,
+) -> None:
+    """GET into `target`, which appears only when all of it is there.
+
+    A redirect is followed, at most five times: `way` gives the key to its own origin alone, and
+    it is never followed to http off this machine. The temporary file lies beside the
+    target; a link standing at `target` is replaced, not followed. Raises BadUsage when there
+    is something and `overwrite` is not set.
+    """
+    if not overwrite and os.path.lexists(target):
+        raise BadUsage(f"{target} is already there", hint="--force replaces it")
+    temporary = target.parent / f".{target.name[:100]}.{os.urandom(6).hex()}.part"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except OSError as error:
+        raise BadUsage(f"cannot write in {target.parent}: {error.strerror}") from None
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            _fetch(way, call, _saving(file, target, progress))
+        _put_in_place(temporary, target, overwrite)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def length(way: Way, call: Request) -> int | None:
+    """The size of what a GET would bring (bytes), None where it is not told; no body is read.
+
+    A GET, since a signed URL is often good for nothing else.
+    """
+    found: list[str] = []
+
+    def look(response: Response, _wire: AttemptState) -> None:
+        if response.headers.get("Content-Encoding", "identity").strip().lower() == "identity":
+            found.append(response.headers.get("Content-Length", ""))
+        response.close()
+
+    _fetch(way, call, look)
+    told = found[-1].strip() if found else ""
+    return int(told) if told.isascii() and told.isdigit() and len(told) < 20 else None
+
+
+def _saving(
+    file: Any, target: Path, progress: Callable[[int], None] | None
+) -> Callable[[Response, AttemptState], None]:
+    def save(response: Response, wire: AttemptState) -> None:
+        wire.untimed()
+        if progress is not None and file.tell():
+            progress(-file.tell())
+        file.seek(0)
+        file.truncate()
+        for piece in chunks(response):
+            write(piece)
+            if progress is not None:
+                progress(len(piece))
+
+    def write(piece: bytes) -> None:
+        rest = memoryview(piece)
+        try:
+            while rest:  # an unbuffered file may take less than it is given
+                rest = rest[file.write(rest) :]
+        except OSError as error:  # a full disk is no fault of the network
+            raise BadUsage(f"cannot write {target}: {error.strerror}") from None
+
+    return save
+
+
+def _fetch(
+    way: Way,
+    call: Request,
+    save: Callable[[Response, AttemptState], None],
+) -> None:
+    from urllib.parse import urljoin
+
+    first = call
+    exchange, _ = way(call.url, {})
+    for _ in range(MAX_REDIRECTS + 1):
+        try:
+            exchange.run(call, save)
+            return
+        except Refused as refused:
+            where = refused.headers.get("Location")
+            if refused.status not in (301, 302, 303, 307, 308) or not where:
+                raise exchange.error_for(call, refused) from None
+        try:
+            url = check_signed_url(urljoin(call.url, where))
+        except (BadUsage, ValueError):
+            raise Redirected(f"GET {first.path} was redirected to an unsafe address") from None
+        headers = {name: value for name, value in call.headers.items() if name != "API_KEY"}
+        exchange, headers = way(url, headers)
+        call = Request(
+            "GET",
+            first.path,
+            url,
+            headers=headers,
+            repeat=RetryPolicy.SAFE,
+            seconds=first.seconds,
+            idle=first.idle,
+            each=True,
+        )
+    raise Redirected(f"GET {first.path} was redirected too often")
+
+
+def _put_in_place(temporary: Path, target: Path, overwrite: bool) -> None:
+    try:
+        if overwrite:
+            temporary.replace(target)
+            return
+        try:
+            # Unlike a rename, a link fails when something has appeared there meanwhile.
+            os.link(temporary, target)
+        except FileExistsError:
+            raise BadUsage(f"{target} is already there", hint="--force replaces it") from None
+        except OSError:  # a file system without links
+            temporary.replace(target)
+    except OSError as error:
+        raise BadUsage(f"cannot write {target}: {error.strerror}") from None
+
 
 USER_AGENT = f"rebyte-cli/{__version__}"
 RETRY_AFTER_CAP = 10.0
@@ -64,8 +328,8 @@ class Transport:
         self._key = check_key(key)
         rules = Rules(ca_bundle, pool, log, retry_after_cap, clock, sleep, random)
         # Two sets of connections: what goes to a signed URL shares nothing with what has a key.
-        self._exchange = Exchange(rules, secret=self._key)
-        self._signed = Exchange(rules, secret=self._key)
+        self._exchange = Sender(rules, secret=self._key)
+        self._signed = Sender(rules, secret=self._key)
 
     def limit(self, otherwise: float) -> float:
         """The deadline of a call: what the user set, or else `otherwise` (seconds)."""
@@ -78,7 +342,7 @@ class Transport:
         *,
         query: Mapping[str, Any] | None = None,
         body: Any = None,
-        repeat: Repeat,
+        repeat: RetryPolicy,
         timeout: float | None = None,
         accept: str = "application/json",
     ) -> Answer:
@@ -107,7 +371,7 @@ class Transport:
         query: Mapping[str, Any] | None = None,
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        repeat: Repeat,
+        repeat: RetryPolicy,
         timeout: float | None = None,
         check: bool = False,
         live: bool = False,
@@ -128,12 +392,13 @@ class Transport:
         answer.retried = retried
         return answer
 
-    def _live(self, call: Call) -> Callable[[Response, Wire], Answer]:
-        from . import transfer
+    def _live(self, call: Request) -> Callable[[Response, AttemptState], Answer]:
 
-        return transfer.live(self._exchange, call, self.limit(SECONDS))
+        return live(self._exchange, call, self.limit(SECONDS))
 
-    def problem(self, method: str, path: str, answer: Answer, repeat: Repeat) -> Exception | None:
+    def problem(
+        self, method: str, path: str, answer: Answer, repeat: RetryPolicy
+    ) -> Exception | None:
         """The error that an answer of `raw` stands for, or None for 2xx."""
         if 200 <= answer.status < 300:
             return None
@@ -151,10 +416,9 @@ class Transport:
         """
         headers = {"Accept": accept, "Accept-Encoding": "identity", "Cache-Control": "no-store"}
         idle = self.limit(SECONDS) if idle is None else idle
-        call = self._call("GET", path, None, headers, None, Repeat.SAFE, idle, idle)
-        from . import transfer
+        call = self._call("GET", path, None, headers, None, RetryPolicy.SAFE, idle, idle)
 
-        return transfer.stream(self._exchange, call)
+        return stream(self._exchange, call)
 
     def put_signed(
         self,
@@ -170,14 +434,13 @@ class Transport:
         `progress` is told how many bytes went out since it was told last. Raises SlotExpired
         when the store answers 403.
         """
-        from . import transfer
 
         headers = {"User-Agent": USER_AGENT, "Content-Type": content_type}
         try:
             check_signed_url(url)
         except BadUsage as error:
             raise BrokenAnswer(error.message) from None
-        transfer.put(self._signed, url, source, headers, self.limit(SECONDS), progress)
+        put(self._signed, url, source, headers, self.limit(SECONDS), progress)
 
     def post_files(
         self,
@@ -188,7 +451,7 @@ class Transport:
         progress: Callable[[int], None] | None = None,
     ) -> Answer:
         """POST files as multipart/form-data, each in a part named `part`; memory stays flat."""
-        from .outgoing import Form
+        from .body import Form
 
         form = Form(part, files, progress)
         headers = {
@@ -198,7 +461,7 @@ class Transport:
         }
         limit = self.limit(SECONDS)
         call = self._call(
-            "POST", path, None, headers, form.open, Repeat.IF_UNSENT, None, limit, each=True
+            "POST", path, None, headers, form.open, RetryPolicy.IF_UNSENT, None, limit, each=True
         )
         try:
             return self._exchange.run(call, as_json)[0]
@@ -214,27 +477,27 @@ class Transport:
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """GET into a file that appears only when it is whole; see `transfer.download`."""
-        from . import transfer
 
-        transfer.download(self._way, self._body_call(path), target, overwrite, progress)
+        download(self._way, self._body_call(path), target, overwrite, progress)
 
     def length(self, path: str) -> int | None:
         """The size of what `download` would bring; see `transfer.length`."""
-        from . import transfer
 
-        return transfer.length(self._way, self._body_call(path))
+        return length(self._way, self._body_call(path))
 
-    def _body_call(self, path: str) -> Call:
+    def _body_call(self, path: str) -> Request:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         limit = self.limit(SECONDS)
-        return self._call("GET", path, None, headers, None, Repeat.SAFE, None, limit, each=True)
+        return self._call(
+            "GET", path, None, headers, None, RetryPolicy.SAFE, None, limit, each=True
+        )
 
     def without_key(self, url: str) -> Answer:
         """GET a JSON document of this server that needs no key (`/health`, seen in a client)."""
         headers = {"User-Agent": USER_AGENT, "Accept": "application/json"}
         path = urlsplit(url).path
         seconds = self.limit(SECONDS)
-        call = Call("GET", path, url, headers=headers, repeat=Repeat.SAFE, seconds=seconds)
+        call = Request("GET", path, url, headers=headers, repeat=RetryPolicy.SAFE, seconds=seconds)
         try:
             return self._signed.run(call, as_json)[0]
         except Refused as refused:
@@ -265,16 +528,16 @@ class Transport:
         path: str,
         query: Mapping[str, Any] | None,
         headers: dict[str, str],
-        body: bytes | Callable[[Wire], Any] | None,
-        repeat: Repeat,
+        body: bytes | Callable[[AttemptState], Any] | None,
+        repeat: RetryPolicy,
         timeout: float | None,
         idle: float | None = None,
         each: bool = False,
-    ) -> Call:
+    ) -> Request:
         url, shown = address(self.base_url, path, query)
         headers = self.keyed(url, {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers})
         seconds = self.limit(SECONDS) if timeout is None else timeout
-        return Call(
+        return Request(
             method,
             shown,
             url,
@@ -286,7 +549,7 @@ class Transport:
             each=each,
         )
 
-    def _way(self, url: str, headers: dict[str, str]) -> tuple[Exchange, dict[str, str]]:
+    def _way(self, url: str, headers: dict[str, str]) -> tuple[Sender, dict[str, str]]:
         """The connections for a URL, and the headers for it: the key to its own origin alone."""
         if origin_of(url) == self.origin:
             return self._exchange, self.keyed(url, headers)

@@ -9,8 +9,8 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, did_you_mean
-from ..output.kinds import EVENT, INSTALLED, Kind, Records, check_fields
-from ._shared import SHARED, shared_options
+from ..output.records import EVENT, INSTALLED, Kind, Records, check_fields
+from ._options import SHARED, shared_options
 
 
 def _keep_blocks(text: str | None) -> str | None:
@@ -29,7 +29,7 @@ class _Context(click.Context):
     def make_formatter(self) -> click.HelpFormatter:
         # Click measures the terminal with shutil, whose import is a twentieth of a help page.
         app = self.find_object(App)
-        columns = 80 if app is None else app.screen.width
+        columns = 80 if app is None else app.console.width
         return click.HelpFormatter(width=max(min(columns, 80) - 2, 50))
 
 

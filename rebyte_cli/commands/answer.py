@@ -9,12 +9,12 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
-from ..output.kinds import ANSWERED, Records
+from ..output.records import ANSWERED, Records
 from ._base import define
 from ._options import task_argument
 
 if TYPE_CHECKING:
-    from ..engines.questions import Choice, Item, Question
+    from ..tasks.questions import Choice, Item, Question
 
 
 @define("answer", kind=ANSWERED, statuses=(3, 4, 5, 6))
@@ -41,8 +41,8 @@ def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -
       rebyte answer @last --option 1
       rebyte answer @last --text "Neither, use the staging branch"
     """
-    from ..engines import questions
-    from ..profiles import references
+    from ..history import references
+    from ..tasks import questions
 
     task_id = references.task(app.history, task)
     question = questions.waiting(app.client, task_id)
@@ -64,7 +64,7 @@ def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -
 
 def _given(question: Question, options: Sequence[int], texts: Sequence[str]) -> list[Choice]:
     """The options of the command line, dealt out to the questions."""
-    from ..engines.questions import Choice
+    from ..tasks.questions import Choice
 
     chosen = [number - 1 for number in options]
     if len(question.items) == 1:
@@ -83,8 +83,8 @@ def _given(question: Question, options: Sequence[int], texts: Sequence[str]) -> 
 
 def _asked(item: Item) -> Choice:
     """The answer to one question, asked for until it fits."""
-    from ..engines import questions, transcript
-    from ..output.terminal import clean
+    from ..output.console import clean
+    from ..tasks import questions, transcript
 
     click.echo(clean("".join(transcript.item_lines(item))), err=True, nl=False)
     several = " (several with commas)" if item.several else ""
@@ -104,7 +104,7 @@ def _asked(item: Item) -> Choice:
 
 
 def _nothing_given(question: Question) -> BadUsage:
-    from ..engines import transcript
+    from ..tasks import transcript
 
     shown = "".join(line for item in question.items for line in transcript.item_lines(item))
     return BadUsage("say what to answer: --option N or --text TEXT", hint=shown.rstrip())

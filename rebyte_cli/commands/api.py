@@ -8,13 +8,13 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, NotFound
-from ..output.kinds import Raw
+from ..output.records import Raw
 from ._base import define
-from ._shared import completer
+from ._options import completer
 
 
 def _methods(*_: object) -> list[str]:
-    from ..engines.anything import METHODS
+    from ..tasks.raw import METHODS
 
     return list(METHODS)
 
@@ -57,22 +57,22 @@ def command(
       rebyte api GET /tasks/ID/events | grep ^data:
       rebyte api PATCH /agent-computers/ID -d '{"agent_instructions": "Answer in English."}'
     """
-    from ..engines import anything
+    from ..tasks import raw
 
     method = method.upper()
-    if method not in anything.METHODS:
+    if method not in raw.METHODS:
         from ..errors import did_you_mean
 
         raise BadUsage(
             f"no such method: {method}",
-            hint=did_you_mean(method, anything.METHODS) or ", ".join(anything.METHODS),
+            hint=did_you_mean(method, raw.METHODS) or ", ".join(raw.METHODS),
         )
     if paginate and method != "GET":
         raise BadUsage("--paginate goes with GET")
-    body = None if data is None else anything.check_body(_read(app, data))
+    body = None if data is None else raw.check_body(_read(app, data))
     pairs = [_pair(text) for text in query]
-    request = anything.Request(method, anything.check_path(path, pairs), body)
-    walk = anything.pages if paginate else anything.call
+    request = raw.RawRequest(method, raw.check_path(path, pairs), body)
+    walk = raw.pages if paginate else raw.call
     return Raw(walk(app.client, request, with_headers=include))
 
 

@@ -10,10 +10,10 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
-from ..output.kinds import ARTIFACT, DELETED, Listing, Raw, Records, Value
-from ._ask import confirm, yes_option
+from ..output.records import ARTIFACT, DELETED, Listing, Raw, Records, Value
 from ._base import define_group, define_in
 from ._options import workspace_argument
+from ._prompts import confirm, yes_option
 
 
 @define_group("artifact")
@@ -91,17 +91,17 @@ def get(
     if file is not None:
         return _to_file(app, workspace_id, names[0], file, force)
     where = Path(folder or ".")
-    from ..engines import downloads
+    from ..tasks import download
 
     listed = map(_named, app.client.list_artifacts(workspace_id)) if all_ else _wanted(names)
-    rows = downloads.fetch_all(
+    rows = download.fetch_all(
         app.client,
         workspace_id,
         list(listed),
         where,
         force=force,
         resume=all_,
-        screen=app.screen,
+        console=app.console,
         note=app.note,
     )
     return Records(ARTIFACT, rows)
@@ -112,18 +112,18 @@ def _wanted(names: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _to_file(app: App, workspace_id: str, name: str, file: str, force: bool) -> Value:
-    from ..engines import downloads
     from ..output.progress import bar
+    from ..tasks import download
 
-    with bar(app.screen, f"Downloading {name}", None, size=True) as work:
+    with bar(app.console, f"Downloading {name}", None, size=True) as work:
         if file != "-":
             target = Path(file)
-            found = downloads.fetch(
+            found = download.fetch(
                 app.client, workspace_id, name, target, force=force, progress=work.advance
             )
             return Records(ARTIFACT, [found])
         # Through a file, so that stdout gets all of it or nothing.
-        return Raw(downloads.pieces(app.client, workspace_id, name))
+        return Raw(download.pieces(app.client, workspace_id, name))
 
 
 @define_in(command, "put", kind=ARTIFACT, statuses=(3, 4, 5, 6))
@@ -136,11 +136,11 @@ def put(app: App, workspace: str, paths: Sequence[str]) -> Records:
 
       rebyte artifact put @last logo.png brief.pdf
     """
-    from ..engines import uploads
+    from ..tasks import upload
 
     workspace_id = _workspace(app, workspace)
-    files = uploads.check(paths)
-    return Records(ARTIFACT, uploads.put(app.client, workspace_id, files, app.screen))
+    files = upload.check(paths)
+    return Records(ARTIFACT, upload.put(app.client, workspace_id, files, app.console))
 
 
 @define_in(command, "delete", kind=DELETED)
@@ -169,7 +169,7 @@ def delete(app: App, workspace: str, names: Sequence[str], all_: bool, yes: bool
 def _delete(
     app: App, workspace_id: str, names: Sequence[str]
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
-    from ..engines.together import in_parallel
+    from ..tasks.parallel import in_parallel
 
     names = list(dict.fromkeys(names))
     answers = in_parallel(lambda name: app.client.delete_artifact(workspace_id, name), names)
@@ -184,6 +184,6 @@ def _named(artifact: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _workspace(app: App, reference: str) -> str:
-    from ..profiles import references
+    from ..history import references
 
     return references.workspace(app.history, reference)

@@ -8,7 +8,7 @@ import click
 
 from ..app import App
 from ..errors import KEYS_PAGE, BadUsage, KeyRejected, RebyteError
-from ..output.kinds import AUTH, Records
+from ..output.records import AUTH, Records
 from ._base import define_group, define_in
 
 
@@ -47,7 +47,7 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
       printf %s "$KEY" | rebyte auth login --with-key
       rebyte -P ci auth login --with-key --insecure-storage < key.txt
     """
-    from ..profiles import credentials
+    from ..config import credentials
 
     settings = app.settings
     if settings.is_local:
@@ -82,7 +82,7 @@ def logout(app: App) -> None:
       rebyte auth logout
       rebyte -P work auth logout
     """
-    from ..profiles import credentials
+    from ..config import credentials
 
     profile = app.settings.profile
     origins = credentials.forget_keys(
@@ -108,7 +108,7 @@ def status(app: App) -> Records:
       rebyte auth status
       rebyte -P work auth status -o json | jq .accepted
     """
-    from ..profiles.credentials import find_key
+    from ..config.credentials import find_key
 
     source = key = None
     try:
@@ -132,7 +132,7 @@ def _record(
     accepted: bool | None,
     problem: RebyteError | None = None,
 ) -> dict[str, Any]:
-    from ..profiles.credentials import ending
+    from ..config.credentials import ending
 
     settings = app.settings
     base_url = settings.base_url.value
@@ -150,7 +150,7 @@ def _record(
 
 
 def _from_stdin(app: App) -> str:
-    from ..api.origin import check_key
+    from ..api.urls import check_key
 
     # Bytes, because the text layer would stop at what is not UTF-8, and show it.
     data = app.stdin.buffer.read(65536)
@@ -158,7 +158,7 @@ def _from_stdin(app: App) -> str:
 
 
 def _ask(app: App) -> str:
-    from ..api.origin import check_key
+    from ..api.urls import check_key
 
     if not app.interactive:
         raise BadUsage(

@@ -9,15 +9,13 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.kinds import RESULT, Listing, Records, Text
+from ..output.records import RESULT, Listing, Records, Text
 from ._base import define
 from ._batch import Given, Rate, Shard, check_report, read, refuse_other_shards, resolutions
-from ._options import Seconds, timeout_option
-from ._task import chosen_fields, task_options
+from ._options import Seconds, chosen_fields, task_options, timeout_option
 
 if TYPE_CHECKING:
-    from ..engines.batch.input import Input
-    from ..engines.batch.plan import Plan
+    from ..batch.input import Input, Plan
 
 
 @define("batch", kind=RESULT, statuses=(3, 4, 5, 6, 10, 11, 124))
@@ -156,14 +154,14 @@ def command(
         refuse_other_shards(given)
     defaults = chosen_fields(app, **choices)
     batch = read(app, given, defaults, files)
-    from ..engines.batch.plan import make_plan
+    from ..batch.input import make_plan
 
     plan = make_plan(batch.lines, given.name, shard)
     if dry_run:
         return Text(_bodies(batch, plan))
     if app.format == "json" and app.settings.output.value == "auto":
         app.set_option("output", "jsonl")
-    from ._batch_run import Run
+    from ._batch import Run
 
     as_table, summary = app.format == "table", list[str]()
     tell = summary.append if as_table else app.note
@@ -172,13 +170,13 @@ def command(
     if only_status:
         rows = run.standing()
     else:
-        from ..engines.batch.flow import SEND_AGAIN_AFTER, Wishes
+        from ..batch.runner import SEND_AGAIN_AFTER, Options
 
         if resend_after is None:
             # The local service has a task at once or never.
             resend_after = 2.0 if app.settings.is_local else SEND_AGAIN_AFTER
         rows = run.rows(
-            Wishes(jobs, wait, timeout, fail_fast, retry_failed, resend_after),
+            Options(jobs, wait, timeout, fail_fast, retry_failed, resend_after),
             rate=rate,
             settled=resolutions(resolve, batch.lines, plan.mine),
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..app import App
 from ..errors import RebyteError
-from ..output.kinds import TASK, Records
+from ..output.records import TASK, Records
 from ._base import define
 from ._options import tasks_argument
 
@@ -24,14 +24,14 @@ def command(app: App, tasks: Sequence[str]) -> Records:
       rebyte cancel @last
       rebyte list -o id --status running | rebyte cancel -
     """
-    from ..profiles import references
+    from ..history import references
 
     ids = references.tasks(app.history, tasks, app.lines())
     return Records(TASK, _cancel(app, list(dict.fromkeys(ids))))
 
 
 def _cancel(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:
-    from ..engines.together import in_parallel
+    from ..tasks.parallel import in_parallel
 
     client = app.client
 

@@ -8,7 +8,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.kinds import INSTALLED, Text
+from ..output.records import INSTALLED, Text
 from ._base import define, installed
 
 SHELLS = ("bash", "zsh", "fish")
@@ -32,12 +32,12 @@ def command(app: App, shell: str | None, do: str | None) -> Any:
       rebyte completion zsh > ~/.zfunc/_rebyte
       rebyte completion fish --uninstall
     """
-    from ..shell.scripts import SCRIPTS
+    from ..completion.install import SCRIPTS
 
     shell = shell or _of_the_user(app)
     if do is None:
         return Text(SCRIPTS[shell])
-    from ..shell import install
+    from ..completion import install
 
     done = getattr(install, do)(shell, app.environment)
     for path, changed in done:

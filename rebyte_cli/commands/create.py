@@ -8,16 +8,18 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
-from ..output.kinds import CREATED, TASK, Document, Records
+from ..output.records import CREATED, TASK, Document, Records
 from ._base import define
-from ._files import checked, files_option
 from ._options import (
+    checked,
+    chosen_fields,
+    files_option,
     stream_option,
+    task_options,
     timeout_option,
     wait_option,
 )
-from ._prompt import prompt_options, read_prompt
-from ._task import chosen_fields, task_options
+from ._prompts import prompt_options, read_prompt
 
 
 @define("create", kind=CREATED, waited=TASK, statuses=(3, 4, 5, 6, 10, 11, 124))
@@ -72,13 +74,13 @@ def command(
         if paths:
             body["files"] = [{"path": path} for path in paths]
         return Document(body)
-    from ..engines import once as engine
+    from ..tasks import create as engine
 
     earlier = engine.made_before(app.history, once) if once else None
     if paths and earlier is None:
-        from ..engines.uploads import upload
+        from ..tasks.upload import upload
 
-        body["files"] = upload(app.client, paths, app.screen)
+        body["files"] = upload(app.client, paths, app.console)
     with app.spinner("Creating the task: the service answers when the VM is up"):
         created = engine.create(app.client, app.history, body, prompt=text, key=once, note=app.note)
     app.keep_workspace(created)
@@ -88,12 +90,12 @@ def command(
     if open_page and created.get("url"):
         _open(app, created["url"])
     if stream:
-        from ._stream import streamed
+        from ._wait import streamed
 
         return streamed(app, task_id, timeout=timeout)
     if wait:
-        from ..engines.waiting import Target
-        from ._finish import finished
+        from ..tasks.wait import Target
+        from ._wait import finished
 
         return Records(TASK, finished(app, [Target(task_id)], timeout=timeout))
     return Records(CREATED, [created])
@@ -101,7 +103,7 @@ def command(
 
 def _open(app: App, url: object) -> None:
     """Open the page; where that cannot be, say so and go on: the task is made."""
-    from ..engines import browser
+    from ..tasks import browser
 
     try:
         if not browser.open_page(url):
@@ -113,7 +115,7 @@ def _open(app: App, url: object) -> None:
 def _forget(app: App, key: str | None) -> None:
     if key is None:
         raise BadUsage("--forget needs --once KEY")
-    from ..engines import once as engine
+    from ..tasks import create as engine
 
     known = engine.forget(app.history, key)
     app.note(f"Forgot {key!r}" if known else f"{key!r} was not known")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..app import App
 from ..errors import ResourceNotFound
-from ..output.kinds import CREDITS, Records
+from ..output.records import CREDITS, Records
 from ._base import define
 
 

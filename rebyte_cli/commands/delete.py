@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..errors import RebyteError, ResourceNotFound
-from ..output.kinds import DELETED, Records
+from ..output.records import DELETED, Records
 from ._base import define
 from ._options import tasks_argument
 
@@ -27,7 +27,7 @@ def command(app: App, tasks: Sequence[str], ignore_missing: bool) -> Records:
       rebyte delete @last
       rebyte list -o id --status failed | rebyte delete -
     """
-    from ..profiles import references
+    from ..history import references
 
     ids = references.tasks(app.history, tasks, app.lines())
     return Records(DELETED, _delete(app, list(dict.fromkeys(ids)), ignore_missing))
@@ -36,7 +36,7 @@ def command(app: App, tasks: Sequence[str], ignore_missing: bool) -> Records:
 def _delete(
     app: App, ids: Sequence[str], ignore_missing: bool
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
-    from ..engines.together import in_parallel
+    from ..tasks.parallel import in_parallel
 
     for task_id, answer in zip(ids, in_parallel(app.client.delete_task, ids), strict=True):
         missing = isinstance(answer, ResourceNotFound)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from ..app import App
-from ..output.kinds import FILE, Records
+from ..output.records import FILE, Records
 from ._base import define_group, define_in
 
 
@@ -37,6 +37,6 @@ def upload(app: App, paths: Sequence[str]) -> Records:
       rebyte file upload report.pdf data/*.csv -o jsonl
       rebyte file upload a.csv | jq -s '{prompt: "Look", files: .}' | rebyte api POST /tasks -d -
     """
-    from ..engines import uploads
+    from ..tasks import upload
 
-    return Records(FILE, uploads.uploads(app.client, uploads.check(paths), app.screen))
+    return Records(FILE, upload.uploads(app.client, upload.check(paths), app.console))

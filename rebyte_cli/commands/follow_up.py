@@ -7,17 +7,18 @@ from typing import Any
 import click
 
 from ..app import App
-from ..output.kinds import PROMPT, TASK, Document, Records
+from ..output.records import PROMPT, TASK, Document, Records
 from ._base import define
-from ._files import checked, files_option
 from ._options import (
+    checked,
+    files_option,
     skills_option,
     stream_option,
     task_argument,
     timeout_option,
     wait_option,
 )
-from ._prompt import prompt_options, read_prompt
+from ._prompts import prompt_options, read_prompt
 
 
 @define("follow-up", kind=PROMPT, waited=TASK, statuses=(3, 4, 5, 6, 10, 11, 124))
@@ -52,7 +53,7 @@ def command(
       rebyte follow-up @last "Now fix the critical findings" --wait
       rebyte follow-up 550e8400 -f notes.md -p "Take these notes into account"
     """
-    from ..profiles import references
+    from ..history import references
 
     text = read_prompt(app, prompt, prompt_option, prompt_file)
     paths = checked(files)
@@ -64,23 +65,23 @@ def command(
         if paths:
             body["files"] = [{"path": path} for path in paths]
         return Document(body)
-    from ..engines import once
+    from ..tasks import create
 
     if paths:
-        from ..engines.uploads import upload
+        from ..tasks.upload import upload
 
-        body["files"] = upload(app.client, paths, app.screen)
+        body["files"] = upload(app.client, paths, app.console)
     with app.spinner("Sending the prompt: the service answers when the VM is up"):
-        answer = once.follow_up(app.client, app.history, task_id, body, note=app.note)
+        answer = create.follow_up(app.client, app.history, task_id, body, note=app.note)
     if stream or wait:
         app.note(f"Sent prompt {answer['promptId']} to task {task_id}")
     if stream:
-        from ._stream import streamed
+        from ._wait import streamed
 
         return streamed(app, task_id, prompt_id=str(answer["promptId"]), timeout=timeout)
     if wait:
-        from ..engines.waiting import Target
-        from ._finish import finished
+        from ..tasks.wait import Target
+        from ._wait import finished
 
         target = Target(task_id, str(answer["promptId"]))
         return Records(TASK, finished(app, [target], timeout=timeout))

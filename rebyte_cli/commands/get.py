@@ -7,7 +7,7 @@ from typing import Any
 
 from ..app import App
 from ..errors import RebyteError
-from ..output.kinds import TASK, Records
+from ..output.records import TASK, Records
 from ._base import define
 from ._options import tasks_argument
 
@@ -26,19 +26,19 @@ def command(app: App, tasks: Sequence[str]) -> Records:
       rebyte get @1 @2 --fields id,status,title
       rebyte list -o id | rebyte get - -o jsonl
     """
-    from ..profiles import references
+    from ..history import references
 
     return Records(TASK, _read(app, references.tasks(app.history, tasks, app.lines())))
 
 
 def _read(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:
-    from ..engines import questions
-    from ..engines.together import in_parallel
+    from ..tasks import questions
+    from ..tasks.parallel import in_parallel
 
     for answer in in_parallel(app.client.get_task, ids):
         if isinstance(answer, RebyteError):
             yield answer
             continue
-        if len(ids) <= questions.FEW and not app.screen.quiet:
+        if len(ids) <= questions.FEW and not app.console.quiet:
             questions.tell(app.client, answer, app.note)
         yield app.with_workspace(answer)

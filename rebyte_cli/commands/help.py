@@ -6,9 +6,9 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, did_you_mean
-from ..output.kinds import Text
+from ..output.records import Text
 from ._base import define
-from ._shared import completer
+from ._options import completer
 
 
 @define("help", text=True, statuses=())

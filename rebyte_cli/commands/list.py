@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
-from ..output.kinds import TASK_ROW, Listing
+from ..output.records import TASK_ROW, Listing
 from ._base import define
 
 STATUSES = ("running", "completed", "failed", "canceled")
@@ -54,11 +54,11 @@ def command(
       rebyte list --status failed --since 7d -o id
       rebyte list --all -o jsonl | jq -r .title
     """
-    from ..engines import listing
+    from ..tasks.list import at_most, row_tests, walk, with_status
 
     if all_ and limit is not None:
         raise BadUsage("--all and --limit exclude each other")
-    tests = listing.row_tests(search=search, since=since, until=until)
+    tests = row_tests(search=search, since=since, until=until)
     read_each = status is not None or "status" in (app.fields or ())
     plain = not (all_ or tests or status or (limit or 0) > PAGE)
     if plain:
@@ -67,13 +67,13 @@ def command(
         envelope: Any = {name: value for name, value in page.items() if name != "data"}
     else:
         total: list[int] = []
-        rows = listing.walk(app.client, offset=offset, tests=tests, total=total)
+        rows = walk(app.client, offset=offset, tests=tests, total=total)
         envelope = _counted(total, offset, None if all_ else limit or 50)
     found: Iterator[Row | RebyteError] = rows
     if read_each:
-        found = listing.with_status(app.client, rows, status)
+        found = with_status(app.client, rows, status)
     if not plain and not all_:
-        found = listing.at_most(found, limit or 50)
+        found = at_most(found, limit or 50)
     return Listing(TASK_ROW, _located(app, found) if _shows_workspaces(app) else found, envelope)
 
 

@@ -8,9 +8,9 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.kinds import LOCAL, Records
-from ._ask import confirm, yes_option
+from ..output.records import LOCAL, Records
 from ._base import define_group, define_in
+from ._prompts import confirm, yes_option
 
 
 @define_group("local")
@@ -57,7 +57,7 @@ def serve(app: App, port: int) -> None:
             f"cannot listen on 127.0.0.1:{port}: {error.strerror}",
             hint="--port 0 takes a free one",
         ) from None
-    app.screen.write_out(service.base_url + "\n", flush=True)
+    app.console.write_out(service.base_url + "\n", flush=True)
     app.note(
         f"curl -H 'API_KEY: {LOCAL_KEY}' {service.base_url}/tasks\n"
         "The agent behind it is a simulation. Ctrl-C stops it."
@@ -90,9 +90,9 @@ def reset(app: App, yes: bool) -> Any:
 
       rebyte local reset --yes
     """
+    from ..config.settings import LOCAL as ORIGIN
+    from ..history.history import History
     from ..local import server
-    from ..profiles.config import LOCAL as ORIGIN
-    from ..profiles.history import History
 
     confirm(app, "Empty the local service?", yes=yes)
     server.reset(app.state_dir / "local")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..output.kinds import CONTENT, EVENT, Records, Text
+from ..output.records import CONTENT, EVENT, Records, Text
 from ._base import define
 from ._options import task_argument, timeout_option
 
@@ -30,13 +30,13 @@ def command(app: App, task: str, follow: bool, full: bool, timeout: float | None
       rebyte logs @last -f --timeout 10m
       rebyte logs @last -f -o jsonl | jq -c 'select(.eventType == "tool_use")'
     """
-    from ..engines import story
-    from ..profiles import references
+    from ..history import references
+    from ..tasks import logs
 
     task_id = references.task(app.history, task)
     if app.format in ("json", "id"):
-        return Records(CONTENT, story.document(app.client, task_id, follow, timeout))
+        return Records(CONTENT, logs.document(app.client, task_id, follow, timeout))
     if app.format in ("jsonl", "csv", "tsv"):
         end = app.format == "jsonl"  # the others have no columns for how a stream ends
-        return Records(EVENT, story.events(app.client, task_id, follow, timeout, end=end))
-    return Text(story.text(app.client, task_id, follow, timeout, full=full, note=app.note))
+        return Records(EVENT, logs.events(app.client, task_id, follow, timeout, end=end))
+    return Text(logs.text(app.client, task_id, follow, timeout, full=full, note=app.note))

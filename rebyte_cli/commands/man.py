@@ -9,9 +9,9 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, NotFound, RebyteError, did_you_mean
-from ..output.kinds import INSTALLED, Text
+from ..output.records import INSTALLED, Text
 from ._base import define, installed
-from ._shared import completer
+from ._options import completer
 
 # The pages that are about no command, and those whose name is a command's as well.
 TOPICS = ("tutorial", "examples", "from-curl", "shards", "config", "local(7)", "api(7)")
@@ -56,7 +56,7 @@ def command(
       rebyte man --install && man rebyte-create
       rebyte man --uninstall
     """
-    from ..manual import library, reader, roff, tree
+    from ..manual import builder, reader, roff, tree
 
     if left is not None:
         if folder is not None:
@@ -65,14 +65,14 @@ def command(
     root = ctx.find_root().command
     assert isinstance(root, click.Group)
     described = tree.describe(root)
-    known = list(library.names(described))
+    known = list(builder.names(described))
     if folder is not None:
         target = Path(folder) if folder else reader.home(app.environment)
-        pages = {name: roff.page(library.markdown(name, described)) for name in known}
-        return installed(app, _install(app, pages, target))
-    text = library.markdown(_find(words, known), described)
+        written = {name: roff.page(builder.markdown(name, described)) for name in known}
+        return installed(app, _install(app, written, target))
+    text = builder.markdown(_find(words, known), described)
     shown = reader.render(
-        roff.page(text), width=min(app.screen.width, 100), environment=app.environment
+        roff.page(text), width=min(app.console.width, 100), environment=app.environment
     )
     return Text(shown or text)
 
@@ -90,8 +90,8 @@ def _find(words: tuple[str, ...], known: list[str]) -> str:
 
 
 def _uninstall(app: App, folder: str) -> list[dict[str, Any]]:
+    from ..completion.install import remove_empty
     from ..manual import reader
-    from ..shell.install import remove_empty
 
     target = Path(folder) if folder else reader.home(app.environment)
     try:

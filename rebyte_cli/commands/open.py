@@ -6,7 +6,7 @@ import click
 
 from ..app import App
 from ..errors import RebyteError
-from ..output.kinds import Text
+from ..output.records import Text
 from ._base import define
 from ._options import task_argument
 
@@ -24,8 +24,8 @@ def command(app: App, task: str, only_print: bool) -> Text | None:
       rebyte open @last
       rebyte open @2 --print
     """
-    from ..engines import browser
-    from ..profiles import references
+    from ..history import references
+    from ..tasks import browser
 
     task_id = references.task(app.history, task)
     known = None if app.settings.is_local else app.history.task(task_id)

@@ -10,18 +10,18 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, MissingKey, NotFound
-from ..output.kinds import PROFILE, SETTING, Listing, Records
+from ..output.records import PROFILE, SETTING, Listing, Records
 from ._base import define_group, define_in
-from ._shared import completer
+from ._options import completer
 
 if TYPE_CHECKING:
-    from ..profiles.config import Config
+    from ..config.settings import Config
 
 name_argument = click.argument("name", metavar="NAME", shell_complete=completer("own_profiles"))
 
 
 def _names(_ctx: click.Context, _param: click.Parameter, _incomplete: str) -> list[str]:
-    from ..profiles.fields import FIELDS
+    from ..config.settings import FIELDS
 
     return list(FIELDS)
 
@@ -69,8 +69,8 @@ def show(app: App, name: str | None) -> Listing:
       rebyte profile show
       rebyte profile show work -o json
     """
-    from ..profiles.config import resolve
-    from ..profiles.credentials import source_of_key
+    from ..config.credentials import source_of_key
+    from ..config.settings import resolve
 
     options = {**app.options, "profile": name} if name else app.options
     settings = resolve(options, app.environment, app.config)
@@ -131,8 +131,8 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
       rebyte profile set work skills=pdf,deep-research timeout=120
       rebyte profile set work key_command='pass show rebyte/work'
     """
-    from ..api.origin import origin_of
-    from ..profiles.credentials import stored_origins
+    from ..api.urls import origin_of
+    from ..config.credentials import stored_origins
 
     table = _parsed(values)
 
@@ -164,7 +164,7 @@ def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
     """
 
     def change(document: dict[str, Any], config: Config) -> None:
-        from ..profiles.fields import check_name
+        from ..config.settings import check_name
 
         table = config.profile(name)
         for key in keys:
@@ -206,8 +206,8 @@ def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
 
       rebyte profile delete staging
     """
-    from ..profiles import credentials
-    from ..profiles.toml import edit
+    from ..config import credentials
+    from ..config.settings import edit
 
     for name in names:
         _not_local(name)
@@ -237,8 +237,7 @@ def _changed(
     built_in: bool = False,
 ) -> Records:
     """Change the file under its lock and return the profile as it then is."""
-    from ..profiles.config import Config
-    from ..profiles.toml import edit
+    from ..config.settings import Config, edit
 
     if not built_in:
         _not_local(name)
@@ -256,7 +255,7 @@ def _not_local(name: str) -> None:
 
 
 def _parsed(values: Iterable[str]) -> dict[str, Any]:
-    from ..profiles.fields import parse
+    from ..config.settings import parse
 
     table = {}
     for text in values:
@@ -269,8 +268,8 @@ def _parsed(values: Iterable[str]) -> dict[str, Any]:
 
 
 def _record(config: Config, name: str) -> dict[str, Any]:
-    from ..api.origin import BASE_URL
-    from ..profiles.fields import FIELDS
+    from ..api.urls import BASE_URL
+    from ..config.settings import FIELDS
 
     values = {field: config.value(name, field) for field in FIELDS}
     set_here = {field: value for field, value in values.items() if value is not None}

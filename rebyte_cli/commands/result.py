@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..errors import RebyteError, TaskEnded
-from ..output.kinds import Text
+from ..output.records import Text
 from ._base import define
 from ._options import task_argument, timeout_option
 
@@ -31,14 +31,14 @@ def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
       rebyte result @last > answer.md
       rebyte result @last --wait --timeout 10m
     """
-    from ..profiles import references
+    from ..history import references
 
     task_id = references.task(app.history, task)
     ended: TaskEnded | None = None
     begun = time.monotonic()
     if wait:
-        from ..engines.waiting import Target
-        from ._finish import finished
+        from ..tasks.wait import Target
+        from ._wait import finished
 
         for outcome in finished(app, [Target(task_id)], timeout=timeout):
             if isinstance(outcome, TaskEnded):
@@ -56,10 +56,10 @@ def _text(app: App, task_id: str, ended: TaskEnded | None, timeout: float | None
 
     The task's document stays out of stdout: whoever reads it wants the text alone.
     """
-    from ..engines import answers
+    from ..tasks import result
 
     try:
-        yield answers.answer(app.client, task_id, timeout=timeout)
+        yield result.answer(app.client, task_id, timeout=timeout)
     except TaskEnded as error:
         raise type(error)(error.task, shown=True) from None
     if ended is not None:

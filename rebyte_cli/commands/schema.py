@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..app import App
-from ..output.kinds import Document
+from ..output.records import Document
 from ._base import define
 
 
@@ -30,6 +30,6 @@ def command(ctx: click.Context, _app: App, results: bool) -> Document:
     described = tree.describe(root)
     if not results:
         return Document(described)
-    from ..output.schema import results_schema
+    from ..output.records import results_schema
 
     return Document(results_schema(tree.printed(described)))

@@ -6,10 +6,10 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.kinds import VISIBILITY, Records
-from ._ask import confirm, yes_option
+from ..output.records import VISIBILITY, Records
 from ._base import define
 from ._options import task_argument
+from ._prompts import confirm, yes_option
 
 
 @define("share", kind=VISIBILITY)
@@ -29,7 +29,7 @@ def command(app: App, task: str, public: bool, shared: bool, private: bool, yes:
       rebyte share @last --public --yes -o json | jq -r .shareUrl
       rebyte share @last --private
     """
-    from ..profiles import references
+    from ..history import references
 
     flags = {"public": public, "shared": shared, "private": private}
     chosen = [name for name, given in flags.items() if given]

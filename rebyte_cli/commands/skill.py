@@ -10,7 +10,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
-from ..output.kinds import INSTALLED, Text
+from ..output.records import INSTALLED, Text
 from ._base import define, installed
 
 FILE = "SKILL.md"

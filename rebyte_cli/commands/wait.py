@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.kinds import TASK, Records
+from ..output.records import TASK, Records
 from ._base import define
 from ._options import Seconds, tasks_argument, timeout_option
 
@@ -44,9 +44,9 @@ def command(
       rebyte list -o id --status running | rebyte wait -
       rebyte wait "$first" "$second" --first-success -o id
     """
-    from ..engines.waiting import Target
-    from ..profiles import references
-    from ._finish import finished
+    from ..history import references
+    from ..tasks.wait import Target
+    from ._wait import finished
 
     if any_ and first_success:
         raise BadUsage("--any and --first-success exclude each other")

@@ -9,12 +9,12 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError, did_you_mean
-from ..output.kinds import DELETED, DELIVERY, WEBHOOK, Listing, Records, Value
-from ._ask import read_secret, secret_option
+from ..output.records import DELETED, DELIVERY, WEBHOOK, Listing, Records, Value
 from ._base import define_group, define_in
+from ._prompts import read_secret, secret_option
 
 if TYPE_CHECKING:
-    from ..engines.receiver import Receiver
+    from ..tasks.webhook_receiver import Receiver
 
 EVENTS = ("task.created", "task.running", "task.completed", "task.failed", "task.canceled")
 LONGEST = 500  # characters of a description and of a secret (vendor docs)
@@ -81,7 +81,7 @@ def create(
       pass show hook | rebyte webhook create https://ci.example.com/hook \\
         --event task.failed --secret -
     """
-    from ..engines.receiver import check_hook
+    from ..tasks.webhook_receiver import check_hook
 
     chosen = [_event(name) for name in dict.fromkeys(events)]
     if description is not None and len(description) > LONGEST:
@@ -113,7 +113,7 @@ def delete(app: App, webhooks: Sequence[str]) -> Records:
 
 
 def _delete(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:
-    from ..engines.together import in_parallel
+    from ..tasks.parallel import in_parallel
 
     for webhook_id, answer in zip(ids, in_parallel(app.client.delete_webhook, ids), strict=True):
         yield answer if isinstance(answer, RebyteError) else {"id": webhook_id, "deleted": True}
@@ -127,7 +127,7 @@ def public_key(app: App) -> Value:
 
       rebyte webhook public-key > rebyte.pem
     """
-    from ..output.kinds import Text
+    from ..output.records import Text
 
     return Text(app.client.webhook_public_key())
 
@@ -166,7 +166,7 @@ def listen(
       rebyte webhook listen --port 8788
       rebyte webhook listen --exec 'jq -r .taskId | rebyte get - -o jsonl' --secret
     """
-    from ..engines.receiver import Receiver
+    from ..tasks.webhook_receiver import Receiver
 
     if app.settings.output.value in (None, "auto"):
         app.set_option("output", "jsonl")
@@ -194,8 +194,8 @@ def _handed_on(
     from concurrent.futures import ThreadPoolExecutor
     from threading import BoundedSemaphore
 
-    from ..engines.program import Program
     from ..output.progress import error as show_error
+    from ..tasks.webhook_receiver import Program
 
     runs = Program(program)
     free = BoundedSemaphore(jobs)
@@ -208,7 +208,7 @@ def _handed_on(
             free.release()
         if error is not None:
             failed.append(error)
-            show_error(app.screen, error, as_json=app.format == "jsonl")
+            show_error(app.console, error, as_json=app.format == "jsonl")
 
     with ThreadPoolExecutor(jobs, "rebyte-exec") as pool:
         try:

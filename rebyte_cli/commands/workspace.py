@@ -9,10 +9,10 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, KeyProblem, NotFound, ResourceNotFound, did_you_mean
-from ..output.kinds import COMPUTER, DELETED, WORKSPACE, Listing, Records
-from ._ask import confirm, yes_option
+from ..output.records import COMPUTER, DELETED, WORKSPACE, Listing, Records
 from ._base import define_group, define_in
 from ._options import timeout_option, workspace_argument
+from ._prompts import confirm, yes_option
 
 
 @define_group("workspace")
@@ -42,7 +42,7 @@ def list_(app: App) -> Listing:
 
       rebyte workspace list --fields id,name,tasks
     """
-    from ..engines import computers
+    from ..tasks import computers
 
     try:
         found = computers.computers(app.client, app.note)
@@ -66,8 +66,8 @@ def show(app: App, workspace: str, show_secrets: bool) -> Records:
 
       rebyte workspace show shop -o json
     """
-    from ..engines import computers
-    from ..profiles import references
+    from ..history import references
+    from ..tasks import computers
 
     workspace_id = references.workspace(app.history, workspace)
     known = app.history.workspace(workspace_id)
@@ -102,7 +102,7 @@ def create(
 
       rebyte workspace create --name shop --wait
     """
-    from ..engines import computers
+    from ..tasks import computers
 
     for what, text, most in (("name", name, 200), ("icon", icon, 50)):
         if text is not None and not 0 < len(text) <= most:
@@ -137,7 +137,7 @@ def name_(app: App, workspace: str, alias: str) -> Records:
       rebyte workspace name @last shop
       rebyte workspace name 660e8400-e29b-41d4-a716-446655440001 shop
     """
-    from ..profiles import references
+    from ..history import references
 
     workspace_id = references.workspace(app.history, workspace)
     app.history.name_workspace(workspace_id, alias)
@@ -153,7 +153,7 @@ def forget(app: App, workspace: str) -> None:
 
       rebyte workspace forget shop
     """
-    from ..profiles import references
+    from ..history import references
 
     workspace_id = references.workspace(app.history, workspace)
     _known(app, workspace_id)
@@ -171,7 +171,7 @@ def delete(app: App, workspace: str, yes: bool) -> Records:
 
       rebyte workspace delete shop --yes
     """
-    from ..profiles import references
+    from ..history import references
 
     workspace_id = references.workspace(app.history, workspace)
     shown = workspace if workspace == workspace_id else f"{workspace} ({workspace_id})"

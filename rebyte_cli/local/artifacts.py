@@ -6,25 +6,92 @@ list; what was uploaded through a signed URL is downloaded through one (302), al
 
 from __future__ import annotations
 
+import io
 import sqlite3
 from urllib.parse import quote
 
 from werkzeug.wrappers import Request, Response
 
-from . import objects, shelf, wire
+from . import http
+from .blobs import Saved, pieces, save, signed_url
+from .database import Store, new_id
 from .files import check_filename, content_type
-from .signing import signed_url
-from .store import new_id
-from .wire import Context, Document
+from .http import Context, Document
+from .records import load_tasks
+from .schedule import readable_answer
+
+# -- The artifacts of a workspace, as they lie in the store.
+
+ANSWER_FILE = "answer.md"
+ANSWER_TYPE = "text/markdown; charset=utf-8"
+
+
+def put(
+    store: Store,
+    db: sqlite3.Connection,
+    workspace: str,
+    name: str,
+    saved: Saved,
+    kind: str,
+    created: int,
+    *,
+    via_url: bool = False,
+    public: bool = False,
+) -> None:
+    """Record a stored object as artifact `name`, in place of one with the same name."""
+    remove(store, db, workspace, name)
+    db.execute(
+        "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (workspace, name, saved.object, kind, saved.size, created, via_url, public),
+    )
+
+
+def remove(store: Store, db: sqlite3.Connection, workspace: str, name: str | None) -> int:
+    """Remove one artifact, or all of them for None. The number removed."""
+    rows = db.execute(
+        "DELETE FROM artifacts WHERE workspace = ? AND (? IS NULL OR filename = ?)"
+        " RETURNING object",
+        (workspace, name, name),
+    ).fetchall()
+    for row in rows:
+        (store.objects / row["object"]).unlink(missing_ok=True)
+    return len(rows)
+
+
+def settle(store: Store, db: sqlite3.Connection, workspace: str) -> None:
+    """Write the answers of runs that ended since the last look."""
+    now = store.now()
+    rows = db.execute(
+        "SELECT * FROM tasks WHERE workspace = ? AND EXISTS"
+        " (SELECT 1 FROM prompts WHERE task = tasks.id AND NOT kept)",
+        (workspace,),
+    ).fetchall()
+    ended = []
+    for row, task in zip(rows, load_tasks(db, rows), strict=True):
+        for prompt, span in zip(task.prompts, task.times, strict=True):
+            gone = row["deleted"] is not None and row["deleted"] < span.end
+            answer = readable_answer(prompt, span, now)
+            if gone or (answer is None and now >= span.end and span.outcome == "canceled"):
+                db.execute("UPDATE prompts SET kept = 1 WHERE id = ?", (prompt.id,))
+            elif answer is not None:
+                ended.append((span.end, prompt.id, answer, span.outcome))
+    for end, prompt_id, answer, outcome in sorted(ended):
+        changed = db.execute(
+            "UPDATE prompts SET kept = 1 WHERE id = ? AND NOT kept", (prompt_id,)
+        ).rowcount
+        if changed and outcome == "succeeded":
+            source = io.BytesIO(answer.encode("utf-8", "replace") + b"\n")
+            saved = save(store.objects, source, new_id())
+            put(store, db, workspace, ANSWER_FILE, saved, ANSWER_TYPE, end)
 
 
 def list_all(context: Context, _request: Request, workspace: str) -> Response:
     """GET /workspaces/{id}/artifacts."""
     with context.store.write() as db:
         _check(db, workspace)
-        shelf.settle(context.store, db, workspace)
+        settle(context.store, db, workspace)
         rows = _rows(db, workspace)
-    return wire.reply({"data": [_shown(context, row) for row in rows]})
+    return http.reply({"data": [_shown(context, row) for row in rows]})
 
 
 def upload(context: Context, request: Request, workspace: str) -> Response:
@@ -32,37 +99,37 @@ def upload(context: Context, request: Request, workspace: str) -> Response:
     with context.store.read() as db:
         _check(db, workspace)
     if request.mimetype != "multipart/form-data":
-        wire.invalid("The body must be multipart/form-data with parts named files")
+        http.invalid("The body must be multipart/form-data with parts named files")
     parts = request.files.getlist("files")
     if not parts:
-        wire.invalid("There is no part named files with a filename")
+        http.invalid("There is no part named files with a filename")
     names = [check_filename(part.filename or "", "filename") for part in parts]
     folder = context.store.objects
-    saved = [objects.save(folder, part.stream, new_id()) for part in parts]
+    saved = [save(folder, part.stream, new_id()) for part in parts]
     with context.store.write() as db:
-        shelf.settle(context.store, db, workspace)
+        settle(context.store, db, workspace)
         now = context.store.now()
         for name, part, one in zip(names, parts, saved, strict=True):
             kind = part.content_type or "application/octet-stream"
-            shelf.put(context.store, db, workspace, name, one, kind, now)
+            put(context.store, db, workspace, name, one, kind, now)
         rows = [row for row in _rows(db, workspace) if row["filename"] in names]
-    return wire.reply({"data": [_shown(context, row) for row in rows]}, 201)
+    return http.reply({"data": [_shown(context, row) for row in rows]}, 201)
 
 
 def upload_urls(context: Context, request: Request, workspace: str) -> Response:
     """POST /workspaces/{id}/artifacts/upload-url: one signed PUT URL per file, in order."""
     with context.store.read() as db:
         _check(db, workspace)
-    body = wire.body_of(request)
-    files = wire.objects(body, "files")
+    body = http.body_of(request)
+    files = http.objects(body, "files")
     if not files:
-        wire.invalid("files must have at least one entry")
+        http.invalid("files must have at least one entry")
     urls: list[Document] = []
     for given in files:
         name, kind = check_filename(given.get("name"), "name"), content_type(given)
         public = given.get("public", False)
         if not isinstance(public, bool):
-            wire.invalid("public must be true or false")
+            http.invalid("public must be true or false")
         place = ("public" if public else "artifacts", workspace, name)
         now = context.store.now()
         url: Document = {
@@ -71,17 +138,17 @@ def upload_urls(context: Context, request: Request, workspace: str) -> Response:
         if public:
             url["publicUrl"] = f"{context.storage}/public/{workspace}/{quote(name, safe='')}"
         urls.append(url)
-    return wire.reply({"urls": urls})
+    return http.reply({"urls": urls})
 
 
 def download(context: Context, _request: Request, workspace: str, filename: str) -> Response:
     """GET /workspaces/{id}/artifacts/{filename}: the bytes, or 302 to a signed URL."""
     with context.store.write() as db:
         _check(db, workspace)
-        shelf.settle(context.store, db, workspace)
+        settle(context.store, db, workspace)
         row = next((row for row in _rows(db, workspace) if row["filename"] == filename), None)
     if row is None:
-        raise wire.missing("Artifact")
+        raise http.missing("Artifact")
     if row["via_url"]:
         place, now = ("artifacts", workspace, filename), context.store.now()
         answer = Response(status=302)
@@ -89,7 +156,7 @@ def download(context: Context, _request: Request, workspace: str, filename: str)
         answer.headers["Location"] = signed_url(context.storage, context.secret, "GET", place, now)
         return answer
     path = context.store.objects / row["object"]
-    answer = Response(objects.pieces(path), content_type=row["type"])
+    answer = Response(pieces(path), content_type=row["type"])
     answer.content_length = row["size"]
     return answer
 
@@ -98,24 +165,24 @@ def delete(context: Context, _request: Request, workspace: str, filename: str) -
     """DELETE /workspaces/{id}/artifacts/{filename}."""
     with context.store.write() as db:
         _check(db, workspace)
-        shelf.settle(context.store, db, workspace)
-        if not shelf.remove(context.store, db, workspace, filename):
-            raise wire.missing("Artifact")
-    return wire.empty()
+        settle(context.store, db, workspace)
+        if not remove(context.store, db, workspace, filename):
+            raise http.missing("Artifact")
+    return http.empty()
 
 
 def delete_all(context: Context, _request: Request, workspace: str) -> Response:
     """DELETE /workspaces/{id}/artifacts."""
     with context.store.write() as db:
         _check(db, workspace)
-        shelf.settle(context.store, db, workspace)
-        shelf.remove(context.store, db, workspace, None)
-    return wire.empty()
+        settle(context.store, db, workspace)
+        remove(context.store, db, workspace, None)
+    return http.empty()
 
 
 def _check(db: sqlite3.Connection, workspace: str) -> None:
     if db.execute("SELECT 1 FROM workspaces WHERE id = ?", (workspace,)).fetchone() is None:
-        raise wire.missing("Workspace")
+        raise http.missing("Workspace")
 
 
 def _rows(db: sqlite3.Connection, workspace: str) -> list[sqlite3.Row]:
@@ -131,5 +198,5 @@ def _shown(context: Context, row: sqlite3.Row) -> Document:
         "size": row["size"],
         "contentType": row["type"],
         "url": f"{context.base}/workspaces/{row['workspace']}/artifacts/{name}",
-        "createdAt": wire.stamp(row["created"]),
+        "createdAt": http.stamp(row["created"]),
     }

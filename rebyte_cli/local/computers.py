@@ -11,10 +11,11 @@ import sqlite3
 
 from werkzeug.wrappers import Request, Response
 
-from . import shelf, wire
-from .steering import Words
-from .store import new_id
-from .wire import Context, Document
+from . import http
+from .agent import Words
+from .artifacts import remove
+from .database import new_id
+from .http import Context, Document
 
 PROVISION_MS = 500
 VIEWS: list[Document] = [
@@ -30,14 +31,14 @@ VIEWS: list[Document] = [
 
 def create(context: Context, request: Request) -> Response:
     """POST /agent-computers: answers at once, as `provisioning`."""
-    body = wire.body_of(request)
-    name = wire.optional_text(body, "name", most=200, least=1) or "Agent Computer"
-    icon = wire.optional_text(body, "icon", most=50)
+    body = http.body_of(request)
+    name = http.optional_text(body, "name", most=200, least=1) or "Agent Computer"
+    icon = http.optional_text(body, "icon", most=50)
     words = Words(name)
     try:
         length = words.duration("run", PROVISION_MS)
     except ValueError as error:
-        wire.invalid(f"name: {error}")
+        http.invalid(f"name: {error}")
     problem = "The simulation was asked to fail" if "fail" in words else None
     with context.store.write() as db:
         computer, now = new_id(), context.store.now()
@@ -48,45 +49,45 @@ def create(context: Context, request: Request) -> Response:
             (computer, name, icon, now, now, now + length, problem, json.dumps(VIEWS)),
         )
         row = _load(db, computer)
-    return wire.reply(_shown(context, row, now), 201)
+    return http.reply(_shown(context, row, now), 201)
 
 
 def list_page(context: Context, request: Request) -> Response:
     """GET /agent-computers, newest first."""
-    limit, offset = wire.page_of(request)
+    limit, offset = http.page_of(request)
     with context.store.read() as db:
         total = db.execute("SELECT count(*) FROM computers").fetchone()[0]
         rows = db.execute(
             "SELECT * FROM computers ORDER BY seq DESC LIMIT ? OFFSET ?", (limit, offset)
         ).fetchall()
     data = [_shown(context, row, context.store.now()) for row in rows]
-    return wire.reply({"data": data, "total": total, "limit": limit, "offset": offset})
+    return http.reply({"data": data, "total": total, "limit": limit, "offset": offset})
 
 
 def get(context: Context, _request: Request, computer: str) -> Response:
     """GET /agent-computers/{id}: with the fields that only clients have seen."""
     with context.store.read() as db:
         row = _load(db, computer)
-    return wire.reply(_shown(context, row, context.store.now(), whole=True))
+    return http.reply(_shown(context, row, context.store.now(), whole=True))
 
 
 def update(context: Context, request: Request, computer: str) -> Response:
     """PATCH /agent-computers/{id}: `agent_instructions` and `views`."""
-    body = wire.body_of(request)
+    body = http.body_of(request)
     if not body:
-        wire.invalid("The body must have agent_instructions or views")
-    instructions = wire.optional_text(body, "agent_instructions", most=100_000)
+        http.invalid("The body must have agent_instructions or views")
+    instructions = http.optional_text(body, "agent_instructions", most=100_000)
     switches = body.get("views", {})
     if not isinstance(switches, dict) or not all(
         isinstance(value, bool) for value in switches.values()
     ):
-        wire.invalid("views must map view ids to true or false")
+        http.invalid("views must map view ids to true or false")
     with context.store.write() as db:
         row, now = _load(db, computer), context.store.now()
         views = json.loads(row["views"])
         unknown = set(switches) - {view["id"] for view in views}
         if unknown:
-            wire.invalid(f"There is no view {sorted(unknown)[0]}")
+            http.invalid(f"There is no view {sorted(unknown)[0]}")
         for view in views:
             view["enabled"] = switches.get(view["id"], view["enabled"])
         db.execute(
@@ -95,7 +96,7 @@ def update(context: Context, request: Request, computer: str) -> Response:
             (now, json.dumps(views), instructions, computer),
         )
         row = _load(db, computer)
-    return wire.reply(_shown(context, row, now, whole=True))
+    return http.reply(_shown(context, row, now, whole=True))
 
 
 def delete(context: Context, _request: Request, computer: str) -> Response:
@@ -104,8 +105,8 @@ def delete(context: Context, _request: Request, computer: str) -> Response:
         _load(db, computer)
         db.execute("DELETE FROM computers WHERE id = ?", (computer,))
         db.execute("DELETE FROM workspaces WHERE id = ?", (computer,))
-        shelf.remove(context.store, db, computer, None)
-    return wire.empty()
+        remove(context.store, db, computer, None)
+    return http.empty()
 
 
 def _load(db: sqlite3.Connection, computer: str) -> sqlite3.Row:
@@ -113,7 +114,7 @@ def _load(db: sqlite3.Connection, computer: str) -> sqlite3.Row:
         "SELECT * FROM computers WHERE id = ?", (computer,)
     ).fetchone()
     if row is None:
-        raise wire.missing("Agent computer")
+        raise http.missing("Agent computer")
     return row
 
 
@@ -128,8 +129,8 @@ def _shown(context: Context, row: sqlite3.Row, now: int, *, whole: bool = False)
         "icon": row["icon"],
         "url": f"{context.links}/agent/computer/{row['id']}",
         "provisionError": problem if up else None,
-        "createdAt": wire.stamp(row["created"]),
-        "updatedAt": wire.stamp(max(row["updated"], row["ready"]) if up else row["updated"]),
+        "createdAt": http.stamp(row["created"]),
+        "updatedAt": http.stamp(max(row["updated"], row["ready"]) if up else row["updated"]),
     }
     if whole:
         document["agentInstructions"] = row["instructions"]

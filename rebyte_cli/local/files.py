@@ -6,10 +6,10 @@ import re
 
 from werkzeug.wrappers import Request, Response
 
-from . import wire
-from .signing import signed_url
-from .store import new_id
-from .wire import Context, Document
+from . import http
+from .blobs import signed_url
+from .database import new_id
+from .http import Context, Document
 
 LONGEST_NAME = 255
 DEFAULT_TYPE = "application/octet-stream"
@@ -18,10 +18,10 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 def create(context: Context, request: Request) -> Response:
     """POST /files. The answer's `filename` is a unique variant of the one asked for."""
-    body = wire.body_of(request)
+    body = http.body_of(request)
     name, kind = check_filename(body.get("filename"), "filename"), content_type(body)
     if set(name) & set("/\\"):
-        wire.invalid("filename must be a name, not a path")
+        http.invalid("filename must be a name, not a path")
     file_id, now = new_id(), context.store.now()
     stem, dot, extension = name.rpartition(".")
     mark = file_id[:8]
@@ -33,23 +33,23 @@ def create(context: Context, request: Request) -> Response:
         )
     place = ("uploads", file_id, unique)
     url = signed_url(context.storage, context.secret, "PUT", place, now, kind)
-    return wire.reply({"id": file_id, "filename": unique, "uploadUrl": url}, 201)
+    return http.reply({"id": file_id, "filename": unique, "uploadUrl": url}, 201)
 
 
 def check_filename(value: object, field: str) -> str:
     """`value` if it can name a file: 1 to 255 characters, none of them a control character."""
     if value is None:
-        wire.invalid(f"{field} is required")
+        http.invalid(f"{field} is required")
     if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_NAME:
-        wire.invalid(f"{field} must be a string of 1 to {LONGEST_NAME} characters")
+        http.invalid(f"{field} must be a string of 1 to {LONGEST_NAME} characters")
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        wire.invalid(f"{field} must not contain control characters")
+        http.invalid(f"{field} must not contain control characters")
     return value
 
 
 def content_type(body: Document) -> str:
     """The `contentType` of the body, by default application/octet-stream."""
-    kind = wire.optional_text(body, "contentType", most=255, least=1) or DEFAULT_TYPE
+    kind = http.optional_text(body, "contentType", most=255, least=1) or DEFAULT_TYPE
     if not _PRINTABLE.fullmatch(kind) or kind != kind.strip():
-        wire.invalid("contentType must be printable ASCII, as in text/csv")
+        http.invalid("contentType must be printable ASCII, as in text/csv")
     return kind

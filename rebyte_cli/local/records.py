@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from .timeline import Prompt, Span, spans
-from .wire import missing
+from .http import missing
+from .schedule import Prompt, Span, spans
 
 TITLE_AFTER_MS = 250
 

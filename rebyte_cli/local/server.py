@@ -19,14 +19,14 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from .deliveries import Deliverer
-from .dispatch import Api
-from .listener import Listener
+from .database import Store, new_id
+from .http import Context
+from .http_server import Listener
+from .object_store import ObjectStore
 from .records import load_tasks
-from .storage import ObjectStore
-from .store import Store, new_id
-from .timeline import task_status
-from .wire import Context
+from .routes import Api
+from .schedule import task_status
+from .webhooks import Deliverer
 
 LOCAL_KEY = "rbk_local"
 DEFAULT_ORIGIN = "http://127.0.0.1:8787"

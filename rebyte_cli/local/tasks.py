@@ -7,17 +7,237 @@ default executor is `opencode` and the default model `lite`.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import selectors
+import socket
 import sqlite3
-from typing import NamedTuple
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from werkzeug.wrappers import Request, Response
 
-from . import agent, faults, wire
+from . import agent, faults, http
+from .database import new_id
+from .http import Context, Document, Refusal
 from .records import Task, load_task, load_tasks
-from .store import new_id
-from .timeline import completed_at, readable_answer, task_status
-from .wire import Context, Document
+from .schedule import (
+    Prompt,
+    Span,
+    Written,
+    completed_at,
+    is_parked,
+    readable_answer,
+    sub_writings,
+    task_status,
+    writings,
+)
+
+# -- What a run wrote: content, events of a delegated sub-prompt, and answers to its questions.
+
+
+def records(prompt: Prompt, written: list[Written], now: int, owner: str) -> list[Document]:
+    """The events of `written` that are visible at `now`, as the wire has them.
+
+    `seq` counts what is visible, so an event that becomes visible late moves those after it;
+    `eventKey` stays.
+    """
+    visible = [one for one in written if one.at <= now]
+    result = []
+    for seq, one in enumerate(visible):
+        record: Document = {"seq": seq}
+        if prompt.plan["keys"]:
+            record["eventKey"] = f"{owner[:8]}-{one.order}"
+        record["timestamp"] = http.stamp(one.at)
+        record["promptId"] = owner
+        record["eventType"] = one.kind
+        record["payload"] = one.payload
+        result.append(record)
+    return result
+
+
+def content(context: Context, request: Request, task_id: str) -> Response:
+    """GET /tasks/{id}/content, with `include=events` on request. Oldest prompt first."""
+    include = request.args.get("include")
+    if include not in (None, "events"):
+        http.invalid("include must be events")
+    with context.store.read() as db:
+        task = load_task(db, task_id)
+    now, prompts = context.store.now(), []
+    for prompt, span in zip(task.prompts, task.times, strict=True):
+        document: Document = {
+            "id": prompt.id,
+            "status": span.status(now),
+            "userPrompt": prompt.text,
+            "submittedAt": http.stamp(prompt.submitted),
+            "completedAt": http.maybe_stamp(span.end if now >= span.end else None),
+            "response": readable_answer(prompt, span, now),
+        }
+        if include == "events":
+            document["events"] = records(prompt, writings(prompt, span), now, prompt.id)
+        prompts.append(document)
+    status = task_status(task.times, now)
+    return http.reply({"id": task_id, "status": status, "prompts": prompts})
+
+
+def sub_events(context: Context, _request: Request, task_id: str, prompt_id: str) -> Response:
+    """GET /tasks/{id}/prompts/{promptId}/events: for delegated sub-prompts only, as JSON."""
+    with context.store.read() as db:
+        task = load_task(db, task_id)
+    for prompt, span in zip(task.prompts, task.times, strict=True):
+        if prompt.plan["delegate"] == prompt_id:
+            written = sub_writings(prompt, span)
+            events = records(prompt, written, context.store.now(), prompt_id)
+            return http.reply({"promptId": prompt_id, "events": events})
+    raise http.missing("Delegated prompt")
+
+
+def answer(context: Context, request: Request, task_id: str) -> Response:
+    """POST /tasks/{id}/answer: lets a parked run go on. 409 when nothing waits for this answer."""
+    body = http.body_of(request)
+    message, action = http.text(body, "messageId", most=200), body.get("actionId")
+    if not isinstance(action, int) or isinstance(action, bool) or action < 0:
+        http.invalid("actionId must be a number")
+    with context.store.write() as db:
+        task, now = load_task(db, task_id), context.store.now()
+        found = _waiting(task.prompts, task.times, now, message, action)
+        given = _selection(body, None if found is None else found.plan["ask"])
+        if found is None:
+            raise http.Refusal(409, "conflict", "No question is waiting for this answer")
+        db.execute(
+            "UPDATE prompts SET replied = ?, reply = ? WHERE id = ?",
+            (now, json.dumps(given), found.id),
+        )
+    context.wake()
+    return http.reply({"ok": True})
+
+
+def _waiting(
+    prompts: list[Prompt], times: list[Span], now: int, message: str, action: int
+) -> Prompt | None:
+    for prompt, span in zip(prompts, times, strict=True):
+        if is_parked(prompt, span, now) and (message, action) == (
+            prompt.plan["message"],
+            prompt.plan["action"],
+        ):
+            return prompt
+    return None
+
+
+def _selection(body: Document, questions: int | None) -> Document:
+    """The `answer` of the body, checked against the number of questions (None: unknown)."""
+    given = body.get("answer")
+    if not isinstance(given, dict):
+        http.invalid("answer must be an object with selectedOptions or answers")
+    if "answers" in given:
+        answers = http.objects(given, "answers")
+        for one in answers:
+            _check(one)
+        if questions is not None and len(answers) != questions:
+            http.invalid(f"answers must have one entry for each of the {questions} questions")
+    else:
+        _check(given)
+        if questions is not None and questions > 1:
+            http.invalid(f"answer must be answers[], one for each of the {questions} questions")
+    return given
+
+
+def _check(selection: Document) -> None:
+    options: Any = selection.get("selectedOptions")
+    if not isinstance(options, list) or not all(type(index) is int for index in options):
+        http.invalid("selectedOptions must be a list of zero-based numbers")
+    if not all(0 <= index < 2 for index in options):
+        http.invalid("selectedOptions must name options that the question has: 0 and 1")
+    http.optional_text(selection, "customResponse", most=100_000)
+
+
+# -- GET /tasks/{id}/events: the event stream of the latest prompt (rebyte-api section 3).
+
+KEEP_ALIVE_SECONDS = 10.0
+# Another process may cancel or answer at any moment, and an injected clock may jump.
+LOOK_SECONDS = 0.1
+
+
+def events(context: Context, request: Request, task_id: str) -> Response:
+    """Stream as server-sent events until the prompt ends, the task goes or the client leaves."""
+    with context.store.read() as db:
+        prompt_id = load_task(db, task_id).prompts[-1].id
+    chunks = _stream(context, request, task_id, prompt_id)
+    answer = Response(chunks, mimetype="text/event-stream")
+    answer.headers["Cache-Control"] = "no-cache"
+    return answer
+
+
+def _stream(context: Context, request: Request, task_id: str, prompt_id: str) -> Iterator[bytes]:
+    connection: socket.socket = request.environ["rebyte.socket"]
+    # By place: `eventKey` may be switched off, and `seq` may move.
+    sent: set[int] = set()
+    quiet_since = time.monotonic()
+    # Headers leave at once, so that a client knows it is connected before the first event.
+    yield b": local service\n\n"
+    while not context.stopping.is_set():
+        try:
+            with context.store.read() as db:
+                task = load_task(db, task_id)
+        except Refusal:
+            return
+        prompt, span = _find(task, prompt_id)
+        now = context.store.now()
+        written = writings(prompt, span)
+        visible = [one.order for one in written if one.at <= now]
+        shown = zip(visible, records(prompt, written, now, prompt_id), strict=True)
+        fresh = [(order, record) for order, record in shown if order not in sent]
+        ended = now >= span.end
+        for order, record in fresh:
+            if prompt.plan["cut"] and not ended and len(sent) >= prompt.plan["cut"]:
+                return
+            sent.add(order)
+            yield _record("event", record)
+        if ended or (prompt.plan["early"] and not sent):
+            yield _done(prompt, span, now, len(sent))
+            return
+        if fresh:
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since >= KEEP_ALIVE_SECONDS:
+            quiet_since = time.monotonic()
+            yield b": keep-alive\n\n"
+        coming = min([one.at for one in written if one.at > now] + [span.end])
+        if _left(connection, min(max(coming - now, 1) / 1000, LOOK_SECONDS)):
+            return
+
+
+def _find(task: Task, prompt_id: str) -> tuple[Prompt, Span]:
+    return next(
+        (prompt, span)
+        for prompt, span in zip(task.prompts, task.times, strict=True)
+        if prompt.id == prompt_id
+    )
+
+
+def _done(prompt: Prompt, span: Span, now: int, count: int) -> bytes:
+    # A `done` that is told too early claims success: seen in clients, and the reason why only a
+    # `done` after an event may be believed.
+    status = span.outcome if now >= span.end else "succeeded"
+    result = readable_answer(prompt, span, now) or ""
+    return _record("done", {"status": status, "lastSeq": count - 1, "finalResult": result})
+
+
+def _record(name: str, document: object) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
+
+
+def _left(connection: socket.socket, seconds: float) -> bool:
+    """Wait, and tell whether the client closed the connection meanwhile."""
+    with contextlib.suppress(OSError, ValueError), selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        if not selector.select(seconds):
+            return False
+        if connection.recv(1, socket.MSG_PEEK):
+            time.sleep(seconds)  # a pipelined request: it has to wait its turn
+            return False
+    return True
+
 
 LONGEST_PROMPT = 100_000
 EXECUTORS = ("opencode", "claude", "gemini", "codex")
@@ -37,8 +257,8 @@ class Order(NamedTuple):
 
 def create(context: Context, request: Request) -> Response:
     """POST /tasks."""
-    order = _order(wire.body_of(request))
-    workspace = wire.optional_text(order.body, "workspaceId", most=200, least=1)
+    order = _order(http.body_of(request))
+    workspace = http.optional_text(order.body, "workspaceId", most=200, least=1)
     faults.refuse_if_asked(context.store, order.prompt)
     with context.store.write() as db:
         now, task_id = context.store.now(), new_id()
@@ -60,14 +280,14 @@ def create(context: Context, request: Request) -> Response:
         "workspaceId": workspace,
         "url": f"{context.links}/run/{task_id}",
         "status": "running",
-        "createdAt": wire.stamp(now),
+        "createdAt": http.stamp(now),
     }
     return _given(context, order, answer)
 
 
 def follow_up(context: Context, request: Request, task_id: str) -> Response:
     """POST /tasks/{id}/prompts. Without executor or model those of the task are used."""
-    order = _order(wire.body_of(request))
+    order = _order(http.body_of(request))
     with context.store.read() as db:
         load_task(db, task_id)
     faults.refuse_if_asked(context.store, order.prompt)
@@ -82,7 +302,7 @@ def follow_up(context: Context, request: Request, task_id: str) -> Response:
 
 def list_page(context: Context, request: Request) -> Response:
     """GET /tasks. Rows have no status, no prompts and no workspace."""
-    limit, offset = wire.page_of(request)
+    limit, offset = http.page_of(request)
     with context.store.read() as db:
         total = db.execute("SELECT count(*) FROM tasks WHERE deleted IS NULL").fetchone()[0]
         rows = db.execute(
@@ -92,7 +312,7 @@ def list_page(context: Context, request: Request) -> Response:
         )
         now, tasks = context.store.now(), load_tasks(db, rows)
     data = [_row(context, task, now) for task in tasks]
-    return wire.reply({"data": data, "total": total, "limit": limit, "offset": offset})
+    return http.reply({"data": data, "total": total, "limit": limit, "offset": offset})
 
 
 def get(context: Context, _request: Request, task_id: str) -> Response:
@@ -110,8 +330,8 @@ def get(context: Context, _request: Request, task_id: str) -> Response:
             {
                 "id": prompt.id,
                 "status": span.status(now),
-                "submittedAt": wire.stamp(prompt.submitted),
-                "completedAt": wire.maybe_stamp(span.end if now >= span.end else None),
+                "submittedAt": http.stamp(prompt.submitted),
+                "completedAt": http.maybe_stamp(span.end if now >= span.end else None),
             }
             for prompt, span in zip(task.prompts, task.times, strict=True)
         ],
@@ -119,7 +339,7 @@ def get(context: Context, _request: Request, task_id: str) -> Response:
     result = readable_answer(task.prompts[-1], task.times[-1], now)
     if result is not None:
         document["finalResult"] = result
-    return wire.reply(document)
+    return http.reply(document)
 
 
 def delete(context: Context, _request: Request, task_id: str) -> Response:
@@ -130,8 +350,8 @@ def delete(context: Context, _request: Request, task_id: str) -> Response:
             "UPDATE tasks SET deleted = ? WHERE id = ? AND deleted IS NULL", (now, task_id)
         )
         if changed.rowcount == 0:
-            raise wire.missing("Task")
-    return wire.empty()
+            raise http.missing("Task")
+    return http.empty()
 
 
 def cancel(context: Context, _request: Request, task_id: str) -> Response:
@@ -149,22 +369,22 @@ def cancel(context: Context, _request: Request, task_id: str) -> Response:
         task = load_task(db, task_id)
     context.wake()
     status = task_status(task.times, now)
-    return wire.reply({"id": task_id, "status": status, "canceledPrompts": len(going)})
+    return http.reply({"id": task_id, "status": status, "canceledPrompts": len(going)})
 
 
 def set_visibility(context: Context, request: Request, task_id: str) -> Response:
     """PATCH /tasks/{id}/visibility. `shareUrl` only when it is public."""
-    body = wire.body_of(request)
-    visibility = wire.optional_choice(body, "visibility", VISIBILITIES)
+    body = http.body_of(request)
+    visibility = http.optional_choice(body, "visibility", VISIBILITIES)
     if visibility is None:
-        wire.invalid("visibility is required")
+        http.invalid("visibility is required")
     with context.store.write() as db:
         load_task(db, task_id)
         db.execute("UPDATE tasks SET visibility = ? WHERE id = ?", (visibility, task_id))
     answer: Document = {"visibility": visibility}
     if visibility == "public":
         answer["shareUrl"] = f"{context.links}/share/{task_id}"
-    return wire.reply(answer)
+    return http.reply(answer)
 
 
 def _row(context: Context, task: Task, now: int) -> Document:
@@ -174,23 +394,23 @@ def _row(context: Context, task: Task, now: int) -> Document:
         "title": task.shown_title(now),
         "executor": task.executor,
         "model": task.model,
-        "createdAt": wire.stamp(task.created),
-        "completedAt": wire.maybe_stamp(completed_at(task.times, now)),
+        "createdAt": http.stamp(task.created),
+        "completedAt": http.maybe_stamp(completed_at(task.times, now)),
     }
 
 
 def _order(body: Document) -> Order:
-    prompt = wire.text(body, "prompt", most=LONGEST_PROMPT)
+    prompt = http.text(body, "prompt", most=LONGEST_PROMPT)
     if not prompt.strip():
-        wire.invalid("prompt must not be empty")
+        http.invalid("prompt must not be empty")
     for name in ("githubUrl", "branchName", "actor"):
-        wire.optional_text(body, name, most=2000, least=1)
+        http.optional_text(body, name, most=2000, least=1)
     return Order(
         prompt,
-        wire.optional_choice(body, "executor", EXECUTORS),
-        wire.optional_text(body, "model", most=200, least=1),
-        wire.strings(body, "skills"),
-        wire.objects(body, "files"),
+        http.optional_choice(body, "executor", EXECUTORS),
+        http.optional_text(body, "model", most=200, least=1),
+        http.strings(body, "skills"),
+        http.objects(body, "files"),
         body,
     )
 
@@ -201,7 +421,7 @@ def _add_prompt(
     try:
         plan = agent.make_plan(order.prompt, new_id())
     except ValueError as error:
-        wire.invalid(f"prompt: {error}")
+        http.invalid(f"prompt: {error}")
     plan["delay"] = max(plan["delay"], ready - now)
     received = agent.Received(
         order.prompt,
@@ -234,30 +454,30 @@ def _file(db: sqlite3.Connection, index: int, given: Document) -> agent.File:
     where = f"files[{index}]"
     for name in ("id", "filename"):
         if not isinstance(given.get(name), str):
-            wire.invalid(f"{where}.{name} must be a string")
+            http.invalid(f"{where}.{name} must be a string")
     row = db.execute("SELECT * FROM files WHERE id = ?", (given["id"],)).fetchone()
     if row is None:
-        wire.invalid(f"{where}.id is not the id of a file from POST /files")
+        http.invalid(f"{where}.id is not the id of a file from POST /files")
     if row["filename"] != given["filename"]:
-        wire.invalid(f"{where}.filename must be the one that POST /files returned")
+        http.invalid(f"{where}.filename must be the one that POST /files returned")
     if row["uploaded"] is None:
-        wire.invalid(f"{where} has not been uploaded: PUT its bytes to uploadUrl first")
+        http.invalid(f"{where} has not been uploaded: PUT its bytes to uploadUrl first")
     return agent.File(row["filename"], row["size"], row["sha256"])
 
 
 def _ready(db: sqlite3.Connection, workspace: str) -> int:
     """From when on the workspace can run something. 404 when nobody knows it."""
     if db.execute("SELECT 1 FROM workspaces WHERE id = ?", (workspace,)).fetchone() is None:
-        raise wire.missing("Workspace")
+        raise http.missing("Workspace")
     row = db.execute("SELECT ready, problem FROM computers WHERE id = ?", (workspace,)).fetchone()
     if row is None:
         return 0
     if row["problem"] is not None:
-        wire.invalid("The agent computer failed to start and cannot run tasks")
+        http.invalid("The agent computer failed to start and cannot run tasks")
     return int(row["ready"])
 
 
 def _given(context: Context, order: Order, answer: Document) -> Response:
     context.wake()
     faults.answer_late_or_never(context.stopping, order.prompt)
-    return wire.reply(answer, 201)
+    return http.reply(answer, 201)

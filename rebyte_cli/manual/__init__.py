@@ -6,7 +6,7 @@
     commands.py   a page for each command, from the tree
     library.py    every page by its name: written, generated or both
     roff.py       Markdown to what man(1) reads
-    tables.py     what TAB reads (see shell/table.py)
+    tables.py     what TAB reads (see completion/answer.py)
 
 `python -m rebyte_cli.manual` writes all of it into the checkout. A test fails when that was
 forgotten.

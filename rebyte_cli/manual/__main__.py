@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..cli import root
-from ..shell.scripts import FILES, SCRIPTS
-from .library import fill, markdown, names, written
+from ..completion.install import FILES, SCRIPTS
+from .builder import fill, markdown, names, tables, written
 from .roff import page
-from .tables import tables
 from .tree import describe
 
 
@@ -20,7 +19,7 @@ def generated() -> Iterator[tuple[str, str]]:
     for shell, script in SCRIPTS.items():
         yield f"completions/{FILES[shell]}", script
     for name, text in tables(tree):
-        yield f"rebyte_cli/shell/tables/{name}", text
+        yield f"rebyte_cli/completion/tables/{name}", text
     for name in names(tree):
         yield f"man/{name}", page(markdown(name, tree))
     yield "rebyte_cli/SKILL.md", fill(written("SKILL.md"), tree)
@@ -36,7 +35,7 @@ def write(folder: Path) -> list[str]:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8", newline="\n")
             changed.append(path)
-    for place in ("completions", "man", "rebyte_cli/shell/tables"):
+    for place in ("completions", "man", "rebyte_cli/completion/tables"):
         for file in (folder / place).iterdir():
             if f"{place}/{file.name}" not in wanted:
                 file.unlink()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..shell.values import KINDS
+from ..completion.values import KINDS
 from .facts import EVERY_COMMAND, STATUSES, VARIABLES
 
 SCHEMA_VERSION = 1
@@ -179,7 +179,7 @@ def _metavar(param: click.Parameter) -> str:
 
 
 def _values(param: click.Parameter) -> str | None:
-    """What TAB offers, as shell/table.py writes it: a kind, `=`, and words; None for a flag."""
+    """What TAB offers, as completion/answer.py writes it: a kind, `=`, words; None for a flag."""
     if isinstance(param, click.Option) and (param.is_flag or param.count):
         return None
     if isinstance(param.type, click.Choice):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import BrokenAnswer
-from .terminal import clean, one_line, replace_unsafe
+from .console import clean, one_line, replace_unsafe
 
 
 def _escape(code: int) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ..errors import BadUsage, Interrupted, RebyteError, worst
-from .kinds import (
+from .console import Console, clean
+from .records import (
     Document,
     Kind,
     Listing,
@@ -19,7 +20,6 @@ from .kinds import (
     check_fields,
     unknown_field,
 )
-from .terminal import Screen, clean
 
 Mappings = Iterator[Mapping[str, Any]]
 Fields = tuple[str, ...] | None
@@ -28,7 +28,7 @@ Fields = tuple[str, ...] | None
 def show(
     value: Value,
     *,
-    screen: Screen,
+    console: Console,
     format: str,  # noqa: A002 - the option's own name
     fields: Fields = None,
     now: Callable[[], float] = time.time,
@@ -45,26 +45,26 @@ def show(
     statuses: list[int] = []
     if isinstance(value, Records | Listing):
         check_fields(value.kind, fields, format)
-        rows = _plain(value.kind, value.rows, screen, format in ("json", "jsonl"), statuses)
+        rows = _plain(value.kind, value.rows, console, format in ("json", "jsonl"), statuses)
         whole = isinstance(value, Listing) and format in ("json", "table", "text")
-        for chunk in _chunks(value, rows, format, fields, screen, now):
-            screen.write_out(chunk, flush=not whole)
+        for chunk in _chunks(value, rows, format, fields, console, now):
+            console.write_out(chunk, flush=not whole)
     elif isinstance(value, Document):
         document = _document(value.value, fields)
-        screen.write_out(_encoder(screen, pretty=format != "jsonl")(document) + "\n")
+        console.write_out(_encoder(console, pretty=format != "jsonl")(document) + "\n")
     elif fields is not None:
         raise BadUsage("--fields: this is no record and has no fields")
     elif isinstance(value, Text):
         for chunk in _text(value.chunks):
-            screen.write_out(chunk, flush=True)
+            console.write_out(chunk, flush=True)
     elif isinstance(value, Raw):
-        _raw(value.data, screen)
-    screen.flush_out()
+        _raw(value.data, console)
+    console.flush_out()
     return worst(statuses)
 
 
 def _plain(
-    kind: Kind, rows: Iterable[Row], screen: Screen, as_json: bool, statuses: list[int]
+    kind: Kind, rows: Iterable[Row], console: Console, as_json: bool, statuses: list[int]
 ) -> Mappings:
     """The records alone, without their secrets; errors are reported where they stand."""
     for row in rows:
@@ -77,7 +77,7 @@ def _plain(
             from . import progress
 
             # The record was printed when the reader came back for more.
-            progress.error(screen, row, as_json=as_json)
+            progress.error(console, row, as_json=as_json)
             statuses.append(row.exit_status)
 
 
@@ -86,43 +86,47 @@ def _chunks(
     rows: Mappings,
     form: str,
     fields: Fields,
-    screen: Screen,
+    console: Console,
     now: Callable[[], float],
 ) -> Iterator[str]:
     kind = value.kind
     if form in ("table", "text"):
         if isinstance(value, Listing):
-            return _listing_table(value, rows, fields, screen, now)
-        return _record_tables(kind, rows, fields, screen, now)
+            return _listing_table(value, rows, fields, console, now)
+        return _record_tables(kind, rows, fields, console, now)
     if form == "json" and isinstance(value, Listing):
-        return _json_listing(value, rows, fields, screen)
+        return _json_listing(value, rows, fields, console)
     if form in ("json", "jsonl"):
-        return _json_records(rows, fields, screen, pretty=form == "json")
+        return _json_records(rows, fields, console, pretty=form == "json")
     if form == "id":
         return _ids(kind, rows)
     return _lines(kind, rows, form, fields)
 
 
-def _encoder(screen: Screen, *, pretty: bool) -> Callable[[Any], str]:
+def _encoder(console: Console, *, pretty: bool) -> Callable[[Any], str]:
     from .formats import encode
 
-    ascii_only = not screen.unicode
+    ascii_only = not console.unicode
     return lambda value: encode(value, pretty=pretty, ascii_only=ascii_only)
 
 
-def _json_records(rows: Mappings, fields: Fields, screen: Screen, *, pretty: bool) -> Iterator[str]:
+def _json_records(
+    rows: Mappings, fields: Fields, console: Console, *, pretty: bool
+) -> Iterator[str]:
     from .formats import pick
 
-    encode = _encoder(screen, pretty=pretty)
+    encode = _encoder(console, pretty=pretty)
     for row in rows:
         yield encode(pick(row, fields)) + "\n"
 
 
-def _json_listing(value: Listing, rows: Mappings, fields: Fields, screen: Screen) -> Iterator[str]:
+def _json_listing(
+    value: Listing, rows: Mappings, fields: Fields, console: Console
+) -> Iterator[str]:
     """The bytes of one indented document, without holding all its rows at once."""
     from .formats import pick
 
-    encode = _encoder(screen, pretty=True)
+    encode = _encoder(console, pretty=True)
     count = 0
     for row in rows:
         before = ",\n    " if count else '{\n  "data": [\n    '
@@ -160,13 +164,13 @@ def _flat(kind: Kind, first: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _listing_table(
-    value: Listing, rows: Mappings, fields: Fields, screen: Screen, now: Callable[[], float]
+    value: Listing, rows: Mappings, fields: Fields, console: Console, now: Callable[[], float]
 ) -> Iterator[str]:
     from .progress import note
-    from .table import Look, listing
+    from .table import Style, listing
 
     kind, found = value.kind, list[Mapping[str, Any]]()
-    look = Look.of(screen, now())
+    look = Style.of(console, now())
     problem: RebyteError | None = None
     try:
         found.extend(rows)
@@ -176,22 +180,22 @@ def _listing_table(
     if found and not (isinstance(problem, Interrupted) and value.below is None):
         yield listing(kind, found, fields or kind.columns, look)
     elif problem is None and not value.below:
-        note(screen, f"no {kind.plural}")
-    screen.flush_out()
+        note(console, f"no {kind.plural}")
+    console.flush_out()
     for line in value.below or ():
-        note(screen, line)
+        note(console, line)
     if problem is not None:
         raise problem
 
 
 def _record_tables(
-    kind: Kind, rows: Mappings, fields: Fields, screen: Screen, now: Callable[[], float]
+    kind: Kind, rows: Mappings, fields: Fields, console: Console, now: Callable[[], float]
 ) -> Iterator[str]:
-    from .table import Look, record
+    from .table import Style, record
 
     between = ""
     for row in rows:
-        yield between + record(kind, row, fields, Look.of(screen, now()))
+        yield between + record(kind, row, fields, Style.of(console, now()))
         between = "\n"
 
 
@@ -229,14 +233,14 @@ def _document(value: Any, fields: Fields) -> Any:
     return {field: value[field] for field in fields}
 
 
-def _raw(data: bytes | Iterable[bytes], screen: Screen) -> None:
+def _raw(data: bytes | Iterable[bytes], console: Console) -> None:
     pieces = (data,) if isinstance(data, bytes) else data
-    if not screen.out_tty:
+    if not console.out_tty:
         for piece in pieces:
-            screen.write_bytes(piece)
+            console.write_bytes(piece)
         return
     for chunk in _text(_decoded(pieces)):
-        screen.write_out(chunk, flush=True)
+        console.write_out(chunk, flush=True)
 
 
 def _decoded(pieces: Iterable[bytes]) -> Iterator[str]:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from .kinds import KINDS, Kind
-from .terminal import Screen, clean, one_line
+from .console import Console, clean, one_line
+from .records import KINDS, Kind
 
 BOLD, DIM, RED, GREEN, YELLOW = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"
 RESET = "\x1b[0m"
@@ -28,7 +28,7 @@ _GAP = "  "
 _NARROWEST = 8
 
 
-class Look(NamedTuple):
+class Style(NamedTuple):
     """How text is to look: `color`; `width` in cells, None for no limit; `ellipsis`; `now`, the
     time in seconds since the epoch."""
 
@@ -38,12 +38,12 @@ class Look(NamedTuple):
     now: float
 
     @classmethod
-    def of(cls, screen: Screen, now: float) -> Look:
+    def of(cls, console: Console, now: float) -> Style:
         """As stdout wants it. In a pipe nothing is cut: it is no wider than the next program."""
         return cls(
-            screen.out_color,
-            screen.width if screen.out_tty else None,
-            "…" if screen.unicode else "...",
+            console.out_color,
+            console.width if console.out_tty else None,
+            "…" if console.unicode else "...",
             now,
         )
 
@@ -61,7 +61,7 @@ def width_of(text: str) -> int:
     return cell_len(text)
 
 
-def cut(text: str, width: int, ellipsis: str = "…") -> str:
+def truncate(text: str, width: int, ellipsis: str = "…") -> str:
     """`text` in at most `width` cells, with an ellipsis where something is missing."""
     if width_of(text) <= width:
         return text
@@ -168,17 +168,17 @@ class _Column:
         self.elastic = self.type.startswith(("text", "any"))
         self.right = self.type.startswith(("integer", "number"))
 
-    def cut(self, ellipsis: str) -> None:
+    def truncate(self, ellipsis: str) -> None:
         """Cut what is wider than the column has become."""
         for index, size in enumerate(self.sizes):
             if size > self.width:
-                self.texts[index] = text = cut(self.texts[index], self.width, ellipsis)
+                self.texts[index] = text = truncate(self.texts[index], self.width, ellipsis)
                 # Measured without the ellipsis, which would make plain text anything but.
                 self.sizes[index] = width_of(text.removesuffix(ellipsis)) + len(ellipsis)
 
-    def lines(self, look: Look) -> Iterator[str]:
+    def lines(self, look: Style) -> Iterator[str]:
         """The heading and the cells, padded and in colour."""
-        head = cut(self.head, self.width, look.ellipsis)
+        head = truncate(self.head, self.width, look.ellipsis)
         space = " " * (self.width - width_of(head))
         head = look.paint(BOLD, head)
         yield space + head if self.right else head + space
@@ -190,14 +190,16 @@ class _Column:
             yield space + text if self.right else text + space
 
 
-def listing(kind: Kind, rows: Iterable[Mapping[str, Any]], names: Sequence[str], look: Look) -> str:
+def listing(
+    kind: Kind, rows: Iterable[Mapping[str, Any]], names: Sequence[str], look: Style
+) -> str:
     """Rows under a header, a line each. `names` are the columns."""
     rows = list(rows)
     columns = [_Column(kind, name, rows, look.now) for name in names]
     if look.width is not None:
         _fit(columns, look.width)
         for column in columns:
-            column.cut(look.ellipsis)
+            column.truncate(look.ellipsis)
     lines = map(_GAP.join, zip(*(column.lines(look) for column in columns), strict=True))
     return "\n".join(line.rstrip(" ") for line in lines) + "\n"
 
@@ -221,7 +223,7 @@ def _fit(columns: Sequence[_Column], limit: int) -> None:
         left -= column.width
 
 
-def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, look: Look) -> str:
+def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, look: Style) -> str:
     """One record as lines of names and values; lists of records as small tables below theirs.
 
     Without `fields` it is everything the record has but nulls, the known fields first.
@@ -231,7 +233,9 @@ def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, loo
         fields = known + [name for name in row if name not in kind.types and row[name] is not None]
     labels = [one_line(name) for name in fields]
     if look.width is not None:  # a name from elsewhere may leave no room for values
-        labels = [cut(label, max(look.width // 3, _NARROWEST), look.ellipsis) for label in labels]
+        labels = [
+            truncate(label, max(look.width // 3, _NARROWEST), look.ellipsis) for label in labels
+        ]
     width = max(map(width_of, labels), default=0)
     room = None if look.width is None else max(look.width - width - len(_GAP), _NARROWEST)
     lines = []
@@ -251,7 +255,7 @@ def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, loo
     return "".join(line + "\n" for line in lines)
 
 
-def _nested(type_: str, value: list[Mapping[str, Any]], look: Look) -> list[str]:
+def _nested(type_: str, value: list[Mapping[str, Any]], look: Style) -> list[str]:
     kind = KINDS.get(type_.removesuffix("?").removesuffix("[]"))
     names: Sequence[str] = (
         kind.columns if kind else list(dict.fromkeys(k for row in value for k in row))
@@ -262,7 +266,7 @@ def _nested(type_: str, value: list[Mapping[str, Any]], look: Look) -> list[str]
     return listing(kind, value, names, look).splitlines()
 
 
-def _long(name: str, value: Any, type_: str, look: Look, room: int | None) -> list[str]:
+def _long(name: str, value: Any, type_: str, look: Style, room: int | None) -> list[str]:
     """A value in full: all lines of a text, in at most `room` cells; both forms of a time."""
     if isinstance(value, str):
         if type_.startswith("time"):

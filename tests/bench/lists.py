@@ -21,9 +21,9 @@ COUNT = 10_000
 # Rows that are there already, put on a terminal a hundred columns wide.
 RENDERING = """
 import io, time
-from rebyte_cli.output.kinds import TASK_ROW, Listing
+from rebyte_cli.output.records import TASK_ROW, Listing
 from rebyte_cli.output.render import show
-from rebyte_cli.output.terminal import Screen
+from rebyte_cli.output.console import Screen
 from tests.bench.lists import task
 rows = [task(n) for n in range(10_000)]
 screen = Screen(io.StringIO(), io.StringIO(), out_tty=True, width=100, out_color=True)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rebyte_cli.profiles.history import History
+from rebyte_cli.history.history import History
 
 from .environment import REBYTE, variables
 from .measure import Row, ratio

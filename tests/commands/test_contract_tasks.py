@@ -51,7 +51,7 @@ def test_the_time_limit_names_what_still_runs(inside_local: Run) -> None:
 def test_references_that_are_ambiguous_list_what_they_could_be(
     inside_local: Run, home: Path
 ) -> None:
-    from rebyte_cli.profiles.history import History
+    from rebyte_cli.history.history import History
 
     # Ids that begin alike cannot be asked for, so the history is told of two.
     origin = json.loads(inside_local("auth", "status").out)["origin"]
@@ -147,7 +147,7 @@ def _many(service: Any, count: int) -> None:
 
 def test_a_list_shows_none_twice_while_tasks_are_created(service: Any, inside_local: Run) -> None:
     """Every page is moved by a task that was created after the one before."""
-    from rebyte_cli.engines.listing import walk
+    from rebyte_cli.tasks.list import walk
 
     with (
         RebyteClient("rbk_x", base_url=service.base_url) as maker,

@@ -57,7 +57,7 @@ def test_a_finished_task_shows_its_answer_wherever_it_is(
     content: str, inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Each command would look for the last words for most of a second.
-    monkeypatch.setattr("rebyte_cli.engines.following.LAST_WORDS_PAUSE", 0.001)
+    monkeypatch.setattr("rebyte_cli.tasks.stream.LAST_WORDS_PAUSE", 0.001)
     for service in (
         Service(stream(TOOL), GONE[content], finalResult="It is 4."),
         Service(stream(TOOL, result="It is 4."), GONE[content]),

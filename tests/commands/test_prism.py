@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from rebyte_cli.engines.questions import Choice, Item, Question, body
+from rebyte_cli.tasks.questions import Choice, Item, Question, body
 from tests.conftest import Done, need_tool
 from tests.servers import KEY, RawServer, closed_port, reply
 

@@ -40,9 +40,9 @@ class Ended:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of no length: what counts here is how often is looked."""
-    monkeypatch.setattr("rebyte_cli.engines.following.LAST_WORDS_PAUSE", 0.001)
-    monkeypatch.setattr("rebyte_cli.engines.following.LATER", (0.001,) * 4)
-    monkeypatch.setattr("rebyte_cli.engines.following.PAUSE", 0.001)
+    monkeypatch.setattr("rebyte_cli.tasks.stream.LAST_WORDS_PAUSE", 0.001)
+    monkeypatch.setattr("rebyte_cli.tasks.stream.LATER", (0.001,) * 4)
+    monkeypatch.setattr("rebyte_cli.tasks.stream.PAUSE", 0.001)
 
 
 @pytest.mark.parametrize("content", [True, False], ids=["content", "without"])

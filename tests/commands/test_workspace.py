@@ -11,8 +11,8 @@ from typing import Any
 import pexpect
 import pytest
 
-from rebyte_cli.engines.computers import ready
 from rebyte_cli.errors import RebyteError, WaitTimeout
+from rebyte_cli.tasks.computers import ready
 from tests.conftest import COMMAND, Done
 from tests.servers import KEY, RawServer, closed_port, error_reply, json_reply
 

@@ -15,9 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.engines import once
 from rebyte_cli.errors import RebyteError
-from rebyte_cli.profiles.history import History
+from rebyte_cli.history.history import History
+from rebyte_cli.tasks import create
 
 from ..commands.test_odd_answers import CALLS
 from ..servers import KEY, RawServer, Request, json_reply, reply, wire_to
@@ -204,7 +204,7 @@ def test_any_json_for_a_create_is_one_post(
     history = History(tmp_path / f"{len(list(tmp_path.iterdir()))}.db", origin=server.origin)
     client = RebyteClient(transport=wire_to(server, clock=time.clock, sleep=time.sleep))
     try:
-        made = once.create(
+        made = create.create(
             client, history, {"prompt": "Do it"}, prompt="Do it", key=key, note=lambda _text: None,
             clock=time.clock, sleep=time.sleep,
         )  # fmt: skip

@@ -13,13 +13,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rebyte_cli.engines.batch.fields import KNOWN, Checker, Fields
-from rebyte_cli.engines.batch.input import Form, Input, read_input
-from rebyte_cli.engines.batch.journal import Journal
-from rebyte_cli.engines.batch.journal_file import Record
-from rebyte_cli.engines.batch.plan import make_plan
-from rebyte_cli.engines.batch.state import check_record
-from rebyte_cli.engines.batch.template import Template
+from rebyte_cli.batch.input import (
+    KNOWN,
+    Checker,
+    Fields,
+    Form,
+    Input,
+    Template,
+    make_plan,
+    read_input,
+)
+from rebyte_cli.batch.journal import Journal, Record
+from rebyte_cli.batch.state import check_record
 from rebyte_cli.errors import BadUsage, RebyteError
 
 from ..servers import KEY, RawServer, json_reply

@@ -11,11 +11,9 @@ import tomli_w
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rebyte_cli.api.origin import check_base_url, origin_of
+from rebyte_cli.api.urls import check_base_url, origin_of
+from rebyte_cli.config.settings import FIELDS, Config, edit, parse, resolve
 from rebyte_cli.errors import BadUsage, NotFound, RebyteError
-from rebyte_cli.profiles import toml
-from rebyte_cli.profiles.config import Config, resolve
-from rebyte_cli.profiles.fields import FIELDS, parse
 
 from . import ANY_TEXT, ends_well, tries, within
 
@@ -114,7 +112,7 @@ def test_toml_of_any_types(path: Path, document: dict[str, object]) -> None:
 def test_an_edit_keeps_everything_else(path: Path, document: dict[str, object]) -> None:
     path.write_text(tomli_w.dumps(document))
     before = tomllib.loads(path.read_text())
-    with toml.edit(path) as mutable:
+    with edit(path) as mutable:
         mutable["added"] = 1
     after = tomllib.loads(path.read_text())
     # By their text: nan is not nan.

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rebyte_cli.api.origin import check_key
 from rebyte_cli.api.retry import parse_retry_after
+from rebyte_cli.api.urls import check_key
 from rebyte_cli.errors import BadUsage, KeyProblem, NotFound
-from rebyte_cli.profiles import references
-from rebyte_cli.profiles.history import History
+from rebyte_cli.history import references
+from rebyte_cli.history.history import History
 
 from . import ANY_TEXT, ends_well, tries, within
 

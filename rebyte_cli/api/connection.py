@@ -1,0 +1,321 @@
+"""Sockets: requests' adapter, told when to stop and made to say what it has sent.
+
+Imported on the first request only; it pulls in requests and urllib3 (about 95 ms of CPU).
+
+Only the adapter of requests is used, not its `Session`: a session follows redirects with our
+header on them, reads `.netrc`, keeps cookies, and reads the whole body of a redirect. Proxy
+variables and certificate variables are honoured here, which is all we would want one for.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from http.client import HTTPResponse
+from typing import TYPE_CHECKING, Any
+
+from requests import PreparedRequest
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.ssl_ import create_urllib3_context
+
+from ..errors import BadUsage
+from .urls import is_loopback
+
+if TYPE_CHECKING:
+    from requests import Response
+
+    from .retry import Deadline
+
+
+# -- Which certificates are trusted.
+
+
+def make_context(ca_bundle: str | None) -> ssl.SSLContext:
+    """A context that trusts one bundle and nothing beside it.
+
+    `ca_bundle`, a file or a folder, wins over REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE
+    and SSL_CERT_DIR, in this order; without any, it is the bundle of certifi, as in every tool
+    built on requests. Raises BadUsage when it cannot be read.
+    """
+    env = os.environ.get
+    chosen = ca_bundle or env("REQUESTS_CA_BUNDLE") or env("CURL_CA_BUNDLE")
+    file = chosen or env("SSL_CERT_FILE")
+    folder = None if chosen else env("SSL_CERT_DIR")
+    if file:
+        file = os.path.expanduser(file)
+    if file and os.path.isdir(file):
+        file, folder = None, file
+    if not file and not folder:
+        import certifi
+
+        file = certifi.where()
+    # Not ssl.create_default_context: it would trust the system's CAs besides those named.
+    context = create_urllib3_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.check_hostname = True
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_verify_locations(file, folder)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        why = getattr(error, "strerror", None) or "it cannot be used"
+        if isinstance(error, ssl.SSLError):
+            why = "it holds no certificate"
+        raise BadUsage(
+            f"cannot read the CA file {file or folder}: {why}",
+            hint="it is named by ca_bundle, REQUESTS_CA_BUNDLE or SSL_CERT_FILE",
+        ) from None
+    return context
+
+
+# An unanswered SYN is not waited for as long as an answer is: the next try may reach another
+# address. Nothing has been sent by then.
+CONNECT_SECONDS = 10.0
+# A server may close an idle connection at any moment; a create that meets that moment has an
+# unknown outcome. Servers keep connections for 5 s or more, so one idle for less is still good.
+FRESH_SECONDS = 2.0
+# What an upload sends at a time: with the 16 KiB of http.client it takes four times as long, and
+# of a larger one not all might go out within the idle limit of a slow line.
+BLOCK = 64 * 1024
+
+_now = threading.local()  # .wire: the Wire of the try that this thread is making
+
+
+class AttemptState:
+    """One try: what it may take, and what it has done so far.
+
+    `deadline` bounds the whole of it; `idle` bounds one read or write (seconds); `careful` asks
+    for a connection that the server cannot be closing. `sent` turns True right before the first
+    byte of the request is handed to the socket; until then the try provably reached nobody.
+    """
+
+    __slots__ = ("_limit", "careful", "deadline", "idle", "sent")
+
+    def __init__(self, deadline: Deadline, idle: float, *, careful: bool = False) -> None:
+        self._limit = self.deadline = deadline
+        self.idle = idle
+        self.careful = careful
+        self.sent = False
+
+    def untimed(self) -> None:
+        """From here on only each single read or write is bounded, by `idle`."""
+        self.deadline = self._limit.endless()
+
+    def await_answer(self) -> None:
+        """The request is out: an untimed one gives the head of its answer a deadline again."""
+        if self.deadline is not self._limit:
+            self._limit = self.deadline = self._limit.again()
+
+    def left(self) -> float:
+        """Seconds the next read or write may take; TimeoutError when there are none."""
+        left = min(self.deadline.left(), self.idle)
+        if left <= 0:
+            raise TimeoutError("time limit")
+        return left
+
+
+class _Paced(io.RawIOBase):
+    """The reading end of a socket, whose every read ends by the deadline of its try.
+
+    A timeout of requests is one per read: a server that drips a byte a second, in headers or
+    body, passes it for ever.
+    """
+
+    def __init__(self, inner: Any, sock: socket.socket, wire: AttemptState) -> None:
+        self._inner = inner
+        self._sock = sock
+        self._wire = wire
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(self._wire.left())
+        count: int | None = self._inner.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
+
+
+class _PacedResponse(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
+        super().__init__(sock, *args, **named)
+        wire: AttemptState | None = getattr(_now, "wire", None)
+        if wire is not None:
+            buffered: Any = self.fp
+            self.fp = io.BufferedReader(_Paced(buffered.detach(), sock, wire))
+
+
+class _Watched(HTTPConnection):
+    """A connection that reports to the Wire of its thread."""
+
+    response_class = _PacedResponse
+    _connecting = False
+    _last_used = 0.0
+
+    @property
+    def is_connected(self) -> bool:
+        # The pool asks this before it hands out an idle connection.
+        wire: AttemptState | None = getattr(_now, "wire", None)
+        if wire is not None and wire.careful and _monotonic() - self._last_used > FRESH_SECONDS:
+            return False
+        return super().is_connected
+
+    def connect(self) -> None:
+        self._connecting = True
+        try:
+            super().connect()
+        finally:
+            self._connecting = False
+
+    def send(self, data: Any) -> None:
+        wire: AttemptState | None = getattr(_now, "wire", None)
+        if wire is not None and not self._connecting:
+            if self.sock is None:
+                self.connect()
+            # CONNECT goes to the proxy and comes through here too, while connecting; only what
+            # follows is meant for the API.
+            wire.sent = True
+            self.sock.settimeout(wire.left())
+        super().send(data)
+
+    def getresponse(self) -> Any:
+        wire: AttemptState | None = getattr(_now, "wire", None)
+        if wire is not None:
+            wire.await_answer()
+        response = super().getresponse()
+        self._last_used = _monotonic()
+        return response
+
+
+class _WatchedTLS(_Watched, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Watched
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _WatchedTLS
+
+
+_POOLS = {"http": _Pool, "https": _TLSPool}
+
+
+class _Adapter(HTTPAdapter):
+    def __init__(self, context: Callable[[], ssl.SSLContext], pool: int) -> None:
+        self._context = context
+        super().__init__(pool_connections=4, pool_maxsize=pool)
+
+    def init_poolmanager(self, *args: Any, **named: Any) -> None:
+        super().init_poolmanager(*args, blocksize=BLOCK, **named)
+        manager: Any = self.poolmanager
+        manager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
+        if proxy.lower().startswith("https:"):
+            named["proxy_ssl_context"] = self._context()
+        manager = super().proxy_manager_for(proxy, **named)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+    def build_connection_pool_key_attributes(
+        self, request: Any, verify: Any, cert: Any = None
+    ) -> Any:
+        # One context for all connections: the bundle is read once, not per connection, and 32
+        # connections share its memory.
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        if host["scheme"] != "https":
+            return host, {}
+        return host, {"ssl_context": self._context(), "cert_reqs": "CERT_REQUIRED"}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: the context verifies; requests would load the bundle again here."""
+
+
+class ConnectionPool:
+    """The way to servers: pooled connections, proxies and certificates of this process.
+
+    It knows no key. Thread-safe. `ca_bundle` is as in `tls.make_context`.
+    """
+
+    def __init__(self, *, ca_bundle: str | None, pool: int) -> None:
+        self._ca_bundle = ca_bundle
+        self._lock = threading.Lock()
+        self._tls: ssl.SSLContext | None = None
+        self._adapter = _Adapter(self._context, pool)
+
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: Any, wire: AttemptState
+    ) -> Response:
+        """One request, one answer whose body has not been read; no redirect is followed.
+
+        `body` is bytes, or an object with `read` together with a Content-Length in `headers`.
+        Raises what requests, urllib3 and the system raise; `faults` explains them.
+        """
+        request = PreparedRequest()
+        # The body is set afterwards: requests would send an empty file as chunked.
+        request.prepare(method=method, url=url, headers=dict(headers))
+        if body is not None and "Content-Length" not in headers:
+            request.headers["Content-Length"] = str(len(body))
+        request.body = body
+        connect = min(CONNECT_SECONDS, wire.left())
+        _now.wire = wire
+        try:
+            return self._adapter.send(
+                request,
+                stream=True,
+                timeout=(connect, wire.left()),
+                proxies=self.proxies(url),
+            )
+        finally:
+            _now.wire = None
+
+    def proxies(self, url: str) -> dict[str, str]:
+        """The proxies that the environment names for a URL; none for this machine.
+
+        What is on loopback is not reachable through a proxy, and http to it is in clear.
+        """
+        from urllib.parse import urlsplit
+
+        target = urlsplit(url)
+        if is_loopback(target.hostname or ""):
+            return {}
+        found = dict(get_environ_proxies(url))
+        for name, proxy in found.items():
+            if not proxy or name not in (target.scheme, "all"):
+                continue
+            try:
+                parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+                usable = bool(parts.hostname) and parts.port != 0
+            except ValueError:
+                usable = False
+            if not usable:
+                # Not repeated: it may hold a password.
+                raise BadUsage(f"the {name.upper()}_PROXY of the environment is not an address")
+        return found
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._adapter.close()
+
+    def _context(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._tls is None:
+                self._tls = make_context(self._ca_bundle)
+            return self._tls
+
+
+def _monotonic() -> float:
+    import time
+
+    return time.monotonic()

@@ -1,0 +1,204 @@
+"""Faults and statuses become errors of ours here, in one short line each.
+
+No text of requests or urllib3 gets out: theirs holds URLs with signatures, proxy passwords
+and, in one case, headers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import (
+    KEYS_PAGE,
+    APIError,
+    BadUsage,
+    BrokenAnswer,
+    KeyRejected,
+    OutcomeUnknown,
+    Redirected,
+    ResourceNotFound,
+    ServerFault,
+)
+
+LONGEST_MESSAGE = 300
+_LOGIN = f"run `rebyte auth login` or set REBYTE_API_KEY; keys are made at {KEYS_PAGE}"
+_LOST = "it may or may not have been carried out; look before sending it again"
+
+
+class Fault(Exception):
+    """One try came to nothing: `why` ends the sentence "METHOD PATH: …".
+
+    `futile` says that another try cannot end better; `code` is the machine word of the error.
+    """
+
+    def __init__(
+        self, why: str, *, code: str | None = None, hint: str | None = None, futile: bool = False
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.code = code
+        self.hint = hint
+        self.futile = futile
+
+
+def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -> Fault:
+    """What an exception of requests, urllib3 or the system means, for a person.
+
+    `host` is the server's name; `proxy` the host of the proxy in between, or None.
+    """
+    import socket
+    import ssl
+
+    chain = list(_chain(error))
+    names = {type(each).__name__ for each in chain}
+
+    def having(kind: type[BaseException]) -> Any:
+        return next((each for each in chain if isinstance(each, kind)), None)
+
+    if names & {"InvalidProxyURL", "InvalidSchema", "ProxySchemeUnknown"}:
+        raise BadUsage("the proxy named by HTTPS_PROXY or ALL_PROXY cannot be used") from None
+    if not sent and (names & {"InvalidHeader", "InvalidURL"} or having(UnicodeError)):
+        raise BadUsage("a header or the path holds a character that cannot be sent") from None
+    there = f"proxy {proxy}" if proxy else host
+    if certificate := having(ssl.SSLCertVerificationError):
+        return Fault(
+            f"the certificate of {host} is not trusted ({certificate.verify_message})",
+            code="certificate",
+            hint="if your network inspects TLS, name its CA with ca_bundle or SSL_CERT_FILE",
+            futile=True,
+        )
+    if tunnel := next((t for each in chain if (t := _tunnel_status(each))), None):
+        hint = "give the proxy's user name and password in HTTPS_PROXY" if tunnel == 407 else None
+        return Fault(f"{there} refused to connect ({tunnel})", hint=hint, futile=tunnel == 407)
+    if having(socket.gaierror) or "NameResolutionError" in names:
+        return Fault(f"no such host: {there}", hint="check the base URL and your network")
+    if having(TimeoutError) or names & {"ReadTimeoutError", "ConnectTimeoutError"}:
+        return Fault("timed out" if sent else f"timed out connecting to {there}", code="timeout")
+    if having(ConnectionRefusedError):
+        return Fault(f"{there} refused the connection")
+    if "IncompleteRead" in names:
+        return Fault("the answer was cut off", code="broken_answer")
+    if having(ssl.SSLError):
+        return Fault(f"TLS with {there} failed")
+    if having(ConnectionError) or "RemoteDisconnected" in names:
+        return Fault(f"{there} closed the connection")
+    if names & {"BadStatusLine", "LineTooLong", "HTTPException", "UnknownProtocol"}:
+        return Fault("the answer is not HTTP", code="broken_answer")
+    system = having(OSError)
+    why = getattr(system, "strerror", None)
+    return Fault(f"{there} cannot be reached" + (f" ({why})" if isinstance(why, str) else ""))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    # urllib3 and requests keep the real reason in `reason`, in `args` or in the context.
+    seen: set[int] = set()
+    todo: list[Any] = [error]
+    while todo:
+        each = todo.pop(0)
+        if isinstance(each, BaseException) and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            reason = getattr(each, "reason", None)
+            todo += [reason, each.__cause__, each.__context__, *each.args]
+
+
+def _tunnel_status(error: BaseException) -> int | None:
+    found = re.match(
+        r"Tunnel connection failed: (\d{3})\b", str(error.args[0]) if error.args else ""
+    )
+    return int(found[1]) if found else None
+
+
+def refusal(
+    method: str, path: str, status: int, body: Any, *, html: bool = False, unknown: bool = False
+) -> APIError:
+    """The error for a status outside 2xx.
+
+    `body` is the decoded body (None when it was not JSON), `html` whether it looked like a
+    page, `unknown` whether a create went out and this status does not say what became of it.
+    Shape of the body: `error.code` and `error.message` (vendor docs), or `message` or
+    `realMessage` at the top (seen in clients).
+    """
+    code, told = _told(body)
+    said = told or f"{method} {path} was answered {status}" + (" with a web page" if html else "")
+    rest: dict[str, Any] = {"status_code": status, "response": body}
+    if 300 <= status < 400:
+        return Redirected(
+            f"{method} {path} was answered with a redirect ({status}); it is not followed",
+            hint="check the base URL; a redirect would carry the key elsewhere",
+            **rest,
+        )
+    if unknown:
+        whose = f"{method} {path}: {said}" if told else said
+        return OutcomeUnknown(whose, hint=_LOST, **rest)
+    if status in (401, 403):
+        hint = _LOGIN if status == 401 else _scope_hint(method)
+        return KeyRejected(said, hint=hint, code=code, **rest)
+    if status in (404, 410) and path == "/tasks" and method == "GET":
+        return ResourceNotFound(
+            f"this API has no /tasks ({status}): the base URL is wrong or this API is gone",
+            hint="see `rebyte profile show`; the base URL ends with /v1",
+            code=code,
+            **rest,
+        )
+    absent = status in (404, 410)
+    kind = ResourceNotFound if absent else ServerFault if status >= 500 else APIError
+    error = kind(said, code=code, **rest)
+    error.subject = _subject(path)
+    return error
+
+
+def _subject(path: str) -> str | None:
+    """The id, or the name of the artifact, that a call with this path is about."""
+    from urllib.parse import unquote
+
+    noun, *rest = path.strip("/").split("/")
+    if noun not in ("tasks", "workspaces", "agent-computers", "webhooks") or not rest:
+        return None
+    return unquote(rest[2]) if rest[1:2] == ["artifacts"] and len(rest) == 3 else rest[0]
+
+
+def lost(method: str, path: str, why: str, **rest: Any) -> OutcomeUnknown:
+    """The error for a create or follow-up that went out and was not answered."""
+    return OutcomeUnknown(f"{method} {path} was sent, but {why}", hint=_LOST, **rest)
+
+
+def one_line(text: str) -> str:
+    """Text of the server as one line of at most 300 characters; otherwise as it came."""
+    line = " ".join(text[: LONGEST_MESSAGE * 4].split())
+    return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
+
+
+def _told(body: Any) -> tuple[str | None, str | None]:
+    if not isinstance(body, dict):
+        return None, None
+    inner = body.get("error")
+    code = inner.get("code") if isinstance(inner, dict) else None
+    candidates = [inner.get("message") if isinstance(inner, dict) else inner]
+    candidates += [body.get("message"), body.get("realMessage")]
+    told = next((text for text in candidates if isinstance(text, str) and text.strip()), None)
+    if not isinstance(code, str) or not code or len(code) > 64:
+        code = None
+    return code, one_line(told) if told else code
+
+
+def _scope_hint(method: str) -> str:
+    # tasks:read is the one scope that any source names (seen in a client).
+    scope = "`tasks:read`" if method == "GET" else "one that allows writing"
+    return f"the key lacks a scope, here {scope}; make a key that has it at {KEYS_PAGE}"
+
+
+# -- Endpoints that only some services have: what an answer says when one is not there.
+
+# A method that nobody answers, or that nobody has written: the path is no endpoint of theirs.
+NO_SUCH_CALL = frozenset({404, 405, 410, 501})
+
+
+def is_unsupported(error: APIError) -> bool:
+    """Whether an endpoint that was seen in clients only is missing, or means something else here.
+
+    404 may also be said of the task; whoever asks next for the task itself finds that out.
+    """
+    return isinstance(error, ResourceNotFound | BrokenAnswer) or error.status_code in NO_SUCH_CALL

@@ -1,0 +1,223 @@
+"""Where each line of a batch stands, as its journal tells it.
+
+    new ── sending ──┬── running ── ended     created; the task has ended
+     ↑               ├── refused              the API said no
+     ├── unsent ─────┤
+     │               └── unknown              no answer came, and no look found the task
+     └─────────────────────┘                  long after, or by hand: it was never created
+A line that a crash left in `sending` is as good as unknown: it is looked for first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..api.models import same_word
+from ..errors import RANK, RebyteError
+from .input import InputLine
+
+Record = dict[str, Any]
+LOST = frozenset({"sending", "unknown"})
+# How a task that is not there any more is called; the API has no word for it.
+GONE = "gone"
+_STATES = ("sending", "unsent", "created", "ended", "refused", "unknown")
+_ERROR = frozenset({"code", "message", "exit"})
+_EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
+
+
+class Entry:
+    """The state of one line. Times are ISO 8601 as they came; `error` is None or a dict."""
+
+    __slots__ = ("candidates", "error", "finished", "id", "sent", "started", "state", "status",
+                 "url", "workspace")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.reset("new")
+
+    def reset(self, state: str) -> None:
+        """Forget the task, if there was one."""
+        self.state = state
+        self.id: str | None = None
+        self.workspace: str | None = None
+        self.url: str | None = None
+        self.status: str | None = None
+        self.error: dict[str, Any] | None = None
+        self.sent: str | None = None
+        self.started: str | None = None
+        self.finished: str | None = None
+        self.candidates: list[str] = []
+
+    def apply(self, record: Mapping[str, Any]) -> None:
+        """Take over what a record says."""
+        state = record.get("is")
+        if state in ("sending", "unsent"):
+            self.reset("sending" if state == "sending" else "new")
+            self.sent = record.get("at")
+        elif state == "created":
+            self.state = "running"
+            self.id, self.workspace = record.get("id"), record.get("workspaceId")
+            self.url, self.started = record.get("url"), record.get("createdAt")
+            self.status, self.error = "running", None
+        elif state == "ended":
+            self.state = "ended"
+            self.status, self.finished = record.get("status"), record.get("completedAt")
+            self.error = record.get("error")
+            self.workspace = self.workspace or record.get("workspaceId")
+        elif state == "refused":
+            self.state, self.status = "refused", "refused"
+            self.error = record.get("error")
+        elif state == "unknown":
+            self.state, self.status = "unknown", "unknown"
+            self.candidates = list(record.get("candidates") or [])
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more happens to this line by itself."""
+        return self.state in ("ended", "refused")
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody knows if it has a task."""
+        return self.state in LOST
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether `--retry-failed` gives it another task."""
+        return self.is_over and self.status != "completed"
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Refused by a fault of the server, which does not say whether it made a task."""
+        return self.state == "refused" and (self.error or {}).get("exit") == 5
+
+
+class LineProblem(RebyteError):
+    """A line that did not end well; it carries its row."""
+
+    def __init__(self, row: Mapping[str, Any], error: Mapping[str, Any]) -> None:
+        key, number = str(row["key"]), row["line"]
+        name = f"line {number}" if key == str(number) else f"line {number} ({key})"
+        super().__init__(f"{name}: {error['message']}", code=str(error["code"]))
+        # A line can be refused for what is bad usage elsewhere; the batch itself was not.
+        self.exit_status = int(error["exit"]) if error["exit"] in RANK else 1
+        self.status_code = error.get("status")
+        self._row = dict(row)
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The row."""
+        return self._row
+
+
+def row_of(line: InputLine, entry: Entry) -> Mapping[str, Any] | LineProblem:
+    """What is printed of a line: its row, inside an error when it did not end well."""
+    status = {"new": "pending", "sending": "unknown"}.get(entry.state) or entry.status
+    error = entry.error
+    if entry.state in LOST:
+        error = _unknown(line, entry)
+    elif entry.state == "new" and error is not None:
+        status = "skipped"
+    row = {
+        "key": line.key,
+        "line": line.number,
+        "id": entry.id,
+        "workspaceId": entry.workspace,
+        "url": entry.url,
+        "status": status,
+        "error": error and {name: error.get(name) for name in ("code", "message", "status")},
+        "startedAt": entry.started or entry.sent,
+        "finishedAt": entry.finished,
+    }
+    return row if error is None else LineProblem(row, error)
+
+
+def _unknown(line: InputLine, entry: Entry) -> dict[str, Any]:
+    could_be = f"; it could be {' or '.join(entry.candidates)}" if entry.candidates else ""
+    return {
+        "code": "outcome_unknown",
+        "message": "its create was sent and no answer came back"
+        f"{could_be}; the next run looks again, and --resolve {line.number}=ID or "
+        f"{line.number}=none settles it by hand",
+        "status": None,
+        "exit": 6,
+    }
+
+
+# -- records -----------------------------------------------------------------------------------
+
+
+def check_record(record: Mapping[str, Any]) -> None:
+    """Raise ValueError for a record that no run of ours can have written.
+
+    What came from the API (a URL, a time) may be anything; what decides about a line may not.
+    """
+    if "is" not in record:
+        sound = isinstance(record.get("run"), Mapping)
+    else:
+        error, candidates = record.get("error"), record.get("candidates", [])
+        sound = (
+            isinstance(record.get("line"), int)
+            and record["is"] in _STATES
+            and all(isinstance(record.get(name, ""), str) for name in ("id", "at", "status"))
+            and isinstance(candidates, list)
+            and all(isinstance(each, str) for each in candidates)
+            and (error is None or (isinstance(error, Mapping) and error.keys() >= _ERROR))
+            and (record["is"] != "created" or "id" in record)
+        )
+    if not sound:
+        raise ValueError("not a record of a batch")
+
+
+def created_record(number: int, task: Mapping[str, Any], **more: Any) -> Record:
+    """A task exists for the line: `task` is the API's answer, or a row of its list."""
+    kept = {
+        name: task[name] for name in ("id", "workspaceId", "url", "createdAt") if task.get(name)
+    }
+    return {"line": number, "is": "created", **kept, **more}
+
+
+def ended_record(number: int, task: Mapping[str, Any], now: str) -> Record:
+    """The line's task has ended. `now` stands for `completedAt` where the API has none."""
+    status = same_word(task.get("status"))
+    record: Record = {
+        "line": number,
+        "is": "ended",
+        "status": status,
+        "completedAt": task.get("completedAt") or now,
+    }
+    if task.get("workspaceId"):  # no source shows it here, but a lost answer may have been it
+        record["workspaceId"] = task["workspaceId"]
+    if status != "completed":
+        words = {"failed": "failed", "canceled": "was canceled", GONE: "is not there any more"}
+        record["error"] = {
+            "code": f"task_{status}",
+            "message": f"task {task.get('id')} {words.get(status, f'ended as {status}')}",
+            "exit": _EXITS.get(status, 1),
+        }
+    return record
+
+
+def refused_record(number: int, error: RebyteError) -> Record:
+    """The line's create was refused."""
+    return {"line": number, "is": "refused", "error": error_of(error)}
+
+
+def error_of(error: RebyteError) -> dict[str, Any]:
+    """An error as a row and the journal keep it."""
+    told: dict[str, Any] = dict(error.as_dict()["error"])
+    return {name: told.get(name) for name in ("code", "message", "status", "exit")}
+
+
+def skipped_error(leader: InputLine, entry: Entry) -> dict[str, Any]:
+    """Why a line is not created whose leader did not complete. Ranks as the leader's own end."""
+    exit_status = 1 if entry.error is None else int(entry.error.get("exit") or 1)
+    why = {"new": "was skipped"}.get(entry.state) or f"ended as {entry.status}"
+    if entry.state == "ended" and entry.status == "completed":
+        why = "has no known workspace: the answer to its create was lost"
+    return {
+        "code": "skipped",
+        "message": f"not created: line {leader.number} ({leader.key}), which it follows, {why}",
+        "status": None,
+        "exit": exit_status,
+    }

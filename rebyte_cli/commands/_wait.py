@@ -1,0 +1,144 @@
+"""From a sent prompt to its end: what `create`, `follow-up` and `wait` do after the sending."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from ..app import App
+from ..errors import Interrupted, RebyteError, TaskEnded, WaitTimeout
+from ..output.records import EVENT, TASK, Records, Text, Value
+from ..tasks.wait import Target
+
+
+def finished(
+    app: App,
+    targets: Sequence[Target],
+    *,
+    until: Literal["all", "any", "first-success"] = "all",
+    timeout: float | None = None,
+    interval: float | None = None,
+) -> Iterator[Mapping[str, Any] | RebyteError]:
+    """Each task as it ends, with `workspaceId` from the history; progress on stderr.
+
+    Yields tasks and errors as `tasks.wait.watch` does. An interrupt, or the end of the
+    time limit, says how to take the wait up again.
+    """
+    from ..output.progress import waiting_line
+    from ..tasks.questions import Watcher
+    from ..tasks.wait import watch
+
+    client, ids = app.client, [target.task_id for target in targets]
+    again = _again(ids)
+    try:
+        with waiting_line(app.console, len(targets)) as progress:
+            for outcome in watch(
+                client,
+                targets,
+                until=until,
+                timeout=timeout,
+                interval=interval,
+                progress=progress,
+                sleep=Watcher(client, ids, app.note, timeout=timeout).sleep,
+            ):
+                if isinstance(outcome, TaskEnded):
+                    yield type(outcome)(app.with_workspace(outcome.task))
+                elif isinstance(outcome, RebyteError):
+                    yield outcome
+                else:
+                    yield app.with_workspace(outcome)
+    except WaitTimeout as error:
+        error.hint = error.hint or f"`{_again(error.pending)}` goes on waiting"
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(130, hint=f"the task runs on; `{again}` goes on waiting") from None
+    except Interrupted as error:
+        error.hint = error.hint or f"the task runs on; `{again}` goes on waiting"
+        raise
+
+
+def _again(ids: Sequence[str]) -> str:
+    return f"rebyte wait {' '.join(ids[:5])}" + (" …" if len(ids) > 5 else "")
+
+
+# -- A prompt that was just sent, shown as it runs, and the status that its end deserves.
+
+
+def streamed(
+    app: App, task_id: str, *, prompt_id: str | None = None, timeout: float | None = None
+) -> Value:
+    """What `--stream` prints: the run as text, each event (`jsonl`), or the finished task (`json`).
+
+    What is returned raises TaskFailed or TaskCanceled at its end, WaitTimeout at the limit.
+    """
+
+    target = Target(task_id, prompt_id)
+    app.text = True
+    if app.format in ("json", "id"):
+        return Records(TASK, finished(app, [target], timeout=timeout))
+    if app.format in ("jsonl", "csv", "tsv"):
+        return Records(EVENT, _events(app, target, timeout, end=app.format == "jsonl"))
+    return Text(_text(app, target, timeout))
+
+
+def _text(app: App, target: Target, timeout: float | None) -> Iterator[str]:
+    from ..tasks import logs
+
+    begun = time.monotonic()
+    with _resumable(target.task_id):
+        yield from logs.run(
+            app.client,
+            target.task_id,
+            prompt_id=target.prompt_id,
+            timeout=timeout,
+            note=app.note,
+        )
+    _settle(app, target, timeout, begun)
+
+
+def _events(
+    app: App, target: Target, timeout: float | None, *, end: bool
+) -> Iterator[Mapping[str, Any]]:
+    """Each event; the record that ends the stream as well when `end` is set."""
+    from ..tasks.stream import follow
+
+    begun = time.monotonic()
+    with _resumable(target.task_id):
+        for event in follow(
+            app.client, target.task_id, prompt_id=target.prompt_id, timeout=timeout
+        ):
+            if end or event.name != "done":
+                yield event.data
+    _settle(app, target, timeout, begun)
+
+
+def _settle(app: App, target: Target, timeout: float | None, begun: float) -> None:
+    """Raise how the prompt ended; the stream's own word for it can be early or wrong."""
+
+    left = None if timeout is None else max(0.0, begun + timeout - time.monotonic())
+    try:
+        for outcome in finished(app, [target], timeout=left):
+            if isinstance(outcome, TaskEnded):
+                raise type(outcome)(outcome.task, shown=True)
+            if isinstance(outcome, RebyteError):
+                raise outcome
+    except WaitTimeout as error:
+        late = f"task {target.task_id} still runs after {timeout:g} s"
+        raise WaitTimeout(late, pending=error.pending, hint=error.hint) from None
+
+
+class _resumable:  # noqa: N801 -- reads as a statement
+    """Tells, when the stream is left before its end, how to take it up again."""
+
+    def __init__(self, task_id: str) -> None:
+        self._hint = f"the task runs on; `rebyte logs {task_id} -f` shows the rest"
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(130, hint=self._hint) from None
+        if isinstance(error, WaitTimeout | Interrupted):
+            error.hint = error.hint or self._hint

@@ -1,0 +1,292 @@
+"""From the words before the cursor to what may stand there."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from ..app import App
+
+
+# -- The command tree as TAB needs it, read from `tables/NAME.txt`.
+
+ROOT = "rebyte"
+
+
+class Option:
+    """An option: its names (`-o`, `--output`), what it takes, whether it may be repeated."""
+
+    def __init__(self, names: str, values: str, many: str, about: str) -> None:
+        self.names = names.split()
+        self.values = values
+        self.many = bool(many)
+        self.about = about
+
+
+class Section:
+    """One command: the options and arguments it takes, the commands inside it."""
+
+    def __init__(self, path: str = "", fields: str = "") -> None:
+        self.path = path
+        self.fields = fields
+        self.subs: list[tuple[str, str]] = []
+        self.options: list[Option] = []
+        self.arguments: list[tuple[str, bool]] = []
+
+    def option(self, name: str) -> Option | None:
+        """The option of that name, or None."""
+        return next((option for option in self.options if name in option.names), None)
+
+
+def load(name: str) -> tuple[dict[str, Section], list[Option]]:
+    """The sections of a file by their path (`workspace list`), and its shared options.
+
+    Both are empty when there is no such command.
+    """
+    sections: dict[str, Section] = {}
+    shared: list[Option] = []
+    here = Section()
+    for kind, *columns in _records(name):
+        if kind == "command":
+            here = sections[columns[0]] = Section(*columns)
+        elif kind == "sub":
+            here.subs.append((columns[0], columns[1]))
+        elif kind == "argument":
+            here.arguments.append((columns[0], bool(columns[1])))
+        else:
+            (shared if kind == "shared" else here.options).append(Option(*columns))
+    return sections, shared
+
+
+def _records(name: str) -> Iterator[list[str]]:
+    if not name.replace("-", "").isalnum():
+        return
+    path = os.path.join(os.path.dirname(__file__), "tables", f"{name}.txt")
+    try:
+        # The loader reads from a folder and from inside a zip archive alike.
+        data: bytes = __spec__.loader.get_data(path)  # type: ignore[union-attr]  # both have it
+    except OSError:
+        return
+    for line in data.decode().splitlines():
+        yield line.split("\t")
+
+
+# -- Where in the command line the cursor is: which command, and what is wanted there.
+
+
+class Position:
+    """The words before the cursor, understood.
+
+    `section`: the command being typed, or None when a word before names no command.
+    `pending`: the option whose value is typed now, or None. `given`: the arguments so far.
+    `literal`: whether `--` was seen. `seen`: each option given so far (by its last name, as in
+    `--profile`) with its last value.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        sections, self.shared = load(ROOT)
+        self.section: Section | None = sections.get(ROOT)
+        self.pending: Option | None = None
+        self.given: list[str] = []
+        self.literal = False
+        self.seen: dict[str, str] = {}
+        for word in words:
+            self._take(word)
+
+    def option(self, name: str) -> Option | None:
+        """The option of that name that may stand here."""
+        assert self.section is not None
+        found = self.section.option(name)
+        return found or next((option for option in self.shared if name in option.names), None)
+
+    def options(self) -> list[Option]:
+        """Those that may still be given here."""
+        assert self.section is not None
+        return [
+            option
+            for option in [*self.section.options, *self.shared]
+            if option.many or option.names[-1] not in self.seen
+        ]
+
+    def argument(self) -> str:
+        """What the argument under the cursor takes; empty for nothing."""
+        assert self.section is not None
+        arguments = self.section.arguments
+        at = len(self.given)
+        if at < len(arguments):
+            return arguments[at][0]
+        return arguments[-1][0] if arguments and arguments[-1][1] else ""
+
+    def split(self, word: str) -> tuple[Option, int] | None:
+        """The option that a word such as `--output=js` or `-ojs` gives a value to, and where
+        that value starts; None when it does not."""
+        if word.startswith("--"):
+            name, equals, _ = word.partition("=")
+            option = self.option(name) if equals else None
+            return (option, len(name) + 1) if option and option.values else None
+        for at in range(1, len(word)):
+            option = self.option(f"-{word[at]}")
+            if option is None:
+                return None
+            if option.values:
+                return (option, at + 1) if at + 1 < len(word) else None
+        return None
+
+    def _take(self, word: str) -> None:
+        if self.section is None:
+            return
+        if self.pending is not None:
+            self.seen[self.pending.names[-1]] = word
+            self.pending = None
+        elif word == "--" and not self.literal:
+            self.literal = True
+        elif word.startswith("-") and word != "-" and not self.literal:
+            self._take_option(word)
+        elif self.section.subs:
+            self._enter(word)
+        else:
+            self.given.append(word)
+
+    def _take_option(self, word: str) -> None:
+        valued = self.split(word)
+        if valued is not None:
+            option, start = valued
+            self.seen[option.names[-1]] = word[start:]
+            return
+        names = [word] if word.startswith("--") else [f"-{letter}" for letter in word[1:]]
+        for name in names:
+            found = self.option(name)
+            if found is None:
+                return
+            self.seen.setdefault(found.names[-1], "")
+            self.pending = found if found.values else None
+
+    def _enter(self, word: str) -> None:
+        assert self.section is not None
+        if self.section.path == ROOT:
+            self.section = load(word)[0].get(word)
+            return
+        path = f"{self.section.path} {word}"
+        self.section = load(path.split()[0])[0].get(path)
+
+
+COMMA_LISTS = ("fields", "skills")
+
+
+class Item:
+    """One thing that may stand at the cursor.
+
+    `value` replaces the whole word; `shown` is how a list names it; `about` describes it.
+    """
+
+    def __init__(self, value: str, about: str = "", shown: str | None = None) -> None:
+        self.value = value
+        self.about = about
+        self.shown = value if shown is None else shown
+
+
+class Answer:
+    """The items, or the word that says what the shell completes by itself.
+
+    `files` is `file`, `dir` or empty; `before` is the part of the word in front of the path.
+    """
+
+    def __init__(self, items: Iterable[Item] = (), files: str = "", before: str = "") -> None:
+        self.items = list(items)
+        self.files = files
+        self.before = before
+
+
+def answer(words: list[str], word: str, open_app: Callable[[dict[str, str]], App]) -> Answer:
+    """What may replace `word`, which stands after `words` (without the command's own name).
+
+    `open_app` makes the App for the options given so far (`{"profile": "work"}`); it is called
+    only when a value is looked up on this machine.
+    """
+    at = Position(words)
+    if at.section is None:
+        return Answer()
+    if at.pending is not None:
+        return _values(at, at.pending.values, "", word, open_app)
+    if word.startswith("-") and not at.literal:
+        split = at.split(word)
+        if split is not None:
+            option, start = split
+            return _values(at, option.values, word[:start], word[start:], open_app)
+        return Answer(
+            Item(name, option.about)
+            for option in at.options()
+            for name in option.names
+            if name.startswith(word)
+        )
+    if at.section.subs:
+        return Answer(_named(at.section, word))
+    return _values(at, at.argument(), "", word, open_app)
+
+
+def _named(section: Section, word: str) -> Iterable[Item]:
+    return (Item(name, about) for name, about in section.subs if name.startswith(word))
+
+
+def _values(
+    at: Position,
+    values: str,
+    before: str,
+    word: str,
+    open_app: Callable[[dict[str, str]], App],
+) -> Answer:
+    kind, _, fixed = values.partition("=")
+    if kind == "settings" and "=" in word:
+        from .values import SETTINGS
+
+        name, _, word = word.partition("=")
+        return _values(at, SETTINGS.get(name, "="), f"{before}{name}=", word, open_app)
+    if kind in ("file", "dir"):
+        return Answer(files=kind, before=before)
+    if kind == "data":
+        return Answer(files="file", before=f"{before}@") if word.startswith("@") else Answer()
+    done: set[str] = set(at.given)
+    if kind == "settings":
+        done.update(f"{past.partition('=')[0]}=" for past in at.given)
+    commas = kind in COMMA_LISTS
+    if commas:
+        head, comma, word = word.rpartition(",")
+        before += head + comma
+        done.update(head.split(","))
+    found: dict[str, str] = {}
+    for value, about in _offered(at, kind, fixed, open_app):
+        if not value.startswith(word) or value in done or (commas and "," in value):
+            continue
+        if value.isprintable():
+            found.setdefault(value, about)
+    if kind == "tasks" and not word:  # @last says no more than the first id does
+        found = {value: about for value, about in found.items() if not value.startswith("@")}
+    return Answer(Item(before + value, about, value) for value, about in found.items())
+
+
+def _offered(
+    at: Position, kind: str, fixed: str, open_app: Callable[[dict[str, str]], App]
+) -> Iterable[tuple[str, str]]:
+    assert at.section is not None
+    if kind == "commands":
+        path = " ".join([*at.given]) or ROOT
+        section = load(path.split()[0])[0].get(path)
+        yield from section.subs if section else ()
+        if at.given:
+            return
+    for value in fixed.split(",") if fixed else ():
+        yield value, ""
+    if kind == "fields":
+        for field in at.section.fields.split(",") if at.section.fields else ():
+            yield field, ""
+    elif kind not in ("", "commands", "settings"):
+        from .values import LISTS
+
+        yield from LISTS[kind](open_app({"profile": at.seen.get("--profile", "")}))

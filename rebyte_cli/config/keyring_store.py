@@ -1,0 +1,208 @@
+"""The keyring of the operating system: bounded in time, and only when it is a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from ..errors import KeyProblem
+
+if TYPE_CHECKING:
+    from keyring.backend import KeyringBackend
+
+
+# -- A time limit for calls that may never come back.
+
+T = TypeVar("T")
+
+
+def call_with_timeout(
+    seconds: float,
+    work: Callable[[], T],
+    *,
+    told_after: float | None = None,
+    tell: Callable[[], None] | None = None,
+) -> T:
+    """What `work` returns or raises, or TimeoutError when it takes longer than `seconds`.
+
+    `tell` is called once when it has taken `told_after` seconds. The work goes on in a daemon
+    thread after the limit: nothing can end a call that hangs in a library, but neither can such
+    a thread keep the process from ending.
+    """
+    import queue
+    import threading
+
+    answers: queue.SimpleQueue[tuple[bool, T | BaseException]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((True, work()))
+        except BaseException as problem:
+            answers.put((False, problem))
+
+    threading.Thread(target=run, daemon=True, name="bounded").start()
+    waits = [seconds]
+    if tell is not None and told_after is not None and told_after < seconds:
+        waits = [told_after, seconds - told_after]
+    for turn, wait in enumerate(waits):
+        try:
+            fine, answer = answers.get(timeout=wait)
+        except queue.Empty:
+            if turn == 0 and len(waits) == 2 and tell is not None:
+                tell()
+            continue
+        if fine:
+            return answer  # type: ignore[return-value] # `fine` says that it is a T
+        raise answer  # type: ignore[misc] # ... and its absence that it is an exception
+    raise TimeoutError
+
+
+SERVICE = "rebyte"
+# Somebody at a terminal may be asked to unlock it; a script is to fail while it is watched.
+SECONDS_ALONE = 4.0
+SECONDS_WITH_SOMEBODY = 60.0
+
+WAYS_OUT = (
+    "export REBYTE_API_KEY=…  (nothing is stored)\n"
+    "rebyte profile set NAME key_command='pass show rebyte'  (a program prints the key)\n"
+    "rebyte auth login --insecure-storage  (a file that only you can read)"
+)
+
+
+class KeyringStore(NamedTuple):
+    """How to reach the keyring: is somebody there to unlock it, and whom to tell about waiting.
+
+    Every method raises KeyProblem, with the ways out as its hint, when the keyring is absent,
+    locked, silent, or not one that protects a key; whatever a backend raises comes out so.
+    """
+
+    interactive: bool
+    note: Callable[[str], None] | None = None
+
+    def check(self) -> None:
+        """Find the backend and judge it, without asking it for anything."""
+        self._ask(lambda: _backend(None))
+
+    def fetch(self, account: str, *, backend: str | None = None) -> str | None:
+        """The key of an account, or None. `backend` is what `store` returned."""
+        return self._ask(lambda: _backend(backend).get_password(SERVICE, account))
+
+    def store(self, account: str, key: str) -> str:
+        """Store a key and read it back. Returns the dotted name of the backend that has it."""
+
+        def work() -> str:
+            backend = _backend(None)
+            backend.set_password(SERVICE, account, key)
+            if backend.get_password(SERVICE, account) != key:
+                raise KeyProblem(
+                    "the keyring took the key and does not give it back", hint=WAYS_OUT
+                )
+            return f"{type(backend).__module__}.{type(backend).__qualname__}"
+
+        return self._ask(work)
+
+    def remove(self, account: str, *, backend: str | None = None) -> bool:
+        """Remove the key of an account; False when there was none."""
+
+        def work() -> bool:
+            keyring = _backend(backend)
+            if keyring.get_password(SERVICE, account) is None:
+                return False
+            keyring.delete_password(SERVICE, account)
+            if keyring.get_password(SERVICE, account) is not None:
+                raise KeyProblem("the keyring kept the key although it was told to remove it")
+            return True
+
+        return self._ask(work)
+
+    def _ask(self, work: Callable[[], T]) -> T:
+        seconds = SECONDS_WITH_SOMEBODY if self.interactive else SECONDS_ALONE
+        try:
+            return call_with_timeout(seconds, work, told_after=1.0, tell=self._tell)
+        except TimeoutError:
+            raise KeyProblem(
+                f"the keyring did not answer within {seconds:g} s; it may be locked", hint=WAYS_OUT
+            ) from None
+        except KeyProblem:
+            raise
+        # Backends raise what their libraries raise: D-Bus errors, OSError, even bare Exception.
+        except (Exception, SystemExit) as problem:
+            raise KeyProblem(_words(problem), hint=WAYS_OUT) from None
+
+    def _tell(self) -> None:
+        if self.interactive and self.note is not None:
+            self.note("Waiting for the keyring; it may be asking to be unlocked")
+
+
+def _backend(recorded: str | None) -> KeyringBackend:
+    """The backend to use, made and judged.
+
+    The one that took the key is loaded by its name, which saves looking through all that are
+    installed; what `PYTHON_KEYRING_BACKEND` says comes first.
+    """
+    import logging
+    import os
+
+    # keyring logs whole tracebacks of backends that it could not load, onto a bare stderr.
+    logging.getLogger("keyring").addHandler(logging.NullHandler())
+    if recorded and recorded.startswith("keyring.backends.") and not _chosen_by_hand(os.environ):
+        import importlib
+
+        module, _, name = recorded.rpartition(".")
+        try:
+            made: KeyringBackend = getattr(importlib.import_module(module), name)()
+        except (ImportError, AttributeError, RuntimeError):
+            pass  # an update renamed it, or the file comes from another machine: look for it
+        else:
+            return _judged(made)
+    try:
+        import keyring
+
+        return _judged(keyring.get_keyring())
+    except (ImportError, AttributeError, ValueError, TypeError) as problem:
+        if not _chosen_by_hand(os.environ):
+            raise
+        raise KeyProblem(
+            f"PYTHON_KEYRING_BACKEND names no backend that can be loaded ({_kind(problem)})",
+            hint=WAYS_OUT,
+        ) from None
+
+
+def _chosen_by_hand(environment: Any) -> bool:
+    return "PYTHON_KEYRING_BACKEND" in environment
+
+
+def _judged(backend: KeyringBackend) -> KeyringBackend:
+    """The backend itself, or of a chain the first that is fit; KeyProblem when none is."""
+    from keyring.backends.chainer import ChainerBackend
+
+    links = list(backend.backends) if isinstance(backend, ChainerBackend) else [backend]
+    reasons = [_refusal(link) for link in links]
+    for link, reason in zip(links, reasons, strict=True):
+        if reason is None:
+            return link
+    raise KeyProblem(reasons[0] or "there is no keyring on this machine", hint=WAYS_OUT)
+
+
+def _refusal(backend: KeyringBackend) -> str | None:
+    """Why a backend is not fit to keep a key, or None. Its ancestors count too."""
+    for kind in type(backend).__mro__:
+        if kind.__module__ == "keyring.backends.fail":
+            return "there is no keyring on this machine that can be used"
+        if kind.__module__ == "keyring.backends.null":
+            return "the keyring is switched off (the null backend)"
+        if kind.__module__.startswith("keyrings.alt") or "plaintext" in kind.__name__.lower():
+            return f"the keyring backend {kind.__module__}.{kind.__name__} does not protect keys"
+    return None
+
+
+def _words(problem: BaseException) -> str:
+    name = _kind(problem)
+    if "Locked" in name or "locked" in str(problem).lower():
+        return "the keyring is locked"
+    return f"the keyring cannot be used ({name})"
+
+
+def _kind(problem: BaseException) -> str:
+    # The class alone: a backend's message may repeat what it was handed, which is the key.
+    return type(problem).__name__

@@ -1,0 +1,128 @@
+"""What a user may write for a task or a workspace, turned into its id.
+
+A TASK is an id, a unique prefix (four characters or more) of an id in the history, `@last`
+or `@N`, or `-` for one reference per line from stdin. Only the history is asked, never the API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..api.urls import check_id
+from ..errors import BadUsage, NotFound
+
+if TYPE_CHECKING:
+    from .history import History
+
+SHORTEST = 4
+
+
+def task(history: History, reference: str) -> str:
+    """The id of one task.
+
+    What the history does not know is passed on as an id, since tasks are made elsewhere too.
+    Raises BadUsage for an ambiguous prefix (with the candidates) or a malformed reference,
+    NotFound when `@N` is more than there are.
+    """
+    if reference == "-":
+        raise BadUsage("`-` stands for several tasks, and this command takes one")
+    if reference.startswith("@"):
+        return str(_numbered(history, reference)["id"])
+    check_id(reference, "task id")
+    found = _by_prefix(history, reference)
+    return str(found["id"]) if found else reference
+
+
+def tasks(history: History, references: Iterable[str], stdin: Iterable[str]) -> list[str]:
+    """The ids of several tasks in the order given, each once; `-` reads stdin, line by line.
+
+    Raises as `task` does, naming the line when the reference came from stdin.
+    """
+    found: dict[str, None] = {}
+    for reference in references:
+        if reference != "-":
+            found[task(history, reference)] = None
+            continue
+        for number, line in enumerate(stdin, 1):
+            if line.strip():
+                found[_from_line(history, line.strip(), number)] = None
+    return list(found)
+
+
+def workspace(history: History, reference: str) -> str:
+    """The id of a workspace: its id or alias, or the workspace of a TASK (`@last`, a prefix).
+
+    An alias wins over a prefix. What the history does not know is passed on as an id, since an
+    agent computer's id is one too. Raises as `task` does; NotFound for a task of which no
+    workspace is known.
+    """
+    if reference.startswith("@"):
+        return _workspace_of(_numbered(history, reference))
+    named = history.workspace(reference)
+    if named is not None:
+        return str(named["id"])
+    check_id(reference, "workspace id or alias")
+    near = [
+        str(known["id"])
+        for known in history.workspaces()
+        if len(reference) >= SHORTEST and str(known["id"]).startswith(reference)
+    ]
+    of_task = _by_prefix(history, reference)
+    if of_task and of_task["workspaceId"]:
+        near.append(_workspace_of(of_task))
+    if len(set(near)) > 1:
+        raise _ambiguous(reference, set(near))
+    if of_task and not near:
+        return _workspace_of(of_task)
+    return near[0] if near else reference
+
+
+def _from_line(history: History, reference: str, number: int) -> str:
+    if reference == "-":
+        raise BadUsage(f"stdin, line {number}: `-` cannot stand in stdin itself")
+    try:
+        return task(history, reference)
+    except (BadUsage, NotFound) as problem:
+        raise type(problem)(f"stdin, line {number}: {problem.message}", hint=problem.hint) from None
+
+
+def _numbered(history: History, reference: str) -> dict[str, object]:
+    name = reference[1:]
+    if name != "last" and not (name.isascii() and name.isdigit() and len(name) < 10 and int(name)):
+        raise BadUsage(
+            f"{reference!r} is not a reference",
+            hint="@last, or @N for the N-th newest (@1 = @last)",
+        )
+    found = history.nth(1 if name == "last" else int(name))
+    if found is None:
+        raise NotFound(
+            f"there is no {reference}: fewer tasks were created from here",
+            hint="the history is kept per service; `rebyte list` shows all tasks of the account",
+        )
+    return found
+
+
+def _by_prefix(history: History, reference: str) -> dict[str, object] | None:
+    exact = history.task(reference)
+    if exact is not None or len(reference) < SHORTEST:
+        return exact
+    candidates = history.matching(reference)
+    if len(candidates) > 1:
+        raise _ambiguous(reference, {str(candidate["id"]) for candidate in candidates})
+    return candidates[0] if candidates else None
+
+
+def _workspace_of(known: dict[str, object]) -> str:
+    if not known["workspaceId"]:
+        raise NotFound(f"the workspace of task {known['id']} is not known here")
+    return str(known["workspaceId"])
+
+
+def _ambiguous(reference: str, candidates: set[str]) -> BadUsage:
+    shown = sorted(candidates)[:10]
+    more = f"\n… and {len(candidates) - 10} more" if len(candidates) > 10 else ""
+    return BadUsage(
+        f"{reference!r} stands for {len(candidates)} ids; write more of it",
+        hint="\n".join(shown) + more,
+    )

@@ -1,0 +1,186 @@
+"""What every endpoint needs: refusals, JSON answers, timestamps, and checks of what came in.
+
+The error envelope and its codes are those of the vendor's docs; codes that no source names
+(`conflict`, `method_not_allowed`, `payload_too_large`) are this service's own.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+from werkzeug.wrappers import Request, Response
+
+from .database import Store
+
+Document = dict[str, Any]
+
+LARGEST_JSON = 8 * 1024 * 1024
+LARGEST_OFFSET = 1 << 62
+
+
+class Context(NamedTuple):
+    """What an endpoint may touch. `links` is the origin that links to tasks point at."""
+
+    store: Store
+    base: str
+    storage: str
+    links: str
+    secret: bytes
+    instance: str
+    stopping: threading.Event
+    wake: Callable[[], None]
+
+
+class Refusal(Exception):
+    """An answer in the error envelope."""
+
+    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def invalid(message: str) -> NoReturn:
+    """Refuse with 400 `validation_error`."""
+    raise Refusal(400, "validation_error", message)
+
+
+def missing(what: str) -> Refusal:
+    """404 `not_found` for a thing called `what`."""
+    return Refusal(404, "not_found", f"{what} not found")
+
+
+def reply(document: object, status: int = 200) -> Response:
+    """A JSON answer. ASCII only, so that lone surrogates in titles survive."""
+    return Response(json.dumps(document), status, mimetype="application/json")
+
+
+def refuse(refusal: Refusal) -> Response:
+    """The error envelope of `refusal`."""
+    answer = reply(
+        {"error": {"code": refusal.code, "message": refusal.message}}, status=refusal.status
+    )
+    answer.headers.extend(refusal.headers)
+    return answer
+
+
+def empty() -> Response:
+    """204 without a body."""
+    answer = Response(status=204)
+    answer.headers.remove("Content-Type")
+    return answer
+
+
+def stamp(moment: int) -> str:
+    """ISO 8601, UTC, milliseconds, `Z` (seed document)."""
+    seconds, milliseconds = divmod(moment, 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03d}Z"
+
+
+def maybe_stamp(moment: int | None) -> str | None:
+    """`stamp`, or null."""
+    return None if moment is None else stamp(moment)
+
+
+def body_of(request: Request) -> Document:
+    """The JSON object in the body. Anything else is refused with a reason."""
+    if request.mimetype != "application/json":
+        invalid("The body must be JSON, sent with Content-Type: application/json")
+    length = request.content_length
+    if (length or 0) > LARGEST_JSON:
+        raise Refusal(413, "payload_too_large", "The body is larger than 8 MiB")
+    try:
+        # What is asked for is set aside at once, in megabytes for each request under way.
+        raw = request.stream.read(LARGEST_JSON + 1 if length is None else length)
+    except ConnectionError:
+        raise
+    except OSError as error:
+        invalid(f"The body cannot be read: {error}")
+    if len(raw) > LARGEST_JSON:
+        raise Refusal(413, "payload_too_large", "The body is larger than 8 MiB")
+    try:
+        document = json.loads(raw, parse_constant=_no_constant)
+        # A lone surrogate can be written in JSON but not stored as text.
+        json.dumps(document, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        invalid(f"The body is not valid JSON: {reason}")
+    if not isinstance(document, dict):
+        invalid("The body must be a JSON object")
+    return document
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def optional_text(body: Document, name: str, *, most: int, least: int = 0) -> str | None:
+    """A string of `least` to `most` characters, or None when the key is missing.
+
+    `null` is refused, as the OpenAPI document allows strings only.
+    """
+    if name not in body:
+        return None
+    value = body[name]
+    if not isinstance(value, str):
+        invalid(f"{name} must be a string")
+    if len(value) < least:
+        invalid(f"{name} must not be empty")
+    if len(value) > most:
+        invalid(f"{name} must be at most {most} characters, and has {len(value)}")
+    return value
+
+
+def text(body: Document, name: str, *, most: int) -> str:
+    """A required, non-empty string."""
+    value = optional_text(body, name, most=most, least=1)
+    if value is None:
+        invalid(f"{name} is required")
+    return value
+
+
+def optional_choice(body: Document, name: str, choices: tuple[str, ...]) -> str | None:
+    """One of `choices`, or None when the key is missing."""
+    value = optional_text(body, name, most=1000)
+    if value is not None and value not in choices:
+        invalid(f"{name} must be one of {', '.join(choices)}")
+    return value
+
+
+def strings(body: Document, name: str) -> list[str]:
+    """A list of non-empty strings; empty when the key is missing."""
+    value = body.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        invalid(f"{name} must be a list of non-empty strings")
+    return value
+
+
+def objects(body: Document, name: str) -> list[Document]:
+    """A list of JSON objects; empty when the key is missing."""
+    value = body.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        invalid(f"{name} must be a list of objects")
+    return value
+
+
+def page_of(request: Request) -> tuple[int, int]:
+    """`limit` (1 to 100, default 50) and `offset` (default 0) of the query."""
+    limit, offset = _count(request, "limit", 50), _count(request, "offset", 0)
+    if not 1 <= limit <= 100:
+        invalid("limit must be from 1 to 100")
+    return limit, offset
+
+
+def _count(request: Request, name: str, default: int) -> int:
+    value = request.args.get(name)
+    if value is None:
+        return default
+    if not (value.isascii() and value.isdigit()):
+        invalid(f"{name} must be a whole number of 0 or more")
+    return min(int(value[:19]), LARGEST_OFFSET) if len(value) < 20 else LARGEST_OFFSET

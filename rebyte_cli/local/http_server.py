@@ -1,0 +1,340 @@
+"""One connection of the local service: HTTP/1.1 requests in, the answers of a WSGI app out.
+
+werkzeug brings a development server of its own, but that one drops request headers whose names
+contain `_` (so the documented `API_KEY` would never arrive), closes every connection, and waits
+10 ms after each answer. This one keeps connections, streams, and stays silent unless asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import TCPServer, ThreadingMixIn
+from typing import IO, Any, cast
+from urllib.parse import unquote_to_bytes
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+IDLE_SECONDS = 120.0
+DRAIN_LIMIT = 64 * 1024 * 1024
+KEY_HEADERS = frozenset({"api-key", "x-api-key"})
+
+
+class Host(HTTPServer):
+    """What a connection needs to know about the server it belongs to."""
+
+    application: Application
+    log: Callable[[str], None]
+    stopping: bool
+
+
+class HangUp(Exception):
+    """Raised by an application to close the connection without any answer."""
+
+
+class Body(io.RawIOBase):
+    """A request body that ends where `Content-Length` says, so that the next request survives."""
+
+    def __init__(self, source: io.BufferedIOBase, length: int) -> None:
+        self._source = source
+        self.left = length
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`; 0 at the end. A client that goes away early is a ConnectionError."""
+        want = min(len(buffer), self.left)
+        if want == 0:
+            return 0
+        data = self._source.read1(want)
+        if not data:
+            raise ConnectionResetError("the client went away inside the body")
+        buffer[: len(data)] = data
+        self.left -= len(data)
+        return len(data)
+
+    def drain(self) -> bool:
+        """Read what the application left. False when that is too much to be worth reading."""
+        if self.left > DRAIN_LIMIT:
+            return False
+        while self.read(65536):
+            pass
+        return True
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection: requests in, WSGI answers out."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = IDLE_SECONDS
+    # One packet per answer: a header packet followed by a body packet costs 40 ms on a kept
+    # connection when Nagle meets delayed acknowledgements.
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    server: Host
+
+    def handle(self) -> None:
+        """Serve the connection until either side ends it; a vanished client is no error."""
+        with contextlib.suppress(ConnectionError, TimeoutError, HangUp):
+            super().handle()
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError):
+            super().finish()
+
+    def handle_one_request(self) -> None:
+        self.raw_requestline = self.rfile.readline(65537)
+        if not self.raw_requestline:
+            self.close_connection = True
+        elif len(self.raw_requestline) > 65536:
+            self.requestline = self.request_version = self.command = ""
+            self.send_error(414, "The request line is too long")
+        elif self.parse_request():
+            self._answer()
+            self.wfile.flush()
+
+    def handle_expect_100(self) -> bool:
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
+
+    def _answer(self) -> None:
+        body = self._body()
+        if body is None:
+            return
+        reply = _Reply(self)
+        result = self.server.application(self._environ(body), reply.start)
+        try:
+            for chunk in result:
+                reply.send(chunk)
+            reply.end()
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+        # The answer leaves before the rest of the body is read: the client may be waiting for it.
+        self.wfile.flush()
+        if not (isinstance(body, Body) and body.drain()):
+            self.close_connection = True
+
+    def _body(self) -> io.RawIOBase | None:
+        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            from werkzeug.serving import DechunkedInput
+
+            return DechunkedInput(cast(IO[bytes], self.rfile))
+        length = self.headers.get("Content-Length", "0").strip()
+        if not (length.isascii() and length.isdigit() and len(length) < 19):
+            self.send_error(400, "Content-Length is not a number")
+            return None
+        return Body(self.rfile, int(length))
+
+    def _environ(self, body: io.RawIOBase) -> Environ:
+        path, _, query = self.path.partition("?")
+        # As large as there is something to read: the collector comes late, and until then
+        # thousands of answered requests keep theirs.
+        size = max(1, min(65536, body.left)) if isinstance(body, Body) else 65536
+        if path.startswith(("http://", "https://")):
+            path = "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/"
+        environ: Environ = {
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "http",
+            # Buffered, because a raw read may return less than was asked for.
+            "wsgi.input": io.BufferedReader(body, size),
+            "wsgi.input_terminated": True,
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": True,
+            "wsgi.multiprocess": True,
+            "wsgi.run_once": False,
+            "REQUEST_METHOD": self.command,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
+            "QUERY_STRING": query,
+            "REMOTE_ADDR": self.client_address[0],
+            "SERVER_NAME": self.server.server_address[0],
+            "SERVER_PORT": str(self.server.server_address[1]),
+            "SERVER_PROTOCOL": self.request_version,
+            "rebyte.socket": self.connection,
+        }
+        for name, value in self.headers.items():
+            spelled = name.lower().replace("_", "-")
+            if spelled in KEY_HEADERS:
+                environ["rebyte.key"] = environ.get("rebyte.key") or value.strip()
+            elif "_" not in name:
+                key = name.upper().replace("-", "_")
+                key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+                environ[key] = f"{environ[key]},{value}" if key in environ else value
+        return environ
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer a request that is not HTTP in the API's own error envelope, and hang up."""
+        import json
+
+        word = "validation_error" if code < 500 else "internal_error"
+        text = json.dumps({"error": {"code": word, "message": message or f"HTTP {code}"}}).encode()
+        self.close_connection = True
+        # Unless it says so itself, http.server answers in the manner of HTTP/0.9: without a head.
+        self.request_version = self.protocol_version
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(text)
+        self.wfile.flush()
+
+    def version_string(self) -> str:
+        return "rebyte-local"
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        self.server.log(format % args)
+
+
+class _Reply:
+    """Turns what WSGI says into bytes on the connection: length known, or chunked."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._pending: tuple[int, list[tuple[str, str]]] | None = None
+        self._chunked = False
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: object = None
+    ) -> Callable[[bytes], None]:
+        self._pending = (int(status.split(" ", 1)[0]), headers)
+        return self.send
+
+    def send(self, data: bytes) -> None:
+        self._head()
+        if self._handler.command == "HEAD" or not data:
+            return
+        write = self._handler.wfile.write
+        if self._chunked:
+            write(b"%x\r\n%b\r\n" % (len(data), data))
+            self._handler.wfile.flush()
+        else:
+            write(data)
+
+    def end(self) -> None:
+        self._head()
+        if self._chunked and self._handler.command != "HEAD":
+            self._handler.wfile.write(b"0\r\n\r\n")
+
+    def _head(self) -> None:
+        if self._pending is None:
+            return
+        (code, headers), self._pending = self._pending, None
+        handler = self._handler
+        handler.log_request(code)
+        handler.send_response_only(code)
+        names = {name.lower() for name, _ in headers}
+        handler.send_header("Server", handler.version_string())
+        if "date" not in names:
+            handler.send_header("Date", handler.date_time_string())
+        for name, value in headers:
+            handler.send_header(name, value)
+        if "content-length" not in names and code >= 200 and code not in (204, 304):
+            if handler.request_version >= "HTTP/1.1":
+                self._chunked = True
+                handler.send_header("Transfer-Encoding", "chunked")
+            else:
+                handler.close_connection = True
+        if handler.close_connection or handler.server.stopping:
+            handler.close_connection = True
+            handler.send_header("Connection", "close")
+        handler.end_headers()
+
+
+# -- The listening sockets of the local service: a daemon thread per connection.
+
+
+class Listener(ThreadingMixIn, Host):
+    """A listening socket with one daemon thread per connection.
+
+    Raises OSError when the port is taken.
+    """
+
+    daemon_threads = True
+    request_queue_size = 256
+    # On Windows this option would let two programs share the port.
+    allow_reuse_address = sys.platform != "win32"
+
+    def __init__(
+        self, host: str, port: int, application: Application, log: Callable[[str], None]
+    ) -> None:
+        self.application = application
+        self.log = log
+        self.stopping = False
+        self._host = host
+        self._open: set[socket.socket] = set()
+        self._guard = threading.Lock()
+        self._thread: threading.Thread | None = None
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), Handler)
+
+    def server_bind(self) -> None:
+        # HTTPServer would ask the name service for the host's full name here.
+        TCPServer.server_bind(self)
+        self.server_port = self.server_address[1]
+
+    @property
+    def origin(self) -> str:
+        """`http://host:port` of this socket, IPv6 in brackets."""
+        name = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{name}:{self.server_port}"
+
+    def start(self) -> None:
+        """Accept connections on a daemon thread."""
+        self._thread = threading.Thread(target=self._accept, name="rebyte-local", daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                request, address = self.get_request()
+            except OSError:
+                if self.stopping:
+                    return
+                time.sleep(0.01)  # out of file descriptors: give the others time to end
+                continue
+            if self.stopping:
+                request.close()
+                return
+            with self._guard:
+                self._open.add(request)
+            try:
+                self.process_request(request, address)
+            except RuntimeError:  # no thread to be had: this client is turned away, not all
+                self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._guard:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # The client sees a closed connection; a traceback on the user's terminal helps nobody.
+        self.log(f"{client_address[0]}: {sys.exc_info()[1]!r}")
+
+    def stop(self) -> None:
+        """Stop accepting and cut every open connection. Safe to call twice."""
+        if self.stopping:
+            return
+        self.stopping = True
+        if self._thread is not None:
+            with contextlib.suppress(OSError):
+                socket.create_connection((self._host, self.server_port), timeout=1).close()
+            self._thread.join(timeout=2)
+        self.server_close()
+        with self._guard:
+            for request in self._open:
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,139 @@
+"""The object store: another origin than the API, which signed URLs point at.
+
+It refuses a request that carries an API key or other credentials and records it (never the
+value), so that a client that leaks its key is seen. Errors are XML, as object stores answer.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable
+from html import escape
+from typing import Any
+
+from werkzeug.http import http_date
+from werkzeug.wrappers import Request, Response
+
+from .artifacts import put
+from .blobs import path_of, pieces, save, signature
+from .database import Store, new_id
+from .http import Context
+from .http_server import Environ
+
+
+class Fault(Exception):
+    """An answer in the object store's own format."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.response = Response(
+            f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>'
+            f"<Message>{escape(message)}</Message></Error>\n",
+            status,
+            mimetype="application/xml",
+        )
+
+
+class ObjectStore:
+    """The WSGI application of the second port."""
+
+    def __init__(self, context: Context, log: Callable[[str], None]) -> None:
+        self._context = context
+        self._log = log
+
+    def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request. Raises only ConnectionError."""
+        try:
+            answer = self._answer(Request(environ))
+        except Fault as fault:
+            answer = fault.response
+        except ConnectionError:
+            raise
+        except Exception as error:
+            self._log(f"internal error: {error!r}")
+            answer = Fault(500, "InternalError", "Internal error").response
+        answer.headers["Date"] = http_date(self._context.store.now() // 1000)
+        return answer(environ, start)
+
+    def _answer(self, request: Request) -> Response:
+        store = self._context.store
+        _refuse_credentials(store, request)
+        place = tuple(request.path.lstrip("/").split("/", 2))
+        if len(place) != 3:
+            raise Fault(404, "NoSuchKey", "The specified key does not exist")
+        kind, owner, name = place
+        if request.method == "PUT":
+            self._check_signature(request, (kind, owner, name))
+            return self._put(request, kind, owner, name)
+        if request.method in ("GET", "HEAD"):
+            if kind != "public":
+                self._check_signature(request, (kind, owner, name))
+            return self._get(kind, owner, name)
+        raise Fault(405, "MethodNotAllowed", "The method is not allowed here")
+
+    def _check_signature(self, request: Request, place: tuple[str, str, str]) -> None:
+        expires, given = request.args.get("expires", ""), request.args.get("signature", "")
+        method = "PUT" if request.method == "PUT" else "GET"
+        kind = request.headers.get("Content-Type", "") if method == "PUT" else ""
+        right = signature(self._context.secret, method, path_of(place), expires, kind)
+        if not hmac.compare_digest(right.encode(), given.encode()):
+            raise Fault(
+                403,
+                "SignatureDoesNotMatch",
+                "The signature does not match the method, the path or the content type",
+            )
+        if self._context.store.now() > int(expires):
+            raise Fault(403, "AccessDenied", "Request has expired")
+
+    def _put(self, request: Request, kind: str, owner: str, name: str) -> Response:
+        if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
+            raise Fault(501, "NotImplemented", "Transfer-Encoding is not implemented")
+        if "Content-Length" not in request.headers:
+            raise Fault(411, "MissingContentLength", "You must provide Content-Length")
+        store, source = self._context.store, request.stream
+        if kind == "uploads":
+            saved = save(store.objects, source, owner)
+            with store.write() as db:
+                db.execute(
+                    "UPDATE files SET size = ?, sha256 = ?, uploaded = ? WHERE id = ?",
+                    (saved.size, saved.sha256, store.now(), owner),
+                )
+        else:
+            saved = save(store.objects, source, new_id())
+            kind_of_bytes, public = request.headers["Content-Type"], kind == "public"
+            with store.write() as db:
+                put(
+                    store, db, owner, name, saved, kind_of_bytes, store.now(),
+                    via_url=True, public=public,
+                )  # fmt: skip
+        answer = Response(status=200)
+        answer.headers.remove("Content-Type")
+        answer.headers["ETag"] = f'"{saved.sha256[:32]}"'
+        return answer
+
+    def _get(self, kind: str, workspace: str, name: str) -> Response:
+        store = self._context.store
+        with store.read() as db:
+            row = db.execute(
+                "SELECT * FROM artifacts WHERE workspace = ? AND filename = ? AND via_url"
+                " AND (public OR ? != 'public')",
+                (workspace, name, kind),
+            ).fetchone()
+        if row is None:
+            raise Fault(404, "NoSuchKey", "The specified key does not exist")
+        answer = Response(pieces(store.objects / row["object"]), content_type=row["type"])
+        answer.content_length = row["size"]
+        return answer
+
+
+def _refuse_credentials(store: Store, request: Request) -> None:
+    header = "Authorization" if "Authorization" in request.headers else ""
+    if "rebyte.key" in request.environ:
+        header = "API_KEY"
+    if header:
+        with store.write() as db:
+            db.execute(
+                "INSERT INTO leaks VALUES (?, ?, ?, ?)",
+                (store.now(), request.method, request.path, header),
+            )
+        raise Fault(403, "AccessDenied", f"{header} must not be sent here: the URL is signed")

@@ -1,0 +1,280 @@
+"""Every page by its name, in Markdown: written, generated, or written around generated parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from importlib.resources import files
+
+from ..completion.answer import ROOT
+from .facts import EVERY_COMMAND, STATUSES, VARIABLES
+from .tree import Node
+
+# -- A page for each command, in Markdown, from the tree.
+
+SEE_ALSO = "rebyte(1), rebyte-config(5), rebyte-examples(7)"
+# What else there is to read about a command.
+MORE = {"api": "rebyte-api(7)", "batch": "rebyte-shards(7)", "local": "rebyte-local(7)"}
+
+
+def command_page(node: Node) -> str:
+    """The page of a top-level command and of what is inside it."""
+    parts = [f"# rebyte-{node['name']}(1): {_start(node['summary'])}"]
+    parts += ["## Synopsis", *map(_synopsis, _leaves(node))]
+    parts += ["## Description", *_description(node)]
+    if node["commands"]:
+        parts.append("## Commands")
+        for sub in node["commands"]:
+            parts += [f"### {sub['path']}", *_description(sub)]
+            parts += [*options(sub), *_examples(sub)]
+    elif node["options"]:
+        parts += ["## Options", *options(node)]
+    parts.append(
+        "The options that every command takes (`-P`, `-o`, `--fields` and others) are described "
+        "in rebyte(1)."
+    )
+    if any(leaf["prints"] for leaf in _leaves(node)):
+        parts += ["## Output", *_outputs(node)]
+    found = {status for leaf in _leaves(node) for status in leaf["exitStatuses"]}
+    # The signals, which may end any command, are in rebyte(1) alone.
+    own = (status for status in found if status not in EVERY_COMMAND or status <= 2)
+    parts += ["## Exit status", *statuses(own)]
+    if node["examples"]:
+        parts += ["## Examples", *_examples(node)]
+    more = MORE.get(node["name"])
+    parts += ["## See also", f"{SEE_ALSO}, {more}" if more else SEE_ALSO]
+    return "\n\n".join(parts) + "\n"
+
+
+def _description(node: Node) -> Iterator[str]:
+    """The paragraphs, with the names of the command's arguments in italics."""
+    words = {
+        word
+        for argument in node["arguments"]
+        for word in re.findall(r"[A-Z]+", argument["metavar"])
+    }
+    for paragraph in map(_text, node["description"]):
+        if words:
+            pattern = rf"(`[^`]*`)|(?<![\w*$])({'|'.join(sorted(words))})(?![\w*=])"
+            paragraph = re.sub(pattern, lambda found: found[1] or f"*{found[2]}*", paragraph)
+        yield paragraph
+
+
+def options(node: Node) -> Iterator[str]:
+    """A definition for each option of a command."""
+    for option in node["options"]:
+        yield option_text(option)
+
+
+def option_text(option: Node) -> str:
+    """One option: its names, what it takes, and what for."""
+    names = ", ".join(f"`{name}`" for name in option["names"])
+    taken = "" if option["flag"] else f" {_placeholder(option['metavar'])}"
+    more = (
+        " May be repeated." if option["multiple"] and "repeat" not in option["help"].lower() else ""
+    )
+    default = option["names"][0] if option["flag"] and option["default"] else option["default"]
+    if default not in (None, (), [], "", 0):
+        more += f" The default is `{default}`."
+    return f"{names}{taken}\n:   {_text(option['help'])}{more}"
+
+
+def statuses(numbers: Iterable[int]) -> Iterator[str]:
+    """A definition for each exit status."""
+    for status in sorted(set(numbers)):
+        text = STATUSES[status]
+        yield f"`{status}`\n:   {text[:1].upper()}{text[1:]}."
+
+
+def _leaves(node: Node) -> list[Node]:
+    return [leaf for sub in node["commands"] for leaf in _leaves(sub)] or [node]
+
+
+def _synopsis(node: Node) -> str:
+    arguments = []
+    for argument in node["arguments"]:
+        name = re.sub(r"[\[\]]", "", argument["metavar"])
+        bracketed = argument["metavar"].startswith("[") or not argument["required"]
+        if argument["multiple"] and not name.endswith(("…", "]")):
+            name += "…"
+        shown = _placeholder(name)
+        arguments.append(f"[{shown}]" if bracketed else shown)
+    words = [f"`rebyte {node['path']}`"]
+    if node["options"]:
+        words.append("[*options*]")
+    return " ".join([*words, *arguments])
+
+
+def _placeholder(metavar: str) -> str:
+    return f"`{metavar}`" if "|" in metavar else f"*{metavar}*"
+
+
+def _outputs(node: Node) -> Iterator[str]:
+    for leaf in _leaves(node):
+        prints = leaf["prints"]
+        if not prints:
+            continue
+        about = f"`rebyte {leaf['path']}` prints " if node["commands"] else "Prints "
+        parts = any(other["with"] == "-o json" for other in prints["also"])
+        if prints["text"]:
+            about += "text" + (
+                "." if not prints["kind"] else "; with `-o jsonl`, " if parts else "; as JSON, "
+            )
+        if prints["kind"]:
+            what = f"records of the kind `{prints['kind']}`"
+            about += f"a list of {what}" if prints["list"] else what
+            about += f", with the fields {', '.join(prints['fields'])}."
+        for other in prints["also"]:
+            about += f" With `{other['with']}`: the kind `{other['kind']}`"
+            new = set(other["fields"]) - set(prints["fields"])
+            about += f", with the fields {', '.join(other['fields'])}." if new else "."
+        yield about
+
+
+def _examples(node: Node) -> Iterator[str]:
+    if node["examples"]:
+        yield "\n".join(["```", *node["examples"], "```"])
+
+
+def _start(summary: str) -> str:
+    """A summary as it stands behind a dash: in lower case, unless it begins with a name."""
+    first = summary.split(maxsplit=1)[0] if summary else ""
+    return _text(summary[:1].lower() + summary[1:] if first[1:].islower() else summary)
+
+
+def _text(text: str) -> str:
+    """Help text as Markdown: only backticks mean something in it."""
+    parts = text.split("`")
+    return "`".join(
+        part if at % 2 else part.replace("\\", "\\\\").replace("*", "\\*")
+        for at, part in enumerate(parts)
+    )
+
+
+# The pages that somebody wrote.
+WRITTEN = (
+    "rebyte.1",
+    "rebyte-config.5",
+    "rebyte-api.7",
+    "rebyte-examples.7",
+    "rebyte-from-curl.7",
+    "rebyte-local.7",
+    "rebyte-shards.7",
+    "rebyte-tutorial.7",
+)
+
+
+def names(tree: Node) -> Iterator[str]:
+    """The names of all pages: `rebyte-create.1`, …"""
+    yield from WRITTEN
+    for node in tree["commands"]:
+        yield f"rebyte-{node['name']}.1"
+
+
+def markdown(name: str, tree: Node) -> str:
+    """One page. KeyError when there is none of that name."""
+    if name in WRITTEN:
+        return fill(written(f"{name}.md"), tree)
+    for node in tree["commands"]:
+        if name == f"rebyte-{node['name']}.1":
+            return command_page(node)
+    raise KeyError(name)
+
+
+def written(file: str) -> str:
+    """A file of `pages/` as it is."""
+    return files(__package__).joinpath("pages", file).read_text(encoding="utf-8")
+
+
+def fill(text: str, tree: Node) -> str:
+    """The text with each `{{part}}` that stands on a line of its own generated."""
+    return re.sub(r"^\{\{([a-z ]+)\}\}$", lambda match: _part(match[1], tree), text, flags=re.M)
+
+
+def _part(name: str, tree: Node) -> str:
+    return "\n\n".join(_PARTS[name](tree))
+
+
+def _commands(tree: Node) -> Iterator[str]:
+    for node in tree["commands"]:
+        subs = ", ".join(sub["name"] for sub in node["commands"])
+        yield f"`{node['name']}`\n:   {node['summary']}{f' ({subs})' if subs else ''}."
+
+
+def _skill_commands(tree: Node) -> Iterator[str]:
+    lines = []
+    for node in tree["commands"]:
+        subs = "|".join(sub["name"] for sub in node["commands"])
+        lines.append(f"- `{node['name']}{f' {subs}' if subs else ''}`: {node['summary']}")
+    yield "\n".join(lines)
+
+
+def _steering(_tree: Node) -> Iterator[str]:
+    from ..local.agent import STEERING
+
+    for word, text in STEERING.items():
+        quoted = re.sub(r"(\[\[[^\]]*\]\])", r"`\1`", text.replace("\\", "\\\\"))
+        yield f"`{word}`\n:   {quoted[:1].upper()}{quoted[1:]}."
+
+
+def _skill_statuses(_tree: Node) -> Iterator[str]:
+    yield "\n".join(f"- {status}: {text}" for status, text in STATUSES.items() if status < 130)
+
+
+_PARTS = {
+    "commands": _commands,
+    "shared options": lambda tree: map(option_text, tree["sharedOptions"]),
+    "statuses": lambda _tree: statuses(STATUSES),
+    "variables": lambda _tree: (f"`{name}`\n:   {text}" for name, text in VARIABLES.items()),
+    "steering": _steering,
+    "skill commands": _skill_commands,
+    "skill statuses": _skill_statuses,
+}
+
+
+# -- The tables that TAB reads, from the tree. Their form is described in completion/answer.py.
+
+
+def tables(tree: Node) -> Iterator[tuple[str, str]]:
+    """Each file's name and text."""
+    lines = [_line("command", ROOT, "")]
+    lines += [_line("sub", node["name"], node["summary"]) for node in tree["commands"]]
+    lines += [_option("option", option) for option in tree["options"]]
+    lines += [_option("shared", option) for option in tree["sharedOptions"]]
+    yield f"{ROOT}.txt", "".join(lines)
+    for node in tree["commands"]:
+        yield f"{node['name']}.txt", "".join(_section(node))
+
+
+def _section(node: Node) -> Iterator[str]:
+    prints = node["prints"] or {"fields": [], "also": []}
+    # An event has fields too, but few who stream want other fields than those of the task.
+    also = [
+        name
+        for other in prints["also"]
+        if "--stream" not in other["with"]
+        for name in other["fields"]
+    ]
+    yield _line("command", node["path"], ",".join(dict.fromkeys([*prints["fields"], *also])))
+    for sub in node["commands"]:
+        yield _line("sub", sub["name"], sub["summary"])
+    for option in node["options"]:
+        yield _option("option", option)
+    for argument in node["arguments"]:
+        yield _line("argument", argument["values"] or "=", "+" if argument["multiple"] else "")
+    for sub in node["commands"]:
+        yield from _section(sub)
+
+
+def _option(kind: str, option: Node) -> str:
+    return _line(
+        kind,
+        " ".join(option["names"]),
+        option["values"] or "",
+        "+" if option["multiple"] else "",
+        option["help"],
+    )
+
+
+def _line(*columns: str) -> str:
+    return "\t".join(" ".join(column.split()) for column in columns) + "\n"

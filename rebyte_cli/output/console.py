@@ -1,0 +1,288 @@
+"""What the two streams are, and text made safe to show on them.
+
+Text that came from elsewhere (the API, a file name, the command line) can hold control
+sequences that move the cursor, change the clipboard or reorder what is read. `clean` turns
+them into visible escapes; everything a person reads goes through it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Mapping
+from io import RawIOBase
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
+
+from ..errors import ReaderGone, RebyteError
+
+if TYPE_CHECKING:
+    import re
+
+Color = Literal["auto", "always", "never"]
+
+# C0 but tab and newline, DEL, C1, marks that reorder or hide text, the byte order mark, lone
+# surrogates (no encoding takes them) and the tag characters that spell invisible text.
+_UNSAFE = (
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+    r"\ud800-\udfff\U000e0000-\U000e007f]"
+)
+# Up to so many different ones are replaced one by one, which is the fastest by far.
+_FEW = 64
+_compiled: re.Pattern[str] | None = None
+
+
+def replace_unsafe(text: str, escape: Callable[[int], str]) -> str:
+    """`text` with `escape(code point)` in place of each character that may not get out.
+
+    Linear in the length of the text, a million of them included.
+    """
+    # Every such character counts as unprintable, so this settles nearly all text.
+    if text.isprintable() or text.replace("\n", "").isprintable():
+        return text
+    global _compiled
+    if _compiled is None:
+        import re
+
+        _compiled = re.compile(_UNSAFE)
+    found = set(_compiled.findall(text))
+    if len(found) > _FEW:
+        return _compiled.sub(lambda match: escape(ord(match[0])), text)
+    for character in found:
+        text = text.replace(character, escape(ord(character)))
+    return text
+
+
+def _visible(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def clean(text: str) -> str:
+    r"""`text` with each dangerous character as a visible escape (`\x1b`, `\u202e`).
+
+    Tabs, newlines and all other text stay as they are, so cleaning twice is cleaning once.
+    """
+    return replace_unsafe(text, _visible)
+
+
+def one_line(text: str) -> str:
+    """As `clean`, for a place that has one line: a tab or an end of line becomes a space."""
+    if text.isprintable():
+        return text
+    return clean(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
+
+
+def spells_unicode(stream: TextIO | None) -> bool:
+    """Whether the stream's encoding has every character."""
+    return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+
+
+def _is_tty(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _wants_color(environment: Mapping[str, str], color: Color, tty: bool) -> bool:
+    """`--color`, then NO_COLOR, then FORCE_COLOR, then what the stream is."""
+    if color != "auto":
+        return color == "always"
+    if environment.get("NO_COLOR"):
+        return False
+    if environment.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    return tty and environment.get("TERM") != "dumb"
+
+
+def _columns(environment: Mapping[str, str], out: TextIO | None, tty: bool) -> int:
+    asked = environment.get("COLUMNS", "")
+    if asked.isascii() and asked.isdigit() and int(asked) > 0:
+        return int(asked)
+    if tty and out is not None:
+        try:
+            return os.get_terminal_size(out.fileno()).columns or 80
+        except (OSError, ValueError):
+            pass
+    return 80
+
+
+def _never_fail_to_encode(stream: TextIO | None) -> None:
+    # A locale that cannot spell a title must not end the command; LF even on Windows, since
+    # the formats promise it.
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace", newline="\n")
+
+
+def _never_lose_a_part(stream: TextIO | None) -> TextIO | None:
+    # With PYTHONUNBUFFERED, Python drops the rest of a write that a full disk or a closing pipe
+    # took only in part, and says nothing. A buffer goes on until all is out or an error tells.
+    if stream is None or not isinstance(getattr(stream, "buffer", None), RawIOBase):
+        return stream
+    return open(
+        stream.fileno(),
+        "w",
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        newline="\n",
+        closefd=False,
+    )
+
+
+class Redrawn(Protocol):
+    """A line at the foot of a terminal that comes and goes."""
+
+    def refresh(self) -> None:
+        """Draw it again."""
+
+    def erase(self) -> None:
+        """Take it away; the caller holds the screen's lock."""
+
+
+class Console:
+    """stdout and stderr, what each can do, and how much may be said.
+
+    `out`, `err`: the text streams, or None when the process was started with one closed.
+    `out_tty`, `err_tty`: whether each is a terminal. `width`: columns of the terminal, 80 where
+    that is unknown. `out_color`, `err_color`: whether each gets colours. `live`: whether stderr
+    can hold a line that is redrawn. `unicode`: whether stdout can spell any character.
+    `quiet`: nothing on stderr but errors. `verbose`: each request as a line.
+    """
+
+    def __init__(
+        self,
+        out: TextIO | None,
+        err: TextIO | None,
+        *,
+        out_tty: bool = False,
+        err_tty: bool = False,
+        width: int = 80,
+        out_color: bool = False,
+        err_color: bool = False,
+        live: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+    ) -> None:
+        self.out = out
+        self.err = err
+        self.out_tty = out_tty
+        self.err_tty = err_tty
+        self.width = width
+        self.out_color = out_color
+        self.err_color = err_color
+        self.live = live
+        self.quiet = quiet
+        self.verbose = verbose
+        self.unicode = spells_unicode(out)
+        # Held while something is written, so that a redrawn line never lands inside it.
+        self.lock = RLock()
+        self.line: Redrawn | None = None  # the one that is redrawn now
+        self.mid_line = False  # the cursor of the terminal stands behind unfinished text
+
+    @classmethod
+    def detect(
+        cls,
+        environment: Mapping[str, str],
+        color: Color = "auto",
+        quiet: bool = False,
+        verbose: bool = False,
+    ) -> Console:
+        """The streams of this process, as NO_COLOR, FORCE_COLOR, TERM and COLUMNS want them."""
+        # sys.stdout is None after `>&-`, which its type does not say.
+        out: TextIO | None = sys.stdout
+        err: TextIO | None = sys.stderr
+        out_tty, err_tty = _is_tty(out), _is_tty(err)
+        _never_fail_to_encode(out)
+        _never_fail_to_encode(err)
+        return cls(
+            _never_lose_a_part(out),
+            err,
+            out_tty=out_tty,
+            err_tty=err_tty,
+            width=_columns(environment, out, out_tty),
+            out_color=_wants_color(environment, color, out_tty),
+            err_color=_wants_color(environment, color, err_tty),
+            live=err_tty and not quiet and environment.get("TERM") != "dumb",
+            quiet=quiet,
+            verbose=verbose,
+        )
+
+    def write_out(self, text: str, *, flush: bool = False) -> None:
+        """Put data on stdout.
+
+        Raises ReaderGone when its reader went away, RebyteError when it cannot be written (a
+        full disk, a closed stream).
+        """
+        self._to_out(text, flush=flush)
+
+    def write_bytes(self, data: bytes) -> None:
+        """Put bytes on stdout as they are; errors as `write_out`."""
+        self._to_out(data, flush=True)
+
+    def flush_out(self) -> None:
+        """Hand over what is buffered for stdout; errors as `write_out`."""
+        if self.out is not None:
+            self._to_out("", flush=True)
+
+    def _to_out(self, data: str | bytes, *, flush: bool) -> None:
+        if self.out is None:
+            raise RebyteError("cannot write to stdout: it is closed", code="stdout")
+        with self.lock:
+            if self.line is not None and self.out_tty:
+                self.line.erase()
+            try:
+                if isinstance(data, bytes):
+                    self.out.flush()
+                    self.out.buffer.write(data)
+                else:
+                    self.out.write(data)
+                    if self.out_tty and data:
+                        self.mid_line = not data.endswith("\n")
+                if flush:
+                    self.out.flush()
+            except (OSError, ValueError) as error:
+                raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> RebyteError:
+        """stdout cannot be written any more: what that means, and peace at exit."""
+        _silence(self.out)
+        number = getattr(error, "errno", None)
+        # Windows says EINVAL when the reader of a pipe is gone.
+        if number == errno.EPIPE or (sys.platform == "win32" and number == errno.EINVAL):
+            return ReaderGone()
+        reason = getattr(error, "strerror", None) or "it is closed"
+        return RebyteError(f"cannot write to stdout: {reason}", code="stdout")
+
+    def write_err(self, text: str) -> None:
+        """Put text on stderr. Nobody can be told when that fails, so it never raises."""
+        if self.err is None:
+            return
+        with self.lock:
+            if self.line is not None:
+                self.line.erase()
+            if self.mid_line and self.err_tty:
+                text = "\n" + text
+            try:
+                self.err.write(text)
+                self.err.flush()
+                if self.err_tty and text:
+                    self.mid_line = not text.endswith("\n")
+            except (OSError, ValueError):
+                _silence(self.err)
+
+
+def _silence(stream: Any) -> None:
+    # Python flushes its streams at exit; what is still buffered would fail once more there, with
+    # "Exception ignored" on stderr and status 120. It goes to the null device instead.
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, stream.fileno())
+        finally:
+            os.close(null)
+    except (OSError, ValueError, AttributeError):
+        pass

@@ -1,0 +1,407 @@
+"""What commands print: the kinds of records, and the values a command may return.
+
+A kind's fields are one line of words, from which `--fields`, tables and the JSON Schema all
+follow. A word is `name:type`, where the type is `string` (also when none is given), `text` (a
+string that a table may cut), `time` (ISO 8601), `integer`, `number`, `boolean`, `object`, `any`
+or the name of another kind; `[]` makes a list of them and a final `?` says that the field may
+be null or missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+from ..errors import BadUsage, RebyteError, did_you_mean
+
+
+class Kind:
+    """One kind of record.
+
+    `name`: its name. `plural`: what several are called ("no tasks"). `id`: the field printed by
+    `-o id`, or "" when it has none. `types`: each field and its type, in the API's order.
+    `columns`: what a table shows. `on_request`: fields that `csv` and `tsv` leave out unless
+    they were asked for or the first record has them. `withheld`: keys that hold secrets and are
+    never printed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plural: str,
+        id: str,  # noqa: A002 - the field's own name
+        fields: str,
+        columns: str,
+        *,
+        on_request: str = "",
+        withheld: str = "",
+    ) -> None:
+        self.name = name
+        self.plural = plural
+        self.id = id
+        self.columns = tuple(columns.split())
+        self.on_request = tuple(on_request.split())
+        self.withheld = tuple(withheld.split())
+        self._fields = fields
+
+    @cached_property
+    def types(self) -> Mapping[str, str]:
+        """Each field and its type. Read from the words on first use: most runs need one kind."""
+        found = {}
+        for word in self._fields.split():
+            field, _, type_ = word.partition(":")
+            bare = field.rstrip("?")
+            found[bare] = type_ or "string" + field[len(bare) :]
+        return found
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names that `--fields` takes."""
+        return tuple(self.types)
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def _kind(name: str, *rest: str, **more: str) -> Kind:
+    KINDS[name] = kind = Kind(name, *rest, **more)
+    return kind
+
+
+# GET /tasks/{id} (seed document). `finalResult` was seen in a client; `workspaceId` comes from
+# the create answer and the local history.
+TASK = _kind(
+    "task", "tasks", "id",
+    "id workspaceId? url status title:text? executor? model? createdAt:time completedAt:time?"
+    " prompts:prompt-summary[] finalResult:text?",
+    "id status title createdAt",
+)  # fmt: skip
+
+PROMPT_SUMMARY = _kind(
+    "prompt-summary", "prompts", "id",
+    "id status submittedAt:time? completedAt:time?",
+    "id status submittedAt completedAt",
+)  # fmt: skip
+
+# A row of GET /tasks (vendor docs). It has no status, so a table derives `running` or `done`.
+TASK_ROW = _kind(
+    "task-row", "tasks", "id",
+    "id workspaceId? url title:text? executor? model? createdAt:time completedAt:time? status?",
+    "id status title createdAt",
+    on_request="status",
+)  # fmt: skip
+
+# The answer of POST /tasks (seed document). It takes the names of a task as well, so that
+# `create` and `create --wait` take the same `--fields`.
+CREATED = _kind(
+    "created", "tasks", "id",
+    "id workspaceId? url status createdAt:time title:text? executor? model? completedAt:time?"
+    " prompts:prompt-summary[]? finalResult:text?",
+    "id status workspaceId createdAt",
+    on_request="title executor model completedAt prompts finalResult",
+)  # fmt: skip
+
+# The answer of POST /tasks/{id}/prompts (seed document).
+PROMPT = _kind("prompt", "prompts", "promptId", "promptId", "promptId")
+
+# The answer of PATCH /tasks/{id}/visibility (vendor docs); the task's id is ours to add.
+VISIBILITY = _kind(
+    "visibility", "tasks", "id", "id? visibility shareUrl?", "id visibility shareUrl"
+)
+
+# What we say of a delete and of `rebyte answer`: the API's own body is empty, or unknown.
+DELETED = _kind("deleted", "deletions", "id", "id deleted:boolean", "id deleted")
+ANSWERED = _kind("answered", "answers", "id", "id answered:boolean", "id answered")
+
+# From the local history and, where it is one, the agent computer behind it (all of it in `show`).
+WORKSPACE = _kind(
+    "workspace", "workspaces", "id",
+    "id name:text? tasks:integer? lastTask? status? githubUrl? url? createdAt:time?"
+    " lastUsedAt:time? sandboxId? icon? provisionError:text? updatedAt:time?"
+    " agentInstructions:text? views:object[]? sandboxBaseUrl? sandboxApiKey?",
+    "id name tasks status lastUsedAt",
+    on_request="sandboxId icon provisionError updatedAt agentInstructions views sandboxBaseUrl"
+    " sandboxApiKey",
+)  # fmt: skip
+
+# /agent-computers (vendor docs; the last three and the secret seen in a client).
+COMPUTER = _kind(
+    "computer", "agent computers", "id",
+    "id name:text? status sandboxId? icon? url? provisionError:text? createdAt:time?"
+    " updatedAt:time? agentInstructions:text? views:object[]? sandboxBaseUrl?",
+    "id name status createdAt",
+    withheld="sandboxApiKey",
+)  # fmt: skip
+
+# The answer of POST /files (vendor docs); whoever has the signed URL may write there.
+FILE = _kind(
+    "file", "files", "id", "id filename size:integer? contentType?", "id filename size",
+    on_request="size contentType",
+    withheld="uploadUrl",
+)  # fmt: skip
+
+# The shape of an artifact is a guess from a sibling API (inferred).
+ARTIFACT = _kind(
+    "artifact", "artifacts", "name",
+    "name:text filename:text? size:integer? contentType? url? path:text? createdAt:time?",
+    "name size contentType",
+    on_request="filename path createdAt",
+)  # fmt: skip
+
+# /webhooks (vendor docs), and what a webhook delivers (seen in a client).
+WEBHOOK = _kind(
+    "webhook", "webhooks", "id",
+    "id url:text events:string[] description:text? hasSecret:boolean? isActive:boolean?"
+    " createdAt:time? lastTriggeredAt:time? failureCount:integer?",
+    "id url events isActive failureCount",
+    withheld="secret",
+)  # fmt: skip
+DELIVERY = _kind(
+    "delivery", "deliveries", "taskId", "taskId event? receivedAt:time?", "receivedAt event taskId"
+)
+
+# GET /billing/credits (seen in a client).
+CREDITS = _kind(
+    "credits", "credits", "",
+    "balance:number? expiringBalance:number? expiringAllowance:number? totalAvailable:number?"
+    " lifetimePurchased:number? lifetimeUsed:number? updatedAt:time?",
+    "totalAvailable balance expiringBalance updatedAt",
+)  # fmt: skip
+
+# A record of the event stream (seen in a client). Only the last one, `done`, has the last three.
+EVENT = _kind(
+    "event", "events", "",
+    "seq:integer? eventKey? timestamp? promptId? eventType? payload:any?"
+    " status? lastSeq:integer? finalResult:text?",
+    "seq eventType payload",
+    on_request="status lastSeq finalResult",
+)  # fmt: skip
+
+# GET /tasks/{id}/content (seen in a client).
+CONTENT = _kind("content", "transcripts", "id", "id status prompts:object[]", "id status")
+
+# A line of a batch's results.
+RESULT = _kind(
+    "result", "results", "id",
+    "key line:integer id? workspaceId? url? status error:any? startedAt:time? finishedAt:time?",
+    "line key status id error",
+)  # fmt: skip
+
+# A task as the local history knows it.
+HISTORY = _kind(
+    "history", "tasks", "id",
+    "id workspaceId? url? title:text? status? createdAt:time? prompt:text? executor? model?"
+    " skills:string[]? githubUrl?",
+    "id status prompt createdAt",
+)  # fmt: skip
+
+# Profiles, their settings with the source of each, and the state of a key.
+PROFILE = _kind(
+    "profile", "profiles", "name",
+    "name default:boolean? base_url:text? executor? model? skills:string[]? output?"
+    " key_command:string[]? ca_bundle:text? timeout:number? history:boolean?",
+    "name default base_url",
+)  # fmt: skip
+SETTING = _kind("setting", "settings", "name", "name value:any? source:text", "name value source")
+AUTH = _kind(
+    "auth", "keys", "profile",
+    "profile baseUrl:text? origin:text? source:text? keyEnding? accepted:boolean? error:any?",
+    "profile origin source keyEnding accepted",
+)  # fmt: skip
+
+# The local service, and a file that was put in its place (completion, man page).
+LOCAL = _kind(
+    "local", "services", "serving",
+    "path:text tasks:integer running:integer workspaces:integer webhooks:integer"
+    " key_leaks:integer serving:text?",
+    "path tasks running serving",
+)  # fmt: skip
+INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "path changed")
+
+
+Row = Mapping[str, Any] | RebyteError
+Envelope = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
+Notes = Iterable[str] | None
+
+
+class Records:
+    """Records that stand on their own: in JSON one document after another.
+
+    A row that is a RebyteError is shown on stderr and counts towards the exit status; one that
+    carries a record (a task that failed) shows that on stdout first.
+    """
+
+    def __init__(self, kind: Kind, rows: Iterable[Row]) -> None:
+        self.kind = kind
+        self.rows = rows
+
+
+class Listing:
+    """Records that are one list: in JSON `{"data": [...], **envelope}`.
+
+    `envelope` holds the API's other keys (`total`, `limit`, `offset`), or makes them from the
+    number of rows that were printed. `below` are notes for below a table, complete once the rows
+    are; rows with such notes are results: what came before an interrupt is shown too.
+    """
+
+    def __init__(
+        self, kind: Kind, rows: Iterable[Row], envelope: Envelope = None, below: Notes = None
+    ) -> None:
+        self.kind = kind
+        self.rows = rows
+        self.envelope = envelope
+        self.below = below
+
+
+class Text:
+    """Text under every format: a transcript, a script, a page of the manual."""
+
+    def __init__(self, chunks: str | Iterable[str]) -> None:
+        self.chunks = chunks
+
+
+class Document:
+    """Any JSON document that is no record: a schema, a request body."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Raw:
+    """Bytes as they came, at once or piece by piece."""
+
+    def __init__(self, data: bytes | Iterable[bytes]) -> None:
+        self.data = data
+
+
+Value = Records | Listing | Text | Document | Raw | None
+
+
+def check_fields(kind: Kind, fields: tuple[str, ...] | None, form: str = "json") -> None:
+    """Refuse a field that `kind` does not have, and `-o id` where there is no id.
+
+    Raises BadUsage that lists the known names and the nearest one. Cheap, so that a command
+    can ask before it sends anything.
+    """
+    if form == "id" and not kind.id:
+        raise BadUsage(f"-o id: {kind.plural} have no id", hint="use -o json or -o csv")
+    for field in fields or ():
+        if field not in kind.types:
+            raise unknown_field(field, kind.types)
+
+
+def unknown_field(field: str, known: Iterable[str]) -> BadUsage:
+    """The error for a name that `--fields` does not take here: the nearest one, and all."""
+    names = list(known)
+    near = did_you_mean(field, names)
+    every = f"the fields are {', '.join(names)}"
+    return BadUsage(f"--fields: no such field: {field}", hint=f"{near}\n{every}" if near else every)
+
+
+# -- The JSON Schema of what commands print, made from the kinds alone.
+
+_TYPES: dict[str, dict[str, Any]] = {
+    "string": {"type": "string"},
+    "text": {"type": "string"},
+    "time": {"type": "string", "format": "date-time"},
+    "integer": {"type": "integer"},
+    "number": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "object": {"type": "object"},
+    "any": {},
+}
+
+
+def _field(type_: str) -> dict[str, Any]:
+    bare = type_.removesuffix("?")
+    item = bare.removesuffix("[]")
+    schema = dict(_TYPES.get(item) or {} if item in _TYPES else {"$ref": f"#/$defs/{item}"})
+    if bare != item:
+        schema = {"type": "array", "items": schema}
+    if type_ != bare and "type" in schema:
+        schema["type"] = [schema["type"], "null"]
+    return schema
+
+
+def _record(kind: Kind) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {name: _field(type_) for name, type_ in kind.types.items()},
+        "required": [name for name, type_ in kind.types.items() if not type_.endswith("?")],
+    }
+
+
+def _list(kind: Kind) -> dict[str, Any]:
+    rows = {"type": "array", "items": {"$ref": f"#/$defs/{kind.name}"}}
+    return {"type": "object", "properties": {"data": rows}, "required": ["data"]}
+
+
+# What --dry-run prints: the body that is not sent. A batch names the line that it is of.
+_REQUEST = {
+    "type": "object",
+    "properties": {
+        "prompt": {"type": "string"},
+        "executor": {"type": "string"},
+        "model": {"type": "string"},
+        "skills": {"type": "array", "items": {"type": "string"}},
+        "githubUrl": {"type": "string"},
+        "branchName": {"type": "string"},
+        "workspaceId": {"type": "string"},
+        "files": {"type": "array", "items": {"type": "object"}},
+    },
+    "required": ["prompt"],
+}
+_PLANNED = {
+    "type": "object",
+    "properties": {
+        "key": {"type": "string"},
+        "line": {"type": "integer"},
+        "body": {"$ref": "#/$defs/request"},
+    },
+    "required": ["key", "line", "body"],
+}
+_ERROR = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "status": {"type": ["integer", "null"]},
+                "hint": {"type": ["string", "null"]},
+                "exit": {"type": "integer"},
+            },
+            "required": ["code", "message", "status", "hint", "exit"],
+        }
+    },
+    "required": ["error"],
+}
+
+
+def results_schema(commands: Mapping[str, Iterable[str]] | None = None) -> dict[str, Any]:
+    """A JSON Schema document whose `$defs` are every kind, its list, what --dry-run
+    prints (`request`, `planned` for a line of a batch), and the error on stderr.
+
+    `NAME` is one record, `NAME-list` the document that a list command prints. The schemas hold
+    for whole records: `--fields` leaves required keys out. Further keys are always allowed,
+    since the API may add some. `commands` maps a command's name to the definitions that it may
+    print; they become the key `commands`.
+    """
+    definitions: dict[str, Any] = {}
+    for kind in KINDS.values():
+        definitions[kind.name] = _record(kind)
+        definitions[f"{kind.name}-list"] = _list(kind)
+    definitions.update(request=_REQUEST, planned=_PLANNED, error=_ERROR)
+    document: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "What the rebyte command prints with -o json or -o jsonl",
+        "$defs": definitions,
+    }
+    if commands is not None:
+        document["commands"] = {
+            name: {"anyOf": [{"$ref": f"#/$defs/{definition}"} for definition in printed]}
+            for name, printed in commands.items()
+        }
+    return document

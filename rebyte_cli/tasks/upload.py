@@ -1,0 +1,200 @@
+"""Files on their way up: all checked first, then sent side by side, flat in memory."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from ..api.errors import NO_SUCH_CALL
+from ..errors import APIError, BadUsage, NotFound, RebyteError, worst
+from .parallel import in_parallel
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from ..output.console import Console
+
+AT_ONCE = 4  # the line is shared by them; more only grows the share of handshakes
+LONGEST_NAME = 255  # characters (skill reference)
+LARGE = 8 * 1024 * 1024  # bytes; what is larger goes to a signed URL where there is one
+_COMPRESSED = {
+    "gzip": "application/gzip",
+    "bzip2": "application/x-bzip2",
+    "xz": "application/x-xz",
+    "compress": "application/x-compress",
+}
+
+
+def check(paths: Iterable[str]) -> list[str]:
+    """The files that `paths` name, each once; nothing is opened for long and nothing sent.
+
+    A path that is not there but has `*`, `?` or `[` in it is taken as a pattern, for shells
+    that leave it alone and for quoted ones. Raises NotFound (4) for what is missing, BadUsage
+    for a folder, a device, a file that cannot be read, and a name the API would not take.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        for name in _expand(path):
+            _check_one(name)
+            found[name] = None
+    return list(found)
+
+
+def _expand(path: str) -> list[str]:
+    if os.path.lexists(path) or not glob.has_magic(path):
+        return [path]
+    matches = sorted(match for match in glob.glob(path) if not os.path.isdir(match))
+    if not matches:
+        raise NotFound(f"no file matches {path}")
+    return matches
+
+
+def _check_one(path: str) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"no such file: {path}") from None
+    except (OSError, ValueError) as error:
+        raise BadUsage(f"cannot read {path!r}: {_reason(error)}") from None
+    if stat.S_ISDIR(mode):
+        raise BadUsage(
+            f"{path} is a folder, and only files can be uploaded",
+            hint="name the files, or pack the folder: tar czf folder.tar.gz folder",
+        )
+    if not stat.S_ISREG(mode):
+        raise BadUsage(
+            f"{path} is not a regular file, so its size is not known",
+            hint="write it to a file first",
+        )
+    if len(os.path.basename(path)) > LONGEST_NAME:
+        raise BadUsage(f"the name of {path} has more than {LONGEST_NAME} characters")
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise BadUsage(f"cannot read {path}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def content_type(path: str) -> str:
+    """The content type that a file's name suggests; `application/octet-stream` for the rest."""
+    import mimetypes
+
+    kind, packed = mimetypes.guess_type(os.path.basename(path))
+    if packed is not None:  # `x.tar.gz` is a tar inside, but what travels is gzip
+        kind = _COMPRESSED.get(packed)
+    return kind or "application/octet-stream"
+
+
+def upload(client: RebyteClient, paths: Sequence[str], console: Console) -> list[dict[str, Any]]:
+    """Upload all of `paths`; `{"id", "filename"}` of each, in their order.
+
+    The name is the unique one that the API made of it. When some could not be uploaded, the
+    error that ranks highest is raised after all have been tried. Paths are checked first.
+    """
+    answers = list(uploads(client, check(paths), console))
+    errors = [answer for answer in answers if isinstance(answer, RebyteError)]
+    if errors:
+        first = worst(error.exit_status for error in errors)
+        raise next(error for error in errors if error.exit_status == first)
+    return [answer for answer in answers if not isinstance(answer, RebyteError)]
+
+
+def uploads(
+    client: RebyteClient, paths: Sequence[str], console: Console
+) -> Iterator[dict[str, Any] | RebyteError]:
+    """As `upload`, for paths that are checked: each answer or error in its place, as they come."""
+    yield from _side_by_side(lambda path, advance: send(client, path, advance), paths, console)
+
+
+def _side_by_side(
+    send_one: Callable[[str, Callable[[int], None]], dict[str, Any]],
+    paths: Sequence[str],
+    console: Console,
+) -> Iterator[dict[str, Any] | RebyteError]:
+    """`send_one` for each path, several at a time, under one progress bar."""
+    from ..output.progress import bar
+
+    total = sum(os.path.getsize(path) for path in paths if os.path.exists(path))
+    name = os.path.basename(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
+    with bar(console, f"Uploading {name}", total, size=True) as work:
+        lock = Lock()
+
+        def advance(count: int) -> None:
+            with lock:
+                work.advance(count)
+
+        yield from in_parallel(lambda path: send_one(path, advance), paths, workers=AT_ONCE)
+
+
+def send(
+    client: RebyteClient, path: str, advance: Callable[[int], None] = lambda _count: None
+) -> dict[str, Any]:
+    """Upload one file: `{"id", "filename"}`. `advance` is told of bytes as they go out."""
+    return client.upload_file(path, content_type=content_type(path), progress=advance)
+
+
+def put(
+    client: RebyteClient, workspace_id: str, paths: Sequence[str], console: Console
+) -> Iterator[dict[str, Any] | RebyteError]:
+    """Checked paths into a workspace, as artifacts: each answer or error in its place.
+
+    Small files go through the API, large ones to a signed URL (vendor docs; what both look like
+    is inferred), and through the API as well where there is no such URL to be had.
+    """
+    from ..api.body import file_size
+
+    names = [os.path.basename(path) for path in paths]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise BadUsage(f"two of the files are named {min(twice)}, and artifacts have no folders")
+
+    def put_one(path: str, advance: Callable[[int], None]) -> dict[str, Any]:
+        size = file_size(Path(path))  # it was there when all were checked; it may have gone
+        answer = None
+        if size > LARGE:
+            answer = _put_signed(client, workspace_id, path, advance)
+        if answer is None:
+            rows = client.put_artifacts(workspace_id, [path], progress=advance)
+            answer = rows[0] if len(rows) == 1 else {}
+        return {"name": os.path.basename(path), "size": size, **answer}
+
+    yield from _side_by_side(put_one, paths, console)
+
+
+def _put_signed(
+    client: RebyteClient, workspace_id: str, path: str, advance: Callable[[int], None]
+) -> dict[str, Any] | None:
+    from ..api.transport import SlotExpired
+
+    kind = content_type(path)
+    wanted = {"name": os.path.basename(path), "contentType": kind}
+    sent = 0
+
+    def count(amount: int) -> None:
+        nonlocal sent
+        sent += amount
+        advance(amount)
+
+    def once() -> dict[str, Any] | None:
+        try:
+            urls = client.artifact_upload_urls(workspace_id, [wanted])
+        except APIError as error:
+            if error.status_code in NO_SUCH_CALL:
+                return None  # either no such endpoint or no such workspace; the other way tells
+            raise
+        client.transport.put_signed(urls[0]["uploadUrl"], Path(path), kind, progress=count)
+        return {}
+
+    try:
+        return once()
+    except SlotExpired:  # another one may be asked for, as for any signed URL
+        count(-sent)
+        return once()

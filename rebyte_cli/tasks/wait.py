@@ -1,0 +1,438 @@
+"""Many tasks to their ends, at few requests: when to ask, what to survive, when to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from random import random as _random
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+from ..api.models import is_terminal, prompt_outcome, task_status
+from ..errors import (
+    APIError,
+    KeyRejected,
+    NetworkError,
+    RebyteError,
+    Redirected,
+    TaskCanceled,
+    TaskEnded,
+    TaskFailed,
+    WaitTimeout,
+)
+from .parallel import named
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from ..errors import RebyteError
+
+
+# -- One round of asking: which of many tasks have ended, found out with few requests.
+
+PAGE = 100  # the largest page the API gives
+LIST_FROM = 3  # with fewer tasks, reading each costs no more than asking the list
+READS = 100  # tasks read directly in one round, at most
+WORKERS = 8
+PATIENCE = 300.0  # seconds of nothing but faults before a task, or everything, is given up
+FAULTS = 10  # ... and so many, since minutes may lie between two reads of one task
+BARREN_PAUSE = 10  # rounds without the list after it showed none of ours
+NEVER = 1 << 60
+
+Item = TypeVar("Item")
+Given = TypeVar("Given")
+
+
+class Target(NamedTuple):
+    """What is waited for: a task, or with `prompt_id` that one prompt of it."""
+
+    task_id: str
+    prompt_id: str | None = None
+
+
+def too_busy(error: APIError) -> bool:
+    """Whether the same question may be answered later: a fault of the line, or a 429."""
+    if isinstance(error, Redirected):
+        return False
+    return isinstance(error, NetworkError) or error.status_code == 429
+
+
+def ended(target: Target, task: Mapping[str, Any]) -> Mapping[str, Any] | RebyteError | None:
+    """How a target ended, by the task document: the task, an error that carries it, or None.
+
+    For a prompt its own status counts: the task may run because of a newer prompt, or still
+    read `completed` from the one before. A prompt that is not shown yet has not ended.
+    """
+    status: str | None
+    if target.prompt_id is None:
+        status = task_status(task)
+    else:
+        prompts = task.get("prompts")
+        statuses = [
+            prompt_outcome(prompt.get("status"))
+            for prompt in (prompts if isinstance(prompts, list) else [])
+            if isinstance(prompt, Mapping) and prompt.get("id") == target.prompt_id
+        ]
+        status = statuses[-1] if statuses else None
+    if not is_terminal(status):
+        return None
+    if status == "completed":
+        return dict(task)
+    return TaskFailed(task) if status == "failed" else TaskCanceled(task)
+
+
+class Poll:
+    """Asks about tasks, round after round, and remembers what the list is worth."""
+
+    def __init__(self, client: RebyteClient, clock: Callable[[], float]) -> None:
+        self._client = client
+        self._clock = clock
+        self._by: float | None = None
+        self._round = 0
+        self._answered = False
+        self._list_from = 0  # the round from which the list is asked (again)
+        self._list_faults = 0  # rounds in a row in which it could not be had
+        self._rows: dict[str, Any] = {}  # id -> `completedAt` in this round's list
+        self._read_in: dict[str, int] = {}  # id -> the round in which it was last read
+        self._failing: dict[str, list[float]] = {}  # id -> when reading it failed, in a row
+        self._disproved: dict[str, Any] = {}  # id -> a `completedAt` that was not the end
+        self._unlisted_ends: set[str] = set()  # ended, while the list said running
+
+    def round(
+        self, pending: Sequence[Target], by: float | None
+    ) -> Generator[tuple[Target, Mapping[str, Any] | RebyteError]]:
+        """Ask once about all of `pending`, and yield those that ended, as the answers arrive.
+
+        `by` is the time on the clock at which each call must have ended. What ended is the task
+        document, or TaskFailed, TaskCanceled, or the APIError that says why it cannot be known.
+        Raises KeyRejected and Redirected at once, and the last fault when every call failed.
+        """
+        self._round += 1
+        self._by = by
+        self._answered = False
+        wanted: dict[str, list[Target]] = {}
+        for target in pending:
+            wanted.setdefault(target.task_id, []).append(target)
+        reads, fault = self._whom_to_read(wanted)
+        failed: list[tuple[str, APIError]] = []
+        for task_id, answer in self._each(self._read, reads):
+            self._read_in[task_id] = self._round
+            if isinstance(answer, APIError) and too_busy(answer):
+                fault = answer
+                failed.append((task_id, answer))
+                continue
+            self._answered = True
+            self._failing.pop(task_id, None)
+            for target in wanted[task_id]:
+                outcome = (
+                    named(answer, task_id)
+                    if isinstance(answer, APIError)
+                    else ended(target, answer)
+                )
+                if outcome is not None:
+                    yield target, outcome
+                self._compare(task_id, outcome is not None)
+        if fault is not None and not self._answered:
+            raise fault
+        for task_id, error in failed:  # while others are answered: it is this task's own trouble
+            faults = self._failing.setdefault(task_id, [])
+            faults.append(self._clock())
+            if len(faults) >= FAULTS and faults[-1] - faults[0] >= PATIENCE:
+                for target in wanted[task_id]:
+                    yield target, error
+
+    def _compare(self, task_id: str, is_over: bool) -> None:
+        """Hold a task's own document against its row, to learn what rows are worth."""
+        if task_id not in self._rows:
+            return
+        if is_over and self._rows[task_id] is None:
+            self._unlisted_ends.add(task_id)
+        elif not is_over and self._rows[task_id] is not None:
+            self._disproved[task_id] = self._rows[task_id]
+
+    # -- whom to read ------------------------------------------------------------------------
+
+    def _whom_to_read(
+        self, wanted: Mapping[str, list[Target]]
+    ) -> tuple[list[str], APIError | None]:
+        """The ids to read in this round, and the fault of the list if it had one."""
+        prompts = {
+            task_id
+            for task_id, targets in wanted.items()
+            if any(target.prompt_id is not None for target in targets)
+        }
+        tasks = [task_id for task_id in wanted if task_id not in prompts]
+        self._rows, fault = {}, None
+        unread = READS
+        if len(tasks) >= LIST_FROM and self._round >= self._list_from:
+            fault = self._ask_list(set(tasks))
+            if fault is not None:
+                unread = 1  # the service is in trouble: a hundred more calls would not help it
+        over = []
+        unclear = sorted(prompts)
+        running = []
+        for task_id in tasks:
+            if task_id not in self._rows:
+                unclear.append(task_id)
+            elif self._rows[task_id] in (None, self._disproved.get(task_id)):
+                running.append(task_id)
+            else:
+                over.append(task_id)
+        # One of those that the list calls running is read in turn: the list may be wrong.
+        return [*over, *self._in_turn(unclear, unread), *self._in_turn(running, 1)], fault
+
+    def _in_turn(self, ids: list[str], most: int) -> list[str]:
+        return sorted(ids, key=lambda task_id: self._read_in.get(task_id, 0))[:most]
+
+    # -- the list ----------------------------------------------------------------------------
+
+    def _ask_list(self, wanted: set[str]) -> APIError | None:
+        """Fill `_rows` from the list; returns the fault that kept it from being complete."""
+        missing = set(wanted)
+        try:
+            for page in self._pages(missing):
+                self._rows.update((row["id"], row.get("completedAt") or None) for row in page)
+                missing -= self._rows.keys()
+                self._answered = True
+        except (KeyRejected, Redirected):
+            raise
+        except APIError as error:
+            if not too_busy(error):
+                self._list_from = NEVER
+                return None
+            self._list_faults += 1
+            if self._list_faults >= 3:
+                self._list_faults = 0
+                self._list_from = self._round + BARREN_PAUSE
+            return error
+        self._list_faults = 0
+        if len(missing) == len(wanted):
+            self._list_from = self._round + BARREN_PAUSE
+        self._doubt()
+        return None
+
+    def _doubt(self) -> None:
+        """Drop the list for good when a task that ended in an earlier round still runs in it."""
+        seen = self._unlisted_ends & self._rows.keys()
+        if any(self._rows[task_id] is None for task_id in seen):
+            self._list_from = NEVER
+            self._rows.clear()
+        self._unlisted_ends -= seen
+
+    def _pages(self, missing: Collection[str]) -> Iterator[list[Mapping[str, Any]]]:
+        """Pages from the newest on, for as long as a page is cheaper than reading one by one.
+
+        `missing` shrinks while the pages are used.
+        """
+        page, total = self._page(0)
+        size = min(len(page), PAGE)
+        yield page
+        enough = -(-len(missing) // size) if size else 0
+        offsets = [at * size for at in range(1, enough + 1) if at * size < total]
+        for _, answer in self._each(self._page, offsets):
+            if isinstance(answer, APIError):
+                raise answer
+            yield answer[0]
+        offset = (offsets[-1] if offsets else 0) + size
+        before = len(missing) + PAGE
+        while size and missing and offset < total and before - len(missing) > 1:
+            before = len(missing)
+            yield self._page(offset)[0]
+            offset += size
+
+    def _page(self, offset: int) -> tuple[list[Mapping[str, Any]], int]:
+        """The rows of one page, and how many there are in all."""
+        answer = self._client.list_tasks(limit=PAGE, offset=offset, timeout=self._left())
+        rows = [row for row in answer["data"] if isinstance(row.get("id"), str)]
+        total = answer.get("total")
+        if isinstance(total, bool) or not isinstance(total, int):
+            total = offset + len(rows) + (PAGE if len(rows) >= PAGE else 0)
+        return rows, total
+
+    # -- calls -------------------------------------------------------------------------------
+
+    def _left(self) -> float | None:
+        return None if self._by is None else max(self._by - self._clock(), 0.05)
+
+    def _read(self, task_id: str) -> Mapping[str, Any]:
+        return self._client.get_task(task_id, timeout=self._left())
+
+    def _each(
+        self, ask: Callable[[Given], Item], items: Iterable[Given]
+    ) -> Iterator[tuple[Given, Item | APIError]]:
+        """`ask` for each item, several at a time, with answers as they arrive.
+
+        KeyRejected and Redirected are raised, other APIErrors are answers.
+        """
+        todo = list(items)
+        if len(todo) <= 2:  # a thread costs more than it saves
+            for item in todo:
+                yield item, _answer(ask, item)
+            return
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
+        pool = ThreadPoolExecutor(min(WORKERS, len(todo)), "rebyte-wait")
+        try:
+            asked = {pool.submit(_answer, ask, item): item for item in todo}
+            for future in as_completed(asked):
+                yield asked[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _answer(ask: Callable[[Given], Item], item: Given) -> Item | APIError:
+    try:
+        return ask(item)
+    except (KeyRejected, Redirected):
+        raise
+    except APIError as error:
+        return error
+
+
+__all__ = ["Target", "watch"]
+
+FIRST_PAUSE = 1.0  # seconds between two rounds in the first minute
+FIRST_MINUTE = 60.0
+LONGEST_PAUSE = 10.0
+GROWTH = 1.25
+GRACE = 2.0  # seconds that the last round may run over the limit where the service answers
+
+Outcome = Mapping[str, Any] | RebyteError
+
+
+def watch(
+    client: RebyteClient,
+    targets: Iterable[Target],
+    *,
+    until: Literal["all", "any", "first-success"] = "all",
+    timeout: float | None = None,
+    interval: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    random: Callable[[], float] = _random,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Outcome]:
+    """Wait for `targets` and yield how each ended, as soon as it is known.
+
+    Yields the task document of what completed, `TaskFailed` or `TaskCanceled` (both carry the
+    document), or the `APIError` that says why a task cannot be read (not there, most of all).
+    For a target with a prompt id, the status of that prompt decides, whatever the task does.
+
+    `until` is "all"; "any", which stops after the first task that ended, however it did; or
+    "first-success", which stops after the first that completed and yields that one alone. When
+    none completes, it yields how every one ended instead.
+
+    `timeout` and `interval` are seconds; None waits for ever, and every second in the first
+    minute, then at growing intervals up to ten seconds, all a little early at random, so that
+    many waiting processes spread. A round of the last moment is asked when the limit is near.
+
+    Raises WaitTimeout with the pending ids at the limit, KeyRejected at once, and the last
+    NetworkError when there was no answer at all for five minutes. A service that never answered
+    this client before is given up at once: that is a wrong address more often than a fault. A
+    call that `timeout` gave less than its usual time proves neither.
+
+    `progress` is called with the number that ended and the number of all, once at the start.
+    """
+    pending = dict.fromkeys(targets)
+    total = len(pending)
+    tell = progress or (lambda _done, _total: None)
+    pace = _Pace(clock, random, interval, timeout)
+    poll = Poll(client, clock)
+    beaten: list[Outcome] = []
+    tell(0, total)
+    while pending:
+        pace.begin()
+        try:
+            with closing(poll.round(list(pending), pace.answer_by)) as ends:
+                for target, outcome in ends:
+                    del pending[target]
+                    tell(total - len(pending), total)
+                    lost = isinstance(outcome, RebyteError)
+                    if lost and until == "first-success":
+                        beaten.append(outcome)
+                        continue
+                    yield outcome
+                    if until != "all" and (not lost or isinstance(outcome, TaskEnded)):
+                        return
+            pace.answered()
+        except APIError as fault:
+            if not too_busy(fault) or not (
+                pace.tolerates(known=_answered_before(client))
+                or client.transport.cut_short(fault, pace.given)
+            ):
+                raise
+        if pending:
+            try:
+                pace.rest(sleep, pending, total)
+            except WaitTimeout:
+                yield from beaten
+                raise
+    yield from beaten
+
+
+def _answered_before(client: RebyteClient) -> bool:
+    return client.transport.server_now() is not None
+
+
+class _Pace:
+    """When the next round is due, how long faults are borne, and when it all ends."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        interval: float | None,
+        timeout: float | None,
+    ) -> None:
+        self._clock = clock
+        self._random = random
+        self._interval = interval
+        self._timeout = timeout
+        self._start = self._round_began = clock()
+        self._limit = None if timeout is None else self._start + timeout
+        self._pause = FIRST_PAUSE
+        self._heard = False
+        self._down_since: float | None = None
+
+    @property
+    def answer_by(self) -> float | None:
+        """The time at which a call of this round must have ended; None without a limit."""
+        if self._limit is None or self._down_since is not None:
+            return self._limit
+        return max(self._limit, self._round_began + GRACE)
+
+    def begin(self) -> None:
+        self._round_began = self._clock()
+
+    def answered(self) -> None:
+        self._heard = True
+        self._down_since = None
+
+    @property
+    def given(self) -> float | None:
+        """The seconds that this round had for a call; None without a limit."""
+        return None if self.answer_by is None else self.answer_by - self._round_began
+
+    def tolerates(self, *, known: bool) -> bool:
+        """Whether to go on after a round of faults alone."""
+        if self._down_since is None:
+            self._down_since = self._round_began
+        return known and self._clock() - self._down_since < PATIENCE
+
+    def rest(self, sleep: Callable[[float], None], pending: Iterable[Target], total: int) -> None:
+        """Sleep until the next round is due; raises WaitTimeout once the limit has passed."""
+        now = self._clock()
+        if self._limit is not None and now >= self._limit:
+            ids = list(dict.fromkeys(target.task_id for target in pending))
+            of_all = f"{len(ids)} of {total} tasks" if total > 1 else f"task {ids[0]}"
+            what = "still running after" if self._heard else "could not be read in"
+            raise WaitTimeout(f"{of_all} {what} {self._timeout:g} s", pending=ids)
+        # The pause counts from the beginning of a round, so that slow answers do not stretch it.
+        until = max(self._round_began + self._next_pause(now), now)
+        sleep((until if self._limit is None else min(until, self._limit)) - now)
+
+    def _next_pause(self, now: float) -> float:
+        if self._interval is not None:
+            return self._interval
+        if now - self._start > FIRST_MINUTE:
+            self._pause = min(self._pause * GROWTH, LONGEST_PAUSE)
+        return self._pause * (0.8 + 0.2 * self._random())
