@@ -184,7 +184,7 @@ HEAVY = ("click", "requests", "rich", "keyring", "urllib3", "werkzeug")
 def test_an_answer_imports_little(home: Path, words: list[str], budget: tuple[str, ...]) -> None:
     """The price of a key press: no Click ever, the database only for what is in it."""
     code = (
-        "import sys; from rebyte_cli.completion import respond; before = set(sys.modules);"
+        "import sys; from rebyte_cli.completion.main import respond; before = set(sys.modules);"
         "respond('zsh', sys.argv[1:]); print(*sorted(set(sys.modules) - before), file=sys.stderr)"
     )
     done = subprocess.run(

@@ -202,23 +202,23 @@ PROGRAM = """
 import os, signal, sys, time
 from rebyte_cli.errors import Interrupted
 from rebyte_cli.output.progress import bar, note, spinner
-from rebyte_cli.output.console import Screen
+from rebyte_cli.output.console import Console
 
 def stop(number, frame):
     raise Interrupted(143)
 
 signal.signal(signal.SIGTERM, stop)
-screen = Screen.detect(os.environ)
+console = Console.detect(os.environ)
 try:
     with KIND:
         time.sleep(30)
 except (Interrupted, KeyboardInterrupt):
-    note(screen, "stopped")
+    note(console, "stopped")
 """
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("what", ['spinner(screen, "busy")', 'bar(screen, "busy", 10)'])
+@pytest.mark.parametrize("what", ['spinner(console, "busy")', 'bar(console, "busy", 10)'])
 def test_a_real_terminal_is_left_as_it_was(how: signal.Signals, what: str) -> None:
     child = pexpect.spawn(
         sys.executable,
@@ -256,13 +256,13 @@ heavy = {"rich", "json", "dataclasses", "requests", "sqlite3"} & set(sys.modules
 assert not heavy, heavy
 from rebyte_cli.output.progress import bar, note, spinner
 from rebyte_cli.output.render import show
-from rebyte_cli.output.console import Screen
-screen = Screen(io.StringIO(), io.StringIO(), out_tty=True)
+from rebyte_cli.output.console import Console
+console = Console(io.StringIO(), io.StringIO(), out_tty=True)
 rows = [{"id": "a", "title": "t"}]
 for form in ("table", "json", "csv", "id"):
-    show(Listing(TASK, rows), screen=screen, format=form)
-with spinner(screen, "busy"), bar(screen, "busy", 10):
-    note(screen, "said")
+    show(Listing(TASK, rows), console=console, format=form)
+with spinner(console, "busy"), bar(console, "busy", 10):
+    note(console, "said")
 heavy = {"rich", "dataclasses", "requests", "sqlite3"} & set(sys.modules)
 assert not heavy, heavy
 """

@@ -212,14 +212,14 @@ from rebyte_cli.errors import RebyteError
 from rebyte_cli.output.records import *
 from rebyte_cli.output.progress import error
 from rebyte_cli.output.render import show
-from rebyte_cli.output.console import Screen
+from rebyte_cli.output.console import Console
 
-screen = Screen.detect(os.environ)
+console = Console.detect(os.environ)
 rows = [{"id": "t%d" % n, "title": "\\u65e5\\xe9\\U0001f642 " + "x" * 200} for n in range(COUNT)]
 try:
-    sys.exit(show(Listing(TASK, iter(rows)), screen=screen, format=sys.argv[1]))
+    sys.exit(show(Listing(TASK, iter(rows)), console=console, format=sys.argv[1]))
 except RebyteError as err:
-    error(screen, err)
+    error(console, err)
     sys.exit(err.exit_status)
 """
 

@@ -72,8 +72,8 @@ def test_escapes_are_visible(text: str, shown: str) -> None:
 
 REPORT = """
 import os, sys
-from rebyte_cli.output.console import Screen
-s = Screen.detect(os.environ, *sys.argv[1:])
+from rebyte_cli.output.console import Console
+s = Console.detect(os.environ, *sys.argv[1:])
 line = f"{s.out_tty} {s.err_tty} {s.out_color} {s.err_color} {s.live} {s.width}"
 os.write(3, line.encode())
 """
