@@ -26,8 +26,8 @@ test: $(READY) ## Run every test
 	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 LOWEST := .venv-lowest
-CORE := commands test_client*.py test_config*.py test_credentials*.py test_history*.py test_local*.py \
-  test_output*.py test_schema.py test_sse.py test_terminal.py test_transport*.py test_waiting*.py
+CORE := api commands config history local output test_imports.py \
+  tasks/test_wait.py
 
 lowest: $(READY) ## Run the core of the tests with the oldest libraries that are allowed
 	@$(PYTHON) -m venv $(LOWEST)

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from .servers import Answer, Hangup, Line, RawServer, Request, error_reply, json_reply
+from tests.servers import Answer, Hangup, Line, RawServer, Request, error_reply, json_reply
 
 _TASK = re.compile(r"/v1/tasks/([\w-]+)(/content)?$")
 

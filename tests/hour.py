@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from .servers import Answer, Hangup, Line, RawServer, Request, error_reply, json_reply, reply
+from tests.servers import Answer, Hangup, Line, RawServer, Request, error_reply, json_reply, reply
 
 STEP = 4.0  # seconds of the hour ...
 TICK = 0.0025  # ... in so many real ones

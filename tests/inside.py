@@ -15,8 +15,7 @@ from pathlib import Path
 
 from rebyte_cli.app import App
 from rebyte_cli.cli import run
-
-from .conftest import Done
+from tests.conftest import Done
 
 
 class _Pipe(io.TextIOWrapper):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .conftest import need_tool
+from tests.conftest import need_tool
 
 
 def eventually(true: Callable[[], Any], *, seconds: float = 10.0, what: str = "it") -> Any:

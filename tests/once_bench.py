@@ -10,8 +10,7 @@ from rebyte_cli.api.transport import Transport
 from rebyte_cli.history.history import History
 from rebyte_cli.local.server import LOCAL_KEY, Service
 from rebyte_cli.tasks import create
-
-from .cutting_proxy import CuttingProxy
+from tests.cutting_proxy import CuttingProxy
 
 TASKS = r"/v1/tasks$"
 PROMPT = "Fix the login test, then say what was wrong"

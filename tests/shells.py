@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pexpect
 
-from .conftest import need_tool
+from tests.conftest import need_tool
 
 START = {
     "bash": ["--norc", "--noprofile", "-i"],

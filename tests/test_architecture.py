@@ -43,8 +43,9 @@ ARROWS = {
     "history": {"api", "config", "errors"},
     "config": {"api", "choices", "errors"},
     "output": {"errors"},
-    "api": {"", "errors"},
+    "api": {"", "deadline", "errors"},
     "local": set(),
+    "deadline": {"errors"},
     "errors": set(),
     "": {"api", "errors"},
 }

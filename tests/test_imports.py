@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .servers import RawServer, json_reply
+from tests.servers import RawServer, json_reply
 
 # The command as it is, but for a note of its modules at the moment that it leaves.
 PROGRAM = """

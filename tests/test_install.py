@@ -19,8 +19,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli import __version__
-
-from .conftest import need_tool
+from tests.conftest import need_tool
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pexpect
 import pytest
 
-from .conftest import COMMAND, Done, need_tool
-from .servers import RawServer, json_reply
+from tests.conftest import COMMAND, Done, need_tool
+from tests.servers import RawServer, json_reply
 
 Rebyte = Callable[..., Done]
 SHOWN, HIDDEN = "\x1b[?25h", "\x1b[?25l"

@@ -30,10 +30,9 @@ from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import TaskFailed
 from rebyte_cli.history.history import History
 from rebyte_cli.tasks.wait import Target, watch
-
-from .hour import Hour, Moody
-from .servers import KEY
-from .task_board import Time
+from tests.hour import Hour, Moody
+from tests.servers import KEY
+from tests.task_board import Time
 
 TASKS = 500
 LONGEST = 3000  # seconds that a task runs

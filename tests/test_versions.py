@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from . import lowest
+from tests import lowest
 
 PACKAGE = Path(__file__).parent.parent / "rebyte_cli"
 

@@ -22,8 +22,7 @@ from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.batch.workers import Job, WorkerPool
 from rebyte_cli.history.history import History
-
-from .servers import RawServer, json_reply, wire_to
+from tests.servers import RawServer, json_reply, wire_to
 
 MADE = json_reply({"id": "t1", "status": "running"}, 201, {"Date": formatdate(usegmt=True)})
 

@@ -31,7 +31,7 @@ from .urls import is_loopback
 if TYPE_CHECKING:
     from requests import Response
 
-    from .retry import Deadline
+    from ..deadline import Deadline
 
 
 # -- Which certificates are trusted.
@@ -105,12 +105,12 @@ class AttemptState:
 
     def untimed(self) -> None:
         """From here on only each single read or write is bounded, by `idle`."""
-        self.deadline = self._limit.endless()
+        self.deadline = self._limit.unlimited()
 
     def await_answer(self) -> None:
         """The request is out: an untimed one gives the head of its answer a deadline again."""
         if self.deadline is not self._limit:
-            self._limit = self.deadline = self._limit.again()
+            self._limit = self.deadline = self._limit.restarted()
 
     def left(self) -> float:
         """Seconds the next read or write may take; TimeoutError when there are none."""

@@ -85,31 +85,3 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
     except (ValueError, OverflowError, IndexError, TypeError):
         return None
     return max(0.0, wanted - now)
-
-
-class Deadline:
-    """The moment by which a call is over, whatever happens in between.
-
-    `seconds` None means no end; each read then has an idle limit of its own.
-    """
-
-    __slots__ = ("_clock", "_end", "seconds")
-
-    def __init__(self, clock: Callable[[], float], seconds: float | None) -> None:
-        self._clock = clock
-        self.seconds = seconds
-        self._end = None if seconds is None else clock() + seconds
-
-    def left(self) -> float:
-        """Seconds until the end, never negative; infinity when there is none."""
-        if self._end is None:
-            return float("inf")
-        return max(0.0, self._end - self._clock())
-
-    def again(self) -> Deadline:
-        """The same length, from now on."""
-        return Deadline(self._clock, self.seconds)
-
-    def endless(self) -> Deadline:
-        """The same clock, without an end."""
-        return Deadline(self._clock, None)

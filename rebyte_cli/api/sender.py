@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from ..deadline import Deadline
 from ..errors import APIError, BrokenAnswer, NetworkError, RebyteError, Unsent
 from . import retry
 from .body import ERROR_CAP, Broken, parse_json, read_all
 from .errors import Fault, explain, lost, refusal
 from .log import CallLog, Redactor, Try
 from .request import Request
-from .retry import Deadline, RetryPolicy
+from .retry import RetryPolicy
 
 if TYPE_CHECKING:
     from requests import Response
@@ -86,7 +87,7 @@ class Sender:
 
         Raises Refused for any other answer after all tries, and errors of ours for faults.
         """
-        deadline = Deadline(self.clock, call.seconds)
+        deadline = Deadline(call.seconds, clock=self.clock)
         doubtful = False
         for attempt in range(retry.TRIES):
             last = attempt == retry.TRIES - 1
@@ -163,7 +164,7 @@ class Sender:
             # A call that may go again gives a try that hangs only half of what is left: a server
             # that lost one request answers the next one.
             share /= 2
-        return AttemptState(Deadline(self.clock, share), idle, careful=careful)
+        return AttemptState(Deadline(share, clock=self.clock), idle, careful=careful)
 
     def _once(
         self,

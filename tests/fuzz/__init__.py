@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from rebyte_cli.app import App
 from rebyte_cli.cli import run
+from tests.output.test_safety import RAW
 
 from ..conftest import Done
-from ..test_output_safety import RAW
 
 FACTOR = float(os.environ.get("REBYTE_FUZZ", "1"))
 T = TypeVar("T", bound=Callable[..., Any])

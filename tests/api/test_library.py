@@ -1,0 +1,295 @@
+"""The library as a script uses it, and any honest HTTP client, against `rebyte local serve`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rebyte_cli
+from rebyte_cli import RebyteClient
+from rebyte_cli.errors import APIError, ResourceNotFound
+from tests.conftest import COMMAND
+from tests.servers import RawServer, json_reply
+
+
+@pytest.fixture
+def served(home: Path) -> Iterator[str]:
+    """The base URL of a `rebyte local serve` that runs as a process of its own."""
+    process = subprocess.Popen(
+        [*COMMAND, "local", "serve", "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) in (0, 130)
+
+
+def script(base_url: str, text: str) -> str:
+    """Run a script with the key and the address in its environment; returns what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(text)],
+        env={**os.environ, "REBYTE_API_KEY": "rbk_test", "REBYTE_API_URL": base_url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_script_written_for_the_vendors_client(served: str) -> None:
+    printed = script(
+        served,
+        """
+        from rebyte_cli import RebyteClient, APIError
+
+        client = RebyteClient()
+        task = client.create_task(prompt="Read every PDF", skills=["pdf"])
+        first = client.wait_for_task(task["id"], poll_interval=0.1)
+        client.follow_up(task["id"], prompt="Now sum them up")
+        second = client.wait_for_task(task["id"], poll_interval=0.1, timeout_seconds=20)
+        other = client.create_task(prompt="As markdown", workspace_id=task["workspaceId"])
+        assert other["workspaceId"] == task["workspaceId"]
+        assert client.set_visibility(task["id"], "public")["shareUrl"]
+        listed = [row["id"] for row in client.list_tasks(limit=10)["data"]]
+        assert listed == [other["id"], task["id"]], listed
+        assert client.delete_task(task["id"]) is None
+        try:
+            client.get_task(task["id"])
+        except APIError as error:
+            print(first["status"], second["status"], error.status_code, error.message)
+            assert error.response["error"]["code"] == "not_found"
+        try:
+            client.wait_for_task(other["id"], timeout_seconds=0)
+        except TimeoutError as error:
+            print("late")
+        """,
+    )
+    assert printed.splitlines()[0].startswith("completed completed 404 ")
+
+
+def test_side_by_side_as_the_vendors_examples_do(served: str) -> None:
+    printed = script(
+        served,
+        """
+        import concurrent.futures
+        from rebyte_cli import RebyteClient
+
+        client = RebyteClient()
+
+        def run(prompt):
+            task = client.create_task(prompt=prompt, github_url="acme/shop", branch_name="main")
+            return client.wait_for_task(task["id"], poll_interval=0.1)
+
+        with concurrent.futures.ThreadPoolExecutor(max_workers=10) as pool:
+            for result in pool.map(run, ["Audit", "Document", "Test"]):
+                print(result["title"], result["status"])
+        """,
+    )
+    assert printed == "Audit completed\nDocument completed\nTest completed\n"
+
+
+def test_a_missing_key_says_where_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rebyte_cli import RebyteClient
+
+    monkeypatch.delenv("REBYTE_API_KEY", raising=False)
+    with pytest.raises(ValueError, match=r"app\.rebyte\.ai/settings/api-keys"):
+        RebyteClient()
+
+
+def test_a_plain_urllib_program_can_do_all_of_it(served: str) -> None:
+    def call(method: str, path: str, body: Any = None, key: str = "rbk_any") -> Any:
+        request = urllib.request.Request(
+            served + path, method=method, data=json.dumps(body).encode() if body else None
+        )
+        request.add_header("API_KEY", key)
+        if body:
+            request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request) as answer:
+            return None if answer.status == 204 else json.loads(answer.read())
+
+    task = call("POST", "/tasks", {"prompt": "Say hello", "skills": ["pdf"]})
+    assert call("GET", f"/tasks/{task['id']}")["status"] in ("running", "completed")
+    assert call("POST", f"/tasks/{task['id']}/prompts", {"prompt": "Again"})["promptId"]
+    assert call("GET", "/tasks?limit=10&offset=0")["total"] == 1
+    assert call("PATCH", f"/tasks/{task['id']}/visibility", {"visibility": "shared"})
+    assert call("DELETE", f"/tasks/{task['id']}") is None
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        call("GET", "/tasks", key="rbk_invalid")
+    assert refused.value.code == 401
+    assert json.loads(refused.value.read())["error"]["code"] == "invalid_api_key"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_client_that_was_forked_has_connections_of_its_own(home: Path) -> None:
+    """On a shared one each process reads the answers to what the other asked."""
+    with RawServer(json_reply({"id": "t1", "status": "running"})) as server:
+        script(
+            server.base_url,
+            """
+            import os
+            from rebyte_cli import RebyteClient
+
+            client = RebyteClient()
+            client.get_task("before")
+            child = os.fork()
+            client.get_task("after" if child else "forked")
+            if child:
+                assert os.waitpid(child, 0)[1] == 0
+            """,
+        )
+    met = {request.path.rpartition("/")[2]: request.connection for request in server.requests}
+    assert met["before"] == met["after"] != met["forked"]
+
+
+def test_the_library_has_its_names() -> None:
+    for name in rebyte_cli.__all__:
+        assert getattr(rebyte_cli, name)
+
+
+# -- Every method of the library against the local service, which shares no code with it.
+
+# What partners call, and direct access to a VM: the local service has nothing of the kind.
+CLOUD_ONLY = {
+    "create_account",
+    "set_account_billing",
+    "top_up",
+    "register_mcp_server",
+    "sandbox_api_key",
+}
+
+
+@pytest.fixture
+def client(service: Any) -> Iterator[Any]:
+    """A client of a running local service that writes down which methods were called."""
+    called: set[str] = set()
+
+    class Noted(RebyteClient):
+        def __getattribute__(self, name: str) -> Any:
+            called.add(name)
+            return super().__getattribute__(name)
+
+    with Noted(base_url=service.base_url, api_key="rbk_test") as made:
+        made.called = called  # type: ignore[attr-defined]  # for the last test of them
+        yield made
+
+
+def until(look: Callable[[], Any]) -> Any:
+    """What `look` gives once it gives something; for what the service does by its own clock."""
+    end = time.monotonic() + 10
+    while not (found := look()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def tasks(client: Any, folder: Path) -> None:
+    """Tasks, their streams and questions, and the files that they start with."""
+    (folder / "a.csv").write_text("a,b\n")
+    file = client.upload_file(folder / "a.csv", content_type="text/csv")
+    assert client.create_file("b.csv")["uploadUrl"]
+    made = client.create_task("Look [[run=50ms]] [[delegate]]", files=[file], skills=["pdf"])
+    task = client.wait_for_task(made["id"], poll_interval=0.02)
+    assert file["filename"] in task["finalResult"]
+    assert client.list_tasks()["data"] == list(client.iter_tasks())
+    assert client.get_task(made["id"]) == task
+    events = list(client.stream_events(made["id"]))
+    assert events[-1].name == "done"
+    subs = [event.data["payload"].get("subPromptId") for event in events[:-1]]
+    sub = next(filter(None, subs))
+    assert client.prompt_events(made["id"], sub)["promptId"] == sub
+    (prompt,) = client.task_content(made["id"], events=True)["prompts"]
+    assert [event["seq"] for event in prompt["events"]] == list(range(len(subs)))
+    assert client.follow_up(made["id"], "More [[run=1ms]]")["promptId"]
+    assert client.follow_up_from(made["id"], {"prompt": "Again [[run=1ms]]"})["promptId"]
+    assert client.set_visibility(made["id"], "public")["shareUrl"]
+    asking = client.create_from({"prompt": "Ask [[ask]] [[run=20ms]]"})["id"]
+
+    def question() -> Any:
+        events = client.task_content(asking, events=True)["prompts"][0]["events"]
+        return next((e["payload"] for e in events if e["eventType"] == "ask_user_question"), None)
+
+    asked = until(question)
+    reply = {"messageId": asked["messageId"], "actionId": int(asked["actionId"])}
+    client.answer(asking, {**reply, "answer": {"selectedOptions": [0]}})
+    with pytest.raises(APIError) as again:
+        client.answer(asking, {**reply, "answer": {"selectedOptions": [0]}})
+    assert again.value.status_code == 409
+    running = client.create_task("Wait [[run=1m]]")["id"]
+    client.cancel_task(running)
+    assert client.get_task(running)["status"] == "canceled"
+    client.delete_task(running)
+    with pytest.raises(ResourceNotFound):
+        client.get_task(running)
+
+
+def computers(client: Any, folder: Path) -> None:
+    """Agent computers and the artifacts in them."""
+    made = client.create_computer("box", "x")["id"]
+    assert [row["id"] for row in client.list_computers()["data"]] == [made]
+    assert [row["id"] for row in client.iter_computers()] == [made]
+    changed = client.update_computer(made, agent_instructions="In English.")
+    assert changed["agentInstructions"] == "In English."
+    assert client.get_computer(made)["agentInstructions"] == "In English."
+    (folder / "p.png").write_bytes(b"image")
+    client.put_artifacts(made, [folder / "p.png"])
+    (slot,) = client.artifact_upload_urls(made, [{"name": "v.mp4", "contentType": "video/mp4"}])
+    client.transport.put_signed(slot["uploadUrl"], b"film", "video/mp4")
+    names = [row.get("name") or row["filename"] for row in client.list_artifacts(made)]
+    assert sorted(names) == ["p.png", "v.mp4"]
+    client.get_artifact(made, "v.mp4", folder / "here.mp4")
+    assert (folder / "here.mp4").read_bytes() == b"film"
+    assert client.artifact_size(made, "v.mp4") == 4
+    client.delete_artifact(made, "p.png")
+    client.delete_artifacts(made)
+    assert client.list_artifacts(made) == []
+    client.delete_computer(made)
+    with pytest.raises(ResourceNotFound):
+        client.get_computer(made)
+
+
+def account(client: Any, folder: Path) -> None:
+    """Webhooks, the balance, and health."""
+    del folder
+    made = client.create_webhook("https://a.example/", ["task.failed"], secret="s", description="d")
+    assert client.list_webhooks() == [client.get_webhook(made["id"])]
+    with pytest.raises(ResourceNotFound, match="does not sign"):
+        client.webhook_public_key()
+    client.delete_webhook(made["id"])
+    assert client.list_webhooks() == []
+    assert client.credits()["totalAvailable"] <= 10_000
+    assert client.health()["status"] == "ok"
+
+
+def test_every_method_works_and_none_is_left_out(client: Any, tmp_path: Path) -> None:
+    for use in (tasks, computers, account):
+        use(client, tmp_path)
+    methods = {
+        name
+        for name, _ in inspect.getmembers(RebyteClient, inspect.isfunction)
+        if not name.startswith("_") and name not in CLOUD_ONLY | {"close"}
+    }
+    assert methods - client.called == set()
+
+
+def test_every_method_has_types_and_says_what_it_does() -> None:
+    for name, method in inspect.getmembers(RebyteClient, inspect.isfunction):
+        if name.startswith("_"):
+            continue
+        parameters = list(inspect.signature(method).parameters)[1:]
+        assert {*parameters, "return"} <= set(method.__annotations__), name
+        assert len(inspect.getdoc(method) or "") > 15, name

@@ -1,0 +1,166 @@
+"""What `-v` and `--debug` are told: one record per try, with nothing secret in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.api.log import CallLog
+from rebyte_cli.api.retry import RetryPolicy
+from rebyte_cli.errors import APIError, RebyteError
+from tests.conftest import need_tool
+from tests.servers import (
+    KEY,
+    RawServer,
+    Request,
+    error_reply,
+    json_reply,
+    reply,
+    reset,
+    stall,
+    wire_to,
+)
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def test_each_try_is_one_record() -> None:
+    told: list[CallLog] = []
+    with RawServer([reset, reply(503), json_reply({"id": "a"})]) as server:
+        RebyteClient(transport=wire_to(server, log=told.append)).get_task("a")
+    seen = [(call.method, call.path, call.status, call.retry) for call in told]
+    assert seen == [
+        ("GET", "/tasks/a", None, 0),
+        ("GET", "/tasks/a", 503, 1),
+        ("GET", "/tasks/a", 200, 2),
+    ]
+    assert "closed the connection" in str(told[0].error)
+    assert told[2].error is None
+    assert 0 <= told[2].seconds < 5
+
+
+def test_a_record_has_what_was_said() -> None:
+    told: list[CallLog] = []
+    with RawServer(json_reply({"id": "t1"}, 201, {"X-Request-Id": "r7"})) as server:
+        RebyteClient(transport=wire_to(server, log=told.append)).create_task("Say hé")
+    (call,) = told
+    assert json.loads(str(call.request_body)) == {"prompt": "Say hé"}
+    assert call.response_headers["X-Request-Id"] == "r7"
+    assert call.response_body == '{"id": "t1"}'
+    assert call.request_headers["API_KEY"] == "[hidden]"
+
+
+def test_the_query_of_our_own_calls_is_shown() -> None:
+    told: list[CallLog] = []
+    with RawServer(json_reply({"data": []})) as server:
+        RebyteClient(transport=wire_to(server, log=told.append)).list_tasks(5)
+    assert told[0].path == "/tasks?limit=5&offset=0"
+
+
+def test_the_curl_line_does_the_same(tmp_path: Path) -> None:
+    curl = need_tool("curl")
+    told: list[CallLog] = []
+    with RawServer(json_reply({"id": "t1", "data": []}, 201)) as server:
+        client = RebyteClient(transport=wire_to(server, log=told.append))
+        client.create_task('it\'s $(touch planted) "quoted"\n')
+        client.list_tasks(1)
+        for call in told:
+            line = str(call.curl)
+            assert KEY not in line
+            assert "$REBYTE_API_KEY" in line
+            subprocess.run(
+                ["sh", "-c", line.replace("curl", f"{curl} -s --noproxy '*'", 1)],
+                env={**os.environ, "REBYTE_API_KEY": KEY},
+                cwd=tmp_path,
+                check=True,
+                timeout=20,
+            )
+    first, second, third, fourth = server.requests
+    for ours, theirs in ((first, third), (second, fourth)):
+        assert (ours.method, ours.path, ours.body) == (theirs.method, theirs.path, theirs.body)
+        for name in ("api_key", "accept", "content-type"):
+            assert ours.headers.get(name) == theirs.headers.get(name)
+    assert list(tmp_path.glob("planted")) == []
+
+
+class Leaky:
+    """An API that tells secrets in every way, and echoes the key back."""
+
+    def __call__(self, request: Request) -> Any:
+        if request.method == "PUT":
+            return reply(403, f"<Error>{request.path}</Error>")
+        url = f"http://{request.headers['host']}/b?k=v&X-Signature=SIGNATURE"
+        if request.path.endswith("/files"):
+            slot = {"id": "f1", "filename": "a", "uploadUrl": url}
+            return json_reply(slot, 201, {"Set-Cookie": "session=COOKIE"})
+        if request.path.endswith("/agent-computers/c1"):
+            body = '{"id": "c1", "sandboxApiKey" : "SANDBOX\\"SECRET", "url": '
+            return reply(
+                200, body + json.dumps(url).replace("/", "\\/").replace("&", "\\u0026") + "}"
+            )
+        return error_reply(400, KEY, f"bad key {request.headers['api_key']}")
+
+
+SECRETS = (KEY, "SIGNATURE", "COOKIE", "SANDBOX", "SECRET", "hook-secret")
+
+
+def test_case_15_nothing_secret_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    told: list[CallLog] = []
+    errors: list[RebyteError] = []
+    with RawServer(Leaky()) as server:
+        client = RebyteClient(transport=wire_to(server, log=told.append))
+        client.get_computer("c1")
+        for act in (
+            lambda: client.upload_file(path),
+            lambda: client.get_task("a"),
+            lambda: client.create_task("x"),
+            lambda: client.create_webhook("https://h", ["task.completed"], secret="hook-secret"),
+        ):
+            with pytest.raises(APIError) as caught:
+                act()
+            errors.append(caught.value)
+    shown = [f"{error}{error!r}{error.as_dict()}{error.response}" for error in errors]  # type: ignore[attr-defined]  # they are APIErrors
+    shown += [repr(call) for call in told]
+    assert len(told) == 8
+    for text in shown:
+        for secret in SECRETS:
+            assert secret not in text
+
+
+def test_case_15_no_fault_tells_the_key_even_in_a_traceback(tmp_path: Path) -> None:
+    # A process of its own, so that the traceback is the one that Python prints.
+    import sys
+
+    script = """
+import sys
+from rebyte_cli.api.transport import Transport
+from rebyte_cli.api.retry import Repeat
+url, key = sys.argv[1:]
+Transport(url, key, timeout=0.3).send("GET", "/tasks", repeat=Repeat.SAFE)
+"""
+    for answer in (reset, stall, reply(200, "<html>"), error_reply(400, "x", f"key {KEY}")):
+        with RawServer(lambda request, answer=answer: answer) as server:  # type: ignore[misc]  # a default argument binds it
+            done = subprocess.run(
+                [sys.executable, "-c", script, server.base_url, KEY],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=30,
+            )
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+        assert KEY not in done.stderr
+
+
+def test_a_header_that_cannot_be_parsed_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with RawServer(b"HTTP/1.1 200 X\r\nContent-Length: 2\r\nno colon\r\n\r\n{}") as server:
+        wire_to(server, timeout=1).raw("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
+    assert capfd.readouterr() == ("", "")

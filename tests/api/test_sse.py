@@ -1,0 +1,182 @@
+"""Bytes to events, as the HTML standard says, however the bytes are cut."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.api.sse import LARGEST, TooLarge, parse
+from rebyte_cli.errors import BrokenAnswer, KeyRejected, NetworkError
+from tests.servers import (
+    RawServer,
+    chunked,
+    error_reply,
+    parts,
+    reply,
+    stall,
+    then_close,
+    then_stall,
+    wire_to,
+)
+
+HEAD = b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+def read(*chunks: bytes) -> list[tuple[str, str]]:
+    return list(parse(chunks))
+
+
+def test_names_and_data() -> None:
+    assert read(b"event: done\ndata: {}\n\ndata: x\n\n") == [("done", "{}"), ("message", "x")]
+
+
+def test_case_40_crlf_split_over_chunks() -> None:
+    assert read(b"data: a\r", b"\ndata: b\r\n", b"\r", b"\n", b"data: c\r\n\r\n") == [
+        ("message", "a\nb"),
+        ("message", "c"),
+    ]
+
+
+def test_case_40_separators_inside_data_stay() -> None:
+    text = "a\u2028b\u2029c\u0085d\x0b\x0c\x1ce"
+    assert read(f"data: {text}\n\n".encode()) == [("message", text)]
+
+
+def test_case_40_a_character_split_over_chunks() -> None:
+    whole = "data: né€𝄞\n\n".encode()
+    assert read(*(whole[at : at + 1] for at in range(len(whole)))) == [("message", "né€𝄞")]
+
+
+def test_case_40_an_event_that_is_cut_off_is_dropped() -> None:
+    assert read(b"data: a\n\ndata: half") == [("message", "a")]
+    assert read(b"data: a\n\ndata: no blank line\n") == [("message", "a")]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+def test_every_line_end(end: bytes) -> None:
+    lines = [b"event: e", b"data: 1", b"data: 2", b"", b"data: 3", b"", b""]
+    assert read(end.join(lines)) == [("e", "1\n2"), ("message", "3")]
+
+
+def test_comments_bom_and_odd_fields() -> None:
+    assert read(
+        b"\xef\xbb\xbf: keep-alive\n\ndata\n\nid: 7\nretry: 1\nother: x\ndata:  two\ndata:x:y\n\n",
+        b"event: nothing\n\n",
+        b"data: last\n\n",
+    ) == [("message", ""), ("message", " two\nx:y"), ("message", "last")]
+
+
+def test_bytes_that_are_no_text_become_marks() -> None:
+    assert read(b"data: \xff\n\n") == [("message", "\ufffd")]
+
+
+def test_an_event_without_end_is_stopped() -> None:
+    with pytest.raises(TooLarge):
+        list(parse(b"x" * (1 << 20) for _ in range(LARGEST // (1 << 20) + 1)))
+    with pytest.raises(TooLarge):
+        list(parse(b"data: " + b"x" * (1 << 20) + b"\n" for _ in range(17)))
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\r\n", codec="utf-8")), min_size=1),
+    st.lists(st.integers(1, 7), min_size=1),
+    st.sampled_from(["\n", "\r", "\r\n"]),
+)
+def test_cuts_change_nothing(values: list[str], sizes: list[int], end: str) -> None:
+    whole = "".join(f"event: e{end}data: {value}{end}{end}" for value in values).encode()
+    chunks, at, turn = [], 0, 0
+    while at < len(whole):
+        size = sizes[turn % len(sizes)]
+        chunks.append(whole[at : at + size])
+        at, turn = at + size, turn + 1
+    assert read(*chunks) == [("e", value) for value in values]
+
+
+def events(server: RawServer, **options: float) -> list[tuple[str, dict[str, object]]]:
+    client = RebyteClient(transport=wire_to(server))
+    return [(event.name, event.data) for event in client.stream_events("t1", **options)]
+
+
+def record(name: str, **data: object) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+ZERO = record("event", seq=0)
+
+
+@pytest.mark.usefixtures("home")
+class TestOverASocket:
+    """The same through the transport."""
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            chunked([record("event", seq=0)[:9], record("event", seq=0)[9:], record("done", a=1)]),
+            parts(
+                HEAD, record("event", seq=0)[:20], record("event", seq=0)[20:], record("done", a=1)
+            ),
+        ],
+        ids=["chunked", "until the end"],
+    )
+    def test_an_event_is_read_whatever_the_framing(self, answer: bytes) -> None:
+        with RawServer(lambda request: answer) as server:
+            assert events(server) == [("event", {"seq": 0}), ("done", {"a": 1})]
+        (request,) = server.requests
+        assert request.path == "/v1/tasks/t1/events"
+        assert request.headers["accept"] == "text/event-stream"
+
+    def test_events_come_as_they_arrive(self) -> None:
+        with RawServer(lambda request: then_stall(HEAD + record("event", seq=0))) as server:
+            client = RebyteClient(transport=wire_to(server))
+            stream = client.stream_events("t1", idle=5)
+            assert next(stream).data == {"seq": 0}
+            stream.close()  # type: ignore[attr-defined]  # it is a generator
+
+    def test_case_40_a_mute_stream_ends_by_its_idle_limit(self) -> None:
+        mute = then_stall(HEAD + b": hello\n\n")
+        with RawServer(lambda request: mute) as server, pytest.raises(NetworkError) as caught:
+            events(server, idle=0.3)
+        assert "nothing came for 0.3 s" in caught.value.message
+        assert caught.value.code == "timeout"
+
+    def test_a_stream_may_last_longer_than_any_deadline_as_long_as_something_comes(self) -> None:
+        slow = parts(HEAD, *[b": alive\n\n"] * 8, record("event", seq=0), every=0.1)
+        with RawServer(lambda request: slow) as server:
+            client = RebyteClient(transport=wire_to(server, timeout=0.4))
+            assert [event.data for event in client.stream_events("t1")] == [{"seq": 0}]
+
+    def test_a_line_that_breaks_is_an_error(self) -> None:
+        broken = then_close(HEAD + record("event", seq=0), abrupt=True)
+        with RawServer(lambda request: broken) as server, pytest.raises(NetworkError):
+            events(server)
+
+    def test_names_without_meaning_and_data_that_is_no_object(self) -> None:
+        body = (
+            b"data: {}\n\nevent: odd\ndata: {}\n\ndata: [1]\n\ndata: {\n\nevent: done\ndata: no\n\n"
+        )
+        with RawServer(reply(200, body)) as server:
+            assert events(server) == [("event", {}), ("event", {}), ("done", {})]
+
+    def test_a_bomb_of_one_event_is_stopped(self) -> None:
+        body = b"data: " + b"x" * (LARGEST + 10)
+        with RawServer(reply(200, body)) as server, pytest.raises(BrokenAnswer, match="16 MiB"):
+            events(server)
+
+    def test_a_refusal_is_an_error_and_503_is_asked_again(self) -> None:
+        refused = error_reply(401, "invalid_api_key", "no")
+        with RawServer(refused) as server, pytest.raises(KeyRejected):
+            events(server)
+        with RawServer([reply(503), reply(200, record("done", a=1))]) as server:
+            assert events(server) == [("done", {"a": 1})]
+
+    def test_a_stream_that_never_begins_ends_by_its_idle_limit(self) -> None:
+        began = time.monotonic()
+        with RawServer(lambda request: stall) as server, pytest.raises(NetworkError) as caught:
+            events(server, idle=0.3)
+        assert time.monotonic() - began < 0.8
+        assert caught.value.code == "timeout"

@@ -1,0 +1,368 @@
+"""A batch and a `create` beside it that ask for the same: neither takes the other's task."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.batch import claims as claiming
+from rebyte_cli.batch import search as batch_search
+from rebyte_cli.batch.claims import Reservations
+from rebyte_cli.errors import OutcomeUnknown
+from rebyte_cli.history.history import History, Wanted
+from rebyte_cli.tasks import create
+from rebyte_cli.tasks.search import digest_of
+from tests.conftest import COMMAND
+from tests.farm import Farm, lines_of
+from tests.inside import inside
+from tests.keyring_daemon import eventually
+from tests.servers import Answer, Request, reset
+
+SAME = "Fix the login test"
+
+
+class Place:
+    """A farm, a file of one line, and the history that both commands share."""
+
+    def __init__(self, home: Path, farm: Farm) -> None:
+        self.home, self.farm = home, farm
+        self.client = RebyteClient("rbk_farm", base_url=farm.server.base_url)
+        self.client.list_tasks()
+        self.off = {"REBYTE_HISTORY": "off"}
+        (home / "t.txt").write_text(f"{SAME}\n")
+
+    def history(self, *, enabled: bool = True) -> History:
+        """As a process of its own opens it."""
+        path = self.home / ".local" / "state" / "rebyte" / "history.db"
+        return History(path, origin=self.farm.server.origin, enabled=enabled)
+
+    @contextmanager
+    def batch(self, **env: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A run in a process, whose task is made and whose answer is not there yet."""
+        with subprocess.Popen(
+            [*COMMAND, "batch", "t.txt", "--text"],
+            cwd=self.home,
+            env={**os.environ, **self.farm.env, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                eventually(lambda: self.farm.made[SAME] == 1)
+                yield process
+            finally:
+                process.kill()
+
+    def again(self, *options: str, **env: str) -> list[dict[str, Any]]:
+        """The rows of a further run."""
+        words = ("batch", "t.txt", "--text", *options)
+        return lines_of(inside(*words, cwd=self.home, env={**self.farm.env, **env}).out)
+
+    def create(self, *, hears: bool = False, enabled: bool = True) -> dict[str, Any]:
+        """A `create` of the same, whose request is lost before the service hears of it."""
+        before = self.farm.hook
+        if not hears:
+            self.farm.hook = lambda request: reset if request.method == "POST" else None
+        try:
+            return create.create(
+                self.client,
+                self.history(enabled=enabled),
+                {"prompt": SAME},
+                prompt=SAME,
+                note=lambda _text: None,
+                look_for=0.4,
+            )
+        finally:
+            self.farm.hook = before
+
+    def begin_create(self) -> int:
+        """A `create` of the same that is under way in another process; its intent."""
+        return (
+            self.history()
+            .open_intent(
+                None,
+                digest=digest_of(SAME),
+                body_digest="b",
+                started_at=datetime.now(UTC).isoformat(),
+                owner="other",
+            )
+            .id
+        )
+
+    def unsettled(self) -> int:
+        return len(self.history().unsettled(digest_of(SAME)))
+
+
+@pytest.fixture
+def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)  # one look says all here
+    monkeypatch.setattr(batch_search, "LATER", 0.05)
+    with Farm() as farm:
+        yield Place(home, farm)
+
+
+def test_a_create_does_not_take_the_task_of_a_line_under_way(place: Place) -> None:
+    place.farm.delay = 30
+    with place.batch(), pytest.raises(OutcomeUnknown) as caught:
+        place.create()
+    assert [task["id"] for task in caught.value.candidates] == list(place.farm.tasks)
+
+
+def test_nor_that_of_a_batch_that_was_killed_and_nor_takes_it_up(place: Place) -> None:
+    place.farm.delay = 30
+    with place.batch() as process:
+        process.kill()
+        process.wait()
+    for _ in range(2):  # the second time there is an earlier attempt of its own to take up
+        with pytest.raises(OutcomeUnknown):
+            place.create()
+    place.farm.delay = 0
+    created = place.create(hears=True)
+    assert created["id"] == "task-00002"
+    # And what it gave up may be what the line sees.
+    (row,) = place.again()
+    assert (row["status"], row["id"]) == ("unknown", None)
+
+
+def test_nor_one_that_the_history_was_not_told_of_in_time(place: Place) -> None:
+    """Killed after its journal had the task and before its history had it."""
+    place.farm.run = 60
+    place.again("--no-wait")
+    records = [json.loads(line) for line in (place.home / "t.txt.journal").open()]
+    history = place.history()
+    history.forget_task("task-00001")
+    wanted = Wanted(1, digest_of(SAME), datetime.now(UTC).isoformat())
+    history.claim(f"batch {records[1]['run']['journal']}", [wanted])
+    place.again("--no-wait")
+    assert history.knows(["task-00001"]) == {"task-00001"}
+    assert place.unsettled() == 0
+    with pytest.raises(OutcomeUnknown) as caught:
+        place.create()
+    assert caught.value.candidates == []
+
+
+@pytest.mark.parametrize("history", ["on", "off"])
+def test_nor_one_that_was_answered(place: Place, history: str) -> None:
+    env = place.off if history == "off" else {}
+    place.again(**env)
+    with pytest.raises(OutcomeUnknown) as caught:
+        place.create(enabled=history == "on")
+    assert caught.value.candidates == []
+
+
+def test_a_line_does_not_take_the_task_of_a_create_under_way(place: Place) -> None:
+    intent = place.begin_create()
+    made = place.farm._make({"prompt": SAME})
+    place.farm.hook = lambda request: reset if request.method == "POST" else None
+    (row,) = place.again()
+    assert row["status"] == "unknown"
+    assert f"it could be {made['id']}" in row["error"]["message"]
+    # It was not the create's after all, so it can only be the line's.
+    place.history().settle_intent(intent, state="unsent")
+    # And what it gave up may be what the line sees.
+    (row,) = place.again()
+    assert (row["status"], row["id"]) == ("completed", made["id"])
+
+
+@pytest.mark.parametrize("history", ["on", "off"])
+def test_nor_one_that_a_create_was_answered(place: Place, history: str) -> None:
+    made = place.create(hears=True, enabled=history == "on")
+    place.farm.hook = lambda request: reset if request.method == "POST" else None
+    (row,) = place.again(**(place.off if history == "off" else {}))
+    assert row["status"] == "unknown"
+    assert f"it could be {made['id']}" in row["error"]["message"]
+
+
+def test_a_create_of_long_before_casts_no_doubt(place: Place) -> None:
+    place.history().open_intent(
+        None, digest=digest_of(SAME), body_digest="b", started_at="2026-01-01T00:00:00Z", owner="x"
+    )
+    place.farm.hook = cut_first(place.farm)
+    (row,) = place.again()
+    assert row["status"] == "completed"
+
+
+def cut_first(farm: Farm) -> Callable[[Request], Answer | None]:
+    def hook(request: Request) -> Answer | None:
+        if request.method == "POST" and not farm.tasks:
+            farm._make(request.json)
+            return reset
+        return None
+
+    return hook
+
+
+def test_a_batch_is_no_rival_of_itself_in_whatever_run_and_folder(place: Place) -> None:
+    place.farm.silent = True
+    place.farm.hook = cut_first(place.farm)
+    assert place.again()[0]["status"] == "unknown"
+    assert place.unsettled() == 1
+    place.farm.silent = False
+    (place.home / "t.txt.journal").rename(place.home / "moved")
+    assert place.again("--journal", "moved")[0]["status"] == "completed"
+    assert place.unsettled() == 0
+
+
+def test_two_batches_with_the_same_line(place: Place) -> None:
+    place.farm.delay = 30
+    with place.batch():
+        place.farm.hook = lambda request: reset if request.method == "POST" else None
+        (row,) = place.again("--journal", "other")
+    assert row["status"] == "unknown"
+
+
+@pytest.mark.parametrize("word", ["<400>", "<429>", ""])
+def test_what_is_settled_leaves_no_claim(place: Place, word: str) -> None:
+    (place.home / "t.txt").write_text(f"{SAME} {word}\n")
+    place.again()
+    path = place.history().path
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM intents").fetchone() == (0,)
+
+
+def test_nor_does_what_was_never_sent(place: Place) -> None:
+    """The lines that come next are claimed with the first."""
+    (place.home / "t.txt").write_text("One <400>\nTwo\nThree\n")
+    place.again("--fail-fast", "--rate", "1", "--jobs", "1")
+    assert place.farm.made == {}
+    assert place.history()._database.rows("SELECT * FROM intents") == []
+
+
+def test_a_line_that_is_refused_keeps_no_create_waiting_until_the_batch_ends(place: Place) -> None:
+    (place.home / "t.txt").write_text(f"{SAME} <400>\nOther <run 0.6>\n")
+    history, claimed = place.history(), []
+
+    def hook(request: Request) -> None:
+        claimed.append(len(history.unsettled(digest_of(f"{SAME} <400>"))))
+
+    place.farm.hook = hook
+    place.again("--jobs", "1")
+    assert (max(claimed), claimed[-1]) == (1, 0)
+
+
+def test_a_line_refused_by_a_fault_stays_claimed(place: Place) -> None:
+    """A 500 does not say whether it made a task."""
+    (place.home / "t.txt").write_text(f"{SAME} <500>\n")
+    place.again()
+    assert len(place.history().unsettled(digest_of(f"{SAME} <500>"))) == 1
+
+
+def test_a_history_that_cannot_be_written_costs_a_word_and_no_more(place: Place) -> None:
+    folder = place.home / ".local" / "state"
+    folder.mkdir(parents=True)
+    (folder / "rebyte").write_text("")
+    done = inside("batch", "t.txt", "--text", cwd=place.home, env=place.farm.env)
+    assert done.status == 0
+    assert done.err.count("going on without it") == 1
+
+
+def test_a_second_signal_leaves_the_claim(place: Place) -> None:
+    place.farm.delay = 30
+    with place.batch() as process:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) in (130, 143)
+    assert place.unsettled() == 1
+
+
+# -- Which lines of a batch are claimed in the history, for how long, and in how many steps.
+
+THEN, NOW = "2026-02-09T10:30:00Z", "2026-02-09T10:31:00Z"
+
+
+class Desk:
+    """The claims of one batch, and the history that they are in."""
+
+    def __init__(self, path: Path) -> None:
+        self.history = History(path, origin="o")
+        self.claims = Reservations(self.history, "batch")
+
+    def claim(self, number: int, sent: str = THEN) -> None:
+        self.claims.want(number, f"Line {number}", sent)
+        self.claims.write()
+
+    def claimed(self) -> dict[int, str]:
+        """The lines that are claimed, and since when."""
+        rows = self.history._database.rows("SELECT body_digest, started_at FROM intents")
+        return {int(row["body_digest"].split()[1]): row["started_at"] for row in rows}
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "history.db")
+
+
+def test_those_that_come_next_are_claimed_in_one_step(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "AHEAD", 2)
+    desk.claims.expect((number, f"Line {number}") for number in range(1, 6))
+    desk.claim(1)
+    assert desk.claimed() == dict.fromkeys([1, 2], THEN)
+    desk.claim(2, NOW)  # claimed already
+    assert desk.claimed() == dict.fromkeys([1, 2], THEN)
+    desk.claim(4, NOW)
+    assert desk.claimed() == {1: THEN, 2: THEN, 3: NOW, 4: NOW}
+
+
+def test_one_that_waited_long_is_claimed_anew_when_it_is_sent(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim tells when its line may have been sent."""
+    monkeypatch.setattr(claiming, "FRESH", -1.0)
+    desk.claim(1)
+    desk.claim(1, NOW)
+    desk.claims.flush()
+    assert desk.claimed() == {1: NOW}
+    rows = desk.history._database.rows("SELECT id FROM intents")
+    assert len(rows) == 1, "the older claim is let go"
+
+
+def test_one_that_was_let_go_can_be_claimed_again(desk: Desk) -> None:
+    desk.claim(1)
+    desk.claims.over(1)
+    desk.claims.flush()
+    assert desk.claimed() == {}
+    desk.claim(1, NOW)
+    assert desk.claimed() == {1: NOW}
+
+
+def test_all_but_some_are_let_go(desk: Desk) -> None:
+    for number in (1, 2, 3):
+        desk.claim(number)
+    desk.claims.keep_only([2])
+    desk.claims.flush()
+    assert desk.claimed() == {2: THEN}
+    assert Reservations(desk.history, "batch").left() == {2}
+    assert Reservations(desk.history, "another").left() == set()
+
+
+def test_a_history_that_cannot_be_written_claims_nothing_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    told: list[str] = []
+    history = History(tmp_path / "state" / "history.db", origin="o", warn=told.append)
+    assert history.claim("batch", [Wanted(1, "d", THEN)]) == {}
+    assert len(told) == 1
+    assert told[0].endswith("going on without it")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_with_the_history_off_a_claim_goes_on_to_name_its_task(
+    tmp_path: Path, enabled: bool
+) -> None:
+    history = History(tmp_path / "history.db", origin="o", enabled=enabled)
+    claims = history.claim("batch", [Wanted(1, "d", THEN), Wanted(2, "d", THEN)])
+    history.release({claims[1]: "task-1", claims[2]: None})
+    rows = history._database.rows("SELECT state, task_id FROM intents")
+    assert [tuple(row) for row in rows] == ([] if enabled else [("done", "task-1")])
+    assert history.claims_of("batch") == {}

@@ -1,0 +1,535 @@
+"""The input of a batch: what each form means, and that every mistake is named at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.batch import input as batch_input
+from rebyte_cli.batch.input import (
+    IN_MEMORY,
+    Checker,
+    Fields,
+    Input,
+    InputLine,
+    Plan,
+    Template,
+    make_plan,
+    read_input,
+)
+from rebyte_cli.errors import BadUsage
+from rebyte_cli.tasks.upload import check
+from tests.conftest import COMMAND, Done
+from tests.farm import Farm, lines_of
+from tests.inside import inside
+from tests.servers import Answer, Request, error_reply
+
+NONE = Fields({})
+
+
+def read(
+    data: bytes | str,
+    form: Any = "jsonl",
+    *,
+    template: str | None = None,
+    defaults: Fields = NONE,
+    fresh: bool = False,
+) -> Input:
+    raw = data.encode() if isinstance(data, str) else data
+    checker = Checker(defaults, fresh=fresh, find_files=lambda path: check([path]))
+    made = Template(template, "letter.txt") if template is not None else None
+    lines = raw.splitlines(keepends=True)
+    return read_input(lines, "tasks", form=form, template=made, checker=checker)
+
+
+def bodies(batch: Input) -> list[dict[str, Any]]:
+    return [batch.body(line) for line in batch.lines]
+
+
+def problems(data: bytes | str, form: Any = "jsonl", **options: Any) -> list[str]:
+    with pytest.raises(BadUsage) as caught:
+        read(data, form, **options)
+    first, *lines = caught.value.message.split("\n")
+    assert "bad line" in first
+    assert "nothing was sent" in first
+    return lines
+
+
+def test_jsonl_keeps_fields_keys_and_line_numbers() -> None:
+    batch = read('{"prompt": "One", "key": "first", "model": "lite"}\n\n{"prompt": "Two"}\r\n')
+    assert bodies(batch) == [{"prompt": "One", "model": "lite"}, {"prompt": "Two"}]
+    assert [(line.number, line.key) for line in batch.lines] == [(1, "first"), (3, "3")]
+
+
+def test_text_is_one_prompt_per_line() -> None:
+    batch = read("\ufeffSay one\r\n\n  Say two\n", "text")
+    assert bodies(batch) == [{"prompt": "Say one"}, {"prompt": "  Say two"}]
+    assert [line.number for line in batch.lines] == [1, 3]
+
+
+def test_csv_has_fields_by_its_header_and_lists_by_commas() -> None:
+    data = 'key,prompt,skills,model\na,"Say ""hi""\nto all","pdf, web",\nb,Plain,,lite\n'
+    batch = read(data, "csv")
+    assert bodies(batch) == [
+        {"prompt": 'Say "hi"\nto all', "skills": ["pdf", "web"]},
+        {"prompt": "Plain", "model": "lite"},
+    ]
+    assert [line.number for line in batch.lines] == [2, 4]
+
+
+def test_every_bad_line_is_named_with_its_field() -> None:
+    data = b"""{"prompt": "fine"}
+{"prompt": ""}
+{"promt": "typo"}
+not json
+["a list"]
+{"prompt": "x", "skills": "pdf"}
+{"prompt": 7}
+{"prompt": "x", "branchName": "main"}
+{"prompt": "x", "model": ""}
+{"prompt": "x", "prompt": "y"}
+{"prompt": "\xff"}
+{"prompt": "x", "key": {"a": 1}}
+{"prompt": "\\ud800"}
+"""
+    assert problems(data) == [
+        "line 2: prompt: the prompt is empty",
+        "line 3: promt: no such field; did you mean 'prompt'?",
+        "line 3: prompt: missing",
+        "line 4: not JSON: Expecting value at character 1",
+        "line 5: not a JSON object (--text takes one prompt per line)",
+        "line 6: skills: must be a list of strings, not a string",
+        "line 7: prompt: must be a string, not a number",
+        "line 8: branchName: needs githubUrl",
+        "line 9: model: is empty",
+        "line 10: prompt: given twice",
+        "line 11: not UTF-8: byte 13 is 0xff",
+        "line 12: key: must be a string or a whole number, not an object",
+        "line 13: prompt: the prompt is not valid UTF-8",
+    ]
+
+
+def test_limits_and_depth_are_named_and_nothing_crashes() -> None:
+    long = '{"prompt": "' + "x" * 100_001 + '"}'
+    deep = '{"prompt": ' + "[" * 100_000 + "}"
+    huge = '{"prompt": ' + "9" * 5000 + "}"
+    found = problems("\n".join([long, deep, huge]))
+    assert found[0] == "line 1: prompt: the prompt has 100,001 characters; the API takes 100,000"
+    assert found[1] == "line 2: nested too deeply"
+    assert found[2].startswith("line 3: ")
+
+
+def test_a_key_may_be_had_once_the_default_ones_too() -> None:
+    data = '{"prompt": "a", "key": "3"}\n{"prompt": "b", "key": "k"}\n{"prompt": "c"}\n'
+    assert problems(data) == ["line 3: key: '3' is the key of line 1 already"]
+    assert problems(data + '{"prompt": "d", "key": "k"}') == [
+        "line 3: key: '3' is the key of line 1 already",
+        "line 4: key: 'k' is the key of line 2 already",
+    ]
+
+
+def test_files_must_be_there_before_anything_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    batch = read(f'{{"prompt": "x", "files": ["{tmp_path}/*.txt"]}}')
+    assert [Path(path).name for path in batch.lines[0].paths] == ["a.txt", "b.txt"]
+    ready = read('{"prompt": "x", "files": [{"id": "f1", "filename": "a-1.txt"}]}')
+    assert bodies(ready)[0]["files"] == [{"id": "f1", "filename": "a-1.txt"}]
+    found = problems(
+        f'{{"prompt": "x", "files": ["{tmp_path}/c.txt"]}}\n'
+        f'{{"prompt": "x", "files": ["{tmp_path}"]}}\n'
+        '{"prompt": "x", "files": [{"id": "f1"}]}'
+    )
+    assert found[0] == f"line 1: files: no such file: {tmp_path}/c.txt"
+    assert "is a folder" in found[1]
+    assert found[2] == 'line 3: files: item 1: an uploaded file is {"id": "…", "filename": "…"}'
+
+
+def test_options_are_defaults_that_a_line_replaces_or_takes_away(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    defaults = Fields(
+        {"model": "lite", "skills": ["pdf"], "githubUrl": "o/r", "branchName": "dev"},
+        "ws-1",
+        (str(tmp_path / "a.txt"),),
+    )
+    batch = read(
+        '{"prompt": "a"}\n'
+        '{"prompt": "b", "model": "big", "skills": null, "workspaceId": null, "files": null}\n'
+        '{"prompt": "c", "githubUrl": "x/y", "workspaceId": "ws-2"}\n',
+        defaults=defaults,
+    )
+    assert bodies(batch) == [
+        {"prompt": "a", **defaults.body},
+        {"prompt": "b", "model": "big", "githubUrl": "o/r", "branchName": "dev"},
+        {"prompt": "c", "model": "lite", "skills": ["pdf"], "githubUrl": "x/y"},
+    ]
+    assert [line.workspace for line in batch.lines] == ["ws-1", None, "ws-2"]
+    assert [len(line.paths) for line in batch.lines] == [1, 0, 1]
+
+
+def test_a_workspace_per_line_refuses_lines_that_name_one() -> None:
+    data = '{"prompt": "a", "workspaceId": "ws"}\n{"prompt": "b"}'
+    assert problems(data, fresh=True) == ["line 1: workspaceId: contradicts --workspace-per-line"]
+
+
+def test_a_template_makes_each_prompt_of_the_lines_own_fields() -> None:
+    template = "Dear {{ name }},\nyou are {{age}} and {{line}}; {{tags}}.\n"
+    batch = read(
+        '{"name": "Ann {{age}}", "age": 7, "tags": ["a"], "model": "lite", "key": "k"}',
+        template=template,
+    )
+    assert bodies(batch) == [
+        {"prompt": 'Dear Ann {{age}},\nyou are 7 and 1; ["a"].', "model": "lite"}
+    ]
+    rows = read("name,First name\nx,Bo\n", "csv", template="Hi {{First name}}")
+    assert bodies(rows) == [{"prompt": "Hi Bo"}]
+
+
+def test_a_field_that_the_template_needs_is_missed_by_line() -> None:
+    found = problems('{"name": "x"}\n{"nam": "y", "model": 3}\n{"name": null}', template="{{name}}")
+    assert found == [
+        "line 2: the template needs 'name', which the line does not have; did you mean 'nam'?",
+        "line 2: model: must be a string, not a number",
+        "line 3: the template needs 'name', which the line does not have; did you mean 'name'?",
+    ]
+    with pytest.raises(BadUsage, match="names no field"):
+        read("", template="Hello")
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("a,b\n1,2,3\n", "line 2: has 3 cells, and the header has 2"),
+        ("a,a\n1,2\n", "line 1: the header has 'a' twice or without a name"),
+        ('prompt\n"open\n', "line 2: not CSV: unexpected end of data"),
+    ],
+)
+def test_csv_that_is_none(data: str, says: str) -> None:
+    assert problems(data, "csv") == [says]
+
+
+def test_the_digest_tells_content_form_and_template_apart() -> None:
+    text = "Say {{x}}\n"
+    assert read(text, "text").digest == read(text, "text").digest
+    digests = {
+        read(text, "text").digest,
+        read(text.replace("Say", "say"), "text").digest,
+        read('{"x": 1}', template="{{x}}").digest,
+        read('{"x": 1}', template="{{x}}!").digest,
+    }
+    assert len(digests) == 4
+
+
+def test_long_inputs_do_not_stay_in_memory() -> None:
+    prompt = "x" * 90_000
+    batch = read("".join(f'{{"prompt": "{n} {prompt}"}}\n' for n in range(100)))
+    assert sum(line.size for line in batch.lines) > IN_MEMORY
+    assert getattr(batch._bodies, "_rolled", False)  # it went to a file
+    assert batch.body(batch.lines[57])["prompt"].startswith("57 x")
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_csv_with_other_signs_between_its_cells_is_named(sign: str) -> None:
+    found = problems(f"prompt{sign}key\na{sign}b\n", "csv")
+    assert found == [f"line 1: cells are divided by commas here, not by {sign!r}"]
+
+
+def test_csv_cells_may_be_longer_than_a_prompt() -> None:
+    batch = read(f"name,data\nAnn,{'x' * 200_000}\n", "csv", template="Dear {{name}}")
+    assert bodies(batch) == [{"prompt": "Dear Ann"}]
+
+
+def test_half_a_surrogate_pair_is_refused_in_every_field() -> None:
+    data = r'{"prompt": "x", "model": "\ud800", "skills": ["a", "\udfff"], "key": "\udc00"}'
+    assert problems(data) == [
+        "line 1: model: is not valid UTF-8",
+        "line 1: skills: item 2: is not valid UTF-8",
+        "line 1: key: has a character that cannot be printed",
+    ]
+
+
+def test_braces_without_a_name_are_text() -> None:
+    batch = read('{"a": 1}', template="{{ }} {{}} {{{a}}} {{ a }}")
+    assert bodies(batch) == [{"prompt": "{{ }} {{}} {1} 1"}]
+
+
+def test_a_control_character_is_named_once() -> None:
+    assert problems('{"prompt": "a\x00b"}') == [
+        "line 1: not JSON: Invalid control character at character 14"
+    ]
+
+
+# -- What comes after what in a batch, and how it is dealt out over shards.
+
+
+def lines(*workspaces: str | None) -> list[InputLine]:
+    """Lines with the keys a, b, c, …, and these workspaces."""
+    return [
+        InputLine(number, chr(ord("a") + number - 1), workspace, (), 0, 0)
+        for number, workspace in enumerate(workspaces, 1)
+    ]
+
+
+def test_lines_without_a_workspace_do_not_wait() -> None:
+    assert make_plan(lines(None, None), "x") == Plan([0, 1], {}, {})
+
+
+def test_lines_of_one_workspace_run_in_the_order_of_the_file() -> None:
+    plan = make_plan(lines("w", None, "w", "v", "w"), "x")
+    assert plan.after == {2: 0, 4: 2}
+    assert plan.leader == {}
+
+
+def test_followers_wait_for_their_leader_and_for_each_other() -> None:
+    plan = make_plan(lines(None, "@a", "@a", "@b"), "x")
+    assert plan.leader == {1: 0, 2: 0, 3: 1}
+    assert plan.after == {1: 0, 2: 1, 3: 2}
+
+
+def test_a_follower_may_stand_before_its_leader() -> None:
+    plan = make_plan(lines("@c", "@a", None), "x")
+    assert plan.after == {0: 2, 1: 0}
+
+
+def test_a_leader_in_a_named_workspace_shares_it_with_others() -> None:
+    plan = make_plan(lines("w", "@a", "w"), "x")
+    assert plan.after == {1: 0, 2: 1}
+
+
+def test_circles_and_unknown_keys_are_refused_by_line() -> None:
+    with pytest.raises(BadUsage) as caught:
+        make_plan(lines("@b", "@c", "@a", None, "@e"), "x")
+    assert caught.value.message.split("\n")[1:] == [
+        "line 1: workspaceId: goes in a circle: a → b → c → a",
+        "line 5: workspaceId: goes in a circle: e → e",
+    ]
+    with pytest.raises(BadUsage, match="line 2: workspaceId: no line has the key 'z'"):
+        make_plan(lines(None, "@z"), "x")
+
+
+def test_a_chain_of_ten_thousand_is_no_deep_matter() -> None:
+    chain = [
+        InputLine(n, str(n), f"@{n + 1}" if n < 9999 else None, (), 0, 0) for n in range(10_000)
+    ]
+    plan = make_plan(chain, "x")
+    assert plan.after[0] == 1
+    assert len(plan.after) == 9999
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 7, 20])
+def test_shards_have_each_line_once_and_keep_chains_together(of: int) -> None:
+    all_lines = lines(None, "@a", "w", None, "w", None, "@f", None, None, "@b")
+    shards = [make_plan(all_lines, "x", (number, of)).mine for number in range(1, of + 1)]
+    assert sorted(at for shard in shards for at in shard) == list(range(10))
+    for group in ({0, 1, 9}, {2, 4}, {5, 6}):
+        assert [group <= set(shard) for shard in shards].count(True) == 1
+    assert shards == [make_plan(all_lines, "x", (n, of)).mine for n in range(1, of + 1)]
+
+
+# -- What a batch refuses before it sends anything: odd files, odd options, odd wishes.
+
+Batch = Callable[..., Done]
+
+
+@pytest.fixture
+def farm() -> Any:
+    with Farm() as running:
+        yield running
+
+
+@pytest.fixture
+def batch(farm: Farm, home: Path) -> Batch:
+    def run(*arguments: str, **more: Any) -> Done:
+        return inside("batch", *arguments, cwd=home, env=farm.env, **more)
+
+    return run
+
+
+def test_a_file_that_is_no_file(batch: Batch, farm: Farm, home: Path) -> None:
+    (home / "folder").mkdir()
+    assert batch("folder").status == 2
+    assert batch("absent").status == 4
+    assert batch("absent/absent").status == 4
+    done = batch("/dev/zero", "--journal", "j")
+    assert done.status == 2
+    assert "line 1: is longer than 16 MiB" in done.err
+    assert not farm.calls
+    assert not (home / "j").exists()
+
+
+def test_a_pipe_is_read_to_its_end(batch: Batch, farm: Farm, home: Path) -> None:
+    os.mkfifo(home / "pipe")
+    text = '{"prompt": "One"}\n'
+    writer = threading.Thread(target=(home / "pipe").write_text, args=(text,), daemon=True)
+    writer.start()
+    assert batch("pipe").status == 0
+    assert farm.made == {"One": 1}
+    assert (home / "pipe.journal").exists()
+
+
+def test_standard_input_needs_a_journal_before_it_is_read(batch: Batch, home: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "batch", "-"], cwd=home, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:  # and nothing is ever written to it
+        assert process.wait(timeout=20) == 2
+        assert process.stderr is not None
+        assert b"needs --journal PATH" in process.stderr.read()
+    line = b'{"prompt": "One"}\n'
+    done = batch("-", "--journal", "j", stdin=line)
+    assert done.status == 0
+    assert batch("-", "--journal", "j", stdin=line).out == done.out
+    closed = subprocess.run(
+        ["sh", "-c", f"exec {' '.join(COMMAND)} batch - --dry-run <&-"],
+        cwd=home,
+        capture_output=True,
+        check=False,
+    )
+    assert (closed.returncode, b"standard input is closed" in closed.stderr) == (2, True)
+
+
+def test_another_kind_of_file_is_not_listed_whole(
+    batch: Batch, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_input, "MOST_NAMED", 50)  # of a thousand, for the test's speed
+    (home / "picture").write_bytes(b"\x89PNG\r\n" * 400)
+    done = batch("picture", "-o", "table")
+    assert done.status == 2
+    assert "picture has at least 50 bad lines; nothing was sent" in done.err
+    assert len(done.err.splitlines()) < 60
+
+
+@pytest.mark.parametrize("text", [b"", b"\xef\xbb\xbf", b"\n \r\n\n"])
+def test_nothing_to_do_is_done(batch: Batch, farm: Farm, home: Path, text: bytes) -> None:
+    (home / "t.jsonl").write_bytes(text)
+    done = batch("t.jsonl")
+    assert (done.status, done.out) == (0, "")
+    assert batch("t.jsonl", "-o", "table").err == "no lines (0s)\n"
+    (home / "t.jsonl").write_text('{"prompt": "One"}')
+    assert batch("t.jsonl").status == 0  # the file of no lines is not held against it
+    assert farm.made == {"One": 1}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--rate", "nan"],
+        ["--rate", "inf"],
+        ["--rate", "0"],
+        ["--jobs", "0"],
+        ["--jobs", "257"],
+        ["--shard", "0/2"],
+        ["--shard", "3/2"],
+        ["--shard", "1/" + "9" * 5000],
+        ["--timeout", "-1"],
+        ["--resend-after", "nan"],
+        ["--text", "--csv"],
+        ["--fields", "nope"],
+        ["--report", ""],
+        ["--report", "r.pdf"],
+        ["--report", "absent/r.html"],
+        ["--status", "--resolve", "1=none"],
+        ["--dry-run", "--resolve", "1=none"],
+        ["-w", "ws-1", "--workspace-per-line"],
+    ],
+)
+def test_a_wish_that_makes_no_sense(
+    batch: Batch, farm: Farm, home: Path, options: list[str]
+) -> None:
+    (home / "t.jsonl").write_text('{"prompt": "One"}')
+    done = batch("t.jsonl", *options)
+    assert done.status == 2, done.err
+    assert json.loads(done.err)["error"]["exit"] == 2
+    assert not farm.calls
+    assert not (home / "t.jsonl.journal").exists()
+
+
+def test_a_report_never_takes_the_place_of_what_is_read(batch: Batch, home: Path) -> None:
+    (home / "prompts.md").write_text("One\n")
+    (home / "link.md").symlink_to("prompts.md")
+    (home / "letter.md").write_text("Hello {{prompt}}\n")
+    for report in ("prompts.md", "link.md"):
+        done = batch("prompts.md", "--text", "--report", report)
+        assert (done.status, "would overwrite prompts.md" in done.err) == (2, True)
+    done = batch("prompts.md", "--text", "--template", "letter.md", "--report", "letter.md")
+    assert done.status == 2
+    assert (home / "prompts.md").read_text() == "One\n"
+
+
+def test_a_key_that_is_taken_back_ends_it_and_what_was_sent_is_kept(
+    batch: Batch, farm: Farm, home: Path
+) -> None:
+    def hook(request: Request) -> Answer | None:
+        if request.method == "POST" and len(farm.tasks) >= 5:
+            return error_reply(401, "invalid_api_key", "Key revoked")
+        return None
+
+    farm.hook = hook
+    (home / "t.txt").write_text("".join(f"Task {number}\n" for number in range(20)))
+    done = batch("t.txt", "--text", "--jobs", "2")
+    assert done.status == 3
+    assert "rebyte auth login" in done.err
+    made = [row for row in lines_of(done.out) if row["id"]]
+    assert len(made) == len(farm.tasks) <= 6
+    assert {row["status"] for row in lines_of(done.out)} <= {"pending", "running", "completed"}
+    farm.hook = lambda _request: None
+    assert batch("t.txt", "--text").status == 0
+    assert set(farm.made.values()) == {1}
+    assert len(farm.made) == 20
+
+
+def test_a_first_run_that_made_nothing_does_not_bind_the_file(
+    batch: Batch, farm: Farm, home: Path
+) -> None:
+    farm.hook = lambda request: error_reply(401, "invalid_api_key", "No such key")
+    (home / "t.txt").write_text("One\n")
+    assert batch("t.txt", "--text").status == 3
+    farm.hook = lambda _request: None
+    (home / "t.txt").write_text("One, and better\n")
+    assert batch("t.txt", "--text").status == 0
+    (home / "t.txt").write_text("One, and best\n")
+    assert batch("t.txt", "--text").status == 2
+    assert farm.made == {"One, and better": 1}
+
+
+def test_resolving_twice_is_a_slip_and_resolving_again_is_not(
+    batch: Batch, farm: Farm, home: Path
+) -> None:
+    farm.silent = True
+    (home / "t.txt").write_text("One <cut>\nTwo <cut>\n")
+    run = ("t.txt", "--text", "--timeout", "0.5")
+    assert batch(*run).status == 6
+    one, two = farm.tasks
+    for pair in ((f"1={one}", f"2={one}"), (f"1={one}", f"1={two}"), ("1=none", "1=none")):
+        done = batch(*run, "--resolve", pair[0], "--resolve", pair[1])
+        assert (done.status, "was named twice" in done.err) == (2, True)
+    both = ("--resolve", f"1={one}", "--resolve", f"2={two}")
+    assert batch(*run, *both).status == 0
+    assert batch(*run, *both).status == 0
+    assert batch(*run, "--resolve", f"1={two}").status == 2
+    assert farm.made == {"One <cut>": 1, "Two <cut>": 1}
+
+
+def test_a_file_that_goes_away_meanwhile_refuses_its_line_and_pauses_nothing(
+    batch: Batch, farm: Farm, home: Path
+) -> None:
+    def hook(request: Request) -> Answer | None:
+        if request.method == "POST":
+            (home / "f").unlink(missing_ok=True)
+        return None
+
+    farm.hook = hook
+    (home / "f").write_text("x")
+    (home / "t.jsonl").write_text('{"prompt": "One"}\n{"prompt": "Two", "files": ["f"]}\n')
+    done = batch("t.jsonl", "--jobs", "1")
+    ends = {row["line"]: row["status"] for row in lines_of(done.out)}
+    assert ends == {1: "completed", 2: "refused"}
+    assert done.status not in (0, 2), "the batch itself was no bad usage"
+    assert "Paused" not in done.err
+    assert farm.made == {"One": 1}

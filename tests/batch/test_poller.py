@@ -1,0 +1,318 @@
+"""The thread of a batch that asks again and again: when it asks, and what ends it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import Empty, Queue
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rebyte_cli.batch import search as batch_search
+from rebyte_cli.batch.poller import Poller, watching
+from rebyte_cli.batch.throttle import Stopped, Throttle
+from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
+from rebyte_cli.tasks.wait import Poll
+from tests.batch.test_search import Known
+from tests.conftest import Done
+from tests.farm import Farm, lines_of
+from tests.inside import inside
+from tests.keyring_daemon import eventually
+from tests.servers import Answer, Request, error_reply, json_reply
+
+
+class Bench:
+    """Rounds whose every look is put in `asked`, and does what `act` says."""
+
+    def __init__(self) -> None:
+        self.act: Callable[[], None] = lambda: None
+        self.asked: Queue[dict[int, str]] = Queue()
+        self.paused: Queue[tuple[float, int]] = Queue()
+        self.reports: Queue[tuple[Any, ...]] = Queue()
+        self.seconds = 0.01
+        self.gate = Throttle()
+        self.client: Any = Known()
+        self.rounds: Poller[str] = Poller(
+            "bench", self.client, self.gate, self.report, ask=self.ask, pause=self.pause
+        )
+
+    def report(self, *report: Any) -> None:
+        self.reports.put(report)
+
+    def ask(self, things: dict[int, str]) -> None:
+        self.asked.put(things)
+        self.act()
+
+    def pause(self, since: float, count: int) -> float:
+        self.paused.put((since, count))
+        return self.seconds
+
+    def raising(self, error: Exception) -> None:
+        def act() -> None:
+            raise error
+
+        self.act = act
+
+    def has_ended(self) -> bool:
+        return not any(thread.name == "bench" for thread in threading.enumerate())
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.rounds.stop()
+    eventually(bench.has_ended)
+
+
+def test_a_mistake_of_ours_is_told_and_ends_it(bench: Bench) -> None:
+    error = ZeroDivisionError()
+    bench.raising(error)
+    bench.rounds.add(1, "t1")
+    assert bench.reports.get(timeout=5) == ("crash", None, error)
+    eventually(bench.has_ended)
+    assert bench.asked.qsize() == 1
+
+
+def test_a_batch_does_not_hang_after_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patch, since no answer of a server is known that does it."""
+
+    def wrong(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(Poll, "round", wrong)
+    (home / "t.txt").write_text("Task <run 60>\nAnother\n")
+    before = set(threading.enumerate())
+    with Farm() as farm:
+        done = inside("batch", "t.txt", "--text", "--rate", "0.1", cwd=home, env=farm.env)
+    assert (done.status, "ZeroDivisionError" in done.err) == (1, True)
+    eventually(lambda: not at_work(before), seconds=5)  # nor does anything wait to be sent
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "status"),
+    [("Task <cut>", [], 6), ("Task <run 60>", ["--timeout", "0.2"], 124)],
+    ids=["lost", "running"],
+)
+def test_nothing_is_asked_about_when_it_has_ended(
+    prompt: str, options: list[str], status: int, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)
+    (home / "t.txt").write_text(prompt)
+    before = set(threading.enumerate())
+    with Farm(silent=True) as farm:
+        done = inside("batch", "t.txt", "--text", *options, cwd=home, env=farm.env)
+        assert done.status == status, done.err
+        eventually(lambda: not at_work(before), seconds=5)
+
+
+def at_work(before: set[threading.Thread]) -> list[str]:
+    """The threads of a batch that are left."""
+    names = [thread.name for thread in set(threading.enumerate()) - before]
+    return [name for name in names if name.startswith(("create-", "watch", "search", "journal"))]
+
+
+def test_each_is_asked_about_until_it_is_dropped(bench: Bench) -> None:
+    bench.rounds.add(1, "t1")
+    assert bench.asked.get(timeout=5) == {1: "t1"}
+    bench.rounds.add(2, "t2")
+    eventually(lambda: bench.asked.get(timeout=5) == {1: "t1", 2: "t2"})
+    bench.rounds.drop(1)
+    eventually(lambda: bench.asked.get(timeout=5) == {2: "t2"})
+    bench.rounds.drop(2)
+    bench.rounds.drop(2)  # dropped already: by the look that is under way
+    with pytest.raises(Empty):  # one look may be under way, and a second would be one too many
+        [bench.asked.get(timeout=0.1) for _ in range(3)]
+    bench.rounds.add(3, "t3")
+    assert bench.asked.get(timeout=5) == {3: "t3"}
+    assert bench.reports.empty()
+
+
+def test_its_pauses_count_from_look_to_look(bench: Bench) -> None:
+    """However slow the answers are, and each a little shorter, so that many do not keep step."""
+    began: list[float] = []
+
+    def act() -> None:
+        began.append(time.monotonic())
+        time.sleep(0.4)
+
+    bench.act, bench.seconds = act, 0.4
+    bench.rounds.add(1, "t1")
+    eventually(lambda: len(began) == 2)
+    assert began[1] - began[0] < 0.65
+    bench.act, bench.seconds = lambda: None, 0.01
+    (first, count), (second, _) = (bench.paused.get(timeout=5) for _ in range(2))
+    assert count == 1
+    assert 0 <= first < 0.3 < second < 0.65, "seconds since it was added"
+
+
+def test_the_pause_is_kept(bench: Bench) -> None:
+    bench.seconds = 0.25
+    begun = time.monotonic()
+    bench.rounds.add(1, "t1")
+    for _ in range(2):
+        bench.asked.get(timeout=5)
+    assert time.monotonic() - begun >= 0.2
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_it_stops_at_once(bench: Bench, busy: bool) -> None:
+    """In a pause, and with nothing to ask about."""
+    bench.seconds = 60.0 if busy else 0.01
+    bench.rounds.add(1, "t1")
+    bench.asked.get(timeout=5)
+    if not busy:
+        bench.rounds.drop(1)
+    bench.paused.get(timeout=5)
+    bench.rounds.stop()
+    eventually(bench.has_ended, seconds=5)
+    assert bench.reports.empty()
+
+
+def test_one_that_is_sent_home_says_nothing(bench: Bench) -> None:
+    bench.raising(Stopped())
+    bench.rounds.add(1, "t1")
+    bench.asked.get(timeout=5)
+    eventually(bench.has_ended)
+    assert bench.reports.empty()
+
+
+@pytest.mark.parametrize("error", [NetworkError("gone"), ServerFault("down", status_code=503)])
+def test_a_fault_closes_the_gate_until_a_look_succeeds(bench: Bench, error: APIError) -> None:
+    bench.raising(error)
+    bench.rounds.add(1, "t1")
+    eventually(lambda: bench.gate.is_down)
+    bench.act = lambda: None
+    eventually(lambda: not bench.gate.is_down)
+    assert bench.reports.empty()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_time_does_not_mend_ends_the_batch(bench: Bench, known: bool) -> None:
+    """A refused key, and a service that never answered: its address is wrong."""
+    error = KeyRejected("no", status_code=401) if known else NetworkError("refused")
+    if not known:
+        bench.client.transport = SimpleNamespace(server_now=lambda: None)
+    bench.raising(error)
+    bench.rounds.add(1, "t1")
+    assert bench.reports.get(timeout=5) == ("fatal", None, error)
+    eventually(bench.has_ended)
+    assert not bench.gate.is_down
+
+
+@pytest.mark.parametrize(
+    ("since", "count", "seconds"),
+    [
+        (0.0, 1, 0.25),
+        (2.9, 10, 0.25),
+        (2.9, 11, 1.0),
+        (3.0, 1, 1.0),
+        (120.0, 1, 2.0),
+        (900.0, 5000, 10.0),
+    ],
+)
+def test_young_tasks_are_asked_about_often(since: float, count: int, seconds: float) -> None:
+    client: Any = Known()
+    assert watching(client, Throttle(), print)._pause(since, count) == seconds
+
+
+# -- What a batch makes of a task that it made and cannot follow to its end.
+
+FIRST = "/v1/tasks/task-00001"
+Batch = Callable[..., Done]
+
+
+@pytest.fixture
+def batch(home: Path) -> Batch:
+    def run(farm: Farm, lines: list[dict[str, Any]] | None, *options: str) -> Done:
+        if lines is not None:
+            (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return inside("batch", "t.jsonl", *options, cwd=home, env=farm.env)
+
+    return run
+
+
+def answering(answer: Answer) -> Callable[[Request], Answer | None]:
+    """A hook that gives this answer to whoever asks for the first task."""
+    return lambda request: answer if request.path == FIRST else None
+
+
+def by_line(done: Done) -> dict[int, dict[str, Any]]:
+    return {row["line"]: row for row in lines_of(done.out)}
+
+
+def test_a_task_that_is_not_there_any_more_has_ended(batch: Batch) -> None:
+    lines = [
+        {"prompt": "Build <run 60>", "key": "build"},
+        {"prompt": "Test", "workspaceId": "@build"},
+    ]
+    with Farm(hook=answering(error_reply(404, "not_found", "Task not found"))) as farm:
+        done = batch(farm, lines)
+        calls = sum(farm.calls.values())
+        again = batch(farm, None)
+        assert sum(farm.calls.values()) == calls
+    assert done.status == again.status == 4
+    assert by_line(done) == by_line(again)
+    gone, skipped = by_line(done).values()
+    assert (gone["id"], gone["status"]) == ("task-00001", "gone")
+    assert gone["finishedAt"]
+    assert gone["error"] == {
+        "code": "task_gone",
+        "message": "task task-00001 is not there any more",
+        "status": None,
+    }
+    assert skipped["error"]["message"].endswith("line 1 (build), which it follows, ended as gone")
+
+
+def test_a_task_that_cannot_be_read_is_told_and_read_again_by_the_next_run(batch: Batch) -> None:
+    with Farm(hook=answering(error_reply(400, "odd", "Not this one"))) as farm:
+        done = batch(farm, [{"prompt": "One"}, {"prompt": "Two"}], "--jobs", "1")
+        rows = by_line(done)
+        assert (done.status, rows[2]["status"]) == (1, "completed")
+        assert (rows[1]["id"], rows[1]["status"]) == ("task-00001", "running")
+        told = {"code": "odd", "message": "task-00001: Not this one", "status": 400}
+        assert rows[1]["error"] == told
+        farm.hook = lambda _request: None
+        again = batch(farm, None)
+    assert (again.status, by_line(again)[1]["status"]) == (0, "completed")
+    assert by_line(again)[1]["error"] is None
+    assert farm.made == {"One": 1, "Two": 1}
+
+
+def test_a_workspace_that_only_the_end_tells_is_kept_for_the_next_run(batch: Batch) -> None:
+    """A list shows no workspace, and what was found in a list had no answer of its own."""
+    lines = [
+        {"prompt": "Build <cut>", "key": "build"},
+        {"prompt": "Test <400>", "workspaceId": "@build"},
+    ]
+    asked: list[str | None] = []
+
+    def hook(request: Request) -> Answer | None:
+        if request.method == "POST" and request.json["prompt"] == "Test <400>":
+            asked.append(request.json.get("workspaceId"))
+        if request.path == FIRST and "task-00001" in farm.tasks:
+            told = {"id": "task-00001", "status": "completed", "workspaceId": "ws-9"}
+            return json_reply({**told, "createdAt": farm.tasks["task-00001"]["createdAt"]})
+        return None
+
+    with Farm(hook=hook) as farm:
+        assert by_line(batch(farm, lines))[1]["workspaceId"] == "ws-9"
+        assert by_line(batch(farm, None, "--retry-failed"))[1]["workspaceId"] == "ws-9"
+    assert asked == ["ws-9", "ws-9"]
+
+
+def test_one_that_has_ended_when_it_is_answered_is_not_asked_about(batch: Batch) -> None:
+    def hook(request: Request) -> Answer | None:
+        if request.method != "POST":
+            return None
+        return json_reply({"id": "t1", "status": "failed", "workspaceId": "w", "url": "u"}, 201)
+
+    with Farm(hook=hook) as farm:
+        done = batch(farm, [{"prompt": "One"}])
+        assert [request.method for request in farm.server.requests] == ["POST"]
+    assert (done.status, by_line(done)[1]["status"]) == (10, "failed")

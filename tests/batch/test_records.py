@@ -1,0 +1,124 @@
+"""Where a line stands by its journal, and which records no run of ours can have written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.batch.input import InputLine
+from rebyte_cli.batch.state import (
+    Entry,
+    LineProblem,
+    check_record,
+    created_record,
+    ended_record,
+    row_of,
+)
+from tests.farm import Farm, lines_of
+from tests.inside import inside
+
+NOW = "2026-02-09T10:30:00.000Z"
+ERROR = {"code": "c", "message": "m", "exit": 1}
+TASK = {"id": "t1", "workspaceId": "w1", "url": "u", "createdAt": "2026-02-09T10:00:00.000Z"}
+LINE = InputLine(3, "key", None, (), 0, 0)
+
+
+def stands(*records: dict[str, Any]) -> tuple[Entry, dict[str, Any]]:
+    """The state of a line after these records, and its row."""
+    entry = Entry()
+    for record in records:
+        check_record(record)
+        entry.apply(record)
+    row = row_of(LINE, entry)
+    return entry, dict(row.record if isinstance(row, LineProblem) else row)
+
+
+def test_one_that_nobody_knows_is_looked_for_and_names_what_it_could_be() -> None:
+    sending = {"line": 3, "is": "sending", "at": NOW}
+    entry, row = stands(sending, {"line": 3, "is": "unknown", "candidates": ["t1", "t2"]})
+    assert (entry.is_lost, entry.is_over, entry.has_failed) == (True, False, False)
+    assert (row["status"], row["startedAt"]) == ("unknown", NOW)
+    assert "it could be t1 or t2; the next run" in row["error"]["message"]
+    assert stands(sending)[1]["status"] == "unknown"
+
+
+def test_one_that_was_not_sent_after_all_is_as_new() -> None:
+    entry, row = stands({"line": 3, "is": "sending", "at": NOW}, {"line": 3, "is": "unsent"})
+    assert (entry.state, entry.sent, row["status"]) == ("new", None, "pending")
+
+
+def test_a_task_made_again_keeps_nothing_of_the_one_before() -> None:
+    entry, row = stands(
+        created_record(3, TASK),
+        ended_record(3, {"id": "t1", "status": "failed"}, NOW),
+        {"line": 3, "is": "sending", "at": NOW},
+        created_record(3, {"id": "t2"}),
+    )
+    assert entry.state == "running"
+    assert {name: row[name] for name in ("id", "workspaceId", "url", "error", "finishedAt")} == {
+        "id": "t2", "workspaceId": None, "url": None, "error": None, "finishedAt": None,
+    }  # fmt: skip
+
+
+def test_a_refused_line_that_has_a_task_after_all_has_no_error() -> None:
+    entry, row = stands({"line": 3, "is": "refused", "error": ERROR}, created_record(3, TASK))
+    assert (entry.state, row["status"], row["error"]) == ("running", "running", None)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words", "exit_status"),
+    [("failed", "task_failed", "task t1 failed", 10),
+     ("canceled", "task_canceled", "task t1 was canceled", 11),
+     ("lost_in_space", "task_lost_in_space", "task t1 ended as lost_in_space", 1)],
+)  # fmt: skip
+def test_how_a_task_ended_badly(status: str, code: str, words: str, exit_status: int) -> None:
+    record = ended_record(3, {"id": "t1", "status": status, "completedAt": "then"}, NOW)
+    assert record["completedAt"] == "then"
+    assert record["error"] == {"code": code, "message": words, "exit": exit_status}
+    assert stands(record)[0].has_failed
+
+
+def test_without_a_time_it_ended_now() -> None:
+    record = ended_record(3, {"id": "t1", "status": "completed"}, NOW)
+    assert record == {"line": 3, "is": "ended", "status": "completed", "completedAt": NOW}
+
+
+def test_only_a_fault_of_the_server_leaves_a_refusal_in_doubt() -> None:
+    for exit_status in (1, 5):
+        error = {**ERROR, "exit": exit_status}
+        entry, _ = stands({"line": 3, "is": "refused", "error": error})
+        assert entry.has_failed
+        assert entry.is_doubtful == (exit_status == 5)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"line": "1", "is": "unsent"}, {"is": "unsent"}, {"line": [], "is": "unsent"},
+     {"line": 1, "is": "made"}, {"line": 1, "is": "created"}, {"line": 1, "is": "created", "id": 7},
+     {"line": 1, "is": "sending", "at": 7}, {"line": 1, "is": "ended", "status": None},
+     {"line": 1, "is": "unknown", "candidates": "t1"},
+     {"line": 1, "is": "unknown", "candidates": ["t1", 2]},
+     {"line": 1, "is": "refused", "error": "no"},
+     *({"line": 1, "is": "refused", "error": {k: ERROR[k] for k in ERROR if k != without}}
+       for without in ERROR),
+     {"run": "pid 7"}, {}],
+)  # fmt: skip
+def test_a_record_that_no_run_of_ours_can_have_written(record: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="not a record of a batch"):
+        check_record(record)
+
+
+def test_one_left_unknown_is_looked_for_by_the_next_run(home: Path) -> None:
+    (home / "t.txt").write_text("One <cut>\n")
+    words = ("batch", "t.txt", "--text", "--timeout")
+    with Farm(silent=True) as farm:
+        assert inside(*words, "0.2", cwd=home, env=farm.env).status == 6
+        with (home / "t.txt.journal").open("a") as journal:
+            journal.write(json.dumps({"line": 1, "is": "unknown", "candidates": []}) + "\n")
+        farm.silent = False
+        done = inside(*words, "20", cwd=home, env=farm.env)
+    assert [row["id"] for row in lines_of(done.out)] == ["task-00001"]
+    assert "1 have no known outcome and are looked for" in done.err

@@ -1,0 +1,285 @@
+"""A batch run again: by two at once, with another file, in shards, from a torn journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import COMMAND, Done
+from tests.farm import Farm, lines_of
+from tests.inside import inside
+
+
+@pytest.fixture
+def batch(home: Path) -> Callable[..., Done]:
+    def run(farm: Farm, *options: str, **more: Any) -> Done:
+        env = {**farm.env, **more.pop("env", {})}
+        return inside("batch", "t.txt", "--text", *options, cwd=home, env=env, **more)
+
+    return run
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in 20 s"
+        time.sleep(0.01)
+
+
+def write(home: Path, count: int, word: str = "Task") -> None:
+    (home / "t.txt").write_text("".join(f"{word} {number}\n" for number in range(count)))
+
+
+def test_two_at_once_and_the_second_is_told_who_has_it(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    write(home, 6)
+    with Farm(delay=0.25) as farm:
+        command = [*COMMAND, "batch", "t.txt", "--text", "--jobs", "2"]
+        with subprocess.Popen(
+            command, cwd=home, env={**os.environ, **farm.env}, stdout=subprocess.PIPE
+        ) as first:
+            wait_until(lambda: bool(farm.made))
+            second = batch(farm)
+            assert second.status == 1
+            assert second.out == ""
+            assert f"another run has the journal t.txt.journal: pid {first.pid} on" in second.err
+            shown = batch(farm, "--status")
+            assert shown.status == 0
+            assert f"It is being run: pid {first.pid}" in shown.err
+            assert first.stdout is not None
+            assert len(first.stdout.read().splitlines()) == 6
+        assert first.returncode == 0
+        assert set(farm.made.values()) == {1}
+
+
+def test_another_content_is_refused_and_nothing_sent(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    write(home, 2)
+    with Farm() as farm:
+        assert batch(farm).status == 0
+        calls = sum(farm.calls.values())
+        write(home, 3)
+        done = batch(farm)
+        assert done.status == 2
+        assert "is of another input" in done.err
+        assert "--journal PATH" in done.err
+        write(home, 2)
+        done = inside("-P", "local", "batch", "t.txt", "--text", cwd=home)
+        assert done.status == 2
+        assert "is of another profile: default, not local" in done.err
+        assert sum(farm.calls.values()) == calls
+        assert batch(farm, "--journal", "second").status == 0
+        assert farm.made == {"Task 0": 2, "Task 1": 2}
+
+
+def test_other_options_are_no_other_batch(batch: Callable[..., Done], home: Path) -> None:
+    write(home, 2)
+    with Farm() as farm:
+        batch(farm, "--jobs", "1")
+        assert batch(farm, "--jobs", "4", "--rate", "5", "--no-wait").status == 0
+        assert farm.made == {"Task 0": 1, "Task 1": 1}
+
+
+def test_a_torn_journal_goes_on_and_looks_for_what_it_lost(
+    batch: Callable[..., Done], home: Path, one_clock: None
+) -> None:
+    write(home, 3)
+    journal = home / "t.txt.journal"
+    with Farm() as farm:
+        batch(farm, "--jobs", "1")
+        lines = journal.read_bytes().splitlines(keepends=True)
+        torn = next(at for at, line in enumerate(lines) if b'"created"' in line)
+        journal.write_bytes(b"".join(lines[:torn]) + lines[torn][:30])
+        next(home.rglob("history.db")).unlink()  # what was torn off was never told to it
+        done = batch(farm, "--resend-after", "0.1")
+        assert done.status == 0
+        assert "1 have no known outcome and are looked for" in done.err
+        # Of the other two nothing was left: for the journal they were never begun.
+        assert farm.made == {"Task 0": 1, "Task 1": 2, "Task 2": 2}
+
+
+def test_a_task_that_only_the_history_knows_is_never_doubled(
+    batch: Callable[..., Done], home: Path, one_clock: None
+) -> None:
+    write(home, 1)
+    journal = home / "t.txt.journal"
+    with Farm() as farm:
+        batch(farm)
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(lines[:3]))  # up to its `sending`
+        done = batch(farm, "--resend-after", "0.1", "--timeout", "2")
+        assert done.status == 6
+        assert "it could be task-00001" in lines_of(done.out)[0]["error"]["message"]
+        assert farm.made == {"Task 0": 1}
+
+
+def test_shards_run_each_line_once(batch: Callable[..., Done], home: Path) -> None:
+    write(home, 7)
+    with Farm() as farm:
+        rows = []
+        for number in (1, 2, 3):
+            done = batch(farm, "--shard", f"{number}/3")
+            assert done.status == 0
+            rows += lines_of(done.out)
+        assert sorted(row["line"] for row in rows) == [1, 2, 3, 4, 5, 6, 7]
+        assert set(farm.made.values()) == {1}
+        assert (home / "t.txt.2-of-3.journal").exists()
+        for options in ([], ["--shard", "1/2"]):
+            done = batch(farm, *options)
+            assert done.status == 2
+            assert "was begun with another --shard: there is t.txt." in done.err
+        assert batch(farm, "--shard", "4/3").status == 2
+        assert batch(farm, "--shard", "0/3").status == 2
+        assert sum(farm.made.values()) == 7
+
+
+def test_status_asks_nobody_and_needs_no_key(batch: Callable[..., Done], home: Path) -> None:
+    write(home, 2, "Task <fail>")
+    with Farm() as farm:
+        no_key = {"REBYTE_API_KEY": ""}
+        before = batch(farm, "--status", env=no_key)
+        assert [row["status"] for row in lines_of(before.out)] == ["pending", "pending"]
+        assert "Nothing was run yet" in before.err
+        assert not (home / "t.txt.journal").exists()
+        batch(farm)
+        calls = sum(farm.calls.values())
+        done = batch(farm, "--status", "-o", "table", env=no_key)
+        assert done.status == 0
+        assert done.out.count("failed") >= 2
+        assert done.err.splitlines()[-1] == "2 lines: 2 failed"
+        assert sum(farm.calls.values()) == calls
+
+
+def test_a_full_disk_stops_new_creates_and_says_so(batch: Callable[..., Done], home: Path) -> None:
+    write(home, 80)
+    # `ulimit -f` counts blocks of 512 or 1024 bytes: some 8 to 16 records fit.
+    script = f"ulimit -f 4; exec {' '.join(COMMAND)} batch t.txt --text --jobs 4"
+    with Farm(delay=0.02) as farm:
+        environment = {**os.environ, **farm.env, "REBYTE_CONFIG_DIR": str(home / "c")}
+        done = subprocess.run(
+            ["sh", "-c", script], cwd=home, env=environment, capture_output=True, check=False
+        )
+        assert done.returncode not in (0, 2)
+        assert b"cannot write the journal t.txt.journal: File too large" in done.stderr
+        assert 0 < sum(farm.made.values()) < 60
+        told = {row["id"] for row in lines_of(done.stdout.decode()) if row["id"]}
+        again = batch(farm, "--resend-after", "0.1", env={"REBYTE_CONFIG_DIR": str(home / "c")})
+        assert again.status == 0, again.err
+        rows = lines_of(again.out)
+        assert told <= {row["id"] for row in rows}
+        assert set(farm.made.values()) == {1}
+        assert len(farm.made) == 80
+
+
+def test_a_journal_that_cannot_be_made_costs_nothing(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    write(home, 1)
+    with Farm() as farm:
+        done = batch(farm, "--journal", "absent/j")
+        assert done.status == 2
+        assert "cannot write the journal absent/j" in done.err
+        assert not farm.calls
+
+
+def test_an_empty_file_is_nothing_to_do(batch: Callable[..., Done], home: Path) -> None:
+    (home / "t.txt").write_text("\n\n")
+    with Farm() as farm:
+        done = batch(farm)
+        assert (done.status, done.out) == (0, "")
+        assert "no lines" in done.err
+        assert not farm.calls
+
+
+def test_the_history_never_knows_more_than_the_journal(home: Path) -> None:
+    """Killed right after a create: what the history has, the journal has, so nothing is doubled."""
+    import sqlite3
+
+    write(home, 60)
+    with Farm(delay=0.05) as farm:
+        command = [*COMMAND, "batch", "t.txt", "--text", "--jobs", "4"]
+        with subprocess.Popen(
+            command,
+            cwd=home,
+            env={**os.environ, **farm.env},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            wait_until(lambda: sum(farm.made.values()) >= 50)
+            process.kill()
+        database = next(home.rglob("history.db"))
+        with sqlite3.connect(database) as connection:
+            known = {row[0] for row in connection.execute("SELECT id FROM tasks")}
+        records = [json.loads(line) for line in (home / "t.txt.journal").read_text().splitlines()]
+        assert known <= {record.get("id") for record in records}
+        assert known
+
+
+def test_other_defaults_than_in_the_run_before_are_told(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    """The lines that are left get them; `-w @last` or `-g .` may mean another thing by then."""
+    (home / "t.txt").write_text("<400> first\nsecond\n")
+    with Farm() as farm:
+        begun = batch(farm, "--jobs", "1", "--fail-fast", "-m", "old", "-w", "ws-1")
+        assert [row["status"] for row in begun.documents] == ["refused", "pending"]
+        again = batch(farm, "-m", "new")
+        assert farm.bodies[-1]["model"] == "new"
+        assert (
+            "This run does not ask for what the one before it asked for (model, workspaceId);"
+            " lines that have a task keep it" in again.err
+        )
+        same = batch(farm, "-m", "new", "-s", "pdf")
+        assert "does not ask" not in same.err  # nothing is left to be asked for
+
+
+# -- kill -9 at random moments, again and again: every line still makes exactly one task.
+
+# The suite has a taste of it; REBYTE_TEST_KILLS=20 is the whole of it.
+RUNS = int(os.environ.get("REBYTE_TEST_KILLS", "1"))
+LINES = 200 if RUNS > 1 else 60
+KILLS = 3
+
+
+@pytest.mark.parametrize("run", range(RUNS))
+def test_case_50_kill_9_and_run_again_until_done(run: int, home: Path) -> None:
+    file = home / "tasks.jsonl"
+    file.write_text("".join(f'{{"prompt": "Task {n}", "key": "k{n}"}}\n' for n in range(LINES)))
+    luck = random.Random(run)
+    # The farm has a task at once or never, so a second is long enough to know that there is none.
+    again = [*COMMAND, "batch", str(file), "--jobs", "8", "--resend-after", "1s"]
+    with Farm(delay=0.05, cuts=0.02, run=0.3) as farm:
+        environment = {**os.environ, **farm.env}
+        for _ in range(KILLS):
+            before = sum(farm.made.values())
+            with subprocess.Popen(
+                again, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ) as process:
+                # At any moment from the first import to some way into the work.
+                time.sleep(luck.uniform(0.05, 1.2) if luck.random() < 0.7 else 0.0)
+                process.kill()
+            assert before <= sum(farm.made.values()) <= LINES
+        for _ in range(4):  # a lost create may need another run
+            done = subprocess.run(again, env=environment, capture_output=True, check=False)
+            if done.returncode != 6:
+                break
+        assert done.returncode == 0, done.stderr.decode()
+        rows = lines_of(done.stdout.decode())
+        assert sorted(row["key"] for row in rows) == sorted(f"k{n}" for n in range(LINES))
+        assert {row["status"] for row in rows} == {"completed"}
+        assert len({row["id"] for row in rows}) == LINES
+        for row in rows:  # each line has its own task, not that of another
+            assert farm.tasks[row["id"]]["prompt"] == f"Task {row['key'][1:]}"
+        assert dict(farm.made) == {f"Task {n}": 1 for n in range(LINES)}
+        journal = (home / "tasks.jsonl.journal").read_text()
+        assert all(json.loads(line) for line in journal.splitlines())

@@ -1,0 +1,561 @@
+"""Which task is taken for a line whose answer was lost, and when nobody can tell."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import pytest
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.batch import search as batch_lost
+from rebyte_cli.batch import search as batch_search
+from rebyte_cli.batch.input import Checker, Fields, Input, read_input
+from rebyte_cli.batch.search import Finder, Lost, Verdict, searching
+from rebyte_cli.batch.throttle import Throttle
+from rebyte_cli.errors import APIError, KeyRejected, ServerFault
+from rebyte_cli.local.server import LOCAL_KEY, Service
+from tests import farm as farm_module
+from tests.conftest import Done
+from tests.farm import Farm, lines_of
+from tests.inside import inside
+from tests.keyring_daemon import eventually
+from tests.servers import Answer, Line, Request, json_reply, reset
+
+
+class Desk:
+    """A service with tasks in it, a file of lines, and a finder that knows some of both."""
+
+    def __init__(self, service: Service) -> None:
+        self.client = RebyteClient(LOCAL_KEY, base_url=service.base_url)
+        self.flying: set[int] = set()
+        self.sought: set[int] = set()
+        self.ours: set[str] = set()
+        self.history: set[str] = set()
+        self.rivals: dict[str, list[str]] = {}
+        self.client.list_tasks()  # from here on the service's clock is known
+        self.now = self.client.transport.server_now() or datetime.now(UTC)
+
+    def make(self, prompt: str = "Same", **fields: Any) -> str:
+        return str(self.client.create_task(prompt, **fields)["id"])
+
+    def find(
+        self, *lines: dict[str, Any] | str, lost: Iterable[int] = (0,), mine: Any = None
+    ) -> list[Verdict]:
+        batch = read(*lines)
+        finder = Finder(
+            self.client,
+            batch,
+            mine=range(len(lines)) if mine is None else mine,
+            flying=self.flying,
+            sought=self.sought,
+            ours=self.ours,
+            knows=lambda ids: set(ids) & self.history,
+            rivals=lambda: self.rivals,
+        )
+        return finder.find([Lost(at, self.sent(at), 900.0) for at in lost])
+
+    def sent(self, at: int) -> str:
+        """The lines were sent in the order of the file, a moment ago."""
+        return (self.now - timedelta(seconds=1) + timedelta(milliseconds=at)).isoformat()
+
+
+def read(*lines: dict[str, Any] | str) -> Input:
+    records = [line if isinstance(line, dict) else {"prompt": line} for line in lines]
+    data = b"".join(json.dumps(record).encode() + b"\n" for record in records)
+    return read_input(
+        iter(BytesIO(data).readline, b""),
+        "t",
+        form="jsonl",
+        template=None,
+        checker=Checker(Fields({}), fresh=False, find_files=lambda path: [path]),
+    )
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with Service(tmp_path / "service") as service:
+        yield Desk(service)
+
+
+def taken(verdicts: list[Verdict]) -> list[str | None]:
+    return [None if task is None else task["id"] for _, task, _, _ in verdicts]
+
+
+def test_the_one_with_its_prompt_is_taken(desk: Desk) -> None:
+    desk.make("Other")
+    made = desk.make()
+    (verdict,) = desk.find("Same", "Other")
+    assert (taken([verdict]), verdict.absent, verdict.candidates) == ([made], False, [])
+
+
+def test_where_there_is_none_it_is_absent(desk: Desk) -> None:
+    desk.make("Other")
+    assert desk.find("Same") == [Verdict(0, None, True, [])]
+
+
+def test_a_twin_under_way_may_have_made_it(desk: Desk) -> None:
+    made = desk.make()
+    desk.flying.add(1)
+    assert desk.find("Same", "Same") == [Verdict(0, None, False, [made])]
+    desk.flying.clear()
+    assert taken(desk.find("Same", "Same")) == [made]
+
+
+def test_a_twin_that_was_lost_meanwhile_may_have_made_it(desk: Desk) -> None:
+    made = desk.make()
+    desk.sought.update({0, 1})
+    assert desk.find("Same", "Same") == [Verdict(0, None, False, [made])]
+    assert taken(desk.find("Same", "Other")) == [made]
+
+
+def test_others_under_way_and_the_line_itself_cast_no_doubt(desk: Desk) -> None:
+    made = desk.make()
+    desk.flying.update({0, 1})
+    assert taken(desk.find("Same", "Other")) == [made]
+
+
+def test_a_twin_on_another_machine_may_have_made_it(desk: Desk) -> None:
+    made = desk.make()
+    assert desk.find("Same", "Other", "Same", mine=[0, 1]) == [Verdict(0, None, False, [made])]
+    assert taken(desk.find("Same", "Other", "Other", mine=[0, 1])) == [made]
+
+
+def test_equal_lines_get_a_task_each_the_first_sent_the_oldest(desk: Desk) -> None:
+    first, second = desk.make(), desk.make()
+    assert taken(desk.find("Same", "Same", lost=[1, 0])) == [first, second]
+    # With one task for two of them, the first has it, and the second has none.
+    desk.ours.add(second)
+    assert desk.find("Same", "Same", lost=[0, 1])[1] == Verdict(1, None, True, [])
+
+
+def test_lines_that_differ_beside_their_prompt_are_not_told_apart(desk: Desk) -> None:
+    made = {desk.make(), desk.make()}
+    verdicts = desk.find({"prompt": "Same", "skills": ["pdf"]}, "Same", lost=[0, 1])
+    assert taken(verdicts) == [None, None]
+    assert all(set(verdict.candidates) == made for verdict in verdicts)
+
+
+def test_more_tasks_than_lines_are_not_told_apart(desk: Desk) -> None:
+    made = {desk.make(), desk.make()}
+    (verdict,) = desk.find("Same")
+    assert verdict.task is None
+    assert set(verdict.candidates) == made
+
+
+def test_what_the_journal_names_is_somebodys_already(desk: Desk) -> None:
+    desk.ours.add(desk.make())
+    assert desk.find("Same") == [Verdict(0, None, True, [])]
+
+
+def test_what_only_the_history_knows_is_neither_taken_nor_ruled_out(desk: Desk) -> None:
+    made = desk.make()
+    desk.history.add(made)
+    assert desk.find("Same") == [Verdict(0, None, False, [made])]
+
+
+def test_one_made_before_it_was_sent_is_not_it(desk: Desk) -> None:
+    desk.make()
+    desk.now += timedelta(minutes=1)
+    assert desk.find("Same") == [Verdict(0, None, True, [])]
+
+
+def test_the_age_of_a_create_counts_by_the_clock_of_the_service(desk: Desk) -> None:
+    nobody: dict[str, Any] = {"flying": (), "sought": (), "ours": (), "knows": set, "rivals": dict}
+    finder = Finder(desk.client, read("Same"), mine=[0], **nobody)
+    sent = desk.now - timedelta(seconds=600)
+    # At the least: the few seconds by which clocks may differ are not counted.
+    assert 590 <= finder.age(sent.isoformat()) <= 605
+
+
+# -- Creates whose answers are lost: looked for, never sent twice, and left unknown where in do
+
+
+@pytest.fixture
+def batch(home: Path) -> Callable[..., Done]:
+    def run(farm: Farm, prompts: list[str] | None, *options: str, **more: Any) -> Done:
+        if prompts is not None:
+            lines = [json.dumps({"prompt": prompt}) + "\n" for prompt in prompts]
+            (home / "t.jsonl").write_text("".join(lines))
+        return inside("batch", "t.jsonl", *options, cwd=home, env=farm.env, **more)
+
+    return run
+
+
+def statuses(done: Done) -> dict[int, str]:
+    return {row["line"]: row["status"] for row in lines_of(done.out)}
+
+
+def test_a_lost_answer_is_found_by_its_prompt(batch: Callable[..., Done]) -> None:
+    with Farm() as farm:
+        done = batch(farm, ["One <cut>", "Two", "Three <cut>"])
+        assert farm.made == {"One <cut>": 1, "Two": 1, "Three <cut>": 1}
+    assert done.status == 0
+    assert statuses(done) == {1: "completed", 2: "completed", 3: "completed"}
+    assert "Line 1: its answer was lost, but task task-0000" in done.err
+    rows = {row["line"]: row for row in lines_of(done.out)}
+    assert farm.tasks[rows[1]["id"]]["prompt"] == "One <cut>"
+
+
+def test_one_that_made_nothing_is_sent_again_when_its_time_is_over(
+    batch: Callable[..., Done], home: Path, one_clock: None
+) -> None:
+    prompt = "One <cut-before>"
+    with Farm() as farm:
+        farm.tried[prompt] = 1  # so that this one is answered
+        earlier = inside("create", prompt, cwd=home, env=farm.env).json
+        farm.tasks[earlier["id"]]["createdAt"] = "2026-01-01T00:00:00.000Z"
+        farm.tried.clear()
+        done = batch(farm, [prompt], "--resend-after", "0.1")
+        assert farm.made == {prompt: 2}
+        assert farm.tried == {prompt: 2}
+    assert done.status == 0
+    assert lines_of(done.out)[0]["id"] != earlier["id"]
+    assert "its create made no task; sending it again" in done.err
+
+
+def test_equal_lines_that_are_lost_together_get_a_task_each(
+    batch: Callable[..., Done], one_clock: None
+) -> None:
+    def hook(_request: Request) -> None:
+        if sum(farm.tried.values()) >= 6:
+            farm.cuts = 0.0
+
+    # The first six are not answered, and about half of them make nothing.
+    with Farm(cuts=1.0, hook=hook) as farm:
+        done = batch(farm, ["Same"] * 6, "--resend-after", "0.1", "--jobs", "6")
+        assert done.status == 0
+        assert farm.made == {"Same": 6}
+        assert farm.tried["Same"] > 6
+    assert sorted(row["id"] for row in lines_of(done.out)) == sorted(farm.tasks)
+
+
+def test_without_transcripts_nobody_can_know(batch: Callable[..., Done], home: Path) -> None:
+    with Farm(silent=True) as farm:
+        done = batch(farm, ["One <cut>", "Two"], "--timeout", "0.5")
+        assert farm.made == {"One <cut>": 1, "Two": 1}
+        assert done.status == 6
+        assert statuses(done) == {1: "unknown", 2: "completed"}
+        problem = json.loads(done.err.splitlines()[-3])["error"]
+        assert problem["code"] == "outcome_unknown"
+        assert "--resolve 1=ID or 1=none settles it by hand" in problem["message"]
+
+        wrong = batch(farm, None, "--resolve", "1=task-00009")
+        assert wrong.status == 4
+        done = batch(farm, None, "--resolve", "2=none")
+        assert done.status == 2
+        assert "line 2 is completed" in done.err
+        taken = next(task["id"] for task in farm.tasks.values() if task["prompt"] == "Two")
+        assert batch(farm, None, "--resolve", f"1={taken}").status == 2
+
+        free = next(task["id"] for task in farm.tasks.values() if task["prompt"] != "Two")
+        done = batch(farm, None, "--resolve", f"1={free}")
+        assert done.status == 0
+        assert {row["line"]: row["id"] for row in lines_of(done.out)}[1] == free
+        assert farm.made == {"One <cut>": 1, "Two": 1}
+
+
+def test_none_settles_a_line_that_has_no_task(batch: Callable[..., Done]) -> None:
+    with Farm() as farm:
+        done = batch(farm, ["One <cut-before>"], "--timeout", "0.5")
+        assert done.status == 6
+        assert farm.made == {}
+        assert batch(farm, None, "--resolve", "1=none").status == 0
+        assert farm.made == {"One <cut-before>": 1}
+
+
+def test_a_line_refused_by_a_fault_is_looked_for_before_it_is_retried(
+    batch: Callable[..., Done],
+) -> None:
+    with Farm() as farm:
+        assert batch(farm, ["One <500>"]).status == 5
+        task = farm._make({"prompt": "One <500>"})  # it had made one after all
+        done = batch(farm, None, "--retry-failed")
+        assert done.status == 0
+        assert lines_of(done.out)[0]["id"] == task["id"]
+        assert farm.made == {"One <500>": 1}
+
+
+def chain(home: Path, leader: dict[str, str]) -> None:
+    lines = [
+        {"key": "build", "prompt": "Build <cut>", **leader},
+        {"key": "test", "prompt": "Test", "workspaceId": "@build"},
+        {"key": "ship", "prompt": "Ship <cut>", "workspaceId": "@test"},
+        {"key": "tell", "prompt": "Tell", "workspaceId": "@ship"},
+    ]
+    (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_those_who_follow_a_found_line_use_the_workspace_it_asked_for(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    chain(home, {"workspaceId": "ws-7"})
+    with Farm() as farm:
+        done = batch(farm, None)
+        assert done.status == 0, done.err
+        assert [body["workspaceId"] for body in farm.bodies] == ["ws-7"] * 4
+        assert {row["workspaceId"] for row in lines_of(done.out)} == {"ws-7"}
+        assert lines_of(batch(farm, None).out) == lines_of(done.out)
+
+
+def tells_workspaces(farm: Farm) -> Callable[[Request], Answer | None]:
+    """GET /tasks/{id} with its `workspaceId`, which no source shows there, nor in the list."""
+
+    def hook(request: Request) -> Answer | None:
+        task = farm.tasks.get(request.path.rsplit("/", 1)[-1])
+        if request.method != "GET" or task is None:
+            return None
+        told = {name: task[name] for name in ("id", "url", "createdAt", "workspaceId")}
+        return json_reply({**told, "status": "completed", "completedAt": task["createdAt"]})
+
+    return hook
+
+
+@pytest.mark.parametrize("in_list", [True, False])
+def test_a_workspace_that_the_api_tells_after_all_is_used(
+    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch, in_list: bool
+) -> None:
+    shown = farm_module._shown
+    if in_list:
+        monkeypatch.setattr(
+            farm_module,
+            "_shown",
+            lambda task: {**shown(task), "workspaceId": task["workspaceId"]},
+        )
+    chain(home, {})
+    with Farm() as farm:
+        farm.hook = farm.hook if in_list else tells_workspaces(farm)
+        done = batch(farm, None)
+        assert done.status == 0, done.err
+        assert len({task["workspaceId"] for task in farm.tasks.values()}) == 1
+
+
+def test_a_workspace_that_nobody_told_skips_those_who_need_it(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    chain(home, {})
+    with Farm() as farm:
+        done = batch(farm, None)
+        assert done.status == 1
+        assert list(statuses(done).values()) == ["completed", "skipped", "skipped", "skipped"]
+        assert "has no known workspace: the answer to its create was lost" in done.err
+        assert farm.made == {"Build <cut>": 1}
+
+
+def never_answers(
+    farm: Farm, then: Callable[[Request], Answer | None]
+) -> Callable[[Request], Answer | None]:
+    """Makes each task and closes the line; `then` for all other requests."""
+
+    def hook(request: Request) -> Answer | None:
+        if request.method == "POST":
+            farm._make(request.json)
+            return reset
+        return then(request)
+
+    return hook
+
+
+def with_workspaces(home: Path, asked: list[str | None]) -> None:
+    lines = [{"prompt": "Same", "workspaceId": workspace} for workspace in asked]
+    (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize("asked", [["ws-1", "ws-2"], ["ws-1", None], [None, "ws-2"]])
+def test_equal_prompts_are_told_apart_by_their_workspaces_where_the_api_tells_them(
+    batch: Callable[..., Done], home: Path, asked: list[str | None]
+) -> None:
+    with_workspaces(home, asked)
+    with Farm() as farm:
+        farm.hook = never_answers(farm, tells_workspaces(farm))
+        done = batch(farm, None, "--timeout", "5")
+        assert done.status == 0, done.err
+        for row in lines_of(done.out):
+            made = farm.tasks[row["id"]]["workspaceId"]
+            assert asked[row["line"] - 1] in (made, None)
+        assert len(farm.tasks) == 2
+
+
+def test_where_it_does_not_they_are_settled_by_hand(
+    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)
+    monkeypatch.setattr(batch_search, "LATER", 0.05)
+    with_workspaces(home, ["ws-1", "ws-2"])
+    with Farm() as farm:
+        farm.hook = never_answers(farm, farm.hook)
+        done = batch(farm, None)
+        assert set(statuses(done).values()) == {"unknown"}
+        assert "--resolve 2=ID or 2=none settles it by hand" in done.err
+
+
+def test_a_task_that_was_found_is_not_its_twins(batch: Callable[..., Done], home: Path) -> None:
+    """The batch itself knows it, also where the history cannot be written."""
+    (home / ".local").write_text("")
+    with Farm() as farm:
+        farm.hook = never_answers(farm, farm.hook)
+        done = batch(farm, ["Same", "Same"], "--rate", "2", "--timeout", "5")
+    assert done.status == 0, done.err
+    assert [row["id"] for row in lines_of(done.out)] == ["task-00001", "task-00002"]
+
+
+def test_a_twin_that_is_lost_while_the_other_is_looked_for_may_have_made_the_task(
+    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is under way when the look begins and not any more when the look is judged."""
+    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)
+    monkeypatch.setattr(batch_search, "LATER", 0.05)
+    with_workspaces(home, ["ws-1", "ws-2"])
+    looks: list[str] = []
+
+    def close_after(happened: Any) -> Answer:
+        def close(line: Line) -> None:
+            eventually(lambda: happened)
+            reset(line)
+
+        return close
+
+    def hook(request: Request) -> Answer | None:
+        if request.method == "POST":
+            if request.json["workspaceId"] == "ws-1":
+                return close_after(farm.tasks)  # with nothing made
+            farm._make(request.json)
+            return close_after(looks)
+        if request.path.endswith("/content") and not looks:
+            looks.append(request.path)
+            time.sleep(0.2)  # the time in which the loss of the other is told
+        return None
+
+    with Farm(hook=hook) as farm:
+        done = batch(farm, None)
+    assert looks == ["/v1/tasks/task-00001/content"]
+    assert set(statuses(done).values()) == {"unknown"}
+
+
+# -- What a batch hears of its search for lost answers, look after look.
+
+FOUND = Verdict(0, {"id": "t1"}, False, [])
+ABSENT = Verdict(0, None, True, [])
+DOUBTFUL = Verdict(0, None, False, ["t1", "t2"])
+
+
+class Scripted:
+    """A finder that says what a test has it say, the last for ever; `seconds` since it was sent."""
+
+    def __init__(self, *says: list[Verdict] | APIError, seconds: float = 1000.0) -> None:
+        self.says = list(says)
+        self.seconds = seconds
+        self.looks = 0
+
+    def find(self, _lost: object) -> list[Verdict]:
+        said = self.says[min(self.looks, len(self.says) - 1)]
+        self.looks += 1
+        if isinstance(said, APIError):
+            raise said
+        return said
+
+    def age(self, _sent: str) -> float:
+        return self.seconds
+
+
+class Known:
+    """A client whose service answered before."""
+
+    class transport:  # noqa: N801 -- it stands for an attribute
+        @staticmethod
+        def server_now() -> float:
+            return 1.0
+
+
+Search = Callable[..., Queue[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def search(monkeypatch: pytest.MonkeyPatch) -> Iterator[Search]:
+    """Search for one line; `patient`: the 20 s after which it is called unknown are not over."""
+    running = []
+
+    def begin(finder: Scripted, *, patient: bool = False) -> Queue[tuple[Any, ...]]:
+        monkeypatch.setattr(batch_lost, "LOOK_FOR", 1000.0 if patient else 0.0)
+        monkeypatch.setattr(batch_lost, "LATER", 0.01)
+        reports: Queue[tuple[Any, ...]] = Queue()
+        client: Any = Known()
+        stand_in: Any = finder
+        rounds = searching(client, Throttle(), lambda *report: reports.put(report), stand_in)
+        running.append(rounds)
+        rounds.add(0, Lost(0, "2026-02-09T10:30:00+00:00", 900.0))
+        return reports
+
+    yield begin
+    for rounds in running:
+        rounds.stop()
+
+
+def nothing_more(reports: Queue[tuple[Any, ...]], finder: Scripted) -> None:
+    """After three further looks there is nothing to say."""
+    looks = finder.looks
+    eventually(lambda: finder.looks >= looks + 3)
+    with pytest.raises(Empty):
+        reports.get_nowait()
+
+
+def test_what_is_found_is_told_once_and_looked_for_no_more(search: Search) -> None:
+    finder = Scripted([FOUND])
+    reports = search(finder, patient=True)
+    assert reports.get(timeout=20) == ("found", 0, {"id": "t1"})
+    with pytest.raises(Empty):
+        reports.get(timeout=0.1)
+    assert finder.looks == 1
+
+
+def test_one_that_is_old_enough_to_be_sent_again(search: Search) -> None:
+    assert search(Scripted([ABSENT], seconds=900.0)).get(timeout=20) == ("absent", 0, None)
+
+
+def test_one_that_is_not_is_called_unknown_once_and_looked_for_on(search: Search) -> None:
+    finder = Scripted([ABSENT], seconds=899.0)
+    reports = search(finder)
+    assert reports.get(timeout=20) == ("unknown", 0, [])
+    nothing_more(reports, finder)
+    finder.seconds = 900.0
+    assert reports.get(timeout=20) == ("absent", 0, None)
+
+
+def test_what_it_could_be_is_named_and_keeps_it_from_being_absent(search: Search) -> None:
+    finder = Scripted([DOUBTFUL])
+    reports = search(finder)
+    told = reports.get(timeout=20)
+    assert told[1:] == (0, ["t1", "t2"])
+    assert told[0] in ("unsure", "unknown")
+
+
+def test_what_it_could_be_is_told_before_it_is_called_unknown(search: Search) -> None:
+    reports = search(Scripted([DOUBTFUL]), patient=True)
+    assert reports.get(timeout=20) == ("unsure", 0, ["t1", "t2"])
+
+
+@pytest.mark.parametrize("status", [400, 404, 410])
+def test_without_a_list_nobody_can_know_and_nothing_is_sent_again(
+    search: Search, status: int
+) -> None:
+    """However old it is: that the list is refused says nothing about the task."""
+    finder = Scripted(APIError("no list here", status_code=status))
+    reports = search(finder)
+    assert reports.get(timeout=20) == ("unknown", 0, [])
+    nothing_more(reports, finder)
+
+
+def test_a_fault_is_looked_past(search: Search) -> None:
+    finder = Scripted(ServerFault("down", status_code=503), [FOUND])
+    assert search(finder).get(timeout=20) == ("found", 0, {"id": "t1"})
+
+
+def test_a_rejected_key_ends_the_batch(search: Search) -> None:
+    rejected = KeyRejected("no", status_code=401)
+    assert search(Scripted(rejected)).get(timeout=20) == ("fatal", None, rejected)

@@ -1,0 +1,262 @@
+"""The gate before every create, with a clock that only moves when somebody waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from rebyte_cli.batch import throttle
+from rebyte_cli.batch.throttle import Stopped, Throttle
+from tests.keyring_daemon import eventually
+
+
+class Clock:
+    """Time that passes by waiting."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.notes: list[str] = []
+
+    def wait(self, _condition: threading.Condition, seconds: float | None) -> None:
+        assert seconds is not None, "would wait for ever"
+        self.now += seconds
+
+    def gate(self, rate: float | None = None) -> Throttle:
+        return Throttle(rate=rate, note=self.notes.append, clock=lambda: self.now, wait=self.wait)
+
+
+def test_without_a_rate_nobody_waits() -> None:
+    clock = Clock()
+    gate = clock.gate()
+    for _ in range(100):
+        gate.admit()
+    assert clock.now == 1000.0
+
+
+def test_a_rate_spaces_creates_evenly_and_saves_nothing_up() -> None:
+    clock = Clock()
+    gate = clock.gate(rate=4)
+    times = []
+    for _ in range(5):
+        gate.admit()
+        times.append(clock.now - 1000)
+    assert times == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
+    clock.now += 60
+    gate.admit()
+    before = clock.now
+    gate.admit()
+    assert clock.now - before == pytest.approx(0.25)
+
+
+def test_what_one_request_is_told_to_wait_all_wait() -> None:
+    clock = Clock()
+    gate = clock.gate()
+    gate.admit()
+    gate.sleep(120)  # the Retry-After of one request
+    assert clock.now == 1120
+    gate.hold(30, "x")
+    gate.admit()
+    assert clock.now == 1150
+    assert clock.notes == [
+        "The service asks for patience: no creates for 120 s",
+        "x: no creates for 30 s",
+    ]
+
+
+def test_a_shorter_pause_does_not_cut_a_longer_one() -> None:
+    clock = Clock()
+    gate = clock.gate()
+    gate.hold(100, "x")
+    gate.hold(10, "x")
+    gate.admit()
+    assert clock.now == 1100
+
+
+def test_being_turned_away_again_and_again_pauses_longer_each_time() -> None:
+    clock = Clock()
+    gate = clock.gate()
+    times = [clock.now]
+    for _ in range(8):
+        gate.slow_down("x")
+        gate.slow_down("x")  # by another request of the same moment: not twice
+        gate.admit()
+        times.append(clock.now)
+    assert [later - sooner for sooner, later in pairwise(times)] == [
+        *(5, 10, 20, 40, 80, 160),
+        *(300, 300),  # and no longer
+    ]
+    gate.passed()
+    gate.slow_down("x")
+    gate.admit()
+    assert clock.now == times[-1] + 5
+
+
+def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
+    clock = Clock()
+    gate = clock.gate()
+    gate.admit()
+    gate.admit()
+    gate.lost("no such host")
+    gate.lost("no such host")  # the other one that was under way
+    times = []
+    for _ in range(7):
+        gate.admit()
+        times.append(clock.now)
+        with pytest.raises(AssertionError, match="for ever"):
+            gate.admit()  # everybody else waits for the probe
+        gate.lost("no such host")
+    assert [later - sooner for sooner, later in pairwise(times)] == [2, 4, 8, 16, 30, 30]
+    gate.admit()
+    gate.answered()
+    now = clock.now
+    gate.admit()
+    gate.admit()
+    assert clock.now == now
+    assert not gate.is_down
+    assert clock.notes == [
+        "Paused: no such host. Trying again until the network is back; Ctrl-C stops.",
+        "The network is back",
+    ]
+    gate.lost("no such host")
+    gate.admit()
+    assert clock.now == now + 1, "as patient as at first"
+
+
+def test_whoever_is_answered_ends_the_pause_of_all() -> None:
+    """A look at a task may find the network back before the next create tries it."""
+    clock = Clock()
+    gate = clock.gate()
+    gate.lost("no such host")
+    gate.answered()
+    gate.admit()
+    assert clock.now == 1000
+
+
+def test_a_create_between_two_tries_is_sent_home_with_those_that_wait() -> None:
+    gate = Throttle()
+    ended: list[str] = []
+
+    def worker() -> None:
+        gate.admit()
+        try:
+            gate.sleep(600)
+        except Stopped:
+            ended.append("create")
+
+    thread = threading.Thread(target=worker, daemon=True)
+    thread.start()
+    eventually(lambda: gate._open_at)
+    gate.shut()
+    thread.join(5)
+    assert ended == ["create"]
+
+
+def test_stopping_sends_home_whoever_waits() -> None:
+    gate = Throttle()
+    gate.hold(600, "x")
+    ended: list[str] = []
+
+    def worker() -> None:
+        try:
+            gate.admit()
+        except Stopped:
+            ended.append("admit")
+
+    def sleeper() -> None:
+        try:
+            gate.sleep(600)
+        except Stopped:
+            ended.append("sleep")
+
+    threads = [threading.Thread(target=worker), threading.Thread(target=sleeper)]
+    for thread in threads:
+        thread.start()
+    gate.shut()
+    threads[0].join(5)
+    assert ended == ["admit"]  # other requests go on when only creates have ended
+    gate.stop()
+    threads[1].join(5)
+    assert ended == ["admit", "sleep"]
+    with pytest.raises(Stopped):
+        gate.admit()
+
+
+# -- Who waits at the gate of a batch is woken, and who looks on is told what is worth it.
+
+
+class Waiters:
+    """Threads that each want one create to pass."""
+
+    def __init__(self, gate: Throttle, count: int) -> None:
+        self.gate = gate
+        self.passed = 0
+        self.sent_home = 0
+        for _ in range(count):
+            threading.Thread(target=self._wait, daemon=True).start()
+        eventually(lambda: self.passed or len(gate._queue) == count)
+
+    def _wait(self) -> None:
+        try:
+            self.gate.admit()
+        except Stopped:
+            self.sent_home += 1
+        else:
+            self.passed += 1
+
+
+def test_whoever_passes_wakes_the_next() -> None:
+    waiters = Waiters(Throttle(rate=50), 5)
+    eventually(lambda: waiters.passed == 5)
+
+
+def test_an_answer_wakes_those_who_waited_for_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
+    gate = Throttle()
+    gate.lost("no route")
+    waiters = Waiters(gate, 3)
+    eventually(lambda: waiters.passed == 1)
+    gate.answered()
+    eventually(lambda: waiters.passed == 3)
+
+
+def test_a_try_that_failed_lets_the_next_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
+    gate = Throttle()
+    gate.lost("no route")
+    waiters = Waiters(gate, 2)
+    eventually(lambda: waiters.passed == 1)
+    gate.lost("no route")
+    eventually(lambda: waiters.passed == 2)
+
+
+@pytest.mark.parametrize("end", [Throttle.shut, Throttle.stop])
+def test_the_end_wakes_everybody(end: Callable[[Throttle], None]) -> None:
+    gate = Throttle()
+    gate.hold(60, "a pause")
+    waiters = Waiters(gate, 3)
+    end(gate)
+    eventually(lambda: waiters.sent_home == 3)
+
+
+def test_a_pause_is_told_when_it_is_much_longer_than_the_one_under_way() -> None:
+    notes: list[str] = []
+    gate = Throttle(note=notes.append, clock=lambda: 1000.0)
+    gate.hold(1.5, "too short to be read")
+    gate.hold(3.5, "just enough")
+    gate.hold(100, "first")
+    gate.hold(101, "hardly more")
+    gate.hold(120, "much more")
+    assert notes[0] == "just enough: no creates for 4 s"
+    assert notes[1:] == ["first: no creates for 100 s", "much more: no creates for 120 s"]
+
+
+def test_while_the_network_is_gone_no_pause_is_told() -> None:
+    """It would say when creates go on, and nobody knows."""
+    notes: list[str] = []
+    gate = Throttle(note=notes.append)
+    gate.lost("no route")
+    gate.hold(100, "The service asks for patience")
+    assert [note.split(":")[0] for note in notes] == ["Paused"]

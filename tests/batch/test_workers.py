@@ -1,0 +1,289 @@
+"""The workers of a batch, one create at a time: what they report, and what is noted of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from rebyte_cli.batch import throttle
+from rebyte_cli.batch.throttle import Throttle
+from rebyte_cli.batch.workers import ENOUGH, Job
+from rebyte_cli.errors import BadUsage, KeyRejected, NetworkError, RebyteError, ServerFault
+from tests.keyring_daemon import eventually
+from tests.servers import Answer, RawServer, error_reply, reset
+from tests.workshop import MADE, Workshop, take_away
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+@pytest.fixture
+def answers() -> list[Answer]:
+    return [MADE]
+
+
+@pytest.fixture
+def server(answers: list[Answer]) -> Iterator[RawServer]:
+    with RawServer(lambda _request: answers[-1]) as server:
+        yield server
+
+
+@pytest.fixture
+def shop(tmp_path: Path, server: RawServer) -> Iterator[Workshop]:
+    shop = Workshop(tmp_path, server)
+    yield shop
+    shop.close()
+
+
+def test_a_create_that_went_through(shop: Workshop) -> None:
+    kind, (body, task) = shop.create(0)
+    assert (kind, body["prompt"], task["id"]) == ("created", "n 0", "t1")
+    assert shop.states() == ["sending", "created"]
+    assert shop.creators.known == {"t1"}
+    assert shop.creators.flying == {0}  # taken out by who reads the reports
+
+
+def test_an_answer_that_is_lost_is_reported_with_its_time(
+    shop: Workshop, answers: list[Answer]
+) -> None:
+    answers.append(lambda line: reset(line))
+    kind, sent = shop.create(0)
+    assert kind == "lost"
+    assert sent.startswith("20")
+    assert shop.states() == ["sending"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 302])
+def test_what_every_other_create_would_meet_ends_the_batch(
+    shop: Workshop, answers: list[Answer], status: int
+) -> None:
+    answers.append(error_reply(status, "told", "No"))
+    kind, error = shop.create(0)
+    assert kind == "fatal"
+    assert isinstance(error, KeyRejected) == (status != 302)
+    assert shop.states() == ["sending", "unsent"]
+    shop.creators.put(Job(2, None))
+    assert shop.reports.get(timeout=20)[0] == "unsent", "the gate is shut at once"
+
+
+def test_a_refusal_is_of_that_line_alone(shop: Workshop, answers: list[Answer]) -> None:
+    answers.append(error_reply(400, "validation_error", "No such model"))
+    kind, error = shop.create(0)
+    assert (kind, error.message) == ("refused", "No such model")
+    assert shop.states() == ["sending", "refused"]
+    answers.append(MADE)
+    assert shop.create(2)[0] == "created"
+
+
+def test_a_file_that_cannot_be_uploaded_refuses_its_line(shop: Workshop) -> None:
+    def gone(path: str) -> None:
+        raise BadUsage(f"cannot read {path}")
+
+    shop.upload = gone
+    kind, error = shop.create(1)
+    assert (kind, error.message) == ("refused", "cannot read f")
+    assert shop.states() == ["refused"], "nothing was sent"
+
+
+def test_a_file_of_many_lines_is_uploaded_once(shop: Workshop) -> None:
+    uploads: list[str] = []
+
+    def upload(path: str) -> dict[str, str]:
+        uploads.append(path)
+        return {"id": "f1", "filename": path}
+
+    shop.upload = upload
+    for at in (1, 3, 5):
+        _, (body, _) = shop.create(at)
+        assert body["files"] == [{"id": "f1", "filename": "f"}]
+    assert uploads == ["f"]
+
+
+def test_a_mistake_of_ours_does_not_look_like_a_hanging_batch(shop: Workshop) -> None:
+    def wrong(_path: str) -> None:
+        raise ZeroDivisionError
+
+    shop.upload = wrong
+    kind, error = shop.create(1)
+    assert kind == "crash"
+    assert isinstance(error, ZeroDivisionError)
+
+
+def test_a_journal_that_fails_ends_it_before_anything_is_sent(
+    shop: Workshop, server: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_records: object) -> None:
+        raise RebyteError("cannot write the journal: No space left on device")
+
+    monkeypatch.setattr(shop.journal, "commit", full)
+    kind, error = shop.create(0)
+    assert (kind, "No space left" in error.message) == ("fatal", True)
+    assert server.requests == []
+
+
+def test_no_more_threads_than_were_asked_for_and_what_none_began_is_given_back(
+    tmp_path: Path, server: RawServer
+) -> None:
+    shop = Workshop(tmp_path, server, count=2)
+    shop.gate.hold(60, "a pause")
+    for at in range(0, 10, 2):
+        shop.creators.put(Job(at, None))
+    eventually(lambda: shop.creators.jobs.qsize() == 3)
+    assert [job.at for job in shop.creators.take_back()] == [4, 6, 8]
+    assert sum(thread.name.startswith("create-") for thread in threading.enumerate()) >= 2
+    assert len(shop.creators._threads) == 2
+    shop.close()
+    assert sorted(shop.reports.get(timeout=20)[:2] for _ in range(2)) == [
+        ("unsent", 0),
+        ("unsent", 2),
+    ]
+    assert server.requests == []
+
+
+def test_lines_come_to_the_gate_in_the_order_of_the_file(tmp_path: Path, server: RawServer) -> None:
+    """However long a worker takes from its line to the gate: here it lets the others go first."""
+    order: list[int] = []
+
+    class Noted(Throttle):
+        def _lets_pass(self, ticket: Any) -> bool:
+            passed = super()._lets_pass(ticket)
+            if passed:
+                order.append(ticket.at)
+            return passed
+
+    shop = Workshop(tmp_path, server, count=4, gate=Noted(rate=1000))
+    first = threading.Event()
+
+    class Slow(SimpleQueue[Job | None]):
+        def get(self, *args: Any, **options: Any) -> Job | None:
+            job = super().get(*args, **options)
+            if job is not None and not first.is_set():
+                first.set()
+                end = time.monotonic() + 0.2
+                while len(order) < 3 and time.monotonic() < end:
+                    time.sleep(0.01)
+            return job
+
+    shop.creators.jobs = Slow()
+    for at in range(0, 8, 2):
+        shop.creators.put(Job(at, None))
+    for _ in range(4):
+        assert shop.reports.get(timeout=20)[0] == "created"
+    assert order == [0, 2, 4, 6]
+    shop.close()
+
+
+# -- The workers of a batch and the gate: what a lost network and a service that fails do to it
+
+
+def test_a_network_that_went_away_closes_the_gate(shop: Workshop, server: RawServer) -> None:
+    shop.create(0)
+    take_away(server)
+    shop.client.close()
+    assert shop.create(2) == ("unsent", None)
+    assert shop.states()[2:] == ["sending", "unsent"]
+    assert shop.gate.is_down
+    assert "Paused" in shop.told[0]
+
+
+def test_a_network_that_was_never_there_ends_the_batch(shop: Workshop, server: RawServer) -> None:
+    take_away(server)
+    kind, error = shop.create(0)
+    assert kind == "fatal"
+    assert isinstance(error, NetworkError)
+    assert not shop.gate.is_down
+
+
+def test_what_is_turned_away_at_every_try_pauses_all(shop: Workshop, answers: list[Answer]) -> None:
+    answers.append(error_reply(429, "too_many", "Slow down"))
+    assert shop.create(0) == ("unsent", None)
+    assert shop.states() == ["sending", "unsent"]
+    assert shop.told == ["The service turns creates away (429): no creates for 5 s"]
+
+
+def test_faults_at_every_create_slow_it_down(shop: Workshop, answers: list[Answer]) -> None:
+    answers.append(error_reply(500, "internal_error", "Broken"))
+    for turn in range(ENOUGH):
+        assert shop.told == []
+        kind, error = shop.create(turn * 2)
+        assert kind == "refused"
+        assert isinstance(error, ServerFault)
+    eventually(lambda: shop.told)  # it is reported before it is counted
+    assert shop.told == ["The service fails at every create: no creates for 5 s"]
+
+
+def test_one_that_goes_through_ends_the_count_of_faults(
+    shop: Workshop, answers: list[Answer]
+) -> None:
+    for turn in range(ENOUGH * 2):
+        fine = turn == ENOUGH - 1
+        answers.append(MADE if fine else error_reply(500, "internal_error", "Broken"))
+        if turn == ENOUGH * 2 - 1:
+            assert shop.told == []
+        shop.create(turn * 2)
+    eventually(lambda: shop.told)
+    assert len(shop.told) == 1
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_any_answer_says_that_the_network_is_back(
+    tmp_path: Path,
+    server: RawServer,
+    answers: list[Answer],
+    monkeypatch: pytest.MonkeyPatch,
+    refused: bool,
+) -> None:
+    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
+    shop = Workshop(tmp_path, server)
+    shop.gate.lost("no route")
+    assert shop.gate.is_down
+    answers.append(error_reply(400, "validation_error", "No") if refused else MADE)
+    assert shop.create(0)[0] == ("refused" if refused else "created")
+    assert not shop.gate.is_down
+    assert shop.told[-1] == "The network is back"
+    shop.close()
+
+
+def test_a_file_that_is_gone_says_nothing_about_the_network(
+    tmp_path: Path, server: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had the one try that a lost network allows, so the next one must get it."""
+    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
+    shop = Workshop(tmp_path, server)
+
+    def gone(path: str) -> None:
+        raise BadUsage(f"cannot read {path}")
+
+    shop.upload = gone
+    shop.gate.lost("no route")
+    assert shop.create(1)[0] == "refused"
+    assert shop.gate.is_down
+    assert shop.create(0)[0] == "created"
+    shop.close()
+
+
+# -- A network that goes away while a line's file is uploaded: the line is not sent without it.
+
+
+@pytest.mark.usefixtures("home")
+def test_a_line_whose_file_could_not_go_up_is_not_sent(tmp_path: Path) -> None:
+    def unreachable(_path: str) -> None:
+        raise NetworkError("no route")
+
+    with RawServer(lambda _request: MADE) as server:
+        shop = Workshop(tmp_path, server)
+        shop.create(0)  # so that it is no wrong address
+        sent = len(server.requests)
+        shop.upload = unreachable
+        assert shop.create(1) == ("unsent", None)
+        assert shop.gate.is_down
+        shop.close()
+        assert len(server.requests) == sent
+        assert shop.reports.empty()
+        records = (tmp_path / "j").read_text()
+        assert '"line":2' not in records

@@ -1,0 +1,241 @@
+"""Keys in a real keyring: a gnome-keyring on a private bus, hung, locked, dead, or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from tests.conftest import COMMAND, Done
+from tests.keyring_daemon import KeyringDaemon, keyring_daemon
+
+Rebyte = Callable[..., Done]
+ACCOUNT, KEY = "default@{}", "rbk_0123456789abcdef"
+
+
+@pytest.fixture
+def daemon(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyringDaemon]:
+    with keyring_daemon(home) as running:
+        for name, value in running.env.items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+@pytest.fixture
+def url(service: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The base URL of a service that the default profile uses; no key comes from outside."""
+    monkeypatch.delenv("REBYTE_API_KEY")
+    return str(service.base_url)
+
+
+def origin(url: str) -> str:
+    return url.removesuffix("/v1")
+
+
+def ways_out(done: Done) -> bool:
+    """Whether it ended as a missing keyring does: 3, one error, and the three ways out."""
+    told = json.loads(done.err)["error"]
+    hint = told["hint"].splitlines()
+    assert "Traceback" not in done.err
+    return done.status == told["exit"] == 3 and [line.split("=")[0] for line in hint[-3:]] == [
+        "export REBYTE_API_KEY",
+        "rebyte profile set NAME key_command",
+        "rebyte auth login --insecure-storage  (a file that only you can read)",
+    ]
+
+
+def login(rebyte: Rebyte, *options: str, key: str = KEY, **rest: Any) -> Done:
+    return rebyte(*options, "auth", "login", "--with-key", "-o", "json", stdin=key, **rest)
+
+
+def test_case_1_no_bus(rebyte: Rebyte, url: str) -> None:
+    assert ways_out(login(rebyte, "-q"))
+    # Said before the key is looked at, so that nobody types one in vain.
+    assert ways_out(login(rebyte, "-q", key="rbk_invalid"))
+    missing = rebyte("list")
+    assert (missing.status, json.loads(missing.err)["error"]["code"]) == (3, "missing_key")
+
+
+def test_case_2_locked(
+    rebyte: Rebyte, url: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with keyring_daemon(home) as daemon:
+        assert login(rebyte, env=daemon.env).status == 0
+    with keyring_daemon(home, unlocked=False) as daemon:
+        began = time.monotonic()
+        done = rebyte("list", env=daemon.env)
+        assert time.monotonic() - began < 5
+        assert ways_out(done)
+        assert "locked" in done.err
+        assert ways_out(login(rebyte, "-q", env=daemon.env))
+
+
+def test_case_3_case_4_a_hung_daemon(rebyte: Rebyte, url: str, daemon: KeyringDaemon) -> None:
+    assert login(rebyte).status == 0
+    daemon.hang()
+    began = time.monotonic()
+    done = rebyte("list")
+    assert 3 < time.monotonic() - began < 8
+    assert ways_out(done)
+    assert "did not answer within 4 s" in done.err
+    began = time.monotonic()
+    done = rebyte("list", env={"REBYTE_API_KEY": KEY})
+    assert (done.status, done.err) == (0, "")
+    assert time.monotonic() - began < 3
+
+
+def test_somebody_at_a_terminal_is_told_and_waited_for(
+    rebyte: Rebyte, url: str, daemon: KeyringDaemon
+) -> None:
+    assert login(rebyte).status == 0
+    daemon.hang()
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "list"], env=dict(os.environ), timeout=20)
+    child.expect_exact("Waiting for the keyring")
+    daemon.go_on()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    daemon.hang()
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "list"], env=dict(os.environ), timeout=20)
+    child.expect_exact("Waiting for the keyring")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+
+
+def test_case_4_the_variable_spares_the_keyring(rebyte: Rebyte, url: str) -> None:
+    told = {"REBYTE_API_KEY": KEY, "PYTHONPROFILEIMPORTTIME": "1"}
+    done = rebyte("list", env=told)
+    assert done.status == 0
+    assert "requests" in done.err
+    assert not re.search(r"\|\s+keyring\b", done.err)  # the library; our own module may load
+
+
+@pytest.mark.parametrize(
+    ("backend", "says"),
+    [
+        pytest.param("keyring.backends.null.Keyring", "switched off", id="case_5_null"),
+        pytest.param("keyring.backends.fail.Keyring", "no keyring on this machine", id="fail"),
+        pytest.param("keyrings.alt.file.PlaintextKeyring", "does not protect", id="case_6_alt"),
+        pytest.param("nonsense", "PYTHON_KEYRING_BACKEND", id="case_7_no_module"),
+        pytest.param("os.path.join", "PYTHON_KEYRING_BACKEND", id="case_7_no_backend"),
+        pytest.param("no.such.Backend", "PYTHON_KEYRING_BACKEND", id="case_7_not_there"),
+    ],
+)
+def test_backends_that_are_refused(
+    rebyte: Rebyte, url: str, home: Path, backend: str, says: str
+) -> None:
+    done = login(rebyte, "-q", env={"PYTHON_KEYRING_BACKEND": backend})
+    assert ways_out(done)
+    assert says in done.err
+    assert done.err.count("\n") == 1
+    assert not [
+        path for path in home.rglob("*") if path.is_file() and KEY in path.read_text("latin-1")
+    ]
+
+
+@pytest.mark.parametrize("line", ["something-else=1", "default-keyring=no.such.Backend"])
+def test_case_7_nonsense_in_the_file_of_the_keyring_library(
+    rebyte: Rebyte, url: str, home: Path, line: str
+) -> None:
+    file = home / ".config" / "python_keyring" / "keyringrc.cfg"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"[backend]\n{line}\n")
+    done = login(rebyte, "-q")
+    assert ways_out(done)
+    assert done.err.count("\n") == 1
+    assert "PYTHON_KEYRING_BACKEND" not in done.err  # which nobody set
+
+
+def test_case_6_a_plaintext_backend_is_not_taken_for_want_of_another(
+    rebyte: Rebyte, url: str, home: Path
+) -> None:
+    chain = {"PYTHON_KEYRING_BACKEND": "keyring.backends.chainer.ChainerBackend"}
+    for env in ({}, chain):
+        assert ways_out(login(rebyte, "-q", env=env))
+    assert not list(home.rglob("*_pass.cfg"))
+
+
+def test_case_8_login_use_logout(rebyte: Rebyte, url: str, daemon: KeyringDaemon) -> None:
+    done = login(rebyte, key=f"{KEY}\n")
+    assert done.status == 0
+    assert done.json["keyEnding"] == "…cdef"
+    assert KEY not in done.out + done.err
+    assert daemon.items() == {f"default@{origin(url)}": KEY}
+    assert rebyte("list").status == 0
+    off = rebyte("list", env={"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"})
+    assert "switched off" in off.err  # what is chosen by hand wins over where the key is
+    status = rebyte("auth", "status").json
+    assert (status["source"], status["accepted"]) == ("keyring", True)
+    assert rebyte("auth", "logout").status == 0
+    assert daemon.items() == {}
+    assert json.loads(rebyte("list").err)["error"]["code"] == "missing_key"
+
+
+def test_case_9_logout_with_nothing_stored(rebyte: Rebyte, home: Path) -> None:
+    done = rebyte("auth", "logout")
+    assert (done.status, done.out, done.err) == (0, "", "No key is stored for profile default\n")
+
+
+def test_case_10_the_daemon_dies_between_two_calls(
+    rebyte: Rebyte, url: str, daemon: KeyringDaemon
+) -> None:
+    assert login(rebyte).status == 0
+    assert rebyte("list").status == 0
+    daemon.die()
+    # The bus starts another one, which is locked.
+    assert ways_out(rebyte("list"))
+    daemon.bus.kill()
+    daemon.bus.wait()
+    assert ways_out(rebyte("list"))
+
+
+def test_case_11_two_profiles_two_keys(rebyte: Rebyte, url: str, daemon: KeyringDaemon) -> None:
+    for name in ("one", "two"):
+        rebyte("profile", "create", name, f"base_url={url}")
+        assert login(rebyte, "-P", name, key=f"rbk_{name}_0123456789").status == 0
+    assert daemon.items() == {
+        f"one@{origin(url)}": "rbk_one_0123456789",
+        f"two@{origin(url)}": "rbk_two_0123456789",
+    }
+    assert rebyte("-P", "one", "auth", "logout").status == 0
+    assert list(daemon.items()) == [f"two@{origin(url)}"]
+    assert rebyte("-P", "one", "list").status == 3
+    assert rebyte("-P", "two", "list").status == 0
+
+
+def test_a_key_that_another_program_removed(
+    rebyte: Rebyte, url: str, daemon: KeyringDaemon
+) -> None:
+    import subprocess
+    import sys
+
+    assert login(rebyte).status == 0
+    delete = f"import keyring; keyring.delete_password('rebyte', 'default@{origin(url)}')"
+    subprocess.run([sys.executable, "-c", delete], check=True)
+    done = rebyte("list")
+    assert done.status == 3
+    assert "the keyring no longer has the key" in done.err
+    assert rebyte("auth", "logout").status == 0
+
+
+def test_a_key_moves_from_the_keyring_to_the_file_when_told(
+    rebyte: Rebyte, url: str, daemon: KeyringDaemon, home: Path
+) -> None:
+    assert login(rebyte).status == 0
+    done = rebyte("auth", "login", "--with-key", "--insecure-storage", stdin=KEY)
+    assert done.status == 0
+    assert daemon.items() == {}
+    file = home / ".config" / "rebyte" / "credentials.json"
+    assert KEY in file.read_text()
+    assert login(rebyte).status == 0
+    assert KEY not in file.read_text()
+    assert daemon.items() == {f"default@{origin(url)}": KEY}

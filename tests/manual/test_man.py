@@ -1,0 +1,267 @@
+"""The manual: complete, quiet under the checkers, current, and readable without root."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli import errors
+from rebyte_cli.manual.__main__ import generated, write
+from rebyte_cli.manual.builder import written
+from rebyte_cli.manual.facts import STATUSES
+from rebyte_cli.manual.roff import page
+from tests.conftest import Done, need_tool
+from tests.inside import inside
+from tests.script_blocks import blocks, run
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "man").iterdir())
+
+
+@pytest.fixture
+def rebyte(home: Path) -> Callable[..., Done]:
+    """The command, without a process for each call."""
+
+    def run(*words: str, env: dict[str, str] | None = None) -> Done:
+        return inside(*words, cwd=home, env=env)
+
+    return run
+
+
+def test_what_is_generated_is_current() -> None:
+    """Completions, tables, pages and the skill say what the command says: else run `make docs`."""
+    wanted = dict(generated())
+    for path, text in wanted.items():
+        assert (ROOT / path).read_text(encoding="utf-8") == text, f"{path} is stale: make docs"
+    for folder in ("completions", "man", "rebyte_cli/completion/tables"):
+        found = {f"{folder}/{file.name}" for file in (ROOT / folder).iterdir()}
+        assert found <= set(wanted), f"{folder} has files that nothing makes: make docs"
+
+
+def test_writing_twice_changes_nothing(tmp_path: Path) -> None:
+    """The pages depend on nothing but the source: not on the day, the width, the terminal."""
+    assert write(tmp_path)
+    (tmp_path / "man" / "rebyte-old.1").write_text("from a command that is gone")
+    assert write(tmp_path) == ["man/rebyte-old.1"]
+    assert write(tmp_path) == []
+
+
+def test_the_pages_pass_the_checkers() -> None:
+    """mandoc and groff have nothing to say about any of them."""
+    mandoc, man = need_tool("mandoc"), need_tool("man")
+    lint = subprocess.run(
+        [mandoc, "-T", "lint", "-W", "warning", *PAGES], capture_output=True, text=True, check=False
+    )
+    assert lint.stdout + lint.stderr == ""
+    shown = subprocess.run(
+        [man, "--warnings", "-l", *PAGES],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LC_ALL": "C.UTF-8", "MANPAGER": "cat"},
+        check=True,
+    )
+    assert shown.stderr == ""
+    assert shown.stdout.count("SEE ALSO") == len(PAGES)
+
+
+def test_markup_in_a_text_stays_text(tmp_path: Path) -> None:
+    """What roff would take for a command or an escape is printed as it was written."""
+    need_tool("mandoc")
+    text = "# x(1): it's \\\\fBnot\\\\fR bold\n\n.SH no\n'br no\n\n```\n.TH \\n '-x' ~^`\n```\n"
+    file = tmp_path / "x.1"
+    file.write_text(page(text))
+    done = subprocess.run(["mandoc", file], capture_output=True, text=True, check=True)
+    plain = done.stdout.replace("\u2019", "'")
+    for expected in ("it's \\fBnot\\fR bold", ".SH no 'br no", ".TH \\n '-x' ~^`"):
+        assert expected in plain
+
+
+def test_the_pages_read_well() -> None:
+    """As man shows them: what Markdown, Python and roff do with a line's end leaves no trace."""
+    man = need_tool("man")
+    shown = {}
+    for sheet in PAGES:
+        done = subprocess.run(
+            [man, "-l", sheet],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANPAGER": "cat"},
+            check=True,
+        )
+        shown[sheet.name] = done.stdout
+        # Code is set deeper and may align what it likes; so may titles, which begin at the margin.
+        prose = re.findall(r"^ {7}(?: {7})?(\S.*)", done.stdout, re.MULTILINE)
+        terms = re.compile(r"^\S{1,6} {2,}")  # a short term stands before its text
+        for line in prose:
+            assert "  " not in terms.sub("", line), f"{sheet.name}: {line}"
+        assert "]...]" not in done.stdout, sheet.name
+    assert "rebyte help [COMMAND...]" in shown["rebyte-help.1"]
+    assert "as rebyte COMMAND --help does" in shown["rebyte-help.1"]
+    assert "rebyte profile create [options] NAME [KEY=VALUE...]" in shown["rebyte-profile.1"]
+    assert "The default is --wait." in shown["rebyte-batch.1"]
+    assert "Repeat for several. May be" not in " ".join(shown["rebyte-batch.1"].split())
+    assert "rebyte --version" in shown["rebyte.1"]
+    assert "become \\t and \\n." in " ".join(shown["rebyte.1"].split())
+
+
+def test_the_page_of_the_whole_has_every_status() -> None:
+    text = (ROOT / "man" / "rebyte.1").read_text(encoding="utf-8")
+    for status in STATUSES:
+        assert f"\n\\fB{status}\\fR\n" in text, status
+
+
+def test_every_status_of_an_error_is_explained() -> None:
+    """A new kind of error cannot be forgotten in the table."""
+    kinds = [errors.RebyteError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert {kind.exit_status for kind in kinds} <= set(STATUSES)
+
+
+def test_man_shows_the_page(rebyte: Callable[..., Done]) -> None:
+    """Of a command, of a group for what is in it, of a topic, of the whole."""
+    need_tool("man")
+    titles = {
+        ("create",): "REBYTE-CREATE(1)",
+        ("workspace", "list"): "REBYTE-WORKSPACE(1)",
+        ("config",): "REBYTE-CONFIG(5)",
+        ("api",): "REBYTE-API(1)",
+        ("api(7)",): "REBYTE-API(7)",
+        (): "REBYTE(1)",
+    }
+    for words, title in titles.items():
+        assert rebyte("man", *words).out.startswith(title)
+    missing = rebyte("man", "creat")
+    assert missing.status == 4
+    assert "'create'" in missing.err
+
+
+def test_a_command_names_the_pages_about_its_subject() -> None:
+    """`rebyte man local` is about the command; the words that steer it are in local(7)."""
+    for sheet in PAGES:
+        other = sheet.with_suffix(".7")
+        if sheet.suffix == ".1" and other.exists():
+            assert f"{sheet.stem}(7)" in sheet.read_text().replace("\\-", "-"), sheet
+
+
+def test_man_without_man(home: Path, rebyte: Callable[..., Done]) -> None:
+    """The text itself, where there is nothing to show it with."""
+    done = rebyte("man", "create", env={"PATH": str(home)})
+    assert done.status == 0
+    assert done.out.startswith("# rebyte-create(1): run a prompt as a new task\n")
+    assert "rebyte create" in done.out
+
+
+def test_man_install(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
+    """Every page, in the folder of its section, found by man(1) itself."""
+    done = rebyte("man", "--install", str(tmp_path), "-o", "json")
+    assert len(done.documents) == len(PAGES)
+    assert {document["changed"] for document in done.documents} == {True}
+    again = rebyte("man", f"--install={tmp_path}", "-o", "json")
+    assert {document["changed"] for document in again.documents} == {False}
+    for name in ("rebyte-create", "rebyte-config", "rebyte-local"):
+        found = subprocess.run(
+            [need_tool("man"), "-M", str(tmp_path), "-w", name], capture_output=True, check=False
+        )
+        assert found.returncode == 0, name
+    assert rebyte("man", "--install", "/dev/null/x").status == 1
+
+
+def test_who_installs_is_told_in_a_line_and_not_page_by_page(
+    tmp_path: Path, rebyte: Callable[..., Done]
+) -> None:
+    """The paths are for programs that ask for them."""
+    done = rebyte("man", "--install", str(tmp_path))
+    assert (done.status, done.out) == (0, "")
+    assert done.err.startswith(f"{len(PAGES)} pages in {tmp_path}\n")
+    for words in (["skill", "--install", str(tmp_path)], ["completion", "fish", "--install"]):
+        done = rebyte(*words)
+        assert (done.status, done.out) == (0, "")
+        assert done.err
+        assert rebyte(*words, "-o", "csv").out.startswith("path,changed\n")
+
+
+def test_man_installs_at_home(home: Path, rebyte: Callable[..., Done]) -> None:
+    """Without a folder: where man looks for the pages of one user, if ~/.local/bin is in PATH.
+
+    Where it does not look, the line that it is told says what to do, and that works.
+    """
+    need_tool("man")
+    told = rebyte("man", "--install").err
+    assert (home / ".local/share/man/man1/rebyte.1").exists()
+    line = told.splitlines()[-1].strip()
+    assert line.startswith("export MANPATH=")
+    found = run(f"{line}\nman -w rebyte-create", home, MANPATH="")
+    assert found.stdout.strip() == str(home / ".local/share/man/man1/rebyte-create.1")
+    (home / ".local/bin").mkdir()
+    path = f"{home / '.local/bin'}{os.pathsep}{os.environ['PATH']}"
+    assert "MANPATH" not in rebyte("man", "--install", env={"PATH": path}).err
+
+
+def test_man_uninstall_takes_the_pages_away_again(home: Path, rebyte: Callable[..., Done]) -> None:
+    """Those of an older version too, and the folders that are empty then; nothing else."""
+    for words in ((), (str(home / "pages"),)):
+        folder = Path(*words) if words else home / ".local/share/man"
+        assert rebyte("man", "--install", *words).status == 0
+        (folder / "man1/rebyte-old.1").write_bytes((folder / "man1/rebyte.1").read_bytes())
+        mine = folder / "man1/rebyte-mine.1"
+        mine.write_text(".TH MINE 1\n")
+        done = rebyte("man", "--uninstall", *words, "-o", "json")
+        assert len(done.documents) == len(PAGES) + 1
+        assert {document["changed"] for document in done.documents} == {True}
+        assert [path for path in folder.rglob("*") if path.is_file()] == [mine]
+        again = rebyte("man", "--uninstall", *words, "-o", "json")
+        assert (again.status, again.documents) == (0, [])
+        mine.unlink()
+        assert rebyte("man", "--install", *words).status == 0
+        assert rebyte("man", "--uninstall", *words).status == 0
+    assert list(home.iterdir()) == [home / "pages"]
+    assert rebyte("man", "--install", "--uninstall").status == 2
+
+
+def test_a_page_of_somebody_else_is_left_alone(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
+    """Neither overwritten nor deleted, and then no other page is written."""
+    own = tmp_path / "man1" / "rebyte.1"
+    own.parent.mkdir()
+    own.write_text(".TH OTHER 1\n")
+    # pipx makes links, to the pages in its environment of the command.
+    (own.parent / "rebyte-get.1").symlink_to(PAGES[0].with_name("rebyte-get.1"))
+    assert rebyte("man", "--install", str(tmp_path)).status == 2
+    assert rebyte("man", "--uninstall", str(tmp_path)).status == 0
+    assert sorted(own.parent.iterdir()) == [own.with_name("rebyte-get.1"), own]
+
+
+def test_help_is_the_help(rebyte: Callable[..., Done]) -> None:
+    """`help create` and `create --help` cannot differ."""
+    for words in (("create",), ("workspace", "list"), ()):
+        assert rebyte("help", *words).out == rebyte(*words, "--help").out
+    wrong = rebyte("help", "workspace", "lst")
+    assert wrong.status == 2
+    assert "'list'" in wrong.err
+
+
+@pytest.mark.parametrize(
+    "name", ["rebyte-examples.7.md", "rebyte-local.7.md", "rebyte-shards.7.md"]
+)
+def test_the_examples_run(name: str, home: Path) -> None:
+    """Each block on a local service of its own; side by side, since most of it is waiting."""
+    need_tool("jq")
+    need_tool("parallel")
+    found = blocks(written(name))
+    assert len(found) > 1
+
+    def play(number: int) -> str:
+        folder = home / str(number)
+        folder.mkdir()
+        state = {"REBYTE_PROFILE": "local", "REBYTE_STATE_DIR": str(folder / "state")}
+        done = run(found[number], folder, **state)
+        return f"{found[number]}\n{done.stdout}\n{done.stderr}" if done.returncode else ""
+
+    with ThreadPoolExecutor(4) as pool:
+        assert "".join(pool.map(play, range(len(found)))) == ""

@@ -1,0 +1,75 @@
+"""The sessions in the documents: what is typed there is run, and prints what stands there."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import picture
+from tests.conftest import need_tool
+from tests.sessions import columns_of, environment, played, stable
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+TUTORIAL = ROOT / "rebyte_cli" / "manual" / "pages" / "rebyte-tutorial.7.md"
+PICTURE = ROOT / "rebyte_cli" / "manual" / "session.svg"
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Iterator[Mapping[Any, Future[Any]]]:
+    """What happens now, by document: recorded side by side, since most of it is waiting."""
+    for tool in ("bash", "jq", "parallel"):
+        need_tool(tool)
+    with ThreadPoolExecutor() as pool:
+        yield {
+            README: pool.submit(record, README),
+            TUTORIAL: pool.submit(record, TUTORIAL),
+            PICTURE: pool.submit(picture.record),
+            "demo": pool.submit(demo),
+        }
+
+
+def record(document: Path) -> list[tuple[str, str]]:
+    """Each block as it stands and as it is now."""
+    return list(played(document.read_text(), columns_of(document)))
+
+
+def demo() -> subprocess.CompletedProcess[str]:
+    """What `make demo` does once it is set up."""
+    with tempfile.TemporaryDirectory() as home:
+        return subprocess.run(
+            ["sh", str(ROOT / "tests" / "demo.sh")],
+            env=environment(Path(home)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.mark.parametrize("document", [README, TUTORIAL], ids=lambda document: str(document.name))
+def test_every_command_prints_what_it_says(
+    document: Path, recorded: Mapping[Any, Future[list[tuple[str, str]]]]
+) -> None:
+    found = recorded[document].result()
+    assert len(found) > 5
+    for said, happened in found:
+        assert stable(happened) == stable(said), "make docs"
+
+
+def test_the_picture_shows_what_happens(recorded: Mapping[Any, Future[Any]]) -> None:
+    now = picture.draw(recorded[PICTURE].result())
+    assert picture.said(now) == picture.said(PICTURE.read_text()), "make docs"
+
+
+def test_the_demo_tells_the_whole_story(recorded: Mapping[Any, Future[Any]]) -> None:
+    done = recorded["demo"].result()
+    assert done.returncode == 0, done.stderr
+    for word in ("create", "follow-up", "result", "list", "workspace", "delete", "status 10"):
+        assert word in done.stdout

@@ -1,0 +1,89 @@
+"""The agent skill: short, true, and every command in it runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from rebyte_cli.cli import root
+from rebyte_cli.local.server import Service
+from tests.conftest import Done, need_tool
+from tests.script_blocks import blocks, run
+
+SKILL = (Path(__file__).parents[2] / "rebyte_cli" / "SKILL.md").read_text(encoding="utf-8")
+
+
+def test_the_skill_is_printed_and_installed(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
+    """The file as it is shipped."""
+    assert rebyte("skill").out == SKILL
+    done = rebyte("skill", "--install", str(tmp_path), "-o", "json")
+    assert (tmp_path / "rebyte" / "SKILL.md").read_text(encoding="utf-8") == SKILL
+    assert done.json["changed"] is True
+    assert rebyte("skill", "--install", str(tmp_path), "-o", "json").json["changed"] is False
+    for older in (SKILL + "- `gone`: of another version\n", ""):  # the last was cut off
+        (tmp_path / "rebyte" / "SKILL.md").write_text(older, encoding="utf-8")
+        assert rebyte("skill", "--install", str(tmp_path)).status == 0
+        assert (tmp_path / "rebyte" / "SKILL.md").read_text(encoding="utf-8") == SKILL
+    assert rebyte("skill", "--install", "/dev/null/x").status == 1
+    for option in ("--install", "--uninstall"):  # of a variable that is not set
+        assert rebyte("skill", option, "").status == 2
+
+
+def test_a_skill_of_somebody_else_is_not_replaced(
+    tmp_path: Path, rebyte: Callable[..., Done]
+) -> None:
+    skill = tmp_path / "rebyte" / "SKILL.md"
+    skill.parent.mkdir()
+    for text in (b"---\nname: other\n---\n", b"caf\xe9"):
+        skill.write_bytes(text)
+        done = rebyte("skill", "--install", str(tmp_path))
+        assert (done.status, skill.read_bytes()) == (2, text)
+        assert f"{skill} is not ours" in done.err
+
+
+def test_the_skill_is_taken_away_again(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
+    """With its folder when that is empty then; a skill of somebody else stays."""
+    skill = tmp_path / "rebyte" / "SKILL.md"
+    assert rebyte("skill", "--install", str(tmp_path)).status == 0
+    skill.write_text(SKILL + "- `gone`: of another version\n")
+    done = rebyte("skill", "--uninstall", str(tmp_path), "-o", "json")
+    assert done.json == {"path": str(skill), "changed": True}
+    assert list(tmp_path.glob("rebyte")) == []
+    assert rebyte("skill", "--uninstall", str(tmp_path), "-o", "json").json["changed"] is False
+    skill.parent.mkdir()
+    for text in (b"---\nname: other\n---\n", b"caf\xe9"):
+        skill.write_bytes(text)
+        assert rebyte("skill", "--uninstall", str(tmp_path), "-o", "json").json["changed"] is False
+        assert skill.read_bytes() == text
+    assert rebyte("skill", "--install", str(tmp_path), "--uninstall", str(tmp_path)).status == 2
+
+
+def test_the_front_matter_names_it() -> None:
+    """What an agent decides by: a name of lower case, a description of one line."""
+    found = re.match(r"---\nname: ([a-z-]+)\ndescription: (.+)\n---\n", SKILL)
+    assert found is not None
+    assert found[1] == "rebyte"
+    assert 40 < len(found[2]) < 1024
+
+
+def test_it_is_short() -> None:
+    """An agent reads it each time: at most 1,500 tokens, at four characters each."""
+    assert len(SKILL) / 4 < 1500
+
+
+def test_it_names_every_command() -> None:
+    """The list is generated, so that it cannot fall behind."""
+    with root.make_context("rebyte", [], resilient_parsing=True) as ctx:
+        for name in root.list_commands(ctx):
+            assert re.search(rf"^- `{name}[` ]", SKILL, re.MULTILINE), name
+
+
+def test_its_commands_run(home: Path, service: Service) -> None:
+    """In order, with a key in the environment, against a service."""
+    need_tool("jq")
+    found = blocks(SKILL)
+    assert len(found) == 4
+    for block in found:
+        done = run(block, home)
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"

@@ -1,0 +1,160 @@
+"""No text from elsewhere reaches a terminal raw, in any field of any kind in any format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rebyte_cli.errors import APIError, OutcomeUnknown, RebyteError
+from rebyte_cli.output.http_log import call_logger
+from rebyte_cli.output.progress import Spinner, bar, error, note
+from rebyte_cli.output.records import KINDS, TASK, Document, Kind, Listing, Raw, Records, Text
+from tests.screens import Shown, console, text_of
+
+HOSTILE = [
+    "\x1b[31mred\x1b[0m",
+    "\x1b]8;;https://evil.example\x07click\x1b]8;;\x07",
+    "\x1b]52;c;cm0gLXJmIC8=\x07",
+    "\x1bP1$r0m\x1b\\",
+    "\x9b31mC1\x9c\x85",
+    "bell\x07 back\x08 \x00 nul \x7f del",
+    "over\rwritten\x0bvertical\x0cform",
+    "user\u202etxt.exe\u202c \u2066isolate\u2069 \u061c",
+    "zero\u200bwidth\u200d\u200e\u200f\u2060\ufeff",
+    "line\u2028paragraph\u2029",
+    "tag\U000e0041\U000e0042\U000e007f",
+    "lone \ud800 \udfff surrogate",
+    "[/x] [bold]markup[/bold] [link=https://evil.example]",
+    "{task.description} %s %(x)s {0}",
+    "tab\tnew\nline\r\nCRLF",
+    '=HYPERLINK("https://evil.example")',
+    '"quoted", and \\ back',
+]
+FORMATS = ("json", "jsonl", "csv", "tsv", "id", "table")
+# Written apart from the code under test, so that both would have to be wrong.
+RAW = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def hostile_values(text: str) -> Iterator[Any]:
+    yield text
+    yield [text]
+    yield {text: text}
+    yield [{text: text, "id": text}]
+    yield {"message": text}
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_case_43_every_field_in_every_format(kind: Kind, text: str) -> None:
+    for value in hostile_values(text):
+        rows = [dict.fromkeys((*kind.types, text), value)] * 2
+        for form in FORMATS:
+            if form == "id" and not kind.id:
+                continue
+            for shape in (Records(kind, rows), Listing(kind, rows, {"note": value})):
+                for tty in (False, True):
+                    shown = Shown(shape, form, tty=tty)
+                    assert shown.error is None
+                    assert not RAW.search(shown.out), (form, shown.out)
+                    check_shape(shown.out, form, shape, rows)
+
+
+def check_shape(printed: str, form: str, shape: Any, rows: list[dict[str, Any]]) -> None:
+    """The text neither breaks out of its cell nor gets lost."""
+    if form == "json" and isinstance(shape, Listing):
+        assert json.loads(printed) == {"data": rows, **(shape.envelope or {})}  # type: ignore[dict-item]  # the tests pass mappings
+    elif form == "jsonl":
+        assert [json.loads(line) for line in printed.splitlines()] == rows
+    elif form == "csv":
+        cells = list(csv.reader(io.StringIO(printed), strict=True))
+        assert len(cells) == 3
+        assert len({len(row) for row in cells}) == 1
+    elif form == "tsv":
+        lines = printed.removesuffix("\n").split("\n")
+        assert len(lines) == 3
+        assert len({line.count("\t") for line in lines}) == 1
+    elif form == "id":
+        assert len(printed.splitlines()) == 2
+    elif form == "table" and isinstance(shape, Listing):
+        assert len(printed.splitlines()) == 3
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_text_documents_and_raw_bytes(text: str) -> None:
+    for value in (Text(text), Text(list(text)), Document({text: [text]})):
+        for form in ("text", *FORMATS):
+            assert not RAW.search(Shown(value, form).out)
+    assert json.loads(Shown(Document({text: [text]}), "json").out) == {text: [text]}
+    raw = Shown(Raw(text.encode("utf-8", "surrogatepass")), "text", tty=True)
+    assert not RAW.search(raw.out)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_goes_to_stderr(text: str) -> None:
+    errors = [
+        RebyteError(text, hint=text, code=text),
+        APIError(text, status_code=400, response={text: text}),
+        OutcomeUnknown(text, candidates=[{"id": text, "url": text, "createdAt": text}]),
+    ]
+    for as_json in (False, True):
+        for err in errors:
+            it = console()
+            error(it, err, as_json=as_json)
+            assert not RAW.search(text_of(it.err))
+            if as_json:
+                printed = text_of(it.err)
+                assert printed.count("\n") == 1
+                assert json.loads(printed) == err.as_dict()
+    it = console()
+    note(it, text)
+    call_logger(it, debug=True)(
+        SimpleNamespace(
+            method="GET",
+            path=text,
+            status=None,
+            seconds=0.1,
+            retry=1,
+            error=text,
+            request_headers={text: text},
+            request_body=text,
+            response_headers={text: text},
+            response_body=text,
+            curl=text,
+        )
+    )
+    assert not RAW.search(text_of(it.err))
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_the_line_that_moves(text: str) -> None:
+    drawn = Spinner(console(), text, lambda: 0.0).draw(40)
+    assert not RAW.search(drawn)
+    assert "\n" not in drawn
+    it = console(tty=True, live=True, width=100)
+    with bar(it, text, 10, delay=60) as work:
+        work.advance(3)
+        assert it.line is not None
+        it.line.refresh()
+        printed = text_of(it.err)
+    assert "3/10" in printed
+    assert not RAW.search(printed.removeprefix("\r\x1b[2K"))
+
+
+@pytest.mark.parametrize("text", ["[" * 1_000_000, "\x1b" * 1_000_000, "é\u202e" * 500_000])
+@pytest.mark.parametrize("form", FORMATS)
+def test_case_44_a_million_take_under_a_second(text: str, form: str) -> None:
+    began = time.process_time()
+    shown = Shown(Listing(TASK, [{"id": text, "title": text}]), form, tty=True)
+    assert shown.error is None
+    assert time.process_time() - began < 1

@@ -1,0 +1,209 @@
+"""Tables for people: whole literals, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from typing import Any
+
+import pytest
+
+from rebyte_cli.output.records import CREDITS, HISTORY, RESULT, TASK, TASK_ROW, Listing, Records
+from rebyte_cli.output.table import ago, truncate, width_of, wrap
+from tests.screens import NOW, ROWS, TASK_DONE, Shown
+
+
+def table(value: Any, **look: Any) -> str:
+    shown = Shown(value, "table", **look)
+    assert (shown.status, shown.err, shown.error) == (0, "", None)
+    return shown.out
+
+
+def dedent(text: str) -> str:
+    return textwrap.dedent(text).lstrip("\n")
+
+
+def test_a_listing_on_a_terminal_is_cut_to_its_width() -> None:
+    printed = table(Listing(TASK_ROW, ROWS, {"total": 3}), tty=True, width=80)
+    assert printed == dedent("""
+        ID                                    STATUS   TITLE                     CREATED
+        550e8400-e29b-41d4-a716-446655440000  done     A security review of th…  5m ago
+        660e8400-e29b-41d4-a716-446655440001  running  日本語のレビュー          2d ago
+        770e8400-e29b-41d4-a716-446655440002  running                            5s ago
+    """)
+    assert max(map(width_of, printed.splitlines())) <= 80
+
+
+def test_a_listing_in_a_pipe_is_whole() -> None:
+    long = "A security review of the whole code base, slowly"
+    assert table(Listing(TASK_ROW, ROWS), fields=("status", "title", "createdAt")) == dedent(f"""
+        STATUS   TITLE                                             CREATED
+        done     {long}  5m ago
+        running  日本語のレビュー                                  2d ago
+        running                                                    5s ago
+    """)
+
+
+def test_a_listing_in_colour() -> None:
+    rows = [{"id": str(i), "status": s} for i, s in enumerate(["done", "failed", "odd"])]
+    rows += [{"id": "3", "status": "running"}, {"id": "4", "status": "canceled"}]
+    printed = table(Listing(TASK_ROW, rows), tty=True, color=True, fields=("status", "id"))
+    assert printed == (
+        "\x1b[1mSTATUS\x1b[0m    \x1b[1mID\x1b[0m\n"
+        "\x1b[32mdone\x1b[0m      0\n"
+        "\x1b[31mfailed\x1b[0m    1\n"
+        "odd       2\n"
+        "\x1b[33mrunning\x1b[0m   3\n"
+        "\x1b[2mcanceled\x1b[0m  4\n"
+    )
+
+
+def test_numbers_stand_to_the_right_and_the_widest_text_gives_way() -> None:
+    rows = [
+        {"line": 7, "key": "k", "status": "failed", "error": {"code": "c", "message": "m" * 50}},
+        {"line": 1200, "key": "k", "status": "completed", "id": "t1", "error": None},
+    ]
+    assert table(Listing(RESULT, rows), tty=True, width=40) == dedent("""
+        LINE  KEY  STATUS     ID  ERROR
+           7  k    failed         mmmmmmmmmmmmm…
+        1200  k    completed  t1
+    """)
+
+
+def test_two_long_columns_share_the_loss() -> None:
+    rows = [{"id": "a", "title": "t" * 60, "prompt": "p" * 30}]
+    printed = table(Listing(HISTORY, rows), tty=True, width=43, fields=("id", "title", "prompt"))
+    assert printed == dedent(f"""
+        ID  TITLE                PROMPT
+        a   {"t" * 18}…  {"p" * 17}…
+    """)
+
+
+def test_a_terminal_too_narrow_for_the_ids_shows_them_whole() -> None:
+    printed = table(Listing(TASK_ROW, ROWS[:1]), tty=True, width=20)
+    assert printed.splitlines()[1] == (
+        "550e8400-e29b-41d4-a716-446655440000  done    A secur…  5m ago"
+    )
+
+
+def test_a_title_of_two_lines_stays_on_one() -> None:
+    rows = [{"id": "a", "title": "one\ntwo\t[/x] [bold]", "createdAt": "soon"}]
+    assert table(Listing(TASK_ROW, rows)) == dedent("""
+        ID  STATUS   TITLE                CREATED
+        a   running  one two [/x] [bold]  soon
+    """)
+
+
+def test_an_empty_listing_says_so_on_stderr() -> None:
+    shown = Shown(Listing(TASK_ROW, []), "table", tty=True)
+    assert (shown.out, shown.err, shown.status) == ("", "no tasks\n", 0)
+    shown = Shown(Listing(TASK_ROW, []), "table", tty=True, quiet=True)
+    assert (shown.out, shown.err, shown.status) == ("", "", 0)
+
+
+def test_a_record_is_names_and_values() -> None:
+    assert table(Records(TASK, [TASK_DONE]), tty=True) == dedent("""
+        id           550e8400-e29b-41d4-a716-446655440000
+        url          https://app.rebyte.ai/run/550e8400-e29b-41d4-a716-446655440000
+        status       completed
+        title        Security review
+        executor     opencode
+        createdAt    2026-02-09T10:30:00.000Z (5m ago)
+        completedAt  2026-02-09T10:32:00.000Z (3m ago)
+        prompts
+          ID        STATUS     SUBMITTED  COMPLETED
+          880e8400  succeeded  4m ago     3m ago
+        finalResult  Two "problems",
+                     both small.
+        extra        {"new":[1,2.5,true]}
+    """)
+
+
+def test_long_values_are_wrapped_under_themselves_on_a_terminal() -> None:
+    link = "https://app.rebyte.ai/run/550e8400-e29b-41d4-a716"
+    answer = (
+        f"The quick brown fox jumps over the dog.\n\n  Link: {link} .\n" + "日本語のレビュー" * 2
+    )
+    row = {"id": "t1", "finalResult": answer, "extra": {"k": "0123456789" * 4}}
+    assert table(Records(TASK, [row]), tty=True, width=40) == dedent(f"""
+        id           t1
+        finalResult  The quick brown fox jumps
+                     over the dog.
+
+                       Link:
+                     {link}
+                     .
+                     日本語のレビュー日本語のレ
+                     ビュー
+        extra        {{"k":"012345678901234567890
+                     1234567890123456789"}}
+    """)
+    assert f"  Link: {link} .\n" in table(Records(TASK, [row]))
+
+
+def test_a_name_from_elsewhere_leaves_room_for_the_values() -> None:
+    printed = table(Records(TASK, [{"id": "t1", "k" * 100: "v " * 20}]), tty=True, width=40)
+    assert printed == f"id             t1\n{'k' * 12}…  {'v ' * 12}v\n{' ' * 15}v v v v v v v\n"
+
+
+@pytest.mark.parametrize("text", ["x" * 200_000, "x " * 100_000, "日" * 100_000, "\t" * 50_000])
+def test_wrapping_takes_no_time_to_speak_of(text: str) -> None:
+    begun = time.process_time()
+    assert max(map(width_of, wrap(text, 60))) <= 60
+    assert time.process_time() - begun < 2
+
+
+def test_a_record_in_colour() -> None:
+    value = Records(TASK, [{"id": "a", "status": "failed", "prompts": []}])
+    assert table(value, tty=True, color=True) == (
+        "\x1b[1mid\x1b[0m       a\n"
+        "\x1b[1mstatus\x1b[0m   \x1b[31mfailed\x1b[0m\n"
+        "\x1b[1mprompts\x1b[0m\n"
+    )
+
+
+def test_records_are_divided_by_an_empty_line() -> None:
+    assert table(Records(CREDITS, [{"balance": 10}, {"balance": 2.5}])) == (
+        "balance  10\n\nbalance  2.5\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "relative"),
+    [
+        ("2026-02-09T10:35:00.000Z", "now"),
+        ("2026-02-09T10:34:59.000Z", "1s ago"),
+        ("2026-02-09T10:35:30Z", "now"),
+        ("2026-02-09T10:37:00Z", "in 2m"),
+        ("2026-02-09T10:34:01Z", "59s ago"),
+        ("2026-02-09T10:34:00", "1m ago"),
+        ("2026-02-09T11:34:00+01:00", "1m ago"),
+        ("2026-02-09T08:35:00Z", "2h ago"),
+        ("2026-02-08T10:35:00Z", "1d ago"),
+        ("2026-01-01T10:35:00Z", "1mo ago"),
+        ("2024-02-09T10:35:00Z", "2y ago"),
+        ("0001-01-01T00:00:00+23:59", "2026y ago"),
+        ("", ""),
+        ("yesterday\x1b", "yesterday\\x1b"),
+        ("99999-01-01", "99999-01-01"),
+    ],
+)
+def test_times_are_relative(timestamp: str, relative: str) -> None:
+    assert ago(timestamp, NOW) == relative
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "short"),
+    [
+        ("plain", 5, "plain"),
+        ("plainer", 5, "plai…"),
+        ("日本語", 6, "日本語"),
+        ("日本語", 5, "日本…"),
+        ("日本語", 4, "日…"),
+        ("a word more", 8, "a word…"),
+        ("e\u0301e\u0301e\u0301", 2, "e\u0301…"),
+    ],
+)
+def test_wide_characters_count_twice(text: str, width: int, short: str) -> None:
+    assert truncate(text, width) == short
+    assert width_of(short) <= width

@@ -1,0 +1,166 @@
+"""The prompts before the latest: how each is followed to its end, and when it is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.errors import APIError, ServerFault, WaitTimeout
+from rebyte_cli.tasks.logs import FAULTS, LATE, QueuedPrompt, QueuedPrompts
+from tests.servers import Answer, RawServer, error_reply, json_reply, wire_to
+
+BROKEN = error_reply(503, "down", "Not now")
+
+
+def event(text: str) -> dict[str, Any]:
+    return {"eventType": "text", "payload": {"content": text}}
+
+
+def looks(*firsts: dict[str, Any] | Answer) -> list[Any]:
+    """What each look shows of a first prompt, with a second behind it that waits for its turn."""
+    return [
+        {"prompts": [{"id": "p1", **first}, {"id": "p2", "status": "pending"}]}
+        if isinstance(first, dict)
+        else first
+        for first in firsts
+    ]
+
+
+RUNS = {"status": "running"}
+SILENT = {"status": "completed"}
+SPOKE = {"status": "completed", "events": [event("a"), event("b")]}
+
+
+class Bench:
+    """A task and somebody who follows it, on a clock that only pauses move."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.pauses: list[float] = []
+        self.script: list[Any] = []
+        self.asked = 0
+        self.server = RawServer(self.answer)
+        self.client = RebyteClient(transport=wire_to(self.server, sleep=lambda _seconds: None))
+
+    def answer(self, _request: Any) -> Answer:
+        said = self.script[min(self.asked, len(self.script) - 1)]
+        if isinstance(said, dict):
+            self.asked += 1
+            return json_reply(said)
+        return said
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def follow(
+        self, first: Any, *later: Any, timeout: float | None = None
+    ) -> Iterator[QueuedPrompt]:
+        self.script = list(later)
+        return iter(
+            QueuedPrompts(
+                self.client,
+                "t1",
+                first,
+                timeout=timeout,
+                since=100.0,
+                clock=lambda: self.now,
+                sleep=self.sleep,
+            )
+        )
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    with bench.server, bench.client:
+        yield bench
+
+
+def words(turns: list[QueuedPrompt]) -> list[list[str]]:
+    return [[row["payload"]["content"] for row, _ in turn.events] for turn in turns]
+
+
+def test_what_is_new_is_shown_look_by_look(bench: Bench) -> None:
+    turns = list(bench.follow(*looks({**RUNS, "events": [event("a")]}, RUNS, SPOKE)))
+    assert words(turns) == [["a"], [], ["b"]]
+    assert [(turn.first, turn.last) for turn in turns] == [
+        (True, False),
+        (False, False),
+        (False, True),
+    ]
+
+
+def test_the_last_words_of_one_that_just_ended_are_waited_for(bench: Bench) -> None:
+    turns = list(bench.follow(*looks(RUNS, SILENT, SILENT, SPOKE)))
+    assert words(turns) == [[], [], [], ["a", "b"]]
+    assert [turn.last for turn in turns] == [False, False, False, True]
+
+
+def test_but_not_for_ever(bench: Bench) -> None:
+    assert len(list(bench.follow(*looks(RUNS, SILENT)))) == 1 + LATE
+
+
+@pytest.mark.parametrize("end", [{"status": "failed"}, {**SILENT, "response": "Done"}])
+def test_nor_where_none_are_to_come(bench: Bench, end: dict[str, Any]) -> None:
+    assert len(list(bench.follow(*looks(RUNS, end)))) == 2
+
+
+def test_one_that_ended_before_is_shown_at_once(bench: Bench) -> None:
+    assert len(list(bench.follow(*looks(SILENT)))) == 1
+    assert bench.pauses == []
+
+
+def test_it_asks_ever_more_rarely(bench: Bench) -> None:
+    list(bench.follow(*looks(*[RUNS] * 10, SPOKE)))
+    assert bench.pauses[:3] == [1.0, 1.25, 1.5625]
+    assert bench.pauses[-2:] == [5.0, 5.0]
+
+
+def test_the_last_pause_ends_at_the_time_limit(bench: Bench) -> None:
+    with pytest.raises(WaitTimeout, match="t1 still runs after 2 s") as caught:
+        list(bench.follow(*looks(RUNS, RUNS), timeout=2.0))
+    assert bench.pauses == [1.0, 1.0]
+    assert caught.value.pending == ["t1"]
+
+
+def test_looks_that_fail_are_put_up_with_until_it_is_too_many(bench: Bench) -> None:
+    turns = bench.follow(*looks(RUNS, BROKEN))
+    for _ in range(FAULTS):
+        assert not next(turns).last
+    with pytest.raises(ServerFault):
+        next(turns)
+
+
+def test_one_that_succeeds_makes_good_for_those_before(bench: Bench) -> None:
+    turns = bench.follow(*looks(RUNS, BROKEN))
+    for _ in range(FAULTS):
+        next(turns)
+    bench.script, bench.asked = looks(RUNS, BROKEN), 0
+    for _ in range(FAULTS):
+        next(turns)
+    bench.script = looks(SPOKE)
+    assert next(turns).last
+
+
+def test_what_time_does_not_mend_ends_it_at_once(bench: Bench) -> None:
+    turns = bench.follow(*looks(RUNS, error_reply(400, "odd", "Not this one")))
+    next(turns)
+    with pytest.raises(APIError, match="Not this one"):
+        next(turns)
+
+
+def test_a_document_that_lost_prompts_is_not_believed(bench: Bench) -> None:
+    fewer = {"prompts": [{"id": "p2", "status": "completed"}]}
+    first, last = looks(RUNS, SPOKE)
+    turns = list(bench.follow(first, fewer, last))
+    assert [turn.prompt["id"] for turn in turns] == ["p1", "p1", "p1"]
+
+
+def test_events_that_are_none_are_passed_over(bench: Bench) -> None:
+    for odd in ("text", {"a": 1}, [None, "text", event("a")]):
+        (turn,) = bench.follow(*looks({**SILENT, "events": odd}))
+        assert words([turn]) == [["a"] if isinstance(odd, list) else []]
