@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lowest audit check docs bench pyz clean
+.PHONY: help demo test lowest agents audit check docs bench pyz clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -36,6 +36,9 @@ lowest: $(READY) ## Run the core of the tests with the oldest libraries that are
 	  -c $(LOWEST)/constraints.txt -e '.[dev]'
 	@cd tests && ../$(LOWEST)/bin/python -m pytest -n 4 --dist loadfile -p no:cacheprovider $(CORE)
 
+agents: $(READY) ## Run the real agents from npm against a scripted model, offline
+	@$(BIN)/python -m tests.agents
+
 AUDIT := .venv-audit
 
 audit: $(READY) ## Ask which of the libraries have known holes (needs PyPI itself)
@@ -64,4 +67,4 @@ pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
 	@$(BIN)/python -m zipapp build/pyz -c -p '/usr/bin/env python3' -m rebyte_cli.__main__:main -o dist/rebyte.pyz
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(LOWEST) $(AUDIT) .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(LOWEST) $(AUDIT) .agents-cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,0 +1,115 @@
+"""A HOME whose agents all talk to the scripted model, and a repository for them to work on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ..conftest import Done
+from .install import AGENTS
+from .scripted_model import MODEL, Model
+
+LIMIT = 120  # seconds for one call of the command: the slowest agent needs ten on a busy machine
+
+
+@pytest.fixture(params=AGENTS)
+def agent(request: pytest.FixtureRequest) -> str:
+    """Each agent in turn."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def model(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
+    """The model server; the user's settings of every agent name it."""
+    monkeypatch.setenv("REBYTE_LOCAL_QUIET", "1")
+    with Model() as running:
+        openai = {"baseURL": f"{running.url}/v1", "apiKey": "{env:SCRIPTED_KEY}"}
+        provider = {"npm": "@ai-sdk/openai-compatible", "options": openai, "models": {MODEL: {}}}
+        opencode = {"model": f"scripted/{MODEL}", "provider": {"scripted": provider}}
+        write(home / ".config/opencode/opencode.json", json.dumps(opencode))
+        write(
+            home / ".codex/config.toml",
+            f"""
+            model = "{MODEL}"
+            model_provider = "scripted"
+            [model_providers.scripted]
+            name = "scripted"
+            base_url = "{running.url}/v1"
+            env_key = "SCRIPTED_KEY"
+            wire_api = "responses"
+            """,
+        )
+        write(home / ".gemini/settings.json", json.dumps({"model": {"name": MODEL}}))
+        monkeypatch.setenv("SCRIPTED_KEY", "secret")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", running.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "secret")
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", running.url)
+        monkeypatch.setenv("GEMINI_API_KEY", "secret")
+        configure(home)
+        yield running
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A git repository with one commit."""
+    folder = tmp_path / "project"
+    write(folder / "README.md", "A project.\n")
+    author = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
+    for words in (("init", "-q", "-b", "main"), ("add", "."), (*author, "commit", "-qm", "Start")):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def run(
+    local: Callable[..., Done], model: Model, repository: Path, tmp_path: Path
+) -> Iterator[Callable[..., Done]]:
+    """`rebyte -P local …` inside the repository; at the end no process of an agent is left."""
+
+    def call(*arguments: str, status: int = 0, stdin: str = "") -> Done:
+        done = local(*arguments, stdin=stdin, cwd=repository, timeout=LIMIT)
+        assert done.status == status, f"rebyte {arguments}\n{done.out}\n{done.err}"
+        return done
+
+    yield call
+    eventually(lambda: not processes(tmp_path))
+
+
+def configure(home: Path, **settings: object) -> None:
+    """Write `[local]` of config.toml: four agents at once, and `settings`."""
+    lines = [f"{name} = {json.dumps(value)}" for name, value in {"parallel": 4, **settings}.items()]
+    write(home / ".config/rebyte/config.toml", "\n".join(["[local]", *lines]))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def processes(folder: Path) -> list[str]:
+    """Command lines of processes that name this folder or, in a jail, have mounted a part of it."""
+    marker, found = f"{folder.parent.name}/{folder.name}/".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (process / "cmdline").read_bytes()
+            mounts = (process / "mountinfo").read_bytes()
+        except OSError:  # it ended meanwhile, or is another user's
+            continue
+        if line and (marker in line or marker in mounts):
+            found.append(line.replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until the condition holds; fail when it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)

@@ -1,0 +1,141 @@
+"""Each agent through the command: runs, follow-ups, cancel, and the ways in which runs fail.
+
+The prompts are instructions to the scripted model; see `scripted_model.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..conftest import Done
+from .conftest import configure, eventually, processes
+from .install import AGENTS, HERE
+from .scripted_model import Model
+
+Run = Callable[..., Done]
+PACKAGES = {
+    "opencode": "opencode-ai",
+    "codex": "@openai/codex",
+    "claude": "@anthropic-ai/claude-code",
+    "gemini": "@google/gemini-cli",
+}
+
+
+def test_agents_are_found_and_tested_versions(run: Run) -> None:
+    pinned = json.loads((HERE / "package.json").read_text())["dependencies"]
+    found = {each["name"]: each for each in run("local", "agents", "-o", "json").json["data"]}
+    for agent in AGENTS:
+        assert found[agent]["version"] == pinned[PACKAGES[agent]]
+        assert found[agent]["tested"] is True
+        assert found[agent]["usable"] is True
+
+
+def test_run_patch_and_follow_up(run: Run, model: Model, agent: str, repository: Path) -> None:
+    prompt = "The codeword is heron. [[write hello.txt Hello there]]"
+    done = run("create", prompt, "-x", agent, "-g", ".", "--wait", "-o", "json")
+    task = done.json["id"]
+    assert done.json["status"] == "completed"
+    assert done.json["executor"] == agent
+    assert done.json["finalResult"] == "I wrote hello.txt."
+    assert run("result", task).out == "I wrote hello.txt.\n"
+
+    events = run("logs", task, "-o", "jsonl").documents
+    kinds = [event["eventType"] for event in events]
+    assert kinds[0] == "init"
+    assert kinds[-1] == "result"
+    assert kinds.index("tool_use") < kinds.index("tool_result") < kinds.index("text")
+    assert "hello.txt" in json.dumps(payload(events, "tool_use")["input"])
+    assert payload(events, "tool_use")["id"] == payload(events, "tool_result")["id"]
+    assert payload(events, "result")["status"] == "succeeded"
+    assert [event["seq"] for event in events] == list(range(len(events)))
+    assert len({event["timestamp"] for event in events}) > 1  # real times
+
+    patch = run("diff", task).out
+    assert "new file mode 100644\n" in patch
+    assert "+++ b/hello.txt\n@@ -0,0 +1 @@\n+Hello there\n" in patch
+    assert run("diff", task).out.count("diff --git") == 1  # and nothing of the agent's own
+    run("apply", task, "--yes")
+    assert (repository / "hello.txt").read_text() == "Hello there\n"
+
+    again = run("follow-up", task, "What did I tell you? [[recall]]", "--wait", "-o", "json")
+    assert again.json["status"] == "completed"
+    assert run("result", task).out == "You told me heron.\n"
+    prompts = [text for kind, text in model.turns[-1].said if kind == "user"]
+    assert any(prompt in text for text in prompts)  # the agent's own session, not a summary
+
+
+def test_prompt_arrives_as_typed(run: Run, model: Model, agent: str) -> None:
+    for text in ("/compact the list in ['a', \"b\"]", "Read @/etc/hostname and @README.md"):
+        done = run("create", text, "-x", agent, "-g", ".", "--wait", "-o", "json")
+        assert done.json["finalResult"] == "Nothing to do."
+        said = [said for turn in model.turns for kind, said in turn.said if kind == "user"]
+        assert any(text in each for each in said)
+        assert not any("A project." in each for each in said)  # what README.md holds
+
+
+def test_cancel_in_a_tool_call(run: Run, agent: str, tmp_path: Path) -> None:
+    prompt = "The codeword is stork. [[shell touch started; sleep 4321]]"
+    task = run("create", prompt, "-x", agent, "-g", ".", "-o", "id").out.strip()
+    code = Path(run("workspace", "path", task).out.strip())
+    eventually(lambda: list(code.rglob("started")) != [])
+    assert any("sleep 4321" in line for line in processes(tmp_path))
+
+    run("cancel", task)
+    assert run("get", task, "-o", "json").json["status"] == "canceled"
+    eventually(lambda: not processes(tmp_path), seconds=5)
+    run("wait", task, status=11)
+
+    run("follow-up", task, "Still there? [[recall]]", "--wait")
+    assert run("result", task).out == "You told me stork.\n"
+
+
+def test_rejected_key(run: Run, model: Model, agent: str) -> None:
+    done = run("create", "[[401]]", "-x", agent, "--wait", "-o", "json", status=10)
+    assert done.json["status"] == "failed"
+    assert model.turns[-1].directive == "401"
+    last = run("logs", done.json["id"], "-o", "jsonl").documents[-1]
+    assert last["eventType"] == "result"
+    assert last["payload"]["status"] == "failed"
+    assert "401" in last["payload"]["result"]
+    assert "secret" not in json.dumps(done.json)
+
+
+def test_silent_server(run: Run, model: Model, home: Path, tmp_path: Path) -> None:
+    configure(home, stall="20s")
+    tasks = [run("create", "[[silent]]", "-x", agent, "-o", "id").out.strip() for agent in AGENTS]
+    run("wait", *tasks, status=10)
+    assert not processes(tmp_path)
+    for task in tasks:
+        done = run("get", task, "-o", "json").json
+        assert done["status"] == "failed"
+        assert "20" in done["finalResult"]
+    assert len({turn.model for turn in model.turns if turn.directive == "silent"}) >= 1
+
+
+def test_batch_with_a_line_per_agent(run: Run) -> None:
+    lines = [
+        {"key": agent, "executor": agent, "prompt": f"[[write {agent}.txt By {agent}]]"}
+        for agent in AGENTS
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    done = run("batch", "-", "--journal", "batch.journal", "-g", ".", "--wait", stdin=text)
+    results = {each["key"]: each for each in done.documents}
+    assert set(results) == set(AGENTS)
+    for agent, result in results.items():
+        assert result["status"] == "completed"
+        assert f"+By {agent}\n" in run("diff", result["id"]).out
+
+
+def test_first_success_of_two(run: Run) -> None:
+    failing = run("create", "[[401]]", "-x", "gemini", "-o", "id").out.strip()
+    writing = run("create", "[[write a.txt A]]", "-x", "codex", "-o", "id").out.strip()
+    assert run("wait", failing, writing, "--first-success", "-o", "id").out == f"{writing}\n"
+
+
+def payload(events: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """The payload of the first event of this kind."""
+    found: dict[str, Any] = next(e["payload"] for e in events if e["eventType"] == kind)
+    return found
