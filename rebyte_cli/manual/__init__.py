@@ -1,13 +1,13 @@
-"""What is written about the command, generated from the command itself.
+"""The manual, completion tables and skill, generated from the command tree.
 
-    tree.py       Click's commands as plain documents: what `rebyte schema` prints
-    facts.py      exit statuses, variables, and the date of the pages
-    pages/        the pages that somebody wrote, in Markdown, with places for generated parts
-    commands.py   a page for each command, from the tree
-    library.py    every page by its name: written, generated or both
-    roff.py       Markdown to what man(1) reads
-    tables.py     what TAB reads (see completion/answer.py)
+    tree.py               the Click commands as plain documents: what `rebyte schema` prints
+    facts.py              exit statuses, environment variables, the date of the last revision
+    pages/                hand-written pages in Markdown, with placeholders for generated parts
+    builder.py            every page in Markdown
+    roff.py               Markdown to the man(7) language
+    reader.py             shows, installs and removes pages
+    completion_tables.py  the tables that TAB reads
 
-`python -m rebyte_cli.manual` writes all of it into the checkout. A test fails when that was
-forgotten.
+`python -m rebyte_cli.manual` writes all generated files into the checkout; a test fails if they are
+out of date.
 """

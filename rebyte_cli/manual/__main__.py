@@ -1,4 +1,4 @@
-"""Write everything that is generated into the checkout: `python -m rebyte_cli.manual [FOLDER]`."""
+"""Write the generated files into a checkout: `python -m rebyte_cli.manual [FOLDER]`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 from ..cli import root
 from ..completion.install import FILES, SCRIPTS
-from .builder import fill, markdown, names, tables, written
+from .builder import fill, markdown, names, written
+from .completion_tables import tables
 from .roff import page
 from .tree import describe
 
 
 def generated() -> Iterator[tuple[str, str]]:
-    """Each generated file: its path in the checkout, and its text."""
+    """Yield each generated file: its path in the checkout and its text."""
     tree = describe(root)
     for shell, script in SCRIPTS.items():
         yield f"completions/{FILES[shell]}", script
@@ -26,7 +27,7 @@ def generated() -> Iterator[tuple[str, str]]:
 
 
 def write(folder: Path) -> list[str]:
-    """Write what differs, delete what is generated no more; the paths that changed."""
+    """Write changed files, delete obsolete ones, and return the paths of both."""
     wanted = dict(generated())
     changed = []
     for path, text in wanted.items():

@@ -1,4 +1,4 @@
-"""Every page by its name, in Markdown: written, generated, or written around generated parts."""
+"""The manual pages in Markdown: hand-written, generated, or hand-written with generated parts."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import re
 from collections.abc import Iterable, Iterator
 from importlib.resources import files
 
-from ..completion.answer import ROOT
 from .facts import EVERY_COMMAND, STATUSES, VARIABLES
 from .tree import Node
 
-# -- A page for each command, in Markdown, from the tree.
-
 SEE_ALSO = "rebyte(1), rebyte-config(5), rebyte-examples(7)"
-# What else there is to read about a command.
+# Further pages about a command.
 MORE = {"api": "rebyte-api(7)", "batch": "rebyte-shards(7)", "local": "rebyte-local(7)"}
 
 
 def command_page(node: Node) -> str:
-    """The page of a top-level command and of what is inside it."""
+    """The page of a top-level command and its subcommands."""
     parts = [f"# rebyte-{node['name']}(1): {_start(node['summary'])}"]
     parts += ["## Synopsis", *map(_synopsis, _leaves(node))]
     parts += ["## Description", *_description(node)]
@@ -30,13 +27,13 @@ def command_page(node: Node) -> str:
     elif node["options"]:
         parts += ["## Options", *options(node)]
     parts.append(
-        "The options that every command takes (`-P`, `-o`, `--fields` and others) are described "
-        "in rebyte(1)."
+        "rebyte(1) describes the options that all commands share (`-P`, `-o`, `--fields` and "
+        "others)."
     )
     if any(leaf["prints"] for leaf in _leaves(node)):
         parts += ["## Output", *_outputs(node)]
     found = {status for leaf in _leaves(node) for status in leaf["exitStatuses"]}
-    # The signals, which may end any command, are in rebyte(1) alone.
+    # Only rebyte(1) lists the signals, since they can end any command.
     own = (status for status in found if status not in EVERY_COMMAND or status <= 2)
     parts += ["## Exit status", *statuses(own)]
     if node["examples"]:
@@ -47,7 +44,7 @@ def command_page(node: Node) -> str:
 
 
 def _description(node: Node) -> Iterator[str]:
-    """The paragraphs, with the names of the command's arguments in italics."""
+    """The paragraphs, with the names of the arguments in italics."""
     words = {
         word
         for argument in node["arguments"]
@@ -61,26 +58,26 @@ def _description(node: Node) -> Iterator[str]:
 
 
 def options(node: Node) -> Iterator[str]:
-    """A definition for each option of a command."""
+    """One definition for each option of a command."""
     for option in node["options"]:
         yield option_text(option)
 
 
 def option_text(option: Node) -> str:
-    """One option: its names, what it takes, and what for."""
+    """One option: its names, its value and its help text."""
     names = ", ".join(f"`{name}`" for name in option["names"])
     taken = "" if option["flag"] else f" {_placeholder(option['metavar'])}"
     more = (
-        " May be repeated." if option["multiple"] and "repeat" not in option["help"].lower() else ""
+        " Can be repeated." if option["multiple"] and "repeat" not in option["help"].lower() else ""
     )
     default = option["names"][0] if option["flag"] and option["default"] else option["default"]
     if default not in (None, (), [], "", 0):
-        more += f" The default is `{default}`."
+        more += f" Default: `{default}`."
     return f"{names}{taken}\n:   {_text(option['help'])}{more}"
 
 
 def statuses(numbers: Iterable[int]) -> Iterator[str]:
-    """A definition for each exit status."""
+    """One definition for each exit status."""
     for status in sorted(set(numbers)):
         text = STATUSES[status]
         yield f"`{status}`\n:   {text[:1].upper()}{text[1:]}."
@@ -137,13 +134,13 @@ def _examples(node: Node) -> Iterator[str]:
 
 
 def _start(summary: str) -> str:
-    """A summary as it stands behind a dash: in lower case, unless it begins with a name."""
+    """A summary as it appears after a dash: lower case, unless it starts with a name."""
     first = summary.split(maxsplit=1)[0] if summary else ""
     return _text(summary[:1].lower() + summary[1:] if first[1:].islower() else summary)
 
 
 def _text(text: str) -> str:
-    """Help text as Markdown: only backticks mean something in it."""
+    """Help text as Markdown. Backticks are its only markup."""
     parts = text.split("`")
     return "`".join(
         part if at % 2 else part.replace("\\", "\\\\").replace("*", "\\*")
@@ -151,7 +148,7 @@ def _text(text: str) -> str:
     )
 
 
-# The pages that somebody wrote.
+# Hand-written pages, in `pages/`.
 WRITTEN = (
     "rebyte.1",
     "rebyte-config.5",
@@ -165,14 +162,14 @@ WRITTEN = (
 
 
 def names(tree: Node) -> Iterator[str]:
-    """The names of all pages: `rebyte-create.1`, …"""
+    """The names of all pages, such as `rebyte-create.1`."""
     yield from WRITTEN
     for node in tree["commands"]:
         yield f"rebyte-{node['name']}.1"
 
 
 def markdown(name: str, tree: Node) -> str:
-    """One page. KeyError when there is none of that name."""
+    """Return one page. Raises KeyError if there is no page of that name."""
     if name in WRITTEN:
         return fill(written(f"{name}.md"), tree)
     for node in tree["commands"]:
@@ -182,12 +179,12 @@ def markdown(name: str, tree: Node) -> str:
 
 
 def written(file: str) -> str:
-    """A file of `pages/` as it is."""
+    """Return a file of `pages/` unchanged."""
     return files(__package__).joinpath("pages", file).read_text(encoding="utf-8")
 
 
 def fill(text: str, tree: Node) -> str:
-    """The text with each `{{part}}` that stands on a line of its own generated."""
+    """Replace each line that consists of `{{part}}` with the generated part."""
     return re.sub(r"^\{\{([a-z ]+)\}\}$", lambda match: _part(match[1], tree), text, flags=re.M)
 
 
@@ -230,51 +227,3 @@ _PARTS = {
     "skill commands": _skill_commands,
     "skill statuses": _skill_statuses,
 }
-
-
-# -- The tables that TAB reads, from the tree. Their form is described in completion/answer.py.
-
-
-def tables(tree: Node) -> Iterator[tuple[str, str]]:
-    """Each file's name and text."""
-    lines = [_line("command", ROOT, "")]
-    lines += [_line("sub", node["name"], node["summary"]) for node in tree["commands"]]
-    lines += [_option("option", option) for option in tree["options"]]
-    lines += [_option("shared", option) for option in tree["sharedOptions"]]
-    yield f"{ROOT}.txt", "".join(lines)
-    for node in tree["commands"]:
-        yield f"{node['name']}.txt", "".join(_section(node))
-
-
-def _section(node: Node) -> Iterator[str]:
-    prints = node["prints"] or {"fields": [], "also": []}
-    # An event has fields too, but few who stream want other fields than those of the task.
-    also = [
-        name
-        for other in prints["also"]
-        if "--stream" not in other["with"]
-        for name in other["fields"]
-    ]
-    yield _line("command", node["path"], ",".join(dict.fromkeys([*prints["fields"], *also])))
-    for sub in node["commands"]:
-        yield _line("sub", sub["name"], sub["summary"])
-    for option in node["options"]:
-        yield _option("option", option)
-    for argument in node["arguments"]:
-        yield _line("argument", argument["values"] or "=", "+" if argument["multiple"] else "")
-    for sub in node["commands"]:
-        yield from _section(sub)
-
-
-def _option(kind: str, option: Node) -> str:
-    return _line(
-        kind,
-        " ".join(option["names"]),
-        option["values"] or "",
-        "+" if option["multiple"] else "",
-        option["help"],
-    )
-
-
-def _line(*columns: str) -> str:
-    return "\t".join(" ".join(column.split()) for column in columns) + "\n"

@@ -1,4 +1,4 @@
-"""Showing a page with what this machine has for it."""
+"""Render, install and remove manual pages with the tools of this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OVERSTRIKE = re.compile(r".\x08|\x1b\[[0-9;]*m")
 
 
 def render(page: str, *, width: int, environment: Mapping[str, str]) -> str | None:
-    """The page as text, by `man` or `mandoc`; None where there is neither.
+    """Render a page as text with `man` or `mandoc`; None if neither is installed.
 
     `page` is in the man(7) language, `width` in columns.
     """
@@ -32,8 +32,10 @@ def render(page: str, *, width: int, environment: Mapping[str, str]) -> str | No
 
 
 def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
-    """Write pages (`rebyte.1`: text) under `folder` as `man1/rebyte.1`; each, and whether it
-    changed. FileExistsError when one of somebody else is there, OSError when it cannot be done.
+    """Write pages (`rebyte.1`: text) under `folder` as `man1/rebyte.1`.
+
+    Returns each file and whether it changed. Raises FileExistsError if a file that rebyte did
+    not generate is in the way, OSError if writing fails.
     """
     files = {folder / f"man{name[-1]}" / name: page for name, page in pages.items()}
     for file in files:
@@ -50,10 +52,12 @@ def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
 
 
 def uninstall(folder: Path) -> list[Path]:
-    """Remove the pages that `install` wrote under `folder`, those of other versions too, and the
-    folders of sections that are empty then; what was removed. OSError when one cannot be."""
+    """Remove the pages that `install` wrote under `folder`, in any version, and return them.
+
+    Section folders that are then empty are removed too. Raises OSError if a page cannot be removed.
+    """
     found = sorted(folder.glob("man?/rebyte*.?"))
-    # We make no links; pipx does, to the pages in its environment of the command.
+    # `install` makes no links; pipx does, to the pages in its own environment.
     ours = [file for file in found if _is_ours(file) and not file.is_symlink()]
     for file in ours:
         file.unlink()
@@ -68,7 +72,7 @@ def _is_ours(file: Path) -> bool:
 
 
 def finds(folder: Path, environment: Mapping[str, str]) -> bool | None:
-    """Whether man(1) looks into this folder; None where there is no man."""
+    """Whether man(1) searches this folder; None if man is not installed."""
     try:
         done = subprocess.run(
             ["man", "-w", "rebyte"],
@@ -84,7 +88,7 @@ def finds(folder: Path, environment: Mapping[str, str]) -> bool | None:
 
 
 def home(environment: Mapping[str, str]) -> Path:
-    """Where man(1) looks for pages of one user."""
+    """The folder where man(1) looks for a user's own pages."""
     own = environment.get("HOME") or os.path.expanduser("~")
     return Path(environment.get("XDG_DATA_HOME") or Path(own) / ".local" / "share") / "man"
 

@@ -1,9 +1,9 @@
-r"""Pages in Markdown made into what man(1) reads.
+r"""Convert Markdown pages to the man(7) language.
 
-Of Markdown there is what a manual needs: `# name(1): what it is for` on the first line, `##` and
+The Markdown subset is what a manual needs: `# name(1): what it is for` on the first line, `##` and
 `###` headings, paragraphs, lists with `- `, definitions (a line, then `:   ` and the text), code
-in fences, `code` (bold on the page), *names* (italic), and a backslash before a character that
-is to stay as it is.
+in fences, `code` (bold on the page), *names* (italic), and a backslash to escape the next
+character.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LITERAL = {"-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"}
 
 
 def page(markdown: str) -> str:
-    """The page in the man(7) language. ValueError when the title line is not one."""
+    """Return the page in the man(7) language. Raises ValueError if the first line is no title."""
     first, _, rest = markdown.partition("\n")
     title = _TITLE.fullmatch(first)
     if title is None:
@@ -35,21 +35,21 @@ def page(markdown: str) -> str:
     lines = [
         MARK,
         f'.TH {name.upper()} {section} {REVISED} "rebyte {__version__}" "Rebyte manual"',
-        ".nh",  # a word that is cut at a line's end cannot be searched for or copied
+        ".nh",  # hyphenated words cannot be searched for or copied
         ".ad l",
-        ".ds AD l",  # what groff goes back to after each term of a list
+        ".ds AD l",  # groff restores this after each term of a list
         ".SH NAME",
         f"{_escape(name, literal=True)} \\- {_inline(purpose)}",
     ]
     for block in _blocks(rest):
         made = list(_block(block))
-        # A heading opens a paragraph by itself.
+        # A heading already starts a paragraph.
         lines += made[1:] if made[0] == ".PP" and lines[-1].startswith(".S") else made
     return "\n".join(lines) + "\n"
 
 
 def _blocks(text: str) -> Iterator[list[str]]:
-    """The page in pieces: what stands between empty lines, and each fence as one."""
+    """Split the page at empty lines; a code fence stays one block."""
     block: list[str] = []
     fenced = False
     for line in text.splitlines():
@@ -98,7 +98,7 @@ def _filled(text: str) -> Iterator[str]:
     marked = _inline(" ".join(text.split()))
     lines = textwrap.wrap(marked, 90, break_long_words=False, break_on_hyphens=False)
     for line in lines[:-1]:
-        # After a sentence that ends with the line, roff would put two spaces.
+        # roff would print two spaces after a sentence that ends a line.
         yield _guard(_SENTENCE_END.sub(r"\g<0>\\&", line))
     yield from map(_guard, lines[-1:])
 
@@ -116,7 +116,7 @@ def _inline(text: str) -> str:
 
 
 def _escape(text: str, *, literal: bool) -> str:
-    """Text that roff prints as it is; `literal` keeps what it would make nicer (quotes, -)."""
+    """Escape text for roff; `literal` also keeps quotes and hyphens from being typeset."""
     marks = {**_ALWAYS, **(_LITERAL if literal else {})}
     return "".join(
         marks.get(letter) or (letter if ord(letter) < 128 else f"\\[u{ord(letter):04X}]")
@@ -125,5 +125,5 @@ def _escape(text: str, *, literal: bool) -> str:
 
 
 def _guard(line: str) -> str:
-    """A line that begins like a command of roff, made text."""
+    """Keep a line that starts like a roff request from being read as one."""
     return f"\\&{line}" if line.startswith((".", "'")) else line

@@ -1,4 +1,4 @@
-"""Click's command tree as plain documents, which everything else is generated from."""
+"""The Click command tree as plain documents, from which everything else is generated."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ Node = Mapping[str, Any]
 
 
 def describe(root: click.Group) -> dict[str, Any]:
-    """The whole tree: what `rebyte schema` prints.
+    """Return the whole tree: what `rebyte schema` prints.
 
     Keys: `schemaVersion`, `name`, `version`, `summary`, `description`, `examples`,
-    `exitStatuses` and `environment` (with their meaning), `options` (the root's own),
-    `sharedOptions` (before and after every command's name) and `commands` (see `_command`).
+    `exitStatuses` and `environment` (each with its meaning), `options` (of the root only),
+    `sharedOptions` (accepted before and after every command name) and `commands` (see
+    `_command`).
     """
     with _context(root, "rebyte") as ctx:
         everywhere = [param for param in _options(root, ctx) if _is_shared(param)]
@@ -72,7 +73,7 @@ def _commands(group: click.Group, ctx: click.Context, above: str = "") -> Iterat
             continue
         node = _command(command, ctx, name, f"{above} {name}".strip())
         if not above:
-            # The help page of the root shows the first line of the command's file.
+            # The root's help shows the first line of the command's file, so this does too.
             first = (sys.modules[_function(command).__module__].__doc__ or "").split("\n")[0]
             node["summary"] = first.rstrip(".")
         yield node
@@ -136,7 +137,7 @@ def _options(command: click.Command, ctx: click.Context) -> Iterator[click.Optio
 
 
 def _is_shared(option: click.Option) -> bool:
-    """Whether every command takes it: those that a command's function is not handed."""
+    """Whether every command accepts it: Click doesn't pass those to the command's function."""
     return not option.expose_value and option.name != "version"
 
 
@@ -159,7 +160,7 @@ def _value(param: click.Parameter) -> dict[str, Any]:
     kind = param.type
     default = param.default
     if callable(default) or not isinstance(default, str | int | float | bool | list | None):
-        default = None  # Click's own mark for none given
+        default = None  # Click's marker for "no default"
     flag = isinstance(param, click.Option) and param.is_flag
     return {
         "metavar": None if flag else _metavar(param),
@@ -179,7 +180,7 @@ def _metavar(param: click.Parameter) -> str:
 
 
 def _values(param: click.Parameter) -> str | None:
-    """What TAB offers, as completion/answer.py writes it: a kind, `=`, words; None for a flag."""
+    """What TAB offers, in the format of completion/answer.py; None for a flag."""
     if isinstance(param, click.Option) and (param.is_flag or param.count):
         return None
     if isinstance(param.type, click.Choice):
@@ -187,7 +188,7 @@ def _values(param: click.Parameter) -> str | None:
     own = param._custom_shell_complete
     if own is not None:
         kind = own.__name__ if own.__name__ in KINDS else ""
-        # Its own words, which must not depend on anything.
+        # Its fixed words; the function must not depend on its arguments.
         found = own(click.Context(click.Command("")), param, "")
         words = ",".join(str(getattr(item, "value", item)) for item in found)
         return f"{kind}={words}" if words or not kind else kind
@@ -211,12 +212,12 @@ def _prints(command: click.Command) -> dict[str, Any] | None:
 
 
 def _also(command: click.Command) -> Iterator[dict[str, Any]]:
-    """What comes in the place of a command's kind with an option: `with`, `kind`, `fields`."""
+    """What a command prints instead with an option: `with`, `kind`, `fields`."""
     for option, kind in getattr(command, "others", dict)().items():
         name, fields = (kind, ()) if isinstance(kind, str) else (kind.name, kind.fields)
         yield {"with": option, "kind": name, "fields": list(fields)}
 
 
 def _function(command: click.Command) -> Any:
-    """What somebody wrote, under the wrapper that hands it the App."""
+    """The command's function, without the wrapper that passes it the App."""
     return getattr(command.callback, "__wrapped__", command.callback)

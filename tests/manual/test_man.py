@@ -104,7 +104,7 @@ def test_the_pages_read_well() -> None:
     assert "rebyte help [COMMAND...]" in shown["rebyte-help.1"]
     assert "as rebyte COMMAND --help does" in shown["rebyte-help.1"]
     assert "rebyte profile create [options] NAME [KEY=VALUE...]" in shown["rebyte-profile.1"]
-    assert "The default is --wait." in shown["rebyte-batch.1"]
+    assert "Default: --wait." in shown["rebyte-batch.1"]
     assert "Repeat for several. May be" not in " ".join(shown["rebyte-batch.1"].split())
     assert "rebyte --version" in shown["rebyte.1"]
     assert "become \\t and \\n." in " ".join(shown["rebyte.1"].split())
