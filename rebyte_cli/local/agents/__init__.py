@@ -1,0 +1,1 @@
+"""Real agents on this machine: each run is a jailed program with a detached supervisor."""

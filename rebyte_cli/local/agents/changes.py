@@ -1,0 +1,76 @@
+"""What a run changed: `code/` compared with the commit that the workspace began with."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from . import jail
+from .git import SAFE, GitError
+from .workspace import Workspace
+
+LARGEST_PATCH = 64 * 1024 * 1024
+GIT_SECONDS = 300
+BASE = "/base.git"
+# Git's own view of the tree: no filters, no external programs, no repositories inside it.
+OPTIONS = (
+    *SAFE,
+    "-c", "core.autocrlf=false",
+    "-c", "core.bare=false",
+    "-c", "core.quotePath=true",
+    "-c", "diff.ignoreSubmodules=all",
+    "-c", "advice.addEmbeddedRepo=false",
+)  # fmt: skip
+
+
+def patch(workspace: Workspace, *, jailed: bool) -> bytes:
+    """The changes since the base commit as a git patch, binary files and modes included.
+
+    git runs in a jail without network: the files that it reads are the agent's. Raises GitError
+    when there is no patch to be had, for example because it would be larger than 64 MiB.
+    """
+    confinement = jail.confine(workspace.folder, jailed=jailed)
+    base = BASE if jailed else str(workspace.base)
+    git = ["git", *OPTIONS, f"--git-dir={base}", f"--work-tree={confinement.code.inside}"]
+    # Added files appear in the patch, ignored ones do not.
+    script = 'set -e; "$@" add --all .; "$@" diff --cached --binary --full-index --no-ext-diff'
+    script += " --no-textconv --no-color --src-prefix=a/ --dst-prefix=b/ refs/heads/base --"
+    command = jail.command(
+        confinement,
+        ["sh", "-c", script, "sh", *git],
+        writable=[jail.Place(workspace.base, BASE)],
+        network=False,
+    )
+    variables = jail.environment(confinement, os.environ)
+    variables |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
+    return _output(command, variables, workspace.code)
+
+
+def _output(command: list[str], variables: dict[str, str], folder: Path) -> bytes:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            command,
+            env=variables,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+        )
+        try:
+            status = process.wait(GIT_SECONDS)
+        except BaseException as error:
+            process.kill()
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise GitError(f"git took longer than {GIT_SECONDS} s") from None
+            raise
+        if status:
+            errors.seek(0)
+            lines = errors.read(100_000).decode("utf-8", "replace").strip().splitlines()
+            raise GitError(lines[-1] if lines else f"git exited with status {status}")
+        if output.tell() > LARGEST_PATCH:
+            raise GitError("the changes are larger than 64 MiB")
+        output.seek(0)
+        return output.read()

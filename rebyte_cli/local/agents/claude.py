@@ -1,0 +1,149 @@
+"""Claude Code (`claude -p`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .adapter import Adapter, Invocation, Outcome, Parser, joined
+from .user_config import read_json
+
+# Waiting longer does not make a rejected key valid: claude itself tries ten times, for minutes.
+REJECTED = (401, 403)
+REJECTED_TWICE = 2
+
+
+class Claude(Adapter):
+    """`claude -p --output-format stream-json`; sessions have an id that the caller chooses."""
+
+    name = "claude"
+    install = "npm install -g @anthropic-ai/claude-code"
+    tested = ("2.1.197", "2.1.331")
+    variables = (
+        "ANTHROPIC_*",
+        "CLAUDE_CODE_EFFORT_LEVEL",
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS",
+        "CLAUDE_CODE_MAX_RETRIES",
+        "CLAUDE_CODE_OAUTH_TOKEN",
+        "CLAUDE_CODE_USE_BEDROCK",
+        "CLAUDE_CODE_USE_VERTEX",
+        "MAX_THINKING_TOKENS",
+        "AWS_BEARER_TOKEN_BEDROCK",
+        "AWS_REGION",
+    )
+    credentials = (".claude/.credentials.json",)
+
+    def arguments(self, invocation: Invocation) -> list[str]:
+        arguments = ["-p", "--output-format", "stream-json", "--verbose"]
+        arguments += ["--permission-mode", "bypassPermissions"]
+        # The repository's settings name hooks and its .mcp.json names commands: both would run
+        # before the model says a word.
+        arguments += ["--setting-sources", "user", "--strict-mcp-config"]
+        if invocation.model:
+            arguments += ["--model", invocation.model]
+        if invocation.session:
+            return [*arguments, "--resume", invocation.session]
+        return [*arguments, "--session-id", invocation.new_session]
+
+    def environment(self, outside: Mapping[str, str]) -> dict[str, str]:
+        return {
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "DISABLE_TELEMETRY": "1",
+            "DISABLE_ERROR_REPORTING": "1",
+            "DISABLE_AUTOUPDATER": "1",
+            # As root claude refuses to bypass permissions unless it is told of a sandbox.
+            "IS_SANDBOX": "1",
+        }
+
+    def files(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
+        settings = read_json(user_home / ".claude/settings.json")
+        kept = {name: settings[name] for name in ("model",) if isinstance(settings.get(name), str)}
+        return {".claude/settings.json": json.dumps(kept)}
+
+    def lost_session(self, status: int, stderr: str) -> bool:
+        return status != 0 and "No conversation found" in stderr
+
+    def parser(self) -> ClaudeParser:
+        return ClaudeParser(self.name)
+
+
+class ClaudeParser(Parser):
+    """Lines of `--output-format stream-json`.
+
+    The end is the `result` line. Its `subtype` says `success` for a failed request too: only
+    `is_error` can be believed.
+    """
+
+    def __init__(self, agent: str) -> None:
+        super().__init__(agent)
+        self._result: dict[str, Any] | None = None
+        self._rejected = 0
+
+    def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+        kind = document["type"]
+        if kind == "system":
+            yield from self._system(document)
+        elif kind == "assistant":
+            inner = document.get("parent_tool_use_id") is not None
+            for block in document["message"]["content"]:
+                yield from self._block(block, inner, failed=bool(document.get("error")))
+        elif kind == "user":
+            for block in document["message"]["content"]:
+                if block["type"] == "tool_result":
+                    payload = {"id": block["tool_use_id"], "output": joined(block.get("content"))}
+                    if block.get("is_error"):
+                        payload["is_error"] = True
+                    yield "tool_result", payload
+        elif kind == "result":
+            self._result = document
+            self.usage = _usage(document)
+
+    def finish(self, status: int, stderr: str) -> Outcome:
+        if self._result is None:
+            return self.unfinished(status, stderr)
+        text = self._result.get("result")
+        answer = text if isinstance(text, str) else ""
+        if self._result.get("is_error"):
+            errors = self._result.get("errors")
+            detail = "; ".join(map(str, errors)) if isinstance(errors, list) else ""
+            return self.failure(answer or detail or str(self._result.get("subtype")))
+        return self.success(answer)
+
+    def _system(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+        if document["subtype"] == "init":
+            self.session, self.model = document["session_id"], document.get("model")
+            yield (
+                "init",
+                {"session_id": self.session, "model": self.model, "cwd": document.get("cwd")},
+            )
+        elif document["subtype"] == "api_retry":
+            status = document.get("error_status")
+            self.error = f"the API answered {status} ({document.get('error')})"
+            if status in REJECTED:
+                self._rejected += 1
+                if self._rejected >= REJECTED_TWICE:
+                    self.hopeless = self.error
+
+    def _block(
+        self, block: dict[str, Any], inner: bool, *, failed: bool
+    ) -> Iterable[tuple[str, dict[str, Any]]]:
+        if block["type"] == "thinking":
+            if block["thinking"]:
+                yield "thinking", {"content": block["thinking"]}
+        elif block["type"] == "text":
+            # What a sub-agent says is no part of the answer; an API's error comes in `result`.
+            if not failed:
+                yield "thinking" if inner else "text", {"content": block["text"]}
+        elif block["type"] == "tool_use":
+            yield "tool_use", {"id": block["id"], "name": block["name"], "input": block["input"]}
+
+
+def _usage(document: dict[str, Any]) -> dict[str, Any]:
+    usage = document.get("usage")
+    given = usage if isinstance(usage, dict) else {}
+    numbers = {name: value for name, value in given.items() if isinstance(value, int)}
+    if isinstance(document.get("total_cost_usd"), int | float):
+        numbers["cost_usd"] = document["total_cost_usd"]
+    return numbers

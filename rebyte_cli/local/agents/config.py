@@ -1,0 +1,137 @@
+"""`[local]` of config.toml: how many agents run at once, how long, in which jail, and which.
+
+The service reads the file by itself: it shares no code with the client, not even this.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .adapter import Adapter
+from .claude import Claude
+from .codex import Codex
+from .gemini import Gemini
+from .opencode import OpenCode
+from .program import Program
+
+BUILT_IN: tuple[type[Adapter], ...] = (OpenCode, Claude, Codex, Gemini)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class ConfigError(ValueError):
+    """`config.toml` says something that cannot be meant."""
+
+
+class LocalConfig(NamedTuple):
+    """The settings of `[local]`; `limit` and `stall` in seconds, 0 for none."""
+
+    parallel: int
+    limit: float
+    stall: float
+    jail: bool
+    agents: dict[str, Adapter]
+
+
+def load(config_file: Path | None) -> LocalConfig:
+    """Read `[local]` of `config_file`; defaults when there is no file or no such table.
+
+    Raises ConfigError for a value that cannot be used.
+    """
+    table = _table(config_file)
+    parallel = table.get("parallel", 2)
+    if type(parallel) is not int or not 1 <= parallel <= 64:
+        raise ConfigError("[local] parallel must be a number from 1 to 64")
+    jail = table.get("jail", "on")
+    if jail not in ("on", "off"):
+        raise ConfigError('[local] jail must be "on" or "off"')
+    return LocalConfig(
+        parallel,
+        _seconds(table, "limit", "1h"),
+        _seconds(table, "stall", "15m"),
+        jail == "on",
+        _agents(table.get("agents", {})),
+    )
+
+
+def _table(config_file: Path | None) -> Mapping[str, Any]:
+    if config_file is None:
+        return {}
+    import tomllib
+
+    try:
+        document = tomllib.loads(config_file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{config_file} cannot be read: {error}") from None
+    table = document.get("local", {})
+    if not isinstance(table, dict):
+        raise ConfigError("[local] must be a table")
+    return table
+
+
+def _seconds(table: Mapping[str, Any], name: str, default: str) -> float:
+    """A duration such as `90s`, `15m` or `1h`, or a number of seconds."""
+    value = table.get(name, default)
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value) if type(value) is str else None
+    if found is None:
+        raise ConfigError(f'[local] {name} must be a duration such as "90s", "15m" or "1h"')
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
+def _agents(tables: object) -> dict[str, Adapter]:
+    if not isinstance(tables, dict):
+        raise ConfigError("[local.agents] must be a table")
+    built_in = {kind.name: kind for kind in BUILT_IN}
+    agents: dict[str, Adapter] = {name: kind() for name, kind in built_in.items()}
+    for name, table in tables.items():
+        where = f"[local.agents.{name}]"
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"{where}: a name has letters, digits, `.`, `_` and `-`")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{where} must be a table")
+        command = table.get("command", [])
+        words = tuple([command] if isinstance(command, str) else _strings(table, "command", where))
+        more = {
+            "extra_variables": _strings(table, "env", where),
+            "extra_paths": _strings(table, "read", where),
+        }
+        if name in built_in:
+            agents[name] = built_in[name](command=words, **more)
+        elif not words or not words[0]:
+            raise ConfigError(f'{where} needs command = ["PROGRAM", "ARGUMENT", …]')
+        else:
+            agents[name] = Program(command=words, label=name, **more)
+    return agents
+
+
+def _strings(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        raise ConfigError(f"{where} {key} must be a list of strings")
+    return tuple(value)
+
+
+def describe(adapter: Adapter) -> dict[str, Any]:
+    """An adapter as JSON, for the supervisor."""
+    return {
+        "name": adapter.title,
+        "command": adapter.command,
+        "extra_variables": adapter.extra_variables,
+        "extra_paths": adapter.extra_paths,
+    }
+
+
+def adapter_of(described: Mapping[str, Any]) -> Adapter:
+    """The adapter that `describe` described."""
+    more = {name: tuple(described[name]) for name in ("command", "extra_variables", "extra_paths")}
+    for kind in BUILT_IN:
+        if kind.name == described["name"]:
+            return kind(**more)
+    return Program(label=described["name"], **more)

@@ -1,0 +1,188 @@
+"""The jail: bubblewrap shows an agent the system read-only, its workspace, and nothing else.
+
+The agents' own permission switches are no boundary: a repository's plugin or MCP server runs
+before the model says a word. The network is shared, because the model is on the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+CODE = "/code"
+HOME = "/home/agent"
+PROBE_SECONDS = 10
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# What names, TLS and the dynamic linker need of /etc.
+ETC = (
+    "alternatives", "ca-certificates", "crypto-policies", "group", "host.conf", "hosts",
+    "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf",
+    "os-release", "passwd", "pki", "protocols", "resolv.conf", "services", "ssl", "timezone",
+)  # fmt: skip
+SHARED_VARIABLES = (
+    "TERM", "LANG", "LANGUAGE", "TZ", "COLORTERM",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+    "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
+)  # fmt: skip
+CERTIFICATE_VARIABLES = SHARED_VARIABLES[-5:]
+
+
+class Place(NamedTuple):
+    """A folder outside, and the name it has for the agent."""
+
+    outside: Path
+    inside: str
+
+
+class Confinement(NamedTuple):
+    """Where an agent works: its folders, and whether a jail holds it."""
+
+    code: Place
+    home: Place
+    jailed: bool
+
+
+class Verdict(NamedTuple):
+    """Whether jails work on this machine; otherwise why not, and what to do about it."""
+
+    works: bool
+    reason: str = ""
+    fix: str = ""
+
+
+def confine(workspace: Path, *, jailed: bool) -> Confinement:
+    """The folders of a workspace as its agent sees them."""
+    code, home = workspace / "code", workspace / "home"
+    if jailed:
+        return Confinement(Place(code, CODE), Place(home, HOME), True)
+    return Confinement(Place(code, str(code)), Place(home, str(home)), False)
+
+
+def command(
+    confinement: Confinement,
+    words: list[str],
+    *,
+    needs: Iterable[str] = (),
+    writable: Iterable[Place] = (),
+    network: bool = True,
+) -> list[str]:
+    """The command line that runs `words` in the jail, or `words` alone when there is none.
+
+    `needs` are further paths to show read-only, `writable` further folders to share.
+    """
+    if not confinement.jailed:
+        return words
+    line = [*_base(), "--dir", "/home", "--dir", HOME]
+    if not network:
+        line.append("--unshare-net")
+    for path in needs:
+        line += ["--ro-bind-try", path, path]
+    for place in (confinement.home, confinement.code, *writable):
+        line += ["--bind", str(place.outside), place.inside]
+    return [*line, "--chdir", confinement.code.inside, "--", *words]
+
+
+def environment(
+    confinement: Confinement, outside: Mapping[str, str], folders: Iterable[str] = ()
+) -> dict[str, str]:
+    """The environment of every program in the jail: an allow-list of `outside`."""
+    result = {name: outside[name] for name in SHARED_VARIABLES if name in outside}
+    result |= {name: value for name, value in outside.items() if name.startswith("LC_")}
+    path = SYSTEM_PATH if confinement.jailed else outside.get("PATH", SYSTEM_PATH)
+    result["PATH"] = ":".join([*folders, path])
+    result["HOME"] = confinement.home.inside
+    return result
+
+
+def certificates(outside: Mapping[str, str]) -> list[str]:
+    """The certificate files that the environment names: the jail has to show them."""
+    return [outside[name] for name in CERTIFICATE_VARIABLES if outside.get(name)]
+
+
+def probe(cache: Path) -> Verdict:
+    """Try whether a jail can be made. What worked once is remembered in the file `cache`."""
+    program = shutil.which("bwrap")
+    if not sys.platform.startswith("linux"):
+        return Verdict(False, "bubblewrap runs on Linux only", "Run unconfined with --no-jail")
+    if program is None:
+        return Verdict(False, "bubblewrap is not installed", "Install it: apt install bubblewrap")
+    mark = [program, os.stat(program).st_mtime, os.uname().release, os.getuid()]
+    try:
+        if json.loads(cache.read_text(encoding="utf-8")) == mark:
+            return Verdict(True)
+    except (OSError, ValueError):
+        pass  # nothing remembered
+    verdict = _try(program)
+    if verdict.works:
+        cache.write_text(json.dumps(mark), encoding="utf-8")
+    return verdict
+
+
+def _try(program: str) -> Verdict:
+    words = ["/usr/bin/env", "true"]
+    try:
+        done = subprocess.run(
+            [program, *_base()[1:], "--", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Verdict(False, f"bubblewrap does not start: {error}", "Check `bwrap --version`")
+    if done.returncode == 0:
+        return Verdict(True)
+    reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+    return Verdict(False, f"bubblewrap cannot make a sandbox: {reason[0]}", _fix())
+
+
+def _fix() -> str:
+    """What makes user namespaces work here, as far as the kernel tells what stops them."""
+    if _kernel("kernel/apparmor_restrict_unprivileged_userns") == "1":
+        return (
+            "AppArmor restricts user namespaces: allow them for bwrap with a profile in"
+            " /etc/apparmor.d, or for all with"
+            " `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
+        )
+    if _kernel("kernel/unprivileged_userns_clone") == "0":
+        return "Allow user namespaces: `sudo sysctl kernel.unprivileged_userns_clone=1`"
+    if _kernel("user/max_user_namespaces") == "0":
+        return "Allow user namespaces: `sudo sysctl user.max_user_namespaces=10000`"
+    return "In a container, start it with user namespaces allowed, or use the container as the jail"
+
+
+def _kernel(name: str) -> str:
+    try:
+        return Path("/proc/sys", name).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _base() -> list[str]:
+    """bubblewrap with the system's folders, private /tmp, /proc and /dev, and no capabilities."""
+    line = ["bwrap", "--die-with-parent", "--unshare-user", "--unshare-pid", "--unshare-ipc"]
+    line += ["--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
+    line += ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64"):
+        path = f"/{name}"
+        if os.path.islink(path):
+            line += ["--symlink", os.readlink(path), path]
+        else:
+            line += ["--ro-bind-try", path, path]
+    for path in ("/opt", "/nix/store", "/gnu/store"):
+        line += ["--ro-bind-try", path, path]
+    line += ["--dir", "/etc", "--dir", "/var", "--symlink", "../tmp", "/var/tmp"]  # noqa: S108
+    for name in ETC:
+        # resolv.conf is often a link into /run, which the jail does not show.
+        path = f"/etc/{name}"
+        line += ["--ro-bind-try", os.path.realpath(path), path]
+    return [*line, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108 - the jail's own

@@ -1,0 +1,133 @@
+"""Reading what an agent prints, line by line, until it ends or a limit passes."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Callable
+from typing import IO, NamedTuple
+
+from .adapter import Event, Parser
+
+PIECE = 65_536
+LONGEST_LINE = 32 * 1024 * 1024
+LARGEST_RAW = 256 * 1024 * 1024
+# How long to read on after the agent has ended: a child of it may hold the pipe open for ever.
+DRAIN_SECONDS = 0.5
+LOOK_SECONDS = 0.2
+
+
+class Limits(NamedTuple):
+    """Seconds that a run may take, and seconds that it may print nothing; 0 for no limit."""
+
+    total: float
+    silence: float
+
+
+def pump(
+    process: subprocess.Popen[bytes],
+    parser: Parser,
+    record: Callable[[list[Event]], None],
+    raw: IO[bytes],
+    limits: Limits,
+) -> str:
+    """Give each line to the parser and its events to `record`, and keep the bytes in `raw`.
+
+    Returns why the agent has to be killed, or an empty text when it ended by itself.
+    """
+    assert process.stdout is not None
+    splitter = Splitter(parser)
+    descriptor, kept = process.stdout.fileno(), 0
+    began = heard = time.monotonic()
+    ended: float | None = None
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            now = time.monotonic()
+            reason = _passed(limits, now - began, now - heard, parser)
+            if reason:
+                return reason
+            if ended is None and process.poll() is not None:
+                ended = now
+            if ended is not None and now - ended > DRAIN_SECONDS:
+                break
+            if not selector.select(LOOK_SECONDS):
+                continue
+            piece = os.read(descriptor, PIECE)
+            if not piece:
+                break
+            heard = time.monotonic()
+            if kept < LARGEST_RAW:
+                raw.write(piece)
+                raw.flush()
+                kept += len(piece)
+            record(splitter.feed(piece))
+        record(splitter.end())
+    return _wait(process, limits, began, parser)
+
+
+class Splitter:
+    """Cuts bytes into lines for a parser. A line that is too long is skipped."""
+
+    def __init__(self, parser: Parser) -> None:
+        self._parser = parser
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """The events of the lines that `piece` completes."""
+        events: list[Event] = []
+        *complete, rest = piece.split(b"\n")
+        for line in complete:
+            events += self._line(line)
+        self._add(rest)
+        return events
+
+    def end(self) -> list[Event]:
+        """The events of a last line without a newline."""
+        return self._line(b"") if self._parts else []
+
+    def _add(self, part: bytes) -> None:
+        if part and self._size <= LONGEST_LINE:
+            self._parts.append(part)
+            self._size += len(part)
+
+    def _line(self, last: bytes) -> list[Event]:
+        self._add(last)
+        line, size = b"".join(self._parts), self._size
+        self._parts, self._size = [], 0
+        if size > LONGEST_LINE:
+            return []
+        return self._parser.feed(line.decode("utf-8", "replace").rstrip("\r"))
+
+
+def _passed(limits: Limits, total: float, silence: float, parser: Parser) -> str:
+    if parser.hopeless:
+        return f"{parser.agent} failed: {parser.hopeless}"
+    if limits.total and total > limits.total:
+        return f"{parser.agent} ran longer than its limit of {span(limits.total)}"
+    if limits.silence and silence > limits.silence:
+        return f"{parser.agent} printed nothing for {span(limits.silence)}"
+    return ""
+
+
+def _wait(process: subprocess.Popen[bytes], limits: Limits, began: float, parser: Parser) -> str:
+    """Wait for an agent that closed its output, as long as its limits allow."""
+    closed = time.monotonic()
+    while process.poll() is None:
+        now = time.monotonic()
+        reason = _passed(limits, now - began, now - closed, parser)
+        if reason:
+            return reason
+        time.sleep(0.01)
+    return ""
+
+
+def span(seconds: float) -> str:
+    """A duration as it is written in config.toml."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"

@@ -1,0 +1,147 @@
+"""OpenCode (`opencode run`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .adapter import Adapter, Invocation, Outcome, Parser, joined
+from .user_config import read_json
+
+# Settings that decide which model answers. Plugins, MCP servers and permissions are not for a jail.
+KEPT_SETTINGS = ("model", "small_model", "provider", "disabled_providers", "enabled_providers")
+CONFIG_FILES = ("opencode.json", "opencode.jsonc", "config.json")
+
+
+class OpenCode(Adapter):
+    """`opencode run --format json`; the session id is in every line."""
+
+    name = "opencode"
+    install = "npm install -g opencode-ai"
+    tested = ("1.18.33",)
+    variables = (
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_BASE_URL",
+        "DEEPSEEK_API_KEY",
+        "GEMINI_API_KEY",
+        "GOOGLE_GENERATIVE_AI_API_KEY",
+        "GROQ_API_KEY",
+        "MISTRAL_API_KEY",
+        "MOONSHOT_API_KEY",
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "OPENCODE_API_KEY",
+        "OPENCODE_CONFIG_CONTENT",
+        "OPENROUTER_API_KEY",
+        "XAI_API_KEY",
+        "ZHIPU_API_KEY",
+    )
+    credentials = (".local/share/opencode/auth.json",)
+
+    def arguments(self, invocation: Invocation) -> list[str]:
+        arguments = ["run", "--format", "json", "--pure", "--auto", "--thinking"]
+        if invocation.model:
+            arguments += ["-m", invocation.model]
+        if invocation.session:
+            arguments += ["--session", invocation.session]
+        return arguments
+
+    def environment(self, outside: Mapping[str, str]) -> dict[str, str]:
+        return {
+            "OPENCODE_DISABLE_AUTOUPDATE": "1",
+            "OPENCODE_DISABLE_MODELS_FETCH": "1",
+            "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+        }
+
+    def files(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
+        given = _settings(user_home)
+        settings = {name: given[name] for name in KEPT_SETTINGS if name in given}
+        settings |= {"autoupdate": False, "share": "disabled"}
+        return {".config/opencode/opencode.json": json.dumps(settings)}
+
+    def keys_named_by(self, user_home: Path) -> Iterator[str]:
+        """Names of variables that the user's own providers read (`{env:NAME}`)."""
+        text = json.dumps(_settings(user_home).get("provider", {}))
+        yield from re.findall(r"\{env:(\w+)\}", text)
+
+    def lost_session(self, status: int, stderr: str) -> bool:
+        return status != 0 and "Session not found" in stderr
+
+    def parser(self) -> OpenCodeParser:
+        return OpenCodeParser(self.name)
+
+
+class OpenCodeParser(Parser):
+    """Lines of `--format json`.
+
+    Nothing marks the end: the run succeeded when the last step ended with reason `stop`. After a
+    rejected permission opencode exits with 0 and without an answer.
+    """
+
+    def __init__(self, agent: str) -> None:
+        super().__init__(agent)
+        self._message = ""
+        self._said: list[str] = []
+        self._stopped = False
+        self._rejected = ""
+
+    def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+        if self.session is None and isinstance(document.get("sessionID"), str):
+            self.session = document["sessionID"]
+            yield "init", {"session_id": self.session}
+        kind, part = document["type"], document.get("part", {})
+        if kind == "step_start":
+            self._stopped = False
+        elif kind == "text":
+            if part["messageID"] != self._message:
+                self._message, self._said = part["messageID"], []
+            self._said.append(part["text"])
+            yield "text", {"content": part["text"]}
+        elif kind == "reasoning":
+            yield "thinking", {"content": part["text"]}
+        elif kind == "tool_use":
+            yield from self._tool(part)
+        elif kind == "step_finish":
+            self._stopped = part["reason"] == "stop"
+            self._count(part)
+        elif kind == "error":
+            data = document["error"].get("data", {})
+            self.error = str(data.get("message") or document["error"].get("name"))
+
+    def finish(self, status: int, stderr: str) -> Outcome:
+        if self._stopped:
+            return self.success("".join(self._said).strip())
+        if self.error:
+            return self.failure(self.error)
+        if self._rejected and status == 0:
+            return self.failure(f"it stopped without an answer after: {self._rejected}")
+        return self.unfinished(status, stderr)
+
+    def _tool(self, part: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+        state = part["state"]
+        yield "tool_use", {"id": part["callID"], "name": part["tool"], "input": state["input"]}
+        if state["status"] == "error":
+            self._rejected = str(state["error"])
+            yield "tool_result", {"id": part["callID"], "output": state["error"], "is_error": True}
+        else:
+            yield "tool_result", {"id": part["callID"], "output": joined(state.get("output"))}
+
+    def _count(self, part: dict[str, Any]) -> None:
+        """Add up what each step used."""
+        tokens = part.get("tokens", {})
+        for ours, theirs in (("input_tokens", "input"), ("output_tokens", "output")):
+            if isinstance(tokens.get(theirs), int):
+                self.usage[ours] = self.usage.get(ours, 0) + tokens[theirs]
+        if isinstance(part.get("cost"), int | float):
+            self.usage["cost_usd"] = self.usage.get("cost_usd", 0) + part["cost"]
+
+
+def _settings(user_home: Path) -> dict[str, Any]:
+    folder = user_home / ".config/opencode"
+    result: dict[str, Any] = {}
+    for name in CONFIG_FILES:
+        result |= read_json(folder / name)
+    return result

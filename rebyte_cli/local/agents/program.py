@@ -1,0 +1,58 @@
+"""Any program: the prompt on stdin, the answer on stdout, the exit status as the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .adapter import Adapter, Event, Invocation, Outcome, Parser, last_line, shorten
+
+LONGEST_ANSWER = 1_000_000
+
+
+@dataclass(frozen=True)
+class Program(Adapter):
+    """`[local.agents.NAME] command = […]`. Each run starts afresh: it has no sessions."""
+
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.label
+
+    def arguments(self, invocation: Invocation) -> list[str]:
+        return []
+
+    def parser(self) -> ProgramParser:
+        return ProgramParser(self.label)
+
+
+class ProgramParser(Parser):
+    """Plain text: all of it is the answer."""
+
+    def __init__(self, agent: str) -> None:
+        super().__init__(agent)
+        self._lines: list[str] = []
+        self._size = 0
+
+    def feed(self, line: str) -> list[Event]:
+        if self._size < LONGEST_ANSWER:
+            self._lines.append(line)
+            self._size += len(line)
+        return []
+
+    def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+        return ()
+
+    def flush(self) -> list[Event]:
+        text = self._text()
+        return [Event("text", shorten({"content": text}))] if text else []
+
+    def finish(self, status: int, stderr: str) -> Outcome:
+        if status == 0:
+            return self.success(self._text())
+        return self.unfinished(status, stderr or last_line(self._text()))
+
+    def _text(self) -> str:
+        return "\n".join(self._lines).strip("\n")

@@ -1,0 +1,113 @@
+"""Finding an agent's program, and what of the disk it needs to run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from .adapter import Adapter
+
+SYSTEM_FOLDERS = ("/usr", "/opt", "/nix/store", "/gnu/store")
+VERSION_SECONDS = 20
+
+
+class Program(NamedTuple):
+    """A program that was found.
+
+    `command` starts it, `needs` are the paths outside the system folders that it reads, and
+    `folders` go first in its PATH.
+    """
+
+    path: str
+    command: list[str]
+    needs: list[str]
+    folders: list[str]
+
+
+def find(adapter: Adapter, environment: Mapping[str, str]) -> Program | None:
+    """Find the adapter's program on PATH; None when it is not there."""
+    found = shutil.which(os.path.expanduser(adapter.program), path=environment.get("PATH"))
+    if found is None:
+        return None
+    # By its real path: node looks for an agent's modules beside the file, not beside the link.
+    real = os.path.realpath(found)
+    search = environment.get("PATH", os.defpath)
+    needs = dict.fromkeys(_needed(Path(real), search))
+    for path in adapter.extra_paths:
+        needs[os.path.realpath(os.path.expanduser(path))] = None
+    folders = dict.fromkeys([os.path.dirname(real), *_interpreter_folders(Path(real), search)])
+    return Program(
+        os.path.abspath(found),
+        [real, *adapter.command[1:]],
+        [path for path in needs if not in_system(path)],
+        [folder for folder in folders if not folder.startswith(("/usr/bin", "/bin"))],
+    )
+
+
+def version(program: Program, environment: Mapping[str, str]) -> str | None:
+    """What `PROGRAM --version` prints first, or None when it does not say."""
+    try:
+        done = subprocess.run(
+            [*program.command, "--version"],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    words = done.stdout.split() if done.returncode == 0 else []
+    return next((word.lstrip("v") for word in words if word.lstrip("v")[:1].isdigit()), None)
+
+
+def in_system(path: str) -> bool:
+    """Whether the jail shows the path anyway."""
+    return any(path == folder or path.startswith(f"{folder}/") for folder in SYSTEM_FOLDERS)
+
+
+def _needed(real: Path, search: str) -> Iterator[str]:
+    """The program's own file or package, and its interpreter when it is a script."""
+    modules = [parent for parent in real.parents if parent.name == "node_modules"]
+    yield str(modules[-1] if modules else real)
+    interpreter = _interpreter(real, search)
+    if interpreter is not None:
+        yield from _interpreter_files(interpreter)
+
+
+def _interpreter_files(interpreter: str) -> Iterator[str]:
+    """The interpreter itself, its virtual environment, and the installation it belongs to."""
+    real, home = Path(os.path.realpath(interpreter)), Path.home()
+    environment = Path(interpreter).parent.parent
+    if (environment / "pyvenv.cfg").exists():
+        yield str(environment)
+    prefix = real.parent.parent
+    # Never a folder that holds much else, such as HOME itself or ~/.local.
+    alone = prefix not in (home, home / ".local", *home.parents)
+    yield str(prefix if alone and (prefix / "lib").exists() else real)
+
+
+def _interpreter_folders(real: Path, search: str) -> Iterator[str]:
+    interpreter = _interpreter(real, search)
+    if interpreter is not None:
+        yield os.path.dirname(interpreter)
+
+
+def _interpreter(script: Path, search: str) -> str | None:
+    """The program in the script's first line, `env NAME` resolved on PATH; None for a binary."""
+    try:
+        with script.open("rb") as source:
+            head = source.readline(512)
+    except OSError:
+        return None
+    words = head[2:].decode("utf-8", "replace").split() if head.startswith(b"#!") else []
+    if words and os.path.basename(words[0]) == "env":
+        names = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
+        return shutil.which(names[0], path=search) if names else None
+    return words[0] if words else None

@@ -1,0 +1,297 @@
+"""Runs of real agents as they are recorded: when each began and ended, how, and its events.
+
+A run holds the lock of its folder from before it is recorded until its supervisor ends. A run
+without an end whose lock is free has lost its supervisor: it failed. Whoever looks records that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..store import new_id
+from . import credentials
+from .workspace import Workspace
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, prompt TEXT UNIQUE NOT NULL, task TEXT NOT NULL,
+  workspace TEXT NOT NULL, agent TEXT NOT NULL, options TEXT NOT NULL, queued INTEGER NOT NULL,
+  started INTEGER, ended INTEGER, outcome TEXT, answer TEXT, session TEXT);
+CREATE INDEX IF NOT EXISTS unended ON runs (seq) WHERE ended IS NULL;
+CREATE INDEX IF NOT EXISTS of_workspace ON runs (workspace, seq);
+CREATE TABLE IF NOT EXISTS run_events (
+  prompt TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL,
+  payload TEXT NOT NULL, PRIMARY KEY (prompt, seq)) WITHOUT ROWID;
+"""
+TABLES = ("runs", "run_events")
+LOCK = "lock"
+LOG = "supervisor.log"
+AGENT_GROUP = "agent.group"
+VANISHED = "The run's process is gone: it was killed, or this machine was restarted"
+# What the lock's file says when the agent is dead and only its results are being collected.
+AGENT_IS_GONE = b"gone"
+STOP_SECONDS = 5.0
+
+
+class Run(NamedTuple):
+    """One run; times in milliseconds since 1970, None for what has not happened."""
+
+    prompt: str
+    task: str
+    workspace: str
+    agent: str
+    queued: int
+    started: int | None
+    ended: int | None
+    outcome: str | None
+    answer: str | None
+    session: str | None
+
+
+class RecordedEvent(NamedTuple):
+    """One event of a run, with its place and the moment it was recorded."""
+
+    seq: int
+    at: int
+    kind: str
+    payload: dict[str, Any]
+
+
+ARTIFACT_TYPES = {
+    "changes.patch": "text/x-diff; charset=utf-8",
+    "answer.md": "text/markdown; charset=utf-8",
+}
+COLUMNS = ", ".join(Run._fields)
+
+
+def add(db: sqlite3.Connection, run: Run, options: dict[str, Any]) -> None:
+    """Record a queued run. Its lock must be held already (see `lock_new`)."""
+    db.execute(
+        "INSERT INTO runs (prompt, task, workspace, agent, queued, session, options)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            run.prompt,
+            run.task,
+            run.workspace,
+            run.agent,
+            run.queued,
+            run.session,
+            json.dumps(options),
+        ),
+    )
+
+
+def load(db: sqlite3.Connection, state_dir: Path, prompts: list[str]) -> dict[str, Run]:
+    """The runs of these prompts by prompt id. Records the end of those that lost their process."""
+    result = _load(db, prompts)
+    for run in list(result.values()):
+        if run.ended is None and not is_held(state_dir, run):
+            _record_vanished(db, state_dir, run)
+            result |= _load(db, [run.prompt])
+    return result
+
+
+def unended(db: sqlite3.Connection, state_dir: Path) -> list[Run]:
+    """The runs that wait or work, oldest first."""
+    rows = db.execute("SELECT prompt FROM runs WHERE ended IS NULL ORDER BY seq").fetchall()
+    found = load(db, state_dir, [row[0] for row in rows])
+    return [run for run in found.values() if run.ended is None]
+
+
+def events(db: sqlite3.Connection, prompt: str, first: int = 0) -> list[RecordedEvent]:
+    """The events of a run from number `first` on."""
+    rows = db.execute(
+        "SELECT seq, at, kind, payload FROM run_events WHERE prompt = ? AND seq >= ? ORDER BY seq",
+        (prompt, first),
+    )
+    return [RecordedEvent(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
+
+
+def append(db: sqlite3.Connection, prompt: str, at: int, kind: str, payload: object) -> None:
+    """Record one more event."""
+    db.execute(
+        "INSERT INTO run_events SELECT ?, coalesce(max(seq), -1) + 1, ?, ?, ?"
+        " FROM run_events WHERE prompt = ?",
+        (prompt, at, kind, json.dumps(payload), prompt),
+    )
+
+
+def end(db: sqlite3.Connection, prompt: str, at: int, outcome: str, answer: str) -> bool:
+    """Record the end, unless one is recorded already: the first one counts."""
+    changed = db.execute(
+        "UPDATE runs SET ended = ?, outcome = ?, answer = ? WHERE prompt = ? AND ended IS NULL",
+        (at, outcome, answer, prompt),
+    )
+    return bool(changed.rowcount)
+
+
+def last_session(db: sqlite3.Connection, task: str, agent: str) -> str | None:
+    """The agent's own session that the next run of this task goes on with."""
+    row = db.execute(
+        "SELECT session FROM runs WHERE task = ? AND agent = ? AND session IS NOT NULL"
+        " ORDER BY seq DESC LIMIT 1",
+        (task, agent),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def keep_artifact(
+    db: sqlite3.Connection, objects: Path, workspace: str, name: str, content: bytes, now: int
+) -> None:
+    """Store an artifact of the workspace in place of the one with the same name."""
+    object_id, kind = new_id(), ARTIFACT_TYPES[name]
+    partial = objects / f"{object_id}.part"
+    partial.write_bytes(content)
+    os.replace(partial, objects / object_id)
+    rows = db.execute(
+        "DELETE FROM artifacts WHERE workspace = ? AND filename = ? RETURNING object",
+        (workspace, name),
+    ).fetchall()
+    db.execute(
+        "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, 0, 0)",
+        (workspace, name, object_id, kind, len(content), now),
+    )
+    for row in rows:
+        (objects / row[0]).unlink(missing_ok=True)
+
+
+# -- the lock of a run ---------------------------------------------------------------------------
+
+
+def lock_new(state_dir: Path, workspace: str, prompt: str) -> int:
+    """Make the folder of a new run and take its lock; the descriptor that holds it."""
+    import fcntl
+
+    folder = Workspace(state_dir, workspace).run_folder(prompt)
+    folder.mkdir(parents=True, mode=0o700)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def is_held(state_dir: Path, run: Run) -> bool:
+    """Whether a supervisor (or the process that starts it) holds the run's lock."""
+    import fcntl
+
+    try:
+        descriptor = os.open(_lock_file(state_dir, run), os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # Shared, so that two who look at the same moment do not take each other for the holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def wait_for(state_dir: Path, run: Run) -> None:
+    """Wait until the run's supervisor has ended."""
+    import fcntl
+
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(_lock_file(state_dir, run), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
+
+
+def stop(state_dir: Path, run: Run) -> None:
+    """Kill the agent of a run whose end is recorded, and return when it is dead."""
+    deadline, asked = time.monotonic() + STOP_SECONDS, False
+    while is_held(state_dir, run):
+        content = _lock_content(state_dir, run)
+        if content == AGENT_IS_GONE:
+            return
+        late = time.monotonic() > deadline
+        if content.isdigit() and (late or not asked):
+            asked = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(content), signal.SIGKILL if late else signal.SIGTERM)
+        if late:
+            break
+        time.sleep(0.01)
+    _clean_up(state_dir, run)
+
+
+def _lock_file(state_dir: Path, run: Run) -> Path:
+    return Workspace(state_dir, run.workspace).run_folder(run.prompt) / LOCK
+
+
+def _lock_content(state_dir: Path, run: Run) -> bytes:
+    try:
+        return _lock_file(state_dir, run).read_bytes().strip()
+    except OSError:
+        return b""
+
+
+def _load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, Run]:
+    rows = db.execute(
+        f"SELECT {COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
+        " WHERE prompt IN (SELECT value FROM json_each(?)) ORDER BY seq",
+        (json.dumps(prompts),),
+    )
+    return {row[0]: Run(*row) for row in rows}
+
+
+def _record_vanished(db: sqlite3.Connection, state_dir: Path, run: Run) -> None:
+    _clean_up(state_dir, run)
+    now = int(time.time() * 1000)
+    with _transaction(db):
+        if end(db, run.prompt, now, "failed", VANISHED):
+            append(db, run.prompt, now, "result", {"status": "failed", "result": VANISHED})
+
+
+def _clean_up(state_dir: Path, run: Run) -> None:
+    """Do what a supervisor that was killed left undone: its agent and the lent login files."""
+    folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
+    _kill_group(folder)
+    credentials.take_back(folder)
+
+
+def _kill_group(folder: Path) -> None:
+    """Kill an agent without a jail that outlived its supervisor (a jail dies with it)."""
+    note = folder / AGENT_GROUP
+    try:
+        group, started = note.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return
+    if process_start(int(group)) == started:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(int(group), signal.SIGKILL)
+    note.unlink(missing_ok=True)
+
+
+def process_start(pid: int) -> str:
+    """When a process started, in the kernel's own count; empty when it cannot be known."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[19]
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """A transaction, unless the connection is in one already."""
+    if db.in_transaction:
+        yield
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")

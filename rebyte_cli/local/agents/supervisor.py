@@ -1,0 +1,395 @@
+"""The process that looks after one run: it waits its turn, starts the agent and records it all.
+
+    python -I -S -c BOOT PACKAGE_FOLDER STATE_DIR PROMPT_ID LOCK_DESCRIPTOR
+
+It outlives the command that started it, the terminal and `local serve`. It imports little: it is
+started for every run, and waits in memory for as long as the agent works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..store import Store, new_id
+from . import changes, config, confined, credentials, jail, programs, runs, skills
+from .adapter import Adapter, Event, Invocation, Outcome, Parser
+from .git import GitError
+from .lines import Limits, pump
+from .workspace import Source, Upload, Workspace
+
+BOOT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1));"
+    " from rebyte_cli.local.agents.supervisor import main; main()"
+)
+SLOT_LOOK_SECONDS = 0.1
+PROMPT_FILE, RAW_FILE, STDERR_FILE = "prompt", "output", "stderr"
+STDERR_READ = 20_000
+
+
+class Stopped(BaseException):
+    """SIGTERM arrived: the run was canceled, or the machine shuts down."""
+
+
+class RunFailed(Exception):
+    """The run cannot succeed; the text says why."""
+
+
+def start(state_dir: Path, prompt_id: str, lock: int) -> None:
+    """Start the supervisor of a recorded run, detached, and hand it the run's lock.
+
+    The lock's descriptor is closed here. Raises OSError when no process can be made.
+    """
+    package = Path(__file__).parents[3]
+    words = [sys.executable, "-I", "-S", "-c", BOOT, str(package), str(state_dir), prompt_id]
+    log_file = state_dir / "supervisors.log"
+    try:
+        with log_file.open("ab") as log:
+            process = subprocess.Popen(
+                [*words, str(lock)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock,),
+                start_new_session=True,
+                cwd="/",
+            )
+    finally:
+        os.close(lock)
+    _reap(process)
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Collect the exit status when it comes, so that a `local serve` gathers no zombies."""
+    import threading
+
+    threading.Thread(target=process.wait, name="rebyte-supervisor", daemon=True).start()
+
+
+def main() -> None:
+    """Look after the run that the command line names, to its end."""
+    state_dir, prompt_id, lock = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    os.umask(0o077)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    supervisor = Supervisor(Store(state_dir), prompt_id, lock)
+    supervisor.run()
+
+
+class Supervisor:
+    """One run, from its place in the queue to its recorded end."""
+
+    def __init__(self, store: Store, prompt_id: str, lock: int) -> None:
+        self._store = store
+        self._state_dir = store.folder
+        self._lock = lock
+        self._ending = False
+        self._holding = False
+        signal.signal(signal.SIGTERM, self._on_term)
+        # The signal can be handled from here on, so whoever cancels may send it.
+        self._say(str(os.getpid()).encode())
+        with store.read() as db:
+            row = db.execute(
+                "SELECT runs.*, prompts.text FROM runs JOIN prompts ON prompts.id = runs.prompt"
+                " WHERE prompt = ?",
+                (prompt_id,),
+            ).fetchone()
+        self._run = runs.Run(*(row[name] for name in runs.Run._fields))
+        self._seq = row["seq"]
+        self._prompt: str = row["text"]
+        self._options: dict[str, Any] = json.loads(row["options"])
+        self._workspace = Workspace(self._state_dir, self._run.workspace)
+        self._folder = self._workspace.run_folder(prompt_id)
+        self._began = 0
+
+    def run(self) -> None:
+        """Wait, work, and record the end, whatever happens."""
+        if self._run.ended is not None:
+            return
+        outcome = self._try(self._wait_and_work)
+        self._ending = True
+        credentials.take_back(self._folder)
+        self._say(runs.AGENT_IS_GONE)
+        try:
+            found = self._changes()
+        except (GitError, OSError) as error:
+            found, outcome = None, _with_note(outcome, f"There is no changes.patch: {error}")
+        self._record(outcome, found)
+
+    def _try(self, work: Callable[[], Outcome]) -> Outcome:
+        """The outcome of `work`; every failure is one, with its reason."""
+        try:
+            return work()
+        except Stopped:
+            reason = "The run was stopped by a signal"
+        except (RunFailed, GitError, config.ConfigError) as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"The run cannot go on: {error}"
+        except Exception as error:
+            reason = f"The run's supervisor failed: {error!r}"
+            import traceback
+
+            traceback.print_exc()
+        return Outcome(False, "", reason, {})
+
+    def _wait_and_work(self) -> Outcome:
+        self._wait_for_workspace()
+        with self._slot():
+            self._began = self._store.now()
+            with self._store.write() as db:
+                changed = db.execute(
+                    "UPDATE runs SET started = ? WHERE prompt = ? AND ended IS NULL",
+                    (self._began, self._run.prompt),
+                )
+                if not changed.rowcount:
+                    raise Stopped
+            return self._work()
+
+    # -- its turn --------------------------------------------------------------------------------
+
+    def _wait_for_workspace(self) -> None:
+        """Wait for the runs before this one in the same workspace, also while they clean up."""
+        with self._store.read() as db:
+            rows = db.execute(
+                f"SELECT {runs.COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
+                " WHERE workspace = ? AND seq < ? ORDER BY seq",
+                (self._run.workspace, self._seq),
+            ).fetchall()
+        for row in rows:
+            runs.wait_for(self._state_dir, runs.Run(*row))
+
+    @contextlib.contextmanager
+    def _slot(self) -> Iterator[None]:
+        """Hold one of the slots for running agents; those who wait are served in turn."""
+        import fcntl
+
+        folder = self._state_dir / "slots"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        with (folder / "queue").open("a") as queue:
+            fcntl.flock(queue, fcntl.LOCK_EX)
+            slot = None
+            while slot is None:
+                slot = _free_slot(folder, self._options["parallel"])
+                if slot is None:
+                    time.sleep(SLOT_LOOK_SECONDS)
+        try:
+            yield
+        finally:
+            os.close(slot)
+
+    # -- the work --------------------------------------------------------------------------------
+
+    def _work(self) -> Outcome:
+        options = self._options
+        adapter = config.adapter_of(options["adapter"])
+        uploads = [Upload(name, Path(path)) for name, path in options["uploads"]]
+        try:
+            self._workspace.prepare(Source(*options["source"]), uploads)
+            skills.install(self._workspace.home, options["skills"])
+        except OSError as error:
+            raise RunFailed(f"The workspace cannot be prepared: {error}") from None
+        session = self._run.session
+        outcome, lost = self._agent(adapter, session)
+        if lost:
+            # The session went with a crash or an older HOME; the files are all there.
+            outcome, _ = self._agent(adapter, None)
+        return outcome
+
+    def _agent(self, adapter: Adapter, session: str | None) -> tuple[Outcome, bool]:
+        """Run the agent once: the outcome, and whether it did not know `session`."""
+        options, outside = self._options, dict(os.environ)
+        program = programs.find(adapter, outside)
+        if program is None:
+            raise RunFailed(f"{adapter.program} is not found any more")
+        user_home = Path.home()
+        confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
+        home = self._workspace.home
+        for name, text in adapter.files(outside, user_home).items():
+            confined.write(home, name, text.encode())
+        confined.write(home, ".gitconfig", _git_config(options).encode())
+        credentials.lend(user_home, home, self._folder, adapter.credentials)
+        invocation = Invocation(options["model"], session, new_id())
+        line = jail.command(
+            confinement,
+            [*program.command, *adapter.arguments(invocation)],
+            needs=[*program.needs, *jail.certificates(outside)],
+        )
+        variables = jail.environment(confinement, outside, program.folders)
+        variables |= adapter.let_through(outside, user_home) | adapter.environment(outside)
+        parser = adapter.parser()
+        status, reason = self._execute(line, variables, adapter.stdin(self._prompt), parser)
+        stderr = _tail(self._folder / STDERR_FILE)
+        if session is not None and not reason and adapter.lost_session(status, stderr):
+            return Outcome(False, "", "", {}), True
+        self._append(parser.flush())
+        self._keep_session(parser)
+        if reason:
+            return Outcome(False, "", reason, parser.usage), False
+        return parser.finish(status, stderr), False
+
+    def _execute(
+        self, line: list[str], variables: dict[str, str], prompt: str, parser: Parser
+    ) -> tuple[int, str]:
+        """Start the agent and read it to its end: its exit status, and why it was stopped."""
+        prompt_file = self._folder / PROMPT_FILE
+        prompt_file.write_text(prompt, encoding="utf-8", errors="surrogatepass")
+        group = not self._options["jail"]
+        with (
+            prompt_file.open("rb") as stdin,
+            (self._folder / RAW_FILE).open("ab") as raw,
+            (self._folder / STDERR_FILE).open("wb") as stderr,
+        ):
+            self._holding = True  # a signal between the start and the `try` would leave it alive
+            process = subprocess.Popen(
+                line,
+                env=variables,
+                cwd=self._workspace.code,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=group,
+            )
+            try:
+                self._release()
+                if group:
+                    self._note_group(process.pid)
+                limits = Limits(self._options["limit"], self._options["stall"])
+                reason = pump(process, parser, self._append, raw, limits)
+                status = process.poll()
+            finally:
+                _kill(process, group=group)
+        return process.returncode if status is None else status, reason
+
+    def _note_group(self, pid: int) -> None:
+        """Remember an agent without a jail, for whoever finds this supervisor dead."""
+        note = f"{pid} {runs.process_start(pid)}"
+        (self._folder / runs.AGENT_GROUP).write_text(note, encoding="ascii")
+
+    # -- what is recorded ------------------------------------------------------------------------
+
+    def _append(self, events: list[Event]) -> None:
+        if not events:
+            return
+        now = self._store.now()
+        with self._store.write() as db:
+            for event in events:
+                runs.append(db, self._run.prompt, now, event.kind, event.payload)
+                model = event.payload.get("model") if event.kind == "init" else None
+                if model:
+                    db.execute(
+                        "UPDATE tasks SET model = ? WHERE id = ? AND model = ''",
+                        (str(model), self._run.task),
+                    )
+
+    def _keep_session(self, parser: Parser) -> None:
+        if parser.session:
+            with self._store.write() as db:
+                db.execute(
+                    "UPDATE runs SET session = ? WHERE prompt = ?",
+                    (parser.session, self._run.prompt),
+                )
+
+    def _changes(self) -> bytes | None:
+        """The patch of this run, or None when the workspace was not even made."""
+        if not self._workspace.base.exists():
+            return None
+        return changes.patch(self._workspace, jailed=self._options["jail"])
+
+    def _record(self, outcome: Outcome, found: bytes | None) -> None:
+        """Write artifacts, the result event and the end in one transaction."""
+        word = "succeeded" if outcome.succeeded else "failed"
+        answer = outcome.answer if outcome.succeeded else outcome.reason
+        payload: dict[str, Any] = {"status": word, "result": answer}
+        now = self._store.now()
+        if self._began:
+            payload["duration_ms"] = now - self._began
+        usage = dict(outcome.usage)
+        cost = usage.pop("cost_usd", None)
+        payload |= {"usage": usage} if usage else {}
+        payload |= {"cost_usd": cost} if cost is not None else {}
+        with self._store.write() as db:
+            if found is not None:
+                runs.keep_artifact(
+                    db, self._store.objects, self._run.workspace, "changes.patch", found, now
+                )
+            if not runs.end(db, self._run.prompt, now, word, answer):
+                return
+            runs.append(db, self._run.prompt, now, "result", payload)
+            if outcome.succeeded and answer:
+                content = answer.encode("utf-8", "replace") + b"\n"
+                runs.keep_artifact(
+                    db, self._store.objects, self._run.workspace, "answer.md", content, now
+                )
+
+    def _say(self, text: bytes) -> None:
+        """Write into the lock's file what `runs.stop` reads there."""
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, text, 0)
+
+    def _on_term(self, _number: int, _frame: object) -> None:
+        already, self._ending = self._ending, True
+        if not already and not self._holding:
+            raise Stopped
+
+    def _release(self) -> None:
+        """Raise what a signal meant that arrived while it was held back."""
+        self._holding = False
+        if self._ending:
+            raise Stopped
+
+
+def _free_slot(folder: Path, count: int) -> int | None:
+    """A descriptor that holds a free slot, or None."""
+    import fcntl
+
+    for number in range(count):
+        descriptor = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    return None
+
+
+def _kill(process: subprocess.Popen[bytes], *, group: bool) -> None:
+    """Kill the agent with all its children: the jail does, or else its process group."""
+    if process.stdout is not None:
+        process.stdout.close()
+    if group:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def _git_config(options: dict[str, Any]) -> str:
+    """So that the agent can commit: the user's name, and that /code is its own."""
+    name, email = options["author"]
+    return (
+        f"[user]\n\tname = {json.dumps(name)}\n\temail = {json.dumps(email)}\n"
+        "[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n"
+    )
+
+
+def _tail(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - STDERR_READ))
+        return file.read().decode("utf-8", "replace")
+    return ""
+
+
+def _with_note(outcome: Outcome, note: str) -> Outcome:
+    if outcome.succeeded:
+        return outcome._replace(answer=f"{outcome.answer}\n\n{note}".strip())
+    return outcome._replace(reason=f"{outcome.reason}\n\n{note}")

@@ -1,0 +1,228 @@
+"""A workspace of real agents: a folder with `code/`, the private `home/`, and `runs/ID/`.
+
+`base.git` remembers what `code/` was when the workspace was made. It is kept outside `code/`,
+so that an agent that rewrites its own repository cannot change what its work is compared with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from . import git
+from .git import GitError
+
+BASE = "base.git"
+# HOME of git for our own commits: no settings of the user, none of the repository.
+AUTHOR = ("-c", "user.name=rebyte", "-c", "user.email=rebyte@localhost")
+
+
+class Source(NamedTuple):
+    """What a workspace starts from: a repository, a branch, and uncommitted changes or not."""
+
+    repository: str | None
+    branch: str | None
+    with_changes: bool
+
+
+class Upload(NamedTuple):
+    """An uploaded file: its name in `/code`, and where its bytes are."""
+
+    name: str
+    path: Path
+
+
+class Workspace:
+    """The folder of one workspace below `state_dir`. Nothing is made until `prepare`."""
+
+    def __init__(self, state_dir: Path, workspace_id: str) -> None:
+        self.id = workspace_id
+        self.folder = state_dir / "workspaces" / workspace_id
+        self.code = self.folder / "code"
+        self.home = self.folder / "home"
+        self.base = self.folder / BASE
+
+    def run_folder(self, prompt_id: str) -> Path:
+        """Where the files of one run are: its lock, log and raw streams."""
+        return self.folder / "runs" / prompt_id
+
+    def prepare(self, source: Source, uploads: Iterable[Upload]) -> None:
+        """Make `code/` and `home/` if they are missing, clone the repository, stage the files.
+
+        Raises GitError, or OSError when the disk does not take it.
+        """
+        for folder in (self.folder, self.home):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self.base.exists():
+            self._start(source)
+        for upload in uploads:
+            self._stage(upload)
+
+    def size(self) -> int:
+        """The disk space in bytes that the workspace takes."""
+        return disk_usage(self.folder)
+
+    def remove(self) -> None:
+        """Delete everything. Raises nothing for a workspace that is not there."""
+        shutil.rmtree(self.folder, onerror=_make_writable)
+
+    def _start(self, source: Source) -> None:
+        """Make `code/` from its source; `base.git` comes last and says that it is complete."""
+        shutil.rmtree(self.code, onerror=_make_writable)
+        if source.repository is None:
+            self.code.mkdir(mode=0o700)
+        else:
+            self._clone(source)
+        making = self.folder / f"{BASE}.new"
+        shutil.rmtree(making, ignore_errors=True)
+        git.run(["init", "--quiet", "--bare", "--template=", str(making)])
+        base = ["--git-dir", str(making)]
+        if source.repository is not None and _has_commit(self.code):
+            # Of the history only what the changes are compared with.
+            git.run([*base, "fetch", "--quiet", "--depth=1", str(self.code), "HEAD"])
+            commit = "FETCH_HEAD"
+        else:
+            tree = git.run([*base, "hash-object", "-t", "tree", "-w", "/dev/null"]).decode().strip()
+            commit = git.run([*base, *AUTHOR, "commit-tree", tree, "-m", "Start"]).decode().strip()
+        git.run([*base, "update-ref", "refs/heads/base", commit])
+        git.run([*base, "symbolic-ref", "HEAD", "refs/heads/base"])
+        os.replace(making, self.base)
+
+    def _clone(self, source: Source) -> None:
+        assert source.repository is not None
+        url = git.clone_url(source.repository)
+        place = git.local_path(url)
+        words = ["clone", "--quiet", "--no-hardlinks", "--template="]
+        if source.branch:
+            words += ["--branch", source.branch]
+        try:
+            git.run([*words, "--", str(place or url), str(self.code)])
+        except GitError as error:
+            raise GitError(f"cannot clone {git.without_password(url)}: {error}") from None
+        origin = git.without_password(url)
+        if place is not None:
+            origin = _origin_of(place) or str(place)
+        here = ["-C", str(self.code)]
+        git.run([*here, "remote", "set-url", "origin", origin])
+        if place is not None and source.with_changes:
+            self._bring_changes(place)
+
+    def _bring_changes(self, place: Path) -> None:
+        """Commit what is uncommitted in the repository at `place` on top of the clone."""
+        patch = self.folder / "uncommitted.patch"
+        index = self.folder / "uncommitted.index"
+        there = ["-C", str(place)]
+        environment = os.environ | {"GIT_INDEX_FILE": str(index)}
+        try:
+            # An index of our own, so that the user's is not touched.
+            _with_index(["git", *git.SAFE, *there, "read-tree", "HEAD"], environment)
+            _with_index(["git", *git.SAFE, *there, "add", "-A"], environment)
+            difference = ["diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "HEAD"]
+            patch.write_bytes(_with_index(["git", *git.SAFE, *there, *difference], environment))
+            if patch.stat().st_size:
+                here = ["-C", str(self.code)]
+                git.run([*here, "apply", "--index", "--binary", str(patch)])
+                git.run([*here, *AUTHOR, "commit", "--quiet", "-m", "Uncommitted changes"])
+        finally:
+            patch.unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
+
+    def _stage(self, upload: Upload) -> None:
+        """Copy an uploaded file to `/code/NAME`, never through a link that an agent left there."""
+        target = self.code / upload.name
+        if target.exists() and not target.is_symlink() and target.is_dir():
+            raise GitError(f"/code/{upload.name} is a folder: the uploaded file has no place")
+        partial = self.code / f".{upload.name}.part"
+        partial.unlink(missing_ok=True)
+        shutil.copyfile(upload.path, partial, follow_symlinks=False)
+        os.replace(partial, target)
+        # An input is no result: it is in no patch and in no commit of the agent.
+        for repository in (self.base, self.code / ".git"):
+            _exclude(repository, upload.name)
+
+
+def disk_usage(folder: Path) -> int:
+    """Bytes on disk below `folder`, hard links counted once; what cannot be read counts nothing."""
+    total, seen, waiting = 0, set(), [str(folder)]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                total += status.st_blocks * 512
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+    return total
+
+
+def record_source(workspace: Workspace, source: Source) -> None:
+    """Remember where the workspace's code comes from (`source.json`)."""
+    workspace.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (workspace.folder / "source.json").write_text(json.dumps(source._asdict()), encoding="utf-8")
+
+
+def _has_commit(code: Path) -> bool:
+    try:
+        git.run(["-C", str(code), "rev-parse", "--quiet", "--verify", "HEAD"])
+    except GitError:
+        return False
+    return True
+
+
+def _origin_of(place: Path) -> str | None:
+    try:
+        url = git.run(["-C", str(place), "remote", "get-url", "origin"])
+    except GitError:
+        return None
+    return git.without_password(url.decode("utf-8", "replace").strip())
+
+
+def _exclude(repository: Path, name: str) -> None:
+    info = repository / "info"
+    # Never through a link: inside `code/` the agent decides what is there.
+    if repository.is_symlink() or not repository.is_dir() or info.is_symlink():
+        return
+    info.mkdir(exist_ok=True)
+    path = info / "exclude"
+    if path.is_symlink():
+        return
+    line = "/" + "".join(f"\\{letter}" if letter in "*?[\\!# " else letter for letter in name)
+    known = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    if line not in known.splitlines():
+        path.write_text(f"{known}{line}\n", encoding="utf-8")
+
+
+def _with_index(words: list[str], environment: dict[str, str]) -> bytes:
+    done = subprocess.run(
+        words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise GitError(
+            f"cannot read the uncommitted changes: {done.stderr.decode(errors='replace')}"
+        )
+    return done.stdout
+
+
+def _make_writable(function: object, path: str, _error: object) -> None:
+    """Remove what an agent made read-only (a module cache does that to its folders)."""
+    try:
+        os.chmod(os.path.dirname(path), 0o700)
+        if os.path.isdir(path) and not os.path.islink(path):
+            os.chmod(path, 0o700)
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
+    except OSError:
+        pass  # a folder that is in use: whoever removes it next tries again

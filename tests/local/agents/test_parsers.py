@@ -1,0 +1,202 @@
+"""Recorded streams of the real agents, and what each parser makes of them.
+
+`samples/index.json` has the command and the exit status of each recording.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.local.agents import config
+from rebyte_cli.local.agents.adapter import Event, Outcome, Parser
+from rebyte_cli.local.agents.lines import Splitter
+
+SAMPLES = Path(__file__).parent / "samples"
+INDEX: dict[str, Any] = json.loads((SAMPLES / "index.json").read_text())
+AGENTS = config.load(None).agents
+DONE = "Done: the scripted model wrote hello.txt."
+
+# What each recording comes to: the answer, or how the reason begins.
+ANSWERS = {
+    "claude-SIGTERM", "claude-denied", "claude-followup", "claude-partial",
+    "claude-think", "claude-write", "codex-followup", "codex-readonly", "codex-think",
+    "codex-write", "gemini-followup", "gemini-think", "gemini-write", "opencode-followup",
+    "opencode-think", "opencode-write",
+}  # fmt: skip
+REASONS = {
+    "claude-SIGINT": "claude failed: ",
+    "claude-http400": "claude failed: API Error: 400 scripted failure 400",
+    "claude-http401": "claude was killed by signal 9 before it answered: the API answered 401",
+    "claude-http429": "claude was killed by signal 9 before it answered: the API answered 429",
+    "claude-http500": "claude was killed by signal 9 before it answered: the API answered 500",
+    "codex-SIGINT": "codex exited with status 1 before it answered",
+    "codex-SIGTERM": "codex was killed by signal 15 before it answered",
+    "codex-http400": "codex failed: scripted failure 400",
+    "codex-http401": "codex failed: unexpected status 401 Unauthorized: scripted failure 401",
+    "codex-http429": "codex failed: exceeded retry limit, last status: 429 Too Many Requests",
+    "codex-http500": "codex failed: ",
+    "gemini-SIGINT": "gemini was killed by signal 9 before it answered",
+    "gemini-SIGTERM": "gemini was killed by signal 9 before it answered",
+    "gemini-http400": "gemini failed: scripted failure 400",
+    "gemini-http401": "gemini failed: scripted failure 401",
+    "gemini-http429": "gemini was killed by signal 9 before it answered",
+    "gemini-http500": "gemini was killed by signal 9 before it answered",
+    "gemini-untrusted": "gemini exited with status 55 before it answered",
+    "opencode-SIGINT": "opencode was killed by signal 2 before it answered",
+    "opencode-SIGTERM": "opencode was killed by signal 15 before it answered",
+    "opencode-connection-dropped": "opencode failed: Cannot connect to API: The socket",
+    "opencode-http400": "opencode failed: scripted failure 400",
+    "opencode-http401": "opencode failed: scripted failure 401",
+    "opencode-http429": "opencode failed: scripted failure 429",
+    "opencode-http500": "opencode failed: scripted failure 500",
+    "opencode-rejected-permission": "opencode failed: it stopped without an answer after: The user",
+}
+
+
+def parser_of(name: str) -> Parser:
+    return AGENTS[name.split("-")[0]].parser()
+
+
+def replay(name: str, parser: Parser, text: str | None = None) -> tuple[list[Event], Outcome]:
+    """Everything that the parser says to a recording."""
+    content = (SAMPLES / f"{name}.jsonl").read_bytes() if text is None else text.encode()
+    splitter, events = Splitter(parser), []
+    for start in range(0, len(content), 7):  # cut anywhere, in the middle of characters too
+        events += splitter.feed(content[start : start + 7])
+    events += splitter.end() + parser.flush()
+    return events, parser.finish(INDEX[name]["exit"], "")
+
+
+def test_every_recording_is_expected_to_end_somehow() -> None:
+    assert set(INDEX) == ANSWERS | set(REASONS)
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERS))
+def test_a_run_that_answered(name: str) -> None:
+    _, outcome = replay(name, parser_of(name))
+    assert (outcome.succeeded, outcome.answer, outcome.reason) == (True, DONE, "")
+    assert outcome.usage["input_tokens"] > 0
+
+
+@pytest.mark.parametrize("name", sorted(REASONS))
+def test_a_run_that_did_not_says_why(name: str) -> None:
+    _, outcome = replay(name, parser_of(name))
+    assert not outcome.succeeded
+    assert outcome.reason.startswith(REASONS[name])
+    assert "{" not in outcome.reason  # an API's JSON is no reason that a person can read
+
+
+WRITE_INPUT = {
+    "claude": ("Write", {"file_path": "/code/hello.txt"}),
+    "gemini": ("write_file", {"file_path": "/code/hello.txt"}),
+    "opencode": ("write", {"filePath": "/code/hello.txt"}),
+    "codex": ("shell", {}),
+}
+
+
+@pytest.mark.parametrize("agent", sorted(WRITE_INPUT))
+def test_events_of_a_run_with_a_tool_call(agent: str) -> None:
+    events, _ = replay(f"{agent}-write", parser_of(agent))
+    kinds = [event.kind for event in events if event.kind != "thinking"]
+    said = [] if agent == "codex" else ["text"]
+    assert kinds == ["init", *said, "tool_use", "tool_result", "text"]
+    by_kind = {event.kind: event.payload for event in events}
+    name, given = WRITE_INPUT[agent]
+    use, result = by_kind["tool_use"], by_kind["tool_result"]
+    assert use["name"] == name
+    assert given.items() <= use["input"].items()
+    assert use["id"] == result["id"]
+    assert by_kind["init"]["session_id"]
+    assert by_kind["text"]["content"] == DONE  # gemini's deltas are one text
+
+
+@pytest.mark.parametrize("agent", ["claude", "codex", "opencode"])
+def test_thinking_is_told(agent: str) -> None:
+    events, _ = replay(f"{agent}-think", parser_of(agent))
+    assert Event("thinking", {"content": "I think about it first."}) in events
+
+
+@pytest.mark.parametrize("agent", sorted(WRITE_INPUT))
+def test_a_follow_up_is_the_same_session(agent: str) -> None:
+    first, second = parser_of(agent), parser_of(agent)
+    replay(f"{agent}-write", first)
+    replay(f"{agent}-followup", second)
+    assert first.session == second.session is not None
+
+
+@pytest.mark.parametrize("name", sorted(INDEX))
+def test_a_stream_that_is_cut_anywhere_never_counts_as_a_success(name: str) -> None:
+    """Only the line that ends the work may say that it succeeded."""
+    lines = (SAMPLES / f"{name}.jsonl").read_text().splitlines()
+    for count in range(len(lines)):
+        cut = "\n".join(lines[:count])
+        if name.startswith("opencode") and '"reason":"stop"' in cut:
+            continue  # its last line but one says that it stopped
+        _, outcome = replay(name, parser_of(name), cut)
+        assert not outcome.succeeded
+        assert outcome.reason
+
+
+@pytest.mark.parametrize("agent", sorted(WRITE_INPUT))
+@pytest.mark.parametrize(
+    "line",
+    [
+        "", "not json", "[]", "null", "7", '"text"', "{}", '{"type": null}', '{"type": "future"}',
+        '{"type": "result"', '{"type": "assistant", "message": {"content": 5}}',
+        '{"type": "user", "message": null}', '{"type": "item.completed", "item": []}',
+        '{"type": "step_start", "part": 1}', '{"type": "message", "role": "assistant"}',
+        '{"type": "system"}', '{"type": "turn.failed"}', '{"type": "error"}',
+        "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_line_that_is_not_understood_is_skipped(agent: str, line: str) -> None:
+    content = (SAMPLES / f"{agent}-write.jsonl").read_text()
+    parser = parser_of(agent)
+    # Before the first line, and between all others.
+    text = f"{line}\n" + content.replace("\n", f"\n{line}\n")
+    events, _ = replay(f"{agent}-write", parser, text)
+    plain, _ = replay(f"{agent}-write", parser_of(agent))
+    assert [event for event in events if event in plain] == plain
+
+
+def test_a_rejected_key_need_not_be_tried_ten_times() -> None:
+    parser = parser_of("claude")
+    lines = (SAMPLES / "claude-http401.jsonl").read_text().splitlines()
+    for line in lines[:3]:
+        parser.feed(line)
+    assert parser.hopeless == "the API answered 401 (authentication_failed)"
+
+
+def test_an_overloaded_api_is_tried_further() -> None:
+    parser = parser_of("claude")
+    replay("claude-http429", parser)
+    assert not parser.hopeless
+
+
+def test_what_a_run_cost_is_kept() -> None:
+    _, outcome = replay("claude-write", parser_of("claude"))
+    assert outcome.usage["cost_usd"] == 0.00035
+    assert (outcome.usage["input_tokens"], outcome.usage["output_tokens"]) == (20, 10)
+
+
+def test_a_long_output_of_a_tool_is_cut() -> None:
+    parser = parser_of("claude")
+    block = {"type": "tool_result", "tool_use_id": "t", "content": "x" * 100_000}
+    line = json.dumps({"type": "user", "message": {"content": [block]}})
+    (event,) = parser.feed(line)
+    assert len(event.payload["output"]) < 66_000
+    assert event.payload["output"].endswith("[34464 more characters]")
+
+
+def test_a_line_without_end_does_not_fill_the_memory() -> None:
+    parser = parser_of("codex")
+    splitter = Splitter(parser)
+    for _ in range(40):
+        assert splitter.feed(b"x" * 1_000_000) == []
+    assert splitter._size <= 34_000_000
+    (event,) = splitter.feed(b'\n{"type":"thread.started","thread_id":"t"}\n')
+    assert event.kind == "init"
