@@ -62,6 +62,10 @@ class Claude(Adapter):
         kept = {name: settings[name] for name in ("model",) if isinstance(settings.get(name), str)}
         return {".claude/settings.json": json.dumps(kept)}
 
+    def stdin(self, prompt: str) -> str:
+        # A prompt that begins with a slash would be one of claude's own commands.
+        return f"\n{prompt}" if prompt.lstrip().startswith("/") else prompt
+
     def lost_session(self, status: int, stderr: str) -> bool:
         return status != 0 and "No conversation found" in stderr
 

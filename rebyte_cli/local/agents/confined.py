@@ -52,11 +52,13 @@ def read(root: Path, relative: str, most: int) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > most:
             return None
-        return file.read(most)
+        return os.read(descriptor, most)
+    finally:
+        os.close(descriptor)
 
 
 def remove(root: Path, relative: str) -> None:

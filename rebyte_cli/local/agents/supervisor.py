@@ -115,7 +115,8 @@ class Supervisor:
             return
         outcome = self._try(self._wait_and_work)
         self._ending = True
-        credentials.take_back(self._folder)
+        with contextlib.suppress(OSError):  # the next look tries again
+            credentials.take_back(self._folder)
         self._say(runs.AGENT_IS_GONE)
         try:
             found = self._changes()

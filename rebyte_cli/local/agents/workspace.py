@@ -122,7 +122,8 @@ class Workspace:
             # An index of our own, so that the user's is not touched.
             _with_index(["git", *git.SAFE, *there, "read-tree", "HEAD"], environment)
             _with_index(["git", *git.SAFE, *there, "add", "-A"], environment)
-            difference = ["diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "HEAD"]
+            difference = ["diff", "--cached", "--binary", "--full-index"]
+            difference += ["--no-ext-diff", "--no-textconv", "HEAD"]
             patch.write_bytes(_with_index(["git", *git.SAFE, *there, *difference], environment))
             if patch.stat().st_size:
                 here = ["-C", str(self.code)]

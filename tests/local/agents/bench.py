@@ -1,0 +1,169 @@
+"""Runs of agents without the service around them: what a supervisor does, seen from outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.local.agents import config, jail, runs, supervisor
+from rebyte_cli.local.agents.adapter import Adapter
+from rebyte_cli.local.agents.program import Program
+from rebyte_cli.local.agents.runs import RecordedEvent, Run
+from rebyte_cli.local.agents.workspace import Workspace
+from rebyte_cli.local.store import Store, new_id
+
+PATIENCE = 30.0
+
+
+def need_jail(folder: Path) -> None:
+    """Skip where no jail can be made, except where CI says that everything must run."""
+    verdict = jail.probe(folder / "jail.json")
+    if not verdict.works and os.environ.get("CI") != "true":
+        pytest.skip(f"no jail here: {verdict.reason}")
+    assert verdict.works, verdict
+
+
+class Bench:
+    """A state folder, and runs in it that a real supervisor looks after."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = Store(folder)
+        self.folder = folder
+        with self.store.write() as db:
+            for statement in runs.SCHEMA.split(";"):
+                db.execute(statement)
+
+    def start(
+        self,
+        agent: Adapter | list[str],
+        prompt: str = "Say hello",
+        *,
+        workspace: str = "ws",
+        task: str | None = None,
+        **options: Any,
+    ) -> str:
+        """Queue a run and start its supervisor; the id of its prompt."""
+        adapter = Program(command=tuple(agent), label="mine") if isinstance(agent, list) else agent
+        now, prompt_id, task = self.store.now(), new_id(), task or new_id()
+        chosen = {
+            "parallel": 2, "adapter": config.describe(adapter), "uploads": [],
+            "source": [None, None, False], "skills": [], "model": None, "jail": True, "limit": 60,
+            "stall": 60, "author": ["A U Thor", "author@example.com"], **options,
+        }  # fmt: skip
+        lock = runs.lock_new(self.folder, workspace, prompt_id)
+        with self.store.write() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO tasks (id, workspace, created, executor, model, title)"
+                " VALUES (?, ?, ?, ?, '', 'null')",
+                (task, workspace, now, adapter.title),
+            )
+            db.execute(
+                "INSERT INTO prompts (id, task, text, executor, model, submitted, plan, answer)"
+                " VALUES (?, ?, ?, ?, '', ?, '{}', '')",
+                (prompt_id, task, prompt, adapter.title, now),
+            )
+            session = runs.last_session(db, task, adapter.title)
+            run = Run(
+                prompt_id, task, workspace, adapter.title, now, None, None, None, None, session
+            )
+            runs.add(db, run, chosen)
+        supervisor.start(self.folder, prompt_id, lock)
+        return prompt_id
+
+    def look(self, prompt: str) -> Run:
+        """The run as it is now."""
+        with self.store.read() as db:
+            return runs.load(db, self.folder, [prompt])[prompt]
+
+    def events(self, prompt: str) -> list[RecordedEvent]:
+        with self.store.read() as db:
+            return runs.events(db, prompt)
+
+    def wait(self, prompt: str) -> Run:
+        """The run when it has ended and its supervisor has gone."""
+        give_up = time.monotonic() + PATIENCE
+        while (run := self.look(prompt)).ended is None or runs.is_held(self.folder, run):
+            assert time.monotonic() < give_up, (run, self.log())
+            time.sleep(0.01)
+        return run
+
+    def until_started(self, prompt: str) -> Run:
+        """The run when its agent has said something (a line in its raw output)."""
+        give_up = time.monotonic() + PATIENCE
+        while not (output := self.run_folder(prompt) / "output").exists() or not output.read_text():
+            assert time.monotonic() < give_up, (self.look(prompt), self.log())
+            time.sleep(0.01)
+        return self.look(prompt)
+
+    def cancel(self, prompt: str) -> None:
+        """Record the cancel first and kill then, as the service does."""
+        with self.store.write() as db:
+            runs.end(db, prompt, self.store.now(), "canceled", "")
+        runs.stop(self.folder, self.look(prompt))
+
+    def run(self, agent: Adapter | list[str], prompt: str = "Say hello", **options: Any) -> Run:
+        return self.wait(self.start(agent, prompt, **options))
+
+    def workspace(self, name: str = "ws") -> Workspace:
+        return Workspace(self.folder, name)
+
+    def run_folder(self, prompt: str) -> Path:
+        return self.workspace(self.look(prompt).workspace).run_folder(prompt)
+
+    def artifact(self, name: str, workspace: str = "ws") -> str | None:
+        with self.store.read() as db:
+            row = db.execute(
+                "SELECT object FROM artifacts WHERE workspace = ? AND filename = ?",
+                (workspace, name),
+            ).fetchone()
+        return None if row is None else (self.store.objects / row[0]).read_text()
+
+    def log(self) -> str:
+        path = self.folder / "supervisors.log"
+        return path.read_text() if path.exists() else ""
+
+
+def script(folder: Path, name: str, text: str, interpreter: str = "/bin/sh") -> str:
+    """A program with this text; its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!{interpreter}\n{text}")
+    path.chmod(0o755)
+    return str(path)
+
+
+def processes(word: str) -> list[str]:
+    """The command lines of running processes that contain `word`, except this one's."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if word in line and int(folder.name) != os.getpid():
+            found.append(line)
+    return found
+
+
+def gone(word: str) -> bool:
+    """Whether no process with `word` in its command line is left, after a moment to die in."""
+    give_up = time.monotonic() + 5
+    while processes(word):
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def kinds(events: Iterable[RecordedEvent]) -> list[str]:
+    return [event.kind for event in events]
+
+
+def have(*programs: str) -> bool:
+    return all(map(shutil.which, programs))

