@@ -121,7 +121,7 @@ class App:
         from .local.server import carry
 
         self.note("local service")
-        return carry(self.state_dir / "local")
+        return carry(self.state_dir / "local", self.config_path)
 
     @cached_property
     def client(self) -> RebyteClient:
@@ -138,9 +138,7 @@ class App:
 
         settings = self.settings
         if settings.is_local:
-            from .local.server import LOCAL_KEY
-
-            base_url, key = self.service.base_url, LOCAL_KEY
+            base_url, key = self.service.base_url, self.service.key
         else:
             base_url = settings.base_url.value
             if key is None:

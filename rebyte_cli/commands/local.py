@@ -36,7 +36,8 @@ def command() -> None:
     show_default=True,
     help="The port on 127.0.0.1; 0 takes a free one.",
 )
-def serve(app: App, port: int) -> None:
+@click.option("--simulate", is_flag=True, help="Simulate every executor; start no real agent.")
+def serve(app: App, port: int, simulate: bool) -> None:
     """Serve the local service to curl and other programs.
 
     Runs until Ctrl-C. Prints the base URL on stdout, and an example call on stderr. Any key that
@@ -51,7 +52,9 @@ def serve(app: App, port: int) -> None:
     from ..local.server import LOCAL_KEY, Service
 
     try:
-        service = Service(app.state_dir / "local", port=port)
+        service = Service(
+            app.state_dir / "local", port=port, config_file=app.config_path, simulate=simulate
+        )
     except OSError as error:
         raise BadUsage(
             f"cannot listen on 127.0.0.1:{port}: {error.strerror}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 # -- Words in a prompt that steer the simulation, as test card numbers steer a payment sandbox.
 
@@ -126,6 +126,7 @@ class Plan(TypedDict):
     renumber: bool
     keys: bool
     cut: int
+    real: NotRequired[bool]  # nothing is simulated: a real agent runs
 
 
 class File(NamedTuple):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 BUSY_SECONDS = 30.0
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS workspaces (id TEXT PRIMARY KEY, created INTEGER NOT NULL);
@@ -55,10 +55,20 @@ CREATE TABLE IF NOT EXISTS deliveries (
 CREATE TABLE IF NOT EXISTS leaks (at INTEGER NOT NULL, method TEXT NOT NULL, path TEXT NOT NULL,
   header TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS refusals (prompt TEXT PRIMARY KEY, times INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, prompt TEXT UNIQUE NOT NULL, task TEXT NOT NULL,
+  workspace TEXT NOT NULL, agent TEXT NOT NULL, options TEXT NOT NULL, queued INTEGER NOT NULL,
+  started INTEGER, ended INTEGER, outcome TEXT, answer TEXT, session TEXT);
+CREATE INDEX IF NOT EXISTS unended ON runs (seq) WHERE ended IS NULL;
+CREATE INDEX IF NOT EXISTS runs_of_task ON runs (task, seq);
+CREATE INDEX IF NOT EXISTS runs_of_workspace ON runs (workspace, seq);
+CREATE TABLE IF NOT EXISTS run_events (
+  prompt TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL,
+  payload TEXT NOT NULL, PRIMARY KEY (prompt, seq)) WITHOUT ROWID;
 """
 TABLES = (
     "workspaces", "computers", "tasks", "prompts", "files", "artifacts", "webhooks",
-    "deliveries", "leaks", "refusals",
+    "deliveries", "leaks", "refusals", "runs", "run_events",
 )  # fmt: skip
 
 Result = TypeVar("Result")

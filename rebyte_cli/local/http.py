@@ -10,10 +10,12 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from werkzeug.wrappers import Request, Response
 
+from .agents.key import Permission
 from .database import Store
 
 Document = dict[str, Any]
@@ -33,6 +35,8 @@ class Context(NamedTuple):
     instance: str
     stopping: threading.Event
     wake: Callable[[], None]
+    permission: Permission
+    config_file: Path | None
 
 
 class Refusal(Exception):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .http import missing
-from .schedule import Prompt, Span, spans
+from .schedule import Prompt, Span, Written, spans, writings
 
 TITLE_AFTER_MS = 250
 
@@ -52,6 +52,7 @@ def load_tasks(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Task
         (wanted,),
     ):
         prompts[row["task"]].append(_prompt(row))
+    _add_runs(db, prompts)
     return [
         Task(
             row["id"],
@@ -70,6 +71,30 @@ def load_tasks(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Task
         # reader may see it before and after.
         if prompts[row["id"]]
     ]
+
+
+def _add_runs(db: sqlite3.Connection, prompts: dict[str, list[Prompt]]) -> None:
+    """Give the prompts of real agents what was recorded of their runs."""
+    real = [one.id for several in prompts.values() for one in several if one.plan.get("real")]
+    if not real:
+        return  # and most often there is no agent to import anything for
+    from .agents import runs
+
+    found = runs.load(db, real)
+    for task, several in prompts.items():
+        prompts[task] = [one._replace(run=found.get(one.id)) for one in several]
+
+
+def written(db: sqlite3.Connection, prompt: Prompt, span: Span, first: int = 0) -> list[Written]:
+    """The events of a prompt, in order.
+
+    `first` leaves out that many events of a real run; a simulated one can insert some anywhere.
+    """
+    if prompt.run is None:
+        return writings(prompt, span)
+    from .agents import runs
+
+    return [Written(*event) for event in runs.events(db, prompt.id, first)]
 
 
 def _prompt(row: sqlite3.Row) -> Prompt:

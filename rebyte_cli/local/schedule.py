@@ -6,9 +6,12 @@ running, otherwise its latest prompt decides. Prompts of one task run one after 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import agent
+
+if TYPE_CHECKING:
+    from .agents.runs import Run
 
 NEVER = 1 << 62
 TASK_WORDS = {"succeeded": "completed", "failed": "failed", "canceled": "canceled"}
@@ -29,6 +32,7 @@ class Prompt(NamedTuple):
     canceled: int | None
     replied: int | None
     reply: dict[str, Any] | None
+    run: Run | None = None  # of a real agent; without one the prompt is simulated
 
 
 class Span(NamedTuple):
@@ -49,6 +53,10 @@ def spans(prompts: list[Prompt]) -> list[Span]:
     """The span of each prompt of one task, oldest first; prompts queue one behind the other."""
     free, result = 0, []
     for prompt in prompts:
+        if prompt.run is not None:
+            result.append(_recorded(prompt.run))
+            free = result[-1].end
+            continue
         plan = prompt.plan
         start = max(prompt.submitted + plan["delay"], free)
         end, outcome = start + plan["run"], plan["outcome"]
@@ -60,6 +68,13 @@ def spans(prompts: list[Prompt]) -> list[Span]:
         result.append(Span(start, end, outcome))
         free = end
     return result
+
+
+def _recorded(run: Run) -> Span:
+    """The span of a real run: nothing of it follows from the clock."""
+    end = NEVER if run.ended is None else run.ended
+    start = end if run.started is None else run.started
+    return Span(start, end, run.outcome or "")
 
 
 def parked_at(prompt: Prompt, span: Span) -> int:
@@ -89,6 +104,8 @@ def readable_answer(prompt: Prompt, span: Span, now: int) -> str | None:
     """The answer's text, or None as long as it cannot be read (or if there is none)."""
     if span.outcome == "canceled" or now < span.end + prompt.plan["late"]:
         return None
+    if prompt.run is not None:
+        return prompt.run.answer
     return agent.with_reply(prompt.answer, prompt.reply)
 
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from .agents.key import Permission, machine_key
 from .database import Store, new_id
 from .http import Context
 from .http_server import Listener
@@ -42,7 +43,8 @@ class Service:
     `port` 0 takes a free one. `clock` gives seconds since 1970 and decides what has happened.
     Links to tasks point at `public_url` (an origin without `/v1`); without it they point at this
     service, which is then also remembered as the place where the folder is served. `log` gets a
-    line per request and per internal error; by default nobody does.
+    line per request and per internal error; by default nobody does. `config_file` is the
+    config.toml whose `[local]` says how real agents run; with `simulate` none does.
 
     ValueError: `host` is not a loopback address. OSError: the port is taken, or the folder cannot
     be written.
@@ -57,6 +59,8 @@ class Service:
         clock: Callable[[], float] = time.time,
         public_url: str | None = None,
         log: Callable[[str], None] = _quiet,
+        config_file: Path | None = None,
+        simulate: bool = False,
     ) -> None:
         if host not in ("localhost", "::1") and not host.startswith("127."):
             raise ValueError(f"{host} is not a loopback address; the local service has no locks")
@@ -79,7 +83,10 @@ class Service:
             instance=self._instance,
             stopping=self._stopping,
             wake=self._deliverer.wake,
+            permission=Permission(state_dir, simulate=simulate),
+            config_file=config_file,
         )
+        self.key = machine_key(state_dir)
         self._api.application = Api(context, log)
         self._storage.application = ObjectStore(context, log)
 
@@ -127,7 +134,7 @@ class Service:
         self.stop()
 
 
-def carry(state_dir: Path) -> Service:
+def carry(state_dir: Path, config_file: Path | None = None) -> Service:
     """A started service for the life of one command.
 
     Its links point at the address where `rebyte local serve` last answered for this folder, or
@@ -136,7 +143,7 @@ def carry(state_dir: Path) -> Service:
     store = Store(state_dir)
     address = store.recall("address") or DEFAULT_ORIGIN
     store.close()
-    return Service(state_dir, public_url=address).start()
+    return Service(state_dir, public_url=address, config_file=config_file).start()
 
 
 def reset(state_dir: Path) -> None:

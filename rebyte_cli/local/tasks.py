@@ -14,14 +14,14 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from werkzeug.wrappers import Request, Response
 
 from . import agent, faults, http
 from .database import new_id
 from .http import Context, Document, Refusal
-from .records import Task, load_task, load_tasks
+from .records import Task, load_task, load_tasks, written
 from .schedule import (
     Prompt,
     Span,
@@ -31,21 +31,26 @@ from .schedule import (
     readable_answer,
     sub_writings,
     task_status,
-    writings,
 )
+
+if TYPE_CHECKING:
+    from .agents.launch import Launch
+    from .agents.runs import Run
 
 # -- What a run wrote: content, events of a delegated sub-prompt, and answers to its questions.
 
 
-def records(prompt: Prompt, written: list[Written], now: int, owner: str) -> list[Document]:
+def records(
+    prompt: Prompt, events: list[Written], now: int, owner: str, first: int = 0
+) -> list[Document]:
     """The events of `written` that are visible at `now`, as the wire has them.
 
     `seq` counts what is visible, so an event that becomes visible late moves those after it;
     `eventKey` stays.
     """
-    visible = [one for one in written if one.at <= now]
+    visible = [one for one in events if one.at <= now]
     result = []
-    for seq, one in enumerate(visible):
+    for seq, one in enumerate(visible, first):
         record: Document = {"seq": seq}
         if prompt.plan["keys"]:
             record["eventKey"] = f"{owner[:8]}-{one.order}"
@@ -62,8 +67,12 @@ def content(context: Context, request: Request, task_id: str) -> Response:
     include = request.args.get("include")
     if include not in (None, "events"):
         http.invalid("include must be events")
+    events: dict[str, list[Written]] = {}
     with context.store.read() as db:
         task = load_task(db, task_id)
+        if include == "events":
+            pairs = zip(task.prompts, task.times, strict=True)
+            events = {prompt.id: written(db, prompt, span) for prompt, span in pairs}
     now, prompts = context.store.now(), []
     for prompt, span in zip(task.prompts, task.times, strict=True):
         document: Document = {
@@ -75,7 +84,7 @@ def content(context: Context, request: Request, task_id: str) -> Response:
             "response": readable_answer(prompt, span, now),
         }
         if include == "events":
-            document["events"] = records(prompt, writings(prompt, span), now, prompt.id)
+            document["events"] = records(prompt, events[prompt.id], now, prompt.id)
         prompts.append(document)
     status = task_status(task.times, now)
     return http.reply({"id": task_id, "status": status, "prompts": prompts})
@@ -179,21 +188,21 @@ def _stream(context: Context, request: Request, task_id: str, prompt_id: str) ->
     while not context.stopping.is_set():
         try:
             with context.store.read() as db:
-                task = load_task(db, task_id)
+                prompt, span = _find(load_task(db, task_id), prompt_id)
+                first = 0 if prompt.run is None else len(sent)
+                events = written(db, prompt, span, first)
         except Refusal:
             return
-        prompt, span = _find(task, prompt_id)
         now = context.store.now()
-        written = writings(prompt, span)
-        visible = [one.order for one in written if one.at <= now]
-        shown = zip(visible, records(prompt, written, now, prompt_id), strict=True)
+        visible = [one.order for one in events if one.at <= now]
+        shown = zip(visible, records(prompt, events, now, prompt_id, first), strict=True)
         fresh = [(order, record) for order, record in shown if order not in sent]
         ended = now >= span.end
         for order, record in fresh:
             if prompt.plan["cut"] and not ended and len(sent) >= prompt.plan["cut"]:
                 return
             sent.add(order)
-            yield _record("event", record)
+            yield _frame("event", record)
         if ended or (prompt.plan["early"] and not sent):
             yield _done(prompt, span, now, len(sent))
             return
@@ -202,7 +211,7 @@ def _stream(context: Context, request: Request, task_id: str, prompt_id: str) ->
         elif time.monotonic() - quiet_since >= KEEP_ALIVE_SECONDS:
             quiet_since = time.monotonic()
             yield b": keep-alive\n\n"
-        coming = min([one.at for one in written if one.at > now] + [span.end])
+        coming = min([one.at for one in events if one.at > now] + [span.end])
         if _left(connection, min(max(coming - now, 1) / 1000, LOOK_SECONDS)):
             return
 
@@ -220,10 +229,10 @@ def _done(prompt: Prompt, span: Span, now: int, count: int) -> bytes:
     # `done` after an event may be believed.
     status = span.outcome if now >= span.end else "succeeded"
     result = readable_answer(prompt, span, now) or ""
-    return _record("done", {"status": status, "lastSeq": count - 1, "finalResult": result})
+    return _frame("done", {"status": status, "lastSeq": count - 1, "finalResult": result})
 
 
-def _record(name: str, document: object) -> bytes:
+def _frame(name: str, document: object) -> bytes:
     return f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
 
 
@@ -257,9 +266,11 @@ class Order(NamedTuple):
 
 def create(context: Context, request: Request) -> Response:
     """POST /tasks."""
-    order = _order(http.body_of(request))
+    order = _order(context, http.body_of(request))
     workspace = http.optional_text(order.body, "workspaceId", most=200, least=1)
-    faults.refuse_if_asked(context.store, order.prompt)
+    launch = _launch(context, request, order)
+    if launch is None:
+        faults.refuse_if_asked(context.store, order.prompt)
     with context.store.write() as db:
         now, task_id = context.store.now(), new_id()
         ready = now
@@ -268,13 +279,14 @@ def create(context: Context, request: Request) -> Response:
             db.execute("INSERT INTO workspaces VALUES (?, ?)", (workspace, now))
         else:
             ready = _ready(db, workspace)
-        executor, model = order.executor or "opencode", order.model or "lite"
+        executor = order.executor or "opencode"
+        model = order.model or "lite" if launch is None else launch.model
         db.execute(
             "INSERT INTO tasks (id, workspace, created, executor, model, title)"
             " VALUES (?, ?, ?, ?, ?, ?)",
             (task_id, workspace, now, executor, model, json.dumps(agent.make_title(order.prompt))),
         )
-        _add_prompt(db, task_id, order, executor, model, now, ready)
+        _add_prompt(db, (task_id, workspace), order, (executor, model), (now, ready), launch)
     answer: Document = {
         "id": task_id,
         "workspaceId": workspace,
@@ -282,22 +294,28 @@ def create(context: Context, request: Request) -> Response:
         "status": "running",
         "createdAt": http.stamp(now),
     }
-    return _given(context, order, answer)
+    return _given(context, order, answer, launch)
 
 
 def follow_up(context: Context, request: Request, task_id: str) -> Response:
     """POST /tasks/{id}/prompts. Without executor or model those of the task are used."""
-    order = _order(http.body_of(request))
+    order = _order(context, http.body_of(request))
     with context.store.read() as db:
-        load_task(db, task_id)
-    faults.refuse_if_asked(context.store, order.prompt)
+        task = load_task(db, task_id)
+        earlier = _earlier(db, task)
+    launch = _launch(context, request, order, earlier)
+    if launch is None:
+        faults.refuse_if_asked(context.store, order.prompt)
     with context.store.write() as db:
         task = load_task(db, task_id)
         executor, model = order.executor or task.executor, order.model or task.model
+        if launch is not None:
+            executor, model = launch.adapter.title, launch.model or task.model
         now = context.store.now()
-        prompt_id = _add_prompt(db, task_id, order, executor, model, now, now)
+        place = (task_id, task.workspace)
+        prompt_id = _add_prompt(db, place, order, (executor, model), (now, now), launch)
         db.execute("UPDATE tasks SET unsettled = 1 WHERE id = ?", (task_id,))
-    return _given(context, order, {"promptId": prompt_id})
+    return _given(context, order, {"promptId": prompt_id}, launch)
 
 
 def list_page(context: Context, request: Request) -> Response:
@@ -351,6 +369,8 @@ def delete(context: Context, _request: Request, task_id: str) -> Response:
         )
         if changed.rowcount == 0:
             raise http.missing("Task")
+        real = _end_runs(db, "task", task_id, now)
+    _stop_runs(context, real)
     return http.empty()
 
 
@@ -366,7 +386,9 @@ def cancel(context: Context, _request: Request, task_id: str) -> Response:
         db.executemany(
             "UPDATE prompts SET canceled = ? WHERE id = ?", [(now, prompt) for prompt in going]
         )
+        real = _end_runs(db, "task", task_id, now)
         task = load_task(db, task_id)
+    _stop_runs(context, real)
     context.wake()
     status = task_status(task.times, now)
     return http.reply({"id": task_id, "status": status, "canceledPrompts": len(going)})
@@ -393,13 +415,13 @@ def _row(context: Context, task: Task, now: int) -> Document:
         "url": f"{context.links}/run/{task.id}",
         "title": task.shown_title(now),
         "executor": task.executor,
-        "model": task.model,
+        "model": task.model or None,
         "createdAt": http.stamp(task.created),
         "completedAt": http.maybe_stamp(completed_at(task.times, now)),
     }
 
 
-def _order(body: Document) -> Order:
+def _order(context: Context, body: Document) -> Order:
     prompt = http.text(body, "prompt", most=LONGEST_PROMPT)
     if not prompt.strip():
         http.invalid("prompt must not be empty")
@@ -407,7 +429,7 @@ def _order(body: Document) -> Order:
         http.optional_text(body, name, most=2000, least=1)
     return Order(
         prompt,
-        http.optional_choice(body, "executor", EXECUTORS),
+        _executor(context, body),
         http.optional_text(body, "model", most=200, least=1),
         http.strings(body, "skills"),
         http.objects(body, "files"),
@@ -415,39 +437,114 @@ def _order(body: Document) -> Order:
     )
 
 
+def _executor(context: Context, body: Document) -> str | None:
+    """One of the four, or a program that config.toml names."""
+    given = http.optional_text(body, "executor", most=1000)
+    if given is None or given in EXECUTORS:
+        return given
+    from .agents.launch import executors
+
+    return http.optional_choice(body, "executor", executors(context.config_file))
+
+
+# -- runs of real agents: their modules are imported only where one runs
+
+
+def _earlier(db: sqlite3.Connection, task: Task) -> tuple[str, Document] | None:
+    """Agent and options of the task's last real run; None when all of it is simulated."""
+    if all(prompt.run is None for prompt in task.prompts):
+        return None
+    from .agents.launch import earlier_options
+
+    return earlier_options(db, task.id)
+
+
+def _launch(
+    context: Context, request: Request, order: Order, earlier: tuple[str, Document] | None = None
+) -> Launch | None:
+    """The run of a real agent that this prompt starts; None when it is simulated."""
+    agent_name, options = earlier or (None, None)
+    executor = order.executor or agent_name
+    if executor is None or not context.permission.granted(request.environ.get("rebyte.key")):
+        return None
+    from .agents.launch import Launcher
+
+    return Launcher(context.store, context.config_file).prepare(executor, order.body, options)
+
+
+def _end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[Run]:
+    """Record as canceled the runs of a task or a workspace that have not ended; those runs."""
+    known = db.execute(
+        f"SELECT 1 FROM runs WHERE {column} = ? AND ended IS NULL",  # noqa: S608 - our own names
+        (value,),
+    ).fetchone()
+    if known is None:
+        return []
+    from .agents import runs
+
+    return runs.cancel(db, column, value, now)
+
+
+def _stop_runs(context: Context, real: list[Run]) -> None:
+    """Kill the agents of runs whose end is recorded."""
+    if not real:
+        return
+    from .agents import runs
+
+    for run in real:
+        runs.stop(context.store.folder, run)
+
+
 def _add_prompt(
-    db: sqlite3.Connection, task: str, order: Order, executor: str, model: str, now: int, ready: int
+    db: sqlite3.Connection,
+    place: tuple[str, str],
+    order: Order,
+    worker: tuple[str, str],
+    times: tuple[int, int],
+    launch: Launch | None,
 ) -> str:
+    """Record a prompt of `place` (task, workspace) for `worker` (executor, model); its id.
+
+    `times` are now, and when the workspace is ready. `launch` is queued in the same transaction.
+    """
+    now, ready = times
+    task, workspace = place
+    files = [_file(db, index, given) for index, given in enumerate(order.files)]
+    if launch is None:
+        plan, answer = _simulation(order, worker, files)
+        plan["delay"] = max(plan["delay"], ready - now)
+    else:
+        plan, answer = agent.make_plan("", ""), ""
+        plan["real"] = True
+    prompt_id = new_id()
+    db.execute(
+        "INSERT INTO prompts (id, task, text, executor, model, submitted, plan, answer, kept)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (prompt_id, task, order.prompt, *worker, now, json.dumps(plan), answer, launch is not None),
+    )
+    if launch is not None:
+        uploads = [(str(given["filename"]), str(given["id"])) for given in order.files]
+        launch.record(db, (task, workspace, prompt_id), now, uploads)
+    return prompt_id
+
+
+def _simulation(
+    order: Order, worker: tuple[str, str], files: list[agent.File]
+) -> tuple[agent.Plan, str]:
+    """How the simulated run of a prompt will go, and what it will answer."""
     try:
         plan = agent.make_plan(order.prompt, new_id())
     except ValueError as error:
         http.invalid(f"prompt: {error}")
-    plan["delay"] = max(plan["delay"], ready - now)
     received = agent.Received(
         order.prompt,
-        executor,
-        model,
+        *worker,
         order.skills,
         order.body.get("githubUrl"),
         order.body.get("branchName"),
-        [_file(db, index, given) for index, given in enumerate(order.files)],
+        files,
     )
-    prompt_id = new_id()
-    db.execute(
-        "INSERT INTO prompts (id, task, text, executor, model, submitted, plan, answer)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            prompt_id,
-            task,
-            order.prompt,
-            executor,
-            model,
-            now,
-            json.dumps(plan),
-            agent.make_answer(received, plan["outcome"]),
-        ),
-    )
-    return prompt_id
+    return plan, agent.make_answer(received, plan["outcome"])
 
 
 def _file(db: sqlite3.Connection, index: int, given: Document) -> agent.File:
@@ -477,7 +574,10 @@ def _ready(db: sqlite3.Connection, workspace: str) -> int:
     return int(row["ready"])
 
 
-def _given(context: Context, order: Order, answer: Document) -> Response:
+def _given(context: Context, order: Order, answer: Document, launch: Launch | None) -> Response:
+    if launch is not None:
+        launch.start()
     context.wake()
-    faults.answer_late_or_never(context.stopping, order.prompt)
+    if launch is None:
+        faults.answer_late_or_never(context.stopping, order.prompt)
     return http.reply(answer, 201)

@@ -17,7 +17,7 @@ from .gemini import Gemini
 from .opencode import OpenCode
 from .program import Program
 
-BUILT_IN: tuple[type[Adapter], ...] = (OpenCode, Claude, Codex, Gemini)
+BUILT_IN: tuple[type[Adapter], ...] = (OpenCode, Claude, Gemini, Codex)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -16,22 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..store import new_id
+from ..database import new_id
 from . import credentials
 from .workspace import Workspace
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT, prompt TEXT UNIQUE NOT NULL, task TEXT NOT NULL,
-  workspace TEXT NOT NULL, agent TEXT NOT NULL, options TEXT NOT NULL, queued INTEGER NOT NULL,
-  started INTEGER, ended INTEGER, outcome TEXT, answer TEXT, session TEXT);
-CREATE INDEX IF NOT EXISTS unended ON runs (seq) WHERE ended IS NULL;
-CREATE INDEX IF NOT EXISTS of_workspace ON runs (workspace, seq);
-CREATE TABLE IF NOT EXISTS run_events (
-  prompt TEXT NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL,
-  payload TEXT NOT NULL, PRIMARY KEY (prompt, seq)) WITHOUT ROWID;
-"""
-TABLES = ("runs", "run_events")
 LOCK = "lock"
 LOG = "supervisor.log"
 AGENT_GROUP = "agent.group"
@@ -72,26 +60,29 @@ ARTIFACT_TYPES = {
 COLUMNS = ", ".join(Run._fields)
 
 
-def add(db: sqlite3.Connection, run: Run, options: dict[str, Any]) -> None:
-    """Record a queued run. Its lock must be held already (see `lock_new`)."""
+def add(
+    db: sqlite3.Connection,
+    place: tuple[str, str, str],
+    agent: str,
+    now: int,
+    options: dict[str, Any],
+) -> None:
+    """Queue the run of `place` (task, workspace, prompt), whose lock is held (see `lock_new`)."""
     db.execute(
-        "INSERT INTO runs (prompt, task, workspace, agent, queued, session, options)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            run.prompt,
-            run.task,
-            run.workspace,
-            run.agent,
-            run.queued,
-            run.session,
-            json.dumps(options),
-        ),
+        "INSERT INTO runs (task, workspace, prompt, agent, queued, options)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (*place, agent, now, json.dumps(options)),
     )
 
 
-def load(db: sqlite3.Connection, state_dir: Path, prompts: list[str]) -> dict[str, Run]:
+def state_dir_of(db: sqlite3.Connection) -> Path:
+    """The state folder whose database this is."""
+    return Path(db.execute("PRAGMA database_list").fetchone()[2]).parent
+
+
+def load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, Run]:
     """The runs of these prompts by prompt id. Records the end of those that lost their process."""
-    result = _load(db, prompts)
+    result, state_dir = _load(db, prompts), state_dir_of(db)
     for run in list(result.values()):
         if run.ended is None and not is_held(state_dir, run):
             _record_vanished(db, state_dir, run)
@@ -99,10 +90,10 @@ def load(db: sqlite3.Connection, state_dir: Path, prompts: list[str]) -> dict[st
     return result
 
 
-def unended(db: sqlite3.Connection, state_dir: Path) -> list[Run]:
+def unended(db: sqlite3.Connection) -> list[Run]:
     """The runs that wait or work, oldest first."""
     rows = db.execute("SELECT prompt FROM runs WHERE ended IS NULL ORDER BY seq").fetchall()
-    found = load(db, state_dir, [row[0] for row in rows])
+    found = load(db, [row[0] for row in rows])
     return [run for run in found.values() if run.ended is None]
 
 
@@ -131,6 +122,16 @@ def end(db: sqlite3.Connection, prompt: str, at: int, outcome: str, answer: str)
         (at, outcome, answer, prompt),
     )
     return bool(changed.rowcount)
+
+
+def cancel(db: sqlite3.Connection, column: str, value: str, now: int) -> list[Run]:
+    """Record as canceled the runs whose `column` (task, workspace) is `value`; those runs."""
+    rows = db.execute(
+        f"SELECT prompt FROM runs WHERE {column} = ? AND ended IS NULL",  # noqa: S608 - our names
+        (value,),
+    ).fetchall()
+    found = load(db, [row[0] for row in rows])
+    return [run for run in found.values() if end(db, run.prompt, now, "canceled", "")]
 
 
 def last_session(db: sqlite3.Connection, task: str, agent: str) -> str | None:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,8 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..store import Store, new_id
-from . import changes, config, confined, credentials, jail, programs, runs, skills
+from ..database import Store, new_id
+from . import changes, config, confined, credentials, git, jail, programs, runs, skills
 from .adapter import Adapter, Event, Invocation, Outcome, Parser
 from .git import GitError
 from .lines import Limits, pump
@@ -197,7 +198,8 @@ class Supervisor:
             skills.install(self._workspace.home, options["skills"])
         except OSError as error:
             raise RunFailed(f"The workspace cannot be prepared: {error}") from None
-        session = self._run.session
+        with self._store.read() as db:
+            session = runs.last_session(db, self._run.task, self._run.agent)
         outcome, lost = self._agent(adapter, session)
         if lost:
             # The session went with a crash or an older HOME; the files are all there.
@@ -215,7 +217,7 @@ class Supervisor:
         home = self._workspace.home
         for name, text in adapter.files(outside, user_home).items():
             confined.write(home, name, text.encode())
-        confined.write(home, ".gitconfig", _git_config(options).encode())
+        confined.write(home, ".gitconfig", _git_config().encode())
         credentials.lend(user_home, home, self._folder, adapter.credentials)
         invocation = Invocation(options["model"], session, new_id())
         line = jail.command(
@@ -231,7 +233,6 @@ class Supervisor:
         if session is not None and not reason and adapter.lost_session(status, stderr):
             return Outcome(False, "", "", {}), True
         self._append(parser.flush())
-        self._keep_session(parser)
         if reason:
             return Outcome(False, "", reason, parser.usage), False
         return parser.finish(status, stderr), False
@@ -283,20 +284,21 @@ class Supervisor:
         with self._store.write() as db:
             for event in events:
                 runs.append(db, self._run.prompt, now, event.kind, event.payload)
-                model = event.payload.get("model") if event.kind == "init" else None
-                if model:
-                    db.execute(
-                        "UPDATE tasks SET model = ? WHERE id = ? AND model = ''",
-                        (str(model), self._run.task),
-                    )
+                if event.kind == "init":
+                    self._keep_session(db, event.payload)
 
-    def _keep_session(self, parser: Parser) -> None:
-        if parser.session:
-            with self._store.write() as db:
-                db.execute(
-                    "UPDATE runs SET session = ? WHERE prompt = ?",
-                    (parser.session, self._run.prompt),
-                )
+    def _keep_session(self, db: sqlite3.Connection, payload: dict[str, Any]) -> None:
+        """Know the agent's session at once: it can be resumed after a cancel or a crash too."""
+        if payload.get("session_id"):
+            db.execute(
+                "UPDATE runs SET session = ? WHERE prompt = ?",
+                (str(payload["session_id"]), self._run.prompt),
+            )
+        if payload.get("model"):
+            db.execute(
+                "UPDATE tasks SET model = ? WHERE id = ? AND model = ''",
+                (str(payload["model"]), self._run.task),
+            )
 
     def _changes(self) -> bytes | None:
         """The patch of this run, or None when the workspace was not even made."""
@@ -374,13 +376,16 @@ def _kill(process: subprocess.Popen[bytes], *, group: bool) -> None:
     process.wait()
 
 
-def _git_config(options: dict[str, Any]) -> str:
-    """So that the agent can commit: the user's name, and that /code is its own."""
-    name, email = options["author"]
-    return (
-        f"[user]\n\tname = {json.dumps(name)}\n\temail = {json.dumps(email)}\n"
-        "[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n"
-    )
+def _git_config() -> str:
+    """So that the agent can commit, in the user's name, and git takes /code for its own."""
+    text = "[safe]\n\tdirectory = *\n[init]\n\tdefaultBranch = main\n[user]\n"
+    for key in ("name", "email"):
+        try:
+            value = git.run(["config", "--global", "--get", f"user.{key}"]).decode().strip()
+        except (GitError, ValueError):
+            value = "agent" if key == "name" else "agent@localhost"
+        text += f"\t{key} = {json.dumps(value)}\n"
+    return text
 
 
 def _tail(path: Path) -> str:

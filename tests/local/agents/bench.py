@@ -16,7 +16,7 @@ from rebyte_cli.local.agents.adapter import Adapter
 from rebyte_cli.local.agents.program import Program
 from rebyte_cli.local.agents.runs import RecordedEvent, Run
 from rebyte_cli.local.agents.workspace import Workspace
-from rebyte_cli.local.store import Store, new_id
+from rebyte_cli.local.database import Store, new_id
 
 PATIENCE = 30.0
 
@@ -35,9 +35,6 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.store = Store(folder)
         self.folder = folder
-        with self.store.write() as db:
-            for statement in runs.SCHEMA.split(";"):
-                db.execute(statement)
 
     def start(
         self,
@@ -54,7 +51,7 @@ class Bench:
         chosen = {
             "parallel": 2, "adapter": config.describe(adapter), "uploads": [],
             "source": [None, None, False], "skills": [], "model": None, "jail": True, "limit": 60,
-            "stall": 60, "author": ["A U Thor", "author@example.com"], **options,
+            "stall": 60, **options,
         }  # fmt: skip
         lock = runs.lock_new(self.folder, workspace, prompt_id)
         with self.store.write() as db:
@@ -68,18 +65,14 @@ class Bench:
                 " VALUES (?, ?, ?, ?, '', ?, '{}', '')",
                 (prompt_id, task, prompt, adapter.title, now),
             )
-            session = runs.last_session(db, task, adapter.title)
-            run = Run(
-                prompt_id, task, workspace, adapter.title, now, None, None, None, None, session
-            )
-            runs.add(db, run, chosen)
+            runs.add(db, (task, workspace, prompt_id), adapter.title, now, chosen)
         supervisor.start(self.folder, prompt_id, lock)
         return prompt_id
 
     def look(self, prompt: str) -> Run:
         """The run as it is now."""
         with self.store.read() as db:
-            return runs.load(db, self.folder, [prompt])[prompt]
+            return runs.load(db, [prompt])[prompt]
 
     def events(self, prompt: str) -> list[RecordedEvent]:
         with self.store.read() as db:

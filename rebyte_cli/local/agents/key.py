@@ -1,0 +1,51 @@
+"""Who may start real agents: a program that has the machine's own key.
+
+Any other `rbk_` key reaches the simulation only. The file is for its owner alone, so another
+user of this machine, or a page in a browser, cannot have it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from pathlib import Path
+
+KEY_FILE = "key"
+PREFIX = "rbk_local_"
+SWITCH = "REBYTE_LOCAL_AGENTS"
+
+
+class Permission:
+    """Whether a request may start real agents. With `simulate` none may."""
+
+    def __init__(self, state_dir: Path, *, simulate: bool) -> None:
+        self._state_dir = state_dir
+        self._simulate = simulate or os.environ.get(SWITCH) == "0"
+
+    def granted(self, key: str | None) -> bool:
+        """Whether `key`, which a request brought, is the machine's own."""
+        if self._simulate or key is None or not key.startswith(PREFIX):
+            return False
+        return hmac.compare_digest(key.encode(), machine_key(self._state_dir).encode())
+
+
+def machine_key(state_dir: Path) -> str:
+    """Read the key of this state folder; it is made on first use. Raises OSError."""
+    path = state_dir / KEY_FILE
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        pass
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = state_dir / f".{KEY_FILE}.{os.urandom(8).hex()}"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{PREFIX}{os.urandom(24).hex()}\n")
+    try:
+        # Of two processes that make it at the same moment, one does: a link replaces nothing.
+        os.link(partial, path)
+    except FileExistsError:
+        pass
+    finally:
+        partial.unlink()
+    return path.read_text(encoding="ascii").strip()

@@ -1,0 +1,159 @@
+"""Deciding whether a prompt starts a real agent, and everything that can be refused before."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .. import http
+from ..database import Store
+from ..http import Document, Refusal
+from . import config, git, jail, programs, runs, skills, supervisor
+from .adapter import Adapter
+
+JAIL_CACHE = "jail.json"
+# The cheapest tier of the cloud, and the default there: an agent's own default here.
+CLOUD_TIERS = ("lite",)
+
+
+def executors(config_file: Path | None) -> tuple[str, ...]:
+    """The executors that can be named. Raises Refusal for a config.toml in disorder."""
+    return tuple(_load(config_file).agents)
+
+
+class Launcher:
+    """Prepares runs for one service, with the settings of `config_file`."""
+
+    def __init__(self, store: Store, config_file: Path | None) -> None:
+        self._store = store
+        self._config_file = config_file
+
+    def prepare(
+        self, executor: str, body: Document, earlier: dict[str, Any] | None = None
+    ) -> Launch:
+        """Check everything that can be checked before a run is recorded.
+
+        `earlier` are the options of the last run of the same task, whose jail the next one has.
+        Raises Refusal when the agent is not installed, no jail can be made, or a skill is unknown.
+        """
+        settings = _load(self._config_file)
+        adapter = settings.agents.get(executor)
+        if adapter is None:
+            http.invalid(f"executor must be one of {', '.join(settings.agents)}")
+        if programs.find(adapter, os.environ) is None:
+            raise Refusal(400, "executor_unavailable", _not_installed(adapter, settings))
+        wanted = http.optional_choice(body, "jail", ("on", "off"))
+        jailed = settings.jail if earlier is None else bool(earlier["jail"])
+        jailed = jailed if wanted is None else wanted == "on"
+        if jailed:
+            verdict = jail.probe(self._store.folder / JAIL_CACHE)
+            if not verdict.works:
+                raise Refusal(
+                    400,
+                    "jail_unavailable",
+                    f"{executor} cannot be confined on this machine: {verdict.reason}. "
+                    f"{verdict.fix}. To run it unconfined: --no-jail",
+                )
+        model = http.optional_text(body, "model", most=200, least=1)
+        options = {
+            "adapter": config.describe(adapter),
+            "model": None if model in CLOUD_TIERS else model,
+            "jail": jailed,
+            "parallel": settings.parallel,
+            "limit": settings.limit,
+            "stall": settings.stall,
+            "skills": self._skills(body),
+            "source": _source(body),
+        }
+        return Launch(self._store, adapter, options)
+
+    def _skills(self, body: Document) -> list[str]:
+        path = http.optional_text(body, "localRepository", most=4096, least=1)
+        here = None if path is None else git.local_path(path)
+        config_dir = None if self._config_file is None else self._config_file.parent
+        places = skills.folders(config_dir, here)
+        try:
+            slugs = http.strings(body, "skills")
+            return skills.resolve(slugs, places, self._store.folder / "skills")
+        except (skills.UnknownSkill, git.GitError) as error:
+            raise Refusal(400, "unknown_skill", str(error)) from None
+
+
+class Launch:
+    """One run that is about to be recorded and started."""
+
+    def __init__(self, store: Store, adapter: Adapter, options: dict[str, Any]) -> None:
+        self._store = store
+        self.adapter = adapter
+        self._options = options
+        self._prompt = ""
+        self._lock: int | None = None
+
+    @property
+    def model(self) -> str:
+        """The model that was asked for; empty for the agent's default."""
+        return self._options["model"] or ""
+
+    def record(
+        self,
+        db: sqlite3.Connection,
+        place: tuple[str, str, str],
+        now: int,
+        uploads: Iterable[tuple[str, str]],
+    ) -> None:
+        """Queue the run of `place` (task, workspace, prompt) in the transaction of `db`.
+
+        `uploads` are the names and ids of uploaded files.
+        """
+        _, workspace, prompt = place
+        files = [[name, str(self._store.objects / file_id)] for name, file_id in uploads]
+        self._lock = runs.lock_new(self._store.folder, workspace, prompt)
+        self._prompt = prompt
+        options = self._options | {"uploads": files}
+        runs.add(db, place, self.adapter.title, now, options)
+
+    def start(self) -> None:
+        """Start the supervisor, after the transaction of `record` is committed."""
+        assert self._lock is not None
+        try:
+            supervisor.start(self._store.folder, self._prompt, self._lock)
+        except OSError as error:
+            now = self._store.now()
+            with self._store.write() as db:
+                runs.end(db, self._prompt, now, "failed", f"The run cannot be started: {error}")
+
+
+def earlier_options(db: sqlite3.Connection, task: str) -> tuple[str, dict[str, Any]] | None:
+    """The agent and the options of the last real run of a task; None when it has none."""
+    row = db.execute(
+        "SELECT agent, options FROM runs WHERE task = ? ORDER BY seq DESC LIMIT 1", (task,)
+    ).fetchone()
+    return None if row is None else (str(row[0]), json.loads(row[1]))
+
+
+def _load(config_file: Path | None) -> config.LocalConfig:
+    try:
+        return config.load(config_file)
+    except config.ConfigError as error:
+        raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
+
+
+def _source(body: Document) -> list[object]:
+    """What to clone: `localRepository` (a path or any URL) is this service's own extension."""
+    repository = http.optional_text(body, "localRepository", most=4096, least=1)
+    repository = repository or http.optional_text(body, "githubUrl", most=2000, least=1)
+    changes = body.get("withChanges", False)
+    if not isinstance(changes, bool):
+        http.invalid("withChanges must be true or false")
+    return [repository, http.optional_text(body, "branchName", most=2000, least=1), changes]
+
+
+def _not_installed(adapter: Adapter, settings: config.LocalConfig) -> str:
+    found = [name for name, other in settings.agents.items() if programs.find(other, os.environ)]
+    there = f"found here: {', '.join(found)}" if found else "no other agent is found here either"
+    how = f"Install it with `{adapter.install}`" if adapter.install else "Check its command"
+    return f"{adapter.title} is not installed: {adapter.program} is not on PATH. {how} ({there})"
