@@ -239,14 +239,17 @@ class App:
         form = "text" if isinstance(value, Text) else self.format
         return show(value, console=self.console, format=form, fields=self.fields)
 
-    def fail(self, error: RebyteError) -> int:
+    def fail(self, error: RebyteError | Interrupted) -> int:
         """Print an error (and the record it carries first); returns its exit status."""
         if isinstance(error, ReaderGone) or (isinstance(error, Interrupted) and not error.hint):
-            return error.exit_status  # nobody to tell, or nothing to tell whoever pressed the key
+            return error.exit_status  # no reader left, or nothing to add to the key press
         from .output.progress import error as show_error
 
-        error.message = _without_keys(error.message)
-        error.hint = error.hint and _without_keys(error.hint)
+        hint = error.hint and _without_keys(error.hint)
+        if isinstance(error, Interrupted):
+            error = Interrupted(error.exit_status, hint=hint)
+        else:
+            error = error.copy_with(message=_without_keys(error.message), hint=hint)
         as_json = self._errors_as_json()
         if error.record is not None and not self.text:
             from .output.records import TASK, Records

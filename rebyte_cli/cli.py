@@ -150,7 +150,7 @@ def run(argv: list[str], app: App | None = None) -> int:
             return _invoke(argv, app)
     except KeyboardInterrupt:
         return app.fail(Interrupted(130))
-    except RebyteError as error:
+    except (RebyteError, Interrupted) as error:
         return app.fail(error)
     except BrokenPipeError:
         return ReaderGone.exit_status

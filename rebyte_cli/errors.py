@@ -17,17 +17,21 @@
     ├── TaskFailed                    10   waited for, and it failed (carries the task)
     ├── TaskCanceled                  11   waited for, and it was canceled
     ├── WaitTimeout                  124   the time limit passed (also a TimeoutError)
-    ├── Interrupted             130, 143   SIGINT, SIGTERM
-    └── ReaderGone                   141   whoever read stdout went away
+    └── ReaderGone                   141   the reader of stdout went away
+
+    Interrupted                 130, 143   SIGINT, SIGTERM: not an Exception
 
 Each class owns its exit status, its code (a machine word) and, where there is one thing
-to do about it, its hint. Only the root of the command catches them.
+to do about it, its hint. Only the root of the command catches them all. An error is not changed
+once it is raised: `copy_with` makes another one, for code that knows more than the place that
+raised it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from types import EllipsisType
+from typing import Any, Self
 
 KEYS_PAGE = "https://app.rebyte.ai/settings/api-keys"
 
@@ -71,15 +75,18 @@ class RebyteError(Exception):
 
     def as_dict(self) -> dict[str, Any]:
         """The object printed on stderr when the output is JSON."""
-        return {
-            "error": {
-                "code": self.code,
-                "message": self.message,
-                "status": getattr(self, "status_code", None),
-                "hint": self.hint,
-                "exit": self.exit_status,
-            }
-        }
+        return _as_dict(self)
+
+    def copy_with(
+        self, *, message: str | None = None, hint: str | EllipsisType | None = ...
+    ) -> Self:
+        """The same error with another message, or another hint (None for no hint)."""
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.message = self.message if message is None else message
+        copy.hint = self.hint if hint is ... else hint
+        copy.args = (copy.message,)
+        return copy.with_traceback(self.__traceback__)
 
 
 class BadUsage(RebyteError):
@@ -151,7 +158,7 @@ class KeyRejected(APIError):
 
 
 class ResourceNotFound(APIError):
-    """404 and 410: no such thing, or it belongs to somebody else."""
+    """404 and 410: no such thing, or it belongs to another account."""
 
     exit_status = 4
     code = "not_found"
@@ -257,24 +264,47 @@ class WaitTimeout(RebyteError, TimeoutError):
         self.pending = list(pending)
 
 
-class Interrupted(RebyteError):
-    """SIGINT (130) or SIGTERM (143)."""
-
-    code = "interrupted"
-
-    def __init__(self, exit_status: int = 130, *, hint: str | None = None) -> None:
-        super().__init__("interrupted", hint=hint)
-        self.exit_status = exit_status
-
-
 class ReaderGone(RebyteError):
-    """stdout's reader went away; there is nobody to tell."""
+    """stdout's reader went away; there is no one left to tell."""
 
     exit_status = 141
     code = "reader_gone"
 
     def __init__(self) -> None:
         super().__init__("stdout was closed")
+
+
+class Interrupted(BaseException):
+    """SIGINT (130) or SIGTERM (143).
+
+    Like KeyboardInterrupt it is not an Exception, so that code which recovers from faults never
+    swallows the request to stop. `hint` says what became of the work, or is None.
+    """
+
+    code = "interrupted"
+    message = "interrupted"
+    record = None
+
+    def __init__(self, exit_status: int = 130, *, hint: str | None = None) -> None:
+        super().__init__(self.message)
+        self.exit_status = exit_status
+        self.hint = hint
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object printed on stderr when the output is JSON."""
+        return _as_dict(self)
+
+
+def _as_dict(error: RebyteError | Interrupted) -> dict[str, Any]:
+    return {
+        "error": {
+            "code": error.code,
+            "message": error.message,
+            "status": getattr(error, "status_code", None),
+            "hint": error.hint,
+            "exit": error.exit_status,
+        }
+    }
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

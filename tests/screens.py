@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from rebyte_cli.errors import Interrupted
 from rebyte_cli.output.console import Console
 from rebyte_cli.output.render import show
 
@@ -73,7 +74,7 @@ class Shown:
             self.status = show(
                 value, console=self.console, format=form, fields=fields, now=lambda: NOW
             )
-        except Exception as error:
+        except (Exception, Interrupted) as error:
             self.error = error
 
     @property

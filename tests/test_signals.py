@@ -82,7 +82,7 @@ def test_case_46_in_a_script_what_has_ended_is_out(
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (status, "")
-    assert "goes on waiting" in err
+    assert "Resume with `rebyte wait" in err
     assert "Traceback" not in err
 
 

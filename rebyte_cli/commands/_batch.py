@@ -337,8 +337,8 @@ class Run:
             with shown(app.console, lambda: Standing(**batch.standing())):
                 yield from batch.run()
         except Interrupted as error:
-            error.hint = f"`{again(app)}` goes on where this stopped"
-            raise
+            hint = f"Resume with `{again(app)}`"
+            raise Interrupted(error.exit_status, hint=hint) from None
         finally:
             self._finish(time.monotonic() - began)
 

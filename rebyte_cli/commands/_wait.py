@@ -49,13 +49,17 @@ def finished(
                 else:
                     yield app.with_workspace(outcome)
     except WaitTimeout as error:
-        error.hint = error.hint or f"`{_again(error.pending)}` goes on waiting"
-        raise
-    except KeyboardInterrupt:
-        raise Interrupted(130, hint=f"the task runs on; `{again}` goes on waiting") from None
-    except Interrupted as error:
-        error.hint = error.hint or f"the task runs on; `{again}` goes on waiting"
-        raise
+        hint = error.hint or f"Resume with `{_again(error.pending)}`"
+        raise error.copy_with(hint=hint) from None
+    except (KeyboardInterrupt, Interrupted) as stop:
+        raise _interrupted(stop, f"The task keeps running. Resume with `{again}`") from None
+
+
+def _interrupted(stop: BaseException, hint: str) -> Interrupted:
+    """The interrupt with a hint, unless it has one."""
+    if isinstance(stop, Interrupted):
+        return Interrupted(stop.exit_status, hint=stop.hint or hint)
+    return Interrupted(130, hint=hint)
 
 
 def _again(ids: Sequence[str]) -> str:
@@ -132,13 +136,13 @@ class _resumable:  # noqa: N801 -- reads as a statement
     """Tells, when the stream is left before its end, how to take it up again."""
 
     def __init__(self, task_id: str) -> None:
-        self._hint = f"the task runs on; `rebyte logs {task_id} -f` shows the rest"
+        self._hint = f"The task keeps running. `rebyte logs {task_id} -f` shows the rest"
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(130, hint=self._hint) from None
-        if isinstance(error, WaitTimeout | Interrupted):
-            error.hint = error.hint or self._hint
+        if isinstance(error, KeyboardInterrupt | Interrupted):
+            raise _interrupted(error, self._hint) from None
+        if isinstance(error, WaitTimeout):
+            raise error.copy_with(hint=error.hint or self._hint) from None

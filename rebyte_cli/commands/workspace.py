@@ -181,7 +181,8 @@ def delete(app: App, workspace: str, yes: bool) -> Records:
         app.client.delete_computer(workspace_id)
     except ResourceNotFound as error:
         if known is not None:  # the VM of a task is no agent computer, or it has gone already
-            error.hint = f"`rebyte workspace forget {workspace_id}` drops it from the history"
+            hint = f"`rebyte workspace forget {workspace_id}` drops it from the history"
+            raise error.copy_with(hint=hint) from None
         raise
     if known is not None:
         app.history.forget_workspace(workspace_id)

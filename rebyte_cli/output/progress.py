@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from threading import Event, Thread
 from typing import NamedTuple
 
-from ..errors import OutcomeUnknown, ReaderGone, RebyteError
+from ..errors import APIError, Interrupted, OutcomeUnknown, ReaderGone, RebyteError
 from .console import Console, Redrawn, clean, one_line, spells_unicode
 from .table import truncate
 
@@ -110,7 +110,7 @@ def note(console: Console, text: str) -> None:
         console.write_err(clean(text) + "\n")
 
 
-def error(console: Console, err: RebyteError, *, as_json: bool = False) -> None:
+def error(console: Console, err: RebyteError | Interrupted, *, as_json: bool = False) -> None:
     """Tell an error on stderr: one JSON object on one line, or `Error:` and `Hint:` lines.
 
     What is buffered for stdout goes out first, so that both read in order on one terminal.
@@ -119,9 +119,10 @@ def error(console: Console, err: RebyteError, *, as_json: bool = False) -> None:
     if isinstance(err, ReaderGone):
         return
     console.flush_out()
-    subject = getattr(err, "subject", None)
-    if subject and subject not in err.message:  # "Task not found" does not say which
-        err.message = f"{subject}: {err.message}"
+    subject = err.subject if isinstance(err, APIError) else None
+    if isinstance(err, APIError) and subject and subject not in err.message:
+        # "Task not found" does not say which.
+        err = err.copy_with(message=f"{subject}: {err.message}")
     if as_json:
         from .formats import encode
 

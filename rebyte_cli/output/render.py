@@ -171,10 +171,10 @@ def _listing_table(
 
     kind, found = value.kind, list[Mapping[str, Any]]()
     look = Style.of(console, now())
-    problem: RebyteError | None = None
+    problem: RebyteError | Interrupted | None = None
     try:
         found.extend(rows)
-    except RebyteError as error:
+    except (RebyteError, Interrupted) as error:
         problem = error
     # What did arrive is worth a table, but not when a list was asked for and is not wanted now.
     if found and not (isinstance(problem, Interrupted) and value.below is None):
@@ -211,7 +211,7 @@ def _text(chunks: str | Iterable[str]) -> Iterator[str]:
             if text:
                 last = text[-1]
                 yield text
-    except (RebyteError, KeyboardInterrupt):
+    except (RebyteError, Interrupted, KeyboardInterrupt):
         if last not in ("", "\n"):
             yield "\n"
         raise

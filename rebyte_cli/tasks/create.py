@@ -426,7 +426,7 @@ class Attempt:
             if answer:
                 self._keep(intent, answer)
                 return f"{self.errand.says(answer)} exists and runs on{self.errand.stop(answer)}"
-        except (KeyboardInterrupt, RebyteError):
+        except (KeyboardInterrupt, Interrupted, RebyteError):
             pass
         self.settle(intent, "unknown")
         error = self.errand.unknown([], key, None)

@@ -52,5 +52,5 @@ def _attempt(call: Callable[[str], T], one: str) -> T | RebyteError:
 def named(error: RebyteError, one: str) -> RebyteError:
     """The error of one of several, with the id that it is about in its message."""
     if one not in error.message:
-        error.message = f"{one}: {error.message}"
+        return error.copy_with(message=f"{one}: {error.message}")
     return error

@@ -132,7 +132,8 @@ def _ask(
     bare = request.path.partition("?")[0]
     error = client.transport.problem(request.method, bare, answer, repeat)
     if isinstance(error, RebyteError) and error.hint and error.exit_status not in (3, 6):
-        error.hint = None  # the body is on stdout, and says more than a guess of ours
+        # The body is on stdout, and says more than a guess of ours.
+        error = error.copy_with(hint=None)
     return answer, error
 
 

@@ -135,4 +135,4 @@ def test_ctrl_c_shows_what_exists_then_the_counts_and_the_way_on(home: Path) -> 
         assert table.count("task-0") >= len(farm.tasks)
         assert "pending" not in table
         assert re.match(rf"{32 - len(farm.tasks)} pending, ", counts)
-        assert "goes on where this stopped" in counts
+        assert "Resume with `rebyte batch" in counts

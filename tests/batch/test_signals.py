@@ -103,7 +103,7 @@ def test_one_signal_waits_for_creates_under_way_and_says_how_to_go_on(
         assert len([row for row in rows if row["id"]]) == made
         assert len(rows) == 40
         assert b"Stopping: waiting for " in err
-        assert b"`rebyte batch t.txt --text --jobs 2` goes on where this stopped" in err
+        assert b"Resume with `rebyte batch t.txt --text --jobs 2`" in err
         finish(home, farm)
 
 

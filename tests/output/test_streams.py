@@ -136,7 +136,7 @@ def test_a_failed_task_stands_before_its_error() -> None:
     assert [text for text in order if text] == ["t2\n", "Error: task t2 failed\n"]
 
 
-def breaking(after: int, error: Exception) -> Iterator[Any]:
+def breaking(after: int, error: BaseException) -> Iterator[Any]:
     for index in range(after):
         yield {"id": f"t{index}"}
     raise error
@@ -176,12 +176,12 @@ def test_an_interrupt_does_not_wait_for_a_table() -> None:
 
 @pytest.mark.parametrize("end", [Interrupted(143), NetworkError("no answer"), None])
 def test_results_are_shown_with_what_stands_below_them_however_they_end(
-    end: RebyteError | None,
+    end: RebyteError | Interrupted | None,
 ) -> None:
     on = console()
     rows = breaking(2, end) if end else [{"id": "t0"}, {"id": "t1"}]
     listing = Listing(TASK, rows, below=["2 tasks"])
-    with suppress(RebyteError):
+    with suppress(RebyteError, Interrupted):
         show(listing, console=on, format="table", fields=("id",))
         assert end is None
     assert (text_of(on.out), text_of(on.err)) == ("ID\nt0\nt1\n", "2 tasks\n")
