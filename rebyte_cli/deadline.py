@@ -1,21 +1,26 @@
-"""The one time limit of an operation: made where the limit is set, and passed down from there."""
+"""Time limits: one object per limit, made where the limit is set and passed down from there."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from .errors import WaitTimeout
 
+if TYPE_CHECKING:
+    from .errors import APIError
+
 GRACE = 2.0  # seconds that the last request of a wait may run past its deadline
+SHORTEST_CALL = 0.05  # seconds; a request that is given less cannot be answered
 
 
 class Deadline:
     """The moment by which an operation must have ended.
 
     `seconds` is the length of the limit from now on; None means that there is none. `clock` gives
-    monotonic seconds. Nothing else computes what is left, compares clocks for a limit, or raises
-    WaitTimeout.
+    monotonic seconds. Nothing else computes how much time is left, compares clocks for a limit, or
+    raises WaitTimeout.
     """
 
     __slots__ = ("_end", "clock", "seconds")
@@ -38,13 +43,28 @@ class Deadline:
         """Whether the limit is over."""
         return self._end is not None and self.clock() >= self._end
 
-    def for_call(self, least: float = 0.0) -> float | None:
+    def for_call(self, least: float = SHORTEST_CALL) -> float | None:
         """Seconds that a request may take: what is left, at least `least`; None without a limit."""
         return None if self._end is None else max(self.left(), least)
 
     def cap(self, seconds: float) -> float:
         """`seconds` or what is left, whichever is shorter: how long to sleep."""
         return min(seconds, self.left())
+
+    def within(self, seconds: float) -> Deadline:
+        """This deadline, or one of `seconds` from now if that comes first."""
+        return self if self.left() <= seconds else Deadline(seconds, clock=self.clock)
+
+    def with_grace(self, seconds: float = GRACE) -> Deadline:
+        """This limit, with at least `seconds` left from now: to read what ended at the last moment.
+
+        Messages still name the limit that was set.
+        """
+        if self.left() >= seconds:
+            return self
+        extended = Deadline(self.seconds, clock=self.clock)
+        extended._end = self.clock() + seconds
+        return extended
 
     def restarted(self) -> Deadline:
         """A deadline of the same length that starts now."""
@@ -54,11 +74,21 @@ class Deadline:
         """The same clock without a limit."""
         return Deadline(None, clock=self.clock)
 
+    def cut_short(self, error: APIError, *, usual: float) -> bool:
+        """Whether a request timed out because this limit left it less than its `usual` seconds.
+
+        Then the limit is over or nearly so, and nothing is known about the service.
+        """
+        return self.seconds is not None and error.seconds is not None and error.seconds < usual
+
     def error(
         self, what: str, *, pending: Iterable[str] = (), hint: str | None = None
     ) -> WaitTimeout:
-        """The error for a limit that has passed: `what` happened "after N s".
+        """The error for a limit that has passed; its message is `what` followed by "N s".
 
         `pending` are the ids still running, `hint` says how to resume.
         """
-        return WaitTimeout(f"{what} {self.seconds:g} s", pending=list(pending), hint=hint)
+        return WaitTimeout(f"{what} {self.seconds:g} s", pending=pending, hint=hint)
+
+
+NO_LIMIT = Deadline()

@@ -129,7 +129,8 @@ class APIError(RebyteError):
     decoded body (a dict, a list, text) or None. `code` is the API's own `error.code` where
     it sent one. `retried` says that an earlier try of the same call may have been carried out,
     which makes the 404 of a DELETE a success. `subject` is the id, or the artifact's name, that
-    the call was about, where a refusal may have left it out of its message.
+    the call was about, where a refusal may have left it out of its message. `seconds` is the time
+    limit of a call that timed out, and None for every other error.
     """
 
     code = "api_error"
@@ -144,10 +145,12 @@ class APIError(RebyteError):
         response: Any = None,
         hint: str | None = None,
         code: str | None = None,
+        seconds: float | None = None,
     ) -> None:
         super().__init__(message, hint=hint, code=code)
         self.status_code = status_code
         self.response = response
+        self.seconds = seconds
 
 
 class KeyRejected(APIError):

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
+from rebyte_cli.deadline import Deadline
 
 ENDED = "2026-02-09T10:05:00.000Z"
 
@@ -105,6 +106,10 @@ class Time:
 
     def clock(self) -> float:
         return self.now
+
+    def deadline(self, seconds: float | None = None) -> Deadline:
+        """A limit on this clock."""
+        return Deadline(seconds, clock=self.clock)
 
     def sleep(self, seconds: float) -> None:
         assert seconds >= 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from ..deadline import GRACE, Deadline
 from ..errors import (
     BadUsage,
     BrokenAnswer,
@@ -20,7 +21,6 @@ from ..errors import (
     NetworkError,
     OutcomeUnknown,
     ResourceNotFound,
-    WaitTimeout,
 )
 from .errors import lost
 from .retry import SECONDS, SLOW_SECONDS, RetryPolicy
@@ -72,8 +72,6 @@ LONGEST_NAME = 255  # characters (vendor docs)
 
 
 # -- Tasks: create, read, follow, steer, remove.
-
-GRACE = 2.0  # seconds that the last look of a wait may run over its limit
 
 
 def _given(**fields: Any) -> dict[str, Any]:
@@ -252,30 +250,26 @@ class RebyteClient:
     ) -> dict[str, Any]:
         """Read a task until it has ended, however it ended; times in seconds.
 
-        Raises WaitTimeout, which is a TimeoutError, when it still runs after `timeout_seconds`,
-        or cannot be read by then.
+        Raises WaitTimeout, which is a TimeoutError, when it still runs after `timeout_seconds` or
+        cannot be read by then.
         """
         from .models import is_terminal, task_status
 
         transport = self.transport
-        end = transport.clock() + timeout_seconds
+        deadline = Deadline(timeout_seconds, clock=transport.clock)
         while True:
-            left = max(end - transport.clock(), GRACE)
             try:
-                task = self.get_task(task_id, timeout=left)
+                task = self.get_task(task_id, timeout=deadline.for_call(GRACE))
             except NetworkError as error:
-                if not transport.cut_short(error, left):
+                if not deadline.cut_short(error, usual=transport.limit()):
                     raise
-                late = f"task {task_id} could not be read in {timeout_seconds:g} s"
-                raise WaitTimeout(late, pending=[task_id]) from None
+                late = f"task {task_id} could not be read in"
+                raise deadline.error(late, pending=[task_id]) from None
             if is_terminal(task_status(task)):
                 return task
-            left = end - transport.clock()
-            if left <= 0:
-                raise WaitTimeout(
-                    f"task {task_id} still runs after {timeout_seconds:g} s", pending=[task_id]
-                )
-            transport.sleep(min(poll_interval, left))
+            if deadline.has_passed:
+                raise deadline.error(f"task {task_id} still running after", pending=[task_id])
+            transport.sleep(deadline.cap(poll_interval))
 
     def delete_task(self, task_id: str) -> None:
         """Remove a task (seed document). A 404 that our own lost first try explains is success."""

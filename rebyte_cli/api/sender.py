@@ -219,12 +219,12 @@ class Sender:
         return raw.replace(self._secret, b"[hidden]") if self._secret else raw
 
     def _verdict(self, call: Request, fault: Fault, wire: AttemptState, tries: int) -> RebyteError:
-        why = fault.why
-        if fault.code == "timeout" and wire.sent:
-            limit = call.seconds if call.idle is None else min(call.idle, call.seconds)
-            why = f"timed out after {limit:g} s"
+        why, seconds = fault.why, None
+        if fault.code == "timeout":
+            seconds = call.seconds if call.idle is None else min(call.idle, call.seconds)
+            why = f"timed out after {seconds:g} s" if wire.sent else why
         if retry.is_unknown(call.repeat, status=None, sent=wire.sent):
-            return lost(call.method, call.path, why)
+            return lost(call.method, call.path, why, seconds=seconds)
         if tries > 1:
             why += f" ({tries} tries)"
         kind: type[NetworkError] = NetworkError
@@ -232,7 +232,8 @@ class Sender:
             kind = Unsent
         elif fault.code == "broken_answer":
             kind = BrokenAnswer
-        return kind(f"{call.method} {call.path}: {why}", code=fault.code, hint=fault.hint)
+        message = f"{call.method} {call.path}: {why}"
+        return kind(message, code=fault.code, hint=fault.hint, seconds=seconds)
 
     def _pause(self, attempt: int, headers: Mapping[str, str]) -> float:
         now = self.server_time()

@@ -331,8 +331,8 @@ class Transport:
         self._exchange = Sender(rules, secret=self._key)
         self._signed = Sender(rules, secret=self._key)
 
-    def limit(self, otherwise: float) -> float:
-        """The deadline of a call: what the user set, or else `otherwise` (seconds)."""
+    def limit(self, otherwise: float = SECONDS) -> float:
+        """The time limit of a call: what the user set, or else `otherwise` (seconds)."""
         return otherwise if self.timeout is None else self.timeout
 
     def send(
@@ -502,13 +502,6 @@ class Transport:
             return self._signed.run(call, as_json)[0]
         except Refused as refused:
             raise self._signed.error_for(call, refused) from None
-
-    def cut_short(self, error: APIError, seconds: float | None) -> bool:
-        """Whether a call timed out since it was given fewer `seconds` than it usually has.
-
-        Then a time limit of the caller is over; nothing is known of the service.
-        """
-        return error.code == "timeout" and seconds is not None and seconds < self.limit(SECONDS)
 
     def server_now(self) -> datetime | None:
         """The server's clock (UTC), from its last `Date` header and the time gone by since."""

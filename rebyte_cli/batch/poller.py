@@ -115,11 +115,11 @@ def watching(client: RebyteClient, gate: Throttle, report: Report) -> Poller[str
 
     Asked every second while tasks are young, later every ten, through the list where it tells.
     """
-    poll = Poll(client, time.monotonic)
+    poll = Poll(client)
 
     def ask(running: dict[int, str]) -> None:
         lines = {task_id: at for at, task_id in running.items()}
-        for target, outcome in poll.round([Target(task_id) for task_id in lines], None):
+        for target, outcome in poll.round([Target(task_id) for task_id in lines]):
             at = lines[target.task_id]
             rounds.drop(at)
             task: Mapping[str, Any] | None = getattr(outcome, "task", None)

@@ -18,7 +18,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.models import is_terminal, task_status
-from ..errors import Interrupted, RebyteError, WaitTimeout
+from ..deadline import NO_LIMIT, Deadline
+from ..errors import Interrupted, RebyteError
 from .claims import Reservations
 from .input import Input, Plan
 from .poller import watching
@@ -61,7 +62,7 @@ class HistoryWriter:
         self._tell_ended = ended
         self._made: list[tuple[Task, str, Task]] = []
         self._ended: list[Task] = []
-        self.due: float | None = None  # when to call `flush` at the latest
+        self.due = NO_LIMIT  # when to call `flush` at the latest
 
     def made(self, number: int, task: Task, body: Task) -> None:
         """A task was created for a line, and noted in the journal."""
@@ -82,7 +83,7 @@ class HistoryWriter:
 
     def flush(self) -> None:
         """Hand on what was gathered. A journal that fails is for others to report."""
-        self.due = None
+        self.due = NO_LIMIT
         made, ended = self._made, self._ended
         self._made, self._ended = [], []
         with suppress(RebyteError):
@@ -94,8 +95,8 @@ class HistoryWriter:
             self._claims.flush()
 
     def _later(self) -> None:
-        if self.due is None:
-            self.due = time.monotonic() + PAUSE
+        if self.due is NO_LIMIT:
+            self.due = Deadline(PAUSE)
         if len(self._made) + len(self._ended) >= MOST:
             self.flush()
 
@@ -200,7 +201,7 @@ class Runner:
         self._next = {before: at for at, before in plan.after.items()}
         self._handed: set[int] = set()
         self._closed = False  # nothing more is handed out
-        self._leave_by: float | None = None  # leave now, or when the creates under way have ended
+        self._leave_by = NO_LIMIT  # leave then, or when the creates under way have ended
         self._fault: RebyteError | None = None
         self._signal: int | None = None
         self._told_to_stop = False
@@ -293,7 +294,7 @@ class Runner:
 
     def _follow(self, at: int, entry: Entry) -> Iterator[Row]:
         """Wait for a task that runs, if anybody wants to know its end."""
-        if self._leave_by is None and (self.wishes.wait or at in self._next):
+        if self._leave_by is NO_LIMIT and (self.wishes.wait or at in self._next):
             self.running[at] = time.monotonic()
             self._watch.add(at, str(entry.id))
         else:
@@ -343,25 +344,23 @@ class Runner:
         whole batch comes last as an error; an interrupt is raised.
         """
         restore = self._catch_signals()
-        limit = self.wishes.timeout
-        deadline = None if limit is None else time.monotonic() + limit
+        deadline = Deadline(self.wishes.timeout)
         try:
             yield from self._begin()
             while not self._is_over():
                 event = self._next_event(deadline)
-                if self._memory.due is not None and time.monotonic() >= self._memory.due:
+                if self._memory.due.has_passed:
                     self._memory.flush()
                 if event is not None:
                     yield from self._handle(*event)
-                elif deadline is not None and time.monotonic() >= deadline:
-                    deadline = None
+                elif deadline.has_passed:
                     names = [str(self.lines[at].number) for at in self._unfinished()]
-                    self._fault = WaitTimeout(
-                        f"{len(names)} of {len(self.plan.mine)} lines not finished after "
-                        f"{limit:g} s",
+                    self._fault = deadline.error(
+                        f"{len(names)} of {len(self.plan.mine)} lines not finished after",
                         pending=names,
                         hint="the tasks run on; the same command goes on waiting",
                     )
+                    deadline = NO_LIMIT
                     self._stop(GRACE[signal.SIGINT])
             yield from self._rest()
         finally:
@@ -374,13 +373,11 @@ class Runner:
 
     # -- events --------------------------------------------------------------------------------
 
-    def _next_event(self, deadline: float | None) -> Event | None:
+    def _next_event(self, deadline: Deadline) -> Event | None:
         """What happens next; None when something is due before."""
-        now = time.monotonic()
-        limits = (deadline, self._leave_by, self._memory.due)
-        wait = min([LISTEN, *(limit - now for limit in limits if limit is not None)])
+        wait = min(LISTEN, deadline.left(), self._leave_by.left(), self._memory.due.left())
         try:
-            return self._events.get(timeout=max(wait, 0))
+            return self._events.get(timeout=wait)
         except Empty:
             return None
 
@@ -497,13 +494,12 @@ class Runner:
     def _stop(self, grace: float) -> None:
         """Create nothing more, wait for nothing but the creates under way."""
         self.gate.stop()
-        by = time.monotonic() + grace
-        self._leave_by = by if self._leave_by is None else min(by, self._leave_by)
+        self._leave_by = self._leave_by.within(grace)
         self._close_down()
 
     def _is_over(self) -> bool:
-        if self._leave_by is not None:
-            return not self._handed or time.monotonic() >= self._leave_by
+        if self._leave_by is not NO_LIMIT:
+            return not self._handed or self._leave_by.has_passed
         return not (self._handed or self.running or self._sought)
 
     def _unfinished(self) -> list[int]:

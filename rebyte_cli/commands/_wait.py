@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from ..app import App
+from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, RebyteError, TaskEnded, WaitTimeout
 from ..output.records import EVENT, TASK, Records, Text, Value
 from ..tasks.wait import Target
@@ -17,7 +17,7 @@ def finished(
     targets: Sequence[Target],
     *,
     until: Literal["all", "any", "first-success"] = "all",
-    timeout: float | None = None,
+    deadline: Deadline = NO_LIMIT,
     interval: float | None = None,
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
     """Each task as it ends, with `workspaceId` from the history; progress on stderr.
@@ -37,10 +37,10 @@ def finished(
                 client,
                 targets,
                 until=until,
-                timeout=timeout,
+                deadline=deadline,
                 interval=interval,
                 progress=progress,
-                sleep=Watcher(client, ids, app.note, timeout=timeout).sleep,
+                sleep=Watcher(client, ids, app.note, deadline=deadline).sleep,
             ):
                 if isinstance(outcome, TaskEnded):
                     yield type(outcome)(app.with_workspace(outcome.task))
@@ -70,7 +70,7 @@ def _again(ids: Sequence[str]) -> str:
 
 
 def streamed(
-    app: App, task_id: str, *, prompt_id: str | None = None, timeout: float | None = None
+    app: App, task_id: str, *, prompt_id: str | None = None, deadline: Deadline = NO_LIMIT
 ) -> Value:
     """What `--stream` prints: the run as text, each event (`jsonl`), or the finished task (`json`).
 
@@ -80,56 +80,48 @@ def streamed(
     target = Target(task_id, prompt_id)
     app.text = True
     if app.format in ("json", "id"):
-        return Records(TASK, finished(app, [target], timeout=timeout))
+        return Records(TASK, finished(app, [target], deadline=deadline))
     if app.format in ("jsonl", "csv", "tsv"):
-        return Records(EVENT, _events(app, target, timeout, end=app.format == "jsonl"))
-    return Text(_text(app, target, timeout))
+        return Records(EVENT, _events(app, target, deadline, end=app.format == "jsonl"))
+    return Text(_text(app, target, deadline))
 
 
-def _text(app: App, target: Target, timeout: float | None) -> Iterator[str]:
+def _text(app: App, target: Target, deadline: Deadline) -> Iterator[str]:
     from ..tasks import logs
 
-    begun = time.monotonic()
     with _resumable(target.task_id):
         yield from logs.run(
             app.client,
             target.task_id,
             prompt_id=target.prompt_id,
-            timeout=timeout,
+            deadline=deadline,
             note=app.note,
         )
-    _settle(app, target, timeout, begun)
+    _settle(app, target, deadline)
 
 
 def _events(
-    app: App, target: Target, timeout: float | None, *, end: bool
+    app: App, target: Target, deadline: Deadline, *, end: bool
 ) -> Iterator[Mapping[str, Any]]:
     """Each event; the record that ends the stream as well when `end` is set."""
     from ..tasks.stream import follow
 
-    begun = time.monotonic()
     with _resumable(target.task_id):
         for event in follow(
-            app.client, target.task_id, prompt_id=target.prompt_id, timeout=timeout
+            app.client, target.task_id, prompt_id=target.prompt_id, deadline=deadline
         ):
             if end or event.name != "done":
                 yield event.data
-    _settle(app, target, timeout, begun)
+    _settle(app, target, deadline)
 
 
-def _settle(app: App, target: Target, timeout: float | None, begun: float) -> None:
+def _settle(app: App, target: Target, deadline: Deadline) -> None:
     """Raise how the prompt ended; the stream's own word for it can be early or wrong."""
-
-    left = None if timeout is None else max(0.0, begun + timeout - time.monotonic())
-    try:
-        for outcome in finished(app, [target], timeout=left):
-            if isinstance(outcome, TaskEnded):
-                raise type(outcome)(outcome.task, shown=True)
-            if isinstance(outcome, RebyteError):
-                raise outcome
-    except WaitTimeout as error:
-        late = f"task {target.task_id} still runs after {timeout:g} s"
-        raise WaitTimeout(late, pending=error.pending, hint=error.hint) from None
+    for outcome in finished(app, [target], deadline=deadline):
+        if isinstance(outcome, TaskEnded):
+            raise type(outcome)(outcome.task, shown=True)
+        if isinstance(outcome, RebyteError):
+            raise outcome
 
 
 class _resumable:  # noqa: N801 -- reads as a statement

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..app import App
+from ..deadline import Deadline
 from ..errors import BadUsage, RebyteError
 from ..output.records import CREATED, TASK, Document, Records
 from ._base import define
@@ -92,12 +93,12 @@ def command(
     if stream:
         from ._wait import streamed
 
-        return streamed(app, task_id, timeout=timeout)
+        return streamed(app, task_id, deadline=Deadline(timeout))
     if wait:
         from ..tasks.wait import Target
         from ._wait import finished
 
-        return Records(TASK, finished(app, [Target(task_id)], timeout=timeout))
+        return Records(TASK, finished(app, [Target(task_id)], deadline=Deadline(timeout)))
     return Records(CREATED, [created])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..app import App
+from ..deadline import Deadline
 from ..output.records import PROMPT, TASK, Document, Records
 from ._base import define
 from ._options import (
@@ -78,11 +79,11 @@ def command(
     if stream:
         from ._wait import streamed
 
-        return streamed(app, task_id, prompt_id=str(answer["promptId"]), timeout=timeout)
+        return streamed(app, task_id, prompt_id=str(answer["promptId"]), deadline=Deadline(timeout))
     if wait:
         from ..tasks.wait import Target
         from ._wait import finished
 
         target = Target(task_id, str(answer["promptId"]))
-        return Records(TASK, finished(app, [target], timeout=timeout))
+        return Records(TASK, finished(app, [target], deadline=Deadline(timeout)))
     return Records(PROMPT, [answer])

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ..app import App
+from ..deadline import Deadline
 from ..output.records import CONTENT, EVENT, Records, Text
 from ._base import define
 from ._options import task_argument, timeout_option
@@ -34,9 +35,10 @@ def command(app: App, task: str, follow: bool, full: bool, timeout: float | None
     from ..tasks import logs
 
     task_id = references.task(app.history, task)
+    deadline = Deadline(timeout)
     if app.format in ("json", "id"):
-        return Records(CONTENT, logs.document(app.client, task_id, follow, timeout))
+        return Records(CONTENT, logs.document(app.client, task_id, follow, deadline))
     if app.format in ("jsonl", "csv", "tsv"):
         end = app.format == "jsonl"  # the others have no columns for how a stream ends
-        return Records(EVENT, logs.events(app.client, task_id, follow, timeout, end=end))
-    return Text(logs.text(app.client, task_id, follow, timeout, full=full, note=app.note))
+        return Records(EVENT, logs.events(app.client, task_id, follow, deadline, end=end))
+    return Text(logs.text(app.client, task_id, follow, deadline, full=full, note=app.note))

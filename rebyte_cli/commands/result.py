@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import click
 
 from ..app import App
+from ..deadline import Deadline
 from ..errors import RebyteError, TaskEnded
 from ..output.records import Text
 from ._base import define
 from ._options import task_argument, timeout_option
-
-GRACE = 2.0  # seconds that reading the answer may take over the limit
 
 
 @define("result", text=True, statuses=(3, 4, 5, 10, 11, 124))
@@ -35,23 +33,21 @@ def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
 
     task_id = references.task(app.history, task)
     ended: TaskEnded | None = None
-    begun = time.monotonic()
+    deadline = Deadline(timeout)
     if wait:
         from ..tasks.wait import Target
         from ._wait import finished
 
-        for outcome in finished(app, [Target(task_id)], timeout=timeout):
+        for outcome in finished(app, [Target(task_id)], deadline=deadline):
             if isinstance(outcome, TaskEnded):
                 ended = outcome
             elif isinstance(outcome, RebyteError):
                 raise outcome
-    left = None
-    if timeout is not None:  # what ended at the very limit is printed all the same
-        left = round(max(begun + timeout - time.monotonic(), GRACE), 1)
-    return Text(_text(app, task_id, ended, left))
+        deadline = deadline.with_grace()
+    return Text(_text(app, task_id, ended, deadline))
 
 
-def _text(app: App, task_id: str, ended: TaskEnded | None, timeout: float | None) -> Iterator[str]:
+def _text(app: App, task_id: str, ended: TaskEnded | None, deadline: Deadline) -> Iterator[str]:
     """The answer, then the error of a task that was waited for and did not complete.
 
     The task's document stays out of stdout: whoever reads it wants the text alone.
@@ -59,7 +55,7 @@ def _text(app: App, task_id: str, ended: TaskEnded | None, timeout: float | None
     from ..tasks import result
 
     try:
-        yield result.answer(app.client, task_id, timeout=timeout)
+        yield result.answer(app.client, task_id, deadline=deadline)
     except TaskEnded as error:
         raise type(error)(error.task, shown=True) from None
     if ended is not None:

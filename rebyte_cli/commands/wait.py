@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from ..app import App
+from ..deadline import Deadline
 from ..errors import BadUsage
 from ..output.records import TASK, Records
 from ._base import define
@@ -55,4 +56,5 @@ def command(
     )
     ids = references.tasks(app.history, tasks, app.lines())
     targets = [Target(task_id) for task_id in dict.fromkeys(ids)]
-    return Records(TASK, finished(app, targets, until=until, timeout=timeout, interval=interval))
+    deadline = Deadline(timeout)
+    return Records(TASK, finished(app, targets, until=until, deadline=deadline, interval=interval))

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..app import App
+from ..deadline import Deadline
 from ..errors import BadUsage, KeyProblem, NotFound, ResourceNotFound, did_you_mean
 from ..output.records import COMPUTER, DELETED, WORKSPACE, Listing, Records
 from ._base import define_group, define_in
@@ -114,7 +115,7 @@ def create(
         _remember(app, workspace_id, name)
     if wait:
         with app.spinner("Starting the workspace"):
-            made = computers.ready(app.client, made, timeout=timeout)
+            made = computers.ready(app.client, made, deadline=Deadline(timeout))
     return Records(COMPUTER, [made])
 
 

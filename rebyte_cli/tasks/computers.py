@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import KeyRejected, NetworkError, RebyteError, ResourceNotFound, WaitTimeout
+from ..deadline import GRACE, NO_LIMIT, Deadline
+from ..errors import KeyRejected, NetworkError, RebyteError, ResourceNotFound
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 SECRET = "sandboxApiKey"  # noqa: S105 -- the name of a field, seen in a client
 FIRST_PAUSE = 0.5  # seconds before the second look, doubled after each ...
-GRACE = 1.0  # seconds that the look at the very limit may take
 LONGEST_PAUSE = 2.0  # ... up to the interval that the clients use
 GONE_OR_CLOSED = (404, 405, 410, 501)
 # What the API says of a computer that a workspace of the history does not have.
@@ -73,16 +73,14 @@ def ready(
     client: RebyteClient,
     computer: Mapping[str, Any],
     *,
-    timeout: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     """The computer once it is up: `status` is `ready` (vendor docs) or `sandboxId` is set (seen
-    in clients). `timeout` in seconds.
+    in clients).
 
-    Raises RebyteError with `provisionError` when it cannot start, WaitTimeout at the limit.
+    Raises RebyteError with `provisionError` when it cannot start, WaitTimeout at the deadline.
     """
-    end = None if timeout is None else clock() + timeout
     found = dict(computer)
     pause = FIRST_PAUSE
     while not (found.get("status") == "ready" or found.get("sandboxId")):
@@ -92,19 +90,17 @@ def ready(
                 f"workspace {found.get('id')} did not start: {reason[:300]}",
                 code="provision_failed",
             )
-        left = None if end is None else end - clock()
-        if left is not None and left <= 0:
-            raise WaitTimeout(
-                f"workspace {found.get('id')} is not ready after {timeout:g} s",
+        if deadline.has_passed:
+            raise deadline.error(
+                f"workspace {found.get('id')} is not ready after",
                 pending=[str(found.get("id"))],
                 hint=f"`rebyte workspace show {found.get('id')}` says how far it is",
             )
-        sleep(pause if left is None else min(pause, left))
+        sleep(deadline.cap(pause))
         pause = min(2 * pause, LONGEST_PAUSE)
-        left = None if end is None else max(end - clock(), GRACE)
         try:
-            found = client.get_computer(str(computer["id"]), timeout=left)
+            found = client.get_computer(str(computer["id"]), timeout=deadline.for_call(GRACE))
         except NetworkError as error:
-            if not client.transport.cut_short(error, left):
-                raise  # else it is our own limit that cut the call short
+            if not deadline.cut_short(error, usual=client.transport.limit()):
+                raise
     return found

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.models import is_terminal, same_word, task_status
-from ..errors import APIError, BadUsage, KeyRejected, NetworkError, WaitTimeout
+from ..deadline import NO_LIMIT, Deadline
+from ..errors import APIError, BadUsage, KeyRejected, NetworkError
 from . import questions, stream, transcript
 from .content import content, told
 from .stream import SPEECH, WAITING, EventDeduplicator, StreamConnection
@@ -40,8 +41,8 @@ class QueuedPrompts:
     """The prompts before the latest, oldest first; each is waited for while its turn can come.
 
     `found` is the content document, always the newest that was read. A prompt is left as it is
-    once a later one has begun: it is stuck (seen in a client). Raises WaitTimeout `timeout`
-    seconds after `since`, and the error of the wire when several looks have failed in a row.
+    once a later one has begun: it is stuck (seen in a client). Raises WaitTimeout at the
+    deadline, and the error of the wire when several looks have failed in a row.
     """
 
     def __init__(
@@ -50,17 +51,13 @@ class QueuedPrompts:
         task_id: str,
         found: dict[str, Any],
         *,
-        timeout: float | None,
-        since: float,
-        clock: Callable[[], float] = time.monotonic,
+        deadline: Deadline = NO_LIMIT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.found = found
         self._client = client
         self._task_id = task_id
-        self._timeout = timeout
-        self._since = since
-        self._clock = clock
+        self._deadline = deadline
         self._sleep = sleep
         self._pause = PAUSE
         self._faults = 0
@@ -97,12 +94,13 @@ class QueuedPrompts:
 
     def _again(self) -> None:
         """Read the content once more, after a pause."""
-        left = self._left()
-        self._sleep(self._pause if left is None else min(self._pause, left))
+        self._sleep(self._deadline.cap(self._pause))
         self._pause = min(self._pause * GROWTH, LONGEST_PAUSE)
-        left = self._left()
+        if self._deadline.has_passed:
+            late = f"task {self._task_id} still running after"
+            raise self._deadline.error(late, pending=[self._task_id])
         try:
-            found, _ = told(self._client, self._task_id, left)
+            found, _ = told(self._client, self._task_id, self._deadline)
             self._faults = 0
         except APIError as error:
             self._faults += 1
@@ -112,16 +110,6 @@ class QueuedPrompts:
         # A document with fewer prompts than before would lose the place.
         if len(found["prompts"]) >= len(self.found["prompts"]):
             self.found = found
-
-    def _left(self) -> float | None:
-        """Seconds until the time limit; WaitTimeout when there are none."""
-        if self._timeout is None:
-            return None
-        left = self._since + self._timeout - self._clock()
-        if left <= 0:
-            late = f"task {self._task_id} still runs after {self._timeout:g} s"
-            raise WaitTimeout(late, pending=[self._task_id])
-        return left
 
 
 def events_of(prompt: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -134,25 +122,20 @@ def events_of(prompt: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 Event = Mapping[str, Any]
 LOOKS = 5  # at the events of a delegated run whose last word is missing
 LOOK_PAUSE = 0.1  # seconds
-GRACE = 2.0  # seconds that reading what a run left may take over the limit
 
 
 def document(
-    client: RebyteClient, task_id: str, follow: bool, timeout: float | None
+    client: RebyteClient, task_id: str, follow: bool, deadline: Deadline
 ) -> Iterator[Mapping[str, Any]]:
     """The content document with its events, after the run's end when `follow` is set."""
-    begun = time.monotonic()
     if follow:
-        for _ in stream.follow(client, task_id, timeout=timeout, since=begun):
+        for _ in stream.follow(client, task_id, deadline=deadline):
             pass
-    left = None
-    if timeout is not None:  # a run that ends at the very limit is shown all the same
-        left = round(max(begun + timeout - time.monotonic(), GRACE), 1)
-    yield content(client, task_id, timeout=left)
+    yield content(client, task_id, deadline=deadline.with_grace() if follow else deadline)
 
 
 def events(
-    client: RebyteClient, task_id: str, follow: bool, timeout: float | None, *, end: bool = True
+    client: RebyteClient, task_id: str, follow: bool, deadline: Deadline, *, end: bool = True
 ) -> Iterator[Event]:
     """Every event of the task, oldest first, each once; with `follow` to the end of the run.
 
@@ -160,11 +143,10 @@ def events(
     unless `end` is false. An event without `promptId` gets that of its prompt, since one stream
     holds several here.
     """
-    begun = time.monotonic()
-    found = content(client, task_id, timeout=timeout)
+    found = content(client, task_id, deadline=deadline)
     live = follow and not _is_over(found)
     if live:
-        turns = QueuedPrompts(client, task_id, found, timeout=timeout, since=begun)
+        turns = QueuedPrompts(client, task_id, found, deadline=deadline)
         for turn in turns:
             for event, _ in turn.events:
                 yield _owned(event, turn.prompt)
@@ -176,7 +158,7 @@ def events(
     latest = (found["prompts"] or [{}])[-1]
     if live:
         for name, data, _ in stream.follow(
-            client, task_id, prompt_id=_id(latest), is_latest=True, timeout=timeout, since=begun
+            client, task_id, prompt_id=_id(latest), is_latest=True, deadline=deadline
         ):
             if name != "done":
                 yield _owned(data, latest)
@@ -207,21 +189,20 @@ def text(
     client: RebyteClient,
     task_id: str,
     follow: bool,
-    timeout: float | None,
+    deadline: Deadline,
     *,
     full: bool,
     note: Callable[[str], None],
 ) -> Iterator[str]:
     """The transcript, and a note when the run waits for an answer."""
-    begun = time.monotonic()
-    found = content(client, task_id, timeout=timeout)
+    found = content(client, task_id, deadline=deadline)
     if not (follow and not _is_over(found)):
         yield from transcript.whole(found, lambda: _teller(client, task_id, full))
         question = None if _is_over(found) else questions.last_open(_latest_events(found))
         if question is not None:
             note(questions.hint(task_id, question))
         return
-    turns = QueuedPrompts(client, task_id, found, timeout=timeout, since=begun)
+    turns = QueuedPrompts(client, task_id, found, deadline=deadline)
     between = ""
     told: set[str] = set()
     for turn in turns:
@@ -248,8 +229,7 @@ def text(
         task_id,
         prompt_id=_id(latest),
         is_latest=True,
-        timeout=timeout,
-        since=begun,
+        deadline=deadline,
         full=full,
         note=note,
         before=_latest_events(found),
@@ -262,8 +242,7 @@ def run(
     *,
     prompt_id: str | None = None,
     is_latest: bool = False,
-    timeout: float | None,
-    since: float | None = None,
+    deadline: Deadline = NO_LIMIT,
     full: bool = False,
     note: Callable[[str], None],
     before: list[Event] | None = None,
@@ -276,7 +255,7 @@ def run(
     teller = _teller(client, task_id, full)
     answered = _answered(before or [])
     for name, data, is_told in stream.follow(
-        client, task_id, prompt_id=prompt_id, is_latest=is_latest, timeout=timeout, since=since
+        client, task_id, prompt_id=prompt_id, is_latest=is_latest, deadline=deadline
     ):
         if name == "done":
             if not is_told:

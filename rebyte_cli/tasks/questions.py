@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.errors import is_unsupported
 from ..api.models import is_terminal, task_status
+from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, BadUsage, RebyteError
 
 if TYPE_CHECKING:
@@ -153,8 +154,8 @@ class Watcher:
     """Looks, while a few tasks are waited for, whether one of them waits for its user.
 
     Its `sleep` stands in for `time.sleep`: the look happens in the time that is slept anyway,
-    at growing intervals, one call per task. Each question is told once. `timeout` is that of the
-    wait (seconds from now): no look goes beyond it.
+    at growing intervals, one call per task. Each question is told once. No look goes beyond the
+    `deadline` of the wait.
     """
 
     def __init__(
@@ -163,18 +164,17 @@ class Watcher:
         task_ids: Sequence[str],
         note: Callable[[str], None],
         *,
-        timeout: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        deadline: Deadline = NO_LIMIT,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
-        self._by = float("inf") if timeout is None else clock() + timeout
+        self._deadline = deadline
         self._ids = list(dict.fromkeys(task_ids)) if len(set(task_ids)) <= FEW else []
         self._note = note
-        self._clock = clock
+        self._clock = deadline.clock
         self._sleep = sleep
         self._pause = FIRST_LOOK
-        self._next = clock() + FIRST_LOOK
+        self._next = deadline.clock() + FIRST_LOOK
         self._told: set[str] = set()
 
     def sleep(self, seconds: float) -> None:
@@ -182,8 +182,9 @@ class Watcher:
         start = self._clock()
         if self._ids and start >= self._next:
             for task_id in self._ids:
-                left = self._by - self._clock()
-                question = _asked(self._client, task_id, min(LOOK, left)) if left > 0 else None
+                if self._deadline.has_passed:
+                    break
+                question = _asked(self._client, task_id, self._deadline.cap(LOOK))
                 if question is not None and question.message_id not in self._told:
                     self._told.add(question.message_id)
                     self._note(hint(task_id, question))

@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import is_unsupported
 from ..api.models import is_terminal, task_status
-from ..api.retry import SECONDS
+from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, NetworkError, RebyteError, TaskCanceled, TaskFailed, WaitTimeout
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 
-def answer(client: RebyteClient, task_id: str, *, timeout: float | None = None) -> str:
+def answer(client: RebyteClient, task_id: str, *, deadline: Deadline = NO_LIMIT) -> str:
     """The text of the latest prompt's answer, and nothing else.
 
     Looked for in the task's `finalResult`, then in the `response` of its content, then in the
     final record of its event stream: clients have seen each of them filled while another was
     empty. Raises RebyteError (status 1) while the task runs or when it completed without any
     text, TaskFailed or TaskCanceled (10, 11) when that is why there is none, and WaitTimeout when
-    `timeout` seconds are over before it is known.
+    the deadline passes before it is known.
     """
-    usual = client.transport.limit(SECONDS)
-    end = time.monotonic() + (usual if timeout is None else timeout)
-
-    def left() -> float | None:
-        return None if timeout is None else max(0.05, end - time.monotonic())
-
     try:
-        return _answer(client, task_id, left)
+        return _answer(client, task_id, deadline)
     except WaitTimeout:
         pass
     except NetworkError as error:
-        if not client.transport.cut_short(error, timeout):
+        if not deadline.cut_short(error, usual=client.transport.limit()):
             raise
-    late = f"the answer of task {task_id} could not be read in {timeout:g} s"
-    raise WaitTimeout(late, pending=[task_id])
+    late = f"the answer of task {task_id} could not be read in"
+    raise deadline.error(late, pending=[task_id])
 
 
-def _answer(client: RebyteClient, task_id: str, left: Callable[[], float | None]) -> str:
-    task = client.get_task(task_id, timeout=left())
+def _answer(client: RebyteClient, task_id: str, deadline: Deadline) -> str:
+    task = client.get_task(task_id, timeout=deadline.for_call())
     status = task_status(task)
     if not is_terminal(status):
         raise RebyteError(
@@ -50,8 +43,8 @@ def _answer(client: RebyteClient, task_id: str, left: Callable[[], float | None]
             hint=f"`rebyte result {task_id} --wait` waits for it",
             code="still_running",
         )
-    text = _text(task.get("finalResult")) or _from_content(client, task_id, left())
-    text = text or _from_events(client, task_id, task.get("completedAt"), left())
+    text = _text(task.get("finalResult")) or _from_content(client, task_id, deadline)
+    text = text or _from_events(client, task_id, task.get("completedAt"), deadline)
     if text:
         return text
     if status == "failed":
@@ -65,9 +58,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _from_content(client: RebyteClient, task_id: str, timeout: float | None) -> str:
+def _from_content(client: RebyteClient, task_id: str, deadline: Deadline) -> str:
     try:
-        content: Mapping[str, Any] = client.task_content(task_id, timeout=timeout)
+        content: Mapping[str, Any] = client.task_content(task_id, timeout=deadline.for_call())
     except APIError as error:
         if is_unsupported(error):
             return ""
@@ -78,17 +71,14 @@ def _from_content(client: RebyteClient, task_id: str, timeout: float | None) -> 
     return _text(prompts[-1].get("response"))
 
 
-def _from_events(
-    client: RebyteClient, task_id: str, completed_at: Any, timeout: float | None
-) -> str:
+def _from_events(client: RebyteClient, task_id: str, completed_at: Any, deadline: Deadline) -> str:
     """From the end of the stream, or from what was said after the last tool."""
     from .stream import SPEECH, follow, text_of
 
     said: list[str] = []
-    usual = client.transport.limit(SECONDS)
-    limit = usual if timeout is None else min(usual, timeout)
+    limit = deadline.within(client.transport.limit())
     try:
-        for event in follow(client, task_id, completed_at=completed_at, timeout=limit):
+        for event in follow(client, task_id, completed_at=completed_at, deadline=limit):
             kind = event.data.get("eventType")
             if event.name == "done":
                 return _text(event.data.get("finalResult")) or "\n".join(said)
@@ -97,9 +87,9 @@ def _from_events(
             elif kind in SPEECH and not event.told and (text := text_of(event.data)):
                 said = [text] if kind == "result" else [*said, text]
     except WaitTimeout:
-        if limit < usual:
+        if limit is deadline:
             raise
         # Nobody asked to wait: the task has ended, and what its stream or prompts say is not so.
-        why = f"task {task_id} has ended, but its events came to no end in {limit:g} s"
+        why = f"task {task_id} has ended, but its events came to no end in {limit.seconds:g} s"
         raise RebyteError(why, code="no_answer") from None
     return ""

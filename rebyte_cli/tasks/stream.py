@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from ..api.errors import NO_SUCH_CALL, is_unsupported
 from ..api.models import is_terminal, same_word, task_status
 from ..api.sse import Event
-from ..errors import APIError, KeyRejected, NetworkError, ResourceNotFound, WaitTimeout
+from ..deadline import NO_LIMIT, SHORTEST_CALL, Deadline
+from ..errors import APIError, KeyRejected, NetworkError, ResourceNotFound
 from .search import is_past
 
 if TYPE_CHECKING:
@@ -170,9 +171,7 @@ def follow(
     prompt_id: str | None = None,
     is_latest: bool = False,
     completed_at: Any = None,
-    timeout: float | None = None,
-    since: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Event]:
     """The events of a task's latest prompt, each once, and one `done` at the end.
@@ -187,12 +186,11 @@ def follow(
     `completed_at` is when the run ended, as the service wrote it, where that is known already: of
     one that ended long ago nothing more becomes readable, so it is looked at once.
 
-    Raises WaitTimeout after `timeout` seconds (from `since` on the clock), KeyRejected and
-    ResourceNotFound at once, and other errors of the wire when several looks have failed in a
-    row: five at the start, for five minutes once the run has shown something. A service without
-    a stream is asked for the status.
+    Raises WaitTimeout at the deadline, KeyRejected and ResourceNotFound at once, and other API
+    errors when several connections in a row have failed: five at the start, or five minutes of
+    them once the run has shown something. A service without a stream is asked for the status.
     """
-    run = _Run(client, task_id, prompt_id, timeout, clock, clock() if since is None else since)
+    run = _Run(client, task_id, prompt_id, deadline)
     run.nameless = True if is_latest or prompt_id is None else None
     run.known = is_latest
     run.settled = is_past(client, completed_at, SETTLED)
@@ -218,7 +216,7 @@ def follow(
         if end is not None:
             yield end
             return
-        sleep(min(pause, run.left()))
+        sleep(deadline.cap(pause))
 
 
 class _Run:
@@ -229,16 +227,13 @@ class _Run:
         client: RebyteClient,
         task_id: str,
         prompt_id: str | None,
-        timeout: float | None,
-        clock: Callable[[], float],
-        since: float,
+        deadline: Deadline,
     ) -> None:
         self._client = client
         self._task_id = task_id
         self._prompt_id = prompt_id
-        self._timeout = timeout
-        self._clock = clock
-        self._by = None if timeout is None else since + timeout
+        self._deadline = deadline
+        self._clock = deadline.clock
         self.heard = EventDeduplicator()
         self.nameless: bool | None = None  # whether events without `promptId` are ours
         self.known = False  # whether the service has told anything of the run
@@ -246,22 +241,17 @@ class _Run:
         self._looked = self._ended = self._stale = self._failed = 0
         self._failing_since = 0.0
 
-    def left(self) -> float:
-        """Seconds until the time limit."""
-        return float("inf") if self._by is None else max(0.0, self._by - self._clock())
-
     def idle(self) -> float:
         """How long the next connection may be silent (seconds)."""
         usual = min(IDLE, self._client.transport.limit(IDLE))
-        return max(0.05, min(IDLE_AFTER_END if self._ended else usual, self.left()))
+        silent = IDLE_AFTER_END if self._ended else usual
+        return max(SHORTEST_CALL, self._deadline.cap(silent))
 
     def check_time(self) -> None:
         """Raise when the time limit has passed."""
-        if self.left() <= 0:
-            what = "still runs after" if self.known else "could not be read in"
-            raise WaitTimeout(
-                f"task {self._task_id} {what} {self._timeout:g} s", pending=[self._task_id]
-            )
+        if self._deadline.has_passed:
+            what = "still running after" if self.known else "could not be read in"
+            raise self._deadline.error(f"task {self._task_id} {what}", pending=[self._task_id])
 
     def judge(self, look: StreamConnection) -> tuple[Event | None, float]:
         """The end, if this connection came to it, and else how long to wait (seconds)."""
@@ -320,8 +310,7 @@ class _Run:
         return is_terminal(self.status())
 
     def _task(self) -> dict[str, Any]:
-        left = None if self._by is None else self.left()
-        return self._client.get_task(self._task_id, timeout=left)
+        return self._client.get_task(self._task_id, timeout=self._deadline.for_call())
 
     def status(self) -> str:
         """The status of our prompt, or of the latest one, as the task tells it."""
@@ -365,8 +354,8 @@ class _Run:
 
     def _from_content(self) -> Any:
         try:
-            left = None if self._by is None else self.left()
-            content = self._client.task_content(self._task_id, timeout=left)
+            timeout = self._deadline.for_call()
+            content = self._client.task_content(self._task_id, timeout=timeout)
         except APIError as error:
             if is_unsupported(error):
                 return None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from random import random as _random
+from time import sleep as _sleep
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from ..api.models import is_terminal, prompt_outcome, task_status
+from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,
     KeyRejected,
@@ -83,10 +84,9 @@ def ended(target: Target, task: Mapping[str, Any]) -> Mapping[str, Any] | Rebyte
 class Poll:
     """Asks about tasks, round after round, and remembers what the list is worth."""
 
-    def __init__(self, client: RebyteClient, clock: Callable[[], float]) -> None:
+    def __init__(self, client: RebyteClient) -> None:
         self._client = client
-        self._clock = clock
-        self._by: float | None = None
+        self._deadline = NO_LIMIT  # of the calls of this round
         self._round = 0
         self._answered = False
         self._list_from = 0  # the round from which the list is asked (again)
@@ -98,16 +98,16 @@ class Poll:
         self._unlisted_ends: set[str] = set()  # ended, while the list said running
 
     def round(
-        self, pending: Sequence[Target], by: float | None
+        self, pending: Sequence[Target], deadline: Deadline = NO_LIMIT
     ) -> Generator[tuple[Target, Mapping[str, Any] | RebyteError]]:
         """Ask once about all of `pending`, and yield those that ended, as the answers arrive.
 
-        `by` is the time on the clock at which each call must have ended. What ended is the task
-        document, or TaskFailed, TaskCanceled, or the APIError that says why it cannot be known.
+        Each call ends by `deadline`. What ended is the task document, or TaskFailed, TaskCanceled,
+        or the APIError that says why it cannot be known.
         Raises KeyRejected and Redirected at once, and the last fault when every call failed.
         """
         self._round += 1
-        self._by = by
+        self._deadline = deadline
         self._answered = False
         wanted: dict[str, list[Target]] = {}
         for target in pending:
@@ -135,7 +135,7 @@ class Poll:
             raise fault
         for task_id, error in failed:  # while others are answered: it is this task's own trouble
             faults = self._failing.setdefault(task_id, [])
-            faults.append(self._clock())
+            faults.append(deadline.clock())
             if len(faults) >= FAULTS and faults[-1] - faults[0] >= PATIENCE:
                 for target in wanted[task_id]:
                     yield target, error
@@ -241,7 +241,9 @@ class Poll:
 
     def _page(self, offset: int) -> tuple[list[Mapping[str, Any]], int]:
         """The rows of one page, and how many there are in all."""
-        answer = self._client.list_tasks(limit=PAGE, offset=offset, timeout=self._left())
+        answer = self._client.list_tasks(
+            limit=PAGE, offset=offset, timeout=self._deadline.for_call()
+        )
         rows = [row for row in answer["data"] if isinstance(row.get("id"), str)]
         total = answer.get("total")
         if isinstance(total, bool) or not isinstance(total, int):
@@ -250,11 +252,8 @@ class Poll:
 
     # -- calls -------------------------------------------------------------------------------
 
-    def _left(self) -> float | None:
-        return None if self._by is None else max(self._by - self._clock(), 0.05)
-
     def _read(self, task_id: str) -> Mapping[str, Any]:
-        return self._client.get_task(task_id, timeout=self._left())
+        return self._client.get_task(task_id, timeout=self._deadline.for_call())
 
     def _each(
         self, ask: Callable[[Given], Item], items: Iterable[Given]
@@ -294,7 +293,6 @@ FIRST_PAUSE = 1.0  # seconds between two rounds in the first minute
 FIRST_MINUTE = 60.0
 LONGEST_PAUSE = 10.0
 GROWTH = 1.25
-GRACE = 2.0  # seconds that the last round may run over the limit where the service answers
 
 Outcome = Mapping[str, Any] | RebyteError
 
@@ -304,10 +302,9 @@ def watch(
     targets: Iterable[Target],
     *,
     until: Literal["all", "any", "first-success"] = "all",
-    timeout: float | None = None,
+    deadline: Deadline = NO_LIMIT,
     interval: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = _sleep,
     random: Callable[[], float] = _random,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Outcome]:
@@ -321,22 +318,22 @@ def watch(
     "first-success", which stops after the first that completed and yields that one alone. When
     none completes, it yields how every one ended instead.
 
-    `timeout` and `interval` are seconds; None waits for ever, and every second in the first
-    minute, then at growing intervals up to ten seconds, all a little early at random, so that
-    many waiting processes spread. A round of the last moment is asked when the limit is near.
+    `interval` is in seconds; None asks every second in the first minute, then at growing intervals
+    up to ten seconds, all a little early at random, so that many waiting processes spread. A last
+    round is asked when the deadline is near.
 
-    Raises WaitTimeout with the pending ids at the limit, KeyRejected at once, and the last
+    Raises WaitTimeout with the pending ids at the deadline, KeyRejected at once, and the last
     NetworkError when there was no answer at all for five minutes. A service that never answered
     this client before is given up at once: that is a wrong address more often than a fault. A
-    call that `timeout` gave less than its usual time proves neither.
+    call that the deadline gave less than its usual time proves neither.
 
     `progress` is called with the number that ended and the number of all, once at the start.
     """
     pending = dict.fromkeys(targets)
     total = len(pending)
     tell = progress or (lambda _done, _total: None)
-    pace = _Pace(clock, random, interval, timeout)
-    poll = Poll(client, clock)
+    pace = _Pace(deadline, random, interval)
+    poll = Poll(client)
     beaten: list[Outcome] = []
     tell(0, total)
     while pending:
@@ -357,7 +354,7 @@ def watch(
         except APIError as fault:
             if not too_busy(fault) or not (
                 pace.tolerates(known=_answered_before(client))
-                or client.transport.cut_short(fault, pace.given)
+                or deadline.cut_short(fault, usual=client.transport.limit())
             ):
                 raise
         if pending:
@@ -378,39 +375,28 @@ class _Pace:
 
     def __init__(
         self,
-        clock: Callable[[], float],
+        deadline: Deadline,
         random: Callable[[], float],
         interval: float | None,
-        timeout: float | None,
     ) -> None:
-        self._clock = clock
+        self._deadline = self.answer_by = deadline  # of the whole wait, and of this round's calls
+        self._clock = deadline.clock
         self._random = random
         self._interval = interval
-        self._timeout = timeout
-        self._start = self._round_began = clock()
-        self._limit = None if timeout is None else self._start + timeout
+        self._start = self._round_began = self._clock()
         self._pause = FIRST_PAUSE
         self._heard = False
         self._down_since: float | None = None
 
-    @property
-    def answer_by(self) -> float | None:
-        """The time at which a call of this round must have ended; None without a limit."""
-        if self._limit is None or self._down_since is not None:
-            return self._limit
-        return max(self._limit, self._round_began + GRACE)
-
     def begin(self) -> None:
+        """Start a round; its calls may run past the deadline a little while the service answers."""
         self._round_began = self._clock()
+        up = self._down_since is None
+        self.answer_by = self._deadline.with_grace() if up else self._deadline
 
     def answered(self) -> None:
         self._heard = True
         self._down_since = None
-
-    @property
-    def given(self) -> float | None:
-        """The seconds that this round had for a call; None without a limit."""
-        return None if self.answer_by is None else self.answer_by - self._round_began
 
     def tolerates(self, *, known: bool) -> bool:
         """Whether to go on after a round of faults alone."""
@@ -419,16 +405,16 @@ class _Pace:
         return known and self._clock() - self._down_since < PATIENCE
 
     def rest(self, sleep: Callable[[float], None], pending: Iterable[Target], total: int) -> None:
-        """Sleep until the next round is due; raises WaitTimeout once the limit has passed."""
-        now = self._clock()
-        if self._limit is not None and now >= self._limit:
+        """Sleep until the next round is due; raises WaitTimeout once the deadline has passed."""
+        if self._deadline.has_passed:
             ids = list(dict.fromkeys(target.task_id for target in pending))
             of_all = f"{len(ids)} of {total} tasks" if total > 1 else f"task {ids[0]}"
             what = "still running after" if self._heard else "could not be read in"
-            raise WaitTimeout(f"{of_all} {what} {self._timeout:g} s", pending=ids)
+            raise self._deadline.error(f"{of_all} {what}", pending=ids)
+        now = self._clock()
         # The pause counts from the beginning of a round, so that slow answers do not stretch it.
-        until = max(self._round_began + self._next_pause(now), now)
-        sleep((until if self._limit is None else min(until, self._limit)) - now)
+        pause = self._round_began + self._next_pause(now) - now
+        sleep(self._deadline.cap(max(pause, 0.0)))
 
     def _next_pause(self, now: float) -> float:
         if self._interval is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.batch.runner import MOST, PAUSE, HistoryWriter
+from rebyte_cli.deadline import NO_LIMIT
 from rebyte_cli.errors import RebyteError
 from tests import farm as farm_module
 from tests.conftest import Done
@@ -151,10 +152,10 @@ def test_it_is_told_a_little_later_and_after_the_journal() -> None:
     told = Told()
     told.memory.made(1, {"id": "t1"}, BODY)
     told.memory.ended({"id": "t1", "title": "T", "status": "failed", "completedAt": "c", "x": 1})
-    assert told.memory.due is not None
+    assert told.memory.due is not NO_LIMIT
     assert told.heard == []
     told.memory.flush()
-    assert told.memory.due is None
+    assert told.memory.due is NO_LIMIT
     assert told.heard == [
         ("settle", None),
         ("made", [({"id": "t1"}, "Say hi", BODY)]),
@@ -172,7 +173,7 @@ def test_whatever_comes_first_sets_the_time() -> None:
         memory = Told().memory
         note(memory)
         due = memory.due
-        assert due is not None
+        assert due is not NO_LIMIT
         memory.not_made(2)
         assert memory.due == due
     assert PAUSE < 1, "a batch that is killed has told nearly all"

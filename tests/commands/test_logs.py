@@ -141,7 +141,7 @@ def test_the_time_limit_ends_in_124_and_says_how_to_go_on(inside_local: Run) -> 
         done = inside_local(*words, "--timeout", "0.3")
         assert done.status == 124
         assert time.monotonic() - begun < 5
-    assert "still runs after 0.3 s" in done.err
+    assert "still running after 0.3 s" in done.err
 
 
 def test_a_question_is_shown_with_the_way_to_answer_it(inside_local: Run) -> None:

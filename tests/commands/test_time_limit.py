@@ -83,4 +83,4 @@ def test_an_answer_that_cannot_be_read_does_not_stretch_the_limit(
         done = inside("result", "abcd1234", "--wait", "--timeout", "0.3")
     assert time.monotonic() - begun < 5
     assert (done.status, done.out) == (124, "")
-    assert "the answer of task abcd1234 could not be read in 2 s" in done.err
+    assert "the answer of task abcd1234 could not be read in 0.3 s" in done.err

@@ -11,6 +11,7 @@ from typing import Any
 import pexpect
 import pytest
 
+from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import RebyteError, WaitTimeout
 from rebyte_cli.tasks.computers import ready
 from tests.conftest import COMMAND, Done
@@ -152,7 +153,8 @@ class Answers:
     def ready(self, timeout: float | None = None) -> dict[str, Any]:
         first = {"id": "ws123456", "status": "provisioning"}
         client: Any = self
-        return ready(client, first, timeout=timeout, clock=lambda: self.now, sleep=self.sleep)
+        deadline = Deadline(timeout, clock=lambda: self.now)
+        return ready(client, first, deadline=deadline, sleep=self.sleep)
 
 
 def test_either_sign_of_readiness_will_do() -> None:

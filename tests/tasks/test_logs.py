@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import APIError, ServerFault, WaitTimeout
 from rebyte_cli.tasks.logs import FAULTS, LATE, QueuedPrompt, QueuedPrompts
 from tests.servers import Answer, RawServer, error_reply, json_reply, wire_to
@@ -65,9 +66,7 @@ class Bench:
                 self.client,
                 "t1",
                 first,
-                timeout=timeout,
-                since=100.0,
-                clock=lambda: self.now,
+                deadline=Deadline(timeout, clock=lambda: self.now),
                 sleep=self.sleep,
             )
         )
@@ -121,7 +120,7 @@ def test_it_asks_ever_more_rarely(bench: Bench) -> None:
 
 
 def test_the_last_pause_ends_at_the_time_limit(bench: Bench) -> None:
-    with pytest.raises(WaitTimeout, match="t1 still runs after 2 s") as caught:
+    with pytest.raises(WaitTimeout, match="t1 still running after 2 s") as caught:
         list(bench.follow(*looks(RUNS, RUNS), timeout=2.0))
     assert bench.pauses == [1.0, 1.0]
     assert caught.value.pending == ["t1"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import BadUsage, ServerFault
 from rebyte_cli.tasks.questions import Choice, Question, Watcher, body, last_open, read
 
@@ -99,7 +100,9 @@ def watch(client: Any, tasks: list[str], seconds: int) -> list[str]:
     def sleep(length: float) -> None:
         now[0] += length
 
-    watcher = Watcher(client, tasks, said.append, clock=lambda: now[0], sleep=sleep)
+    watcher = Watcher(
+        client, tasks, said.append, deadline=Deadline(clock=lambda: now[0]), sleep=sleep
+    )
     for _ in range(seconds):
         watcher.sleep(1.0)
     assert now[0] == seconds

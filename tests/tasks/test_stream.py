@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import KeyRejected, NetworkError, ResourceNotFound, WaitTimeout
 from rebyte_cli.tasks.stream import PATIENCE, follow
 from tests.servers import (
@@ -217,7 +218,7 @@ def test_a_mute_stream_is_left_and_the_task_is_asked(monkeypatch: pytest.MonkeyP
 def test_the_time_limit_holds_in_a_mute_stream() -> None:
     run = Run([then_stall(HEAD + stream(text(0, "a")))])
     with pytest.raises(WaitTimeout) as caught:
-        run.follow(timeout=0.3)
+        run.follow(deadline=Deadline(0.3))
     assert caught.value.pending == ["t1"]
 
 
@@ -301,9 +302,8 @@ def test_an_outage_without_end_is_given_up_after_minutes() -> None:
         now[0] += max(seconds, 20.0)  # a minute here is three looks
 
     with RawServer(run) as server:
-        events = follow(
-            RebyteClient(transport=wire_to(server)), "t1", clock=lambda: now[0], sleep=sleep
-        )
+        client = RebyteClient(transport=wire_to(server))
+        events = follow(client, "t1", deadline=Deadline(clock=lambda: now[0]), sleep=sleep)
         with pytest.raises(NetworkError):
             list(events)
     assert PATIENCE <= now[0] < PATIENCE + 60
@@ -351,7 +351,7 @@ def test_the_time_limit_holds_while_the_task_cannot_be_read() -> None:
             return stall if request.path.endswith("/t1") else super().__call__(request)
 
     with pytest.raises(WaitTimeout):
-        Stalls([then_close(HEAD + stream(text(0, "a")))]).follow(timeout=0.4)
+        Stalls([then_close(HEAD + stream(text(0, "a")))]).follow(deadline=Deadline(0.4))
 
 
 @pytest.mark.parametrize("last", [None, "7", -1])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import (
     APIError,
     KeyRejected,
@@ -32,7 +33,8 @@ def board() -> Iterator[Board]:
 def wait(board: Board, *ids: str, at: Time | None = None, **options: Any) -> list[Any]:
     """What came out: ids of completed tasks, and errors."""
     at = at or Time()
-    arguments: dict[str, Any] = {"clock": at.clock, "sleep": at.sleep, "random": lambda: 1.0}
+    deadline = at.deadline(options.pop("timeout", None))
+    arguments: dict[str, Any] = {"deadline": deadline, "sleep": at.sleep, "random": lambda: 1.0}
     client = options.pop("client", None) or board.client()
     targets = [Target(*one.split("/")) for one in ids]
     return [
@@ -164,7 +166,7 @@ def test_a_server_that_says_nothing_does_not_stretch_the_limit(board: Board) -> 
     client = board.client()
     began = time.monotonic()
     with pytest.raises((WaitTimeout, NetworkError)):
-        list(watch(client, [Target("a")], timeout=0.2))
+        list(watch(client, [Target("a")], deadline=Deadline(0.2)))
     assert time.monotonic() - began < 4
 
 
@@ -280,8 +282,7 @@ def test_first_success_at_the_limit_shows_what_failed_so_far(board: Board) -> No
         board.client(),
         [Target("a"), Target("b")],
         until="first-success",
-        timeout=3,
-        clock=at.clock,
+        deadline=at.deadline(3),
         sleep=at.sleep,
     )
     assert isinstance(next(outcomes), TaskFailed)

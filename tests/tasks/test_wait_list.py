@@ -21,10 +21,16 @@ def board() -> Iterator[Board]:
 
 def wait(board: Board, ids: list[str], at: Time, **options: Any) -> list[Any]:
     targets = [Target(task_id) for task_id in ids]
+    deadline = at.deadline(options.pop("timeout", None))
     return [
         outcome if isinstance(outcome, RebyteError) else outcome["id"]
         for outcome in watch(
-            board.client(), targets, clock=at.clock, sleep=at.sleep, random=lambda: 1.0, **options
+            board.client(),
+            targets,
+            deadline=deadline,
+            sleep=at.sleep,
+            random=lambda: 1.0,
+            **options,
         )
     ]
 

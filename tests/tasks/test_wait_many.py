@@ -34,10 +34,16 @@ class Counted(Time):
 
 
 def wait(board: Board, targets: list[Target], at: Time, **options: Any) -> list[Any]:
+    deadline = at.deadline(options.pop("timeout", None))
     return [
         outcome if isinstance(outcome, RebyteError) else outcome["id"]
         for outcome in watch(
-            board.client(), targets, clock=at.clock, sleep=at.sleep, random=lambda: 1.0, **options
+            board.client(),
+            targets,
+            deadline=deadline,
+            sleep=at.sleep,
+            random=lambda: 1.0,
+            **options,
         )
     ]
 
@@ -52,7 +58,7 @@ def test_a_thousand_tasks_take_at_most_twelve_requests_a_round(board: Board) -> 
     at.at[20.0] = lambda: board.end(*ids[500:520])
     at.at[30.0] = lambda: board.end(*ids[:500], *ids[520:])
     targets = [Target(task_id) for task_id in ids]
-    for outcome in watch(board.client(), targets, clock=at.clock, sleep=at.sleep):
+    for outcome in watch(board.client(), targets, deadline=at.deadline(), sleep=at.sleep):
         assert not isinstance(outcome, RebyteError)
         seen[outcome["id"]] = at.now
     assert sorted(seen) == sorted(ids)

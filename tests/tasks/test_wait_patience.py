@@ -23,7 +23,8 @@ def board() -> Iterator[Board]:
 
 def wait(board: Board, *ids: str, at: Time, **options: Any) -> list[Any]:
     """What came out: ids of completed tasks, and errors."""
-    arguments: dict[str, Any] = {"clock": at.clock, "sleep": at.sleep, "random": lambda: 1.0}
+    deadline = at.deadline(options.pop("timeout", None))
+    arguments: dict[str, Any] = {"deadline": deadline, "sleep": at.sleep, "random": lambda: 1.0}
     return [
         outcome if isinstance(outcome, RebyteError) else outcome["id"]
         for outcome in watch(
@@ -86,7 +87,7 @@ def test_one_that_cannot_be_read_is_given_up_no_sooner_than_after_five_minutes(
     board.answers = lambda path: 500 if path.endswith("/a") else 200
     at = Time()
     at.now = 7000.0
-    options: Any = {"clock": at.clock, "sleep": at.sleep}
+    options: Any = {"deadline": at.deadline(), "sleep": at.sleep}
     first = next(iter(watch(board.client(), [Target("a"), Target("b")], **options)))
     assert isinstance(first, ServerFault)
     assert 7300 <= at.now < 7330
