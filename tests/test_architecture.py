@@ -53,7 +53,7 @@ ARROWS = {
 # Where one module of a room may be used and the rest may not, except to name a type.
 NARROW = {
     ("manual", "cli"): "manual.__main__",  # writes the pages; nothing imports it
-    ("manual", "local"): "local.agent",  # the words that the page explains
+    ("manual", "local"): "local.steering",  # the words that the page explains
     ("config", "api"): "api.urls",  # what a base URL and a key may look like
     ("commands", "api"): "api.urls",  # the same; the client comes from the App
 }

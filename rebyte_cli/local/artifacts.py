@@ -13,12 +13,12 @@ from urllib.parse import quote
 from werkzeug.wrappers import Request, Response
 
 from . import http
-from .blobs import Saved, pieces, save, signed_url
+from .blobs import Saved, pieces, save
 from .database import Store, new_id
 from .files import check_filename, content_type
 from .http import Context, Document
 from .records import load_tasks
-from .schedule import readable_answer
+from .signed_urls import signed_url
 
 # -- The artifacts of a workspace, as they lie in the store.
 
@@ -59,7 +59,7 @@ def remove(store: Store, db: sqlite3.Connection, workspace: str, name: str | Non
 
 
 def settle(store: Store, db: sqlite3.Connection, workspace: str) -> None:
-    """Write the answers of runs that ended since the last look."""
+    """Write the answers of simulated runs that ended since this was last called."""
     now = store.now()
     rows = db.execute(
         "SELECT * FROM tasks WHERE workspace = ? AND EXISTS"
@@ -67,14 +67,14 @@ def settle(store: Store, db: sqlite3.Connection, workspace: str) -> None:
         (workspace,),
     ).fetchall()
     ended = []
-    for row, task in zip(rows, load_tasks(db, rows), strict=True):
-        for prompt, span in zip(task.prompts, task.times, strict=True):
-            gone = row["deleted"] is not None and row["deleted"] < span.end
-            answer = readable_answer(prompt, span, now)
-            if gone or (answer is None and now >= span.end and span.outcome == "canceled"):
-                db.execute("UPDATE prompts SET kept = 1 WHERE id = ?", (prompt.id,))
+    for task in load_tasks(db, rows):
+        for run in task.runs:
+            gone = task.deleted is not None and task.deleted < run.end
+            answer = run.answer(now)
+            if gone or (answer is None and now >= run.end and run.outcome == "canceled"):
+                db.execute("UPDATE prompts SET kept = 1 WHERE id = ?", (run.prompt.id,))
             elif answer is not None:
-                ended.append((span.end, prompt.id, answer, span.outcome))
+                ended.append((run.end, run.prompt.id, answer, run.outcome))
     for end, prompt_id, answer, outcome in sorted(ended):
         changed = db.execute(
             "UPDATE prompts SET kept = 1 WHERE id = ? AND NOT kept", (prompt_id,)

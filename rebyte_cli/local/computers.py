@@ -12,10 +12,10 @@ import sqlite3
 from werkzeug.wrappers import Request, Response
 
 from . import http
-from .agent import Words
 from .artifacts import remove
 from .database import new_id
 from .http import Context, Document
+from .steering import Words
 
 PROVISION_MS = 500
 VIEWS: list[Document] = [

@@ -10,10 +10,10 @@ import threading
 
 from werkzeug.wrappers import Response
 
-from .agent import Words
 from .database import Store
 from .http import Refusal, invalid
 from .http_server import HangUp
+from .steering import Words
 
 CODES = {
     401: "invalid_api_key",

@@ -7,9 +7,9 @@ import re
 from werkzeug.wrappers import Request, Response
 
 from . import http
-from .blobs import signed_url
 from .database import new_id
 from .http import Context, Document
+from .signed_urls import signed_url
 
 LONGEST_NAME = 255
 DEFAULT_TYPE = "application/octet-stream"

@@ -157,6 +157,15 @@ def optional_choice(body: Document, name: str, choices: tuple[str, ...]) -> str 
     return value
 
 
+def integer(value: object, name: str) -> int:
+    """A whole number of 0 or more. `1.0` is one too, as JSON Schema has it."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        invalid(f"{name} must be a whole number of 0 or more")
+    return value
+
+
 def strings(body: Document, name: str) -> list[str]:
     """A list of non-empty strings; empty when the key is missing."""
     value = body.get(name, [])

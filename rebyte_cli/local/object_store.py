@@ -15,10 +15,11 @@ from werkzeug.http import http_date
 from werkzeug.wrappers import Request, Response
 
 from .artifacts import put
-from .blobs import path_of, pieces, save, signature
+from .blobs import pieces, save
 from .database import Store, new_id
 from .http import Context
 from .http_server import Environ
+from .signed_urls import path_of, signature
 
 
 class Fault(Exception):

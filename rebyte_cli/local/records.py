@@ -1,20 +1,24 @@
-"""Tasks and prompts as they lie in the store, and finding them."""
+"""Tasks as they lie in the database, each with the runs of its prompts."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from .http import missing
-from .schedule import Prompt, Span, Written, spans, writings
+from .schedule import Run, completed_at, task_status
+from .simulation import SimulatedRun
+
+if TYPE_CHECKING:
+    from .agents.runs import Run as RunRecord
 
 TITLE_AFTER_MS = 250
 
 
 class Task(NamedTuple):
-    """One task with its prompts (oldest first) and their spans."""
+    """One task with the runs of its prompts, oldest first (there is at least one)."""
 
     id: str
     workspace: str
@@ -24,8 +28,15 @@ class Task(NamedTuple):
     title: str
     visibility: str
     deleted: int | None
-    prompts: list[Prompt]
-    times: list[Span]
+    runs: list[Run]
+
+    def status(self, now: int) -> str:
+        """`running`, `completed`, `failed` or `canceled`."""
+        return task_status(self.runs, now)
+
+    def completed(self, now: int) -> int | None:
+        """When the task reached its terminal status; None while it is running."""
+        return completed_at(self.runs, now)
 
     def shown_title(self, now: int) -> str | None:
         """The title, or None while the task is young, as seen in clients."""
@@ -34,9 +45,8 @@ class Task(NamedTuple):
 
 def load_task(db: sqlite3.Connection, task_id: str) -> Task:
     """The task with this id. 404 when there is none or it was deleted."""
-    found = load_tasks(
-        db, db.execute("SELECT * FROM tasks WHERE id = ? AND deleted IS NULL", (task_id,))
-    )
+    rows = db.execute("SELECT * FROM tasks WHERE id = ? AND deleted IS NULL", (task_id,))
+    found = load_tasks(db, rows)
     if not found:
         raise missing("Task")
     return found[0]
@@ -45,14 +55,13 @@ def load_task(db: sqlite3.Connection, task_id: str) -> Task:
 def load_tasks(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Task]:
     """Tasks for rows of `tasks`, in the order of the rows."""
     rows = list(rows)
-    prompts: dict[str, list[Prompt]] = {row["id"]: [] for row in rows}
-    wanted = json.dumps(list(prompts))
+    prompts: dict[str, list[sqlite3.Row]] = {row["id"]: [] for row in rows}
     for row in db.execute(
         "SELECT * FROM prompts WHERE task IN (SELECT value FROM json_each(?)) ORDER BY seq",
-        (wanted,),
+        (json.dumps(list(prompts)),),
     ):
-        prompts[row["task"]].append(_prompt(row))
-    _add_runs(db, prompts)
+        prompts[row["task"]].append(row)
+    recorded = _recorded(db, [row["id"] for several in prompts.values() for row in several])
     return [
         Task(
             row["id"],
@@ -63,8 +72,7 @@ def load_tasks(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Task
             json.loads(row["title"]),
             row["visibility"],
             row["deleted"],
-            prompts[row["id"]],
-            spans(prompts[row["id"]]),
+            _runs(prompts[row["id"]], recorded),
         )
         for row in rows
         # A task and its first prompt are written in one transaction, but two statements of a
@@ -73,42 +81,28 @@ def load_tasks(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Task
     ]
 
 
-def _add_runs(db: sqlite3.Connection, prompts: dict[str, list[Prompt]]) -> None:
-    """Give the prompts of real agents what was recorded of their runs."""
-    real = [one.id for several in prompts.values() for one in several if one.plan.get("real")]
-    if not real:
-        return  # and most often there is no agent to import anything for
+def _runs(prompts: Sequence[sqlite3.Row], recorded: Mapping[str, RunRecord]) -> list[Run]:
+    """The runs of one task's prompts, given oldest first."""
+    runs: list[Run] = []
+    for row in prompts:
+        record = recorded.get(row["id"])
+        if record is None:
+            runs.append(SimulatedRun(row, runs[-1].end if runs else 0))
+        else:
+            from .agents.recorded import RecordedRun
+
+            runs.append(RecordedRun(row, record))
+    return runs
+
+
+def _recorded(db: sqlite3.Connection, prompts: Sequence[str]) -> Mapping[str, RunRecord]:
+    """What was recorded of those of `prompts` that real agents run, by the prompt's id."""
+    rows = db.execute(
+        "SELECT prompt FROM runs WHERE prompt IN (SELECT value FROM json_each(?))",
+        (json.dumps(prompts),),
+    ).fetchall()
+    if not rows:
+        return {}  # and most often there is no agent to import anything for
     from .agents import runs
 
-    found = runs.load(db, real)
-    for task, several in prompts.items():
-        prompts[task] = [one._replace(run=found.get(one.id)) for one in several]
-
-
-def written(db: sqlite3.Connection, prompt: Prompt, span: Span, first: int = 0) -> list[Written]:
-    """The events of a prompt, in order.
-
-    `first` leaves out that many events of a real run; a simulated one can insert some anywhere.
-    """
-    if prompt.run is None:
-        return writings(prompt, span)
-    from .agents import runs
-
-    return [Written(*event) for event in runs.events(db, prompt.id, first)]
-
-
-def _prompt(row: sqlite3.Row) -> Prompt:
-    reply: dict[str, Any] | None = None if row["reply"] is None else json.loads(row["reply"])
-    return Prompt(
-        row["id"],
-        row["task"],
-        row["text"],
-        row["executor"],
-        row["model"],
-        row["submitted"],
-        json.loads(row["plan"]),
-        row["answer"],
-        row["canceled"],
-        row["replied"],
-        reply,
-    )
+    return runs.load(db, [row[0] for row in rows])

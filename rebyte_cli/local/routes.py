@@ -12,12 +12,22 @@ from werkzeug.http import http_date
 from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
-from . import account, artifacts, computers, files, http, tasks, webhooks
-from .account import computer, run, share
+from . import (
+    account,
+    artifacts,
+    computers,
+    event_stream,
+    files,
+    http,
+    pages,
+    questions,
+    tasks,
+    transcript,
+    webhooks,
+)
 from .faults import Page
 from .http import Context, Refusal
 from .http_server import Environ, HangUp
-from .tasks import answer, content, events, sub_events
 
 Endpoint = Callable[..., Response]
 
@@ -30,10 +40,10 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/tasks/<task_id>/prompts", tasks.follow_up),
     ("POST", "/v1/tasks/<task_id>/cancel", tasks.cancel),
     ("PATCH", "/v1/tasks/<task_id>/visibility", tasks.set_visibility),
-    ("GET", "/v1/tasks/<task_id>/events", events),
-    ("GET", "/v1/tasks/<task_id>/content", content),
-    ("GET", "/v1/tasks/<task_id>/prompts/<prompt_id>/events", sub_events),
-    ("POST", "/v1/tasks/<task_id>/answer", answer),
+    ("GET", "/v1/tasks/<task_id>/events", event_stream.events),
+    ("GET", "/v1/tasks/<task_id>/content", transcript.content),
+    ("GET", "/v1/tasks/<task_id>/prompts/<prompt_id>/events", transcript.sub_events),
+    ("POST", "/v1/tasks/<task_id>/answer", questions.answer),
     ("POST", "/v1/files", files.create),
     ("GET", "/v1/workspaces/<workspace>/artifacts", artifacts.list_all),
     ("POST", "/v1/workspaces/<workspace>/artifacts", artifacts.upload),
@@ -54,9 +64,9 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/billing/credits", account.credit_balance),
     ("GET", "/v1/health", account.health),
     ("GET", "/health", account.health),
-    ("GET", "/run/<task_id>", run),
-    ("GET", "/share/<task_id>", share),
-    ("GET", "/agent/computer/<computer>", computer),
+    ("GET", "/run/<task_id>", pages.run),
+    ("GET", "/share/<task_id>", pages.share),
+    ("GET", "/agent/computer/<computer>", pages.computer),
 )
 NOUNS = frozenset(path.removeprefix("/v1").split("/", 2)[1] for _, path, _ in ROUTES)
 # werkzeug compiles a route by way of a syntax tree, and Python 3.11 raises SystemError now and

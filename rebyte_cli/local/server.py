@@ -21,13 +21,12 @@ from urllib.parse import urlsplit
 
 from .agents.key import Permission, machine_key
 from .database import Store, new_id
+from .deliveries import Deliverer
 from .http import Context
 from .http_server import Listener
 from .object_store import ObjectStore
 from .records import load_tasks
 from .routes import Api
-from .schedule import task_status
-from .webhooks import Deliverer
 
 LOCAL_KEY = "rbk_local"
 DEFAULT_ORIGIN = "http://127.0.0.1:8787"
@@ -171,7 +170,7 @@ def status(state_dir: Path) -> dict[str, Any]:
     return {
         "path": str(state_dir),
         "tasks": len(tasks),
-        "running": sum(task_status(task.times, now) == "running" for task in tasks),
+        "running": sum(task.status(now) == "running" for task in tasks),
         "workspaces": workspaces,
         "webhooks": webhooks,
         "key_leaks": leaks,

@@ -207,7 +207,7 @@ def _skill_commands(tree: Node) -> Iterator[str]:
 
 
 def _steering(_tree: Node) -> Iterator[str]:
-    from ..local.agent import STEERING
+    from ..local.steering import STEERING
 
     for word, text in STEERING.items():
         quoted = re.sub(r"(\[\[[^\]]*\]\])", r"`\1`", text.replace("\\", "\\\\"))

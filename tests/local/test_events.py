@@ -242,7 +242,7 @@ def test_question_parks_the_run_until_it_is_answered(tmp_path: Path) -> None:
             "answer": {"selectedOptions": [1], "customResponse": "use staging"},
         }
         for change, message in (
-            ({"actionId": payload["actionId"]}, "actionId must be a number"),
+            ({"actionId": payload["actionId"]}, "actionId must be a whole number"),
             ({"messageId": 1}, "messageId must be a string"),
             ({"answer": "yes"}, "answer must be an object"),
             ({"answer": {"selectedOptions": [2]}}, "selectedOptions must name options"),

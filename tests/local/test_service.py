@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agent import STEERING
 from rebyte_cli.local.server import LOCAL_KEY, Service, carry, reset, status
+from rebyte_cli.local.steering import STEERING
 from tests.conftest import need_tool
 from tests.witness import KEY, Caller, Clock, serving
 

@@ -1,0 +1,96 @@
+"""GET /tasks/{id}/events: the event stream of the latest prompt (rebyte-api section 3)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+
+from werkzeug.wrappers import Request, Response
+
+from .http import Context, Refusal
+from .records import load_task
+from .schedule import Run
+from .transcript import event_documents
+
+KEEP_ALIVE_SECONDS = 10.0
+# Another process may cancel or answer at any moment, and an injected clock may jump.
+POLL_SECONDS = 0.1
+
+
+def events(context: Context, request: Request, task_id: str) -> Response:
+    """Stream as server-sent events until the prompt ends, the task goes or the client leaves."""
+    with context.store.read() as db:
+        prompt_id = load_task(db, task_id).runs[-1].prompt.id
+    chunks = _stream(context, request, task_id, prompt_id)
+    answer = Response(chunks, mimetype="text/event-stream")
+    answer.headers["Cache-Control"] = "no-cache"
+    return answer
+
+
+def _stream(context: Context, request: Request, task_id: str, prompt_id: str) -> Iterator[bytes]:
+    connection: socket.socket = request.environ["rebyte.socket"]
+    # By place: `eventKey` may be switched off, and `seq` may move. Places below `first` are sent.
+    sent: set[int] = set()
+    first = 0
+    quiet_since = time.monotonic()
+    # Headers leave at once, so that a client knows it is connected before the first event.
+    yield b": local service\n\n"
+    while not context.stopping.is_set():
+        try:
+            with context.store.read() as db:
+                task = load_task(db, task_id)
+                run = next(run for run in task.runs if run.prompt.id == prompt_id)
+                pending = run.events(db, first)
+        except Refusal:
+            return
+        now = context.store.now()
+        ended = now >= run.end
+        visible = [event.order for event in pending if event.at <= now]
+        documents = event_documents(run, pending, now, prompt_id, first)
+        for order, document in zip(visible, documents, strict=True):
+            if order in sent:
+                continue
+            if run.cut_after and not ended and len(sent) >= run.cut_after:
+                return
+            sent.add(order)
+            quiet_since = time.monotonic()
+            yield _frame("event", document)
+        while first in sent:
+            first += 1
+        if ended or (run.is_done_early and not sent):
+            yield _done(run, now, len(sent))
+            return
+        if time.monotonic() - quiet_since >= KEEP_ALIVE_SECONDS:
+            quiet_since = time.monotonic()
+            yield b": keep-alive\n\n"
+        coming = min([event.at for event in pending if event.at > now] + [run.end])
+        if _left(connection, min(max(coming - now, 1) / 1000, POLL_SECONDS)):
+            return
+
+
+def _done(run: Run, now: int, count: int) -> bytes:
+    # A `done` that is sent too early claims success: seen in clients, and the reason why only a
+    # `done` after an event may be believed.
+    status = run.outcome if now >= run.end else "succeeded"
+    result = run.answer(now) or ""
+    return _frame("done", {"status": status, "lastSeq": count - 1, "finalResult": result})
+
+
+def _frame(name: str, document: object) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(document)}\n\n".encode()
+
+
+def _left(connection: socket.socket, seconds: float) -> bool:
+    """Wait, and return whether the client closed the connection meanwhile."""
+    with contextlib.suppress(OSError, ValueError), selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        if not selector.select(seconds):
+            return False
+        if connection.recv(1, socket.MSG_PEEK):
+            time.sleep(seconds)  # a pipelined request: it has to wait its turn
+            return False
+    return True

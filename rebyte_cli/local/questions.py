@@ -1,0 +1,60 @@
+"""POST /tasks/{id}/answer: the answer to a question that a run waits on (rebyte-api 2.10)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from werkzeug.wrappers import Request, Response
+
+from . import http
+from .http import Context, Document
+from .records import load_task
+
+OPTION_COUNT = 2
+
+
+def answer(context: Context, request: Request, task_id: str) -> Response:
+    """POST /tasks/{id}/answer: lets the run continue. 409 when no question has this id."""
+    body = http.body_of(request)
+    message = http.text(body, "messageId", most=200)
+    action = http.integer(body.get("actionId"), "actionId")
+    with context.store.write() as db:
+        task, now = load_task(db, task_id), context.store.now()
+        waiting = [(run, question) for run in task.runs if (question := run.question(now))]
+        run, question = next(
+            (one for one in waiting if (one[1].message, one[1].action) == (message, action)),
+            (None, None),
+        )
+        reply = _selection(body, None if question is None else question.parts)
+        if run is None:
+            raise http.Refusal(409, "conflict", "No question is waiting for this answer")
+        run.reply(db, now, reply)
+    context.wake()
+    return http.reply({"ok": True})
+
+
+def _selection(body: Document, questions: int | None) -> Document:
+    """The `answer` of the body, checked against the number of questions (None: unknown)."""
+    given = body.get("answer")
+    if not isinstance(given, dict):
+        http.invalid("answer must be an object with selectedOptions or answers")
+    if "answers" in given:
+        answers = http.objects(given, "answers")
+        if questions is not None and len(answers) != questions:
+            http.invalid(f"answers must have one entry for each of the {questions} questions")
+        return {**given, "answers": [_checked(one) for one in answers]}
+    if questions is not None and questions > 1:
+        http.invalid(f"answer must be answers[], one for each of the {questions} questions")
+    return _checked(given)
+
+
+def _checked(selection: Document) -> Document:
+    """One selection with its options as integers."""
+    options: Any = selection.get("selectedOptions")
+    if not isinstance(options, list):
+        http.invalid("selectedOptions must be a list of zero-based numbers")
+    chosen = [http.integer(index, "selectedOptions[]") for index in options]
+    if not all(index < OPTION_COUNT for index in chosen):
+        http.invalid("selectedOptions must name options that the question has: 0 and 1")
+    http.optional_text(selection, "customResponse", most=100_000)
+    return {**selection, "selectedOptions": chosen}

@@ -1,0 +1,130 @@
+"""Words in a prompt that steer the simulation, as test card numbers steer a payment sandbox."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+STEERING: dict[str, str] = {
+    "[[run=2s]]": "the run takes this long (ms, s, m, h; half a second without it)",
+    "[[fail]]": "the run ends as failed; an agent computer with this in its name ends in error",
+    "[[cancel]]": "the run ends as canceled, with no answer",
+    "[[events=50]]": "the run writes this many events (0 to 10000)",
+    "[[title=TEXT]]": "the task's title, with \\uXXXX for any character, even a hostile one",
+    "[[ask]]": "the run stops halfway to ask a question and waits for the answer; "
+    "[[ask=2]] asks two at once",
+    "[[delegate]]": "the run hands part of the work to a sub-prompt with its own events",
+    "[[late-answer=1s]]": "the answer becomes readable this long after the status is terminal",
+    "[[early-done]]": "the first event comes late, and a stream opened before it gets `done`",
+    "[[renumber]]": "one event becomes visible late and changes the `seq` of those after it",
+    "[[no-keys]]": "events have no `eventKey`, as on older servers",
+    "[[cut=3]]": "while the run is active, streams break off after this many events without `done`",
+    "[[slow-create=2s]]": "the call creates its task at once and answers this much later",
+    "[[drop]]": "the call does its work, then closes the connection without answering",
+    "[[drop-before]]": "the call closes the connection without answering and does nothing",
+    "[[http=503]]": "the call does nothing and answers with this status (400 to 599); "
+    "[[http=429*2]]: only the first two calls with this prompt",
+    "[[html=502]]": "as http, but with an HTML page, as a gateway answers",
+}
+
+_NAME = re.compile(r"[a-z]+(?:-[a-z]+)*")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h)?", re.ASCII)
+_UNITS = {"ms": 1, "s": 1000, None: 1000, "m": 60_000, "h": 3_600_000}
+_LONGEST = 24 * 3_600_000
+_REFUSAL = re.compile(r"([45]\d\d)(?:\*(\d{1,3}))?", re.ASCII)
+_KNOWN = {re.sub(r"\W*([a-z-]+).*", r"\1", word) for word in STEERING}
+
+
+class _Word(NamedTuple):
+    """`[[name]]` or `[[name=value]]` at `start` to `end` of a line."""
+
+    start: int
+    end: int
+    name: str
+    value: str
+
+
+def _words(line: str) -> Iterator[_Word]:
+    """The words of one line, in time proportional to its length: a prompt may hold anything.
+
+    A value ends at the first `]]` behind it.
+    """
+    start = line.find("[[")
+    while start >= 0:
+        at = start + 1
+        name = _NAME.match(line, start + 2)
+        if name is not None and line.startswith(("]]", "="), name.end()):
+            end = line.find("]]", name.end())
+            if end < 0:
+                return  # no word after this one can end either
+            at = end + 2
+            yield _Word(start, at, name[0], line[name.end() + 1 : end])
+        start = line.find("[[", at)
+
+
+class Words:
+    """The steering words of one prompt. The accessors raise ValueError for a value that is wrong.
+
+    When a word appears twice the first one counts.
+    """
+
+    def __init__(self, prompt: str) -> None:
+        self._found: dict[str, str] = {}
+        for line in prompt.split("\n"):
+            for word in _words(line):
+                if word.name in _KNOWN:
+                    self._found.setdefault(word.name, word.value)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
+
+    def duration(self, name: str, default: int) -> int:
+        """Milliseconds; at most a day."""
+        if name not in self._found:
+            return default
+        match = _DURATION.fullmatch(self._found[name])
+        length = int(float(match[1]) * _UNITS[match[2]]) if match else _LONGEST + 1
+        if length > _LONGEST:
+            raise ValueError(f"[[{name}]] needs a duration such as 500ms, 2s or 1m, at most 24h")
+        return length
+
+    def number(self, name: str, default: int, *, bare: int, low: int, high: int) -> int:
+        """An integer between `low` and `high`; `bare` when the word has no value."""
+        if name not in self._found:
+            return default
+        text = self._found[name] or str(bare)
+        if not (text.isascii() and text.isdigit() and len(text) < 9 and low <= int(text) <= high):
+            raise ValueError(f"[[{name}]] needs a number from {low} to {high}")
+        return int(text)
+
+    def refusal(self, name: str) -> tuple[int, int | None] | None:
+        """(HTTP status, how many times or None for always) of `http` or `html`."""
+        if name not in self._found:
+            return None
+        match = _REFUSAL.fullmatch(self._found[name])
+        if match is None:
+            raise ValueError(f"[[{name}]] needs an HTTP status from 400 to 599, as in {name}=503")
+        return int(match[1]), int(match[2]) if match[2] else None
+
+    def title(self) -> str | None:
+        """The value of `title`, its \\uXXXX escapes decoded (pairs of surrogates joined)."""
+        if "title" not in self._found:
+            return None
+        text = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), self._found["title"])
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+def plain(prompt: str) -> str:
+    """The prompt without its steering words."""
+    return "\n".join(map(_plain_line, prompt.split("\n"))).strip()
+
+
+def _plain_line(line: str) -> str:
+    kept, at = [], 0
+    for word in _words(line):
+        if word.name in _KNOWN:
+            kept.append(line[at : word.start])
+            at = word.end
+    return "".join([*kept, line[at:]])
