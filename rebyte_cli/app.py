@@ -121,7 +121,7 @@ class App:
         from .local.server import carry
 
         self.note("local service")
-        return carry(self.state_dir / "local", self.config_path)
+        return carry(self.state_dir / "local", self.config_path, self.note)
 
     @cached_property
     def client(self) -> RebyteClient:

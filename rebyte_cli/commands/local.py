@@ -53,7 +53,11 @@ def serve(app: App, port: int, simulate: bool) -> None:
 
     try:
         service = Service(
-            app.state_dir / "local", port=port, config_file=app.config_path, simulate=simulate
+            app.state_dir / "local",
+            port=port,
+            config_file=app.config_path,
+            simulate=simulate,
+            announce=app.note,
         )
     except OSError as error:
         raise BadUsage(

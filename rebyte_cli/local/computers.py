@@ -12,6 +12,7 @@ import sqlite3
 from werkzeug.wrappers import Request, Response
 
 from . import http
+from .agents import gate
 from .artifacts import remove
 from .database import new_id
 from .http import Context, Document
@@ -99,10 +100,17 @@ def update(context: Context, request: Request, computer: str) -> Response:
     return http.reply(_shown(context, row, now, whole=True))
 
 
-def delete(context: Context, _request: Request, computer: str) -> Response:
-    """DELETE /agent-computers/{id}: the VM and its files go, its tasks stay readable."""
+def delete(context: Context, request: Request, computer: str) -> Response:
+    """DELETE /agent-computers/{id}: the VM and its files go, its tasks stay readable.
+
+    Here it also takes the workspace of a real agent, which is a folder.
+    """
+    with context.store.read() as db:
+        known = db.execute("SELECT 1 FROM workspaces WHERE id = ?", (computer,)).fetchone()
+    folder = known is not None and gate.delete_workspace(context, request, computer)
     with context.store.write() as db:
-        _load(db, computer)
+        if not folder:
+            _load(db, computer)
         db.execute("DELETE FROM computers WHERE id = ?", (computer,))
         db.execute("DELETE FROM workspaces WHERE id = ?", (computer,))
         remove(context.store, db, computer, None)

@@ -35,6 +35,7 @@ class Context(NamedTuple):
     instance: str
     stopping: threading.Event
     wake: Callable[[], None]
+    announce: Callable[[str], None]
     permission: Permission
     config_file: Path | None
 

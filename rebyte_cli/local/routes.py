@@ -25,6 +25,7 @@ from . import (
     transcript,
     webhooks,
 )
+from .agents import gate
 from .faults import Page
 from .http import Context, Refusal
 from .http_server import Environ, HangUp
@@ -96,6 +97,7 @@ class Api:
             _check_key(request)
             rules = self._rules(_noun(request.path)).bind("")
             endpoint, arguments = rules.match(request.path, request.method)
+            gate.hide_from_others(self._context, request, arguments)
             answer: Response = endpoint(self._context, request, **arguments)
         except Refusal as refusal:
             return http.refuse(refusal)

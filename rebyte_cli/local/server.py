@@ -44,6 +44,7 @@ class Service:
     service, which is then also remembered as the place where the folder is served. `log` gets a
     line per request and per internal error; by default nobody does. `config_file` is the
     config.toml whose `[local]` says how real agents run; with `simulate` none does.
+    `announce` is told, in one line, what runs where when an agent is used for the first time.
 
     ValueError: `host` is not a loopback address. OSError: the port is taken, or the folder cannot
     be written.
@@ -60,6 +61,7 @@ class Service:
         log: Callable[[str], None] = _quiet,
         config_file: Path | None = None,
         simulate: bool = False,
+        announce: Callable[[str], None] = _quiet,
     ) -> None:
         if host not in ("localhost", "::1") and not host.startswith("127."):
             raise ValueError(f"{host} is not a loopback address; the local service has no locks")
@@ -82,6 +84,7 @@ class Service:
             instance=self._instance,
             stopping=self._stopping,
             wake=self._deliverer.wake,
+            announce=announce,
             permission=Permission(state_dir, simulate=simulate),
             config_file=config_file,
         )
@@ -133,7 +136,11 @@ class Service:
         self.stop()
 
 
-def carry(state_dir: Path, config_file: Path | None = None) -> Service:
+def carry(
+    state_dir: Path,
+    config_file: Path | None = None,
+    announce: Callable[[str], None] = _quiet,
+) -> Service:
     """A started service for the life of one command.
 
     Its links point at the address where `rebyte local serve` last answered for this folder, or
@@ -142,21 +149,29 @@ def carry(state_dir: Path, config_file: Path | None = None) -> Service:
     store = Store(state_dir)
     address = store.recall("address") or DEFAULT_ORIGIN
     store.close()
-    return Service(state_dir, public_url=address, config_file=config_file).start()
+    return Service(
+        state_dir, public_url=address, config_file=config_file, announce=announce
+    ).start()
 
 
 def reset(state_dir: Path) -> None:
     """Forget every task, workspace, file and webhook under `state_dir`."""
+    from .agents import report
+
     store = Store(state_dir)
+    report.stop_all(store)
     store.empty()
     store.close()
 
 
 def status(state_dir: Path) -> dict[str, Any]:
     """What is there: `path`, the counts `tasks`, `running`, `workspaces`, `webhooks`, `key_leaks`
-    (requests to the object store that carried an API key), and `serving`: the base URL where a
-    served service answers for this folder at the moment, or None.
+    (requests to the object store that carried an API key), `agents` (`running`, `queued`) and
+    `disk` (bytes) of real agents, and `serving`: the base URL where a served service answers for
+    this folder at the moment, or None.
     """
+    from .agents import report
+
     store = Store(state_dir)
     with store.read() as db:
         tasks = load_tasks(db, db.execute("SELECT * FROM tasks WHERE deleted IS NULL"))
@@ -164,6 +179,7 @@ def status(state_dir: Path) -> dict[str, Any]:
             db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - literals
             for table in ("workspaces", "webhooks", "leaks")
         )
+        agents = report.going(db)
     now = store.now()
     address, instance = store.recall("address"), store.recall("instance")
     store.close()
@@ -174,6 +190,8 @@ def status(state_dir: Path) -> dict[str, Any]:
         "workspaces": workspaces,
         "webhooks": webhooks,
         "key_leaks": leaks,
+        "agents": agents,
+        "disk": report.disk(state_dir),
         "serving": f"{address}/v1" if address and _answers(address, instance) else None,
     }
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from werkzeug.wrappers import Request, Response
 
 from . import faults, http, simulation
+from .agents import gate
 from .database import new_id
 from .http import Context, Document
 from .records import Task, load_task, load_tasks
 
 if TYPE_CHECKING:
     from .agents.launch import Launch
-    from .agents.runs import Run
 
 LONGEST_PROMPT = 100_000
 EXECUTORS = ("opencode", "claude", "gemini", "codex")
@@ -42,7 +42,9 @@ def create(context: Context, request: Request) -> Response:
     """POST /tasks."""
     order = _order(context, http.body_of(request))
     workspace = http.optional_text(order.body, "workspaceId", most=200, least=1)
-    launch = _launch(context, request, order)
+    if workspace is not None:
+        gate.hide_from_others(context, request, {"workspace": workspace})
+    launch = gate.launch(context, request, order.executor, order.body)
     if launch is None:
         faults.refuse_if_asked(context.store, order.prompt)
     with context.store.write() as db:
@@ -84,8 +86,8 @@ def follow_up(context: Context, request: Request, task_id: str) -> Response:
     order = _order(context, http.body_of(request))
     with context.store.read() as db:
         task = load_task(db, task_id)
-        earlier = _earlier(db, task)
-    launch = _launch(context, request, order, earlier)
+        earlier = gate.earlier(db, task)
+    launch = gate.launch(context, request, order.executor, order.body, earlier)
     if launch is None:
         faults.refuse_if_asked(context.store, order.prompt)
     with context.store.write() as db:
@@ -104,9 +106,12 @@ def list_page(context: Context, request: Request) -> Response:
     """GET /tasks. Rows have no status, no prompts and no workspace."""
     limit, offset = http.page_of(request)
     with context.store.read() as db:
-        total = db.execute("SELECT count(*) FROM tasks WHERE deleted IS NULL").fetchone()[0]
+        shown = "deleted IS NULL"
+        if not context.permission.is_own(request.environ.get("rebyte.key")):
+            shown += f" AND {gate.SIMULATED}"
+        total = db.execute(f"SELECT count(*) FROM tasks WHERE {shown}").fetchone()[0]  # noqa: S608
         rows = db.execute(
-            "SELECT * FROM tasks WHERE deleted IS NULL"
+            f"SELECT * FROM tasks WHERE {shown}"  # noqa: S608 - one of two literals
             " ORDER BY created DESC, seq DESC LIMIT ? OFFSET ?",
             (limit, offset),
         )
@@ -151,8 +156,8 @@ def delete(context: Context, _request: Request, task_id: str) -> Response:
         )
         if changed.rowcount == 0:
             raise http.missing("Task")
-        real = _end_runs(db, "task", task_id, now)
-    _stop_runs(context, real)
+        real = gate.end_runs(db, "task", task_id, now)
+    gate.stop_runs(context, real)
     return http.empty()
 
 
@@ -161,11 +166,11 @@ def cancel(context: Context, _request: Request, task_id: str) -> Response:
     with context.store.write() as db:
         task, now = load_task(db, task_id), context.store.now()
         active = [run for run in task.runs if now < run.end]
-        real = _end_runs(db, "task", task_id, now)
+        real = gate.end_runs(db, "task", task_id, now)
         for run in active:
             run.cancel(db, now)
         task = load_task(db, task_id)
-    _stop_runs(context, real)
+    gate.stop_runs(context, real)
     context.wake()
     return http.reply({"id": task_id, "status": task.status(now), "canceledPrompts": len(active)})
 
@@ -205,70 +210,12 @@ def _order(context: Context, body: Document) -> Order:
         http.optional_text(body, name, most=2000, least=1)
     return Order(
         prompt,
-        _executor(context, body),
+        gate.executor(context, body, EXECUTORS),
         http.optional_text(body, "model", most=200, least=1),
         http.strings(body, "skills"),
         http.objects(body, "files"),
         body,
     )
-
-
-def _executor(context: Context, body: Document) -> str | None:
-    """One of the four, or a program that config.toml names."""
-    given = http.optional_text(body, "executor", most=1000)
-    if given is None or given in EXECUTORS:
-        return given
-    from .agents.launch import executors
-
-    return http.optional_choice(body, "executor", executors(context.config_file))
-
-
-# -- runs of real agents: their modules are imported only where one runs
-
-
-def _earlier(db: sqlite3.Connection, task: Task) -> tuple[str, Document] | None:
-    """Agent and options of the task's last real run; None when all of it is simulated."""
-    if all(isinstance(run, simulation.SimulatedRun) for run in task.runs):
-        return None
-    from .agents.launch import earlier_options
-
-    return earlier_options(db, task.id)
-
-
-def _launch(
-    context: Context, request: Request, order: Order, earlier: tuple[str, Document] | None = None
-) -> Launch | None:
-    """The run of a real agent that this prompt starts; None when it is simulated."""
-    agent_name, options = earlier or (None, None)
-    executor = order.executor or agent_name
-    if executor is None or not context.permission.granted(request.environ.get("rebyte.key")):
-        return None
-    from .agents.launch import Launcher
-
-    return Launcher(context.store, context.config_file).prepare(executor, order.body, options)
-
-
-def _end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[Run]:
-    """Record as canceled the runs of a task or a workspace that have not ended; those runs."""
-    known = db.execute(
-        f"SELECT 1 FROM runs WHERE {column} = ? AND ended IS NULL",  # noqa: S608 - our own names
-        (value,),
-    ).fetchone()
-    if known is None:
-        return []
-    from .agents import runs
-
-    return runs.cancel(db, column, value, now)
-
-
-def _stop_runs(context: Context, real: list[Run]) -> None:
-    """Kill the agents of runs whose end is recorded."""
-    if not real:
-        return
-    from .agents import runs
-
-    for run in real:
-        runs.stop(context.store.folder, run)
 
 
 def _add_prompt(
@@ -351,7 +298,7 @@ def _ready(db: sqlite3.Connection, workspace: str) -> int:
 
 def _given(context: Context, order: Order, answer: Document, launch: Launch | None) -> Response:
     if launch is not None:
-        launch.start()
+        launch.start(context.announce)
     context.wake()
     if launch is None:
         faults.answer_late_or_never(context.stopping, order.prompt)

@@ -214,8 +214,8 @@ AUTH = _kind(
 LOCAL = _kind(
     "local", "services", "serving",
     "path:text tasks:integer running:integer workspaces:integer webhooks:integer"
-    " key_leaks:integer serving:text?",
-    "path tasks running serving",
+    " key_leaks:integer agents:object? disk:integer? serving:text?",
+    "path tasks running agents disk serving",
 )  # fmt: skip
 INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "path changed")
 

@@ -23,8 +23,12 @@ class Permission:
         self._simulate = simulate or os.environ.get(SWITCH) == "0"
 
     def granted(self, key: str | None) -> bool:
-        """Whether `key`, which a request brought, is the machine's own."""
-        if self._simulate or key is None or not key.startswith(PREFIX):
+        """Whether a request that brought `key` may start real agents."""
+        return not self._simulate and self.is_own(key)
+
+    def is_own(self, key: str | None) -> bool:
+        """Whether `key` is the machine's own."""
+        if key is None or not key.startswith(PREFIX):
             return False
         return hmac.compare_digest(key.encode(), machine_key(self._state_dir).encode())
 

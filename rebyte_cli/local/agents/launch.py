@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +116,22 @@ class Launch:
         options = self._options | {"uploads": files}
         runs.add(db, place, self.adapter.title, now, options)
 
-    def start(self) -> None:
-        """Start the supervisor, after the transaction of `record` is committed."""
+    def start(self, announce: Callable[[str], None]) -> None:
+        """Start the supervisor, after the transaction of `record` is committed.
+
+        `announce` is told what runs where: once for each agent, and always without a jail.
+        """
         assert self._lock is not None
+        name = self.adapter.title
+        if not self._options["jail"]:
+            announce(f"{name} runs unconfined: it can read and change all your files")
+        elif self._store.recall(f"announced {name}") is None:
+            self._store.remember(f"announced {name}", "yes")
+            announce(
+                f"{name} runs in a jail (bubblewrap), in a workspace below"
+                f" {self._store.folder / 'workspaces'}: it sees that, the system read-only and the"
+                " network, but none of your files"
+            )
         try:
             supervisor.start(self._store.folder, self._prompt, self._lock)
         except OSError as error:

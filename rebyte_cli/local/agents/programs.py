@@ -48,8 +48,14 @@ def find(adapter: Adapter, environment: Mapping[str, str]) -> Program | None:
     )
 
 
-def version(program: Program, environment: Mapping[str, str]) -> str | None:
-    """What `PROGRAM --version` prints first, or None when it does not say."""
+class NoVersion(NamedTuple):
+    """A program that does not say its version: `reason` is what it said instead."""
+
+    reason: str
+
+
+def version(program: Program, environment: Mapping[str, str]) -> str | NoVersion:
+    """The version that `PROGRAM --version` prints."""
     try:
         done = subprocess.run(
             [*program.command, "--version"],
@@ -61,10 +67,14 @@ def version(program: Program, environment: Mapping[str, str]) -> str | None:
             timeout=VERSION_SECONDS,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    words = done.stdout.split() if done.returncode == 0 else []
-    return next((word.lstrip("v") for word in words if word.lstrip("v")[:1].isdigit()), None)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return NoVersion(str(error))
+    if done.returncode == 0:
+        for word in done.stdout.split():
+            if word.lstrip("v")[:1].isdigit():
+                return word.lstrip("v")
+    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    return NoVersion(lines[0] if lines else f"it exited with status {done.returncode}")
 
 
 def in_system(path: str) -> bool:

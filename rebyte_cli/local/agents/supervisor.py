@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,16 +144,16 @@ class Supervisor:
 
     def _wait_and_work(self) -> Outcome:
         self._wait_for_workspace()
-        with self._slot():
-            self._began = self._store.now()
-            with self._store.write() as db:
-                changed = db.execute(
-                    "UPDATE runs SET started = ? WHERE prompt = ? AND ended IS NULL",
-                    (self._began, self._run.prompt),
-                )
-                if not changed.rowcount:
-                    raise Stopped
-            return self._work()
+        self._take_slot()
+        self._began = self._store.now()
+        with self._store.write() as db:
+            changed = db.execute(
+                "UPDATE runs SET started = ? WHERE prompt = ? AND ended IS NULL",
+                (self._began, self._run.prompt),
+            )
+        if not changed.rowcount:
+            raise Stopped
+        return self._work()
 
     # -- its turn --------------------------------------------------------------------------------
 
@@ -168,24 +168,20 @@ class Supervisor:
         for row in rows:
             runs.wait_for(self._state_dir, runs.Run(*row))
 
-    @contextlib.contextmanager
-    def _slot(self) -> Iterator[None]:
-        """Hold one of the slots for running agents; those who wait are served in turn."""
+    def _take_slot(self) -> None:
+        """Take one of the slots for running agents; those who wait are served in turn.
+
+        It is held until this process ends, so that at any moment no more runs than slots count
+        as running.
+        """
         import fcntl
 
         folder = self._state_dir / "slots"
         folder.mkdir(exist_ok=True, mode=0o700)
         with (folder / "queue").open("a") as queue:
             fcntl.flock(queue, fcntl.LOCK_EX)
-            slot = None
-            while slot is None:
-                slot = _free_slot(folder, self._options["parallel"])
-                if slot is None:
-                    time.sleep(SLOT_LOOK_SECONDS)
-        try:
-            yield
-        finally:
-            os.close(slot)
+            while _free_slot(folder, self._options["parallel"]) is None:
+                time.sleep(SLOT_LOOK_SECONDS)
 
     # -- the work --------------------------------------------------------------------------------
 

@@ -1,0 +1,124 @@
+"""Where the service's endpoints meet real agents. What runs one is imported only where one runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from werkzeug.wrappers import Request
+
+from .. import http
+from ..http import Context, Document
+from ..records import Task
+from ..simulation import SimulatedRun
+
+if TYPE_CHECKING:
+    from .launch import Launch
+    from .runs import Run
+
+
+# The tasks that any key may see: those without a run of a real agent.
+SIMULATED = "NOT EXISTS (SELECT 1 FROM runs WHERE runs.task = tasks.id)"
+WORKSPACE_ARGUMENTS = (
+    ("workspace", "workspace", "Workspace"),
+    ("computer", "workspace", "Agent computer"),
+)
+
+
+def executor(context: Context, body: Document, built_in: tuple[str, ...]) -> str | None:
+    """The `executor` of a body: one that is built in, or a program that config.toml names."""
+    given = http.optional_text(body, "executor", most=1000)
+    if given is None or given in built_in:
+        return given
+    from .launch import executors
+
+    return http.optional_choice(body, "executor", executors(context.config_file))
+
+
+def earlier(db: sqlite3.Connection, task: Task) -> tuple[str, Document] | None:
+    """Agent and options of the task's last real run; None when all of it is simulated."""
+    if all(isinstance(run, SimulatedRun) for run in task.runs):
+        return None
+    from .launch import earlier_options
+
+    return earlier_options(db, task.id)
+
+
+def launch(
+    context: Context,
+    request: Request,
+    wanted: str | None,
+    body: Document,
+    before: tuple[str, Document] | None = None,
+) -> Launch | None:
+    """The run of a real agent that a prompt starts; None when it is simulated.
+
+    `wanted` is the executor that was asked for, `before` what `earlier` knows of the task.
+    Raises Refusal when that agent cannot run here.
+    """
+    agent, options = before or (None, None)
+    agent = wanted or agent
+    if agent is None or not context.permission.granted(request.environ.get("rebyte.key")):
+        return None
+    from .launch import Launcher
+
+    return Launcher(context.store, context.config_file).prepare(agent, body, options)
+
+
+def end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[Run]:
+    """Record as canceled the runs that go on of a `task` or a `workspace` (`column`); those."""
+    known = db.execute(
+        f"SELECT 1 FROM runs WHERE {column} = ? AND ended IS NULL",  # noqa: S608 - our own names
+        (value,),
+    ).fetchone()
+    if known is None:
+        return []
+    from . import runs
+
+    return runs.cancel(db, column, value, now)
+
+
+def stop_runs(context: Context, canceled: list[Run]) -> None:
+    """Kill the agents of runs whose end is recorded."""
+    if canceled:
+        from . import runs
+
+        for run in canceled:
+            runs.stop(context.store.folder, run)
+
+
+def hide_from_others(context: Context, request: Request, arguments: Mapping[str, str]) -> None:
+    """Refuse, as not found, a task or workspace of real agents to any key but the machine's own.
+
+    They hold the user's code, and every other user of this machine reaches the port.
+    """
+    for name, column, what in (("task_id", "task", "Task"), *WORKSPACE_ARGUMENTS):
+        value = arguments.get(name)
+        if value is None or context.permission.is_own(request.environ.get("rebyte.key")):
+            continue
+        with context.store.read() as db:
+            found = db.execute(
+                f"SELECT 1 FROM runs WHERE {column} = ? LIMIT 1",  # noqa: S608 - our own names
+                (value,),
+            ).fetchone()
+        if found is not None:
+            raise http.missing(what)
+
+
+def delete_workspace(context: Context, request: Request, workspace: str) -> bool:
+    """Stop the runs of a workspace and delete its folder; whether it had one.
+
+    `workspace` must be an id of ours: it is the folder's name.
+    """
+    if not context.permission.is_own(request.environ.get("rebyte.key")):
+        return False
+    if not (context.store.folder / "workspaces" / workspace).exists():
+        return False
+    from .workspace import Workspace
+
+    with context.store.write() as db:
+        canceled = end_runs(db, "workspace", workspace, context.store.now())
+    stop_runs(context, canceled)
+    Workspace(context.store.folder, workspace).remove()
+    return True

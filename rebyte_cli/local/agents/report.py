@@ -1,0 +1,101 @@
+"""What there is of real agents: programs, jail, runs that go on, disk space."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ..database import Store
+from . import config, jail, programs, runs, skills
+from .adapter import Adapter
+from .launch import JAIL_CACHE
+from .workspace import Workspace, disk_usage
+
+
+def agents(state_dir: Path, config_file: Path | None) -> list[dict[str, Any]]:
+    """Every agent that `-x` can name, found or not.
+
+    `name`, `program` (None when it is not found), `version`, `tested` (whether this version was,
+    None for a program of the user's own), `jail` (`on`, `off`, `unavailable`), `usable`, and
+    `problem`: why it is not, with what mends it. Raises config.ConfigError.
+    """
+    settings = config.load(config_file)
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    verdict = jail.probe(state_dir / JAIL_CACHE)
+    confined = ("on" if verdict.works else "unavailable") if settings.jail else "off"
+    adapters = list(settings.agents.values())
+    # Each starts a program that may take a second to say its version.
+    with ThreadPoolExecutor(max_workers=max(1, len(adapters))) as pool:
+        rows = list(pool.map(_agent, adapters))
+    for row in rows:
+        row["jail"] = confined
+        if confined == "unavailable" and row["problem"] is None:
+            row["problem"] = f"{verdict.reason}. {verdict.fix}"
+        row["usable"] = row["problem"] is None
+    return rows
+
+
+def _agent(adapter: Adapter) -> dict[str, Any]:
+    program = programs.find(adapter, os.environ)
+    row: dict[str, Any] = {
+        "name": adapter.title,
+        "program": None if program is None else program.path,
+        "version": None,
+        "tested": None,
+        "jail": None,
+        "usable": False,
+        "problem": None,
+    }
+    if program is None:
+        how = f": {adapter.install}" if adapter.install else ""
+        row["problem"] = f"{adapter.program} is not on PATH{how}"
+    elif adapter.tested:  # a program of the user's own need not know --version
+        version = programs.version(program, os.environ)
+        if isinstance(version, programs.NoVersion):
+            row["problem"] = f"`{adapter.program} --version` fails: {version.reason}"
+        else:
+            row["version"], row["tested"] = version, version in adapter.tested
+    return row
+
+
+def going(db: sqlite3.Connection) -> dict[str, int]:
+    """How many runs of real agents work, and how many wait for a slot."""
+    found = runs.unended(db)
+    running = sum(run.started is not None for run in found)
+    return {"running": running, "queued": len(found) - running}
+
+
+def disk(state_dir: Path) -> int:
+    """The bytes on disk that all workspaces take."""
+    return disk_usage(state_dir / "workspaces")
+
+
+def folder(state_dir: Path, workspace: str) -> Path | None:
+    """The folder where the agents of a workspace work; None when there is none."""
+    code = Workspace(state_dir, workspace).code
+    return code if "/" not in workspace and code.is_dir() else None
+
+
+def known_skills(config_dir: Path, here: Path | None) -> list[dict[str, str]]:
+    """The skills that `-s` can name: `name`, `description`, `folder`."""
+    found = skills.known(skills.folders(config_dir, here))
+    return [
+        {"name": slug, "description": skill.description, "folder": str(skill.folder)}
+        for slug, skill in sorted(found.items())
+    ]
+
+
+def stop_all(store: Store) -> None:
+    """Cancel every run that goes on and delete every workspace's folder."""
+    with store.read() as db:
+        found = runs.unended(db)
+    with store.write() as db:
+        now = store.now()
+        found = [run for run in found if runs.end(db, run.prompt, now, "canceled", "")]
+    for run in found:
+        runs.stop(store.folder, run)
+    shutil.rmtree(store.folder / "workspaces", ignore_errors=True)

@@ -1,0 +1,392 @@
+"""Real agents through the service's own endpoints: who may start them, and what becomes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.local import server
+from rebyte_cli.local.agents import report
+from rebyte_cli.local.server import Service
+from tests.witness import Caller
+
+from .bench import gone, need_jail, script
+
+CONFIG = """
+[local]
+parallel = 2
+
+[local.agents.mine]
+command = ["sh", "-c", "cat; echo; echo made > made"]
+
+[local.agents.slow]
+command = ["sh", "-c", "echo begun; sleep {nap}"]
+
+[local.agents.missing]
+command = ["no-such-program"]
+"""
+
+
+def nap(tmp_path: Path) -> str:
+    """How long the slow agent of this test sleeps: a number that no other process has."""
+    return f"99.{sum(str(tmp_path).encode()):08}{os.getpid()}"
+
+
+class Machine:
+    """A service with agents, and callers with the machine's own key and with another."""
+
+    def __init__(self, service: Service, state: Path) -> None:
+        self.state = state
+        self.own = Caller(service, service.key)
+        self.other = Caller(service, "rbk_other")
+        self.said: list[str] = []
+
+    def wait(self, task: str, caller: Caller | None = None) -> dict[str, Any]:
+        give_up = time.monotonic() + 30
+        while (found := (caller or self.own).task(task))["status"] == "running":
+            assert time.monotonic() < give_up, found
+            time.sleep(0.02)
+        return found
+
+    def content(self, task: str) -> dict[str, Any]:
+        document = self.own.call(
+            "GET", f"/tasks/{task}/content", query={"include": "events"}
+        ).document
+        return dict(document["prompts"][-1])
+
+    def artifact(self, workspace: str, name: str) -> str:
+        return self.own.call(
+            "GET", f"/workspaces/{workspace}/artifacts/{name}", check=False
+        ).raw.decode()
+
+
+Starter = Callable[..., contextlib.AbstractContextManager[Machine]]
+
+
+@pytest.fixture
+def start(tmp_path: Path, user_home: Path) -> Starter:
+    """Start a service with the agents of `CONFIG`."""
+    need_jail(tmp_path)
+
+    @contextlib.contextmanager
+    def started(config: str = CONFIG, **options: Any) -> Iterator[Machine]:
+        file = tmp_path / "config.toml"
+        file.write_text(config.replace("{nap}", nap(tmp_path)))
+        said: list[str] = []
+        with Service(
+            tmp_path / "state", config_file=file, announce=said.append, **options
+        ) as service:
+            machine = Machine(service, tmp_path / "state")
+            machine.said = said
+            yield machine
+
+    return started
+
+
+@pytest.fixture
+def machine(start: Starter) -> Iterator[Machine]:
+    with start() as machine:
+        yield machine
+
+
+def test_a_task_of_a_real_agent_looks_like_any_other(machine: Machine) -> None:
+    created = machine.own.create("Say hello", executor="mine")
+    task = machine.wait(created["id"])
+    assert (task["status"], task["executor"], task["model"]) == ("completed", "mine", None)
+    assert task["finalResult"] == "Say hello"
+    assert task["createdAt"] <= task["completedAt"]
+    prompt = machine.content(created["id"])
+    assert (prompt["status"], prompt["response"]) == ("succeeded", "Say hello")
+    assert [event["eventType"] for event in prompt["events"]] == ["text", "result"]
+    assert [event["seq"] for event in prompt["events"]] == [0, 1]
+    assert "made" in machine.artifact(created["workspaceId"], "changes.patch")
+    assert machine.artifact(created["workspaceId"], "answer.md") == "Say hello\n"
+
+
+def test_words_in_a_prompt_steer_no_real_agent(machine: Machine) -> None:
+    created = machine.own.create("[[fail]] [[run=nonsense]] [[http=500]]", executor="mine")
+    task = machine.wait(created["id"])
+    assert task["finalResult"] == "[[fail]] [[run=nonsense]] [[http=500]]"
+
+
+def test_events_are_streamed_as_they_are_recorded(machine: Machine) -> None:
+    created = machine.own.create("Say hello", executor="mine")
+    text = machine.own.call("GET", f"/tasks/{created['id']}/events").raw.decode()
+    names = [line for line in text.splitlines() if line.startswith("event:")]
+    assert names == ["event: event", "event: event", "event: done"]
+    done = json.loads(text.rpartition("data: ")[2])
+    assert done == {"status": "succeeded", "lastSeq": 1, "finalResult": "Say hello"}
+
+
+def test_a_follow_up_runs_in_the_same_workspace(machine: Machine) -> None:
+    created = machine.own.create("One", executor="mine")
+    machine.wait(created["id"])
+    assert (
+        machine.own.call("POST", f"/tasks/{created['id']}/prompts", {"prompt": "Two"}).status == 201
+    )
+    task = machine.wait(created["id"])
+    assert [prompt["status"] for prompt in task["prompts"]] == ["succeeded", "succeeded"]
+    assert task["finalResult"] == "Two"
+
+
+def test_without_an_executor_the_run_is_simulated(machine: Machine) -> None:
+    task = machine.wait(machine.own.create("Say hello")["id"])
+    assert "This is a simulation" in task["finalResult"]
+
+
+# -- who may ---------------------------------------------------------------------------------------
+
+
+def test_any_other_key_reaches_the_simulation(machine: Machine) -> None:
+    created = machine.other.create("Say hello", executor="mine")
+    assert "This is a simulation" in machine.wait(created["id"])["finalResult"]
+    assert not (machine.state / "workspaces").exists()
+
+
+def test_the_key_is_for_its_owner_alone(machine: Machine) -> None:
+    key = machine.state / "key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert machine.state.stat().st_mode & 0o077 == 0
+    assert len(key.read_text().strip()) > 40
+
+
+def test_other_keys_do_not_see_the_users_work(machine: Machine) -> None:
+    """Every user of this machine reaches the port, and any `rbk_` key is taken there."""
+    created = machine.own.create("Secret", executor="mine")
+    machine.wait(created["id"])
+    for path in (
+        f"/tasks/{created['id']}",
+        f"/tasks/{created['id']}/content",
+        f"/tasks/{created['id']}/events",
+        f"/workspaces/{created['workspaceId']}/artifacts",
+        f"/workspaces/{created['workspaceId']}/artifacts/changes.patch",
+    ):
+        assert machine.other.call("GET", path).status == 404
+    follow_up = machine.other.call("POST", f"/tasks/{created['id']}/prompts", {"prompt": "x"})
+    assert follow_up.status == 404
+    assert machine.other.call("GET", "/tasks").document["total"] == 0
+    assert machine.own.call("GET", "/tasks").document["total"] == 1
+    inside = machine.other.call(
+        "POST", "/tasks", {"prompt": "x", "workspaceId": created["workspaceId"], "executor": "mine"}
+    )
+    assert inside.status == 404
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_everything_can_be_simulated(
+    start: Starter, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    if how == "variable":
+        monkeypatch.setenv("REBYTE_LOCAL_AGENTS", "0")
+    with start(simulate=how == "option") as machine:
+        task = machine.wait(machine.own.create("Say hello", executor="mine")["id"])
+        assert "This is a simulation" in task["finalResult"]
+
+
+# -- what is refused before anything runs ----------------------------------------------------------
+
+
+def test_an_agent_that_is_not_installed(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "missing"})
+    assert (answer.status, answer.code) == (400, "executor_unavailable")
+    assert "no-such-program is not on PATH" in answer.message
+    for program in ("bwrap", "sh", "git", "env"):
+        source = next(
+            path for folder in os.environ["PATH"].split(":")
+            if (path := Path(folder, program)).exists()
+        )  # fmt: skip
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / program).symlink_to(source)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "claude"})
+    message = answer.message
+    assert "npm install -g @anthropic-ai/claude-code" in message
+    assert "found here: mine, slow" in message
+    assert machine.own.call("GET", "/tasks").document["total"] == 0
+
+
+def test_an_executor_that_nothing_defines(machine: Machine) -> None:
+    answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "their"})
+    assert answer.status == 400
+    assert "mine, slow, missing" in answer.message
+
+
+def test_a_machine_without_a_jail_refuses_and_obeys_who_insists(
+    start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(tmp_path / "bin", "bwrap", "echo 'No permissions to create a namespace' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with start() as machine:
+        answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "mine"})
+        assert (answer.status, answer.code) == (400, "jail_unavailable")
+        assert "No permissions to create a namespace" in answer.message
+        assert "--no-jail" in answer.message
+        created = machine.own.create("x", executor="mine", jail="off")
+        assert machine.wait(created["id"])["finalResult"] == "x"
+        # A follow-up is as confined as the run before it.
+        machine.own.call("POST", f"/tasks/{created['id']}/prompts", {"prompt": "y"})
+        assert machine.wait(created["id"])["finalResult"] == "y"
+        assert machine.said == ["mine runs unconfined: it can read and change all your files"] * 2
+
+
+def test_the_first_use_says_what_runs_where(machine: Machine) -> None:
+    for _ in range(2):
+        machine.wait(machine.own.create("x", executor="mine")["id"])
+    (line,) = machine.said
+    assert line.startswith("mine runs in a jail (bubblewrap), in a workspace below")
+    assert str(machine.state / "workspaces") in line
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ("[local]\nparallel = 0", "[local] parallel must be a number from 1 to 64"),
+        ('[local]\njail = "maybe"', '[local] jail must be "on" or "off"'),
+        ('[local]\nlimit = "soon"', '[local] limit must be a duration such as "90s"'),
+        ("[local.agents.x]\n", '[local.agents.x] needs command = ["PROGRAM"'),
+        ("[local.agents.x]\ncommand = 5", "[local.agents.x] command must be a list of strings"),
+        ("[local", "cannot be read"),
+    ],
+)
+def test_a_configuration_that_cannot_be_meant(start: Starter, config: str, reason: str) -> None:
+    with start(config) as machine:
+        answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "claude"})
+        assert (answer.status, answer.code) == (400, "invalid_config")
+        assert reason in answer.message
+
+
+# -- skills and files ------------------------------------------------------------------------------
+
+
+def test_skills_are_put_into_the_private_home(
+    start: Starter, tmp_path: Path, user_home: Path
+) -> None:
+    for folder, name in ((tmp_path / "skills", "audit"), (user_home / ".claude/skills", "pdf")):
+        script(folder / name, "SKILL.md", f"---\nname: {name}\ndescription: Does {name}\n---\n")
+    config = '[local.agents.mine]\ncommand = ["sh", "-c", "ls ~/.agents/skills ~/.claude/skills"]'
+    with start(config) as machine:
+        created = machine.own.create("x", executor="mine", skills=["audit", "pdf"])
+        answer = machine.wait(created["id"])["finalResult"]
+        assert answer.split("\n\n") == [
+            f"/home/agent/{place}/skills:\naudit\npdf" for place in (".agents", ".claude")
+        ]
+        refused = machine.own.call(
+            "POST", "/tasks", {"prompt": "x", "executor": "mine", "skills": ["no"]}
+        )
+    assert refused.code == "unknown_skill"
+    assert "known: audit, pdf" in refused.message
+    assert [one["name"] for one in report.known_skills(tmp_path, None)] == ["audit", "pdf"]
+
+
+def test_uploaded_files_are_staged(start: Starter) -> None:
+    with start('[local.agents.mine]\ncommand = ["sh", "-c", "cat /code/in*"]') as machine:
+        uploaded = machine.own.upload(b"the input", "input.txt")
+        files = [{"id": uploaded["id"], "filename": uploaded["filename"]}]
+        created = machine.own.create("x", executor="mine", files=files)
+        assert machine.wait(created["id"])["finalResult"] == "the input"
+        assert machine.artifact(created["workspaceId"], "changes.patch") == ""
+
+
+# -- cancel, delete --------------------------------------------------------------------------------
+
+
+def begun(machine: Machine, executor: str = "slow") -> dict[str, Any]:
+    """A created task whose agent has printed something."""
+    created = dict(machine.own.create("x", executor=executor))
+    folder = machine.state / "workspaces" / created["workspaceId"]
+    give_up = time.monotonic() + 20
+    while not any(path.read_text() for path in folder.glob("runs/*/output")):
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    return created
+
+
+def test_cancel(machine: Machine, tmp_path: Path) -> None:
+    created = begun(machine)
+    answer = machine.own.call("POST", f"/tasks/{created['id']}/cancel")
+    assert answer.document == {"id": created["id"], "status": "canceled", "canceledPrompts": 1}
+    assert gone(nap(tmp_path))
+    assert "finalResult" not in machine.own.task(created["id"])
+    again = machine.own.call(
+        "POST", f"/tasks/{created['id']}/prompts", {"prompt": "y", "executor": "mine"}
+    )
+    assert again.status == 201
+    assert machine.wait(created["id"])["status"] == "completed"
+
+
+def test_delete_stops_the_run(machine: Machine, tmp_path: Path) -> None:
+    created = begun(machine)
+    assert machine.own.call("DELETE", f"/tasks/{created['id']}").status == 204
+    assert gone(nap(tmp_path))
+    assert machine.own.call("GET", f"/tasks/{created['id']}").status == 404
+
+
+def test_deleting_a_workspace_removes_its_folder(machine: Machine, tmp_path: Path) -> None:
+    created = begun(machine)
+    folder = machine.state / "workspaces" / created["workspaceId"]
+    assert machine.other.call("DELETE", f"/agent-computers/{created['workspaceId']}").status == 404
+    assert folder.exists()
+    assert machine.own.call("DELETE", f"/agent-computers/{created['workspaceId']}").status == 204
+    assert gone(nap(tmp_path))
+    assert not folder.exists()
+    assert machine.own.task(created["id"])["status"] == "canceled"
+
+
+def test_reset_stops_everything(machine: Machine, tmp_path: Path) -> None:
+    begun(machine)
+    server.reset(machine.state)
+    assert gone(nap(tmp_path))
+    assert not (machine.state / "workspaces").exists()
+
+
+def test_status_tells_what_runs_and_what_waits(machine: Machine) -> None:
+    tasks = [begun(machine), begun(machine), machine.own.create("x", executor="slow")]
+    seen = server.status(machine.state)
+    assert seen["agents"] == {"running": 2, "queued": 1}
+    assert seen["disk"] > 0
+    for task in tasks:
+        machine.own.call("POST", f"/tasks/{task['id']}/cancel")
+    assert server.status(machine.state)["agents"] == {"running": 0, "queued": 0}
+
+
+def test_a_run_outlives_the_service_that_started_it(start: Starter) -> None:
+    config = '[local.agents.mine]\ncommand = ["sh", "-c", "sleep 0.5; echo done"]'
+    with start(config) as machine:
+        created = machine.own.create("x", executor="mine")
+    with start(config) as machine:
+        assert machine.wait(created["id"])["finalResult"] == "done"
+
+
+# -- what is found ---------------------------------------------------------------------------------
+
+
+def test_agents_that_are_found(
+    start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bin"
+    script(folder, "claude", "echo '2.1.197 (Claude Code)'")
+    script(folder, "codex", "echo codex-cli 0.1.0")
+    script(folder, "gemini", "echo 'Error: binary not installed' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    with start() as machine:
+        rows = report.agents(machine.state, tmp_path / "config.toml")
+    found = {row["name"]: row for row in rows}
+    assert list(found) == ["opencode", "claude", "gemini", "codex", "mine", "slow", "missing"]
+    assert found["claude"] == {
+        "name": "claude", "program": str(folder / "claude"), "version": "2.1.197", "tested": True,
+        "jail": "on", "usable": True, "problem": None,
+    }  # fmt: skip
+    assert (found["codex"]["version"], found["codex"]["tested"]) == ("0.1.0", False)
+    assert not found["gemini"]["usable"]
+    assert "Error: binary not installed" in found["gemini"]["problem"]
+    assert found["mine"]["usable"]
+    assert found["missing"]["problem"] == "no-such-program is not on PATH"
