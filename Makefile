@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lowest agents audit check docs bench pyz clean
+.PHONY: help demo test lowest agents browser audit check docs bench pyz clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -39,6 +39,10 @@ lowest: $(READY) ## Run the core of the tests with the oldest libraries that are
 agents: $(READY) ## Run the real agents from npm against a scripted model, offline
 	@$(BIN)/python -m tests.agents
 
+browser: $(READY) ## Test the pages of `rebyte local serve` in Chromium
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	@$(BIN)/python -m pytest tests/browser
+
 AUDIT := .venv-audit
 
 audit: $(READY) ## Ask which of the libraries have known holes (needs PyPI itself)
@@ -67,4 +71,4 @@ pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
 	@$(BIN)/python -m zipapp build/pyz -c -p '/usr/bin/env python3' -m rebyte_cli.__main__:main -o dist/rebyte.pyz
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(LOWEST) $(AUDIT) .agents-cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(LOWEST) $(AUDIT) .agents-cache .browser-cache .mypy_cache .pytest_cache .ruff_cache build dist

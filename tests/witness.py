@@ -173,6 +173,14 @@ class Caller:
         assert put(slot["uploadUrl"], content, {"Content-Type": kind}).status == 200
         return {"id": slot["id"], "filename": slot["filename"]}
 
+    def put_artifact(self, workspace: str, filename: str, content: bytes) -> None:
+        """POST /workspaces/{id}/artifacts: one file in a multipart body."""
+        head = f'Content-Disposition: form-data; name="files"; filename="{filename}"'
+        data = b"--xx\r\n%b\r\n\r\n%b\r\n--xx--\r\n" % (head.encode(), content)
+        headers = {"Content-Type": "multipart/form-data; boundary=xx"}
+        path = f"/workspaces/{workspace}/artifacts"
+        assert self.call("POST", path, data=data, headers=headers).status == 201
+
 
 def put(url: str, content: bytes, headers: Mapping[str, str], method: str = "PUT") -> Answer:
     """A request to a signed URL, with exactly these headers and a Content-Length."""

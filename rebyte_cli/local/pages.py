@@ -1,40 +1,85 @@
-"""The pages that `url` and `shareUrl` of a task lead to. Every value is escaped."""
+"""The pages that `url` and `shareUrl` of a task lead to, and the list of tasks at `/`.
+
+The server renders everything, and every value is escaped. `static/pages.js` fetches the page
+again while something runs and takes over what changed: elements with `data-changes` are replaced,
+lists with `data-items` gain and lose items. All are found by their `id`.
+"""
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from collections.abc import Iterator
 from html import escape
+from importlib.resources import files
+from typing import Any
 
 from werkzeug.wrappers import Request, Response
 
-from .http import Context, missing, stamp
-from .records import Task, load_task
+from . import http
+from .http import Context, missing
+from .records import Task, load_task, load_tasks
+from .schedule import Event, Run
+from .simulation import SimulatedRun
 
-NOTICE = "This is the local Rebyte service: a simulation, not the cloud."
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>
-<body><h1>{title}</h1>
-<p>{notice}</p>
-<p>Status: <strong>{status}</strong>, created {created}.</p>
-{prompts}
-</body></html>
-"""
-PROMPT = "<h2>{status}</h2><pre>{prompt}</pre><pre>{answer}</pre>"
+NOTICE = "This is the local Rebyte service, not the cloud."
+SIMULATED = "A simulation: no agent ran."
+PATCH = "changes.patch"
+LONGEST_PATCH = 256 * 1024  # shown; the rest is in the file
+TASKS_PER_PAGE = 50
+# Nothing from elsewhere, no inline script or style, no frame around it, no form out of it.
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+STATIC = {
+    "pages.css": "text/css",
+    "pages.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+
+
+def home(context: Context, request: Request) -> Response:
+    """GET /: the tasks with their status, newest first."""
+    _, offset = http.page_of(request)
+    with context.store.read() as db:
+        total = db.execute("SELECT count(*) FROM tasks WHERE deleted IS NULL").fetchone()[0]
+        rows = db.execute(
+            "SELECT * FROM tasks WHERE deleted IS NULL"
+            " ORDER BY created DESC, seq DESC LIMIT ? OFFSET ?",
+            (TASKS_PER_PAGE, offset),
+        )
+        now, tasks = context.store.now(), load_tasks(db, rows)
+    # An open page sees new tasks only if it keeps looking.
+    running = offset == 0
+    return _page("Tasks", "".join(_list(tasks, total, offset, now)), running=running)
 
 
 def run(context: Context, _request: Request, task_id: str) -> Response:
-    """GET /run/{id}: what `url` points at."""
+    """GET /run/{id}: the transcript of a task, its answers and its patch."""
     with context.store.read() as db:
         task = load_task(db, task_id)
-    return _page(task, context.store.now())
+        body = _task(context, db, task)
+    return _task_page(context, task, body, stream=f"/run/{task.id}/events")
 
 
 def share(context: Context, _request: Request, task_id: str) -> Response:
     """GET /share/{id}: as `run`, but only for a task that is public."""
     with context.store.read() as db:
         task = load_task(db, task_id)
+        body = _task(context, db, task)
     if task.visibility != "public":
         raise missing("Task")
-    return _page(task, context.store.now())
+    return _task_page(context, task, body, stream="")
+
+
+def patch(context: Context, _request: Request, task_id: str) -> Response:
+    """GET /run/{id}/changes.patch: the whole patch as text."""
+    with context.store.read() as db:
+        found = _patch_object(db, load_task(db, task_id))
+    if found is None:
+        raise missing("Patch")
+    return _answer((context.store.objects / found).read_bytes(), "text/plain")
 
 
 def computer(context: Context, _request: Request, computer: str) -> Response:
@@ -43,31 +88,238 @@ def computer(context: Context, _request: Request, computer: str) -> Response:
         row = db.execute("SELECT name FROM computers WHERE id = ?", (computer,)).fetchone()
     if row is None:
         raise missing("Agent computer")
-    name = escape(row["name"])
-    return _html(f"<!doctype html><title>{name}</title><h1>{name}</h1><p>{NOTICE}</p>")
+    return _page(row["name"], f"<h1>{_h(row['name'])}</h1>", running=False)
 
 
-def _page(task: Task, now: int) -> Response:
-    prompts = "\n".join(
-        PROMPT.format(
-            status=run.status(now),
-            prompt=escape(run.prompt.text),
-            answer=escape(run.answer(now) or ""),
-        )
-        for run in task.runs
+def static(_context: Context, _request: Request, name: str) -> Response:
+    """GET /static/{name}: the style and the script of the pages."""
+    if name not in STATIC:
+        raise missing("File")
+    return _answer(files(__package__).joinpath("static", name).read_bytes(), STATIC[name])
+
+
+def _page(title: str, body: str, *, running: bool, stream: str = "") -> Response:
+    """A whole page. `running` has the script keep it up to date, by `stream` where there is one."""
+    return _answer(
+        f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{_h(title)} - rebyte local</title>
+<link rel="stylesheet" href="/static/pages.css"><link rel="icon" href="/static/icon.svg">
+<script src="/static/pages.js" defer></script></head>
+<body><header><nav aria-label="Service"><a href="/">All tasks</a></nav></header>
+<main data-running="{str(running).lower()}" data-stream="{_h(stream)}">
+{body}
+</main><footer>{NOTICE}</footer></body></html>
+""".encode("utf-8", "replace"),
+        "text/html",
     )
-    title = (task.shown_title(now) or "New task").encode("utf-8", "replace").decode()
-    text = PAGE.format(
-        title=escape(title),
-        notice=NOTICE,
-        status=task.status(now),
-        created=stamp(task.created),
-        prompts=prompts,
-    )
-    return _html(text)
 
 
-def _html(text: str) -> Response:
-    answer = Response(text, mimetype="text/html")
-    answer.headers["Content-Security-Policy"] = "default-src 'none'"
+def _answer(body: bytes, kind: str) -> Response:
+    answer = Response(body, mimetype=kind)
+    answer.headers["Content-Security-Policy"] = POLICY
+    answer.headers["Cache-Control"] = "no-cache"
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
     return answer
+
+
+# -- The list of tasks
+
+
+def _list(tasks: list[Task], total: int, offset: int, now: int) -> Iterator[str]:
+    yield "<h1>Tasks</h1>"
+    shown = f"{offset + 1} to {offset + len(tasks)} of {total}" if tasks else "No tasks"
+    yield f'<p class="about" id="count" data-changes>{shown}</p><section>'
+    yield (
+        '<table><thead><tr><th scope="col">Task</th><th scope="col">Status</th>'
+        '<th scope="col" class="wide">Executor</th><th scope="col" class="wide">Created</th>'
+        '<th scope="col">Took</th></tr></thead><tbody id="tasks" data-items>'
+    )
+    for task in tasks:
+        title = task.shown_title(now) or "New task"
+        yield (
+            f'<tr id="{task.id}"><td class="title"><a href="/run/{task.id}">'
+            f'<span id="title-{task.id}" data-changes>{_h(title)}</span></a></td>'
+            f"<td>{_status(f'status-{task.id}', _status_of(task, now))}</td>"
+            f'<td class="wide">{_h(task.executor)}</td>'
+            f'<td class="time wide">{_time(task.created)}</td>'
+            f'<td class="time" id="took-{task.id}" data-changes>{_took(task, now)}</td></tr>\n'
+        )
+    yield "</tbody></table></section>"
+    newer, older = max(0, offset - TASKS_PER_PAGE), offset + TASKS_PER_PAGE
+    links = [
+        f'<a href="/?offset={newer}">Newer</a>' if offset else "",
+        f'<a href="/?offset={older}">Older</a>' if older < total else "",
+    ]
+    if any(links):
+        yield f'<nav aria-label="Pages"><p>{" ".join(links)}</p></nav>'
+
+
+# -- One task
+
+
+def _task_page(context: Context, task: Task, body: str, *, stream: str) -> Response:
+    now = context.store.now()
+    running = task.status(now) == "running"
+    return _page(task.shown_title(now) or "New task", body, running=running, stream=stream)
+
+
+def _task(context: Context, db: sqlite3.Connection, task: Task) -> str:
+    now = context.store.now()
+    simulated = all(isinstance(run, SimulatedRun) for run in task.runs)
+    prompts = (_prompt(number, run, run.events(db), now) for number, run in enumerate(task.runs, 1))
+    return (
+        f'<h1 id="title" data-changes>{_h(task.shown_title(now) or "New task")}</h1>'
+        f'<p class="about">{_status("status", _status_of(task, now))}, {_h(task.executor)},'
+        f" created {_time(task.created)},"
+        f' took <span id="took" data-changes>{_took(task, now)}</span>.'
+        f" {SIMULATED if simulated else ''}</p>"
+        f'<div id="prompts" data-items>{"".join(prompts)}</div>'
+        + _changes(context, task, _patch_object(db, task))
+    )
+
+
+def _prompt(number: int, run: Run, events: list[Event], now: int) -> str:
+    """What was asked, what the agent did, and what it answered."""
+    prompt, answer = run.prompt, run.answer(now)
+    name = prompt.id
+    items = "".join(
+        f'<li id="e-{name}-{one.order}">{html}</li>\n'
+        for one in events
+        if one.at <= now and (html := _event(one, answer))
+    )
+    box = f"<h3>Answer</h3><pre class='text'>{_h(answer)}</pre>" if answer else ""
+    waiting = run.question(now) is not None
+    status = "waiting" if waiting else run.status(now)
+    hint = f"<p>Answer: <code>rebyte answer {prompt.task}</code></p>" if waiting else ""
+    return (
+        f'<section id="p-{name}" aria-label="Prompt {number}">'
+        f"<h2>Prompt {number} {_status(f's-{name}', status)}</h2>"
+        f'<pre class="prompt">{_h(prompt.text)}</pre>'
+        f'<ol class="transcript" id="t-{name}" aria-label="Transcript" data-items>{items}</ol>'
+        f'<div id="a-{name}" aria-live="polite" data-changes>{hint}{box}</div></section>\n'
+    )
+
+
+def _event(event: Event, answer: str | None) -> str:
+    """One event as HTML; empty for the answer, which has its own place, and what has no text.
+
+    The names of a payload's fields vary by executor.
+    """
+    payload = event.payload
+    if event.kind in ("init", "result"):
+        return ""
+    if event.kind in ("thinking", "text", "assistant", "message", "response"):
+        kind = "thinking" if event.kind == "thinking" else "text"
+        text = _first(payload, "content", "text", "thinking")
+        return "" if text == answer else f'<pre class="{kind}">{_h(text)}</pre>'
+    if event.kind == "tool_use":
+        name, given = _first(payload, "name", "tool_name"), _first(payload, "input", "params")
+        return _folded(f"<b>{_h(name)}</b> <code>{_h(_gist(given))}</code>", given)
+    if event.kind == "tool_result":
+        output = _first(payload, "output", "content")
+        lines = len(_text(output).splitlines())
+        return _folded(f"Output, {lines} {'line' if lines == 1 else 'lines'}", output)
+    if event.kind == "ask_user_question":
+        questions = payload.get("questions") or [payload]
+        return "".join(f"<p><b>{_h(each.get('question', ''))}</b></p>" for each in questions)
+    return _folded(_h(event.kind), payload)
+
+
+def _folded(summary: str, value: object) -> str:
+    text = _text(value)
+    if not text:
+        return f"<p>{summary}</p>"
+    return f'<details><summary>{summary}</summary><pre tabindex="0">{_h(text)}</pre></details>'
+
+
+def _gist(given: object) -> str:
+    """What a tool was asked, in one line: its only or most telling argument."""
+    if isinstance(given, dict):
+        names = ("command", "cmd", "file_path", "filePath", "path", "pattern", "query", "url")
+        given = next((given[name] for name in names if name in given), given)
+    line = " ".join(_text(given).split())
+    return line if len(line) <= 100 else line[:99] + "…"
+
+
+def _first(payload: dict[str, Any], *names: str) -> Any:
+    return next((payload[name] for name in names if name in payload), "")
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+# -- The patch
+
+
+def _patch_object(db: sqlite3.Connection, task: Task) -> str | None:
+    """The stored object that holds the patch of the task's workspace."""
+    row = db.execute(
+        "SELECT object FROM artifacts WHERE workspace = ? AND filename = ?",
+        (task.workspace, PATCH),
+    ).fetchone()
+    return None if row is None else str(row["object"])
+
+
+def _changes(context: Context, task: Task, patch: str | None) -> str:
+    """The patch of the workspace, coloured; an empty section while there is none."""
+    body = ""
+    if patch is not None:
+        with (context.store.objects / patch).open("rb") as file:
+            start = file.read(LONGEST_PATCH + 1)
+        lines = start[:LONGEST_PATCH].decode("utf-8", "replace").splitlines()
+        whole = f'<a href="/run/{task.id}/{PATCH}">{PATCH}</a>'
+        more = f"<p>Only the beginning is shown; the rest is in {whole}.</p>"
+        body = (
+            "<h2>Changes in the workspace</h2>"
+            f"<p>{whole}, or <code>rebyte diff {task.id}</code></p>"
+            f'<pre class="box patch" tabindex="0">{"".join(map(_patch_line, lines))}</pre>'
+            + (more if len(start) > LONGEST_PATCH else "")
+        )
+    return f'<section id="changes" data-changes>{body}</section>'
+
+
+def _patch_line(line: str) -> str:
+    if line.startswith(("diff ", "index ", "--- ", "+++ ")):
+        name = "b"
+    else:
+        name = {"@": "i", "+": "ins", "-": "del"}.get(line[:1], "")
+    return (f"<{name}>{_h(line)}</{name}>" if name else _h(line)) + "\n"
+
+
+# -- Small pieces
+
+
+def _status_of(task: Task, now: int) -> str:
+    """The task's status; `waiting` for one that asks a question."""
+    if any(run.question(now) for run in task.runs):
+        return "waiting"
+    return task.status(now)
+
+
+def _status(name: str, status: str) -> str:
+    return f'<span class="status {status}" id="{name}" data-changes>{status}</span>'
+
+
+def _time(moment: int) -> str:
+    iso = http.stamp(moment)
+    return f'<time datetime="{iso}">{iso[:10]} {iso[11:19]} UTC</time>'
+
+
+def _took(task: Task, now: int) -> str:
+    """From the task's creation to its end, or until now, as `1m 05s`."""
+    end = task.completed(now)
+    seconds = ((now if end is None else end) - task.created) / 1000
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02}m"
+    return f"{minutes}m {seconds:02}s" if minutes else f"{seconds}s"
+
+
+def _h(value: object) -> str:
+    return escape(str(value), quote=True)

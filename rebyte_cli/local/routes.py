@@ -65,9 +65,13 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/billing/credits", account.credit_balance),
     ("GET", "/v1/health", account.health),
     ("GET", "/health", account.health),
+    ("GET", "/", pages.home),
     ("GET", "/run/<task_id>", pages.run),
+    ("GET", "/run/<task_id>/events", event_stream.events),
+    ("GET", "/run/<task_id>/changes.patch", pages.patch),
     ("GET", "/share/<task_id>", pages.share),
     ("GET", "/agent/computer/<computer>", pages.computer),
+    ("GET", "/static/<name>", pages.static),
 )
 NOUNS = frozenset(path.removeprefix("/v1").split("/", 2)[1] for _, path, _ in ROUTES)
 # werkzeug compiles a route by way of a syntax tree, and Python 3.11 raises SystemError now and

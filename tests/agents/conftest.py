@@ -28,6 +28,7 @@ def agent(request: pytest.FixtureRequest) -> str:
 def model(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
     """The model server; the user's settings of every agent name it."""
     monkeypatch.setenv("REBYTE_LOCAL_QUIET", "1")
+    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     with Model() as running:
         openai = {"baseURL": f"{running.url}/v1", "apiKey": "{env:SCRIPTED_KEY}"}
         provider = {"npm": "@ai-sdk/openai-compatible", "options": openai, "models": {MODEL: {}}}
