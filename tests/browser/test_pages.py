@@ -45,7 +45,10 @@ def visit(browser: Chrome, caller: Caller) -> Iterator[Callable[[str], None]]:
 
 def texts(browser: Chrome, selector: str) -> list[str]:
     """The visible text of every element that matches."""
-    return [each.text for each in browser.find_elements(By.CSS_SELECTOR, selector)]
+    # In one step: the page may change between two.
+    script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText)"
+    found: list[str] = browser.execute_script(script, selector)
+    return found
 
 
 @pytest.mark.parametrize("screen", SCREENS)
