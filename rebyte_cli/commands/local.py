@@ -40,7 +40,8 @@ def command() -> None:
 def serve(app: App, port: int, simulate: bool) -> None:
     """Serve the local service to curl and other programs.
 
-    Runs until Ctrl-C. Prints the base URL on stdout, and an example call on stderr. Any key that
+    Runs until Ctrl-C. Prints the base URL on stdout; an example call and the link to the pages,
+    for a browser, on stderr. Any key that
     starts with rbk_ is taken. On the default port the links that `rebyte -P local` prints open in
     a browser meanwhile.
 
@@ -67,6 +68,7 @@ def serve(app: App, port: int, simulate: bool) -> None:
     app.console.write_out(service.base_url + "\n", flush=True)
     app.note(
         f"curl -H 'API_KEY: {LOCAL_KEY}' {service.base_url}/tasks\n"
+        f"Pages: {service.pages_url}\n"
         "The agent behind it is a simulation. Ctrl-C stops it."
     )
     service.serve_forever()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from hmac import compare_digest
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -17,13 +18,19 @@ from typing import Any
 from werkzeug.wrappers import Request, Response
 
 from . import http
-from .http import Context, missing
-from .records import Task, load_task, load_tasks
+from .http import Context, Refusal, missing
+from .records import Task, load_task
 from .schedule import Event, Run
 from .simulation import SimulatedRun
+from .tasks import newest
 
 NOTICE = "This is the local Rebyte service, not the cloud."
 SIMULATED = "A simulation: no agent ran."
+HINT = (
+    "Tasks of real agents are shown once this browser has opened the link that"
+    " <code>rebyte local serve</code> prints."
+)
+COOKIE_SECONDS = 365 * 86400
 PATCH = "changes.patch"
 LONGEST_PATCH = 256 * 1024  # shown; the rest is in the file
 TASKS_PER_PAGE = 50
@@ -39,20 +46,49 @@ STATIC = {
 }
 
 
+def recognize(context: Context, request: Request) -> None:
+    """Treat a browser that has the page key as one that has the machine's own, for pages only."""
+    given = request.cookies.get(_cookie(request), "")
+    if given and compare_digest(given.encode(), context.permission.page_key().encode()):
+        request.environ["rebyte.key"] = context.permission.own_key()
+
+
+def refusal(refusal: Refusal) -> Response:
+    """The page of what cannot be shown."""
+    hint = f"<p>{HINT}</p>" if refusal.status == 404 else ""
+    body = f"<h1>{_h(refusal.message)}</h1>{hint}"
+    answer = _page(refusal.message, body, running=False)
+    answer.status_code = refusal.status
+    return answer
+
+
 def home(context: Context, request: Request) -> Response:
-    """GET /: the tasks with their status, newest first."""
+    """GET /: the tasks with their status, newest first. `?key=…` is kept in a cookie."""
+    if "key" in request.args:
+        return _keep_key(context, request)
     _, offset = http.page_of(request)
-    with context.store.read() as db:
-        total = db.execute("SELECT count(*) FROM tasks WHERE deleted IS NULL").fetchone()[0]
-        rows = db.execute(
-            "SELECT * FROM tasks WHERE deleted IS NULL"
-            " ORDER BY created DESC, seq DESC LIMIT ? OFFSET ?",
-            (TASKS_PER_PAGE, offset),
-        )
-        now, tasks = context.store.now(), load_tasks(db, rows)
+    tasks, total = newest(context, request, TASKS_PER_PAGE, offset)
+    body = "".join(_list(tasks, total, offset, context.store.now()))
+    if not context.permission.is_own(request.environ.get("rebyte.key")):
+        body += f"<p>{HINT}</p>"
     # An open page sees new tasks only if it keeps looking.
-    running = offset == 0
-    return _page("Tasks", "".join(_list(tasks, total, offset, now)), running=running)
+    return _page("Tasks", body, running=offset == 0)
+
+
+def _keep_key(context: Context, request: Request) -> Response:
+    key = context.permission.page_key()
+    if not compare_digest(request.args["key"].encode(), key.encode()):
+        raise Refusal(403, "insufficient_scopes", "This is not the key of this service")
+    answer = Response(status=303, headers={"Location": "/"})
+    answer.set_cookie(
+        _cookie(request), key, max_age=COOKIE_SECONDS, httponly=True, samesite="Strict"
+    )
+    return answer
+
+
+def _cookie(request: Request) -> str:
+    # Cookies belong to an address and not to a port: two services must not take each other's.
+    return f"rebyte-{request.environ['SERVER_PORT']}"
 
 
 def run(context: Context, _request: Request, task_id: str) -> Response:

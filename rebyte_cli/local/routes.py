@@ -98,13 +98,16 @@ class Api:
     def _answer(self, environ: Environ) -> Response:
         try:
             request = Request(environ)
-            _check_key(request)
+            if _is_api(request.path):
+                _check_key(request)
+            else:
+                pages.recognize(self._context, request)
             rules = self._rules(_noun(request.path)).bind("")
             endpoint, arguments = rules.match(request.path, request.method)
             gate.hide_from_others(self._context, request, arguments)
             answer: Response = endpoint(self._context, request, **arguments)
         except Refusal as refusal:
-            return http.refuse(refusal)
+            return http.refuse(refusal) if _is_api(request.path) else pages.refusal(refusal)
         except Page as page:
             return page.response
         except (HangUp, ConnectionError):
@@ -139,9 +142,12 @@ def _noun(path: str) -> str:
     return noun if noun in NOUNS else ""
 
 
+def _is_api(path: str) -> bool:
+    return path == "/v1" or path.startswith("/v1/")
+
+
 def _check_key(request: Request) -> None:
-    path = request.path.rstrip("/")
-    if not (path == "/v1" or path.startswith("/v1/")) or path in OPEN_PATHS:
+    if request.path.rstrip("/") in OPEN_PATHS:
         return
     key = request.environ.get("rebyte.key")
     if not key:

@@ -75,6 +75,8 @@ class Service:
         self._storage = Listener(host, 0, _not_yet, log)
         self.base_url = f"{self._api.origin}/v1"
         self.storage_url = self._storage.origin
+        permission = Permission(state_dir, simulate=simulate)
+        self.pages_url = f"{self._api.origin}/?key={permission.page_key()}"
         context = Context(
             store=self._store,
             base=self.base_url,
@@ -85,7 +87,7 @@ class Service:
             stopping=self._stopping,
             wake=self._deliverer.wake,
             announce=announce,
-            permission=Permission(state_dir, simulate=simulate),
+            permission=permission,
             config_file=config_file,
         )
         self.key = machine_key(state_dir)

@@ -105,19 +105,25 @@ def follow_up(context: Context, request: Request, task_id: str) -> Response:
 def list_page(context: Context, request: Request) -> Response:
     """GET /tasks. Rows have no status, no prompts and no workspace."""
     limit, offset = http.page_of(request)
+    tasks, total = newest(context, request, limit, offset)
+    now = context.store.now()
+    data = [_row(context, task, now) for task in tasks]
+    return http.reply({"data": data, "total": total, "limit": limit, "offset": offset})
+
+
+def newest(context: Context, request: Request, limit: int, offset: int) -> tuple[list[Task], int]:
+    """Tasks that this request may see, newest first, and how many there are in all."""
+    shown = "deleted IS NULL"
+    if not context.permission.is_own(request.environ.get("rebyte.key")):
+        shown += f" AND {gate.SIMULATED}"
     with context.store.read() as db:
-        shown = "deleted IS NULL"
-        if not context.permission.is_own(request.environ.get("rebyte.key")):
-            shown += f" AND {gate.SIMULATED}"
         total = db.execute(f"SELECT count(*) FROM tasks WHERE {shown}").fetchone()[0]  # noqa: S608
         rows = db.execute(
             f"SELECT * FROM tasks WHERE {shown}"  # noqa: S608 - one of two literals
             " ORDER BY created DESC, seq DESC LIMIT ? OFFSET ?",
             (limit, offset),
         )
-        now, tasks = context.store.now(), load_tasks(db, rows)
-    data = [_row(context, task, now) for task in tasks]
-    return http.reply({"data": data, "total": total, "limit": limit, "offset": offset})
+        return load_tasks(db, rows), total
 
 
 def get(context: Context, _request: Request, task_id: str) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -158,3 +159,58 @@ def test_pages_of_what_is_not_there(caller: Caller) -> None:
     caller.call("DELETE", f"/tasks/{task['id']}")
     assert caller.call("GET", f"//run/{task['id']}", check=False).status == 404
     assert "No tasks" in page(caller, "/")
+
+
+def test_link_that_serve_prints_is_kept_in_a_cookie(caller: Caller) -> None:
+    caller.key = None
+    link = caller.service.pages_url
+    wrong = caller.call("GET", "//?key=guess", check=False)
+    assert wrong.status == 403
+    assert "set-cookie" not in wrong.headers
+    answer = caller.call("GET", "//?" + link.partition("?")[2], check=False)
+    assert (answer.status, answer.headers["location"]) == (303, "/")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert caller.service.key not in cookie + link  # it shows pages, and starts nothing
+
+
+def test_tasks_of_real_agents_need_the_cookie(caller: Caller, tmp_path: Path) -> None:
+    task = caller.create("Simulated [[run=0]]")
+    real = caller.create("Real [[run=0]]")
+    pretend_real(tmp_path / "state", real)
+    path = f"/run/{real['id']}"
+    html = page(caller, "/")
+    assert task["id"] in html
+    assert real["id"] not in html
+    assert "the link that rebyte local serve prints" in text(html)
+    caller.key = None
+    for hidden in (path, f"{path}/events", f"{path}/changes.patch"):
+        answer = caller.call("GET", f"/{hidden}", check=False)
+        assert answer.status == 404
+        assert b"Real" not in answer.raw
+        assert b"the link that <code>rebyte local serve</code> prints" in answer.raw
+    link = caller.service.pages_url.partition("?")[2]
+    given = caller.call("GET", f"//?{link}", check=False).headers["set-cookie"].partition(";")[0]
+    shown = caller.call("GET", f"/{path}", headers={"Cookie": given}, check=False)
+    assert shown.status == 200
+    assert b"what the agent said" in shown.raw
+    listed = caller.call("GET", "//", headers={"Cookie": given}, check=False)
+    assert real["id"].encode() in listed.raw
+    # The cookie is for pages alone.
+    api = caller.call("GET", "/tasks", headers={"Cookie": given}, check=False)
+    assert api.status == 401
+    api = caller.call("GET", "/tasks", headers={"Cookie": given, "API_KEY": "rbk_x"}, check=False)
+    assert [each["id"] for each in api.document["data"]] == [task["id"]]
+
+
+def pretend_real(state: Path, task: dict[str, str]) -> None:
+    """Make the store say that a real agent ran this task."""
+    with sqlite3.connect(state / "service.db") as db:
+        (prompt,) = db.execute("SELECT id FROM prompts WHERE task = ?", (task["id"],)).fetchone()
+        db.execute(
+            "INSERT INTO runs (prompt, task, workspace, agent, queued, started, ended, outcome,"
+            " answer, options) VALUES (?, ?, ?, 'claude', 1, 2, 3, 'succeeded', ?, '{}')",
+            (prompt, task["id"], task["workspaceId"], "what the agent said"),
+        )
+    db.close()

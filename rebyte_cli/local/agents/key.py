@@ -30,7 +30,18 @@ class Permission:
         """Whether `key` is the machine's own."""
         if key is None or not key.startswith(PREFIX):
             return False
-        return hmac.compare_digest(key.encode(), machine_key(self._state_dir).encode())
+        return hmac.compare_digest(key.encode(), self.own_key().encode())
+
+    def own_key(self) -> str:
+        """The machine's own key. Raises OSError."""
+        return machine_key(self._state_dir)
+
+    def page_key(self) -> str:
+        """What a browser shows instead of the machine's own key, to see pages and no more.
+
+        A browser sends it to every port of this address, so it must not start anything.
+        """
+        return hmac.digest(self.own_key().encode(), b"pages", "sha256").hex()
 
 
 def machine_key(state_dir: Path) -> str:
