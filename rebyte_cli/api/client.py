@@ -418,13 +418,15 @@ class RebyteClient:
         *,
         overwrite: bool = False,
         progress: Callable[[int], None] | None = None,
+        folder: int | None = None,
     ) -> None:
         """Download one into `target`, which appears only when it is whole.
 
-        A redirect is followed, without the key when it leaves the API (inferred).
+        A redirect is followed, without the key when it leaves the API (inferred). `folder` is a
+        descriptor of the folder of `target`, where the way there must not be walked again.
         """
         path = _artifact_path(workspace_id, name)
-        self.transport.download(path, target, overwrite=overwrite, progress=progress)
+        self.transport.download(path, target, overwrite=overwrite, progress=progress, folder=folder)
 
     def artifact_size(self, workspace_id: str, name: str) -> int | None:
         """The size of one in bytes, without its body; None where the service does not tell."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from .. import __version__
 from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, Redirected
 from .body import (
     ERROR_CAP,
+    JSON_CAP,
     Answer,
     Broken,
     UploadBody,
@@ -176,27 +177,47 @@ def download(
     target: Path,
     overwrite: bool,
     progress: Callable[[int], None] | None,
+    folder: int | None = None,
 ) -> None:
     """GET into `target`, which appears only when all of it is there.
 
     A redirect is followed, at most five times: `way` gives the key to its own origin alone, and
     it is never followed to http off this machine. The temporary file lies beside the
-    target; a link standing at `target` is replaced, not followed. Raises BadUsage when there
-    is something and `overwrite` is not set.
+    target; a link standing at `target` is replaced, not followed. With `folder`, a descriptor of
+    the folder that `target` is in, only the name of `target` counts: what happens to the path
+    meanwhile leads nowhere else. Raises BadUsage when there is something and `overwrite` is not
+    set.
     """
-    if not overwrite and os.path.lexists(target):
+    name = str(target) if folder is None else target.name
+    if not overwrite and _exists(name, folder):
         raise BadUsage(f"{target} is already there", hint="--force replaces it")
-    temporary = target.parent / f".{target.name[:100]}.{os.urandom(6).hex()}.part"
+    partial = f".{target.name[:100]}.{os.urandom(6).hex()}.part"
+    temporary = str(target.parent / partial) if folder is None else partial
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
     except OSError as error:
         raise BadUsage(f"cannot write in {target.parent}: {error.strerror}") from None
     try:
         with open(descriptor, "wb", buffering=0) as file:
             _fetch(way, call, _saving(file, target, progress))
-        _put_in_place(temporary, target, overwrite)
+        try:
+            _put_in_place(temporary, name, overwrite, folder)
+        except FileExistsError:
+            raise BadUsage(f"{target} is already there", hint="--force replaces it") from None
+        except OSError as error:
+            raise BadUsage(f"cannot write {target}: {error.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+
+
+def _exists(name: str, folder: int | None) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def length(way: Way, call: Request) -> int | None:
@@ -225,7 +246,11 @@ def _saving(
             progress(-file.tell())
         file.seek(0)
         file.truncate()
+        encoded = response.headers.get("Content-Encoding", "identity").strip().lower()
         for piece in chunks(response):
+            # Asked for as it is. A service that packs it all the same decides how far it unpacks.
+            if encoded not in ("identity", "") and file.tell() + len(piece) > JSON_CAP:
+                raise Broken(f"unpacked it is larger than {JSON_CAP // (1024 * 1024)} MiB")
             write(piece)
             if progress is not None:
                 progress(len(piece))
@@ -277,20 +302,18 @@ def _fetch(
     raise Redirected(f"GET {first.path} was redirected too often")
 
 
-def _put_in_place(temporary: Path, target: Path, overwrite: bool) -> None:
-    try:
-        if overwrite:
-            temporary.replace(target)
-            return
+def _put_in_place(temporary: str, name: str, overwrite: bool, folder: int | None) -> None:
+    """Give `temporary` its name. FileExistsError when there is something and it must stay."""
+    if not overwrite:
         try:
             # Unlike a rename, a link fails when something has appeared there meanwhile.
-            os.link(temporary, target)
+            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            return
         except FileExistsError:
-            raise BadUsage(f"{target} is already there", hint="--force replaces it") from None
+            raise
         except OSError:  # a file system without links
-            temporary.replace(target)
-    except OSError as error:
-        raise BadUsage(f"cannot write {target}: {error.strerror}") from None
+            pass
+    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 USER_AGENT = f"rebyte-cli/{__version__}"
@@ -475,10 +498,10 @@ class Transport:
         *,
         overwrite: bool = False,
         progress: Callable[[int], None] | None = None,
+        folder: int | None = None,
     ) -> None:
-        """GET into a file that appears only when it is whole; see `transfer.download`."""
-
-        download(self._way, self._body_call(path), target, overwrite, progress)
+        """GET into a file that appears only when it is whole; see `download`."""
+        download(self._way, self._body_call(path), target, overwrite, progress, folder)
 
     def length(self, path: str) -> int | None:
         """The size of what `download` would bring; see `transfer.length`."""

@@ -1,4 +1,4 @@
-"""Files that tasks left in a workspace."""
+"""Manage the files that tasks leave in a workspace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._prompts import confirm, yes_option
 
 @define_group("artifact")
 def command() -> None:
-    """The output files of a workspace: documents, images, audio and video.
+    """Manage the output files of a workspace: documents, images, audio and video.
 
     WS is what `create -w` takes: an id, an alias, @last, or a task.
 
@@ -44,14 +44,14 @@ def list_(app: App, workspace: str) -> Listing:
 @define_in(command, "get", kind=ARTIFACT)
 @workspace_argument
 @click.argument("names", metavar="[NAME]…", nargs=-1)
-@click.option("--all", "all_", is_flag=True, help="Every artifact of the workspace.")
+@click.option("--all", "all_", is_flag=True, help="Download every artifact of WS.")
 @click.option(
     "-d",
     "--dir",
     "folder",
     metavar="DIR",
     type=click.Path(file_okay=False),
-    help="The folder to put files in; the current one without it.",
+    help="The folder to write files to (default: the current one).",
 )
 @click.option(
     "-O",
@@ -59,9 +59,10 @@ def list_(app: App, workspace: str) -> Listing:
     "file",
     metavar="FILE",
     type=click.Path(dir_okay=False, allow_dash=True),
-    help="Put one NAME there; `-` is stdout.",
+    help="Write one NAME to FILE; `-` is stdout.",
 )
-@click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.option("--force", is_flag=True, help="Replace existing files.")
+@click.option("--hidden", is_flag=True, help="Also write names that are hidden or run by a tool.")
 def get(
     app: App,
     workspace: str,
@@ -70,12 +71,17 @@ def get(
     folder: str | None,
     file: str | None,
     force: bool,
+    hidden: bool,
 ) -> Value:
     """Download each NAME, or with --all everything.
 
-    Prints where each file is. A file appears when it is whole. One that is there is not replaced
-    without --force. With --all, what is there in the same size is skipped, so that the same
-    command goes on where an interrupted one stopped. A name never leads out of the folder.
+    Prints where each file is. A file appears only when it is complete, and never replaces an
+    existing one without --force. With --all, files that exist in the same size are skipped, so
+    running an interrupted command again resumes it.
+
+    The agent chose the names, so they are checked: a name never leads out of the folder or through
+    a link, and never into a `.git` folder. Names that begin with a dot, and others that some tool
+    runs by themselves (`conftest.py`), need --hidden.
 
     Examples:
 
@@ -86,7 +92,7 @@ def get(
     if all_ == bool(names):
         raise BadUsage("give the NAME of an artifact, or --all")
     if file is not None and (all_ or len(names) != 1 or folder):
-        raise BadUsage("-O FILE takes one NAME, and no --dir")
+        raise BadUsage("-O FILE takes exactly one NAME, and no --dir")
     workspace_id = _workspace(app, workspace)
     if file is not None:
         return _to_file(app, workspace_id, names[0], file, force)
@@ -101,6 +107,7 @@ def get(
         where,
         force=force,
         resume=all_,
+        hidden=hidden,
         console=app.console,
         note=app.note,
     )
@@ -122,7 +129,7 @@ def _to_file(app: App, workspace_id: str, name: str, file: str, force: bool) -> 
                 app.client, workspace_id, name, target, force=force, progress=work.advance
             )
             return Records(ARTIFACT, [found])
-        # Through a file, so that stdout gets all of it or nothing.
+        # By way of a file, so that stdout gets all of it or nothing.
         return Raw(download.pieces(app.client, workspace_id, name))
 
 
@@ -130,7 +137,7 @@ def _to_file(app: App, workspace_id: str, name: str, file: str, force: bool) -> 
 @workspace_argument
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path())
 def put(app: App, workspace: str, paths: Sequence[str]) -> Records:
-    """Upload each PATH to WS. All paths are looked at before the first is sent.
+    """Upload each PATH to WS. All paths are checked before the first is sent.
 
     Example:
 
@@ -146,10 +153,10 @@ def put(app: App, workspace: str, paths: Sequence[str]) -> Records:
 @define_in(command, "delete", kind=DELETED)
 @workspace_argument
 @click.argument("names", metavar="[NAME]…", nargs=-1)
-@click.option("--all", "all_", is_flag=True, help="Every artifact of the workspace; asks first.")
+@click.option("--all", "all_", is_flag=True, help="Delete every artifact of WS; asks first.")
 @yes_option
 def delete(app: App, workspace: str, names: Sequence[str], all_: bool, yes: bool) -> Records:
-    """Delete each NAME, or with --all everything. Named ones are deleted without a question.
+    """Delete each NAME, or with --all everything. Never asks for named artifacts.
 
     Examples:
 
@@ -178,7 +185,7 @@ def _delete(
 
 
 def _named(artifact: Mapping[str, Any]) -> dict[str, Any]:
-    """The artifact with `name`: some call it `filename` (inferred)."""
+    """The artifact with `name`; some answers call it `filename` (inferred)."""
     name = artifact.get("name") or artifact.get("filename")
     return {"name": name, **{key: artifact[key] for key in artifact if key != "name"}}
 

@@ -1,11 +1,12 @@
-"""Files on their way down: names checked, whole files only, what is there already left alone."""
+"""Download artifacts: names checked, files appear whole, existing files are left alone."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -22,30 +23,45 @@ _SIZES = ("size", "sizeBytes", "size_bytes", "bytes", "fileSize", "contentLength
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789")]
 )
+# Characters that HFS+ leaves out when it compares names, as git knows them.
+_IGNORED_BY_HFS = dict.fromkeys(
+    [*range(0x200C, 0x2010), *range(0x202A, 0x202F), *range(0x206A, 0x2070), 0xFEFF]
+)
+# What NTFS takes for a repository's folder: the name itself, one of its streams, its short name.
+_GIT = re.compile(r"\.git(:.*)?|git~\d+", re.DOTALL)
+# The short name that NTFS gives to a name it finds too long, one that begins with a dot included.
+_SHORT = re.compile(r"[^.]{1,6}~\d+(\..{0,3})?", re.DOTALL)
+# Run or obeyed by their place, without a dot in front: by Python, pytest, Node.js, Windows, vim
+# and tools that read a netrc file.
+_RUN_BY_PLACE = frozenset(
+    [
+        *("sitecustomize.py", "usercustomize.py", "conftest.py", "node_modules"),
+        *("autorun.inf", "desktop.ini", "_vimrc", "_gvimrc", "_exrc", "_netrc"),
+    ]
+)
 
 
-def target_in(folder: Path, name: str) -> Path:
-    """Where a file of this name from the server goes: inside `folder`, whatever it says.
+def parts_of(name: str, *, hidden: bool = False) -> list[str]:
+    """The parts of an artifact's name, which may have folders in it (`plots/a.png`).
 
-    A name may have folders in it (`plots/a.png`). RebyteError for one that would leave the
-    folder, that means something else on this system, or whose way leads through a link or a
-    file: somebody may have put it there to send us elsewhere.
+    Raises RebyteError for a name that would leave the folder it is put in, that means something
+    else on this system, or that git would take for a repository (`.git` in any spelling, or the
+    `HEAD` of one without a folder of its own): tools run what such files say. Without `hidden`
+    also for one that begins with a dot in any part, or that a tool runs by its place.
     """
     parts = name.split("/")
     if not all(map(_is_plain, parts)):
-        raise _unsafe(name, "it cannot be a file's name here")
-    way = folder
-    for part in parts[:-1]:
-        way = way / part
-        try:
-            mode = os.lstat(way).st_mode
-        except FileNotFoundError:
-            break
-        except OSError as error:
-            raise _unsafe(name, str(error.strerror)) from None
-        if not stat.S_ISDIR(mode):
-            raise _unsafe(name, f"{way} is a {'link' if stat.S_ISLNK(mode) else 'file'}")
-    return folder.joinpath(*parts)
+        raise _unsafe(name, "it cannot be the name of a file here")
+    compared = [_compared(part) for part in parts]
+    if any(map(_GIT.fullmatch, compared)) or compared[-1] == "head":
+        raise _unsafe(name, "git would run what such a file says")
+    if not hidden and any(map(_is_hidden, compared)):
+        raise RebyteError(
+            f"{name!r} was not written: it is hidden, or run by some tool because of its name",
+            hint="check what is in it; --hidden writes it",
+            code="hidden_name",
+        )
+    return parts
 
 
 def _is_plain(part: str) -> bool:
@@ -61,16 +77,26 @@ def _is_plain(part: str) -> bool:
     return not (set(part) & set('<>:"|?*') or part[-1] in ". " or stem in _DEVICES)
 
 
+def _compared(part: str) -> str:
+    """The part as file systems that fold case and drop characters compare it."""
+    return part.translate(_IGNORED_BY_HFS).casefold().rstrip(". ")
+
+
+def _is_hidden(compared: str) -> bool:
+    short = os.name == "nt" and _SHORT.fullmatch(compared)
+    return compared.startswith(".") or compared in _RUN_BY_PLACE or bool(short)
+
+
 def _unsafe(name: str, why: str) -> RebyteError:
     return RebyteError(
-        f"{name!r} is not written: {why}",
-        hint="`rebyte artifact get WS NAME -O FILE` puts it where you say",
+        f"{name!r} was not written: {why}",
+        hint="`rebyte artifact get WS NAME -O FILE` writes it to a file of your choice",
         code="unsafe_name",
     )
 
 
 def is_whole(target: Path, size: Any) -> bool:
-    """Whether a plain file of exactly this size stands there: then it was fetched earlier."""
+    """Whether `target` is a regular file of exactly this size: then it was fetched earlier."""
     try:
         found = os.lstat(target)
     except OSError:
@@ -79,10 +105,9 @@ def is_whole(target: Path, size: Any) -> bool:
 
 
 def is_same(client: RebyteClient, workspace_id: str, name: str, target: Path) -> bool:
-    """Whether a plain file at `target` is the artifact, where no list told its size.
+    """Whether the regular file `target` is the artifact, where the list has no size.
 
-    By the length that its download has; where that is not told either, by its bytes, which is
-    the price of knowing.
+    Compares the length that the download announces; without one, downloads and compares bytes.
     """
     try:
         found = os.lstat(target)
@@ -95,7 +120,7 @@ def is_same(client: RebyteClient, workspace_id: str, name: str, target: Path) ->
         return found.st_size == size
     import filecmp
 
-    with _aside(client, workspace_id, name) as copy:
+    with _temporary_copy(client, workspace_id, name) as copy:
         return filecmp.cmp(copy, target, shallow=False)
 
 
@@ -107,15 +132,22 @@ def fetch(
     *,
     force: bool = False,
     progress: Callable[[int], None] | None = None,
+    folder: int | None = None,
 ) -> dict[str, Any]:
-    """One artifact into `target`, whole or not at all: `{"name", "size", "path"}`.
+    """Download one artifact to `target`, whole or not at all: `{"name", "size", "path"}`.
 
-    BadUsage when something stands there and `force` is not set; a link is never followed.
+    `folder` is a descriptor of the folder that `target` is in (see `open_folder`), or None. Raises
+    BadUsage when `target` exists and `force` is not set; a link is replaced, never followed.
     """
-    if os.path.isdir(target) and not os.path.islink(target):
-        raise BadUsage(f"{target} is a folder")
-    client.get_artifact(workspace_id, name, target, overwrite=force, progress=progress)
-    return {"name": name, "size": os.lstat(target).st_size, "path": str(target)}
+    place = target if folder is None else Path(target.name)
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(os.stat(place, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise BadUsage(f"{target} is a folder")
+    client.get_artifact(
+        workspace_id, name, target, overwrite=force, progress=progress, folder=folder
+    )
+    size = os.stat(place, dir_fd=folder, follow_symlinks=False).st_size
+    return {"name": name, "size": size, "path": str(target)}
 
 
 def fetch_all(
@@ -126,14 +158,15 @@ def fetch_all(
     *,
     force: bool,
     resume: bool,
+    hidden: bool = False,
     console: Console,
     note: Callable[[str], None],
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
-    """Every artifact into `folder`, several at a time, each in its own folders below it.
+    """Download every artifact to `folder`, several at a time, each in its own folders below it.
 
-    With `resume`, what is there with the listed size is kept as it is (see `is_same` where the
-    list has none), so that the same command goes on where an earlier one stopped. A name that
-    is no good is an error in its place; the others come.
+    With `resume`, a file that exists with the listed size is kept (see `is_same` where the list
+    has none), so that the same command resumes an earlier one. A name that is refused (see
+    `parts_of`) is an error in its place; the others are downloaded.
     """
     if folder.exists() and not folder.is_dir():
         raise BadUsage(f"{folder} is not a folder")
@@ -151,59 +184,103 @@ def fetch_all(
 
         def get(name: str) -> Mapping[str, Any]:
             nonlocal kept
-            target, listed = target_in(folder, name), by_name[name]
-            size = _size(listed)
-            if not resume or force:
-                there = False
-            elif size is None:
-                there = is_same(client, workspace_id, name, target)
-            else:
-                there = is_whole(target, size)
-            if there:
-                advance(int(size or 0))
-                with lock:
-                    kept += 1
-                return {**listed, "name": name, "path": str(target)}
-            _make_way(folder, target)
-            found = fetch(client, workspace_id, name, target, force=force, progress=advance)
+            parts, listed = parts_of(name, hidden=hidden), by_name[name]
+            target, size = folder.joinpath(*parts), _size(listed)
+            with open_folder(folder, parts[:-1], name) as opened:
+                if not resume or force:
+                    is_there = False
+                elif size is None:
+                    is_there = is_same(client, workspace_id, name, target)
+                else:
+                    is_there = is_whole(target, size)
+                if is_there:
+                    advance(int(size or 0))
+                    with lock:
+                        kept += 1
+                    return {**listed, "name": name, "path": str(target)}
+                found = fetch(
+                    client,
+                    workspace_id,
+                    name,
+                    target,
+                    force=force,
+                    progress=advance,
+                    folder=opened,
+                )
             return {**listed, **found}
 
         yield from in_parallel(get, list(by_name), workers=AT_ONCE)
     if kept:
-        note(f"{kept} of {len(by_name)} were there already")
+        note(f"{kept} of {len(by_name)} already existed")
 
 
 def _size(listed: Mapping[str, Any]) -> Any:
-    """The size that a listing tells, by any name it may have: none is documented."""
+    """The size in a listing, by any name it may have: none is documented."""
     return next((listed[name] for name in _SIZES if type(listed.get(name)) is int), None)
 
 
-def _make_way(folder: Path, target: Path) -> None:
-    """The folders down to `target`, each looked at after it was made: it may have been a link."""
+@contextmanager
+def open_folder(folder: Path, parts: Sequence[str], name: str) -> Iterator[int | None]:
+    """The folder below `folder` that `parts` lead to, created where it is missing.
+
+    A descriptor of it: every step is taken from the folder before and follows no link, so nothing
+    that is moved or linked meanwhile leads elsewhere. None where the system cannot do that
+    (Windows); links are then only looked for. `folder` itself may be a link. Raises RebyteError
+    when a part is a link or a file (`name` is the artifact's), BadUsage when it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        way = folder
-        for part in target.relative_to(folder).parts[:-1]:
-            way = way / part
-            way.mkdir(exist_ok=True)
-            if way.is_symlink():
-                raise _unsafe(str(target), f"{way} is a link")
+        if os.open not in os.supports_dir_fd or os.mkdir not in os.supports_dir_fd:
+            way = folder
+            for part in parts:
+                way = way / part
+                way.mkdir(exist_ok=True)
+                if way.is_symlink():
+                    raise _unsafe(name, f"{way} is a link")
+            here = None
+        else:
+            here = _descend(folder, parts, name)
     except OSError as error:
         raise BadUsage(f"cannot write to {folder}: {error.strerror}") from None
+    try:
+        yield here
+    finally:
+        if here is not None:
+            os.close(here)
+
+
+def _descend(folder: Path, parts: Sequence[str], name: str) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    here, way = os.open(folder, flags), folder
+    try:
+        for part in parts:
+            way = way / part
+            with suppress(FileExistsError):
+                os.mkdir(part, dir_fd=here)
+            mode = os.stat(part, dir_fd=here, follow_symlinks=False).st_mode
+            if not stat.S_ISDIR(mode):
+                raise _unsafe(name, f"{way} is a {'link' if stat.S_ISLNK(mode) else 'file'}")
+            below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = below
+    except BaseException:
+        os.close(here)
+        raise
+    return here
 
 
 def pieces(client: RebyteClient, workspace_id: str, name: str) -> Iterator[bytes]:
     """The bytes of one artifact, the first only when all of them have arrived.
 
-    They wait in a temporary file, so that memory stays flat and a broken line gives nothing.
+    They wait in a temporary file, so that memory stays flat and a broken download yields nothing.
     """
-    with _aside(client, workspace_id, name) as copy, copy.open("rb") as source:
+    with _temporary_copy(client, workspace_id, name) as copy, copy.open("rb") as source:
         while piece := source.read(1024 * 1024):
             yield piece
 
 
 @contextmanager
-def _aside(client: RebyteClient, workspace_id: str, name: str) -> Iterator[Path]:
+def _temporary_copy(client: RebyteClient, workspace_id: str, name: str) -> Iterator[Path]:
     """One artifact, whole, in a temporary file."""
     import tempfile
 

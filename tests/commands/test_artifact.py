@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Done
-from tests.servers import RawServer, json_reply, reply, then_close
+from tests.servers import Answer, RawServer, chunked, json_reply, reply, then_close
 
 Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
@@ -59,13 +59,13 @@ def test_case_41_what_is_there_is_not_replaced_without_force(
     assert (home / "a.txt").read_text() == "first"
 
 
-def test_get_all_goes_on_where_it_stopped(inside_local: Run, shop: str, home: Path) -> None:
+def test_get_all_resumes(inside_local: Run, shop: str, home: Path) -> None:
     done = inside_local("artifact", "get", "shop", "--all", "-d", "out")
     assert len(done.documents) == 2
     (home / "out" / "b.png").unlink()
     again = inside_local("artifact", "get", "shop", "--all", "-d", "out", "-v")
     assert len(again.documents) == 2
-    assert "1 of 2 were there already" in again.err
+    assert "1 of 2 already existed" in again.err
     assert "artifacts/b.png" in again.err
     assert "artifacts/a.txt" not in again.err
     assert (home / "out" / "b.png").read_bytes() == b"\x89PNG\r\n\xff"
@@ -157,3 +157,102 @@ def test_a_name_may_be_called_filename_and_a_size_anything(
             done = inside("artifact", "get", "ws12", "--all", "-d", "out")
             assert (done.status, done.json["path"]) == (0, "out/a.txt")
     assert len([r for r in server.requests if r.path.endswith("/a.txt")]) == 1
+
+
+# -- get --all, run again
+
+LENGTHS = {"told": reply(200, b"first"), "untold": chunked([b"fi", b"rst"])}
+
+
+def store(answer: Answer) -> Callable[[Any], Answer]:
+    """A workspace with one artifact whose size no list tells."""
+    listed = json_reply({"data": [{"filename": "a.txt"}]})
+    return lambda request: listed if request.path.endswith("/artifacts") else answer
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_second_run_needs_no_size_in_the_list(
+    length: str, inside: Run, aim: Aim, home: Path
+) -> None:
+    with RawServer(store(LENGTHS[length])) as server:
+        aim(server)
+        for _ in range(2):
+            done = inside("artifact", "get", "ws12", "--all", "-d", "out")
+            assert (done.status, done.json["path"]) == (0, "out/a.txt"), done.err
+    assert "1 of 1 already existed" in done.err
+    assert [path.name for path in (home / "out").iterdir()] == ["a.txt"]
+    assert (home / "out" / "a.txt").read_text() == "first"
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_what_is_there_and_differs_is_refused_and_replaced_with_force(
+    length: str, inside: Run, aim: Aim, home: Path
+) -> None:
+    there = home / "out" / "a.txt"
+    there.parent.mkdir()
+    with RawServer(store(LENGTHS[length])) as server:
+        aim(server)
+        for mine in ("mine, longer", "fir"):
+            there.write_text(mine)
+            done = inside("artifact", "get", "ws12", "--all", "-d", "out")
+            assert done.status == 2
+            assert "--force" in done.err
+            assert there.read_text() == mine
+        assert inside("artifact", "get", "ws12", "--all", "-d", "out", "--force").status == 0
+    assert there.read_text() == "first"
+
+
+def test_where_no_length_is_told_the_bytes_decide(inside: Run, aim: Aim, home: Path) -> None:
+    (home / "a.txt").write_text("FIRST")
+    with RawServer(store(LENGTHS["untold"])) as server:
+        aim(server)
+        assert inside("artifact", "get", "ws12", "--all").status == 2
+    assert (home / "a.txt").read_text() == "FIRST"
+
+
+def test_force_replaces_also_what_has_the_listed_size(inside: Run, aim: Aim, home: Path) -> None:
+    (home / "a.txt").write_text("FIRST")
+    listed = json_reply([{"filename": "a.txt", "size": 5}])
+    with RawServer(
+        lambda request: listed if request.path.endswith("/artifacts") else LENGTHS["told"]
+    ) as server:
+        aim(server)
+        assert inside("artifact", "get", "ws12", "--all", "--force").status == 0
+    assert (home / "a.txt").read_text() == "first"
+
+
+def test_a_large_file_that_is_there_is_not_fetched_again(inside: Run, aim: Aim, home: Path) -> None:
+    size = 64 * 1024 * 1024
+    with (home / "a.txt").open("wb") as large:
+        large.truncate(size)
+    sent: list[int] = []
+
+    def pour(line: Any) -> None:
+        line.send(b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // 65536):
+            line.send(bytes(65536))
+            sent.append(65536)
+
+    with RawServer(store(pour)) as server:
+        aim(server)
+        assert inside("artifact", "get", "ws12", "--all").status == 0
+    assert sum(sent) < size / 2
+
+
+def test_case_51_no_artifact_is_written_where_a_tool_would_run_it(
+    inside: Run, aim: Aim, home: Path
+) -> None:
+    names = [".git/config", ".zshenv", "report.pdf"]
+    listed = json_reply([{"filename": name} for name in names])
+    with RawServer(
+        lambda request: listed if request.path.endswith("/artifacts") else reply(200, "x")
+    ) as server:
+        aim(server)
+        done = inside("artifact", "get", "ws12", "--all")
+        assert done.status == 1
+        assert [row["path"] for row in done.documents] == ["report.pdf"]
+        assert "'.git/config' was not written" in done.err
+        assert sorted(path.name for path in home.iterdir()) == ["report.pdf"]
+        assert inside("artifact", "get", "ws12", "--all", "--hidden").status == 1
+        assert inside("artifact", "get", "ws12", ".zshenv").status == 1
+    assert sorted(path.name for path in home.iterdir()) == [".zshenv", "report.pdf"]

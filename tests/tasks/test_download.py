@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rebyte_cli.api.client import RebyteClient
-from rebyte_cli.errors import BadUsage, RebyteError
+from rebyte_cli.errors import BadUsage, BrokenAnswer, RebyteError
 from rebyte_cli.output.console import Console
-from rebyte_cli.tasks.download import fetch_all, is_whole, target_in
+from rebyte_cli.tasks.download import fetch_all, is_whole, parts_of
 from tests.servers import RawServer, reply, wire_to
 
 ESCAPES = [
@@ -20,26 +21,87 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("name", ESCAPES)
-def test_case_41_a_name_that_would_leave_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_case_41_a_name_that_would_leave_the_folder_is_refused(name: str) -> None:
     with pytest.raises(RebyteError) as refused:
-        target_in(tmp_path, name)
+        parts_of(name, hidden=True)
     assert refused.value.code == "unsafe_name"
 
 
-@pytest.mark.parametrize("name", ["a.txt", "plots/a.png", "..a", "a..b", "ü ñ.txt", "-rf", "a:b"])
-def test_an_ordinary_name_stays_as_it_is(tmp_path: Path, name: str) -> None:
-    assert target_in(tmp_path, name) == tmp_path / name
+@pytest.mark.parametrize(
+    "name", ["a.txt", "plots/a.png", "a..b", "ü ñ.txt", "-rf", "a:b", "git.txt", "my.git", "b~1"]
+)
+def test_an_ordinary_name_stays_as_it_is(name: str) -> None:
+    assert parts_of(name) == name.split("/")
+
+
+REPOSITORIES = [
+    ".git/config", ".git", ".GIT/hooks/post-checkout", "a/.gIt/commondir", ".git./config",
+    ".git /config", ".git. . /config", "git~1/config", "GIT~2/config", ".git::$INDEX_ALLOCATION/x",
+    ".git:config", ".g\u200cit/config", "\ufeff.git/config", "HEAD", "sub/head", "sub/HEAD.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_case_51_a_name_that_git_would_obey_is_refused_always(name: str) -> None:
+    """`git status` runs what a repository's config says, so no artifact can make or change one."""
+    for hidden in (False, True):
+        with pytest.raises(RebyteError) as refused:
+            parts_of(name, hidden=hidden)
+        assert refused.value.code == "unsafe_name"
+
+
+RUN_BY_PLACE = [
+    ".zshenv", ".ssh/authorized_keys", "a/.envrc", ".vscode/tasks.json", "..a", ".github/x.yml",
+    "conftest.py", "sub/sitecustomize.py", "node_modules/left-pad/index.js", "AutoRun.inf",
+    "\u200c.zshenv",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUN_BY_PLACE)
+def test_case_51_a_name_that_tools_run_needs_hidden(name: str) -> None:
+    with pytest.raises(RebyteError) as refused:
+        parts_of(name)
+    assert refused.value.code == "hidden_name"
+    assert "--hidden" in str(refused.value.hint)
+    assert parts_of(name, hidden=True) == name.split("/")
 
 
 def test_case_41_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "plots").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RebyteError, match="is a link"):
-        target_in(tmp_path / "out", "plots/a.png")
     (tmp_path / "out" / "file").touch()
-    with pytest.raises(RebyteError, match="is a file"):
-        target_in(tmp_path / "out", "file/a.png")
+    with RawServer(reply(200, b"abc")) as server:
+        link, file = get_all(server, tmp_path / "out", ["plots/a.png", "file/a.png"])
+    assert "is a link" in link.message
+    assert "is a file" in file.message
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_case_52_a_folder_that_becomes_a_link_meanwhile_is_not_followed(tmp_path: Path) -> None:
+    """Between the check and the last rename, the folder is moved away and a link put there."""
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    def script(_request: Any) -> bytes:
+        (out / "plots").rename(out / "moved")
+        (out / "plots").symlink_to(elsewhere)
+        return reply(200, b"abc")
+
+    with RawServer(script) as server:
+        get_all(server, out, ["plots/a.png"])
+    assert list(elsewhere.iterdir()) == []
+    assert [path.name for path in (out / "moved").iterdir()] == ["a.png"]
+
+
+def test_case_53_a_packed_download_is_not_unpacked_without_limit(tmp_path: Path) -> None:
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(80)) + packer.flush()
+    with RawServer(reply(200, bomb, {"Content-Encoding": "gzip"})) as server:
+        (refused,) = get_all(server, tmp_path, ["a"])
+    assert isinstance(refused, BrokenAnswer)
+    assert "64 MiB" in refused.message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_whole_means_a_plain_file_of_that_size(tmp_path: Path) -> None:
