@@ -22,7 +22,8 @@ from .errors import BadUsage, Interrupted, ReaderGone, RebyteError, did_you_mean
 SECTIONS = (
     (
         "Tasks",
-        "create follow-up wait get result logs answer list cancel delete share open batch",
+        "create follow-up wait get result diff apply logs answer list cancel delete share open"
+        " batch",
     ),
     ("Workspaces and files", "workspace artifact file"),
     ("Account", "auth profile credits webhook api"),

@@ -37,7 +37,7 @@ ARROWS = {
         "tasks",
     },
     "app": {"api", "config", "errors", "history", "local", "output"},
-    "completion": {"app", "choices", "errors", "output"},
+    "completion": {"app", "choices", "errors", "local", "output"},
     "manual": {"", "cli", "completion", "local"},
     "batch": {"api", "config", "deadline", "errors", "history", "output", "tasks"},
     "tasks": {"api", "deadline", "errors", "history", "output"},
@@ -53,6 +53,7 @@ ARROWS = {
 # Where one module of a room may be used and the rest may not, except to name a type.
 NARROW = {
     ("manual", "cli"): "manual.__main__",  # writes the pages; nothing imports it
+    ("completion", "local"): "local.agents.skills",  # the names that `-s` can take
     ("manual", "local"): "local.steering",  # the words that the page explains
     ("config", "api"): "api.urls",  # what a base URL and a key may look like
     ("commands", "api"): "api.urls",  # the same; the client comes from the App

@@ -273,20 +273,25 @@ def chosen_fields(
         app.note(f"{executor} is passed on as it is; {near}")
     if branch and not github_url:
         raise BadUsage("--branch needs --github-url")
+    executor = executor or settings.executor.value
+    source: dict[str, Any] = {"githubUrl": None, "branchName": None}
     if github_url:
-        from ..tasks.git import repository
+        from ..tasks import git
 
-        github_url, branch = repository(github_url, branch, note=app.note)
+        if settings.is_local and executor:
+            source = git.local_source(github_url, branch, note=app.note)
+        else:
+            plain, branch = git.repository(github_url, branch, note=app.note)
+            source = {"githubUrl": plain, "branchName": branch}
     if workspace:
         from ..history import references
 
         workspace = references.workspace(app.history, workspace)
     chosen = {
-        "executor": executor or settings.executor.value,
+        "executor": executor,
         "model": model or settings.model.value,
         "skills": skills or list(settings.skills.value or ()),
-        "githubUrl": github_url,
-        "branchName": branch,
+        **source,
         "workspaceId": workspace,
     }
     return {name: value for name, value in chosen.items() if value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -34,6 +35,14 @@ from ._prompts import prompt_options, read_prompt
     "--once", metavar="KEY", help="Make at most one task for KEY, whatever is interrupted."
 )
 @click.option("--forget", is_flag=True, help="With --once: drop KEY, so that it can be used anew.")
+@click.option(
+    "--with-changes",
+    is_flag=True,
+    help="With -P local and -g: bring uncommitted changes along.",
+)
+@click.option(
+    "--no-jail", is_flag=True, help="With -P local: run the agent unconfined, on your own files."
+)
 @click.option("--dry-run", is_flag=True, help="Print the request body and send nothing.")
 @click.option("--open", "open_page", is_flag=True, help="Open the task's page in the browser.")
 def command(
@@ -47,6 +56,8 @@ def command(
     stream: bool,
     once: str | None,
     forget: bool,
+    with_changes: bool,
+    no_jail: bool,
     dry_run: bool,
     open_page: bool,
     **choices: Any,
@@ -71,6 +82,7 @@ def command(
     text = read_prompt(app, prompt, prompt_option, prompt_file)
     paths = checked(files)
     body = {"prompt": text, **chosen_fields(app, **choices)}
+    body |= _local_fields(app, body, with_changes=with_changes, no_jail=no_jail)
     if dry_run:
         if paths:
             body["files"] = [{"path": path} for path in paths]
@@ -100,6 +112,21 @@ def command(
 
         return Records(TASK, finished(app, [Target(task_id)], deadline=Deadline(timeout)))
     return Records(CREATED, [created])
+
+
+def _local_fields(
+    app: App, body: Mapping[str, Any], *, with_changes: bool, no_jail: bool
+) -> dict[str, Any]:
+    """The fields that the local service alone understands. BadUsage for any other service."""
+    for option, given in (("--with-changes", with_changes), ("--no-jail", no_jail)):
+        if given and not app.settings.is_local:
+            raise BadUsage(f"{option} requires -P local: it is for agents on this machine")
+    if with_changes and "localRepository" not in body:
+        raise BadUsage("--with-changes requires -g . and an executor (-x)")
+    return {
+        **({"withChanges": True} if with_changes else {}),
+        **({"jail": "off"} if no_jail else {}),
+    }
 
 
 def _open(app: App, url: object) -> None:

@@ -8,7 +8,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.records import LOCAL, Records
+from ..output.records import AGENT, LOCAL, Listing, Records, Text
 from ._base import define_group, define_in
 from ._prompts import confirm, yes_option
 
@@ -72,6 +72,40 @@ def serve(app: App, port: int, simulate: bool) -> None:
         "The agent behind it is a simulation. Ctrl-C stops it."
     )
     service.serve_forever()
+
+
+@define_in(command, "agents", kind=AGENT, statuses=())
+def agents(app: App) -> Listing:
+    """List the coding agents that `-x` can run on this machine.
+
+    An agent is usable when its program is on PATH (or named in config.toml) and bubblewrap can
+    confine it. `tested` says whether this version is one that rebyte was tested with.
+
+    Examples:
+
+      rebyte local agents
+      rebyte local agents -o json | jq -r '.data[] | select(.usable).name'
+    """
+    from ..local.agents import report
+
+    return Listing(AGENT, report.agents(app.state_dir / "local", app.config_path))
+
+
+@define_in(command, "key", text=True, statuses=())
+def key(app: App) -> Text:
+    """Print the key that starts real agents on this machine.
+
+    `-P local` uses it by itself. Give it to another program that should start agents through
+    `rebyte local serve`; with any other rbk_ key every run is simulated. Keep it secret: a
+    program that has it can run agents in your name.
+
+    Example:
+
+      REBYTE_API_KEY=$(rebyte local key) python nightly.py
+    """
+    from ..local.agents.key import machine_key
+
+    return Text(machine_key(app.state_dir / "local") + "\n")
 
 
 @define_in(command, "status", kind=LOCAL, statuses=())

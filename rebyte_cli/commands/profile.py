@@ -129,18 +129,24 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
 
       rebyte profile set default output=json
       rebyte profile set work skills=pdf,deep-research timeout=120
+      rebyte profile set local executor=claude
       rebyte profile set work key_command='pass show rebyte/work'
     """
     from ..api.urls import origin_of
     from ..config.credentials import stored_origins
+    from ..config.settings import LOCAL, LOCAL_FIELDS
 
     table = _parsed(values)
+    if name == LOCAL and not set(table) <= LOCAL_FIELDS:
+        raise BadUsage(
+            f"the profile `local` is built in and takes only {', '.join(sorted(LOCAL_FIELDS))}"
+        )
 
     def change(document: dict[str, Any], config: Config) -> None:
         config.profile(name)
         document.setdefault("profiles", {}).setdefault(name, {}).update(table)
 
-    done = _changed(app, name, change)
+    done = _changed(app, name, change, built_in=True)
     if "base_url" in table:
         new = origin_of(table["base_url"])
         old = stored_origins(name, app.environment)
@@ -173,7 +179,7 @@ def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
                 check_name(key)
             document.get("profiles", {}).get(name, {}).pop(key, None)
 
-    return _changed(app, name, change)
+    return _changed(app, name, change, built_in=True)
 
 
 @define_in(command, "use", kind=PROFILE, statuses=(4,))

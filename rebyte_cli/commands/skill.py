@@ -10,14 +10,14 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
-from ..output.records import INSTALLED, Text
-from ._base import define, installed
+from ..output.records import SKILL, Listing, Text
+from ._base import define_group, define_in, installed
 
 FILE = "SKILL.md"
 MARK = b"---\nname: rebyte\n"  # how every version of it begins
 
 
-@define("skill", kind=INSTALLED, text=True, statuses=())
+@define_group("skill", invoke_without_command=True)
 @click.option(
     "--install",
     "folder",
@@ -32,14 +32,21 @@ MARK = b"---\nname: rebyte\n"  # how every version of it begins
     type=click.Path(file_okay=False),
     help="Take away again what --install DIR put there.",
 )
-def command(app: App, folder: str | None, left: str | None) -> Any:
+@click.pass_context
+def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
     """Print the skill: a page for coding agents on how to run tasks with this command.
+
+    `rebyte skill list` lists the skills that `-s` can give to agents on this machine.
 
     Examples:
 
       rebyte skill
       rebyte skill --install ~/.claude/skills
     """
+    if ctx.invoked_subcommand is not None:
+        return None
+    app: App = ctx.find_object(App) or App()
+    app.text = True
     from importlib.resources import files
 
     if "" in (folder, left):
@@ -79,3 +86,26 @@ def _uninstall(app: App, target: Path) -> dict[str, Any]:
             target.parent.rmdir()
     app.note(f"{'Removed' if ours else 'Nothing to remove at'} {target}")
     return {"path": str(target), "changed": ours}
+
+
+@define_in(command, "list", kind=SKILL, statuses=())
+def list_(app: App) -> Listing:
+    """List the skills that `-s` can give to agents on this machine.
+
+    A skill is a folder with a SKILL.md, in `skills` of the config folder, ~/.agents/skills,
+    ~/.claude/skills, or .agents/skills and .claude/skills of the repository here. `-s` also takes
+    github:OWNER/REPO[/PATH], which is cloned once.
+
+    Example:
+
+      rebyte skill list
+    """
+    from ..local.agents import report
+
+    return Listing(SKILL, report.known_skills(app.config_path.parent, _repository()))
+
+
+def _repository() -> Path:
+    """The root of the repository here, or the folder here outside of one."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)

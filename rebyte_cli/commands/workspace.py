@@ -10,7 +10,7 @@ import click
 from ..app import App
 from ..deadline import Deadline
 from ..errors import BadUsage, KeyProblem, NotFound, ResourceNotFound, did_you_mean
-from ..output.records import COMPUTER, DELETED, WORKSPACE, Listing, Records
+from ..output.records import COMPUTER, DELETED, WORKSPACE, Listing, Records, Text
 from ._base import define_group, define_in
 from ._options import timeout_option, workspace_argument
 from ._prompts import confirm, yes_option
@@ -85,6 +85,33 @@ def show(app: App, workspace: str, show_secrets: bool) -> Records:
     if not show_secrets:
         row.pop(computers.SECRET, None)
     return Records(WORKSPACE, [row])
+
+
+@define_in(command, "path", text=True, statuses=(4,))
+@workspace_argument
+def path(app: App, workspace: str) -> Text:
+    """Print the folder of a local workspace: where its agents work.
+
+    Only workspaces of real agents on this machine (`-P local`) have one.
+
+    Examples:
+
+      cd "$(rebyte -P local workspace path @last)"
+      rebyte -P local workspace path @last | xargs du -sh
+    """
+    from ..history import references
+    from ..local.agents import report
+
+    workspace_id = references.workspace(app.history, workspace)
+    folder = None
+    if app.settings.is_local:
+        folder = report.folder(app.state_dir / "local", workspace_id)
+    if folder is None:
+        raise NotFound(
+            f"workspace {workspace_id} has no folder on this machine",
+            hint="runs of real agents have one: rebyte -P local create … -x claude",
+        )
+    return Text(f"{folder}\n")
 
 
 @define_in(command, "create", kind=COMPUTER, statuses=(3, 4, 5, 6, 124))

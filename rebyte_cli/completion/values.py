@@ -66,8 +66,14 @@ def own_profiles(app: App) -> Pairs:
 
 
 def skills(app: App) -> Pairs:
-    """Skills used before."""
-    return _words(app, "skills")
+    """Skills used before; with -P local also those that agents on this machine can have."""
+    yield from _words(app, "skills")
+    if not app.settings.is_local:
+        return
+    from ..local.agents.skills import folders, known
+
+    for slug, skill in sorted(known(folders(app.config_path.parent, None)).items()):
+        yield slug, skill.description
 
 
 def models(app: App) -> Pairs:
@@ -76,8 +82,23 @@ def models(app: App) -> Pairs:
 
 
 def executors(app: App) -> Pairs:
-    """Executors used before; the known ones stand in the table."""
-    return _words(app, "executor")
+    """Executors used before; with -P local those that are installed, and the user's own.
+
+    The four known ones stand in the table.
+    """
+    yield from _words(app, "executor")
+    if not app.settings.is_local:
+        return
+    from shutil import which
+
+    for name in EXECUTORS:
+        if which(name, path=app.environment.get("PATH")):
+            yield name, "installed here"
+    local = app.config.document.get("local")
+    agents = local.get("agents") if isinstance(local, dict) else None
+    for name in agents if isinstance(agents, dict) else ():
+        if name not in EXECUTORS:
+            yield str(name), "a program of config.toml"
 
 
 LISTS: dict[str, Callable[[App], Pairs]] = {

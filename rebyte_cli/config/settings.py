@@ -222,6 +222,8 @@ def edit(path: Path, *, note: Callable[[str], None] | None = None) -> Iterator[d
 
 
 LOCAL = "local"
+# What `[profiles.local]` may say. It has no address and no key of the user's.
+LOCAL_FIELDS = frozenset({"executor", "history", "model", "output", "skills", "timeout"})
 DEFAULT = "default"
 
 _OPTIONS = {"profile": "-P", "output": "-o", "executor": "-x", "model": "-m", "skills": "-s"}
@@ -246,8 +248,9 @@ class Config:
         for name, table in self.profiles.items():
             if not isinstance(table, dict):
                 raise self.problem("must be a table", "profiles", name)
-        if LOCAL in self.profiles:
-            raise self.problem("is built in and cannot be defined", "profiles", LOCAL)
+        if not set(self.profiles.get(LOCAL, {})) <= LOCAL_FIELDS:
+            takes = ", ".join(sorted(LOCAL_FIELDS))
+            raise self.problem(f"is built in and takes only {takes}", "profiles", LOCAL)
         self.default_profile: str = self._checked("default_profile", str, DEFAULT) or DEFAULT
         self.history: bool = self._checked("history", bool, True)
 

@@ -217,6 +217,18 @@ LOCAL = _kind(
     " key_leaks:integer agents:object? disk:integer? serving:text?",
     "path tasks running agents disk serving",
 )  # fmt: skip
+# The real agents of the local service, the skills it can give them, and what a patch changes.
+AGENT = _kind(
+    "agent", "agents", "name",
+    "name program:text? version? tested:boolean? jail usable:boolean problem:text?",
+    "name version tested jail usable problem",
+)  # fmt: skip
+SKILL = _kind("skill", "skills", "name", "name description:text folder:text", "name description")
+CHANGE = _kind(
+    "change", "changes", "path",
+    "path:text status additions:integer? deletions:integer? executable:boolean",
+    "path status additions deletions",
+)  # fmt: skip
 INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "path changed")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -49,6 +51,31 @@ def repository(
         hint="check out a branch, or name one with -b",
     )
     return _owner_repo(url, note), branch
+
+
+def local_source(
+    given: str, branch: str | None = None, *, note: Callable[[str], None]
+) -> dict[str, str | None]:
+    """What a real agent on this machine is to work on, as fields of POST /tasks.
+
+    `localRepository`, which the local service alone understands, is a folder or a URL of any
+    host, and is left out when `githubUrl` says it all. The other two are as `repository` gives
+    them, for a simulated run and the history. Raises BadUsage as that does, but takes folders,
+    a repository without a remote and a detached HEAD.
+    """
+    if given != "." and not given.startswith(("/", "./", "../", "~")):
+        plain, branch = repository(given, branch, note=lambda _text: None)
+        source = None if _PLAIN.match(given) else given
+        return {"githubUrl": plain, "branchName": branch, "localRepository": source}
+    folder = os.path.abspath(os.path.expanduser(given))
+    problem = f"{given} is not inside a git repository"
+    root = _git("-C", folder, "rev-parse", "--show-toplevel", problem=problem)
+    plain = root
+    if given == ".":
+        # Without a remote or a branch the clone is made from here all the same.
+        with contextlib.suppress(BadUsage):
+            plain, branch = repository(given, branch, note=note)
+    return {"githubUrl": plain, "branchName": branch, "localRepository": root}
 
 
 def _owner_repo(given: str, note: Callable[[str], None]) -> str:

@@ -43,6 +43,8 @@ def parse(arguments: list[str]) -> str:
     path = []
     while isinstance(context.command, click.Group):
         rest = [*context._protected_args, *context.args]
+        if not rest and context.command.invoke_without_command:
+            break  # `rebyte skill` does something by itself
         name, command, rest = context.command.resolve_command(context, rest)
         assert command is not None
         context = command.make_context(name, rest, parent=context)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
-
-from . import confined, git
 
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 GITHUB = "github:"
@@ -68,6 +65,10 @@ def resolve(slugs: Iterable[str], places: list[Path], cache: Path) -> list[str]:
 
 def install(home: Path, sources: Iterable[str]) -> None:
     """Copy skills into the private HOME, in place of those of earlier runs with their names."""
+    import shutil
+
+    from . import confined
+
     for source in map(Path, sources):
         for place in PLACES:
             target = confined.folder(home, place) / source.name
@@ -78,6 +79,10 @@ def install(home: Path, sources: Iterable[str]) -> None:
 
 def _from_github(name: str, cache: Path) -> Path:
     """The folder of `OWNER/REPO[/PATH]` (or the repository's URL), cloned once."""
+    import shutil
+
+    from . import git
+
     parts = name.removeprefix("https://github.com/").removesuffix("/").split("/")
     if len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
         raise UnknownSkill(f"github:{name} is not github:OWNER/REPO or github:OWNER/REPO/PATH")

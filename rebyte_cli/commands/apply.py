@@ -1,0 +1,60 @@
+"""Apply the changes that a task made to the repository here."""
+
+from __future__ import annotations
+
+import click
+
+from ..app import App
+from ..errors import BadUsage
+from ..output.records import CHANGE, Records
+from ._base import define
+from ._options import task_argument
+from ._prompts import confirm, yes_option
+
+
+@define("apply", kind=CHANGE)
+@task_argument
+@click.option("--force", is_flag=True, help="Apply even if there are uncommitted changes.")
+@yes_option
+def command(app: App, task: str, force: bool, yes: bool) -> Records:
+    """Apply the changes that TASK made to the repository here.
+
+    Works as `git apply --3way`: the changes end up in the work tree and the index, merged where
+    the files have moved on. Files left with conflicts are named, and the status is 1. A tree with
+    uncommitted changes is refused (2) unless --force is given. Prints each changed file.
+
+    If the patch touches files that tools run by themselves (workflows, hooks, Makefile, .envrc,
+    lock files, anything executable), a terminal shows them and asks first; --yes skips this.
+
+    Examples:
+
+      rebyte apply @last
+      rebyte diff @last && rebyte apply @last --yes && git commit -m "Fix the parser"
+    """
+    from ..history import references
+    from ..tasks import patch
+
+    task_id = references.task(app.history, task)
+    root = patch.top_level()
+    dirty = [] if force else patch.uncommitted(root)
+    if dirty:
+        more = f" and {len(dirty) - 3} more" if len(dirty) > 3 else ""
+        raise BadUsage(
+            f"there are uncommitted changes: {', '.join(dirty[:3])}{more}",
+            hint="commit or stash them, or apply on top of them with --force",
+        )
+    workspace = app.located({"id": task_id}).get("workspaceId")
+    found = patch.fetch(app.client, task_id, workspace)
+    changes = patch.changes(found)
+    if not changes:
+        app.note("The task changed nothing")
+        return Records(CHANGE, [])
+    risks = patch.risks(changes)
+    if risks and not yes:
+        app.note("Files that tools run or read by themselves:\n  " + "\n  ".join(risks))
+        if app.interactive:
+            confirm(app, "Apply these changes?", yes=False)
+    patch.apply(found, root)
+    count = f"{len(changes)} file{'' if len(changes) == 1 else 's'}"
+    app.note(f"Applied the changes to {count} in {root}")
+    return Records(CHANGE, (change._asdict() for change in changes))

@@ -1,0 +1,220 @@
+"""The changes that a run made, and bringing them into a repository on this machine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import BadUsage, NotFound, RebyteError, ResourceNotFound
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+
+PATCH_FILE = "changes.patch"
+GIT_SECONDS = 120
+# Files that tools read or run by themselves, without anyone opening them first.
+_RUNS = re.compile(
+    r"""(?ix) (^|/) (?:
+    \.github/ | \.gitlab-ci\.yml | \.circleci/ | \.husky/ | \.githooks/ | hooks/ | \.vscode/
+    | \.idea/ | \.devcontainer/ | \.claude/ | \.codex/ | \.gemini/ | \.opencode/ | \.mcp\.json$
+    | \.gitattributes$ | \.gitmodules$ | \.gitconfig$
+    | \.envrc$ | \.env$ | \.pre-commit-config\.ya?ml$ | \.npmrc$ | \.yarnrc | \.pypirc$
+    | (GNU)?makefile$ | justfile$ | .*\.mk$ | dockerfile | docker-compose | compose\.ya?ml$
+    | package\.json$ | pyproject\.toml$ | setup\.(py|cfg)$ | conftest\.py$ | sitecustomize\.py$
+    | build\.rs$ | build\.gradle | jenkinsfile$
+    | package-lock\.json$ | yarn\.lock$ | pnpm-lock\.yaml$ | .*\.lock$ | go\.sum$
+    )"""
+)
+_COLOURS = {"+": "32", "-": "31", "@": "36"}
+
+
+class Change(NamedTuple):
+    """What a patch does to one file; without line counts for a binary one.
+
+    `status` is added, deleted, modified or renamed; `executable` says that it gains the bit.
+    """
+
+    path: str
+    status: str
+    additions: int | None
+    deletions: int | None
+    executable: bool
+
+
+class Conflict(RebyteError):
+    """A patch that did not apply as a whole."""
+
+    code = "conflict"
+
+
+def fetch(client: RebyteClient, task_id: str, workspace_id: str | None) -> bytes:
+    """The patch of the last run in the task's workspace. NotFound when it has none."""
+    if workspace_id is None:
+        workspace_id = client.get_task(task_id).get("workspaceId")
+    if not isinstance(workspace_id, str):
+        raise NotFound(
+            f"the workspace of task {task_id} is not known here",
+            hint="tasks created from this machine have one; see `rebyte workspace list`",
+        )
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        target = Path(folder) / PATCH_FILE
+        try:
+            client.get_artifact(workspace_id, PATCH_FILE, target)
+        except ResourceNotFound:
+            raise NotFound(
+                f"task {task_id} has no {PATCH_FILE}",
+                hint="a run of a real agent leaves one when it has ended",
+            ) from None
+        return target.read_bytes()
+
+
+def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
+    """The patch line by line for a terminal."""
+    from ..output.console import clean
+
+    for line in patch.decode("utf-8", "replace").split("\n")[:-1]:
+        text = clean(line)
+        heading = line.startswith(("diff ", "index ", "+++ ", "--- "))
+        code = "1" if heading else _COLOURS.get(line[:1])
+        yield f"\x1b[{code}m{text}\x1b[m\n" if color and code else f"{text}\n"
+
+
+def changes(patch: bytes) -> list[Change]:
+    """What the patch does, file by file, as git reads it. RebyteError when it is no patch."""
+    if not patch.strip():
+        return []
+    counts = _git(["apply", "--numstat", "-z"], patch).decode("utf-8", "replace")
+    summary = _git(["apply", "--summary"], patch, "-c", "core.quotePath=false")
+    added, deleted, renamed, executable = _summary(summary.decode("utf-8", "replace"))
+    result = []
+    for entry in filter(None, counts.split("\0")):
+        plus, minus, path = entry.split("\t", 2)
+        status = "added" if path in added else "deleted" if path in deleted else "modified"
+        result.append(
+            Change(
+                path,
+                "renamed" if path in renamed else status,
+                None if plus == "-" else int(plus),
+                None if minus == "-" else int(minus),
+                path in executable,
+            )
+        )
+    return result
+
+
+def risks(found: Iterable[Change]) -> list[str]:
+    """The paths that tools run or read by themselves, and those that become executable."""
+    return [
+        f"{change.path} (executable)" if change.executable else change.path
+        for change in found
+        if change.executable or _RUNS.search(change.path)
+    ]
+
+
+def top_level() -> Path:
+    """The root of the repository here. Raises BadUsage outside of one."""
+    try:
+        return Path(_git(["rev-parse", "--show-toplevel"], b"").decode().removesuffix("\n"))
+    except RebyteError as error:
+        if "not a git repository" not in error.message:
+            raise
+        raise BadUsage("not inside a git repository", hint="cd into the one to change") from None
+
+
+def uncommitted(root: Path) -> list[str]:
+    """Tracked files with changes that are not committed."""
+    output = _git(["status", "--porcelain", "-z", "--untracked-files=no"], b"", folder=root)
+    return [entry[3:] for entry in output.decode("utf-8", "replace").split("\0") if len(entry) > 3]
+
+
+def apply(patch: bytes, root: Path) -> None:
+    """Apply the patch to the work tree and the index, with a merge where the files moved on.
+
+    Raises Conflict with the names of files that are left with conflict markers, or with git's
+    reason when nothing was applied at all.
+    """
+    words = ["apply", "--3way", "--whitespace=nowarn"]
+    try:
+        _git(words, patch, folder=root)
+        return
+    except RebyteError as error:
+        conflicts = _unmerged(root)
+        if conflicts:
+            many = "file has" if len(conflicts) == 1 else "files have"
+            raise Conflict(
+                f"{len(conflicts)} {many} conflicts: {', '.join(conflicts)}",
+                hint="edit them, then `git add` them; `git checkout HEAD -- .` undoes everything",
+            ) from None
+        if "does not match index" not in error.message:
+            raise Conflict(f"the patch does not apply: {error.message}") from None
+    # Uncommitted changes in the same files, and --force: without the index, or not at all.
+    try:
+        _git(["apply", "--whitespace=nowarn"], patch, folder=root)
+    except RebyteError as error:
+        raise Conflict(f"the patch does not apply: {error.message}") from None
+
+
+def _unmerged(root: Path) -> list[str]:
+    output = _git(["diff", "--name-only", "--diff-filter=U", "-z"], b"", folder=root)
+    return list(filter(None, output.decode("utf-8", "replace").split("\0")))
+
+
+def _summary(text: str) -> tuple[set[str], set[str], set[str], set[str]]:
+    """Paths that are added, deleted, renamed, made executable, out of `git apply --summary`."""
+    added, deleted, renamed, executable = set[str](), set[str](), set[str](), set[str]()
+    for line in text.splitlines():
+        if found := re.fullmatch(r" (create|delete) mode (\d+) (.*)", line):
+            (added if found[1] == "create" else deleted).add(_unquoted(found[3]))
+            if found[1] == "create" and found[2] == "100755":
+                executable.add(_unquoted(found[3]))
+        elif found := re.fullmatch(r" mode change \d+ => (\d+)(?: (.*))?", line):
+            if found[1] == "100755" and found[2]:
+                executable.add(_unquoted(found[2]))
+        elif found := re.fullmatch(r" (?:rename|copy) (.*) \(\d+%\)", line):
+            renamed.add(_renamed_to(found[1]))
+    return added, deleted, renamed, executable
+
+
+def _renamed_to(text: str) -> str:
+    """The new name in `a/{b => c}/d` or `old => new`."""
+    if found := re.fullmatch(r"(.*)\{(.*) => (.*)\}(.*)", text):
+        return re.sub("/+", "/", f"{found[1]}{found[3]}{found[4]}")
+    return text.partition(" => ")[2]
+
+
+def _unquoted(path: str) -> str:
+    """The path without git's quotes around odd characters (tab, quote, backslash, newline)."""
+    if not (path.startswith('"') and path.endswith('"')):
+        return path
+    escapes = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
+    return re.sub(r"\\(.)", lambda match: escapes.get(match[1], match[1]), path[1:-1])
+
+
+def _git(words: list[str], stdin: bytes, *before: str, folder: Path | None = None) -> bytes:
+    """The output of git. RebyteError with its last `error:` or `fatal:` line."""
+    import os
+
+    try:
+        done = subprocess.run(
+            ["git", *before, *words],
+            input=stdin,
+            cwd=folder,
+            env={**os.environ, "LC_ALL": "C"},
+            capture_output=True,
+            check=False,
+            timeout=GIT_SECONDS,
+        )
+    except FileNotFoundError:
+        raise RebyteError("git is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise RebyteError(f"git {words[0]} did not finish within {GIT_SECONDS} s") from None
+    if done.returncode:
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        told = [line for line in lines if line.startswith(("error: ", "fatal: "))] or lines
+        reason = told[-1] if told else f"git {words[0]} ended with status {done.returncode}"
+        raise RebyteError(reason.removeprefix("error: ").removeprefix("fatal: "))
+    return done.stdout

@@ -1,0 +1,261 @@
+"""`rebyte diff`, `rebyte apply` and the other commands for agents on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.app import App
+from rebyte_cli.local.agents import jail
+from tests.conftest import Done
+
+Local = Callable[..., Done]
+
+AGENT = """#!/bin/sh
+# The prompt is what this agent does.
+sh -e; echo Done.
+"""
+
+
+@pytest.fixture
+def agents(home: Path, local: Local, monkeypatch: pytest.MonkeyPatch) -> Local:
+    """The command with an agent `mine` that runs its prompt as a script, in a jail."""
+    verdict = jail.probe(home / "jail.json")
+    if not verdict.works and os.environ.get("CI") != "true":
+        pytest.skip(f"no jail here: {verdict.reason}")
+    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
+    program = home / "agent"
+    program.write_text(AGENT)
+    program.chmod(0o755)
+    config = home / ".config/rebyte/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'[local.agents.mine]\ncommand = ["{program}"]\n')
+    return local
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.com")
+    done = subprocess.run(
+        ["git", *identity, *words], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.fixture
+def repository(home: Path) -> Path:
+    """A repository without a remote."""
+    folder = home / "repository"
+    folder.mkdir()
+    (folder / "code.txt").write_text("".join(f"line {number}\n" for number in range(20)))
+    (folder / "old.txt").write_text("old\n")
+    (folder / "run.sh").write_text("#!/bin/sh\n")
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Start")
+    return folder
+
+
+WORK = r"""
+sed -i 's/line 3$/LINE 3/' code.txt
+rm old.txt
+chmod +x run.sh
+printf '\0\1\2' > data.bin
+mkdir -p src; echo new > 'src/né w.txt'
+"""
+
+
+def work(agents: Local, repository: Path, script: str = WORK, *more: str) -> Done:
+    """Run the agent on the repository; its task is @last then."""
+    words = ("create", script, "-x", "mine", "-g", ".", "--wait", "-o", "json", *more)
+    done = agents(*words, cwd=repository)
+    assert done.status == 0, done
+    return done
+
+
+def test_from_a_prompt_to_an_applied_patch_in_two_commands(agents: Local, repository: Path) -> None:
+    created = work(agents, repository)
+    assert created.json["finalResult"] == "Done."
+    assert "mine runs in a jail (bubblewrap)" in created.err
+    done = agents("apply", "@last", "--yes", "-o", "json", cwd=repository)
+    assert done.status == 0, done
+    assert [(row["path"], row["status"], row["additions"]) for row in done.documents] == [
+        ("code.txt", "modified", 1),
+        ("data.bin", "added", None),
+        ("old.txt", "deleted", 0),
+        ("run.sh", "modified", 0),
+        ("src/né w.txt", "added", 1),
+    ]
+    status = git(repository, "status", "--porcelain", "-z").split("\0")
+    assert sorted(filter(None, status)) == [
+        "A  data.bin", "A  src/né w.txt", "D  old.txt", "M  code.txt", "M  run.sh"
+    ]  # fmt: skip
+    assert os.access(repository / "run.sh", os.X_OK)
+    assert "LINE 3" in (repository / "code.txt").read_text()
+
+
+def test_diff_in_a_pipe_is_the_patch_itself(agents: Local, repository: Path) -> None:
+    work(agents, repository)
+    done = agents("diff", "@last")
+    assert done.status == 0
+    assert done.out.startswith("diff --git a/code.txt b/code.txt\n")
+    patch = repository.parent / "x.patch"
+    patch.write_text(done.out)
+    git(repository, "apply", "--check", str(patch))
+
+
+def test_diff_in_colour_shows_no_control_characters(agents: Local, repository: Path) -> None:
+    work(agents, repository, r"printf 'a\033[31mb\n' > code.txt")
+    done = agents("diff", "@last", "--color", "always", env={"NO_COLOR": ""})
+    assert "\x1b[32m+a\\x1b[31mb\x1b[m\n" in done.out
+
+
+def test_the_repository_moved_on(agents: Local, repository: Path) -> None:
+    work(agents, repository)
+    text = (repository / "code.txt").read_text()
+    (repository / "code.txt").write_text("first\n" + text.replace("line 15", "LINE 15"))
+    git(repository, "commit", "-q", "-a", "-m", "Meanwhile")
+    assert agents("apply", "@last", "--yes", cwd=repository).status == 0
+    merged = (repository / "code.txt").read_text()
+    assert merged.startswith("first\n")
+    assert "LINE 3" in merged
+    assert "LINE 15" in merged
+
+
+def test_a_conflict_is_named(agents: Local, repository: Path) -> None:
+    work(agents, repository)
+    text = (repository / "code.txt").read_text().replace("line 3\n", "other 3\n")
+    (repository / "code.txt").write_text(text)
+    git(repository, "commit", "-q", "-a", "-m", "Meanwhile")
+    done = agents("apply", "@last", "--yes", "-o", "table", cwd=repository)
+    assert done.status == 1
+    assert "1 file has conflicts: code.txt" in done.err
+    assert "<<<<<<<" in (repository / "code.txt").read_text()
+
+
+def test_a_patch_that_does_not_apply_changes_nothing(agents: Local, repository: Path) -> None:
+    work(agents, repository)
+    git(repository, "rm", "-q", "code.txt")
+    git(repository, "commit", "-q", "-m", "Gone")
+    other = repository.parent / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    done = agents("apply", "@last", "--yes", cwd=other)
+    assert done.status == 1
+    assert "does not apply" in done.err
+    assert sorted(path.name for path in other.iterdir()) == [".git"]
+
+
+def test_a_dirty_tree_is_refused(agents: Local, repository: Path) -> None:
+    work(agents, repository)
+    (repository / "run.sh").write_text("#!/bin/sh\necho mine\n")
+    done = agents("apply", "@last", "--yes", "-o", "table", cwd=repository)
+    assert done.status == 2
+    assert "there are uncommitted changes: run.sh" in done.err
+    assert "--force" in done.err
+    done = agents("apply", "@last", "--yes", "--force", cwd=repository)
+    assert done.status == 0, done
+    assert (repository / "run.sh").read_text() == "#!/bin/sh\necho mine\n"
+    assert "LINE 3" in (repository / "code.txt").read_text()
+
+
+def test_what_tools_run_by_themselves_is_named(agents: Local, repository: Path) -> None:
+    script = "mkdir -p .github/workflows; echo x > .github/workflows/ci.yml; echo x > Makefile"
+    work(agents, repository, f"{script}; chmod +x run.sh; echo x > harmless.txt")
+    done = agents("apply", "@last", cwd=repository)
+    assert done.status == 0
+    for name in (".github/workflows/ci.yml", "Makefile", "run.sh (executable)"):
+        assert name in done.err
+    assert "harmless.txt" not in done.err
+
+
+def test_nothing_to_apply(agents: Local, repository: Path) -> None:
+    work(agents, repository, "true")
+    done = agents("apply", "@last", cwd=repository)
+    assert (done.status, done.out) == (0, "")
+    assert "changed nothing" in done.err
+
+
+def test_a_simulated_task_has_no_patch(local: Local, home: Path) -> None:
+    local("create", "Say hello", "--wait")
+    done = local("diff", "@last", "-o", "table")
+    assert done.status == 4
+    assert "has no changes.patch" in done.err
+
+
+def test_outside_of_a_repository(agents: Local, repository: Path, home: Path) -> None:
+    work(agents, repository)
+    done = agents("apply", "@last", "-o", "table", cwd=home)
+    assert done.status == 2
+    assert "not inside a git repository" in done.err
+
+
+def test_uncommitted_changes_come_along(agents: Local, repository: Path) -> None:
+    (repository / "untracked").write_text("x")
+    created = work(agents, repository, "ls > seen; cat seen", "--with-changes")
+    assert "untracked" in created.json["finalResult"]
+    assert "untracked" not in agents("diff", "@last").out.split("+++")[0]
+
+
+def test_the_folder_of_a_workspace(agents: Local, repository: Path, home: Path) -> None:
+    work(agents, repository)
+    done = agents("workspace", "path", "@last")
+    folder = Path(done.out.strip())
+    assert (folder / "data.bin").read_bytes() == b"\0\1\2"
+    assert agents("workspace", "delete", "@last", "--yes").status == 0
+    assert not folder.exists()
+    assert agents("workspace", "path", str(folder.parent.name)).status == 4
+
+
+def test_options_for_local_agents_are_for_no_other_service(rebyte: Local) -> None:
+    for option in ("--no-jail", "--with-changes"):
+        done = rebyte("create", "x", option, "-o", "table", env={"REBYTE_API_KEY": "rbk_x"})
+        assert done.status == 2
+        assert f"{option} requires -P local" in done.err
+
+
+def test_agents_and_key(agents: Local, home: Path) -> None:
+    rows = {row["name"]: row for row in agents("local", "agents", "-o", "json").json["data"]}
+    assert rows["mine"]["usable"]
+    assert rows["mine"]["program"] == str(home / "agent")
+    key = agents("local", "key").out
+    assert key.startswith("rbk_local_")
+    assert agents("local", "key").out == key
+    status = agents("local", "status", "-o", "json").json
+    assert status["agents"] == {"running": 0, "queued": 0}
+
+
+def test_the_default_executor_of_the_profile(agents: Local) -> None:
+    assert agents("profile", "set", "local", "executor=mine").status == 0
+    done = agents("create", "echo hi", "--wait", "-o", "json")
+    assert done.json["finalResult"] == "hi\nDone."
+
+
+def test_skills_are_listed_and_completed(agents: Local, home: Path) -> None:
+    folder = home / ".claude/skills/pdf"
+    folder.mkdir(parents=True)
+    (folder / "SKILL.md").write_text("---\nname: pdf\ndescription: Reads PDF files\n---\n")
+    (row,) = agents("skill", "list", "-o", "json").json["data"]
+    assert (row["name"], row["description"]) == ("pdf", "Reads PDF files")
+    from rebyte_cli.completion import values
+
+    app = App(dict(os.environ))
+    app.set_option("profile", "local")
+    assert ("pdf", "Reads PDF files") in list(values.skills(app))
+    assert ("mine", "a program of config.toml") in list(values.executors(app))
+
+
+def test_a_batch_over_one_repository(agents: Local, repository: Path) -> None:
+    lines = [{"key": str(n), "prompt": f"echo {n} > file{n}; echo {n}"} for n in range(3)]
+    (repository / "tasks.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = agents("batch", "tasks.jsonl", "-x", "mine", "-g", ".", "-o", "jsonl", cwd=repository)
+    assert done.status == 0, done
+    rows: list[dict[str, Any]] = done.documents
+    assert sorted(row["status"] for row in rows) == ["completed"] * 3
+    for row in rows:
+        assert f"file{row['key']}" in agents("diff", row["id"]).out
