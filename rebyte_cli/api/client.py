@@ -1,6 +1,6 @@
 """`RebyteClient`: one method per endpoint, plain dicts in and out, unknown keys kept.
 
-Ids that go into a path hold letters, digits, `_` and `-` only; anything else is BadUsage.
+Ids are opaque: they are percent-encoded in paths, and BadUsage is raised for what cannot be one.
 Every method raises the errors of `rebyte_cli.errors`; APIError stands for all of the wire.
 """
 
@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
 from ..deadline import GRACE, Deadline
@@ -23,8 +23,31 @@ from ..errors import (
     ResourceNotFound,
 )
 from .errors import lost
+from .models import (
+    Account,
+    Artifact,
+    ArtifactSlot,
+    Canceled,
+    Computer,
+    ComputerPage,
+    Content,
+    CreatedPrompt,
+    CreatedTask,
+    Credits,
+    FileRef,
+    Health,
+    PromptEvents,
+    SandboxKey,
+    Task,
+    TaskPage,
+    TaskRow,
+    UploadSlot,
+    Visibility,
+    Webhook,
+    is_terminal,
+)
 from .retry import SECONDS, SLOW_SECONDS, RetryPolicy
-from .urls import check_base_url, check_id, check_key
+from .urls import check_base_url, check_key, path_id
 
 if TYPE_CHECKING:
     from .body import Answer
@@ -32,74 +55,13 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 
-# -- What every noun of the client stands on: a transport, and answers of the right shape.
+T = TypeVar("T")
 
 PAGE = 100  # the largest page of a list (vendor docs)
 REMEMBERED = 10_000  # rows of a list that are told apart from a new one; up to twice as many
-
-
-# -- The account: credits and health; and calls of partners. All seen in clients only.
-
-
-# -- Files that a workspace hands out. The paths are documented, every shape is a guess.
-
-
-def _artifact_path(workspace_id: str, name: str | None = None) -> str:
-    path = f"/workspaces/{check_id(workspace_id, 'workspace id')}/artifacts"
-    if name is None:
-        return path
-    if name in ("", ".", "..") or "\0" in name:
-        # The HTTP library would resolve these, quoted or not, into another path.
-        raise BadUsage(f"{name!r} is not the name of an artifact")
-    try:
-        return f"{path}/{quote(name, safe='')}"
-    except UnicodeEncodeError:
-        raise BadUsage(f"{name!r} is not the name of an artifact") from None
-
-
-# -- Agent computers: VMs that outlive their tasks. Their id is good as a workspace id.
-
-
-def _computer_path(computer_id: str) -> str:
-    return f"/agent-computers/{check_id(computer_id, 'agent computer id')}"
-
-
-# -- Files as input of a task: a slot from the API, then the bytes to an object store.
-
-# What a slot has when nothing was declared; the PUT must then say it too (vendor docs).
+# What an upload slot has when nothing was declared; the PUT must then say it too (vendor docs).
 DEFAULT_TYPE = "application/octet-stream"
-LONGEST_NAME = 255  # characters (vendor docs)
-
-
-# -- Tasks: create, read, follow, steer, remove.
-
-
-def _given(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _slugs(skills: Iterable[str] | None) -> list[str] | None:
-    if isinstance(skills, str):  # whose letters would go out as slugs
-        raise BadUsage("skills: a list of slugs is needed, not one string")
-    return None if skills is None else list(skills)
-
-
-def _uploaded(files: Iterable[Mapping[str, str]] | None) -> list[dict[str, str]] | None:
-    listed = None if files is None else list(files)
-    if listed and not all(isinstance(file, Mapping) for file in listed):
-        raise BadUsage("files: what `upload_file` returns is needed, not the name of a file")
-    return None if listed is None else [dict(file) for file in listed]
-
-
-# -- Outbound webhooks of the organization.
-
-
-def _strings(document: Any, depth: int = 0) -> Iterator[str]:
-    if isinstance(document, str):
-        yield document
-    elif isinstance(document, dict) and depth < 3:
-        for value in document.values():
-            yield from _strings(value, depth + 1)
+LONGEST_NAME = 255  # characters of an uploaded file's name (vendor docs)
 
 
 class RebyteClient:
@@ -160,11 +122,11 @@ class RebyteClient:
         executor: str | None = None,
         model: str | None = None,
         skills: Iterable[str] | None = None,
-        files: Iterable[Mapping[str, str]] | None = None,
+        files: Iterable[Mapping[str, str] | FileRef] | None = None,
         github_url: str | None = None,
         branch_name: str | None = None,
         workspace_id: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> CreatedTask:
         """Start a task; returns `id`, `workspaceId`, `url`, `status`, `createdAt` (seed document).
 
         Blocks until the VM is up, which may take minutes. Only what is given is sent. Raises
@@ -184,28 +146,28 @@ class RebyteClient:
             )
         )
 
-    def create_from(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def create_from(self, body: Mapping[str, Any]) -> CreatedTask:
         """POST /tasks with a ready body, in the words of the wire; as `create_task`."""
         limit = self.transport.limit(SLOW_SECONDS)
-        return self._created("/tasks", dict(body), "id", timeout=limit)
+        return self._create(CreatedTask, "/tasks", dict(body), "id", timeout=limit)
 
-    def get_task(self, task_id: str, *, timeout: float | None = None) -> dict[str, Any]:
+    def get_task(self, task_id: str, *, timeout: float | None = None) -> Task:
         """One task with its status and its prompts (seed document).
 
         `timeout` shortens the deadline of this call (seconds).
         """
-        path = f"/tasks/{check_id(task_id, 'task id')}"
-        return self._object("GET", path, timeout=self._at_most(timeout))
+        path = f"/tasks/{path_id(task_id, 'task id')}"
+        return self._object(Task, "GET", path, timeout=self._at_most(timeout))
 
     def list_tasks(
         self, limit: int = 50, offset: int = 0, *, timeout: float | None = None
-    ) -> dict[str, Any]:
+    ) -> TaskPage:
         """One page of tasks made through the API, newest first: `data`, `total`, `limit`, `offset`.
 
         At most 100 a page. Rows have no `status` (vendor docs). `timeout` as in `get_task`.
         """
         query = {"limit": limit, "offset": offset}
-        page = self._object("GET", "/tasks", query=query, timeout=self._at_most(timeout))
+        page = self._object(TaskPage, "GET", "/tasks", query=query, timeout=self._at_most(timeout))
         rows = page.get("data")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise BrokenAnswer("GET /tasks: the answer has no list under `data`", response=page)
@@ -213,11 +175,11 @@ class RebyteClient:
 
     def iter_tasks(
         self, page: int = PAGE, *, offset: int = 0, total: list[int] | None = None
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[TaskRow]:
         """Every task from `offset` on, newest first, each once; asks for the next page when its
         first row is wanted. `total`, when given, is made to hold the API's count of each page.
         """
-        return self._pages("/tasks", page, offset=offset, total=total)
+        return self._pages(TaskRow, "/tasks", page, offset=offset, total=total)
 
     def follow_up(
         self,
@@ -225,10 +187,10 @@ class RebyteClient:
         prompt: str,
         *,
         skills: Iterable[str] | None = None,
-        files: Iterable[Mapping[str, str]] | None = None,
+        files: Iterable[Mapping[str, str] | FileRef] | None = None,
         executor: str | None = None,
         model: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> CreatedPrompt:
         """Send a further prompt to a task; returns `promptId` (seed document). As `create_task`."""
         body = _given(
             prompt=prompt,
@@ -239,22 +201,20 @@ class RebyteClient:
         )
         return self.follow_up_from(task_id, body)
 
-    def follow_up_from(self, task_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def follow_up_from(self, task_id: str, body: Mapping[str, Any]) -> CreatedPrompt:
         """POST /tasks/{id}/prompts with a ready body, in the words of the wire; as `follow_up`."""
-        path = f"/tasks/{check_id(task_id, 'task id')}/prompts"
+        path = f"/tasks/{path_id(task_id, 'task id')}/prompts"
         limit = self.transport.limit(SLOW_SECONDS)
-        return self._created(path, dict(body), "promptId", timeout=limit)
+        return self._create(CreatedPrompt, path, dict(body), "promptId", timeout=limit)
 
     def wait_for_task(
         self, task_id: str, *, poll_interval: float = 5.0, timeout_seconds: float = 600.0
-    ) -> dict[str, Any]:
+    ) -> Task:
         """Read a task until it has ended, however it ended; times in seconds.
 
         Raises WaitTimeout, which is a TimeoutError, when it still runs after `timeout_seconds` or
         cannot be read by then.
         """
-        from .models import is_terminal, task_status
-
         transport = self.transport
         deadline = Deadline(timeout_seconds, clock=transport.clock)
         while True:
@@ -265,7 +225,7 @@ class RebyteClient:
                     raise
                 late = f"task {task_id} could not be read in"
                 raise deadline.error(late, pending=[task_id]) from None
-            if is_terminal(task_status(task)):
+            if is_terminal(task.get("status")):
                 return task
             if deadline.has_passed:
                 raise deadline.error(f"task {task_id} still running after", pending=[task_id])
@@ -273,33 +233,33 @@ class RebyteClient:
 
     def delete_task(self, task_id: str) -> None:
         """Remove a task (seed document). A 404 that our own lost first try explains is success."""
-        self._delete(f"/tasks/{check_id(task_id, 'task id')}")
+        self._delete(f"/tasks/{path_id(task_id, 'task id')}")
 
-    def cancel_task(self, task_id: str) -> dict[str, Any]:
+    def cancel_task(self, task_id: str) -> Canceled:
         """Stop a task; harmless on a finished one (seen in clients), so it may go out twice.
 
         What the answer holds is unknown, possibly nothing: read the task for the truth.
         """
-        return self._anything("POST", f"/tasks/{check_id(task_id, 'task id')}/cancel")
+        return self._anything(Canceled, "POST", f"/tasks/{path_id(task_id, 'task id')}/cancel")
 
-    def set_visibility(self, task_id: str, visibility: str) -> dict[str, Any]:
+    def set_visibility(self, task_id: str, visibility: str) -> Visibility:
         """`private`, `shared` or `public`; returns `visibility`, and `shareUrl` when public
         (vendor docs).
         """
-        path = f"/tasks/{check_id(task_id, 'task id')}/visibility"
-        return self._object("PATCH", path, body={"visibility": visibility})
+        path = f"/tasks/{path_id(task_id, 'task id')}/visibility"
+        return self._object(Visibility, "PATCH", path, body={"visibility": visibility})
 
     def task_content(
         self, task_id: str, *, events: bool = False, timeout: float | None = None
-    ) -> dict[str, Any]:
+    ) -> Content:
         """The transcript: `prompts[]` with `userPrompt`, `response` and, when asked, `events`.
 
         Seen in clients only; `response` may be null and `events` empty after some runs.
         `timeout` as in `get_task`.
         """
-        path = f"/tasks/{check_id(task_id, 'task id')}/content"
+        path = f"/tasks/{path_id(task_id, 'task id')}/content"
         query = {"include": "events" if events else None}
-        return self._object("GET", path, query=query, timeout=self._at_most(timeout))
+        return self._object(Content, "GET", path, query=query, timeout=self._at_most(timeout))
 
     def stream_events(self, task_id: str, *, idle: float | None = None) -> Iterator[Event]:
         """The events of the latest prompt over one connection, from the first one on.
@@ -312,7 +272,7 @@ class RebyteClient:
 
         from .sse import Event, TooLarge, parse
 
-        path = f"/tasks/{check_id(task_id, 'task id')}/events"
+        path = f"/tasks/{path_id(task_id, 'task id')}/events"
         with self.transport.stream(path, idle=idle) as chunks:
             try:
                 for name, text in parse(chunks):
@@ -327,22 +287,22 @@ class RebyteClient:
             except TooLarge:
                 raise BrokenAnswer(f"GET {path}: an event is larger than 16 MiB") from None
 
-    def prompt_events(self, task_id: str, prompt_id: str) -> dict[str, Any]:
+    def prompt_events(self, task_id: str, prompt_id: str) -> PromptEvents:
         """The events of a delegated sub-prompt: `promptId`, `events[]` (seen in a client)."""
-        path = f"/tasks/{check_id(task_id, 'task id')}/prompts/{check_id(prompt_id, 'prompt id')}"
-        return self._object("GET", f"{path}/events")
+        path = f"/tasks/{path_id(task_id, 'task id')}/prompts/{path_id(prompt_id, 'prompt id')}"
+        return self._object(PromptEvents, "GET", f"{path}/events")
 
     def answer(self, task_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Answer the question that parked a run: `messageId`, `actionId`, `answer` (seen in a
         client). 409 means that nothing waits for an answer any more. What a success holds is
         unknown.
         """
-        path = f"/tasks/{check_id(task_id, 'task id')}/answer"
-        return self._anything("POST", path, body=dict(body), repeat=RetryPolicy.IF_UNSENT)
+        path = f"/tasks/{path_id(task_id, 'task id')}/answer"
+        return self._anything(dict, "POST", path, body=dict(body), repeat=RetryPolicy.IF_UNSENT)
 
     # -- files ---------------------------------------------------------------------------------
 
-    def create_file(self, filename: str, content_type: str | None = None) -> dict[str, Any]:
+    def create_file(self, filename: str, content_type: str | None = None) -> UploadSlot:
         """A slot for an upload: `id`, `filename` (a unique variant), `uploadUrl`, which is good
         for an hour (vendor docs). A slot that is never used does no harm, so it may go out twice.
         """
@@ -350,10 +310,8 @@ class RebyteClient:
         filename = filename.encode(errors="replace").decode()
         if not filename or len(filename) > LONGEST_NAME:
             raise BadUsage(f"a file name has 1 to {LONGEST_NAME} characters")
-        body = {"filename": filename}
-        if content_type is not None:
-            body["contentType"] = content_type
-        slot = self._object("POST", "/files", body=body)
+        body = _given(filename=filename, contentType=content_type)
+        slot = self._object(UploadSlot, "POST", "/files", body=body)
         for name in ("id", "filename", "uploadUrl"):
             if not isinstance(slot.get(name), str):
                 raise BrokenAnswer(f"POST /files: the answer holds no {name}", response=slot)
@@ -365,7 +323,7 @@ class RebyteClient:
         *,
         content_type: str | None = None,
         progress: Callable[[int], None] | None = None,
-    ) -> dict[str, Any]:
+    ) -> FileRef:
         """Upload a file; returns `{"id", "filename"}` as `create_task(files=…)` takes it.
 
         The file is read as it is sent, so memory stays flat. `progress` is told of each amount
@@ -394,7 +352,7 @@ class RebyteClient:
 
     def _upload(
         self, path: Path, content_type: str | None, count: Callable[[int], None]
-    ) -> dict[str, Any]:
+    ) -> FileRef:
         slot = self.create_file(path.name, content_type)
         self.transport.put_signed(
             slot["uploadUrl"], path, content_type or DEFAULT_TYPE, progress=count
@@ -403,12 +361,12 @@ class RebyteClient:
 
     # -- artifacts of a workspace --------------------------------------------------------------
 
-    def list_artifacts(self, workspace_id: str) -> list[dict[str, Any]]:
+    def list_artifacts(self, workspace_id: str) -> list[Artifact]:
         """The artifacts; an entry has `filename` or `name`, perhaps `size`, a URL (inferred).
 
         Taken from a bare list, or from `data`, `artifacts` or `files` of an object.
         """
-        return self._rows(_artifact_path(workspace_id), "data", "artifacts", "files")
+        return self._rows(Artifact, _artifact_path(workspace_id), "data", "artifacts", "files")
 
     def get_artifact(
         self,
@@ -438,7 +396,7 @@ class RebyteClient:
         paths: Iterable[str | Path],
         *,
         progress: Callable[[int], None] | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Artifact]:
         """Upload files in one request: multipart, parts named `files` (inferred from the API
         inside the VM). Returns what the answer lists, possibly nothing. Memory stays flat.
         """
@@ -451,17 +409,18 @@ class RebyteClient:
         rows = answer.data
         if isinstance(rows, dict):
             rows = next((rows[n] for n in ("data", "artifacts", "files") if n in rows), [])
-        return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        listed = rows if isinstance(rows, list) else []
+        return [cast(Artifact, row) for row in listed if isinstance(row, dict)]
 
     def artifact_upload_urls(
         self, workspace_id: str, files: Iterable[Mapping[str, Any]]
-    ) -> list[dict[str, Any]]:
+    ) -> list[ArtifactSlot]:
         """Signed URLs for large files, in the order of `files` (`name`, `contentType`, optional
         `public`): `uploadUrl`, perhaps `publicUrl` (inferred). Use `transport.put_signed`.
         """
         wanted = [dict(file) for file in files]
         path = f"{_artifact_path(workspace_id)}/upload-url"
-        answer = self._object("POST", path, body={"files": wanted})
+        answer = self._object(dict, "POST", path, body={"files": wanted})
         urls = answer.get("urls")
         if not isinstance(urls, list) or len(urls) != len(wanted):
             raise BrokenAnswer(f"POST {path}: not one URL per file", response=answer)
@@ -480,25 +439,28 @@ class RebyteClient:
 
     # -- agent computers -----------------------------------------------------------------------
 
-    def create_computer(self, name: str | None = None, icon: str | None = None) -> dict[str, Any]:
+    def create_computer(self, name: str | None = None, icon: str | None = None) -> Computer:
         """A new VM, `status` `provisioning` at first (vendor docs); poll until it is `ready`."""
-        body = {k: v for k, v in (("name", name), ("icon", icon)) if v is not None}
-        return self._created("/agent-computers", body, "id")
+        return self._create(Computer, "/agent-computers", _given(name=name, icon=icon), "id")
 
-    def list_computers(self, limit: int = 50, offset: int = 0) -> dict[str, Any]:
+    def list_computers(self, limit: int = 50, offset: int = 0) -> ComputerPage:
         """One page, newest first: `data`, and perhaps `total`, `limit`, `offset` (vendor docs)."""
-        return self._object("GET", "/agent-computers", query={"limit": limit, "offset": offset})
+        return self._object(
+            ComputerPage, "GET", "/agent-computers", query={"limit": limit, "offset": offset}
+        )
 
-    def iter_computers(self, page: int = PAGE) -> Iterator[dict[str, Any]]:
+    def iter_computers(self, page: int = PAGE) -> Iterator[Computer]:
         """Every agent computer, newest first, page by page as they are wanted."""
-        return self._pages("/agent-computers", page)
+        return self._pages(Computer, "/agent-computers", page)
 
-    def get_computer(self, computer_id: str, *, timeout: float | None = None) -> dict[str, Any]:
+    def get_computer(self, computer_id: str, *, timeout: float | None = None) -> Computer:
         """One agent computer (vendor docs). `sandboxApiKey`, if there, is a secret.
 
         `timeout` shortens the deadline of this call (seconds).
         """
-        return self._object("GET", _computer_path(computer_id), timeout=self._at_most(timeout))
+        return self._object(
+            Computer, "GET", _computer_path(computer_id), timeout=self._at_most(timeout)
+        )
 
     def update_computer(
         self,
@@ -506,15 +468,13 @@ class RebyteClient:
         *,
         agent_instructions: str | None = None,
         views: Mapping[str, bool] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Computer:
         """Set the instructions, or switch views on and off by id (seen in a client)."""
-        body: dict[str, Any] = {}
-        if agent_instructions is not None:
-            # Read as agentInstructions, written with an underscore (seen in a client).
-            body["agent_instructions"] = agent_instructions
-        if views is not None:
-            body["views"] = dict(views)
-        return self._object("PATCH", _computer_path(computer_id), body=body)
+        # Read as agentInstructions, written with an underscore (seen in a client).
+        body = _given(
+            agent_instructions=agent_instructions, views=None if views is None else dict(views)
+        )
+        return self._object(Computer, "PATCH", _computer_path(computer_id), body=body)
 
     def delete_computer(self, computer_id: str) -> None:
         """Remove the VM (seen in a client)."""
@@ -529,28 +489,24 @@ class RebyteClient:
         *,
         description: str | None = None,
         secret: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Webhook:
         """Register a URL (https) for events such as `task.completed`; three at most per
         organization (vendor docs). Whether a known URL makes a second one is disputed: list first.
         """
-        body: dict[str, Any] = {"url": url, "events": list(events)}
-        if description is not None:
-            body["description"] = description
-        if secret is not None:
-            body["secret"] = secret
-        return self._created("/webhooks", body, "id")
+        body = _given(url=url, events=list(events), description=description, secret=secret)
+        return self._create(Webhook, "/webhooks", body, "id")
 
-    def list_webhooks(self) -> list[dict[str, Any]]:
+    def list_webhooks(self) -> list[Webhook]:
         """Every webhook; the list sits under `webhooks` (seen in a client)."""
-        return self._rows("/webhooks", "webhooks", "data")
+        return self._rows(Webhook, "/webhooks", "webhooks", "data")
 
-    def get_webhook(self, webhook_id: str) -> dict[str, Any]:
+    def get_webhook(self, webhook_id: str) -> Webhook:
         """One webhook (path documented). The secret is never returned."""
-        return self._object("GET", f"/webhooks/{check_id(webhook_id, 'webhook id')}")
+        return self._object(Webhook, "GET", f"/webhooks/{path_id(webhook_id, 'webhook id')}")
 
     def delete_webhook(self, webhook_id: str) -> None:
         """Remove a webhook (path documented)."""
-        self._delete(f"/webhooks/{check_id(webhook_id, 'webhook id')}")
+        self._delete(f"/webhooks/{path_id(webhook_id, 'webhook id')}")
 
     def webhook_public_key(self) -> str:
         """The PEM key that deliveries are signed with (path documented, shape unknown).
@@ -575,30 +531,28 @@ class RebyteClient:
 
     # -- account and partners ------------------------------------------------------------------
 
-    def credits(self) -> dict[str, Any]:
+    def credits(self) -> Credits:
         """The organization's balance: numbers `balance`, `totalAvailable`, `lifetimeUsed`, …"""
-        return self._object("GET", "/billing/credits")
+        return self._object(Credits, "GET", "/billing/credits")
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> Health:
         """`{status}` of the service, asked at the host's root and without the key."""
         answer = self.transport.without_key(f"{self.transport.origin}/health")
-        return answer.data if isinstance(answer.data, dict) else {}
+        return cast(Health, answer.data if isinstance(answer.data, dict) else {})
 
-    def sandbox_api_key(self) -> dict[str, Any]:
+    def sandbox_api_key(self) -> SandboxKey:
         """`apiKey` and `baseUrl` for direct access to VMs. The key is a secret."""
-        return self._object("GET", "/sandbox/api-key")
+        return self._object(SandboxKey, "GET", "/sandbox/api-key")
 
-    def create_account(self, name: str, *, bill_to_parent: bool | None = None) -> dict[str, Any]:
+    def create_account(self, name: str, *, bill_to_parent: bool | None = None) -> Account:
         """A child account, for partner keys: `id` and `api_key`, which is shown only once."""
-        body: dict[str, Any] = {"name": name}
-        if bill_to_parent is not None:
-            body["billToParent"] = bill_to_parent
-        return self._created("/accounts", body, "id")
+        body = _given(name=name, billToParent=bill_to_parent)
+        return self._create(Account, "/accounts", body, "id")
 
     def set_account_billing(self, account_id: str, *, bill_to_parent: bool) -> dict[str, Any]:
         """Who pays for a child account, for partner keys."""
-        path = f"/accounts/{check_id(account_id, 'account id')}/billing"
-        return self._object("PATCH", path, body={"billToParent": bill_to_parent})
+        path = f"/accounts/{path_id(account_id, 'account id')}/billing"
+        return self._object(dict, "PATCH", path, body={"billToParent": bill_to_parent})
 
     def top_up(
         self,
@@ -610,16 +564,16 @@ class RebyteClient:
         metadata: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Add credits to a child account, for partner keys."""
-        body: dict[str, Any] = {
-            "accountId": account_id,
-            "amount": amount,
-            "externalPaymentId": external_payment_id,
-        }
-        if description is not None:
-            body["description"] = description
-        if metadata is not None:
-            body["metadata"] = dict(metadata)
-        return self._object("POST", "/billing/topups", body=body, repeat=RetryPolicy.IF_UNSENT)
+        body = _given(
+            accountId=account_id,
+            amount=amount,
+            externalPaymentId=external_payment_id,
+            description=description,
+            metadata=None if metadata is None else dict(metadata),
+        )
+        return self._object(
+            dict, "POST", "/billing/topups", body=body, repeat=RetryPolicy.IF_UNSENT
+        )
 
     def register_mcp_server(
         self,
@@ -629,17 +583,15 @@ class RebyteClient:
         custom_headers: Iterable[Mapping[str, str]] | None = None,
     ) -> dict[str, Any]:
         """Make an MCP server known to the account; idempotent per URL, so it may go out twice."""
-        body: dict[str, Any] = {"url": url}
-        if shared_secret is not None:
-            body["sharedSecret"] = shared_secret
-        if custom_headers is not None:
-            body["customHeaders"] = [dict(header) for header in custom_headers]
-        return self._object("POST", "/mcp/servers", body=body)
+        headers = None if custom_headers is None else [dict(header) for header in custom_headers]
+        body = _given(url=url, sharedSecret=shared_secret, customHeaders=headers)
+        return self._object(dict, "POST", "/mcp/servers", body=body)
 
     # -- calls and the shape of their answers --------------------------------------------------
 
     def _object(
         self,
+        kind: type[T],
         method: str,
         path: str,
         *,
@@ -647,50 +599,65 @@ class RebyteClient:
         body: Any = None,
         repeat: RetryPolicy = RetryPolicy.SAFE,
         timeout: float | None = None,
-    ) -> dict[str, Any]:
-        """A call whose answer is an object."""
+    ) -> T:
+        """A call whose answer is an object, with the type that its document has."""
         answer = self.transport.send(
             method, path, query=query, body=body, repeat=repeat, timeout=timeout
         )
         if method == "GET" and not answer.raw.strip():
-            # As the answer to a change it is a success (seen in clients); whoever reads learns
-            # nothing from it.
+            # As the answer to a change this is a success (seen in clients); to a question it says
+            # nothing.
             raise BrokenAnswer(f"GET {path}: the answer is empty", status_code=answer.status)
         if isinstance(answer.data, dict):
-            return answer.data
-        raise self._wrong(method, path, answer, repeat, "an object")
+            return cast(T, answer.data)
+        raise _unexpected(method, path, answer, repeat, "an object")
 
     def _anything(
-        self, method: str, path: str, *, body: Any = None, repeat: RetryPolicy = RetryPolicy.SAFE
-    ) -> dict[str, Any]:
+        self,
+        kind: type[T],
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        repeat: RetryPolicy = RetryPolicy.SAFE,
+    ) -> T:
         """A call whose answer no source shows: an object as it came, {} for anything else."""
         answer = self.transport.send(method, path, body=body, repeat=repeat)
-        return answer.data if isinstance(answer.data, dict) else {}
+        return cast(T, answer.data if isinstance(answer.data, dict) else {})
 
-    def _rows(
-        self, path: str, *names: str, query: Mapping[str, Any] | None = None
-    ) -> list[dict[str, Any]]:
+    def _rows(self, kind: type[T], path: str, *names: str) -> list[T]:
         """A GET whose answer is a list, bare or under one of `names`."""
-        answer = self.transport.send("GET", path, query=query, repeat=RetryPolicy.SAFE)
+        answer = self.transport.send("GET", path, repeat=RetryPolicy.SAFE)
         rows = answer.data
         if isinstance(rows, dict):
             rows = next((rows[name] for name in names if name in rows), [] if not rows else None)
         if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
             return rows
-        raise self._wrong("GET", path, answer, RetryPolicy.SAFE, "a list of objects")
+        raise _unexpected("GET", path, answer, RetryPolicy.SAFE, "a list of objects")
 
-    def _created(
-        self, path: str, body: Any, identity: str, *, timeout: float | None = None
-    ) -> dict[str, Any]:
-        """A POST that makes something; its answer must name it, else the outcome is unknown."""
-        made = self._object("POST", path, body=body, repeat=RetryPolicy.IF_UNSENT, timeout=timeout)
+    def _create(
+        self, kind: type[T], path: str, body: Any, identity: str, *, timeout: float | None = None
+    ) -> T:
+        """A POST that creates something; its answer must name it, else the outcome is unknown."""
+        answer = self.transport.send(
+            "POST", path, body=body, repeat=RetryPolicy.IF_UNSENT, timeout=timeout
+        )
+        made = answer.data
+        if not isinstance(made, dict):
+            raise _unexpected("POST", path, answer, RetryPolicy.IF_UNSENT, "an object")
         if not isinstance(made.get(identity), str) or not made[identity]:
             raise lost("POST", path, f"the answer holds no {identity}", response=made)
-        return made
+        return cast(T, made)
 
     def _pages(
-        self, path: str, page: int, *, offset: int = 0, total: list[int] | None = None
-    ) -> Iterator[dict[str, Any]]:
+        self,
+        kind: type[T],
+        path: str,
+        page: int,
+        *,
+        offset: int = 0,
+        total: list[int] | None = None,
+    ) -> Iterator[T]:
         """Rows of a paged list, one call per page, each call when its first row is asked for.
 
         A row made meanwhile shifts the others onto the next page, so ids seen are dropped; only
@@ -701,7 +668,8 @@ class RebyteClient:
         seen_before: set[str] = set()
         stale = 0
         while True:
-            answer = self._object("GET", path, query={"limit": page, "offset": offset})
+            query = {"limit": page, "offset": offset}
+            answer = self._object(dict, "GET", path, query=query)
             rows = answer.get("data")
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise BrokenAnswer(f"GET {path}: the answer has no list under `data`")
@@ -735,11 +703,57 @@ class RebyteClient:
         """A deadline that does not reach beyond the usual one; None for the usual one."""
         return None if timeout is None else min(timeout, self.transport.limit(SECONDS))
 
-    def _wrong(
-        self, method: str, path: str, answer: Answer, repeat: RetryPolicy, wanted: str
-    ) -> BrokenAnswer | OutcomeUnknown:
-        why = f"the answer is not {wanted}"
-        rest = {"status_code": answer.status, "response": answer.data}
-        if repeat is RetryPolicy.IF_UNSENT:
-            return lost(method, path, why, **rest)
-        return BrokenAnswer(f"{method} {path}: {why}", **rest)
+
+def _unexpected(
+    method: str, path: str, answer: Answer, repeat: RetryPolicy, wanted: str
+) -> BrokenAnswer | OutcomeUnknown:
+    """The error for an answer of another shape; for a create it leaves the outcome unknown."""
+    why = f"the answer is not {wanted}"
+    if repeat is RetryPolicy.IF_UNSENT:
+        return lost(method, path, why, status_code=answer.status, response=answer.data)
+    message = f"{method} {path}: {why}"
+    return BrokenAnswer(message, status_code=answer.status, response=answer.data)
+
+
+def _artifact_path(workspace_id: str, name: str | None = None) -> str:
+    path = f"/workspaces/{path_id(workspace_id, 'workspace id')}/artifacts"
+    if name is None:
+        return path
+    if name in ("", ".", "..") or "\0" in name:
+        # The HTTP library would resolve these, quoted or not, into another path.
+        raise BadUsage(f"{name!r} is not the name of an artifact")
+    try:
+        return f"{path}/{quote(name, safe='')}"
+    except UnicodeEncodeError:
+        raise BadUsage(f"{name!r} is not the name of an artifact") from None
+
+
+def _computer_path(computer_id: str) -> str:
+    return f"/agent-computers/{path_id(computer_id, 'agent computer id')}"
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """The fields that were given: what is left out is not sent as null."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _slugs(skills: Iterable[str] | None) -> list[str] | None:
+    if isinstance(skills, str):  # its letters would be sent as slugs
+        raise BadUsage("skills must be a list of slugs, not one string")
+    return None if skills is None else list(skills)
+
+
+def _uploaded(files: Iterable[Mapping[str, str] | FileRef] | None) -> list[dict[str, Any]] | None:
+    listed = None if files is None else list(files)
+    if listed and not all(isinstance(file, Mapping) for file in listed):
+        raise BadUsage("files must be what `upload_file` returns, not file names")
+    return None if listed is None else [dict(file) for file in listed]
+
+
+def _strings(document: Any, depth: int = 0) -> Iterator[str]:
+    """Every text in a JSON document, three levels deep."""
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, dict) and depth < 3:
+        for value in document.values():
+            yield from _strings(value, depth + 1)

@@ -1,65 +1,144 @@
-"""Shapes of the wire, and what the words for a status mean.
+"""The documents of the API as types, and what the words for a status mean.
 
-Every shape is open: keys that are not named here are kept as they came.
+The methods of `RebyteClient` return these plain dictionaries as they came. A key that is not
+`NotRequired` is one that the service always sends (or the client checks); every document may hold
+further keys. The source of each shape is in its docstring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 # Task words (seed document). A prompt uses `pending` and `succeeded` besides.
 TERMINAL = frozenset({"completed", "failed", "canceled"})
-_SAME = {"succeeded": "completed", "cancelled": "canceled"}
+_CANONICAL = {"succeeded": "completed", "cancelled": "canceled"}
 
 
-class CreatedTask(TypedDict, total=False):
+def canonical_status(status: object) -> str:
+    """A status in task words: `succeeded` becomes `completed`, `cancelled` becomes `canceled`.
+
+    An unknown word stays as it is; anything but text becomes the empty string.
+    """
+    word = status if isinstance(status, str) else ""
+    return _CANONICAL.get(word, word)
+
+
+def is_terminal(status: object) -> bool:
+    """Whether a status, in task or prompt words, is an end; an unknown word is not."""
+    return canonical_status(status) in TERMINAL
+
+
+class CreatedTask(TypedDict):
     """Answer of POST /tasks (seed document). `workspaceId` is in no later answer."""
 
     id: str
-    workspaceId: str
-    url: str
-    status: str
-    createdAt: str
+    workspaceId: NotRequired[str]
+    url: NotRequired[str]
+    status: NotRequired[str]
+    createdAt: NotRequired[str]
 
 
-class Prompt(TypedDict, total=False):
-    """One prompt of a task (seed document); the last three only in `content` (seen in clients)."""
+class CreatedPrompt(TypedDict):
+    """Answer of POST /tasks/{id}/prompts (seed document)."""
+
+    promptId: str
+
+
+class Prompt(TypedDict):
+    """One prompt of a task (seed document)."""
 
     id: str
     status: str
-    submittedAt: str
-    completedAt: str | None
-    userPrompt: str
-    response: str | None
-    events: list[dict[str, Any]]
+    submittedAt: NotRequired[str]
+    completedAt: NotRequired[str | None]
 
 
-class Task(TypedDict, total=False):
+class Task(TypedDict):
     """Answer of GET /tasks/{id} (seed document); `finalResult` was seen in a client."""
 
     id: str
-    url: str
     status: str
-    title: str | None
-    executor: str | None
-    model: str | None
-    createdAt: str
-    completedAt: str | None
-    prompts: list[Prompt]
-    finalResult: str | None
+    url: NotRequired[str]
+    title: NotRequired[str | None]
+    executor: NotRequired[str | None]
+    model: NotRequired[str | None]
+    createdAt: NotRequired[str]
+    completedAt: NotRequired[str | None]
+    prompts: NotRequired[list[Prompt]]
+    finalResult: NotRequired[str]
 
 
-class TaskPage(TypedDict, total=False):
-    """Answer of GET /tasks (vendor docs). Rows have no `status`."""
+class TaskRow(TypedDict):
+    """A task in a list (vendor docs): no `status`, no `prompts`, no `workspaceId`."""
 
-    data: list[dict[str, Any]]
-    total: int
-    limit: int
-    offset: int
+    id: str
+    url: NotRequired[str]
+    title: NotRequired[str | None]
+    executor: NotRequired[str | None]
+    model: NotRequired[str | None]
+    createdAt: NotRequired[str]
+    completedAt: NotRequired[str | None]
 
 
-class UploadSlot(TypedDict, total=False):
+class TaskPage(TypedDict):
+    """Answer of GET /tasks (vendor docs), newest first. `total` counts all tasks."""
+
+    data: list[TaskRow]
+    total: NotRequired[int]
+    limit: NotRequired[int]
+    offset: NotRequired[int]
+
+
+class RunEvent(TypedDict, total=False):
+    """One event of a run (seen in clients)."""
+
+    seq: int
+    eventKey: str
+    timestamp: str
+    promptId: str
+    eventType: str
+    payload: dict[str, Any]
+
+
+class ContentPrompt(Prompt):
+    """One prompt in a content document (seen in clients); `events` only when asked for."""
+
+    userPrompt: NotRequired[str]
+    response: NotRequired[str | None]
+    events: NotRequired[list[RunEvent]]
+
+
+class Content(TypedDict):
+    """Answer of GET /tasks/{id}/content (seen in clients), oldest prompt first."""
+
+    id: NotRequired[str]
+    status: NotRequired[str]
+    prompts: NotRequired[list[ContentPrompt]]
+
+
+class PromptEvents(TypedDict):
+    """Answer of GET /tasks/{id}/prompts/{promptId}/events (seen in a client)."""
+
+    promptId: NotRequired[str]
+    events: NotRequired[list[RunEvent]]
+
+
+class Canceled(TypedDict, total=False):
+    """Answer of POST /tasks/{id}/cancel; possibly empty (seen in a client)."""
+
+    id: str
+    status: str
+    canceledPrompts: int
+
+
+class Visibility(TypedDict):
+    """Answer of PATCH /tasks/{id}/visibility (vendor docs); a link only when it is public."""
+
+    visibility: NotRequired[Literal["private", "shared", "public"]]
+    shareUrl: NotRequired[str]
+
+
+class UploadSlot(TypedDict):
     """Answer of POST /files (vendor docs). `filename` is a unique variant of the one sent."""
 
     id: str
@@ -74,26 +153,93 @@ class FileRef(TypedDict):
     filename: str
 
 
-def same_word(status: object) -> str:
-    """A status in task words: `succeeded` is `completed`, `cancelled` is `canceled`.
+class Artifact(TypedDict, total=False):
+    """A file of a workspace (path documented, every field inferred)."""
 
-    Anything that is not text is the empty string.
+    name: str
+    filename: str
+    size: int
+    url: str
+
+
+class ArtifactSlot(TypedDict):
+    """A signed URL for a large artifact (inferred)."""
+
+    uploadUrl: str
+    publicUrl: NotRequired[str]
+
+
+class Computer(TypedDict):
+    """An agent computer (vendor docs; the last four seen in clients).
+
+    `status` is `provisioning`, `ready` or `error`. `sandboxApiKey` is a secret.
     """
-    word = status if isinstance(status, str) else ""
-    return _SAME.get(word, word)
+
+    id: str
+    name: NotRequired[str]
+    url: NotRequired[str]
+    status: NotRequired[str]
+    icon: NotRequired[str | None]
+    sandboxId: NotRequired[str | None]
+    provisionError: NotRequired[str | None]
+    createdAt: NotRequired[str]
+    updatedAt: NotRequired[str]
+    sandboxBaseUrl: NotRequired[str]
+    sandboxApiKey: NotRequired[str]
+    agentInstructions: NotRequired[str | None]
+    views: NotRequired[list[dict[str, Any]]]
 
 
-def task_status(task: Mapping[str, Any]) -> str:
-    """The status of a task in task words; a word nobody knows stays and is not terminal."""
-    return same_word(task.get("status"))
+class ComputerPage(TypedDict):
+    """Answer of GET /agent-computers (vendor docs; the counts inferred), newest first."""
+
+    data: NotRequired[list[Computer]]
+    total: NotRequired[int]
+    limit: NotRequired[int]
+    offset: NotRequired[int]
 
 
-def is_terminal(status: object) -> bool:
-    """Whether a status, in task or prompt words, is an end."""
-    return same_word(status) in TERMINAL
+class Webhook(TypedDict):
+    """A webhook (vendor docs); its secret is never returned."""
+
+    id: str
+    url: NotRequired[str]
+    events: NotRequired[list[str]]
+    description: NotRequired[str | None]
+    hasSecret: NotRequired[bool]
+    isActive: NotRequired[bool]
+    createdAt: NotRequired[str]
+    lastTriggeredAt: NotRequired[str | None]
+    failureCount: NotRequired[int]
 
 
-def prompt_outcome(status: object) -> str | None:
-    """How a prompt ended, in task words; None while it is pending, running or unknown."""
-    word = same_word(status)
-    return word if word in TERMINAL else None
+class Credits(TypedDict, total=False):
+    """Answer of GET /billing/credits (seen in clients)."""
+
+    balance: float
+    expiringBalance: float
+    expiringAllowance: float
+    totalAvailable: float
+    lifetimePurchased: float
+    lifetimeUsed: float
+    updatedAt: str | None
+
+
+class Health(TypedDict, total=False):
+    """Answer of GET /health (seen in a client)."""
+
+    status: str
+
+
+class SandboxKey(TypedDict, total=False):
+    """Answer of GET /sandbox/api-key (seen in a client); the key is a secret."""
+
+    apiKey: str
+    baseUrl: str
+
+
+class Account(TypedDict):
+    """Answer of POST /accounts (seen in a client); the key is shown only once."""
+
+    id: str
+    api_key: NotRequired[str]

@@ -15,13 +15,13 @@ LARGEST = 16 * 1024 * 1024
 
 
 class Event(NamedTuple):
-    """One event of a run: its name (`event` or `done`), its JSON object, and whether the answer
-    text inside has been told by an earlier event (so that a text view prints it once).
+    """One event of a run: its name (`event` or `done`), its JSON object, and whether its text
+    repeats what earlier events said, so that a transcript prints it once.
     """
 
     name: str
     data: dict[str, Any]
-    told: bool = False
+    repeated: bool = False
 
 
 class TooLarge(Exception):
@@ -49,7 +49,7 @@ def parse(chunks: Iterable[bytes]) -> Iterator[tuple[str, str]]:
             name = value
         elif field == "data":
             data.append(value)
-            size += len(value)
+            size += len(value) + 1  # an empty line takes memory as well
             if size > LARGEST:
                 raise TooLarge
 

@@ -19,7 +19,7 @@ _HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
 _PATH = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ") | _HOST | frozenset("/~!$'()*+,;=:")
 # What a path may hold as it is; % among them, so that what was quoted stays so.
 _AS_IS = "/%:@!$&'()*+,;=-._~"
-_ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+LONGEST_ID = 512  # characters; ids are opaque, and UUIDs in every example (seed document)
 
 
 def is_loopback(host: str) -> bool:
@@ -93,11 +93,25 @@ def check_key(key: str) -> str:
 
 
 def check_id(value: str, what: str = "id") -> str:
-    """An id that may go into a path: letters, digits, `_` and `-`; else BadUsage."""
-    if not isinstance(value, str) or not value or not set(value) <= _ID:
+    """An id as the API may hand it out; BadUsage for what cannot be one.
+
+    Ids are opaque. Refused are only an empty one, a slash, control characters, more than 512
+    characters, and `.` and `..`, which every HTTP library resolves away.
+    """
+    fits = isinstance(value, str) and 0 < len(value) <= LONGEST_ID and value not in (".", "..")
+    if not fits or any(char == "/" or _is_control(char) for char in value):
         shown = value if isinstance(value, str) and len(value) <= 80 else "this value"
-        raise BadUsage(f"{shown!r} is not a {what}: letters, digits, _ and - only")
+        raise BadUsage(f"{shown!r} is not a {what}")
     return value
+
+
+def _is_control(char: str) -> bool:
+    return char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff"
+
+
+def path_id(value: str, what: str = "id") -> str:
+    """An id as it goes into a path: percent-encoded. BadUsage as `check_id`."""
+    return quote(check_id(value, what), safe="")
 
 
 def address(base_url: str, path: str, query: Mapping[str, Any] | None) -> tuple[str, str]:

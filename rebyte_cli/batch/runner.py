@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.models import is_terminal, task_status
+from ..api.models import is_terminal
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, RebyteError
 from .claims import Reservations
@@ -416,7 +416,7 @@ class Runner:
         body, task = value
         entry.apply(created_record(self.lines[at].number, task))
         self._memory.made(self.lines[at].number, task, body)
-        if is_terminal(task_status(task)):
+        if is_terminal(task.get("status")):
             yield from self._on_ended(at, entry, task)
         else:
             yield from self._follow(at, entry)

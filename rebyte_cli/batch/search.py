@@ -16,6 +16,7 @@ from .poller import Poller, Report
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from ..api.models import TaskPage
     from .throttle import Throttle
 
 LOOK_FOR = 20.0  # seconds; so long a lost task is looked for without a break
@@ -54,11 +55,11 @@ class _OneRound:
         self.transport = client.transport
         self.task_content = client.task_content
         self._list_tasks = client.list_tasks
-        self.pages: dict[tuple[int, int], dict[str, Any]] = {}
+        self.pages: dict[tuple[int, int], TaskPage] = {}
 
     def list_tasks(
         self, limit: int = 50, offset: int = 0, *, timeout: float | None = None
-    ) -> dict[str, Any]:
+    ) -> TaskPage:
         if (limit, offset) not in self.pages:
             self.pages[limit, offset] = self._list_tasks(limit, offset, timeout=timeout)
         return self.pages[limit, offset]

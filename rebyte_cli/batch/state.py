@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..api.models import same_word
+from ..api.models import canonical_status
 from ..errors import RANK, RebyteError
 from .input import InputLine
 
@@ -179,7 +179,7 @@ def created_record(number: int, task: Mapping[str, Any], **more: Any) -> Record:
 
 def ended_record(number: int, task: Mapping[str, Any], now: str) -> Record:
     """The line's task has ended. `now` stands for `completedAt` where the API has none."""
-    status = same_word(task.get("status"))
+    status = canonical_status(task.get("status"))
     record: Record = {
         "line": number,
         "is": "ended",

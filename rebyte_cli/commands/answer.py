@@ -14,7 +14,8 @@ from ._base import define
 from ._options import task_argument
 
 if TYPE_CHECKING:
-    from ..tasks.questions import Choice, Item, Question
+    from ..api.views import Question, QuestionItem
+    from ..tasks.questions import Choice
 
 
 @define("answer", kind=ANSWERED, statuses=(3, 4, 5, 6))
@@ -81,13 +82,13 @@ def _given(question: Question, options: Sequence[int], texts: Sequence[str]) -> 
     return [Choice((option,)) for option in chosen]
 
 
-def _asked(item: Item) -> Choice:
+def _asked(item: QuestionItem) -> Choice:
     """The answer to one question, asked for until it fits."""
     from ..output.console import clean
     from ..tasks import questions, transcript
 
     click.echo(clean("".join(transcript.item_lines(item))), err=True, nl=False)
-    several = " (several with commas)" if item.several else ""
+    several = " (several with commas)" if item.multiple else ""
     wanted = f"Number{several} or your own words" if item.options else "Answer"
     while True:
         said = str(click.prompt(wanted, err=True)).strip()

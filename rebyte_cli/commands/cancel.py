@@ -35,7 +35,7 @@ def _cancel(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | Rebyte
 
     client = app.client
 
-    def cancel(task_id: str) -> dict[str, Any]:
+    def cancel(task_id: str) -> Mapping[str, Any]:
         client.cancel_task(task_id)
         # What cancel answers is not documented, so the task itself is read for the truth.
         return client.get_task(task_id)

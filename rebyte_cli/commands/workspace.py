@@ -135,7 +135,7 @@ def create(
     for what, text, most in (("name", name, 200), ("icon", icon, 50)):
         if text is not None and not 0 < len(text) <= most:
             raise BadUsage(f"the {what} has 1 to {most} characters")
-    made = app.client.create_computer(name, icon)
+    made: Mapping[str, Any] = app.client.create_computer(name, icon)
     workspace_id = str(made["id"])
     app.note(f"Created workspace {workspace_id}")
     if name is not None:

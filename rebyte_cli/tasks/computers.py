@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..api.views import text
 from ..deadline import GRACE, NO_LIMIT, Deadline
 from ..errors import KeyRejected, NetworkError, RebyteError, ResourceNotFound
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from ..api.models import Computer
 
 SECRET = "sandboxApiKey"  # noqa: S105 -- the name of a field, seen in a client
 FIRST_PAUSE = 0.5  # seconds before the second look, doubled after each ...
@@ -20,7 +22,7 @@ GONE_OR_CLOSED = (404, 405, 410, 501)
 _TAKEN = ("status", "url", "createdAt")
 
 
-def computers(client: RebyteClient, note: Callable[[str], None]) -> list[dict[str, Any]]:
+def computers(client: RebyteClient, note: Callable[[str], None]) -> list[Computer]:
     """Every agent computer, or none with a note where they cannot be had.
 
     That is a service without this endpoint, a key that may not read it, and no network.
@@ -48,8 +50,8 @@ def joined(
     known: Sequence[Mapping[str, Any]], computers: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Workspaces of the history, the last used first, then the computers never used from here."""
-    by_id = {one["id"]: one for one in computers if isinstance(one.get("id"), str)}
-    odd = [one for one in computers if not isinstance(one.get("id"), str)]
+    by_id = {one_id: one for one in computers if (one_id := text(one.get("id")))}
+    odd = [one for one in computers if not text(one.get("id"))]
     for workspace in known:
         yield merged(workspace, by_id.pop(workspace["id"], None))
     for computer in [*by_id.values(), *odd]:
@@ -75,13 +77,13 @@ def ready(
     *,
     deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """The computer once it is up: `status` is `ready` (vendor docs) or `sandboxId` is set (seen
     in clients).
 
     Raises RebyteError with `provisionError` when it cannot start, WaitTimeout at the deadline.
     """
-    found = dict(computer)
+    found: Mapping[str, Any] = computer
     pause = FIRST_PAUSE
     while not (found.get("status") == "ready" or found.get("sandboxId")):
         if found.get("status") == "error":

@@ -108,7 +108,7 @@ class CreateOperation(Operation):
         self.body_digest = _digest(body)
 
     def send(self) -> dict[str, Any]:
-        return self._client.create_from(self.body)
+        return dict(self._client.create_from(self.body))
 
     def look(self, sent: LostRequest, seconds: float) -> Matches:
         return self._look(sent, seconds=seconds)
@@ -169,11 +169,11 @@ class FollowUpOperation(Operation):
         self.body_digest = _digest(body)
 
     def send(self) -> dict[str, Any]:
-        return self._client.follow_up_from(self._task_id, self.body)
+        return dict(self._client.follow_up_from(self._task_id, self.body))
 
     def look(self, sent: LostRequest, seconds: float) -> Matches:
         try:
-            content = self._client.task_content(self._task_id, timeout=seconds)
+            content: Mapping[str, Any] = self._client.task_content(self._task_id, timeout=seconds)
         except ResourceNotFound:  # no content here; the task at least names its prompts
             content = self._client.get_task(self._task_id, timeout=seconds)
         return find_prompts(content, sent)

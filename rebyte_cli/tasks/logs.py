@@ -1,55 +1,58 @@
-"""What a task's `logs` are: older prompts from the content, the one that runs from its stream."""
+"""What `logs` shows: earlier prompts from the content, the running one from its event stream."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.models import is_terminal, same_word, task_status
+from ..api.views import SPEECH, ContentView, EventView, PromptView, events_of
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, BadUsage, KeyRejected, NetworkError
 from . import questions, stream, transcript
-from .content import content, told
-from .stream import SPEECH, WAITING, EventDeduplicator, StreamConnection
+from .content import content, read_content
+from .stream import EventDeduplicator, StreamConnection
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
+Event = Mapping[str, Any]
 
-# -- Prompts whose turn comes before the latest one, as the content shows them: no stream does.
-
+# Seconds between two reads of the content while a queued prompt runs.
 PAUSE = 1.0
 LONGEST_PAUSE = 5.0
 GROWTH = 1.25
-FAULTS = 5  # looks in a row that may fail
-LATE = 3  # looks for the last words of a prompt that has ended; they may be readable later
+FAILURES = 5  # reads in a row that may fail
+LATE_READS = 3  # for the last words of a prompt that has ended; they may be readable later
+# Reads, and seconds between them, of a delegated run whose last word is missing.
+DELEGATED_READS = 5
+DELEGATED_PAUSE = 0.1
 
 
 class QueuedPrompt(NamedTuple):
-    """What one look shows of a prompt: its `events` that are new, each with whether an earlier
-    one has told its text; `first` and `last` say which look it is.
+    """What one read shows of a prompt: its new `events`, each with whether it repeats what was
+    said before; `first` and `last` mark the first and the last read of this prompt.
     """
 
-    prompt: Mapping[str, Any]
-    events: list[tuple[Mapping[str, Any], bool]]
+    prompt: PromptView
+    events: list[tuple[EventView, bool]]
     first: bool
     last: bool
 
 
 class QueuedPrompts:
-    """The prompts before the latest, oldest first; each is waited for while its turn can come.
+    """The prompts before the latest one, oldest first, each followed while it can still run.
 
-    `found` is the content document, always the newest that was read. A prompt is left as it is
-    once a later one has begun: it is stuck (seen in a client). Raises WaitTimeout at the
-    deadline, and the error of the wire when several looks have failed in a row.
+    No stream shows these, so the content is read again and again; `found` is the newest document.
+    A prompt is left as it is once a later one has begun: then it is stuck (seen in a client).
+    Raises WaitTimeout at the deadline, and the API error when several reads in a row have failed.
     """
 
     def __init__(
         self,
         client: RebyteClient,
         task_id: str,
-        found: dict[str, Any],
+        found: ContentView,
         *,
         deadline: Deadline = NO_LIMIT,
         sleep: Callable[[float], None] = time.sleep,
@@ -60,39 +63,39 @@ class QueuedPrompts:
         self._deadline = deadline
         self._sleep = sleep
         self._pause = PAUSE
-        self._faults = 0
+        self._failures = 0
 
     def __iter__(self) -> Iterator[QueuedPrompt]:
         at = 0
-        while at < len(self.found["prompts"]) - 1:
+        while at < len(self.found.prompts) - 1:
             yield from self._of(at)
             at += 1
 
     def _of(self, at: int) -> Iterator[QueuedPrompt]:
-        heard, late, first = EventDeduplicator(), 0, True
+        deduplicator, late, first = EventDeduplicator(), 0, True
         while True:
-            prompt, look = self.found["prompts"][at], StreamConnection(None)
+            prompt, connection = self.found.prompts[at], StreamConnection()
             new = [
-                (event, heard.told(event))
-                for event in events_of(prompt)
-                if look.takes(event) and heard.is_new(event, look)
+                (event, deduplicator.is_repeated(event))
+                for event in prompt.events
+                if connection.accepts(event) and deduplicator.is_new(event, connection)
             ]
             over = self._is_over(at)
-            silent = not (look.spoke or prompt.get("response"))
-            if over and not first and silent and same_word(prompt.get("status")) == "completed":
+            silent = not (connection.spoke or prompt.response)
+            if over and not first and silent and prompt.outcome == "completed":
                 late += 1
-                over = late == LATE
+                over = late == LATE_READS
             yield QueuedPrompt(prompt, new, first, over)
             if over:
                 return
             first = False
-            self._again()
+            self._read_again()
 
     def _is_over(self, at: int) -> bool:
-        mine, *later = [prompt.get("status") for prompt in self.found["prompts"][at:]]
-        return is_terminal(mine) or not all(word in WAITING for word in later)
+        prompt, *later = self.found.prompts[at:]
+        return prompt.is_over or any(each.has_started for each in later)
 
-    def _again(self) -> None:
+    def _read_again(self) -> None:
         """Read the content once more, after a pause."""
         self._sleep(self._deadline.cap(self._pause))
         self._pause = min(self._pause * GROWTH, LONGEST_PAUSE)
@@ -100,28 +103,16 @@ class QueuedPrompts:
             late = f"task {self._task_id} still running after"
             raise self._deadline.error(late, pending=[self._task_id])
         try:
-            found, _ = told(self._client, self._task_id, self._deadline)
-            self._faults = 0
+            found, _ = read_content(self._client, self._task_id, self._deadline)
+            self._failures = 0
         except APIError as error:
-            self._faults += 1
-            if not isinstance(error, NetworkError) or self._faults == FAULTS:
+            self._failures += 1
+            if not isinstance(error, NetworkError) or self._failures == FAILURES:
                 raise
             return
         # A document with fewer prompts than before would lose the place.
-        if len(found["prompts"]) >= len(self.found["prompts"]):
+        if len(found.prompts) >= len(self.found.prompts):
             self.found = found
-
-
-def events_of(prompt: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The events that a content document lists for a prompt, those that are objects."""
-    listed = prompt.get("events")
-    rows = listed if isinstance(listed, list) else []
-    return [event for event in rows if isinstance(event, Mapping)]
-
-
-Event = Mapping[str, Any]
-LOOKS = 5  # at the events of a delegated run whose last word is missing
-LOOK_PAUSE = 0.1  # seconds
 
 
 def document(
@@ -131,7 +122,8 @@ def document(
     if follow:
         for _ in stream.follow(client, task_id, deadline=deadline):
             pass
-    yield content(client, task_id, deadline=deadline.with_grace() if follow else deadline)
+        deadline = deadline.with_grace()  # a run that ends at the last moment is shown all the same
+    yield content(client, task_id, deadline=deadline).raw
 
 
 def events(
@@ -140,49 +132,55 @@ def events(
     """Every event of the task, oldest first, each once; with `follow` to the end of the run.
 
     With `follow` the record that ends the stream comes last, also when the run was over before,
-    unless `end` is false. An event without `promptId` gets that of its prompt, since one stream
-    holds several here.
+    unless `end` is false. An event without `promptId` gets that of its prompt, since the events of
+    several prompts are printed together here.
     """
     found = content(client, task_id, deadline=deadline)
-    live = follow and not _is_over(found)
-    if live:
-        turns = QueuedPrompts(client, task_id, found, deadline=deadline)
-        for turn in turns:
-            for event, _ in turn.events:
-                yield _owned(event, turn.prompt)
-        found = turns.found
-    else:
-        for one in found["prompts"]:
-            for event in events_of(one):
-                yield _owned(event, one)
-    latest = (found["prompts"] or [{}])[-1]
-    if live:
-        for name, data, _ in stream.follow(
-            client, task_id, prompt_id=_id(latest), is_latest=True, deadline=deadline
-        ):
-            if name != "done":
-                yield _owned(data, latest)
-            elif end:
-                yield data
-    elif follow and end:
-        seqs = [seq for event in _latest_events(found) if isinstance(seq := event.get("seq"), int)]
-        answer = latest.get("response")
-        yield {
-            "status": latest.get("status"),
-            "lastSeq": max(seqs, default=-1),
-            "finalResult": answer if isinstance(answer, str) else "",
-        }
+    if not follow or found.is_over:
+        for prompt in found.prompts:
+            for event in prompt.events:
+                yield _owned(event.raw, prompt)
+        if follow and end:
+            yield _end_record(found)
+        return
+    queued = QueuedPrompts(client, task_id, found, deadline=deadline)
+    for read in queued:
+        for event, _ in read.events:
+            yield _owned(event.raw, read.prompt)
+    latest = queued.found.latest
+    for name, data, _ in stream.follow(
+        client, task_id, prompt_id=_id(latest), is_latest=True, deadline=deadline
+    ):
+        if name != "done":
+            yield _owned(data, latest)
+        elif end:
+            yield data
 
 
-def _id(prompt: Mapping[str, Any]) -> str | None:
-    found = prompt.get("id")
-    return found if isinstance(found, str) else None
+def _end_record(found: ContentView) -> Event:
+    """What a stream would end with, for a run that was over before."""
+    latest = found.latest
+    seqs = [event.seq for event in _events(latest) if event.seq is not None]
+    return {
+        "status": latest.status if latest else None,
+        "lastSeq": max(seqs, default=-1),
+        "finalResult": latest.response if latest else "",
+    }
 
 
-def _owned(event: Event, prompt: Mapping[str, Any]) -> Event:
-    if event.get("promptId") or not prompt.get("id"):
+def _id(prompt: PromptView | None) -> str | None:
+    return (prompt.id or None) if prompt else None
+
+
+def _events(prompt: PromptView | None) -> list[EventView]:
+    return prompt.events if prompt else []
+
+
+def _owned(event: Event, prompt: PromptView | None) -> Event:
+    """The event with the id of its prompt."""
+    if event.get("promptId") or not prompt or not prompt.id:
         return event
-    return {**event, "promptId": prompt["id"]}
+    return {**event, "promptId": prompt.id}
 
 
 def text(
@@ -196,34 +194,20 @@ def text(
 ) -> Iterator[str]:
     """The transcript, and a note when the run waits for an answer."""
     found = content(client, task_id, deadline=deadline)
-    if not (follow and not _is_over(found)):
-        yield from transcript.whole(found, lambda: _teller(client, task_id, full))
-        question = None if _is_over(found) else questions.last_open(_latest_events(found))
+    if not follow or found.is_over:
+        yield from transcript.whole(found, lambda: _transcript(client, task_id, full))
+        question = None if found.is_over else questions.last_open(_events(found.latest))
         if question is not None:
             note(questions.hint(task_id, question))
         return
-    turns = QueuedPrompts(client, task_id, found, deadline=deadline)
+    queued = QueuedPrompts(client, task_id, found, deadline=deadline)
     between = ""
-    told: set[str] = set()
-    for turn in turns:
-        if turn.first:
-            teller = _teller(client, task_id, full)
-            yield between + transcript.prompt(turn.prompt.get("userPrompt")) + "\n"
-        for event, is_told in turn.events:
-            yield from teller.event(event, told=is_told)
-        if turn.last:
-            between = "\n"
-            yield from teller.answer(turn.prompt.get("response"))
-            yield transcript.ending(turn.prompt.get("status"))
-            continue
-        question = questions.last_open(events_of(turn.prompt))
-        if question is not None and question.message_id not in told:
-            told.add(question.message_id)
-            note(questions.hint(task_id, question))
-    found = turns.found
-    latest = (found["prompts"] or [{}])[-1]
+    for part in _queued_text(client, task_id, queued, full=full, note=note):
+        yield part
+        between = "\n"
+    latest = queued.found.latest
     if latest:
-        yield between + transcript.prompt(latest.get("userPrompt")) + "\n"
+        yield between + transcript.prompt(latest.text) + "\n"
     yield from run(
         client,
         task_id,
@@ -232,8 +216,36 @@ def text(
         deadline=deadline,
         full=full,
         note=note,
-        before=_latest_events(found),
+        before=_events(latest),
     )
+
+
+def _queued_text(
+    client: RebyteClient,
+    task_id: str,
+    queued: QueuedPrompts,
+    *,
+    full: bool,
+    note: Callable[[str], None],
+) -> Iterator[str]:
+    """The transcript of the prompts before the latest one."""
+    between = ""
+    asked: set[str] = set()
+    for prompt, new, is_first, is_last in queued:
+        if is_first:
+            writer = _transcript(client, task_id, full)
+            yield between + transcript.prompt(prompt.text) + "\n"
+            between = "\n"
+        for event, is_repeated in new:
+            yield from writer.event(event, repeated=is_repeated)
+        if is_last:
+            yield from writer.answer(prompt.response)
+            yield transcript.ending(prompt.status)
+            continue
+        question = questions.last_open(prompt.events)
+        if question is not None and question.message_id not in asked:
+            asked.add(question.message_id)
+            note(questions.hint(task_id, question))
 
 
 def run(
@@ -245,37 +257,37 @@ def run(
     deadline: Deadline = NO_LIMIT,
     full: bool = False,
     note: Callable[[str], None],
-    before: list[Event] | None = None,
+    before: Iterable[EventView] = (),
 ) -> Iterator[str]:
     """The agent's part of the latest prompt (or of `prompt_id`), live, to its end; the answer once.
 
     `before` are events known to have been there earlier: a question among them that something
-    followed was answered, so there is no word about it.
+    followed was answered, so there is no note about it.
     """
-    teller = _teller(client, task_id, full)
-    answered = _answered(before or [])
-    for name, data, is_told in stream.follow(
+    writer = _transcript(client, task_id, full)
+    answered = _answered(list(before))
+    for name, data, is_repeated in stream.follow(
         client, task_id, prompt_id=prompt_id, is_latest=is_latest, deadline=deadline
     ):
         if name == "done":
-            if not is_told:
-                yield from teller.answer(data.get("finalResult"))
+            if not is_repeated:
+                yield from writer.answer(data.get("finalResult"))
             yield transcript.ending(data.get("status"))
             return
-        yield from teller.event(data, told=is_told)
-        if data.get("eventType") == questions.ASKS:
-            question = questions.read(data.get("payload"))
-            if question is not None and question.message_id not in answered:
-                note(questions.hint(task_id, question))
+        event = EventView(data)
+        yield from writer.event(event, repeated=is_repeated)
+        question = event.question
+        if question is not None and question.message_id not in answered:
+            note(questions.hint(task_id, question))
 
 
-def _teller(client: RebyteClient, task_id: str, full: bool) -> transcript.Transcript:
-    def delegated(prompt_id: str) -> list[Event]:
+def _transcript(client: RebyteClient, task_id: str, full: bool) -> transcript.Transcript:
+    def delegated(prompt_id: str) -> list[EventView]:
         try:
             return delegated_events(client, task_id, prompt_id)
-        except (BadUsage, APIError) as error:  # also for an id that is none
-            if isinstance(error, KeyRejected):
-                raise
+        except KeyRejected:
+            raise
+        except (BadUsage, APIError):  # also for an id that cannot be one
             return []
 
     return transcript.Transcript(full=full, delegated=delegated)
@@ -287,40 +299,24 @@ def delegated_events(
     prompt_id: str,
     *,
     sleep: Callable[[float], None] = time.sleep,
-) -> list[Event]:
-    """The events of a delegated run that has told its result to its parent.
+) -> list[EventView]:
+    """The events of a delegated run that has given its result to its parent.
 
     The list can grow for a moment after that (seen in a client), so it is read again, a few
     times, until the run has had its last word.
     """
-    found: list[Event] = []
-    for look in range(LOOKS):
-        if look:
-            sleep(LOOK_PAUSE)
-        listed = client.prompt_events(task_id, prompt_id).get("events")
-        rows = listed if isinstance(listed, list) else []
-        found = [event for event in rows if isinstance(event, Mapping)]
-        if found and found[-1].get("eventType") in SPEECH:
+    found: list[EventView] = []
+    for number in range(DELEGATED_READS):
+        if number:
+            sleep(DELEGATED_PAUSE)
+        found = events_of(client.prompt_events(task_id, prompt_id))
+        if found and found[-1].kind in SPEECH:
             break
     return found
 
 
-def _latest_events(found: Mapping[str, Any]) -> list[Event]:
-    prompts = found["prompts"]
-    return events_of(prompts[-1]) if prompts else []
-
-
-def _answered(listed: list[Event]) -> set[str]:
+def _answered(events: list[EventView]) -> set[str]:
     """The message ids of the questions that something was written after."""
-    asked = [
-        question
-        for event in listed
-        if event.get("eventType") == questions.ASKS
-        and (question := questions.read(event.get("payload"))) is not None
-    ]
-    still_open = questions.last_open(listed)
-    return {question.message_id for question in asked if question != still_open}
-
-
-def _is_over(found: Mapping[str, Any]) -> bool:
-    return is_terminal(task_status(found))
+    asked = [event.question for event in events if event.question is not None]
+    still_open = questions.last_open(events)
+    return {question.message_id for question in asked if question and question != still_open}

@@ -1,6 +1,6 @@
 """Questions that park a run: which one waits, and what an answer to it looks like.
 
-All of it was seen in one client only, so every shape is read with doubt.
+All of it was seen in one client only.
 """
 
 from __future__ import annotations
@@ -10,35 +10,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.errors import is_unsupported
-from ..api.models import is_terminal, task_status
+from ..api.views import ContentView, EventView, Question, QuestionItem, TaskView
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, BadUsage, RebyteError
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
-ASKS = "ask_user_question"
 FEW = 3  # tasks; with more, looking for questions would cost as much as waiting does
-LOOK = 5.0  # seconds that a look on the way may take
+READ_TIMEOUT = 5.0  # seconds that reading the events of a task may take on the way
 FIRST_LOOK = 2.0  # seconds of waiting before the first look, doubled after each
 LONGEST_PAUSE = 60.0
-
-
-class Item(NamedTuple):
-    """One question: its text, the options as (label, description), whether several may be taken."""
-
-    text: str
-    options: tuple[tuple[str, str], ...]
-    several: bool
-
-
-class Question(NamedTuple):
-    """What a run waits for: one item, or several asked together (`batched`)."""
-
-    message_id: str
-    action_id: int
-    items: tuple[Item, ...]
-    batched: bool
 
 
 class Choice(NamedTuple):
@@ -48,82 +30,41 @@ class Choice(NamedTuple):
     text: str | None = None
 
 
-def read(payload: Any) -> Question | None:
-    """The question in an event's payload, or None when it cannot be answered from here."""
-    if not isinstance(payload, Mapping):
-        return None
-    message, action = payload.get("messageId"), payload.get("actionId")
-    try:
-        # The event carries the number as text, the answer wants it as a number.
-        number = int(action) if isinstance(action, str | int) else -1
-    except ValueError:
-        return None
-    if not isinstance(message, str) or number < 0:
-        return None
-    batch = payload.get("questions")
-    batched = isinstance(batch, list) and bool(batch)
-    listed: list[Any] = batch if isinstance(batch, list) and batch else [payload]
-    items = [_item(one) for one in listed if isinstance(one, Mapping)]
-    return Question(message, number, tuple(items), batched) if items else None
-
-
-def _item(one: Mapping[str, Any]) -> Item:
-    options = one.get("options")
-    return Item(
-        str(one.get("question") or ""),
-        tuple(_option(option) for option in (options if isinstance(options, list) else [])),
-        one.get("multiSelect") is True,
-    )
-
-
-def _option(option: Any) -> tuple[str, str]:
-    if isinstance(option, Mapping):
-        return str(option.get("label") or ""), str(option.get("description") or "")
-    return str(option), ""
-
-
-def last_open(events: Iterable[Any]) -> Question | None:
+def last_open(events: Iterable[EventView]) -> Question | None:
     """The question that the events end with: nothing was written after it, so it still waits."""
     found: Question | None = None
     for event in events:
-        if not isinstance(event, Mapping):
-            continue
-        found = read(event.get("payload")) if event.get("eventType") == ASKS else None
+        found = event.question
     return found
 
 
-def waiting(
-    client: RebyteClient, task_id: str, *, task: Mapping[str, Any] | None = None
-) -> Question | None:
+def waiting(client: RebyteClient, task_id: str) -> Question | None:
     """The question that this task's run is parked on, or None.
 
-    `task` is its document when the caller has just read it. Looked for in the content with its
-    events, and where the service has none there, in what the event stream replays.
+    Read from the content with its events, and where the service has none there, from what the
+    event stream replays.
     """
-    if is_terminal(task_status(task if task is not None else client.get_task(task_id))):
+    if TaskView(client.get_task(task_id)).is_over:
         return None
     events = _from_content(client, task_id)
-    if events is None:
+    if not events:
         from .stream import snapshot
 
-        events = snapshot(client, task_id)
+        events = [EventView(data) for data in snapshot(client, task_id)]
     return last_open(events)
 
 
 def _from_content(
     client: RebyteClient, task_id: str, *, timeout: float | None = None
-) -> list[Any] | None:
-    """The events of the latest prompt in the content; None when it has none to show."""
+) -> list[EventView]:
+    """The events of the latest prompt in the content; none where the service shows none."""
     try:
-        content = client.task_content(task_id, events=True, timeout=timeout)
+        content = ContentView(client.task_content(task_id, events=True, timeout=timeout))
     except APIError as error:
         if is_unsupported(error):
-            return None
+            return []
         raise
-    prompts = content.get("prompts")
-    latest = prompts[-1] if isinstance(prompts, list) and prompts else None
-    events = latest.get("events") if isinstance(latest, Mapping) else None
-    return events if isinstance(events, list) and events else None
+    return content.latest.events if content.latest else []
 
 
 def hint(task_id: str, question: Question) -> str:
@@ -135,17 +76,17 @@ def hint(task_id: str, question: Question) -> str:
 
 def tell(client: RebyteClient, task: Mapping[str, Any], note: Callable[[str], None]) -> None:
     """Say on the way that a running task, just read, waits for an answer. Never an error."""
-    task_id = task.get("id")
-    if isinstance(task_id, str) and not is_terminal(task_status(task)):
-        question = _asked(client, task_id)
+    view = TaskView(task)
+    if view.id and not view.is_over:
+        question = _asked(client, view.id)
         if question is not None:
-            note(hint(task_id, question))
+            note(hint(view.id, question))
 
 
-def _asked(client: RebyteClient, task_id: str, timeout: float = LOOK) -> Question | None:
+def _asked(client: RebyteClient, task_id: str, timeout: float = READ_TIMEOUT) -> Question | None:
     """The open question as far as one call of `timeout` seconds can tell."""
     try:
-        return last_open(_from_content(client, task_id, timeout=timeout) or [])
+        return last_open(_from_content(client, task_id, timeout=timeout))
     except RebyteError:
         return None
 
@@ -184,7 +125,7 @@ class Watcher:
             for task_id in self._ids:
                 if self._deadline.has_passed:
                     break
-                question = _asked(self._client, task_id, self._deadline.cap(LOOK))
+                question = _asked(self._client, task_id, self._deadline.cap(READ_TIMEOUT))
                 if question is not None and question.message_id not in self._told:
                     self._told.add(question.message_id)
                     self._note(hint(task_id, question))
@@ -211,7 +152,7 @@ def body(question: Question, choices: Sequence[Choice]) -> dict[str, Any]:
     }
 
 
-def _selection(item: Item, choice: Choice) -> dict[str, Any]:
+def _selection(item: QuestionItem, choice: Choice) -> dict[str, Any]:
     options = list(dict.fromkeys(choice.options))
     check(item, options)
     if choice.text is not None and not choice.text.strip():
@@ -222,14 +163,14 @@ def _selection(item: Item, choice: Choice) -> dict[str, Any]:
     return selection
 
 
-def check(item: Item, options: Sequence[int]) -> None:
+def check(item: QuestionItem, options: Sequence[int]) -> None:
     """BadUsage for an option that the question does not have, or several where one is asked for."""
     for option in options:
         if not 0 <= option < len(item.options):
             count = len(item.options)
             have = f"options 1 to {count}" if count else "no options, so it takes --text"
             raise BadUsage(f"there is no option {option + 1}: the question has {have}")
-    if len(options) > 1 and not item.several:
+    if len(options) > 1 and not item.multiple:
         raise BadUsage("the question takes one option, and several were given")
 
 

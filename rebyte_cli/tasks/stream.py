@@ -1,20 +1,22 @@
 """One run, from its first event to its answer, over as many connections as it takes.
 
-The stream has traps (all seen in clients): it may say `done` before the run has begun, it
-replays everything on each connection, its numbers move, its end can be told before the last
-events are readable, the answer comes up to three times, and it may just close.
+The event stream has traps (all seen in clients): it may say `done` before the run has begun, it
+replays everything on each connection, its numbers move, the end can be announced before the last
+events are readable, the answer comes up to three times, and the connection may just close.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import NO_SUCH_CALL, is_unsupported
-from ..api.models import is_terminal, same_word, task_status
-from ..api.sse import Event
+from ..api.models import canonical_status, is_terminal
+from ..api.sse import LARGEST, Event
+from ..api.views import UNFINISHED, ContentView, EventView, TaskView, integer, text
 from ..deadline import NO_LIMIT, SHORTEST_CALL, Deadline
 from ..errors import APIError, KeyRejected, NetworkError, ResourceNotFound
 from .search import is_past
@@ -22,146 +24,193 @@ from .search import is_past
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
+# Seconds without an event after which a connection is left, to ask how the task is. Clients cut
+# theirs at 20 s too. Once the task is known to have ended, what is readable comes at once.
+IDLE = 20.0
+IDLE_AFTER_END = 5.0
+# How often a run that has ended is read again when its stream shows no end.
+READS_AFTER_END = 4
+# How often, and how far apart, the last words are asked for when `done` came before them: as one
+# client does, and then for as long as no other place has an answer either.
+LAST_WORDS = 8
+LAST_WORDS_PAUSE = 0.1
+LATER = (0.25, 0.5, 1.0, 2.0)
+# Seconds after its end from which a run is read once: longer than all of these together.
+SETTLED = 10.0
+# Connections in a row that may fail before their error is raised, and for how long (seconds) they
+# may once the run has shown something: a network that is down comes back.
+FAILURES = 5
+OUTAGE = 300.0
+PAUSE = 1.0
+LONGEST_PAUSE = 5.0
+# Events that are told apart from new ones: exactly so many, and at most twice as many.
+REMEMBERED = 200_000
+# Characters of speech that an answer is compared with. A longer answer cannot arrive.
+LONGEST_SPEECH = LARGEST
 
-# -- What a run's stream has told so far: which events are new, and which words were said alrea
+SNAPSHOT_PAUSE = 1.5  # seconds without an event after which the replay is taken to be over
+SNAPSHOT_SIZE = 64 * 1024 * 1024  # characters of events in one snapshot
 
-# A tuple: what an event says its kind is may be a list, which no set can be asked for.
-SPEECH = ("text", "assistant", "message", "response", "result")
+
+class SpokenText:
+    """What the agent has said since its last tool call, so that an answer is printed only once.
+
+    Texts are compared without white space: a stream cuts and joins them differently each time.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: deque[str] = deque()
+        self._length = 0
+
+    def add(self, words: str) -> None:
+        """Remember a piece of speech; the oldest ones are dropped beyond `LONGEST_SPEECH`."""
+        piece = _bare(words)
+        if not piece:
+            return
+        self._pieces.append(piece)
+        self._length += len(piece)
+        while self._length > LONGEST_SPEECH:
+            self._length -= len(self._pieces.popleft())
+
+    def clear(self) -> None:
+        """Forget everything: the agent called a tool, so what follows is a new text."""
+        self._pieces.clear()
+        self._length = 0
+
+    def was_said(self, words: str) -> bool:
+        """Whether the last piece, or the last few of them together, are exactly this text."""
+        return self._left_over(words) == ""
+
+    def ends_with(self, words: str) -> bool:
+        """Whether what was said ends with this text, wherever its pieces begin."""
+        return self._left_over(words, partly=True) == ""
+
+    def _left_over(self, words: str, *, partly: bool = False) -> str | None:
+        """The beginning of the text that the pieces do not cover; None when they contradict it."""
+        wanted = _bare(words)
+        end = len(wanted)
+        for piece in reversed(self._pieces):
+            if not end:
+                break
+            start = end - len(piece)
+            if start < 0:
+                return "" if partly and piece.endswith(wanted[:end]) else None
+            if wanted[start:end] != piece:
+                return None
+            end = start
+        return wanted[:end] if wanted else None
+
+
+def _bare(words: str) -> str:
+    return "".join(words.split())
 
 
 class StreamConnection:
-    """One connection: how many events it showed, whether the agent spoke after its last tool."""
+    """One connection: which of its events belong to the run, and what it has shown so far."""
 
-    def __init__(self, prompt_id: str | None, nameless: bool | None = True) -> None:
-        """`nameless` says whether events without `promptId` are of that prompt; None: not known."""
+    def __init__(self, prompt_id: str | None = None, nameless: bool | None = True) -> None:
+        """`nameless`: events without `promptId` belong to that prompt; None: not known yet."""
         self._prompt_id = prompt_id
         self._nameless = nameless
-        self.doubtful = False
+        self.is_doubtful = False  # an event came that may or may not belong to the prompt
         self.count = 0
-        self.fresh = False
-        self.spoke = False
-        self.named = False
+        self.has_new = False
+        self.spoke = False  # the agent said something after its last tool call
+        self.named = False  # an event named the prompt
         self.done: dict[str, Any] | None = None
         self.error: APIError | None = None
-        self.copies: dict[int, int] = {}
+        self.copies = _Recent()
 
-    def takes(self, data: Mapping[str, Any]) -> bool:
-        """Count an event; False for one of another prompt, and for one that may be (`doubtful`)."""
-        owner = data.get("promptId")
+    def accepts(self, event: EventView) -> bool:
+        """Count an event; False for one of another prompt, and for one that may be."""
         if self._prompt_id is not None:
-            if isinstance(owner, str) and owner:
-                if owner != self._prompt_id:
+            if event.prompt_id:
+                if event.prompt_id != self._prompt_id:
                     return False
                 self.named = True
             elif not self._nameless:
-                self.doubtful = self._nameless is None
+                self.is_doubtful = self._nameless is None
                 return False
         self.count += 1
-        kind = data.get("eventType")
-        if kind == "tool_use":
+        if event.kind == "tool_use":
             self.spoke = False
-        elif kind in SPEECH and text_of(data):
+        elif event.speech:
             self.spoke = True
         return True
 
 
-class EventDeduplicator:
-    """What is known of the events across connections. `last_seq` is -1 before the first."""
+class _Recent:
+    """Integers by key: the last `REMEMBERED` keys at least, and twice as many at most."""
 
     def __init__(self) -> None:
-        self._seen: set[object] = set()
-        self._said: list[str] = []  # without white space; an empty one for each tool in between
+        self._new: dict[object, int] = {}
+        self._old: dict[object, int] = {}
+        self.dropped = -1  # the highest value that was dropped
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._new or key in self._old
+
+    def get(self, key: object) -> int:
+        """The value of a key; 0 when there is none."""
+        return self._new.get(key, self._old.get(key, 0))
+
+    def put(self, key: object, value: int) -> None:
+        """Keep a value; what has not been put for long is dropped."""
+        if len(self._new) >= REMEMBERED:
+            self.dropped = max(self.dropped, *self._old.values(), -1)
+            self._new, self._old = {}, self._new
+        self._new[key] = value
+
+
+class EventDeduplicator:
+    """Tells new events of a run from those that an earlier connection showed.
+
+    `last_seq` is the highest number seen, -1 before the first event.
+    """
+
+    def __init__(self) -> None:
+        self._seen = _Recent()  # what identifies an event -> its number
+        self._spoken = SpokenText()
         self.last_seq = -1
+        self.has_events = False
 
-    @property
-    def anything(self) -> bool:
-        """Whether there was an event at all."""
-        return bool(self._seen)
+    def is_new(self, event: EventView, connection: StreamConnection) -> bool:
+        """Whether no earlier connection showed this event.
 
-    def is_new(self, data: Mapping[str, Any], look: StreamConnection) -> bool:
-        """Whether an event was not there on an earlier connection.
-
-        By `eventKey` where there is one. Otherwise by all that it holds but `seq`, and by how
-        many like it came before on the same connection: a number may move when a row that
-        became readable late is inserted, so the same number need not be the same event.
+        An `eventKey` identifies it where there is one. Otherwise all that it holds but `seq` does,
+        together with how many like it came before on the same connection: a number may move when
+        a row that became readable late is inserted, so the same number need not be the same event.
         """
-        seq = data.get("seq")
-        if isinstance(seq, int):
-            self.last_seq = max(self.last_seq, seq)
-        key: object = data.get("eventKey")
-        if not isinstance(key, str) or not key:
-            rest = {name: value for name, value in data.items() if name != "seq"}
+        seq = -1 if event.seq is None else event.seq
+        self.last_seq = max(self.last_seq, seq)
+        key: object = event.key
+        if not key:
+            rest = {name: value for name, value in event.raw.items() if name != "seq"}
             digest = hash(json.dumps(rest, sort_keys=True))
-            copy = look.copies.get(digest, 0)
-            look.copies[digest] = copy + 1
-            key = (digest, copy)
-        if key in self._seen:
+            copy = connection.copies.get(digest)
+            connection.copies.put(digest, copy + 1)
+            key = hash((digest, copy))
+        if key in self._seen or 0 <= seq <= self._seen.dropped:
             return False
-        self._seen.add(key)
-        look.fresh = True
+        self._seen.put(key, seq)
+        self.has_events = connection.has_new = True
         return True
 
-    def told(self, data: Mapping[str, Any]) -> bool:
-        """Whether a `result` repeats what was said; remembers what an event says."""
-        kind = data.get("eventType")
-        if kind == "tool_use":
-            self._said.append("")
-        text = text_of(data) if kind in SPEECH else ""
-        if not text:
+    def is_repeated(self, event: EventView) -> bool:
+        """Whether a `result` repeats what was said; remembers what every event says."""
+        if event.kind == "tool_use":
+            self._spoken.clear()
+        words = event.speech
+        if not words:
             return False
-        if kind == "result" and self.was_said(text):
+        if event.kind == "result" and self._spoken.was_said(words):
             return True
-        self._said.append("".join(text.split()))
+        self._spoken.add(words)
         return False
 
-    def was_said(self, text: str) -> bool:
+    def was_said(self, words: str) -> bool:
         """Whether this text is what was said last, in one event or in several."""
-        wanted = "".join(text.split())
-        heard = ""
-        for piece in reversed(self._said):
-            heard = piece + heard
-            if not piece or len(heard) > len(wanted):
-                return False
-            if heard == wanted:
-                return True
-        return False
-
-
-def text_of(data: Mapping[str, Any]) -> str:
-    """The text of an event; field names vary by executor (seen in clients)."""
-    payload = data.get("payload")
-    if isinstance(payload, str):
-        return payload
-    if not isinstance(payload, dict):
-        return ""
-    texts = (payload.get(name) for name in ("result", "content", "text"))
-    return next((text for text in texts if isinstance(text, str) and text.strip()), "")
-
-
-# Words of a prompt that has not ended (the seed document; the last two seen in clients). What says
-# none of these and no end is as its task is.
-UNDERWAY = ("pending", "running", "queued", "processing")
-# Those of a prompt whose turn has not come, so that nothing was written.
-WAITING = ("pending", "queued")
-# A silent stream is left after this long to ask how the task is; clients cut theirs at 20 s too.
-IDLE = 20.0
-# The same, once the task is known to have ended: what is readable then comes at once.
-IDLE_AFTER_END = 5.0
-# How often a run that has ended is looked at again when its stream shows no end of its own.
-LOOKS_AFTER_END = 4
-# How often, and how far apart, the last words are looked for when `done` came before them: as
-# one client does, and after that as long as no other place has an answer either.
-LAST_WORDS = 8
-LAST_WORDS_PAUSE = 0.1
-LATER = (0.25, 0.5, 1.0, 2.0)
-# Seconds after its end from which a run is looked at once: longer than all of these together.
-SETTLED = 10.0
-# Looks that fail one after another until their error is raised; and how long (seconds) it takes
-# at least once the run has shown something: a line that is down comes back.
-FAILURES = 5
-PATIENCE = 300.0
-PAUSE = 1.0
-LONGEST_PAUSE = 5.0
+        return self._spoken.was_said(words)
 
 
 def follow(
@@ -176,15 +225,15 @@ def follow(
 ) -> Iterator[Event]:
     """The events of a task's latest prompt, each once, and one `done` at the end.
 
-    Only `done` is named so; its data is `{"status", "lastSeq", "finalResult"}`, the status in
-    the server's word, the answer from wherever it was found, possibly empty. `told` is set on a
-    `result` and on `done` whose text earlier events have told. With `prompt_id`, events and ends
-    of another prompt are left out: a stream is that of the latest prompt, so events that name
-    none are taken once the task tells that this one is the latest (`is_latest`: it has told). A
-    run that has ended already is replayed.
+    The data of `done` is `{"status", "lastSeq", "finalResult"}`: the status in the service's own
+    word, the answer from wherever it was found, possibly empty. `repeated` is set on a `result`
+    and a `done` whose text earlier events have shown. With `prompt_id`, the events and the end of
+    other prompts are left out. A stream is that of the latest prompt, so events that name none
+    are accepted once the task confirms that this prompt is the latest (`is_latest`: the caller
+    knows). A run that has ended already is replayed.
 
-    `completed_at` is when the run ended, as the service wrote it, where that is known already: of
-    one that ended long ago nothing more becomes readable, so it is looked at once.
+    `completed_at` is when the run ended, as the service wrote it, if the caller knows: of a run
+    that ended long ago nothing more becomes readable, so one connection is enough.
 
     Raises WaitTimeout at the deadline, KeyRejected and ResourceNotFound at once, and other API
     errors when several connections in a row have failed: five at the start, or five minutes of
@@ -192,27 +241,28 @@ def follow(
     """
     run = _Run(client, task_id, prompt_id, deadline)
     run.nameless = True if is_latest or prompt_id is None else None
-    run.known = is_latest
-    run.settled = is_past(client, completed_at, SETTLED)
+    run.is_known = is_latest
+    run.is_settled = is_past(client, completed_at, SETTLED)
     while True:
-        look = StreamConnection(prompt_id, run.nameless)
+        connection = StreamConnection(prompt_id, run.nameless)
         try:
-            for event in client.stream_events(task_id, idle=run.idle()):
+            for name, data, _ in client.stream_events(task_id, idle=run.idle()):
                 run.check_time()
-                if event.name == "done":
-                    look.done = event.data
+                if name == "done":
+                    connection.done = data
                     break
-                run.known = True
-                if look.takes(event.data) and run.heard.is_new(event.data, look):
-                    yield Event("event", event.data, run.heard.told(event.data))
-                if look.doubtful:
+                run.is_known = True
+                event = EventView(data)
+                if connection.accepts(event) and run.events.is_new(event, connection):
+                    yield Event("event", data, run.events.is_repeated(event))
+                if connection.is_doubtful:
                     break
         except KeyRejected:
             raise
         except APIError as error:
-            look.error = error
+            connection.error = error
         run.check_time()
-        end, pause = run.judge(look)
+        end, pause = run.end_or_pause(connection)
         if end is not None:
             yield end
             return
@@ -220,153 +270,141 @@ def follow(
 
 
 class _Run:
-    """What is known across connections."""
+    """What is known about a run across its connections."""
 
     def __init__(
-        self,
-        client: RebyteClient,
-        task_id: str,
-        prompt_id: str | None,
-        deadline: Deadline,
+        self, client: RebyteClient, task_id: str, prompt_id: str | None, deadline: Deadline
     ) -> None:
         self._client = client
         self._task_id = task_id
         self._prompt_id = prompt_id
         self._deadline = deadline
-        self._clock = deadline.clock
-        self.heard = EventDeduplicator()
-        self.nameless: bool | None = None  # whether events without `promptId` are ours
-        self.known = False  # whether the service has told anything of the run
-        self.settled = False  # whether all that the run wrote has been readable for long
-        self._looked = self._ended = self._stale = self._failed = 0
+        self.events = EventDeduplicator()
+        self.nameless: bool | None = None  # whether events without `promptId` belong to the prompt
+        self.is_known = False  # whether the service has said anything about the run
+        self.is_settled = False  # whether all that the run wrote has been readable for long
+        self._ends = 0  # connections that showed the end
+        self._ended_reads = 0  # reads in a row that found the run ended
+        self._stale = 0  # connections in a row without a new event
+        self._failures = 0  # in a row
         self._failing_since = 0.0
 
     def idle(self) -> float:
-        """How long the next connection may be silent (seconds)."""
+        """How many seconds the next connection may go without an event."""
         usual = min(IDLE, self._client.transport.limit(IDLE))
-        silent = IDLE_AFTER_END if self._ended else usual
+        silent = IDLE_AFTER_END if self._ended_reads else usual
         return max(SHORTEST_CALL, self._deadline.cap(silent))
 
     def check_time(self) -> None:
-        """Raise when the time limit has passed."""
+        """Raise WaitTimeout when the deadline has passed."""
         if self._deadline.has_passed:
-            what = "still running after" if self.known else "could not be read in"
+            what = "still running after" if self.is_known else "could not be read in"
             raise self._deadline.error(f"task {self._task_id} {what}", pending=[self._task_id])
 
-    def judge(self, look: StreamConnection) -> tuple[Event | None, float]:
-        """The end, if this connection came to it, and else how long to wait (seconds)."""
-        self._stale = 0 if look.fresh else self._stale + 1
-        if look.error is None or look.count:
-            self._failed = 0
+    def end_or_pause(self, connection: StreamConnection) -> tuple[Event | None, float]:
+        """The end of the run, if this connection came to it; otherwise seconds until the next."""
+        self._stale = 0 if connection.has_new else self._stale + 1
+        if connection.error is None or connection.count:
+            self._failures = 0
         try:
-            if look.done is not None and look.count and self.is_ours(look):
-                return self._last_words(look, look.done)
-            status = self.status()
-            if look.doubtful and self.nameless:
+            if connection.done is not None and connection.count and self._is_ours(connection):
+                return self._last_words(connection, connection.done)
+            status = self._status()
+            if connection.is_doubtful and self.nameless:
                 return None, 0.0
-            streamless = look.error is not None and look.error.status_code in NO_SUCH_CALL
-            self._ended = self._ended + 1 if is_terminal(status) else 0
-            enough = streamless or (self.settled and look.done is not None)
-            if self._ended == LOOKS_AFTER_END or (self._ended and enough):
-                return self.end({"status": status, "lastSeq": self.heard.last_seq}), 0.0
-            fault = None if streamless or _is_idle(look.error) else look.error
+            error = connection.error
+            streamless = error is not None and error.status_code in NO_SUCH_CALL
+            self._ended_reads = self._ended_reads + 1 if is_terminal(status) else 0
+            enough = streamless or (self.is_settled and connection.done is not None)
+            if self._ended_reads == READS_AFTER_END or (self._ended_reads and enough):
+                return self._end({"status": status, "lastSeq": self.events.last_seq}), 0.0
+            fault = None if streamless or _is_idle(error) else error
         except (KeyRejected, ResourceNotFound):
             raise
         except APIError as error:
             fault = error
         if fault is not None:
-            self._fail(fault)
-        if look.count:
-            return None, min(LONGEST_PAUSE, LAST_WORDS_PAUSE * 2.0**self._stale)
-        return None, min(LONGEST_PAUSE, PAUSE * max(1, self._failed))
+            self._count_failure(fault)
+        if connection.count:
+            return None, min(LONGEST_PAUSE, LAST_WORDS_PAUSE * 2.0 ** min(self._stale, 10))
+        return None, min(LONGEST_PAUSE, PAUSE * max(1, self._failures))
 
-    def _fail(self, error: APIError) -> None:
-        """Count a look that came to nothing; raises its error when there were too many."""
+    def _count_failure(self, error: APIError) -> None:
+        """Raise the error of a connection when too many in a row have failed."""
         self.check_time()
-        self._failing_since = self._failing_since if self._failed else self._clock()
-        self._failed += 1
-        patience = PATIENCE if self.heard.anything else 0.0
-        if self._failed >= FAILURES and self._clock() - self._failing_since >= patience:
+        now = self._deadline.clock()
+        self._failing_since = self._failing_since if self._failures else now
+        self._failures += 1
+        tolerated = OUTAGE if self.events.has_events else 0.0
+        if self._failures >= FAILURES and now - self._failing_since >= tolerated:
             raise error
 
     def _last_words(
-        self, look: StreamConnection, done: Mapping[str, Any]
+        self, connection: StreamConnection, done: Mapping[str, Any]
     ) -> tuple[Event | None, float]:
         """The end that a connection showed, unless the agent's last words are still to come."""
-        looked, self._looked = self._looked, self._looked + 1
-        enough = look.spoke or self.settled
-        if not enough and looked < LAST_WORDS:
+        before, self._ends = self._ends, self._ends + 1
+        enough = connection.spoke or self.is_settled
+        if not enough and before < LAST_WORDS:
             return None, LAST_WORDS_PAUSE
-        end, later = self.end(done), LATER[max(0, looked - LAST_WORDS) :]
-        answerless = same_word(done.get("status")) in ("failed", "canceled")
+        end, later = self._end(done), LATER[max(0, before - LAST_WORDS) :]
+        answerless = canonical_status(done.get("status")) in ("failed", "canceled")
         if enough or answerless or end.data["finalResult"] or not later:
             return end, 0.0
         return None, later[0]
 
-    def is_ours(self, look: StreamConnection) -> bool:
+    def _is_ours(self, connection: StreamConnection) -> bool:
         """Whether an end is that of our prompt; asks the task when no event said so."""
-        if self._prompt_id is None or look.named:
+        if self._prompt_id is None or connection.named:
             return True
-        return is_terminal(self.status())
+        return is_terminal(self._status())
 
-    def _task(self) -> dict[str, Any]:
-        return self._client.get_task(self._task_id, timeout=self._deadline.for_call())
+    def _task(self) -> TaskView:
+        return TaskView(self._client.get_task(self._task_id, timeout=self._deadline.for_call()))
 
-    def status(self) -> str:
+    def _status(self) -> str:
         """The status of our prompt, or of the latest one, as the task tells it."""
         task = self._task()
-        self.known = True
-        prompts = task.get("prompts")
-        rows = (
-            [row for row in prompts if isinstance(row, dict)] if isinstance(prompts, list) else []
-        )
-        if self._prompt_id is not None and rows:
-            self.nameless = rows[-1].get("id") == self._prompt_id
-            if self.nameless and rows[-1].get("status") in WAITING:
-                self.nameless = None  # what comes is of a prompt before; asked again until then
-            rows = [row for row in rows if row.get("id") == self._prompt_id]
-            if not rows:
+        self.is_known = True
+        latest = prompt = task.latest
+        self.nameless = True
+        if self._prompt_id is not None and latest is not None:
+            self.nameless = latest.id == self._prompt_id
+            if self.nameless and not latest.has_started:
+                self.nameless = None  # what comes belongs to a prompt before; asked again
+            prompt = task.prompt(self._prompt_id)
+            if prompt is None:
                 return "pending"
-        else:
-            self.nameless = True
-        word = rows[-1].get("status") if rows else None
-        if isinstance(word, str) and (word in UNDERWAY or is_terminal(word) or not self.nameless):
-            return word
-        return task_status(task)
+        if prompt and (prompt.status in UNFINISHED or prompt.is_over):
+            return prompt.status
+        if prompt and prompt.status and not self.nameless:
+            return prompt.status
+        return task.status
 
-    def end(self, done: Mapping[str, Any]) -> Event:
+    def _end(self, done: Mapping[str, Any]) -> Event:
         """The last event, with the answer."""
-        given = done.get("finalResult")
-        answer = given if isinstance(given, str) and given.strip() else self._response()
-        seq = done.get("lastSeq")
+        answer = text(done.get("finalResult"))
+        if not answer.strip():
+            answer = self._response() or self._task().final_result
+        seq = integer(done.get("lastSeq"))
         data = {
             **done,
             "status": done.get("status"),
-            "lastSeq": seq if isinstance(seq, int) and seq >= 0 else self.heard.last_seq,
+            "lastSeq": seq if seq is not None and seq >= 0 else self.events.last_seq,
             "finalResult": answer,
         }
-        return Event("done", data, bool(answer.strip()) and self.heard.was_said(answer))
+        return Event("done", data, self.events.was_said(answer))
 
     def _response(self) -> str:
-        """The answer as the content has it, or the task itself."""
-        text = self._from_content() or self._task().get("finalResult")
-        return text if isinstance(text, str) else ""
-
-    def _from_content(self) -> Any:
+        """The answer as the content document has it, where the service has that."""
         try:
             timeout = self._deadline.for_call()
             content = self._client.task_content(self._task_id, timeout=timeout)
         except APIError as error:
             if is_unsupported(error):
-                return None
+                return ""
             raise
-        prompts = content.get("prompts")
-        rows = (
-            [row for row in prompts if isinstance(row, dict)] if isinstance(prompts, list) else []
-        )
-        if self._prompt_id is not None:
-            rows = [row for row in rows if row.get("id") == self._prompt_id]
-        return rows[-1].get("response") if rows else None
+        return ContentView(content).response(self._prompt_id)
 
 
 def _is_idle(error: APIError | None) -> bool:
@@ -374,25 +412,24 @@ def _is_idle(error: APIError | None) -> bool:
     return error is not None and error.code == "timeout"
 
 
-# -- What a run has written so far: one look at its event stream, without staying for the rest.
-
-SNAPSHOT_PAUSE = 1.5  # seconds without an event after which the replay is taken to be over
-
-
 def snapshot(
-    client: RebyteClient, task_id: str, *, pause: float = SNAPSHOT_PAUSE
+    client: RebyteClient, task_id: str, *, deadline: Deadline = NO_LIMIT
 ) -> list[dict[str, Any]]:
-    """The events of the latest prompt that are there now.
+    """The events of the latest prompt that are there now, from one connection.
 
-    A stream starts with everything that was written and then goes on live (seen in clients), so
-    the first pause ends the look.
+    A stream starts with everything that was written and then continues live (seen in clients), so
+    the first pause ends the snapshot. So do the deadline, the time limit of a call, and the size
+    that a JSON document may have: a run may write without a pause.
     """
+    limit = deadline.within(client.transport.limit())
     found: list[dict[str, Any]] = []
+    size = 0
     try:
-        for event in client.stream_events(task_id, idle=pause):
-            if event.name == "done":
+        for name, data, _ in client.stream_events(task_id, idle=limit.cap(SNAPSHOT_PAUSE)):
+            size += len(str(data))
+            if name == "done" or limit.has_passed or size > SNAPSHOT_SIZE:
                 break
-            found.append(event.data)
+            found.append(data)
     except NetworkError as error:
         if error.code != "timeout" and not found:
             raise

@@ -10,10 +10,20 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..api.models import is_terminal, same_word
-from . import questions
+from ..api.models import canonical_status, is_terminal
+from ..api.views import (
+    ASKS,
+    SPEECH,
+    ContentView,
+    EventView,
+    PromptView,
+    QuestionItem,
+    Raw,
+    as_text,
+    first,
+)
+from .stream import SpokenText
 
-SPEECH = ("text", "assistant", "message", "response")
 WIDTH = 100  # characters of a folded line
 # What says most about a tool call, in this order (seen in clients).
 _TELLING = (
@@ -30,11 +40,6 @@ _TELLING = (
 _INDENT = "    "
 
 
-def first(payload: Mapping[str, Any], *names: str) -> Any:
-    """The first of these fields that holds something; names vary by executor (seen in clients)."""
-    return next((payload[name] for name in names if payload.get(name) not in (None, "")), None)
-
-
 class Transcript:
     """Turns the events of one prompt, in order, into text.
 
@@ -46,58 +51,50 @@ class Transcript:
         self,
         *,
         full: bool = False,
-        delegated: Callable[[str], Iterable[Mapping[str, Any]]] | None = None,
+        delegated: Callable[[str], Iterable[EventView]] | None = None,
     ) -> None:
         self._full = full
         self._delegated = delegated
-        self._told = ""  # everything the agent said, without white space
+        self._spoken = SpokenText()
         self._tools: dict[str, str] = {}
         self._unfolded: set[str] = set()
 
-    def event(self, event: Mapping[str, Any], *, told: bool = False) -> Iterator[str]:
+    def event(self, event: EventView, *, repeated: bool = False) -> Iterator[str]:
         """The text of one event; nothing for what is folded away or unknown.
 
-        `told` says that its text was in an earlier event.
+        `repeated` says that an earlier event held the same text.
         """
-        kind = event.get("eventType")
-        payload = event.get("payload")
-        if not isinstance(payload, Mapping):
-            payload = {"content": payload} if isinstance(payload, str) else {}
+        kind = event.kind
         if kind in SPEECH:
-            if not told:
-                yield from self._say(first(payload, "content", "text"))
-        elif kind == "result":
-            if not told:
-                yield from self.answer(first(payload, "result", "content", "text"))
+            if not repeated:
+                say = self.answer if kind == "result" else self._say
+                yield from say(event.speech)
         elif kind == "tool_use":
-            yield from self._use(payload)
+            yield from self._use(event)
         elif kind == "tool_result":
-            yield from self._outcome(payload)
-        elif kind == questions.ASKS:
-            yield from _question(payload)
+            yield from self._outcome(event)
+        elif kind == ASKS:
+            yield from _question(event)
         elif self._full:
-            yield from self._rest(_word(kind), payload)
+            yield from self._rest(_word(event.raw.get("eventType")), event.payload)
 
     def answer(self, text: Any) -> Iterator[str]:
-        """The final text, unless all of it was told; clients saw it come up to three times."""
-        if not isinstance(text, str):
-            text = "" if text is None else _json(text)
-        bare = "".join(text.split())
-        if bare and not self._told.endswith(bare):
-            yield from self._say(text)
+        """The final text, unless all of it was said; clients saw it come up to three times."""
+        words = as_text(text)
+        if not self._spoken.ends_with(words):
+            yield from self._say(words)
 
-    def _say(self, text: Any) -> Iterator[str]:
-        if not isinstance(text, str):
-            text = "" if text is None else _json(text)
-        if text.strip():
-            self._told += "".join(text.split())
-            yield text.rstrip() + "\n"
+    def _say(self, words: str) -> Iterator[str]:
+        if words.strip():
+            self._spoken.add(words)
+            yield words.rstrip() + "\n"
 
-    def _use(self, payload: Mapping[str, Any]) -> Iterator[str]:
-        name = _word(first(payload, "name", "tool_name") or "tool")
-        given = first(payload, "input", "params")
-        self._tools[str(first(payload, "id", "tool_id"))] = name
-        self._told += "\x00"  # what is said after a tool is a new text, even when it is the same
+    def _use(self, event: EventView) -> Iterator[str]:
+        name = _word(event.tool or "tool")
+        if self._full:
+            self._tools[event.tool_id] = name
+        self._spoken.clear()  # what is said after a tool is a new text, even when it is the same
+        given = event.input
         if not self._full:
             yield _folded(f"* {name}: {summary(given)}" if given else f"* {name}")
             return
@@ -105,76 +102,68 @@ class Transcript:
         if given:
             yield _indented(_shown(given))
 
-    def _outcome(self, payload: Mapping[str, Any]) -> Iterator[str]:
-        output = first(payload, "output", "content")
-        failed = payload.get("is_error") is True or payload.get("isError") is True
-        sub = payload.get("subPromptId")
-        if self._full and isinstance(sub, str) and self._delegated and sub not in self._unfolded:
+    def _outcome(self, event: EventView) -> Iterator[str]:
+        output, sub = event.output, event.sub_prompt_id
+        if self._full and sub and self._delegated and sub not in self._unfolded:
             self._unfolded.add(sub)
             inner = Transcript(full=True)
-            for event in self._delegated(sub):
-                for text in inner.event(event):
+            for each in self._delegated(sub):
+                for text in inner.event(each):
                     yield _indented(text)
         if self._full:
-            name = self._tools.get(str(first(payload, "id", "tool_id")), "tool")
-            yield f"* {name} {'failed' if failed else 'gave'}\n"
+            name = self._tools.pop(event.tool_id, "tool")
+            yield f"* {name} {'failed' if event.is_error else 'gave'}\n"
             if output:
                 yield _indented(_shown(output))
-        elif failed:
+        elif event.is_error:
             yield _folded(f"* failed: {summary(output)}")
 
-    def _rest(self, kind: str, payload: Mapping[str, Any]) -> Iterator[str]:
+    def _rest(self, kind: str, payload: Raw) -> Iterator[str]:
         if kind == "thinking":
-            text = first(payload, "content", "thinking", "text")
-            yield "* thinking\n" + _indented(str(text or ""))
+            thought = first(payload, "content", "thinking", "text")
+            yield "* thinking\n" + _indented(str(thought or ""))
         elif payload:
             yield _folded(f"* {kind}: {_json(payload)}")
         else:
             yield f"* {kind}\n"
 
 
-def prompt(text: Any) -> str:
+def prompt(text: str) -> str:
     """What the user said, each line marked."""
-    lines = (text if isinstance(text, str) else "").rstrip().split("\n")
-    return "".join(f"> {line}".rstrip() + "\n" for line in lines)
+    return "".join(f"> {line}".rstrip() + "\n" for line in text.rstrip().split("\n"))
 
 
 def ending(status: Any) -> str:
     """A line for a prompt that did not simply succeed, otherwise nothing."""
-    word = _word(same_word(status))
+    word = _word(canonical_status(status))
     if word == "completed" or not word:
         return ""
     return f"({word})\n" if is_terminal(word) else f"({word}…)\n"
 
 
-def whole(content: Mapping[str, Any], transcript: Callable[[], Transcript]) -> Iterator[str]:
-    """The text of a content document (seen in clients): every prompt with its answer."""
-    found = content.get("prompts")
+def whole(content: ContentView, transcript: Callable[[], Transcript]) -> Iterator[str]:
+    """The text of a content document: every prompt with its answer."""
     between = ""
-    for one in found if isinstance(found, list) else []:
-        if isinstance(one, Mapping):
-            yield between + prompt(one.get("userPrompt")) + "\n"
-            yield from part(one, transcript())
-            between = "\n"
+    for each in content.prompts:
+        yield between + prompt(each.text) + "\n"
+        yield from part(each, transcript())
+        between = "\n"
 
 
-def part(one: Mapping[str, Any], transcript: Transcript) -> Iterator[str]:
+def part(prompt: PromptView, transcript: Transcript) -> Iterator[str]:
     """The agent's part of one prompt of a content document."""
-    events = one.get("events")
-    for event in events if isinstance(events, list) else []:
-        if isinstance(event, Mapping):
-            yield from transcript.event(event)
-    yield from transcript.answer(one.get("response"))
-    yield ending(one.get("status"))
+    for event in prompt.events:
+        yield from transcript.event(event)
+    yield from transcript.answer(prompt.response)
+    yield ending(prompt.status)
 
 
 def summary(given: Any) -> str:
     """What a tool was given, in a few words on one line."""
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping):  # a value of any shape: it is shown, not understood
         telling = first(given, *_TELLING)
         given = telling if isinstance(telling, str) else given
-    text = given if isinstance(given, str) else _json(given)
-    return " ".join(text[: WIDTH * 4].split())
+    return " ".join(as_text(given)[: WIDTH * 4].split())
 
 
 def _word(name: Any) -> str:
@@ -205,16 +194,16 @@ def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
-def _question(payload: Mapping[str, Any]) -> Iterator[str]:
-    asked = questions.read(payload)
+def _question(event: EventView) -> Iterator[str]:
+    asked = event.question
     if asked is None:
-        yield _folded(f"? {summary(first(payload, 'question') or payload)}")
+        yield _folded(f"? {summary(first(event.payload, 'question') or event.payload)}")
         return
     for item in asked.items:
         yield from item_lines(item)
 
 
-def item_lines(item: questions.Item) -> Iterator[str]:
+def item_lines(item: QuestionItem) -> Iterator[str]:
     """A question and its options, numbered from 1 as `rebyte answer --option` takes them."""
     yield f"? {' '.join(item.text.split())}\n"
     for number, (label, description) in enumerate(item.options, 1):

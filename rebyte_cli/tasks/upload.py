@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -138,7 +138,7 @@ def send(
     client: RebyteClient, path: str, advance: Callable[[int], None] = lambda _count: None
 ) -> dict[str, Any]:
     """Upload one file: `{"id", "filename"}`. `advance` is told of bytes as they go out."""
-    return client.upload_file(path, content_type=content_type(path), progress=advance)
+    return dict(client.upload_file(path, content_type=content_type(path), progress=advance))
 
 
 def put(
@@ -158,7 +158,7 @@ def put(
 
     def put_one(path: str, advance: Callable[[int], None]) -> dict[str, Any]:
         size = file_size(Path(path))  # it was there when all were checked; it may have gone
-        answer = None
+        answer: Mapping[str, Any] | None = None
         if size > LARGE:
             answer = _put_signed(client, workspace_id, path, advance)
         if answer is None:

@@ -8,7 +8,7 @@ from random import random as _random
 from time import sleep as _sleep
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from ..api.models import is_terminal, prompt_outcome, task_status
+from ..api.views import PageView, TaskView
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,
@@ -63,22 +63,12 @@ def ended(target: Target, task: Mapping[str, Any]) -> Mapping[str, Any] | Rebyte
     For a prompt its own status counts: the task may run because of a newer prompt, or still
     read `completed` from the one before. A prompt that is not shown yet has not ended.
     """
-    status: str | None
-    if target.prompt_id is None:
-        status = task_status(task)
-    else:
-        prompts = task.get("prompts")
-        statuses = [
-            prompt_outcome(prompt.get("status"))
-            for prompt in (prompts if isinstance(prompts, list) else [])
-            if isinstance(prompt, Mapping) and prompt.get("id") == target.prompt_id
-        ]
-        status = statuses[-1] if statuses else None
-    if not is_terminal(status):
+    outcome = TaskView(task).outcome(target.prompt_id)
+    if outcome is None:
         return None
-    if status == "completed":
+    if outcome == "completed":
         return dict(task)
-    return TaskFailed(task) if status == "failed" else TaskCanceled(task)
+    return TaskFailed(task) if outcome == "failed" else TaskCanceled(task)
 
 
 class Poll:
@@ -241,14 +231,12 @@ class Poll:
 
     def _page(self, offset: int) -> tuple[list[Mapping[str, Any]], int]:
         """The rows of one page, and how many there are in all."""
-        answer = self._client.list_tasks(
-            limit=PAGE, offset=offset, timeout=self._deadline.for_call()
-        )
-        rows = [row for row in answer["data"] if isinstance(row.get("id"), str)]
-        total = answer.get("total")
-        if isinstance(total, bool) or not isinstance(total, int):
-            total = offset + len(rows) + (PAGE if len(rows) >= PAGE else 0)
-        return rows, total
+        timeout = self._deadline.for_call()
+        page = PageView(self._client.list_tasks(limit=PAGE, offset=offset, timeout=timeout))
+        total, count = page.total, len(page.rows)
+        if total is None:
+            total = offset + count + (PAGE if count >= PAGE else 0)
+        return page.rows, total
 
     # -- calls -------------------------------------------------------------------------------
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
 import pytest
 
-from rebyte_cli.api.urls import address, check_base_url, check_id, check_key, origin_of
+from rebyte_cli.api.urls import address, check_base_url, check_key, origin_of, path_id
 from rebyte_cli.errors import BadUsage, KeyProblem
 
 
@@ -100,11 +103,36 @@ def test_an_empty_key_is_a_problem() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "..", "a/b", "a?b", "a#b", "a%2fb", "a b", "ä", "a\n", "\ud800", "a" * 9 + "."]
+    "value", ["", ".", "..", "a/b", "a\n", "a\x00", "\x7f", "\x85", "\ud800", "a" * 513, None, 7]
 )
-def test_an_id_that_could_change_the_path_is_refused(value: str) -> None:
+def test_what_cannot_be_an_id_is_refused(value: Any) -> None:
     with pytest.raises(BadUsage):
-        check_id(value)
+        path_id(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a.b",
+        "a:b",
+        "~a",
+        "a b",
+        "a?b#c",
+        "a%2fb",
+        "..%2f..",
+        "ä",
+        "a\\b",
+        "..a",
+        "x" * 512,
+        "\u202e",
+    ],
+)
+def test_any_other_id_is_one_segment_of_the_path(value: str) -> None:
+    url, shown = address("https://h/v1", f"/tasks/{path_id(value)}/content", None)
+    path = urlsplit(url).path
+    assert urlsplit(url)[3:] == ("", "")
+    assert [unquote(part) for part in path.split("/")] == ["", "v1", "tasks", value, "content"]
+    assert shown == f"/tasks/{path_id(value)}/content"
 
 
 def test_an_address_keeps_what_was_quoted_and_drops_what_is_none() -> None:

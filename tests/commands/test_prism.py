@@ -19,7 +19,8 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from rebyte_cli.tasks.questions import Choice, Item, Question, body
+from rebyte_cli.api.views import Question, QuestionItem
+from rebyte_cli.tasks.questions import Choice, body
 from tests.conftest import Done, need_tool
 from tests.servers import KEY, RawServer, closed_port, reply
 
@@ -30,7 +31,7 @@ SPEC = Path(__file__).parents[1] / "rebyte-openapi.yaml"
 # Read here: the fixtures give each test a home of its own.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rebyte-cli-tests"
 ID = "550e8400-e29b-41d4-a716-446655440000"
-ASKED = Question("am_1", 21026, (Item("Which?", (("a", ""), ("b", "")), False),), False)
+ASKED = Question("am_1", 21026, (QuestionItem("Which?", (("a", ""), ("b", "")), False),), False)
 ASKED_TWICE = ASKED._replace(items=ASKED.items * 2, batched=True)
 
 # For each operation of the document: the words of a command, or several commands.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -21,9 +22,9 @@ def client_of(server: RawServer, **options: Any) -> RebyteClient:
     return RebyteClient(transport=wire_to(server, sleep=lambda _seconds: None, **options))
 
 
-def read(answer: Answer, seconds: float | None = None, **options: Any) -> dict[str, Any]:
+def read(answer: Answer, seconds: float | None = None, **options: Any) -> Mapping[str, Any]:
     with RawServer(lambda _request: answer) as server, client_of(server, **options) as client:
-        return content(client, "t1", deadline=Deadline(seconds))
+        return content(client, "t1", deadline=Deadline(seconds)).raw
 
 
 def test_a_line_that_breaks_is_no_time_limit() -> None:
@@ -92,7 +93,7 @@ def test_one_whose_turn_has_not_come_has_no_stream_to_look_at(word: str) -> None
     prompts = [PROMPT, {"id": "p2", "status": word}]
     with RawServer(lambda _request: json_reply({"prompts": prompts})) as server:
         with client_of(server) as client:
-            assert content(client, "t1")["prompts"] == prompts
+            assert content(client, "t1").raw["prompts"] == prompts
         assert [request.path.partition("?")[0] for request in server.requests] == [
             "/v1/tasks/t1/content"
         ]

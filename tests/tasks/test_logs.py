@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.api.views import ContentView
 from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import APIError, ServerFault, WaitTimeout
-from rebyte_cli.tasks.logs import FAULTS, LATE, QueuedPrompt, QueuedPrompts
+from rebyte_cli.tasks.logs import FAILURES, LATE_READS, QueuedPrompt, QueuedPrompts
 from tests.servers import Answer, RawServer, error_reply, json_reply, wire_to
 
 BROKEN = error_reply(503, "down", "Not now")
@@ -65,7 +66,7 @@ class Bench:
             QueuedPrompts(
                 self.client,
                 "t1",
-                first,
+                ContentView(first),
                 deadline=Deadline(timeout, clock=lambda: self.now),
                 sleep=self.sleep,
             )
@@ -80,7 +81,7 @@ def bench() -> Iterator[Bench]:
 
 
 def words(turns: list[QueuedPrompt]) -> list[list[str]]:
-    return [[row["payload"]["content"] for row, _ in turn.events] for turn in turns]
+    return [[row.payload["content"] for row, _ in turn.events] for turn in turns]
 
 
 def test_what_is_new_is_shown_look_by_look(bench: Bench) -> None:
@@ -100,7 +101,7 @@ def test_the_last_words_of_one_that_just_ended_are_waited_for(bench: Bench) -> N
 
 
 def test_but_not_for_ever(bench: Bench) -> None:
-    assert len(list(bench.follow(*looks(RUNS, SILENT)))) == 1 + LATE
+    assert len(list(bench.follow(*looks(RUNS, SILENT)))) == 1 + LATE_READS
 
 
 @pytest.mark.parametrize("end", [{"status": "failed"}, {**SILENT, "response": "Done"}])
@@ -128,7 +129,7 @@ def test_the_last_pause_ends_at_the_time_limit(bench: Bench) -> None:
 
 def test_looks_that_fail_are_put_up_with_until_it_is_too_many(bench: Bench) -> None:
     turns = bench.follow(*looks(RUNS, BROKEN))
-    for _ in range(FAULTS):
+    for _ in range(FAILURES):
         assert not next(turns).last
     with pytest.raises(ServerFault):
         next(turns)
@@ -136,10 +137,10 @@ def test_looks_that_fail_are_put_up_with_until_it_is_too_many(bench: Bench) -> N
 
 def test_one_that_succeeds_makes_good_for_those_before(bench: Bench) -> None:
     turns = bench.follow(*looks(RUNS, BROKEN))
-    for _ in range(FAULTS):
+    for _ in range(FAILURES):
         next(turns)
     bench.script, bench.asked = looks(RUNS, BROKEN), 0
-    for _ in range(FAULTS):
+    for _ in range(FAILURES):
         next(turns)
     bench.script = looks(SPOKE)
     assert next(turns).last
@@ -156,7 +157,7 @@ def test_a_document_that_lost_prompts_is_not_believed(bench: Bench) -> None:
     fewer = {"prompts": [{"id": "p2", "status": "completed"}]}
     first, last = looks(RUNS, SPOKE)
     turns = list(bench.follow(first, fewer, last))
-    assert [turn.prompt["id"] for turn in turns] == ["p1", "p1", "p1"]
+    assert [turn.prompt.id for turn in turns] == ["p1", "p1", "p1"]
 
 
 def test_events_that_are_none_are_passed_over(bench: Bench) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.api.views import EventView, Question
 from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import BadUsage, ServerFault
-from rebyte_cli.tasks.questions import Choice, Question, Watcher, body, last_open, read
+from rebyte_cli.tasks.questions import Choice, Watcher, body, last_open
 
 ASKED: dict[str, Any] = {
     "actionId": "21026",
@@ -19,8 +20,12 @@ ASKED: dict[str, Any] = {
 EVENT = {"eventType": "ask_user_question", "payload": ASKED}
 
 
+def views(*events: dict[str, Any]) -> list[EventView]:
+    return [EventView(event) for event in events]
+
+
 def question(**more: Any) -> Question:
-    found = read({**ASKED, **more})
+    found = EventView({**EVENT, "payload": {**ASKED, **more}}).question
     assert found is not None
     return found
 
@@ -68,14 +73,13 @@ def test_several_options_only_where_they_may_be_taken() -> None:
      {**ASKED, "questions": ["junk"]}],
 )  # fmt: skip
 def test_what_cannot_be_answered_is_no_question(payload: Any) -> None:
-    assert read(payload) is None
+    assert EventView({**EVENT, "payload": payload}).question is None
 
 
 def test_a_question_that_something_follows_is_answered() -> None:
     after = {"eventType": "tool_result", "payload": {}}
-    assert last_open([after, EVENT]) == question()
-    assert last_open([after, EVENT, None, 7]) == question()
-    assert last_open([EVENT, after]) is None
+    assert last_open(views(after, EVENT)) == question()
+    assert last_open(views(EVENT, after)) is None
     assert last_open([]) is None
 
 

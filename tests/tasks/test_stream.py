@@ -11,7 +11,7 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import KeyRejected, NetworkError, ResourceNotFound, WaitTimeout
-from rebyte_cli.tasks.stream import PATIENCE, follow
+from rebyte_cli.tasks.stream import OUTAGE, follow
 from tests.servers import (
     Answer,
     RawServer,
@@ -170,20 +170,20 @@ def test_trap_4_last_words_that_never_come_are_in_the_result_or_the_content(
     events = run.follow()
     assert contents(events) == ["tool_use"]
     assert run.opened == 9
-    assert (events[-1].data["finalResult"], events[-1].told) == (answer, False)
+    assert (events[-1].data["finalResult"], events[-1].repeated) == (answer, False)
 
 
 def test_trap_5_an_answer_told_thrice_is_marked() -> None:
     result = {"seq": 3, "eventType": "result", "payload": {"result": "Two parts. Second."}}
     body = stream(text(0, "Hm."), tool(1), text(2, "Two parts."), text(2, " Second. "), result)
     events = Run([reply(200, body + stream(done("Two parts.\nSecond.", 3)))]).follow()
-    assert [event.told for event in events] == [False, False, False, False, True, True]
+    assert [event.repeated for event in events] == [False, False, False, False, True, True]
 
 
 def test_trap_5_a_result_that_is_the_only_place_is_not_marked() -> None:
     result = {"seq": 1, "eventType": "result", "payload": {"content": "parts"}}
     events = Run([reply(200, stream(text(0, "Two parts"), result, done("parts", 1)))]).follow()
-    assert [event.told for event in events] == [False, False, True]
+    assert [event.repeated for event in events] == [False, False, True]
 
 
 def test_trap_6_a_stream_that_closes_or_breaks_is_taken_up_again() -> None:
@@ -203,7 +203,7 @@ def test_trap_6_a_stream_without_done_of_a_task_that_is_over() -> None:
     events = run.follow()
     assert contents(events) == ["a"]
     assert events[-1].data == {"status": "failed", "lastSeq": 0, "finalResult": "a"}
-    assert events[-1].told
+    assert events[-1].repeated
     assert run.opened == 4
 
 
@@ -306,7 +306,7 @@ def test_an_outage_without_end_is_given_up_after_minutes() -> None:
         events = follow(client, "t1", deadline=Deadline(clock=lambda: now[0]), sleep=sleep)
         with pytest.raises(NetworkError):
             list(events)
-    assert PATIENCE <= now[0] < PATIENCE + 60
+    assert OUTAGE <= now[0] < OUTAGE + 60
 
 
 @pytest.mark.parametrize("status", [404, 405, 410, 501])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.api.views import ContentView, EventView
 from rebyte_cli.tasks.transcript import Transcript, ending, prompt, summary, whole
 
 
@@ -15,7 +16,7 @@ def event(kind: str, **payload: Any) -> dict[str, Any]:
 
 def text(*events: dict[str, Any], full: bool = False, result: str = "") -> str:
     told = Transcript(full=full)
-    pieces = [piece for one in events for piece in told.event(one)]
+    pieces = [piece for one in events for piece in told.event(EventView(one))]
     return "".join([*pieces, *told.answer(result)])
 
 
@@ -130,11 +131,11 @@ def test_who_said_what_and_how_it_ended() -> None:
             "junk",
         ]
     }
-    assert "".join(whole(content, Transcript)) == (
+    assert "".join(whole(ContentView(content), Transcript)) == (
         "> One\n> two\n\nFirst.\n\n> Three\n\n(canceled)\n"
     )
     assert [ending(word) for word in ("completed", "failed", "running", None)] == [
         "", "(failed)\n", "(running…)\n", "",
     ]  # fmt: skip
-    assert prompt(None) == ">\n"
+    assert prompt("") == ">\n"
     assert summary({"a": [1]}) == '{"a": [1]}'
