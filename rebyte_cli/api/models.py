@@ -54,7 +54,10 @@ class Prompt(TypedDict):
 
 
 class Task(TypedDict):
-    """Answer of GET /tasks/{id} (seed document); `finalResult` was seen in a client."""
+    """Answer of GET /tasks/{id} (seed document).
+
+    `finalResult` was seen in a client; `workspaceId` in no source, but a service may send it.
+    """
 
     id: str
     status: str
@@ -66,6 +69,7 @@ class Task(TypedDict):
     completedAt: NotRequired[str | None]
     prompts: NotRequired[list[Prompt]]
     finalResult: NotRequired[str]
+    workspaceId: NotRequired[str | None]
 
 
 class TaskRow(TypedDict):
