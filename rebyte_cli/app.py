@@ -58,14 +58,14 @@ class App:
     @cached_property
     def config_path(self) -> Any:
         """Where `config.toml` is (it may not exist)."""
-        from .config.settings import config_dir
+        from .config.paths import config_dir
 
         return config_dir(self.environment) / "config.toml"
 
     @cached_property
     def state_dir(self) -> Any:
         """The folder of the history and of the local service (it may not exist)."""
-        from .config.settings import state_dir
+        from .config.paths import state_dir
 
         return state_dir(self.environment)
 
@@ -244,12 +244,13 @@ class App:
         if isinstance(error, ReaderGone) or (isinstance(error, Interrupted) and not error.hint):
             return error.exit_status  # no reader left, or nothing to add to the key press
         from .output.progress import error as show_error
+        from .redaction import redact_keys
 
-        hint = error.hint and _without_keys(error.hint)
+        hint = error.hint and redact_keys(error.hint)
         if isinstance(error, Interrupted):
             error = Interrupted(error.exit_status, hint=hint)
         else:
-            error = error.copy_with(message=_without_keys(error.message), hint=hint)
+            error = error.copy_with(message=redact_keys(error.message), hint=hint)
         as_json = self._errors_as_json()
         if error.record is not None and not self.text:
             from .output.records import TASK, Records
@@ -287,12 +288,3 @@ class App:
             if word.startswith("-o") and not word.startswith("--") and len(word) > 2:
                 return word[2:]
         return None
-
-
-def _without_keys(text: str) -> str:
-    """Without what looks like a key: somebody may have typed one where it does not belong."""
-    if "rbk_" not in text:
-        return text
-    import re
-
-    return re.sub(r"rbk_[\w-]{8,}", "rbk_…", text)

@@ -19,13 +19,11 @@ PACKAGE = ROOT / "rebyte_cli"
 # for its version.
 ARROWS = {
     "__main__": {"", "cli", "completion"},
-    "choices": set(),
     "cli": {"", "app", "commands", "errors"},
     "commands": {
         "api",
         "app",
         "batch",
-        "choices",
         "completion",
         "config",
         "deadline",
@@ -36,18 +34,19 @@ ARROWS = {
         "output",
         "tasks",
     },
-    "app": {"api", "config", "errors", "history", "local", "output"},
-    "completion": {"app", "choices", "errors", "local", "output"},
+    "app": {"api", "config", "errors", "history", "local", "output", "redaction"},
+    "completion": {"app", "config", "errors", "local", "output"},
     "manual": {"", "cli", "completion", "local"},
     "batch": {"api", "config", "deadline", "errors", "history", "output", "tasks"},
     "tasks": {"api", "deadline", "errors", "history", "output"},
-    "history": {"api", "config", "errors"},
-    "config": {"api", "choices", "errors"},
+    "history": {"api", "config", "errors", "redaction"},
+    "config": {"api", "errors", "redaction"},
     "output": {"errors"},
     "api": {"", "deadline", "errors"},
     "local": set(),
     "deadline": {"errors"},
     "errors": set(),
+    "redaction": set(),
     "": {"api", "errors"},
 }
 # Where one module of a room may be used and the rest may not, except to name a type.

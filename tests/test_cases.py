@@ -68,6 +68,7 @@ CASES = {
     51: "artifacts with names that tools run by their place",
     52: "a folder swapped for a link during a download",
     53: "a packed download is not unpacked without limit",
+    54: "REBYTE_API_KEY does not follow the base URL of a profile",
 }
 _CASE = re.compile(r"case_(\d+)(?!\d)")
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..history.history import Wanted
+from ..history.records import Reservation
 from ..tasks.search import digest_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Reservations:
         self._history = history
         self._owner = owner
         self._lock = threading.Lock()
-        self._wanted: list[Wanted] = []
+        self._wanted: list[Reservation] = []
         self._next: Iterator[tuple[int, str]] = iter(())
         self._claims: dict[int, int] = {}
         self._until: dict[int, float] = {}
@@ -41,7 +41,7 @@ class Reservations:
 
     def left(self) -> set[int]:
         """The lines that an earlier run left claimed; they stay so until they are let go."""
-        self._claims = self._history.claims_of(self._owner)
+        self._claims = self._history.reservations_of(self._owner)
         return set(self._claims)
 
     def expect(self, lines: Iterator[tuple[int, str]]) -> None:
@@ -52,7 +52,7 @@ class Reservations:
         """Have a line claimed once the next `write` is done. `sent`: ISO 8601."""
         if self._until.get(number, 0.0) < time.monotonic():
             with self._lock:
-                self._wanted.append(Wanted(number, digest_of(prompt), sent))
+                self._wanted.append(Reservation(number, digest_of(prompt), sent))
 
     def write(self) -> None:
         """Claim every line that was wanted."""
@@ -63,9 +63,9 @@ class Reservations:
         now, known = wanted[-1].sent, {line.number for line in wanted} | self._claims.keys()
         for number, prompt in islice(self._next, AHEAD):
             if number not in known:
-                wanted.append(Wanted(number, digest_of(prompt), now))
+                wanted.append(Reservation(number, digest_of(prompt), now))
         until = time.monotonic() + FRESH
-        made = self._history.claim(self._owner, wanted)
+        made = self._history.reserve(self._owner, wanted)
         for number, claim in made.items():
             self.over(number)  # an older one
             self._claims[number] = claim

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..app import App
-from ..choices import FORMATS
 from ..completion.values import EXECUTORS as EXECUTORS
+from ..config.fields import FORMATS
 from ..errors import BadUsage, did_you_mean
 
 # -- `-f PATH`, also where the shell made several of it: `-f data/*.csv`.

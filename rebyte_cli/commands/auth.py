@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import KEYS_PAGE, BadUsage, KeyRejected, RebyteError
+from ..errors import KEYS_PAGE, BadUsage, KeyProblem, KeyRejected, RebyteError
 from ..output.records import AUTH, Records
 from ._base import define_group, define_in
 
@@ -16,9 +16,9 @@ from ._base import define_group, define_in
 def command() -> None:
     """Keep the API key in the keyring of the operating system.
 
-    A key belongs to the service (scheme, host and port) that it was stored for, and to a
-    profile: `-P` says which. REBYTE_API_KEY wins over it when no profile is named, and a
-    profile's key_command takes its place.
+    A key belongs to a profile (-P) and to the service (scheme, host and port) that it was stored
+    for. REBYTE_API_KEY takes precedence when no profile is named; a profile's key_command
+    replaces the stored key.
 
     Examples:
 
@@ -33,13 +33,13 @@ def command() -> None:
 @click.option(
     "--insecure-storage",
     is_flag=True,
-    help="Keep the key in a file that only you can read, not in the keyring.",
+    help="Store the key in a file that only you can read instead of the keyring.",
 )
 def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
-    """Ask for the API key, check it against the API, and store it.
+    """Ask for an API key, check it against the API, and store it.
 
-    The key is not shown while it is typed. It is never taken as an argument, where other users
-    of the machine could see it.
+    The key is not shown while you type it. It cannot be given as an argument, since other users
+    of the machine could see it there.
 
     Examples:
 
@@ -48,12 +48,13 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
       rebyte -P ci auth login --with-key --insecure-storage < key.txt
     """
     from ..config import credentials
+    from ..config.credentials_file import FILE_NAME
 
     settings = app.settings
     if settings.is_local:
         raise BadUsage("the profile `local` needs no key")
     if not insecure_storage:
-        # Before somebody looks up and types a key that then has no place to go.
+        # Before the user looks up and types a key that could then not be stored.
         credentials.check_keyring(interactive=app.interactive, note=app.note)
     key = _from_stdin(app) if with_key else _ask(app)
     with app.spinner("Checking the key"):
@@ -67,9 +68,13 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
         note=app.note,
     )
     app.note(f"Stored the key of profile {settings.profile} for {settings.origin}: {where}")
-    in_use = credentials.source_of_key(settings, app.environment)
-    if in_use not in ("keyring", f"file {credentials.FILE_NAME}"):
-        app.note(f"It is not used as things are: the key comes from {in_use}")
+    try:
+        in_use = credentials.source_of_key(settings, app.environment)
+    except KeyProblem as problem:
+        app.note(f"It is not in use: {problem.message}")
+    else:
+        if in_use not in ("keyring", f"file {FILE_NAME}"):
+            app.note(f"It is not in use: the key comes from {in_use}")
     return Records(AUTH, [_record(app, source=where, key=key, accepted=True)])
 
 
@@ -98,10 +103,10 @@ def logout(app: App) -> None:
 
 @define_in(command, "status", kind=AUTH, statuses=(3, 5))
 def status(app: App) -> Records:
-    """Say which key would be used, and whether the API accepts it.
+    """Show which key would be used and whether the API accepts it.
 
-    The key itself is never shown, only its last four characters. The status is 3 when there is
-    no key or it is rejected, 5 when the API cannot be reached.
+    Only the last four characters of the key are shown. The status is 3 when there is no key or
+    it is rejected, 5 when the API cannot be reached.
 
     Examples:
 
@@ -116,7 +121,7 @@ def status(app: App) -> Records:
         source, key = found.source, found.key
         with app.spinner("Asking the API"):
             app.client_for(key=key).list_tasks(limit=1)
-    # Not an error on the way to an answer: that the key is not accepted is the answer.
+    # A key that is not accepted is the answer, not a failure to answer.
     except RebyteError as problem:
         refused = False if isinstance(problem, KeyRejected) else None
         record = _record(app, source=source, key=key, accepted=refused, problem=problem)
@@ -162,7 +167,7 @@ def _ask(app: App) -> str:
 
     if not app.interactive:
         raise BadUsage(
-            "there is nobody to ask for the key", hint="give it on stdin with --with-key"
+            "cannot ask for the key without a terminal", hint="pass it on stdin with --with-key"
         )
     app.note(f"Get a key at {KEYS_PAGE}")
     return check_key(click.prompt("API key", hide_input=True, err=True))

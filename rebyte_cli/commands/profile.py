@@ -21,13 +21,13 @@ name_argument = click.argument("name", metavar="NAME", shell_complete=completer(
 
 
 def _names(_ctx: click.Context, _param: click.Parameter, _incomplete: str) -> list[str]:
-    from ..config.settings import FIELDS
+    from ..config.fields import FIELDS
 
     return list(FIELDS)
 
 
 def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """For TAB, which knows a value of this name: each setting up to its value."""
+    """For TAB, which finds it by this name: each setting up to its value."""
     return [f"{name}=" for name in _names(ctx, param, incomplete)]
 
 
@@ -36,8 +36,8 @@ def command() -> None:
     """Named sets of settings: base URL, defaults for create, output, where the key comes from.
 
     Settings: base_url, executor, model, skills (commas between), output, key_command (split as
-    a shell does), ca_bundle, timeout (seconds), history (true or false). The profile `local` is
-    always there: it is the service inside this command, and needs no account.
+    a shell does), env_key (true or false), ca_bundle, timeout (seconds), history (true or false).
+    The profile `local` always exists: it is the service inside this command, and needs no account.
 
     Examples:
 
@@ -62,7 +62,7 @@ def list_(app: App) -> Listing:
 @define_in(command, "show", kind=SETTING, statuses=(4,))
 @click.argument("name", metavar="[NAME]", required=False, shell_complete=completer("profiles"))
 def show(app: App, name: str | None) -> Listing:
-    """Print each setting with its source; of NAME, as with -P NAME.
+    """Print each setting and its source. NAME is the same as -P NAME.
 
     Examples:
 
@@ -92,7 +92,7 @@ def show(app: App, name: str | None) -> Listing:
 @define_in(command, "create", kind=PROFILE, statuses=())
 @click.argument("name", metavar="NAME")
 @click.argument("values", metavar="[KEY=VALUE]…", nargs=-1, shell_complete=settings)
-@click.option("--use", "use_it", is_flag=True, help="Make it the default as well.")
+@click.option("--use", "use_it", is_flag=True, help="Also make it the default profile.")
 def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Records:
     """Create a profile.
 
@@ -102,13 +102,13 @@ def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Record
       rebyte profile create staging base_url=https://rebyte.example.com/v1 output=json --use
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise BadUsage("a profile's name has letters, digits, dots, _ and -, at most 64 of them")
+        raise BadUsage("a profile name has at most 64 letters, digits, dots, _ and -")
     table = _parsed(values)
 
     def change(document: dict[str, Any], config: Config) -> None:
         if name in config.profiles:
             raise BadUsage(
-                f"there is a profile {name} already", hint=f"rebyte profile set {name} KEY=VALUE"
+                f"profile {name} already exists", hint=f"rebyte profile set {name} KEY=VALUE"
             )
         document.setdefault("profiles", {})[name] = table
         if use_it:
@@ -152,8 +152,8 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
         old = stored_origins(name, app.environment)
         if old and new not in old:
             app.note(
-                f"The key stored for {old[0]} is not sent to {new}; "
-                f"`rebyte -P {name} auth login` stores one for it"
+                f"The key stored for {old[0]} is not sent to {new}. "
+                f"Store one for it with `rebyte -P {name} auth login`"
             )
     return done
 
@@ -162,7 +162,7 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
 @name_argument
 @click.argument("keys", metavar="KEY…", nargs=-1, required=True, shell_complete=_names)
 def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
-    """Remove settings of a profile, which go back to their defaults.
+    """Reset settings of a profile to their defaults.
 
     Example:
 
@@ -170,11 +170,11 @@ def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
     """
 
     def change(document: dict[str, Any], config: Config) -> None:
-        from ..config.settings import check_name
+        from ..config.fields import check_name
 
         table = config.profile(name)
         for key in keys:
-            # What this version does not know may be removed too, when it is there.
+            # A setting that this version does not know may be removed, if it is there.
             if key not in table:
                 check_name(key)
             document.get("profiles", {}).get(name, {}).pop(key, None)
@@ -185,7 +185,7 @@ def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
 @define_in(command, "use", kind=PROFILE, statuses=(4,))
 @click.argument("name", metavar="NAME", shell_complete=completer("profiles"))
 def use(app: App, name: str) -> Records:
-    """Make a profile the one that is used when none is named.
+    """Make a profile the default, used when -P is not given.
 
     Examples:
 
@@ -204,7 +204,7 @@ def use(app: App, name: str) -> Records:
 @click.argument(
     "names", metavar="NAME…", nargs=-1, required=True, shell_complete=completer("own_profiles")
 )
-@click.option("--keep-key", is_flag=True, help="Leave the stored key where it is.")
+@click.option("--keep-key", is_flag=True, help="Keep the stored key.")
 def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
     """Delete profiles and their stored keys.
 
@@ -213,19 +213,19 @@ def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
       rebyte profile delete staging
     """
     from ..config import credentials
-    from ..config.settings import edit
+    from ..config.toml import edit_toml
 
     for name in names:
         _not_local(name)
         app.config.profile(name)
     for name in names:
-        # The key first: a profile that is gone would leave it where nobody looks for it.
+        # The key first: nothing would lead to the key of a profile that is gone.
         origins = []
         if not keep_key:
             origins = credentials.forget_keys(
                 name, app.environment, interactive=app.interactive, note=app.note
             )
-        with edit(app.config_path, note=app.note) as document:
+        with edit_toml(app.config_path, note=app.note) as document:
             found = document.get("profiles", {}).pop(name, None)
             if document.get("default_profile") == name:
                 del document["default_profile"]
@@ -243,11 +243,12 @@ def _changed(
     built_in: bool = False,
 ) -> Records:
     """Change the file under its lock and return the profile as it then is."""
-    from ..config.settings import Config, edit
+    from ..config.settings import Config
+    from ..config.toml import edit_toml
 
     if not built_in:
         _not_local(name)
-    with edit(app.config_path, note=app.note) as document:
+    with edit_toml(app.config_path, note=app.note) as document:
         change(document, Config(document, path=app.config_path))
     app.__dict__.pop("config", None)
     return Records(PROFILE, [_record(app.config, name)])
@@ -255,27 +256,25 @@ def _changed(
 
 def _not_local(name: str) -> None:
     if name == "local":
-        raise BadUsage(
-            "the profile `local` is built in: it can be used, and not changed or deleted"
-        )
+        raise BadUsage("the profile `local` is built in and cannot be changed or deleted")
 
 
 def _parsed(values: Iterable[str]) -> dict[str, Any]:
-    from ..config.settings import parse
+    from ..config.fields import parse_value
 
     table = {}
     for text in values:
         key, equals, value = text.partition("=")
         if not equals:
-            # Not repeated: it may be a key, given where it does not belong.
+            # Not repeated: it may be a key in the wrong place.
             raise BadUsage("a setting is given as KEY=VALUE", hint="output=json")
-        table[key.strip()] = parse(key.strip(), value)
+        table[key.strip()] = parse_value(key.strip(), value)
     return table
 
 
 def _record(config: Config, name: str) -> dict[str, Any]:
     from ..api.urls import BASE_URL
-    from ..config.settings import FIELDS
+    from ..config.fields import FIELDS
 
     values = {field: config.value(name, field) for field in FIELDS}
     set_here = {field: value for field, value in values.items() if value is not None}

@@ -6,7 +6,7 @@ opens a connection or a keyring.
 
 from __future__ import annotations
 
-from ..choices import FORMATS
+from ..config.fields import FORMATS
 
 TYPE_CHECKING = False  # importing typing would cost as much as all the rest of an answer
 if TYPE_CHECKING:

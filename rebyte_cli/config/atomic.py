@@ -1,4 +1,4 @@
-"""Files that only their owner may read, written so that two writers lose nothing."""
+"""Files that survive a crash, and locks so that two writers lose nothing."""
 
 from __future__ import annotations
 
@@ -10,28 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import RebyteError
-
-LOCK_NAME = ".lock"
-# What may be in a folder for it to be ours, and so ours to close to others.
-_OURS = {"config.toml", "credentials.json", LOCK_NAME}
-
-
-def private_folder(folder: Path) -> None:
-    """Make a folder (and its parents) that only the owner may enter.
-
-    One that exists is closed to others only when it holds nothing but our files:
-    `REBYTE_CONFIG_DIR` may name a folder that other programs need.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.name == "posix" and folder.stat().st_mode & 0o077:
-            inside = os.listdir(folder)
-            if folder.stat().st_uid == os.getuid() and _OURS.issuperset(inside):
-                folder.chmod(0o700)
-    except FileExistsError:
-        raise RebyteError(f"{folder} is not a folder") from None
-    except OSError as problem:
-        raise RebyteError(f"cannot make {folder}: {problem.strerror}") from None
+from .permissions import private_folder
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -100,7 +79,7 @@ def locked(path: Path, *, seconds: float = 10.0) -> Iterator[None]:
 
 
 def take_lock(path: Path, *, remove: bool = False) -> Callable[[], None] | None:
-    """Take the lock file at once: what releases it again, or None when somebody holds it.
+    """Take the lock file without waiting: what releases it, or None when another holds it.
 
     With `remove` the file is deleted on release, for locks of many names.
     """
@@ -151,7 +130,7 @@ def lock(handle: int, *, at: int = 0) -> None:
     """Lock an open file against other processes until it is closed, without waiting.
 
     `at` is the byte that stands for the file where only bytes can be locked (Windows). Raises
-    OSError as the system does: somebody holds it, or the file system has no locks.
+    OSError as the system does: another holds it, or the file system has no locks.
     """
     if sys.platform == "win32":
         import msvcrt

@@ -6,156 +6,31 @@ settings' own origin comes out of here, so a base URL that moved takes no key al
 
 from __future__ import annotations
 
-import json
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple
 
 from ..api.urls import check_base_url, check_key, origin_of
 from ..errors import KEYS_PAGE, BadUsage, KeyProblem, MissingKey
-from .atomic import LOCK_NAME, locked, write_private
-from .keyring_store import call_with_timeout
-from .settings import Settings, config_dir
-
-if TYPE_CHECKING:
-    from .keyring_store import (
-        KeyringStore,  # the keyring's; a key from the environment needs none of it
-    )
-
-
-# -- A program of the user's that prints the key.
-
-SECONDS = 30.0
-_MOST = 65536
-
-
-def run(argv: Sequence[str], *, interactive: bool, seconds: float = SECONDS) -> str:
-    """The first line of what the program prints on stdout. No shell is involved.
-
-    Somebody at a terminal sees what it says on stderr and can answer it; otherwise it has no
-    stdin and its last words go into the error. What it printed on stdout is never shown.
-    Raises KeyProblem when it cannot be started, fails, prints nothing or takes too long.
-    """
-    import subprocess
-
-    name = argv[0]
-    theirs = None if interactive else subprocess.DEVNULL
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            stdin=theirs,
-            stdout=subprocess.PIPE,
-            stderr=None if interactive else subprocess.PIPE,
-        )
-    except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or "a bad argument"
-        raise KeyProblem(f"key_command: cannot run {name}: {reason}") from None
-
-    def listen() -> tuple[bytes, bytes]:
-        assert process.stdout is not None
-        # Bounded: a program that never stops printing must not fill the memory.
-        printed = process.stdout.read(_MOST)
-        if len(printed) == _MOST:
-            process.kill()
-        said = process.stderr.read(_MOST) if process.stderr is not None else b""
-        process.wait()
-        for pipe in (process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
-        return printed, said
-
-    try:
-        printed, said = call_with_timeout(seconds, listen)
-    except TimeoutError:
-        raise KeyProblem(f"key_command: {name} did not end within {seconds:g} s") from None
-    finally:
-        process.kill()
-    if process.returncode != 0:
-        raise KeyProblem(
-            f"key_command: {name} ended with status {process.returncode}", hint=_last_words(said)
-        )
-    lines = printed.decode(errors="replace").splitlines()
-    if not lines or not lines[0].strip():
-        raise KeyProblem(f"key_command: {name} printed no key on its first line")
-    return lines[0]
-
-
-def _last_words(said: bytes) -> str | None:
-    lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
-    return re.sub(r"rbk_[\w-]+", "rbk_…", lines[-1].strip())[:200] if lines else None
-
-
-# -- `credentials.json`: which profile has a key for which origin, and where it is.
-
-NAME = "credentials.json"
-Keys = dict[str, dict[str, dict[str, str]]]
-
-
-def read(folder: Path) -> Keys:
-    """Profile to origin to record. Raises KeyProblem, without repeating what the file holds.
-
-    A file with a key in it that others can read is refused, as ssh refuses such a file.
-    """
-    path = folder / NAME
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            document: Any = json.loads(file.read())
-        keys: Keys = document["keys"]
-        held = [record for origins in keys.values() for record in origins.values()]
-        sane = all(
-            isinstance(value, str)
-            for record in held
-            for value in (record["store"], *record.values())
-        )
-    except FileNotFoundError:
-        return {}
-    except OSError as problem:
-        raise KeyProblem(f"cannot read {path}: {problem.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        sane = False
-    if not sane:
-        raise KeyProblem(
-            f"{path} is damaged", hint=f"rm {path}, then `rebyte auth login` for each profile"
-        ) from None
-    if os.name == "posix" and mode & 0o077 and any("key" in record for record in held):
-        raise KeyProblem(f"others can read the key in {path}", hint=f"chmod 600 {path}")
-    return keys
-
-
-@contextmanager
-def edit(folder: Path) -> Iterator[Keys]:
-    """Change the records in place: under a lock, read again, replaced in one step, mode 0600."""
-    with locked(folder / LOCK_NAME):
-        keys = read(folder)
-        before = json.dumps(keys)
-        yield keys
-        for profile in [name for name, origins in keys.items() if not origins]:
-            del keys[profile]
-        if json.dumps(keys) != before:
-            text = json.dumps({"keys": keys}, indent=2, ensure_ascii=False)
-            write_private(folder / NAME, f"{text}\n".encode())
-
+from .credentials_file import FILE_NAME, edit_keys, read_keys
+from .paths import config_dir
+from .settings import Settings
 
 VARIABLE = "REBYTE_API_KEY"
 LOCAL_KEY = "rbk_local"
-FILE_NAME = NAME
 
 Note = Callable[[str], None]
 
 
 class Found(NamedTuple):
-    """A key that was checked for use, and for people where it came from."""
+    """A key that was checked for use and, for people, where it came from."""
 
     key: str
     source: str
 
 
 class _Choice(NamedTuple):
-    """Which source is to be used, before it is asked. `value` is what that source needs."""
+    """The source to use, before it is asked. `value` is what that source needs."""
 
     source: str
     kind: Literal["given", "command", "file", "keyring"]
@@ -169,29 +44,29 @@ def find_key(
     interactive: bool,
     note: Note | None = None,
 ) -> Found:
-    """The key for the settings' profile and origin. The first of these that there is:
+    """The key for the settings' profile and origin: the first of these that exists.
 
-      1. for `local`, the built-in one; nothing else is looked at;
-      2. `REBYTE_API_KEY`, when no profile was named: keyring is then not imported;
-      3. what the profile's `key_command` prints, for the profile's own origin only;
-      4. the key recorded for this profile and this origin, in the keyring or the file;
-      5. `REBYTE_API_KEY` for a profile that was named and has no key of its own, but only when
-         it is for this origin: the variable goes with the base URL that holds when no profile is
-         named (`REBYTE_API_URL`, else the default profile's). `-P staging` therefore never
-         sends the key of another service; `REBYTE_API_URL=https://staging…/v1` says that it is
-         staging's.
+      1. For `local`, the built-in one. Nothing else is looked at.
+      2. `REBYTE_API_KEY`, when no profile was named. keyring is then not imported.
+      3. What the profile's `key_command` prints, for the profile's own origin only.
+      4. The key recorded for this profile and this origin, in the keyring or the file.
+      5. `REBYTE_API_KEY`, for a profile that was named and has no key of its own.
+
+    `REBYTE_API_KEY` is for the origin of `REBYTE_API_URL`, or for the built-in one. A profile of
+    another origin gets it only with `env_key = true`; otherwise 2 is an error and 5 does not
+    count, so that neither `-P staging` nor a `base_url` sends the key of another service.
 
     A source that has a key and cannot give it (locked, hung, failing) is an error and not a
-    reason to try the next: that would act on another account. `interactive` says that somebody
+    reason to try the next: that would act on another account. `interactive` says that the user
     can unlock a keyring; `note` is told when it takes long. Raises MissingKey, KeyProblem.
     """
     choice = _choose(settings, environment)
     if choice.kind == "command":
-        key = run(choice.value, interactive=interactive)
-    elif choice.kind == "keyring":
-        from .keyring_store import KeyringStore
+        from .key_command import run_key_command
 
-        key = _from_keyring(settings, choice.value, KeyringStore(interactive, note))
+        key = run_key_command(choice.value, interactive=interactive)
+    elif choice.kind == "keyring":
+        key = _from_keyring(settings, choice.value, interactive, note)
     else:
         key = choice.value
     try:
@@ -229,20 +104,20 @@ def store_key(
     from .keyring_store import KeyringStore
 
     folder = config_dir(environment)
-    vault = KeyringStore(interactive, note)
-    before = read(folder).get(settings.profile, {}).get(settings.origin)
+    keyring = KeyringStore(interactive, note)
+    account = _account(settings.profile, settings.origin)
+    before = read_keys(folder).get(settings.profile, {}).get(settings.origin)
     if insecure:
         record = {"store": "file", "key": key}
     else:
-        backend = vault.store(_account(settings.profile, settings.origin), key)
-        record = {"store": "keyring", "backend": backend}
-    with edit(folder) as keys:
+        record = {"store": "keyring", "backend": keyring.store(account, key)}
+    with edit_keys(folder) as keys:
         keys.setdefault(settings.profile, {})[settings.origin] = record
     if insecure and before is not None and before["store"] == "keyring":
-        # Best effort: that the keyring cannot be used is why somebody asks for the file.
+        # Best effort: a keyring that cannot be used is a reason to ask for the file.
         with suppress(KeyProblem):
-            vault.remove(_account(settings.profile, settings.origin), backend=before.get("backend"))
-    return "keyring" if not insecure else str(folder / NAME)
+            keyring.remove(account, backend=before.get("backend"))
+    return str(folder / FILE_NAME) if insecure else "keyring"
 
 
 def forget_keys(
@@ -260,19 +135,19 @@ def forget_keys(
     from .keyring_store import KeyringStore
 
     folder = config_dir(environment)
-    vault = KeyringStore(interactive, note)
-    origins = read(folder).get(profile, {})
+    keyring = KeyringStore(interactive, note)
+    origins = read_keys(folder).get(profile, {})
     for origin, record in origins.items():
         if record["store"] == "keyring":
-            vault.remove(_account(profile, origin), backend=record.get("backend"))
-        with edit(folder) as keys:
+            keyring.remove(_account(profile, origin), backend=record.get("backend"))
+        with edit_keys(folder) as keys:
             keys.get(profile, {}).pop(origin, None)
     return sorted(origins)
 
 
 def stored_origins(profile: str, environment: Mapping[str, str]) -> list[str]:
     """The origins for which a key of this profile is stored."""
-    return sorted(read(config_dir(environment)).get(profile, {}))
+    return sorted(read_keys(config_dir(environment)).get(profile, {}))
 
 
 def ending(key: str) -> str:
@@ -285,26 +160,41 @@ def _choose(settings: Settings, environment: Mapping[str, str]) -> _Choice:
         return _Choice("built in", "given", LOCAL_KEY)
     given = environment.get(VARIABLE, "").strip()
     if given and not settings.named:
+        if not _takes_variable(settings):
+            raise _not_for(settings)
         return _Choice(VARIABLE, "given", given)
     if settings.key_command.value and settings.origin == settings.own_origin:
         argv = settings.key_command.value
         return _Choice(f"key_command of profile {settings.profile}", "command", argv)
-    origins = read(config_dir(environment)).get(settings.profile, {})
+    origins = read_keys(config_dir(environment)).get(settings.profile, {})
     record = origins.get(settings.origin)
     if record is not None and record["store"] == "file":
-        return _Choice(f"file {NAME}", "file", record.get("key", ""))
+        return _Choice(f"file {FILE_NAME}", "file", record.get("key", ""))
     if record is not None:
         return _Choice("keyring", "keyring", record.get("backend"))
-    if given and _is_for(settings.unnamed_url, settings.origin):
+    if given and _takes_variable(settings):
         return _Choice(VARIABLE, "given", given)
     raise _missing(settings, sorted(origins), bool(given))
 
 
-def _from_keyring(settings: Settings, backend: str | None, vault: KeyringStore) -> str:
-    key = vault.fetch(_account(settings.profile, settings.origin), backend=backend)
-    if key is None:
-        from .keyring_store import WAYS_OUT
+def _takes_variable(settings: Settings) -> bool:
+    """Whether `REBYTE_API_KEY` may go to the settings' origin."""
+    if settings.env_key.value and settings.origin == settings.own_origin:
+        return True
+    try:
+        return origin_of(check_base_url(settings.variable_url)) == settings.origin
+    except BadUsage:
+        return False
 
+
+def _from_keyring(
+    settings: Settings, backend: str | None, interactive: bool, note: Note | None
+) -> str:
+    from .keyring_store import WAYS_OUT, KeyringStore
+
+    account = _account(settings.profile, settings.origin)
+    key = KeyringStore(interactive, note).fetch(account, backend=backend)
+    if key is None:
         raise KeyProblem(
             f"the keyring no longer has the key of profile {settings.profile}",
             hint=f"rebyte -P {settings.profile} auth login  (stores it again)\n{WAYS_OUT}",
@@ -316,21 +206,25 @@ def _account(profile: str, origin: str) -> str:
     return f"{profile}@{origin}"
 
 
-def _is_for(url: str, origin: str) -> bool:
-    try:
-        return origin_of(check_base_url(url)) == origin
-    except BadUsage:
-        return False
+def _ways_to_mean_it(settings: Settings) -> tuple[str, str]:
+    return (
+        f"export REBYTE_API_URL={settings.base_url.value}  (if {VARIABLE} is for it)",
+        f"rebyte profile set {settings.profile} env_key=true  (if it always is)",
+    )
+
+
+def _not_for(settings: Settings) -> MissingKey:
+    return MissingKey(
+        f"{VARIABLE} is not sent to {settings.origin}, which profile {settings.profile} names",
+        hint="\n".join(_ways_to_mean_it(settings)),
+    )
 
 
 def _missing(settings: Settings, elsewhere: list[str], given: bool) -> MissingKey:
     named = f" -P {settings.profile}" if settings.named else ""
-    variable = f"export {VARIABLE}=…"
-    if given:
-        variable = f"export REBYTE_API_URL={settings.base_url.value}  (if {VARIABLE} is for it)"
     lines = [
         f"get one at {KEYS_PAGE}",
-        variable,
+        *(_ways_to_mean_it(settings) if given else [f"export {VARIABLE}=…"]),
         f"rebyte{named} auth login",
         "or try `rebyte -P local …` with no account",
     ]

@@ -3,64 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import KeyProblem
+from .terminal import prompts_refused, terminal_restored
 
 if TYPE_CHECKING:
     from keyring.backend import KeyringBackend
 
-
-# -- A time limit for calls that may never come back.
-
 T = TypeVar("T")
 
-
-def call_with_timeout(
-    seconds: float,
-    work: Callable[[], T],
-    *,
-    told_after: float | None = None,
-    tell: Callable[[], None] | None = None,
-) -> T:
-    """What `work` returns or raises, or TimeoutError when it takes longer than `seconds`.
-
-    `tell` is called once when it has taken `told_after` seconds. The work goes on in a daemon
-    thread after the limit: nothing can end a call that hangs in a library, but neither can such
-    a thread keep the process from ending.
-    """
-    import queue
-    import threading
-
-    answers: queue.SimpleQueue[tuple[bool, T | BaseException]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            answers.put((True, work()))
-        except BaseException as problem:
-            answers.put((False, problem))
-
-    threading.Thread(target=run, daemon=True, name="bounded").start()
-    waits = [seconds]
-    if tell is not None and told_after is not None and told_after < seconds:
-        waits = [told_after, seconds - told_after]
-    for turn, wait in enumerate(waits):
-        try:
-            fine, answer = answers.get(timeout=wait)
-        except queue.Empty:
-            if turn == 0 and len(waits) == 2 and tell is not None:
-                tell()
-            continue
-        if fine:
-            return answer  # type: ignore[return-value] # `fine` says that it is a T
-        raise answer  # type: ignore[misc] # ... and its absence that it is an exception
-    raise TimeoutError
-
-
 SERVICE = "rebyte"
-# Somebody at a terminal may be asked to unlock it; a script is to fail while it is watched.
-SECONDS_ALONE = 4.0
-SECONDS_WITH_SOMEBODY = 60.0
+# A user at a terminal may be asked to unlock it; a script had better fail soon.
+SECONDS_UNATTENDED = 4.0
+SECONDS_ON_A_TERMINAL = 60.0
 
 WAYS_OUT = (
     "export REBYTE_API_KEY=…  (nothing is stored)\n"
@@ -70,10 +27,12 @@ WAYS_OUT = (
 
 
 class KeyringStore(NamedTuple):
-    """How to reach the keyring: is somebody there to unlock it, and whom to tell about waiting.
+    """The keyring: `interactive` when a user can unlock it; `note` is told when it takes long.
 
     Every method raises KeyProblem, with the ways out as its hint, when the keyring is absent,
-    locked, silent, or not one that protects a key; whatever a backend raises comes out so.
+    locked, silent, or not one that protects a key, and for whatever else a backend raises. A
+    backend that prompts cannot do so unless `interactive`, and never leaves the terminal without
+    echo.
     """
 
     interactive: bool
@@ -116,9 +75,11 @@ class KeyringStore(NamedTuple):
         return self._ask(work)
 
     def _ask(self, work: Callable[[], T]) -> T:
-        seconds = SECONDS_WITH_SOMEBODY if self.interactive else SECONDS_ALONE
+        seconds = SECONDS_ON_A_TERMINAL if self.interactive else SECONDS_UNATTENDED
+        prompts = nullcontext() if self.interactive else prompts_refused()
         try:
-            return call_with_timeout(seconds, work, told_after=1.0, tell=self._tell)
+            with terminal_restored(), prompts:
+                return call_with_timeout(seconds, work, told_after=1.0, tell=self._tell)
         except TimeoutError:
             raise KeyProblem(
                 f"the keyring did not answer within {seconds:g} s; it may be locked", hint=WAYS_OUT
@@ -135,10 +96,10 @@ class KeyringStore(NamedTuple):
 
 
 def _backend(recorded: str | None) -> KeyringBackend:
-    """The backend to use, made and judged.
+    """The backend to use, once it was judged fit.
 
-    The one that took the key is loaded by its name, which saves looking through all that are
-    installed; what `PYTHON_KEYRING_BACKEND` says comes first.
+    The one that took the key is loaded by its name, which is faster than searching all that are
+    installed. `PYTHON_KEYRING_BACKEND` comes first.
     """
     import logging
     import os
@@ -152,7 +113,7 @@ def _backend(recorded: str | None) -> KeyringBackend:
         try:
             made: KeyringBackend = getattr(importlib.import_module(module), name)()
         except (ImportError, AttributeError, RuntimeError):
-            pass  # an update renamed it, or the file comes from another machine: look for it
+            pass  # an update renamed it, or the file comes from another machine: search
         else:
             return _judged(made)
     try:
@@ -173,7 +134,7 @@ def _chosen_by_hand(environment: Any) -> bool:
 
 
 def _judged(backend: KeyringBackend) -> KeyringBackend:
-    """The backend itself, or of a chain the first that is fit; KeyProblem when none is."""
+    """The backend itself, or the first usable one of a chain; KeyProblem when none is."""
     from keyring.backends.chainer import ChainerBackend
 
     links = list(backend.backends) if isinstance(backend, ChainerBackend) else [backend]
@@ -185,7 +146,7 @@ def _judged(backend: KeyringBackend) -> KeyringBackend:
 
 
 def _refusal(backend: KeyringBackend) -> str | None:
-    """Why a backend is not fit to keep a key, or None. Its ancestors count too."""
+    """Why a backend is not fit to keep a key, or None. Its base classes count too."""
     for kind in type(backend).__mro__:
         if kind.__module__ == "keyring.backends.fail":
             return "there is no keyring on this machine that can be used"
@@ -198,6 +159,8 @@ def _refusal(backend: KeyringBackend) -> str | None:
 
 def _words(problem: BaseException) -> str:
     name = _kind(problem)
+    if isinstance(problem, EOFError):
+        return "the keyring asks for a password, and there is no terminal to ask on"
     if "Locked" in name or "locked" in str(problem).lower():
         return "the keyring is locked"
     return f"the keyring cannot be used ({name})"
@@ -206,3 +169,47 @@ def _words(problem: BaseException) -> str:
 def _kind(problem: BaseException) -> str:
     # The class alone: a backend's message may repeat what it was handed, which is the key.
     return type(problem).__name__
+
+
+# -- A time limit for calls that may never return -------------------------------------------
+
+
+def call_with_timeout(
+    seconds: float,
+    work: Callable[[], T],
+    *,
+    told_after: float | None = None,
+    tell: Callable[[], None] | None = None,
+) -> T:
+    """What `work` returns or raises, or TimeoutError when it takes longer than `seconds`.
+
+    `tell` is called once when it has taken `told_after` seconds. The work continues in a daemon
+    thread after the limit: nothing can end a call that hangs in a library, but such a thread
+    does not keep the process from ending.
+    """
+    import queue
+    import threading
+
+    answers: queue.SimpleQueue[tuple[bool, T | BaseException]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((True, work()))
+        except BaseException as problem:
+            answers.put((False, problem))
+
+    threading.Thread(target=run, daemon=True, name="bounded").start()
+    waits = [seconds]
+    if tell is not None and told_after is not None and told_after < seconds:
+        waits = [told_after, seconds - told_after]
+    for turn, wait in enumerate(waits):
+        try:
+            fine, answer = answers.get(timeout=wait)
+        except queue.Empty:
+            if turn == 0 and len(waits) == 2 and tell is not None:
+                tell()
+            continue
+        if fine:
+            return answer  # type: ignore[return-value] # `fine` says that it is a T
+        raise answer  # type: ignore[misc] # ... and its absence that it is an exception
+    raise TimeoutError

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..config.atomic import LOCK_NAME, locked, private_folder, sync_folder
+from ..config.atomic import locked, sync_folder
+from ..config.permissions import LOCK_NAME, UnsafeFile, check_private, private_folder
 from ..errors import RebyteError
+
+T = TypeVar("T")
 
 # Each entry takes the file from the version before it to its own (the first makes version 1).
 # Entries are never changed once released: add one.
@@ -39,8 +43,14 @@ MIGRATIONS = (
     """,
 )
 VERSION = len(MIGRATIONS)
-BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+# How long to wait for other writers, in seconds. A write takes milliseconds: a file that is locked
+# for WAIT without a change is stuck; one that many write to gets a little longer.
+WAIT = 5.0
+LONGEST_WAIT = 30.0
+PAUSE = 0.02
+# SQLite's own codes; PyPy's sqlite3 has no names for them.
+_BUSY, _LOCKED = 5, 6
+_ERROR, _CORRUPT, _NOT_A_DATABASE = 1, 11, 26
 
 
 class HistoryUnusable(RebyteError):
@@ -52,39 +62,58 @@ class HistoryUnusable(RebyteError):
 class Database:
     """One SQLite file, opened on first use; several threads and processes may share it.
 
-    Every fault of SQLite or the disk comes out as HistoryUnusable.
+    Every fault of SQLite or the disk comes out as HistoryUnusable. Another process that keeps
+    the file locked costs WAIT seconds once: later calls fail at once.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
         self._guard = threading.RLock()
+        self._unreadable: HistoryUnusable | None = None
+        self._unwritable: HistoryUnusable | None = None
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """The rows of a query; none when there is no file, which is not made for a question."""
-        with self._guard, self._faults():
+        """The rows of a query; none when there is no file, which is not made for a query."""
+
+        def query() -> list[sqlite3.Row]:
             connection = self._open(create=False)
             return [] if connection is None else connection.execute(sql, values).fetchall()
 
+        if self._unreadable is not None:
+            raise self._unreadable.copy_with()
+        try:
+            with self._faults():
+                return self._retried(query)
+        except HistoryBusy as problem:
+            self._unreadable = self._unwritable = problem
+            raise
+
     @contextmanager
     def transaction(self, *, synced: bool = False) -> Iterator[sqlite3.Connection]:
-        """Write in one step; the file is made when it is not there.
+        """Write in one step; the file is made when it is missing.
 
         With `synced`, what was written survives a power cut once the block has ended; without,
-        it survives the end of the process, however it ends.
+        it survives the end of the process, however it ends. Not to be nested.
         """
-        with self._guard, self._faults():
-            connection = self._open(create=True)
-            assert connection is not None
-            connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        if self._unwritable is not None:
+            raise self._unwritable.copy_with()
+        try:
+            with self._faults():
+                connection = self._retried(lambda: self._begin(synced))
+                try:
+                    try:
+                        yield connection
+                        self._retried(lambda: connection.execute("COMMIT"))
+                    except BaseException:
+                        with suppress(sqlite3.Error):
+                            connection.execute("ROLLBACK")
+                        raise
+                finally:
+                    self._guard.release()
+        except HistoryBusy as problem:
+            self._unwritable = problem
+            raise
 
     def close(self) -> None:
         """Let the file go; a later call opens it again."""
@@ -94,13 +123,57 @@ class Database:
                 with suppress(sqlite3.Error):
                     connection.close()
 
+    def _begin(self, synced: bool) -> sqlite3.Connection:
+        """Begin to write. The guard stays held, so that no other thread writes in between."""
+        connection = self._open(create=True)
+        assert connection is not None
+        if connection.in_transaction:  # left by an interrupt that came before the block
+            connection.execute("ROLLBACK")
+        connection.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+        connection.execute("BEGIN IMMEDIATE")
+        if _version(connection) != VERSION:  # another process has upgraded it since
+            connection.execute("ROLLBACK")
+            raise self._too_new()
+        self._guard.acquire()
+        return connection
+
+    def _retried(self, attempt: Callable[[], T]) -> T:
+        """What `attempt` returns, tried again while another process has the file locked.
+
+        SQLite could wait by itself, but a signal would have to wait with it, and so would every
+        other thread: here the guard is free between two attempts.
+        """
+        began = last_change = time.monotonic()
+        changes = None
+        while True:
+            try:
+                with self._guard:
+                    return attempt()
+            except sqlite3.OperationalError as problem:
+                now, before, changes = time.monotonic(), changes, self._changes()
+                if changes != before:
+                    last_change = now
+                stuck = now - last_change >= WAIT or now - began >= LONGEST_WAIT
+                if stuck or not _is_busy(problem):
+                    raise
+            time.sleep(PAUSE)
+
+    def _changes(self) -> int | None:
+        """A number that changes when another process commits; None when that cannot be told."""
+        with self._guard, suppress(sqlite3.Error):
+            if self._connection is not None:
+                return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        return None
+
     def _open(self, *, create: bool) -> sqlite3.Connection | None:
         if self._connection is not None:
             return self._connection
         if not self.path.exists():
             if not create:
                 return None
+            check_private(self.path)
             self._make()
+        check_private(self.path)
         connection = _connect(self.path)
         try:
             self._upgrade(connection)
@@ -111,13 +184,13 @@ class Database:
         return connection
 
     def _make(self) -> None:
-        """Make the file aside and move it into place, so that nobody meets it half made.
+        """Make the file aside and move it into place, so that other processes find it whole.
 
         Switching a file that others have open to WAL can fail with "database is locked" in spite
         of any time limit; a file that appears complete never needs it.
         """
         private_folder(self.path.parent)
-        with locked(self.path.parent / LOCK_NAME, seconds=30):
+        with locked(self.path.parent / LOCK_NAME, seconds=WAIT):
             if self.path.exists():
                 return
             new = self.path.with_name(f".{self.path.name}.new")
@@ -143,7 +216,7 @@ class Database:
         if version == VERSION:
             return
         if version > VERSION:
-            raise HistoryUnusable(f"{self.path} was written by a newer rebyte")
+            raise self._too_new()
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -157,34 +230,54 @@ class Database:
             raise
         connection.execute("COMMIT")
 
+    def _too_new(self) -> HistoryUnusable:
+        return HistoryUnusable(f"{self.path} was written by a newer rebyte")
+
     @contextmanager
     def _faults(self) -> Iterator[None]:
+        unusable = f"the history {self.path} cannot be used"
         try:
             yield
         except sqlite3.Error as problem:
-            hint, kind = None, getattr(problem, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            if kind in BUSY:
-                hint = "another `rebyte` has been writing to it all the while; try again"
-            elif kind in DAMAGED:  # not when a disk is full: the keys of --once would be lost
-                hint = f"when it is damaged, move it away: mv {self.path} {self.path}.old"
-            raise HistoryUnusable(
-                f"the history {self.path} cannot be used: {problem}", hint=hint
-            ) from None
+            if _is_busy(problem):
+                raise HistoryBusy(
+                    f"{unusable}: another process has kept it locked for {WAIT:g} s",
+                    hint="end the other `rebyte`, or try again later",
+                ) from None
+            hint = None
+            # Not when a disk is full: the keys of --once would be lost.
+            if _code(problem) in (_ERROR, _CORRUPT, _NOT_A_DATABASE):
+                hint = f"if it is damaged, move it away: mv {self.path} {self.path}.old"
+            raise HistoryUnusable(f"{unusable}: {problem}", hint=hint) from None
+        except UnsafeFile as problem:
+            raise HistoryUnusable(problem.message, hint=problem.hint) from None
         except UnicodeEncodeError:
-            raise HistoryUnusable(
-                f"the history {self.path} takes no text that is not UTF-8"
-            ) from None
+            raise HistoryUnusable(f"{unusable}: it takes no text that is not UTF-8") from None
         except OSError as problem:
-            raise HistoryUnusable(
-                f"the history {self.path} cannot be used: {problem.strerror}"
-            ) from None
+            raise HistoryUnusable(f"{unusable}: {problem.strerror}") from None
+
+
+class HistoryBusy(HistoryUnusable):
+    """Another process has kept the history locked for longer than a write takes."""
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     return connection
 
 
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _code(problem: sqlite3.Error) -> int:
+    """SQLite's primary result code; that of a plain error where Python does not tell it."""
+    code = getattr(problem, "sqlite_errorcode", None)
+    if code is None:
+        return _BUSY if "locked" in str(problem) else _ERROR
+    return int(code) & 0xFF
+
+
+def _is_busy(problem: sqlite3.Error) -> bool:
+    return _code(problem) in (_BUSY, _LOCKED)

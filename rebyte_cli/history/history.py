@@ -1,92 +1,42 @@
-"""Tasks that were created from here, and their workspaces. A convenience: it never stops a command.
+"""Tasks that were created from here, their workspaces, and the intents behind `create`.
 
-It is kept per origin, so that nothing made with one service is taken for another's. Of a prompt
-only the first line is kept, and keys are cut out of that.
+Tasks and workspaces are a convenience: they never stop a command. Intents are a promise, and
+fail when they cannot be kept. All of it is kept per origin, so that nothing made with one service
+is taken for another's.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from ..config.atomic import private_folder, take_lock
+from ..config.atomic import take_lock
+from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
 from .database import Database, HistoryUnusable
+from .records import (
+    COLUMNS,
+    LINE,
+    Intent,
+    Reservation,
+    columns_of,
+    intent_of,
+    line_of,
+    skills_of,
+    stored_answer,
+    stored_text,
+    task_of,
+    text_of,
+)
 
-if TYPE_CHECKING:
-    from .database import Database
+T = TypeVar("T")
 
-
-# -- Claims: intents of the lines of a batch, so that no other create takes a line's task for i
-
-LINE = "line "  # in the place of a body's digest, which no line equals: none is ever adopted
-
-
-class Wanted(NamedTuple):
-    """A line about to be sent: its number, the digest of its prompt, the time (ISO 8601)."""
-
-    number: int
-    digest: str
-    sent: str
-
-
-# -- Intents: what is written down before a create is sent, so that it can be proved afterwards
-
-State = Literal["open", "done", "refused", "unknown", "unsent", "given up"]
-_ANSWER = ("id", "workspaceId", "url", "status", "createdAt")
-
-
-class IntentHeld(RebyteError):
-    """Another live process, or another thread of this one, is at work on the same key."""
-
-    code = "intent_held"
-
-    def __init__(self, key: str) -> None:
-        super().__init__(
-            f"another `rebyte` is creating the task for {key!r} right now",
-            hint="run the same command again when that one has ended: it returns the same task",
-        )
-
-
-class Intent(NamedTuple):
-    """One attempt to create a task. `task` is the created document once `state` is done."""
-
-    id: int
-    key: str | None
-    state: State
-    digest: str
-    body_digest: str
-    started_at: str
-    owner: str
-    task_id: str | None
-    task: dict[str, Any] | None
-
-    @property
-    def is_line(self) -> bool:
-        """Whether it is the claim of a batch on a line, see claims.py."""
-        return self.body_digest.startswith(LINE)
-
-
-class _Hold(NamedTuple):
-    release: Callable[[], None]
-    thread: int
-    scoped: bool
-
-
-def _intent(row: Any) -> Intent:
-    values = {name: row[name] for name in Intent._fields}
-    values["task"] = json.loads(values["task"]) if values["task"] else None
-    return Intent(**values)
-
-
-# -- Workspaces as the history knows them: the VMs behind its tasks, and names for them.
-
+_SELECT_TASK = f"SELECT {', '.join(COLUMNS.values())} FROM tasks WHERE origin = ?"  # noqa: S608 -- constants
 # The ids of both tables, each with what its tasks say about it. A forgotten workspace shows
 # again once a task newer than the forgetting runs in it.
 _SELECT_WORKSPACE = """
@@ -103,30 +53,36 @@ _SELECT_WORKSPACE = """
 """
 
 
-PROMPT_LENGTH = 200
-_COLUMNS = {
-    "id": "id",
-    "workspaceId": "workspace_id",
-    "url": "url",
-    "title": "title",
-    "status": "status",
-    "createdAt": "created_at",
-    "completedAt": "completed_at",
-    "prompt": "prompt",
-    "executor": "executor",
-    "model": "model",
-    "skills": "skills",
-    "githubUrl": "github_url",
-}
-_SELECT = f"SELECT {', '.join(_COLUMNS.values())} FROM tasks WHERE origin = ?"  # noqa: S608 -- constants
+# Intents of an origin whose task may exist although nothing here names it.
+_UNSETTLED = "origin = ? AND state IN ('open', 'unknown', 'given up')"
+
+
+class IntentHeld(RebyteError):
+    """Another live process, or another thread of this one, is working on the same key."""
+
+    code = "intent_held"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"another `rebyte` is creating the task for {key!r} right now",
+            hint="run the same command again when that one has ended: it returns the same task",
+        )
+
+
+class _Hold(NamedTuple):
+    """A key that this process holds. A `scoped` one is released by the block that took it."""
+
+    release: Callable[[], None]
+    thread: int
+    scoped: bool
 
 
 class History:
     """The history of one origin, in one file that is made on the first write.
 
     With `enabled` false nothing about tasks is written; what was written earlier can be read.
-    When the file cannot be used, `warn` is told once, questions are answered as by an empty
-    history, and nothing is remembered. Only intents (see intents.py) are errors then.
+    When the file cannot be used, `warn` is told once, reads find nothing and writes do nothing.
+    Only the methods for intents raise then.
     """
 
     def __init__(
@@ -146,8 +102,11 @@ class History:
 
     def close(self) -> None:
         """Let go of the file and of every key held for an intent."""
-        self._release_all()
+        for key in list(self._held):
+            self._release(key)
         self._database.close()
+
+    # -- tasks -----------------------------------------------------------------------------------
 
     def add_task(
         self, created: Mapping[str, Any], *, prompt: str, body: Mapping[str, Any] | None = None
@@ -162,12 +121,12 @@ class History:
         """As add_task, for many in one step: what was created, its prompt, what was sent."""
         if not self.enabled:
             return
-        names = list(_COLUMNS.values())
+        names = list(COLUMNS.values())
         updates = ", ".join(f"{name} = COALESCE(excluded.{name}, {name})" for name in names)
         self._write(
             f"INSERT INTO tasks (origin, {', '.join(names)})"  # noqa: S608 -- names are ours
             f" VALUES (?{', ?' * len(names)}) ON CONFLICT (origin, id) DO UPDATE SET {updates}",
-            [[self.origin, *_kept(*one)] for one in made],
+            [[self.origin, *columns_of(*one)] for one in made],
         )
 
     def update_task(self, task: Mapping[str, Any]) -> None:
@@ -181,10 +140,10 @@ class History:
         changed = []
         for task in tasks:
             news = [
-                _storable(task[name]) if task.get(name) is not None else None
+                stored_text(task[name]) if task.get(name) is not None else None
                 for name in ("title", "status", "completedAt")
             ]
-            known = self.task(_storable(task.get("id"))) if any(news) else None
+            known = self.task(stored_text(task.get("id"), plain=True)) if any(news) else None
             if known is None:
                 continue
             old = [known["title"], known["status"], known["completedAt"]]
@@ -204,34 +163,36 @@ class History:
     def tasks(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The tasks created from here, newest first; all of them without a limit."""
         count = -1 if limit is None else limit
-        rows = self._read(f"{_SELECT} ORDER BY seq DESC LIMIT ?", self.origin, count)
-        return [_task(row) for row in rows]
+        rows = self._read(f"{_SELECT_TASK} ORDER BY seq DESC LIMIT ?", self.origin, count)
+        return [task_of(row) for row in rows]
 
     def nth(self, number: int) -> dict[str, Any] | None:
         """The N-th newest task, from 1; None when there are fewer."""
-        rows = self._read(f"{_SELECT} ORDER BY seq DESC LIMIT 1 OFFSET ?", self.origin, number - 1)
-        return _task(rows[0]) if rows else None
+        rows = self._read(
+            f"{_SELECT_TASK} ORDER BY seq DESC LIMIT 1 OFFSET ?", self.origin, number - 1
+        )
+        return task_of(rows[0]) if rows else None
 
     def task(self, task_id: str) -> dict[str, Any] | None:
         """What is known about one task, or None."""
-        rows = self._read(f"{_SELECT} AND id = ?", self.origin, task_id)
-        return _task(rows[0]) if rows else None
+        rows = self._read(f"{_SELECT_TASK} AND id = ?", self.origin, task_id)
+        return task_of(rows[0]) if rows else None
 
     def workspace_of(self, task_id: str) -> str | None:
         """The workspace that a task was given, or None when it is not known."""
         sql = "SELECT workspace_id FROM tasks WHERE origin = ? AND id = ?"
         rows = self._read(sql, self.origin, task_id)
-        return rows[0]["workspace_id"] if rows else None
+        return text_of(rows[0]["workspace_id"]) if rows else None
 
     def matching(self, prefix: str) -> list[dict[str, Any]]:
         """The tasks whose id starts like this, newest first."""
         rows = self._read(
-            f"{_SELECT} AND id >= ? AND id < ? ORDER BY seq DESC",
+            f"{_SELECT_TASK} AND id >= ? AND id < ? ORDER BY seq DESC",
             self.origin,
             prefix,
             prefix + "\U0010ffff",
         )
-        return [_task(row) for row in rows]
+        return [task_of(row) for row in rows]
 
     def knows(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids that were created from here, with the history on or off."""
@@ -254,14 +215,14 @@ class History:
             self._write("DELETE FROM tasks WHERE origin = ? AND id = ?", [[self.origin, task_id]])
 
     def clear(self) -> None:
-        """Forget everything of this origin: its tasks, workspaces and intents."""
+        """Drop everything of this origin: its tasks, workspaces and intents."""
         if not self.path.exists():
             return
         for table in ("tasks", "workspaces", "intents"):
             self._write(f"DELETE FROM {table} WHERE origin = ?", [[self.origin]])  # noqa: S608 -- ours
 
     def words(self, field: Literal["skills", "model", "executor"]) -> list[str]:
-        """Values used before, the latest first: what completion offers."""
+        """Values used before, the latest first, for completion to offer."""
         rows = self._read(
             f"SELECT {field} AS word FROM tasks WHERE origin = ? AND {field} IS NOT NULL"  # noqa: S608
             " ORDER BY seq DESC LIMIT 1000",
@@ -269,34 +230,12 @@ class History:
         )
         found: dict[str, None] = {}
         for row in rows:
-            words = json.loads(row["word"]) if field == "skills" else [row["word"]]
+            word = text_of(row["word"])
+            words = skills_of(word) if field == "skills" else [word] if word else []
             found.update(dict.fromkeys(words))
         return list(found)
 
-    def _read(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        try:
-            return self._database.rows(sql, values)
-        except HistoryUnusable as problem:
-            self._complain(problem)
-            return []
-
-    def _write(self, sql: str, values: Iterable[list[Any]]) -> None:
-        try:
-            with self._database.transaction() as connection:
-                connection.executemany(sql, values)
-        except RebyteError as problem:
-            self._complain(problem)
-
-    def _complain(self, problem: RebyteError) -> None:
-        warn, self._warn = self._warn, None
-        if warn is not None:
-            warn(f"{problem.message}; going on without it")
-
     # -- workspaces ----------------------------------------------------------------------------
-
-    if TYPE_CHECKING:
-
-        def _read(self, sql: str, *values: Any) -> list[sqlite3.Row]: ...
 
     def workspaces(self) -> list[dict[str, Any]]:
         """All known ones, the last used first.
@@ -310,13 +249,13 @@ class History:
             last = self._read("SELECT id, github_url FROM tasks WHERE seq = ?", row["last_seq"])
             found.append(
                 {
-                    "id": row["id"],
-                    "name": row["alias"],
+                    "id": str(row["id"]),
+                    "name": text_of(row["alias"]),
                     "tasks": row["tasks"],
-                    "lastTask": last[0]["id"] if last else None,
-                    "createdAt": row["created_at"],
-                    "lastUsedAt": row["last_used_at"],
-                    "githubUrl": last[0]["github_url"] if last else None,
+                    "lastTask": text_of(last[0]["id"]) if last else None,
+                    "createdAt": text_of(row["created_at"]),
+                    "lastUsedAt": text_of(row["last_used_at"]),
+                    "githubUrl": text_of(last[0]["github_url"]) if last else None,
                 }
             )
         return found
@@ -334,7 +273,7 @@ class History:
         """Give a workspace a name, in place of the one it may have had.
 
         Raises BadUsage for a name that cannot be told from an id or another reference, or that
-        another workspace has. What was asked for by name is written although history is off.
+        another workspace has. Written even when the history is off: the user asked for it.
         """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", alias):
             raise BadUsage(
@@ -376,23 +315,23 @@ class History:
         rows = self._database.rows(
             "SELECT * FROM intents WHERE origin = ? AND key = ?", (self.origin, key)
         )
-        return _intent(rows[0]) if rows else None
+        return intent_of(rows[0]) if rows else None
 
     def unsettled(self, digest: str) -> list[Intent]:
         """The attempts with this digest whose end is not known, oldest first."""
         rows = self._database.rows(
-            "SELECT * FROM intents WHERE origin = ? AND digest = ?"
-            " AND state IN ('open', 'unknown', 'given up') ORDER BY id",
+            f"SELECT * FROM intents WHERE {_UNSETTLED} AND digest = ? ORDER BY id",  # noqa: S608 -- constant
             (self.origin, digest),
         )
-        return [_intent(row) for row in rows]
+        return [intent_of(row) for row in rows]
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
-        """Keep everybody else from the key while the block runs; IntentHeld when one has it.
+        """Keep other processes and threads off the key while the block runs.
 
-        What is read, decided and opened inside is safe from other processes. The hold ends
-        with the process, however it ends: a reused process id cannot be mistaken for it.
+        What is read, decided and opened inside is safe from them. The hold ends with the
+        process, however it ends: a reused process id cannot be mistaken for it. Raises IntentHeld
+        when the key is held already.
         """
         self._take(key, scoped=True)
         try:
@@ -424,7 +363,7 @@ class History:
                         "DELETE FROM intents WHERE origin = ? AND key = ?", (self.origin, key)
                     )
                 else:
-                    # What was never settled and has no name is of use to nobody after a month.
+                    # What was never settled and has no key is useless after a month.
                     connection.execute(
                         "DELETE FROM intents WHERE origin = ? AND key IS NULL"
                         " AND julianday(started_at) < julianday(?) - 30",
@@ -456,12 +395,7 @@ class History:
         An intent without a key is of no use once its end is known, and is dropped then; with the
         history off it stays where it came to a task, as what tells that the task is taken.
         """
-        kept = {
-            name: value
-            for name, value in (task or {}).items()
-            # Titles are made from prompts, and answers quote them.
-            if name in _ANSWER or (self.enabled and name not in ("prompts", "finalResult"))
-        }
+        kept = stored_answer(task or {}, whole=self.enabled)
         with self._database.transaction(synced=True) as connection:
             row = connection.execute(
                 "SELECT key FROM intents WHERE id = ?", (intent_id,)
@@ -472,7 +406,7 @@ class History:
             else:
                 connection.execute(
                     "UPDATE intents SET state = ?, task_id = ?, task = ? WHERE id = ?",
-                    (state, task_id, json.dumps(kept) if kept else None, intent_id),
+                    (state, task_id, kept, intent_id),
                 )
         if row is not None and row["key"] is not None:
             self._release(row["key"], unless_scoped=True)
@@ -480,7 +414,7 @@ class History:
     def forget_intent(self, key: str) -> bool:
         """Drop a key, so that the next create with it makes a task. False when there is none.
 
-        Raises IntentHeld while somebody is at work on it.
+        Raises IntentHeld while another process or thread is working on it.
         """
         if self.intent(key) is None:
             return False
@@ -490,7 +424,70 @@ class History:
             )
         return bool(done.rowcount)
 
-    # -- who is at work on a key ---------------------------------------------------------------
+    # -- reservations of batch lines -----------------------------------------------------------
+
+    def reserve(self, owner: str, lines: Iterable[Reservation]) -> dict[int, int]:
+        """Write down that these lines are about to be sent; the reservations' ids, by line number.
+
+        `owner` names the batch. Empty when the history cannot be written.
+        """
+        sql = (
+            "INSERT INTO intents (origin, state, digest, body_digest, started_at, owner)"
+            " VALUES (?, 'open', ?, ?, ?, ?)"
+        )
+
+        def insert(connection: sqlite3.Connection) -> dict[int, int]:
+            made = {}
+            for line in lines:
+                row = (self.origin, line.digest, f"{LINE}{line.number}", line.sent, owner)
+                made[line.number] = int(connection.execute(sql, row).lastrowid or 0)
+            return made
+
+        return self._write_with(insert) or {}
+
+    def release(self, reservations: Mapping[int, str | None]) -> None:
+        """Drop reservations, by their ids, each with the task that its line became, or None.
+
+        Call it once the history has the tasks. With the history off, a reservation stays to name
+        its task: others must know that it is taken.
+        """
+        kept = {} if self.enabled else {id_: task for id_, task in reservations.items() if task}
+
+        def drop(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "UPDATE intents SET state = 'done', task_id = ? WHERE id = ?",
+                [(task, id_) for id_, task in kept.items()],
+            )
+            connection.executemany(
+                "DELETE FROM intents WHERE id = ?",
+                [(id_,) for id_ in reservations if id_ not in kept],
+            )
+
+        self._write_with(drop)
+
+    def reservations_of(self, owner: str) -> dict[int, int]:
+        """The ids of the reservations that earlier runs of a batch left, by line number."""
+        rows = self._read(
+            "SELECT id, body_digest FROM intents"
+            " WHERE origin = ? AND owner = ? AND state = 'open' ORDER BY id",
+            self.origin,
+            owner,
+        )
+        numbered = ((line_of(row), row["id"]) for row in rows)
+        return {number: id_ for number, id_ in numbered if number is not None}
+
+    def sent_by_others(self, owner: str) -> dict[str, list[str]]:
+        """When others sent what has no known outcome, as ISO 8601, by the digest of the prompt."""
+        found: dict[str, list[str]] = {}
+        for row in self._read(
+            f"SELECT digest, started_at FROM intents WHERE {_UNSETTLED} AND owner != ?",  # noqa: S608
+            self.origin,
+            owner,
+        ):
+            found.setdefault(str(row["digest"]), []).append(str(row["started_at"]))
+        return found
+
+    # -- keys that this process holds ----------------------------------------------------------
 
     def _holds(self, key: str) -> bool:
         held = self._held.get(key)
@@ -514,79 +511,20 @@ class History:
             del self._held[key]
             held.release()
 
-    def _release_all(self) -> None:
-        for key in list(self._held):
-            self._release(key)
+    # -- the database: faults are told once, and cost nothing but the history ---------------------
 
-    # -- reservations of batch lines -----------------------------------------------------------
+    def _read(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        try:
+            return self._database.rows(sql, values)
+        except HistoryUnusable as problem:
+            self._complain(problem)
+            return []
 
-    if TYPE_CHECKING:
+    def _write(self, sql: str, values: Iterable[list[Any]]) -> None:
+        self._write_with(lambda connection: connection.executemany(sql, values))
 
-        def _read(self, sql: str, *values: Any) -> list[sqlite3.Row]: ...
-
-        def _complain(self, problem: RebyteError) -> None: ...
-
-    def claim(self, owner: str, lines: Iterable[Wanted]) -> dict[int, int]:
-        """Write down that these lines are sent; the claim of each line, by its number.
-
-        `owner` names the batch. Empty when the history cannot be written, which `warn` is told.
-        """
-        sql = (
-            "INSERT INTO intents (origin, state, digest, body_digest, started_at, owner)"
-            " VALUES (?, 'open', ?, ?, ?, ?)"
-        )
-
-        def insert(connection: sqlite3.Connection) -> dict[int, int]:
-            made = {}
-            for line in lines:
-                row = (self.origin, line.digest, f"{LINE}{line.number}", line.sent, owner)
-                made[line.number] = int(connection.execute(sql, row).lastrowid or 0)
-            return made
-
-        return self._in_one(insert) or {}
-
-    def release(self, claims: Mapping[int, str | None]) -> None:
-        """Drop claims whose end is known, each with the task it came to, or None.
-
-        Call it when the history has the tasks. With the history off the claim goes on to name
-        its task: that it is taken must be known all the same.
-        """
-        kept = {} if self.enabled else {claim: task for claim, task in claims.items() if task}
-
-        def drop(connection: sqlite3.Connection) -> None:
-            connection.executemany(
-                "UPDATE intents SET state = 'done', task_id = ? WHERE id = ?",
-                [(task, claim) for claim, task in kept.items()],
-            )
-            connection.executemany(
-                "DELETE FROM intents WHERE id = ?", [(id_,) for id_ in claims if id_ not in kept]
-            )
-
-        self._in_one(drop)
-
-    def claims_of(self, owner: str) -> dict[int, int]:
-        """The claims that earlier runs of a batch left, by the number of the line."""
-        rows = self._read(
-            "SELECT id, body_digest FROM intents"
-            " WHERE origin = ? AND owner = ? AND state = 'open' ORDER BY id",
-            self.origin,
-            owner,
-        )
-        return {int(row["body_digest"].removeprefix(LINE)): row["id"] for row in rows}
-
-    def sent_by_others(self, owner: str) -> dict[str, list[str]]:
-        """When others began what has no known end, as ISO 8601, by the digest of the prompt."""
-        found: dict[str, list[str]] = {}
-        for row in self._read(
-            "SELECT digest, started_at FROM intents"
-            " WHERE origin = ? AND owner != ? AND state IN ('open', 'unknown', 'given up')",
-            self.origin,
-            owner,
-        ):
-            found.setdefault(row["digest"], []).append(row["started_at"])
-        return found
-
-    def _in_one(self, act: Callable[[sqlite3.Connection], dict[int, int] | None]) -> Any:
+    def _write_with(self, act: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What `act` returns, in one transaction; None when the history cannot be written."""
         try:
             with self._database.transaction() as connection:
                 return act(connection)
@@ -594,31 +532,8 @@ class History:
             self._complain(problem)
             return None
 
-
-def _kept(created: Mapping[str, Any], prompt: str, sent: Mapping[str, Any]) -> list[Any]:
-    """What is kept of a new task, in the order of _COLUMNS."""
-    first_line = next((line for line in prompt.splitlines() if line.strip()), "")
-    values = {
-        "prompt": re.sub(r"rbk_[\w-]+", "rbk_…", first_line.strip())[:PROMPT_LENGTH],
-        "executor": sent.get("executor"),
-        "model": sent.get("model"),
-        "skills": json.dumps(sent["skills"]) if sent.get("skills") else None,
-        # A clone URL may carry somebody's token.
-        "githubUrl": re.sub(r"//[^/@]*@", "//", sent.get("githubUrl") or "") or None,
-        "workspaceId": sent.get("workspaceId"),
-    }
-    for name in ("id", "workspaceId", "url", "title", "status", "createdAt", "completedAt"):
-        if created.get(name) is not None:
-            values[name] = created[name]
-    return [None if values.get(name) is None else _storable(values[name]) for name in _COLUMNS]
-
-
-def _storable(value: Any) -> str:
-    """As text that SQLite takes: JSON can spell half of a surrogate pair, UTF-8 cannot."""
-    return str(value).encode(errors="backslashreplace").decode()
-
-
-def _task(row: sqlite3.Row) -> dict[str, Any]:
-    task: dict[str, Any] = {name: row[column] for name, column in _COLUMNS.items()}
-    task["skills"] = json.loads(task["skills"]) if task["skills"] else []
-    return task
+    def _complain(self, problem: RebyteError) -> None:
+        warn, self._warn = self._warn, None
+        if warn is not None:
+            hint = f" ({problem.hint})" if problem.hint else ""
+            warn(f"{problem.message}; continuing without the history{hint}")

@@ -200,7 +200,7 @@ HISTORY = _kind(
 PROFILE = _kind(
     "profile", "profiles", "name",
     "name default:boolean? base_url:text? executor? model? skills:string[]? output?"
-    " key_command:string[]? ca_bundle:text? timeout:number? history:boolean?",
+    " key_command:string[]? env_key:boolean? ca_bundle:text? timeout:number? history:boolean?",
     "name default base_url",
 )  # fmt: skip
 SETTING = _kind("setting", "settings", "name", "name value:any? source:text", "name value source")

@@ -40,7 +40,8 @@ from .search import (
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from ..history.history import History, Intent
+    from ..history.history import History
+    from ..history.records import Intent
 
 
 # -- What must not be made twice: a task, and a prompt of a task.

@@ -20,7 +20,8 @@ from rebyte_cli.batch import claims as claiming
 from rebyte_cli.batch import search as batch_search
 from rebyte_cli.batch.claims import Reservations
 from rebyte_cli.errors import OutcomeUnknown
-from rebyte_cli.history.history import History, Wanted
+from rebyte_cli.history.history import History
+from rebyte_cli.history.records import Reservation
 from rebyte_cli.tasks import create
 from rebyte_cli.tasks.search import digest_of
 from tests.conftest import COMMAND
@@ -141,8 +142,8 @@ def test_nor_one_that_the_history_was_not_told_of_in_time(place: Place) -> None:
     records = [json.loads(line) for line in (place.home / "t.txt.journal").open()]
     history = place.history()
     history.forget_task("task-00001")
-    wanted = Wanted(1, digest_of(SAME), datetime.now(UTC).isoformat())
-    history.claim(f"batch {records[1]['run']['journal']}", [wanted])
+    wanted = Reservation(1, digest_of(SAME), datetime.now(UTC).isoformat())
+    history.reserve(f"batch {records[1]['run']['journal']}", [wanted])
     place.again("--no-wait")
     assert history.knows(["task-00001"]) == {"task-00001"}
     assert place.unsettled() == 0
@@ -263,7 +264,7 @@ def test_a_history_that_cannot_be_written_costs_a_word_and_no_more(place: Place)
     (folder / "rebyte").write_text("")
     done = inside("batch", "t.txt", "--text", cwd=place.home, env=place.farm.env)
     assert done.status == 0
-    assert done.err.count("going on without it") == 1
+    assert done.err.count("continuing without the history") == 1
 
 
 def test_a_second_signal_leaves_the_claim(place: Place) -> None:
@@ -351,9 +352,9 @@ def test_a_history_that_cannot_be_written_claims_nothing_and_says_so(tmp_path: P
     (tmp_path / "state").write_text("")
     told: list[str] = []
     history = History(tmp_path / "state" / "history.db", origin="o", warn=told.append)
-    assert history.claim("batch", [Wanted(1, "d", THEN)]) == {}
+    assert history.reserve("batch", [Reservation(1, "d", THEN)]) == {}
     assert len(told) == 1
-    assert told[0].endswith("going on without it")
+    assert told[0].endswith("continuing without the history")
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -361,8 +362,8 @@ def test_with_the_history_off_a_claim_goes_on_to_name_its_task(
     tmp_path: Path, enabled: bool
 ) -> None:
     history = History(tmp_path / "history.db", origin="o", enabled=enabled)
-    claims = history.claim("batch", [Wanted(1, "d", THEN), Wanted(2, "d", THEN)])
+    claims = history.reserve("batch", [Reservation(1, "d", THEN), Reservation(2, "d", THEN)])
     history.release({claims[1]: "task-1", claims[2]: None})
     rows = history._database.rows("SELECT state, task_id FROM intents")
     assert [tuple(row) for row in rows] == ([] if enabled else [("done", "task-1")])
-    assert history.claims_of("batch") == {}
+    assert history.reservations_of("batch") == {}

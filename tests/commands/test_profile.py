@@ -83,6 +83,7 @@ def test_show_prints_each_value_with_its_source(rebyte: Rebyte, file: Path) -> N
         "skills": ([], "default"),
         "output": ("json", "option -o"),
         "key_command": (None, "default"),
+        "env_key": (False, "default"),
         "ca_bundle": (None, "default"),
         "timeout": (7.0, "REBYTE_REQUEST_TIMEOUT"),
         "history": (True, "default"),
@@ -112,7 +113,7 @@ def test_show_of_a_name_is_show_with_that_profile(rebyte: Rebyte, file: Path) ->
         (["set", "work", "skills="], 0, ""),
         (["set", "work", "key_command=pass 'show"], 2, "key_command has an open quote"),
         (["set", "work", "base_url=http://example.com/v1"], 2, "must be https"),
-        (["set", "work", "api_key=rbk_secret"], 2, "a key is not kept in config.toml"),
+        (["set", "work", "api_key=rbk_secret"], 2, "config.toml does not hold keys"),
         (["set", "work", "rbk_secret"], 2, "a setting is given as KEY=VALUE"),
         (["set", "work", "rbk_secret=1"], 2, "no such setting"),
         (["set", "wrok", "output=json"], 4, "did you mean 'work'?"),
@@ -120,9 +121,9 @@ def test_show_of_a_name_is_show_with_that_profile(rebyte: Rebyte, file: Path) ->
         (["set", "local", "executor=claude"], 0, ""),
         (["unset", "work", "colour"], 2, "no such setting: colour"),
         (["use", "wrok"], 4, "no profile 'wrok'"),
-        (["create", "work"], 2, "there is a profile work already"),
+        (["create", "work"], 2, "profile work already exists"),
         (["create", "local"], 2, "`local` is built in"),
-        (["create", "../x"], 2, "a profile's name has letters"),
+        (["create", "../x"], 2, "a profile name has at most 64"),
         (["delete", "local"], 2, "`local` is built in"),
         (["delete", "nobody"], 4, "no profile 'nobody'"),
         (["delete", "default"], 4, "profile default has no settings and no key"),
@@ -142,11 +143,13 @@ def test_what_cannot_be_done_is_said_and_not_done(
     assert status == 0 or file.read_text() == "[profiles.work]\n"
 
 
-def test_a_file_with_comments_is_mourned_and_unknown_keys_live(rebyte: Rebyte, file: Path) -> None:
+def test_rewriting_loses_comments_with_a_note_and_keeps_unknown_keys(
+    rebyte: Rebyte, file: Path
+) -> None:
     file.parent.mkdir(parents=True)
     file.write_text('# mine\nfuture = [1]\n[profiles.work]\nnew = "x"\n')
     done = rebyte("profile", "set", "work", "output=json")
-    assert done.err == f"the comments in {file} are lost: the file is rewritten\n"
+    assert done.err == f"Comments in {file} are lost: the file is rewritten\n"
     assert tomllib.loads(file.read_text()) == {
         "future": [1],
         "profiles": {"work": {"new": "x", "output": "json"}},

@@ -16,7 +16,7 @@ from rebyte_cli.commands.man import TOPICS
 from rebyte_cli.completion.answer import answer
 from rebyte_cli.completion.main import CommandLine
 from rebyte_cli.completion.values import SETTINGS
-from rebyte_cli.config.settings import FIELDS
+from rebyte_cli.config.fields import FIELDS
 from rebyte_cli.history.history import History
 from rebyte_cli.manual.builder import WRITTEN
 from tests.conftest import Done

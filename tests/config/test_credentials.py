@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,11 @@ from rebyte_cli.config.credentials import (
     ending,
     find_key,
     forget_keys,
-    run,
     source_of_key,
     store_key,
 )
 from rebyte_cli.config.settings import Config, Settings, resolve
 from rebyte_cli.errors import KeyProblem, MissingKey
-from tests.keyring_daemon import eventually
 
 CLOUD, STAGING = "https://api.rebyte.ai", "https://staging.example"
 DOCUMENT = {
@@ -84,12 +81,36 @@ def test_the_variable_goes_to_a_named_profile_of_its_own_service_only(env: dict[
         find(env, "work")
 
 
-def test_the_variable_is_for_the_default_profiles_service(env: dict[str, str]) -> None:
+def test_case_54_the_variable_does_not_follow_the_base_url_of_a_profile(
+    env: dict[str, str],
+) -> None:
+    store(env, "staging", "rbk_staging")
     env["REBYTE_API_KEY"] = "rbk_variable"
     document = {**DOCUMENT, "default_profile": "staging"}
+    with pytest.raises(KeyProblem) as problem:
+        find(env, document=document)
+    assert problem.value.exit_status == 3
+    assert problem.value.message == (
+        f"REBYTE_API_KEY is not sent to {STAGING}, which profile staging names"
+    )
+    assert problem.value.hint == (
+        f"export REBYTE_API_URL={STAGING}/v1  (if REBYTE_API_KEY is for it)\n"
+        "rebyte profile set staging env_key=true  (if it always is)"
+    )
+    assert find(env, "staging", document).key == "rbk_staging"
+    assert find(env, "work", document).key == "rbk_variable"
+    assert find({**env, "REBYTE_API_URL": f"{STAGING}/v1"}, document=document).key == "rbk_variable"
+
+
+def test_a_profile_may_take_the_variable_when_it_says_so(env: dict[str, str]) -> None:
+    env["REBYTE_API_KEY"] = "rbk_variable"
+    staging = {"base_url": f"{STAGING}/v1", "env_key": True}
+    document = {"default_profile": "staging", "profiles": {"staging": staging}}
+    assert find(env, document=document) == ("rbk_variable", "REBYTE_API_KEY")
     assert find(env, "staging", document).key == "rbk_variable"
-    with pytest.raises(MissingKey):
-        find(env, "work", document)
+    staging["env_key"] = False
+    with pytest.raises(KeyProblem):
+        find(env, document=document)
 
 
 def test_local_takes_no_variable(env: dict[str, str]) -> None:
@@ -200,60 +221,26 @@ def test_little_of_a_key_is_shown_and_nothing_of_a_short_one(key: str, shown: st
     assert ending(key) == shown
 
 
-# -- The program that prints the key: what it may do, and what is shown of it.
-
-SECRET = "rbk_from_a_vault"
-
-
-def python(code: str) -> list[str]:
-    return [sys.executable, "-c", code]
-
-
-def test_the_first_line_is_the_key(tmp_path: Path) -> None:
-    assert run(python(f"print('{SECRET}'); print('url: x')"), interactive=False) == SECRET
-
-
-def test_no_shell_reads_the_arguments(tmp_path: Path) -> None:
-    trap = tmp_path / "trap"
-    argv = [*python("import sys; print(sys.argv[1])"), f"$(touch {trap})"]
-    assert run(argv, interactive=False) == f"$(touch {trap})"
-    assert not trap.exists()
-
-
 @pytest.mark.parametrize(
-    ("code", "message", "hint"),
-    [
-        (f"print('{SECRET}'); raise SystemExit(3)", "ended with status 3", None),
-        ("raise SystemExit('locked: x')", "ended with status 1", "locked: x"),
-        (f"raise SystemExit('not {SECRET}')", "ended with status 1", "not rbk_…"),
-        ("print()", "printed no key on its first line", None),
-        ("pass", "printed no key on its first line", None),
-        ("while True: print('x' * 9999)", "ended with status -9", None),
-    ],
+    "url", ["http://staging.example/v1", "staging.example", "https://u:p@staging.example/v1", "\n"]
 )
-def test_a_failure_is_one_line_without_what_it_printed(
-    code: str, message: str, hint: str | None
+def test_a_variable_beside_a_url_that_is_refused_is_for_nobody(
+    env: dict[str, str], url: str
 ) -> None:
-    with pytest.raises(KeyProblem) as problem:
-        run(python(code), interactive=False)
-    assert problem.value.message == f"key_command: {sys.executable} {message}"
-    assert problem.value.hint == hint
+    """It names the host of the profile, but nothing may be believed of such a URL."""
+    env |= {"REBYTE_API_KEY": "rbk_variable", "REBYTE_API_URL": url}
+    with pytest.raises(MissingKey):
+        find_key(settle(env, "staging"), env, interactive=False)
+    env["REBYTE_API_URL"] = "https://staging.example/v1"
+    assert find_key(settle(env, "staging"), env, interactive=False).key == "rbk_variable"
 
 
-def test_a_program_that_is_not_there() -> None:
-    with pytest.raises(KeyProblem, match="key_command: cannot run no-such-program: No such file"):
-        run(["no-such-program"], interactive=False)
+def test_where_a_key_was_stored_is_said_as_it_is(env: dict[str, str]) -> None:
+    where = store_key(settle(env, "staging"), "rbk_secret", env, interactive=False, insecure=True)
+    assert where == str(Path(env["REBYTE_CONFIG_DIR"]) / "credentials.json")
+    assert "rbk_secret" in Path(where).read_text()
 
 
-def test_a_program_that_hangs_is_given_up_and_ended(tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
-    argv = ["sh", "-c", f"echo $$ > '{pid}'; exec sleep 60"]
-    began = time.monotonic()
-    with pytest.raises(KeyProblem, match=r"key_command: sh did not end within 1 s"):
-        run(argv, interactive=False, seconds=1)
-    assert time.monotonic() - began < 10
-    eventually(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists(), what="its end")
-
-
-def test_without_a_terminal_it_cannot_eat_our_stdin() -> None:
-    assert run(python("import sys; print(repr(sys.stdin.read()))"), interactive=False) == "''"
+def test_of_sixteen_characters_four_are_shown() -> None:
+    assert ending("rbk_123456789abc") == "…9abc"
+    assert ending("rbk_123456789ab") == "…"

@@ -1,22 +1,34 @@
-"""What the keyring's door lets out of a backend: its key, or one line with the ways out."""
+"""Keyrings: fakes that misbehave, backends that protect nothing, and a real gnome-keyring.
+
+The real one runs on a private bus and is hung, locked, dead, or not there.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keyring.core
+import pexpect
 import pytest
 
 from rebyte_cli.config import keyring_store
 from rebyte_cli.config.credentials import find_key, forget_keys, store_key
 from rebyte_cli.config.keyring_store import WAYS_OUT, KeyringStore
-from rebyte_cli.config.settings import Config, resolve
+from rebyte_cli.config.settings import Config, Settings, resolve
 from rebyte_cli.errors import KeyProblem
+from tests.conftest import COMMAND, Done
+from tests.keyring_daemon import KeyringDaemon, keyring_daemon
 
-KEY = "rbk_secret"
+SECRET = "rbk_secret"
 
 
 class Backend:
@@ -26,7 +38,7 @@ class Backend:
     """
 
     def __init__(self, ask: Callable[[], object] = lambda: None) -> None:
-        self.kept: dict[str, str] = {"somebody": KEY}
+        self.kept: dict[str, str] = {"someone": SECRET}
         self.ask = ask
 
     def get_password(self, service: str, username: str) -> str | None:
@@ -53,7 +65,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Backend], Backend]:
 
 
 Use = Callable[[Backend], Backend]
-ALONE, WITH_SOMEBODY = KeyringStore(interactive=False), KeyringStore(interactive=True)
+UNATTENDED, ON_A_TERMINAL = KeyringStore(interactive=False), KeyringStore(interactive=True)
 
 
 def raising(problem: BaseException) -> Callable[[], object]:
@@ -70,11 +82,11 @@ class CollectionLocked(Exception):
 @pytest.mark.parametrize(
     ("problem", "said"),
     [
-        (Exception(f"no luck with {KEY}"), "the keyring cannot be used (Exception)"),
-        (SystemExit(KEY), "the keyring cannot be used (SystemExit)"),
-        (OSError(KEY), "the keyring cannot be used (OSError)"),
-        (CollectionLocked(KEY), "the keyring is locked"),
-        (RuntimeError(f"{KEY}: item is Locked"), "the keyring is locked"),
+        (Exception(f"no luck with {SECRET}"), "the keyring cannot be used (Exception)"),
+        (SystemExit(SECRET), "the keyring cannot be used (SystemExit)"),
+        (OSError(SECRET), "the keyring cannot be used (OSError)"),
+        (CollectionLocked(SECRET), "the keyring is locked"),
+        (RuntimeError(f"{SECRET}: item is Locked"), "the keyring is locked"),
     ],
 )
 def test_whatever_a_backend_raises_is_one_line_without_its_words(
@@ -82,20 +94,20 @@ def test_whatever_a_backend_raises_is_one_line_without_its_words(
 ) -> None:
     use(Backend(raising(problem)))
     with pytest.raises(KeyProblem) as caught:
-        ALONE.fetch("somebody")
+        UNATTENDED.fetch("someone")
     assert (caught.value.message, caught.value.hint) == (said, WAYS_OUT)
 
 
-def test_somebody_has_longer_to_unlock_it_than_a_script(
+def test_someone_has_longer_to_unlock_it_than_a_script(
     use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keyring_store, "SECONDS_ALONE", 0.05)
+    monkeypatch.setattr(keyring_store, "SECONDS_UNATTENDED", 0.05)
     unlocked = threading.Event()
     use(Backend(lambda: unlocked.wait(0.3)))
     with pytest.raises(KeyProblem, match=r"did not answer within 0\.05 s") as caught:
-        ALONE.fetch("somebody")
+        UNATTENDED.fetch("someone")
     assert caught.value.hint == WAYS_OUT
-    assert WITH_SOMEBODY.fetch("somebody") == KEY
+    assert ON_A_TERMINAL.fetch("someone") == SECRET
 
 
 @pytest.mark.parametrize(
@@ -110,7 +122,7 @@ def test_somebody_has_longer_to_unlock_it_than_a_script(
 )
 def test_a_backend_that_is_not_here_any_more_is_looked_for(use: Use, recorded: str | None) -> None:
     use(Backend())
-    assert ALONE.fetch("somebody", backend=recorded) == KEY
+    assert UNATTENDED.fetch("someone", backend=recorded) == SECRET
 
 
 def test_the_backend_that_took_the_key_is_asked_unless_another_is_named(
@@ -118,9 +130,9 @@ def test_the_backend_that_took_the_key_is_asked_unless_another_is_named(
 ) -> None:
     use(Backend())
     with pytest.raises(KeyProblem, match="switched off"):
-        ALONE.fetch("somebody", backend="keyring.backends.null.Keyring")
+        UNATTENDED.fetch("someone", backend="keyring.backends.null.Keyring")
     monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "whatever was chosen")
-    assert ALONE.fetch("somebody", backend="keyring.backends.null.Keyring") == KEY
+    assert UNATTENDED.fetch("someone", backend="keyring.backends.null.Keyring") == SECRET
 
 
 def test_what_is_forgotten_is_gone_from_the_keyring(use: Use, tmp_path: Path) -> None:
@@ -131,13 +143,338 @@ def test_what_is_forgotten_is_gone_from_the_keyring(use: Use, tmp_path: Path) ->
     def told(_text: str) -> Any:
         raise AssertionError("nothing to wait for")
 
-    assert store_key(settings, KEY, env, interactive=False, note=told) == "keyring"
-    assert find_key(settings, env, interactive=False, note=told) == (KEY, "keyring")
+    assert store_key(settings, SECRET, env, interactive=False, note=told) == "keyring"
+    assert find_key(settings, env, interactive=False, note=told) == (SECRET, "keyring")
     assert forget_keys("default", env, interactive=False) == [settings.origin]
-    assert list(backend.kept) == ["somebody"]
+    assert list(backend.kept) == ["someone"]
     # And when it moves to the file.
-    store_key(settings, KEY, env, interactive=False)
+    store_key(settings, SECRET, env, interactive=False)
     assert len(backend.kept) == 2
-    store_key(settings, KEY, env, interactive=False, insecure=True)
-    assert list(backend.kept) == ["somebody"]
+    store_key(settings, SECRET, env, interactive=False, insecure=True)
+    assert list(backend.kept) == ["someone"]
     assert forget_keys("default", env, interactive=False) == [settings.origin]
+
+
+# -- backends of the keyring library, each judged in a process of its own ------------------------
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return {"REBYTE_CONFIG_DIR": str(tmp_path / "config"), "HOME": str(tmp_path)}
+
+
+def settings(env: dict[str, str]) -> Settings:
+    return resolve({}, env, Config({}, path=Path("c.toml")))
+
+
+BACKEND = """
+import sys, keyring, keyring.backend
+class Kind(keyring.backend.KeyringBackend):
+    priority = 1
+    kept = {}
+    def set_password(self, service, account, key): self.kept[account] = KEPT
+    def get_password(self, service, account): return self.kept.get(account)
+    def delete_password(self, service, account): DELETED
+Kind.__name__ = Kind.__qualname__ = sys.argv[1]
+Kind.__module__ = sys.argv[2]
+keyring.set_keyring(Kind())
+import os
+from pathlib import Path
+from rebyte_cli.errors import KeyProblem
+from rebyte_cli.config.settings import Config, resolve
+from rebyte_cli.config.credentials import find_key, forget_keys, store_key
+settings = resolve({}, os.environ, Config({}, path=Path("c")))
+try:
+    print(store_key(settings, "rbk_secret", os.environ, interactive=False))
+    print(find_key(settings, os.environ, interactive=False).source)
+    print(forget_keys("default", os.environ, interactive=False))
+except KeyProblem as problem:
+    print(problem.message)
+"""
+
+
+FORGET = "del self.kept[account]"
+
+
+def judged(
+    env: dict[str, str], name: str, module: str, *, kept: str = "key", deleted: str = FORGET
+) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", BACKEND.replace("KEPT", kept).replace("DELETED", deleted), name,
+         module],
+        env={**os.environ, **env, "PYTHON_KEYRING_BACKEND": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )  # fmt: skip
+    folder = Path(env["REBYTE_CONFIG_DIR"])
+    assert not [path for path in folder.rglob("*") if "rbk_secret" in path.read_text()]
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "why"),
+    [
+        ("Vault", "keyrings.alt.other", "does not protect keys"),
+        ("MyPlainTextStore", "company.keys", "does not protect keys"),
+        ("Keyring", "keyring.backends.null", "switched off"),
+        ("Keyring", "keyring.backends.fail", "no keyring on this machine"),
+    ],
+)
+def test_what_protects_nothing_is_refused(
+    env: dict[str, str], name: str, module: str, why: str
+) -> None:
+    (said,) = judged(env, name, module)
+    assert why in said
+
+
+def test_any_other_is_believed_when_it_gives_the_key_back(env: dict[str, str]) -> None:
+    stored, source, forgotten = judged(env, "Vault", "company.keys")
+    assert (stored, source) == ("keyring", "keyring")
+    assert forgotten == "['https://api.rebyte.ai']"
+
+
+@pytest.mark.parametrize("kept", ["None", "key + 'x'", "''"])
+def test_one_that_gives_something_else_back_is_not(env: dict[str, str], kept: str) -> None:
+    assert judged(env, "Vault", "company.keys", kept=kept) == [
+        "the keyring took the key and does not give it back"
+    ]
+
+
+def test_one_that_keeps_what_it_was_told_to_remove_is_told_on(env: dict[str, str]) -> None:
+    said = judged(env, "Vault", "company.keys", deleted="pass")
+    assert said[2:] == ["the keyring kept the key although it was told to remove it"]
+
+
+def test_without_a_keyring_no_file_is_written_by_itself(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+    monkeypatch.setattr(keyring.core, "_keyring_backend", None)  # another test may have chosen one
+    with pytest.raises(KeyProblem):
+        store_key(settings(env), "rbk_secret", env, interactive=False)
+    assert not list(Path(env["REBYTE_CONFIG_DIR"]).glob("*"))
+
+
+# -- a real keyring, on a private bus ------------------------------------------------------------
+
+Rebyte = Callable[..., Done]
+ACCOUNT, KEY = "default@{}", "rbk_0123456789abcdef"
+
+
+@pytest.fixture
+def daemon(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyringDaemon]:
+    with keyring_daemon(home) as running:
+        for name, value in running.env.items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+@pytest.fixture
+def url(service: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The base URL of a service that the default profile uses; no key comes from outside."""
+    monkeypatch.delenv("REBYTE_API_KEY")
+    return str(service.base_url)
+
+
+def origin(url: str) -> str:
+    return url.removesuffix("/v1")
+
+
+def ways_out(done: Done) -> bool:
+    """Whether it ended as a missing keyring does: 3, one error, and the three ways out."""
+    told = json.loads(done.err)["error"]
+    hint = told["hint"].splitlines()
+    assert "Traceback" not in done.err
+    return done.status == told["exit"] == 3 and [line.split("=")[0] for line in hint[-3:]] == [
+        "export REBYTE_API_KEY",
+        "rebyte profile set NAME key_command",
+        "rebyte auth login --insecure-storage  (a file that only you can read)",
+    ]
+
+
+def login(rebyte: Rebyte, *options: str, key: str = KEY, **rest: Any) -> Done:
+    return rebyte(*options, "auth", "login", "--with-key", "-o", "json", stdin=key, **rest)
+
+
+def test_case_1_no_bus(rebyte: Rebyte, url: str) -> None:
+    assert ways_out(login(rebyte, "-q"))
+    # Said before the key is looked at, so that nobody types one in vain.
+    assert ways_out(login(rebyte, "-q", key="rbk_invalid"))
+    missing = rebyte("list")
+    assert (missing.status, json.loads(missing.err)["error"]["code"]) == (3, "missing_key")
+
+
+def test_case_2_locked(
+    rebyte: Rebyte, url: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with keyring_daemon(home) as daemon:
+        assert login(rebyte, env=daemon.env).status == 0
+    with keyring_daemon(home, unlocked=False) as daemon:
+        began = time.monotonic()
+        done = rebyte("list", env=daemon.env)
+        assert time.monotonic() - began < 5
+        assert ways_out(done)
+        assert "locked" in done.err
+        assert ways_out(login(rebyte, "-q", env=daemon.env))
+
+
+def test_case_3_case_4_a_hung_daemon(rebyte: Rebyte, url: str, daemon: KeyringDaemon) -> None:
+    assert login(rebyte).status == 0
+    daemon.hang()
+    began = time.monotonic()
+    done = rebyte("list")
+    assert 3 < time.monotonic() - began < 8
+    assert ways_out(done)
+    assert "did not answer within 4 s" in done.err
+    began = time.monotonic()
+    done = rebyte("list", env={"REBYTE_API_KEY": KEY})
+    assert (done.status, done.err) == (0, "")
+    assert time.monotonic() - began < 3
+
+
+def test_somebody_at_a_terminal_is_told_and_waited_for(
+    rebyte: Rebyte, url: str, daemon: KeyringDaemon
+) -> None:
+    assert login(rebyte).status == 0
+    daemon.hang()
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "list"], env=dict(os.environ), timeout=20)
+    child.expect_exact("Waiting for the keyring")
+    daemon.go_on()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    daemon.hang()
+    child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "list"], env=dict(os.environ), timeout=20)
+    child.expect_exact("Waiting for the keyring")
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+
+
+def test_case_4_the_variable_spares_the_keyring(rebyte: Rebyte, url: str) -> None:
+    told = {"REBYTE_API_KEY": KEY, "PYTHONPROFILEIMPORTTIME": "1"}
+    done = rebyte("list", env=told)
+    assert done.status == 0
+    assert "requests" in done.err
+    assert not re.search(r"\|\s+keyring\b", done.err)  # the library; our own module may load
+
+
+@pytest.mark.parametrize(
+    ("backend", "says"),
+    [
+        pytest.param("keyring.backends.null.Keyring", "switched off", id="case_5_null"),
+        pytest.param("keyring.backends.fail.Keyring", "no keyring on this machine", id="fail"),
+        pytest.param("keyrings.alt.file.PlaintextKeyring", "does not protect", id="case_6_alt"),
+        pytest.param("nonsense", "PYTHON_KEYRING_BACKEND", id="case_7_no_module"),
+        pytest.param("os.path.join", "PYTHON_KEYRING_BACKEND", id="case_7_no_backend"),
+        pytest.param("no.such.Backend", "PYTHON_KEYRING_BACKEND", id="case_7_not_there"),
+    ],
+)
+def test_backends_that_are_refused(
+    rebyte: Rebyte, url: str, home: Path, backend: str, says: str
+) -> None:
+    done = login(rebyte, "-q", env={"PYTHON_KEYRING_BACKEND": backend})
+    assert ways_out(done)
+    assert says in done.err
+    assert done.err.count("\n") == 1
+    assert not [
+        path for path in home.rglob("*") if path.is_file() and KEY in path.read_text("latin-1")
+    ]
+
+
+@pytest.mark.parametrize("line", ["something-else=1", "default-keyring=no.such.Backend"])
+def test_case_7_nonsense_in_the_file_of_the_keyring_library(
+    rebyte: Rebyte, url: str, home: Path, line: str
+) -> None:
+    file = home / ".config" / "python_keyring" / "keyringrc.cfg"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"[backend]\n{line}\n")
+    done = login(rebyte, "-q")
+    assert ways_out(done)
+    assert done.err.count("\n") == 1
+    assert "PYTHON_KEYRING_BACKEND" not in done.err  # which nobody set
+
+
+def test_case_6_a_plaintext_backend_is_not_taken_for_want_of_another(
+    rebyte: Rebyte, url: str, home: Path
+) -> None:
+    chain = {"PYTHON_KEYRING_BACKEND": "keyring.backends.chainer.ChainerBackend"}
+    for env in ({}, chain):
+        assert ways_out(login(rebyte, "-q", env=env))
+    assert not list(home.rglob("*_pass.cfg"))
+
+
+def test_case_8_login_use_logout(rebyte: Rebyte, url: str, daemon: KeyringDaemon) -> None:
+    done = login(rebyte, key=f"{KEY}\n")
+    assert done.status == 0
+    assert done.json["keyEnding"] == "…cdef"
+    assert KEY not in done.out + done.err
+    assert daemon.items() == {f"default@{origin(url)}": KEY}
+    assert rebyte("list").status == 0
+    off = rebyte("list", env={"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"})
+    assert "switched off" in off.err  # what is chosen by hand wins over where the key is
+    status = rebyte("auth", "status").json
+    assert (status["source"], status["accepted"]) == ("keyring", True)
+    assert rebyte("auth", "logout").status == 0
+    assert daemon.items() == {}
+    assert json.loads(rebyte("list").err)["error"]["code"] == "missing_key"
+
+
+def test_case_9_logout_with_nothing_stored(rebyte: Rebyte, home: Path) -> None:
+    done = rebyte("auth", "logout")
+    assert (done.status, done.out, done.err) == (0, "", "No key is stored for profile default\n")
+
+
+def test_case_10_the_daemon_dies_between_two_calls(
+    rebyte: Rebyte, url: str, daemon: KeyringDaemon
+) -> None:
+    assert login(rebyte).status == 0
+    assert rebyte("list").status == 0
+    daemon.die()
+    # The bus starts another one, which is locked.
+    assert ways_out(rebyte("list"))
+    daemon.bus.kill()
+    daemon.bus.wait()
+    assert ways_out(rebyte("list"))
+
+
+def test_case_11_two_profiles_two_keys(rebyte: Rebyte, url: str, daemon: KeyringDaemon) -> None:
+    for name in ("one", "two"):
+        rebyte("profile", "create", name, f"base_url={url}")
+        assert login(rebyte, "-P", name, key=f"rbk_{name}_0123456789").status == 0
+    assert daemon.items() == {
+        f"one@{origin(url)}": "rbk_one_0123456789",
+        f"two@{origin(url)}": "rbk_two_0123456789",
+    }
+    assert rebyte("-P", "one", "auth", "logout").status == 0
+    assert list(daemon.items()) == [f"two@{origin(url)}"]
+    assert rebyte("-P", "one", "list").status == 3
+    assert rebyte("-P", "two", "list").status == 0
+
+
+def test_a_key_that_another_program_removed(
+    rebyte: Rebyte, url: str, daemon: KeyringDaemon
+) -> None:
+    assert login(rebyte).status == 0
+    delete = f"import keyring; keyring.delete_password('rebyte', 'default@{origin(url)}')"
+    subprocess.run([sys.executable, "-c", delete], check=True)
+    done = rebyte("list")
+    assert done.status == 3
+    assert "the keyring no longer has the key" in done.err
+    assert rebyte("auth", "logout").status == 0
+
+
+def test_a_key_moves_from_the_keyring_to_the_file_when_told(
+    rebyte: Rebyte, url: str, daemon: KeyringDaemon, home: Path
+) -> None:
+    assert login(rebyte).status == 0
+    done = rebyte("auth", "login", "--with-key", "--insecure-storage", stdin=KEY)
+    assert done.status == 0
+    assert daemon.items() == {}
+    file = home / ".config" / "rebyte" / "credentials.json"
+    assert KEY in file.read_text()
+    assert login(rebyte).status == 0
+    assert KEY not in file.read_text()
+    assert daemon.items() == {f"default@{origin(url)}": KEY}

@@ -12,7 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rebyte_cli.api.urls import check_base_url, origin_of
-from rebyte_cli.config.settings import FIELDS, Config, edit, parse, resolve
+from rebyte_cli.config.fields import FIELDS, parse_value
+from rebyte_cli.config.settings import Config, resolve
+from rebyte_cli.config.toml import edit_toml
 from rebyte_cli.errors import BadUsage, NotFound, RebyteError
 
 from . import ANY_TEXT, ends_well, tries, within
@@ -112,7 +114,7 @@ def test_toml_of_any_types(path: Path, document: dict[str, object]) -> None:
 def test_an_edit_keeps_everything_else(path: Path, document: dict[str, object]) -> None:
     path.write_text(tomli_w.dumps(document))
     before = tomllib.loads(path.read_text())
-    with edit(path) as mutable:
+    with edit_toml(path) as mutable:
         mutable["added"] = 1
     after = tomllib.loads(path.read_text())
     # By their text: nan is not nan.
@@ -140,14 +142,14 @@ def test_a_command_that_reads_it(path: Path, text: str, verb: str) -> None:
 @example("key_command", "'")
 def test_a_setting_that_is_typed(name: str, text: str) -> None:
     with suppress(BadUsage):
-        parse(name, text)
+        parse_value(name, text)
 
 
 @tries(40)
 @given(st.sampled_from(list(FIELDS)), st.sampled_from(["", " ", "://", "x", ",", "'"]))
 def test_a_key_in_the_wrong_place_is_not_repeated(name: str, text: str) -> None:
     try:
-        parse(name, f"{SECRET}{text}")
+        parse_value(name, f"{SECRET}{text}")
     except BadUsage as problem:
         check(problem)
 

@@ -1,19 +1,20 @@
-"""What is remembered of tasks and workspaces, and what is not."""
+"""What is remembered of tasks, workspaces and attempts to create, and what is not."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, Literal
 
 import pytest
 
-from rebyte_cli.errors import BadUsage, RebyteError
-from rebyte_cli.history.database import VERSION, HistoryUnusable
-from rebyte_cli.history.history import History
+from rebyte_cli.errors import BadUsage
+from rebyte_cli.history.history import History, IntentHeld
+from rebyte_cli.history.records import Intent
 
 CLOUD = "https://api.rebyte.ai"
 CREATED = {
@@ -219,149 +220,188 @@ class TestWorkspaces:
         ]
 
 
-def test_a_file_that_was_moved_away_comes_back_in_no_part(tmp_path: Path) -> None:
-    """As the hint for a damaged one says: what SQLite keeps beside it belongs to the old one."""
-    path = tmp_path / "history.db"
-    killed = History(path, origin=CLOUD)
-    for number in range(50):
-        add(killed, f"t{number}")
-    path.rename(tmp_path / "history.db.old")
-    assert (tmp_path / "history.db-wal").stat().st_size
-    anew = History(path, origin=CLOUD)
-    add(anew, "new")
-    assert [task["id"] for task in anew.tasks()] == ["new"]
+# -- Intents: written before the request, held by one process, provable after its death ---------
 
+Ending = Literal["refused", "unsent", "unknown", "done"]
 
-# -- The history under many processes, over damage, and across versions.
-
-MANY = """
-import sys
+HOLDER = """
+import sys, time
 from pathlib import Path
 from rebyte_cli.history.history import History
-history = History(Path(sys.argv[1]), origin="o", warn=lambda text: sys.exit(text))
-name = sys.argv[2]
-intent = history.open_intent(name, digest="", body_digest="", started_at="", owner="")
-history.add_task({"id": name, "workspaceId": "w"}, prompt=name)
-history.settle_intent(intent.id, state="done", task_id=name)
-history.update_task({"id": name, "title": "t"})
-assert history.intent(name).task_id == name
+history = History(Path(sys.argv[1]), origin="o")
+history.open_intent("key", digest="d", body_digest="b", started_at="then", owner="holder")
+print("open", flush=True)
+time.sleep(60)
 """
 
 
-def open_intent(history: History, key: str | None) -> int:
-    return history.open_intent(key, digest="d", body_digest="b", started_at="now", owner="me").id
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "history.db"
 
 
-def test_many_processes_start_on_no_file_at_once_and_none_loses(tmp_path: Path) -> None:
-    path = tmp_path / "state" / "history.db"
-    started = [
-        subprocess.Popen([sys.executable, "-c", MANY, path, f"t{number}"], stderr=subprocess.PIPE)
-        for number in range(40)
-    ]
-    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in started]
-    assert ended == [(b"", 0)] * 40
+def start(history: History, key: str | None = "key", digest: str = "d") -> Intent:
+    return history.open_intent(key, digest=digest, body_digest="b", started_at="now", owner="me")
+
+
+def test_an_intent_is_on_the_disk_before_anything_is_sent(path: Path) -> None:
+    made = start(History(path, origin="o"))
+    assert made == Intent(made.id, "key", "open", "d", "b", "now", "me", None, None)
+    assert History(path, origin="o").intent("key") == made
+    assert History(path, origin="elsewhere").intent("key") is None
+
+
+def test_a_key_whose_task_exists_is_not_opened_again(path: Path) -> None:
     history = History(path, origin="o")
-    assert {task["id"] for task in history.tasks()} == {f"t{number}" for number in range(40)}
-    assert all(task["title"] == "t" for task in history.tasks())
-    assert os.listdir(path.parent / "once") == []
+    task = {"id": "t", "workspaceId": "w", "url": "u", "status": "running", "x": 1}
+    history.settle_intent(start(history).id, state="done", task_id="t", task=task)
+    again = start(History(path, origin="o"), digest="another")
+    assert (again.state, again.task_id, again.task, again.digest) == ("done", "t", task, "d")
 
 
-@pytest.mark.parametrize("damage", [b"not a database at all, but long enough" * 100, b"\0" * 4096])
-def test_a_damaged_file_is_told_once_and_only_intents_fail(tmp_path: Path, damage: bytes) -> None:
-    path = tmp_path / "history.db"
-    path.write_bytes(damage)
-    told: list[str] = []
-    history = History(path, origin="o", warn=told.append)
-    history.add_task({"id": "a"}, prompt="x")
-    assert history.tasks() == history.workspaces() == []
-    assert history.task("a") is None
-    assert len(told) == 1
-    assert told[0].startswith(f"the history {path} cannot be used: ")
-    with pytest.raises(HistoryUnusable) as problem:
-        open_intent(history, "key")
-    assert f"mv {path}" in str(problem.value.hint)
-    with pytest.raises(HistoryUnusable):
-        history.intent("key")
-    path.unlink()
-    open_intent(History(path, origin="o"), "key")
-
-
-def test_a_file_that_is_whole_is_not_to_be_moved_away(tmp_path: Path) -> None:
-    """Its keys of --once would be gone with it, and the disk as full as before."""
-    history = History(tmp_path / "history.db", origin="o")
-    open_intent(history, "key")
-    history._database.rows("PRAGMA max_page_count=1")  # what SQLite sees of a full disk
-    with pytest.raises(HistoryUnusable, match="full") as problem:
-        open_intent(history, "k" * 100_000)
-    assert "mv " not in str(problem.value.hint)
-    history._database.rows("PRAGMA query_only=ON")  # ... and of one that is mounted to be read
-    with pytest.raises(HistoryUnusable, match="readonly") as problem:
-        open_intent(history, "another")
-    assert "mv " not in str(problem.value.hint)
-
-
-def test_a_file_cut_in_the_middle(tmp_path: Path) -> None:
-    path = tmp_path / "history.db"
-    whole = History(path, origin="o")
-    for number in range(500):
-        whole.add_task({"id": f"t{number}"}, prompt="x" * 100)
-    whole.close()
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    told: list[str] = []
-    history = History(path, origin="o", warn=told.append)
-    history.tasks()
-    assert len(told) == 1
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc is where even root cannot write")
-def test_a_folder_that_cannot_be_written() -> None:
-    told: list[str] = []
-    history = History(Path("/proc/rebyte/history.db"), origin="o", warn=told.append)
-    history.add_task({"id": "a"}, prompt="x")
-    assert history.tasks() == []
-    assert len(told) == 1
-
-
-def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
-    (tmp_path / "state").touch()
-    told: list[str] = []
-    history = History(tmp_path / "state" / "history.db", origin="o", warn=told.append)
-    history.add_task({"id": "a"}, prompt="x")
-    assert len(told) == 1
-    with pytest.raises(RebyteError, match="Not a directory"):
-        open_intent(history, "key")
-
-
-def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "history.db"
-    History(path, origin="o").add_task({"id": "a"}, prompt="x")
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version={VERSION + 1}")
-    told: list[str] = []
-    assert History(path, origin="o", warn=told.append).tasks() == []
-    assert told == [f"{path} was written by a newer rebyte; going on without it"]
-
-
-def test_an_empty_file_becomes_a_history(tmp_path: Path) -> None:
-    path = tmp_path / "history.db"
-    path.touch()
+@pytest.mark.parametrize("state", ["refused", "unsent", "unknown"])
+def test_any_other_attempt_makes_room_for_the_next(path: Path, state: Ending) -> None:
     history = History(path, origin="o")
-    history.add_task({"id": "a"}, prompt="x")
-    assert [task["id"] for task in history.tasks()] == ["a"]
+    first = start(history)
+    history.settle_intent(first.id, state=state)
+    settled = history.intent("key")
+    assert settled is not None
+    assert settled.state == state
+    second = start(history, digest="new")
+    assert (second.state, second.digest, second.id != first.id) == ("open", "new", True)
 
 
-def test_an_older_file_is_brought_up_to_date(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The two names are patched because there is no second version of the file yet."""
-    from rebyte_cli.history import database
+def test_a_key_is_held_until_it_is_settled(path: Path) -> None:
+    one, two = History(path, origin="o"), History(path, origin="o")
+    made = start(one)
+    with pytest.raises(IntentHeld, match="another `rebyte` is creating the task for 'key'"):
+        start(two)
+    with pytest.raises(IntentHeld):
+        two.forget_intent("key")
+    start(two, "another key")
+    start(History(path, origin="elsewhere"))
+    one.settle_intent(made.id, state="unsent")
+    start(two)
 
-    path = tmp_path / "history.db"
-    History(path, origin="o").add_task({"id": "a"}, prompt="x")
-    step = "CREATE TABLE one (x); CREATE TABLE two (x)"
-    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, step))
-    monkeypatch.setattr(database, "VERSION", VERSION + 1)
-    assert [task["id"] for task in History(path, origin="o").tasks()] == ["a"]
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
-        connection.execute("SELECT * FROM one, two")
+
+def test_a_hold_spans_reading_deciding_and_sending(path: Path) -> None:
+    one, two = History(path, origin="o"), History(path, origin="o")
+    with one.hold("key"):
+        made = start(one)
+        one.settle_intent(made.id, state="unknown")
+        with pytest.raises(IntentHeld):
+            start(two)
+        one.settle_intent(start(one).id, state="done", task_id="t")
+        with pytest.raises(IntentHeld), two.hold("key"):
+            pass
+    assert start(two).state == "done"
+
+
+def test_two_threads_of_one_process_are_two(path: Path) -> None:
+    history = History(path, origin="o")
+    caught: list[BaseException] = []
+
+    def other() -> None:
+        try:
+            start(history)
+        except IntentHeld as problem:
+            caught.append(problem)
+
+    with history.hold("key"):
+        thread = Thread(target=other)
+        thread.start()
+        thread.join()
+    assert len(caught) == 1
+
+
+def test_a_process_that_was_killed_holds_nothing_and_left_its_intent(path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"open\n"
+    history = History(path, origin="o")
+    with pytest.raises(IntentHeld), history.hold("key"):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    with history.hold("key"):
+        left = history.intent("key")
+    assert left is not None
+    assert (left.state, left.owner) == ("open", "holder")
+
+
+def test_a_key_can_be_dropped_by_hand(path: Path) -> None:
+    history = History(path, origin="o")
+    assert history.forget_intent("key") is False
+    history.settle_intent(start(history).id, state="done", task_id="t")
+    assert history.forget_intent("key") is True
+    assert start(history).state == "open"
+
+
+def test_without_a_key_only_an_unknown_end_is_kept(path: Path) -> None:
+    history = History(path, origin="o")
+    states: tuple[Ending, ...] = ("done", "refused", "unsent", "unknown")
+    for state in states:
+        history.settle_intent(start(history, None).id, state=state)
+    rows = history._database.rows("SELECT state FROM intents")
+    assert [row["state"] for row in rows] == ["unknown"]
+
+
+def test_one_whose_task_exists_stays_held_by_whoever_held_it(path: Path) -> None:
+    one, two = History(path, origin="o"), History(path, origin="o")
+    one.settle_intent(start(one).id, state="done", task_id="t")
+    with one.hold("key"):
+        assert start(one).state == "done"
+        with pytest.raises(IntentHeld), two.hold("key"):
+            pass
+
+
+def test_no_more_is_kept_of_a_task_than_the_history_may_know(path: Path) -> None:
+    answer = {"id": "t", "workspaceId": "w", "url": "u", "status": "running", "createdAt": "c"}
+    task = {**answer, "title": "Fix it", "prompts": [{"id": "p1"}], "finalResult": "It is 4."}
+    for enabled in (True, False):
+        history = History(path, origin="o", enabled=enabled)
+        history.settle_intent(start(history, f"{enabled}").id, state="done", task_id="t", task=task)
+        kept = history.intent(f"{enabled}")
+        assert kept is not None
+        assert kept.task == ({**answer, "title": "Fix it"} if enabled else answer)
+
+
+def test_what_tells_of_a_task_outlives_a_power_cut(path: Path) -> None:
+    """Each step is synced: what a cut of the power does cannot be tried here."""
+    history = History(path, origin="o")
+
+    def is_synced() -> bool:
+        ((level,),) = history._database.rows("PRAGMA synchronous")
+        return bool(level == 2)
+
+    made = start(history)
+    assert is_synced()
+    history.reserve("batch", [])  # needs none
+    assert not is_synced()
+    history.settle_intent(made.id, state="done", task_id="t")
+    assert is_synced()
+    history.reserve("batch", [])
+    history.forget_intent("key")
+    assert is_synced()
+
+
+@pytest.mark.parametrize("key", ["a/../b", "x" * 5000, "naïve ☃", "\n", "with space"])
+def test_a_key_may_be_any_text(path: Path, key: str) -> None:
+    history = History(path, origin="o")
+    start(history, key)
+    with pytest.raises(IntentHeld):
+        start(History(path, origin="o"), key)
+
+
+def test_nameless_attempts_are_dropped_after_a_month_and_named_ones_never(path: Path) -> None:
+    history = History(path, origin="o")
+    for key, started_at in (
+        (None, "2026-01-01T00:00:00.000Z"),
+        ("key", "2026-01-01T00:00:00.000Z"),
+        (None, "2026-01-20T00:00:00+00:00"),
+        (None, "2026-02-10T00:00:00.000Z"),
+    ):
+        history.open_intent(key, digest="d", body_digest="", started_at=started_at, owner="")
+    left = [(intent.key, intent.started_at[:10]) for intent in history.unsettled("d")]
+    assert left == [("key", "2026-01-01"), (None, "2026-01-20"), (None, "2026-02-10")]

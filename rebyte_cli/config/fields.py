@@ -1,0 +1,135 @@
+"""The settings that a profile may hold: their names, their types, and how each is typed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ..api.urls import check_base_url
+from ..errors import BadUsage, did_you_mean
+
+# The values of `-o`, here and on the command line.
+FORMATS = ("auto", "table", "json", "jsonl", "csv", "tsv", "id")
+
+# Names that people try for a key. A key has no place in a file that is shown and shared.
+_KEY_NAMES = ("key", "api_key", "apikey", "token", "rebyte_api_key")
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be text")
+    return value
+
+
+def _path(value: Any) -> Any:
+    return os.path.expanduser(_text(value))
+
+
+def _words(value: Any) -> Any:
+    if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
+        raise ValueError('must be a list of texts, as in ["a", "b"]')
+    return value
+
+
+def _argv(value: Any) -> Any:
+    if not _words(value):
+        raise ValueError('must name a program, as in ["pass", "show", "rebyte"]')
+    return value
+
+
+def _format(value: Any) -> Any:
+    if value not in FORMATS:
+        raise ValueError(f"must be one of {', '.join(FORMATS)}")
+    return value
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number of seconds")
+    if not math.isfinite(value) or not 0 < value <= 86400:
+        raise ValueError("must be a number of seconds, above 0 and at most 86400")
+    return float(value)
+
+
+def _flag(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _url(value: Any) -> Any:
+    return check_base_url(_text(value))
+
+
+# Each takes what TOML gave and returns it usable, or raises ValueError saying what it must be.
+# The value itself is never repeated: it may be a key in the wrong place.
+FIELDS: dict[str, Callable[[Any], Any]] = {
+    "base_url": _url,
+    "executor": _text,
+    "model": _text,
+    "skills": _words,
+    "output": _format,
+    "key_command": _argv,
+    "env_key": _flag,
+    "ca_bundle": _path,
+    "timeout": _seconds,
+    "history": _flag,
+}
+
+
+def check_name(name: str) -> str:
+    """The name of a setting; BadUsage with the nearest and all known names otherwise."""
+    if name in FIELDS:
+        return name
+    if name.lower() in _KEY_NAMES:
+        raise BadUsage(
+            "config.toml does not hold keys",
+            hint="`rebyte auth login` stores one in the keyring; key_command names a program",
+        )
+    near = did_you_mean(name, FIELDS)
+    known = f"settings: {', '.join(FIELDS)}"
+    # Repeat the name only when it can be one: it may be a key, typed in the wrong place.
+    plausible = name.replace("_", "").isalpha() and not name.startswith("rbk")
+    shown = f": {name}" if plausible else ""
+    raise BadUsage(f"no such setting{shown}", hint=f"{near}\n{known}" if near else known)
+
+
+def parse_value(name: str, text: str) -> Any:
+    """The value of `NAME=TEXT` as it is typed on a command line, ready for the file.
+
+    Lists are separated by commas; `key_command` is split as a shell would split it; flags are
+    true or false. Raises BadUsage, without repeating the text.
+    """
+    check_name(name)
+    value = _from_text(name, text)
+    try:
+        usable = FIELDS[name](value)
+    except ValueError as problem:
+        raise BadUsage(f"{name} {problem}") from None
+    return usable if name == "base_url" else value
+
+
+def _from_text(name: str, text: str) -> Any:
+    """What TOML would have given for the text; a value of the wrong type where it cannot be."""
+    check = FIELDS[name]
+    if check is _words:
+        return [word.strip() for word in text.split(",") if word.strip()]
+    if check is _argv:
+        import shlex
+
+        try:
+            return shlex.split(text)
+        except ValueError:
+            raise BadUsage(f"{name} has an open quote") from None
+    if check is _seconds:
+        try:
+            number = float(text)
+            return int(number) if number.is_integer() else number
+        except (ValueError, OverflowError):
+            return text
+    if check is _flag:
+        return {**dict.fromkeys(_TRUE, True), **dict.fromkeys(_FALSE, False)}.get(text.lower())
+    return text

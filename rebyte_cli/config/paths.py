@@ -1,0 +1,69 @@
+"""Where files live. The only module that knows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import BadUsage
+
+
+def config_dir(environment: Mapping[str, str]) -> Path:
+    """The folder of `config.toml` and `credentials.json`; it may not exist.
+
+    `REBYTE_CONFIG_DIR`, or the platform's own: `$XDG_CONFIG_HOME/rebyte` or `~/.config/rebyte`
+    on Linux, `~/Library/Application Support/rebyte` on macOS, `%APPDATA%\\rebyte` on Windows.
+    Raises BadUsage when there is no home folder.
+    """
+    return _folder(environment, "REBYTE_CONFIG_DIR", "XDG_CONFIG_HOME", ".config", "APPDATA")
+
+
+def state_dir(environment: Mapping[str, str]) -> Path:
+    """The folder of the history and of the local service; it may not exist.
+
+    `REBYTE_STATE_DIR`, or the platform's own: `$XDG_STATE_HOME/rebyte` or `~/.local/state/rebyte`
+    on Linux, `~/Library/Application Support/rebyte/state` on macOS, `%LOCALAPPDATA%\\rebyte` on
+    Windows. Raises BadUsage when there is no home folder.
+    """
+    return _folder(
+        environment, "REBYTE_STATE_DIR", "XDG_STATE_HOME", ".local/state", "LOCALAPPDATA"
+    )
+
+
+def _folder(
+    environment: Mapping[str, str], variable: str, xdg: str, below_home: str, windows: str
+) -> Path:
+    given = environment.get(variable)
+    if given:
+        # Absolute at once: a later chdir must not move the files.
+        return Path(os.path.abspath(_expand(given, environment)))
+    if sys.platform == "win32":
+        base = environment.get(windows)
+        subfolder = "Roaming" if windows == "APPDATA" else "Local"
+        return (Path(base) if base else _home(environment) / "AppData" / subfolder) / "rebyte"
+    if sys.platform == "darwin":
+        support = _home(environment) / "Library" / "Application Support" / "rebyte"
+        return support / "state" if xdg == "XDG_STATE_HOME" else support
+    base = environment.get(xdg)
+    # The XDG specification says to ignore a relative path.
+    if base and os.path.isabs(base):
+        return Path(base) / "rebyte"
+    return _home(environment) / below_home / "rebyte"
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    home = environment.get("HOME") or os.path.expanduser("~")
+    if not os.path.isabs(home):
+        raise BadUsage(
+            "there is no home folder to keep files in",
+            hint="set HOME to an absolute path, or set REBYTE_CONFIG_DIR and REBYTE_STATE_DIR",
+        )
+    return Path(home)
+
+
+def _expand(path: str, environment: Mapping[str, str]) -> str:
+    if path == "~" or path.startswith("~/"):
+        return str(_home(environment)) + path[1:]
+    return path

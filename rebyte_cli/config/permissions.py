@@ -1,0 +1,169 @@
+"""Who can read and change our files.
+
+A `config.toml` names programs to run and a history names tasks to delete, so one that another
+user can write is not believed. Everything here is about POSIX modes; Windows has none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ..errors import BadUsage, RebyteError
+
+LOCK_NAME = ".lock"
+# What may be in a folder for it to be ours, and so ours to close to others.
+_OURS = {"config.toml", "credentials.json", LOCK_NAME}
+_NOBODY = 65534  # what the owner of a folder looks like where a sandbox does not map it
+
+
+class UnsafeFile(BadUsage):
+    """A file that another user can change, or that is not a file; the hint mends it."""
+
+    code = "unsafe_file"
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder and its missing parents, each for its owner alone whatever the umask is.
+
+    One that exists is closed to others only when it holds nothing but our files:
+    `REBYTE_CONFIG_DIR` may name a folder that other programs need. Raises RebyteError when the
+    folder cannot be made.
+    """
+    missing = []
+    try:
+        for each in (folder, *folder.parents):
+            if os.path.lexists(each):
+                break
+            missing.append(each)
+        for each in reversed(missing):
+            each.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_dir():
+            raise RebyteError(f"{folder} is not a folder")
+        if not missing:
+            _close_to_others(folder)
+    except OSError as problem:
+        raise RebyteError(f"cannot make {folder}: {problem.strerror}") from None
+
+
+def _close_to_others(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    found = folder.stat()
+    ours = found.st_uid == os.getuid() and _OURS.issuperset(os.listdir(folder))
+    if ours and found.st_mode & 0o077:
+        folder.chmod(0o700)
+
+
+def read_private(path: Path, *, largest: int) -> bytes:
+    """The content of a file that only its owner can change.
+
+    Raises UnsafeFile when others can, or for a device, a pipe or more than `largest` bytes;
+    OSError when the file is missing or cannot be read.
+    """
+    # Opening a pipe would wait for its writer.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(handle, "rb") as file:
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(21, "Is a directory")
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsafeFile(f"{path} is not a regular file")
+        check_private(path)
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise UnsafeFile(f"{path} is larger than {largest >> 20} MiB")
+    return data
+
+
+def check_private(path: Path, *, shared_folder: bool = False) -> None:
+    """Raise UnsafeFile when another user can change a file, or replace it in its folder.
+
+    The file need not exist. A link is judged by where it is and by what it leads to. With
+    `shared_folder`, members of the folder's group may write to the folder (not to the file), as
+    those of a project do. A group with nobody else in it counts as its only member.
+    """
+    if os.name != "posix":
+        return
+    real = Path(os.path.realpath(path))
+    try:
+        _check_file(real)
+        for folder in dict.fromkeys((path.parent.absolute(), real.parent)):
+            _check_folder(path, folder, shared=shared_folder)
+            for above in folder.parents:
+                _check_folder(path, above, shared=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def _check_file(path: Path) -> None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return
+    if found.st_uid not in _trusted():
+        raise UnsafeFile(f"{path} belongs to another user", hint=_chown(path))
+    if _others_write(found) and not _read_only(path):
+        raise UnsafeFile(f"other users can change {path}", hint=f"chmod go-w {_quoted(path)}")
+
+
+def _check_folder(path: Path, folder: Path, *, shared: bool) -> None:
+    found = os.stat(folder)
+    sticky = found.st_mode & stat.S_ISVTX  # there, only its owner can replace a file
+    exposed = found.st_mode & stat.S_IWOTH if shared else _others_write(found)
+    if exposed and not sticky and not _read_only(folder):
+        raise UnsafeFile(
+            f"other users can replace {path}: they can write to {folder}",
+            hint=f"chmod {'o' if shared else 'go'}-w {_quoted(folder)}",
+        )
+    if not shared and found.st_uid not in {*_trusted(), _NOBODY}:
+        raise UnsafeFile(
+            f"another user can replace {path}: {folder} belongs to them", hint=_chown(folder)
+        )
+
+
+def _trusted() -> set[int]:
+    """Root, ourselves, and who became root with sudo."""
+    trusted = {0, os.geteuid()}
+    sudo = os.environ.get("SUDO_UID", "")
+    if os.geteuid() == 0 and sudo.isdecimal():
+        trusted.add(int(sudo))
+    return trusted
+
+
+def _others_write(found: os.stat_result) -> bool:
+    if found.st_mode & stat.S_IWOTH:
+        return True
+    return bool(found.st_mode & stat.S_IWGRP) and not _is_own_group(found.st_gid)
+
+
+def _is_own_group(group: int) -> bool:
+    """Whether a group is the one that many systems make for each user, with no other member."""
+    import grp
+    import pwd
+
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+        found = grp.getgrgid(group)
+    except KeyError:
+        return False
+    return found.gr_name == name and set(found.gr_mem) <= {name}
+
+
+def _read_only(path: Path) -> bool:
+    """Whether a file system cannot be written at all, as those of mounted configuration."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def _chown(path: Path) -> str:
+    return f"sudo chown $(id -u) {_quoted(path)}"
+
+
+def _quoted(path: Path) -> str:
+    from shlex import quote
+
+    return quote(str(path))

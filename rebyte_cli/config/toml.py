@@ -1,0 +1,102 @@
+"""Reading and rewriting TOML files, with errors that name the place and never repeat a value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadUsage
+from .atomic import locked, write_private
+from .permissions import LOCK_NAME, check_private, read_private
+
+LARGEST = 1 << 20  # bytes; nobody writes more settings than that, and /dev/zero has no end
+
+
+def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text and the document of a TOML file; both empty when there is no such file.
+
+    Raises BadUsage with the file's name, line and column. The parser's own words are kept
+    without what they quote, which may be a key in the wrong place.
+    """
+    try:
+        raw = read_private(path, largest=LARGEST)
+    except FileNotFoundError:
+        return "", {}
+    except OSError as problem:
+        raise BadUsage(f"cannot read {path}: {problem.strerror}") from None
+    return _parsed(raw, path)
+
+
+def _parsed(raw: bytes, path: Path) -> tuple[str, dict[str, Any]]:
+    import tomllib
+
+    try:
+        # A byte order mark is what some editors on Windows leave in front.
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = raw[: problem.start].count(b"\n") + 1
+        raise BadUsage(f"{path}, line {line}: not UTF-8 text") from None
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        said, _, place = str(problem).rpartition(" (at ")
+        found = re.match(r"line (\d+), column (\d+)", place)
+        where = f", line {found[1]}, column {found[2]}" if found else ""
+        what = re.sub(r"(['\"]).*\1", "…", said) if found else "it ends too early"
+        raise BadUsage(f"{path}{where}: not valid TOML: {what}") from None
+    except RecursionError:
+        raise BadUsage(f"{path}: not valid TOML: nested too deeply") from None
+    except ValueError:  # Python refuses integers beyond 4,300 digits
+        raise BadUsage(f"{path}: not valid TOML: a number that cannot be read") from None
+
+
+def line_of(text: str, keys: Sequence[str]) -> int | None:
+    """The line (from 1) where a dotted key is written in the usual way, or None.
+
+    The parser does not keep positions, so this searches for the table's header and for `key =`
+    below it; inline tables and dotted keys are not found.
+    """
+    *table, last = keys
+    here = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+        if header:
+            here = header[1].replace('"', "").replace("'", "")
+            if here == ".".join(keys):
+                return number
+        elif here == ".".join(table) and re.match(rf"\s*[\"']?{re.escape(last)}[\"']?\s*=", line):
+            return number
+    return None
+
+
+def has_comments(text: str) -> bool:
+    """Whether a valid TOML text holds a comment: a `#` outside of its strings."""
+    strings = r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\''
+    return "#" in re.sub(strings, "", text, flags=re.DOTALL)
+
+
+@contextmanager
+def edit_toml(path: Path, *, note: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
+    """Change a TOML file: the block gets its document and changes it in place.
+
+    The file is read again under a lock beside it, so that two writers lose nothing; it is
+    replaced in one step, mode 0600. Nothing is written when nothing changed or the block
+    raised. `note` is told, before the file is replaced, when comments will be lost.
+    """
+    import copy
+
+    with locked(path.parent / LOCK_NAME):
+        check_private(path)
+        text, document = read_toml(path)
+        before = copy.deepcopy(document)
+        yield document
+        if document == before:
+            return
+        import tomli_w
+
+        if note is not None and has_comments(text):
+            note(f"Comments in {path} are lost: the file is rewritten")
+        write_private(path, tomli_w.dumps(document).encode())

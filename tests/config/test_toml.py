@@ -1,0 +1,136 @@
+"""Reading and rewriting the file of settings: who may read it, and what survives."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.config.toml import edit_toml, has_comments
+from rebyte_cli.errors import BadUsage
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def add(path: Path, name: str) -> None:
+    with edit_toml(path) as document:
+        document.setdefault("profiles", {})[name] = {}
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from rebyte_cli.config.toml import edit_toml
+for number in range(10):
+    with edit_toml(Path(sys.argv[1])) as document:
+        document.setdefault("profiles", {})[f"{sys.argv[2]}{number}"] = {"output": "json"}
+"""
+
+
+def test_case_47_writers_in_several_processes_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "config.toml"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, name]) for name in "abcd"]
+    assert [writer.wait(timeout=30) for writer in writers] == [0, 0, 0, 0]
+    names = {f"{name}{number}" for name in "abcd" for number in range(10)}
+    assert set(tomllib.loads(path.read_text())["profiles"]) == names
+    assert sorted(os.listdir(path.parent)) == [".lock", "config.toml"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are a matter of POSIX")
+class TestCase48:
+    def test_case_48_a_new_file_is_private_even_under_umask_0(self, tmp_path: Path) -> None:
+        path = tmp_path / "deep" / "config.toml"
+        before = os.umask(0)
+        try:
+            add(path, "work")
+        finally:
+            os.umask(before)
+        assert (mode(path), mode(path.parent)) == (0o600, 0o700)
+
+    def test_case_48_an_old_file_that_all_could_read_becomes_private(self, tmp_path: Path) -> None:
+        path = tmp_path / "rebyte" / "config.toml"
+        path.parent.mkdir(mode=0o755)
+        path.write_text('future = "kept"\n')
+        path.chmod(0o644)
+        add(path, "work")
+        assert (mode(path), mode(path.parent)) == (0o600, 0o700)
+        assert tomllib.loads(path.read_text()) == {"future": "kept", "profiles": {"work": {}}}
+
+    def test_case_48_a_folder_that_others_need_is_left_open(self, tmp_path: Path) -> None:
+        shared = tmp_path / "shared"
+        shared.mkdir()
+        shared.chmod(0o755)
+        (shared / "something-else").touch()
+        add(shared / "config.toml", "work")
+        assert (mode(shared), mode(shared / "config.toml")) == (0o755, 0o600)
+
+    def test_case_48_a_link_stays_a_link(self, tmp_path: Path) -> None:
+        real = tmp_path / "dotfiles" / "rebyte.toml"
+        real.parent.mkdir()
+        real.write_text("x = 1\n")
+        path = tmp_path / "config" / "config.toml"
+        path.parent.mkdir()
+        path.symlink_to(real)
+        add(path, "work")
+        assert path.is_symlink()
+        assert tomllib.loads(real.read_text()) == {"x": 1, "profiles": {"work": {}}}
+        assert (mode(real), os.listdir(real.parent)) == (0o600, ["rebyte.toml"])
+
+
+def test_a_block_that_raises_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("x = 1\n")
+
+    def fail() -> None:
+        with edit_toml(path) as document:
+            document["x"] = 2
+            raise BadUsage("no")
+
+    with pytest.raises(BadUsage, match="no"):
+        fail()
+    assert path.read_text() == "x = 1\n"
+
+
+def test_comments_are_mourned_before_they_are_lost(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('# mine\nx = "a # b"\n')
+    told: list[str] = []
+
+    def note(text: str) -> None:
+        assert "# mine" in path.read_text()
+        told.append(text)
+
+    with edit_toml(path, note=note) as document:
+        document["x"] = "a # b"
+    assert (told, "# mine" in path.read_text()) == ([], True)
+    with edit_toml(path, note=note) as document:
+        document["y"] = 1
+    assert told == [f"Comments in {path} are lost: the file is rewritten"]
+    assert path.read_text() == 'x = "a # b"\ny = 1\n'
+    with edit_toml(path, note=note) as document:
+        document["y"] = 2
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("x = 1 # here", True),
+        ('x = "#"', False),
+        ("x = '#'", False),
+        ('x = "\\"#"', False),
+        ('x = """\n# no\n"" "\\""" #"""', False),
+        ("x = '''\n# no'''\ny = '' # yes", True),
+        ("", False),
+    ],
+)
+def test_a_hash_in_a_string_is_no_comment(text: str, answer: bool) -> None:
+    tomllib.loads(text)
+    assert has_comments(text) is answer
