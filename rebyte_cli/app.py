@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -186,7 +186,7 @@ class App:
 
     def note(self, text: str) -> None:
         """A line for people on stderr; nothing with `-q`."""
-        from .output.progress import note
+        from .output.messages import note
 
         note(self.console, text)
 
@@ -195,6 +195,14 @@ class App:
         from .output.progress import spinner
 
         return spinner(self.console, text)
+
+    @contextmanager
+    def progress_bar(self, text: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """A bar for bytes on stderr; gives a function to call as they move. See `spinner`."""
+        from .output.progress import progress_bar
+
+        with progress_bar(self.console, text, total) as bar:
+            yield bar.advance
 
     def keep_workspace(self, created: Mapping[str, Any]) -> None:
         """Know a new task's workspace while this command runs, whatever the history keeps."""
@@ -243,14 +251,8 @@ class App:
         """Print an error (and the record it carries first); returns its exit status."""
         if isinstance(error, ReaderGone) or (isinstance(error, Interrupted) and not error.hint):
             return error.exit_status  # no reader left, or nothing to add to the key press
-        from .output.progress import error as show_error
-        from .redaction import redact_keys
+        from .output.messages import show_error
 
-        hint = error.hint and redact_keys(error.hint)
-        if isinstance(error, Interrupted):
-            error = Interrupted(error.exit_status, hint=hint)
-        else:
-            error = error.copy_with(message=redact_keys(error.message), hint=hint)
         as_json = self._errors_as_json()
         if error.record is not None and not self.text:
             from .output.records import TASK, Records

@@ -34,14 +34,14 @@ ARROWS = {
         "output",
         "tasks",
     },
-    "app": {"api", "config", "errors", "history", "local", "output", "redaction"},
+    "app": {"api", "config", "errors", "history", "local", "output"},
     "completion": {"app", "config", "errors", "local", "output"},
     "manual": {"", "cli", "completion", "local"},
     "batch": {"api", "config", "deadline", "errors", "history", "output", "tasks"},
     "tasks": {"api", "deadline", "errors", "history", "output"},
     "history": {"api", "config", "errors", "redaction"},
     "config": {"api", "errors", "redaction"},
-    "output": {"errors"},
+    "output": {"errors", "redaction"},
     "api": {"", "deadline", "errors"},
     "local": set(),
     "deadline": {"errors"},
@@ -55,6 +55,7 @@ NARROW = {
     ("completion", "local"): "local.agents.skills",  # the names that `-s` can take
     ("manual", "local"): "local.steering",  # the words that the page explains
     ("config", "api"): "api.urls",  # what a base URL and a key may look like
+    ("tasks", "output"): "output.console",  # text made safe; what moves is drawn by output alone
     ("commands", "api"): "api.urls",  # the same; the client comes from the App
 }
 

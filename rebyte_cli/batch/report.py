@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import BadUsage, RebyteError
 from ..output.console import one_line
-from ..output.progress import span
-from ..output.table import truncate, width_of
+from ..output.table import duration, truncate, width_of
 
 # -- When the tasks of a batch ran, and what that adds up to.
 
@@ -59,7 +58,7 @@ class Times:
         if at not in self._spans:
             return ""
         begin, end = self._spans[at]
-        return span((end - begin).total_seconds())
+        return duration((end - begin).total_seconds())
 
     def order(self) -> list[int]:
         """Lines that have a task, the first started first."""
@@ -68,7 +67,7 @@ class Times:
     def middle(self) -> str:
         """How long the task in the middle ran, of all by length; empty when there are none."""
         lengths = sorted(end - begin for begin, end in self._spans.values())
-        return span(lengths[len(lengths) // 2].total_seconds()) if lengths else ""
+        return duration(lengths[len(lengths) // 2].total_seconds()) if lengths else ""
 
     def most(self) -> int:
         """How many ran at one time, at the most."""
@@ -86,7 +85,7 @@ class Times:
             return "No task was created."
         form = "%Y-%m-%d %H:%M:%S UTC"
         first, last = (moment.astimezone(UTC) for moment in (self.first, self.last))
-        return f"{first.strftime(form)} to {last.strftime(form)} ({span(self.seconds)})"
+        return f"{first.strftime(form)} to {last.strftime(form)} ({duration(self.seconds)})"
 
     def ticks(self, most: int = 8) -> list[tuple[float, str]]:
         """Round moments for an axis, each as a part of the whole time and in words."""
@@ -102,7 +101,7 @@ def _length(seconds: int) -> str:
     """As `span`, without parts that are zero."""
     if seconds % 86400 == 0 and seconds:
         return f"{seconds // 86400}d"
-    words = span(float(timedelta(seconds=seconds).total_seconds()))
+    words = duration(float(timedelta(seconds=seconds).total_seconds()))
     return words.removesuffix(" 00s").removesuffix(" 00m")
 
 
@@ -190,7 +189,7 @@ def _outcomes(rows: Sequence[Row], times: Times) -> str:
     figures = [
         ("lines", str(len(rows))),
         ("completed", done),
-        ("from first to last", span(times.seconds) if times.order() else ""),
+        ("from first to last", duration(times.seconds) if times.order() else ""),
         ("median of a task", times.middle()),
         ("most at one time", str(times.most() or "")),
     ]

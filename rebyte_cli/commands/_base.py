@@ -1,4 +1,4 @@
-"""What every command and group is made of: checks, help layout, near misses."""
+"""The base of every command and group: checks before the call, the layout of help, suggestions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, did_you_mean
-from ..output.records import EVENT, INSTALLED, Kind, Records, check_fields
-from ._options import SHARED, shared_options
+from ..output.records import INSTALLED, Kind, Records, check_fields
+from ._options import SHARED, Option, Output, shared_options
 
 
 def _keep_blocks(text: str | None) -> str | None:
-    """Mark indented paragraphs as to be kept line by line, as examples need."""
+    """Mark indented paragraphs as verbatim, as examples need."""
     if text is None:
         return None
     import inspect
@@ -24,7 +24,7 @@ def _keep_blocks(text: str | None) -> str | None:
 
 
 class _Context(click.Context):
-    """Click's own, but for how wide a help page is."""
+    """Click's context, except for the width of a help page."""
 
     def make_formatter(self) -> click.HelpFormatter:
         # Click measures the terminal with shutil, whose import is a twentieth of a help page.
@@ -34,7 +34,7 @@ class _Context(click.Context):
 
 
 class _Shared(click.Command):
-    """The part that commands and groups have in common."""
+    """What commands and groups have in common: the shared options and the layout of help."""
 
     context_class = _Context
 
@@ -49,8 +49,8 @@ class _Shared(click.Command):
 
     def make_parser(self, ctx: click.Context) -> Any:
         parser = super().make_parser(ctx)
-        # Click looks for `-o` among the long names first, and when it is not there loads difflib
-        # to guess what was meant before it tries the short ones: 2 ms of a `list -o json`.
+        # Click searches the long names for `-o` first and, when it is not among them, imports
+        # difflib for a suggestion before it tries the short names: 2 ms of a `list -o json`.
         getattr(parser, "_long_opt", {}).update(getattr(parser, "_short_opt", {}))
         return parser
 
@@ -68,89 +68,83 @@ class _Shared(click.Command):
         if isinstance(self, click.Group):
             self.format_commands(ctx, formatter)
         if shared:
-            with formatter.section("Options of every command"):
+            with formatter.section("Global options"):
                 formatter.write_dl(shared)
 
 
 class Command(_Shared):
-    """A command: returns a value that the root prints.
+    """A command: a function that returns a value for the root to print.
 
-    `kind` names what it prints, `waited` what it prints with `--wait` where that is another,
-    `whole` the one document that `json` and `id` show where other formats show many records;
-    `text` is true for commands that print text under `auto`, in a pipe too; `statuses` are the
-    exit statuses beyond 0, 1 and 2 that mean something to it.
+    `output`: what it prints, unless an option changes that. `statuses`: the exit statuses, besides
+    0, 1 and 2, that it uses.
     """
 
     def __init__(
         self,
         *args: Any,
         kind: Kind | None = None,
-        waited: Kind | None = None,
         whole: Kind | None = None,
         text: bool = False,
         statuses: Iterable[int] = (3, 4, 5),
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.kind = kind
-        self.waited = waited or kind
-        self.whole = whole
-        self.text = text
+        self.output = Output(kind, whole, text)
         self.statuses = tuple(statuses)
 
-    def others(self) -> dict[str, Kind | str]:
-        """What it prints in the place of its kind, by the option that makes it do so.
+    def alternatives(self) -> dict[str, Kind | str]:
+        """What it prints instead of its usual kind, by the options that make it do so.
 
-        A kind, or for --dry-run the name of a definition in the schema of the results.
+        A kind, or the name of a definition in the JSON Schema of the results.
         """
         found: dict[str, Kind | str] = {}
-        taken = {param.name for param in self.params}
-        if self.whole:
-            found["-o json"] = self.whole
-        if self.waited and self.waited is not self.kind:
-            found["--wait"] = self.waited
-        if "stream" in taken:
-            found["--stream -o jsonl"] = EVENT
-        if "dry_run" in taken:
-            found["--dry-run"] = "planned" if self.name == "batch" else "request"
+        if self.output.whole:
+            found["-o json"] = self.output.whole
+        for param in self.params:
+            if isinstance(param, Option):
+                found.update(param.schema)
         return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         app = ctx.find_object(App)
         if app is not None:
-            app.text = self.text
+            app.text = self.output.text
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        given = ctx.params
+        """Check the values that Click has parsed, then call the function."""
+        output = self.output
         for param in self.params:
-            if not isinstance(param.type, click.Path) and not _is_text(given.get(param.name or "")):
+            value = ctx.params.get(param.name or "")
+            if not isinstance(param.type, click.Path) and not _is_text(value):
                 raise BadUsage(f"{param.get_error_hint(ctx)}: not valid UTF-8")
-        waits = given.get("wait", True) or given.get("stream")
-        if given.get("timeout") is not None and not waits:
-            wanted = "--wait or --stream" if "stream" in given else "--wait"
-            raise BadUsage(f"--timeout is for {wanted}: nothing is waited for without")
+            if isinstance(param, Option):
+                param.check(ctx)
+                if value and param.output is not None:
+                    output = param.output
         app = ctx.find_object(App)
-        if app is not None and not given.get("dry_run"):
-            self._check_output(app, given)
+        if app is not None:
+            app.text = output.text
+            _check_output(app, output)
         return super().invoke(ctx)
 
-    def _check_output(self, app: App, given: Mapping[str, Any]) -> None:
-        """Refuse what cannot be printed before anything is sent: an unknown field, a lacking id."""
-        kind, whole = self.waited if given.get("wait") else self.kind, self.whole
-        if given.get("stream"):
-            app.text, kind, whole = True, EVENT, self.waited
-        output = app.options.get("output", "")
-        if not app.fields and output != "id":
-            return
-        if whole is not None:
-            of_json = app.format in ("json", "id")
-            kind = whole if of_json else None if app.format in ("text", "table") else kind
-        if kind is not None:
-            check_fields(kind, app.fields, output)
-        elif app.text and app.fields:
-            hint = "-o json and -o jsonl print records" if whole else None
-            raise BadUsage("--fields: text has no fields", hint=hint)
+
+def _check_output(app: App, output: Output) -> None:
+    """Refuse `--fields` and `-o id` that `output` cannot serve, before anything is sent."""
+    asked = app.options.get("output", "")
+    if not app.fields and asked != "id":
+        return
+    kind = output.kind
+    if output.whole is not None:
+        if app.format in ("json", "id"):
+            kind = output.whole
+        elif app.format in ("text", "table"):
+            kind = None
+    if kind is not None:
+        check_fields(kind, app.fields, asked)
+    elif app.text and app.fields:
+        hint = "-o json and -o jsonl print records" if output.whole else None
+        raise BadUsage("--fields: text has no fields", hint=hint)
 
 
 class Group(_Shared, click.Group):
@@ -173,7 +167,7 @@ class Group(_Shared, click.Group):
             if name not in known:
                 raise BadUsage(
                     f"no such command: {ctx.command_path} {name}",
-                    hint=did_you_mean(name, known) or f"`{ctx.command_path} --help` lists them",
+                    hint=did_you_mean(name, known) or f"see `{ctx.command_path} --help`",
                 )
         return super().resolve_command(ctx, args)
 
@@ -195,8 +189,8 @@ def _is_text(value: Any) -> bool:
 
 
 def installed(app: App, files: Iterable[Mapping[str, Any]]) -> Records | None:
-    """The files that were put in their places, for programs that ask; a note told people."""
-    rows = list(files)  # the work is done in any case
+    """The files that were installed, as records; None under `auto`, where a note named them."""
+    rows = list(files)  # the work must be done in either case
     return None if app.format == "text" and not app.fields else Records(INSTALLED, rows)
 
 
@@ -223,7 +217,7 @@ def define_group(name: str | None = None, **attrs: Any) -> Callable[[Callable[..
 
 
 def define_in(parent: Group, name: str, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Make a command and put it under its group."""
+    """Make a command and add it to its group."""
 
     def decorate(function: Callable[..., Any]) -> Command:
         made = define(name, **attrs)(function)

@@ -295,7 +295,7 @@ class Run:
         from ..batch.journal import Journal
         from ..batch.runner import Callbacks, Runner
         from ..batch.throttle import Throttle
-        from ..output.progress import Standing, shown
+        from ..output.progress import Standing, batch_board
         from ..tasks.upload import send
 
         # A short command lets the collector come late; a batch lasts, and would keep what the
@@ -334,7 +334,7 @@ class Run:
             known=self._known,
         )
         try:
-            with shown(app.console, lambda: Standing(**batch.standing())):
+            with batch_board(app.console, lambda: Standing(**batch.standing())):
                 yield from batch.run()
         except Interrupted as error:
             hint = f"Resume with `{again(app)}`"
@@ -407,9 +407,9 @@ class Run:
 
     def _finish(self, seconds: float | None) -> None:
         from ..batch.report import counts, write
-        from ..output.progress import span
+        from ..output.table import duration
 
-        took = "" if seconds is None else f" ({span(seconds)})"
+        took = "" if seconds is None else f" ({duration(seconds)})"
         self._tell(counts(self._rows()) + took)
         if self._report:
             write(self._report, self._given.name, list(self._rows()))

@@ -1,26 +1,191 @@
-"""Arguments, options and completions that several commands share."""
+"""Arguments and options that several commands share, and the checks that options carry themselves.
+
+An `Option` may check the values it was given together with others (`check`) and may change what its
+command prints (`output`), so a command needs to know nothing about its options.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from ..app import App
-from ..completion.values import EXECUTORS as EXECUTORS
-from ..config.fields import FORMATS
+from ..config import EXECUTORS, FORMATS
 from ..errors import BadUsage, did_you_mean
+from ..output.records import EVENT, TASK, Kind
 
-# -- `-f PATH`, also where the shell made several of it: `-f data/*.csv`.
+F = TypeVar("F", bound=Any)
 
 
-class _Files(click.Option):
-    """An option that also takes the paths that follow its value.
+class Output(NamedTuple):
+    """What a command prints.
+
+    `kind`: its records, or None. `whole`: the one document that `json` and `id` print where the
+    other formats print many records. `text`: whether `auto` means text, in a pipe too.
+    """
+
+    kind: Kind | None = None
+    whole: Kind | None = None
+    text: bool = False
+
+
+class Option(click.Option):
+    """An option with a check of its own, or one that makes its command print something else.
+
+    `output`: what the command prints when the option is given; None changes nothing. `schema`: the
+    same for `rebyte schema`: the words to type, and a kind or the name of a definition.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        output: Output | None = None,
+        schema: Mapping[str, Kind | str] | None = None,
+        **attrs: Any,
+    ) -> None:
+        super().__init__(*args, **attrs)
+        self.output = output
+        self.schema = dict(schema or {})
+
+    def check(self, ctx: click.Context) -> None:
+        """Raise BadUsage where the value does not go with those of other options."""
+
+
+class TimeoutOption(Option):
+    """`--timeout`, which is refused where the command can wait and was not told to."""
+
+    def check(self, ctx: click.Context) -> None:
+        """See `Option.check`."""
+        given = ctx.params
+        if given.get("timeout") is None or given.get("wait", True) or given.get("stream"):
+            return
+        wanted = "--wait or --stream" if "stream" in given else "--wait"
+        raise BadUsage(f"--timeout requires {wanted}")
+
+
+# -- Completion
+
+
+def completer(
+    kind: str, words: Iterable[str] = ()
+) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
+    """What TAB offers for a value: one of `KINDS` in completion/values.py, and always `words`.
+
+    It only marks the parameter: TAB is answered from generated tables, before Click is imported.
+    """
+
+    def complete(_ctx: click.Context, _param: click.Parameter, _incomplete: str) -> list[Any]:
+        return list(words)
+
+    complete.__name__ = kind
+    return complete
+
+
+# -- Options of every command
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    app = ctx.find_object(App)
+    if app is not None and value not in (None, False):
+        app.set_option(param.name or "", value)
+
+
+def _shared(*names: str, help: str, **attrs: Any) -> click.Option:  # noqa: A002 - as Click calls it
+    return click.Option(names, help=help, expose_value=False, callback=_keep, **attrs)
+
+
+def shared_options() -> list[click.Option]:
+    """New instances of the options that every command takes; the App keeps their values."""
+    return [
+        _shared(
+            "-P",
+            "--profile",
+            metavar="NAME",
+            shell_complete=completer("profiles"),
+            help="Use this profile (REBYTE_PROFILE); `local` is the service on this machine.",
+        ),
+        _shared(
+            "-o",
+            "--output",
+            type=click.Choice(FORMATS),
+            help="Output format (REBYTE_OUTPUT): a table on a terminal, JSON in a pipe.",
+        ),
+        _shared(
+            "--fields",
+            metavar="A,B,…",
+            shell_complete=completer("fields"),
+            help="Pick and order columns, or keys in JSON.",
+        ),
+        _shared("-q", "--quiet", is_flag=True, help="Print nothing on stderr but errors."),
+        _shared("-v", "--verbose", is_flag=True, help="Print a line on stderr for each request."),
+        _shared(
+            "--debug",
+            is_flag=True,
+            help="Print headers, bodies and a curl command too; never the key.",
+        ),
+        _shared("--no-input", is_flag=True, help="Never prompt."),
+        _shared(
+            "--color", type=click.Choice(["auto", "always", "never"]), help="When to use color."
+        ),
+    ]
+
+
+SHARED = frozenset(option.name for option in shared_options())
+
+
+# -- Types of values
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+if TYPE_CHECKING:
+    _Floats = click.ParamType[float]
+else:  # Click before 8.4 has no generic types
+    _Floats = click.ParamType
+
+
+class Seconds(_Floats):
+    """A duration in seconds: `90`, `0.5`, or with a unit, `2m`, `1h`."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return seconds as a float, from 0 up to (not including) a billion."""
+        if isinstance(value, float):
+            return value
+        text = str(value).strip()
+        number, unit = text, "s"
+        for ending in sorted(_UNITS, key=len, reverse=True):
+            if text.endswith(ending):
+                number, unit = text[: -len(ending)], ending
+                break
+        try:
+            seconds = float(number) * _UNITS[unit]
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds < 1e9:
+            self.fail(f"{value!r} is not a duration (90, 0.5, 2m, 1h)", param, ctx)
+        return seconds
+
+
+def split_commas(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> list[str]:
+    """Turn `-s a,b -s c` into `[a, b, c]`. Raises BadUsage for an empty slug."""
+    slugs = [part.strip() for text in value for part in text.split(",")]
+    if any(not slug for slug in slugs):
+        raise BadUsage(
+            "--skill: a slug is empty", hint="use -s deep-research, or -s pdf,deep-research"
+        )
+    return list(dict.fromkeys(slugs))
+
+
+class _FilesOption(click.Option):
+    """`-f PATH`, which also takes the paths that follow its value.
 
     A shell turns `-f data/*.csv` into `-f data/a.csv data/b.csv`. Words right after the value
-    that exist as files are taken as further values; the first other word ends that.
+    that exist as files become further values, up to the first word that does not.
     """
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
@@ -45,20 +210,8 @@ def _exists(word: str) -> bool:
         return False
 
 
-files_option = click.option(
-    "-f",
-    "--file",
-    "files",
-    cls=_Files,
-    metavar="PATH",
-    multiple=True,
-    type=click.Path(),
-    help="A file to upload first; repeat it, or give a pattern.",
-)
-
-
-def checked(paths: Iterable[str]) -> list[str]:
-    """The files to upload, looked at before anything is sent; see `tasks.upload.check`."""
+def check_files(paths: Iterable[str]) -> list[str]:
+    """Check the files to upload before anything is sent; see `tasks.upload.check`."""
     paths = list(paths)
     if not paths:
         return []
@@ -67,118 +220,24 @@ def checked(paths: Iterable[str]) -> list[str]:
     return check(paths)
 
 
-# -- The options that work before and after a command's name, and the marks for TAB.
-
-
-def completer(
-    kind: str, words: Iterable[str] = ()
-) -> Callable[[click.Context, click.Parameter, str], list[Any]]:
-    """What TAB offers for a value: one of `KINDS` in completion/values.py (`tasks`, `profiles`, …),
-    and always `words`.
-
-    It only marks the parameter: TAB is answered from generated tables, before Click is imported.
-    """
-
-    def complete(_ctx: click.Context, _param: click.Parameter, _incomplete: str) -> list[Any]:
-        return list(words)
-
-    complete.__name__ = kind
-    return complete
-
-
-def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
-    app = ctx.find_object(App)
-    if app is not None and value not in (None, False):
-        app.set_option(param.name or "", value)
-
-
-def _option(*names: str, help: str, **attrs: Any) -> click.Option:  # noqa: A002 - as Click calls it
-    return click.Option(names, help=help, expose_value=False, callback=_keep, **attrs)
-
-
-def shared_options() -> list[click.Option]:
-    """The shared options, made anew for each command. What they are given is kept in the App."""
-    return [
-        _option(
-            "-P",
-            "--profile",
-            metavar="NAME",
-            shell_complete=completer("profiles"),
-            help="Use this profile (REBYTE_PROFILE); `local` is the service on this machine.",
-        ),
-        _option(
-            "-o",
-            "--output",
-            type=click.Choice(FORMATS),
-            help="Output format (REBYTE_OUTPUT): a table on a terminal, JSON in a pipe.",
-        ),
-        _option(
-            "--fields",
-            metavar="A,B,…",
-            shell_complete=completer("fields"),
-            help="Pick and order columns, or keys in JSON.",
-        ),
-        _option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
-        _option("-v", "--verbose", is_flag=True, help="Each request as one line on stderr."),
-        _option(
-            "--debug", is_flag=True, help="Headers and bodies too, and a curl line; never the key."
-        ),
-        _option("--no-input", is_flag=True, help="Never ask anything."),
-        _option(
-            "--color", type=click.Choice(["auto", "always", "never"]), help="When to use colour."
-        ),
-    ]
-
-
-SHARED = frozenset(option.name for option in shared_options())
-
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-if TYPE_CHECKING:
-    _Floats = click.ParamType[float]
-else:  # older releases of Click, which serve as well, have no generic types
-    _Floats = click.ParamType
-
-
-class Seconds(_Floats):
-    """A length of time in seconds: `90`, `0.5`, and `2m` or `1h` as people write them."""
-
-    name = "seconds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, float):
-            return value
-        text = str(value).strip()
-        number, unit = text, "s"
-        for ending in sorted(_UNITS, key=len, reverse=True):
-            if text.endswith(ending):
-                number, unit = text[: -len(ending)], ending
-                break
-        try:
-            seconds = float(number) * _UNITS[unit]
-        except ValueError:
-            seconds = -1.0
-        if not 0 <= seconds < 1e9:
-            self.fail(f"{value!r} is not a number of seconds (90, 0.5, 2m, 1h)", param, ctx)
-        return seconds
-
-
-def split_commas(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> list[str]:
-    """`-s a,b -s c` is `[a, b, c]`; an empty slug is refused."""
-    slugs = [part.strip() for text in value for part in text.split(",")]
-    if any(not slug for slug in slugs):
-        raise BadUsage("a skill has no name", hint="-s deep-research, or -s pdf,deep-research")
-    return list(dict.fromkeys(slugs))
-
+# -- Arguments and options of several commands
 
 task_argument = click.argument("task", metavar="TASK", shell_complete=completer("tasks"))
+tasks_argument = click.argument(
+    "tasks", metavar="TASK…", nargs=-1, required=True, shell_complete=completer("tasks")
+)
 workspace_argument = click.argument(
     "workspace", metavar="WS", shell_complete=completer("workspaces")
 )
-tasks_argument = click.argument(
-    "tasks", metavar="TASK…", nargs=-1, required=True, shell_complete=completer("tasks")
+files_option = click.option(
+    "-f",
+    "--file",
+    "files",
+    cls=_FilesOption,
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(),
+    help="Upload a file first; repeat it, or use a pattern.",
 )
 skills_option = click.option(
     "-s",
@@ -189,23 +248,50 @@ skills_option = click.option(
     multiple=True,
     callback=split_commas,
     shell_complete=completer("skills"),
-    help="A skill to attach; repeat it, or separate with commas.",
+    help="Attach a skill; repeat it, or separate several with commas.",
 )
 timeout_option = click.option(
     "--timeout",
+    cls=TimeoutOption,
     type=Seconds(),
     metavar="SECONDS",
     help="Stop waiting after this long (status 124).",
 )
-wait_option = click.option("--wait", is_flag=True, help="Wait for the end; 10 failed, 11 canceled.")
+wait_option = click.option(
+    "--wait",
+    cls=Option,
+    output=Output(TASK),
+    schema={"--wait": TASK},
+    is_flag=True,
+    help="Wait for the task to end (status 10 failed, 11 canceled).",
+)
 stream_option = click.option(
-    "--stream", is_flag=True, help="Print the run as it happens, then end with its status."
+    "--stream",
+    cls=Option,
+    output=Output(EVENT, whole=TASK, text=True),
+    schema={"--stream -o jsonl": EVENT},
+    is_flag=True,
+    help="Print the run as it happens, then exit with its status.",
 )
 
 
-# -- What a task is made with, besides its prompt: the options that `create` and `batch` share.
+def dry_run_option(
+    help: str = "Print the request body and send nothing.",  # noqa: A002 - as Click calls it
+    definition: str = "request",
+) -> Callable[[F], F]:
+    """`--dry-run`; `definition` names what it prints in the JSON Schema of the results."""
+    option: Callable[[F], F] = click.option(
+        "--dry-run",
+        cls=Option,
+        output=Output(),
+        schema={"--dry-run": definition},
+        is_flag=True,
+        help=help,
+    )
+    return option
 
-F = TypeVar("F", bound=Any)
+
+# -- What `create` and `batch` send besides the prompt
 
 
 def task_options(function: F) -> F:
@@ -217,21 +303,21 @@ def task_options(function: F) -> F:
             "--executor",
             metavar="NAME",
             shell_complete=completer("executors", EXECUTORS),
-            help="opencode, claude, gemini or codex; the service chooses when left out.",
+            help="opencode, claude, gemini or codex; the service chooses by default.",
         ),
         click.option(
             "-m",
             "--model",
             metavar="NAME",
             shell_complete=completer("models"),
-            help="A model or tier; any string is passed on.",
+            help="A model or tier, passed on as it is.",
         ),
         click.option(
             "-g",
             "--github-url",
             metavar="REPO",
             shell_complete=completer("repositories"),
-            help="owner/repo, a clone URL, or `.` for the repository here and its branch.",
+            help="owner/repo, a clone URL, or `.` for the current repository and branch.",
         ),
         click.option("-b", "--branch", metavar="NAME", help="The branch of --github-url."),
         click.option(
@@ -257,7 +343,10 @@ def chosen_fields(
     branch: str | None,
     workspace: str | None,
 ) -> dict[str, Any]:
-    """The body of POST /tasks but for the prompt: what was chosen here or in the profile."""
+    """Return the body of POST /tasks without the prompt: from the options, then the profile.
+
+    Raises BadUsage for an empty value, and for --branch without --github-url.
+    """
     settings = app.settings
     for option, text in (
         ("--executor", executor),
@@ -266,13 +355,13 @@ def chosen_fields(
         ("--branch", branch),
         ("--workspace", workspace),
     ):
-        # A variable that was not set must not become another machine or another branch.
+        # An unset variable must not silently choose another machine or another branch.
         if text is not None and not text.strip():
-            raise BadUsage(f"{option} names nothing")
+            raise BadUsage(f"{option} is empty")
     if executor and executor not in EXECUTORS and (near := did_you_mean(executor, EXECUTORS)):
-        app.note(f"{executor} is passed on as it is; {near}")
+        app.note(f"Unknown executor {executor} is passed on; {near}")
     if branch and not github_url:
-        raise BadUsage("--branch needs --github-url")
+        raise BadUsage("--branch requires --github-url")
     executor = executor or settings.executor.value
     source: dict[str, Any] = {"githubUrl": None, "branchName": None}
     if github_url:

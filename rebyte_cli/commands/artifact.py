@@ -108,7 +108,7 @@ def get(
         force=force,
         resume=all_,
         hidden=hidden,
-        console=app.console,
+        progress_bar=app.progress_bar,
         note=app.note,
     )
     return Records(ARTIFACT, rows)
@@ -119,14 +119,13 @@ def _wanted(names: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def _to_file(app: App, workspace_id: str, name: str, file: str, force: bool) -> Value:
-    from ..output.progress import bar
     from ..tasks import download
 
-    with bar(app.console, f"Downloading {name}", None, size=True) as work:
+    with app.progress_bar(f"Downloading {name}", None) as advance:
         if file != "-":
             target = Path(file)
             found = download.fetch(
-                app.client, workspace_id, name, target, force=force, progress=work.advance
+                app.client, workspace_id, name, target, force=force, progress=advance
             )
             return Records(ARTIFACT, [found])
         # By way of a file, so that stdout gets all of it or nothing.
@@ -147,7 +146,7 @@ def put(app: App, workspace: str, paths: Sequence[str]) -> Records:
 
     workspace_id = _workspace(app, workspace)
     files = upload.check(paths)
-    return Records(ARTIFACT, upload.put(app.client, workspace_id, files, app.console))
+    return Records(ARTIFACT, upload.put(app.client, workspace_id, files, app.progress_bar))
 
 
 @define_in(command, "delete", kind=DELETED)

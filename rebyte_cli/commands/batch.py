@@ -12,7 +12,7 @@ from ..errors import BadUsage
 from ..output.records import RESULT, Listing, Records, Text
 from ._base import define
 from ._batch import Given, Rate, Shard, check_report, read, refuse_other_shards, resolutions
-from ._options import Seconds, chosen_fields, task_options, timeout_option
+from ._options import Seconds, chosen_fields, dry_run_option, task_options, timeout_option
 
 if TYPE_CHECKING:
     from ..batch.input import Input, Plan
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     help="Send a line again when its answer was lost and no task is found so long after (15m).",
 )
 @click.option("--report", metavar="PATH", type=click.Path(), help="Write a report: .html or .md.")
-@click.option("--dry-run", is_flag=True, help="Print each line's request body and send nothing.")
+@dry_run_option("Print each line's request body and send nothing.", "planned")
 def command(
     app: App,
     file: str,

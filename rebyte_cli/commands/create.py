@@ -13,8 +13,9 @@ from ..errors import BadUsage, RebyteError
 from ..output.records import CREATED, TASK, Document, Records
 from ._base import define
 from ._options import (
-    checked,
+    check_files,
     chosen_fields,
+    dry_run_option,
     files_option,
     stream_option,
     task_options,
@@ -24,7 +25,7 @@ from ._options import (
 from ._prompts import prompt_options, read_prompt
 
 
-@define("create", kind=CREATED, waited=TASK, statuses=(3, 4, 5, 6, 10, 11, 124))
+@define("create", kind=CREATED, statuses=(3, 4, 5, 6, 10, 11, 124))
 @prompt_options
 @task_options
 @files_option
@@ -43,7 +44,7 @@ from ._prompts import prompt_options, read_prompt
 @click.option(
     "--no-jail", is_flag=True, help="With -P local: run the agent unconfined, on your own files."
 )
-@click.option("--dry-run", is_flag=True, help="Print the request body and send nothing.")
+@dry_run_option()
 @click.option("--open", "open_page", is_flag=True, help="Open the task's page in the browser.")
 def command(
     app: App,
@@ -80,7 +81,7 @@ def command(
     if forget:
         return _forget(app, once)
     text = read_prompt(app, prompt, prompt_option, prompt_file)
-    paths = checked(files)
+    paths = check_files(files)
     body = {"prompt": text, **chosen_fields(app, **choices)}
     body |= _local_fields(app, body, with_changes=with_changes, no_jail=no_jail)
     if dry_run:
@@ -93,7 +94,7 @@ def command(
     if paths and earlier is None:
         from ..tasks.upload import upload
 
-        body["files"] = upload(app.client, paths, app.console)
+        body["files"] = upload(app.client, paths, app.progress_bar)
     with app.spinner("Creating the task: the service answers when the VM is up"):
         created = engine.create(app.client, app.history, body, prompt=text, key=once, note=app.note)
     app.keep_workspace(created)

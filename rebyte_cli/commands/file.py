@@ -39,4 +39,4 @@ def upload(app: App, paths: Sequence[str]) -> Records:
     """
     from ..tasks import upload
 
-    return Records(FILE, upload.uploads(app.client, upload.check(paths), app.console))
+    return Records(FILE, upload.uploads(app.client, upload.check(paths), app.progress_bar))

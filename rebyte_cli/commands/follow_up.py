@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from ..app import App
 from ..deadline import Deadline
 from ..output.records import PROMPT, TASK, Document, Records
 from ._base import define
 from ._options import (
-    checked,
+    check_files,
+    dry_run_option,
     files_option,
     skills_option,
     stream_option,
@@ -22,7 +21,7 @@ from ._options import (
 from ._prompts import prompt_options, read_prompt
 
 
-@define("follow-up", kind=PROMPT, waited=TASK, statuses=(3, 4, 5, 6, 10, 11, 124))
+@define("follow-up", kind=PROMPT, statuses=(3, 4, 5, 6, 10, 11, 124))
 @task_argument
 @prompt_options
 @skills_option
@@ -30,7 +29,7 @@ from ._prompts import prompt_options, read_prompt
 @wait_option
 @timeout_option
 @stream_option
-@click.option("--dry-run", is_flag=True, help="Print the request body and send nothing.")
+@dry_run_option()
 def command(
     app: App,
     task: str,
@@ -57,7 +56,7 @@ def command(
     from ..history import references
 
     text = read_prompt(app, prompt, prompt_option, prompt_file)
-    paths = checked(files)
+    paths = check_files(files)
     task_id = references.task(app.history, task)
     body: dict[str, Any] = {"prompt": text}
     if skills:
@@ -71,7 +70,7 @@ def command(
     if paths:
         from ..tasks.upload import upload
 
-        body["files"] = upload(app.client, paths, app.console)
+        body["files"] = upload(app.client, paths, app.progress_bar)
     with app.spinner("Sending the prompt: the service answers when the VM is up"):
         answer = create.follow_up(app.client, app.history, task_id, body, note=app.note)
     if stream or wait:

@@ -194,7 +194,7 @@ def _handed_on(
     from concurrent.futures import ThreadPoolExecutor
     from threading import BoundedSemaphore
 
-    from ..output.progress import error as show_error
+    from ..output.messages import show_error
     from ..tasks.webhook_receiver import Program
 
     runs = Program(program)

@@ -209,7 +209,7 @@ def delete(app: App, workspace: str, yes: bool) -> Records:
         app.client.delete_computer(workspace_id)
     except ResourceNotFound as error:
         if known is not None:  # the VM of a task is no agent computer, or it has gone already
-            hint = f"`rebyte workspace forget {workspace_id}` drops it from the history"
+            hint = f"Remove it from the history with `rebyte workspace forget {workspace_id}`"
             raise error.copy_with(hint=hint) from None
         raise
     if known is not None:

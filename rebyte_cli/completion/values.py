@@ -6,7 +6,7 @@ opens a connection or a keyring.
 
 from __future__ import annotations
 
-from ..config.fields import FORMATS
+from ..config import EXECUTORS, FORMATS
 
 TYPE_CHECKING = False  # importing typing would cost as much as all the rest of an answer
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     Pairs = Iterator[tuple[str, str]]
 
-EXECUTORS = ("opencode", "claude", "gemini", "codex")  # known ones; any string is passed on
 NEWEST = 200  # tasks offered at most
 NUMBERED = 9  # of them as @1, @2, …
 

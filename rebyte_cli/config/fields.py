@@ -9,9 +9,7 @@ from typing import Any
 
 from ..api.urls import check_base_url
 from ..errors import BadUsage, did_you_mean
-
-# The values of `-o`, here and on the command line.
-FORMATS = ("auto", "table", "json", "jsonl", "csv", "tsv", "id")
+from . import FORMATS
 
 # Names that people try for a key. A key has no place in a file that is shown and shared.
 _KEY_NAMES = ("key", "api_key", "apikey", "token", "rebyte_api_key")

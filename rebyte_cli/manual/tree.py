@@ -198,9 +198,10 @@ def _values(param: click.Parameter) -> str | None:
 
 
 def _prints(command: click.Command) -> dict[str, Any] | None:
-    kind, text = getattr(command, "kind", None), getattr(command, "text", False)
-    if kind is None and not text:
+    output = getattr(command, "output", None)
+    if output is None or not (output.kind or output.text):
         return None
+    kind, text = output.kind, output.text
     returned = _function(command).__annotations__.get("return", "")
     return {
         "kind": kind.name if kind else None,
@@ -213,7 +214,7 @@ def _prints(command: click.Command) -> dict[str, Any] | None:
 
 def _also(command: click.Command) -> Iterator[dict[str, Any]]:
     """What a command prints instead with an option: `with`, `kind`, `fields`."""
-    for option, kind in getattr(command, "others", dict)().items():
+    for option, kind in getattr(command, "alternatives", dict)().items():
         name, fields = (kind, ()) if isinstance(kind, str) else (kind.name, kind.fields)
         yield {"with": option, "kind": name, "fields": list(fields)}
 

@@ -133,14 +133,14 @@ def _never_lose_a_part(stream: TextIO | None) -> TextIO | None:
     )
 
 
-class Redrawn(Protocol):
-    """A line at the foot of a terminal that comes and goes."""
+class LiveRegion(Protocol):
+    """A region at the foot of a terminal that is redrawn (see progress.py)."""
 
-    def refresh(self) -> None:
-        """Draw it again."""
+    def redraw(self) -> None:
+        """Draw it now."""
 
     def erase(self) -> None:
-        """Take it away; the caller holds the screen's lock."""
+        """Take it off the screen until it is redrawn; the caller holds the console's lock."""
 
 
 class Console:
@@ -178,9 +178,9 @@ class Console:
         self.quiet = quiet
         self.verbose = verbose
         self.unicode = spells_unicode(out)
-        # Held while something is written, so that a redrawn line never lands inside it.
+        # Held while something is written, so that a redraw never lands inside it.
         self.lock = RLock()
-        self.line: Redrawn | None = None  # the one that is redrawn now
+        self.region: LiveRegion | None = None  # the one that is being redrawn
         self.mid_line = False  # the cursor of the terminal stands behind unfinished text
 
     @classmethod
@@ -232,8 +232,8 @@ class Console:
         if self.out is None:
             raise RebyteError("cannot write to stdout: it is closed", code="stdout")
         with self.lock:
-            if self.line is not None and self.out_tty:
-                self.line.erase()
+            if self.region is not None and self.out_tty:
+                self.region.erase()
             try:
                 if isinstance(data, bytes):
                     self.out.flush()
@@ -262,8 +262,8 @@ class Console:
         if self.err is None:
             return
         with self.lock:
-            if self.line is not None:
-                self.line.erase()
+            if self.region is not None:
+                self.region.erase()
             if self.mid_line and self.err_tty:
                 text = "\n" + text
             try:

@@ -1,176 +1,232 @@
-"""What is said on stderr: notes, errors, and signs of life while one waits."""
+"""What moves on stderr while a command works: a spinner, a progress bar, the board of a batch.
+
+rich draws it in a region below everything else that is printed. It is imported when something is
+drawn for the first time, so that a pipe, and whatever ends within `DELAY`, does without it.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import Event, Thread
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from threading import Event, Thread, current_thread, main_thread
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import APIError, Interrupted, OutcomeUnknown, ReaderGone, RebyteError
-from .console import Console, Redrawn, clean, one_line, spells_unicode
-from .table import truncate
+from .console import Console, LiveRegion, one_line, spells_unicode
+from .messages import note
+from .table import duration, truncate
 
-# -- A line on a terminal's stderr that is redrawn while something goes on.
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.console import RenderableType
+    from rich.live import Live
 
-_ERASE = "\r\x1b[2K"
+    Draw = Callable[[int, int], RenderableType]  # columns and rows of the terminal
+
+DELAY = 0.3  # seconds: what ends sooner draws nothing
+LOG_INTERVAL = 30.0  # seconds between the lines of a batch that runs off a terminal
 
 
-class Line:
-    """The line that `draw(width)` makes, redrawn until it ends.
+class Region:
+    """A region at the foot of the terminal that a thread redraws until `stop`.
 
-    The cursor is never hidden, so there is nothing to restore whatever ends the process. What
-    else is written erases the line first, and it comes back below; `Screen` sees to that.
+    Whatever else is written erases the region first (see `Console.region`), and the next redraw
+    puts it below. It never appears behind an unfinished line.
     """
 
-    def __init__(self, console: Console, draw: Callable[[int], str]) -> None:
+    def __init__(self, console: Console, make: Callable[[RichConsole], Draw]) -> None:
+        """`make` is called once, when rich is needed; its result is called for each redraw."""
         self._console = console
-        self._draw = draw
-        self._shown = False
-        self._stop = Event()
+        self._make = make
+        self._draw: Draw | None = None
+        self._rich: RichConsole | None = None
+        self._live: Live | None = None  # while the region is on the screen
+        self._stopped = Event()
         self._thread: Thread | None = None
-        self._before: Redrawn | None = None
+        self._outer: LiveRegion | None = None
 
     def start(self, delay: float, period: float) -> None:
-        """Begin after `delay` seconds, redraw each `period` seconds."""
-
-        def run() -> None:
-            pause = delay
-            while not self._stop.wait(pause):
-                self.refresh()
-                pause = period
-
+        """Appear after `delay` seconds, then redraw every `period` seconds."""
         with self._console.lock:
-            self._before = self._console.line
-            if self._before is not None:
-                self._before.erase()
-            self._console.line = self
-        self._thread = Thread(target=run, daemon=True, name="progress")
-        self._thread.start()
+            self._outer = self._console.region
+            if self._outer is not None:
+                self._outer.erase()
+            self._console.region = self
+        self._thread = _every(self.redraw, delay, period, self._stopped)
 
-    def refresh(self) -> None:
-        """Draw the line now, unless the cursor stands in the middle of another."""
+    def redraw(self) -> None:
+        """Draw the region now, unless the cursor stands behind an unfinished line."""
+        if self._rich is None:  # before the lock is taken: the import takes a while
+            self._rich = _rich_console(self._console)
+            self._draw = self._make(self._rich)
         console = self._console
-        # Drawn before the lock is taken: the first time it imports rich.
-        text = self._draw(_width(console) - 1)
         with console.lock:
-            if console.line is not self or console.mid_line or self._stop.is_set():
+            if console.region is not self or console.mid_line or self._stopped.is_set():
                 return
-            self._shown = True
-            self._put(_ERASE + text)
+            try:
+                self._refresh(self._rich)
+            except (OSError, ValueError):  # the terminal is gone; the work continues without it
+                self._stopped.set()
+                self._live = None
 
     def erase(self) -> None:
-        """Take the line away until it is drawn again. The caller holds the screen's lock."""
-        if self._shown:
-            self._shown = False
-            self._put(_ERASE)
+        """Take the region off the screen until the next redraw. The caller holds the lock."""
+        live, self._live = self._live, None
+        if live is not None:
+            with suppress(OSError, ValueError):
+                live.stop()
 
-    def end(self) -> None:
-        """Take the line away for good."""
-        self._stop.set()
+    def stop(self) -> None:
+        """Take the region off the screen for good."""
+        self._stopped.set()
         with self._console.lock:
             self.erase()
-            if self._console.line is self:
-                self._console.line = self._before
-        if self._thread is not None:
+            if self._console.region is self:
+                self._console.region = self._outer
+        if self._thread is not None and self._draw is not None:  # else it may be importing rich
             self._thread.join(1)
 
-    def _put(self, text: str) -> None:
-        if self._console.err is None:
+    def _refresh(self, rich: RichConsole) -> None:
+        columns, rows = terminal_size(self._console)
+        rich.size = (columns - 1, rows)
+        if self._live is not None:
+            self._live.refresh()
             return
-        try:
-            self._console.err.write(text)
-            self._console.err.flush()
-        except (OSError, ValueError):
-            # The terminal is gone. Whatever the line stood for goes on without it.
-            self._stop.set()
+        from rich.live import Live
+
+        # A Live that starts again would move up by the height that it had before.
+        self._live = Live(
+            console=rich,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+            get_renderable=self._renderable,
+        )
+        self._live.start(refresh=True)
+
+    def _renderable(self) -> RenderableType:
+        assert self._draw is not None
+        assert self._rich is not None
+        return self._draw(*self._rich.size)
 
 
-def _width(console: Console) -> int:
-    """Columns of the terminal that stderr is, which need not be where stdout goes."""
-    if not console.out_tty and console.err is not None:
-        try:
-            return os.get_terminal_size(console.err.fileno()).columns or console.width
-        except (OSError, ValueError):
-            pass
+def _every(action: Callable[[], None], delay: float, period: float, stopped: Event) -> Thread:
+    """Run `action` in a thread after `delay` seconds, then every `period`, until `stopped`."""
 
-    return console.width
+    def run() -> None:
+        pause = delay
+        while not stopped.wait(pause):
+            action()
+            pause = period
 
-
-_RED, _BOLD, _RESET = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
-# Nothing moves for what is over in a moment.
-_DELAY = 0.3
+    thread = Thread(target=run, daemon=True, name="progress")
+    thread.start()
+    return thread
 
 
-def note(console: Console, text: str) -> None:
-    """A line for the person on stderr, unless `--quiet` was asked for."""
-    if not console.quiet:
-        console.write_err(clean(text) + "\n")
+def _rich_console(console: Console) -> RichConsole:
+    from rich.console import Console as RichConsole
+
+    class Terminal(RichConsole):
+        """rich's console, except that it never hides the cursor: a kill would leave it hidden."""
+
+        def show_cursor(self, show: bool = True) -> bool:
+            del show
+            return False
+
+    return Terminal(
+        file=console.err,
+        force_terminal=True,
+        color_system="auto" if console.err_color else None,
+        no_color=not console.err_color,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
 
 
-def error(console: Console, err: RebyteError | Interrupted, *, as_json: bool = False) -> None:
-    """Tell an error on stderr: one JSON object on one line, or `Error:` and `Hint:` lines.
-
-    What is buffered for stdout goes out first, so that both read in order on one terminal.
-    Nothing is said when stdout's reader went away.
-    """
-    if isinstance(err, ReaderGone):
-        return
-    console.flush_out()
-    subject = err.subject if isinstance(err, APIError) else None
-    if isinstance(err, APIError) and subject and subject not in err.message:
-        # "Task not found" does not say which.
-        err = err.copy_with(message=f"{subject}: {err.message}")
-    if as_json:
-        from .formats import encode
-
-        ascii_only = not spells_unicode(console.err)
-        console.write_err(encode(err.as_dict(), ascii_only=ascii_only) + "\n")
-        return
-    text = _labelled(console, "Error: ", err.message, _RED)
-    if isinstance(err, OutcomeUnknown):
-        for candidate in err.candidates:
-            words = [candidate.get(key) for key in ("id", "createdAt", "url")]
-            text += "       " + "  ".join(one_line(str(word)) for word in words if word) + "\n"
-    if err.hint:
-        text += _labelled(console, "Hint: ", err.hint, _BOLD)
-    console.write_err(text)
+def terminal_size(console: Console) -> tuple[int, int]:
+    """Columns and rows of the terminal that stderr is, as they are now."""
+    try:
+        if console.err is not None:
+            columns, rows = os.get_terminal_size(console.err.fileno())
+            if columns and rows:
+                return columns, rows
+    except (OSError, ValueError):
+        pass
+    return console.width, 24
 
 
-def _labelled(console: Console, label: str, text: str, color: str) -> str:
-    """The text behind its label, further lines aligned under the first."""
-    first, *rest = clean(text).rstrip("\n").split("\n")
-    word = label.rstrip()
-    shown = f"{color}{word}{_RESET} " if console.err_color else label
-    lines = [shown + first, *((" " * len(label) + line).rstrip() for line in rest)]
-    return "\n".join(lines) + "\n"
+@contextmanager
+def _shown(region: Region, console: Console, delay: float, period: float) -> Iterator[None]:
+    """Show `region` until the block ends; Ctrl-Z takes it away and `fg` brings it back."""
+    restore = _erase_on_suspend(console)
+    region.start(delay, period)
+    try:
+        yield
+    finally:
+        region.stop()
+        restore()
+
+
+def _erase_on_suspend(console: Console) -> Callable[[], None]:
+    """Erase the region before Ctrl-Z stops this process; returns what undoes the handler."""
+    number = getattr(signal, "SIGTSTP", None)
+    if (
+        number is None
+        or current_thread() is not main_thread()
+        or signal.getsignal(number) is not signal.SIG_DFL
+    ):
+        return lambda: None
+
+    def suspend(_number: int, _frame: object) -> None:
+        with console.lock:
+            if console.region is not None:
+                with suppress(RuntimeError):  # the signal came in the middle of a write
+                    console.region.erase()
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)  # stops here, until SIGCONT
+            signal.signal(number, suspend)
+
+    def restore() -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(number, suspend)
+    return restore
+
+
+# -- Spinner
 
 
 class Spinner:
-    """What a `with spinner(...)` gives: `text` may be changed while it turns."""
+    """What `with spinner(…)` gives: `text` may be changed while it spins."""
 
     def __init__(self, console: Console, text: str, clock: Callable[[], float]) -> None:
         self.text = text
-        self._frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if spells_unicode(console.err) else "|/-\\"
-        self._ellipsis = "…" if spells_unicode(console.err) else "..."
+        self._unicode = spells_unicode(console.err)
         self._clock = clock
-        self._begun = clock()
+        self._started = clock()
 
-    def draw(self, width: int) -> str:
-        """The line as it is now: a sign of life, the text, and the seconds once they count."""
-        from .table import truncate
+    def make(self, _rich: RichConsole) -> Draw:
+        """What draws it: a frame, the text, and the seconds from the third on."""
+        from rich.spinner import Spinner as RichSpinner
+        from rich.text import Text
 
-        seconds = self._clock() - self._begun
-        frame = self._frames[int(seconds * 10) % len(self._frames)]
-        after = f" ({_duration(seconds)})" if seconds >= 3 else ""
-        return truncate(f"{frame} {one_line(self.text)}{after}", width, self._ellipsis)
+        frames = RichSpinner("dots" if self._unicode else "line")
+        ellipsis = "…" if self._unicode else "..."
 
+        def draw(columns: int, _rows: int) -> RenderableType:
+            seconds = self._clock() - self._started
+            after = f" ({duration(seconds)})" if seconds >= 3 else ""
+            text = truncate(one_line(self.text) + after, max(columns - 2, 1), ellipsis)
+            frames.update(text=Text(text))
+            return frames.render(seconds)
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
+        return draw
 
 
 @contextmanager
@@ -178,45 +234,43 @@ def spinner(
     console: Console,
     text: str,
     *,
-    delay: float = _DELAY,
+    delay: float = DELAY,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Spinner]:
-    """Show that something goes on, from `delay` seconds after it began until the block ends.
+    """Show that something is under way, from `delay` seconds on, until the block ends.
 
-    Nothing at all unless stderr is a terminal and `--quiet` was not asked for.
+    Shows nothing unless stderr is a terminal and `--quiet` was not given.
     """
-    turning = Spinner(console, text, clock)
+    spinning = Spinner(console, text, clock)
     if not console.live:
-        yield turning
+        yield spinning
         return
-
-    line = Line(console, turning.draw)
-    line.start(delay, 0.1)
-    try:
-        yield turning
-    finally:
-        line.end()
+    with _shown(Region(console, spinning.make), console, delay, 0.1):
+        yield spinning
 
 
 @contextmanager
-def waiting_line(
-    console: Console, total: int, *, delay: float = _DELAY
+def wait_spinner(
+    console: Console, total: int, *, delay: float = DELAY
 ) -> Iterator[Callable[[int, int], None]]:
     """A spinner for tasks that are waited for; gives `tell(ended, total)`."""
-    with spinner(console, "", delay=delay) as turning:
+    with spinner(console, "", delay=delay) as spinning:
 
-        def tell(ended: int, all_of_them: int) -> None:
-            if all_of_them == 1:
-                turning.text = "waiting for the task to end"
+        def tell(ended: int, total: int) -> None:
+            if total == 1:
+                spinning.text = "Waiting for the task to end"
             else:
-                turning.text = f"waiting: {ended} of {all_of_them} tasks ended"
+                spinning.text = f"Waiting: {ended} of {total} tasks ended"
 
         tell(0, total)
         yield tell
 
 
+# -- Bar
+
+
 class Bar:
-    """What a `with bar(...)` gives: `done` of `total`; a total of None is not known."""
+    """What `with progress_bar(…)` gives: `done` of `total`; a total of None is not known."""
 
     def __init__(self, console: Console, text: str, total: float | None) -> None:
         self.text = text
@@ -225,118 +279,83 @@ class Bar:
         self._lock = console.lock
 
     def advance(self, amount: float) -> None:
-        """So much more is done. Any thread may say so."""
+        """Add to what is done; may be called by any thread."""
         with self._lock:
             self.done += amount
 
-    def update(self, done: float, total: float | None = None) -> None:
-        """So much is done altogether, of so much."""
-        with self._lock:
-            self.done = done
-            self.total = self.total if total is None else total
-
 
 @contextmanager
-def bar(
+def progress_bar(
     console: Console,
     text: str,
     total: float | None,
     *,
-    size: bool = False,
-    delay: float = _DELAY,
+    delay: float = DELAY,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Bar]:
-    """Show how far the work is: of `total` bytes when `size`, of `total` things otherwise.
+    """Show how many of `total` bytes are done, from `delay` seconds on, until the block ends.
 
-    Nothing at all unless stderr is a terminal and `--quiet` was not asked for; only then is
-    rich imported.
+    Shows nothing unless stderr is a terminal and `--quiet` was not given.
     """
-    work = Bar(console, text, total)
+    bar = Bar(console, text, total)
     if not console.live:
-        yield work
+        yield bar
         return
+    started = clock()
+    ellipsis = "…" if spells_unicode(console.err) else "..."
 
-    line = Line(console, _drawn_by_rich(console, work, size, clock))
-    line.start(delay, 0.2)
-    try:
-        yield work
-    finally:
-        line.end()
+    def make(rich: RichConsole) -> Draw:
+        return _draw_bar(rich, bar, lambda: clock() - started, ellipsis)
+
+    with _shown(Region(console, make), console, delay, 0.2):
+        yield bar
 
 
-def _drawn_by_rich(
-    console: Console, work: Bar, size: bool, clock: Callable[[], float]
-) -> Callable[[int], str]:
-    """A function that draws the bar as it is now. rich lays it out; `Line` puts it in place."""
-    import io
+def _draw_bar(rich: RichConsole, bar: Bar, elapsed: Callable[[], float], ellipsis: str) -> Draw:
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        ProgressColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    begun = clock()
-    made: list[Callable[[int], str]] = []
+    name = TextColumn("{task.description}", markup=False)
+    percent, size, left = TaskProgressColumn(), DownloadColumn(), TimeRemainingColumn()
 
-    def make() -> Callable[[int], str]:
-        from rich.console import Console as RichConsole
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            MofNCompleteColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+    def progress(*columns: ProgressColumn) -> Progress:
+        made = Progress(*columns, console=rich, get_time=elapsed, auto_refresh=False)
+        made.add_task("", total=bar.total)
+        return made
 
-        from .table import truncate
+    wide = progress(name, BarColumn(), percent, size, left)
+    narrow = progress(name, percent)
 
-        encoding = getattr(console.err, "encoding", None) or "utf-8"
-        ellipsis = "…" if spells_unicode(console.err) else "..."
-        drawn = RichConsole(
-            file=io.TextIOWrapper(io.BytesIO(), encoding),
-            force_terminal=True,
-            color_system="standard" if console.err_color else None,
-            legacy_windows=False,
-            _environ={},
-        )
-        progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            DownloadColumn() if size else MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=drawn,
-            get_time=lambda: clock() - begun,
-        )
-        task = progress.add_task("", total=work.total)
-
-        def draw(width: int) -> str:
-            drawn.width = width
-            progress.update(
-                task,
-                description=truncate(one_line(work.text), max(width // 3, 8), ellipsis),
-                completed=int(work.done),
-                total=None if work.total is None else int(work.total),
+    def draw(columns: int, _rows: int) -> RenderableType:
+        fits = wide if columns >= 60 else narrow
+        room = columns // 3 if fits is wide else columns - 6
+        for each in (wide, narrow):  # both know the speed when the terminal is resized
+            each.update(
+                each.task_ids[0],
+                description=truncate(one_line(bar.text), max(room, 1), ellipsis),
+                completed=int(bar.done),
+                total=None if bar.total is None else int(bar.total),
             )
-            with drawn.capture() as capture:
-                drawn.print(progress.get_renderable(), end="", no_wrap=True)
-            return capture.get().split("\n")[0].rstrip()
-
-        return draw
-
-    def draw(width: int) -> str:
-        if not made:
-            made.append(make())
-        return made[0](width)
+        return fits.get_renderable()
 
     return draw
 
 
-# -- What a batch shows while it runs: a few lines redrawn on a terminal, or a line now and the
-
-EVERY = 30.0  # seconds between plain lines
+# -- Board of a batch
 
 
 class Standing(NamedTuple):
-    """Where a batch stands. `running` are names and ages (seconds) of tasks, oldest first;
-    `sought` is the number of creates whose answers were lost.
+    """The progress of a batch.
+
+    `running`: name and age (seconds) of each running task, oldest first. `sought`: how many
+    creates lost their answer and are being searched for. `paused`: no network.
     """
 
     total: int
@@ -349,55 +368,60 @@ class Standing(NamedTuple):
 
 
 @contextmanager
-def shown(
+def batch_board(
     console: Console,
     standing: Callable[[], Standing],
     *,
-    every: float = EVERY,
+    interval: float = LOG_INTERVAL,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[None]:
-    """Show what `standing` says until the block ends; it is asked from another thread.
+    """Show what `standing` returns until the block ends; another thread calls it.
 
-    On a terminal a bar with counts, rate and time to the end, and a line per running task, as
-    many as fit. Elsewhere a plain line every `every` seconds. Nothing with `--quiet`.
+    On a terminal: a bar with counts, rate and time left, and a line for each running task, as many
+    as fit. Elsewhere: a plain line every `interval` seconds. Nothing with `--quiet`.
     """
     if console.quiet:
         yield
         return
-    view = _View(standing, clock, unicode=spells_unicode(console.err))
-    line: Line = _Region(console, view) if console.live else _Plain(console, view)
-    line.start(0.3 if console.live else every, 0.2 if console.live else every)
+    board = Board(standing, clock, unicode=spells_unicode(console.err))
+    if console.live:
+        with _shown(Region(console, board.make), console, DELAY, 0.2):
+            yield
+        return
+    stopped = Event()
+    _every(lambda: note(console, board.summary(standing())), interval, interval, stopped)
     try:
         yield
     finally:
-        line.end()
+        stopped.set()
 
 
-class _View:
-    """The words for a standing. The rate counts what ended in this run."""
+class Board:
+    """The board's lines. The rate counts what ended in this run."""
+
+    MOST_TASKS = 11  # lines; the rest of the terminal is for the results above
 
     def __init__(
         self, standing: Callable[[], Standing], clock: Callable[[], float], *, unicode: bool
     ) -> None:
         self._standing = standing
         self._clock = clock
-        self._begun = clock()
+        self._started = clock()
         self._ended_before = standing().ended
-        self._full, self._empty = ("━", "╌") if unicode else ("#", ".")
         self._ellipsis = "…" if unicode else "..."
 
     def summary(self, now: Standing) -> str:
-        """Counts, rate, time to the end."""
+        """Counts, rate and time left, in one line."""
         words = [f"{now.ended}/{now.total} ended"]
         if now.failed:
             words.append(f"{now.failed} failed")
         if now.running:
             words.append(f"{len(now.running)} running")
         if now.sought:
-            words.append(f"{now.sought} looked for")
+            words.append(f"{now.sought} being searched for")
         if now.created < now.total:
             words.append(f"{now.total - now.created} to create")
-        seconds = self._clock() - self._begun
+        seconds = self._clock() - self._started
         ended = now.ended - self._ended_before
         if now.paused:
             words.append("paused: no network")
@@ -405,85 +429,34 @@ class _View:
             rate = ended / seconds
             words.append(f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min")
             if now.ended < now.total:
-                words.append(f"about {span((now.total - now.ended) / rate)} left")
+                words.append(f"about {duration((now.total - now.ended) / rate)} left")
         return ", ".join(words)
 
-    def lines(self, width: int, height: int) -> list[str]:
-        """The bar, then running tasks, in at most `height` lines of `width` columns."""
-        now = self._standing()
-        cells = 24 if width >= 70 else 8
-        done = cells * now.ended // max(now.total, 1)
-        bar = self._full * done + self._empty * (cells - done)
-        lines = [f"{bar} {self.summary(now)}"]
-        room = max(height - 1, 0)
-        tasks = now.running if len(now.running) <= room else now.running[: max(room - 1, 0)]
-        lines += [f"  {span(age):>7}  {one_line(name)}" for name, age in tasks]
-        if len(tasks) < len(now.running) and room:
-            lines.append(f"  and {len(now.running) - len(tasks)} more")
-        return [truncate(line, width, self._ellipsis) for line in lines]
+    def tasks(self, now: Standing, rows: int) -> list[str]:
+        """A line for each running task, in at most `rows` lines."""
+        rows = max(min(rows, self.MOST_TASKS), 0)
+        shown = now.running if len(now.running) <= rows else now.running[: max(rows - 1, 0)]
+        lines = [f"  {duration(age):>7}  {one_line(name)}" for name, age in shown]
+        if len(shown) < len(now.running) and rows:
+            lines.append(f"  and {len(now.running) - len(shown)} more")
+        return lines
 
-    def plain(self) -> str:
-        """One line for a log."""
-        return self.summary(self._standing())
+    def make(self, _rich: RichConsole) -> Draw:
+        """What draws it: the bar beside the summary, the running tasks below."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
 
+        def draw(columns: int, rows: int) -> RenderableType:
+            now = self._standing()
+            cells = 24 if columns >= 70 else 8
+            bar = ProgressBar(max(now.total, 1), now.ended, width=cells)
+            room = max(columns - cells - 1, 1)
+            head = Table.grid(padding=(0, 1, 0, 0))
+            head.add_row(bar, Text(truncate(self.summary(now), room, self._ellipsis)))
+            # Two rows are left for what is printed above.
+            lines = self.tasks(now, rows - 3)
+            return Group(head, *(Text(truncate(line, columns, self._ellipsis)) for line in lines))
 
-class _Region(Line):
-    """Several lines at the bottom of the terminal instead of one."""
-
-    def __init__(self, console: Console, view: _View) -> None:
-        super().__init__(console, lambda _width: "")
-        self._view = view
-        self._height = 0
-
-    def refresh(self) -> None:
-        console = self._console
-        columns, rows = _size(console)
-        lines = self._view.lines(columns - 1, min(rows - 2, 12))
-        with console.lock:
-            if console.line is not self or console.mid_line or self._stop.is_set():
-                return
-            # In one piece: what is erased first and drawn later flickers.
-            self._put(self._erasing() + "\n".join(lines))
-            self._shown, self._height = True, len(lines)
-
-    def erase(self) -> None:
-        erasing = self._erasing()
-        if erasing:
-            self._shown = False
-            self._put(erasing)
-
-    def _erasing(self) -> str:
-        """What takes the lines away: up to the first of them, then everything below."""
-        if not self._shown:
-            return ""
-        up = f"\x1b[{self._height - 1}A" if self._height > 1 else ""
-        return f"\r{up}\x1b[J"
-
-
-class _Plain(Line):
-    """A line in a log instead of one that is redrawn."""
-
-    def __init__(self, console: Console, view: _View) -> None:
-        super().__init__(console, lambda _width: "")
-        self._view = view
-
-    def refresh(self) -> None:
-        note(self._console, self._view.plain())
-
-
-def _size(console: Console) -> tuple[int, int]:
-    try:
-        size = os.get_terminal_size(console.err.fileno()) if console.err is not None else None
-    except (OSError, ValueError):
-        size = None
-    return (size.columns or 80, size.lines or 24) if size is not None else (80, 24)
-
-
-def span(seconds: float) -> str:
-    """A length of time for people: `12s`, `3m 05s`, `2h 10m`."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+        return draw

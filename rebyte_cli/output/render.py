@@ -35,7 +35,7 @@ def show(
 ) -> int:
     """Print what a command returned, as it arrives; the exit status it deserves.
 
-    `format` is one of `choices.FORMATS` (the App has settled what `auto` means) or `text`;
+    `format` is one of `config.FORMATS` (the App has settled what `auto` means) or `text`;
     `fields` is what `--fields` named, `now` the time in seconds that "3m ago" counts from.
     Raises BadUsage for a field or an id that the value does not have, ReaderGone and RebyteError
     when stdout cannot be written, and whatever the rows raise; what was printed before stays, and
@@ -74,10 +74,10 @@ def _plain(
                 record = {key: record[key] for key in record if key not in kind.withheld}
             yield record
         if isinstance(row, RebyteError):
-            from . import progress
+            from .messages import show_error
 
             # The record was printed when the reader came back for more.
-            progress.error(console, row, as_json=as_json)
+            show_error(console, row, as_json=as_json)
             statuses.append(row.exit_status)
 
 
@@ -166,7 +166,7 @@ def _flat(kind: Kind, first: Mapping[str, Any]) -> tuple[str, ...]:
 def _listing_table(
     value: Listing, rows: Mappings, fields: Fields, console: Console, now: Callable[[], float]
 ) -> Iterator[str]:
-    from .progress import note
+    from .messages import note
     from .table import Style, listing
 
     kind, found = value.kind, list[Mapping[str, Any]]()

@@ -121,6 +121,16 @@ def ago(timestamp: str, now: float) -> str:
     return f"{count} ago" if seconds > 0 else f"in {count}"
 
 
+def duration(seconds: float) -> str:
+    """A length of time for people: `12s`, `3m 05s`, `2h 10m`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
 def _text(value: Any, type_: str, now: float) -> str:
     """A value in few words on one line."""
     if value is None:

@@ -12,11 +12,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage, RebyteError
-from .parallel import in_parallel
+from .parallel import ProgressBar, in_parallel
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from ..output.console import Console
 
 AT_ONCE = 4
 _SIZES = ("size", "sizeBytes", "size_bytes", "bytes", "fileSize", "contentLength")
@@ -159,7 +158,7 @@ def fetch_all(
     force: bool,
     resume: bool,
     hidden: bool = False,
-    console: Console,
+    progress_bar: ProgressBar,
     note: Callable[[str], None],
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
     """Download every artifact to `folder`, several at a time, each in its own folders below it.
@@ -170,17 +169,11 @@ def fetch_all(
     """
     if folder.exists() and not folder.is_dir():
         raise BadUsage(f"{folder} is not a folder")
-    from ..output.progress import bar
-
     by_name = {str(one.get("name") or one.get("filename") or ""): one for one in artifacts}
     sizes = [_size(one) for one in by_name.values()]
     known = sum(size for size in sizes if type(size) is int) if sizes else None
     lock, kept = Lock(), 0
-    with bar(console, f"Downloading {len(by_name)} files", known, size=True) as work:
-
-        def advance(count: int) -> None:
-            with lock:
-                work.advance(count)
+    with progress_bar(f"Downloading {len(by_name)} files", known) as advance:
 
         def get(name: str) -> Mapping[str, Any]:
             nonlocal kept

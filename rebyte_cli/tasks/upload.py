@@ -7,16 +7,14 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import NO_SUCH_CALL
 from ..errors import APIError, BadUsage, NotFound, RebyteError, worst
-from .parallel import in_parallel
+from .parallel import ProgressBar, in_parallel
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from ..output.console import Console
 
 AT_ONCE = 4  # the line is shared by them; more only grows the share of handshakes
 LONGEST_NAME = 255  # characters (skill reference)
@@ -93,13 +91,15 @@ def content_type(path: str) -> str:
     return kind or "application/octet-stream"
 
 
-def upload(client: RebyteClient, paths: Sequence[str], console: Console) -> list[dict[str, Any]]:
+def upload(
+    client: RebyteClient, paths: Sequence[str], progress_bar: ProgressBar
+) -> list[dict[str, Any]]:
     """Upload all of `paths`; `{"id", "filename"}` of each, in their order.
 
     The name is the unique one that the API made of it. When some could not be uploaded, the
     error that ranks highest is raised after all have been tried. Paths are checked first.
     """
-    answers = list(uploads(client, check(paths), console))
+    answers = list(uploads(client, check(paths), progress_bar))
     errors = [answer for answer in answers if isinstance(answer, RebyteError)]
     if errors:
         first = worst(error.exit_status for error in errors)
@@ -108,29 +108,21 @@ def upload(client: RebyteClient, paths: Sequence[str], console: Console) -> list
 
 
 def uploads(
-    client: RebyteClient, paths: Sequence[str], console: Console
+    client: RebyteClient, paths: Sequence[str], progress_bar: ProgressBar
 ) -> Iterator[dict[str, Any] | RebyteError]:
     """As `upload`, for paths that are checked: each answer or error in its place, as they come."""
-    yield from _side_by_side(lambda path, advance: send(client, path, advance), paths, console)
+    yield from _side_by_side(lambda path, advance: send(client, path, advance), paths, progress_bar)
 
 
 def _side_by_side(
     send_one: Callable[[str, Callable[[int], None]], dict[str, Any]],
     paths: Sequence[str],
-    console: Console,
+    progress_bar: ProgressBar,
 ) -> Iterator[dict[str, Any] | RebyteError]:
     """`send_one` for each path, several at a time, under one progress bar."""
-    from ..output.progress import bar
-
     total = sum(os.path.getsize(path) for path in paths if os.path.exists(path))
     name = os.path.basename(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
-    with bar(console, f"Uploading {name}", total, size=True) as work:
-        lock = Lock()
-
-        def advance(count: int) -> None:
-            with lock:
-                work.advance(count)
-
+    with progress_bar(f"Uploading {name}", total) as advance:
         yield from in_parallel(lambda path: send_one(path, advance), paths, workers=AT_ONCE)
 
 
@@ -142,7 +134,7 @@ def send(
 
 
 def put(
-    client: RebyteClient, workspace_id: str, paths: Sequence[str], console: Console
+    client: RebyteClient, workspace_id: str, paths: Sequence[str], progress_bar: ProgressBar
 ) -> Iterator[dict[str, Any] | RebyteError]:
     """Checked paths into a workspace, as artifacts: each answer or error in its place.
 
@@ -166,7 +158,7 @@ def put(
             answer = rows[0] if len(rows) == 1 else {}
         return {"name": os.path.basename(path), "size": size, **answer}
 
-    yield from _side_by_side(put_one, paths, console)
+    yield from _side_by_side(put_one, paths, progress_bar)
 
 
 def _put_signed(

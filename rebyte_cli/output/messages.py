@@ -1,0 +1,63 @@
+"""Notes and errors on stderr."""
+
+from __future__ import annotations
+
+from ..errors import Interrupted, OutcomeUnknown, ReaderGone, RebyteError
+from .console import Console, clean, one_line, spells_unicode
+
+_RED, _BOLD, _RESET = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
+
+
+def note(console: Console, text: str) -> None:
+    """Print a line for people, unless `--quiet` was given."""
+    if not console.quiet:
+        console.write_err(clean(text) + "\n")
+
+
+def show_error(
+    console: Console, error: RebyteError | Interrupted, *, as_json: bool = False
+) -> None:
+    """Print an error: one JSON object on one line, or `Error:` and `Hint:` lines.
+
+    What is buffered for stdout goes out first, so that both read in order on one terminal.
+    Prints nothing when stdout's reader went away.
+    """
+    if isinstance(error, ReaderGone):
+        return
+    from ..redaction import redact_keys  # compiles a pattern, which notes do without
+
+    console.flush_out()
+    message, hint = redact_keys(_message(error)), error.hint and redact_keys(error.hint)
+    if as_json:
+        from .formats import encode
+
+        document = error.as_dict()
+        document["error"].update(message=message, hint=hint)
+        console.write_err(encode(document, ascii_only=not spells_unicode(console.err)) + "\n")
+        return
+    text = _labelled(console, "Error: ", message, _RED)
+    if isinstance(error, OutcomeUnknown):
+        for candidate in error.candidates:
+            words = [candidate.get(key) for key in ("id", "createdAt", "url")]
+            text += "       " + "  ".join(one_line(str(word)) for word in words if word) + "\n"
+    if hint:
+        text += _labelled(console, "Hint: ", hint, _BOLD)
+    console.write_err(text)
+
+
+def _message(error: RebyteError | Interrupted) -> str:
+    """The message with its subject in front: "Task not found" does not say which."""
+    subject = getattr(error, "subject", None)
+    message = error.message
+    if subject and subject not in message:
+        message = f"{subject}: {message}"
+    return message
+
+
+def _labelled(console: Console, label: str, text: str, color: str) -> str:
+    """The text after its label, further lines aligned under the first."""
+    first, *rest = clean(text).rstrip("\n").split("\n")
+    word = label.rstrip()
+    shown = f"{color}{word}{_RESET} " if console.err_color else label
+    lines = [shown + first, *((" " * len(label) + line).rstrip() for line in rest)]
+    return "\n".join(lines) + "\n"
