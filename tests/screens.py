@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rebyte_cli.errors import Interrupted
@@ -107,3 +109,9 @@ def console(tty: bool = False, color: bool = False, width: int = 80, **more: Any
         width=width,
         **more,
     )
+
+
+@contextmanager
+def no_bar(_name: str, _total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar that is not shown."""
+    yield lambda _count: None

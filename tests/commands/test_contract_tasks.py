@@ -45,7 +45,7 @@ def test_the_time_limit_names_what_still_runs(inside_local: Run) -> None:
     quick = inside_local("create", "Quick", "--wait").json["id"]
     done = inside_local("wait", slow, quick, "--timeout", "0.2", "-o", "id")
     assert (done.status, done.out) == (124, quick + "\n")
-    assert f"`rebyte wait {slow}` goes on" in done.err
+    assert f"Resume with `rebyte wait {slow}`" in done.err
 
 
 def test_references_that_are_ambiguous_list_what_they_could_be(

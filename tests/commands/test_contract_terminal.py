@@ -102,11 +102,13 @@ def test_a_table_fits_the_terminal(terminal: Terminal) -> None:
 
 def test_an_interrupt_takes_the_spinner_away(terminal: Terminal) -> None:
     child = terminal("create", "Slow [[run=60s]]", "--wait")
-    child.expect("waiting for the task to end")
+    child.expect("Waiting for the task to end")
     child.sendintr()
     said = rest(child)
     assert child.exitstatus == 130
-    assert re.search(r"\r\x1b\[2KError: interrupted\nHint: the task runs on; `rebyte wait ", said)
+    assert re.search(
+        r"\x1b\[2KError: interrupted\nHint: The task keeps running. Resume with `rebyte wait ", said
+    )
     assert "\x1b[?25l" not in said  # the cursor is never hidden, so it need not come back
 
 

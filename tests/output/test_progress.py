@@ -1,24 +1,34 @@
-"""The line that moves at the foot of a terminal."""
+"""The region at the foot of a terminal: spinner, progress bar, board of a batch."""
 
 from __future__ import annotations
 
 import io
-import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-import pexpect
 import pytest
 
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.output.console import Console, Redrawn
-from rebyte_cli.output.progress import bar, note, spinner, waiting_line
+from rebyte_cli.output.console import Console, LiveRegion
+from rebyte_cli.output.messages import note
+from rebyte_cli.output.progress import (
+    Board,
+    Standing,
+    batch_board,
+    progress_bar,
+    spinner,
+    wait_spinner,
+)
 from rebyte_cli.output.table import width_of
+from tests.conftest import need_tool
 from tests.screens import console, text_of
+from tests.terminals import Session, Terminal
 
-ERASE = "\r\x1b[2K"
+NEVER = 60.0  # seconds of delay: the tests redraw by themselves
 
 
 class Clock:
@@ -30,238 +40,367 @@ class Clock:
         return self.now
 
 
-def the_line(it: Console) -> Redrawn:
-    assert it.line is not None
-    return it.line
+def region(it: Console) -> LiveRegion:
+    assert it.region is not None
+    return it.region
 
 
 def test_off_a_terminal_nothing_moves() -> None:
     it = console()
-    with spinner(it, "creating", delay=0) as turning:
-        turning.text = "still creating"
-        assert it.line is None
-    with bar(it, "uploading", 10, delay=0) as work:
-        work.advance(3)
-        assert it.line is None
-    with waiting_line(it, 3) as tell:
+    with spinner(it, "creating", delay=0) as spinning:
+        spinning.text = "still creating"
+        assert it.region is None
+    with progress_bar(it, "uploading", 10, delay=0) as bar:
+        bar.advance(3)
+        assert it.region is None
+    with wait_spinner(it, 3) as tell:
         tell(1, 3)
     assert text_of(it.err) == ""
 
 
 def test_a_spinner_gives_way_to_all_other_output() -> None:
-    it = console(tty=True, live=True)
-    clock = Clock()
-    with spinner(it, "creating", delay=60, clock=clock) as turning:
-        the_line(it).refresh()
+    terminal, clock = Terminal(), Clock()
+    it = terminal.console()
+    with spinner(it, "Creating", delay=NEVER, clock=clock) as spinning:
+        region(it).redraw()
+        assert terminal.lines == ["⠋ Creating"]
         note(it, "Created task t1")
+        assert terminal.lines == ["Created task t1"]
         clock.now = 72.4
-        turning.text = "waiting"
-        the_line(it).refresh()
-    assert text_of(it.err) == (
-        f"{ERASE}⠋ creating{ERASE}Created task t1\n{ERASE}⠼ waiting (1m 12s){ERASE}"
-    )
-    assert it.line is None
+        spinning.text = "Waiting"
+        region(it).redraw()
+        assert terminal.lines[0] == "Created task t1"
+        assert terminal.lines[1].endswith(" Waiting (1m 12s)")
+        it.write_out("t1  running\n")
+        region(it).redraw()
+        assert terminal.lines[:2] == ["Created task t1", "t1  running"]
+    assert terminal.lines == ["Created task t1", "t1  running"]
+    assert it.region is None
 
 
-def test_a_line_never_lands_inside_another() -> None:
-    terminal = io.StringIO()
-    it = Console(terminal, terminal, out_tty=True, err_tty=True, live=True)
-    with spinner(it, "running", delay=60, clock=lambda: 0.0):
-        the_line(it).refresh()
+def test_a_region_never_lands_inside_a_line() -> None:
+    terminal = Terminal()
+    it = terminal.console()
+    with spinner(it, "running", delay=NEVER, clock=Clock()):
+        region(it).redraw()
         it.write_out("half a ")
-        the_line(it).refresh()
+        region(it).redraw()
+        assert terminal.lines == ["half a"]
         it.write_out("line\n")
-        the_line(it).refresh()
-    assert terminal.getvalue() == (f"{ERASE}⠋ running{ERASE}half a line\n{ERASE}⠋ running{ERASE}")
+        region(it).redraw()
+        assert terminal.lines == ["half a line", "⠋ running"]
+    assert terminal.lines == ["half a line"]
 
 
 def test_a_note_does_not_continue_an_unfinished_line() -> None:
-    terminal = io.StringIO()
-    it = Console(terminal, terminal, out_tty=True, err_tty=True)
+    terminal = Terminal()
+    it = terminal.console(live=False)
     it.write_out("half a line")
     note(it, "said")
     note(it, "said again")
-    assert terminal.getvalue() == "half a line\nsaid\nsaid again\n"
+    assert terminal.lines == ["half a line", "said", "said again"]
 
 
 def test_one_spinner_inside_another() -> None:
-    it = console(tty=True, live=True)
-    with spinner(it, "outer", delay=60, clock=lambda: 0.0):
-        outer = the_line(it)
-        outer.refresh()
-        with spinner(it, "inner", delay=60, clock=lambda: 0.0):
-            outer.refresh()
-            the_line(it).refresh()
-        the_line(it).refresh()
-    assert text_of(it.err) == (f"{ERASE}⠋ outer{ERASE}{ERASE}⠋ inner{ERASE}{ERASE}⠋ outer{ERASE}")
+    terminal = Terminal()
+    it = terminal.console()
+    with spinner(it, "outer", delay=NEVER, clock=Clock()):
+        outer = region(it)
+        outer.redraw()
+        with spinner(it, "inner", delay=NEVER, clock=Clock()):
+            outer.redraw()
+            region(it).redraw()
+            assert terminal.lines == ["⠋ inner"]
+        region(it).redraw()
+        assert terminal.lines == ["⠋ outer"]
+    assert terminal.lines == []
 
 
 def test_a_spinner_is_gone_after_an_error() -> None:
-    it = console(tty=True, live=True)
+    terminal = Terminal()
+    it = terminal.console()
 
     def create() -> None:
-        with spinner(it, "creating", delay=60, clock=lambda: 0.0):
-            the_line(it).refresh()
+        with spinner(it, "creating", delay=NEVER, clock=Clock()):
+            region(it).redraw()
             raise BadUsage("no")
 
     with pytest.raises(BadUsage):
         create()
-    assert text_of(it.err) == f"{ERASE}⠋ creating{ERASE}"
-    assert it.line is None
+    assert terminal.lines == []
+    assert it.region is None
 
 
-def test_a_long_text_is_cut_to_the_terminal() -> None:
-    it = console(tty=True, live=True, width=20)
-    with spinner(it, "creating a task in a new workspace", delay=60, clock=lambda: 0.0):
-        the_line(it).refresh()
-    assert text_of(it.err).split(ERASE)[1] == "⠋ creating a task…"
+@pytest.mark.parametrize("columns", [8, 20, 200])
+def test_a_spinner_fits(columns: int) -> None:
+    terminal = Terminal(columns)
+    it = terminal.console()
+    with spinner(it, "creating 日本語 in a new workspace", delay=NEVER, clock=Clock()):
+        region(it).redraw()
+        (line,) = terminal.lines
+    assert width_of(line.replace("…", "~")) < columns
+    assert line.endswith("workspace" if columns > 100 else "…")
 
 
 def test_a_terminal_of_few_characters() -> None:
     raw = io.BytesIO()
     err = io.TextIOWrapper(raw, "ascii", errors="backslashreplace")
     it = Console(io.StringIO(), err, err_tty=True, live=True, width=30)
-    with spinner(it, "creating a task in a new workspace", delay=60, clock=lambda: 0.0):
-        the_line(it).refresh()
-    with bar(it, "up", 10, delay=60, clock=Clock()) as work:
-        work.update(5)
-        the_line(it).refresh()
-    assert raw.getvalue().decode().split(ERASE) == [
-        *("", "| creating a task in a new..."),
-        *("", "up ---      50%  5/10 -:--:--", ""),
-    ]
+    with spinner(it, "creating a task in a new workspace", delay=NEVER, clock=Clock()):
+        region(it).redraw()
+    with progress_bar(it, "up", 10, delay=NEVER, clock=Clock()) as bar:
+        bar.advance(5)
+        region(it).redraw()
+    err.flush()
+    assert b"- creating a task in a new...\r" in raw.getvalue()
+    assert b"up  50%\r" in raw.getvalue()
 
 
 def test_how_many_tasks_ended() -> None:
-    it = console(tty=True, live=True)
-    with waiting_line(it, 3, delay=60) as tell:
-        the_line(it).refresh()
+    terminal = Terminal()
+    it = terminal.console()
+    with wait_spinner(it, 3, delay=NEVER) as tell:
+        region(it).redraw()
+        assert terminal.lines[0][2:] == "Waiting: 0 of 3 tasks ended"
         tell(1, 3)
-        the_line(it).refresh()
-    with waiting_line(it, 1, delay=60):
-        the_line(it).refresh()
-    drawn = [part[2:] for part in text_of(it.err).split(ERASE) if part]
-    assert drawn == [
-        "waiting: 0 of 3 tasks ended",
-        "waiting: 1 of 3 tasks ended",
-        "waiting for the task to end",
-    ]
+        region(it).redraw()
+        assert terminal.lines[0][2:] == "Waiting: 1 of 3 tasks ended"
+    with wait_spinner(it, 1, delay=NEVER):
+        region(it).redraw()
+        assert terminal.lines[0][2:] == "Waiting for the task to end"
 
 
 def test_a_bar() -> None:
-    it = console(tty=True, live=True, width=100)
-    clock = Clock()
-    with bar(it, "batch", 1000, delay=60, clock=clock) as work:
-        work.update(0)
-        the_line(it).refresh()
+    terminal, clock = Terminal(100), Clock()
+    it = terminal.console()
+    with progress_bar(it, "big.bin", 10_000_000, delay=NEVER, clock=clock) as bar:
+        region(it).redraw()
+        assert terminal.lines == [f"big.bin {' ' * 40}   0% 0.0/10.0 MB -:--:--"]
         for _ in range(4):
             clock.now += 1
-            work.advance(100)
-            the_line(it).refresh()
-    drawn = [part for part in text_of(it.err).split(ERASE) if part]
-    assert drawn[0] == f"batch {' ' * 40}   0%    0/1000 -:--:--"
-    assert drawn[-1] == f"batch {'━' * 16}{' ' * 24}  40%  400/1000 0:00:06"
+            bar.advance(1_000_000)
+            region(it).redraw()
+        assert terminal.lines == [f"big.bin {'━' * 16}{' ' * 24}  40% 4.0/10.0 MB 0:00:06"]
+    assert terminal.lines == []
 
 
-@pytest.mark.parametrize("width", [10, 20, 40, 60, 80])
-def test_a_bar_fits(width: int) -> None:
-    it = console(tty=True, live=True, width=width)
+def test_a_bar_without_an_end() -> None:
+    terminal = Terminal(100)
+    it = terminal.console()
+    with progress_bar(it, "unknown", None, delay=NEVER, clock=Clock()) as bar:
+        bar.advance(5000)
+        region(it).redraw()
+        assert "5.0/? kB" in terminal.lines[0]
+
+
+@pytest.mark.parametrize("columns", [10, 20, 40, 60, 80])
+def test_a_bar_fits(columns: int) -> None:
+    terminal = Terminal(columns)
+    it = terminal.console()
     name = "日本語 with a long name.bin"
-    with bar(it, name, 10_000_000, size=True, delay=60, clock=Clock()) as work:
-        work.update(5_000_000)
-        the_line(it).refresh()
-    drawn = text_of(it.err).split(ERASE)[1]
-    assert 0 < width_of(drawn) < width
-    assert "\n" not in drawn
-
-
-def test_a_bar_of_bytes_and_one_without_an_end() -> None:
-    it = console(tty=True, live=True, width=100)
-    with bar(it, "big.bin", 10_000_000, size=True, delay=60, clock=Clock()) as work:
-        work.update(2_500_000)
-        the_line(it).refresh()
-        assert " 25% 2.5/10.0 MB " in text_of(it.err)
-    with bar(it, "unknown", None, size=True, delay=60, clock=Clock()) as work:
-        work.advance(5000)
-        the_line(it).refresh()
-        assert "5.0/? kB" in text_of(it.err)
+    with progress_bar(it, name, 10_000_000, delay=NEVER, clock=Clock()) as bar:
+        bar.advance(5_000_000)
+        region(it).redraw()
+        (line,) = terminal.lines
+    assert width_of(line.replace("…", "~")) < columns
+    assert "50%" in line
 
 
 def test_a_terminal_that_went_away_stops_nothing() -> None:
-    it = console(tty=True, live=True)
-    with spinner(it, "creating", delay=60, clock=lambda: 0.0):
-        the_line(it).refresh()
-        assert it.err is not None
-        it.err.close()
-        the_line(it).refresh()
-        note(it, "nobody sees this")
+    terminal = Terminal()
+    it = terminal.console()
+    with spinner(it, "creating", delay=NEVER, clock=Clock()):
+        region(it).redraw()
+        terminal.close()
+        region(it).redraw()
+        note(it, "unseen")
 
+
+# -- The board of a batch
+
+
+def standing(ended: int, running: int = 0, failed: int = 0, paused: bool = False) -> Standing:
+    names = [(f"line {number}  https://x", float(number)) for number in range(running)]
+    return Standing(100, ended, ended + running, failed, names, paused)
+
+
+def summary(before: Standing, now: Standing, seconds: float) -> str:
+    clock = Clock()
+    board = Board(lambda: before, clock, unicode=True)
+    clock.now = seconds
+    return board.summary(now)
+
+
+def test_the_board_has_counts_rate_and_the_time_left() -> None:
+    assert summary(standing(10), standing(40, 2, failed=3), 10) == (
+        "40/100 ended, 3 failed, 2 running, 58 to create, 3.0/s, about 20s left"
+    )
+
+
+def test_what_ended_in_earlier_runs_does_not_count_for_the_rate() -> None:
+    assert "/s" not in summary(standing(90), standing(90), 10)
+
+
+def test_a_lost_network_is_shown_instead_of_a_rate() -> None:
+    assert "paused: no network" in summary(standing(0), standing(5, paused=True), 5)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(30, 8), (80, 24), (200, 100), (80, 3)])
+def test_a_board_fits_and_leaves_room_for_results(columns: int, rows: int) -> None:
+    board = Board(lambda: standing(0, 30), Clock(), unicode=True)
+    lines = board.tasks(standing(0, 30), rows - 3)
+    assert len(lines) <= max(min(rows - 3, 11), 0)
+    if lines:
+        assert lines[-1] == f"  and {30 - len(lines) + 1} more"
+    terminal = Terminal(columns)
+    it = terminal.console()
+    with batch_board(it, lambda: standing(7, 30), clock=Clock()):
+        region(it).redraw()
+        assert "7/100 ended" in terminal.lines[0]
+        assert len(terminal.lines) == 12
+        assert all(width_of(line.replace("…", "~")) < columns for line in terminal.lines)
+    assert terminal.lines == []
+
+
+def test_a_hostile_name_cannot_leave_its_line() -> None:
+    evil = standing(0)._replace(running=[("\x1b[2J\nkey [bold]", 1.0)])
+    assert Board(lambda: evil, Clock(), unicode=False).tasks(evil, 5) == [
+        "       1s  \\x1b[2J key [bold]"
+    ]
+
+
+def test_a_log_gets_a_plain_line_now_and_then_and_quiet_none() -> None:
+    err = io.StringIO()
+    with batch_board(Console(io.StringIO(), err), lambda: standing(1, 2), interval=0.02):
+        end = time.monotonic() + 5
+        while not err.getvalue() and time.monotonic() < end:
+            time.sleep(0.01)
+    assert err.getvalue().startswith("1/100 ended, 2 running, 97 to create")
+    assert "\x1b" not in err.getvalue()
+    quiet = io.StringIO()
+    with batch_board(
+        Console(io.StringIO(), quiet, quiet=True), lambda: standing(1), interval=0.001
+    ):
+        time.sleep(0.02)
+    assert quiet.getvalue() == ""
+
+
+# -- Real terminals
 
 PROGRAM = """
 import os, signal, sys, time
 from rebyte_cli.errors import Interrupted
-from rebyte_cli.output.progress import bar, note, spinner
 from rebyte_cli.output.console import Console
+from rebyte_cli.output.messages import note
+from rebyte_cli.output.progress import Standing, batch_board, progress_bar, spinner
 
 def stop(number, frame):
     raise Interrupted(143)
 
+def standing():
+    return Standing(100, 7, 30, 0, [(f"line {n}  " + "x" * 200, n) for n in range(23)], False)
+
 signal.signal(signal.SIGTERM, stop)
 console = Console.detect(os.environ)
+shown = {
+    "spinner": lambda: spinner(console, "busy", delay=0),
+    "bar": lambda: progress_bar(console, "busy", 10, delay=0),
+    "board": lambda: batch_board(console, standing),
+}[sys.argv[1]]
 try:
-    with KIND:
-        time.sleep(30)
+    with shown():
+        for number in range(int(sys.argv[2])):
+            console.write_out(f"row {number:04} " + "-" * 40 + "\\n", flush=True)
+            time.sleep(float(sys.argv[3]))
 except (Interrupted, KeyboardInterrupt):
     note(console, "stopped")
 """
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("what", ['spinner(console, "busy")', 'bar(console, "busy", 10)'])
-def test_a_real_terminal_is_left_as_it_was(how: signal.Signals, what: str) -> None:
-    child = pexpect.spawn(
-        sys.executable,
-        ["-c", PROGRAM.replace("KIND", what)],
-        env={"PATH": os.environ["PATH"], "TERM": "xterm", "LC_ALL": "C.UTF-8"},
-        encoding="utf-8",
-        timeout=20,
-    )
-    log = io.StringIO()
-    child.logfile_read = log
-    child.expect("busy")
-    child.kill(how)
-    child.expect_exact(f"{ERASE}stopped\r\n")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
-    assert "\x1b[?25l" not in log.getvalue()
+@pytest.mark.parametrize("what", ["spinner", "bar"])
+def test_a_signal_leaves_the_terminal_as_it_was(how: signal.Signals, what: str) -> None:
+    session = Session.python(PROGRAM, what, "1", "30")
+    session.until(lambda lines: any("busy" in line for line in lines))
+    session.child.kill(how)
+    assert session.finish() == 0
+    assert session.lines[1:] == ["stopped"]
+    assert "\x1b[?25l" not in session.raw  # a kill -9 would leave the cursor hidden
 
 
-def test_a_spinner_turns_by_itself() -> None:
-    it = console(tty=True, live=True)
-    deadline = time.monotonic() + 20
-    with spinner(it, "busy", delay=0):
-        while len(set(text_of(it.err).split(ERASE))) < 4:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    assert text_of(it.err).endswith(ERASE)
+@pytest.mark.parametrize(("columns", "rows"), [(60, 5), (80, 24), (120, 100)])
+def test_rows_above_a_board_stay_whole(columns: int, rows: int) -> None:
+    session = Session.python(PROGRAM, "board", "40", "0.025", columns=columns, rows=rows)
+    board = session.until(lambda lines: any("7/100 ended" in line for line in lines))
+    assert board[0].startswith("row 0")
+    assert session.finish() == 0
+    assert [line[:8] for line in session.everything] == [f"row {n:04}" for n in range(40)]
 
 
-def test_a_pipe_costs_no_rich() -> None:
+def test_a_window_that_is_resized() -> None:
+    session = Session.python(PROGRAM, "board", "1", "60", columns=100, rows=30)
+    session.until(lambda lines: "and 13 more" in lines[-1] if lines else False)
+    session.resize(40, 10)
+    session.until(lambda lines: "  and 17 more" in lines)
+    session.resize(120, 30)
+    wide = session.until(lambda lines: "  and 13 more" in lines)
+    assert max(map(len, wide)) > 100
+    session.child.sendintr()
+    assert session.finish() == 0
+    assert session.lines[-1] == "stopped"
+
+
+def test_ctrl_z_takes_the_region_away_and_fg_brings_it_back(tmp_path: Path) -> None:
+    """Else the shell's lines would be drawn over."""
+    bash = need_tool("bash")
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    session = Session([bash, "--norc", "--noprofile", "-i"], PS1="$ ")
+    session.child.send(f"{sys.executable} {program} board 1 60\n")
+    session.until(lambda lines: "7/100 ended" in "".join(lines))
+    session.child.sendcontrol("z")
+    stopped = session.until(lambda lines: lines[-1:] == ["$"])
+    assert "ended" not in "".join(stopped)
+    assert "Stopped" in "".join(stopped)
+    session.child.send("fg\n")
+    again = session.until(lambda lines: "7/100 ended" in "".join(lines))
+    assert again[: len(stopped) - 1] == stopped[:-1]
+    session.child.sendintr()
+    session.until(lambda lines: lines[-2:] == ["stopped", "$"])
+    session.child.close(force=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "drawn", "colored"),
+    [({}, True, True), ({"NO_COLOR": "1"}, True, False), ({"TERM": "dumb"}, False, False)],
+)
+def test_what_the_environment_asks_for(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], drawn: bool, colored: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    session = Session.python(PROGRAM, "bar", "1", "0.6", **environment)
+    assert session.finish() == 0
+    assert ("busy" in session.raw) == drawn
+    assert bool(re.search(r"\x1b\[[\d;]*m", session.raw)) == colored
+
+
+def test_what_does_not_move_costs_no_rich() -> None:
     script = """
 import io, sys
 from rebyte_cli.output.records import *
 heavy = {"rich", "json", "dataclasses", "requests", "sqlite3"} & set(sys.modules)
 assert not heavy, heavy
-from rebyte_cli.output.progress import bar, note, spinner
-from rebyte_cli.output.render import show
 from rebyte_cli.output.console import Console
-console = Console(io.StringIO(), io.StringIO(), out_tty=True)
-rows = [{"id": "a", "title": "t"}]
-for form in ("table", "json", "csv", "id"):
-    show(Listing(TASK, rows), console=console, format=form)
-with spinner(console, "busy"), bar(console, "busy", 10):
-    note(console, "said")
+from rebyte_cli.output.messages import note
+from rebyte_cli.output.progress import batch_board, progress_bar, spinner
+from rebyte_cli.output.render import show
+for live in (False, True):  # what ends at once is never drawn
+    console = Console(io.StringIO(), io.StringIO(), out_tty=True, err_tty=live, live=live)
+    rows = [{"id": "a", "title": "t"}]
+    for form in ("table", "json", "csv", "id"):
+        show(Listing(TASK, rows), console=console, format=form)
+    with spinner(console, "busy"), progress_bar(console, "busy", 10):
+        note(console, "said")
 heavy = {"rich", "dataclasses", "requests", "sqlite3"} & set(sys.modules)
 assert not heavy, heavy
 """

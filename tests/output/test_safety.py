@@ -15,7 +15,8 @@ import pytest
 
 from rebyte_cli.errors import APIError, OutcomeUnknown, RebyteError
 from rebyte_cli.output.http_log import call_logger
-from rebyte_cli.output.progress import Spinner, bar, error, note
+from rebyte_cli.output.messages import note, show_error
+from rebyte_cli.output.progress import progress_bar, spinner
 from rebyte_cli.output.records import KINDS, TASK, Document, Kind, Listing, Raw, Records, Text
 from tests.screens import Shown, console, text_of
 
@@ -110,7 +111,7 @@ def test_what_goes_to_stderr(text: str) -> None:
     for as_json in (False, True):
         for err in errors:
             it = console()
-            error(it, err, as_json=as_json)
+            show_error(it, err, as_json=as_json)
             assert not RAW.search(text_of(it.err))
             if as_json:
                 printed = text_of(it.err)
@@ -138,17 +139,14 @@ def test_what_goes_to_stderr(text: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_the_line_that_moves(text: str) -> None:
-    drawn = Spinner(console(), text, lambda: 0.0).draw(40)
-    assert not RAW.search(drawn)
-    assert "\n" not in drawn
-    it = console(tty=True, live=True, width=100)
-    with bar(it, text, 10, delay=60) as work:
-        work.advance(3)
-        assert it.line is not None
-        it.line.refresh()
-        printed = text_of(it.err)
-    assert "3/10" in printed
-    assert not RAW.search(printed.removeprefix("\r\x1b[2K"))
+    for show in (spinner, lambda it, text, **more: progress_bar(it, text, 10, **more)):
+        it = console(tty=True, live=True, width=100)
+        with show(it, text, delay=60):
+            assert it.region is not None
+            it.region.redraw()
+            printed = text_of(it.err)
+        assert printed
+        assert not RAW.search(printed)
 
 
 @pytest.mark.parametrize("text", ["[" * 1_000_000, "\x1b" * 1_000_000, "é\u202e" * 500_000])

@@ -209,7 +209,7 @@ PROGRAM = """
 import os, sys
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.output.records import *
-from rebyte_cli.output.progress import error
+from rebyte_cli.output.messages import show_error
 from rebyte_cli.output.render import show
 from rebyte_cli.output.console import Console
 
@@ -218,7 +218,7 @@ rows = [{"id": "t%d" % n, "title": "\\u65e5\\xe9\\U0001f642 " + "x" * 200} for n
 try:
     sys.exit(show(Listing(TASK, iter(rows)), console=console, format=sys.argv[1]))
 except RebyteError as err:
-    error(console, err)
+    show_error(console, err)
     sys.exit(err.exit_status)
 """
 

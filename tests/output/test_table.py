@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.output.records import CREDITS, HISTORY, RESULT, TASK, TASK_ROW, Listing, Records
-from rebyte_cli.output.table import ago, truncate, width_of, wrap
+from rebyte_cli.output.table import ago, duration, truncate, width_of, wrap
 from tests.screens import NOW, ROWS, TASK_DONE, Shown
 
 
@@ -207,3 +207,10 @@ def test_times_are_relative(timestamp: str, relative: str) -> None:
 def test_wide_characters_count_twice(text: str, width: int, short: str) -> None:
     assert truncate(text, width) == short
     assert width_of(short) <= width
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0s"), (59.9, "59s"), (185, "3m 05s"), (7800, "2h 10m")]
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

@@ -10,8 +10,8 @@ import pytest
 
 from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.errors import BadUsage, BrokenAnswer, RebyteError
-from rebyte_cli.output.console import Console
 from rebyte_cli.tasks.download import fetch_all, is_whole, parts_of
+from tests.screens import no_bar
 from tests.servers import RawServer, reply, wire_to
 
 ESCAPES = [
@@ -115,7 +115,6 @@ def test_whole_means_a_plain_file_of_that_size(tmp_path: Path) -> None:
 def get_all(server: RawServer, folder: Path, names: list[str], force: bool = False) -> list[Any]:
     client = RebyteClient(transport=wire_to(server))
     listed = [{"name": name, "size": 3} for name in names]
-    console = Console(None, None)
     return list(
         fetch_all(
             client,
@@ -124,7 +123,7 @@ def get_all(server: RawServer, folder: Path, names: list[str], force: bool = Fal
             folder,
             force=force,
             resume=True,
-            console=console,
+            progress_bar=no_bar,
             note=lambda _: None,
         )
     )

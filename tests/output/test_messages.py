@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rebyte_cli.errors import BadUsage, OutcomeUnknown, ReaderGone
-from rebyte_cli.output.progress import error, note
+from rebyte_cli.output.messages import note, show_error
 from tests.screens import console, text_of
 
 
@@ -19,7 +19,7 @@ def test_a_note_is_a_line_and_quiet_means_none() -> None:
 def test_an_error_and_its_hint() -> None:
     usage = BadUsage("no such option: --jsn\nat all", hint="did you mean --json?\nor --jsonl?")
     it = console(quiet=True)
-    error(it, usage)
+    show_error(it, usage)
     assert text_of(it.err) == (
         "Error: no such option: --jsn\n"
         "       at all\n"
@@ -27,13 +27,13 @@ def test_an_error_and_its_hint() -> None:
         "      or --jsonl?\n"
     )
     it = console(tty=True, color=True)
-    error(it, BadUsage("no", hint="yes"))
+    show_error(it, BadUsage("no", hint="yes"))
     assert text_of(it.err) == "\x1b[1;31mError:\x1b[0m no\n\x1b[1mHint:\x1b[0m yes\n"
 
 
 def test_an_error_as_json_is_one_line() -> None:
     it = console()
-    error(it, BadUsage("two\nlines \u202e é", hint="h"), as_json=True)
+    show_error(it, BadUsage("two\nlines \u202e é", hint="h"), as_json=True)
     assert text_of(it.err) == (
         '{"error":{"code":"usage","message":"two\\nlines \\u202e é","status":null,'
         '"hint":"h","exit":2}}\n'
@@ -43,7 +43,7 @@ def test_an_error_as_json_is_one_line() -> None:
 def test_the_candidates_of_a_lost_answer_are_named() -> None:
     found = [{"id": "t1", "url": "https://x/t1", "createdAt": "2026-02-09"}, {"id": "t2"}]
     it = console()
-    error(it, OutcomeUnknown("the answer was lost", candidates=found, hint="look"))
+    show_error(it, OutcomeUnknown("the answer was lost", candidates=found, hint="look"))
     assert text_of(it.err) == (
         "Error: the answer was lost\n       t1  2026-02-09  https://x/t1\n       t2\nHint: look\n"
     )
@@ -51,5 +51,5 @@ def test_the_candidates_of_a_lost_answer_are_named() -> None:
 
 def test_nobody_is_told_that_nobody_reads() -> None:
     it = console()
-    error(it, ReaderGone())
+    show_error(it, ReaderGone())
     assert text_of(it.err) == ""

@@ -1,0 +1,122 @@
+"""Terminals to look at in tests: pyte draws what is written, in memory or by a real process."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pexpect
+import pyte
+
+from rebyte_cli.output.console import Console
+
+
+def lines_of(screen: pyte.Screen) -> list[str]:
+    """What a screen shows, without blanks at the ends of lines and empty lines at its end."""
+    lines = [line.rstrip() for line in screen.display]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+class Terminal(io.StringIO):
+    """A terminal in memory, for stdout and stderr of a `Console` alike."""
+
+    encoding = "utf-8"
+
+    def __init__(self, columns: int = 80, rows: int = 24) -> None:
+        super().__init__()
+        self.screen = pyte.Screen(columns, rows)
+        self._stream = pyte.Stream(self.screen)
+
+    def write(self, text: str) -> int:
+        """Draw it as a terminal driver passes it on."""
+        self._stream.feed(text.replace("\n", "\r\n"))
+        return super().write(text)
+
+    @property
+    def lines(self) -> list[str]:
+        """See `lines_of`."""
+        return lines_of(self.screen)
+
+    def console(self, **more: Any) -> Console:
+        """A console whose streams both are this terminal."""
+        tty: dict[str, Any] = {"out_tty": True, "err_tty": True, "live": True}
+        return Console(self, self, **{**tty, "width": self.screen.columns, **more})
+
+
+class Session:
+    """A process on a pseudo-terminal, and what its user sees."""
+
+    def __init__(
+        self, command: list[str], columns: int = 80, rows: int = 24, **environment: str
+    ) -> None:
+        self.child = pexpect.spawn(
+            command[0],
+            command[1:],
+            env={**os.environ, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", **environment},
+            dimensions=(rows, columns),
+            encoding="utf-8",
+            timeout=20,
+        )
+        self.screen = pyte.HistoryScreen(columns, rows, history=10_000)
+        self._stream = pyte.Stream(self.screen)
+        self.raw = ""
+
+    @classmethod
+    def python(cls, program: str, *arguments: str, **more: Any) -> Session:
+        """A session that runs a Python program."""
+        return cls([sys.executable, "-c", program, *arguments], **more)
+
+    def read(self, seconds: float = 0.05) -> bool:
+        """Draw what comes within that time; False when the process has ended."""
+        try:
+            text = self.child.read_nonblocking(65536, seconds)
+        except pexpect.TIMEOUT:
+            return True
+        except pexpect.EOF:
+            return False
+        self.raw += text
+        self._stream.feed(text)
+        return True
+
+    def until(self, seen: Callable[[list[str]], object], seconds: float = 20) -> list[str]:
+        """Read until what is shown satisfies `seen`; returns the lines."""
+        end = time.monotonic() + seconds
+        while not seen(self.lines):
+            assert self.read(), f"ended: {self.lines}"
+            assert time.monotonic() < end, self.lines
+        return self.lines
+
+    def finish(self) -> int:
+        """Read to the end; returns the exit status."""
+        while self.read(1):
+            pass
+        self.child.close()
+        return int(self.child.exitstatus)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """As a user does with the window."""
+        self.screen.resize(rows, columns)
+        self.child.setwinsize(rows, columns)
+
+    @property
+    def lines(self) -> list[str]:
+        """What the screen shows; see `lines_of`."""
+        return lines_of(self.screen)
+
+    @property
+    def everything(self) -> list[str]:
+        """The lines that have scrolled away, then those on the screen."""
+        width = self.screen.columns
+        gone = ["".join(row[at].data for at in range(width)).rstrip() for row in self.scrolled]
+        return [*gone, *self.lines]
+
+    @property
+    def scrolled(self) -> list[Any]:
+        """The rows above the screen, as pyte keeps them."""
+        return list(self.screen.history.top)
