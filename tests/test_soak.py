@@ -22,11 +22,14 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.api.connection import AttemptState
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.batch.claims import Reservations
-from rebyte_cli.batch.input import Checker, Fields, Input, make_plan, read_input
+from rebyte_cli.batch.fields import Checker, Fields
+from rebyte_cli.batch.input import Input, read_input
 from rebyte_cli.batch.journal import Journal
+from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.runner import Callbacks, Options, Runner
 from rebyte_cli.batch.state import Entry, LineProblem
 from rebyte_cli.batch.throttle import Throttle
+from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import TaskFailed
 from rebyte_cli.history.history import History
 from rebyte_cli.tasks.wait import Target, watch
@@ -81,7 +84,7 @@ def client_of(service: Moody, clock: Any, sleep: Any) -> RebyteClient:
 
 def lines() -> Input:
     source = BytesIO("".join(f"{prompt}\n" for prompt in PROMPTS).encode())
-    checker = Checker(Fields({}), fresh=False, find_files=lambda path: [path])
+    checker = Checker(Fields({}), workspace_per_line=False, find_files=lambda path: [path])
     return read_input(source, "t", form="text", template=None, checker=checker)
 
 
@@ -100,21 +103,21 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
                 # The creators' own queue is never waited for with a limit.
                 if hasattr(module, word) and (name, word) != ("batch.workers", "threading"):
                     monkeypatch.setattr(module, word, stand_in)
-        gate = Throttle(clock=hour.clock, wait=hour.wait)
-        client = client_of(service, hour.clock, gate.sleep)
+        throttle = Throttle(clock=hour.clock, wait=hour.wait)
+        client = client_of(service, hour.clock, throttle.sleep)
         history = History(tmp_path / "history.db", origin=service.server.origin)
         journal = Journal(tmp_path / "journal", {"lines": TASKS}, run={})
-        outside = Callbacks(
+        callbacks = Callbacks(
             note=lambda _text: None,
-            made=history.add_tasks,
-            ended=history.update_tasks,
-            knows=history.knows,
+            tasks_created=history.add_tasks,
+            tasks_ended=history.update_tasks,
+            known_ids=history.knows,
             upload=lambda path: {},
-            claims=Reservations(history, "batch"),
+            reservations=Reservations(history, "batch"),
         )
         run = Runner(
-            client, batch, make_plan(batch.lines, "t"), entries, journal, gate,
-            Options(jobs=16), outside,
+            client, batch, make_plan(batch.lines, "t"), entries, journal, throttle,
+            Options(jobs=16), callbacks,
         )  # fmt: skip
         rows = []
         at_first = 0.0
@@ -152,7 +155,7 @@ def test_a_wait() -> None:
         for outcome in watch(
             client,
             [Target(task_id) for task_id in ids],
-            clock=time.clock,
+            deadline=Deadline(clock=time.clock),
             sleep=time.sleep,
             progress=lambda done, total: counts.append((done, total)),
         ):

@@ -17,7 +17,8 @@ from typing import Any
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.batch.claims import Reservations
-from rebyte_cli.batch.input import Checker, Fields, read_input
+from rebyte_cli.batch.fields import Checker, Fields
+from rebyte_cli.batch.input import read_input
 from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.batch.workers import Job, WorkerPool
@@ -31,7 +32,7 @@ class Workshop:
     """One worker, and what it reports; `answers` are those of the server, the last for ever."""
 
     def __init__(
-        self, folder: Path, server: RawServer, count: int = 1, gate: Throttle | None = None
+        self, folder: Path, server: RawServer, count: int = 1, throttle: Throttle | None = None
     ) -> None:
         lines = [json.dumps({"prompt": f"n {n}", "files": ["f"][:n]}) for n in range(2)] * 20
         records = b"".join(line.encode() + b"\n" for line in lines)
@@ -40,21 +41,21 @@ class Workshop:
             "t",
             form="jsonl",
             template=None,
-            checker=Checker(Fields({}), fresh=False, find_files=lambda path: [path]),
+            checker=Checker(Fields({}), workspace_per_line=False, find_files=lambda path: [path]),
         )
         self.told: list[str] = []
         self.upload: Any = lambda path: {"id": "f1", "filename": path}
-        self.gate = gate or Throttle(note=self.told.append)
+        self.throttle = throttle or Throttle(note=self.told.append)
         self.journal = Journal(folder / "j", {"input": "d"}, run={})
         self.history = History(folder / "history.db", origin="o")
         self.reports: Queue[tuple[str, int, Any]] = Queue()
         self.client = RebyteClient(transport=wire_to(server, sleep=lambda _seconds: None))
-        self.creators = WorkerPool(
+        self.pool = WorkerPool(
             self.client,
             self.batch,
             self.journal,
             Reservations(self.history, "batch"),
-            self.gate,
+            self.throttle,
             lambda *report: self.reports.put(report),
             count=count,
             upload=lambda path: self.upload(path),
@@ -62,7 +63,7 @@ class Workshop:
 
     def create(self, at: int) -> tuple[str, Any]:
         """Have a line created; what was reported of it."""
-        self.creators.put(Job(at, None))
+        self.pool.put(Job(at, None))
         kind, line, value = self.reports.get(timeout=20)
         assert line == at
         return kind, value
@@ -74,8 +75,8 @@ class Workshop:
         return [record["is"] for record in records if "is" in record]
 
     def close(self) -> None:
-        self.gate.stop()
-        self.creators.end()
+        self.throttle.stop()
+        self.pool.stop()
         self.journal.close()
         self.client.close()
 

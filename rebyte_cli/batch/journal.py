@@ -1,14 +1,17 @@
-"""A journal: JSON records in a file, one a line, that outlive whatever ends the process.
+"""A journal: JSON records in a file, one per line, that outlive whatever ends the process.
 
-Records are only ever added. A record that `commit` returned for is on the disk; records that
-come at one moment share one sync. The last line may be torn by a crash and is then cut off.
-The file is locked by whoever writes it, for as long as that process lives.
+Records are only ever appended. A record that `commit` returned for is on the disk; records of one
+moment are a group, written together and synced once. The first record of a group is indented by
+a space, so that a reader sees where the last group begins: only that one may have been on its way
+to the disk when the power failed, and nothing that depended on it was sent. The writer holds a
+lock on the file for as long as its process lives.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -23,200 +26,20 @@ from typing import Any
 from ..config.atomic import lock, sync_folder
 from ..errors import BadUsage, RebyteError
 
-# -- The file of a journal: what in it is whole, whose it is, who has it locked.
-
 FORMAT = 1
 MARK = "rebyteBatch"
+GROUP = b" "  # before the first record of a group
+SECTOR = 512  # bytes that a disk writes whole or not at all
 Record = dict[str, Any]
 _FIRST = f'{{"{MARK}":'.encode()
 _WORDS = {"input": "input: the file, or its template, was changed"}
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would write CR LF, and stop reading at Ctrl-Z
 
 
 class JournalHeld(RebyteError):
     """Another process is writing this journal."""
 
     code = "journal_held"
-
-
-def replay(path: Path, header: Mapping[str, Any], each: Callable[[Record], None]) -> int:
-    """Give every record after the header to `each`; returns the length of the whole part.
-
-    0 for a file that is empty or holds no more than a torn header. Raises BadUsage when it is no
-    journal, one of something else than `header`, or damaged: something whole after something
-    broken is not the trace of a crash, nor is a record that `each` refuses with a ValueError.
-    One of something else that tells of no task counts as empty: nothing can come twice by it.
-    """
-    if path.exists() and not path.is_file():  # a device has no end, and a pipe keeps us waiting
-        raise BadUsage(f"the journal {path} is not a regular file")
-    data = path.read_bytes()
-    if data and not (data.startswith(_FIRST) or _FIRST.startswith(data.rstrip(b"\0"))):
-        raise BadUsage(f"{path} is not the journal of a batch", hint="it was left as it is")
-    size = torn_at = 0
-    other: BadUsage | None = None
-    open_lines: set[Any] = set()
-    for number, line in enumerate(data.splitlines(keepends=True), 1):
-        record = _parse(line)
-        if record is None:
-            torn_at = torn_at or number
-            continue
-        if torn_at:
-            raise _damaged(path, torn_at)
-        if size == 0:
-            other = _differs(path, record, header)
-        elif other is not None:
-            if not _tells_nothing(record, open_lines):
-                raise other
-        else:
-            try:
-                each(record)
-            except ValueError:
-                raise _damaged(path, number) from None
-        size += len(line)
-    if open_lines and other is not None:
-        raise other
-    return size if other is None else 0
-
-
-def _tells_nothing(record: Record, open_lines: set[Any]) -> bool:
-    """Whether a record leaves open that no task was ever made; notes lines that were begun."""
-    line, state = str(record.get("line")), record.get("is")
-    if state == "sending":
-        open_lines.add(line)
-    elif state == "unsent":
-        open_lines.discard(line)
-    return "run" in record or state in ("sending", "unsent")
-
-
-def _damaged(path: Path, number: int) -> BadUsage:
-    return BadUsage(
-        f"line {number} of the journal {path} is damaged",
-        hint="restore it from a backup; without its records, lines would be sent twice",
-    )
-
-
-def _differs(path: Path, found: Record, header: Mapping[str, Any]) -> BadUsage | None:
-    """What to say of a journal whose first record is not what `header` says.
-
-    Raises it for a format that cannot be read.
-    """
-    if found.get(MARK) != FORMAT:
-        raise BadUsage(
-            f"{path} has the format {found.get(MARK)!r}, which this version cannot read",
-            hint="--journal PATH names another",
-        )
-    for name, value in header.items():
-        if found.get(name) != value:
-            which = "" if name == "input" else f": {found.get(name)}, not {value}"
-            return BadUsage(
-                f"the journal {path} is of another {_WORDS.get(name, name)}{which}",
-                hint="to begin anew, with another task for every line: --journal PATH",
-            )
-    return None
-
-
-def _parse(line: bytes) -> Record | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def encode(records: Iterable[Mapping[str, Any]]) -> bytes:
-    """Records as they stand in the file."""
-    return b"".join(
-        json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records
-    )
-
-
-def identity() -> Record:
-    """Who this process is, for whoever finds the journal locked."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-
-
-def open_file(path: Path) -> int:
-    """Open or make the file, for its owner alone; BadUsage when that cannot be."""
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    except OSError as error:
-        raise BadUsage(
-            f"cannot write the journal {path}: {error.strerror}",
-            hint="--journal PATH puts it elsewhere",
-        ) from None
-
-
-def hold(handle: int, path: Path) -> None:
-    """Keep the file until the handle is closed; JournalHeld says who has it otherwise."""
-    for _ in range(10):  # whoever asks who has it takes it for a moment
-        if _lock(handle, path):
-            return
-        sleep(0.02)
-    raise JournalHeld(
-        f"another run has the journal {path}: {_last_run(path)}",
-        hint="wait for it to end; --status shows how far it is",
-    )
-
-
-def holder(path: Path) -> str | None:
-    """Who has the file now, found out by trying to take it; None for nobody."""
-    try:
-        handle = os.open(path, os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        return None if _lock(handle, path) else _last_run(path)
-    except BadUsage:
-        return None
-    finally:
-        os.close(handle)
-
-
-def _last_run(path: Path) -> str:
-    run: Record = {}
-    with suppress(OSError):
-        for line in path.read_bytes().splitlines(keepends=True):
-            run = (_parse(line) or {}).get("run") or run
-    if not run:
-        return "it has just begun"
-    return f"pid {run.get('pid')} on {run.get('host')}, since {run.get('since')}"
-
-
-def _lock(handle: int, path: Path) -> bool:
-    """Take the lock, which ends with the process; False when another process has it.
-
-    Without locks two runs could create every line twice, so a file system that has none is
-    refused.
-    """
-    import errno
-
-    try:
-        lock(handle, at=1 << 40)  # far behind the end, so that others can still read the file
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
-            return False
-        raise BadUsage(
-            f"{path} cannot be locked against a second run: {error.strerror}",
-            hint="--journal PATH on a local disk",
-        ) from None
-    return True
-
-
-def sync(handle: int) -> None:
-    """Put what was written on the disk itself, through a power cut."""
-    if sys.platform == "darwin":
-        import fcntl
-
-        with suppress(OSError):  # some file systems do not know it; then fsync is what there is
-            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
-            return
-        os.fsync(handle)
-    elif hasattr(os, "fdatasync"):
-        os.fdatasync(handle)
-    else:
-        os.fsync(handle)
 
 
 class JournalFailed(RebyteError):
@@ -238,8 +61,8 @@ class _Group:
 class Journal:
     """A journal that this process holds and writes.
 
-    `name` is its own, wherever the file is moved. `beside` is called by the writer before each
-    sync: what was handed to it before a record was committed is done when `commit` returns.
+    `name` stays the same wherever the file is moved. `beside` is called by the writer before each
+    sync: what it was given before a record was committed is done when `commit` returns.
     """
 
     def __init__(
@@ -250,10 +73,10 @@ class Journal:
         run: Mapping[str, Any],
         each: Callable[[Record], None] = lambda _record: None,
     ) -> None:
-        """Open or make the journal, hold it, and note this run.
+        """Open or create the journal, lock it, and record this run.
 
-        `header` says what the journal is of: every key must be as in the file. `run` says how
-        this run was started. `each` is given the records of earlier runs, in order. Raises
+        `header` says what the journal belongs to: every key must be as in the file. `run` says
+        how this run was started. `each` is given the records of earlier runs, in order. Raises
         BadUsage for a journal of something else or a damaged one, JournalHeld when another
         process has it, JournalFailed when it cannot be written.
         """
@@ -270,9 +93,10 @@ class Journal:
             hold(self._handle, path)
             self._size = replay(path, header, partial(self._replayed, each))
             self.name = self.name or os.urandom(8).hex()
-            first: list[Record] = [] if self._size else [{MARK: FORMAT, **header}]
+            begin = GROUP if self._size else encode([{MARK: FORMAT, **header}])
             os.ftruncate(self._handle, self._size)
-            self._write(encode([*first, {"run": {**identity(), "journal": self.name, **run}}]))
+            this = {"run": {**identity(), "journal": self.name, "groups": True, **run}}
+            self._write(begin + encode([this]))
             sync_folder(path.parent)
         except OSError as error:
             os.close(self._handle)
@@ -295,7 +119,7 @@ class Journal:
 
     def commit(self, *records: Record) -> None:
         """Write, and return when it is on the disk. Raises JournalFailed."""
-        if not records:  # nothing would ever wake the writer for it
+        if not records:  # nothing would wake the writer for it
             return
         self._add(records).done.wait()
         if self._failure is not None:
@@ -331,7 +155,7 @@ class Journal:
         return group
 
     def _work(self) -> None:
-        """The writer: whatever gathered while it synced goes out together."""
+        """The writer's thread: what gathered during one sync goes out with the next."""
         while True:
             with self._wake:
                 while not self._group.data and not self._closing:
@@ -342,7 +166,7 @@ class Journal:
                 self._writing = group
             self.beside()
             try:
-                self._write(bytes(group.data))
+                self._write(GROUP + group.data)
             except OSError as error:
                 with self._wake:
                     self._failure = _failed(self.path, error)
@@ -368,5 +192,229 @@ class Journal:
 def _failed(path: Path, error: OSError) -> JournalFailed:
     return JournalFailed(
         f"cannot write the journal {path}: {error.strerror}",
-        hint="nothing is created without it; run the same command again when it can be written",
+        hint="Nothing is created without it. Run the same command again once it can be written.",
     )
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def replay(path: Path, header: Mapping[str, Any], each: Callable[[Record], None]) -> int:
+    """Give every record after the header to `each`; returns the length of the part to keep.
+
+    0 for a file that is empty or holds no more than a torn header. What a crash can leave is cut
+    off: a torn end, and a last group that never reached the disk as a whole. Raises BadUsage for a
+    file that is no journal, that belongs to something other than `header`, or that is damaged
+    in a way that no crash explains, including a record that `each` refuses with a ValueError.
+    A journal of something else that records no task counts as empty: nothing can be sent twice
+    because of it.
+    """
+    if path.exists() and not path.is_file():  # a device has no end, and a pipe keeps us waiting
+        raise BadUsage(f"the journal {path} is not a regular file")
+    data = path.read_bytes()
+    if data and not (data.startswith(_FIRST) or _FIRST.startswith(data.rstrip(b"\0"))):
+        raise BadUsage(f"{path} is not the journal of a batch", hint="It was left as it is.")
+    records, size = _whole_records(path, data)
+    if not records:
+        return 0
+    other = _mismatch(path, records[0], header)
+    if other is not None:
+        if not _records_no_task(records[1:]):
+            raise other
+        return 0
+    for number, record in enumerate(records[1:], 2):
+        try:
+            each(record)
+        except ValueError:
+            raise _damaged(path, number) from None
+    return size
+
+
+def _whole_records(path: Path, data: bytes) -> tuple[list[Record], int]:
+    """The records before the first one that cannot be read, and how many bytes they take.
+
+    BadUsage when records follow that one, unless it lost a sector in the last group: such a group
+    never reached the disk as a whole.
+    """
+    records: list[Record] = []
+    size = 0
+    lines = data.splitlines(keepends=True)
+    for line in lines:
+        record = _parse(line)
+        if record is None:
+            break
+        records.append(record)
+        size += len(line)
+    later = [line for line in lines[len(records) + 1 :] if _parse(line) is not None]
+    if later and not (_in_last_group(records, later) and _lost_sectors(data, size)):
+        raise _damaged(path, len(records) + 1)
+    return records, size
+
+
+def _in_last_group(before: list[Record], after: list[bytes]) -> bool:
+    """Whether no group begins after a damaged place. Old versions did not mark their groups."""
+    runs = [record["run"] for record in before if "run" in record and "is" not in record]
+    marked = bool(runs) and isinstance(runs[-1], dict) and runs[-1].get("groups") is True
+    return marked and not any(line.startswith(GROUP) or b'{"run":' in line for line in after)
+
+
+def _lost_sectors(data: bytes, start: int) -> bool:
+    """Whether everything that cannot be read from `start` on is whole sectors of zeros.
+
+    The first of a group may begin in the middle of a sector, where the group before ends.
+    """
+    for line in data[start:].splitlines(keepends=True):
+        if _parse(line) is None and line.endswith(b"\n") and b"\0" not in line:
+            return False
+    for zeros in re.finditer(rb"\0+", data[start:]):
+        begin, end = start + zeros.start(), start + zeros.end()
+        is_aligned = begin % SECTOR == 0 or data[begin - 1 : begin] == b"\n"
+        if end - begin < SECTOR and not (is_aligned and end % SECTOR == 0):
+            return False
+    return True
+
+
+def _records_no_task(records: list[Record]) -> bool:
+    """Whether these records prove that no task was ever created."""
+    begun: set[str] = set()
+    for record in records:
+        line, state = str(record.get("line")), record.get("is")
+        if state == "sending":
+            begun.add(line)
+        elif state == "unsent":
+            begun.discard(line)
+        elif "run" not in record:
+            return False
+    return not begun
+
+
+def _damaged(path: Path, number: int) -> BadUsage:
+    return BadUsage(
+        f"line {number} of the journal {path} is damaged",
+        hint="Restore it from a backup. Without its records, lines would be sent twice.",
+    )
+
+
+def _mismatch(path: Path, found: Record, header: Mapping[str, Any]) -> BadUsage | None:
+    """The error for a journal whose first record is not `header`; None when it is.
+
+    Raises BadUsage for a format that cannot be read.
+    """
+    if found.get(MARK) != FORMAT:
+        raise BadUsage(
+            f"{path} has the format {found.get(MARK)!r}, which this version cannot read",
+            hint="To use another one, pass --journal PATH.",
+        )
+    for name, value in header.items():
+        if found.get(name) != value:
+            which = "" if name == "input" else f": {found.get(name)}, not {value}"
+            return BadUsage(
+                f"the journal {path} belongs to a different {_WORDS.get(name, name)}{which}",
+                hint="To start over, with a new task for every line, pass a new --journal.",
+            )
+    return None
+
+
+def _parse(line: bytes) -> Record | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def encode(records: Iterable[Mapping[str, Any]]) -> bytes:
+    """Records as they stand in the file."""
+    return b"".join(
+        json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records
+    )
+
+
+def identity() -> Record:
+    """Who this process is, for a process that finds the journal locked."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+
+
+def open_file(path: Path) -> int:
+    """Open or create the file, for its owner alone. Raises BadUsage when that fails."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o600)
+    except OSError as error:
+        raise BadUsage(
+            f"cannot write the journal {path}: {error.strerror}",
+            hint="To keep it elsewhere, pass --journal PATH.",
+        ) from None
+
+
+def hold(handle: int, path: Path) -> None:
+    """Lock the file until the handle is closed. JournalHeld names the process that has it."""
+    for _ in range(10):  # `holder` takes the lock for a moment
+        if _lock(handle, path):
+            return
+        sleep(0.02)
+    raise JournalHeld(
+        f"another run has the journal {path}: {_last_run(path)}",
+        hint="Wait for it to end; --status shows its progress.",
+    )
+
+
+def holder(path: Path) -> str | None:
+    """Who has the file now, found out by trying to lock it; None when it is free."""
+    try:
+        handle = os.open(path, os.O_RDWR | _BINARY)
+    except OSError:
+        return None
+    try:
+        return None if _lock(handle, path) else _last_run(path)
+    except BadUsage:
+        return None
+    finally:
+        os.close(handle)
+
+
+def _last_run(path: Path) -> str:
+    run: Record = {}
+    with suppress(OSError):
+        for line in path.read_bytes().splitlines(keepends=True):
+            run = (_parse(line) or {}).get("run") or run
+    if not run:
+        return "it has just started"
+    return f"pid {run.get('pid')} on {run.get('host')}, since {run.get('since')}"
+
+
+def _lock(handle: int, path: Path) -> bool:
+    """Take the lock, which ends with the process; False when another process has it.
+
+    Without locks two runs could create every line twice, so a file system without them is
+    refused.
+    """
+    import errno
+
+    try:
+        lock(handle, at=1 << 40)  # far behind the end, so that others can still read the file
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+            return False
+        raise BadUsage(
+            f"{path} cannot be locked against a second run: {error.strerror}",
+            hint="Keep it on a local disk with --journal PATH.",
+        ) from None
+    return True
+
+
+def sync(handle: int) -> None:
+    """Make what was written survive a power cut."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        with suppress(OSError):  # some file systems do not support it
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+        os.fsync(handle)
+    elif hasattr(os, "fdatasync"):
+        os.fdatasync(handle)
+    else:
+        os.fsync(handle)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import APIError
 from ..tasks.wait import Poll, Target, too_busy
+from .events import Report
 from .state import GONE
 from .throttle import Stopped
 
@@ -19,26 +20,25 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from .throttle import Throttle
 
-FRESH = 3.0  # seconds
+YOUNG = 3.0  # seconds; tasks that were added so recently are often about to end
 FEW = 10
 T = TypeVar("T")
-Report = Callable[..., None]
 
 
 class Poller(Generic[T]):
-    """Calls `ask` with what is to be asked about, and again until everything was dropped.
+    """Calls `ask` with everything that was added, again and again until it was dropped.
 
     `pause` gives the seconds to the next round, from the seconds since something was added and
-    the number of things asked about.
-    A fault of the network closes `gate` until a round succeeds; other errors, and a service that
-    never answered at all, are given to `report` as "fatal".
+    the number of things asked about. A network fault is told to the throttle, which then counts
+    the network as lost until a round succeeds. Other errors, and a service that never answered at
+    all, are reported as "fatal".
     """
 
     def __init__(
         self,
         name: str,
         client: RebyteClient,
-        gate: Throttle,
+        throttle: Throttle,
         report: Report,
         *,
         ask: Callable[[dict[int, T]], None],
@@ -46,7 +46,7 @@ class Poller(Generic[T]):
     ) -> None:
         self._name = name
         self._client = client
-        self._gate = gate
+        self._throttle = throttle
         self._report = report
         self._ask = ask
         self._pause = pause
@@ -56,10 +56,10 @@ class Poller(Generic[T]):
         self._stopped = False
         self._thread: threading.Thread | None = None
 
-    def add(self, at: int, thing: T) -> None:
-        """Ask about one more, from the next round on."""
+    def add(self, index: int, thing: T) -> None:
+        """Ask about one more line, from the next round on."""
         with self._change:
-            self._things[at] = thing
+            self._things[index] = thing
             self._added = time.monotonic()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -67,16 +67,21 @@ class Poller(Generic[T]):
             if len(self._things) == 1:
                 self._change.notify()
 
-    def drop(self, at: int) -> None:
-        """Ask about it no more."""
+    def drop(self, index: int) -> None:
+        """Stop asking about a line."""
         with self._change:
-            self._things.pop(at, None)
+            self._things.pop(index, None)
 
     def stop(self) -> None:
-        """Begin no further round; one that is under way may go on, and is not listened to."""
+        """Begin no further round. `join` waits for the one under way."""
         with self._change:
             self._stopped = True
             self._change.notify()
+
+    def join(self, seconds: float) -> None:
+        """Wait until the thread has ended, but no longer than so many seconds."""
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def _run(self) -> None:
         while True:
@@ -87,52 +92,58 @@ class Poller(Generic[T]):
                     return
                 things, added = dict(self._things), self._added
             began = time.monotonic()
-            try:
-                self._ask(things)
-                self._gate.answered()
-            except Stopped:
-                return
-            except APIError as error:
-                known = self._client.transport.server_now() is not None
-                if not (too_busy(error) and known):
-                    self._report("fatal", None, error)
-                    return
-                self._gate.lost(error.message)
-            except Exception as error:
-                self._report("crash", None, error)
+            if not self._ask_once(things):
                 return
             with self._change:
-                # Counted from the beginning of the round, so that slow answers do not stretch it.
-                due = began + self._pause(began - added, len(things)) * (0.8 + 0.2 * random())  # noqa: S311 -- spreads load
-                left = due - time.monotonic()
-                while left > 0 and not self._stopped:
+                # Counted from the start of the round, so that slow answers do not stretch it.
+                spread = 0.8 + 0.2 * random()  # noqa: S311 -- spreads load, guards nothing
+                due = began + self._pause(began - added, len(things)) * spread
+                while (left := due - time.monotonic()) > 0 and not self._stopped:
                     self._change.wait(left)
-                    left = due - time.monotonic()
+
+    def _ask_once(self, things: dict[int, T]) -> bool:
+        """Ask one round. False when it was the last one."""
+        try:
+            self._ask(things)
+            self._throttle.network_answered()
+        except Stopped:
+            return False
+        except APIError as error:
+            has_answered = self._client.transport.server_now() is not None
+            if not (too_busy(error) and has_answered):
+                self._report("fatal", None, error)
+                return False
+            self._throttle.network_lost(error.message)
+        except Exception as error:  # a bug of ours must not look like a batch that hangs
+            self._report("crash", None, error)
+            return False
+        return True
 
 
-def watching(client: RebyteClient, gate: Throttle, report: Report) -> Poller[str]:
-    """Rounds that report each task's end: ("ended", line, task) or ("unreadable", line, error).
+def watch_tasks(client: RebyteClient, throttle: Throttle, report: Report) -> Poller[str]:
+    """A poller of task ids that reports each end: ("ended", line, task) or ("unreadable", …).
 
-    Asked every second while tasks are young, later every ten, through the list where it tells.
+    It asks every second while tasks are young and every ten later, through the list where that
+    tells enough.
     """
     poll = Poll(client)
 
     def ask(running: dict[int, str]) -> None:
-        lines = {task_id: at for at, task_id in running.items()}
+        lines = {task_id: index for index, task_id in running.items()}
         for target, outcome in poll.round([Target(task_id) for task_id in lines]):
-            at = lines[target.task_id]
-            rounds.drop(at)
+            index = lines[target.task_id]
+            poller.drop(index)
             task: Mapping[str, Any] | None = getattr(outcome, "task", None)
             if task is None and isinstance(outcome, APIError):
                 if outcome.exit_status != 4:
-                    report("unreadable", at, outcome)
+                    report("unreadable", index, outcome)
                     continue
                 task = {"id": target.task_id, "status": GONE}
-            report("ended", at, outcome if task is None else task)
+            report("ended", index, outcome if task is None else task)
 
     def pause(since: float, count: int) -> float:
-        # A few new ones may be quick ones, and cost a request or two.
-        return 0.25 if since < FRESH and count <= FEW else min(10.0, max(1.0, since / 60))
+        # A few new tasks may be short ones, and asking about them costs a request or two.
+        return 0.25 if since < YOUNG and count <= FEW else min(10.0, max(1.0, since / 60))
 
-    rounds: Poller[str] = Poller("watch", client, gate, report, ask=ask, pause=pause)
-    return rounds
+    poller: Poller[str] = Poller("watch", client, throttle, report, ask=ask, pause=pause)
+    return poller

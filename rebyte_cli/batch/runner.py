@@ -1,18 +1,18 @@
-"""Many tasks out of one file, each line once, whatever happens in between.
+"""Many tasks from one file, each line once, whatever happens in between.
 
-    main thread      owns the state of every line; hands lines out, prints what ended
+    main thread      owns the state of every line: hands lines out, yields a row as each ends
     create-N         send one line at a time, with a synced record before and after
-    journal          writes the records, one sync for those of a moment
-    watch, search    ask for the ends of running tasks; look for lost answers
-The others only report to the first; nothing but the journal is shared between runs.
+    journal          writes the records; those of one moment share a sync
+    watch, search    ask for the ends of running tasks; search for lost creates
+The other threads only report events to the main thread. Runs share nothing but the journal.
 """
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..api.models import is_terminal
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, RebyteError
-from .claims import Reservations
-from .input import Input, Plan
-from .poller import watching
+from .events import Event, Kind
+from .history_writer import HistoryWriter, TasksCreated, TasksEnded
+from .input import Input
+from .plan import Plan
+from .poller import watch_tasks
 from .search import Finder, Lost, searching
 from .state import (
     LOST,
     Entry,
+    LineProblem,
     Record,
     created_record,
     ended_record,
@@ -42,70 +45,14 @@ if TYPE_CHECKING:
     from .claims import Reservations
     from .journal import Journal
 
-
-# -- What the history is told of a batch: a little later than the journal, never earlier.
-
-PAUSE = 0.25  # seconds
-MOST = 100
-Task = Mapping[str, Any]
-Made = Callable[[list[tuple[Task, str, Task]]], None]  # tasks, their prompts, their bodies
-Ended = Callable[[list[Task]], None]
-
-
-class HistoryWriter:
-    """Gathers tasks and hands them on in parcels, each when the journal has all of it."""
-
-    def __init__(self, journal: Journal, claims: Reservations, made: Made, ended: Ended) -> None:
-        self._journal = journal
-        self._claims = claims
-        self._tell_made = made
-        self._tell_ended = ended
-        self._made: list[tuple[Task, str, Task]] = []
-        self._ended: list[Task] = []
-        self.due = NO_LIMIT  # when to call `flush` at the latest
-
-    def made(self, number: int, task: Task, body: Task) -> None:
-        """A task was created for a line, and noted in the journal."""
-        self._claims.over(number, str(task["id"]))
-        self._made.append((task, body["prompt"], body))
-        self._later()
-
-    def not_made(self, number: int) -> None:
-        """A line has no task, and nothing of it is under way."""
-        self._claims.over(number)
-        self._later()
-
-    def ended(self, task: Task) -> None:
-        """A task ended. Only what the history keeps is held: answers can be long."""
-        names = ("id", "title", "status", "completedAt")
-        self._ended.append({name: task[name] for name in names if name in task})
-        self._later()
-
-    def flush(self) -> None:
-        """Hand on what was gathered. A journal that fails is for others to report."""
-        self.due = NO_LIMIT
-        made, ended = self._made, self._ended
-        self._made, self._ended = [], []
-        with suppress(RebyteError):
-            self._journal.settle()
-            if made:
-                self._tell_made(made)
-            if ended:
-                self._tell_ended(ended)
-            self._claims.flush()
-
-    def _later(self) -> None:
-        if self.due is NO_LIMIT:
-            self.due = Deadline(PAUSE)
-        if len(self._made) + len(self._ended) >= MOST:
-            self.flush()
-
-
-# -- What a batch does next: which line is created when, who is waited for, who is skipped.
-
-SEND_AGAIN_AFTER = 900.0  # seconds; as `create --once`
+SEND_AGAIN_AFTER = 900.0  # seconds; the same as for `create --once`
+# Seconds that creates under way may still take after an interrupt.
+GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}
+# Seconds. The system may give both of two simultaneous signals to a worker thread, and then the
+# main thread, the only one that handles them, is not woken.
+LISTEN = 0.5
+JOIN = 2.0  # seconds that threads with a request under way get to end after the batch
 Row = Mapping[str, Any] | RebyteError
-Event = tuple[str, int | None, Any]
 
 
 class Options(NamedTuple):
@@ -120,31 +67,26 @@ class Options(NamedTuple):
 
 
 class Callbacks(NamedTuple):
-    """What a batch tells others, and asks them.
+    """What a batch tells the rest of the command, and asks it.
 
-    `note`: a line for people. `made`: new tasks, each with its prompt and body. `ended`: tasks
-    that ended. `knows`: those of the ids that are tasks made from here. `upload`: a path to
-    `{"id", "filename"}`. `claims`: what others here must know of creates under way.
+    `note`: a line for the user. `tasks_created`: new tasks, each with its prompt and body.
+    `tasks_ended`: tasks that ended. `known_ids`: which of the ids are tasks created on this
+    machine. `upload`: a path to `{"id", "filename"}`. `reservations`: what other commands must
+    know of creates under way.
     """
 
     note: Callable[[str], None]
-    made: Made
-    ended: Ended
-    knows: Callable[[Iterable[str]], set[str]]
+    tasks_created: TasksCreated
+    tasks_ended: TasksEnded
+    known_ids: Callable[[Iterable[str]], set[str]]
     upload: Upload
-    claims: Reservations
-
-
-GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}  # for creates under way, at an interrupt
-# Seconds. Of two signals that come at once the system may give both to a worker, and then the
-# main thread, which alone acts on them, sleeps on.
-LISTEN = 0.5
+    reservations: Reservations
 
 
 class Runner:
-    """One run over the lines of `plan.mine`. `entries` is where each stands, by its journal.
+    """One run over the lines of `plan.mine`. `entries` is their state, by the journal.
 
-    Only the main thread calls this.
+    Lines are named by their index in the input. Only the main thread calls this.
     """
 
     def __init__(
@@ -154,95 +96,388 @@ class Runner:
         plan: Plan,
         entries: Mapping[int, Entry],
         journal: Journal,
-        gate: Throttle,
-        wishes: Options,
-        outside: Callbacks,
+        throttle: Throttle,
+        options: Options,
+        callbacks: Callbacks,
         *,
         known: Iterable[str] = (),
     ) -> None:
         """`known` are the ids of every task that the journal names, replaced ones too."""
-        self.lines = batch.lines
         self._batch = batch
-        self.plan = plan
-        self.entries = entries
-        self.gate = gate
-        self.wishes = wishes
-        self.printed: set[int] = set()
-        self.running: dict[int, float] = {}  # watched lines, and since when
+        self._plan = plan
+        self._entries = entries
         self._journal = journal
-        self._outside = outside
+        self._throttle = throttle
+        self._options = options
+        self._callbacks = callbacks
+        self._reservations = callbacks.reservations
+        journal.beside = callbacks.reservations.write
+
         self._events: SimpleQueue[Event] = SimpleQueue()
-        journal.beside = outside.claims.write
-        self._creators = WorkerPool(
+        self._workers = WorkerPool(
             client,
             batch,
             journal,
-            outside.claims,
-            gate,
+            callbacks.reservations,
+            throttle,
             self._report,
-            count=wishes.jobs,
-            upload=outside.upload,
+            count=options.jobs,
+            upload=callbacks.upload,
         )
-        self._creators.known.update(known)
-        self._memory = HistoryWriter(journal, outside.claims, outside.made, outside.ended)
-        self._sought: set[int] = set()
+        self._workers.known.update(known)
+        self._lost: set[int] = set()  # lines whose creates are being searched for
         finder = Finder(
             client,
             batch,
             mine=plan.mine,
-            flying=self._creators.flying,
-            sought=self._sought,
-            ours=self._creators.known,
-            knows=outside.knows,
-            rivals=outside.claims.of_others,
+            flying=self._workers.in_flight,
+            sought=self._lost,
+            ours=self._workers.known,
+            knows=callbacks.known_ids,
+            rivals=callbacks.reservations.of_others,
         )
-        self._watch = watching(client, gate, self._report)
-        self._search = searching(client, gate, self._report, finder)
-        self._next = {before: at for at, before in plan.after.items()}
-        self._handed: set[int] = set()
-        self._closed = False  # nothing more is handed out
-        self._leave_by = NO_LIMIT  # leave then, or when the creates under way have ended
-        self._fault: RebyteError | None = None
+        self._watcher = watch_tasks(client, throttle, self._report)
+        self._searcher = searching(client, throttle, self._report, finder)
+        self._history = HistoryWriter(
+            journal, callbacks.reservations, callbacks.tasks_created, callbacks.tasks_ended
+        )
+
+        self._successor = {before: index for index, before in plan.after.items()}
+        self._handed_out: set[int] = set()  # lines that the workers have
+        self._running: dict[int, float] = {}  # watched lines, and since when
+        self._printed: set[int] = set()
+        self._closed = False  # no further line is handed out
+        self._grace = NO_LIMIT  # set when the batch only waits for creates under way
+        self._fault: RebyteError | None = None  # what ended the whole batch
         self._signal: int | None = None
-        self._told_to_stop = False
+        self._interrupted = False
+        self._leave_at_once = False
 
-    def _report(self, kind: str, at: int | None, value: Any) -> None:
-        """Called by any thread: something happened to a line, or to all."""
-        self._events.put((kind, at, value))
+    def _report(self, kind: Kind, index: int | None, value: Any) -> None:
+        """Called by any thread: something happened to a line, or to the batch."""
+        self._events.put(Event(kind, index, value))
 
-    # -- what comes next -----------------------------------------------------------------------
+    # -- the run -------------------------------------------------------------------------------
 
-    def _begin(self) -> Iterator[Row]:
-        self._take_up_claims()
-        retry = self.wishes.retry_failed
-        for at in self.plan.mine:
-            entry = self.entries[at]
-            if retry and entry.is_doubtful:
-                self._seek(at, entry, 0.0)
+    def run(self) -> Generator[Row]:
+        """Yield the row of every line: those that ended earlier first, then each as it ends.
+
+        A line that did not end well is a LineProblem, which carries its row. What ended the
+        whole batch comes last, as an error; an interrupt is raised.
+        """
+        deadline = Deadline(self._options.timeout)
+        try:
+            with self._signals_as_events():
+                yield from self._start()
+                while not self._is_over():
+                    event = self._next_event(deadline)
+                    if self._history.due.has_passed:
+                        self._history.flush()
+                    if event is not None:
+                        yield from self._handle(event)
+                    elif deadline.has_passed:
+                        self._time_out(deadline)
+                        deadline = NO_LIMIT
+                yield from self._remaining_rows()
+        finally:
+            self._close()
+        if self._signal is not None:
+            raise Interrupted(128 + self._signal)
+        if self._fault is not None:
+            yield self._fault
+
+    def _start(self) -> Iterator[Row]:
+        """Yield what is over, take up what an earlier run began, hand out what is new."""
+        self._restore_reservations()
+        for index in self._plan.mine:
+            entry = self._entries[index]
+            if self._options.retry_failed and entry.is_doubtful:
+                self._search(index, entry, 0.0)
                 entry.apply({"is": "unknown"})
-            elif retry and entry.has_failed:
+            elif self._options.retry_failed and entry.has_failed:
                 entry.reset("new")
             elif entry.is_over:
-                yield self._row(at)
-        for at in self.plan.mine:
-            entry = self.entries[at]
+                yield self._row(index)
+        for index in self._plan.mine:
+            entry = self._entries[index]
             if entry.state == "running":
-                yield from self._follow(at, entry)
-            elif entry.state in LOST and at not in self._sought:
-                self._seek(at, entry, self.wishes.send_again_after)
-        for at in self.plan.mine:
-            if at in self.plan.after:
+                yield from self._watch(index, entry)
+            elif entry.state in LOST and index not in self._lost:
+                self._search(index, entry, self._options.send_again_after)
+        for index in self._plan.mine:
+            if index in self._plan.after:
                 continue
-            if self.entries[at].state == "new":
-                self._hand_out(at)
-            elif self.entries[at].is_over:
-                yield from self._advance(at)
+            if self._entries[index].state == "new":
+                self._hand_out(index)
+            elif self._entries[index].is_over:
+                yield from self._advance(index)
 
-    def _take_up_claims(self) -> None:
+    def _next_event(self, deadline: Deadline) -> Event | None:
+        """The next event; None when something else is due first."""
+        wait = min(LISTEN, deadline.left(), self._grace.left(), self._history.due.left())
+        try:
+            return self._events.get(timeout=wait)
+        except Empty:
+            return None
+
+    def _is_over(self) -> bool:
+        if self._grace is not NO_LIMIT:
+            return not self._handed_out or self._grace.has_passed
+        return not (self._handed_out or self._running or self._lost)
+
+    def _time_out(self, deadline: Deadline) -> None:
+        unfinished = [str(self._batch.lines[index].number) for index in self._unfinished()]
+        self._fault = deadline.error(
+            f"{len(unfinished)} of {len(self._plan.mine)} lines not finished after",
+            pending=unfinished,
+            hint="The tasks keep running; run the same command again to resume.",
+        )
+        self._stop(GRACE[signal.SIGINT])
+
+    def _stop(self, grace: float) -> None:
+        """Create nothing more, and wait for nothing but the creates under way."""
+        self._throttle.stop()
+        self._grace = self._grace.within(grace)
+        self._close_queue()
+
+    def _unfinished(self) -> list[int]:
+        return [index for index in self._plan.mine if index not in self._printed]
+
+    def _remaining_rows(self) -> Iterator[Row]:
+        for index in self._unfinished():
+            if index in self._workers.in_flight:
+                self._entries[index].state = "sending"
+            yield self._row(index)
+
+    def _close(self) -> None:
+        """End every thread, then let the history know what there is to know."""
+        self._throttle.stop()
+        threads = (self._workers, self._watcher, self._searcher)
+        for each in threads:
+            each.stop()
+        limit = Deadline(0.0 if self._leave_at_once else JOIN)
+        for each in threads:
+            each.join(limit.left())
+        self._reservations.keep_only(self._lines_in_doubt())
+        self._history.flush()
+        with suppress(RebyteError):  # the first failure of the journal was reported already
+            self._journal.close()
+
+    # -- what comes next for a line ------------------------------------------------------------
+
+    def _row(self, index: int) -> Mapping[str, Any] | LineProblem:
+        self._printed.add(index)
+        return row_of(self._batch.lines[index], self._entries[index])
+
+    def _hand_out(self, index: int) -> None:
+        """Have a line created, unless the batch is stopping."""
+        if not self._closed:
+            self._handed_out.add(index)
+            self._workers.put(Job(index, self._workspace_of(index)))
+
+    def _workspace_of(self, index: int) -> str | None:
+        """The workspace that a line asks for, as far as it is known; None for a new one, too.
+
+        All lines of a chain share one, and what the service told one of them holds for all.
+        """
+        leader = self._plan.leader.get(index)
+        while leader is not None:
+            if self._entries[leader].workspace is not None:
+                return self._entries[leader].workspace
+            index, leader = leader, self._plan.leader.get(leader)
+        return self._batch.lines[index].workspace
+
+    def _search(self, index: int, entry: Entry, send_again_after: float) -> None:
+        """Search for the task of a create that was not answered."""
+        self._lost.add(index)
+        lost = Lost(index, entry.sent or "", send_again_after, self._workspace_of(index))
+        self._searcher.add(index, lost)
+
+    def _watch(self, index: int, entry: Entry) -> Iterator[Row]:
+        """Wait for the end of a task, if this run or a later line needs it."""
+        if self._grace is NO_LIMIT and (self._options.wait or index in self._successor):
+            self._running[index] = time.monotonic()
+            self._watcher.add(index, str(entry.id))
+        else:
+            yield self._row(index)
+
+    def _over(self, index: int) -> Iterator[Row]:
+        """A line is over: yield its row, and start what waited for it."""
+        yield self._row(index)
+        if self._options.fail_fast and self._entries[index].has_failed and not self._closed:
+            number = self._batch.lines[index].number
+            self._callbacks.note(f"Line {number} failed: no further creates")
+            self._close_queue()
+        yield from self._advance(index)
+
+    def _advance(self, index: int) -> Iterator[Row]:
+        """Create the next line of the same workspace, skipping those whose leader failed."""
+        place = index
+        while (following := self._successor.get(place)) is not None:
+            place = following
+            entry = self._entries[place]
+            if entry.is_over:
+                continue
+            if entry.state != "new" or place in self._handed_out:
+                return
+            leader = self._plan.leader.get(place)
+            if leader is not None:
+                led_by = self._entries[leader]
+                if led_by.status != "completed" or self._workspace_of(place) is None:
+                    entry.error = skipped_error(self._batch.lines[leader], led_by)
+                    yield self._row(place)
+                    continue
+            self._hand_out(place)
+            return
+
+    def _close_queue(self) -> None:
+        """Hand nothing out any more, and take back what no worker has begun."""
+        self._closed = True
+        self._throttle.stop_creates()
+        self._handed_out.difference_update(job.line for job in self._workers.take_back())
+
+    # -- events --------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> Iterator[Row]:
+        kind, index, value = event
+        if kind == "crash":
+            raise value
+        if kind == "signal":
+            self._interrupt(value)
+        elif index is None:
+            self._end_batch(value)
+        else:
+            if kind == "lost":
+                # Before it leaves `in_flight`: the search looks at both.
+                self._lost.add(index)
+            if kind in ("created", "refused", "unsent", "lost", "fatal"):
+                self._handed_out.discard(index)
+                self._workers.in_flight.discard(index)
+            if kind == "fatal":  # nothing was sent, or it was refused
+                self._history.not_created(self._batch.lines[index].number)
+                self._end_batch(value)
+            else:
+                yield from self._handlers[kind](self, index, self._entries[index], value)
+
+    def _interrupt(self, number: int) -> None:
+        """The first signal waits for creates under way; the second leaves at once."""
+        if self._interrupted:
+            self._leave_at_once = True
+            raise Interrupted(128 + number)
+        self._interrupted = True
+        self._stop(GRACE[signal.Signals(number)])
+        if under_way := len(self._workers.in_flight):
+            creates = "1 create" if under_way == 1 else f"{under_way} creates"
+            self._callbacks.note(
+                f"Stopping: waiting for {creates} under way; a second Ctrl-C leaves at once, and "
+                "the next run searches for them"
+            )
+
+    def _end_batch(self, error: RebyteError) -> None:
+        """End the batch with this error, unless another one is ending it already."""
+        if self._fault is None:
+            self._fault = error
+            self._stop(GRACE[signal.SIGINT])
+
+    def _on_created(self, index: int, entry: Entry, value: Any) -> Iterator[Row]:
+        body, task = value
+        number = self._batch.lines[index].number
+        entry.apply(created_record(number, task))
+        self._history.created(number, task, body)
+        if is_terminal(task.get("status")):
+            yield from self._on_ended(index, entry, task)
+        else:
+            yield from self._watch(index, entry)
+
+    def _on_refused(self, index: int, entry: Entry, error: RebyteError) -> Iterator[Row]:
+        entry.apply({"is": "refused", "error": error_of(error)})
+        if not entry.is_doubtful:
+            self._history.not_created(self._batch.lines[index].number)
+        yield from self._over(index)
+
+    def _on_unsent(self, index: int, entry: Entry, _value: None) -> Iterator[Row]:
+        entry.reset("new")
+        self._history.not_created(self._batch.lines[index].number)
+        self._hand_out(index)
+        yield from ()
+
+    def _on_lost(self, index: int, entry: Entry, sent: str) -> Iterator[Row]:
+        entry.apply({"is": "sending", "at": sent})
+        self._search(index, entry, self._options.send_again_after)
+        yield from ()
+
+    def _on_found(self, index: int, entry: Entry, task: Mapping[str, Any]) -> Iterator[Row]:
+        number = self._batch.lines[index].number
+        self._callbacks.note(f"Line {number}: the response was lost, but task {task['id']} exists")
+        # A list shows no workspace, but the line may have asked for one.
+        task = {**task, "workspaceId": task.get("workspaceId") or self._workspace_of(index)}
+        record = created_record(number, task, found=True)
+        self._note_down(record)
+        self._workers.known.add(task["id"])
+        self._lost.discard(index)  # only now: until then an equal line could take the same task
+        entry.apply(record)
+        self._history.created(number, task, self._batch.body(self._batch.lines[index]))
+        yield from self._watch(index, entry)
+
+    def _on_absent(self, index: int, entry: Entry, _value: None) -> Iterator[Row]:
+        self._lost.discard(index)
+        number = self._batch.lines[index].number
+        self._callbacks.note(f"Line {number}: its create made no task; sending it again")
+        self._note_down({"line": number, "is": "unsent"})
+        yield from self._on_unsent(index, entry, None)
+
+    def _on_unknown(self, index: int, entry: Entry, candidates: list[str]) -> Iterator[Row]:
+        self._lost.discard(index)
+        number = self._batch.lines[index].number
+        record = {"line": number, "is": "unknown", "candidates": candidates}
+        self._note_down(record)
+        entry.apply(record)
+        yield from ()  # its row comes at the end: the task may still be found
+
+    def _on_unsure(self, _index: int, entry: Entry, candidates: list[str]) -> Iterator[Row]:
+        entry.candidates = candidates
+        yield from ()
+
+    def _on_ended(self, index: int, entry: Entry, task: Mapping[str, Any]) -> Iterator[Row]:
+        self._running.pop(index, None)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        record = ended_record(self._batch.lines[index].number, task, now)
+        self._note_down(record)
+        entry.apply(record)
+        self._history.ended(task)
+        yield from self._over(index)
+
+    def _on_unreadable(self, index: int, entry: Entry, error: RebyteError) -> Iterator[Row]:
+        self._running.pop(index, None)
+        entry.error = error_of(error)
+        yield self._row(index)
+
+    _handlers: Mapping[Kind, Callable[[Runner, int, Entry, Any], Iterator[Row]]] = {
+        "created": _on_created,
+        "refused": _on_refused,
+        "unsent": _on_unsent,
+        "lost": _on_lost,
+        "found": _on_found,
+        "absent": _on_absent,
+        "unknown": _on_unknown,
+        "unsure": _on_unsure,
+        "ended": _on_ended,
+        "unreadable": _on_unreadable,
+    }
+
+    def _note_down(self, record: Record) -> None:
+        try:
+            self._journal.append(record)
+        except RebyteError as error:
+            self._end_batch(error)
+
+    # -- reservations --------------------------------------------------------------------------
+
+    def _restore_reservations(self) -> None:
         """Tell the history what an earlier run could not tell it any more."""
-        left = self._outside.claims.left()
-        for at in self.plan.mine if left else ():
-            line, entry = self.lines[at], self.entries[at]
+        left = self._reservations.left()
+        for index in self._plan.mine if left else ():
+            line, entry = self._batch.lines[index], self._entries[index]
             if line.number in left and entry.id is not None:
                 task = {
                     "id": entry.id,
@@ -252,309 +487,61 @@ class Runner:
                     "createdAt": entry.started,
                     "completedAt": entry.finished,
                 }
-                self._memory.made(line.number, task, self._batch.body(line))
-        self._outside.claims.keep_only(self._claimed())
-        self._outside.claims.expect(
-            (self.lines[at].number, self._batch.body(self.lines[at])["prompt"])
-            for at in self.plan.mine
-            if self.entries[at].state == "new"
+                self._history.created(line.number, task, self._batch.body(line))
+        self._reservations.keep_only(self._lines_in_doubt())
+        self._reservations.expect(
+            (self._batch.lines[index].number, self._batch.body(self._batch.lines[index])["prompt"])
+            for index in self._plan.mine
+            if self._entries[index].state == "new"
         )
 
-    def _claimed(self) -> set[int]:
-        """The numbers of the lines that may have a task which nobody knows."""
+    def _lines_in_doubt(self) -> set[int]:
+        """The numbers of the lines that may have a task whose id is not known."""
         return {
-            self.lines[at].number
-            for at in self.plan.mine
-            if at in self._creators.flying
-            or self.entries[at].is_lost
-            or self.entries[at].is_doubtful
+            self._batch.lines[index].number
+            for index in self._plan.mine
+            if index in self._workers.in_flight
+            or self._entries[index].is_lost
+            or self._entries[index].is_doubtful
         }
 
-    def _hand_out(self, at: int) -> None:
-        if self._closed:
-            return
-        self._handed.add(at)
-        self._creators.put(Job(at, self._asked_for(at)))
+    # -- progress and signals ------------------------------------------------------------------
 
-    def _asked_for(self, at: int) -> str | None:
-        """The workspace that a line asks for, as far as it is known; None for a new one, too.
-
-        All lines of a chain share one, and what one of them was told holds for the others.
-        """
-        leader = self.plan.leader.get(at)
-        while leader is not None:
-            if self.entries[leader].workspace is not None:
-                return self.entries[leader].workspace
-            at, leader = leader, self.plan.leader.get(leader)
-        return self.lines[at].workspace
-
-    def _seek(self, at: int, entry: Entry, patience: float) -> None:
-        self._sought.add(at)
-        self._search.add(at, Lost(at, entry.sent or "", patience, self._asked_for(at)))
-
-    def _follow(self, at: int, entry: Entry) -> Iterator[Row]:
-        """Wait for a task that runs, if anybody wants to know its end."""
-        if self._leave_by is NO_LIMIT and (self.wishes.wait or at in self._next):
-            self.running[at] = time.monotonic()
-            self._watch.add(at, str(entry.id))
-        else:
-            yield self._row(at)
-
-    def _over(self, at: int) -> Iterator[Row]:
-        yield self._row(at)
-        if self.wishes.fail_fast and self.entries[at].has_failed and not self._closed:
-            self._outside.note(f"Line {self.lines[at].number} failed: no further creates")
-            self._close_down()
-        yield from self._advance(at)
-
-    def _advance(self, at: int) -> Iterator[Row]:
-        """Go on behind a line that is over: create the next of its workspace, or skip it."""
-        place = at
-        while (following := self._next.get(place)) is not None:
-            place = following
-            entry = self.entries[place]
-            if entry.is_over:
-                continue
-            if entry.state != "new" or place in self._handed:
-                return
-            leader = self.plan.leader.get(place)
-            if leader is not None:
-                first = self.entries[leader]
-                if first.status != "completed" or self._asked_for(place) is None:
-                    entry.error = skipped_error(self.lines[leader], first)
-                    yield self._row(place)
-                    continue
-            self._hand_out(place)
-            return
-
-    def _close_down(self) -> None:
-        """Hand nothing out any more, and take back what no worker has begun."""
-        self._closed = True
-        self.gate.shut()
-        self._handed.difference_update(job.at for job in self._creators.take_back())
-
-    def _row(self, at: int) -> Row:
-        self.printed.add(at)
-        return row_of(self.lines[at], self.entries[at])
-
-    def run(self) -> Iterator[Row]:
-        """The row of every line: those that ended earlier first, then each as it ends.
-
-        A line that did not end well is a LineProblem, which carries its row. What ended the
-        whole batch comes last as an error; an interrupt is raised.
-        """
-        restore = self._catch_signals()
-        deadline = Deadline(self.wishes.timeout)
-        try:
-            yield from self._begin()
-            while not self._is_over():
-                event = self._next_event(deadline)
-                if self._memory.due.has_passed:
-                    self._memory.flush()
-                if event is not None:
-                    yield from self._handle(*event)
-                elif deadline.has_passed:
-                    names = [str(self.lines[at].number) for at in self._unfinished()]
-                    self._fault = deadline.error(
-                        f"{len(names)} of {len(self.plan.mine)} lines not finished after",
-                        pending=names,
-                        hint="the tasks run on; the same command goes on waiting",
-                    )
-                    deadline = NO_LIMIT
-                    self._stop(GRACE[signal.SIGINT])
-            yield from self._rest()
-        finally:
-            restore()
-            self._close()
-        if self._signal is not None:
-            raise Interrupted(128 + self._signal)
-        if self._fault is not None:
-            yield self._fault
-
-    # -- events --------------------------------------------------------------------------------
-
-    def _next_event(self, deadline: Deadline) -> Event | None:
-        """What happens next; None when something is due before."""
-        wait = min(LISTEN, deadline.left(), self._leave_by.left(), self._memory.due.left())
-        try:
-            return self._events.get(timeout=wait)
-        except Empty:
-            return None
-
-    def _handle(self, kind: str, at: int | None, value: Any) -> Iterator[Row]:
-        if kind == "crash":
-            raise value
-        if at is not None and kind == "lost":
-            self._sought.add(at)  # before it leaves the others: whoever searches looks at both
-        if at is not None and kind in ("created", "refused", "unsent", "lost", "fatal"):
-            self._handed.discard(at)
-            self._creators.flying.discard(at)
-        if at is not None and kind == "fatal":  # nothing was sent, or it was refused
-            self._memory.not_made(self.lines[at].number)
-        if at is None or kind == "fatal":
-            self._end_by(kind, value)
-            return
-        yield from getattr(self, f"_on_{kind}")(at, self.entries[at], value)
-
-    def _end_by(self, kind: str, value: Any) -> None:
-        if kind == "signal":
-            if self._told_to_stop:
-                raise Interrupted(128 + value)
-            self._told_to_stop = True
-            self._stop(GRACE[value])
-            if under_way := len(self._creators.flying):
-                creates = "1 create" if under_way == 1 else f"{under_way} creates"
-                self._outside.note(
-                    f"Stopping: waiting for {creates} under way; "
-                    "once more leaves at once, and the next run looks for them"
-                )
-        elif self._fault is None:
-            self._fault = value
-            self._stop(GRACE[signal.SIGINT])
-
-    def _on_created(self, at: int, entry: Entry, value: Any) -> Iterator[Row]:
-        body, task = value
-        entry.apply(created_record(self.lines[at].number, task))
-        self._memory.made(self.lines[at].number, task, body)
-        if is_terminal(task.get("status")):
-            yield from self._on_ended(at, entry, task)
-        else:
-            yield from self._follow(at, entry)
-
-    def _on_refused(self, at: int, entry: Entry, error: RebyteError) -> Iterator[Row]:
-        entry.apply({"is": "refused", "error": error_of(error)})
-        if not entry.is_doubtful:
-            self._memory.not_made(self.lines[at].number)
-        yield from self._over(at)
-
-    def _on_unsent(self, at: int, entry: Entry, _value: None) -> Iterator[Row]:
-        entry.reset("new")
-        self._memory.not_made(self.lines[at].number)
-        self._hand_out(at)
-        yield from ()
-
-    def _on_lost(self, at: int, entry: Entry, sent: str) -> Iterator[Row]:
-        entry.apply({"is": "sending", "at": sent})
-        self._seek(at, entry, self.wishes.send_again_after)
-        yield from ()
-
-    def _on_found(self, at: int, entry: Entry, task: Mapping[str, Any]) -> Iterator[Row]:
-        number = self.lines[at].number
-        self._outside.note(f"Line {number}: its answer was lost, but task {task['id']} was found")
-        # Lists show no workspace, but a line may have asked for one.
-        task = {**task, "workspaceId": task.get("workspaceId") or self._asked_for(at)}
-        record = created_record(number, task, found=True)
-        self._note_down(record)
-        self._creators.known.add(task["id"])
-        self._sought.discard(at)  # only now: until then a twin could take the same task
-        entry.apply(record)
-        self._memory.made(number, task, self._batch.body(self.lines[at]))
-        yield from self._follow(at, entry)
-
-    def _on_absent(self, at: int, entry: Entry, _value: None) -> Iterator[Row]:
-        self._sought.discard(at)
-        number = self.lines[at].number
-        self._outside.note(f"Line {number}: its create made no task; sending it again")
-        self._note_down({"line": number, "is": "unsent"})
-        yield from self._on_unsent(at, entry, None)
-
-    def _on_unknown(self, at: int, entry: Entry, candidates: list[str]) -> Iterator[Row]:
-        self._sought.discard(at)
-        record = {"line": self.lines[at].number, "is": "unknown", "candidates": candidates}
-        self._note_down(record)
-        entry.apply(record)
-        yield from ()  # its row comes at the end: it may still be found
-
-    def _on_unsure(self, _at: int, entry: Entry, candidates: list[str]) -> Iterator[Row]:
-        entry.candidates = candidates
-        yield from ()
-
-    def _on_ended(self, at: int, entry: Entry, task: Mapping[str, Any]) -> Iterator[Row]:
-        self.running.pop(at, None)
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        record = ended_record(self.lines[at].number, task, now)
-        self._note_down(record)
-        entry.apply(record)
-        self._memory.ended(task)
-        yield from self._over(at)
-
-    def _on_unreadable(self, at: int, entry: Entry, error: RebyteError) -> Iterator[Row]:
-        self.running.pop(at, None)
-        entry.error = error_of(error)
-        yield self._row(at)
-
-    def _note_down(self, record: Record) -> None:
-        try:
-            self._journal.append(record)
-        except RebyteError as error:
-            self._end_by("fatal", error)
-
-    # -- the end -------------------------------------------------------------------------------
-
-    def _stop(self, grace: float) -> None:
-        """Create nothing more, wait for nothing but the creates under way."""
-        self.gate.stop()
-        self._leave_by = self._leave_by.within(grace)
-        self._close_down()
-
-    def _is_over(self) -> bool:
-        if self._leave_by is not NO_LIMIT:
-            return not self._handed or self._leave_by.has_passed
-        return not (self._handed or self.running or self._sought)
-
-    def _unfinished(self) -> list[int]:
-        return [at for at in self.plan.mine if at not in self.printed]
-
-    def _rest(self) -> Iterator[Row]:
-        for at in self._unfinished():
-            if at in self._creators.flying:
-                self.entries[at].state = "sending"
-            yield self._row(at)
-
-    def _close(self) -> None:
-        self.gate.stop()
-        self._creators.end()
-        self._watch.stop()
-        self._search.stop()
-        self._outside.claims.keep_only(self._claimed())
-        self._memory.flush()
-        with suppress(RebyteError):  # the first failure of the journal was told already
-            self._journal.close()
-
-    def standing(self) -> dict[str, Any]:
-        """Where the batch stands, as `output.batch_view.Standing` takes it; any thread may ask."""
+    def progress(self) -> dict[str, Any]:
+        """Where the batch stands, as `output.progress.Standing` takes it; any thread may ask."""
         now = time.monotonic()
-        entries = [self.entries[at] for at in self.plan.mine]
-        running = sorted((since, at) for at, since in list(self.running.items()))
+        entries = [self._entries[index] for index in self._plan.mine]
+        running = sorted((since, index) for index, since in list(self._running.items()))
         return {
             "total": len(entries),
             "ended": sum(entry.is_over for entry in entries),
             "created": sum(entry.state != "new" for entry in entries),
             "failed": sum(entry.has_failed for entry in entries),
-            "running": [(self._name(at), now - since) for since, at in running],
-            "paused": self.gate.is_down,
-            "sought": len(self._sought),
+            "running": [(self._name(index), now - since) for since, index in running],
+            "paused": self._throttle.network_is_down,
+            "sought": len(self._lost),
         }
 
-    def _name(self, at: int) -> str:
-        line, entry = self.lines[at], self.entries[at]
+    def _name(self, index: int) -> str:
+        line, entry = self._batch.lines[index], self._entries[index]
         name = f"line {line.number}" if line.key == str(line.number) else line.key
         return f"{name}  {entry.url or entry.id}"
 
-    def _catch_signals(self) -> Callable[[], None]:
+    @contextmanager
+    def _signals_as_events(self) -> Iterator[None]:
         """Take SIGINT and SIGTERM as events; the second one ends everything at once."""
 
         def caught(number: int, _frame: object) -> None:
-            # Told as an event too: what is raised may come where errors are put up with.
-            self._events.put(("signal", None, number))
+            # An event as well: an exception may be raised where errors are tolerated.
+            self._events.put(Event("signal", None, number))
             if self._signal is not None:
+                self._leave_at_once = True
                 raise Interrupted(128 + number)
             self._signal = number
 
         before = {number: signal.signal(number, caught) for number in GRACE}
-
-        def restore() -> None:
+        try:
+            yield
+        finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-        return restore

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from ..errors import APIError, KeyRejected
 from ..tasks.search import LIFE, LostRequest, Matches, Search, ServerClock, digest_of
 from ..tasks.wait import too_busy
+from .events import Report
 from .input import Input
-from .poller import Poller, Report
+from .poller import Poller
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient

@@ -1,11 +1,11 @@
-"""Where each line of a batch stands, as its journal tells it.
+"""The state of each line of a batch, as its journal records it.
 
     new ── sending ──┬── running ── ended     created; the task has ended
-     ↑               ├── refused              the API said no
+     ↑               ├── refused              the API refused it
      ├── unsent ─────┤
-     │               └── unknown              no answer came, and no look found the task
-     └─────────────────────┘                  long after, or by hand: it was never created
-A line that a crash left in `sending` is as good as unknown: it is looked for first.
+     │               └── unknown              no answer came, and no task was found
+     └─────────────────────┘                  much later, or by hand: it was never created
+A line that a crash left in `sending` is as good as unknown: its task is searched for first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .input import InputLine
 
 Record = dict[str, Any]
 LOST = frozenset({"sending", "unknown"})
-# How a task that is not there any more is called; the API has no word for it.
+# The status of a task that no longer exists; the API has no word for it.
 GONE = "gone"
 _STATES = ("sending", "unsent", "created", "ended", "refused", "unknown")
 _ERROR = frozenset({"code", "message", "exit"})
@@ -49,7 +49,7 @@ class Entry:
         self.candidates: list[str] = []
 
     def apply(self, record: Mapping[str, Any]) -> None:
-        """Take over what a record says."""
+        """Change the state as a record says."""
         state = record.get("is")
         if state in ("sending", "unsent"):
             self.reset("sending" if state == "sending" else "new")
@@ -73,12 +73,12 @@ class Entry:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more happens to this line by itself."""
+        """Whether a run has nothing left to do for this line."""
         return self.state in ("ended", "refused")
 
     @property
     def is_lost(self) -> bool:
-        """Whether nobody knows if it has a task."""
+        """Whether it may or may not have a task."""
         return self.state in LOST
 
     @property
@@ -102,16 +102,23 @@ class LineProblem(RebyteError):
         # A line can be refused for what is bad usage elsewhere; the batch itself was not.
         self.exit_status = int(error["exit"]) if error["exit"] in RANK else 1
         self.status_code = error.get("status")
-        self._row = dict(row)
+        self.row = dict(row)
+        self._shown = False
 
     @property
-    def record(self) -> Mapping[str, Any]:
-        """The row."""
-        return self._row
+    def record(self) -> Mapping[str, Any] | None:
+        """The row, unless it was written elsewhere."""
+        return None if self._shown else self.row
+
+    def without_record(self) -> LineProblem:
+        """The same error for a row that was written elsewhere."""
+        copy = self.copy_with()
+        copy._shown = True
+        return copy
 
 
 def row_of(line: InputLine, entry: Entry) -> Mapping[str, Any] | LineProblem:
-    """What is printed of a line: its row, inside an error when it did not end well."""
+    """What is printed for a line: its row, inside an error when it did not end well."""
     status = {"new": "pending", "sending": "unknown"}.get(entry.state) or entry.status
     error = entry.error
     if entry.state in LOST:
@@ -137,8 +144,8 @@ def _unknown(line: InputLine, entry: Entry) -> dict[str, Any]:
     return {
         "code": "outcome_unknown",
         "message": "its create was sent and no answer came back"
-        f"{could_be}; the next run looks again, and --resolve {line.number}=ID or "
-        f"{line.number}=none settles it by hand",
+        f"{could_be}; the next run searches again, or settle it with --resolve {line.number}=ID "
+        f"or {line.number}=none",
         "status": None,
         "exit": 6,
     }
@@ -148,7 +155,7 @@ def _unknown(line: InputLine, entry: Entry) -> dict[str, Any]:
 
 
 def check_record(record: Mapping[str, Any]) -> None:
-    """Raise ValueError for a record that no run of ours can have written.
+    """Raise ValueError for a record that no run can have written.
 
     What came from the API (a URL, a time) may be anything; what decides about a line may not.
     """
@@ -186,10 +193,10 @@ def ended_record(number: int, task: Mapping[str, Any], now: str) -> Record:
         "status": status,
         "completedAt": task.get("completedAt") or now,
     }
-    if task.get("workspaceId"):  # no source shows it here, but a lost answer may have been it
+    if task.get("workspaceId"):  # no source shows it here; it helps after a lost answer
         record["workspaceId"] = task["workspaceId"]
     if status != "completed":
-        words = {"failed": "failed", "canceled": "was canceled", GONE: "is not there any more"}
+        words = {"failed": "failed", "canceled": "was canceled", GONE: "no longer exists"}
         record["error"] = {
             "code": f"task_{status}",
             "message": f"task {task.get('id')} {words.get(status, f'ended as {status}')}",
@@ -210,7 +217,7 @@ def error_of(error: RebyteError) -> dict[str, Any]:
 
 
 def skipped_error(leader: InputLine, entry: Entry) -> dict[str, Any]:
-    """Why a line is not created whose leader did not complete. Ranks as the leader's own end."""
+    """Why a line is not created: its leader did not complete. Has the leader's exit status."""
     exit_status = 1 if entry.error is None else int(entry.error.get("exit") or 1)
     why = {"new": "was skipped"}.get(entry.state) or f"ended as {entry.status}"
     if entry.state == "ended" and entry.status == "completed":

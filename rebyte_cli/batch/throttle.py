@@ -1,7 +1,7 @@
-"""One gate that every create of a batch goes through: its rate, its pauses, a lost network.
+"""The throttle that every create of a batch passes: its rate, its pauses, its lost network.
 
-What the service asks of one request (429, `Retry-After`) holds for all of them, and a network
-that is gone is tried by one request at a time until it is back.
+What the service asks of one request (429, 503, `Retry-After`) holds for all of them. A service
+that turned creates away, and a network that is gone, are tried with one create at a time.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-PROBE_FIRST = 1.0  # seconds until a lost network is tried again; doubles up to the next
+PROBE_FIRST = 1.0  # seconds until a lost network is tried again; doubles up to PROBE_MOST
 PROBE_MOST = 30.0
-SLOW_FIRST = 5.0  # seconds without creates when a request was turned away again and again
+SLOW_FIRST = 5.0  # seconds without creates after one was turned away; doubles up to SLOW_MOST
 SLOW_MOST = 300.0
-WORTH_SAYING = 2.0  # seconds; a shorter pause is over before it is read
+WORTH_SAYING = 2.0  # seconds; a shorter pause is over before anyone has read about it
 
 
 class Stopped(Exception):
-    """The batch stops: whoever waits at the gate goes home, with nothing sent."""
+    """The batch is stopping; the request was not sent."""
 
 
 class Throttle:
-    """Lets creates pass, at most `rate` a second; None for as many as come.
+    """Admits creates, at most `rate` a second; None for no limit.
 
-    `note` is told in words what a person should know. `clock` gives seconds, `wait(condition,
-    seconds)` waits with the condition's lock held; both are for tests.
+    `note` receives lines for the user. `clock` gives seconds, and `wait(condition, seconds)`
+    waits with the condition's lock held; tests replace both.
     """
 
     def __init__(
@@ -43,15 +43,18 @@ class Throttle:
         self._wait = wait
         self._change = threading.Condition()
         self._queue: deque[object] = deque()
-        self._open_at = 0.0  # nobody passes before
-        self._next = 0.0  # the next slot that the rate allows
-        self._shut = False
+        self._open_at = 0.0  # no create is admitted before
+        self._next_slot = 0.0  # the next moment that the rate allows
+        self._creates_stopped = False
         self._stopped = False
         self._thread = threading.local()
-        self._down = False
-        self._probing = False
-        self._patience = PROBE_FIRST
-        self._slower = SLOW_FIRST
+        self._network_down = False
+        self._turned_away = False
+        self._probe: object | None = None  # the one create under way while either is true
+        self._probe_pause = PROBE_FIRST
+        self._slow_pause = SLOW_FIRST
+
+    # -- one create ----------------------------------------------------------------------------
 
     def queue(self, ticket: object) -> None:
         """Take a place in the queue; `admit` must follow."""
@@ -59,9 +62,9 @@ class Throttle:
             self._queue.append(ticket)
 
     def admit(self, ticket: object | None = None) -> None:
-        """Return when one more create may be sent: who came first goes first. Raises Stopped.
+        """Return when one more create may be sent, first come, first served. Raises Stopped.
 
-        `ticket` is what was queued; who has none queues now.
+        `ticket` is what was queued; without one, the caller queues now.
         """
         self._thread.creates = True
         with self._change:
@@ -69,100 +72,127 @@ class Throttle:
                 ticket = object()
                 self._queue.append(ticket)
             try:
-                while not self._lets_pass(ticket):
+                while not self._may_pass(ticket):
                     pass
             finally:
                 self._queue.remove(ticket)
                 if self._queue:
                     self._change.notify_all()
 
-    def _lets_pass(self, ticket: object) -> bool:
-        """Whether it is this one's turn; waits for a change when it is not."""
-        if self._shut:
+    def _may_pass(self, ticket: object) -> bool:
+        """Whether it is this ticket's turn; waits for a change when it is not."""
+        if self._creates_stopped:
             raise Stopped
         now = self._clock()
-        at = max(self._open_at, self._next)
-        if self._queue[0] is not ticket or (self._down and self._probing):
+        opens = max(self._open_at, self._next_slot)
+        one_at_a_time = self._network_down or self._turned_away
+        if self._queue[0] is not ticket or (one_at_a_time and self._probe is not None):
             self._wait(self._change, None)
             return False
-        if at > now:
-            self._wait(self._change, at - now)
+        if opens > now:
+            self._wait(self._change, opens - now)
             return False
-        self._probing = self._down
-        self._next = max(self._next, now) + self._interval
+        self._probe = ticket if one_at_a_time else None
+        self._next_slot = max(self._next_slot, now) + self._interval
         return True
 
+    def done(self, ticket: object) -> None:
+        """The create that was admitted has ended, in whatever way."""
+        if self._probe is ticket:
+            with self._change:
+                self._probe = None
+                self._change.notify_all()
+
+    def accepted(self) -> None:
+        """A create went through, or was refused for a reason of its own."""
+        self._slow_pause = SLOW_FIRST
+        if self._turned_away:
+            with self._change:
+                self._turned_away, self._probe = False, None
+                self._change.notify_all()
+        self.network_answered()
+
+    # -- pauses --------------------------------------------------------------------------------
+
     def sleep(self, seconds: float) -> None:
-        """What a request sleeps before its next try: everybody waits as long. Raises Stopped."""
-        self.hold(seconds, "The service asks for patience")
+        """Sleep before a request is tried again, and pause all creates as long. Raises Stopped."""
+        self.pause(seconds, "The service asks to slow down")
         with self._change:
             until = self._clock() + seconds
             while (left := until - self._clock()) > 0:
-                if self._stopped or (self._shut and getattr(self._thread, "creates", False)):
+                is_create = getattr(self._thread, "creates", False)
+                if self._stopped or (self._creates_stopped and is_create):
                     raise Stopped
                 self._wait(self._change, left)
 
-    def hold(self, seconds: float, why: str) -> None:
-        """Let nobody pass for so long; a longer pause that is under way stays as it is."""
+    def pause(self, seconds: float, why: str) -> None:
+        """Admit no create for so long. A longer pause that has begun stays as it is."""
         with self._change:
             until = self._clock() + seconds
             longer = until - max(self._open_at, self._clock())
             self._open_at = max(self._open_at, until)
-            down = self._down
-        if longer >= WORTH_SAYING and not down:
+            quiet = self._network_down
+        if longer >= WORTH_SAYING and not quiet:
             self._note(f"{why}: no creates for {seconds:.0f} s")
 
-    def slow_down(self, why: str) -> None:
-        """A create came to nothing at every try: pause, longer each time until one passes."""
-        with self._change:
-            if self._open_at > self._clock():  # once for all that were sent side by side
-                return
-            seconds = self._slower
-            self._slower = min(self._slower * 2, SLOW_MOST)
-        self.hold(seconds, why)
+    def slow_down(self, why: str, retry_after: float | None = None) -> None:
+        """A create was turned away: pause, longer each time until one goes through.
 
-    def lost(self, why: str) -> None:
-        """The network is gone: one try at a time from now on, at growing intervals."""
+        `retry_after` is what the service asked for, in seconds. After the pause, creates are
+        tried one at a time until the service accepts one.
+        """
         with self._change:
-            first = not self._down
-            if first or self._probing:
-                self._open_at = max(self._open_at, self._clock() + self._patience)
-                self._patience = min(self._patience * 2, PROBE_MOST)
-            self._down, self._probing = True, False
+            first, self._turned_away, self._probe = not self._turned_away, True, None
+            asked = min(retry_after or 0.0, SLOW_MOST)
+            if self._open_at > self._clock():  # pausing for another create of the same moment
+                seconds = asked
+            else:
+                seconds = asked if first and asked else max(asked, self._slow_pause)
+                self._slow_pause = min(self._slow_pause * 2, SLOW_MOST)
+            self._change.notify_all()
+        self.pause(seconds, why)
+
+    # -- the network ---------------------------------------------------------------------------
+
+    def network_lost(self, why: str) -> None:
+        """The network is gone: try one create at a time, at growing intervals."""
+        with self._change:
+            first = not self._network_down
+            if first or self._probe is not None:
+                self._open_at = max(self._open_at, self._clock() + self._probe_pause)
+                self._probe_pause = min(self._probe_pause * 2, PROBE_MOST)
+            self._network_down, self._probe = True, None
             self._change.notify_all()
         if first:
             self._note(f"Paused: {why}. Trying again until the network is back; Ctrl-C stops.")
 
-    def answered(self) -> None:
+    def network_answered(self) -> None:
         """The service answered something, so the network is there."""
-        if not self._down:  # the usual case, without the lock
+        if not self._network_down:  # the usual case, without the lock
             return
         with self._change:
-            was_down, self._down, self._probing = self._down, False, False
-            self._patience = PROBE_FIRST
+            was_down, self._network_down = self._network_down, False
+            self._probe, self._probe_pause = None, PROBE_FIRST
             self._open_at = min(self._open_at, self._clock())
             self._change.notify_all()
         if was_down:
             self._note("The network is back")
 
-    def passed(self) -> None:
-        """A create went through."""
-        self._slower = SLOW_FIRST
-        self.answered()
-
     @property
-    def is_down(self) -> bool:
-        """Whether the network is thought to be gone."""
-        return self._down
+    def network_is_down(self) -> bool:
+        """Whether the network seems to be gone."""
+        return self._network_down
 
-    def shut(self) -> None:
-        """Let no create pass any more; other requests go on."""
+    # -- the end -------------------------------------------------------------------------------
+
+    def stop_creates(self) -> None:
+        """Admit no create any more; other requests may still sleep and try again."""
         with self._change:
-            self._shut = True
+            self._creates_stopped = True
             self._change.notify_all()
 
     def stop(self) -> None:
-        """Send home everybody who waits here, now and later."""
+        """Raise Stopped in everything that waits here, now and later."""
         with self._change:
-            self._shut = self._stopped = True
+            self._creates_stopped = self._stopped = True
             self._change.notify_all()

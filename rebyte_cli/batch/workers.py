@@ -1,4 +1,4 @@
-"""The workers of a batch: each takes a line, notes it in the journal, sends it, notes the end."""
+"""The workers of a batch: each notes a line in the journal, sends its create, notes the result."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..deadline import Deadline
 from ..errors import (
     APIError,
     KeyRejected,
     NetworkError,
-    OutcomeUnknown,
     RebyteError,
     Redirected,
     Unsent,
 )
 from ..tasks.search import is_lost
-from .input import Input
-from .poller import Report
+from .events import Report
+from .input import Input, InputLine
 from .state import created_record, refused_record
 from .throttle import Stopped, Throttle
 
@@ -29,24 +29,23 @@ if TYPE_CHECKING:
     from .claims import Reservations
     from .journal import Journal
 
-ENOUGH = 4  # faults of the service in a row before creates are slowed down
+FAULTS_IN_A_ROW = 4  # of the service, before creates are slowed down
 Upload = Callable[[str], dict[str, Any]]  # a path to {"id", "filename"}
 
 
 class Job(NamedTuple):
-    """A line to create, and the workspace it uses (None for a new one)."""
+    """A line to create, by its index, and the workspace it uses (None for a new one)."""
 
-    at: int
+    line: int
     workspace: str | None
 
 
 class WorkerPool:
-    """`count` threads that create what comes through `jobs`; None ends one of them.
+    """Up to `count` threads that create what `put` hands them, and report what became of it.
 
-    Reports ("created", line, (body, task)), ("refused", line, error), ("unsent", line, None),
-    ("lost", line, when it was sent), and "fatal" with an error that ends the batch. `flying` are
-    the lines whose creates are under way: a line is put in here and taken out by who reads the
-    reports. Ids of tasks are in `known` before the line is reported.
+    `in_flight` holds the lines whose creates were sent or are about to be; the workers add a
+    line, and the reader of the reports takes it out. The id of a new task is in `known` before
+    its line is reported.
     """
 
     def __init__(
@@ -54,8 +53,8 @@ class WorkerPool:
         client: RebyteClient,
         batch: Input,
         journal: Journal,
-        claims: Reservations,
-        gate: Throttle,
+        reservations: Reservations,
+        throttle: Throttle,
         report: Report,
         *,
         count: int,
@@ -64,18 +63,20 @@ class WorkerPool:
         self._client = client
         self._batch = batch
         self._journal = journal
-        self._claims = claims
-        self._gate = gate
+        self._reservations = reservations
+        self._throttle = throttle
         self._report = report
         self._count = count
-        self._upload = Once(upload)
-        self._time = (float("-inf"), datetime.now(UTC))
+        self._upload = CallOnce(upload)
+        self._server_time = (float("-inf"), datetime.now(UTC))
         self._turn = threading.Lock()
         self._faults = 0  # creates in a row that failed inside the service
         self._threads: list[threading.Thread] = []
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self.flying: set[int] = set()
+        self.in_flight: set[int] = set()
         self.known: set[str] = set()
+
+    # -- for the main thread -------------------------------------------------------------------
 
     def put(self, job: Job) -> None:
         """Have a line created as soon as a worker is free."""
@@ -83,13 +84,17 @@ class WorkerPool:
         if len(self._threads) < self._count:
             name = f"create-{len(self._threads) + 1}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # no memory, or too many threads for this user
+                self._count = len(self._threads)
+                if not self._threads:
+                    raise RebyteError("cannot start a thread to create tasks with") from None
+            else:
+                self._threads.append(thread)
 
     def take_back(self) -> list[Job]:
         """The jobs that no worker has begun, so that none will."""
-        from queue import Empty
-
         left: list[Job] = []
         while True:
             try:
@@ -99,126 +104,153 @@ class WorkerPool:
             if job is not None:
                 left.append(job)
 
-    def end(self) -> None:
-        """Let the workers go, each when its create has ended."""
+    def stop(self) -> None:
+        """Let each worker end when its create has ended. `join` waits for them."""
         for _ in self._threads:
             self.jobs.put(None)
 
+    def join(self, seconds: float) -> None:
+        """Wait until the workers have ended, but no longer than so many seconds."""
+        limit = Deadline(seconds)
+        for thread in self._threads:
+            thread.join(limit.left())
+
+    # -- a worker ------------------------------------------------------------------------------
+
     def _work(self) -> None:
-        while (job := self._next()) is not None:
+        while (job := self._next_job()) is not None:
             try:
-                self._one(job)
+                self._throttle.admit(job)
+                self._create(job)
             except Stopped:
-                self._report("unsent", job.at, None)
+                self._report("unsent", job.line, None)
             except RebyteError as error:  # of the journal, the key or the address
                 self._fatal(job, error)
-            except Exception as error:  # a mistake of ours must not look like a hanging batch
-                self._report("crash", job.at, error)
+            except Exception as error:  # a bug of ours must not look like a batch that hangs
+                self._report("crash", job.line, error)
+            finally:
+                self._throttle.done(job)
 
-    def _next(self) -> Job | None:
-        # In one step, or a worker that is slow would let the lines behind its own go first.
+    def _next_job(self) -> Job | None:
+        # In one step, or a slow worker would let later lines queue before its own.
         with self._turn:
             job = self.jobs.get()
             if job is not None:
-                self._gate.queue(job)
+                self._throttle.queue(job)
         return job
 
-    def _one(self, job: Job) -> None:
-        self._gate.admit(job)
-        line = self._batch.lines[job.at]
+    def _create(self, job: Job) -> None:
+        line = self._batch.lines[job.line]
         body = self._batch.body(line)
         if job.workspace is not None:
             body["workspaceId"] = job.workspace
         try:
             if line.paths:
-                files = [*body.get("files", ()), *map(self._upload, line.paths)]
-                body["files"] = files
+                body["files"] = [*body.get("files", ()), *map(self._upload, line.paths)]
         except (KeyRejected, Redirected):
             raise
         except NetworkError as error:
             self._unreachable(job, error)
-            return
         except RebyteError as error:
-            self._refused(job, line.number, error)
-            return
-        sent = self._now()
-        self.flying.add(job.at)
-        self._claims.want(line.number, body["prompt"], sent)
-        self._journal.commit({"line": line.number, "is": "sending", "at": sent})
-        try:
-            task = self._client.create_from(body)
-        except Stopped:
-            self._journal.append({"line": line.number, "is": "unsent"})
-            raise
-        except (KeyRejected, Redirected):
-            self._journal.append({"line": line.number, "is": "unsent"})
-            raise
-        except Unsent as error:
-            self._journal.append({"line": line.number, "is": "unsent"})
-            self._unreachable(job, error)
-        except (OutcomeUnknown, NetworkError) as error:
-            if not is_lost(error):
-                self._refused(job, line.number, error)
-                self._faults += 1
-                if self._faults >= max(self._count, ENOUGH):
-                    self._gate.slow_down("The service fails at every create")
-                return
-            if self._gate.is_down:
-                self._gate.lost(error.message)
-            self._report("lost", job.at, sent)
-        except RebyteError as error:
-            if isinstance(error, APIError) and error.status_code == 429:
-                self._journal.append({"line": line.number, "is": "unsent"})
-                self._gate.answered()
-                self._gate.slow_down("The service turns creates away (429)")
-                self._report("unsent", job.at, None)
-                return
             self._refused(job, line.number, error)
         else:
+            self._send(job, line, body)
+
+    def _send(self, job: Job, line: InputLine, body: dict[str, Any]) -> None:
+        """Send the create of a line, with a record on the disk before and another one after."""
+        sent = self._now()
+        self._reservations.want(line.number, body["prompt"], sent)
+        self._journal.commit({"line": line.number, "is": "sending", "at": sent})
+        self.in_flight.add(job.line)
+        try:
+            task = self._client.create_from(body)
+        except (Stopped, KeyRejected, Redirected):
+            self._note_unsent(line)
+            raise
+        except Unsent as error:
+            self._note_unsent(line)
+            self._unreachable(job, error)
+        except RebyteError as error:
+            if is_lost(error):
+                self._lost(job, error, sent)
+            elif isinstance(error, APIError) and error.status_code == 429:
+                self._note_unsent(line)
+                self._throttle.network_answered()
+                self._throttle.slow_down("The service turns creates away (429)")
+                self._report("unsent", job.line, None)
+            else:
+                self._refused(job, line.number, error)
+        else:
             self.known.add(task["id"])
-            self._gate.passed()
+            self._throttle.accepted()
             self._faults = 0
             try:
                 self._journal.append(created_record(line.number, task))
             finally:  # a task that no journal names is at least printed
-                self._report("created", job.at, (body, task))
+                self._report("created", job.line, (body, task))
 
-    def _fatal(self, job: Job, error: RebyteError) -> None:
-        self._gate.shut()  # at once: by the time the report is read, others would be on their way
-        self._report("fatal", job.at, error)
+    def _note_unsent(self, line: InputLine) -> None:
+        self._journal.append({"line": line.number, "is": "unsent"})
+
+    # -- what a create came to -----------------------------------------------------------------
+
+    def _lost(self, job: Job, error: RebyteError, sent: str) -> None:
+        """The create went out, and it is not known whether it made a task."""
+        status = getattr(error, "status_code", None)
+        retry_after = getattr(error, "retry_after", None)
+        if status == 503 or retry_after is not None:
+            self._throttle.slow_down(f"The service is not available ({status})", retry_after)
+        elif status is not None:  # another answer of a gateway
+            self._count_fault()
+        elif self._throttle.network_is_down:
+            self._throttle.network_lost(error.message)
+        self._report("lost", job.line, sent)
 
     def _refused(self, job: Job, number: int, error: RebyteError) -> None:
-        if isinstance(error, APIError):
-            self._gate.answered()
-        elif self._gate.is_down:  # a file that is gone says nothing about the network
-            self._gate.lost(error.message)
+        """The line cannot be created as it is, or the service failed to."""
+        if isinstance(error, NetworkError):
+            self._throttle.network_answered()
+            self._count_fault()
+        elif isinstance(error, APIError):
+            self._throttle.accepted()
         try:
             self._journal.append(refused_record(number, error))
         finally:
-            self._report("refused", job.at, error)
+            self._report("refused", job.line, error)
+
+    def _count_fault(self) -> None:
+        """Slow down when every worker has met a fault of the service since the last success."""
+        self._faults += 1
+        if self._faults >= max(self._count, FAULTS_IN_A_ROW):
+            self._throttle.slow_down("The service fails at every create")
 
     def _unreachable(self, job: Job, error: APIError) -> None:
-        """Nothing was sent. A service that never answered is a wrong address, not a fault."""
+        """Nothing was sent. A service that never answered has a wrong address."""
         if self._client.transport.server_now() is None:
             self._fatal(job, error)
         else:
-            self._gate.lost(error.message)
-            self._report("unsent", job.at, None)
+            self._throttle.network_lost(error.message)
+            self._report("unsent", job.line, None)
+
+    def _fatal(self, job: Job, error: RebyteError) -> None:
+        # At once: by the time the report is read, others would be on their way.
+        self._throttle.stop_creates()
+        self._report("fatal", job.line, error)
 
     def _now(self) -> str:
-        """The server's time, or ours until it told its own; asked anew once a second."""
+        """The server's time, or ours until the server has told its own; read once a second."""
         here = time.monotonic()
-        mark, then = self._time
+        mark, then = self._server_time
         if here - mark >= 1:
             server = self._client.transport.server_now()
             mark, then = here, server or datetime.now(UTC)
             if server is not None:
-                self._time = mark, then
+                self._server_time = mark, then
         return (then + timedelta(seconds=here - mark)).isoformat(timespec="milliseconds")
 
 
-class Once:
-    """`call(word)` at most once for each word; others that ask meanwhile wait for the answer."""
+class CallOnce:
+    """`call(path)` at most once for each path; concurrent callers wait for the same answer."""
 
     def __init__(self, call: Upload) -> None:
         self._call = call
@@ -226,10 +258,10 @@ class Once:
         self._locks: dict[str, threading.Lock] = {}
         self._answers: dict[str, dict[str, Any]] = {}
 
-    def __call__(self, word: str) -> dict[str, Any]:
+    def __call__(self, path: str) -> dict[str, Any]:
         with self._guard:
-            lock = self._locks.setdefault(word, threading.Lock())
+            lock = self._locks.setdefault(path, threading.Lock())
         with lock:
-            if word not in self._answers:
-                self._answers[word] = self._call(word)
-            return self._answers[word]
+            if path not in self._answers:
+                self._answers[path] = self._call(path)
+            return self._answers[path]

@@ -1,7 +1,9 @@
-"""Run the lines of a file as tasks, and go on after an interrupt."""
+"""Run the lines of a file as tasks, and resume after an interrupt."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +13,61 @@ from ..app import App
 from ..errors import BadUsage
 from ..output.records import RESULT, Listing, Records, Text
 from ._base import define
-from ._batch import Given, Rate, Shard, check_report, read, refuse_other_shards, resolutions
 from ._options import Seconds, chosen_fields, dry_run_option, task_options, timeout_option
 
 if TYPE_CHECKING:
-    from ..batch.input import Input, Plan
+    from ..batch.input import Input
+    from ..batch.plan import Plan
+
+    _Pairs = click.ParamType[tuple[int, int]]
+else:  # Click before 8.4 has no generic types
+    _Pairs = click.ParamType
+
+_SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
+
+
+class Rate(click.FloatRange):
+    """Creates per second: a number above 0."""
+
+    name = "rate"
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the rate as a float."""
+        rate = super().convert(value, param, ctx)
+        if not math.isfinite(rate):
+            self.fail(f"{value!r} is not a number of creates per second", param, ctx)
+        return rate
+
+
+class Shard(_Pairs):
+    """`I/N`: the I-th of N parts, from 1."""
+
+    name = "shard"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return (I, N)."""
+        if isinstance(value, tuple):
+            return value
+        found = _SHARD.fullmatch(str(value).strip())
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            self.fail(f"{value!r} is not I/N with I from 1 to N (1/4 to 4/4)", param, ctx)
+        return int(found[1]), int(found[2])
 
 
 @define("batch", kind=RESULT, statuses=(3, 4, 5, 6, 10, 11, 124))
 @click.argument("file", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True))
-@click.option("--text", is_flag=True, help="FILE has one prompt per line.")
-@click.option("--csv", is_flag=True, help="FILE is CSV with a header (as its name .csv says).")
+@click.option("--text", is_flag=True, help="Read FILE as one prompt per line.")
+@click.option(
+    "--csv", is_flag=True, help="Read FILE as CSV with a header (the default for names in .csv)."
+)
 @click.option(
     "--template",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Make each prompt out of this text and the line's fields: {{field}}.",
+    help="Make each prompt from this text and the fields of the line: {{field}}.",
 )
 @task_options
 @click.option(
@@ -36,13 +77,12 @@ if TYPE_CHECKING:
     metavar="PATH",
     multiple=True,
     type=click.Path(),
-    help="A file for every line that names none; uploaded once. Repeat for several.",
+    help="Upload a file for every line that names none; repeat it for several.",
 )
 @click.option(
     "--workspace-per-line",
-    "fresh",
     is_flag=True,
-    help="A machine for each line: refuse those that name a workspace.",
+    help="Give each line its own workspace: refuse lines that name one.",
 )
 @click.option(
     "--jobs",
@@ -50,43 +90,56 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 256),
     default=8,
     show_default=True,
-    help="Creates under way at one time.",
+    help="Run at most N creates at a time.",
 )
 @click.option(
     "--rate",
     metavar="N",
     type=Rate(),
-    help="Creates per second, at most.",
+    help="Send at most N creates per second.",
 )
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the tasks.")
-@timeout_option
-@click.option("--fail-fast", is_flag=True, help="Create nothing more once a line has failed.")
-@click.option("--retry-failed", is_flag=True, help="Give lines that failed another task.")
 @click.option(
-    "--shard", type=Shard(), default="1/1", metavar="I/N", help="Only the I-th of N parts."
+    "--wait/--no-wait", default=True, show_default=True, help="Wait for the tasks to end."
+)
+@timeout_option
+@click.option("--fail-fast", is_flag=True, help="Stop creating tasks once a line fails.")
+@click.option("--retry-failed", is_flag=True, help="Create a new task for each line that failed.")
+@click.option(
+    "--shard", type=Shard(), default="1/1", metavar="I/N", help="Run only the I-th of N parts."
 )
 @click.option(
     "--journal",
     metavar="PATH",
     type=click.Path(dir_okay=False),
-    help="Where to note what was done; beside FILE by default.",
+    help="Keep the journal here instead of beside FILE.",
 )
-@click.option("--status", "only_status", is_flag=True, help="Show where it stands; ask nobody.")
+@click.option(
+    "--status",
+    "only_status",
+    is_flag=True,
+    help="Show progress from the journal without contacting the service.",
+)
 @click.option(
     "--resolve",
     metavar="LINE=ID|none",
     multiple=True,
-    help="Say which task a line with unknown outcome has, or that it has none.",
+    help="Settle a line with unknown outcome: its task, or none.",
 )
 @click.option(
     "--resend-after",
     type=Seconds(),
     default=None,
     metavar="SECONDS",
-    help="Send a line again when its answer was lost and no task is found so long after (15m).",
+    help="Resend a create that got no response if no task is found after this long (15m).",
+)
+@click.option(
+    "--results",
+    metavar="PATH",
+    type=click.Path(),
+    help="Write the results to PATH as JSON Lines instead of stdout.",
 )
 @click.option("--report", metavar="PATH", type=click.Path(), help="Write a report: .html or .md.")
-@dry_run_option("Print each line's request body and send nothing.", "planned")
+@dry_run_option("Print the request body of each line and send nothing.", "planned")
 def command(
     app: App,
     file: str,
@@ -94,7 +147,7 @@ def command(
     csv: bool,
     template: str | None,
     files: tuple[str, ...],
-    fresh: bool,
+    workspace_per_line: bool,
     jobs: int,
     rate: float | None,
     wait: bool,
@@ -106,36 +159,41 @@ def command(
     only_status: bool,
     resolve: tuple[str, ...],
     resend_after: float | None,
+    results: str | None,
     report: str | None,
     dry_run: bool,
     **choices: Any,
 ) -> Any:
-    """Run each line of FILE as a task, and print each as it ends.
+    """Run each line of FILE as a task, and print each result as it arrives.
 
-    FILE is JSONL: the fields of a task (prompt, executor, model, skills, githubUrl, branchName,
-    workspaceId, files) and `key`, the line's name in the results. `-` is stdin. The options of
-    `create` are defaults for lines that do not say otherwise; null takes a default away. All of
-    FILE is checked before the first task is created, and every bad line is named (status 2).
+    FILE is JSON Lines: the fields of a task (prompt, executor, model, skills, githubUrl,
+    branchName, workspaceId, files) and `key`, the name of the line in the results. `-` is stdin.
+    The options of `create` are defaults for lines that do not set them; null removes a default.
+    All of FILE is checked before the first task is created, and every bad line is named
+    (status 2).
 
-    What was done is noted in FILE.journal (FILE.I-of-N.journal for a shard), on the disk before
-    anything is sent. After an interrupt, a crash or a power cut, the same command goes on where
-    it stopped: finished lines are not repeated, running tasks are taken up, and a create whose
-    answer was lost is looked for. It is sent again only when no task is found and the attempt is
-    15 minutes old (--resend-after). What cannot be known until the end is `unknown` (status 6),
-    is looked for again by the next run, and can be settled with --resolve. A journal of another
-    content, profile or address is refused: to run a file anew, name another --journal.
+    FILE.journal (FILE.I-of-N.journal for a shard) records what was done, on disk before anything
+    is sent. After an interrupt, a crash or a power cut, run the same command again to resume:
+    finished lines are not repeated, running tasks are picked up, and a create that got no
+    response is searched for. It is sent again only if no task is found and the attempt is 15
+    minutes old (--resend-after). A line whose outcome stays unknown has the status `unknown`
+    (exit status 6); the next run searches again, and --resolve settles it by hand. rebyte refuses
+    a journal that belongs to a different file, profile or URL. To start over, pass a new
+    --journal.
 
-    Each run prints every line: those that ended earlier first. A status is completed, failed,
-    canceled, refused (by the API, when it was to be created), gone (the task is not there any
-    more), skipped (what it follows did not complete), running, pending (not created) or unknown.
+    Each run prints every line, those that ended earlier first. A status is completed, failed,
+    canceled, refused (by the API, on create), gone (the task no longer exists), skipped (the line
+    it follows did not complete), running, pending (not created yet) or unknown. --results writes
+    them to a file, which is replaced only once this run holds the journal, so that starting a
+    batch twice harms nothing.
 
-    Lines with one workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in the
-    workspace of the line with that key, once that one has completed. Lines that belong together
-    stay in one shard; rebyte-shards(7) shows shards on many machines.
+    Lines with the same workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in
+    the workspace of the line with that key, after that line has completed. Lines that belong
+    together stay in one shard. See rebyte-shards(7) for running shards on several machines.
 
-    A 429 or a Retry-After slows the whole batch down. A lost network pauses it until it is back
-    or --timeout ends it. Ctrl-C creates nothing more and waits for the creates under way; a
-    second one leaves at once. Neither loses or doubles anything.
+    A 429, a 503 or a Retry-After slows down the whole batch. A lost network pauses it until the
+    network is back or --timeout ends it. Ctrl-C stops creating tasks and waits for the creates
+    under way; a second one leaves at once. Neither loses or duplicates a task.
 
     Examples:
 
@@ -145,44 +203,53 @@ def command(
       rebyte batch tasks.jsonl --status
       rebyte batch tasks.jsonl --shard "$((SLURM_ARRAY_TASK_ID + 1))/8"
     """
-    given = Given(file, text, csv, template, fresh, shard, journal)
-    if report is not None:
-        check_report(given, report)
-    if resolve and (only_status or dry_run):
-        raise BadUsage("--resolve needs a run, without --status and --dry-run")
-    if not dry_run:
-        refuse_other_shards(given)
-    defaults = chosen_fields(app, **choices)
-    batch = read(app, given, defaults, files)
-    from ..batch.input import make_plan
+    from ..batch.input import Source, read_source
+    from ..batch.plan import make_plan
+    from ..batch.session import Session, check_outputs, parse_resolutions, refuse_other_shards
 
-    plan = make_plan(batch.lines, given.name, shard)
+    source = Source(file, text, csv, template, workspace_per_line, shard, journal)
+    check_outputs(source, results=results, report=report)
+    if (resolve or results) and (only_status or dry_run):
+        name = "--resolve" if resolve else "--results"
+        raise BadUsage(f"{name} cannot be used with --status or --dry-run")
+    if not dry_run:
+        refuse_other_shards(source)
+    defaults = chosen_fields(app, **choices)
+    stdin = app.stdin if file == "-" else None
+    batch = read_source(source, stdin, defaults=defaults, files=files)
+    plan = make_plan(batch.lines, source.name, shard)
     if dry_run:
         return Text(_bodies(batch, plan))
     if app.format == "json" and app.settings.output.value == "auto":
         app.set_option("output", "jsonl")
-    from ._batch import Run
 
-    as_table, summary = app.format == "table", list[str]()
-    tell = summary.append if as_table else app.note
-    asked = {**defaults, "files": files, "workspace-per-line": fresh}
-    run = Run(app, given, batch, plan, asked=asked, report=report, tell=tell)
+    as_table, counts = app.format == "table" and results is None, list[str]()
+    session = Session(
+        app,
+        source,
+        batch,
+        plan,
+        asked={**defaults, "files": files, "workspace-per-line": workspace_per_line},
+        results=results,
+        report=report,
+        summary=counts.append if as_table else app.note,
+    )
     if only_status:
-        rows = run.standing()
+        rows = session.status()
     else:
         from ..batch.runner import SEND_AGAIN_AFTER, Options
 
         if resend_after is None:
             # The local service has a task at once or never.
             resend_after = 2.0 if app.settings.is_local else SEND_AGAIN_AFTER
-        rows = run.rows(
+        rows = session.run(
             Options(jobs, wait, timeout, fail_fast, retry_failed, resend_after),
             rate=rate,
-            settled=resolutions(resolve, batch.lines, plan.mine),
+            resolutions=parse_resolutions(resolve, batch.lines, plan.mine),
         )
     if not as_table:
         return Records(RESULT, rows)
-    return Listing(RESULT, _created_first(rows), below=summary)
+    return Listing(RESULT, _created_first(rows), below=counts)
 
 
 def _created_first(rows: Iterator[Any]) -> Iterator[Any]:
@@ -197,11 +264,11 @@ def _created_first(rows: Iterator[Any]) -> Iterator[Any]:
 
 
 def _bodies(batch: Input, plan: Plan) -> Iterator[str]:
-    """What each line would send, as one JSON object a line."""
+    """What each line would send, as one JSON object per line."""
     from json import dumps
 
-    for at in plan.mine:
-        line = batch.lines[at]
+    for index in plan.mine:
+        line = batch.lines[index]
         body = batch.body(line)
         if line.workspace:
             body["workspaceId"] = line.workspace

@@ -1,4 +1,4 @@
-"""The input of a batch: what each form means, and that every mistake is named at once."""
+"""The input of a batch: what each form means, and that every mistake is reported at once."""
 
 from __future__ import annotations
 
@@ -13,17 +13,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli.batch import input as batch_input
-from rebyte_cli.batch.input import (
-    IN_MEMORY,
-    Checker,
-    Fields,
-    Input,
-    InputLine,
-    Plan,
-    Template,
-    make_plan,
-    read_input,
-)
+from rebyte_cli.batch.fields import Checker, Fields
+from rebyte_cli.batch.input import IN_MEMORY, Input, Template, read_input
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks.upload import check
 from tests.conftest import COMMAND, Done
@@ -43,7 +34,7 @@ def read(
     fresh: bool = False,
 ) -> Input:
     raw = data.encode() if isinstance(data, str) else data
-    checker = Checker(defaults, fresh=fresh, find_files=lambda path: check([path]))
+    checker = Checker(defaults, workspace_per_line=fresh, find_files=lambda path: check([path]))
     made = Template(template, "letter.txt") if template is not None else None
     lines = raw.splitlines(keepends=True)
     return read_input(lines, "tasks", form=form, template=made, checker=checker)
@@ -128,10 +119,10 @@ def test_limits_and_depth_are_named_and_nothing_crashes() -> None:
 
 def test_a_key_may_be_had_once_the_default_ones_too() -> None:
     data = '{"prompt": "a", "key": "3"}\n{"prompt": "b", "key": "k"}\n{"prompt": "c"}\n'
-    assert problems(data) == ["line 3: key: '3' is the key of line 1 already"]
+    assert problems(data) == ["line 3: key: line 1 already has the key '3'"]
     assert problems(data + '{"prompt": "d", "key": "k"}') == [
-        "line 3: key: '3' is the key of line 1 already",
-        "line 4: key: 'k' is the key of line 2 already",
+        "line 3: key: line 1 already has the key '3'",
+        "line 4: key: line 2 already has the key 'k'",
     ]
 
 
@@ -176,7 +167,9 @@ def test_options_are_defaults_that_a_line_replaces_or_takes_away(tmp_path: Path)
 
 def test_a_workspace_per_line_refuses_lines_that_name_one() -> None:
     data = '{"prompt": "a", "workspaceId": "ws"}\n{"prompt": "b"}'
-    assert problems(data, fresh=True) == ["line 1: workspaceId: contradicts --workspace-per-line"]
+    assert problems(data, fresh=True) == [
+        "line 1: workspaceId: not allowed with --workspace-per-line"
+    ]
 
 
 def test_a_template_makes_each_prompt_of_the_lines_own_fields() -> None:
@@ -207,7 +200,7 @@ def test_a_field_that_the_template_needs_is_missed_by_line() -> None:
     ("data", "says"),
     [
         ("a,b\n1,2,3\n", "line 2: has 3 cells, and the header has 2"),
-        ("a,a\n1,2\n", "line 1: the header has 'a' twice or without a name"),
+        ("a,a\n1,2\n", "line 1: the header has 'a' twice"),
         ('prompt\n"open\n', "line 2: not CSV: unexpected end of data"),
     ],
 )
@@ -238,7 +231,7 @@ def test_long_inputs_do_not_stay_in_memory() -> None:
 @pytest.mark.parametrize("sign", [";", "\t"])
 def test_csv_with_other_signs_between_its_cells_is_named(sign: str) -> None:
     found = problems(f"prompt{sign}key\na{sign}b\n", "csv")
-    assert found == [f"line 1: cells are divided by commas here, not by {sign!r}"]
+    assert found == [f"line 1: cells must be separated by commas, not by {sign!r}"]
 
 
 def test_csv_cells_may_be_longer_than_a_prompt() -> None:
@@ -251,7 +244,7 @@ def test_half_a_surrogate_pair_is_refused_in_every_field() -> None:
     assert problems(data) == [
         "line 1: model: is not valid UTF-8",
         "line 1: skills: item 2: is not valid UTF-8",
-        "line 1: key: has a character that cannot be printed",
+        "line 1: key: contains a character that cannot be printed",
     ]
 
 
@@ -266,74 +259,7 @@ def test_a_control_character_is_named_once() -> None:
     ]
 
 
-# -- What comes after what in a batch, and how it is dealt out over shards.
-
-
-def lines(*workspaces: str | None) -> list[InputLine]:
-    """Lines with the keys a, b, c, …, and these workspaces."""
-    return [
-        InputLine(number, chr(ord("a") + number - 1), workspace, (), 0, 0)
-        for number, workspace in enumerate(workspaces, 1)
-    ]
-
-
-def test_lines_without_a_workspace_do_not_wait() -> None:
-    assert make_plan(lines(None, None), "x") == Plan([0, 1], {}, {})
-
-
-def test_lines_of_one_workspace_run_in_the_order_of_the_file() -> None:
-    plan = make_plan(lines("w", None, "w", "v", "w"), "x")
-    assert plan.after == {2: 0, 4: 2}
-    assert plan.leader == {}
-
-
-def test_followers_wait_for_their_leader_and_for_each_other() -> None:
-    plan = make_plan(lines(None, "@a", "@a", "@b"), "x")
-    assert plan.leader == {1: 0, 2: 0, 3: 1}
-    assert plan.after == {1: 0, 2: 1, 3: 2}
-
-
-def test_a_follower_may_stand_before_its_leader() -> None:
-    plan = make_plan(lines("@c", "@a", None), "x")
-    assert plan.after == {0: 2, 1: 0}
-
-
-def test_a_leader_in_a_named_workspace_shares_it_with_others() -> None:
-    plan = make_plan(lines("w", "@a", "w"), "x")
-    assert plan.after == {1: 0, 2: 1}
-
-
-def test_circles_and_unknown_keys_are_refused_by_line() -> None:
-    with pytest.raises(BadUsage) as caught:
-        make_plan(lines("@b", "@c", "@a", None, "@e"), "x")
-    assert caught.value.message.split("\n")[1:] == [
-        "line 1: workspaceId: goes in a circle: a → b → c → a",
-        "line 5: workspaceId: goes in a circle: e → e",
-    ]
-    with pytest.raises(BadUsage, match="line 2: workspaceId: no line has the key 'z'"):
-        make_plan(lines(None, "@z"), "x")
-
-
-def test_a_chain_of_ten_thousand_is_no_deep_matter() -> None:
-    chain = [
-        InputLine(n, str(n), f"@{n + 1}" if n < 9999 else None, (), 0, 0) for n in range(10_000)
-    ]
-    plan = make_plan(chain, "x")
-    assert plan.after[0] == 1
-    assert len(plan.after) == 9999
-
-
-@pytest.mark.parametrize("of", [1, 2, 3, 7, 20])
-def test_shards_have_each_line_once_and_keep_chains_together(of: int) -> None:
-    all_lines = lines(None, "@a", "w", None, "w", None, "@f", None, None, "@b")
-    shards = [make_plan(all_lines, "x", (number, of)).mine for number in range(1, of + 1)]
-    assert sorted(at for shard in shards for at in shard) == list(range(10))
-    for group in ({0, 1, 9}, {2, 4}, {5, 6}):
-        assert [group <= set(shard) for shard in shards].count(True) == 1
-    assert shards == [make_plan(all_lines, "x", (n, of)).mine for n in range(1, of + 1)]
-
-
-# -- What a batch refuses before it sends anything: odd files, odd options, odd wishes.
+# -- What the command refuses before it sends anything.
 
 Batch = Callable[..., Done]
 
@@ -508,7 +434,7 @@ def test_resolving_twice_is_a_slip_and_resolving_again_is_not(
     one, two = farm.tasks
     for pair in ((f"1={one}", f"2={one}"), (f"1={one}", f"1={two}"), ("1=none", "1=none")):
         done = batch(*run, "--resolve", pair[0], "--resolve", pair[1])
-        assert (done.status, "was named twice" in done.err) == (2, True)
+        assert (done.status, "is named twice" in done.err) == (2, True)
     both = ("--resolve", f"1={one}", "--resolve", f"2={two}")
     assert batch(*run, *both).status == 0
     assert batch(*run, *both).status == 0
@@ -533,3 +459,42 @@ def test_a_file_that_goes_away_meanwhile_refuses_its_line_and_pauses_nothing(
     assert done.status not in (0, 2), "the batch itself was no bad usage"
     assert "Paused" not in done.err
     assert farm.made == {"One": 1}
+
+
+# -- Odd lines: what is skipped, what is refused, and what a template gets.
+
+
+def test_an_empty_row_of_csv_is_passed_over() -> None:
+    found = read("prompt\nOne\n\nTwo\n", "csv")
+    assert [(line.number, read_body["prompt"]) for line, read_body in
+            zip(found.lines, bodies(found), strict=True)] == [(2, "One"), (4, "Two")]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ['prompt\n"One"x\nTwo\n', 'prompt\n"One\nTwo\n', "prompt\n" + "Two," * 3 + "\n"]
+)
+def test_csv_that_is_none_is_named_once(text: str) -> None:
+    with pytest.raises(BadUsage) as caught:
+        read(text, "csv")
+    first, *bad = caught.value.message.splitlines()
+    assert first == "tasks has 1 bad line; nothing was sent"
+    assert len(bad) == 1
+
+
+@pytest.mark.parametrize(
+    "files", ["a.txt", [{"id": "", "filename": "a"}], [{"id": "f1", "filename": ""}], [""]]
+)
+def test_files_that_are_none(files: Any) -> None:
+    with pytest.raises(BadUsage, match="line 1: files: "):
+        read(json.dumps({"prompt": "x", "files": files}))
+
+
+def test_the_actor_is_a_field_of_a_task() -> None:
+    assert bodies(read('{"prompt":"x","actor":"me"}')) == [{"prompt": "x", "actor": "me"}]
+
+
+def test_a_template_gets_empty_cells_and_words_of_every_language() -> None:
+    found = bodies(read("name,word\nAda,\n", "csv", template="{{name}}: {{word}}."))
+    assert found == [{"prompt": "Ada: ."}]
+    found = bodies(read('{"who":["Zoë"]}', template="For {{who}}"))
+    assert found == [{"prompt": 'For ["Zoë"]'}]

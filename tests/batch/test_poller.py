@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.batch import search as batch_search
-from rebyte_cli.batch.poller import Poller, watching
+from rebyte_cli.batch.poller import Poller, watch_tasks
 from rebyte_cli.batch.throttle import Stopped, Throttle
 from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
 from rebyte_cli.tasks.wait import Poll
@@ -35,10 +35,10 @@ class Bench:
         self.paused: Queue[tuple[float, int]] = Queue()
         self.reports: Queue[tuple[Any, ...]] = Queue()
         self.seconds = 0.01
-        self.gate = Throttle()
+        self.throttle = Throttle()
         self.client: Any = Known()
         self.rounds: Poller[str] = Poller(
-            "bench", self.client, self.gate, self.report, ask=self.ask, pause=self.pause
+            "bench", self.client, self.throttle, self.report, ask=self.ask, pause=self.pause
         )
 
     def report(self, *report: Any) -> None:
@@ -186,9 +186,9 @@ def test_one_that_is_sent_home_says_nothing(bench: Bench) -> None:
 def test_a_fault_closes_the_gate_until_a_look_succeeds(bench: Bench, error: APIError) -> None:
     bench.raising(error)
     bench.rounds.add(1, "t1")
-    eventually(lambda: bench.gate.is_down)
+    eventually(lambda: bench.throttle.network_is_down)
     bench.act = lambda: None
-    eventually(lambda: not bench.gate.is_down)
+    eventually(lambda: not bench.throttle.network_is_down)
     assert bench.reports.empty()
 
 
@@ -202,7 +202,7 @@ def test_what_time_does_not_mend_ends_the_batch(bench: Bench, known: bool) -> No
     bench.rounds.add(1, "t1")
     assert bench.reports.get(timeout=5) == ("fatal", None, error)
     eventually(bench.has_ended)
-    assert not bench.gate.is_down
+    assert not bench.throttle.network_is_down
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_what_time_does_not_mend_ends_the_batch(bench: Bench, known: bool) -> No
 )
 def test_young_tasks_are_asked_about_often(since: float, count: int, seconds: float) -> None:
     client: Any = Known()
-    assert watching(client, Throttle(), print)._pause(since, count) == seconds
+    assert watch_tasks(client, Throttle(), print)._pause(since, count) == seconds
 
 
 # -- What a batch makes of a task that it made and cannot follow to its end.
@@ -263,7 +263,7 @@ def test_a_task_that_is_not_there_any_more_has_ended(batch: Batch) -> None:
     assert gone["finishedAt"]
     assert gone["error"] == {
         "code": "task_gone",
-        "message": "task task-00001 is not there any more",
+        "message": "task task-00001 no longer exists",
         "status": None,
     }
     assert skipped["error"]["message"].endswith("line 1 (build), which it follows, ended as gone")

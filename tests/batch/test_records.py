@@ -121,4 +121,4 @@ def test_one_left_unknown_is_looked_for_by_the_next_run(home: Path) -> None:
         farm.silent = False
         done = inside(*words, "20", cwd=home, env=farm.env)
     assert [row["id"] for row in lines_of(done.out)] == ["task-00001"]
-    assert "1 have no known outcome and are looked for" in done.err
+    assert "searching for 1 with unknown outcome" in done.err

@@ -1,24 +1,32 @@
-"""What a batch does next with a line that has a past, or none."""
+"""What a batch does with each line: the order, lines with a past, limits, signals."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rebyte_cli.batch.runner import MOST, PAUSE, HistoryWriter
-from rebyte_cli.deadline import NO_LIMIT
-from rebyte_cli.errors import RebyteError
+from rebyte_cli.api import retry
+from rebyte_cli.batch import journal as journal_module
+from rebyte_cli.batch import runner, throttle
+from rebyte_cli.history.history import History
 from tests import farm as farm_module
-from tests.conftest import Done
+from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
 from tests.keyring_daemon import eventually
-from tests.servers import Answer, Request, reset
+from tests.servers import Answer, Request, closed_port, reset
 
 Batch = Callable[..., Done]
 
@@ -117,79 +125,360 @@ def test_the_task_that_failed_is_not_taken_for_the_next_one(
     assert lines_of(done.out)[0]["id"] == "task-00002"
 
 
-# -- What the history is told of a batch, when, and after what.
-
-BODY = {"prompt": "Say hi", "model": "big"}
+# -- Lines that share a workspace, follow one another, or bring files.
 
 
-class Told:
-    """Journal, claims and history in one, which write down what they are told, in order."""
+@pytest.fixture
+def batch_of(home: Path) -> Callable[..., Done]:
+    def run(farm: Farm, lines: list[Any] | None, *options: str) -> Done:
+        if lines is not None:
+            (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return inside("batch", "t.jsonl", *options, cwd=home, env=farm.env)
 
-    def __init__(self) -> None:
-        self.heard: list[tuple[str, Any]] = []
-        self.journal_fails = False
-        stand_in: Any = self
-        self.memory = HistoryWriter(
-            stand_in,
-            stand_in,
-            lambda tasks: self.heard.append(("made", tasks)),
-            lambda tasks: self.heard.append(("ended", tasks)),
+    return run
+
+
+def test_one_workspace_for_all_runs_one_after_another(batch_of: Callable[..., Done]) -> None:
+    with Farm(run=0.05) as farm:
+        done = batch_of(farm, [{"prompt": f"Step {n}"} for n in range(3)], "-w", "ws-7")
+        assert done.status == 0
+        assert [body["prompt"] for body in farm.bodies] == ["Step 0", "Step 1", "Step 2"]
+        assert {body["workspaceId"] for body in farm.bodies} == {"ws-7"}
+        tasks = list(farm.tasks.values())
+        for first, second in pairwise(tasks):
+            assert first["ends"] <= farm.at[tasks.index(second)] + _wall_offset()
+        assert farm.most_under_way == 1
+
+
+def _wall_offset() -> float:
+    return time.time() - time.monotonic()
+
+
+def test_a_line_follows_another_into_its_workspace(batch_of: Callable[..., Done]) -> None:
+    lines = [
+        {"prompt": "Test", "key": "test", "workspaceId": "@build"},
+        {"prompt": "Build", "key": "build"},
+        {"prompt": "Else"},
+    ]
+    with Farm() as farm:
+        done = batch_of(farm, lines)
+        assert done.status == 0
+        rows = {row["key"]: row for row in lines_of(done.out)}
+        assert rows["test"]["workspaceId"] == rows["build"]["workspaceId"]
+        bodies = {body["prompt"]: body for body in farm.bodies}
+        assert bodies["Test"]["workspaceId"] == rows["build"]["workspaceId"]
+        assert "workspaceId" not in bodies["Build"]
+        order = [body["prompt"] for body in farm.bodies]
+        assert order.index("Build") < order.index("Test")
+
+
+def test_those_who_follow_a_failed_line_are_skipped_and_say_why(
+    batch_of: Callable[..., Done],
+) -> None:
+    lines = [
+        {"prompt": "Build <fail>", "key": "build"},
+        {"prompt": "Test", "key": "test", "workspaceId": "@build"},
+        {"prompt": "Ship", "key": "ship", "workspaceId": "@test"},
+    ]
+    with Farm() as farm:
+        done = batch_of(farm, lines)
+        assert done.status == 10
+        rows = {row["key"]: row for row in lines_of(done.out)}
+        assert [rows[key]["status"] for key in ("build", "test", "ship")] == [
+            "failed",
+            "skipped",
+            "skipped",
+        ]
+        assert rows["test"]["error"]["message"] == (
+            "not created: line 1 (build), which it follows, ended as failed"
+        )
+        assert rows["ship"]["error"]["message"].endswith("which it follows, was skipped")
+        assert farm.made == {"Build <fail>": 1}
+        again = batch_of(farm, None)
+        assert lines_of(again.out) == lines_of(done.out)
+
+
+def test_a_chain_goes_on_in_the_next_run(batch_of: Callable[..., Done]) -> None:
+    lines = [
+        {"prompt": "Build <run 60>", "key": "build"},
+        {"prompt": "Test", "key": "test", "workspaceId": "@build"},
+    ]
+    with Farm() as farm:
+        done = batch_of(farm, lines, "--timeout", "0.5")
+        assert done.status == 124
+        statuses = {row["key"]: row["status"] for row in lines_of(done.out)}
+        assert statuses == {"build": "running", "test": "pending"}
+        farm.tasks["task-00001"]["ends"] = 0.0
+        done = batch_of(farm, None, "--no-wait")
+        statuses = {row["key"]: row["status"] for row in lines_of(done.out)}
+        # Nobody waits for the last one; the first had to be waited for.
+        assert statuses == {"build": "completed", "test": "running"}
+        assert farm.bodies[1]["workspaceId"] == "ws-00001"
+
+
+def test_a_circle_stops_it_before_anything_is_sent(batch_of: Callable[..., Done]) -> None:
+    lines = [
+        {"prompt": "a", "key": "a", "workspaceId": "@b"},
+        {"prompt": "b", "key": "b", "workspaceId": "@a"},
+    ]
+    with Farm() as farm:
+        done = batch_of(farm, lines)
+        assert done.status == 2
+        assert "line 1: workspaceId: goes in a circle: a → b → a" in done.err
+        assert not farm.calls
+
+
+def test_files_go_up_before_the_task_and_a_shared_one_once(service: Any, home: Path) -> None:
+    (home / "shared.txt").write_text("for all")
+    (home / "own.txt").write_text("for one")
+    lines = [
+        {"prompt": "One [[run=1ms]]"},
+        {"prompt": "Two [[run=1ms]]"},
+        {"prompt": "Three [[run=1ms]]", "files": ["own.txt"]},
+    ]
+    (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = inside("batch", "t.jsonl", "-f", "shared.txt", "-v", cwd=home)
+    assert done.status == 0, done.err
+    assert done.err.count("POST /files") == 2
+    answers = [inside("result", row["id"], cwd=home).out for row in lines_of(done.out)]
+    assert sum("shared" in answer for answer in answers) == 2
+    assert sum("own" in answer for answer in answers) == 1
+
+
+def test_a_rate_is_kept_over_all_workers(batch_of: Callable[..., Done]) -> None:
+    with Farm() as farm:
+        lines = [{"prompt": f"n {number}"} for number in range(8)]
+        begun = time.monotonic()
+        assert batch_of(farm, lines, "--rate", "20", "--no-wait").status == 0
+        # Seven pauses of a twentieth of a second; how they lie is tested on the gate itself.
+        assert time.monotonic() - begun >= 0.35
+
+
+def test_jobs_bound_the_creates_under_way(batch_of: Callable[..., Done]) -> None:
+    with Farm(delay=0.1) as farm:
+        batch_of(
+            farm, [{"prompt": f"n {number}"} for number in range(12)], "--jobs", "3", "--no-wait"
+        )
+        assert farm.most_under_way == 3
+
+
+def test_a_429_of_one_create_slows_all_of_them(batch_of: Callable[..., Done]) -> None:
+    # The first is told to wait a second, so nobody else may be created in that second.
+    lines = [{"prompt": "<429>"}, *({"prompt": f"n {number}"} for number in range(8))]
+    with Farm(delay=0.1) as farm:
+        done = batch_of(farm, lines, "--jobs", "2", "--no-wait")
+        assert done.status == 0
+        assert farm.tried["<429>"] == 2
+        assert set(farm.made.values()) == {1}
+        waits = [later - sooner for sooner, later in pairwise(sorted(farm.at))]
+        assert sum(wait > 0.8 for wait in waits) == 1
+
+
+# -- Signals.
+
+
+def test_a_signal_that_another_thread_takes_is_heard(home: Path) -> None:
+    """Of two that come at one moment the system may hand both to a thread that only works."""
+    (home / "t.txt").write_text("Task <run 4>\n")
+    sent: list[str] = []
+
+    def hook(request: Request) -> None:
+        quiet = farm.at and time.monotonic() - farm.at[0] > 0.6  # nothing but looks at the task
+        if quiet and not sent:
+            sent.append(request.path)
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    with Farm(hook=hook) as farm:
+        done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
+    assert sent
+    assert done.status == 130
+    assert [row["status"] for row in lines_of(done.out)] == ["running"]
+
+
+def test_afterwards_signals_are_whose_they_were_before(home: Path) -> None:
+    (home / "t.txt").write_text("Task\n")
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with Farm() as farm:
+        assert inside("batch", "t.txt", "--text", cwd=home, env=farm.env).status == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+# -- A batch that is stopped: by Ctrl-C, SIGTERM, a lost network, a reader that goes away.
+
+PROMPTS = [f"Task {number}" for number in range(40)]
+
+
+@contextmanager
+def started(home: Path, farm: Farm, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    (home / "t.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
+    with subprocess.Popen(
+        [*COMMAND, "batch", "t.txt", "--text", "--jobs", "2", *options],
+        cwd=home,
+        env={**os.environ, **farm.env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in 20 s"
+        time.sleep(0.01)
+
+
+def finish(home: Path, farm: Farm) -> None:
+    """Run it again to its end: each line has one task."""
+    farm.delay = 0.0
+    done = inside("batch", "t.txt", "--text", "--resend-after", "0.1", cwd=home, env=farm.env)
+    assert done.status == 0, done.err
+    assert sorted(row["line"] for row in lines_of(done.out)) == list(range(1, 41))
+    assert dict(farm.made) == dict.fromkeys(PROMPTS, 1)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_signal_waits_for_creates_under_way_and_says_how_to_go_on(
+    home: Path, number: signal.Signals, status: int
+) -> None:
+    with Farm(delay=0.25) as farm:
+        with started(home, farm) as process:
+            wait_until(lambda: sum(farm.made.values()) >= 3)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=20)
+        assert process.returncode == status
+        made = sum(farm.made.values())
+        assert made <= 4
+        rows = lines_of(out.decode())
+        assert len([row for row in rows if row["id"]]) == made
+        assert len(rows) == 40
+        assert b"Stopping: waiting for " in err
+        assert b"Resume with `rebyte batch t.txt --text --jobs 2`" in err
+        finish(home, farm)
+
+
+def test_a_second_signal_leaves_at_once_and_nothing_is_lost(home: Path) -> None:
+    with Farm(delay=8) as farm:
+        with started(home, farm) as process:
+            wait_until(lambda: sum(farm.made.values()) >= 2)
+            begun = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            while b"Stopping" not in process.stderr.readline():
+                pass
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+            assert time.monotonic() - begun < 3
+        assert process.returncode == 130
+        finish(home, farm)
+
+
+def test_a_second_signal_is_heard_wherever_it_comes(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here while the history is told, which goes on past its own troubles."""
+    (home / "t.txt").write_text("One\nTwo\n")
+
+    def twice(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def hook(request: Request) -> Answer | None:
+        is_second = request.method == "POST" and request.json["prompt"] == "Two"
+        return (lambda line: line.wait(20)) if is_second else None
+
+    monkeypatch.setattr(History, "add_tasks", twice)
+    with Farm(hook=hook) as farm:
+        begun = time.monotonic()
+        done = inside("batch", "t.txt", "--text", "--jobs", "2", cwd=home, env=farm.env)
+        assert done.status == 130
+        assert time.monotonic() - begun < 10
+
+
+def test_a_create_that_outlasts_the_patience_of_a_stop_is_called_unknown(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not pending: it was sent, and may have made its task."""
+    (home / "t.txt").write_text("One\nTwo\n")
+
+    def hook(request: Request) -> Answer | None:
+        if request.method != "POST":
+            return None
+        os.kill(os.getpid(), signal.SIGINT)
+        return lambda line: line.wait(20)
+
+    monkeypatch.setitem(runner.GRACE, signal.SIGINT, 0.1)
+    with Farm(hook=hook) as farm:
+        done = inside("batch", "t.txt", "--text", "--jobs", "1", cwd=home, env=farm.env)
+        assert done.status == 130
+        assert [row["status"] for row in lines_of(done.out)] == ["unknown", "pending"]
+        assert (
+            "Stopping: waiting for 1 create under way; a second Ctrl-C leaves at once" in done.err
         )
 
-    def settle(self) -> None:
-        self.heard.append(("settle", None))
-        if self.journal_fails:
-            raise RebyteError("no space")
 
-    def over(self, number: int, task: str | None = None) -> None:
-        """A claim is let go with the next flush."""
+def test_a_lost_network_pauses_it_and_it_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, one_clock: None
+) -> None:
+    # Tries come soon, for the test's speed; how they go on is tested elsewhere.
+    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.1)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.1)
+    (home / "t.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
 
-    def flush(self) -> None:
-        self.heard.append(("flush", None))
+    def hook(_request: Request) -> Answer | None:
+        """Gone from the fourth task on, until the pause has been told."""
+        is_down = len(farm.tasks) >= 4 and "Paused: " not in getattr(sys.stderr, "text", "")
+        return reset if is_down else None
 
-
-def test_it_is_told_a_little_later_and_after_the_journal() -> None:
-    told = Told()
-    told.memory.made(1, {"id": "t1"}, BODY)
-    told.memory.ended({"id": "t1", "title": "T", "status": "failed", "completedAt": "c", "x": 1})
-    assert told.memory.due is not NO_LIMIT
-    assert told.heard == []
-    told.memory.flush()
-    assert told.memory.due is NO_LIMIT
-    assert told.heard == [
-        ("settle", None),
-        ("made", [({"id": "t1"}, "Say hi", BODY)]),
-        ("ended", [{"id": "t1", "title": "T", "status": "failed", "completedAt": "c"}]),
-        ("flush", None),
-    ]
+    with Farm(delay=0.05, hook=hook) as farm:
+        command = ("batch", "t.txt", "--text", "--jobs", "2", "--resend-after", "0.1")
+        done = inside(*command, cwd=home, env=farm.env)
+        assert done.status == 0, done.err
+        assert done.err.index("Paused: ") < done.err.index("The network is back")
+        assert len(lines_of(done.out)) == 40
+        assert dict(farm.made) == dict.fromkeys(PROMPTS, 1)
 
 
-def test_whatever_comes_first_sets_the_time() -> None:
-    for note in (
-        lambda memory: memory.made(1, {"id": "t1"}, BODY),
-        lambda memory: memory.not_made(1),
-        lambda memory: memory.ended({"id": "t1"}),
-    ):
-        memory = Told().memory
-        note(memory)
-        due = memory.due
-        assert due is not NO_LIMIT
-        memory.not_made(2)
-        assert memory.due == due
-    assert PAUSE < 1, "a batch that is killed has told nearly all"
+def test_a_service_that_was_never_there_ends_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.1)  # as above
+    (home / "t.txt").write_text("One\nTwo\n")
+    env = {"REBYTE_API_URL": f"http://127.0.0.1:{closed_port()}/v1", "REBYTE_API_KEY": "rbk_x"}
+    done = inside("batch", "t.txt", "--text", cwd=home, env=env)
+    assert done.status == 5
+    assert {row["status"] for row in lines_of(done.out)} == {"pending"}
+    assert "refused the connection" in done.err
 
 
-def test_of_many_it_is_told_at_once() -> None:
-    told = Told()
-    for number in range(MOST):
-        assert told.heard == []
-        told.memory.ended({"id": f"t{number}"})
-    assert [kind for kind, _ in told.heard] == ["settle", "ended", "flush"]
+def test_a_reader_that_goes_away_ends_it_quietly(home: Path) -> None:
+    with Farm() as farm:
+        with started(home, farm) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.stdout.close()
+            assert process.wait(timeout=20) == 141
+            assert process.stderr is not None
+            assert b"Traceback" not in process.stderr.read()
+        finish(home, farm)
 
 
-def test_it_never_knows_what_the_journal_could_not_write() -> None:
-    told = Told()
-    told.journal_fails = True
-    told.memory.made(1, {"id": "t1"}, BODY)
-    told.memory.flush()
-    assert told.heard == [("settle", None)]
+def test_a_disk_that_is_full_after_the_last_create_is_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patch, since no limit of the system comes at a moment: of the sync, as elsewhere."""
+    (home / "t.txt").write_text("One <run 0.3>\n")
+
+    def sync(_handle: int) -> None:
+        if farm.tasks:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(journal_module, "sync", sync)
+    with Farm() as farm:
+        done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
+    assert done.status == 1
+    assert done.err.count("cannot write the journal t.txt.journal: No space left on device") == 1
+    assert [row["status"] for row in lines_of(done.out)] == ["completed"]

@@ -16,7 +16,8 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.batch import search as batch_lost
 from rebyte_cli.batch import search as batch_search
-from rebyte_cli.batch.input import Checker, Fields, Input, read_input
+from rebyte_cli.batch.fields import Checker, Fields
+from rebyte_cli.batch.input import Input, read_input
 from rebyte_cli.batch.search import Finder, Lost, Verdict, searching
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import APIError, KeyRejected, ServerFault
@@ -74,7 +75,7 @@ def read(*lines: dict[str, Any] | str) -> Input:
         "t",
         form="jsonl",
         template=None,
-        checker=Checker(Fields({}), fresh=False, find_files=lambda path: [path]),
+        checker=Checker(Fields({}), workspace_per_line=False, find_files=lambda path: [path]),
     )
 
 
@@ -198,7 +199,7 @@ def test_a_lost_answer_is_found_by_its_prompt(batch: Callable[..., Done]) -> Non
         assert farm.made == {"One <cut>": 1, "Two": 1, "Three <cut>": 1}
     assert done.status == 0
     assert statuses(done) == {1: "completed", 2: "completed", 3: "completed"}
-    assert "Line 1: its answer was lost, but task task-0000" in done.err
+    assert "Line 1: the response was lost, but task task-0000" in done.err
     rows = {row["line"]: row for row in lines_of(done.out)}
     assert farm.tasks[rows[1]["id"]]["prompt"] == "One <cut>"
 
@@ -244,7 +245,7 @@ def test_without_transcripts_nobody_can_know(batch: Callable[..., Done], home: P
         assert statuses(done) == {1: "unknown", 2: "completed"}
         problem = json.loads(done.err.splitlines()[-3])["error"]
         assert problem["code"] == "outcome_unknown"
-        assert "--resolve 1=ID or 1=none settles it by hand" in problem["message"]
+        assert "settle it with --resolve 1=ID or 1=none" in problem["message"]
 
         wrong = batch(farm, None, "--resolve", "1=task-00009")
         assert wrong.status == 4
@@ -392,7 +393,7 @@ def test_where_it_does_not_they_are_settled_by_hand(
         farm.hook = never_answers(farm, farm.hook)
         done = batch(farm, None)
         assert set(statuses(done).values()) == {"unknown"}
-        assert "--resolve 2=ID or 2=none settles it by hand" in done.err
+        assert "settle it with --resolve 2=ID or 2=none" in done.err
 
 
 def test_a_task_that_was_found_is_not_its_twins(batch: Callable[..., Done], home: Path) -> None:

@@ -1,4 +1,4 @@
-"""The gate before every create, with a clock that only moves when somebody waits."""
+"""The throttle before every create, with a clock that only moves when somebody waits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from rebyte_cli.batch import throttle
+from rebyte_cli.batch import throttle as throttle_module
 from rebyte_cli.batch.throttle import Stopped, Throttle
 from tests.keyring_daemon import eventually
 
@@ -24,183 +24,183 @@ class Clock:
         assert seconds is not None, "would wait for ever"
         self.now += seconds
 
-    def gate(self, rate: float | None = None) -> Throttle:
+    def throttle(self, rate: float | None = None) -> Throttle:
         return Throttle(rate=rate, note=self.notes.append, clock=lambda: self.now, wait=self.wait)
 
 
 def test_without_a_rate_nobody_waits() -> None:
     clock = Clock()
-    gate = clock.gate()
+    throttle = clock.throttle()
     for _ in range(100):
-        gate.admit()
+        throttle.admit()
     assert clock.now == 1000.0
 
 
 def test_a_rate_spaces_creates_evenly_and_saves_nothing_up() -> None:
     clock = Clock()
-    gate = clock.gate(rate=4)
+    throttle = clock.throttle(rate=4)
     times = []
     for _ in range(5):
-        gate.admit()
+        throttle.admit()
         times.append(clock.now - 1000)
     assert times == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
     clock.now += 60
-    gate.admit()
+    throttle.admit()
     before = clock.now
-    gate.admit()
+    throttle.admit()
     assert clock.now - before == pytest.approx(0.25)
 
 
 def test_what_one_request_is_told_to_wait_all_wait() -> None:
     clock = Clock()
-    gate = clock.gate()
-    gate.admit()
-    gate.sleep(120)  # the Retry-After of one request
+    throttle = clock.throttle()
+    throttle.admit()
+    throttle.sleep(120)  # the Retry-After of one request
     assert clock.now == 1120
-    gate.hold(30, "x")
-    gate.admit()
+    throttle.pause(30, "x")
+    throttle.admit()
     assert clock.now == 1150
     assert clock.notes == [
-        "The service asks for patience: no creates for 120 s",
+        "The service asks to slow down: no creates for 120 s",
         "x: no creates for 30 s",
     ]
 
 
 def test_a_shorter_pause_does_not_cut_a_longer_one() -> None:
     clock = Clock()
-    gate = clock.gate()
-    gate.hold(100, "x")
-    gate.hold(10, "x")
-    gate.admit()
+    throttle = clock.throttle()
+    throttle.pause(100, "x")
+    throttle.pause(10, "x")
+    throttle.admit()
     assert clock.now == 1100
 
 
 def test_being_turned_away_again_and_again_pauses_longer_each_time() -> None:
     clock = Clock()
-    gate = clock.gate()
+    throttle = clock.throttle()
     times = [clock.now]
     for _ in range(8):
-        gate.slow_down("x")
-        gate.slow_down("x")  # by another request of the same moment: not twice
-        gate.admit()
+        throttle.slow_down("x")
+        throttle.slow_down("x")  # by another request of the same moment: not twice
+        throttle.admit()
         times.append(clock.now)
     assert [later - sooner for sooner, later in pairwise(times)] == [
         *(5, 10, 20, 40, 80, 160),
         *(300, 300),  # and no longer
     ]
-    gate.passed()
-    gate.slow_down("x")
-    gate.admit()
+    throttle.accepted()
+    throttle.slow_down("x")
+    throttle.admit()
     assert clock.now == times[-1] + 5
 
 
 def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
     clock = Clock()
-    gate = clock.gate()
-    gate.admit()
-    gate.admit()
-    gate.lost("no such host")
-    gate.lost("no such host")  # the other one that was under way
+    throttle = clock.throttle()
+    throttle.admit()
+    throttle.admit()
+    throttle.network_lost("no such host")
+    throttle.network_lost("no such host")  # the other one that was under way
     times = []
     for _ in range(7):
-        gate.admit()
+        throttle.admit()
         times.append(clock.now)
         with pytest.raises(AssertionError, match="for ever"):
-            gate.admit()  # everybody else waits for the probe
-        gate.lost("no such host")
+            throttle.admit()  # everybody else waits for the probe
+        throttle.network_lost("no such host")
     assert [later - sooner for sooner, later in pairwise(times)] == [2, 4, 8, 16, 30, 30]
-    gate.admit()
-    gate.answered()
+    throttle.admit()
+    throttle.network_answered()
     now = clock.now
-    gate.admit()
-    gate.admit()
+    throttle.admit()
+    throttle.admit()
     assert clock.now == now
-    assert not gate.is_down
+    assert not throttle.network_is_down
     assert clock.notes == [
         "Paused: no such host. Trying again until the network is back; Ctrl-C stops.",
         "The network is back",
     ]
-    gate.lost("no such host")
-    gate.admit()
+    throttle.network_lost("no such host")
+    throttle.admit()
     assert clock.now == now + 1, "as patient as at first"
 
 
 def test_whoever_is_answered_ends_the_pause_of_all() -> None:
     """A look at a task may find the network back before the next create tries it."""
     clock = Clock()
-    gate = clock.gate()
-    gate.lost("no such host")
-    gate.answered()
-    gate.admit()
+    throttle = clock.throttle()
+    throttle.network_lost("no such host")
+    throttle.network_answered()
+    throttle.admit()
     assert clock.now == 1000
 
 
 def test_a_create_between_two_tries_is_sent_home_with_those_that_wait() -> None:
-    gate = Throttle()
+    throttle = Throttle()
     ended: list[str] = []
 
     def worker() -> None:
-        gate.admit()
+        throttle.admit()
         try:
-            gate.sleep(600)
+            throttle.sleep(600)
         except Stopped:
             ended.append("create")
 
     thread = threading.Thread(target=worker, daemon=True)
     thread.start()
-    eventually(lambda: gate._open_at)
-    gate.shut()
+    eventually(lambda: throttle._open_at)
+    throttle.stop_creates()
     thread.join(5)
     assert ended == ["create"]
 
 
 def test_stopping_sends_home_whoever_waits() -> None:
-    gate = Throttle()
-    gate.hold(600, "x")
+    throttle = Throttle()
+    throttle.pause(600, "x")
     ended: list[str] = []
 
     def worker() -> None:
         try:
-            gate.admit()
+            throttle.admit()
         except Stopped:
             ended.append("admit")
 
     def sleeper() -> None:
         try:
-            gate.sleep(600)
+            throttle.sleep(600)
         except Stopped:
             ended.append("sleep")
 
     threads = [threading.Thread(target=worker), threading.Thread(target=sleeper)]
     for thread in threads:
         thread.start()
-    gate.shut()
+    throttle.stop_creates()
     threads[0].join(5)
     assert ended == ["admit"]  # other requests go on when only creates have ended
-    gate.stop()
+    throttle.stop()
     threads[1].join(5)
     assert ended == ["admit", "sleep"]
     with pytest.raises(Stopped):
-        gate.admit()
+        throttle.admit()
 
 
-# -- Who waits at the gate of a batch is woken, and who looks on is told what is worth it.
+# -- Who waits at the throttle of a batch is woken, and who looks on is told what is worth it.
 
 
 class Waiters:
     """Threads that each want one create to pass."""
 
-    def __init__(self, gate: Throttle, count: int) -> None:
-        self.gate = gate
+    def __init__(self, throttle: Throttle, count: int) -> None:
+        self.throttle = throttle
         self.passed = 0
         self.sent_home = 0
         for _ in range(count):
             threading.Thread(target=self._wait, daemon=True).start()
-        eventually(lambda: self.passed or len(gate._queue) == count)
+        eventually(lambda: self.passed or len(throttle._queue) == count)
 
     def _wait(self) -> None:
         try:
-            self.gate.admit()
+            self.throttle.admit()
         except Stopped:
             self.sent_home += 1
         else:
@@ -213,42 +213,42 @@ def test_whoever_passes_wakes_the_next() -> None:
 
 
 def test_an_answer_wakes_those_who_waited_for_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
-    gate = Throttle()
-    gate.lost("no route")
-    waiters = Waiters(gate, 3)
+    monkeypatch.setattr(throttle_module, "PROBE_FIRST", 0.01)
+    throttle = Throttle()
+    throttle.network_lost("no route")
+    waiters = Waiters(throttle, 3)
     eventually(lambda: waiters.passed == 1)
-    gate.answered()
+    throttle.network_answered()
     eventually(lambda: waiters.passed == 3)
 
 
 def test_a_try_that_failed_lets_the_next_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
-    gate = Throttle()
-    gate.lost("no route")
-    waiters = Waiters(gate, 2)
+    monkeypatch.setattr(throttle_module, "PROBE_FIRST", 0.01)
+    throttle = Throttle()
+    throttle.network_lost("no route")
+    waiters = Waiters(throttle, 2)
     eventually(lambda: waiters.passed == 1)
-    gate.lost("no route")
+    throttle.network_lost("no route")
     eventually(lambda: waiters.passed == 2)
 
 
-@pytest.mark.parametrize("end", [Throttle.shut, Throttle.stop])
+@pytest.mark.parametrize("end", [Throttle.stop_creates, Throttle.stop])
 def test_the_end_wakes_everybody(end: Callable[[Throttle], None]) -> None:
-    gate = Throttle()
-    gate.hold(60, "a pause")
-    waiters = Waiters(gate, 3)
-    end(gate)
+    throttle = Throttle()
+    throttle.pause(60, "a pause")
+    waiters = Waiters(throttle, 3)
+    end(throttle)
     eventually(lambda: waiters.sent_home == 3)
 
 
 def test_a_pause_is_told_when_it_is_much_longer_than_the_one_under_way() -> None:
     notes: list[str] = []
-    gate = Throttle(note=notes.append, clock=lambda: 1000.0)
-    gate.hold(1.5, "too short to be read")
-    gate.hold(3.5, "just enough")
-    gate.hold(100, "first")
-    gate.hold(101, "hardly more")
-    gate.hold(120, "much more")
+    throttle = Throttle(note=notes.append, clock=lambda: 1000.0)
+    throttle.pause(1.5, "too short to be read")
+    throttle.pause(3.5, "just enough")
+    throttle.pause(100, "first")
+    throttle.pause(101, "hardly more")
+    throttle.pause(120, "much more")
     assert notes[0] == "just enough: no creates for 4 s"
     assert notes[1:] == ["first: no creates for 100 s", "much more: no creates for 120 s"]
 
@@ -256,7 +256,7 @@ def test_a_pause_is_told_when_it_is_much_longer_than_the_one_under_way() -> None
 def test_while_the_network_is_gone_no_pause_is_told() -> None:
     """It would say when creates go on, and nobody knows."""
     notes: list[str] = []
-    gate = Throttle(note=notes.append)
-    gate.lost("no route")
-    gate.hold(100, "The service asks for patience")
+    throttle = Throttle(note=notes.append)
+    throttle.network_lost("no route")
+    throttle.pause(100, "The service asks for patience")
     assert [note.split(":")[0] for note in notes] == ["Paused"]

@@ -13,7 +13,7 @@ import pytest
 
 from rebyte_cli.batch import throttle
 from rebyte_cli.batch.throttle import Throttle
-from rebyte_cli.batch.workers import ENOUGH, Job
+from rebyte_cli.batch.workers import FAULTS_IN_A_ROW, Job
 from rebyte_cli.errors import BadUsage, KeyRejected, NetworkError, RebyteError, ServerFault
 from tests.keyring_daemon import eventually
 from tests.servers import Answer, RawServer, error_reply, reset
@@ -44,8 +44,8 @@ def test_a_create_that_went_through(shop: Workshop) -> None:
     kind, (body, task) = shop.create(0)
     assert (kind, body["prompt"], task["id"]) == ("created", "n 0", "t1")
     assert shop.states() == ["sending", "created"]
-    assert shop.creators.known == {"t1"}
-    assert shop.creators.flying == {0}  # taken out by who reads the reports
+    assert shop.pool.known == {"t1"}
+    assert shop.pool.in_flight == {0}  # taken out by who reads the reports
 
 
 def test_an_answer_that_is_lost_is_reported_with_its_time(
@@ -67,7 +67,7 @@ def test_what_every_other_create_would_meet_ends_the_batch(
     assert kind == "fatal"
     assert isinstance(error, KeyRejected) == (status != 302)
     assert shop.states() == ["sending", "unsent"]
-    shop.creators.put(Job(2, None))
+    shop.pool.put(Job(2, None))
     assert shop.reports.get(timeout=20)[0] == "unsent", "the gate is shut at once"
 
 
@@ -130,13 +130,13 @@ def test_no_more_threads_than_were_asked_for_and_what_none_began_is_given_back(
     tmp_path: Path, server: RawServer
 ) -> None:
     shop = Workshop(tmp_path, server, count=2)
-    shop.gate.hold(60, "a pause")
+    shop.throttle.pause(60, "a pause")
     for at in range(0, 10, 2):
-        shop.creators.put(Job(at, None))
-    eventually(lambda: shop.creators.jobs.qsize() == 3)
-    assert [job.at for job in shop.creators.take_back()] == [4, 6, 8]
+        shop.pool.put(Job(at, None))
+    eventually(lambda: shop.pool.jobs.qsize() == 3)
+    assert [job.line for job in shop.pool.take_back()] == [4, 6, 8]
     assert sum(thread.name.startswith("create-") for thread in threading.enumerate()) >= 2
-    assert len(shop.creators._threads) == 2
+    assert len(shop.pool._threads) == 2
     shop.close()
     assert sorted(shop.reports.get(timeout=20)[:2] for _ in range(2)) == [
         ("unsent", 0),
@@ -150,13 +150,13 @@ def test_lines_come_to_the_gate_in_the_order_of_the_file(tmp_path: Path, server:
     order: list[int] = []
 
     class Noted(Throttle):
-        def _lets_pass(self, ticket: Any) -> bool:
-            passed = super()._lets_pass(ticket)
+        def _may_pass(self, ticket: Any) -> bool:
+            passed = super()._may_pass(ticket)
             if passed:
-                order.append(ticket.at)
+                order.append(ticket.line)
             return passed
 
-    shop = Workshop(tmp_path, server, count=4, gate=Noted(rate=1000))
+    shop = Workshop(tmp_path, server, count=4, throttle=Noted(rate=1000))
     first = threading.Event()
 
     class Slow(SimpleQueue[Job | None]):
@@ -169,9 +169,9 @@ def test_lines_come_to_the_gate_in_the_order_of_the_file(tmp_path: Path, server:
                     time.sleep(0.01)
             return job
 
-    shop.creators.jobs = Slow()
+    shop.pool.jobs = Slow()
     for at in range(0, 8, 2):
-        shop.creators.put(Job(at, None))
+        shop.pool.put(Job(at, None))
     for _ in range(4):
         assert shop.reports.get(timeout=20)[0] == "created"
     assert order == [0, 2, 4, 6]
@@ -187,7 +187,7 @@ def test_a_network_that_went_away_closes_the_gate(shop: Workshop, server: RawSer
     shop.client.close()
     assert shop.create(2) == ("unsent", None)
     assert shop.states()[2:] == ["sending", "unsent"]
-    assert shop.gate.is_down
+    assert shop.throttle.network_is_down
     assert "Paused" in shop.told[0]
 
 
@@ -196,7 +196,7 @@ def test_a_network_that_was_never_there_ends_the_batch(shop: Workshop, server: R
     kind, error = shop.create(0)
     assert kind == "fatal"
     assert isinstance(error, NetworkError)
-    assert not shop.gate.is_down
+    assert not shop.throttle.network_is_down
 
 
 def test_what_is_turned_away_at_every_try_pauses_all(shop: Workshop, answers: list[Answer]) -> None:
@@ -208,7 +208,7 @@ def test_what_is_turned_away_at_every_try_pauses_all(shop: Workshop, answers: li
 
 def test_faults_at_every_create_slow_it_down(shop: Workshop, answers: list[Answer]) -> None:
     answers.append(error_reply(500, "internal_error", "Broken"))
-    for turn in range(ENOUGH):
+    for turn in range(FAULTS_IN_A_ROW):
         assert shop.told == []
         kind, error = shop.create(turn * 2)
         assert kind == "refused"
@@ -220,10 +220,10 @@ def test_faults_at_every_create_slow_it_down(shop: Workshop, answers: list[Answe
 def test_one_that_goes_through_ends_the_count_of_faults(
     shop: Workshop, answers: list[Answer]
 ) -> None:
-    for turn in range(ENOUGH * 2):
-        fine = turn == ENOUGH - 1
+    for turn in range(FAULTS_IN_A_ROW * 2):
+        fine = turn == FAULTS_IN_A_ROW - 1
         answers.append(MADE if fine else error_reply(500, "internal_error", "Broken"))
-        if turn == ENOUGH * 2 - 1:
+        if turn == FAULTS_IN_A_ROW * 2 - 1:
             assert shop.told == []
         shop.create(turn * 2)
     eventually(lambda: shop.told)
@@ -240,11 +240,11 @@ def test_any_answer_says_that_the_network_is_back(
 ) -> None:
     monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
     shop = Workshop(tmp_path, server)
-    shop.gate.lost("no route")
-    assert shop.gate.is_down
+    shop.throttle.network_lost("no route")
+    assert shop.throttle.network_is_down
     answers.append(error_reply(400, "validation_error", "No") if refused else MADE)
     assert shop.create(0)[0] == ("refused" if refused else "created")
-    assert not shop.gate.is_down
+    assert not shop.throttle.network_is_down
     assert shop.told[-1] == "The network is back"
     shop.close()
 
@@ -260,9 +260,9 @@ def test_a_file_that_is_gone_says_nothing_about_the_network(
         raise BadUsage(f"cannot read {path}")
 
     shop.upload = gone
-    shop.gate.lost("no route")
+    shop.throttle.network_lost("no route")
     assert shop.create(1)[0] == "refused"
-    assert shop.gate.is_down
+    assert shop.throttle.network_is_down
     assert shop.create(0)[0] == "created"
     shop.close()
 
@@ -281,7 +281,7 @@ def test_a_line_whose_file_could_not_go_up_is_not_sent(tmp_path: Path) -> None:
         sent = len(server.requests)
         shop.upload = unreachable
         assert shop.create(1) == ("unsent", None)
-        assert shop.gate.is_down
+        assert shop.throttle.network_is_down
         shop.close()
         assert len(server.requests) == sent
         assert shop.reports.empty()

@@ -13,17 +13,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rebyte_cli.batch.input import (
-    KNOWN,
-    Checker,
-    Fields,
-    Form,
-    Input,
-    Template,
-    make_plan,
-    read_input,
-)
+from rebyte_cli.batch.fields import KNOWN, Checker, Fields
+from rebyte_cli.batch.input import Form, Input, Template, read_input
 from rebyte_cli.batch.journal import Journal, Record
+from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.state import check_record
 from rebyte_cli.errors import BadUsage, RebyteError
 
@@ -51,7 +44,7 @@ def read(raw: bytes, form: Form, template: Template | None) -> Input:
     def find(_path: str) -> list[str]:
         raise BadUsage("no such file")
 
-    checker = Checker(Fields({}), fresh=False, find_files=find)
+    checker = Checker(Fields({}), workspace_per_line=False, find_files=find)
     source = iter(BytesIO(raw).readline, b"")
     return read_input(source, "t.jsonl", form=form, template=template, checker=checker)
 

@@ -54,7 +54,7 @@ def test_two_at_once_and_the_second_is_told_who_has_it(
             assert f"another run has the journal t.txt.journal: pid {first.pid} on" in second.err
             shown = batch(farm, "--status")
             assert shown.status == 0
-            assert f"It is being run: pid {first.pid}" in shown.err
+            assert f"Running now: pid {first.pid}" in shown.err
             assert first.stdout is not None
             assert len(first.stdout.read().splitlines()) == 6
         assert first.returncode == 0
@@ -71,12 +71,12 @@ def test_another_content_is_refused_and_nothing_sent(
         write(home, 3)
         done = batch(farm)
         assert done.status == 2
-        assert "is of another input" in done.err
-        assert "--journal PATH" in done.err
+        assert "belongs to a different input" in done.err
+        assert "pass a new --journal" in done.err
         write(home, 2)
         done = inside("-P", "local", "batch", "t.txt", "--text", cwd=home)
         assert done.status == 2
-        assert "is of another profile: default, not local" in done.err
+        assert "belongs to a different profile: default, not local" in done.err
         assert sum(farm.calls.values()) == calls
         assert batch(farm, "--journal", "second").status == 0
         assert farm.made == {"Task 0": 2, "Task 1": 2}
@@ -103,7 +103,7 @@ def test_a_torn_journal_goes_on_and_looks_for_what_it_lost(
         next(home.rglob("history.db")).unlink()  # what was torn off was never told to it
         done = batch(farm, "--resend-after", "0.1")
         assert done.status == 0
-        assert "1 have no known outcome and are looked for" in done.err
+        assert "searching for 1 with unknown outcome" in done.err
         # Of the other two nothing was left: for the journal they were never begun.
         assert farm.made == {"Task 0": 1, "Task 1": 2, "Task 2": 2}
 
@@ -137,7 +137,7 @@ def test_shards_run_each_line_once(batch: Callable[..., Done], home: Path) -> No
         for options in ([], ["--shard", "1/2"]):
             done = batch(farm, *options)
             assert done.status == 2
-            assert "was begun with another --shard: there is t.txt." in done.err
+            assert "was started with another --shard: t.txt." in done.err
         assert batch(farm, "--shard", "4/3").status == 2
         assert batch(farm, "--shard", "0/3").status == 2
         assert sum(farm.made.values()) == 7
@@ -149,7 +149,7 @@ def test_status_asks_nobody_and_needs_no_key(batch: Callable[..., Done], home: P
         no_key = {"REBYTE_API_KEY": ""}
         before = batch(farm, "--status", env=no_key)
         assert [row["status"] for row in lines_of(before.out)] == ["pending", "pending"]
-        assert "Nothing was run yet" in before.err
+        assert "Nothing has run yet" in before.err
         assert not (home / "t.txt.journal").exists()
         batch(farm)
         calls = sum(farm.calls.values())
@@ -236,11 +236,11 @@ def test_other_defaults_than_in_the_run_before_are_told(
         again = batch(farm, "-m", "new")
         assert farm.bodies[-1]["model"] == "new"
         assert (
-            "This run does not ask for what the one before it asked for (model, workspaceId);"
+            "The options differ from those of the last run (model, workspaceId);"
             " lines that have a task keep it" in again.err
         )
         same = batch(farm, "-m", "new", "-s", "pdf")
-        assert "does not ask" not in same.err  # nothing is left to be asked for
+        assert "The options differ" not in same.err  # nothing is left to be asked for
 
 
 # -- kill -9 at random moments, again and again: every line still makes exactly one task.

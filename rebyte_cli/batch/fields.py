@@ -1,0 +1,205 @@
+"""The fields of one line of a batch, checked as far as that works without the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ..errors import BadUsage, RebyteError, did_you_mean
+from ..tasks.prompt import check_prompt
+
+Problem = tuple[str, str]  # the field, and what is wrong with it
+LONGEST_KEY = 200
+MOST_PROBLEMS = 20  # of one line; a line with more is not meant for a batch
+
+
+class Fields(NamedTuple):
+    """What a line says, or what holds for every line that does not say otherwise.
+
+    `body` holds fields of POST /tasks except `workspaceId`, which is `workspace` (an id, or
+    `@key` for the workspace of another line). `paths` are files still to be uploaded.
+    """
+
+    body: dict[str, Any]
+    workspace: str | None = None
+    paths: tuple[str, ...] = ()
+    key: str | None = None
+
+
+class Checker:
+    """Checks line after line, and each file that lines name only once."""
+
+    def __init__(
+        self, defaults: Fields, *, workspace_per_line: bool, find_files: Callable[[str], list[str]]
+    ) -> None:
+        """`workspace_per_line`: no line may name a workspace. `find_files` gives the files that a
+        path or a pattern names, and raises when one of them cannot be uploaded.
+        """
+        self._defaults = defaults
+        self._workspace_per_line = workspace_per_line
+        self._find_files = find_files
+        self._files: dict[str, list[str] | str] = {}
+
+    def check(
+        self, given: Mapping[str, Any], *, prompt: str | None, data: bool
+    ) -> tuple[Fields, list[Problem]]:
+        """The fields of a line over the defaults, and everything wrong with them.
+
+        `prompt` is the text that a template made, None when the line brings its own. With
+        `data`, fields that a task does not have are data for the template; without, they are
+        problems. A null removes the default.
+        """
+        problems: list[Problem] = []
+        body = dict(self._defaults.body)
+        if given.get("githubUrl") is not None:
+            body.pop("branchName", None)  # it is the branch of the default repository
+        workspace, paths, key = self._defaults.workspace, self._defaults.paths, None
+        for name, value in given.items():
+            if name == "prompt" and prompt is not None:
+                continue
+            if name not in KNOWN:
+                if not data and len(problems) < MOST_PROBLEMS:
+                    near = did_you_mean(name, KNOWN)
+                    problems.append((name, f"no such field{f'; {near}' if near else ''}"))
+                continue
+            if value is None:
+                body.pop(name, None)
+                workspace = None if name == "workspaceId" else workspace
+                paths = () if name == "files" else paths
+                continue
+            wrong = KNOWN[name](value)
+            if wrong is not None:
+                problems.append((name, wrong))
+            elif name == "key":
+                key = str(value)
+            elif name == "workspaceId":
+                workspace = value
+            elif name == "files":
+                paths = tuple(file for file in value if isinstance(file, str))
+                ready = [dict(file) for file in value if not isinstance(file, str)]
+                body.pop("files", None)
+                body.update({"files": ready} if ready else {})
+            else:
+                body[name] = value
+        if prompt is not None:
+            body["prompt"] = prompt
+        problems += self._check_body(body, given)
+        files: list[str] = []
+        for path in paths:
+            found = self._find(path)
+            if isinstance(found, str):
+                problems.append(("files", found))
+            else:
+                files += found
+        return Fields(body, workspace, tuple(dict.fromkeys(files)), key), problems
+
+    def _check_body(self, body: Mapping[str, Any], given: Mapping[str, Any]) -> list[Problem]:
+        problems: list[Problem] = []
+        if "prompt" not in body:
+            if given.get("prompt") is None:
+                problems.append(("prompt", "missing"))
+        else:
+            try:
+                check_prompt(body["prompt"])
+            except BadUsage as error:
+                problems.append(("prompt", error.message))
+        if body.get("branchName") and not body.get("githubUrl"):
+            problems.append(("branchName", "needs githubUrl"))
+        if self._workspace_per_line and given.get("workspaceId") is not None:
+            problems.append(("workspaceId", "not allowed with --workspace-per-line"))
+        return problems
+
+    def _find(self, path: str) -> list[str] | str:
+        """The files that a path of a line names, or what is wrong with it."""
+        if path not in self._files:
+            try:
+                self._files[path] = self._find_files(path)
+            except RebyteError as error:
+                self._files[path] = error.message
+        return self._files[path]
+
+
+def _string(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"must be a string, not {_kind(value)}"
+    if not value.strip():
+        return "is empty"
+    # Half of a surrogate pair: JSON can spell it, UTF-8 cannot.
+    return "is not valid UTF-8" if any("\ud800" <= sign <= "\udfff" for sign in value) else None
+
+
+def _prompt(value: Any) -> str | None:
+    return None if isinstance(value, str) else f"must be a string, not {_kind(value)}"
+
+
+def _key(value: Any) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return f"must be a string or a whole number, not {_kind(value)}"
+    text = str(value)
+    if not text.strip():
+        return "is empty"
+    if len(text) > LONGEST_KEY:
+        return f"has more than {LONGEST_KEY} characters"
+    return None if text.isprintable() else "contains a character that cannot be printed"
+
+
+def _strings(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return f"must be a list of strings, not {_kind(value)}"
+    return next((f"item {position}: {wrong}" for position, item in enumerate(value, 1)
+                 if (wrong := _string(item))), None)  # fmt: skip
+
+
+def _files(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return f"must be a list of paths, not {_kind(value)}"
+    for position, item in enumerate(value, 1):
+        if isinstance(item, dict):
+            if set(item) != {"id", "filename"} or not all(map(_is_text, item.values())):
+                return f'item {position}: an uploaded file is {{"id": "…", "filename": "…"}}'
+        elif wrong := _string(item):
+            return f"item {position}: {wrong}"
+        elif "\0" in item:
+            return f"item {position}: contains a NUL"
+    return None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    names = {int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
+    return next((word for kind, word in names.items() if isinstance(value, kind)), "null")
+
+
+# The fields of POST /tasks (seed document; `files` vendor docs, `actor` seen in a client), and
+# `key`, which is ours.
+KNOWN: dict[str, Callable[[Any], str | None]] = {
+    "prompt": _prompt,
+    "key": _key,
+    "executor": _string,
+    "model": _string,
+    "skills": _strings,
+    "githubUrl": _string,
+    "branchName": _string,
+    "workspaceId": _string,
+    "files": _files,
+    "actor": _string,
+}
+LISTS = frozenset({"skills", "files"})
+
+
+def from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
+    """A row of a CSV file as fields: an empty cell says nothing, lists are split at commas."""
+    fields: dict[str, Any] = {}
+    for name, cell in cells.items():
+        if name in LISTS:
+            parts = [part.strip() for part in cell.split(",") if part.strip()]
+            if parts:
+                fields[name] = parts
+        elif cell or name not in KNOWN:
+            fields[name] = cell
+    return fields
