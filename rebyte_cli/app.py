@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import BadUsage, Interrupted, ReaderGone, RebyteError
+from .errors import BadUsage, Interrupted, NotFound, ReaderGone, RebyteError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .history.history import History
     from .local.server import Service
     from .output.console import Console
+
+
+MOST_LINES = 100_000  # of standard input, for `-`
+LONGEST_LINE = 10_000  # characters
 
 
 class App:
@@ -103,8 +107,43 @@ class App:
         return stream
 
     def lines(self) -> Iterator[str]:
-        """The lines of standard input; it is touched when the first one is asked for."""
-        yield from self.stdin
+        """The lines of standard input, which is not touched before the first is asked for.
+
+        Raises BadUsage for input without an end: a line or a number of lines beyond all use.
+        """
+        for number in range(1, MOST_LINES + 2):
+            try:
+                line = self.stdin.readline(LONGEST_LINE + 1)
+            except UnicodeDecodeError:
+                raise BadUsage(f"stdin, line {number}: not valid UTF-8") from None
+            if not line:
+                return
+            if len(line) > LONGEST_LINE:
+                raise BadUsage(f"stdin, line {number}: over {LONGEST_LINE} characters")
+            if number > MOST_LINES:
+                raise BadUsage(f"standard input has more than {MOST_LINES:,} lines")
+            yield line
+
+    def read_bytes(self, file: str, *, limit: int) -> bytes:
+        """The bytes of a file, or of standard input for `-`; nothing is read beyond `limit`.
+
+        Raises NotFound for a missing file, BadUsage for one that cannot be read or is too large.
+        """
+        name = "standard input" if file == "-" else file
+        try:
+            if file == "-":
+                data: bytes = self.stdin.buffer.read(limit + 1)
+            else:
+                with open(file, "rb") as source:
+                    data = source.read(limit + 1)
+        except FileNotFoundError:
+            raise NotFound(f"no such file: {file}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BadUsage(f"cannot read {name}: {reason}") from None
+        if len(data) > limit:
+            raise BadUsage(f"{name} has more than {limit >> 20} MiB")
+        return data
 
     @property
     def interactive(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ..errors import BadUsage, RebyteError
 from ..output.console import one_line
 from ..output.table import duration, truncate, width_of
+from ..tasks.browser import is_page
 
 # -- When the tasks of a batch ran, and what that adds up to.
 
@@ -276,14 +277,9 @@ def _task(row: Row) -> str:
     """A link to the task's page, if its address is one."""
     name, url = str(row.get("id") or ""), str(row.get("url") or "")
     short = _h(name if len(name) <= 16 else name[:8] + "…")
-    if not is_link(url):
+    if not is_page(url):
         return f'<span title="{_h(name)}">{short}</span>' if name else ""
     return f'<a href="{_h(url)}" rel="noreferrer" title="{_h(name)}">{short or _h(url)}</a>'
-
-
-def is_link(url: str) -> bool:
-    """Whether an address may be made into a link."""
-    return url.startswith(("https://", "http://")) and url.isprintable()
 
 
 def _class(row: Row) -> str:
@@ -355,7 +351,7 @@ def _markdown(title: str, summary: str, rows: Sequence[Row], times: Times) -> li
     ]
     for at, row in enumerate(rows):
         task, url = _m(row.get("id") or ""), one_line(str(row.get("url") or ""))
-        if is_link(url) and not set(url) & set(" <>"):
+        if is_page(url):
             task = f"[{task or 'task'}](<{url}>)"
         error = (row.get("error") or {}).get("message") or ""
         cells = [

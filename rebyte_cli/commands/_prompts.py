@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..app import App
-from ..errors import BadUsage, NotFound, RebyteError
+from ..errors import BadUsage, RebyteError
 from ..tasks.prompt import check_prompt
 
 # -- Questions to the person at the terminal: may this happen, and what is the secret.
@@ -74,7 +74,7 @@ def read_secret(app: App, given: str | None, *, longest: int) -> str | None:
     if given is None:
         return None
     if given == "-":
-        secret = app.stdin.readline().rstrip("\r\n")
+        secret = app.stdin.readline(longest + 2).rstrip("\r\n")
     elif app.interactive:
         secret = click.prompt("Secret", hide_input=True, err=True)
     else:
@@ -121,7 +121,8 @@ def read_prompt(app: App, argument: str | None, option: str | None, file: str | 
     if argument == "-":
         argument, file = None, "-"
     if file is not None:
-        text = _decode(_read_bytes(app, file), "standard input" if file == "-" else file)
+        data = app.read_bytes(file, limit=MOST_BYTES)
+        text = _decode(data, "standard input" if file == "-" else file)
     elif given:
         text = given[0]
     elif app.interactive:
@@ -132,22 +133,6 @@ def read_prompt(app: App, argument: str | None, option: str | None, file: str | 
             hint="give it as an argument, with -p TEXT, or with --prompt-file FILE (- is stdin)",
         )
     return check_prompt(text)
-
-
-def _read_bytes(app: App, file: str) -> bytes:
-    try:
-        if file == "-":
-            data: bytes = app.stdin.buffer.read(MOST_BYTES + 1)
-        else:
-            with open(file, "rb") as source:
-                data = source.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        raise NotFound(f"no such file: {file}") from None
-    except OSError as error:
-        raise BadUsage(f"cannot read {file}: {error.strerror}") from None
-    if len(data) > MOST_BYTES:
-        raise BadUsage("the prompt has more than 16 MiB; the API takes 100,000 characters")
-    return data
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -172,7 +157,7 @@ def _from_editor(app: App) -> str:
         except click.ClickException as error:
             raise BadUsage(error.format_message()) from None
         # Read as bytes: Click's own reading stops at what is not UTF-8.
-        text = _decode(_read_bytes(app, path), "what the editor left")
+        text = _decode(app.read_bytes(path, limit=MOST_BYTES), "what the editor left")
     if not text.strip():
         raise BadUsage("the editor left no prompt")
     return text

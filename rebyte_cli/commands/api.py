@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import click
 
 from ..app import App
-from ..errors import BadUsage, NotFound
+from ..errors import BadUsage
 from ..output.records import Raw
 from ._base import define
 from ._options import completer
+
+MOST_BYTES = 64 << 20  # as for the body of an answer
 
 
 def _methods(*_: object) -> list[str]:
@@ -69,7 +71,7 @@ def command(
         )
     if paginate and method != "GET":
         raise BadUsage("--paginate goes with GET")
-    body = None if data is None else raw.check_body(_read(app, data))
+    body = None if data is None else raw.check_body(_body(app, data))
     pairs = [_pair(text) for text in query]
     request = raw.RawRequest(method, raw.check_path(path, pairs), body)
     walk = raw.pages if paginate else raw.call
@@ -83,17 +85,7 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _read(app: App, data: str) -> bytes:
-    if data == "-":
-        given: bytes = app.stdin.buffer.read()
-        return given
-    if not data.startswith("@"):
+def _body(app: App, data: str) -> bytes:
+    if data != "-" and not data.startswith("@"):
         return data.encode("utf-8", "surrogateescape")
-    try:
-        with open(data[1:], "rb") as source:
-            return source.read()
-    except FileNotFoundError:
-        raise NotFound(f"no such file: {data[1:]}") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadUsage(f"cannot read {data[1:]}: {reason}") from None
+    return app.read_bytes(data.removeprefix("@"), limit=MOST_BYTES)

@@ -188,7 +188,7 @@ def _bash(text: str = "", replaced: str = "") -> Iterator[str]:
 
 def _described(item: Item) -> str:
     about = item.about
-    if not about.isprintable():
+    if not about.isascii() or not about.isprintable():
         from ..output.console import one_line
 
         about = one_line(about)

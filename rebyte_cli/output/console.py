@@ -22,24 +22,25 @@ if TYPE_CHECKING:
 
 Color = Literal["auto", "always", "never"]
 
-# C0 but tab and newline, DEL, C1, marks that reorder or hide text, the byte order mark, lone
-# surrogates (no encoding takes them) and the tag characters that spell invisible text.
+# C0 except tab and newline, DEL, C1, characters that reorder or hide text (soft hyphen, zero width,
+# bidi, invisible operators, annotations), the byte order mark, lone surrogates (no encoding takes
+# them), and the tags and variation selectors that can carry invisible text. The selectors up to
+# U+FE0F stay: emoji and CJK need them.
 _UNSAFE = (
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
-    r"\ud800-\udfff\U000e0000-\U000e007f]"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e01ef]"
 )
-# Up to so many different ones are replaced one by one, which is the fastest by far.
-_FEW = 64
+_FIRST_SELECTOR = "\U000e0100"  # from here on characters count as printable although nothing shows
+_FEW = 64  # up to so many different characters are replaced one by one, which is fastest
 _compiled: re.Pattern[str] | None = None
 
 
 def replace_unsafe(text: str, escape: Callable[[int], str]) -> str:
-    """`text` with `escape(code point)` in place of each character that may not get out.
+    """`text` with `escape(code point)` in place of each character that must not be printed.
 
-    Linear in the length of the text, a million of them included.
+    Linear in the length of the text, however many there are.
     """
-    # Every such character counts as unprintable, so this settles nearly all text.
-    if text.isprintable() or text.replace("\n", "").isprintable():
+    if is_plain(text) or is_plain(text.replace("\n", "")):  # settles nearly all text
         return text
     global _compiled
     if _compiled is None:
@@ -52,6 +53,11 @@ def replace_unsafe(text: str, escape: Callable[[int], str]) -> str:
     for character in found:
         text = text.replace(character, escape(ord(character)))
     return text
+
+
+def is_plain(text: str) -> bool:
+    """Whether `text` is one line that `clean` returns as it is."""
+    return text.isprintable() and (text.isascii() or max(text) < _FIRST_SELECTOR)
 
 
 def _visible(code: int) -> str:
@@ -70,7 +76,7 @@ def clean(text: str) -> str:
 
 def one_line(text: str) -> str:
     """As `clean`, for a place that has one line: a tab or an end of line becomes a space."""
-    if text.isprintable():
+    if is_plain(text):
         return text
     return clean(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
 

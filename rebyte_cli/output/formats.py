@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import BrokenAnswer
-from .console import clean, one_line, replace_unsafe
+from .console import clean, is_plain, one_line, replace_unsafe
 
 
 def _escape(code: int) -> str:
@@ -98,7 +98,7 @@ def _tsv_cell(value: Any) -> str:
     text = value if isinstance(value, str) else encode(value)
     if "\\" in text:
         text = text.replace("\\", "\\\\")
-    if text.isprintable():
+    if is_plain(text):
         return text
     return clean(text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r"))
 

@@ -24,12 +24,12 @@ _STATUS_COLORS = {
     **dict.fromkeys(("canceled", "cancelled"), DIM),
 }
 _GAP = "  "
-# A column of text is never cut below this.
-_NARROWEST = 8
+_NARROWEST = 8  # cells: a column of text is never cut below this
+_MOST_COLUMNS = 20  # of a table of objects that are no kind of ours
 
 
 class Style(NamedTuple):
-    """How text is to look: `color`; `width` in cells, None for no limit; `ellipsis`; `now`, the
+    """How text is to style: `color`; `width` in cells, None for no limit; `ellipsis`; `now`, the
     time in seconds since the epoch."""
 
     color: bool
@@ -186,13 +186,13 @@ class _Column:
                 # Measured without the ellipsis, which would make plain text anything but.
                 self.sizes[index] = width_of(text.removesuffix(ellipsis)) + len(ellipsis)
 
-    def lines(self, look: Style) -> Iterator[str]:
+    def lines(self, style: Style) -> Iterator[str]:
         """The heading and the cells, padded and in colour."""
-        head = truncate(self.head, self.width, look.ellipsis)
+        head = truncate(self.head, self.width, style.ellipsis)
         space = " " * (self.width - width_of(head))
-        head = look.paint(BOLD, head)
+        head = style.paint(BOLD, head)
         yield space + head if self.right else head + space
-        colors = _STATUS_COLORS if self.name == "status" and look.color else {}
+        colors = _STATUS_COLORS if self.name == "status" and style.color else {}
         for text, size in zip(self.texts, self.sizes, strict=True):
             space = " " * (self.width - size)
             if text in colors:
@@ -201,16 +201,16 @@ class _Column:
 
 
 def listing(
-    kind: Kind, rows: Iterable[Mapping[str, Any]], names: Sequence[str], look: Style
+    kind: Kind, rows: Iterable[Mapping[str, Any]], names: Sequence[str], style: Style
 ) -> str:
     """Rows under a header, a line each. `names` are the columns."""
     rows = list(rows)
-    columns = [_Column(kind, name, rows, look.now) for name in names]
-    if look.width is not None:
-        _fit(columns, look.width)
+    columns = [_Column(kind, name, rows, style.now) for name in names]
+    if style.width is not None:
+        _fit(columns, style.width)
         for column in columns:
-            column.truncate(look.ellipsis)
-    lines = map(_GAP.join, zip(*(column.lines(look) for column in columns), strict=True))
+            column.truncate(style.ellipsis)
+    lines = map(_GAP.join, zip(*(column.lines(style) for column in columns), strict=True))
     return "\n".join(line.rstrip(" ") for line in lines) + "\n"
 
 
@@ -233,7 +233,7 @@ def _fit(columns: Sequence[_Column], limit: int) -> None:
         left -= column.width
 
 
-def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, look: Style) -> str:
+def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, style: Style) -> str:
     """One record as lines of names and values; lists of records as small tables below theirs.
 
     Without `fields` it is everything the record has but nulls, the known fields first.
@@ -242,22 +242,22 @@ def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, loo
         known = [name for name in kind.types if row.get(name) is not None]
         fields = known + [name for name in row if name not in kind.types and row[name] is not None]
     labels = [one_line(name) for name in fields]
-    if look.width is not None:  # a name from elsewhere may leave no room for values
+    if style.width is not None:  # a name from elsewhere may leave no room for values
         labels = [
-            truncate(label, max(look.width // 3, _NARROWEST), look.ellipsis) for label in labels
+            truncate(label, max(style.width // 3, _NARROWEST), style.ellipsis) for label in labels
         ]
     width = max(map(width_of, labels), default=0)
-    room = None if look.width is None else max(look.width - width - len(_GAP), _NARROWEST)
+    room = None if style.width is None else max(style.width - width - len(_GAP), _NARROWEST)
     lines = []
     for name, label in zip(fields, labels, strict=True):
         (value,) = _values(kind, [row], name)
         type_ = kind.types.get(name, "any?")
-        shown = look.paint(BOLD, label)
+        shown = style.paint(BOLD, label)
         if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
             lines.append(shown)
-            lines.extend("  " + line for line in _nested(type_, value, look))
+            lines.extend("  " + line for line in _nested(type_, value, style))
             continue
-        first, *rest = _long(name, value, type_, look, room)
+        first, *rest = _long(name, value, type_, style, room)
         if first:
             shown += " " * (width - width_of(label)) + _GAP + first
         lines.append(shown)
@@ -265,26 +265,35 @@ def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, loo
     return "".join(line + "\n" for line in lines)
 
 
-def _nested(type_: str, value: list[Mapping[str, Any]], look: Style) -> list[str]:
+def _nested(type_: str, value: list[Mapping[str, Any]], style: Style) -> list[str]:
+    """A small table, or a line of JSON for each item where they have too many different keys."""
+    if style.width is not None:
+        style = style._replace(width=style.width - 2)
     kind = KINDS.get(type_.removesuffix("?").removesuffix("[]"))
-    names: Sequence[str] = (
-        kind.columns if kind else list(dict.fromkeys(k for row in value for k in row))
-    )
-    kind = kind or Kind("", "items", "", "", "")
-    if look.width is not None:
-        look = look._replace(width=look.width - 2)
-    return listing(kind, value, names, look).splitlines()
+    if kind is not None:
+        return listing(kind, value, kind.columns, style).splitlines()
+    names = list(dict.fromkeys(key for row in value for key in row))
+    if len(names) > _MOST_COLUMNS:  # rows times columns would grow with the square of the answer
+        return [_json_line(row, style) for row in value]
+    return listing(Kind("", "items", "", "", ""), value, names, style).splitlines()
 
 
-def _long(name: str, value: Any, type_: str, look: Style, room: int | None) -> list[str]:
+def _json_line(value: Any, style: Style) -> str:
+    from .formats import encode
+
+    line = one_line(encode(value))
+    return line if style.width is None else truncate(line, style.width, style.ellipsis)
+
+
+def _long(name: str, value: Any, type_: str, style: Style, room: int | None) -> list[str]:
     """A value in full: all lines of a text, in at most `room` cells; both forms of a time."""
     if isinstance(value, str):
         if type_.startswith("time"):
-            shown, relative = one_line(value), ago(value, look.now)
+            shown, relative = one_line(value), ago(value, style.now)
             return [shown if shown == relative else f"{shown} ({relative})"]
         if name == "status":
-            return [look.paint(_STATUS_COLORS.get(value, ""), one_line(value))]
+            return [style.paint(_STATUS_COLORS.get(value, ""), one_line(value))]
         lines = clean(value.rstrip("\n")).split("\n")
     else:
-        lines = [_text(value, type_, look.now)]
+        lines = [_text(value, type_, style.now)]
     return lines if room is None else [piece for line in lines for piece in wrap(line, room)]

@@ -1,4 +1,4 @@
-"""A page shown in the user's browser, and nothing but a page."""
+"""Open a web page in the user's browser."""
 
 from __future__ import annotations
 
@@ -7,33 +7,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import RebyteError
+from ..output.console import is_plain
 
 
-def check_page(url: object) -> str:
-    """The URL, if it is a web page. RebyteError otherwise: a browser opens files and programs too.
+def is_page(url: object) -> bool:
+    """Whether a URL from the server may be opened, or linked in a report: a plain web address.
 
-    A URL comes from the server, and what a desktop does with `file:` or `javascript:` or a
-    handler of some program is nobody's wish.
+    A desktop opens files and programs for `file:`, `javascript:` and the schemes of its handlers.
+    User information (`https://app.rebyte.ai@evil.example`) and characters that end a link are
+    refused too.
     """
     from urllib.parse import urlsplit
 
-    text = url if isinstance(url, str) else ""
+    if not isinstance(url, str) or not is_plain(url) or set(url) & set(" \"'<>\\`"):
+        return False
     try:
-        parts = urlsplit(text)
-        good = (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-        )
+        parts = urlsplit(url)
     except ValueError:
-        good = False
-    if not good or not text.isprintable() or any(mark in text for mark in " \"'<>\\`"):
-        raise RebyteError(f"this is no web page: {text[:200]!r}", code="not_a_page")
-    return text
+        return False
+    is_web = parts.scheme in ("http", "https") and bool(parts.hostname)
+    return is_web and "@" not in parts.netloc
+
+
+def check_page(url: object) -> str:
+    """Return the URL if `is_page`; raise RebyteError otherwise."""
+    if not is_page(url):
+        text = url if isinstance(url, str) else ""
+        raise RebyteError(f"not a web page: {text[:200]!r}", code="not_a_page")
+    return str(url)
 
 
 def open_page(url: object) -> bool:
-    """Show the page with $BROWSER or the desktop's own browser.
+    """Open the page with $BROWSER or the desktop's default browser.
 
-    False when there is no browser to be had. Raises RebyteError for what is no web page.
+    Returns False when there is no browser. Raises RebyteError for what is not a web page.
     """
     page = check_page(url)
     import webbrowser
@@ -47,9 +54,9 @@ def open_page(url: object) -> bool:
 
 @contextmanager
 def _stdout_kept() -> Iterator[None]:
-    """Keep what a browser prints out of stdout, which is for data: some greet whoever starts them.
+    """Send what a browser prints to stderr, since stdout is for data.
 
-    On a terminal it stays, for a browser that draws its pages there.
+    A terminal is left alone, for browsers that draw their pages there.
     """
     try:
         kept = None if os.isatty(1) else os.dup(1)

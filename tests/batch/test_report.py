@@ -131,6 +131,18 @@ def test_figures_count_what_ran_at_one_time_and_how_long() -> None:
     assert Times([row(0), after], NOW).most() == 1
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["javascript:alert(1)", "https://app.example@evil.example/", "https://a/ b", "file:///etc/x"],
+)
+def test_a_url_that_open_would_refuse_is_no_link(tmp_path: Path, url: str) -> None:
+    for name in ("r.html", "r.md"):
+        write(str(tmp_path / name), "tasks", [row(1, url=url)], now=NOW)
+        text = (tmp_path / name).read_text()
+        assert not [tag for tag, _ in Page(text).tags if tag == "a"]
+        assert "](" not in text
+
+
 def test_nothing_in_the_page_runs_or_leads_elsewhere(tmp_path: Path) -> None:
     write(str(tmp_path / "r.html"), EVIL, ROWS, now=NOW)
     text = (tmp_path / "r.html").read_text()

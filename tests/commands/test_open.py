@@ -59,7 +59,7 @@ def test_create_does_not_lose_its_task_to_a_link_that_is_none(
         aim(server)
         done = inside("create", "Say hello", "--open", "-o", "json")
     assert (done.status, done.json["id"]) == (0, "abcd1234")
-    assert "this is no web page" in done.err
+    assert "not a web page" in done.err
     assert not browser.exists()
 
 
@@ -104,7 +104,7 @@ def test_what_is_no_web_page_is_not_opened(inside: Run, aim: Aim, browser: Path,
         aim(server)
         done = inside("open", "abcd1234")
     assert (done.status, done.out) == (1, "")
-    assert "this is no web page" in done.err
+    assert "not a web page" in done.err
     assert "\x1b" not in done.err
     assert not browser.exists()
 

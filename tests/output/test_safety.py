@@ -32,6 +32,8 @@ HOSTILE = [
     "zero\u200bwidth\u200d\u200e\u200f\u2060\ufeff",
     "line\u2028paragraph\u2029",
     "tag\U000e0041\U000e0042\U000e007f",
+    "soft\xadhyphen \u180e vowel \u206a\u206f shaping \ufff9anno\ufffatation\ufffb",
+    "selectors\U000e0100\U000e01ef carry bytes",
     "lone \ud800 \udfff surrogate",
     "[/x] [bold]markup[/bold] [link=https://evil.example]",
     "{task.description} %s %(x)s {0}",
@@ -42,8 +44,8 @@ HOSTILE = [
 FORMATS = ("json", "jsonl", "csv", "tsv", "id", "table")
 # Written apart from the code under test, so that both would have to be wrong.
 RAW = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e01ef]"
 )
 
 

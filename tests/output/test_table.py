@@ -214,3 +214,18 @@ def test_wide_characters_count_twice(text: str, width: int, short: str) -> None:
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_objects_with_ever_new_keys_are_lines_of_json_in_linear_time() -> None:
+    """As a table they would have as many columns as rows."""
+
+    def seconds(count: int) -> float:
+        items = [{f"key{number}": number} for number in range(count)]
+        began = time.process_time()
+        shown = Shown(Records(TASK, [{"id": "t1", "views": items}]), "table", tty=True)
+        assert shown.out.splitlines()[-1] == f'  {{"key{count - 1}":{count - 1}}}'
+        return time.process_time() - began
+
+    few, many = min(seconds(2000) for _ in range(3)), min(seconds(8000) for _ in range(3))
+    assert many < 8 * few + 0.1
+    assert many < 1
