@@ -51,8 +51,11 @@ class Checker:
         """
         problems: list[Problem] = []
         body = dict(self._defaults.body)
+        # They belong to the default repository.
+        if "githubUrl" in given:
+            body.pop("localRepository", None)
         if given.get("githubUrl") is not None:
-            body.pop("branchName", None)  # it is the branch of the default repository
+            body.pop("branchName", None)
         workspace, paths, key = self._defaults.workspace, self._defaults.paths, None
         for name, value in given.items():
             if name == "prompt" and prompt is not None:

@@ -358,7 +358,8 @@ def chosen_fields(
         # An unset variable must not silently choose another machine or another branch.
         if text is not None and not text.strip():
             raise BadUsage(f"{option} is empty")
-    if executor and executor not in EXECUTORS and (near := did_you_mean(executor, EXECUTORS)):
+    known = (*EXECUTORS, *app.config.local_agents())
+    if executor and executor not in known and (near := did_you_mean(executor, known)):
         app.note(f"Unknown executor {executor} is passed on; {near}")
     if branch and not github_url:
         raise BadUsage("--branch requires --github-url")

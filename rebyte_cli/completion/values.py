@@ -93,11 +93,9 @@ def executors(app: App) -> Pairs:
     for name in EXECUTORS:
         if which(name, path=app.environment.get("PATH")):
             yield name, "installed here"
-    local = app.config.document.get("local")
-    agents = local.get("agents") if isinstance(local, dict) else None
-    for name in agents if isinstance(agents, dict) else ():
+    for name in app.config.local_agents():
         if name not in EXECUTORS:
-            yield str(name), "a program of config.toml"
+            yield name, "a program of config.toml"
 
 
 LISTS: dict[str, Callable[[App], Pairs]] = {

@@ -58,6 +58,12 @@ class Config:
         """Every profile, `default` and `local` included, which always exist."""
         return [*sorted({*self.profiles, DEFAULT}), LOCAL]
 
+    def local_agents(self) -> list[str]:
+        """Names of the agents that `[local.agents]` defines; the local service checks them."""
+        local = self.document.get("local")
+        agents = local.get("agents") if isinstance(local, dict) else None
+        return list(map(str, agents)) if isinstance(agents, dict) else []
+
     def profile(self, name: str) -> dict[str, Any]:
         """The table of a profile; NotFound with the nearest and all known names otherwise."""
         if name in self.profiles:

@@ -173,8 +173,10 @@ def status(state_dir: Path) -> dict[str, Any]:
     this folder at the moment, or None.
     """
     from .agents import report
+    from .agents.sweep import sweep
 
     store = Store(state_dir)
+    sweep(store)
     with store.read() as db:
         tasks = load_tasks(db, db.execute("SELECT * FROM tasks WHERE deleted IS NULL"))
         workspaces, webhooks, leaks = (

@@ -250,6 +250,29 @@ def test_skills_are_listed_and_completed(agents: Local, home: Path) -> None:
     assert ("mine", "a program of config.toml") in list(values.executors(app))
 
 
+def test_a_line_of_a_batch_with_a_repository_of_its_own(
+    agents: Local, repository: Path, home: Path
+) -> None:
+    other = home / "other"
+    subprocess.run(["git", "clone", "-q", str(repository), str(other)], check=True)
+    (other / "theirs").write_text("x")
+    git(other, "add", "-A")
+    git(other, "commit", "-q", "-m", "More")
+    lines = [
+        {"key": "here", "prompt": "ls"},
+        {"key": "there", "prompt": "ls", "githubUrl": str(other)},
+        {"key": "none", "prompt": "ls", "githubUrl": None},
+    ]
+    (repository / "tasks.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = agents("batch", "tasks.jsonl", "-x", "mine", "-g", ".", "-o", "jsonl", cwd=repository)
+    assert done.status == 0, done
+    answers = {row["key"]: agents("result", row["id"]).out.split() for row in done.documents}
+    assert "theirs" not in answers["here"]
+    assert "code.txt" in answers["here"]
+    assert "theirs" in answers["there"]
+    assert answers["none"] == ["Done."]
+
+
 def test_a_batch_over_one_repository(agents: Local, repository: Path) -> None:
     lines = [{"key": str(n), "prompt": f"echo {n} > file{n}; echo {n}"} for n in range(3)]
     (repository / "tasks.jsonl").write_text("\n".join(map(json.dumps, lines)))

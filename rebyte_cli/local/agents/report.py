@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,4 +97,5 @@ def stop_all(store: Store) -> None:
         found = [run for run in found if runs.end(db, run.prompt, now, "canceled", "")]
     for run in found:
         runs.stop(store.folder, run)
-    shutil.rmtree(store.folder / "workspaces", ignore_errors=True)
+    for folder in (store.folder / "workspaces").glob("*"):
+        Workspace(store.folder, folder.name).remove()

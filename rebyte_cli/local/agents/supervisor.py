@@ -25,6 +25,7 @@ from . import changes, config, confined, credentials, git, jail, programs, runs,
 from .adapter import Adapter, Event, Invocation, Outcome, Parser
 from .git import GitError
 from .lines import Limits, pump
+from .sweep import sweep
 from .workspace import Source, Upload, Workspace
 
 BOOT = (
@@ -124,6 +125,7 @@ class Supervisor:
         except (GitError, OSError) as error:
             found, outcome = None, _with_note(outcome, f"There is no changes.patch: {error}")
         self._record(outcome, found)
+        sweep(self._store)
 
     def _try(self, work: Callable[[], Outcome]) -> Outcome:
         """The outcome of `work`; every failure is one, with its reason."""

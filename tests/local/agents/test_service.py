@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local import server
-from rebyte_cli.local.agents import report
+from rebyte_cli.local.agents import report, sweep
 from rebyte_cli.local.server import Service
 from tests.witness import Caller
 
@@ -330,6 +330,32 @@ def test_delete_stops_the_run(machine: Machine, tmp_path: Path) -> None:
     assert machine.own.call("GET", f"/tasks/{created['id']}").status == 404
 
 
+def test_a_workspace_is_removed_an_hour_after_its_last_task(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = machine.own.create("x", executor="mine")
+    second = machine.own.create("y", executor="mine", workspaceId=first["workspaceId"])
+    folder = machine.state / "workspaces" / first["workspaceId"]
+    machine.wait(first["id"])
+    machine.wait(second["id"])
+    (folder / "code/read-only").mkdir(mode=0o500)
+    machine.own.call("DELETE", f"/tasks/{first['id']}")
+    monkeypatch.setattr(sweep, "GRACE_MS", 0)
+    server.status(machine.state)
+    assert folder.exists()  # the other task's files are in it, too
+    monkeypatch.undo()
+    machine.own.call("DELETE", f"/tasks/{second['id']}")
+    server.status(machine.state)
+    assert folder.exists()
+    monkeypatch.setattr(sweep, "GRACE_MS", -1)
+    server.status(machine.state)
+    assert not folder.exists()
+    give_up = time.monotonic() + 10
+    while list((machine.state / "trash").iterdir()):
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
 def test_deleting_a_workspace_removes_its_folder(machine: Machine, tmp_path: Path) -> None:
     created = begun(machine)
     folder = machine.state / "workspaces" / created["workspaceId"]
@@ -345,7 +371,7 @@ def test_reset_stops_everything(machine: Machine, tmp_path: Path) -> None:
     begun(machine)
     server.reset(machine.state)
     assert gone(nap(tmp_path))
-    assert not (machine.state / "workspaces").exists()
+    assert not list((machine.state / "workspaces").iterdir())
 
 
 def test_status_tells_what_runs_and_what_waits(machine: Machine) -> None:
