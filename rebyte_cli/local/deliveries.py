@@ -11,9 +11,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from .database import Store
+from .origin import is_loopback
 from .records import Task, load_tasks
 from .schedule import NEVER, TASK_STATUS
-from .webhooks import is_loopback
 
 POLL_SECONDS = 0.1
 TIMEOUT_SECONDS = 5.0

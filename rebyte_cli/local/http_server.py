@@ -141,8 +141,10 @@ class Handler(BaseHTTPRequestHandler):
         # As large as there is something to read: the collector comes late, and until then
         # thousands of answered requests keep theirs.
         size = max(1, min(65536, body.left)) if isinstance(body, Body) else 65536
-        if path.startswith(("http://", "https://")):
-            path = "/" + path.split("/", 3)[3] if path.count("/") > 2 else "/"
+        authority = None
+        if path.lower().startswith(("http://", "https://")):
+            _, _, authority, *rest = path.split("/", 3)
+            path = "/" + "".join(rest)
         environ: Environ = {
             "wsgi.version": (1, 0),
             "wsgi.url_scheme": "http",
@@ -171,6 +173,8 @@ class Handler(BaseHTTPRequestHandler):
                 key = name.upper().replace("-", "_")
                 key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
                 environ[key] = f"{environ[key]},{value}" if key in environ else value
+        if authority is not None:  # the target of the request outranks its Host header
+            environ["HTTP_HOST"] = authority
         return environ
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:

@@ -17,8 +17,9 @@ from werkzeug.wrappers import Request, Response
 from .artifacts import put
 from .blobs import pieces, save
 from .database import Store, new_id
-from .http import Context
+from .http import Context, Refusal
 from .http_server import Environ
+from .origin import check_caller
 from .signed_urls import path_of, signature
 
 
@@ -58,6 +59,10 @@ class ObjectStore:
 
     def _answer(self, request: Request) -> Response:
         store = self._context.store
+        try:
+            check_caller(request)
+        except Refusal as refusal:
+            raise Fault(refusal.status, "AccessDenied", refusal.message) from None
         _refuse_credentials(store, request)
         place = tuple(request.path.lstrip("/").split("/", 2))
         if len(place) != 3:

@@ -29,6 +29,7 @@ from .agents import gate
 from .faults import Page
 from .http import Context, Refusal
 from .http_server import Environ, HangUp
+from .origin import check_caller
 
 Endpoint = Callable[..., Response]
 
@@ -98,6 +99,7 @@ class Api:
     def _answer(self, environ: Environ) -> Response:
         try:
             request = Request(environ)
+            check_caller(request, is_page=not _is_api(request.path))
             if _is_api(request.path):
                 _check_key(request)
             else:

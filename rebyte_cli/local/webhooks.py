@@ -15,6 +15,7 @@ from werkzeug.wrappers import Request, Response
 from . import http
 from .database import new_id
 from .http import Context, Document
+from .origin import is_loopback
 
 LIMIT = 3
 EVENTS = ("task.created", "task.running", "task.completed", "task.failed", "task.canceled")
@@ -76,15 +77,6 @@ def public_key(_context: Context, _request: Request) -> Response:
     """GET /webhooks/public_key: 404, since nothing here is signed."""
     message = "there is none, since the local service does not sign what it delivers"
     raise http.Refusal(404, "not_found", message)
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether a host name or address means this machine."""
-    if host in ("localhost", "::1"):
-        return True
-    parts = (host or "").split(".")
-    digits = len(parts) == 4 and all(part.isascii() and part.isdigit() for part in parts)
-    return digits and parts[0] == "127"
 
 
 def _acceptable(url: str) -> bool:

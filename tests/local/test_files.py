@@ -117,7 +117,9 @@ def test_empty_upload_needs_its_content_length(tmp_path: Path) -> None:
     with serving(tmp_path) as caller:
         body = {"filename": "data.csv", "contentType": "text/csv"}
         url = urlsplit(caller.call("POST", "/files", body).document["uploadUrl"])
-        head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nContent-Type: text/csv\r\n"
+        head = (
+            f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
+        )
         bare = _raw(url.netloc, head + "\r\n")
         chunked = _raw(url.netloc, head + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
         empty = _raw(url.netloc, head + "Content-Length: 0\r\n\r\n")

@@ -1,0 +1,58 @@
+"""Who asks: a program on this machine, or a page of some website in its browser.
+
+A page can make a browser send requests to loopback, and a name of its own that resolves to a
+loopback address even lets it read the answers. What the browser says about such a request is
+enough to refuse it: `Host` is the name in the page's URL, `Origin` and `Sec-Fetch-Site` are where
+the request comes from. Programs send none of the latter two.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from werkzeug.wrappers import Request
+
+from .http import Refusal
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host name or address means this machine: `localhost`, `::1` or 127.0.0.0/8."""
+    if host in ("localhost", "::1"):
+        return True
+    parts = (host or "").split(".")
+    octets = all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts)
+    return octets and len(parts) == 4 and parts[0] == "127" and max(map(int, parts)) < 256
+
+
+def check_caller(request: Request, *, is_page: bool = False) -> None:
+    """Refuse a request that was not made to this machine by name, or that a foreign page made.
+
+    Raises Refusal: 421 for a `Host` that is not a loopback name, 403 for another `Origin` or
+    `Sec-Fetch-Site`. With `is_page` a link on a foreign page may be followed, since the browser
+    then shows what it gets and tells that page nothing.
+    """
+    headers = request.headers
+    host = headers.get("Host", "")
+    if not is_loopback(_host_name(host)):
+        raise Refusal(421, "misdirected_request", "Host must be a loopback name or address")
+    origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
+    if origin is not None and origin.lower() != f"http://{host.lower()}":
+        raise Refusal(403, "foreign_origin", "Requests of other origins are refused")
+    followed = (
+        is_page
+        and request.method in ("GET", "HEAD")
+        and headers.get("Sec-Fetch-Mode") == "navigate"
+        and headers.get("Sec-Fetch-Dest") == "document"
+    )
+    if site not in (None, "same-origin", "none") and not followed:
+        raise Refusal(403, "foreign_origin", "Requests of other sites are refused")
+
+
+def _host_name(host: str) -> str | None:
+    """The name in a `Host` header, in lower case; None for what is none."""
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts.hostname if parts.netloc == host and "@" not in host else None
