@@ -69,6 +69,8 @@ CASES = {
     52: "a folder swapped for a link during a download",
     53: "a packed download is not unpacked without limit",
     54: "REBYTE_API_KEY does not follow the base URL of a profile",
+    55: "web pages against the local service and webhook listen",
+    56: "two quick signals to a server",
 }
 _CASE = re.compile(r"case_(\d+)(?!\d)")
 

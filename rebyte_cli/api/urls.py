@@ -27,7 +27,8 @@ def is_loopback(host: str) -> bool:
     if host in ("localhost", "::1"):
         return True
     parts = host.split(".")
-    return len(parts) == 4 and parts[0] == "127" and all(p.isdigit() for p in parts)
+    octets = all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts)
+    return octets and len(parts) == 4 and parts[0] == "127" and max(map(int, parts)) < 256
 
 
 def check_base_url(url: str) -> str:

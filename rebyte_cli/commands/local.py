@@ -51,6 +51,7 @@ def serve(app: App, port: int, simulate: bool) -> None:
       REBYTE_API_URL=http://127.0.0.1:8787/v1 REBYTE_API_KEY=rbk_local rebyte list
     """
     from ..local.server import LOCAL_KEY, Service
+    from ..signals import StopSignal
 
     try:
         service = Service(
@@ -71,7 +72,10 @@ def serve(app: App, port: int, simulate: bool) -> None:
         f"Pages: {service.pages_url}\n"
         "The agent behind it is a simulation. Ctrl-C stops it."
     )
-    service.serve_forever()
+    with StopSignal() as stop:
+        with service:
+            stop.wait()
+        stop.raise_if_requested()
 
 
 @define_in(command, "agents", kind=AGENT, statuses=())

@@ -1,4 +1,4 @@
-"""Webhooks: what the service calls when a task moves on."""
+"""Manage webhooks: URLs that the service calls when a task changes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 EVENTS = ("task.created", "task.running", "task.completed", "task.failed", "task.canceled")
 LONGEST = 500  # characters of a description and of a secret (vendor docs)
+SIGNAL_POLL_SECONDS = 0.2  # how soon a signal is seen while every job is busy
 
 
 @define_group("webhook")
 def command() -> None:
-    """Webhooks of the organization, three at most, and a receiver to try them with.
+    """Manage the organization's webhooks (three at most), or receive deliveries here.
 
     Examples:
 
@@ -45,7 +46,7 @@ def list_(app: App) -> Listing:
 @define_in(command, "show", kind=WEBHOOK)
 @click.argument("webhook", metavar="ID")
 def show(app: App, webhook: str) -> Records:
-    """Show one webhook. Its secret is never told.
+    """Show one webhook. Its secret is never shown.
 
     Example:
 
@@ -63,7 +64,7 @@ def show(app: App, webhook: str) -> Records:
     multiple=True,
     required=True,
     shell_complete=lambda *_: list(EVENTS),
-    help=f"What to be told of; repeat it. {', '.join(EVENTS)}.",
+    help=f"An event to deliver; repeatable. {', '.join(EVENTS)}.",
 )
 @click.option("--description", metavar="TEXT", help="At most 500 characters.")
 @secret_option
@@ -72,8 +73,8 @@ def create(
 ) -> Records:
     """Register URL (https) for each EVENT.
 
-    Deliveries carry the secret in their X-Webhook-Secret header, so that the receiver knows
-    them. Whether a URL that is there already makes a second webhook is not known: list first.
+    Deliveries carry the secret in their X-Webhook-Secret header, so that the receiver can verify
+    them. Registering the same URL again may create a second webhook: list them first.
 
     Examples:
 
@@ -93,7 +94,7 @@ def create(
 
 
 def _event(name: str) -> str:
-    """The event, as it is: the service knows more than we do, but a near miss is a mistake."""
+    """Return the event as given: the service may know others, but a near miss is a mistake."""
     near = did_you_mean(name, EVENTS)
     if name not in EVENTS and near is not None:
         raise BadUsage(f"no such event: {name}", hint=near)
@@ -103,7 +104,7 @@ def _event(name: str) -> str:
 @define_in(command, "delete", kind=DELETED)
 @click.argument("webhooks", metavar="ID…", nargs=-1, required=True)
 def delete(app: App, webhooks: Sequence[str]) -> Records:
-    """Delete each webhook. Named ones are deleted without a question.
+    """Delete each webhook. Never asks.
 
     Example:
 
@@ -141,60 +142,87 @@ def public_key(app: App) -> Value:
     show_default=True,
     help="The port on 127.0.0.1; 0 takes a free one.",
 )
-@click.option("--exec", "program", metavar="CMD", help="Run CMD for each, JSON on its stdin.")
+@click.option(
+    "--exec", "program", metavar="CMD", help="Run CMD for each delivery, with its JSON on stdin."
+)
 @click.option(
     "--jobs",
     metavar="N",
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,
-    help="How many of CMD may run at once.",
+    help="How many CMD may run at once.",
 )
-@click.option("--count", type=click.IntRange(1), metavar="N", help="End after N deliveries.")
+@click.option("--count", type=click.IntRange(1), metavar="N", help="Exit after N deliveries.")
+@click.option(
+    "--host",
+    "hosts",
+    metavar="NAME",
+    multiple=True,
+    help="Accept deliveries for this host name, too: the public one of a tunnel. Repeatable.",
+)
 @secret_option
 def listen(
-    app: App, port: int, program: str | None, jobs: int, count: int | None, secret: str | None
+    app: App,
+    port: int,
+    program: str | None,
+    jobs: int,
+    count: int | None,
+    hosts: Sequence[str],
+    secret: str | None,
 ) -> Value:
-    """Receive deliveries on this machine, for the end of a tunnel.
+    """Receive deliveries on this machine, at the end of a tunnel.
 
-    Each is printed as one line of JSON, or handed to CMD. With --secret, only those with that
-    X-Webhook-Secret are taken; without it, anybody who reaches the port is believed, so read the
-    task before acting on what a delivery says. Ends with Ctrl-C (status 130).
+    Prints each delivery as one line of JSON, or passes it to CMD. With --secret, only deliveries
+    with that X-Webhook-Secret are accepted. Without it, anyone who reaches the port can send one,
+    so read the task before you act on a delivery. Web pages are refused, and so is a Host that is
+    neither a loopback name nor given with --host. Runs until Ctrl-C (status 130).
 
     Examples:
 
       rebyte webhook listen --port 8788
+      rebyte webhook listen --host abc.tunnel.example --secret
       rebyte webhook listen --exec 'jq -r .taskId | rebyte get - -o jsonl' --secret
     """
     from ..tasks.webhook_receiver import Receiver
 
     if app.settings.output.value in (None, "auto"):
         app.set_option("output", "jsonl")
-    receiver = Receiver(port, secret=read_secret(app, secret, longest=LONGEST))
+    shared = read_secret(app, secret, longest=LONGEST)
+    receiver = Receiver(port, secret=shared, hosts=hosts)
     app.note(f"Listening on {receiver.url}")
-    taken = _some(receiver, count)
-    return Records(DELIVERY, taken if program is None else _handed_on(app, taken, program, jobs))
+    if program is None:
+        return Records(DELIVERY, _printed(receiver, count))
+    return Records(DELIVERY, _passed_on(app, receiver, count, program, jobs))
 
 
-def _some(receiver: Receiver, count: int | None) -> Iterator[dict[str, Any]]:
+def _printed(receiver: Receiver, count: int | None) -> Iterator[dict[str, Any]]:
+    """The deliveries, until there were `count` or a signal came."""
     from contextlib import closing
     from itertools import islice
 
-    with closing(receiver.take()) as deliveries:
-        yield from islice(deliveries, count)
+    from ..signals import StopSignal
+
+    with StopSignal(receiver.finish) as stop:
+        with closing(receiver.take()) as deliveries:
+            yield from islice(deliveries, count)
+        stop.raise_if_requested()
 
 
-def _handed_on(
-    app: App, deliveries: Iterator[dict[str, Any]], program: str, jobs: int
+def _passed_on(
+    app: App, receiver: Receiver, count: int | None, program: str, jobs: int
 ) -> Iterator[Mapping[str, Any]]:
-    """Run the program for each delivery; yields nothing, for stdout is the program's.
+    """Run the program for each delivery; yields nothing, since stdout is the program's.
 
-    A run that failed is told at once. Raises RebyteError when all is over and some did.
+    A run that failed is reported at once. Raises RebyteError at the end when some failed.
     """
     from concurrent.futures import ThreadPoolExecutor
+    from contextlib import closing
+    from itertools import islice
     from threading import BoundedSemaphore
 
     from ..output.messages import show_error
+    from ..signals import StopSignal
     from ..tasks.webhook_receiver import Program
 
     runs = Program(program)
@@ -210,15 +238,27 @@ def _handed_on(
             failed.append(error)
             show_error(app.console, error, as_json=app.format == "jsonl")
 
-    with ThreadPoolExecutor(jobs, "rebyte-exec") as pool:
-        try:
-            for delivery in deliveries:
-                free.acquire()  # no more are taken than can run; the rest wait in the receiver
+    def acquire() -> bool:
+        """Wait until one more may run; False when a signal comes first."""
+        while not stop.requested:
+            if free.acquire(timeout=SIGNAL_POLL_SECONDS):
+                return True
+        return False
+
+    with (
+        StopSignal(receiver.finish, runs.kill) as stop,
+        ThreadPoolExecutor(jobs, "rebyte-exec") as pool,
+    ):
+        with closing(receiver.take()) as deliveries:
+            for delivery in islice(deliveries, count):
+                if not acquire():  # no more are taken than can run; the rest wait in the receiver
+                    break
                 pool.submit(run, delivery)
-        except BaseException:  # Ctrl-C or a signal: the runs end with us
+        all(acquire() for _ in range(jobs))
+        if stop.requested:
             runs.stop()
-            raise
+        stop.raise_if_requested()
     if failed:
-        count = f"{len(failed)} runs" if len(failed) > 1 else "a run"
-        raise RebyteError(f"{count} of {program} failed", code="exec_failed")
+        total = f"{len(failed)} runs" if len(failed) > 1 else "a run"
+        raise RebyteError(f"{total} of {program} failed", code="exec_failed")
     yield from ()

@@ -117,15 +117,6 @@ class Service:
         self._deliverer.stop()
         self._store.close()
 
-    def serve_forever(self) -> None:
-        """Start and stay until `stop` is called from another thread or an exception (Ctrl-C)."""
-        self.start()
-        try:
-            while not self._stopping.wait(3600):
-                pass
-        finally:
-            self.stop()
-
     def __enter__(self) -> Self:
         return self.start()
 

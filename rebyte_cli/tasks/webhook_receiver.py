@@ -1,7 +1,8 @@
-"""A receiver of webhook deliveries on this machine, for the end of a tunnel.
+"""Receive webhook deliveries on this machine, at the end of a tunnel.
 
-It answers fast and believes little: bodies are small, connections few and short, the shared
-secret is compared in constant time, and what is no JSON object gets no further.
+The receiver answers fast and trusts little: bodies are small, connections few and short, the
+shared secret is compared in constant time, and whatever is not a JSON object is refused. So is
+every request that a page in a browser could make.
 """
 
 from __future__ import annotations
@@ -15,94 +16,29 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import BadUsage, RebyteError
 
-# -- A program of the user's that is run for each delivery, and that does not outlive us.
-
-GRACE = 3.0  # seconds from the request to end to the end itself
-
-
-class Program:
-    """A command line, as the user wrote it: the shell finds and splits it.
-
-    Nothing of a delivery is in its arguments or its environment. Any thread may call.
-    """
-
-    def __init__(self, command: str) -> None:
-        self._command = command
-        self._lock = Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
-
-    def run(self, delivery: dict[str, Any]) -> RebyteError | None:
-        """Hand one delivery to it as JSON on its stdin; the error of a run that failed."""
-        try:
-            with self._lock:
-                if self._stopped:
-                    return None
-                # The user's own command line, with nothing of the delivery in it.
-                process = subprocess.Popen(  # noqa: S602 -- for that reason
-                    self._command,
-                    shell=True,
-                    stdin=subprocess.PIPE,
-                    # A group of its own, so that all that the shell started can be ended.
-                    process_group=0 if os.name == "posix" else None,
-                )
-                self._running.add(process)
-        except OSError as error:
-            return RebyteError(f"{self._command}: {error.strerror}", code="exec_failed")
-        try:
-            process.communicate(json.dumps(delivery).encode() + b"\n")
-        finally:
-            with self._lock:
-                self._running.discard(process)
-        if process.returncode == 0 or self._stopped:
-            return None
-        return RebyteError(f"{self._command} ended with {process.returncode}", code="exec_failed")
-
-    def stop(self) -> None:
-        """Start no more, and end the runs that go on: by request, then by force."""
-        with self._lock:
-            self._stopped = True
-            running = list(self._running)
-        for process in running:
-            _signal(process, signal.SIGTERM)
-        for process in running:
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
-
-
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(OSError):
-        if os.name == "posix":
-            os.killpg(process.pid, number)
-        else:
-            process.terminate()
-
-
 LARGEST_BODY = 1024 * 1024  # bytes; the known fields of a delivery take a hundred
 CONNECTIONS = 32
-SECONDS = 10.0  # for a whole request to arrive
-WAITING = 1000  # deliveries that may wait for whoever takes them
-DEEPEST = 64  # levels of a delivery; more is no delivery, and too much for some who read it
-PATIENCE = 1.0  # seconds for a connection to end by itself when there is no room for another
+REQUEST_SECONDS = 10.0  # for one read; a whole request gets three times as long
+WAITING = 1000  # deliveries that may wait to be taken
+DEEPEST = 64  # levels of nesting in a delivery; more breaks some JSON readers
+ROOM_SECONDS = 1.0  # for a connection to end when there is no room for another
+GRACE_SECONDS = 3.0  # from the request to end to the end by force
 
 
 def check_hook(url: str) -> str:
-    """A URL that deliveries may be sent to: https (vendor docs), or this machine for trials.
+    """Return a URL that deliveries may be sent to: https (vendor docs), or http to loopback.
 
     Raises BadUsage otherwise.
     """
-    from urllib.parse import urlsplit
-
     from ..api.urls import is_loopback
 
     try:
@@ -111,22 +47,128 @@ def check_hook(url: str) -> str:
     except ValueError:
         host = ""
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
-        raise BadUsage("the URL of a webhook starts with https:// and names a host")
+        raise BadUsage("the URL of a webhook must start with https:// and name a host")
     return url
+
+
+class Receiver(ThreadingMixIn, HTTPServer):
+    """Listen on 127.0.0.1 and hand out deliveries as they come.
+
+    `port` 0 takes a free one; `secret` is what `X-Webhook-Secret` must hold, None for no check;
+    `hosts` are names that `Host` may have besides those of loopback: a tunnel's. Raises BadUsage
+    when the port is taken.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(
+        self, port: int, *, secret: str | None = None, hosts: Collection[str] = ()
+    ) -> None:
+        self.secret = secret
+        self.hosts = frozenset(host.lower() for host in hosts)
+        # Of all queues only this one may be used by a signal handler.
+        self.deliveries: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.most_waiting = WAITING
+        self._free = threading.BoundedSemaphore(CONNECTIONS)
+        self._open: dict[Any, None] = {}  # the oldest first
+        self._lock = threading.Lock()
+        # Held from taking a delivery to answering it, so that a listener that ends right after
+        # this delivery does not leave its sender without an answer.
+        self.answering = threading.Lock()
+        try:
+            super().__init__(("127.0.0.1", port), _Handler)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or "no such port"
+            raise BadUsage(f"cannot listen on port {port}: {reason}") from None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_address[1]}/"
+
+    def take(self) -> Generator[dict[str, Any], None, None]:
+        """Listen, and yield deliveries as they come until `finish` is called."""
+        thread = threading.Thread(
+            target=self.serve_forever, args=(0.1,), daemon=True, name="rebyte-receiver"
+        )
+        thread.start()
+        try:
+            while True:
+                try:
+                    # A wait without a limit cannot be interrupted on Windows.
+                    delivery = self.deliveries.get(timeout=1)
+                except queue.Empty:
+                    continue
+                if delivery is None:
+                    return
+                yield delivery
+        finally:
+            self.shutdown()
+            with self.answering:
+                self.server_close()
+
+    def finish(self) -> None:
+        """End `take` behind the deliveries that wait. Safe in a signal handler."""
+        self.deliveries.put(None)
+
+    def accept(self, delivery: dict[str, Any]) -> bool:
+        """Queue one delivery. False when too many wait. Call with `answering` held."""
+        if self.deliveries.qsize() >= self.most_waiting:
+            return False
+        self.deliveries.put(delivery)
+        return True
+
+    def server_bind(self) -> None:
+        # HTTPServer would ask the name service for the host's full name here.
+        from socketserver import TCPServer
+
+        TCPServer.server_bind(self)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(timeout=ROOM_SECONDS):
+            # The oldest connection is slow, or is there to keep the others out.
+            with self._lock:
+                for oldest in list(self._open)[:1]:
+                    _hang_up(oldest)
+            if not self._free.acquire(timeout=ROOM_SECONDS):
+                self.shutdown_request(request)
+                return
+        with self._lock:
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        # The socket's own limit is per read; this one ends a request that comes byte by byte.
+        cut = threading.Timer(REQUEST_SECONDS * 3, _hang_up, [request])
+        cut.daemon = True
+        cut.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            cut.cancel()
+            with self._lock:
+                self._open.pop(request, None)
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a caller that vanished or sent no HTTP needs no report."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "rebyte"
     sys_version = ""
-    timeout = SECONDS
+    timeout = REQUEST_SECONDS
     server: Receiver
 
     def do_POST(self) -> None:
+        if not self._is_for_us():
+            return
         body = self._body()
         if body is None:
             return
-        if not self._is_trusted():
+        if not self._has_secret():
             self._reply(401, "the X-Webhook-Secret header is missing or wrong")
             return
         try:
@@ -134,22 +176,45 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, RecursionError):
             delivery = None
         if not isinstance(delivery, dict) or _is_deep(delivery):
-            self._reply(400, "a delivery is a JSON object of few levels")
+            self._reply(400, "a delivery must be a JSON object, nested at most 64 levels deep")
             return
         with self.server.answering:
-            try:
-                self.server.deliveries.put_nowait(delivery)
-            except queue.Full:
-                self._reply(503, "too many deliveries are waiting")
+            if self.server.accept(delivery):
+                self._reply(200, "accepted")
             else:
-                self._reply(200, "taken")
+                self._reply(503, "too many deliveries are waiting")
 
     def do_GET(self) -> None:
-        self._reply(200, "rebyte webhook listen: POST deliveries here")
+        if self._is_for_us(with_body=False):
+            self._reply(200, "rebyte webhook listen: POST deliveries here")
 
     do_HEAD = do_GET  # noqa: N815 -- the name http.server looks for
 
-    def _is_trusted(self) -> bool:
+    def _is_for_us(self, *, with_body: bool = True) -> bool:
+        """Whether a program may have sent this. Answers and hangs up when only a page can have.
+
+        A page's browser always tells where it comes from, and a page whose name was made to
+        resolve to this machine also has that name as its `Host`.
+        """
+        from ..api.urls import is_loopback
+
+        try:
+            host = (urlsplit(f"//{self.headers.get('Host', '')}").hostname or "").lower()
+        except ValueError:
+            host = ""
+        if not is_loopback(host) and host not in self.server.hosts:
+            self._refuse(421, f"Host must be a loopback name; for a tunnel, pass --host {host}")
+            return False
+        if "Origin" in self.headers or "Sec-Fetch-Site" in self.headers:
+            self._refuse(403, "requests of web pages are refused")
+            return False
+        kind = self.headers.get_content_type() if "Content-Type" in self.headers else ""
+        if with_body and kind != "application/json" and not kind.endswith("+json"):
+            self._refuse(415, "a delivery must have Content-Type: application/json")
+            return False
+        return True
+
+    def _has_secret(self) -> bool:
         wanted = self.server.secret
         given = self.headers.get("X-Webhook-Secret", "")
         return wanted is None or hmac.compare_digest(
@@ -161,9 +226,9 @@ class _Handler(BaseHTTPRequestHandler):
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return self._chunked()
         lengths = self.headers.get_all("Content-Length", [])
-        text = lengths[0] if len(lengths) == 1 else ""  # two of them mislead one reader or other
+        text = lengths[0] if len(lengths) == 1 else ""  # readers differ about which of two counts
         if not (text.isascii() and text.isdigit()):
-            return self._refuse(411, "one Content-Length is wanted")
+            return self._refuse(411, "exactly one Content-Length is required")
         if len(text) > 18 or int(text) > LARGEST_BODY:
             return self._refuse(413, "the body is too large")
         body = self.rfile.read(int(text))
@@ -205,86 +270,71 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: stderr is for what matters."""
 
 
-class Receiver(ThreadingMixIn, HTTPServer):
-    """Listens on 127.0.0.1 and hands out deliveries as they come.
+class Program:
+    """A program of the user's that is run for each delivery, and that does not outlive us.
 
-    `port` 0 takes a free one; `secret` is what `X-Webhook-Secret` must hold, None for no check.
-    Raises BadUsage when the port is taken.
+    The shell finds and splits the command line as the user wrote it. Nothing of a delivery is in
+    its arguments or its environment. Any thread may call.
     """
 
-    daemon_threads = True
-    request_queue_size = 128
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self._lock = Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
 
-    def __init__(self, port: int, *, secret: str | None = None) -> None:
-        self.secret = secret
-        self.deliveries: queue.Queue[dict[str, Any]] = queue.Queue(WAITING)
-        self._free = threading.BoundedSemaphore(CONNECTIONS)
-        self._open: dict[Any, None] = {}  # the oldest first
-        self._lock = threading.Lock()
-        # Held from the taking of a delivery to its answer, so that a listener that ends after
-        # this one does not leave its sender without one.
-        self.answering = threading.Lock()
+    def run(self, delivery: dict[str, Any]) -> RebyteError | None:
+        """Hand one delivery to it as JSON on its stdin; the error of a run that failed."""
         try:
-            super().__init__(("127.0.0.1", port), _Handler)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or "no such port"
-            raise BadUsage(f"cannot listen on port {port}: {reason}") from None
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.server_address[1]}/"
-
-    def server_bind(self) -> None:
-        # HTTPServer would ask the name service for the host's full name here.
-        from socketserver import TCPServer
-
-        TCPServer.server_bind(self)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._free.acquire(timeout=PATIENCE):
-            # Whoever has been here longest is slow, or wants to keep the others out.
             with self._lock:
-                for oldest in list(self._open)[:1]:
-                    _hang_up(oldest)
-            if not self._free.acquire(timeout=PATIENCE):
-                self.shutdown_request(request)
-                return
+                if self._stopped:
+                    return None
+                # The user's own command line, with nothing of the delivery in it.
+                process = subprocess.Popen(  # noqa: S602 -- for that reason
+                    self._command,
+                    shell=True,
+                    stdin=subprocess.PIPE,
+                    # A group of its own, so that all that the shell started can be ended.
+                    process_group=0 if os.name == "posix" else None,
+                )
+                self._running.add(process)
+        except OSError as error:
+            return RebyteError(f"{self._command}: {error.strerror}", code="exec_failed")
+        try:
+            process.communicate(json.dumps(delivery).encode() + b"\n")
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        if process.returncode == 0 or self._stopped:
+            return None
+        return RebyteError(f"{self._command} ended with {process.returncode}", code="exec_failed")
+
+    def stop(self) -> None:
+        """Start no more, and end those that run: by request, then by force."""
         with self._lock:
-            self._open[request] = None
-        super().process_request(request, client_address)
+            self._stopped = True
+            running = list(self._running)
+        for process in running:
+            _signal(process, signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        # The socket's own limit is per read; this one ends a request that comes byte by byte.
-        cut = threading.Timer(SECONDS * 3, _hang_up, [request])
-        cut.daemon = True
-        cut.start()
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            cut.cancel()
-            with self._lock:
-                self._open.pop(request, None)
-            self._free.release()
+    def kill(self) -> None:
+        """End those that run by force. Takes no lock: for a process that is about to end."""
+        self._stopped = True
+        for process in list(self._running):
+            _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a caller that vanished or sent no HTTP is not our trouble."""
 
-    def take(self) -> Generator[dict[str, Any], None, None]:
-        """Deliveries as they come, for ever, listening meanwhile."""
-        thread = threading.Thread(target=self.serve_forever, daemon=True, name="rebyte-receiver")
-        thread.start()
-        try:
-            while True:
-                try:
-                    # A wait without a limit cannot be interrupted on Windows.
-                    yield self.deliveries.get(timeout=1)
-                except queue.Empty:
-                    continue
-        finally:
-            self.shutdown()
-            with self.answering:
-                self.server_close()
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(OSError):
+        if os.name == "posix":
+            os.killpg(process.pid, number)
+        else:
+            process.terminate()
 
 
 def _is_deep(value: Any) -> bool:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.request import Request, urlopen
@@ -149,7 +150,8 @@ def listening(*words: str, secret: str | None = None) -> Iterator[tuple[Any, str
 
 
 def deliver(url: str, document: Any, secret: str | None = None) -> int:
-    headers = {"X-Webhook-Secret": secret} if secret else {}
+    headers = {"Content-Type": "application/json"}
+    headers |= {"X-Webhook-Secret": secret} if secret else {}
     with urlopen(Request(url, json.dumps(document).encode(), headers), timeout=10) as answer:
         return int(answer.status)
 
@@ -220,3 +222,34 @@ def test_what_the_service_delivers_arrives(inside_local: Run) -> None:
         ("task.created", task),
         ("task.completed", task),
     }
+
+
+SERVERS = [("local", "serve", "--port", "0"), ("webhook", "listen", "--port", "0")]
+
+
+@pytest.mark.parametrize("words", SERVERS, ids=["serve", "listen"])
+def test_case_56_two_quick_signals_end_a_server_once(home: Any, words: tuple[str, ...]) -> None:
+    """At any distance from each other, and without a word: what is not ended hangs or complains."""
+
+    def end(gap: float) -> tuple[int, str]:
+        with subprocess.Popen(
+            [*COMMAND, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "REBYTE_STATE_DIR": str(home / f"state-{gap}")},
+            text=True,
+        ) as process:
+            assert process.stderr
+            while "Ctrl-C" not in (line := process.stderr.readline()) and "Listening" not in line:
+                assert line, process.poll()
+            time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(gap)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+            return process.returncode, err
+
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(end, [0, 0.0005, 0.005, 0.02, 0.1]))
+    # Of two that arrive at the same moment either may count as the first.
+    assert set(ended) <= {(143, ""), (130, "")}

@@ -186,7 +186,8 @@ def test_thread_of_a_stream_ends_when_its_client_leaves(tmp_path: Path) -> None:
         parts = urlsplit(caller.service.base_url)
         with socket.create_connection((parts.hostname, parts.port), timeout=5) as wire:
             wire.sendall(
-                f"GET /v1/tasks/{task_id}/events HTTP/1.1\r\nHost: localhost\r\nAPI_KEY: {KEY}\r\n\r\n".encode()
+                f"GET /v1/tasks/{task_id}/events HTTP/1.1\r\n"
+                f"Host: localhost\r\nAPI_KEY: {KEY}\r\n\r\n".encode()
             )
             assert b"200 OK" in wire.recv(4096)
             assert threading.active_count() == before + 1

@@ -25,7 +25,7 @@ OTHER_PAGES = [
 
 
 @pytest.mark.parametrize("host", OTHER_HOSTS)
-def test_case_54_a_host_that_is_not_this_machine_is_misdirected(tmp_path: Path, host: str) -> None:
+def test_case_55_a_host_that_is_not_this_machine_is_misdirected(tmp_path: Path, host: str) -> None:
     """A name of the attacker that resolves to a loopback address makes a page same-origin."""
     with serving(tmp_path) as caller:
         headers = {"Host": host}
@@ -35,7 +35,7 @@ def test_case_54_a_host_that_is_not_this_machine_is_misdirected(tmp_path: Path, 
         assert caller.call("GET", "/tasks").document["total"] == 0
 
 
-def test_case_54_a_host_in_the_target_counts_more_than_the_header(tmp_path: Path) -> None:
+def test_case_55_a_host_in_the_target_counts_more_than_the_header(tmp_path: Path) -> None:
     with serving(tmp_path) as caller:
         port = urlsplit(caller.service.base_url).port
         for target, status in (
@@ -49,7 +49,7 @@ def test_case_54_a_host_in_the_target_counts_more_than_the_header(tmp_path: Path
 
 
 @pytest.mark.parametrize("headers", OTHER_PAGES)
-def test_case_54_another_page_may_neither_write_nor_read(
+def test_case_55_another_page_may_neither_write_nor_read(
     tmp_path: Path, headers: dict[str, str]
 ) -> None:
     with serving(tmp_path) as caller:
@@ -86,7 +86,7 @@ def test_this_service_s_own_pages_and_links_to_them_work(tmp_path: Path) -> None
         assert caller.call("GET", f"/tasks/{task}", headers=shown, check=False).status == 403
 
 
-def test_case_54_the_object_store_believes_no_page_either(tmp_path: Path) -> None:
+def test_case_55_the_object_store_believes_no_page_either(tmp_path: Path) -> None:
     with serving(tmp_path) as caller:
         slot = caller.call("POST", "/files", {"filename": "a.txt"}).document
         url = urlsplit(slot["uploadUrl"])

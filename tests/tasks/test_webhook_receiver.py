@@ -39,7 +39,12 @@ def talk(receiver: Receiver, data: bytes) -> bytes:
 
 
 def post(body: bytes, **headers: str) -> bytes:
-    fields = {"Host": "x", "Content_Length": str(len(body)), **headers}
+    fields = {
+        "Host": "localhost",
+        "Content_Type": "application/json",
+        "Content_Length": str(len(body)),
+        **headers,
+    }
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
     return f"POST /any/path HTTP/1.1\r\n{lines}\r\n".encode() + body
 
@@ -54,7 +59,8 @@ def test_a_json_object_is_taken(receiver: Receiver) -> None:
 
 
 def test_a_chunked_body_is_taken(receiver: Receiver) -> None:
-    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    fields = b"Host: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked"
+    head = b"POST / HTTP/1.1\r\n" + fields + b"\r\n\r\n"
     answer = talk(receiver, head + b'5\r\n{"a":\r\n3;x=y\r\n 1}\r\n0\r\n\r\n')
     assert status(answer) == 200
     assert receiver.deliveries.get_nowait() == {"a": 1}
@@ -78,7 +84,7 @@ def test_a_chunked_body_is_taken(receiver: Receiver) -> None:
         (post(b"fffffff\r\n", Transfer_Encoding="chunked"), 413),
         (post(b"-1\r\n", Transfer_Encoding="chunked"), 413),
         (b"PUT / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1:80\r\n\r\n", 200),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 0),
         (b"", 0),
     ],
@@ -110,7 +116,7 @@ def test_many_idle_connections_leave_room_once_they_are_gone(receiver: Receiver)
 def test_slow_callers_make_room_for_the_others(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rebyte_cli.tasks.webhook_receiver.PATIENCE", 0.1)
+    monkeypatch.setattr("rebyte_cli.tasks.webhook_receiver.ROOM_SECONDS", 0.1)
     address = ("127.0.0.1", receiver.server_address[1])
     slow = [socket.create_connection(address) for _ in range(CONNECTIONS)]
     for line in slow:
@@ -122,7 +128,7 @@ def test_slow_callers_make_room_for_the_others(
 
 
 def test_a_full_queue_says_so(receiver: Receiver) -> None:
-    receiver.deliveries.maxsize = 1
+    receiver.most_waiting = 1
     assert status(talk(receiver, post(b"{}"))) == 200
     assert status(talk(receiver, post(b"{}"))) == 503
 
@@ -130,3 +136,32 @@ def test_a_full_queue_says_so(receiver: Receiver) -> None:
 def test_a_port_that_is_taken_is_a_usage_error(receiver: Receiver) -> None:
     with pytest.raises(BadUsage, match="cannot listen on port"):
         Receiver(receiver.server_address[1])
+
+
+def test_case_55_what_a_page_can_send_is_refused(receiver: Receiver) -> None:
+    """A page must not trigger what `--exec` runs, nor one whose name resolves to this machine."""
+    for fields, expected in (
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "127.999.1.1"}, 421),
+        ({"Host": ""}, 421),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://localhost"}, 403),
+        ({"Sec_Fetch_Site": "same-origin"}, 403),
+        ({"Content_Type": "text/plain"}, 415),
+        ({"Content_Type": "multipart/form-data; boundary=x"}, 415),
+    ):
+        assert status(talk(receiver, post(b'{"taskId": "t1"}', **fields))) == expected, fields
+    assert receiver.deliveries.empty()
+
+
+def test_a_tunnel_s_host_and_any_json_type_are_accepted() -> None:
+    receiver = Receiver(0, hosts=["Abc.Tunnel.example"])
+    threading.Thread(target=receiver.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        named = post(b"{}", Host="abc.tunnel.example:443", Content_Type="application/cloud+json")
+        assert status(talk(receiver, named)) == 200
+        assert status(talk(receiver, post(b"{}", Host="localhost:8788"))) == 200
+        assert status(talk(receiver, post(b"{}", Host="tunnel.example"))) == 421
+    finally:
+        receiver.shutdown()
+        receiver.server_close()
