@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
 from rebyte_cli.errors import RebyteError
+from rebyte_cli.history import database, references
 from rebyte_cli.history.database import VERSION, HistoryUnusable
 from rebyte_cli.history.history import History
+from rebyte_cli.history.records import Reservation
+from tests.conftest import COMMAND, Done
+from tests.keyring_daemon import eventually
+from tests.servers import RawServer, json_reply
 
 MANY = """
 import sys
@@ -134,8 +144,6 @@ def test_an_older_file_is_brought_up_to_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The two names are patched because there is no second version of the file yet."""
-    from rebyte_cli.history import database
-
     path = tmp_path / "history.db"
     History(path, origin="o").add_task({"id": "a"}, prompt="x")
     step = "CREATE TABLE one (x); CREATE TABLE two (x)"
@@ -158,3 +166,152 @@ def test_a_file_that_was_moved_away_comes_back_in_no_part(tmp_path: Path) -> Non
     fresh = History(path, origin="o")
     fresh.add_task({"id": "new"}, prompt="x")
     assert [task["id"] for task in fresh.tasks()] == ["new"]
+
+
+# -- A writer that is stuck: it costs a moment once, and holds up nothing else --------------------
+
+
+@pytest.fixture
+def stuck(tmp_path: Path) -> Iterator[Path]:
+    """A history that another program has begun to write to, and never ends."""
+    path = tmp_path / "history.db"
+    History(path, origin="o").add_task({"id": "a"}, prompt="x")
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    yield path
+    writer.close()
+
+
+def test_case_55_a_stuck_writer_is_waited_for_once(
+    stuck: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "WAIT", 0.3)
+    told: list[str] = []
+    history = History(stuck, origin="o", warn=told.append)
+    began = time.monotonic()
+    for number in range(20):
+        history.add_task({"id": f"t{number}"}, prompt="x")
+    assert history.reserve("batch", [Reservation(1, "d", "now")]) == {}
+    assert history.tasks() != []  # reading needs no lock
+    with pytest.raises(HistoryUnusable, match=r"another process has kept it locked for 0\.3 s"):
+        open_intent(history, "key")
+    assert time.monotonic() - began < 2
+    assert len(told) == 1
+    assert "continuing without the history" in told[0]
+
+
+def test_a_writer_that_gets_on_is_waited_for_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "WAIT", 0.5)
+    path = tmp_path / "history.db"
+    history = History(path, origin="o", warn=pytest.fail)
+    history.add_task({"id": "a"}, prompt="x")
+    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    writer.execute("BEGIN IMMEDIATE")
+
+    def commit_now_and_then() -> None:
+        for number in range(8):
+            time.sleep(0.2)
+            writer.execute("UPDATE tasks SET title = ?", (f"{number}",))
+            writer.execute("COMMIT")
+            if number < 7:
+                writer.execute("BEGIN IMMEDIATE")
+
+    thread = Thread(target=commit_now_and_then)
+    thread.start()
+    history.add_task({"id": "b"}, prompt="x")
+    thread.join()
+    writer.close()
+    assert [task["id"] for task in history.tasks()] == ["b", "a"]
+
+
+def test_case_56_sigterm_ends_a_create_that_waits_for_the_history(
+    rebyte: Callable[..., Done], home: Path
+) -> None:
+    """Nothing that puts up with a fault of the history takes the signal for one."""
+    asked: list[str] = []
+
+    def service(request: Any) -> Any:
+        asked.append(request.method)
+        return json_reply({"id": "t1", "status": "running"}, 201)
+
+    with RawServer(service) as server:
+        env = {**os.environ, "REBYTE_API_URL": server.base_url, "REBYTE_API_KEY": "rbk_key"}
+        path = home / ".local" / "state" / "rebyte" / "history.db"
+        History(path, origin=server.base_url.removesuffix("/v1")).add_task({"id": "a"}, prompt="x")
+        writer = sqlite3.connect(path, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        process = subprocess.Popen([*COMMAND, "create", "Say hello"], env=env)
+        held = path.parent / "once"
+        eventually(lambda: held.is_dir() and any(held.iterdir()), what="its intent")
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 143
+        assert time.monotonic() - began < 3
+        writer.close()
+    assert asked == []
+
+
+# -- Rows that this version would not have written ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE tasks SET skills = 'not json'",
+        "UPDATE tasks SET skills = '{\"a\": [1]}'",
+        "UPDATE tasks SET skills = '[1, null]', title = x'ff00', prompt = 7, created_at = 1.5",
+        "UPDATE tasks SET skills = " + repr("[" * 20_000),
+        "UPDATE tasks SET workspace_id = x'00ff'",
+        "UPDATE workspaces SET alias = x'ff'",
+        "UPDATE intents SET task = '[]', task_id = 5",
+        "UPDATE intents SET task = 'x', started_at = x'ff', owner = 3, state = 'sleeping'",
+        "UPDATE intents SET body_digest = 'line x', owner = 'batch', state = 'open'",
+        "UPDATE intents SET body_digest = x'ff', owner = 'batch', state = 'open'",
+    ],
+)
+def test_case_57_odd_rows_are_read_as_far_as_they_go(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "history.db"
+    history = History(path, origin="o")
+    history.add_task({"id": "a", "workspaceId": "w"}, prompt="x", body={"skills": ["pdf"]})
+    history.name_workspace("w", "shop")
+    intent = open_intent(history, "key")
+    history.settle_intent(intent, state="done", task_id="a", task={"id": "a"})
+    history.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(change)
+    told: list[str] = []
+    history = History(path, origin="o", warn=told.append)
+    assert [task["id"] for task in history.tasks()] == ["a"]
+    assert history.workspaces()
+    assert history.words("skills") in ([], ["pdf"])
+    assert history.intent("key") is not None
+    history.reservations_of("batch")
+    history.sent_by_others("batch")
+    references.task(history, "@last")
+    references.workspace(history, "w")
+    assert told == []
+
+
+def test_text_in_no_encoding_is_a_fault_of_the_history(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    History(path, origin="o").add_task({"id": "a"}, prompt="x")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE tasks SET title = CAST(x'ff' AS TEXT)")
+    told: list[str] = []
+    assert History(path, origin="o", warn=told.append).tasks() == []
+    assert len(told) == 1
+
+
+def test_a_file_that_becomes_newer_while_it_is_open_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    told: list[str] = []
+    history = History(path, origin="o", warn=told.append)
+    history.add_task({"id": "a"}, prompt="x")
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version={VERSION + 1}")
+    history.add_task({"id": "b"}, prompt="x")
+    assert told == [f"{path} was written by a newer rebyte; continuing without the history"]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT id FROM tasks").fetchall() == [("a",)]
