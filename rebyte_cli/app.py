@@ -73,6 +73,13 @@ class App:
 
         return state_dir(self.environment)
 
+    def local_folder(self) -> Any:
+        """The folder of the local service, in a state folder that only its owner can enter."""
+        from .config.permissions import private_folder
+
+        private_folder(self.state_dir)
+        return self.state_dir / "local"
+
     @cached_property
     def config(self) -> Config:
         """The profiles, as the file has them."""
@@ -160,7 +167,7 @@ class App:
         from .local.server import carry
 
         self.note("local service")
-        return carry(self.state_dir / "local", self.config_path, self.note)
+        return carry(self.local_folder(), self.config.path, self.note)
 
     @cached_property
     def client(self) -> RebyteClient:

@@ -37,7 +37,7 @@ ARROWS = {
     },
     "app": {"api", "config", "errors", "history", "local", "output"},
     "completion": {"app", "config", "errors", "local", "output"},
-    "manual": {"", "cli", "completion", "local"},
+    "manual": {"", "cli", "completion", "config", "local"},
     "batch": {"api", "app", "config", "deadline", "errors", "history", "output", "tasks"},
     "tasks": {"api", "deadline", "errors", "history", "output"},
     "history": {"api", "config", "errors", "redaction"},

@@ -315,7 +315,7 @@ def write(path: str, title: str, rows: Sequence[Row], *, now: datetime | None = 
     rows = sorted(rows, key=lambda row: int(row["line"]))
     times = Times(rows, now or datetime.now(UTC))
     make = _markdown if path.lower().endswith(".md") else page
-    target = os.path.realpath(path)
+    target = os.path.abspath(path)  # a link there is replaced, not written through
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=".report.", dir=os.path.dirname(target))

@@ -55,9 +55,9 @@ def serve(app: App, port: int, simulate: bool) -> None:
 
     try:
         service = Service(
-            app.state_dir / "local",
+            app.local_folder(),
             port=port,
-            config_file=app.config_path,
+            config_file=app.config.path,
             simulate=simulate,
             announce=app.note,
         )
@@ -92,7 +92,7 @@ def agents(app: App) -> Listing:
     """
     from ..local.agents import report
 
-    return Listing(AGENT, report.agents(app.state_dir / "local", app.config_path))
+    return Listing(AGENT, report.agents(app.local_folder(), app.config.path))
 
 
 @define_in(command, "key", text=True, statuses=())
@@ -109,7 +109,7 @@ def key(app: App) -> Text:
     """
     from ..local.agents.key import machine_key
 
-    return Text(machine_key(app.state_dir / "local") + "\n")
+    return Text(machine_key(app.local_folder()) + "\n")
 
 
 @define_in(command, "status", kind=LOCAL, statuses=())

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..app import App
+from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
 from ..output.records import SKILL, Listing, Text
 from ._base import define_group, define_in, installed
@@ -60,12 +61,14 @@ def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
         return Text(text)
     target = Path(folder) / "rebyte" / FILE
     try:
+        if target.is_symlink():  # it would be written where the link leads
+            raise BadUsage(f"{target} is a link", hint="remove it, then try again")
         there = target.read_bytes() if target.exists() else b""
         if there and not there.startswith(MARK):
             raise BadUsage(f"{target} is not ours", hint="move it away, then try again")
         changed = there != text.encode()
         if changed:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(target.parent)
             target.write_bytes(text.encode())
     except OSError as error:
         raise RebyteError(f"cannot write {target}: {error.strerror}") from None

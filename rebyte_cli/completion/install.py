@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ..config.paths import home_dir, xdg_dir
+from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
 
 # -- The scripts that make each shell ask for an answer.
@@ -200,13 +202,9 @@ def fresh(shell: str, *, platform: str = sys.platform) -> str:
     return "bash -l" if shell == "bash" and platform == "darwin" else shell
 
 
-def _home(environment: Mapping[str, str]) -> Path:
-    return Path(environment.get("HOME") or os.path.expanduser("~"))
-
-
 def remove_empty(folder: Path, environment: Mapping[str, str]) -> None:
     """Remove the folder and those above it, inside of the home, that have nothing in them."""
-    home = _home(environment)
+    home = home_dir(environment)
     with suppress(OSError):  # it has something in it
         while home in folder.parents:
             folder.rmdir()
@@ -215,9 +213,8 @@ def remove_empty(folder: Path, environment: Mapping[str, str]) -> None:
 
 def _places(shell: str, environment: Mapping[str, str], platform: str) -> tuple[Path, Path | None]:
     """The script's file, and the start file that must read it where nothing else does."""
-    home = _home(environment)
-    data = Path(environment.get("XDG_DATA_HOME") or home / ".local" / "share")
-    config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+    data = xdg_dir(environment, "XDG_DATA_HOME", ".local/share")
+    config = xdg_dir(environment, "XDG_CONFIG_HOME", ".config")
     if shell == "fish":
         return config / "fish" / "completions" / FILES[shell], None
     if shell == "zsh":
@@ -225,7 +222,7 @@ def _places(shell: str, environment: Mapping[str, str], platform: str) -> tuple[
             shell, environment, platform
         )[0]
     own = environment.get("BASH_COMPLETION_USER_DIR")
-    folder = Path(own) if own else data / "bash-completion"
+    folder = Path(own) if own and os.path.isabs(own) else data / "bash-completion"
     script = folder / "completions" / "rebyte"
     starts = _start_files(shell, environment, platform)
     start_file = next(filter(Path.exists, starts), starts[0])
@@ -243,9 +240,9 @@ def _loads_completion(start_file: Path) -> bool:
 
 def _start_files(shell: str, environment: Mapping[str, str], platform: str) -> list[Path]:
     """Where the block may stand: in the first that is there, or will be made."""
-    home = _home(environment)
+    home = home_dir(environment)
     if shell == "zsh":
-        return [Path(environment.get("ZDOTDIR") or home) / ".zshrc"]
+        return [Path(os.path.abspath(environment.get("ZDOTDIR") or home)) / ".zshrc"]
     if shell == "bash":
         return [home / name for name in (_BASH_LOGIN if platform == "darwin" else (".bashrc",))]
     return []
@@ -291,7 +288,7 @@ def _write(path: Path, present: str, wanted: str) -> bool:
     real = Path(os.path.realpath(path))
     temporary = None
     try:
-        real.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(real.parent)
         handle, temporary = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
         data = wanted.encode("utf-8", "surrogateescape")
         with os.fdopen(handle, "wb") as file:

@@ -42,18 +42,24 @@ def _folder(
     if sys.platform == "win32":
         base = environment.get(windows)
         subfolder = "Roaming" if windows == "APPDATA" else "Local"
-        return (Path(base) if base else _home(environment) / "AppData" / subfolder) / "rebyte"
+        return (Path(base) if base else home_dir(environment) / "AppData" / subfolder) / "rebyte"
     if sys.platform == "darwin":
-        support = _home(environment) / "Library" / "Application Support" / "rebyte"
+        support = home_dir(environment) / "Library" / "Application Support" / "rebyte"
         return support / "state" if xdg == "XDG_STATE_HOME" else support
-    base = environment.get(xdg)
-    # The XDG specification says to ignore a relative path.
-    if base and os.path.isabs(base):
-        return Path(base) / "rebyte"
-    return _home(environment) / below_home / "rebyte"
+    return xdg_dir(environment, xdg, below_home) / "rebyte"
 
 
-def _home(environment: Mapping[str, str]) -> Path:
+def xdg_dir(environment: Mapping[str, str], variable: str, below_home: str) -> Path:
+    """The folder that an XDG variable names, else the one below the home folder.
+
+    The specification says to ignore a relative path. Raises BadUsage when there is no home folder.
+    """
+    given = environment.get(variable)
+    return Path(given) if given and os.path.isabs(given) else home_dir(environment) / below_home
+
+
+def home_dir(environment: Mapping[str, str]) -> Path:
+    """The home folder; BadUsage when there is none, or HOME is a relative path."""
     home = environment.get("HOME") or os.path.expanduser("~")
     if not os.path.isabs(home):
         raise BadUsage(
@@ -65,5 +71,5 @@ def _home(environment: Mapping[str, str]) -> Path:
 
 def _expand(path: str, environment: Mapping[str, str]) -> str:
     if path == "~" or path.startswith("~/"):
-        return str(_home(environment)) + path[1:]
+        return str(home_dir(environment)) + path[1:]
     return path

@@ -80,13 +80,18 @@ def read_private(path: Path, *, largest: int) -> bytes:
 def check_private(path: Path, *, shared_folder: bool = False) -> None:
     """Raise UnsafeFile when another user can change a file, or replace it in its folder.
 
-    The file need not exist. A link is judged by where it is and by what it leads to. With
+    The file need not exist. A link is judged by whose it is, where it is and where it leads. With
     `shared_folder`, members of the folder's group may write to the folder (not to the file), as
     those of a project do. A group with nobody else in it counts as its only member.
     """
     if os.name != "posix":
         return
     real = Path(os.path.realpath(path))
+    try:
+        if os.lstat(path).st_uid not in _trusted():  # in /tmp, a link that another user left
+            raise UnsafeFile(f"{path} belongs to another user", hint=_chown(path))
+    except (FileNotFoundError, NotADirectoryError):
+        pass
     try:
         _check_file(real)
         for folder in dict.fromkeys((path.parent.absolute(), real.parent)):
@@ -160,7 +165,7 @@ def _read_only(path: Path) -> bool:
 
 
 def _chown(path: Path) -> str:
-    return f"sudo chown $(id -u) {_quoted(path)}"
+    return f"sudo chown -h $(id -u) {_quoted(path)}"
 
 
 def _quoted(path: Path) -> str:

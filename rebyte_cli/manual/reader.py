@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ..config.paths import xdg_dir
+from ..config.permissions import private_folder
 from .roff import MARK
 
 _OVERSTRIKE = re.compile(r".\x08|\x1b\[[0-9;]*m")
@@ -45,7 +47,8 @@ def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
     for file, page in files.items():
         changed = not file.exists() or file.read_bytes() != page.encode()
         if changed:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(file.parent)
+            file.unlink(missing_ok=True)  # it may be a link to a page of another environment
             file.write_bytes(page.encode())
         done.append((file, changed))
     return done
@@ -89,8 +92,7 @@ def finds(folder: Path, environment: Mapping[str, str]) -> bool | None:
 
 def home(environment: Mapping[str, str]) -> Path:
     """The folder where man(1) looks for a user's own pages."""
-    own = environment.get("HOME") or os.path.expanduser("~")
-    return Path(environment.get("XDG_DATA_HOME") or Path(own) / ".local" / "share") / "man"
+    return xdg_dir(environment, "XDG_DATA_HOME", ".local/share") / "man"
 
 
 def _run(command: list[str], environment: Mapping[str, str]) -> str | None:
