@@ -71,6 +71,12 @@ CASES = {
     54: "REBYTE_API_KEY does not follow the base URL of a profile",
     55: "web pages against the local service and webhook listen",
     56: "two quick signals to a server",
+    57: "a writer stuck in the history is waited for once",
+    58: "SIGTERM ends a create that waits for the history",
+    59: "odd rows in the history",
+    60: "folders are private whatever the umask is",
+    61: "files that other users can change are refused",
+    62: "a configuration without end is not read",
 }
 _CASE = re.compile(r"case_(\d+)(?!\d)")
 

@@ -35,12 +35,12 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.usefixtures("no_umask")
-def test_case_58_every_folder_that_is_made_is_private(tmp_path: Path) -> None:
+def test_case_60_every_folder_that_is_made_is_private(tmp_path: Path) -> None:
     private_folder(tmp_path / "a" / "b" / "c")
     assert [mode(tmp_path / part) for part in ("a", "a/b", "a/b/c")] == [0o700] * 3
 
 
-def test_case_58_what_commands_make_is_private(home: Path, rebyte: Rebyte, no_umask: None) -> None:
+def test_case_60_what_commands_make_is_private(home: Path, rebyte: Rebyte, no_umask: None) -> None:
     assert rebyte("profile", "create", "work").status == 0
     assert rebyte("-P", "local", "create", "Say hello [[run=1ms]]").status == 0
     assert rebyte("completion", "bash", "--install").status == 0
@@ -70,7 +70,7 @@ def refusal(path: Path, *, shared_folder: bool = False) -> tuple[str, str | None
     return problem.value.message, problem.value.hint
 
 
-def test_case_59_a_file_that_others_can_write(file: Path) -> None:
+def test_case_61_a_file_that_others_can_write(file: Path) -> None:
     check_private(file)
     file.chmod(0o644)
     check_private(file)
@@ -78,7 +78,7 @@ def test_case_59_a_file_that_others_can_write(file: Path) -> None:
     assert refusal(file) == (f"other users can change {file}", f"chmod go-w {file}")
 
 
-def test_case_59_a_folder_that_others_can_write(file: Path) -> None:
+def test_case_61_a_folder_that_others_can_write(file: Path) -> None:
     file.parent.chmod(0o757)
     said = f"other users can replace {file}: they can write to {file.parent}"
     assert refusal(file) == (said, f"chmod go-w {file.parent}")
@@ -90,7 +90,7 @@ def test_case_59_a_folder_that_others_can_write(file: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
-def test_case_59_a_file_or_a_group_of_somebody_else(file: Path) -> None:
+def test_case_61_a_file_or_a_group_of_somebody_else(file: Path) -> None:
     os.chown(file, -1, 12345)
     file.chmod(0o664)
     assert refusal(file)[1] == f"chmod go-w {file}"
@@ -111,7 +111,7 @@ def test_case_59_a_file_or_a_group_of_somebody_else(file: Path) -> None:
     assert "belongs to them" in refusal(file)[0]
 
 
-def test_case_59_a_link_is_as_safe_as_both_its_ends(file: Path, tmp_path: Path) -> None:
+def test_case_61_a_link_is_as_safe_as_both_its_ends(file: Path, tmp_path: Path) -> None:
     link = tmp_path / "links" / "link"
     link.parent.mkdir(mode=0o700)
     link.symlink_to(file)
@@ -123,7 +123,7 @@ def test_case_59_a_link_is_as_safe_as_both_its_ends(file: Path, tmp_path: Path) 
     assert refusal(link)[1] == f"chmod go-w {link.parent}"
 
 
-def test_case_60_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+def test_case_62_what_has_no_end_is_not_read(tmp_path: Path) -> None:
     for device in ("/dev/zero", "/dev/tty", "/dev/null"):
         link = tmp_path / Path(device).name
         link.symlink_to(device)
@@ -142,7 +142,7 @@ def test_case_60_what_has_no_end_is_not_read(tmp_path: Path) -> None:
     assert len(read_private(large, largest=1 << 20)) == 1 << 20
 
 
-def test_case_59_a_configuration_that_others_can_write_is_not_obeyed(
+def test_case_61_a_configuration_that_others_can_write_is_not_obeyed(
     rebyte: Rebyte, home: Path
 ) -> None:
     config = home / ".config" / "rebyte" / "config.toml"
@@ -163,7 +163,7 @@ def test_case_59_a_configuration_that_others_can_write_is_not_obeyed(
     assert rebyte("list").status == 2
 
 
-def test_case_59_credentials_and_history_that_others_can_write(rebyte: Rebyte, home: Path) -> None:
+def test_case_61_credentials_and_history_that_others_can_write(rebyte: Rebyte, home: Path) -> None:
     key = rebyte("-P", "local", "create", "Say hello [[run=1ms]]")
     assert key.status == 0
     history = home / ".local" / "state" / "rebyte" / "history.db"

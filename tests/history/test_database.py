@@ -182,7 +182,7 @@ def stuck(tmp_path: Path) -> Iterator[Path]:
     writer.close()
 
 
-def test_case_55_a_stuck_writer_is_waited_for_once(
+def test_case_57_a_stuck_writer_is_waited_for_once(
     stuck: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "WAIT", 0.3)
@@ -226,7 +226,7 @@ def test_a_writer_that_gets_on_is_waited_for_longer(
     assert [task["id"] for task in history.tasks()] == ["b", "a"]
 
 
-def test_case_56_sigterm_ends_a_create_that_waits_for_the_history(
+def test_case_58_sigterm_ends_a_create_that_waits_for_the_history(
     rebyte: Callable[..., Done], home: Path
 ) -> None:
     """Nothing that puts up with a fault of the history takes the signal for one."""
@@ -271,7 +271,7 @@ def test_case_56_sigterm_ends_a_create_that_waits_for_the_history(
         "UPDATE intents SET body_digest = x'ff', owner = 'batch', state = 'open'",
     ],
 )
-def test_case_57_odd_rows_are_read_as_far_as_they_go(tmp_path: Path, change: str) -> None:
+def test_case_59_odd_rows_are_read_as_far_as_they_go(tmp_path: Path, change: str) -> None:
     path = tmp_path / "history.db"
     history = History(path, origin="o")
     history.add_task({"id": "a", "workspaceId": "w"}, prompt="x", body={"skills": ["pdf"]})
