@@ -134,8 +134,6 @@ class APIError(RebyteError):
     """
 
     code = "api_error"
-    retried = False
-    subject: str | None = None
 
     def __init__(
         self,
@@ -146,11 +144,15 @@ class APIError(RebyteError):
         hint: str | None = None,
         code: str | None = None,
         seconds: float | None = None,
+        subject: str | None = None,
+        retried: bool = False,
     ) -> None:
         super().__init__(message, hint=hint, code=code)
         self.status_code = status_code
         self.response = response
         self.seconds = seconds
+        self.subject = subject
+        self.retried = retried
 
 
 class KeyRejected(APIError):

@@ -77,6 +77,9 @@ CASES = {
     60: "folders are private whatever the umask is",
     61: "files that other users can change are refused",
     62: "a configuration without end is not read",
+    63: "keep-alives hide neither that nothing comes nor a time limit",
+    64: "a remote API steers to loopback or into a private network",
+    65: "secrets are hidden in linear time, however their URL is written",
 }
 _CASE = re.compile(r"case_(\d+)(?!\d)")
 

@@ -93,7 +93,7 @@ def test_a_list_needs_the_wire_alone(loaded: Callable[..., set[str]], form: str)
     assert modules.isdisjoint((HEAVY | STORES | {"concurrent", "difflib"}) - URLLIB3)
     assert modules.isdisjoint(
         f"rebyte_cli.{name}"
-        for name in ("api.transfer", "api.sse", "profiles.vault", "profiles.history", "local")
+        for name in ("api.transfer", "api.sse", "config.keyring_store", "history.history", "local")
     )
 
 

@@ -147,13 +147,13 @@ def _finite(text: str) -> float:
     return number
 
 
-def as_json(response: Any, _wire: Any = None) -> Answer:
+def as_json(response: Any, _attempt: Any = None) -> Answer:
     """An answer with its body decoded."""
     raw = read_whole(response)
     return Answer(response.status_code, response.headers, parse_json(raw), raw)
 
 
-def as_it_came(response: Any, _wire: Any = None) -> Answer:
+def as_it_came(response: Any, _attempt: Any = None) -> Answer:
     """An answer with its body's bytes only."""
     return Answer(response.status_code, response.headers, None, read_whole(response))
 
@@ -179,20 +179,20 @@ class UploadBody:
         self,
         source: Path | bytes,
         size: int,
-        wire: AttemptState,
+        attempt: AttemptState,
         progress: Callable[[int], None] | None,
     ) -> None:
         self._source = source
         self._file: Any = None
         self._left = size
-        self._wire = wire
+        self._attempt = attempt
         self._progress = progress
 
     def read(self, amount: int = -1) -> bytes:
         """At most `amount` bytes (all that is left for -1); none at the end."""
         if self._left == 0:
             return b""
-        self._wire.left()
+        self._attempt.left()
         if self._file is None:
             # Opened only when its turn comes: a form of a thousand files holds one open.
             self._file = _opened(self._source)
@@ -259,15 +259,15 @@ class Form:
         self.content_type = f"multipart/form-data; boundary={self._boundary}"
         self.size = len(self._tail) + sum(len(head) + size + 2 for head, _, size in self._parts)
 
-    def open(self, wire: AttemptState) -> _FormReader:
+    def open(self, attempt: AttemptState) -> _FormReader:
         """A reader of the whole body, from its first byte."""
-        wire.untimed()
+        attempt.untimed()
         if self._progress is not None and self._sent:
             self._progress(-self._sent)
         self._sent = 0
         pieces: list[Any] = []
         for head, path, size in self._parts:
-            pieces += [head, UploadBody(path, size, wire, self._count), b"\r\n"]
+            pieces += [head, UploadBody(path, size, attempt, self._count), b"\r\n"]
         return _FormReader([*pieces, self._tail])
 
     def _count(self, amount: int) -> None:

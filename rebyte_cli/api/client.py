@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import quote
 
-from ..deadline import GRACE, Deadline
+from ..deadline import GRACE, NO_LIMIT, Deadline
 from ..errors import (
     BadUsage,
     BrokenAnswer,
@@ -261,26 +261,28 @@ class RebyteClient:
         query = {"include": "events" if events else None}
         return self._object(Content, "GET", path, query=query, timeout=self._at_most(timeout))
 
-    def stream_events(self, task_id: str, *, idle: float | None = None) -> Iterator[Event]:
+    def stream_events(
+        self, task_id: str, *, idle: float | None = None, deadline: Deadline = NO_LIMIT
+    ) -> Iterator[Event]:
         """The events of the latest prompt over one connection, from the first one on.
 
-        Ends when the server closes; raises NetworkError when the line breaks or nothing comes
-        for `idle` seconds. `tasks.stream` makes one run out of several connections.
-        Framing as seen in clients; data that is not a JSON object is skipped.
+        Ends when the server closes; raises NetworkError when the connection breaks, or when no
+        event comes for `idle` seconds or by `deadline`, whatever keep-alives do.
+        `tasks.stream` makes one run out of several connections. Framing as seen in clients; data
+        that is not a JSON object is skipped.
         """
-        import json
-
         from .sse import Event, TooLarge, parse
 
         path = f"/tasks/{path_id(task_id, 'task id')}/events"
-        with self.transport.stream(path, idle=idle) as chunks:
+        with self.transport.stream(path, idle=idle, deadline=deadline) as body:
             try:
-                for name, text in parse(chunks):
+                for name, text in parse(body):
                     try:
                         data = json.loads(text)
                     except (ValueError, RecursionError):
                         data = None
                     if isinstance(data, dict):
+                        body.keep_waiting()
                         yield Event("done" if name == "done" else "event", data)
                     elif name == "done":
                         yield Event("done", {})
@@ -332,7 +334,7 @@ class RebyteClient:
         no such file; both before anything is sent.
         """
         from .body import file_size
-        from .transport import SlotExpired
+        from .transfer import SlotExpired
 
         path = Path(path)
         file_size(path)

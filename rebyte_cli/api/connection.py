@@ -1,6 +1,6 @@
-"""Sockets: requests' adapter, told when to stop and made to say what it has sent.
+"""Connections: requests' adapter with time limits, and a record of what was sent.
 
-Imported on the first request only; it pulls in requests and urllib3 (about 95 ms of CPU).
+Imported by the first request only; it pulls in requests and urllib3 (about 95 ms of CPU).
 
 Only the adapter of requests is used, not its `Session`: a session follows redirects with our
 header on them, reads `.netrc`, keeps cookies, and reads the whole body of a redirect. Proxy
@@ -15,14 +15,15 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from http.client import HTTPResponse
+from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 
-from requests import PreparedRequest
+from requests import PreparedRequest, RequestException
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from ..errors import BadUsage
@@ -34,7 +35,19 @@ if TYPE_CHECKING:
     from ..deadline import Deadline
 
 
-# -- Which certificates are trusted.
+# What requests, urllib3 and the system raise when a request or an answer comes to nothing.
+FAULTS = (RequestException, HTTPError, HTTPException, OSError, UnicodeError)
+# An unanswered SYN is not waited for as long as an answer is: the next try may reach another
+# address. Nothing has been sent by then.
+CONNECT_SECONDS = 10.0
+# A server may close an idle connection at any moment; a create that meets that moment has an
+# unknown outcome. Servers keep connections for 5 s or more, so one idle for less is still good.
+FRESH_SECONDS = 2.0
+# What an upload sends at a time: with the 16 KiB of http.client it takes four times as long, and
+# of a larger one not all might go out within the idle limit of a slow line.
+BLOCK = 64 * 1024
+
+_current = threading.local()  # .attempt: the attempt that this thread is making
 
 
 def make_context(ca_bundle: str | None) -> ssl.SSLContext:
@@ -74,25 +87,12 @@ def make_context(ca_bundle: str | None) -> ssl.SSLContext:
     return context
 
 
-# An unanswered SYN is not waited for as long as an answer is: the next try may reach another
-# address. Nothing has been sent by then.
-CONNECT_SECONDS = 10.0
-# A server may close an idle connection at any moment; a create that meets that moment has an
-# unknown outcome. Servers keep connections for 5 s or more, so one idle for less is still good.
-FRESH_SECONDS = 2.0
-# What an upload sends at a time: with the 16 KiB of http.client it takes four times as long, and
-# of a larger one not all might go out within the idle limit of a slow line.
-BLOCK = 64 * 1024
-
-_now = threading.local()  # .wire: the Wire of the try that this thread is making
-
-
 class AttemptState:
-    """One try: what it may take, and what it has done so far.
+    """One attempt of a call: what it may take, and what it has done so far.
 
     `deadline` bounds the whole of it; `idle` bounds one read or write (seconds); `careful` asks
     for a connection that the server cannot be closing. `sent` turns True right before the first
-    byte of the request is handed to the socket; until then the try provably reached nobody.
+    byte of the request is handed to the socket; until then the attempt provably reached no server.
     """
 
     __slots__ = ("_limit", "careful", "deadline", "idle", "sent")
@@ -107,6 +107,10 @@ class AttemptState:
         """From here on only each single read or write is bounded, by `idle`."""
         self.deadline = self._limit.unlimited()
 
+    def expect(self, deadline: Deadline) -> None:
+        """From here on something useful must come by `deadline`, whatever else arrives."""
+        self.deadline = deadline
+
     def await_answer(self) -> None:
         """The request is out: an untimed one gives the head of its answer a deadline again."""
         if self.deadline is not self._limit:
@@ -120,17 +124,17 @@ class AttemptState:
         return left
 
 
-class _Paced(io.RawIOBase):
-    """The reading end of a socket, whose every read ends by the deadline of its try.
+class _TimedReader(io.RawIOBase):
+    """The reading end of a socket, whose every read ends by the deadline of its attempt.
 
     A timeout of requests is one per read: a server that drips a byte a second, in headers or
-    body, passes it for ever.
+    body, never exceeds it.
     """
 
-    def __init__(self, inner: Any, sock: socket.socket, wire: AttemptState) -> None:
+    def __init__(self, inner: Any, sock: socket.socket, attempt: AttemptState) -> None:
         self._inner = inner
         self._sock = sock
-        self._wire = wire
+        self._wire = attempt
 
     def readable(self) -> bool:
         return True
@@ -145,27 +149,31 @@ class _Paced(io.RawIOBase):
         super().close()
 
 
-class _PacedResponse(HTTPResponse):
+class _TimedResponse(HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **named: Any) -> None:
         super().__init__(sock, *args, **named)
-        wire: AttemptState | None = getattr(_now, "wire", None)
-        if wire is not None:
+        attempt: AttemptState | None = getattr(_current, "attempt", None)
+        if attempt is not None:
             buffered: Any = self.fp
-            self.fp = io.BufferedReader(_Paced(buffered.detach(), sock, wire))
+            self.fp = io.BufferedReader(_TimedReader(buffered.detach(), sock, attempt))
 
 
-class _Watched(HTTPConnection):
-    """A connection that reports to the Wire of its thread."""
+class _WatchedConnection(HTTPConnection):
+    """A connection that reports to the attempt of its thread."""
 
-    response_class = _PacedResponse
+    response_class = _TimedResponse
     _connecting = False
     _last_used = 0.0
 
     @property
     def is_connected(self) -> bool:
         # The pool asks this before it hands out an idle connection.
-        wire: AttemptState | None = getattr(_now, "wire", None)
-        if wire is not None and wire.careful and _monotonic() - self._last_used > FRESH_SECONDS:
+        attempt: AttemptState | None = getattr(_current, "attempt", None)
+        if (
+            attempt is not None
+            and attempt.careful
+            and _monotonic() - self._last_used > FRESH_SECONDS
+        ):
             return False
         return super().is_connected
 
@@ -177,44 +185,44 @@ class _Watched(HTTPConnection):
             self._connecting = False
 
     def send(self, data: Any) -> None:
-        wire: AttemptState | None = getattr(_now, "wire", None)
-        if wire is not None and not self._connecting:
+        attempt: AttemptState | None = getattr(_current, "attempt", None)
+        if attempt is not None and not self._connecting:
             if self.sock is None:
                 self.connect()
             # CONNECT goes to the proxy and comes through here too, while connecting; only what
             # follows is meant for the API.
-            wire.sent = True
-            self.sock.settimeout(wire.left())
+            attempt.sent = True
+            self.sock.settimeout(attempt.left())
         super().send(data)
 
     def getresponse(self) -> Any:
-        wire: AttemptState | None = getattr(_now, "wire", None)
-        if wire is not None:
-            wire.await_answer()
+        attempt: AttemptState | None = getattr(_current, "attempt", None)
+        if attempt is not None:
+            attempt.await_answer()
         response = super().getresponse()
         self._last_used = _monotonic()
         return response
 
 
-class _WatchedTLS(_Watched, HTTPSConnection):
+class _WatchedTLSConnection(_WatchedConnection, HTTPSConnection):
     pass
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Watched
+    ConnectionCls = _WatchedConnection
 
 
 class _TLSPool(HTTPSConnectionPool):
-    ConnectionCls = _WatchedTLS
+    ConnectionCls = _WatchedTLSConnection
 
 
 _POOLS = {"http": _Pool, "https": _TLSPool}
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, context: Callable[[], ssl.SSLContext], pool: int) -> None:
+    def __init__(self, context: Callable[[], ssl.SSLContext], size: int) -> None:
         self._context = context
-        super().__init__(pool_connections=4, pool_maxsize=pool)
+        super().__init__(pool_connections=4, pool_maxsize=size)
 
     def init_poolmanager(self, *args: Any, **named: Any) -> None:
         super().init_poolmanager(*args, blocksize=BLOCK, **named)
@@ -243,24 +251,25 @@ class _Adapter(HTTPAdapter):
 
 
 class ConnectionPool:
-    """The way to servers: pooled connections, proxies and certificates of this process.
+    """Pooled connections, with the proxies and certificates of this process.
 
-    It knows no key. Thread-safe. `ca_bundle` is as in `tls.make_context`.
+    It knows no key. Thread-safe. `ca_bundle` is as in `make_context`, `size` the number of idle
+    connections kept per host.
     """
 
-    def __init__(self, *, ca_bundle: str | None, pool: int) -> None:
+    def __init__(self, *, ca_bundle: str | None, size: int) -> None:
         self._ca_bundle = ca_bundle
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
-        self._adapter = _Adapter(self._context, pool)
+        self._adapter = _Adapter(self._context, size)
 
     def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: Any, wire: AttemptState
+        self, method: str, url: str, headers: Mapping[str, str], body: Any, attempt: AttemptState
     ) -> Response:
         """One request, one answer whose body has not been read; no redirect is followed.
 
         `body` is bytes, or an object with `read` together with a Content-Length in `headers`.
-        Raises what requests, urllib3 and the system raise; `faults` explains them.
+        Raises `FAULTS`, which `errors.explain` turns into words.
         """
         request = PreparedRequest()
         # The body is set afterwards: requests would send an empty file as chunked.
@@ -268,17 +277,17 @@ class ConnectionPool:
         if body is not None and "Content-Length" not in headers:
             request.headers["Content-Length"] = str(len(body))
         request.body = body
-        connect = min(CONNECT_SECONDS, wire.left())
-        _now.wire = wire
+        connect = min(CONNECT_SECONDS, attempt.left())
+        _current.attempt = attempt
         try:
             return self._adapter.send(
                 request,
                 stream=True,
-                timeout=(connect, wire.left()),
+                timeout=(connect, attempt.left()),
                 proxies=self.proxies(url),
             )
         finally:
-            _now.wire = None
+            _current.attempt = None
 
     def proxies(self, url: str) -> dict[str, str]:
         """The proxies that the environment names for a URL; none for this machine.

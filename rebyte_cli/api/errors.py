@@ -112,7 +112,14 @@ def _tunnel_status(error: BaseException) -> int | None:
 
 
 def refusal(
-    method: str, path: str, status: int, body: Any, *, html: bool = False, unknown: bool = False
+    method: str,
+    path: str,
+    status: int,
+    body: Any,
+    *,
+    html: bool = False,
+    unknown: bool = False,
+    retried: bool = False,
 ) -> APIError:
     """The error for a status outside 2xx.
 
@@ -145,9 +152,7 @@ def refusal(
         )
     absent = status in (404, 410)
     kind = ResourceNotFound if absent else ServerFault if status >= 500 else APIError
-    error = kind(said, code=code, **rest)
-    error.subject = _subject(path)
-    return error
+    return kind(said, code=code, subject=_subject(path), retried=retried, **rest)
 
 
 def _subject(path: str) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from requests import Response
@@ -28,16 +28,18 @@ _SECRET_HEADERS = frozenset(
         "x-webhook-secret",
     }
 )
-# Compiled by the first text that needs them: most runs log nothing.
-# The query of any absolute URL is taken for a signature. Quotes end it; backslashes do not, for
-# JSON may write & as \u0026 and / as \/.
-_QUERY = r"(https?:(?:\\?/){2}[^\s\"'<>?]*\?)[^\s\"'<>]*"
-_USER = r"(https?:(?:\\?/){2})[^\s\"'<>/@]*@"
+# Headers whose value is a URL, perhaps a relative one: its query may be a signature.
+_URL_HEADERS = frozenset({"location", "content-location", "refresh", "link"})
+LONGEST_BODY = 1024 * 1024  # bytes of a body that `--debug` shows
+MOST_SECRETS = 64  # of one signed URL; a query holds a dozen
+# A word ends at white space, angle brackets and quotes, but not at a quote that JSON escapes. The
+# patterns are compiled by the first text that needs them, since most runs log nothing.
+_WORD = r'(?:[^\s"<>\\]|\\.)+'
 _FIELD = r'("(?:sandboxApiKey|apiKey|api_key|secret|sharedSecret)"\s*:\s*)"(?:[^"\\]|\\.)*"?'
 
 
 class Redactor:
-    """Takes the key, signatures, passwords and secret fields out of text."""
+    """Takes the key, signatures, passwords and secret fields out of text, in linear time."""
 
     def __init__(self, *secrets: str) -> None:
         # The longest first: a query holds its values.
@@ -48,7 +50,7 @@ class Redactor:
         from urllib.parse import parse_qsl, quote
 
         query = url.partition("?")[2]
-        values = [value for _, value in parse_qsl(query) if len(value) > 5]
+        values = [value for _, value in parse_qsl(query) if len(value) > 5][:MOST_SECRETS]
         return Redactor(*self._secrets, query, *values, *(quote(v, safe="") for v in values))
 
     def key(self, text: str) -> str:
@@ -59,17 +61,19 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text with every secret replaced by `[hidden]`."""
-        text = self.key(text)
-        text = re.sub(_QUERY, r"\1" + HIDDEN, text)
-        text = re.sub(_USER, r"\1" + HIDDEN + "@", text)
+        text = re.sub(_WORD, _without_signature, self.key(text))
         return re.sub(_FIELD, r'\1"' + HIDDEN + '"', text)
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """The headers, those that authenticate somebody blanked."""
-        return {
-            name: HIDDEN if name.lower() in _SECRET_HEADERS else self.text(str(value))
-            for name, value in headers.items()
-        }
+        """The headers, with the values of those that authenticate the sender replaced."""
+        return {name: self._header(name.lower(), str(value)) for name, value in headers.items()}
+
+    def _header(self, name: str, value: str) -> str:
+        if name in _SECRET_HEADERS:
+            return HIDDEN
+        if name in _URL_HEADERS and "?" in value:
+            value = value.partition("?")[0] + "?" + HIDDEN
+        return self.text(value)
 
     def body(self, body: Any) -> str | None:
         """A body as text; a body that is not text is named by its size only."""
@@ -77,30 +81,91 @@ class Redactor:
             return None
         if not isinstance(body, (bytes, bytearray)):
             return "(a file)"
+        shown = bytes(body[:LONGEST_BODY])
+        rest = len(body) - len(shown)
         try:
-            return self.text(bytes(body).decode())
+            text = self.text(shown.decode(errors="ignore" if rest else "strict"))
         except UnicodeDecodeError:
             return f"({len(body)} bytes)"
+        return f"{text}\n({rest} more bytes)" if rest else text
 
 
-class CallLog(NamedTuple):
-    """One try of one call. `-v` shows the first six fields, `--debug` all of it.
+def _without_signature(word: re.Match[str]) -> str:
+    """A word without the query and the user name of the URL in it, if there is one.
 
-    `status` is None when no answer came, and `error` says why. `retry` is 0 for the first try.
-    `request_headers` to `curl` are empty unless the transport was told to keep details.
+    The query of any absolute URL is taken for a signature. JSON may write `/` as `\\/`.
+    """
+    found = word[0]
+    slashes, at = "//", found.find("//")
+    escaped = found.find(r"\/\/")
+    if escaped >= 0 and (at < 0 or escaped < at):
+        slashes, at = r"\/\/", escaped
+    if at < 0:
+        return found
+    start = at + len(slashes)
+    bare, query, _ = found[start:].partition("?")
+    host = re.split(r"[/\\]", bare, maxsplit=1)[0]
+    if "@" in host:
+        bare = HIDDEN + bare[host.rindex("@") :]
+    return found[:start] + bare + (query + HIDDEN if query else "")
+
+
+class CallLog:
+    """One attempt of one call. `-v` shows the first six fields, `--debug` all of them.
+
+    `status` is None when no answer came, and `error` says why. `retry` is 0 for the first
+    attempt. Headers and bodies are looked at only when they are asked for.
     """
 
-    method: str
-    path: str
-    status: int | None
-    seconds: float
-    retry: int
-    error: str | None
-    request_headers: Mapping[str, str] = {}
-    request_body: str | None = None
-    response_headers: Mapping[str, str] = {}
-    response_body: str | None = None
-    curl: str | None = None
+    def __init__(self, attempt: AttemptLog, redact: Redactor, now: float) -> None:
+        """`now` is the clock that the attempt was started by."""
+        request = attempt.request
+        self._attempt = attempt
+        self._redact = redact if _has_key(request) else redact.knowing(request.url)
+        # The query of a call of our own says what was asked; that of any other URL is a signature.
+        hide = self._redact.key if _has_key(request) else self._redact.text
+        self._url = hide(request.url)
+        query = self._url.partition("?")[2]
+        self.method = request.method
+        self.path = f"{request.path}?{query}" if query else request.path
+        self.status = attempt.status
+        self.seconds = now - attempt.started
+        self.retry = attempt.number
+        self.error = attempt.error
+
+    @property
+    def request_headers(self) -> Mapping[str, str]:
+        """What was sent, without secrets."""
+        return self._redact.headers(self._attempt.request.headers)
+
+    @property
+    def request_body(self) -> str | None:
+        """What was sent, without secrets; None for nothing."""
+        return self._redact.body(self._attempt.request.body)
+
+    @property
+    def response_headers(self) -> Mapping[str, str]:
+        """What came, without secrets; empty when nothing did."""
+        return self._redact.headers(self._attempt.headers)
+
+    @property
+    def response_body(self) -> str | None:
+        """What came, without secrets; None for nothing, or a body that was not kept."""
+        return self._redact.body(self._attempt.body)
+
+    @property
+    def curl(self) -> str:
+        """The call as a command to paste."""
+        request = self._attempt.request
+        body = request.body
+        is_file = callable(body) or len(body or b"") > LONGEST_BODY
+        return curl_line(
+            self.method, self._url, self.request_headers, self.request_body, file=is_file
+        )
+
+
+def _has_key(request: Request) -> bool:
+    return "API_KEY" in request.headers
 
 
 def curl_line(
@@ -126,12 +191,12 @@ def curl_line(
     return " ".join(words)
 
 
-class Try:
-    """What is known of one try, for the log."""
+class AttemptLog:
+    """What is known of one attempt, for the log."""
 
-    def __init__(self, call: Request, retry_number: int, started: float) -> None:
-        self.call = call
-        self.retry = retry_number
+    def __init__(self, request: Request, number: int, started: float) -> None:
+        self.request = request
+        self.number = number
         self.started = started
         self.status: int | None = None
         self.error: str | None = None
@@ -144,29 +209,5 @@ class Try:
         self.headers = response.headers
 
     def record(self, redact: Redactor, now: float) -> CallLog:
-        """The log of it; `now` is the clock it was started by."""
-        call = self.call
-        if "API_KEY" not in call.headers:
-            redact = redact.knowing(call.url)
-        body = redact.body(call.body)
-        headers = redact.headers(call.headers)
-        url = _address(call, redact)
-        query = url.partition("?")[2]
-        return CallLog(
-            call.method,
-            f"{call.path}?{query}" if query else call.path,
-            self.status,
-            now - self.started,
-            self.retry,
-            self.error,
-            headers,
-            body,
-            redact.headers(self.headers),
-            redact.body(self.body),
-            curl_line(call.method, url, headers, body, file=callable(call.body)),
-        )
-
-
-def _address(call: Request, redact: Redactor) -> str:
-    # The query of a call of our own says what was asked; that of any other URL is a signature.
-    return redact.key(call.url) if "API_KEY" in call.headers else redact.text(call.url)
+        """The log of it; `now` is the clock that it was started by."""
+        return CallLog(self, redact, now)

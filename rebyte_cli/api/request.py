@@ -1,4 +1,4 @@
-"""What is to be sent: one call, before anything has happened to it."""
+"""A request before anything has happened to it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,23 @@ class Request:
     """What is to be sent, and under which rules.
 
     `path` names the call in messages and logs (never with a signature), `url` is where it goes.
-    `body` is bytes, None, or a function that opens a fresh reader for each try. `seconds` is
-    the deadline of the whole call. With `idle`, it is that of the way to the headers only, and
-    `idle` bounds each read or write of a body; with `each` it counts anew for each try.
+    `body` is bytes, None, or a function that opens a fresh reader for each attempt. `seconds` is
+    the time limit of the whole call. With `idle`, that limit covers the way to the headers only,
+    and `idle` bounds each read or write of a body; with `per_attempt` it starts again for each
+    attempt.
     """
 
-    __slots__ = ("body", "each", "headers", "idle", "method", "path", "repeat", "seconds", "url")
+    __slots__ = (
+        "body",
+        "headers",
+        "idle",
+        "method",
+        "path",
+        "per_attempt",
+        "repeat",
+        "seconds",
+        "url",
+    )
 
     def __init__(
         self,
@@ -33,7 +44,7 @@ class Request:
         repeat: RetryPolicy,
         seconds: float,
         idle: float | None = None,
-        each: bool = False,
+        per_attempt: bool = False,
     ) -> None:
         self.method = method
         self.path = path
@@ -43,4 +54,4 @@ class Request:
         self.repeat = repeat
         self.seconds = seconds
         self.idle = idle
-        self.each = each
+        self.per_attempt = per_attempt

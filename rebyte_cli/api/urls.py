@@ -23,7 +23,10 @@ LONGEST_ID = 512  # characters; ids are opaque, and UUIDs in every example (seed
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name (lower case, no brackets) can only mean this machine."""
+    """Whether a host name (lower case, no brackets) can only mean this machine.
+
+    An address of 127/8 counts when it is written as four octets: `127.999.1.1` is a DNS name.
+    """
     if host in ("localhost", "::1"):
         return True
     parts = host.split(".")
@@ -50,16 +53,47 @@ def check_base_url(url: str) -> str:
     return origin_of(url) + path
 
 
-def check_signed_url(url: str) -> str:
-    """A URL that the API handed out for upload or download; BadUsage unless https or loopback.
+def check_target_url(url: str, *, base: str) -> str:
+    """A URL that the API at `base` sends us to: a signed URL, or the redirect of a download.
 
-    Its query is a signature, so the URL is never repeated in a message.
+    It must be https, or http on this machine, and no closer to this machine than the API itself:
+    loopback only from loopback, private and link-local addresses never from a public one. BadUsage
+    otherwise. The URL is never repeated in a message, since its query is a signature.
     """
     parts = _split(url, "signed URL")
     if "@" in parts.netloc:
         raise BadUsage("the signed URL holds a user name or password; it is not used")
     _must_be_safe(parts, "signed URL")
+    if _reach(parts.hostname or "") < _reach(urlsplit(base).hostname or ""):
+        raise BadUsage("the signed URL leads into a local network that the API is not part of")
     return url
+
+
+def _reach(host: str) -> int:
+    """How far away a host is: 0 this machine, 1 link-local, 2 a private network, 3 anywhere.
+
+    A name counts as public, except those that mean this machine. An address in any other than its
+    usual spelling (`127.1`, `0x7f000001`) counts as this machine: resolvers may take it for that.
+    """
+    host = host.rstrip(".")
+    if is_loopback(host) or host == "localhost" or host.endswith(".localhost"):
+        return 0
+    last = host.rpartition(".")[2]
+    if ":" not in host and not last.isdigit() and not last.startswith("0x"):
+        return 3
+    from ipaddress import IPv6Address, ip_address
+
+    try:
+        found = ip_address(host)
+    except ValueError:
+        return 0
+    if isinstance(found, IPv6Address):
+        found = found.ipv4_mapped or found
+    if found.is_loopback or found.is_unspecified:
+        return 0
+    if found.is_link_local:
+        return 1
+    return 3 if found.is_global and not found.is_multicast else 2
 
 
 @lru_cache(maxsize=64)  # asked before every call, mostly about the same few URLs

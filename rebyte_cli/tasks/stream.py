@@ -246,7 +246,7 @@ def follow(
     while True:
         connection = StreamConnection(prompt_id, run.nameless)
         try:
-            for name, data, _ in client.stream_events(task_id, idle=run.idle()):
+            for name, data, _ in client.stream_events(task_id, idle=run.idle(), deadline=deadline):
                 run.check_time()
                 if name == "done":
                     connection.done = data
@@ -425,7 +425,9 @@ def snapshot(
     found: list[dict[str, Any]] = []
     size = 0
     try:
-        for name, data, _ in client.stream_events(task_id, idle=limit.cap(SNAPSHOT_PAUSE)):
+        for name, data, _ in client.stream_events(
+            task_id, idle=limit.cap(SNAPSHOT_PAUSE), deadline=limit
+        ):
             size += len(str(data))
             if name == "done" or limit.has_passed or size > SNAPSHOT_SIZE:
                 break

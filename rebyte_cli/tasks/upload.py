@@ -164,7 +164,7 @@ def put(
 def _put_signed(
     client: RebyteClient, workspace_id: str, path: str, advance: Callable[[int], None]
 ) -> dict[str, Any] | None:
-    from ..api.transport import SlotExpired
+    from ..api.transfer import SlotExpired
 
     kind = content_type(path)
     wanted = {"name": os.path.basename(path), "contentType": kind}

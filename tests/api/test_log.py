@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.api.log import CallLog
+from rebyte_cli.api.log import HIDDEN, LONGEST_BODY, AttemptLog, CallLog, Redactor
+from rebyte_cli.api.request import Request as Sent
 from rebyte_cli.api.retry import RetryPolicy
 from rebyte_cli.errors import APIError, RebyteError
 from tests.conftest import need_tool
@@ -107,6 +109,10 @@ class Leaky:
         return error_reply(400, KEY, f"bad key {request.headers['api_key']}")
 
 
+CALL_FIELDS = (
+    "method", "path", "status", "seconds", "retry", "error", "request_headers", "request_body",
+    "response_headers", "response_body", "curl",
+)  # fmt: skip
 SECRETS = (KEY, "SIGNATURE", "COOKIE", "SANDBOX", "SECRET", "hook-secret")
 
 
@@ -128,7 +134,7 @@ def test_case_15_nothing_secret_is_told(tmp_path: Path) -> None:
                 act()
             errors.append(caught.value)
     shown = [f"{error}{error!r}{error.as_dict()}{error.response}" for error in errors]  # type: ignore[attr-defined]  # they are APIErrors
-    shown += [repr(call) for call in told]
+    shown += [str([getattr(call, name) for name in CALL_FIELDS]) for call in told]
     assert len(told) == 8
     for text in shown:
         for secret in SECRETS:
@@ -142,9 +148,9 @@ def test_case_15_no_fault_tells_the_key_even_in_a_traceback(tmp_path: Path) -> N
     script = """
 import sys
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.api.retry import Repeat
+from rebyte_cli.api.retry import RetryPolicy
 url, key = sys.argv[1:]
-Transport(url, key, timeout=0.3).send("GET", "/tasks", repeat=Repeat.SAFE)
+Transport(url, key, timeout=0.3).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
 """
     for answer in (reset, stall, reply(200, "<html>"), error_reply(400, "x", f"key {KEY}")):
         with RawServer(lambda request, answer=answer: answer) as server:  # type: ignore[misc]  # a default argument binds it
@@ -164,3 +170,70 @@ def test_a_header_that_cannot_be_parsed_prints_nothing(capfd: pytest.CaptureFixt
     with RawServer(b"HTTP/1.1 200 X\r\nContent-Length: 2\r\nno colon\r\n\r\n{}") as server:
         wire_to(server, timeout=1).raw("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert capfd.readouterr() == ("", "")
+
+
+LEAKS = [
+    "HTTPS://store/x?sig=SIGNATURE", "see //store/x?sig=SIGNATURE now", "(https://store/?SIGNATURE)",
+    "'https://store/x?a='SIGNATURE'", '"https://store/x?a=\\"SIGNATURE\\""', "ftp://u:SIGNATURE@h/",
+    "https://u:SIGNATURE@h/x?a", "https:\\/\\/store\\/x?sig=SIGNATURE\\u0026b",
+    "https://a/b https://c/d?SIGNATURE",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LEAKS)
+def test_case_65_a_signature_is_hidden_however_its_url_is_written(text: str) -> None:
+    shown = Redactor().text(text)
+    assert "SIGNATURE" not in shown
+    assert HIDDEN in shown
+
+
+@pytest.mark.parametrize("name", ["Location", "content-location", "Link", "Refresh"])
+def test_case_65_a_header_with_a_url_shows_no_query(name: str) -> None:
+    shown = Redactor().headers({name: "/x?sig=SIGNATURE&a=b"})
+    assert shown == {name: "/x?" + HIDDEN}
+
+
+@pytest.mark.parametrize(
+    "piece", ["http://", "//", "?", "https://a?", r"\/\/", "@", '"apiKey" ', '"secret":"', "\\"]
+)
+def test_case_65_hiding_takes_linear_time(piece: str) -> None:
+    def seconds(size: int) -> float:
+        text = piece * (size // len(piece))
+        begun = time.perf_counter()
+        Redactor("rbk_some_key").text(text)
+        return time.perf_counter() - begun
+
+    small = min(seconds(1 << 16) for _ in range(3))
+    large = min(seconds(1 << 18) for _ in range(3))
+    assert large < max(12 * small, 0.2)
+
+
+def test_v_looks_at_no_body() -> None:
+    """What `-v` shows is there without a look at what was sent or came."""
+
+    class Body(bytes):
+        def __getitem__(self, _key: Any) -> Any:
+            raise AssertionError("it was looked at")
+
+        decode = __getitem__
+
+    request = Sent("POST", "/tasks", "https://h/v1/tasks", headers={"API_KEY": KEY},
+                   body=Body(b"x"), repeat=RetryPolicy.SAFE, seconds=1)  # fmt: skip
+    attempt = AttemptLog(request, 0, 0.0)
+    attempt.body = Body(b"y")
+    call = attempt.record(Redactor(KEY), 1.5)
+    assert [getattr(call, name) for name in CALL_FIELDS[:6]] == [
+        "POST",
+        "/tasks",
+        None,
+        1.5,
+        0,
+        None,
+    ]
+    with pytest.raises(AssertionError):
+        _ = call.response_body
+
+
+def test_a_long_body_is_shown_in_part() -> None:
+    shown = str(Redactor().body(b"x" * (LONGEST_BODY + 7)))
+    assert shown.endswith("x\n(7 more bytes)")

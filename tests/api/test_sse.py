@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.sse import LARGEST, TooLarge, parse
+from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import BrokenAnswer, KeyRejected, NetworkError
 from tests.servers import (
     RawServer,
@@ -144,11 +145,32 @@ class TestOverASocket:
         assert "nothing came for 0.3 s" in caught.value.message
         assert caught.value.code == "timeout"
 
-    def test_a_stream_may_last_longer_than_any_deadline_as_long_as_something_comes(self) -> None:
-        slow = parts(HEAD, *[b": alive\n\n"] * 8, record("event", seq=0), every=0.1)
+    def test_a_stream_may_last_longer_than_a_call_as_long_as_events_come(self) -> None:
+        slow = parts(HEAD, *[record("event", seq=0)] * 8, every=0.1)
         with RawServer(lambda request: slow) as server:
             client = RebyteClient(transport=wire_to(server, timeout=0.4))
-            assert [event.data for event in client.stream_events("t1")] == [{"seq": 0}]
+            assert len(list(client.stream_events("t1"))) == 8
+
+    @pytest.mark.parametrize("noise", [b": alive\n\n", b"data: 7\n\n", b"id: 1\n", b"data:\n"])
+    def test_case_63_keep_alives_do_not_hide_that_nothing_comes(self, noise: bytes) -> None:
+        endless = parts(HEAD, record("event", seq=0), *[noise] * 60, every=0.05)
+        with RawServer(lambda request: endless) as server:
+            events = RebyteClient(transport=wire_to(server)).stream_events("t1", idle=0.4)
+            assert next(events).data == {"seq": 0}
+            begun = time.monotonic()
+            with pytest.raises(NetworkError, match=r"nothing came for 0\.4 s") as caught:
+                next(events)
+        assert caught.value.code == "timeout"
+        assert 0.3 < time.monotonic() - begun < 2
+
+    def test_case_63_a_deadline_ends_a_stream_that_never_pauses(self) -> None:
+        endless = parts(HEAD, *[record("event", seq=0)] * 60, every=0.05)
+        with RawServer(lambda request: endless) as server:
+            client = RebyteClient(transport=wire_to(server))
+            begun = time.monotonic()
+            with pytest.raises(NetworkError):
+                list(client.stream_events("t1", deadline=Deadline(0.5)))
+        assert time.monotonic() - begun < 2
 
     def test_a_line_that_breaks_is_an_error(self) -> None:
         broken = then_close(HEAD + record("event", seq=0), abrupt=True)

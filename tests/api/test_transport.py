@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.api.transport import Transport
 from rebyte_cli.errors import (
     APIError,
     BadUsage,
@@ -415,3 +416,11 @@ def test_a_form_whose_answer_is_lost_is_not_repeated(table: Path) -> None:
     with RawServer(lambda request: reset) as server, pytest.raises(OutcomeUnknown):
         RebyteClient(transport=wire_to(server)).put_artifacts("w1", [table])
     assert len(server.requests) == 1
+
+
+def test_case_64_a_remote_api_cannot_make_us_upload_to_this_machine() -> None:
+    with RawServer(reply(200)) as server:
+        transport = Transport("https://api.rebyte.ai/v1", KEY)
+        with pytest.raises(BrokenAnswer, match="signed URL"):
+            transport.put_signed(server.base_url + "/x?sig=1", b"secret", "text/plain")
+    assert server.connections == 0

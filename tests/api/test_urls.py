@@ -7,7 +7,15 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from rebyte_cli.api.urls import address, check_base_url, check_key, origin_of, path_id
+from rebyte_cli.api.urls import (
+    address,
+    check_base_url,
+    check_key,
+    check_target_url,
+    is_loopback,
+    origin_of,
+    path_id,
+)
 from rebyte_cli.errors import BadUsage, KeyProblem
 
 
@@ -146,3 +154,69 @@ def test_an_address_keeps_what_was_quoted_and_drops_what_is_none() -> None:
     assert address(base, "/a%2Fb c#d", None)[0] == f"{base}/a%2Fb%20c"
     assert address(base, "//evil.example/x", None)[0] == f"{base}/evil.example/x"
     assert address("https://h", "@evil.example", None)[0] == "https://h/@evil.example"
+
+
+PUBLIC = "https://api.rebyte.ai/v1"
+PRIVATE = "https://10.1.2.3/v1"
+LOCAL = "http://127.0.0.1:8000/v1"
+NEAR = [
+    "https://127.0.0.1/x", "https://localhost/x", "https://a.localhost/x", "https://localhost./x",
+    "https://[::1]/x", "https://[::ffff:127.0.0.1]/x", "https://0.0.0.0/x", "https://[::]/x",
+    "https://127.1/x", "https://2130706433/x", "https://0x7f.1/x", "https://0x7f000001/x",
+    "https://017700000001/x",
+]  # fmt: skip
+LINK_LOCAL = ["https://169.254.169.254/latest", "https://[fe80::1]/x"]
+PRIVATES = [
+    "https://10.0.0.1/x",
+    "https://192.168.1.1/x",
+    "https://172.16.0.1/x",
+    "https://[fd00::1]/x",
+]
+
+
+@pytest.mark.parametrize("url", [*NEAR, *LINK_LOCAL, *PRIVATES])
+def test_case_64_a_public_api_leads_into_no_local_network(url: str) -> None:
+    with pytest.raises(BadUsage):
+        check_target_url(url, base=PUBLIC)
+
+
+@pytest.mark.parametrize("url", [*NEAR, *LINK_LOCAL])
+def test_case_64_a_private_api_leads_no_nearer_than_itself(url: str) -> None:
+    with pytest.raises(BadUsage):
+        check_target_url(url, base=PRIVATE)
+    assert check_target_url(PRIVATES[0], base=PRIVATE) == PRIVATES[0]
+
+
+@pytest.mark.parametrize("base", [PUBLIC, PRIVATE, LOCAL])
+def test_a_target_is_https_unless_it_is_here(base: str) -> None:
+    for url in ("https://store.example/x?sig=1", "https://8.8.8.8/x"):
+        assert check_target_url(url, base=base) == url
+    for url in (
+        "http://store.example/x",
+        "http://8.8.8.8/x",
+        "ftp://store.example",
+        "https://a@b/",
+    ):
+        with pytest.raises(BadUsage):
+            check_target_url(url, base=base)
+    here = "http://127.0.0.1:9000/x"
+    if base == LOCAL:
+        assert check_target_url(here, base=base) == here
+    else:
+        with pytest.raises(BadUsage):
+            check_target_url(here, base=base)
+
+
+def test_loopback_is_an_address_of_four_octets() -> None:
+    assert all(is_loopback(host) for host in ("127.0.0.1", "127.255.255.255", "localhost", "::1"))
+    names = (
+        "127.999.1.1",
+        "127.0.0.256",
+        "127.1",
+        "127.0.0.1.example",
+        "127.0.0.\u0661",
+        "128.0.0.1",
+    )
+    assert not any(is_loopback(host) for host in names)
+    with pytest.raises(BadUsage, match="must be https"):
+        check_base_url("http://127.999.1.1/v1")

@@ -1,0 +1,327 @@
+"""Bodies too large or too slow for memory: event streams, uploads to signed URLs, downloads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..deadline import NO_LIMIT, Deadline
+from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, Redirected
+from .body import (
+    ERROR_CAP,
+    JSON_CAP,
+    Answer,
+    Broken,
+    UploadBody,
+    as_it_came,
+    chunks,
+    file_size,
+    read_all,
+)
+from .request import Request
+from .retry import RetryPolicy
+from .sender import Refused, Sender
+from .urls import check_target_url
+
+if TYPE_CHECKING:
+    from requests import Response
+
+    from .connection import AttemptState
+
+MAX_REDIRECTS = 5
+# Which connections a URL may use, and the headers for it with or without the key.
+Route = Callable[[str, dict[str, str]], tuple[Sender, dict[str, str]]]
+# What object stores answer for a signed URL whose time is over; which of them, differs.
+EXPIRED = frozenset({400, 401, 403, 404, 410})
+
+
+class SlotExpired(APIError):
+    """The object store refused a signed URL: it is older than its hour, most likely."""
+
+    code = "upload_refused"
+
+
+class LiveBody:
+    """The body of an answer while it arrives: iterate over its decoded bytes.
+
+    Something useful must come within `idle` seconds, and by `deadline`: call `keep_waiting` when
+    it does. Bytes alone do not count, since keep-alives would hide the end of a run for ever.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        request: Request,
+        response: Response,
+        attempt: AttemptState,
+        deadline: Deadline = NO_LIMIT,
+    ) -> None:
+        self._sender = sender
+        self._request = request
+        self._response = response
+        self._attempt = attempt
+        self._deadline = deadline
+
+    def keep_waiting(self) -> None:
+        """Something useful came: the next has `idle` seconds again."""
+        idle = self._request.idle
+        assert idle is not None
+        self._attempt.expect(Deadline(min(idle, self._deadline.left()), clock=self._sender.clock))
+
+    def __iter__(self) -> Iterator[bytes]:
+        from urllib3.exceptions import HTTPError
+
+        request = self._request
+        what = f"{request.method} {request.path}"
+        try:
+            yield from chunks(self._response)
+        except Broken as broken:
+            raise BrokenAnswer(f"{what}: {broken.why}") from None
+        except (HTTPError, OSError) as error:
+            fault = self._sender.fault(request, error)
+            why = fault.why
+            if fault.code == "timeout":
+                why = f"nothing came for {request.idle:g} s"
+            raise NetworkError(f"{what}: {why}", code=fault.code) from None
+
+
+@contextmanager
+def stream(sender: Sender, request: Request, deadline: Deadline) -> Iterator[LiveBody]:
+    """The body of an answer as it arrives; see `Transport.stream`."""
+
+    def opened(response: Response, attempt: AttemptState) -> tuple[Response, LiveBody]:
+        body = LiveBody(sender, request, response, attempt, deadline)
+        body.keep_waiting()
+        return response, body
+
+    try:
+        (response, body), _ = sender.send(request, opened)
+    except Refused as refused:
+        raise sender.error_for(request, refused) from None
+    try:
+        yield body
+    finally:
+        response.close()
+
+
+def live(
+    sender: Sender, request: Request, idle: float
+) -> Callable[[Response, AttemptState], Answer]:
+    """A reader of answers as they came, except that the body of an event stream is left to be
+    read as it arrives (`Answer.coming`).
+
+    Such a body may take as long as it likes; `idle` bounds each read (seconds).
+    """
+
+    def read(response: Response, attempt: AttemptState) -> Answer:
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "text/event-stream":
+            return as_it_came(response)
+        attempt.untimed()
+        request.idle = attempt.idle = idle
+        answer = Answer(response.status_code, response.headers, None, b"")
+        answer.coming = iter(LiveBody(sender, request, response, attempt))
+        return answer
+
+    return read
+
+
+def put(
+    sender: Sender,
+    url: str,
+    source: Path | bytes,
+    headers: dict[str, str],
+    limit: float,
+    progress: Callable[[int], None] | None,
+) -> None:
+    """PUT to a signed URL; see `Transport.put_signed`. `limit` is the idle limit in seconds."""
+    size = len(source) if isinstance(source, bytes) else file_size(source)
+    sent = 0
+
+    def count(amount: int) -> None:
+        nonlocal sent
+        sent += amount
+        if progress is not None:
+            progress(amount)
+
+    def body(attempt: AttemptState) -> Any:
+        nonlocal sent
+        attempt.untimed()
+        if progress is not None and sent:
+            progress(-sent)  # a new attempt starts from the first byte
+        sent = 0
+        return UploadBody(source, size, attempt, count) if size else b""
+
+    request = Request(
+        "PUT",
+        url.partition("?")[0],
+        url,
+        headers={**headers, "Content-Length": str(size)},
+        body=body,
+        repeat=RetryPolicy.SAFE,  # the same bytes under the same name
+        seconds=limit,
+        idle=limit,
+        per_attempt=True,
+    )
+    try:
+        sender.send(request, _drain)
+    except Refused as refused:
+        what = f"the file store refused the upload ({refused.status})"
+        if refused.status in EXPIRED:
+            raise SlotExpired(what, status_code=refused.status) from None
+        kind = NetworkError if refused.status >= 500 else APIError
+        raise kind(what, status_code=refused.status) from None
+
+
+def _drain(response: Response, attempt: AttemptState) -> None:
+    """Read what a store says beside 200: it does not matter, but keeps the connection usable."""
+    from .connection import FAULTS
+
+    try:
+        read_all(response, ERROR_CAP)
+    except (Broken, *FAULTS):
+        response.close()
+
+
+def download(
+    route: Route,
+    request: Request,
+    target: Path,
+    overwrite: bool,
+    progress: Callable[[int], None] | None,
+    folder: int | None = None,
+) -> None:
+    """GET into `target`, which appears only when all of it is there.
+
+    At most five redirects are followed, each checked by `check_target_url`; `route` gives the key
+    to its own origin alone. The temporary file lies beside the target; a link at `target` is
+    replaced, not followed. With `folder`, a descriptor of the folder that `target` is in, only
+    the name of `target` counts: what happens to the path meanwhile leads nowhere else. Raises
+    BadUsage when something is there and `overwrite` is not set.
+    """
+    name = str(target) if folder is None else target.name
+    if not overwrite and _exists(name, folder):
+        raise BadUsage(f"{target} is already there", hint="--force replaces it")
+    partial = f".{target.name[:100]}.{os.urandom(6).hex()}.part"
+    temporary = str(target.parent / partial) if folder is None else partial
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
+    except OSError as error:
+        raise BadUsage(f"cannot write in {target.parent}: {error.strerror}") from None
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            _follow(route, request, _saving(file, target, progress))
+        try:
+            _put_in_place(temporary, name, overwrite, folder)
+        except FileExistsError:
+            raise BadUsage(f"{target} is already there", hint="--force replaces it") from None
+        except OSError as error:
+            raise BadUsage(f"cannot write {target}: {error.strerror}") from None
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+
+
+def _exists(name: str, folder: int | None) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def length(route: Route, request: Request) -> int | None:
+    """The size of what a GET would bring (bytes), None where the service does not say.
+
+    No body is read. It is a GET since a signed URL is often good for nothing else.
+    """
+    found: list[str] = []
+
+    def look(response: Response, _attempt: AttemptState) -> None:
+        if response.headers.get("Content-Encoding", "identity").strip().lower() == "identity":
+            found.append(response.headers.get("Content-Length", ""))
+        response.close()
+
+    _follow(route, request, look)
+    size = found[-1].strip() if found else ""
+    return int(size) if size.isascii() and size.isdigit() and len(size) < 20 else None
+
+
+def _saving(
+    file: Any, target: Path, progress: Callable[[int], None] | None
+) -> Callable[[Response, AttemptState], None]:
+    def save(response: Response, attempt: AttemptState) -> None:
+        attempt.untimed()
+        if progress is not None and file.tell():
+            progress(-file.tell())
+        file.seek(0)
+        file.truncate()
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        for piece in chunks(response):
+            # Asked for as it is. A service that packs it all the same decides how far it unpacks.
+            if encoding not in ("identity", "") and file.tell() + len(piece) > JSON_CAP:
+                raise Broken(f"unpacked it is larger than {JSON_CAP // (1024 * 1024)} MiB")
+            write(piece)
+            if progress is not None:
+                progress(len(piece))
+
+    def write(piece: bytes) -> None:
+        rest = memoryview(piece)
+        try:
+            while rest:  # an unbuffered file may take less than it is given
+                rest = rest[file.write(rest) :]
+        except OSError as error:  # a full disk is no fault of the network
+            raise BadUsage(f"cannot write {target}: {error.strerror}") from None
+
+    return save
+
+
+def _follow(route: Route, first: Request, save: Callable[[Response, AttemptState], None]) -> None:
+    """Send a GET and the redirects that it leads to."""
+    from urllib.parse import urljoin
+
+    request = first
+    sender, _ = route(request.url, {})
+    for _ in range(MAX_REDIRECTS + 1):
+        try:
+            sender.send(request, save)
+            return
+        except Refused as refused:
+            where = refused.headers.get("Location")
+            if refused.status not in (301, 302, 303, 307, 308) or not where:
+                raise sender.error_for(request, refused) from None
+        try:
+            url = check_target_url(urljoin(request.url, where), base=first.url)
+        except (BadUsage, ValueError):
+            raise Redirected(f"GET {first.path} was redirected to an unsafe address") from None
+        headers = {name: value for name, value in request.headers.items() if name != "API_KEY"}
+        sender, headers = route(url, headers)
+        request = Request(
+            "GET",
+            first.path,
+            url,
+            headers=headers,
+            repeat=RetryPolicy.SAFE,
+            seconds=first.seconds,
+            idle=first.idle,
+            per_attempt=True,
+        )
+    raise Redirected(f"GET {first.path} was redirected too often")
+
+
+def _put_in_place(temporary: str, name: str, overwrite: bool, folder: int | None) -> None:
+    """Give `temporary` its name. FileExistsError when there is something and it must stay."""
+    if not overwrite:
+        try:
+            # Unlike a rename, a link fails when something has appeared there meanwhile.
+            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            return
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            pass
+    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
