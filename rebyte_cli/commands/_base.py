@@ -148,9 +148,18 @@ def _check_output(app: App, output: Output) -> None:
 
 
 class Group(_Shared, click.Group):
-    """A noun with its verbs."""
+    """A noun with its verbs.
+
+    `kind` and `text` say what it prints itself when no verb follows, as those of Command do.
+    """
 
     command_class = Command
+
+    def __init__(
+        self, *args: Any, kind: Kind | None = None, text: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.output = Output(kind, None, text)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and self.no_args_is_help and not ctx.resilient_parsing:

@@ -11,14 +11,14 @@ import click
 from ..app import App
 from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
-from ..output.records import SKILL, Listing, Text
+from ..output.records import INSTALLED, SKILL, Listing, Text
 from ._base import define_group, define_in, installed
 
 FILE = "SKILL.md"
 MARK = b"---\nname: rebyte\n"  # how every version of it begins
 
 
-@define_group("skill", invoke_without_command=True)
+@define_group("skill", kind=INSTALLED, text=True, invoke_without_command=True)
 @click.option(
     "--install",
     "folder",

@@ -84,7 +84,9 @@ def statuses(numbers: Iterable[int]) -> Iterator[str]:
 
 
 def _leaves(node: Node) -> list[Node]:
-    return [leaf for sub in node["commands"] for leaf in _leaves(sub)] or [node]
+    """The commands that do something: verbs, and a noun that prints something itself."""
+    verbs = [leaf for sub in node["commands"] for leaf in _leaves(sub)]
+    return [node, *verbs] if node["prints"] or not verbs else verbs
 
 
 def _synopsis(node: Node) -> str:

@@ -34,6 +34,7 @@ ANSWERS = {
 # One line per command that calls the API. A limit where a run with no end would be waited for.
 CALLS = """
 answer abcd1234 --option 1
+apply abcd1234
 api GET /tasks
 api GET /tasks --paginate
 artifact delete abcd1234 a.txt
@@ -46,6 +47,7 @@ artifact put abcd1234 a.txt
 cancel abcd1234
 credits
 delete abcd1234
+diff abcd1234
 file upload a.txt
 get abcd1234
 list
@@ -77,7 +79,8 @@ workspace show abcd1234
 LOOKING = {"create", "follow-up", "batch"}
 # ... and these call nothing.
 QUIET = {
-    "completion", "help", "man", "schema", "skill", "webhook listen", "workspace forget",
+    "completion", "help", "local agents", "local key", "skill list", "workspace path", "man",
+    "schema", "skill", "webhook listen", "workspace forget",
     "workspace name", "auth logout", "profile create", "profile delete", "profile list",
     "profile set", "profile show", "profile unset", "profile use", "local reset", "local serve",
     "local status", "auth login", "auth status",

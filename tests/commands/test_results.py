@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,15 +73,27 @@ profile use default
 auth login --with-key --insecure-storage
 auth status
 local status
+local agents
 completion bash --install
 man --install pages
 skill --install skills
+skill list
 """
 FORMS = ("json", "jsonl")
+PATCH = """\
+diff --git a/new.txt b/new.txt
+new file mode 100644
+index 0000000..ce01362
+--- /dev/null
++++ b/new.txt
+@@ -0,0 +1 @@
++hello
+"""
 # What they print is text, nothing, or what the user asks for (`api`, `schema`).
 SILENT = {
-    "api", "auth logout", "help", "local reset", "local serve", "open", "profile delete",
-    "result", "schema", "webhook public-key", "workspace forget",
+    "api", "auth logout", "diff", "help", "local key", "local reset", "local serve", "open",
+    "profile delete", "result", "schema", "webhook public-key", "workspace forget",
+    "workspace path",
 }  # fmt: skip
 
 
@@ -95,10 +109,24 @@ def played(run: Run, tmp: Path) -> Iterator[tuple[str, str, list[Any]]]:
             assert (done.status != 0) == line.startswith("!"), (given, done)
             webhook = done.json["id"] if line.startswith("webhook create") else webhook
             yield given, form, done.documents
+        yield "apply", form, applied(run, tmp, form).documents
         yield "answer", form, run("answer", parked(run, "[[ask]]"), "--option", "1").documents
         with listening("--count", "1", "-o", form) as (process, url):
             deliver(url, {"taskId": "t1", "event": "task.completed"})
             yield "webhook listen", form, [json.loads(process.stdout.read())]
+
+
+def applied(run: Run, tmp: Path, form: str) -> Done:
+    """`apply` of a patch that was put into a task's workspace, in a new repository."""
+    repository = tmp / "repository"
+    shutil.rmtree(repository, ignore_errors=True)
+    subprocess.run(["git", "init", "-q", repository], check=True)
+    (tmp / "changes.patch").write_text(PATCH)
+    task = run("create", "Say hello [[run=2ms]]", "-o", "id").out.strip()
+    run("artifact", "put", task, str(tmp / "changes.patch"))
+    done = run("apply", task, "-o", form, cwd=repository)
+    assert done.status == 0, done
+    return done
 
 
 def closed(schema: Any) -> Any:
@@ -143,4 +171,6 @@ def test_what_every_command_prints_is_what_its_schema_says(inside_local: Run, ho
 
 def leaves(node: Any) -> Iterator[Any]:
     for command in node["commands"]:
-        yield from leaves(command) if command["commands"] else [command]
+        if command["prints"] or not command["commands"]:
+            yield command
+        yield from leaves(command)
