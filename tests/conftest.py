@@ -134,13 +134,17 @@ def local(rebyte: Callable[..., Done]) -> Callable[..., Done]:
 
 @pytest.fixture
 def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A service whose clock is ours, so that two seconds of doubt need not be waited out.
+    """A service whose clock is ours and whose list is always right, so that no one need wait for
+    seconds of skew, nor for the 20 s after which "there is no task" is believed.
 
-    A patch, since the doubt is a constant; it holds only inside the test's own process.
+    Patches, since these are constants; they hold only inside the test's own process.
     """
-    from rebyte_cli.tasks import search
+    from rebyte_cli.batch import search as batch_search
+    from rebyte_cli.tasks import search, server_clock
 
-    monkeypatch.setattr(search, "SKEW", timedelta(seconds=0.1))
+    monkeypatch.setattr(server_clock, "SKEW", timedelta(seconds=0.1))
+    monkeypatch.setattr(search, "LOOK_FOR", 0.3)
+    monkeypatch.setattr(batch_search, "FIRST_PAUSE", 0.1)
 
 
 @pytest.fixture

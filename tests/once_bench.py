@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
+from rebyte_cli.clock import boot_id, since_boot
 from rebyte_cli.history.history import History
 from rebyte_cli.local.server import LOCAL_KEY, Service
 from rebyte_cli.tasks import create
+from rebyte_cli.tasks.prompt_match import digest_of
+from rebyte_cli.tasks.request_kinds import TaskRequest
 from tests.cutting_proxy import CuttingProxy
 
 TASKS = r"/v1/tasks$"
 PROMPT = "Fix the login test, then say what was wrong"
+
+
+def timestamp(ago: timedelta = timedelta(0), *, wrong: timedelta = timedelta(0)) -> str:
+    """What a process wrote `ago` on this machine, whose clock was `wrong` at the time."""
+    written = (datetime.now(UTC) - ago + wrong).isoformat(timespec="milliseconds")
+    return f"{written}[boot={boot_id()}][up={since_boot() - ago.total_seconds():.3f}]"
 
 
 class Bench:
@@ -45,6 +55,28 @@ class Bench:
     def follow_up(self, task_id: str, prompt: str = PROMPT, **options: Any) -> dict[str, Any]:
         arguments = {"note": self.notes.append, "look_for": 0.6, **options}
         return create.follow_up(self.client, self.history, task_id, {"prompt": prompt}, **arguments)
+
+    def cut_off(
+        self,
+        key: str | None = None,
+        *,
+        owner: str = "gone",
+        prompt: str = PROMPT,
+        ago: timedelta = timedelta(0),
+        started_at: str | None = None,
+        **more: str,
+    ) -> None:
+        """Leave what a process leaves that died after it wrote its intent."""
+        body = {"prompt": prompt, **more}
+        history = self.memory()
+        history.open_intent(
+            key,
+            digest=digest_of(prompt),
+            body_digest=TaskRequest(self.client, self.history, body, prompt).body_digest,
+            started_at=started_at or timestamp(ago),
+            owner=owner,
+        )
+        history.close()
 
     def on_server(self) -> list[str]:
         """The ids of all tasks, oldest first."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from ..clock import since_boot
 from ..deadline import Deadline
 from ..errors import APIError, BrokenAnswer, NetworkError, RebyteError, Unsent
 from . import retry
@@ -154,7 +155,7 @@ class Sender:
 
         text, at = self._date
         try:
-            return parsedate_to_datetime(text).timestamp() + self.clock() - at
+            return parsedate_to_datetime(text).timestamp() + since_boot() - at
         except (ValueError, TypeError, OverflowError):
             return None
 
@@ -191,7 +192,7 @@ class Sender:
         """`read` of a 2xx answer; Refused for another status, Fault for an unusable body."""
         log.answered(response)
         if date := response.headers.get("Date"):
-            self._date = (date, self.clock())
+            self._date = (date, since_boot())
         try:
             if response.status_code < 200:
                 raise Fault("the answer stopped at an interim status", code="broken_answer")

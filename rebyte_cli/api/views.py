@@ -312,10 +312,18 @@ class ContentView(TaskView):
 
 
 class PageView:
-    """A page of a list: its `rows`, and `total`, the service's count of all (None: not told)."""
+    """A page of a list: its `rows`, and `total`, the service's count of all (None: not told).
 
-    __slots__ = ("rows", "total")
+    `limit` and `offset` are what the service understood. `is_sound`: nothing in the page had to
+    be left out.
+    """
+
+    __slots__ = ("is_sound", "limit", "offset", "rows", "total")
 
     def __init__(self, raw: Raw) -> None:
-        self.rows = [row for row in mappings(raw.get("data")) if text(row.get("id"))]
+        data = raw.get("data")
+        self.rows = [row for row in mappings(data) if text(row.get("id"))]
+        self.is_sound = isinstance(data, list) and len(data) == len(self.rows)
         self.total = integer(raw.get("total"))
+        self.limit = integer(raw.get("limit"))
+        self.offset = integer(raw.get("offset"))

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..history.records import Reservation
-from ..tasks.search import digest_of
+from ..tasks.prompt_match import digest_of
 
 if TYPE_CHECKING:
     from ..history.history import History

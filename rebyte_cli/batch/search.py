@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import APIError, KeyRejected
-from ..tasks.search import LIFE, LostRequest, Matches, Search, ServerClock, digest_of
+from ..tasks import search
+from ..tasks.prompt_match import digest_of
+from ..tasks.search import Absence, LostRequest, Matches, Row, Search
+from ..tasks.server_clock import ROOM, ServerClock, Window
 from ..tasks.wait import too_busy
 from .events import Report
 from .input import Input
@@ -17,24 +20,26 @@ from .poller import Poller
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from ..api.models import TaskPage
     from .throttle import Throttle
 
-LOOK_FOR = 20.0  # seconds; so long a lost task is looked for without a break
-LATER = 30.0  # seconds between looks after that
+FIRST_PAUSE, MOST_PAUSE = 0.5, 4.0  # seconds between scans
+LATER = 30.0  # the same when the first search brought nothing
+NOTHING = Matches([], [], is_complete=True)
 
 
 class Lost(NamedTuple):
     """A line whose create was not answered.
 
-    `sent` is when, as the journal has it. When it is `patience` seconds ago and there is no
+    `sent` is when, as the journal has it. Once that is `patience` seconds ago and there is no
     task, none will come any more. `workspace` is the one it asked for, None for a new one.
+    `newest` is the `createdAt` of the newest task that was listed before it was sent.
     """
 
     at: int
     sent: str
     patience: float
     workspace: str | None = None
+    newest: str | None = None
 
 
 class Verdict(NamedTuple):
@@ -49,25 +54,8 @@ class Verdict(NamedTuple):
     candidates: list[str]
 
 
-class _OneRound:
-    """A client that asks for each page of the list once a round, however many lines look."""
-
-    def __init__(self, client: RebyteClient) -> None:
-        self.transport = client.transport
-        self.task_content = client.task_content
-        self._list_tasks = client.list_tasks
-        self.pages: dict[tuple[int, int], TaskPage] = {}
-
-    def list_tasks(
-        self, limit: int = 50, offset: int = 0, *, timeout: float | None = None
-    ) -> TaskPage:
-        if (limit, offset) not in self.pages:
-            self.pages[limit, offset] = self._list_tasks(limit, offset, timeout=timeout)
-        return self.pages[limit, offset]
-
-
 class Finder:
-    """Finds the tasks of lost lines. A task is taken only when nothing else can have made it."""
+    """Finds the tasks of lost lines. A task is taken only if nothing else can have created it."""
 
     def __init__(
         self,
@@ -80,12 +68,14 @@ class Finder:
         ours: Collection[str],
         knows: Callable[[Iterable[str]], set[str]],
         rivals: Callable[[], Mapping[str, Iterable[str]]],
+        clock: ServerClock | None = None,
+        created: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
     ) -> None:
         """`mine`: the lines of this shard. `flying`: lines whose creates are under way,
         `sought`: those whose answers were lost, and `ours`: the tasks that the journal names; all
-        are kept by the caller. `knows` picks, from ids, the tasks that were made from here, by
+        are kept by the caller. `knows` picks, from ids, the tasks that were created from here, by
         whatever command. `rivals` says when other commands here sent what has no known end, by the
-        digest of its prompt.
+        digest of its prompt. `created` are tasks of this batch with `id` and `createdAt`.
         """
         self._client = client
         self._batch = batch
@@ -94,47 +84,57 @@ class Finder:
         self._sought = sought
         self._knows = knows
         self._rivals = rivals
-        self._clock = ServerClock(client, time.monotonic)
-        self._round = _OneRound(client)
+        self._clock = clock or ServerClock(client)
         self._ours = ours
-        self._look = Search(cast("RebyteClient", self._round), self._named)
+        self._search = Search(client, self._named, created=created, other_prompts=self._all_digests)
         self._digests: dict[int, str] = {}
         self._elsewhere: set[str] | None = None
         self._workspaces: dict[str, str | None] = {}
 
-    def age(self, sent: str) -> float:
-        """Seconds since a create was sent, at the least, by the server's clock."""
-        latest = self._clock.window_of(sent)[1] - LIFE
-        return (self._clock.now() - latest).total_seconds()
+    def is_old(self, one: Lost) -> bool:
+        """Whether a create was sent so long ago that it may be sent again if it made no task."""
+        return self._clock.age(one.sent) >= timedelta(seconds=one.patience)
 
     def find(self, lost: Sequence[Lost]) -> list[Verdict]:
-        """One look for all of `lost`. Raises the APIError of the list when it cannot be had."""
-        self._round.pages.clear()
+        """Scan once for all of `lost`. Raises the APIError of the list if it cannot be read."""
+        ordered = sorted(lost, key=lambda one: one.sent)
+        found = self._search.scan([self._request(one) for one in ordered])
         groups: dict[str, list[tuple[Lost, Matches]]] = {}
-        for one in sorted(lost, key=lambda one: one.sent):
-            body = self._batch.body(self._batch.lines[one.at])
-            digest = self._digests.setdefault(one.at, digest_of(body["prompt"]))
-            window = partial(self._clock.window_of, one.sent)
-            sight = self._look(LostRequest(digest, window, body["prompt"], body))
-            groups.setdefault(digest, []).append((one, sight))
+        for one, matches in zip(ordered, found, strict=True):
+            groups.setdefault(self._digest(one.at), []).append((one, matches))
         verdicts: list[Verdict] = []
-        # Asked after the looks: whoever made what was seen was under way by then.
+        # After the scan: whoever created what was seen was under way by then.
         rivals = self._rivals()
         for digest, group in groups.items():
             times = rivals.get(digest, ())
-            doubt = any(self._clock.near(one.sent, time) for time in times for one, _ in group)
+            doubt = any(self._clock.is_near(one.sent, time) for time in times for one, _ in group)
             doubt = doubt or self._has_rivals(digest, {one.at for one, _ in group})
             verdicts += self._judge(group, doubt)
         return verdicts
 
+    def _request(self, one: Lost) -> LostRequest:
+        """A lost line as the search takes it.
+
+        Before a create may be sent again, everything is examined that could be its task by any
+        skew of the clocks; until then it is enough to find it where it should be.
+        """
+        room = ROOM if self.is_old(one) else timedelta(0)
+        newest = one.newest if self.is_old(one) else None
+
+        def window() -> Window:
+            return self._clock.window(one.sent, room=room, newest=newest)
+
+        body = self._batch.body(self._batch.lines[one.at])
+        return LostRequest(self._digest(one.at), window, body["prompt"], body)
+
     def _judge(self, group: list[tuple[Lost, Matches]], doubt: bool) -> list[Verdict]:
         """Verdicts for lines with one and the same prompt, the first sent first."""
-        seen = {row["id"] for _, sight in group for row in sight.candidates}
+        seen = {row["id"] for _, found in group for row in found.candidates}
         taken = self._named(seen)
         # One that the history knows and the journal does not is mostly another command's. It may
         # also be ours, when the journal lost its end: neither taken nor ruled out.
         unsure = self._knows(seen)
-        certain = [[row for row in sight.same if row["id"] not in unsure] for _, sight in group]
+        certain = [[row for row in found.same if row["id"] not in unsure] for _, found in group]
         same = [[row for row in rows if row["id"] not in taken] for rows in certain]
         elsewhere: list[set[str]] = [set() for _ in group]
         if _overlap(same) and not self._alike(group):
@@ -146,14 +146,14 @@ class Finder:
             doubt = doubt or _overlap(same)
         doubt = doubt or len({row["id"] for rows in same for row in rows}) > len(group)
         verdicts = []
-        for (one, sight), rows, others in zip(group, same, elsewhere, strict=True):
-            could_be = [row["id"] for row in sight.candidates if row["id"] not in taken | others]
+        for (one, found), rows, others in zip(group, same, elsewhere, strict=True):
+            could_be = [row["id"] for row in found.candidates if row["id"] not in taken | others]
             free = sorted((row for row in rows if row["id"] not in taken), key=_age_of)
-            task = free[0] if free and sight.whole and not doubt else None
+            task = free[0] if free and found.is_complete and not doubt else None
             if task is not None:
                 taken.add(task["id"])
             # Rivals only ever make more tasks, so they cast no doubt on there being none.
-            absent = sight.whole and not could_be
+            absent = found.is_complete and not could_be
             verdicts.append(Verdict(one.at, task, absent, [] if task else could_be))
         return verdicts
 
@@ -167,7 +167,7 @@ class Finder:
         return all(one == wanted[0] for one in wanted)
 
     def _in_other_workspaces(
-        self, group: list[tuple[Lost, Matches]], same: list[list[dict[str, Any]]]
+        self, group: list[tuple[Lost, Matches]], same: list[list[Row]]
     ) -> list[set[str]]:
         """For each line the tasks that are certainly in another workspace than it asked for.
 
@@ -208,6 +208,9 @@ class Finder:
             self._elsewhere = {self._digest(at) for at in foreign}
         return digest in self._elsewhere
 
+    def _all_digests(self) -> set[str]:
+        return {self._digest(at) for at in range(len(self._batch.lines))}
+
     def _digest(self, at: int) -> str:
         if at not in self._digests:
             body = self._batch.body(self._batch.lines[at])
@@ -215,7 +218,7 @@ class Finder:
         return self._digests[at]
 
 
-def _overlap(choices: list[list[dict[str, Any]]]) -> bool:
+def _overlap(choices: list[list[Row]]) -> bool:
     """Whether a task is among the choices of two lines."""
     return len({row["id"] for rows in choices for row in rows}) < sum(map(len, choices))
 
@@ -224,13 +227,23 @@ def _age_of(row: Mapping[str, Any]) -> str:
     return str(row.get("createdAt"))
 
 
-def searching(client: RebyteClient, gate: Throttle, report: Report, finder: Finder) -> Poller[Lost]:
+def searching(
+    client: RebyteClient,
+    gate: Throttle,
+    report: Report,
+    finder: Finder,
+    look_for: float | None = None,
+) -> Poller[Lost]:
     """Rounds that report ("found", line, row), ("absent", line, None) or ("unknown", line, ids).
 
-    Unknown is said once, when the first 20 s brought nothing; the looks go on. ("unsure", line,
-    ids) is said before, when there is something that it could be.
+    A line is absent when it is old enough to be sent again and several scans over `look_for`
+    seconds agree that it has no task. It is unknown, which is said once, when the first `look_for`
+    seconds brought nothing; the search goes on. ("unsure", line, ids) is said before, if there is
+    something that it could be.
     """
+    seconds = search.LOOK_FOR if look_for is None else look_for
     begun: dict[int, float] = {}
+    absences: dict[int, Absence] = {}
     could_be: dict[int, list[str]] = {}
     told: set[int] = set()
 
@@ -238,22 +251,27 @@ def searching(client: RebyteClient, gate: Throttle, report: Report, finder: Find
         now = time.monotonic()
         for at in lost:
             begun.setdefault(at, now)
+            absences.setdefault(at, Absence(seconds))
+        old = {at for at, one in lost.items() if finder.is_old(one)}
         try:
             verdicts = finder.find(list(lost.values()))
         except KeyRejected:
             raise
         except APIError as error:
             if too_busy(error):
+                for absence in absences.values():
+                    absence.add(None, now)
                 raise
-            verdicts = [Verdict(at, None, False, []) for at in lost]  # no list: nobody can know
+            verdicts = [Verdict(at, None, False, []) for at in lost]  # without a list it is unknown
         for at, task, absent, candidates in verdicts:
-            is_old = absent and finder.age(lost[at].sent) >= lost[at].patience
-            if task is not None or is_old:
+            absences[at].add(NOTHING if absent and at in old else None, now)
+            if task is not None or absences[at].is_proven:
                 rounds.drop(at)
                 begun.pop(at, None)
+                absences.pop(at, None)
                 told.discard(at)
                 report("found" if task is not None else "absent", at, task)
-            elif at not in told and time.monotonic() - begun[at] >= LOOK_FOR:
+            elif at not in told and now - begun[at] >= seconds and not absences[at].is_likely:
                 told.add(at)
                 report("unknown", at, candidates)
             elif candidates != could_be.get(at, []):
@@ -261,7 +279,9 @@ def searching(client: RebyteClient, gate: Throttle, report: Report, finder: Find
                 report("unsure", at, candidates)
 
     def pause(since: float, _count: int) -> float:
-        return min(4.0, max(0.5, since / 4)) if since < LOOK_FOR else LATER
+        if since < seconds or any(absence.is_likely for absence in list(absences.values())):
+            return min(MOST_PAUSE, max(FIRST_PAUSE, since / 4))
+        return LATER
 
     rounds: Poller[Lost] = Poller("search", client, gate, report, ask=ask, pause=pause)
     return rounds

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..api.models import canonical_status
 from ..errors import RANK, RebyteError
+from ..tasks.server_clock import without_tags
 from .input import InputLine
 
 Record = dict[str, Any]
@@ -133,7 +134,7 @@ def row_of(line: InputLine, entry: Entry) -> Mapping[str, Any] | LineProblem:
         "url": entry.url,
         "status": status,
         "error": error and {name: error.get(name) for name in ("code", "message", "status")},
-        "startedAt": entry.started or entry.sent,
+        "startedAt": entry.started or (entry.sent and without_tags(entry.sent)),
         "finishedAt": entry.finished,
     }
     return row if error is None else LineProblem(row, error)

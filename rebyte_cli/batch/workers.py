@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +17,7 @@ from ..errors import (
     Unsent,
 )
 from ..tasks.search import is_lost
+from ..tasks.server_clock import ServerClock
 from .events import Report
 from .input import Input, InputLine
 from .state import created_record, refused_record
@@ -68,7 +67,7 @@ class WorkerPool:
         self._report = report
         self._count = count
         self._upload = CallOnce(upload)
-        self._server_time = (float("-inf"), datetime.now(UTC))
+        self._server_clock = ServerClock(client)
         self._turn = threading.Lock()
         self._faults = 0  # creates in a row that failed inside the service
         self._threads: list[threading.Thread] = []
@@ -158,7 +157,7 @@ class WorkerPool:
 
     def _send(self, job: Job, line: InputLine, body: dict[str, Any]) -> None:
         """Send the create of a line, with a record on the disk before and another one after."""
-        sent = self._now()
+        sent = self._server_clock.timestamp()
         self._reservations.want(line.number, body["prompt"], sent)
         self._journal.commit({"line": line.number, "is": "sending", "at": sent})
         self.in_flight.add(job.line)
@@ -236,17 +235,6 @@ class WorkerPool:
         # At once: by the time the report is read, others would be on their way.
         self._throttle.stop_creates()
         self._report("fatal", job.line, error)
-
-    def _now(self) -> str:
-        """The server's time, or ours until the server has told its own; read once a second."""
-        here = time.monotonic()
-        mark, then = self._server_time
-        if here - mark >= 1:
-            server = self._client.transport.server_now()
-            mark, then = here, server or datetime.now(UTC)
-            if server is not None:
-                self._server_time = mark, then
-        return (then + timedelta(seconds=here - mark)).isoformat(timespec="milliseconds")
 
 
 class CallOnce:

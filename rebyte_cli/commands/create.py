@@ -90,7 +90,7 @@ def command(
         return Document(body)
     from ..tasks import create as engine
 
-    earlier = engine.made_before(app.history, once) if once else None
+    earlier = engine.created_before(app.history, once) if once else None
     if paths and earlier is None:
         from ..tasks.upload import upload
 

@@ -34,6 +34,7 @@ from .records import (
     text_of,
 )
 
+LATEST_INTENTS = 1000  # kept whatever their age
 T = TypeVar("T")
 
 _SELECT_TASK = f"SELECT {', '.join(COLUMNS.values())} FROM tasks WHERE origin = ?"  # noqa: S608 -- constants
@@ -363,11 +364,14 @@ class History:
                         "DELETE FROM intents WHERE origin = ? AND key = ?", (self.origin, key)
                     )
                 else:
-                    # What was never settled and has no key is useless after a month.
+                    # An intent without a key is useless after a month. The clock may have been
+                    # wrong when it was written, so the latest ones stay whatever their time.
                     connection.execute(
                         "DELETE FROM intents WHERE origin = ? AND key IS NULL"
-                        " AND julianday(started_at) < julianday(?) - 30",
-                        (self.origin, started_at),
+                        " AND julianday(substr(started_at, 1, 23))"
+                        " < julianday(substr(?, 1, 23)) - 30"
+                        " AND id <= (SELECT MAX(id) FROM intents) - ?",
+                        (self.origin, started_at, LATEST_INTENTS),
                     )
                 made = connection.execute(
                     "INSERT INTO intents"
@@ -389,9 +393,11 @@ class History:
         state: Literal["done", "refused", "unknown", "unsent", "given up"],
         task_id: str | None = None,
         task: Mapping[str, Any] | None = None,
+        started_at: str | None = None,
     ) -> None:
         """Write down, synced, how it ended, and let go of the key.
 
+        `started_at` replaces the time of the start, where more is known about it now.
         An intent without a key is of no use once its end is known, and is dropped then; with the
         history off it stays where it came to a task, as what tells that the task is taken.
         """
@@ -405,8 +411,9 @@ class History:
                 connection.execute("DELETE FROM intents WHERE id = ?", (intent_id,))
             else:
                 connection.execute(
-                    "UPDATE intents SET state = ?, task_id = ?, task = ? WHERE id = ?",
-                    (state, task_id, kept, intent_id),
+                    "UPDATE intents SET state = ?, task_id = ?, task = ?,"
+                    " started_at = COALESCE(?, started_at) WHERE id = ?",
+                    (state, task_id, kept, started_at, intent_id),
                 )
         if row is not None and row["key"] is not None:
             self._release(row["key"], unless_scoped=True)

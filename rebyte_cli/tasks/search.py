@@ -1,128 +1,49 @@
-"""Whether something that was sent is there: the search for what a lost answer would have named.
+"""Find what a request created whose answer was lost.
 
-Only the prompt proves anything. The list says which tasks are young enough and `content` says
-what they were asked; where it does not, nobody can tell. Times are the server's.
+Only the prompt proves anything. The list says which tasks are young enough, and `content` says
+what they were asked; where it does not, nothing can be told. That there is no task is harder to
+prove than that there is one: it takes complete lists, several of them, that agree.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..api.views import ContentView, PageView
+from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,
     NetworkError,
     OutcomeUnknown,
     RebyteError,
     Redirected,
+    ResourceNotFound,
     ServerFault,
     Unsent,
 )
+from .prompt_match import digest_of, is_prompt
+from .server_clock import SKEW, Window, parse_time
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
-
-# -- When something happened, by the server's clock, as far as that can be known from here.
-
-SKEW = timedelta(seconds=2)  # between the machines behind one API
-# How long after it was sent a create can still make its task. The client gives up after ten.
-LIFE = timedelta(minutes=15)
-# How far wrong our own clock may be where the server never told the time.
-BLIND = timedelta(hours=1)
-
-
-class ServerClock:
-    """The server's time for what this process did, by `Date` headers and our monotonic clock."""
-
-    def __init__(self, client: RebyteClient, clock: Callable[[], float]) -> None:
-        self._client = client
-        self._clock = clock
-        self._mark = clock()
-        self._wall = wall()
-
-    def now(self) -> datetime:
-        """The server's time; ours when the server never told its own."""
-        return self._client.transport.server_now() or wall()
-
-    def near(self, one: str, other: str) -> bool:
-        """Whether two written times may lie within the life of one attempt of each other.
-
-        Either may be the server's time or ours, as in `window_of`.
-        """
-        mine, theirs = parse_time(one), parse_time(other)
-        if mine is None or theirs is None:
-            return True
-        wrong = self.now() - wall()
-        shifts = (timedelta(0), wrong, -wrong)
-        return any(abs(mine - theirs + shift) <= LIFE for shift in shifts)
-
-    def window(self) -> tuple[datetime, datetime]:
-        """When something sent as this object was made can have taken effect.
-
-        A `Date` header is older than its arrival, so the beginning is never too late by it.
-        """
-        now = self._client.transport.server_now()
-        if now is None:
-            return self._wall - BLIND, self._wall + BLIND + LIFE
-        began = now - timedelta(seconds=self._clock() - self._mark)
-        return began - SKEW, began + SKEW + LIFE
-
-    def window_of(self, written: str) -> tuple[datetime, datetime]:
-        """The same for a beginning that an earlier process wrote down.
-
-        It wrote the server's time or that of this machine, whose clock may be wrong by as much
-        as it is now. Both readings are allowed for.
-        """
-        one = parse_time(written) or wall()
-        server = self._client.transport.server_now()
-        if server is None:
-            return one - BLIND, one + BLIND + LIFE
-        other = one + (server - wall())
-        return min(one, other) - SKEW, max(one, other) + SKEW + LIFE
-
-
-def is_past(client: RebyteClient, written: Any, seconds: float) -> bool:
-    """Whether a time that the server wrote is so many seconds ago by its own clock.
-
-    False where either is not known.
-    """
-    moment, now = parse_time(written), client.transport.server_now()
-    return moment is not None and now is not None and (now - moment).total_seconds() >= seconds
-
-
-def parse_time(written: Any) -> datetime | None:
-    """A time as the API writes it; None when it cannot be read."""
-    if not isinstance(written, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(written)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def wall() -> datetime:
-    """This machine's time (UTC), right or wrong."""
-    return datetime.now(UTC)
-
-
+Row = Mapping[str, Any]
+LOOK_FOR = 20.0  # seconds for which a lost task is searched without a break
+LOOKS = 3  # that must agree, spread over LOOK_FOR, before "there is none" is believed
 PAGE = 100
-PAGES = 50
-READS = 200  # transcripts asked for in one look, at most
-OVERLAP = 5
-SHORTEST_CUT = 20  # characters; a shorter beginning of a prompt proves nothing
+PAGES = 100
+READS = 200  # transcripts fetched in one scan
+OVERLAP = 5  # rows of the list that are read twice, to see that no page is missing
 
 
 def is_lost(error: RebyteError) -> bool:
-    """Whether something was sent and its answer is lost, so that only a look can tell.
+    """Whether something was sent and its answer is lost, so that only a search can tell.
 
-    Not so when it provably never arrived, was answered by a redirect, or by a 500: that one did
-    answer, and a task it made in spite of that is looked for by the next attempt.
+    Not if it provably never arrived, was answered by a redirect, or by a 500: that one did
+    answer, and a task created in spite of it is found by the next attempt.
     """
     if isinstance(error, OutcomeUnknown):
         return True
@@ -131,148 +52,279 @@ def is_lost(error: RebyteError) -> bool:
     )
 
 
-def digest_of(prompt: str) -> str:
-    """What stands for a prompt where its text must not be kept (SHA-256, hexadecimal).
-
-    Line ends and blanks around the text do not count: servers change them.
-    """
-    return hashlib.sha256(_plain(prompt).encode("utf-8", "surrogatepass")).hexdigest()
-
-
 class LostRequest(NamedTuple):
-    """What was sent and lost.
+    """A request whose answer was lost.
 
-    `digest` is that of its prompt; `prompt` the text, where this process has it; `body` what was
-    asked for beside it. `window` gives the first and the last server time at which it can have
-    taken effect; it is asked after the first answer, which tells the server's time. A match up to
-    `doubt` before the window, or after it, is a candidate but not certain.
+    `digest` is that of its prompt; `prompt` the text, where this process has it; `body` the other
+    fields that were sent. `window` says when it can have taken effect; it is called after an
+    answer that told the server's time.
     """
 
     digest: str
-    window: Callable[[], tuple[datetime, datetime]]
+    window: Callable[[], Window]
     prompt: str | None = None
     body: Mapping[str, Any] = MappingProxyType({})
-    doubt: timedelta | None = None
 
 
 class Matches(NamedTuple):
-    """What one look saw: `same` are certain by their prompt, `unsure` could not be told apart.
+    """What one scan found: `same` are certain by their prompt, `unsure` could be it.
 
-    `whole` says that every task of the time in question was looked at.
+    `is_complete`: every task that could be the result was examined.
     """
 
-    same: list[dict[str, Any]]
-    unsure: list[dict[str, Any]]
-    whole: bool
+    same: list[Row]
+    unsure: list[Row]
+    is_complete: bool
 
     @property
     def is_settled(self) -> bool:
-        """Whether another look would change nothing."""
+        """Whether another scan would change nothing."""
         return len(self.same) > 1 or (len(self.same) == 1 and not self.unsure)
 
     @property
-    def candidates(self) -> list[dict[str, Any]]:
-        """Everything it could be."""
+    def candidates(self) -> list[Row]:
+        """Everything that it could be."""
         return [*self.same, *self.unsure]
+
+    @property
+    def shows_none(self) -> bool:
+        """Whether this scan, by itself, says that nothing was created."""
+        return self.is_complete and not self.candidates
+
+
+class Absence:
+    """Scans that together prove that a request created nothing.
+
+    A list may be wrong once, and a task may show up a few seconds late. So several complete
+    scans must agree for LOOK_FOR seconds; one that differs or fails starts the count again.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = LOOK_FOR if seconds is None else seconds
+        self._scans = 0
+        self._since = self._until = 0.0
+
+    def add(self, matches: Matches | None, began: float) -> None:
+        """Count a scan that began at `began` (monotonic); None for one that failed."""
+        if matches is None or not matches.shows_none:
+            self._scans = 0
+            return
+        self._since = began if self._scans == 0 else self._since
+        self._until = began
+        self._scans += 1
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether the last scan found nothing, so that it is worth looking on."""
+        return self._scans > 0
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether there certainly is no task."""
+        return self._scans >= LOOKS and self._until - self._since >= self._seconds
+
+
+class Listing(NamedTuple):
+    """Rows of the task list, newest first. `is_complete`: none is missing, as far as asked."""
+
+    rows: list[Row]
+    is_complete: bool
+
+
+def read_listing(
+    client: RebyteClient, since: Callable[[], datetime | None], limit: Deadline = NO_LIMIT
+) -> Listing:
+    """Read the list back to `since` (None: all of it), which is called after the first answer.
+
+    It is complete only if it keeps to what the API notes promise: newest first, `offset` and
+    `limit` obeyed, `total` the number of all tasks. Anything else may hide a task. Raises the
+    APIError of a page that cannot be read.
+    """
+    rows: dict[str, Row] = {}
+    times: list[datetime] = []
+    total: int | None = None
+    offset = overlap = 0
+    for _ in range(PAGES):
+        answer = client.list_tasks(limit=PAGE, offset=offset, timeout=limit.for_call())
+        page = PageView(answer)
+        is_sound = not _contradicts_notes(page, offset, overlap, rows)
+        total = page.total if offset == 0 else total
+        news = [row for row in page.rows if row["id"] not in rows]
+        rows.update((row["id"], row) for row in news)
+        if not is_sound or not _continues(times, news):
+            return Listing(list(rows.values()), False)
+        if not news:  # the end: this page overlaps the one before it
+            return Listing(list(rows.values()), total is None or len(rows) >= total)
+        start = since()
+        if start is not None and len(times) >= OVERLAP and max(times[-OVERLAP:]) < start:
+            return Listing(list(rows.values()), True)  # all that follow are older still
+        overlap = min(OVERLAP, len(page.rows) // 2)
+        offset = len(rows) - overlap
+    return Listing(list(rows.values()), False)
+
+
+def _contradicts_notes(
+    page: PageView, offset: int, overlap: int, before: Mapping[str, Row]
+) -> bool:
+    """Whether a page is not what was asked for. `before` are the rows of the pages before it."""
+    ids = [row["id"] for row in page.rows]
+    if not page.is_sound or len(set(ids)) < len(ids):
+        return True
+    if page.offset not in (None, offset) or len(ids) > min(PAGE, page.limit or PAGE):
+        return True
+    if page.total is not None and page.total < offset + len(ids):
+        return True
+    if offset == 0:
+        return not ids and bool(page.total)
+    if not ids:
+        return overlap > 0
+    # The rows that are asked for twice come twice, and the list does not start over.
+    return ids[0] == next(iter(before)) or (overlap > 0 and ids[0] not in before)
+
+
+def _continues(times: list[datetime], news: list[Row]) -> bool:
+    """Add the times of new rows to those before; False if one is newer than a row before it."""
+    for row in news:
+        created = parse_time(row.get("createdAt"))
+        if created is None:
+            continue
+        oldest = min(created, times[-1] if times else created)
+        if created > oldest + SKEW:
+            return False
+        times.append(oldest)
+    return True
 
 
 class Search:
-    """Looks for one lost create, as often as it is called, asking for no transcript in vain."""
+    """Scans the list for what lost requests created; reads each transcript only once."""
 
-    def __init__(self, client: RebyteClient, knows: Callable[[Iterable[str]], set[str]]) -> None:
-        """`knows` picks, from ids, those that are known to be something else."""
-        self._client = client
-        self._knows = knows
-        self._prompts: dict[str, str] = {}
+    def __init__(
+        self,
+        client: RebyteClient,
+        known: Callable[[Iterable[str]], set[str]],
+        *,
+        created: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
+        other_prompts: Callable[[], set[str]] = set,
+    ) -> None:
+        """`known` picks, from ids, those that are certainly the result of something else.
 
-    def __call__(self, sent: LostRequest, *, seconds: float | None = None) -> Matches:
-        """One look at the list and the young tasks in it, over after about `seconds`.
-
-        Raises the APIError of the list when it cannot be had.
+        `created` are tasks with `id` and `createdAt` that were answered: a list without them is
+        not up to date. `other_prompts` are digests of prompts that others were sent with.
         """
-        over = None if seconds is None else time.monotonic() + seconds
-        rows, whole = self._young(sent, over)
-        known = self._knows([row["id"] for row in rows])
-        same: list[dict[str, Any]] = []
-        unsure: list[dict[str, Any]] = []
-        first, last = sent.window()
-        strangers = [row for row in rows if row["id"] not in known]
-        for row in strangers[:READS]:
-            match = is_prompt(self._first_prompt(row["id"], over), sent)
-            created = parse_time(row.get("createdAt"))
-            inside = created is not None and first <= created <= last
-            if match and inside and not contradicts(row, sent.body):
+        self._client = client
+        self._known = known
+        self._created = created
+        self._other_prompts = other_prompts
+        self._prompts: dict[str, str] = {}
+        self._deleted: set[str] = set()
+
+    def scan(self, requests: Sequence[LostRequest], limit: Deadline = NO_LIMIT) -> list[Matches]:
+        """One look at the list and the transcripts of young tasks, for all of the requests.
+
+        Raises the APIError of the list if it cannot be read.
+        """
+
+        def since() -> datetime | None:
+            starts = [request.window().since for request in requests]
+            return None if None in starts else min(filter(None, starts), default=None)
+
+        listing = read_listing(self._client, since, limit)
+        windows = [request.window() for request in requests]
+        is_current = listing.is_complete and self._is_current(listing, windows, limit)
+        known = self._known([row["id"] for row in listing.rows])
+        strangers = [
+            row
+            for row in listing.rows
+            if row["id"] not in known
+            and any(_is_possible(row.get("createdAt"), window) for window in windows)
+        ]
+        unread = [row["id"] for row in strangers if row["id"] not in self._prompts]
+        for task_id in unread[:READS]:
+            self._read_prompt(task_id, limit)
+        is_complete = is_current and len(unread) <= READS
+        others = self._other_prompts()
+        return [
+            self._matches(request, window, strangers, others, is_complete)
+            for request, window in zip(requests, windows, strict=True)
+        ]
+
+    def _matches(
+        self,
+        request: LostRequest,
+        window: Window,
+        rows: list[Row],
+        others: set[str],
+        is_complete: bool,
+    ) -> Matches:
+        same, unsure = list[Row](), list[Row]()
+        for row in rows:
+            if not _is_possible(row.get("createdAt"), window):
+                continue
+            shown = self._prompts.get(row["id"])
+            match = is_prompt(
+                shown,
+                request.digest,
+                request.prompt,
+                is_known=shown is not None and digest_of(shown) in others,
+            )
+            is_timely = _is_timely(row.get("createdAt"), window)
+            if match and is_timely and not contradicts(row, request.body):
                 same.append(row)
-            elif match or (match is None and (inside or created is None)):
+            elif match is not False:
                 unsure.append(row)
-        return Matches(same, unsure, whole and len(strangers) <= READS)
+        return Matches(same, unsure, is_complete)
 
-    def _young(self, sent: LostRequest, over: float | None) -> tuple[list[dict[str, Any]], bool]:
-        """Rows of the list whose creation fits, newest first, and whether these are all."""
-        fitting: dict[str, dict[str, Any]] = {}
-        seen: set[str] = set()
-        offset = 0
-        for _ in range(PAGES):
-            answer = self._client.list_tasks(limit=PAGE, offset=offset, timeout=_left(over))
-            rows = _rows(answer.get("data"))
-            first, last = sent.window()
-            if sent.doubt is not None:
-                first, last = first - sent.doubt, datetime.max.replace(tzinfo=UTC)
-            oldest = None
-            for row in rows:
-                created = parse_time(row.get("createdAt"))
-                oldest = created or oldest
-                if created is None or first <= created <= last:
-                    fitting[row["id"]] = row
-            ids = {row["id"] for row in rows}
-            total = answer.get("total")
-            at_end = isinstance(total, int) and offset + len(rows) >= total
-            # The list is newest first: behind an old last row everything is older still.
-            if at_end or ids <= seen or (oldest is not None and oldest < first):
-                return list(fitting.values()), True
-            seen |= ids
-            # A few rows twice: a task deleted meanwhile moves the later ones up.
-            offset += max(len(rows) - OVERLAP, 1)
-        return list(fitting.values()), False
-
-    def _first_prompt(self, task_id: str, over: float | None) -> str | None:
-        """What the task was asked, or None while nobody says."""
-        if task_id not in self._prompts:
-            try:
-                content = self._client.task_content(task_id, timeout=_left(over))
-            except APIError:
-                return None
-            prompts = _rows(content.get("prompts"), identified=False)
-            asked = prompts[0].get("userPrompt") if prompts else None
-            if not isinstance(asked, str) or not asked.strip():
-                return None
-            self._prompts[task_id] = asked
-        return self._prompts[task_id]
-
-
-def is_prompt(asked: str | None, sent: LostRequest) -> bool | None:
-    """Whether `asked` is the prompt that was sent; None when nobody can tell.
-
-    A server may add to a prompt or cut it, so what contains ours, or is its beginning, may be it.
-    """
-    if asked is None:
-        return None
-    if digest_of(asked) == sent.digest:
+    def _is_current(self, listing: Listing, windows: list[Window], limit: Deadline) -> bool:
+        """Whether the list shows every task that was answered in the time in question."""
+        listed = {row["id"] for row in listing.rows}
+        first = min(window.first for window in windows)
+        for task in self._created():
+            created = parse_time(task.get("createdAt"))
+            if created is None or created < first:
+                continue
+            if task["id"] not in listed and not self._is_deleted(str(task["id"]), limit):
+                return False
         return True
-    if sent.prompt is None:
-        return False
-    theirs, ours = _plain(asked), _plain(sent.prompt)
-    cut = theirs.rstrip("…. ")
-    if ours in theirs or (len(cut) >= SHORTEST_CUT and ours.startswith(cut)):
-        return None
-    return False
+
+    def _is_deleted(self, task_id: str, limit: Deadline) -> bool:
+        if task_id not in self._deleted:
+            try:
+                self._client.get_task(task_id, timeout=limit.for_call())
+            except ResourceNotFound:
+                self._deleted.add(task_id)
+            except APIError:
+                return False
+        return task_id in self._deleted
+
+    def _read_prompt(self, task_id: str, limit: Deadline) -> None:
+        """Find out what a task was asked, if the API tells."""
+        try:
+            content = self._client.task_content(task_id, timeout=limit.for_call())
+        except APIError:
+            return
+        prompts = ContentView(content).prompts
+        if prompts and prompts[0].text.strip():
+            self._prompts[task_id] = prompts[0].text
+
+
+def _is_timely(written: Any, window: Window) -> bool:
+    created = parse_time(written)
+    return created is not None and window.first <= created <= window.last
+
+
+def _is_possible(written: Any, window: Window) -> bool:
+    created = parse_time(written)
+    if created is None:
+        return True
+    is_late = window.until is not None and created > window.until
+    return not is_late and (window.since is None or created >= window.since)
 
 
 def contradicts(row: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
     """Whether a row names another executor or model than the one that was asked for.
 
-    That makes a match doubtful, no more: a consumer's notes say that servers may ignore both. A
-    model with no digit in it is a tier ("lite"), which the server turns into a model's name.
+    That only makes a match doubtful: a consumer's notes say that servers may ignore both. A model
+    without a digit is a tier ("lite"), which the server turns into a model's name.
     """
     for name in ("executor", "model"):
         wanted, has = body.get(name), row.get(name)
@@ -285,41 +337,23 @@ def contradicts(row: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
     return False
 
 
-def find_prompts(content: Mapping[str, Any], sent: LostRequest) -> Matches:
-    """The prompts of a task's content that a lost follow-up may have made."""
-    same, unsure = [], []
-    first, last = sent.window()
-    for prompt in _rows(content.get("prompts")):
-        submitted = parse_time(prompt.get("submittedAt"))
-        if submitted is not None and not first <= submitted <= last:
+def find_prompts(content: ContentView, request: LostRequest) -> Matches:
+    """The prompts of a task's content that a lost follow-up may have created."""
+    window, same, unsure = request.window(), list[Row](), list[Row]()
+    for prompt in content.prompts:
+        if not prompt.id or not _is_possible(prompt.submitted_at, window):
             continue
-        asked = prompt.get("userPrompt")
-        match = is_prompt(asked if isinstance(asked, str) and asked.strip() else None, sent)
-        if match and submitted is not None:
-            same.append(prompt)
+        shown = prompt.text if prompt.text.strip() else None
+        match = is_prompt(shown, request.digest, request.prompt)
+        if match and _is_timely(prompt.submitted_at, window):
+            same.append(prompt.raw)
         elif match is not False:
-            unsure.append(prompt)
-    return Matches(same, unsure, whole=True)
-
-
-def _left(over: float | None) -> float | None:
-    return None if over is None else max(over - time.monotonic(), 0.05)
-
-
-def _plain(prompt: str) -> str:
-    return prompt.replace("\r\n", "\n").replace("\r", "\n").strip()
-
-
-def _rows(data: Any, *, identified: bool = True) -> list[dict[str, Any]]:
-    return [
-        dict(row)
-        for row in (data if isinstance(data, list) else [])
-        if isinstance(row, Mapping) and (not identified or isinstance(row.get("id"), str))
-    ]
+            unsure.append(prompt.raw)
+    return Matches(same, unsure, content.has_prompts and all(one.id for one in content.prompts))
 
 
 def pauses(first: float = 0.5, growth: float = 1.6, most: float = 4.0) -> Iterator[float]:
-    """Seconds between two looks: short at first, since a task is mostly there at once."""
+    """Seconds between two scans: short at first, since a task is mostly there at once."""
     pause = first
     while True:
         yield pause

@@ -11,6 +11,7 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api import connection as wire_module
+from rebyte_cli.api import sender
 from rebyte_cli.api.retry import RetryPolicy
 from rebyte_cli.errors import (
     APIError,
@@ -235,13 +236,14 @@ def test_a_delete_answers_404_to_our_own_second_try() -> None:
             RebyteClient(transport=wire_to(server)).delete_task("t1")
 
 
-def test_the_servers_clock_is_known_after_an_answer() -> None:
+def test_the_servers_clock_is_known_after_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import UTC, datetime
 
     ticks = [100.0]
+    monkeypatch.setattr(sender, "since_boot", lambda: ticks[0])
     date = {"Date": "Tue, 10 Feb 2026 10:00:00 GMT"}
     with RawServer([json_reply({}, headers=date), json_reply({}, headers={"Date": "x"})]) as server:
-        wire = wire_to(server, clock=lambda: ticks[0])
+        wire = wire_to(server)
         assert wire.server_now() is None
         wire.send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
         ticks[0] += 30

@@ -23,7 +23,8 @@ from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
 from rebyte_cli.history.records import Reservation
 from rebyte_cli.tasks import create
-from rebyte_cli.tasks.search import digest_of
+from rebyte_cli.tasks import search as search_module
+from rebyte_cli.tasks.prompt_match import digest_of
 from tests.conftest import COMMAND
 from tests.farm import Farm, lines_of
 from tests.inside import inside
@@ -106,7 +107,7 @@ class Place:
 
 @pytest.fixture
 def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)  # one look says all here
+    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)  # one look says all here
     monkeypatch.setattr(batch_search, "LATER", 0.05)
     with Farm() as farm:
         yield Place(home, farm)

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.batch import search as batch_search
 from rebyte_cli.batch.poller import Poller, watch_tasks
 from rebyte_cli.batch.throttle import Stopped, Throttle
 from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
+from rebyte_cli.tasks import search as search_module
 from rebyte_cli.tasks.wait import Poll
 from tests.batch.test_search import Known
 from tests.conftest import Done
@@ -102,7 +102,7 @@ def test_a_batch_does_not_hang_after_it(home: Path, monkeypatch: pytest.MonkeyPa
 def test_nothing_is_asked_about_when_it_has_ended(
     prompt: str, options: list[str], status: int, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)
+    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
     (home / "t.txt").write_text(prompt)
     before = set(threading.enumerate())
     with Farm(silent=True) as farm:

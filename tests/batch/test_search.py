@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.batch import search as batch_lost
 from rebyte_cli.batch import search as batch_search
 from rebyte_cli.batch.fields import Checker, Fields
 from rebyte_cli.batch.input import Input, read_input
@@ -22,6 +21,7 @@ from rebyte_cli.batch.search import Finder, Lost, Verdict, searching
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import APIError, KeyRejected, ServerFault
 from rebyte_cli.local.server import LOCAL_KEY, Service
+from rebyte_cli.tasks import search as search_module
 from tests import farm as farm_module
 from tests.conftest import Done
 from tests.farm import Farm, lines_of
@@ -64,7 +64,12 @@ class Desk:
 
     def sent(self, at: int) -> str:
         """The lines were sent in the order of the file, a moment ago."""
-        return (self.now - timedelta(seconds=1) + timedelta(milliseconds=at)).isoformat()
+        return stamp(self.now - timedelta(seconds=1) + timedelta(milliseconds=at))
+
+
+def stamp(moment: datetime) -> str:
+    """A time by the service's clock, as the journal has it."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read(*lines: dict[str, Any] | str) -> Input:
@@ -171,8 +176,9 @@ def test_the_age_of_a_create_counts_by_the_clock_of_the_service(desk: Desk) -> N
     nobody: dict[str, Any] = {"flying": (), "sought": (), "ours": (), "knows": set, "rivals": dict}
     finder = Finder(desk.client, read("Same"), mine=[0], **nobody)
     sent = desk.now - timedelta(seconds=600)
-    # At the least: the few seconds by which clocks may differ are not counted.
-    assert 590 <= finder.age(sent.isoformat()) <= 605
+    assert finder.is_old(Lost(0, stamp(sent), 595.0))
+    assert not finder.is_old(Lost(0, stamp(sent), 605.0))
+    assert not finder.is_old(Lost(0, sent.isoformat(), 0.1))  # nobody knows whose clock that was
 
 
 # -- Creates whose answers are lost: looked for, never sent twice, and left unknown where in do
@@ -386,7 +392,7 @@ def test_equal_prompts_are_told_apart_by_their_workspaces_where_the_api_tells_th
 def test_where_it_does_not_they_are_settled_by_hand(
     batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)
+    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
     monkeypatch.setattr(batch_search, "LATER", 0.05)
     with_workspaces(home, ["ws-1", "ws-2"])
     with Farm() as farm:
@@ -410,7 +416,7 @@ def test_a_twin_that_is_lost_while_the_other_is_looked_for_may_have_made_the_tas
     batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is under way when the look begins and not any more when the look is judged."""
-    monkeypatch.setattr(batch_search, "LOOK_FOR", 0.0)
+    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
     monkeypatch.setattr(batch_search, "LATER", 0.05)
     with_workspaces(home, ["ws-1", "ws-2"])
     looks: list[str] = []
@@ -461,8 +467,8 @@ class Scripted:
             raise said
         return said
 
-    def age(self, _sent: str) -> float:
-        return self.seconds
+    def is_old(self, one: Lost) -> bool:
+        return self.seconds >= one.patience
 
 
 class Known:
@@ -483,14 +489,14 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Iterator[Search]:
     running = []
 
     def begin(finder: Scripted, *, patient: bool = False) -> Queue[tuple[Any, ...]]:
-        monkeypatch.setattr(batch_lost, "LOOK_FOR", 1000.0 if patient else 0.0)
-        monkeypatch.setattr(batch_lost, "LATER", 0.01)
+        monkeypatch.setattr(search_module, "LOOK_FOR", 1000.0 if patient else 0.0)
+        monkeypatch.setattr(batch_search, "LATER", 0.01)
         reports: Queue[tuple[Any, ...]] = Queue()
         client: Any = Known()
         stand_in: Any = finder
         rounds = searching(client, Throttle(), lambda *report: reports.put(report), stand_in)
         running.append(rounds)
-        rounds.add(0, Lost(0, "2026-02-09T10:30:00+00:00", 900.0))
+        rounds.add(0, Lost(0, "2026-02-09T10:30:00Z", 900.0))
         return reports
 
     yield begin

@@ -394,14 +394,25 @@ def test_a_key_may_be_any_text(path: Path, key: str) -> None:
         start(History(path, origin="o"), key)
 
 
-def test_nameless_attempts_are_dropped_after_a_month_and_named_ones_never(path: Path) -> None:
+def test_attempts_without_a_key_are_dropped_after_a_month_and_others_never(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rebyte_cli.history.history.LATEST_INTENTS", 0)
     history = History(path, origin="o")
     for key, started_at in (
         (None, "2026-01-01T00:00:00.000Z"),
         ("key", "2026-01-01T00:00:00.000Z"),
         (None, "2026-01-20T00:00:00+00:00"),
-        (None, "2026-02-10T00:00:00.000Z"),
+        (None, "2026-02-10T00:00:00.000Z[boot=1][up=1.0]"),
     ):
         history.open_intent(key, digest="d", body_digest="", started_at=started_at, owner="")
     left = [(intent.key, intent.started_at[:10]) for intent in history.unsettled("d")]
     assert left == [("key", "2026-01-01"), (None, "2026-01-20"), (None, "2026-02-10")]
+
+
+def test_a_clock_that_was_put_right_drops_nothing(path: Path) -> None:
+    """An attempt of a minute ago, from before the clock was set, must still be found."""
+    history = History(path, origin="o")
+    for started_at in ("1970-01-01T00:00:10.000+00:00", "2026-02-10T00:00:00.000Z"):
+        history.open_intent(None, digest="d", body_digest="", started_at=started_at, owner="")
+    assert len(history.unsettled("d")) == 2

@@ -1,15 +1,21 @@
 """A create that is never doubled: answers lost on real connections, one task on the server.
 
 The numbers in the names are those of the cases this project was built against: 33 nothing can
-be reached, 34 reset after the body, 35 read timeout, 36 two candidates, 37 gateway timeout.
+be reached, 34 reset after the body, 35 read timeout, 36 two candidates, 37 gateway timeout, 38
+kill -9 between the POST and its answer.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 import threading
-from collections.abc import Iterator
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +34,20 @@ from rebyte_cli.errors import (
 )
 from rebyte_cli.history.history import History
 from rebyte_cli.local.server import LOCAL_KEY, Service
-from rebyte_cli.tasks.create import CreateOperation, FollowUpOperation
-from rebyte_cli.tasks.search import digest_of
+from rebyte_cli.tasks import create
+from rebyte_cli.tasks.create import Operation
+from rebyte_cli.tasks.prompt_match import digest_of
+from rebyte_cli.tasks.request_kinds import TaskRequest
+from rebyte_cli.tasks.search import LostRequest
+from rebyte_cli.tasks.server_clock import ServerClock
+from tests.conftest import COMMAND
 from tests.cutting_proxy import Cut, CuttingProxy
-from tests.once_bench import PROMPT, TASKS, Bench
-from tests.servers import Answer, RawServer, closed_port, error_reply, json_reply, wire_to
+from tests.once_bench import PROMPT, TASKS, Bench, timestamp
+from tests.servers import closed_port
 from tests.task_board import Time
+
+LIST = r"/v1/tasks\?"
+AGAIN = "It was not found; sending the request again"
 
 
 @pytest.fixture
@@ -143,11 +157,11 @@ def test_an_old_task_with_the_same_prompt_is_not_taken(tmp_path: Path) -> None:
     ):
         bench = Bench(tmp_path, service, proxy)
         bench.direct.create_task(PROMPT)
-        time[0] += 60
+        time[0] += 120
         # The clock that counts is the server's, here far away from ours.
         proxy.cut("POST", TASKS, Cut.AFTER)
         assert bench.create()["id"] == bench.on_server()[1]
-        time[0] += 60
+        time[0] += 120
         proxy.cut("POST", TASKS, Cut.BEFORE)
         with pytest.raises(OutcomeUnknown) as caught:
             bench.create()
@@ -224,96 +238,7 @@ def test_an_empty_key_is_a_mistake(bench: Bench) -> None:
     assert bench.proxy.seen == []
 
 
-# -- What is said of a task or a prompt that was found, and of one that nobody can be sure of.
-
-ROW = {"id": "t1", "url": "https://x/", "createdAt": "c", "title": "Fix it"}
-TASK = {"id": "t1", "workspaceId": "w1", "status": "completed", "prompts": []}
-
-
-@pytest.fixture
-def answers() -> list[Answer]:
-    return [json_reply(TASK)]
-
-
-@pytest.fixture
-def client(answers: list[Answer]) -> Iterator[RebyteClient]:
-    with (
-        RawServer(lambda _request: answers[-1]) as server,
-        RebyteClient(transport=wire_to(server)) as client,
-    ):
-        yield client
-
-
-@pytest.fixture
-def history(tmp_path: Path) -> History:
-    return History(tmp_path / "history.db", origin="o")
-
-
-def test_a_task_that_was_found_is_told_as_one_that_was_answered(
-    client: RebyteClient, history: History, answers: list[Answer]
-) -> None:
-    create = CreateOperation(client, history, {"prompt": "Hi"}, "Hi")
-    found = {"id": "t1", "url": "https://x/", "createdAt": "c"}
-    assert create.taken(ROW) == {**found, "workspaceId": "w1", "status": "completed"}
-    answers.append(error_reply(400, "odd", "Not this one"))
-    assert create.taken(ROW) == {**found, "status": "running"}
-
-
-def test_a_task_is_named_with_its_link_if_it_has_one(
-    client: RebyteClient, history: History
-) -> None:
-    create = CreateOperation(client, history, {"prompt": "Hi"}, "Hi")
-    assert create.says(ROW) == "task t1 (https://x/)"
-    assert create.says({"id": "t1"}) == "task t1"
-
-
-@pytest.mark.parametrize(
-    ("rows", "why", "says"),
-    [
-        ([], None, "is not known"),
-        ([], "no list", "is not known; looking for it failed: no list"),
-        ([{"id": "1"}, {"id": "2"}], "no list", "is not known; it may be {0}1 or 2"),
-    ],
-)
-def test_what_cannot_be_known_says_what_it_may_be_and_why(
-    client: RebyteClient, history: History, rows: list[dict[str, Any]], why: str, says: str
-) -> None:
-    create = CreateOperation(client, history, {"prompt": "Hi"}, "Hi")
-    assert create.unknown(rows, None, why).message.endswith(says.format(""))
-    follow_up = FollowUpOperation(client, history, "t1", {"prompt": "Hi"})
-    assert follow_up.unknown(rows, None, why).message.endswith(says.format("prompt "))
-
-
-def test_only_with_a_key_the_same_command_is_safe(client: RebyteClient, history: History) -> None:
-    create = CreateOperation(client, history, {"prompt": "Hi"}, "Hi")
-    assert "rebyte list" in str(create.unknown([], None, None).hint)
-    assert str(create.unknown([], "key", None).hint).startswith("run the same command again")
-
-
-def test_the_history_keeps_the_prompt_of_what_was_made_from_it(
-    client: RebyteClient, history: History
-) -> None:
-    create = CreateOperation(client, history, {"prompt": "Hi"}, "Hi")
-    assert create.keep({"id": "t1"}) == "t1"
-    create.keep({"id": "t2"}, as_asked=False)  # by an earlier attempt, with another prompt
-    assert [(history.task(id_) or {}).get("prompt") for id_ in ("t1", "t2")] == ["Hi", ""]
-
-
-def test_a_body_is_the_same_in_whatever_order(client: RebyteClient, history: History) -> None:
-    bodies: list[dict[str, Any]] = [
-        {"prompt": "Hi", "model": "big"},
-        {"model": "big", "prompt": "Hi"},
-        {"prompt": "Hi", "model": "small"},
-    ]
-    first, same, other = (
-        CreateOperation(client, history, body, "Hi").body_digest for body in bodies
-    )
-    assert first == same != other
-
-
 # -- What an attempt leaves behind when it ends, and what the next one of the same makes of it.
-
-LIST = r"/v1/tasks\?"
 
 
 def left_open(bench: Bench) -> list[str]:
@@ -362,7 +287,7 @@ def test_what_was_sent_and_lost_is_left_open(bench: Bench) -> None:
     with pytest.raises(OutcomeUnknown):
         bench.create(key="k")
     assert left_open(bench) == ["unknown"]
-    assert any("looking for what became of it" in note for note in bench.notes)
+    assert any("looking for the result" in note for note in bench.notes)
 
 
 def test_a_look_that_fails_is_taken_again(bench: Bench) -> None:
@@ -408,31 +333,19 @@ def test_a_promise_that_cannot_be_written_is_not_begun(
 # -- attempts that were cut off ----------------------------------------------------------------
 
 
-def cut_off(bench: Bench, owner: str, **more: str) -> None:
-    """An attempt at the same whose process died after it wrote its intent."""
-    body = {"prompt": PROMPT, **more}
-    bench.memory().open_intent(
-        None,
-        digest=digest_of(PROMPT),
-        body_digest=CreateOperation(bench.client, bench.history, body, PROMPT).body_digest,
-        started_at=datetime.now(UTC).isoformat(),
-        owner=owner,
-    )
-
-
 def test_two_that_died_may_have_made_one_task_which_is_taken(bench: Bench) -> None:
-    cut_off(bench, "gone 1")
-    cut_off(bench, "gone 2")
+    bench.cut_off(owner="gone 1")
+    bench.cut_off(owner="gone 2")
     made = bench.direct.create_task(PROMPT)
     assert bench.create()["id"] == made["id"]
     assert bench.on_server() == [made["id"]]
-    assert any("looking for it" in note for note in bench.notes)
+    assert any("looking for its result" in note for note in bench.notes)
 
 
 def test_the_task_of_one_that_is_at_work_is_not_taken(bench: Bench) -> None:
     """Of two attempts one died and one lives: the task may be of the one that lives."""
-    cut_off(bench, "gone")
-    cut_off(bench, "alive")
+    bench.cut_off(owner="gone")
+    bench.cut_off(owner="alive")
     made = bench.direct.create_task(PROMPT)
     held, done = threading.Event(), threading.Event()
 
@@ -445,18 +358,499 @@ def test_the_task_of_one_that_is_at_work_is_not_taken(bench: Bench) -> None:
     other.start()
     assert held.wait(20)
     try:
-        created = bench.create()
+        with pytest.raises(OutcomeUnknown) as caught:
+            bench.create()
     finally:
         done.set()
         other.join()
-    assert created["id"] != made["id"]
-    assert "Sending anew" in bench.notes
+    assert [task["id"] for task in caught.value.candidates] == [made["id"]]
 
 
 def test_what_asked_for_something_else_is_not_taken_up(bench: Bench) -> None:
     """The same prompt for another executor: its task is not what this call asks for."""
-    cut_off(bench, "gone", executor="gemini")
+    bench.cut_off(owner="gone", executor="gemini")
     made = bench.direct.create_task(PROMPT, executor="gemini")
     assert bench.create()["id"] != made["id"]
     assert bench.notes == []
     assert bench.proxy.count("GET") == 0
+
+
+# -- --once, and commands in processes of their own
+
+
+@pytest.fixture
+def start(home: Path, bench: Bench) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the command against the proxy, in a process of its own."""
+    started = []
+
+    def run(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*COMMAND, *arguments, "-o", "id"],
+            env={**os.environ, "REBYTE_API_URL": bench.proxy.base_url, "REBYTE_API_KEY": LOCAL_KEY},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.mark.parametrize("once_key", [["--once", "nightly"], []])
+def test_case_38_killed_between_the_post_and_its_answer_then_again(
+    bench: Bench, start: Start, once_key: list[str]
+) -> None:
+    done = threading.Event()
+    bench.proxy.cut("POST", TASKS, Cut.MUTE, then=done.set)
+    first = start("create", PROMPT, *once_key)
+    assert done.wait(20)
+    first.send_signal(signal.SIGKILL)
+    first.wait(10)
+    out, err = start("create", PROMPT, *once_key).communicate(timeout=20)
+    assert bench.on_server() == [out.strip()], err
+    assert "was lost" in err
+    out, err = start("get", "@last").communicate(timeout=20)
+    assert bench.on_server() == [out.strip()], err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_says_which_task_exists(
+    bench: Bench, start: Start, number: signal.Signals, status: int
+) -> None:
+    done = threading.Event()
+    bench.proxy.cut("POST", TASKS, Cut.MUTE, then=done.set)
+    process = start("create", PROMPT)
+    assert done.wait(20)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == status, err
+    (task_id,) = bench.on_server()
+    assert f"task {task_id}" in err
+    assert f"rebyte cancel {task_id}" in err
+
+
+def test_an_interrupt_before_the_server_heard_says_that_nothing_is_known(
+    bench: Bench, start: Start
+) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.HELD)
+    process = start("create", PROMPT, "--once", "k")
+    until(lambda: bench.proxy.count("POST"))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "not known" in err
+    assert "run the same command again" in err
+
+
+def test_a_key_whose_attempt_made_nothing_is_not_sent_again_too_soon(bench: Bench) -> None:
+    bench.cut_off("k", ago=timedelta(minutes=14))
+    with pytest.raises(OutcomeUnknown):
+        bench.create(key="k")
+    assert bench.proxy.count("POST") == 0
+
+
+def test_a_key_whose_attempt_made_nothing_is_sent_again_after_a_quarter_of_an_hour(
+    bench: Bench,
+) -> None:
+    bench.direct.create_task("Something else")
+    bench.cut_off("k", ago=timedelta(minutes=16))
+    created = bench.create(key="k")
+    assert bench.on_server()[1:] == [created["id"]]
+    assert bench.create(key="k") == created
+
+
+@pytest.mark.parametrize("made", [20, 80])
+def test_an_old_attempt_is_not_sent_again_while_its_task_may_be_there(
+    tmp_path: Path, made: int
+) -> None:
+    """The attempt says it is 50 minutes old; its clock was wrong by half an hour at the time."""
+    now = time.time()
+    at = [now - made * 60]
+    with (
+        Service(tmp_path / "service", clock=lambda: at[0]) as service,
+        CuttingProxy(service.base_url) as proxy,
+    ):
+        bench = Bench(tmp_path, service, proxy)
+        bench.direct.create_task(PROMPT)
+        at[0] = now
+        # Of another boot, so that no clock can tell how old it really is.
+        said = (datetime.now(UTC) - timedelta(minutes=50)).isoformat(timespec="milliseconds")
+        bench.cut_off("k", started_at=f"{said}[boot=another][up=1.0]")
+        with pytest.raises(OutcomeUnknown) as caught:
+            bench.create(key="k")
+        assert [task["id"] for task in caught.value.candidates] == bench.on_server()
+
+
+def test_a_failing_list_is_no_reason_to_send_again(bench: Bench) -> None:
+    bench.cut_off("k", ago=timedelta(hours=2))
+    bench.proxy.cut("GET", TASKS[:-1], Cut.STATUS, status=500, times=20)
+    with pytest.raises(OutcomeUnknown, match="500"):
+        bench.create(key="k")
+    assert bench.proxy.count("POST") == 0
+
+
+def test_the_key_decides_and_not_the_prompt(bench: Bench) -> None:
+    created = bench.create(key="k")
+    assert bench.create("Something else", key="k") == created
+    assert "a different prompt" in bench.notes[-1]
+    assert bench.on_server() == [created["id"]]
+    assert create.created_before(bench.history, "k") == created
+    assert create.created_before(bench.history, "other") is None
+
+
+def test_a_forgotten_key_makes_another_task(bench: Bench) -> None:
+    first = bench.create(key="k")
+    assert create.forget(bench.history, "k")
+    assert not create.forget(bench.history, "k")
+    assert bench.create(key="k") != first
+
+
+def test_a_key_works_with_the_history_off(bench: Bench) -> None:
+    def off() -> History:
+        return History(bench.folder / "history.db", origin="test", enabled=False)
+
+    first = bench.create(key="k", history=off())
+    assert bench.create(key="k", history=off()) == first
+    assert bench.memory().tasks() == []
+
+
+def test_two_processes_with_one_key_make_one_task(bench: Bench) -> None:
+    gate, waiting = threading.Event(), threading.Event()
+    bench.proxy.cut("POST", TASKS, Cut.SLOW, then=lambda: gate.wait(20))
+    made = []
+    first = threading.Thread(
+        target=lambda: made.append(bench.create(key="k", history=bench.memory()))
+    )
+    first.start()
+    until(lambda: bench.proxy.forwarded)
+
+    def second_waits(_seconds: float) -> None:
+        waiting.set()
+        gate.set()
+        time.sleep(0.01)
+
+    made.append(bench.create(key="k", history=bench.memory(), sleep=second_waits))
+    first.join(20)
+    assert waiting.is_set()
+    assert made[0] == made[1]
+    assert len(bench.on_server()) == 1
+
+
+def test_a_twin_in_flight_is_waited_for_before_a_match_is_believed(bench: Bench) -> None:
+    """Two processes, one prompt, two tasks: each ends with its own, also when one must look."""
+    gate, made = threading.Event(), threading.Event()
+
+    def hold_back() -> None:
+        made.set()
+        gate.wait(20)
+
+    bench.proxy.cut("POST", TASKS, Cut.SLOW, then=hold_back)
+    twin = []
+    other = threading.Thread(target=lambda: twin.append(bench.create(history=bench.memory())))
+    other.start()
+    assert made.wait(20)
+    bench.proxy.cut("POST", TASKS, Cut.AFTER)
+
+    def sleep(_seconds: float) -> None:
+        gate.set()
+        other.join(20)
+
+    mine = bench.create(look_for=20, sleep=sleep)
+    assert [twin[0]["id"], mine["id"]] == bench.on_server()
+
+
+def test_what_a_twin_makes_its_own_during_the_look_is_not_taken(bench: Bench) -> None:
+    """The twin ends between our look and our question who else is at work."""
+    theirs = bench.direct.create_task(PROMPT)
+    request = TaskRequest(bench.client, bench.history, {"prompt": PROMPT}, PROMPT)
+    operation = Operation(request, bench.client, bench.history, bench.notes.append, look_for=0)
+
+    def twin_ends() -> bool:
+        bench.memory().add_task(theirs, prompt=PROMPT)
+        return False
+
+    clock, written = ServerClock(bench.client), timestamp()
+    lost = LostRequest(digest_of(PROMPT), lambda: clock.window(written), PROMPT)
+    found = operation.search(lost, twin_ends)
+    assert (found.matches.same, found.failure) == ([], None)
+
+
+def test_the_task_of_a_twin_that_died_is_not_taken(bench: Bench) -> None:
+    bench.cut_off("other")
+    bench.proxy.cut("POST", TASKS, Cut.AFTER)
+    with pytest.raises(OutcomeUnknown) as caught:
+        bench.create()
+    assert [task["id"] for task in caught.value.candidates] == bench.on_server()
+
+
+def test_asked_again_without_a_key_what_was_lost_is_found(bench: Bench) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.AFTER)
+    bench.proxy.cut("GET", TASKS[:-1], Cut.STATUS, status=500, times=20)
+    with pytest.raises(OutcomeUnknown):
+        bench.create()
+    again = Bench(bench.folder, Service(bench.folder / "service").start(), bench.proxy)
+    bench.proxy._rules.clear()
+    created = again.create()
+    assert bench.on_server() == [created["id"]]
+    # That one is settled: the next is a task of its own.
+    assert again.create()["id"] != created["id"]
+    assert len(bench.on_server()) == 2
+
+
+def test_asked_again_without_a_key_what_was_never_made_is_made(bench: Bench) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.BEFORE)
+    with pytest.raises(OutcomeUnknown):
+        bench.create()
+    assert bench.create()["id"] == bench.on_server()[0]
+    assert AGAIN in bench.notes
+
+
+# -- Interrupted while it looks for a task whose answer was lost: a glance, and what is said th
+
+
+class Stop(Time):
+    """A clock whose first sleep is interrupted; with `twice`, so is the look at it after that."""
+
+    def __init__(self, stop: BaseException, *, twice: bool = False) -> None:
+        super().__init__()
+        self._stop, self._twice = stop, twice
+        self.stopped = 0
+
+    def clock(self) -> float:
+        if self._twice and self.stopped:
+            raise self._stop
+        return super().clock()
+
+    def sleep(self, seconds: float) -> None:
+        self.stopped += 1
+        raise self._stop
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Interrupted(143)])
+def test_a_glance_finds_the_task(bench: Bench, stop: BaseException) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.AFTER)
+    bench.proxy.cut("GET", LIST, Cut.STATUS, status=500)
+    at = Stop(stop)
+    with pytest.raises(Interrupted) as caught:
+        bench.create(key="k", clock=at.clock, sleep=at.sleep, look_for=20)
+    assert caught.value.exit_status == (143 if isinstance(stop, Interrupted) else 130)
+    (task_id,) = bench.on_server()
+    assert task_id in str(caught.value.hint)
+    assert f"rebyte cancel {task_id}" in str(caught.value.hint)
+    # It is remembered, and the key is settled.
+    assert [task["id"] for task in bench.history.tasks()] == [task_id]
+    asked = bench.proxy.count("GET")
+    assert bench.create(key="k")["id"] == task_id
+    assert bench.proxy.count("GET") == asked
+
+
+def test_it_is_no_more_than_a_glance(bench: Bench) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.BEFORE)
+    at = Stop(KeyboardInterrupt())
+    with pytest.raises(Interrupted, match=r".") as caught:
+        bench.create(clock=at.clock, sleep=at.sleep, look_for=20)
+    assert "not known" in str(caught.value.hint)
+    assert at.stopped == 1
+    assert bench.proxy.count("GET", LIST) == 2
+
+
+def test_a_second_interrupt_cuts_the_glance_short(bench: Bench) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.AFTER)
+    bench.proxy.cut("GET", LIST, Cut.STATUS, status=500)
+    at = Stop(KeyboardInterrupt(), twice=True)
+    with pytest.raises(Interrupted) as caught:
+        bench.create(clock=at.clock, sleep=at.sleep, look_for=20)
+    assert "not known" in str(caught.value.hint)
+    assert bench.proxy.count("GET", LIST) == 1
+
+
+def test_a_list_that_fails_in_the_glance_is_not_known(bench: Bench) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.AFTER)
+    bench.proxy.cut("GET", LIST, Cut.STATUS, status=500, times=9)
+    at = Stop(Interrupted(143))
+    with pytest.raises(Interrupted) as caught:
+        bench.create(clock=at.clock, sleep=at.sleep, look_for=20)
+    assert caught.value.exit_status == 143
+    assert "not known" in str(caught.value.hint)
+
+
+def test_the_shortest_look_waits_for_an_answer_that_is_a_little_slow(bench: Bench) -> None:
+    late = threading.Event()
+    bench.proxy.cut("POST", TASKS, Cut.AFTER)
+    bench.proxy.cut("GET", "/content", Cut.SLOW, times=9, then=lambda: late.wait(0.3))
+    assert bench.create(look_for=0)["id"] == bench.on_server()[0]
+
+
+def test_what_stays_unknown_without_a_look_says_so(bench: Bench) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.BEFORE)
+    with pytest.raises(OutcomeUnknown, match="not known whether it was created"):
+        bench.create(look_for=0)
+    assert bench.proxy.count("GET", LIST) == 1
+
+
+# -- Run again after an attempt that was cut off
+
+
+def open_ends(bench: Bench) -> int:
+    return len(bench.memory().unsettled(digest_of(PROMPT)))
+
+
+# -- with a key --------------------------------------------------------------------------------
+
+
+def test_what_is_found_is_told_and_not_looked_for_twice(bench: Bench) -> None:
+    bench.cut_off("k")
+    made = bench.direct.create_task(PROMPT)
+    created = bench.create(key="k")
+    assert created["id"] == made["id"]
+    assert "'k'" in bench.notes[0]
+    assert "looking for its task" in bench.notes[0]
+    assert made["id"] in bench.notes[1]
+    assert "was found" in bench.notes[1]
+    looks = bench.proxy.count("GET")
+    assert create.created_before(bench.history, "k") == created
+    assert bench.create(key="k") == created
+    assert bench.proxy.count("GET") == looks
+
+
+def test_what_is_not_found_and_sent_again_is_told(bench: Bench) -> None:
+    bench.cut_off("k", ago=timedelta(minutes=16))
+    bench.create(key="k")
+    assert bench.notes[-1] == "It created no task; sending the request again"
+
+
+def test_the_prompt_that_was_lost_is_looked_for_and_not_the_new_one(bench: Bench) -> None:
+    lost = "Mend the logout page, and nothing else"
+    bench.cut_off("k", prompt=lost)
+    bench.direct.create_task(PROMPT)
+    made = bench.direct.create_task(lost)
+    assert bench.create(key="k")["id"] == made["id"]
+    # What it was asked is not known here: only its digest was kept.
+    remembered = bench.history.task(made["id"])
+    assert remembered is not None
+    assert not remembered["prompt"]
+
+
+def test_what_was_asked_for_beside_the_prompt_is_that_of_the_lost_one(bench: Bench) -> None:
+    bench.cut_off("k", executor="gemini")
+    made = bench.direct.create_task(PROMPT, executor="gemini")
+    assert bench.create(key="k", body={"executor": "claude"})["id"] == made["id"]
+
+
+def test_another_executor_than_the_lost_one_asked_for_is_doubtful(bench: Bench) -> None:
+    bench.cut_off("k", executor="claude")
+    made = bench.direct.create_task(PROMPT, executor="gemini")
+    with pytest.raises(OutcomeUnknown) as caught:
+        bench.create(key="k", body={"executor": "claude"})
+    assert [task["id"] for task in caught.value.candidates] == [made["id"]]
+
+
+# -- without a key -----------------------------------------------------------------------------
+
+
+def test_one_that_has_a_key_is_left_to_its_key(bench: Bench) -> None:
+    bench.cut_off("k")
+    made = bench.direct.create_task(PROMPT)
+    assert bench.create()["id"] != made["id"]
+    assert bench.proxy.count("GET", LIST) == 0
+
+
+def test_two_equal_tasks_are_both_named(bench: Bench) -> None:
+    bench.cut_off()
+    made = [bench.direct.create_task(PROMPT)["id"] for _ in range(2)]
+    with pytest.raises(OutcomeUnknown) as caught:
+        bench.create()
+    assert sorted(task["id"] for task in caught.value.candidates) == sorted(made)
+    assert bench.proxy.count("POST") == 0
+
+
+def test_one_of_long_ago_is_not_looked_for(bench: Bench) -> None:
+    bench.direct.list_tasks()
+    bench.cut_off(ago=timedelta(minutes=16))
+    bench.create()
+    assert bench.notes == []
+    assert bench.proxy.count("GET", LIST) == 0
+    assert open_ends(bench) == 0
+
+
+def test_what_was_cut_off_is_not_sent_again_before_its_outcome_was_told(bench: Bench) -> None:
+    """A crash told no one; who repeats the command after being told means it."""
+    bench.cut_off()
+    bench.proxy.cut("GET", LIST, Cut.STATUS, status=500, times=50)
+    with pytest.raises(OutcomeUnknown, match="500"):
+        bench.create()
+    assert bench.proxy.count("POST") == 0
+    created = bench.create()
+    assert bench.on_server() == [created["id"]]
+    assert any("500" in note and "sending the request again" in note for note in bench.notes)
+
+
+def test_a_lost_follow_up_is_found_when_it_is_asked_again(bench: Bench) -> None:
+    task = str(bench.direct.create_task("The first prompt")["id"])
+    bench.proxy.cut("POST", "/prompts$", Cut.AFTER)
+    bench.proxy.cut("GET", "/content", Cut.STATUS, status=500, times=4)
+    bench.proxy.cut("GET", f"{TASKS[:-1]}/", Cut.STATUS, status=500)
+    with pytest.raises(OutcomeUnknown):
+        bench.follow_up(task, look_for=0)
+    bench.proxy._rules.clear()
+    sent = bench.follow_up(task)
+    assert [sent["promptId"]] == [one["id"] for one in bench.direct.get_task(task)["prompts"][1:]]
+    assert bench.proxy.count("POST") == 1
+
+
+def test_the_same_files_uploaded_again_are_the_same_request(bench: Bench) -> None:
+    """Each upload gives them new names; how many there are is what can be told."""
+    bench.proxy.cut("POST", TASKS, Cut.BEFORE)
+    with pytest.raises(OutcomeUnknown):
+        bench.create(body={"files": [{"id": "1", "filename": "a"}]}, look_for=0)
+    bench.create(body={"files": []})
+    assert AGAIN not in bench.notes
+    with suppress(APIError):  # the service knows no such upload
+        bench.create(body={"files": [{"id": "2", "filename": "a"}]})
+    assert AGAIN in bench.notes
+
+
+# -- what is told of a task that was found -----------------------------------------------------
+
+
+def test_a_task_is_taken_although_its_status_cannot_be_had(bench: Bench) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.AFTER)
+    bench.proxy.cut("GET", r"/v1/tasks/[^/]*$", Cut.STATUS, status=500)
+    created = bench.create()
+    assert (created["id"], created["status"]) == (bench.on_server()[0], "running")
+    assert created["createdAt"]
+
+
+def test_candidates_are_shown_with_what_tells_them_apart(bench: Bench) -> None:
+    bench.proxy.cut("POST", TASKS, Cut.AFTER, then=lambda: bench.direct.create_task(PROMPT))
+    with pytest.raises(OutcomeUnknown) as caught:
+        bench.create()
+    rows = bench.direct.list_tasks()["data"]
+    assert caught.value.candidates == [
+        {name: row[name] for name in ("id", "url", "createdAt", "title")} for row in rows
+    ]
+
+
+def test_a_task_made_with_the_history_off_is_known_as_taken(bench: Bench) -> None:
+    def off() -> History:
+        return History(bench.folder / "history.db", origin="test", enabled=False)
+
+    bench.create(history=off())
+    bench.proxy.cut("POST", TASKS, Cut.BEFORE)
+    with pytest.raises(OutcomeUnknown) as caught:
+        bench.create(history=off(), look_for=0)
+    assert caught.value.candidates == []

@@ -1,4 +1,4 @@
-"""The search for a lost create: how far the list is read, and which transcripts.
+"""The search for a lost create: how far the list is read, which transcripts, what proves what.
 
 A server of our own, since the local service has neither hundreds of tasks nor a list that moves.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,16 +16,37 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.tasks.search import PAGES, READS, LostRequest, Search, digest_of
+from rebyte_cli.api.views import ContentView
+from rebyte_cli.deadline import NO_LIMIT, Deadline
+from rebyte_cli.tasks.prompt_match import digest_of
+from rebyte_cli.tasks.search import (
+    LOOKS,
+    PAGES,
+    READS,
+    Absence,
+    LostRequest,
+    Matches,
+    Search,
+    contradicts,
+    find_prompts,
+    pauses,
+)
+from rebyte_cli.tasks.server_clock import Window
 from tests.servers import KEY, Answer, RawServer, Request, drip, json_reply, reply, stall
 
 NOW = datetime(2026, 2, 9, 10, tzinfo=UTC)
 PROMPT = "Mend the login test, then say what was wrong"
 
 
-def sent(doubt: timedelta | None = None) -> LostRequest:
-    window = (NOW - timedelta(minutes=1), NOW + timedelta(minutes=1))
-    return LostRequest(digest_of(PROMPT), lambda: window, PROMPT, doubt=doubt)
+def lost(room: float = 0) -> LostRequest:
+    """A request of NOW, give or take a minute; `room` minutes before are possible, too."""
+    first, last = NOW - timedelta(minutes=1), NOW + timedelta(minutes=1)
+    window = Window(first, last, first - timedelta(minutes=room), last)
+    return LostRequest(digest_of(PROMPT), lambda: window, PROMPT)
+
+
+def scan(search: Search, request: LostRequest | None = None, limit: Deadline = NO_LIMIT) -> Matches:
+    return search.scan([request or lost()], limit)[0]
 
 
 def row(name: str, ago: float = 0, **more: Any) -> dict[str, Any]:
@@ -69,12 +91,17 @@ class Tasks:
 def look() -> Iterator[Callable[..., Search]]:
     servers = []
 
-    def start(tasks: Tasks | Callable[[Request], Answer], known: Iterable[str] = ()) -> Search:
+    def start(
+        tasks: Tasks | Callable[[Request], Answer],
+        known: Iterable[str] = (),
+        **more: Any,
+    ) -> Search:
         server = RawServer(tasks.answer if isinstance(tasks, Tasks) else tasks)
         server.__enter__()
         servers.append(server)
         client = RebyteClient(transport=Transport(server.base_url, KEY))
-        return Search(client, lambda ids: set(known) & set(ids))
+        created = more.get("created", [])
+        return Search(client, lambda ids: set(known) & set(ids), created=lambda: created)
 
     yield start
     for server in servers:
@@ -91,8 +118,8 @@ def names(rows: list[dict[str, Any]]) -> list[str]:
 def test_the_list_is_read_until_it_is_too_old(look: Start) -> None:
     young = [row(f"young{at}") for at in range(150)]
     tasks = Tasks([*young, *(row(f"old{at}", ago=5) for at in range(300))], {"young149": PROMPT})
-    sight = look(tasks, names(young[:149]))(sent())
-    assert (names(sight.same), names(sight.unsure), sight.whole) == (["young149"], [], True)
+    found = scan(look(tasks, names(young[:149])))
+    assert (names(found.same), names(found.unsure), found.is_complete) == (["young149"], [], True)
     assert len(tasks.offsets) == 2
     assert tasks.reads == ["young149"]
 
@@ -101,42 +128,106 @@ def test_a_task_deleted_meanwhile_hides_none(look: Start) -> None:
     """The later rows move up between two pages."""
     rows = [row(f"t{at}") for at in range(150)]
     tasks = Tasks(rows, {"t101": PROMPT}, moved=lambda: rows.pop(0))
-    sight = look(tasks, set(names(rows)) - {"t101"})(sent())
-    assert (names(sight.same), sight.whole) == (["t101"], True)
-    assert tasks.offsets == [0, 95]
+    found = scan(look(tasks, set(names(rows)) - {"t101"}))
+    assert (names(found.same), found.is_complete) == (["t101"], True)
+    assert tasks.offsets == [0, 95, 145]
 
 
 def test_a_list_that_does_not_count_is_read_to_its_end(look: Start) -> None:
     rows = [row(f"t{at}") for at in range(120)]
     tasks = Tasks(rows, {"t119": PROMPT}, counts=False)
-    sight = look(tasks, names(rows[:-1]))(sent())
-    assert (names(sight.same), sight.whole) == (["t119"], True)
+    found = scan(look(tasks, names(rows[:-1])))
+    assert (names(found.same), found.is_complete) == (["t119"], True)
     assert tasks.offsets == [0, 95, 115]
 
 
 def test_small_pages_are_read_too(look: Start) -> None:
     rows = [row(f"t{at}") for at in range(9)]
     tasks = Tasks(rows, {"t8": PROMPT}, page=4)
-    sight = look(tasks, names(rows[:-1]))(sent())
-    assert (names(sight.same), sight.whole) == (["t8"], True)
+    found = scan(look(tasks, names(rows[:-1])))
+    assert (names(found.same), found.is_complete) == (["t8"], True)
 
 
-def test_a_list_that_knows_no_offset_is_not_read_for_ever(look: Start) -> None:
-    asked = []
+def pages(*answers: dict[str, Any]) -> Callable[[Request], Answer]:
+    """A list that gives these pages one after the other, whatever is asked for; the last stays."""
+    left = list(answers)
+    return lambda _request: json_reply(left.pop(0) if len(left) > 1 else left[0])
+
+
+RECENT = [row(f"t{at}") for at in range(100)]
+ENDS = {"data": [], "total": 100}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [{"data": RECENT}],  # `offset` is ignored: the same page again
+        [{"data": RECENT[:1]}],
+        [{"data": RECENT, "total": 200}, {"data": RECENT, "total": 200}],
+        [{"data": RECENT, "total": 200, "offset": 0}, {"data": RECENT, "offset": 0}],
+        # `total` is that of the page
+        [{"data": RECENT, "total": 100}, {"data": [*RECENT[95:], row("more")], "total": 6}],
+        # rows out of order
+        [{"data": [row("old", ago=9), row("new")], "total": 2}, {"data": [row("new")], "total": 2}],
+        [{"data": [row(f"t{at}", ago=-at / 60) for at in range(9)]}],
+        # rows that the list counts and does not show
+        [{"data": RECENT[1:3], "total": 3}, {"data": RECENT[2:3], "total": 3}],
+        [{"data": [], "total": 3}],
+        # a page that does not follow the one before it
+        [{"data": RECENT[:50]}, {"data": RECENT[70:]}],
+        [{"data": RECENT[:50]}, {"data": []}],
+        # more than was asked for, the same twice, no row at all
+        [{"data": [*RECENT, row("more")], "total": 101}],
+        [{"data": RECENT[:7], "limit": 5}],
+        [{"data": [RECENT[0], RECENT[0]]}],
+        [{"data": [{"title": "no id"}]}, {"data": []}],
+    ],
+)
+def test_a_list_that_contradicts_the_notes_proves_nothing(
+    look: Start, answers: list[dict[str, Any]]
+) -> None:
+    found = scan(look(pages(*answers), names(RECENT)))
+    assert not found.is_complete
+    assert not found.shows_none
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [{"data": RECENT, "total": 100}, {"data": RECENT[95:], "total": 100}],
+        [{"data": [], "total": 0}],
+        [{"data": RECENT[:1], "total": 1}, {"data": []}],
+        [{"data": RECENT[:2], "total": 2}, {"data": RECENT[1:2]}],
+        # one was created between the two pages
+        [{"data": RECENT[1:50], "total": 49}, {"data": RECENT[44:50], "total": 50}],
+        # the times of two machines differ a little
+        [{"data": [row("t1"), row("t2", ago=-0.03)], "total": 2}, {"data": [row("t2")]}],
+    ],
+)
+def test_a_list_that_keeps_to_them_is_complete(look: Start, answers: list[dict[str, Any]]) -> None:
+    assert scan(look(pages(*answers), names(RECENT))).is_complete
+
+
+def test_a_list_without_a_task_that_was_answered_is_not_up_to_date(look: Start) -> None:
+    there = {"late", "t0"}
 
     def answer(request: Request) -> Answer:
-        asked.append(request.path)
-        return json_reply({"data": [row("t")]})
+        if "?" in request.path:
+            return json_reply({"data": [] if "offset=1" in request.path else [row("t0")]})
+        name = request.path.split("/")[3]
+        return json_reply(row(name)) if name in there else reply(404)
 
-    assert look(answer, ["t"])(sent()).whole
-    assert len(asked) == 2
+    search = look(answer, ["t0"], created=[row("late"), row("t0"), row("ancient", ago=60)])
+    assert not scan(search).is_complete
+    there.remove("late")  # deleted since, so the list is right
+    assert scan(search).is_complete
 
 
-def test_a_last_row_without_a_time_hides_not_how_old_the_page_is(look: Start) -> None:
+def test_a_row_without_a_time_does_not_hide_how_old_the_page_is(look: Start) -> None:
     rows = [*(row(f"old{at}", ago=5) for at in range(99)), {"id": "timeless"}]
     tasks = Tasks(rows * 3, {})
-    sight = look(tasks)(sent())
-    assert (names(sight.unsure), sight.whole) == (["timeless"], True)
+    found = scan(look(tasks))
+    assert (names(found.unsure), found.is_complete) == (["timeless"], True)
     assert tasks.offsets == [0]
 
 
@@ -144,35 +235,43 @@ def test_more_strangers_than_are_read_leave_it_open(look: Start) -> None:
     rows = [row(f"t{at}") for at in range(READS + 1)]
     prompts = dict.fromkeys(names(rows), "Something else") | {"t0": PROMPT}
     tasks = Tasks(rows, prompts)
-    sight = look(tasks)(sent())
-    assert (names(sight.same), sight.whole) == (["t0"], False)
+    found = scan(look(tasks))
+    assert (names(found.same), found.is_complete) == (["t0"], False)
     assert len(tasks.reads) == READS
     del rows[-1]
-    assert look(tasks)(sent()).whole
+    assert scan(look(tasks)).is_complete
+
+
+def test_the_next_scan_reads_those_that_were_left(look: Start) -> None:
+    rows = [row(f"t{at}") for at in range(READS + 1)]
+    tasks = Tasks(rows, dict.fromkeys(names(rows), "Something else"))
+    search = look(tasks)
+    assert not scan(search).is_complete
+    assert scan(search).shows_none
+    assert len(tasks.reads) == READS + 1
 
 
 def test_a_list_without_an_end_leaves_it_open(look: Start) -> None:
     rows = [row(f"t{at}") for at in range(PAGES * 100)]
     tasks = Tasks(rows, {"t0": PROMPT})
-    sight = look(tasks, names(rows[1:]))(sent())
-    assert (names(sight.same), sight.whole) == (["t0"], False)
+    found = scan(look(tasks, names(rows[1:])))
+    assert (names(found.same), found.is_complete) == (["t0"], False)
     assert len(tasks.offsets) == PAGES
 
 
 def test_what_was_read_once_is_not_asked_again_and_what_was_absent_is(look: Start) -> None:
     tasks = Tasks([row("a"), row("b"), row("c")], {"a": "Something else", "b": " "})
     again = look(tasks)
-    assert names(again(sent()).unsure) == ["b", "c"]
+    assert names(scan(again).unsure) == ["b", "c"]
     tasks.prompts.update(b=PROMPT, c="Another")
-    sight = again(sent())
-    assert (names(sight.same), names(sight.unsure)) == (["b"], [])
+    found = scan(again)
+    assert (names(found.same), names(found.unsure)) == (["b"], [])
     assert tasks.reads == ["a", "b", "c", "b", "c"]
-    assert tasks.offsets == [0, 0]  # the list said that there is no more of it
 
 
 @pytest.mark.parametrize("asked", [7, []])
 def test_a_transcript_without_a_text_leaves_it_open(look: Start, asked: Any) -> None:
-    assert names(look(Tasks([row("a")], {"a": asked}))(sent()).unsure) == ["a"]
+    assert names(scan(look(Tasks([row("a")], {"a": asked}))).unsure) == ["a"]
 
 
 def test_a_look_is_over_in_time(look: Start) -> None:
@@ -180,28 +279,115 @@ def test_a_look_is_over_in_time(look: Start) -> None:
 
     def answer(request: Request) -> Answer:
         if request.path.startswith("/v1/tasks?"):
-            return json_reply({"data": [row("mute"), row("slow")], "total": 2})
+            rows = [row("mute"), row("slow")]
+            return json_reply({"data": rows[1:] if "offset=1" in request.path else rows})
         if "mute" in request.path:
             return stall
         return drip(json_reply({"prompts": [{"userPrompt": PROMPT}]}), 0.1, size=60)
 
     begun = time.monotonic()
-    sight = look(answer)(sent(), seconds=0.2)
+    found = scan(look(answer), limit=Deadline(0.2))
     assert time.monotonic() - begun < 5
-    assert names(sight.unsure) == ["mute", "slow"]
-    assert names(look(answer, ["mute"])(sent(), seconds=20).same) == ["slow"]
+    assert names(found.unsure) == ["mute", "slow"]
+    assert names(scan(look(answer, ["mute"]), limit=Deadline(20)).same) == ["slow"]
 
 
 def test_outside_its_time_a_match_is_no_more_than_doubtful(look: Start) -> None:
     rows = [row("before", ago=3), row("silent", ago=4), row("long ago", ago=30)]
     tasks = Tasks(rows, {"before": PROMPT})
-    sight = look(tasks)(sent(doubt=timedelta(minutes=5)))
-    assert (names(sight.same), names(sight.unsure)) == ([], ["before"])
+    found = scan(look(tasks), lost(room=5))
+    assert (names(found.same), names(found.unsure)) == ([], ["before", "silent"])
     assert tasks.reads == ["before", "silent"]
-    assert look(tasks)(sent()).candidates == []
+    assert scan(look(tasks)).candidates == []
 
 
 def test_the_edges_of_its_time_are_part_of_it(look: Start) -> None:
     edges = [row("last", ago=-1), row("first", ago=1)]
-    sight = look(Tasks(edges, {"last": PROMPT, "first": PROMPT}))(sent())
-    assert names(sight.same) == ["last", "first"]
+    found = scan(look(Tasks(edges, {"last": PROMPT, "first": PROMPT})))
+    assert names(found.same) == ["last", "first"]
+
+
+# -- what proves what
+
+
+@pytest.mark.parametrize(
+    ("has", "wanted", "expected"),
+    [
+        ({"executor": "gemini"}, {"executor": "claude"}, True),
+        ({"executor": "claude"}, {"executor": "claude"}, False),
+        ({"executor": None}, {"executor": "claude"}, False),
+        ({"executor": ""}, {"executor": "claude"}, False),
+        ({"executor": 7}, {"executor": "claude"}, False),
+        ({"executor": "claude"}, {"executor": ""}, False),
+        ({"executor": "claude", "model": "sonnet-4"}, {}, False),
+        ({"model": "sonnet-4"}, {"model": "opus-4.5"}, True),
+        ({"model": "sonnet-4"}, {"model": "lite"}, False),
+        ({"executor": "claude", "model": "sonnet-4"}, {"model": "opus-4.5"}, True),
+    ],
+)
+def test_what_contradicts(has: dict[str, Any], wanted: dict[str, Any], expected: bool) -> None:
+    assert contradicts(has, wanted) is expected
+
+
+def test_prompts_of_a_follow_up() -> None:
+    def prompt(name: str, asked: Any, ago: float | None = 0) -> dict[str, Any]:
+        at = None if ago is None else (NOW - timedelta(minutes=ago)).isoformat()
+        return {"id": name, "userPrompt": asked, "submittedAt": at}
+
+    rows = [
+        prompt("old", PROMPT, ago=5),
+        "no prompt at all",
+        prompt("other", "Something else"),
+        prompt("first", PROMPT, ago=1),
+        prompt("last", PROMPT, ago=-1),
+        prompt("odd", 7),
+        prompt("ours", PROMPT),
+        prompt("longer", PROMPT + " now"),
+        prompt("empty", " "),
+        prompt("timeless", PROMPT, ago=None),
+        {"userPrompt": PROMPT},
+    ]
+    found = find_prompts(ContentView({"prompts": rows}), lost())
+    assert [one["id"] for one in found.same] == ["first", "last", "ours"]
+    assert [one["id"] for one in found.unsure] == ["odd", "longer", "empty", "timeless"]
+    assert not found.is_complete  # two rows are no prompts
+    assert find_prompts(ContentView({"prompts": rows[2:3]}), lost()).shows_none
+    assert not find_prompts(ContentView({"prompts": None}), lost()).shows_none
+
+
+def test_another_scan_may_settle_what_is_unsure() -> None:
+    ours, twin, unsure = {"id": "ours"}, {"id": "twin"}, {"id": "unsure"}
+    assert Matches([ours], [], True).is_settled
+    assert Matches([ours, twin], [unsure], True).is_settled  # two are two, whatever the third is
+    assert not Matches([ours], [unsure], True).is_settled
+    assert not Matches([], [], True).is_settled
+
+
+def test_scans_are_close_together_at_first() -> None:
+    assert list(islice(pauses(), 7)) == pytest.approx([0.5, 0.8, 1.28, 2.048, 3.2768, 4, 4])
+
+
+def test_that_there_is_none_takes_several_scans_that_agree_for_a_while() -> None:
+    none, one = Matches([], [], True), Matches([], [{"id": "t"}], True)
+    absence = Absence(20.0)
+    for began in (0.0, 10.0, 19.9):
+        absence.add(none, began)
+        assert not absence.is_proven
+    absence.add(none, 20.0)
+    assert absence.is_proven
+    for other in (one, None, Matches([], [], False)):  # one that differs starts the count again
+        absence.add(other, 21.0)
+        assert not absence.is_likely
+        for began in (22.0, 30.0, 41.9):
+            absence.add(none, began)
+            assert absence.is_likely
+            assert not absence.is_proven
+        absence.add(none, 42.0)
+        assert absence.is_proven
+
+
+def test_two_scans_prove_nothing_however_far_apart() -> None:
+    absence = Absence(0.0)
+    for began in range(LOOKS - 1):
+        absence.add(Matches([], [], True), float(began * 100))
+    assert not absence.is_proven

@@ -1,0 +1,37 @@
+"""A clock that cannot be set: how long this machine has been up, and which boot that was."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import cache
+from pathlib import Path
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def since_boot() -> float:
+    """Seconds since the machine started, including time asleep.
+
+    `time.monotonic` stops while a laptop sleeps on Linux and macOS, and the wall clock jumps when
+    it is corrected; neither can tell how long ago something was sent.
+    """
+    number = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+    return time.monotonic() if number is None else time.clock_gettime(number)
+
+
+@cache
+def boot_id() -> str:
+    """A name for the current boot: values of `since_boot` compare only under the same name.
+
+    Where the system has no such name, this process makes one up, so that no later process can
+    mistake another boot for this one.
+    """
+    try:
+        return _BOOT_ID.read_text().strip().replace("-", "")[:16] or _made_up()
+    except OSError:
+        return _made_up()
+
+
+def _made_up() -> str:
+    return f"pid{os.urandom(6).hex()}"

@@ -1,0 +1,165 @@
+"""The two requests that create something: what is sent, and how the result is recognised.
+
+Both have the same members; `create.Operation` carries them out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..api.views import ContentView
+from ..errors import APIError, OutcomeUnknown, ResourceNotFound
+from .prompt_match import digest_of
+from .search import LostRequest, Matches, Row, Search, find_prompts
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from ..deadline import Deadline
+    from ..history.history import History
+
+RECENT = 20  # tasks from here that an up-to-date list must show
+_CREATED = ("id", "workspaceId", "url", "status", "createdAt")
+_CANDIDATE = ("id", "url", "createdAt", "title")
+
+
+class TaskRequest:
+    """POST /tasks, and how its result is recognised: in the list, by the prompt in its content.
+
+    `digest` identifies the request, `prompt_digest` its prompt, `body_digest` all of its fields.
+    `send` sends it once; its answer names what was created.
+    """
+
+    def __init__(
+        self, client: RebyteClient, history: History, body: Mapping[str, Any], prompt: str
+    ) -> None:
+        self._client = client
+        self._history = history
+        self._search = Search(client, history.knows, created=lambda: history.tasks(RECENT))
+        self.body = body
+        self.prompt = prompt
+        self.digest = self.prompt_digest = digest_of(prompt)
+        self.body_digest = _body_digest(body)
+        self.send: Callable[[], Mapping[str, Any]] = partial(client.create_from, body)
+
+    def scan(self, lost: LostRequest, limit: Deadline) -> Matches:
+        """Look once for what the request created."""
+        return self._search.scan([lost], limit)[0]
+
+    def answer_from(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of the list in the shape of a create's answer. Its status has to be fetched."""
+        task = {"status": "running", **row}
+        with suppress(APIError):  # the id is what matters, and it is known
+            task.update(self._client.get_task(row["id"], timeout=10))
+        return {name: task[name] for name in _CREATED if task.get(name) is not None}
+
+    def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
+        """Add the task to the history; returns its id. `as_asked`: it has this prompt."""
+        if as_asked:
+            self._history.add_task(answer, prompt=self.prompt, body=self.body)
+        else:
+            self._history.add_task(answer, prompt="")
+        return str(answer["id"])
+
+    def describe(self, answer: Mapping[str, Any]) -> str:
+        """What was created, for a person."""
+        link = f" ({answer['url']})" if answer.get("url") else ""
+        return f"task {answer['id']}{link}"
+
+    def stop_hint(self, answer: Mapping[str, Any]) -> str:
+        """How to stop what was created, as the end of a sentence."""
+        return f"; stop it with `rebyte cancel {answer['id']}`"
+
+    def unknown(
+        self, candidates: list[Row], key: str | None = None, failure: str | None = None
+    ) -> OutcomeUnknown:
+        """The error if it cannot be known what was created."""
+        shown = [{name: row[name] for name in _CANDIDATE if name in row} for row in candidates]
+        message = "a task was requested, and it is not known whether it was created"
+        if shown:
+            message += f"; it may be {' or '.join(row['id'] for row in shown)}"
+        elif failure:
+            message += f"; looking for it failed: {failure}"
+        if key is None:
+            hint = "see `rebyte list`; `--once KEY` makes a create safe to repeat"
+        else:
+            hint = (
+                "run the same command again: it looks for the task first, and sends the request"
+                " again only 15 minutes after the first attempt; --forget drops the key instead"
+            )
+        return OutcomeUnknown(message, candidates=shown, hint=hint)
+
+
+class PromptRequest:
+    """POST /tasks/{id}/prompts, and how its result is recognised: in the task's content.
+
+    The members are those of `TaskRequest`.
+    """
+
+    def __init__(
+        self, client: RebyteClient, history: History, task_id: str, body: Mapping[str, Any]
+    ) -> None:
+        self._client = client
+        self._history = history
+        self._task_id = task_id
+        self.body = body
+        self.prompt = str(body.get("prompt", ""))
+        self.prompt_digest = digest_of(self.prompt)
+        self.digest = digest_of(f"{task_id}\n{self.prompt}")
+        self.body_digest = _body_digest(body)
+        self.send: Callable[[], Mapping[str, Any]] = partial(client.follow_up_from, task_id, body)
+
+    def scan(self, lost: LostRequest, limit: Deadline) -> Matches:
+        """Look once for what the request created."""
+        try:
+            content: Mapping[str, Any] = self._client.task_content(
+                self._task_id, timeout=limit.for_call()
+            )
+        except ResourceNotFound:  # no content here; the task at least names its prompts
+            content = self._client.get_task(self._task_id, timeout=limit.for_call())
+        return find_prompts(ContentView(content), lost)
+
+    def answer_from(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A prompt of the task in the shape of a follow-up's answer."""
+        return {"promptId": row["id"]}
+
+    def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
+        """Note in the history that the task runs again; returns the prompt's id."""
+        self._history.update_task({"id": self._task_id, "status": "running", "completedAt": None})
+        return str(answer["promptId"])
+
+    def describe(self, answer: Mapping[str, Any]) -> str:
+        """What was created, for a person."""
+        return f"prompt {answer['promptId']} of task {self._task_id}"
+
+    def stop_hint(self, answer: Mapping[str, Any]) -> str:
+        """Nothing: a single prompt cannot be stopped."""
+        return ""
+
+    def unknown(
+        self, candidates: list[Row], key: str | None = None, failure: str | None = None
+    ) -> OutcomeUnknown:
+        """The error if it cannot be known whether the prompt arrived."""
+        message = f"it is not known whether the prompt sent to task {self._task_id} arrived"
+        shown = [
+            {"id": self._task_id, "promptId": row["id"], "createdAt": row.get("submittedAt")}
+            for row in candidates
+        ]
+        if shown:
+            message += f"; it may be prompt {' or '.join(row['promptId'] for row in shown)}"
+        elif failure:
+            message += f"; looking for it failed: {failure}"
+        hint = f"`rebyte logs {self._task_id}` shows what the task was told"
+        return OutcomeUnknown(message, candidates=shown, hint=hint)
+
+
+def _body_digest(body: Mapping[str, Any]) -> str:
+    """What identifies a whole body. Files are only counted: each upload gives them new names."""
+    files = body.get("files")
+    plain = {**body, "files": len(files)} if isinstance(files, list) else dict(body)
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,222 @@
+"""When a request was sent, by the server's clock, even if the clock of this machine is wrong.
+
+A process writes a timestamp before it sends a request (`ServerClock.timestamp`); it, or a later
+process, reads the timestamp when the answer was lost. Three clocks can tell how long ago that was:
+
+- the server's, from `Date` headers, if the server had answered this process before;
+- the time since boot, as long as the machine has not restarted;
+- the local wall clock, which may have been set since and therefore never proves anything.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..clock import boot_id, since_boot
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+
+SKEW = timedelta(seconds=2)  # between the machines behind one API
+# How long after it was sent a create can still make its task. The client gives up after ten
+# minutes.
+LIFE = timedelta(minutes=15)
+# How far `createdAt` may be from `Date` without anybody being able to notice.
+ROOM = timedelta(hours=1)
+
+# RFC 9557 style tags after the time, e.g. 2026-02-09T10:30:00.000Z[boot=0123abcd][up=4711.123].
+_TAG = re.compile(r"\[([a-z]+)(?:=([^\]]*))?\]")
+
+
+class Window(NamedTuple):
+    """The times at which a request can have taken effect, by the server's clock.
+
+    Something created between `first` and `last` may be taken for its result. Something created
+    before `since` or after `until` certainly is not; None means that no such limit is known.
+    """
+
+    first: datetime
+    last: datetime
+    since: datetime | None
+    until: datetime | None
+
+
+class Sent(NamedTuple):
+    """When a request was sent, by the server's clock: between two times, None if unknown."""
+
+    earliest: datetime | None
+    latest: datetime | None
+
+
+class _Timestamp(NamedTuple):
+    """A timestamp as it was written. `is_server`: by the server's clock, not the local one."""
+
+    time: datetime | None
+    is_server: bool
+    is_bound: bool  # the request was sent at some time before this
+    boot: str | None
+    up: float
+
+    @property
+    def is_this_boot(self) -> bool:
+        """Whether the time since boot tells how long ago it was written."""
+        return self.boot == boot_id() and self.up <= since_boot()
+
+
+class ServerClock:
+    """The server's time, and what timestamps of this and earlier processes mean by it."""
+
+    def __init__(self, client: RebyteClient) -> None:
+        self._transport = client.transport
+        self._behind = timedelta(0)  # the most by which `createdAt` was seen behind `Date`
+        self._ahead = timedelta(0)
+
+    def now(self) -> datetime | None:
+        """The server's time (UTC), or None if it has not told its time yet."""
+        return self._transport.server_now()
+
+    def timestamp(self) -> str:
+        """The current time, to be written down before a request is sent."""
+        server = self.now()
+        return _written(server or local_now(), server is not None)
+
+    def sent(self, written: str) -> Sent:
+        """When the request with this timestamp was sent."""
+        stamp, server = _parse(written), self.now()
+        times = []
+        if stamp.time is not None and stamp.is_server:
+            if stamp.is_bound:
+                return Sent(None, stamp.time)
+            times.append(stamp.time)
+        # Without any `Date` header the local clock is good enough for a difference.
+        now = server or local_now()
+        if stamp.is_this_boot:
+            times.append(now - timedelta(seconds=since_boot() - stamp.up))
+        if not times:
+            return Sent(None, None)
+        earliest, latest = min(times), max(times)
+        if server is None and not stamp.is_server:
+            return Sent(None, latest)
+        if stamp.time is not None and not stamp.is_server:
+            # A virtual machine that was paused has lost time since boot, but not wall time.
+            earliest = min(earliest, stamp.time + (now - local_now()))
+        return Sent(earliest, latest)
+
+    def age(self, written: str) -> timedelta:
+        """How long ago the request was sent, at least; zero if that is not known."""
+        stamp, server = _parse(written), self.now()
+        ages = [timedelta(seconds=since_boot() - stamp.up)] if stamp.is_this_boot else []
+        if server is not None and stamp.is_server and stamp.time is not None:
+            ages.append(server - stamp.time)
+        return max(min(ages, default=timedelta(0)), timedelta(0))
+
+    def restamp(self, written: str) -> str:
+        """The timestamp as a process after the next reboot can use it.
+
+        What was written before the server had told its time becomes the server's time, or at
+        least a bound: the request was sent before now.
+        """
+        stamp, server = _parse(written), self.now()
+        if stamp.is_server or server is None:
+            return written
+        latest = self.sent(written).latest
+        if latest is None:
+            return _text(server) + "[before]"
+        return f"{_text(latest)}[boot={stamp.boot}][up={stamp.up}]"
+
+    def is_near(self, one: str, other: str) -> bool:
+        """Whether two requests may have been under way at the same time."""
+        first, second = _parse(one), _parse(other)
+        if first.boot is not None and first.boot == second.boot:
+            return abs(first.up - second.up) <= LIFE.total_seconds()
+        a, b = self.sent(one), self.sent(other)
+        if a.earliest is None or a.latest is None or b.earliest is None or b.latest is None:
+            return True
+        return a.earliest - LIFE <= b.latest and b.earliest - LIFE <= a.latest
+
+    def window(self, written: str, *, room: timedelta = ROOM, newest: str | None = None) -> Window:
+        """When the request with this timestamp can have taken effect.
+
+        `room` is how far `createdAt` may be from `Date`, beyond what has been seen. `newest` is
+        the `createdAt` of the newest task that the server listed before: whatever that clock
+        says, a later task has a later one.
+        """
+        sent, now = self.sent(written), self.now()
+        behind, ahead = SKEW + self._behind, SKEW + self._ahead
+        if sent.latest is None:
+            return self._guessed_window(_parse(written).time or local_now(), behind, ahead)
+        until = sent.latest + LIFE + ahead + room
+        if sent.earliest is None:
+            slack = ROOM if now is None else behind
+            return Window(sent.latest - slack, sent.latest + slack + LIFE, None, until)
+        since, before = sent.earliest - behind - room, parse_time(newest)
+        if before is not None:
+            since = min(since, before)
+        return Window(sent.latest - behind, sent.latest + LIFE + ahead, since, until)
+
+    def _guessed_window(self, local: datetime, behind: timedelta, ahead: timedelta) -> Window:
+        """For a local time of another boot: right, or as wrong as the local clock is now."""
+        shifted = local + ((self.now() or local_now()) - local_now())
+        first, last = min(local, shifted), max(local, shifted)
+        return Window(first - behind, last + LIFE + ahead, None, None)
+
+    def observe(self, created_at: Any, written: str | None) -> None:
+        """Learn from a task that was answered how far `createdAt` is from `Date`."""
+        created, stamp = parse_time(created_at), _parse(written or "")
+        if created is None or stamp.time is None or not stamp.is_server or stamp.is_bound:
+            return
+        self._behind = max(self._behind, stamp.time - created)
+        self._ahead = max(self._ahead, created - stamp.time - LIFE)
+
+
+def is_past(client: RebyteClient, written: Any, seconds: float) -> bool:
+    """Whether a time that the server wrote is this many seconds ago by the server's clock.
+
+    False if either is not known.
+    """
+    moment, now = parse_time(written), client.transport.server_now()
+    return moment is not None and now is not None and (now - moment).total_seconds() >= seconds
+
+
+def parse_time(written: Any) -> datetime | None:
+    """A time as the API writes it; None if it cannot be read."""
+    if not isinstance(written, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def without_tags(written: str) -> str:
+    """A timestamp as a plain ISO 8601 time, for people and for result rows."""
+    return written.partition("[")[0]
+
+
+def local_now() -> datetime:
+    """The time of this machine (UTC), right or wrong."""
+    return datetime.now(UTC)
+
+
+def _written(moment: datetime, is_server: bool) -> str:
+    time = _text(moment) if is_server else moment.isoformat(timespec="milliseconds")
+    return f"{time}[boot={boot_id()}][up={since_boot():.3f}]"
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _parse(written: str) -> _Timestamp:
+    """Only the server's time ends with Z: earlier versions wrote either clock's with an offset."""
+    plain = without_tags(written)
+    tags = dict(_TAG.findall(written))
+    boot, up = tags.get("boot"), 0.0
+    try:
+        up = float(tags["up"])
+    except (KeyError, ValueError):
+        boot = None
+    return _Timestamp(parse_time(plain), plain.endswith("Z"), "before" in tags, boot, up)

@@ -1,0 +1,96 @@
+"""What is said about a task or a prompt that was found, and about one that is not certain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.history.history import History
+from rebyte_cli.tasks.request_kinds import PromptRequest, TaskRequest
+from tests.servers import Answer, RawServer, error_reply, json_reply, wire_to
+
+ROW = {"id": "t1", "url": "https://x/", "createdAt": "c", "title": "Fix it"}
+TASK = {"id": "t1", "workspaceId": "w1", "status": "completed", "prompts": []}
+
+
+@pytest.fixture
+def answers() -> list[Answer]:
+    return [json_reply(TASK)]
+
+
+@pytest.fixture
+def client(answers: list[Answer]) -> Iterator[RebyteClient]:
+    with (
+        RawServer(lambda _request: answers[-1]) as server,
+        RebyteClient(transport=wire_to(server)) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    return History(tmp_path / "history.db", origin="o")
+
+
+def test_a_task_that_was_found_is_told_as_one_that_was_answered(
+    client: RebyteClient, history: History, answers: list[Answer]
+) -> None:
+    create = TaskRequest(client, history, {"prompt": "Hi"}, "Hi")
+    found = {"id": "t1", "url": "https://x/", "createdAt": "c"}
+    assert create.answer_from(ROW) == {**found, "workspaceId": "w1", "status": "completed"}
+    answers.append(error_reply(400, "odd", "Not this one"))
+    assert create.answer_from(ROW) == {**found, "status": "running"}
+
+
+def test_a_task_is_named_with_its_link_if_it_has_one(
+    client: RebyteClient, history: History
+) -> None:
+    create = TaskRequest(client, history, {"prompt": "Hi"}, "Hi")
+    assert create.describe(ROW) == "task t1 (https://x/)"
+    assert create.describe({"id": "t1"}) == "task t1"
+
+
+@pytest.mark.parametrize(
+    ("rows", "why", "says"),
+    [
+        ([], None, "{0}"),
+        ([], "no list", "{0}; looking for it failed: no list"),
+        ([{"id": "1"}, {"id": "2"}], "no list", "{0}; it may be {1}1 or 2"),
+    ],
+)
+def test_what_cannot_be_known_says_what_it_may_be_and_why(
+    client: RebyteClient, history: History, rows: list[dict[str, Any]], why: str, says: str
+) -> None:
+    create = TaskRequest(client, history, {"prompt": "Hi"}, "Hi")
+    assert create.unknown(rows, None, why).message.endswith(says.format("was created", ""))
+    follow_up = PromptRequest(client, history, "t1", {"prompt": "Hi"})
+    assert follow_up.unknown(rows, None, why).message.endswith(says.format("arrived", "prompt "))
+
+
+def test_only_with_a_key_the_same_command_is_safe(client: RebyteClient, history: History) -> None:
+    create = TaskRequest(client, history, {"prompt": "Hi"}, "Hi")
+    assert "rebyte list" in str(create.unknown([], None, None).hint)
+    assert str(create.unknown([], "key", None).hint).startswith("run the same command again")
+
+
+def test_the_history_keeps_the_prompt_of_what_was_made_from_it(
+    client: RebyteClient, history: History
+) -> None:
+    create = TaskRequest(client, history, {"prompt": "Hi"}, "Hi")
+    assert create.remember({"id": "t1"}) == "t1"
+    create.remember({"id": "t2"}, as_asked=False)  # by an earlier attempt, with another prompt
+    assert [(history.task(id_) or {}).get("prompt") for id_ in ("t1", "t2")] == ["Hi", ""]
+
+
+def test_a_body_is_the_same_in_whatever_order(client: RebyteClient, history: History) -> None:
+    bodies: list[dict[str, Any]] = [
+        {"prompt": "Hi", "model": "big"},
+        {"model": "big", "prompt": "Hi"},
+        {"prompt": "Hi", "model": "small"},
+    ]
+    first, same, other = (TaskRequest(client, history, body, "Hi").body_digest for body in bodies)
+    assert first == same != other

@@ -1,0 +1,174 @@
+"""When a request was sent, told by clocks of which one or the other may be wrong."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from rebyte_cli.tasks import server_clock
+from rebyte_cli.tasks.server_clock import LIFE, ROOM, SKEW, ServerClock, parse_time, without_tags
+
+NOON = datetime(2026, 2, 9, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+class Clocks:
+    """The server's clock, the local one and the time since boot, which a test sets one by one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.server: datetime | None = NOON
+        self.local = NOON
+        self.up = 1000.0
+        self.boot = "boot1"
+        monkeypatch.setattr(server_clock, "local_now", lambda: self.local)
+        monkeypatch.setattr(server_clock, "since_boot", lambda: self.up)
+        monkeypatch.setattr(server_clock, "boot_id", lambda: self.boot)
+        client: Any = self
+        self.transport = self
+        self.clock = ServerClock(client)
+
+    def server_now(self) -> datetime | None:
+        return self.server
+
+    def run(self, passed: timedelta) -> None:
+        """Let time pass, on all of them."""
+        self.server = self.server and self.server + passed
+        self.local += passed
+        self.up += passed.total_seconds()
+
+    def written_before_any_answer(self) -> str:
+        server, self.server = self.server, None
+        written = self.clock.timestamp()
+        self.server = server
+        return written
+
+    def reboot(self) -> None:
+        self.boot, self.up = "boot2", 10.0
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    return Clocks(monkeypatch)
+
+
+@pytest.mark.parametrize("wrong", [-1000, 1000, 7200, -86400 * 365])
+def test_a_local_clock_that_was_put_right_says_nothing(clocks: Clocks, wrong: int) -> None:
+    clocks.local += timedelta(seconds=wrong)
+    written = clocks.written_before_any_answer()
+    clocks.run(MINUTE)
+    clocks.local = NOON + MINUTE
+    assert clocks.clock.age(written) == MINUTE
+    window = clocks.clock.window(written)
+    assert window.first <= NOON <= window.last
+    assert window.since is not None
+    assert window.since <= NOON - ROOM
+
+
+def test_the_servers_time_lasts_beyond_a_reboot(clocks: Clocks) -> None:
+    written = clocks.clock.timestamp()
+    clocks.run(MINUTE)
+    clocks.reboot()
+    clocks.local += timedelta(days=1)
+    assert clocks.clock.age(written) == MINUTE
+    assert clocks.clock.window(written).first == NOON - SKEW
+
+
+def test_a_local_time_of_another_boot_is_never_old(clocks: Clocks) -> None:
+    written = clocks.written_before_any_answer()
+    clocks.run(timedelta(days=1))
+    clocks.reboot()
+    assert clocks.clock.age(written) == timedelta(0)
+    window = clocks.clock.window(written)
+    assert (window.since, window.until) == (None, None)
+
+
+def test_but_from_the_first_search_on_it_ages(clocks: Clocks) -> None:
+    written = clocks.written_before_any_answer()
+    clocks.reboot()
+    bound = clocks.clock.restamp(written)
+    clocks.run(MINUTE)
+    assert clocks.clock.age(bound) == MINUTE
+    assert clocks.clock.window(bound).since is None
+    assert clocks.clock.restamp(bound) == bound
+
+
+def test_what_was_written_before_any_answer_becomes_the_servers_time(clocks: Clocks) -> None:
+    written = clocks.written_before_any_answer()
+    clocks.run(MINUTE)
+    stamped = clocks.clock.restamp(written)
+    assert without_tags(stamped) == "2026-02-09T12:00:00.000Z"
+    clocks.reboot()
+    assert clocks.clock.age(stamped) == MINUTE
+
+
+def test_the_shortest_of_two_ages_counts(clocks: Clocks) -> None:
+    """Two machines behind one API, one of them ahead by an hour."""
+    written = clocks.clock.timestamp()
+    clocks.run(MINUTE)
+    assert clocks.server is not None
+    clocks.server += timedelta(hours=1)
+    assert clocks.clock.age(written) == MINUTE
+    window = clocks.clock.window(written)
+    assert window.since is not None
+    assert window.since < NOON
+
+
+def test_a_virtual_machine_that_was_paused_has_lost_time_since_boot(clocks: Clocks) -> None:
+    written = clocks.written_before_any_answer()
+    clocks.run(timedelta(hours=8))
+    clocks.up = 1060.0
+    assert clocks.clock.age(written) == MINUTE
+    window = clocks.clock.window(written)
+    assert window.since is not None
+    assert window.since < NOON
+
+
+def test_a_service_that_never_tells_the_time(clocks: Clocks) -> None:
+    clocks.server = None
+    written = clocks.clock.timestamp()
+    clocks.run(MINUTE)
+    clocks.local += timedelta(days=3)
+    assert clocks.clock.age(written) == MINUTE
+    assert clocks.clock.window(written).since is None
+    assert clocks.clock.restamp(written) == written
+
+
+def test_times_of_an_earlier_version_are_nobodys(clocks: Clocks) -> None:
+    """They do not say whose clock they are of."""
+    assert clocks.clock.age("2026-02-09T11:00:00.000+00:00") == timedelta(0)
+    assert clocks.clock.age("2026-02-09T11:00:00.000Z") == timedelta(hours=1)
+    assert clocks.clock.age("then") == timedelta(0)
+
+
+def test_what_is_seen_of_the_skew_widens_the_window(clocks: Clocks) -> None:
+    written = clocks.clock.timestamp()
+    clocks.clock.observe("2026-02-09T10:00:00.000Z", written)
+    window = clocks.clock.window(written)
+    assert window.first == NOON - SKEW - timedelta(hours=2)
+    assert window.since == window.first - ROOM
+    clocks.clock.observe("2026-02-09T14:15:00.000Z", written)
+    assert clocks.clock.window(written).last == NOON + 2 * LIFE + SKEW + timedelta(hours=1.75)
+    clocks.clock.observe(None, written)
+    clocks.clock.observe("2020-01-01T00:00:00Z", None)
+
+
+def test_later_than_the_newest_task_is_always_possible(clocks: Clocks) -> None:
+    """`createdAt` may be days behind `Date`; a later task has a later one all the same."""
+    written = clocks.clock.timestamp()
+    window = clocks.clock.window(written, newest="2026-02-01T00:00:00.000Z")
+    assert window.since == parse_time("2026-02-01T00:00:00.000Z")
+    window = clocks.clock.window(written, newest="2026-02-09T11:59:00.000Z")
+    assert window.since == NOON - SKEW - ROOM
+
+
+def test_what_was_under_way_at_the_same_time(clocks: Clocks) -> None:
+    first = clocks.written_before_any_answer()
+    clocks.local += timedelta(days=1)
+    clocks.run(LIFE - MINUTE)
+    assert clocks.clock.is_near(first, clocks.clock.timestamp())
+    clocks.run(2 * MINUTE)
+    assert not clocks.clock.is_near(first, clocks.clock.timestamp())
+    assert not clocks.clock.is_near("2026-01-01T00:00:00Z", clocks.clock.timestamp())
+    assert clocks.clock.is_near("who knows", clocks.clock.timestamp())
