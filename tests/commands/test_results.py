@@ -100,6 +100,9 @@ SILENT = {
 def played(run: Run, tmp: Path) -> Iterator[tuple[str, str, list[Any]]]:
     """Each command line of the session with its format and the documents that it printed."""
     (tmp / "a.txt").write_text("first")
+    skill = tmp / ".agents" / "skills" / "pdf" / "SKILL.md"
+    skill.parent.mkdir(parents=True)
+    skill.write_text("---\nname: pdf\ndescription: Read PDF files.\n---\n")
     (tmp / "tasks.jsonl").write_text('{"prompt": "Say hello [[run=2ms]]"}\n')
     for form in FORMS:
         webhook = ""
