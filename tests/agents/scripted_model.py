@@ -221,7 +221,7 @@ class Messages:
         def event(kind: str, **more: Any) -> Event:
             return kind, {"type": kind, **more}
 
-        message = {"id": f"msg_{next(ids)}", "type": "message", "role": "assistant"}
+        message: Json = {"id": f"msg_{next(ids)}", "type": "message", "role": "assistant"}
         message |= {"model": turn.model, "stop_reason": None, "content": []}
         usage = {"input_tokens": 10, "output_tokens": 5}
         yield event("message_start", message={**message, "usage": usage})
