@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ..conftest import Done
 from .conftest import configure, eventually, processes
 from .install import AGENTS, HERE
@@ -67,13 +69,16 @@ def test_run_patch_and_follow_up(run: Run, model: Model, agent: str, repository:
     assert any(prompt in text for text in prompts)  # the agent's own session, not a summary
 
 
-def test_prompt_arrives_as_typed(run: Run, model: Model, agent: str) -> None:
-    for text in ("/compact the list in ['a', \"b\"]", "Read @/etc/hostname and @README.md"):
-        done = run("create", text, "-x", agent, "-g", ".", "--wait", "-o", "json")
-        assert done.json["finalResult"] == "Nothing to do."
-        said = [said for turn in model.turns for kind, said in turn.said if kind == "user"]
-        assert any(text in each for each in said)
-        assert not any("A project." in each for each in said)  # what README.md holds
+@pytest.mark.parametrize(
+    "prompt",
+    ["/compact the list in ['a', \"b\"]", "Mail a@README.md, read @README.md and @/etc/hostname"],
+)
+def test_prompt_arrives_as_typed(run: Run, model: Model, agent: str, prompt: str) -> None:
+    done = run("create", prompt, "-x", agent, "-g", ".", "--wait", "-o", "json")
+    assert done.json["finalResult"] == "Nothing to do."
+    said = [text for turn in model.turns for kind, text in turn.said if kind == "user"]
+    assert any(text.endswith(prompt) for text in said)
+    assert not any("A project." in text for text in said)  # what README.md holds
 
 
 def test_cancel_in_a_tool_call(run: Run, agent: str, tmp_path: Path) -> None:

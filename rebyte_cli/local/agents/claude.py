@@ -53,6 +53,8 @@ class Claude(Adapter):
             "DISABLE_TELEMETRY": "1",
             "DISABLE_ERROR_REPORTING": "1",
             "DISABLE_AUTOUPDATER": "1",
+            # `@NAME` in a prompt is text, and not a file to attach.
+            "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",
             # As root claude refuses to bypass permissions unless it is told of a sandbox.
             "IS_SANDBOX": "1",
         }

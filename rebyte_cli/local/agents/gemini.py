@@ -11,6 +11,9 @@ from .adapter import Adapter, Event, Invocation, Outcome, Parser, joined, shorte
 from .user_config import read_json
 
 SESSION_NOT_FOUND = 42
+# A custom command, whose arguments reach the model as they were typed.
+COMMAND = "rebyte-prompt"
+COMMAND_TEXT = f"Do what the text after /{COMMAND} says:"
 
 
 class Gemini(Adapter):
@@ -40,7 +43,16 @@ class Gemini(Adapter):
         model = read_json(user_home / ".gemini/settings.json").get("model")
         if isinstance(model, dict) and isinstance(model.get("name"), str):
             settings["model"] = {"name": model["name"]}
-        return {".gemini/settings.json": json.dumps(settings)}
+        return {
+            ".gemini/settings.json": json.dumps(settings),
+            f".gemini/commands/{COMMAND}.toml": f"prompt = {json.dumps(COMMAND_TEXT)}\n",
+        }
+
+    def stdin(self, prompt: str) -> str:
+        # gemini runs a prompt that begins with a slash. It replaces `@NAME` by the path of a file
+        # whose name contains NAME, in addresses and decorators too, and appends the file.
+        special = "@" in prompt or prompt.lstrip().startswith("/")
+        return f"/{COMMAND} {prompt}" if special else prompt
 
     def lost_session(self, status: int, stderr: str) -> bool:
         return status == SESSION_NOT_FOUND
