@@ -130,7 +130,8 @@ class APIError(RebyteError):
     it sent one. `retried` says that an earlier try of the same call may have been carried out,
     which makes the 404 of a DELETE a success. `subject` is the id, or the artifact's name, that
     the call was about, where a refusal may have left it out of its message. `seconds` is the time
-    limit of a call that timed out, and None for every other error.
+    limit of a call that timed out, and None for every other error. `retry_after` is what the
+    answer asked for with `Retry-After`, in seconds, or None.
     """
 
     code = "api_error"
@@ -146,6 +147,7 @@ class APIError(RebyteError):
         seconds: float | None = None,
         subject: str | None = None,
         retried: bool = False,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message, hint=hint, code=code)
         self.status_code = status_code
@@ -153,6 +155,7 @@ class APIError(RebyteError):
         self.seconds = seconds
         self.subject = subject
         self.retried = retried
+        self.retry_after = retry_after
 
 
 class KeyRejected(APIError):

@@ -120,17 +120,19 @@ def refusal(
     html: bool = False,
     unknown: bool = False,
     retried: bool = False,
+    retry_after: float | None = None,
 ) -> APIError:
     """The error for a status outside 2xx.
 
     `body` is the decoded body (None when it was not JSON), `html` whether it looked like a
     page, `unknown` whether a create went out and this status does not say what became of it.
+    `retried` and `retry_after` are as in APIError.
     Shape of the body: `error.code` and `error.message` (vendor docs), or `message` or
     `realMessage` at the top (seen in clients).
     """
     code, told = _told(body)
     said = told or f"{method} {path} was answered {status}" + (" with a web page" if html else "")
-    rest: dict[str, Any] = {"status_code": status, "response": body}
+    rest: dict[str, Any] = {"status_code": status, "response": body, "retry_after": retry_after}
     if 300 <= status < 400:
         return Redirected(
             f"{method} {path} was answered with a redirect ({status}); it is not followed",

@@ -145,6 +145,7 @@ class Sender:
             html=html,
             unknown=unknown,
             retried=refused.retried,
+            retry_after=self._retry_after(refused.headers),
         )
 
     def server_time(self) -> float | None:
@@ -247,12 +248,16 @@ class Sender:
 
     def _pause(self, number: int, headers: Mapping[str, str]) -> float:
         """Seconds until the next attempt."""
-        now = self.server_time()
-        asked = retry.parse_retry_after(
-            headers.get("Retry-After"), now=time.time() if now is None else now
-        )
+        asked = self._retry_after(headers)
         draw = self.options.random or _random()
         return retry.pause(number, asked, random=draw, cap=self.options.retry_after_cap)
+
+    def _retry_after(self, headers: Mapping[str, str]) -> float | None:
+        """What an answer asks to wait, in seconds."""
+        now = self.server_time()
+        return retry.parse_retry_after(
+            headers.get("Retry-After"), now=time.time() if now is None else now
+        )
 
     def _tell(self, log: AttemptLog) -> None:
         if self.options.log is not None:

@@ -175,7 +175,8 @@ class WorkerPool:
             elif isinstance(error, APIError) and error.status_code == 429:
                 self._note_unsent(line)
                 self._throttle.network_answered()
-                self._throttle.slow_down("The service turns creates away (429)")
+                why = "The service turns creates away (429)"
+                self._throttle.slow_down(why, error.retry_after)
                 self._report("unsent", job.line, None)
             else:
                 self._refused(job, line.number, error)
@@ -195,8 +196,8 @@ class WorkerPool:
 
     def _lost(self, job: Job, error: RebyteError, sent: str) -> None:
         """The create went out, and it is not known whether it made a task."""
-        status = getattr(error, "status_code", None)
-        retry_after = getattr(error, "retry_after", None)
+        status = error.status_code if isinstance(error, APIError) else None
+        retry_after = error.retry_after if isinstance(error, APIError) else None
         if status == 503 or retry_after is not None:
             self._throttle.slow_down(f"The service is not available ({status})", retry_after)
         elif status is not None:  # another answer of a gateway

@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,9 @@ import pytest
 
 from rebyte_cli.batch import input as batch_input
 from rebyte_cli.batch.fields import Checker, Fields
-from rebyte_cli.batch.input import IN_MEMORY, Input, Template, read_input
+from rebyte_cli.batch.input import IN_MEMORY, Input, InputLine, Template, read_input
+from rebyte_cli.batch.plan import make_plan
+from rebyte_cli.batch.session import parse_resolutions
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks.upload import check
 from tests.conftest import COMMAND, Done
@@ -498,3 +503,80 @@ def test_a_template_gets_empty_cells_and_words_of_every_language() -> None:
     assert found == [{"prompt": "Ada: ."}]
     found = bodies(read('{"who":["Zoë"]}', template="For {{who}}"))
     assert found == [{"prompt": 'For ["Zoë"]'}]
+
+
+# -- Bounds: what is read has an end, and nothing costs the square of what a file holds.
+
+
+def test_a_template_that_has_no_end(batch: Batch, farm: Farm, home: Path) -> None:
+    (home / "t.jsonl").write_text('{"prompt": "One"}')
+    done = batch("t.jsonl", "--template", "/dev/zero")
+    assert (done.status, "/dev/zero is larger than 1 MiB" in done.err) == (2, True)
+    assert not farm.calls
+
+
+def test_lines_that_have_no_end(
+    batch: Batch, farm: Farm, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_input, "MOST_LINES", 5000)  # of a million, for the test's speed
+    os.mkfifo(home / "pipe")
+
+    def write() -> None:
+        with suppress(BrokenPipeError), (home / "pipe").open("wb") as pipe:
+            while True:
+                pipe.write(b"y\n" * 1000)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    done = batch("pipe", "--text", "--journal", "j")
+    assert (done.status, "pipe has more than 5,000 lines" in done.err) == (2, True)
+    writer.join(20)
+    assert not writer.is_alive()
+    assert not farm.calls
+
+
+def test_an_input_that_would_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_input, "LARGEST_INPUT", 100_000)
+    checker = Checker(NONE, workspace_per_line=False, find_files=lambda path: [path])
+    endless = repeat(b"x" * 1000 + b"\n")
+    with pytest.raises(BadUsage, match="tasks has more than"):
+        read_input(endless, "tasks", form="text", template=None, checker=checker)
+
+
+def duplicate_fields(count: int) -> None:
+    names = ", ".join(f'"name {number}": 1' for number in range(count))
+    problems("{" + names + ', "prompt": "a", "prompt": "b"}')
+
+
+def wide_header(count: int) -> None:
+    problems(",".join(f"name {number}" for number in range(count)) + ",prompt,prompt\nx\n", "csv")
+
+
+def unknown_fields(count: int) -> None:
+    problems("{" + ", ".join(f'"name {number}": 1' for number in range(count)) + "}")
+
+
+def unknown_leaders(count: int) -> None:
+    with suppress(BadUsage):
+        make_plan([InputLine(n, f"key {n}", f"@lost {n}", (), 0, 0) for n in range(count)], "x")
+
+
+def resolutions(count: int) -> None:
+    lines = [InputLine(number, str(number), None, (), 0, 0) for number in range(count)]
+    parse_resolutions([f"{number}=t{number}" for number in range(count)], lines, range(count))
+
+
+@pytest.mark.parametrize(
+    "work", [duplicate_fields, wide_header, unknown_fields, unknown_leaders, resolutions]
+)
+def test_four_times_the_input_costs_no_sixteen_times_the_time(work: Callable[[int], None]) -> None:
+    def seconds(count: int) -> float:
+        """CPU time, of the best of three."""
+        taken = []
+        for _ in range(3):
+            begun = time.thread_time()
+            work(count)
+            taken.append(time.thread_time() - begun)
+        return min(taken)
+
+    assert seconds(16_000) < 9 * seconds(4_000) + 0.02

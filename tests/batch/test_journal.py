@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 from rebyte_cli.batch import journal as journal_module
-from rebyte_cli.batch.journal import Journal, JournalFailed, JournalHeld, holder, replay, sync
+from rebyte_cli.batch.journal import (
+    SECTOR,
+    Journal,
+    JournalFailed,
+    JournalHeld,
+    holder,
+    replay,
+    sync,
+)
 from rebyte_cli.config.atomic import sync_folder
 from rebyte_cli.errors import BadUsage
 from tests.keyring_daemon import eventually
@@ -121,6 +129,77 @@ def test_damage_in_the_middle_is_refused_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(BadUsage, match=r"line 3 of the journal .* is damaged"):
         opened(path)
     assert path.read_bytes() == b"".join(lines)
+
+
+@pytest.fixture
+def grown(tmp_path: Path) -> tuple[Path, int]:
+    """A journal with a long last group, and where that group begins."""
+    path = tmp_path / "j"
+    journal, _ = opened(path)
+    journal.commit(*({"line": number, "is": "sending", "at": "then"} for number in range(1, 60)))
+    size = path.stat().st_size
+    journal.commit(*({"line": number, "is": "sending", "at": "then"} for number in range(60, 160)))
+    journal.close()
+    return path, size
+
+
+def zeroed(path: Path, begin: int, end: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[begin:end] = bytes(end - begin)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("where", ["its first sector", "one in its middle", "all but its last"])
+def test_what_was_never_synced_was_never_sent_whatever_a_crash_left_of_it(
+    grown: tuple[Path, int], where: str
+) -> None:
+    """A power cut may write the sectors of the last group in any order, or only some of them."""
+    path, size = grown
+    next_sector = -(-size // SECTOR) * SECTOR
+    last_sector = (path.stat().st_size - 1) // SECTOR * SECTOR
+    begin, end = {
+        "its first sector": (size, next_sector),
+        "one in its middle": (next_sector + SECTOR, next_sector + 2 * SECTOR),
+        "all but its last": (size, last_sector),
+    }[where]
+    zeroed(path, begin, end)
+    journal, earlier = opened(path)
+    journal.commit({"line": 7, "is": "unsent"})
+    journal.close()
+    lines = [record["line"] for record in earlier]
+    assert lines == list(range(1, len(lines) + 1))
+    assert len(lines) >= 59
+    _, earlier = opened(path)
+    assert earlier[-1] == {"line": 7, "is": "unsent"}
+
+
+@pytest.mark.parametrize("what", ["a sector", "a byte of the last group", "an unmarked group"])
+def test_what_a_crash_cannot_have_lost_is_damage(grown: tuple[Path, int], what: str) -> None:
+    path, size = grown
+    if what == "a sector":  # of a group that was synced
+        zeroed(path, SECTOR, 2 * SECTOR)
+    elif what == "a byte of the last group":
+        zeroed(path, size + 200, size + 201)
+    else:  # by an older version: where the last group begins cannot be seen
+        path.write_bytes(path.read_bytes().replace(b'"groups":true,', b"").replace(b"\n ", b"\n"))
+        zeroed(path, 4 * SECTOR, 5 * SECTOR)
+    before = path.read_bytes()
+    with pytest.raises(BadUsage, match="is damaged"):
+        opened(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NONBLOCK"), reason="needs another flag to look for")
+def test_the_file_is_opened_with_the_flag_for_binary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows would write CR LF. Another flag, which does nothing to files, stands for it here."""
+    import fcntl
+
+    monkeypatch.setattr(journal_module, "_BINARY", os.O_NONBLOCK)
+    journal, _ = opened(tmp_path / "j")
+    assert fcntl.fcntl(journal._handle, fcntl.F_GETFL) & os.O_NONBLOCK
+    journal.close()
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
 from tests.keyring_daemon import eventually
-from tests.servers import Answer, Request, closed_port, reset
+from tests.servers import Answer, Request, closed_port, json_reply, reset
 
 Batch = Callable[..., Done]
 
@@ -272,6 +272,26 @@ def test_a_429_of_one_create_slows_all_of_them(batch_of: Callable[..., Done]) ->
         assert set(farm.made.values()) == {1}
         waits = [later - sooner for sooner, later in pairwise(sorted(farm.at))]
         assert sum(wait > 0.8 for wait in waits) == 1
+
+
+def test_a_service_that_is_not_available_gets_one_create_at_a_time(batch_of: Any) -> None:
+    """A 503 leaves the outcome unknown, so as few lines as can be are spent on it."""
+    sent: list[float] = []
+
+    def hook(request: Request) -> Answer | None:
+        if request.method != "POST" or len(sent) >= 6:
+            return None
+        sent.append(time.monotonic())
+        return json_reply({"error": {"message": "Busy"}}, 503, {"Retry-After": "1"})
+
+    lines = [{"prompt": f"n {number}"} for number in range(60)]
+    with Farm(hook=hook) as farm:
+        done = batch_of(farm, lines, "--jobs", "4", "--timeout", "3")
+    rows = [row["status"] for row in lines_of(done.out)]
+    assert rows.count("unknown") == len(sent) <= 5, "of the first four, and one that tried again"
+    assert rows.count("pending") >= 55
+    assert sent[-1] - sent[0] >= 0.9
+    assert "The service is not available (503): no creates for" in done.err
 
 
 # -- Signals.

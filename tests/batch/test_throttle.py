@@ -94,6 +94,36 @@ def test_being_turned_away_again_and_again_pauses_longer_each_time() -> None:
     assert clock.now == times[-1] + 5
 
 
+def test_after_a_create_was_turned_away_one_at_a_time_is_tried_until_one_goes_through() -> None:
+    clock = Clock()
+    throttle = clock.throttle()
+    throttle.slow_down("x", 7.0)  # as Retry-After asks
+    first = object()
+    throttle.queue(first)
+    throttle.admit(first)
+    assert clock.now == 1007
+    with pytest.raises(AssertionError, match="for ever"):
+        throttle.admit()
+    throttle.slow_down("x", 7.0)
+    throttle.queue(first)
+    throttle.admit(first)
+    assert clock.now == 1017, "longer than it asks for, since it was turned away again"
+    throttle.done(first)  # it came to nothing for a reason of its own
+    throttle.admit()
+    throttle.accepted()
+    throttle.admit()
+    throttle.admit()
+    assert clock.now == 1017
+
+
+def test_an_absurd_retry_after_is_cut_to_five_minutes() -> None:
+    clock = Clock()
+    throttle = clock.throttle()
+    throttle.slow_down("x", 1e9)
+    throttle.admit()
+    assert clock.now == 1300
+
+
 def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
     clock = Clock()
     throttle = clock.throttle()
