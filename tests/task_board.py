@@ -27,6 +27,7 @@ class Board:
     def __init__(self) -> None:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.unlisted: set[str] = set()
+        self.stale: set[str] = set()  # ids whose rows always show the same old end
         self.rows_tell = True  # whether rows of the list have their `completedAt`
         self.page = 100  # the most rows of one page
         self.answers: Callable[[str], int] = lambda _path: 200  # the status for a path
@@ -68,12 +69,17 @@ class Board:
         query = {name: int(values[0]) for name, values in parse_qs(parts.query).items()}
         limit, offset = min(query["limit"], self.page), query["offset"]
         rows = [
-            {"id": task["id"], "completedAt": task["completedAt"] if self.rows_tell else None}
+            {"id": task["id"], "completedAt": self._completed_at(task)}
             for task in reversed(self.tasks.values())
             if task["id"] not in self.unlisted
         ]
         page = rows[offset : offset + limit]
         return 200, {"data": page, "total": len(rows), "limit": limit, "offset": offset}
+
+    def _completed_at(self, task: dict[str, Any]) -> str | None:
+        if task["id"] in self.stale:
+            return "2026-02-09T09:00:00.000Z"
+        return task["completedAt"] if self.rows_tell else None
 
 
 def _handler(board: Board) -> type[BaseHTTPRequestHandler]:

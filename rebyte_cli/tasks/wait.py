@@ -1,4 +1,4 @@
-"""Many tasks to their ends, at few requests: when to ask, what to survive, when to stop."""
+"""Wait for many tasks with few requests: when to ask, what to tolerate, when to stop."""
 
 from __future__ import annotations
 
@@ -28,16 +28,18 @@ if TYPE_CHECKING:
     from ..errors import RebyteError
 
 
-# -- One round of asking: which of many tasks have ended, found out with few requests.
-
 PAGE = 100  # the largest page the API gives
 LIST_FROM = 3  # with fewer tasks, reading each costs no more than asking the list
 READS = 100  # tasks read directly in one round, at most
 WORKERS = 8
-PATIENCE = 300.0  # seconds of nothing but faults before a task, or everything, is given up
-FAULTS = 10  # ... and so many, since minutes may lie between two reads of one task
-BARREN_PAUSE = 10  # rounds without the list after it showed none of ours
-NEVER = 1 << 60
+OUTAGE = 300.0  # seconds of nothing but faults after which a task, or everything, is given up
+FAULTS = 10  # ... and as many of them, since minutes may lie between two reads of one task
+LIST_PAUSE = 10  # rounds without the list after it showed none of our tasks
+NEVER = 1 << 60  # a round that does not come
+FIRST_PAUSE = 1.0  # seconds between two rounds in the first minute
+FIRST_MINUTE = 60.0
+LONGEST_PAUSE = 10.0
+GROWTH = 1.25
 
 Item = TypeVar("Item")
 Given = TypeVar("Given")
@@ -72,7 +74,7 @@ def ended(target: Target, task: Mapping[str, Any]) -> Mapping[str, Any] | Rebyte
 
 
 class Poll:
-    """Asks about tasks, round after round, and remembers what the list is worth."""
+    """Asks about tasks, round after round, and remembers how far the list can be trusted."""
 
     def __init__(self, client: RebyteClient) -> None:
         self._client = client
@@ -102,7 +104,7 @@ class Poll:
         wanted: dict[str, list[Target]] = {}
         for target in pending:
             wanted.setdefault(target.task_id, []).append(target)
-        reads, fault = self._whom_to_read(wanted)
+        reads, fault = self._tasks_to_read(wanted)
         failed: list[tuple[str, APIError]] = []
         for task_id, answer in self._each(self._read, reads):
             self._read_in[task_id] = self._round
@@ -126,12 +128,12 @@ class Poll:
         for task_id, error in failed:  # while others are answered: it is this task's own trouble
             faults = self._failing.setdefault(task_id, [])
             faults.append(deadline.clock())
-            if len(faults) >= FAULTS and faults[-1] - faults[0] >= PATIENCE:
+            if len(faults) >= FAULTS and faults[-1] - faults[0] >= OUTAGE:
                 for target in wanted[task_id]:
                     yield target, error
 
     def _compare(self, task_id: str, is_over: bool) -> None:
-        """Hold a task's own document against its row, to learn what rows are worth."""
+        """Compare a task's own document with its row, to learn how far rows can be trusted."""
         if task_id not in self._rows:
             return
         if is_over and self._rows[task_id] is None:
@@ -139,9 +141,9 @@ class Poll:
         elif not is_over and self._rows[task_id] is not None:
             self._disproved[task_id] = self._rows[task_id]
 
-    # -- whom to read ------------------------------------------------------------------------
+    # -- which tasks to read
 
-    def _whom_to_read(
+    def _tasks_to_read(
         self, wanted: Mapping[str, list[Target]]
     ) -> tuple[list[str], APIError | None]:
         """The ids to read in this round, and the fault of the list if it had one."""
@@ -161,10 +163,13 @@ class Poll:
         unclear = sorted(prompts)
         running = []
         for task_id in tasks:
+            completed_at = self._rows.get(task_id)
             if task_id not in self._rows:
                 unclear.append(task_id)
-            elif self._rows[task_id] in (None, self._disproved.get(task_id)):
+            elif completed_at is None:
                 running.append(task_id)
+            elif completed_at == self._disproved.get(task_id):
+                unclear.append(task_id)  # the list shows how an earlier run ended
             else:
                 over.append(task_id)
         # One of those that the list calls running is read in turn: the list may be wrong.
@@ -173,7 +178,7 @@ class Poll:
     def _in_turn(self, ids: list[str], most: int) -> list[str]:
         return sorted(ids, key=lambda task_id: self._read_in.get(task_id, 0))[:most]
 
-    # -- the list ----------------------------------------------------------------------------
+    # -- the list
 
     def _ask_list(self, wanted: set[str]) -> APIError | None:
         """Fill `_rows` from the list; returns the fault that kept it from being complete."""
@@ -192,11 +197,11 @@ class Poll:
             self._list_faults += 1
             if self._list_faults >= 3:
                 self._list_faults = 0
-                self._list_from = self._round + BARREN_PAUSE
+                self._list_from = self._round + LIST_PAUSE
             return error
         self._list_faults = 0
         if len(missing) == len(wanted):
-            self._list_from = self._round + BARREN_PAUSE
+            self._list_from = self._round + LIST_PAUSE
         self._doubt()
         return None
 
@@ -238,7 +243,7 @@ class Poll:
             total = offset + count + (PAGE if count >= PAGE else 0)
         return page.rows, total
 
-    # -- calls -------------------------------------------------------------------------------
+    # -- calls
 
     def _read(self, task_id: str) -> Mapping[str, Any]:
         return self._client.get_task(task_id, timeout=self._deadline.for_call())
@@ -277,11 +282,6 @@ def _answer(ask: Callable[[Given], Item], item: Given) -> Item | APIError:
 
 __all__ = ["Target", "watch"]
 
-FIRST_PAUSE = 1.0  # seconds between two rounds in the first minute
-FIRST_MINUTE = 60.0
-LONGEST_PAUSE = 10.0
-GROWTH = 1.25
-
 Outcome = Mapping[str, Any] | RebyteError
 
 
@@ -319,21 +319,21 @@ def watch(
     """
     pending = dict.fromkeys(targets)
     total = len(pending)
-    tell = progress or (lambda _done, _total: None)
+    report = progress or (lambda _done, _total: None)
     pace = _Pace(deadline, random, interval)
     poll = Poll(client)
-    beaten: list[Outcome] = []
-    tell(0, total)
+    unsuccessful: list[Outcome] = []
+    report(0, total)
     while pending:
         pace.begin()
         try:
             with closing(poll.round(list(pending), pace.answer_by)) as ends:
                 for target, outcome in ends:
                     del pending[target]
-                    tell(total - len(pending), total)
+                    report(total - len(pending), total)
                     lost = isinstance(outcome, RebyteError)
                     if lost and until == "first-success":
-                        beaten.append(outcome)
+                        unsuccessful.append(outcome)
                         continue
                     yield outcome
                     if until != "all" and (not lost or isinstance(outcome, TaskEnded)):
@@ -349,9 +349,9 @@ def watch(
             try:
                 pace.rest(sleep, pending, total)
             except WaitTimeout:
-                yield from beaten
+                yield from unsuccessful
                 raise
-    yield from beaten
+    yield from unsuccessful
 
 
 def _answered_before(client: RebyteClient) -> bool:
@@ -359,7 +359,7 @@ def _answered_before(client: RebyteClient) -> bool:
 
 
 class _Pace:
-    """When the next round is due, how long faults are borne, and when it all ends."""
+    """When the next round is due, how long faults are tolerated, and when it all ends."""
 
     def __init__(
         self,
@@ -373,7 +373,7 @@ class _Pace:
         self._interval = interval
         self._start = self._round_began = self._clock()
         self._pause = FIRST_PAUSE
-        self._heard = False
+        self._was_answered = False
         self._down_since: float | None = None
 
     def begin(self) -> None:
@@ -383,21 +383,21 @@ class _Pace:
         self.answer_by = self._deadline.with_grace() if up else self._deadline
 
     def answered(self) -> None:
-        self._heard = True
+        self._was_answered = True
         self._down_since = None
 
     def tolerates(self, *, known: bool) -> bool:
-        """Whether to go on after a round of faults alone."""
+        """Whether to continue after a round of nothing but faults."""
         if self._down_since is None:
             self._down_since = self._round_began
-        return known and self._clock() - self._down_since < PATIENCE
+        return known and self._clock() - self._down_since < OUTAGE
 
     def rest(self, sleep: Callable[[float], None], pending: Iterable[Target], total: int) -> None:
         """Sleep until the next round is due; raises WaitTimeout once the deadline has passed."""
         if self._deadline.has_passed:
             ids = list(dict.fromkeys(target.task_id for target in pending))
             of_all = f"{len(ids)} of {total} tasks" if total > 1 else f"task {ids[0]}"
-            what = "still running after" if self._heard else "could not be read in"
+            what = "still running after" if self._was_answered else "could not be read in"
             raise self._deadline.error(f"{of_all} {what}", pending=ids)
         now = self._clock()
         # The pause counts from the beginning of a round, so that slow answers do not stretch it.
