@@ -163,11 +163,11 @@ class App:
 
     @cached_property
     def service(self) -> Service:
-        """The local service, carried by this process for as long as it runs."""
-        from .local.server import carry
+        """The local service, inside this process for as long as it runs."""
+        from .local.server import start_embedded
 
         self.note("local service")
-        return carry(self.local_folder(), self.config.path, self.note)
+        return start_embedded(self.local_folder(), self.config.path, self.note)
 
     @cached_property
     def client(self) -> RebyteClient:

@@ -80,6 +80,7 @@ CASES = {
     63: "keep-alives hide neither that nothing comes nor a time limit",
     64: "a remote API steers to loopback or into a private network",
     65: "secrets are hidden in linear time, however their URL is written",
+    66: "a state folder of the local service that is damaged, full, newer or open to others",
 }
 _CASE = re.compile(r"case_(\d+)(?!\d)")
 

@@ -50,6 +50,7 @@ def serve(app: App, port: int, simulate: bool) -> None:
       rebyte local serve --port 8787
       REBYTE_API_URL=http://127.0.0.1:8787/v1 REBYTE_API_KEY=rbk_local rebyte list
     """
+    from ..local.database import StateError
     from ..local.server import LOCAL_KEY, Service
     from ..signals import StopSignal
 
@@ -61,6 +62,8 @@ def serve(app: App, port: int, simulate: bool) -> None:
             simulate=simulate,
             announce=app.note,
         )
+    except StateError:
+        raise
     except OSError as error:
         raise BadUsage(
             f"cannot listen on 127.0.0.1:{port}: {error.strerror}",

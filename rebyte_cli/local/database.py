@@ -1,16 +1,18 @@
-"""State of the local service: one SQLite file that any number of processes share.
+"""The state of the local service: one SQLite file that any number of processes share.
 
-Nothing runs between two commands. What happened is recorded with the time it happened at;
-what is the case now is derived from that and from the clock (see `timeline`). The clock is
-injected, so tests decide what time it is. Times are integers: milliseconds since 1970, UTC.
+Nothing runs between two commands. What happened is recorded with its time; what is the case now
+follows from that and from the clock (see `schedule.py`). The clock is injected, so that tests
+decide what time it is. Times are integers: milliseconds since 1970, UTC.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,6 +73,18 @@ TABLES = (
     "deliveries", "leaks", "refusals", "runs", "run_events",
 )  # fmt: skip
 
+# What SQLite says, by its primary result codes.
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_UNUSABLE = {
+    sqlite3.SQLITE_READONLY: "it cannot be written",
+    sqlite3.SQLITE_PERM: "it cannot be opened",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
+    sqlite3.SQLITE_IOERR: "the disk does not take or give it",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_BUSY: f"another process has been writing for {BUSY_SECONDS:g} s",
+    sqlite3.SQLITE_LOCKED: f"another process has been writing for {BUSY_SECONDS:g} s",
+}
+
 Result = TypeVar("Result")
 
 
@@ -83,22 +97,58 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+class StateError(OSError):
+    """The state folder cannot be used. `damaged` when only `rebyte local reset` helps.
+
+    An OSError with the file's name, so that whoever reports those needs to know nothing of it.
+    """
+
+    def __init__(self, path: Path, problem: str, *, damaged: bool = False) -> None:
+        super().__init__(errno.EIO, problem, str(path))
+        self.damaged = damaged
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and what is missing above it, all for the owner alone, whatever the umask."""
+    missing = [folder, *folder.parents]
+    missing = [one for one in missing if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise StateError when others could change what is in `folder`, or put another in its place.
+
+    What is there decides what agents run, and who may start them.
+    """
+    if os.name != "posix":
+        return
+    # A folder above may belong to a group that has one member; below it, this one is ours alone.
+    for one, others in ((folder, 0o022), (folder.parent, 0o002)):
+        mode = one.stat().st_mode
+        if mode & others and not (one != folder and mode & stat.S_ISVTX):
+            raise StateError(one, f"other users can write to it; run: chmod go-w {one}")
+
+
 class Store:
     """The SQLite file `service.db` and the folder `objects` under `folder` (created when missing).
 
-    Safe for many threads and many processes, on an empty folder too. sqlite3.Error and OSError
-    pass through when the folder cannot be used.
+    Safe for many threads and many processes, on an empty folder too. Raises StateError when the
+    file is damaged, cannot be written, or was written by a newer version; it is not touched then.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self.folder = folder
         self.objects = folder / "objects"
+        self.file = folder / "service.db"
         self._clock = clock
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         # Prompts and webhook secrets lie here: for the owner's eyes only.
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
+        check_folder(folder)
         self.objects.mkdir(exist_ok=True, mode=0o700)
-        self._idle.put(_patiently(self._open))
+        with self._explained():
+            self._idle.put(_retry_locked(self._open))
 
     def now(self) -> int:
         """The injected clock in milliseconds."""
@@ -107,28 +157,32 @@ class Store:
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """A connection for reading. Each statement sees the newest committed state."""
-        connection = self._take()
-        try:
-            yield connection
-        finally:
-            self._idle.put(connection)
+        with self._explained():
+            connection = self._take()
+            try:
+                yield connection
+            finally:
+                self._idle.put(connection)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A connection inside one write transaction: committed at the end, undone by an error."""
-        connection = self._take()
-        try:
-            # IMMEDIATE takes the write lock at once. A transaction that read first and then asked
-            # for it would be refused without waiting when another process wrote in between.
-            _patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+        with self._explained():
+            connection = self._take()
             try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-        finally:
-            self._idle.put(connection)
+                # IMMEDIATE takes the write lock at once. A transaction that read first and then
+                # asked for it would be refused without waiting when another process wrote in
+                # between.
+                _retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:  # SQLite may have undone it by itself
+                        connection.execute("ROLLBACK")
+                    raise
+            finally:
+                self._idle.put(connection)
 
     def close(self) -> None:
         """Close the idle connections. The store must not be used afterwards."""
@@ -140,6 +194,11 @@ class Store:
         """Keep one named value, for example the address where `serve` answers."""
         with self.write() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def forget(self, name: str) -> None:
+        """Drop a value kept by `remember`."""
+        with self.write() as db:
+            db.execute("DELETE FROM meta WHERE name = ?", (name,))
 
     def recall(self, name: str) -> str | None:
         """A value kept by `remember`, or None."""
@@ -155,7 +214,10 @@ class Store:
                 fresh = os.urandom(32).hex()
                 db.execute("INSERT OR IGNORE INTO meta VALUES ('secret', ?)", (fresh,))
             kept = self.recall("secret") or fresh
-        return bytes.fromhex(kept)
+        try:
+            return bytes.fromhex(kept)
+        except ValueError:
+            raise self._damaged("its secret is not one") from None
 
     def empty(self) -> None:
         """Forget every task, workspace, file and webhook; addresses and the secret stay."""
@@ -165,15 +227,40 @@ class Store:
         for path in self.objects.iterdir():
             path.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def readable(self) -> Iterator[None]:
+        """Raise StateError for rows inside that hold something else than this service writes."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise self._damaged(f"a row cannot be read: {error!r}") from error
+
+    def _damaged(self, why: str) -> StateError:
+        problem = f"it is damaged ({why}); `rebyte local reset` empties it"
+        return StateError(self.file, problem, damaged=True)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise StateError in place of what SQLite says about the file, its folder or the disk."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what extends it
+            if code in _DAMAGED or (code == sqlite3.SQLITE_ERROR and "no such" in str(error)):
+                raise self._damaged(str(error)) from error
+            if code in _UNUSABLE:
+                raise StateError(self.file, f"{_UNUSABLE[code]} ({error})") from error
+            raise
+
     def _take(self) -> sqlite3.Connection:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            return _patiently(self._open)
+            return _retry_locked(self._open)
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.folder / "service.db",
+            self.file,
             timeout=BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,  # a connection serves one thread at a time: see `_idle`
@@ -181,6 +268,9 @@ class Store:
         try:
             connection.row_factory = sqlite3.Row
             version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                problem = f"a newer rebyte wrote it (format {version}, not {SCHEMA_VERSION})"
+                raise StateError(self.file, f"{problem}; update this one")
             if version != SCHEMA_VERSION:
                 _create(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -192,6 +282,20 @@ class Store:
         return connection
 
 
+def discard(folder: Path) -> None:
+    """Delete the database of a state folder whose file is damaged, and what it knew of.
+
+    Raises OSError.
+    """
+    import shutil
+
+    for name in ("service.db", "service.db-wal", "service.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("objects", "workspaces"):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+
+
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
@@ -201,11 +305,12 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 
-def _patiently(action: Callable[[], Result]) -> Result:
+def _retry_locked(action: Callable[[], Result]) -> Result:
     """Repeat `action` while SQLite says "locked", up to the busy limit.
 
     SQLite's own busy timeout does not cover the switch to WAL nor the moment in which the last

@@ -81,7 +81,7 @@ class Deliverer:
                 try:
                     for due in self._poll(db):
                         self._settle(due, _send(due))
-                except sqlite3.Error:
+                except (OSError, sqlite3.Error, ValueError, KeyError, TypeError):
                     continue  # locked too long, or the folder is gone: try again later
                 # Thousands of running tasks must not keep a core busy.
                 pause = max(POLL_SECONDS, 4 * (time.monotonic() - began))

@@ -26,6 +26,7 @@ from . import (
     webhooks,
 )
 from .agents import gate
+from .database import StateError
 from .faults import Page
 from .http import Context, Refusal
 from .http_server import Environ, HangUp
@@ -116,6 +117,9 @@ class Api:
             raise
         except HTTPException as error:
             return http.refuse(_as_refusal(environ, error))
+        except StateError as error:
+            problem = f"The local service cannot work: {error.filename}: {error.strerror}"
+            return http.refuse(Refusal(500, "internal_error", problem))
         except Exception as error:
             self._log(f"internal error: {error!r}")
             return http.refuse(Refusal(500, "internal_error", "Internal server error"))

@@ -1,4 +1,4 @@
-"""The local service: starting it, finding it, emptying it.
+"""Start, find and empty the local service.
 
     with Service(Path("state")) as service:
         ...  # call service.base_url with any key that starts with rbk_
@@ -9,7 +9,9 @@ upload URLs point at. All state lies in the folder, so any number of them can sh
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from .agents.key import Permission, machine_key
-from .database import Store, new_id
+from .database import StateError, Store, discard, new_id
 from .deliveries import Deliverer
 from .http import Context
 from .http_server import Listener
@@ -30,6 +32,7 @@ from .routes import Api
 
 LOCAL_KEY = "rbk_local"
 DEFAULT_ORIGIN = "http://127.0.0.1:8787"
+SERVED = "served "  # and the instance: the name under which the store keeps a service's origin
 
 
 def _quiet(_line: str) -> None:
@@ -42,7 +45,7 @@ class Service:
     `port` 0 takes a free one. `clock` gives seconds since 1970 and decides what has happened.
     Links to tasks point at `public_url` (an origin without `/v1`); without it they point at this
     service, which is then also remembered as the place where the folder is served. `log` gets a
-    line per request and per internal error; by default nobody does. `config_file` is the
+    line per request and per internal error. `config_file` is the
     config.toml whose `[local]` says how real agents run; with `simulate` none does.
     `announce` is told, in one line, what runs where when an agent is used for the first time.
 
@@ -100,8 +103,11 @@ class Service:
             return self
         self._started = True
         if self._public_url is None:
+            for origin, instance in _served(self._store):
+                if not _answers(origin, instance):  # it was killed
+                    self._store.forget(SERVED + instance)
             self._store.remember("address", self._api.origin)
-            self._store.remember("instance", self._instance)
+            self._store.remember(SERVED + self._instance, self._api.origin)
         self._api.start()
         self._storage.start()
         self._deliverer.start()
@@ -115,6 +121,12 @@ class Service:
         self._api.stop()
         self._storage.stop()
         self._deliverer.stop()
+        if self._started and self._public_url is None:
+            with contextlib.suppress(OSError, sqlite3.Error):
+                self._store.forget(SERVED + self._instance)
+                others = _served(self._store)
+                if others:
+                    self._store.remember("address", others[0][0])
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -129,7 +141,7 @@ class Service:
         self.stop()
 
 
-def carry(
+def start_embedded(
     state_dir: Path,
     config_file: Path | None = None,
     announce: Callable[[str], None] = _quiet,
@@ -137,7 +149,7 @@ def carry(
     """A started service for the life of one command.
 
     Its links point at the address where `rebyte local serve` last answered for this folder, or
-    would by default, since its own port is gone when the command ends.
+    would by default, since its own port is gone when the command ends. Raises StateError.
     """
     store = Store(state_dir)
     address = store.recall("address") or DEFAULT_ORIGIN
@@ -148,47 +160,71 @@ def carry(
 
 
 def reset(state_dir: Path) -> None:
-    """Forget every task, workspace, file and webhook under `state_dir`."""
+    """Forget every task, workspace, file and webhook under `state_dir`, also a damaged file.
+
+    Raises StateError when the folder cannot be written, or a newer version uses it.
+    """
     from .agents import report
 
-    store = Store(state_dir)
-    report.stop_all(store)
-    store.empty()
-    store.close()
+    try:
+        store = Store(state_dir)
+        store.secret()
+        with store.readable():
+            report.stop_all(store)
+        store.empty()
+        store.close()
+    except StateError as error:
+        if not error.damaged:
+            raise
+        discard(state_dir)
 
 
 def status(state_dir: Path) -> dict[str, Any]:
     """What is there: `path`, the counts `tasks`, `running`, `workspaces`, `webhooks`, `key_leaks`
     (requests to the object store that carried an API key), `agents` (`running`, `queued`) and
     `disk` (bytes) of real agents, and `serving`: the base URL where a served service answers for
-    this folder at the moment, or None.
+    this folder at the moment, or None. Raises StateError.
     """
     from .agents import report
     from .agents.sweep import sweep
 
     store = Store(state_dir)
     sweep(store)
-    with store.read() as db:
+    with store.read() as db, store.readable():
         tasks = load_tasks(db, db.execute("SELECT * FROM tasks WHERE deleted IS NULL"))
         workspaces, webhooks, leaks = (
             db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - literals
             for table in ("workspaces", "webhooks", "leaks")
         )
         agents = report.going(db)
-    now = store.now()
-    address, instance = store.recall("address"), store.recall("instance")
+        now = store.now()
+        running = sum(task.status(now) == "running" for task in tasks)
+    address = next((one for one, instance in _served(store) if _answers(one, instance)), None)
     store.close()
     return {
         "path": str(state_dir),
         "tasks": len(tasks),
-        "running": sum(task.status(now) == "running" for task in tasks),
+        "running": running,
         "workspaces": workspaces,
         "webhooks": webhooks,
         "key_leaks": leaks,
         "agents": agents,
         "disk": report.disk(state_dir),
-        "serving": f"{address}/v1" if address and _answers(address, instance) else None,
+        "serving": f"{address}/v1" if address else None,
     }
+
+
+def _served(store: Store) -> list[tuple[str, str]]:
+    """Where services answer for this folder, or did until they were killed: origin and instance.
+
+    The one that was started last comes first.
+    """
+    with store.read() as db:
+        rows = db.execute(
+            "SELECT value, substr(name, ?) FROM meta WHERE name LIKE ? ORDER BY rowid DESC",
+            (len(SERVED) + 1, f"{SERVED}%"),
+        ).fetchall()
+    return [(str(row[0]), str(row[1])) for row in rows]
 
 
 def _answers(origin: str, instance: str | None) -> bool:

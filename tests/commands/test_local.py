@@ -1,13 +1,18 @@
-"""`rebyte local`: what a reset takes away, here and in what this machine remembers of it."""
+"""`rebyte local`: what a reset removes, and what is said of a state folder in disorder."""
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Done
+from rebyte_cli.local.database import SCHEMA_VERSION
+from tests.conftest import COMMAND, Done
+
+Run = Callable[..., Done]
 
 
 def test_a_reset_forgets_what_was_made_with_the_service(
@@ -34,3 +39,114 @@ def test_a_reset_leaves_the_history_of_other_services_alone(rebyte: Callable[...
 def test_a_reset_without_a_history_makes_none(home: Path, rebyte: Callable[..., Done]) -> None:
     assert rebyte("local", "reset", "--yes").status == 0
     assert not list(home.rglob("history.db"))
+
+
+# -- a state folder that cannot be used
+
+
+def garbage(file: Path) -> None:
+    file.write_bytes(b"not a database" * 1000)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def holes(file: Path) -> None:
+    """Every page but the first is zeros, as after a disk that lost them."""
+    file.write_bytes(file.read_bytes()[:4096].ljust(file.stat().st_size, b"\0"))
+
+
+def sql(statement: str) -> Callable[[Path], None]:
+    def act(file: Path) -> None:
+        db = sqlite3.connect(file)
+        db.execute(statement)
+        db.commit()
+        db.close()
+
+    return act
+
+
+DAMAGE = {
+    "garbage": garbage,
+    "cut": cut,
+    "holes": holes,
+    "no table": sql("DROP TABLE tasks"),
+    "no plan": sql("UPDATE prompts SET plan = 'x'"),
+    "half a plan": sql("UPDATE prompts SET plan = '{}'"),
+    "odd title": sql("UPDATE tasks SET title = '{'"),
+    "odd secret": sql("UPDATE meta SET value = 'x' WHERE name = 'secret'"),
+}
+
+
+@pytest.fixture
+def state(home: Path, inside: Run) -> Path:
+    """The state folder of a local service with one task."""
+    assert inside("-P", "local", "create", "Say hello", "--wait").status == 0
+    folder = home / ".local" / "state" / "rebyte" / "local"
+    db = sqlite3.connect(folder / "service.db")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    for name in ("service.db-wal", "service.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_case_66_a_damaged_file_is_named_and_reset_mends_it(
+    inside: Run, state: Path, kind: str
+) -> None:
+    DAMAGE[kind](state / "service.db")
+    for words in (
+        ["-P", "local", "list"],
+        ["-P", "local", "create", "Say hello"],
+        ["local", "status"],
+    ):
+        done = inside(*words)
+        assert "a fault in rebyte" not in done.err
+        if done.status != 0:  # what a command does not touch does not hurt it
+            assert done.status in (1, 5), (words, done.err)
+            assert "rebyte local reset" in done.err or "Internal server error" in done.err
+    assert inside("local", "reset", "--yes").status == 0
+    assert inside("local", "status").json["tasks"] == 0
+    assert inside("-P", "local", "create", "Say hello", "--wait").status == 0
+
+
+@pytest.mark.parametrize("kind", ["garbage", "holes", "no table", "no plan"])
+def test_case_66_status_says_what_is_wrong(inside: Run, state: Path, kind: str) -> None:
+    DAMAGE[kind](state / "service.db")
+    done = inside("local", "status")
+    assert done.status == 1
+    assert f"{state / 'service.db'}: it is damaged (" in done.err
+    assert "`rebyte local reset` empties it" in done.err
+
+
+def test_case_66_a_newer_version_is_left_alone(inside: Run, state: Path) -> None:
+    file = state / "service.db"
+    sql(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")(file)
+    before = file.read_bytes()
+    for words in (
+        ["-P", "local", "list"],
+        ["-P", "local", "create", "x"],
+        ["local", "status"],
+        ["local", "reset", "--yes"],
+        ["local", "serve", "--port", "0"],
+    ):
+        done = inside(*words)
+        assert done.status == 1, words
+        assert "a newer rebyte wrote it" in done.err
+    assert file.read_bytes() == before
+
+
+def test_case_66_a_disk_that_is_full_is_named(home: Path) -> None:
+    """No file of the process may grow, so SQLite is refused what a full disk refuses."""
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
+    script = f"{limited} from rebyte_cli.cli import run; sys.exit(run(sys.argv[1:]))"
+    for words in (["local", "status"], ["local", "reset", "--yes"], ["-P", "local", "list"]):
+        done = subprocess.run(
+            [COMMAND[0], "-c", script, *words], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1, done
+        assert "a fault in rebyte" not in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "service.db: " in done.stderr

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.server import Service, carry
+from rebyte_cli.local.server import Service, start_embedded
 from tests.witness import Caller, Clock, serving
 
 ALL_EVENTS = ["task.created", "task.running", "task.completed", "task.failed", "task.canceled"]
@@ -161,7 +161,7 @@ def test_deliveries_tell_the_life_of_a_task_once_each(tmp_path: Path) -> None:
 
 def test_carried_service_delivers_before_it_ends(tmp_path: Path) -> None:
     with receiving() as (url, arrived):
-        with carry(tmp_path) as service:
+        with start_embedded(tmp_path) as service:
             caller = Caller(service)
             caller.call("POST", "/webhooks", {"url": url, "events": ["task.created"]})
             caller.create()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.server import LOCAL_KEY, Service, carry, reset, status
+from rebyte_cli.local.server import LOCAL_KEY, Service, reset, start_embedded, status
 from rebyte_cli.local.steering import STEERING
 from tests.conftest import need_tool
 from tests.witness import KEY, Caller, Clock, serving
@@ -25,9 +25,9 @@ from tests.witness import KEY, Caller, Clock, serving
 ONE_TASK = """
 import json, sys, urllib.request
 from pathlib import Path
-from rebyte_cli.local.server import carry
+from rebyte_cli.local.server import start_embedded
 sys.stdin.readline()  # all start together
-with carry(Path(sys.argv[1])) as service:
+with start_embedded(Path(sys.argv[1])) as service:
     request = urllib.request.Request(
         service.base_url + "/tasks", json.dumps({"prompt": "x"}).encode(),
         {"API_KEY": "rbk_x", "Content-Type": "application/json"})
@@ -149,10 +149,10 @@ def test_date_header_is_the_clock_that_dates_tasks(tmp_path: Path) -> None:
 
 
 def test_links_of_a_carried_service_point_at_the_served_one(tmp_path: Path) -> None:
-    with carry(tmp_path) as service:
+    with start_embedded(tmp_path) as service:
         url = Caller(service).create()["url"]
         assert url.startswith("http://127.0.0.1:8787/run/")
-    with Service(tmp_path) as served, carry(tmp_path) as carried:
+    with Service(tmp_path) as served, start_embedded(tmp_path) as carried:
         origin = served.base_url.removesuffix("/v1")
         task = Caller(carried).create("<b>bold</b> [[run=0]]")
         assert task["url"] == f"{origin}/run/{task['id']}"

@@ -10,6 +10,8 @@ import hmac
 import os
 from pathlib import Path
 
+from ..database import make_folder
+
 KEY_FILE = "key"
 PREFIX = "rbk_local_"
 SWITCH = "REBYTE_LOCAL_AGENTS"
@@ -51,7 +53,7 @@ def machine_key(state_dir: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         pass
-    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(state_dir)
     partial = state_dir / f".{KEY_FILE}.{os.urandom(8).hex()}"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..database import Store
+from ..database import Store, make_folder
 from . import config, jail, programs, runs, skills
 from .adapter import Adapter
 from .launch import JAIL_CACHE
@@ -23,7 +23,7 @@ def agents(state_dir: Path, config_file: Path | None) -> list[dict[str, Any]]:
     `problem`: why it is not, with what mends it. Raises config.ConfigError.
     """
     settings = config.load(config_file)
-    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(state_dir)
     verdict = jail.probe(state_dir / JAIL_CACHE)
     confined = ("on" if verdict.works else "unavailable") if settings.jail else "off"
     adapters = list(settings.agents.values())

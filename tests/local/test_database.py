@@ -1,0 +1,75 @@
+"""A state folder that cannot be used, and one that several services share."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.local.database import StateError, Store, make_folder
+from rebyte_cli.local.server import Service, reset, status
+from tests.witness import Caller
+
+
+def test_a_service_whose_file_is_damaged_under_it_says_so(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        caller = Caller(service)
+        caller.create()
+        db = sqlite3.connect(tmp_path / "service.db")
+        db.execute("DROP TABLE prompts")
+        db.close()
+        refused = caller.call("GET", "/tasks", check=False)
+        assert refused.status == 500
+        assert "it is damaged" in refused.message
+
+
+def test_folders_are_private_under_any_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        Store(tmp_path / "a" / "b" / "local").close()
+        make_folder(tmp_path / "c" / "d")
+    finally:
+        os.umask(before)
+    for name in ("a", "a/b", "a/b/local", "a/b/local/objects", "c", "c/d"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o700, name
+
+
+@pytest.mark.parametrize("place", [".", "local"])
+def test_case_66_a_folder_that_others_can_write_is_refused(tmp_path: Path, place: str) -> None:
+    """They could put a database there whose tasks run what they like."""
+    Store(tmp_path / "x" / "local").close()
+    loose = tmp_path / "x" / place
+    loose.chmod(0o777)
+    with pytest.raises(StateError) as refused:
+        Store(tmp_path / "x" / "local")
+    assert f"chmod go-w {loose}" in str(refused.value)
+    loose.chmod(0o755)
+    Store(tmp_path / "x" / "local").close()
+
+
+def test_status_after_two_services_on_one_folder(tmp_path: Path) -> None:
+    """Each counts as long as it runs, whichever ends first; one that was killed does not."""
+    first, second = Service(tmp_path).start(), Service(tmp_path).start()
+    assert status(tmp_path)["serving"] == second.base_url
+    second.stop()
+    assert status(tmp_path)["serving"] == first.base_url
+    third = Service(tmp_path).start()
+    first.stop()
+    assert status(tmp_path)["serving"] == third.base_url
+    third.stop()
+    assert status(tmp_path)["serving"] is None
+    store = Store(tmp_path)
+    store.remember("served gone", "http://127.0.0.1:9")
+    store.close()
+    assert status(tmp_path)["serving"] is None
+
+
+def test_reset_leaves_a_served_folder_served(tmp_path: Path) -> None:
+    with Service(tmp_path) as service:
+        Caller(service).create()
+        reset(tmp_path)
+        found: dict[str, Any] = status(tmp_path)
+        assert (found["tasks"], found["serving"]) == (0, service.base_url)
