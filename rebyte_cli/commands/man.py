@@ -46,8 +46,8 @@ def command(
     """Show the manual page of COMMAND, as man(1) would.
 
     COMMAND may also be a page that is about no command: tutorial, examples, from-curl, shards,
-    config, local(7), api(7). Where there is neither man nor mandoc, the text that the page is
-    made of is shown.
+    local-agents, config, local(7), api(7). Where there is neither man nor mandoc, the text that
+    the page is made of is shown.
 
     Examples:
 

@@ -11,7 +11,11 @@ from .tree import Node
 
 SEE_ALSO = "rebyte(1), rebyte-config(5), rebyte-examples(7)"
 # Further pages about a command.
-MORE = {"api": "rebyte-api(7)", "batch": "rebyte-shards(7)", "local": "rebyte-local(7)"}
+MORE = {
+    "api": "rebyte-api(7)",
+    "batch": "rebyte-shards(7)",
+    "local": "rebyte-local(7), rebyte-local-agents(7)",
+}
 
 
 def command_page(node: Node) -> str:
@@ -158,6 +162,7 @@ WRITTEN = (
     "rebyte-examples.7",
     "rebyte-from-curl.7",
     "rebyte-local.7",
+    "rebyte-local-agents.7",
     "rebyte-shards.7",
     "rebyte-tutorial.7",
 )

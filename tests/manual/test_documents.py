@@ -153,7 +153,8 @@ def test_no_block_goes_untested() -> None:
         "rebyte-examples.7.md": {"", "bash", "crontab", "yaml"},
         "rebyte-from-curl.7.md": {"sh", "text", "python"},
         "rebyte-shards.7.md": {"", "bash", "yaml"},
-        "rebyte-tutorial.7.md": {"console"},
+        "rebyte-tutorial.7.md": {"console", "text"},
+        "rebyte-local-agents.7.md": {"", "toml"},
     }
     for document in DOCUMENTS:
         opened = re.findall(r"^```(\w*).*\n(?:.*\n)*?```$", document.read_text(), re.MULTILINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli import errors
+from rebyte_cli.local.agents import config, jail
 from rebyte_cli.manual.__main__ import generated, write
 from rebyte_cli.manual.builder import written
 from rebyte_cli.manual.facts import STATUSES
@@ -22,6 +24,7 @@ from tests.script_blocks import blocks, run
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "man").iterdir())
+SAMPLES = ROOT / "tests/local/agents/samples"
 
 
 @pytest.fixture
@@ -265,3 +268,61 @@ def test_the_examples_run(name: str, home: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert "".join(pool.map(play, range(len(found)))) == ""
+
+
+AGENT = """#!/bin/sh
+# Replays a recorded stream, and does some work before.
+[ "$1" = --version ] && { echo 2.1.197; exit; }
+echo "$0 was here" >> "work of ${0##*/}"
+[ -e year ] && echo 2027 > year
+cat > /dev/null
+cat "$(dirname "$0")/${0##*/}.jsonl"
+"""
+
+
+def test_the_recipes_for_local_agents_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in a repository of its own, with recordings in place of the agents, in a jail."""
+    verdict = jail.probe(home / "jail.json")
+    if not verdict.works and os.environ.get("CI") != "true":
+        pytest.skip(f"no jail here: {verdict.reason}")
+    need_tool("jq")
+    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
+    programs = home / "agents"
+    programs.mkdir()
+    for name in ("claude", "codex"):
+        (programs / name).write_text(AGENT)
+        (programs / name).chmod(0o755)
+        shutil.copy(SAMPLES / f"{name}-write.jsonl", programs / f"{name}.jsonl")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    (home / ".config/rebyte").mkdir(parents=True)
+    (home / ".config/rebyte/config.toml").write_text(
+        "".join(f'[local.agents.{name}]\nread = ["{programs}"]\n' for name in ("claude", "codex"))
+    )
+    setup = (
+        "git init -q; git config user.name x; git config user.email x@example.com;"
+        " echo 2026 > year; git add year; git commit -qm Start;"
+    )
+    repositories = f"for r in a b; do mkdir -p src/$r; (cd src/$r; {setup}); done; {setup}"
+    found = blocks(written("rebyte-local-agents.7.md"))
+    found += blocks(written("rebyte-tutorial.7.md"), "text")
+    for number, block in enumerate(found):
+        folder = home / str(number)
+        folder.mkdir()
+        state = {"REBYTE_PROFILE": "local", "REBYTE_STATE_DIR": str(folder / "state")}
+        done = run(f"{repositories}\n{block}", folder, **state)
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    assert (home / "0/year").read_text() == "2027\n"
+    race = [(home / "1" / f"work of {name}").exists() for name in ("claude", "codex")]
+    assert any(race)
+    assert [(home / "2/src" / name / "year").read_text() for name in "ab"] == ["2027\n"] * 2
+    (patch,) = (home / "3").glob("deps-*.patch")
+    assert "+2027" in patch.read_text()
+
+
+def test_the_settings_for_local_agents_are_read(tmp_path: Path) -> None:
+    """Both tables of the page, in one file."""
+    file = tmp_path / "config.toml"
+    file.write_text("\n".join(blocks(written("rebyte-local-agents.7.md"), "toml")))
+    settings = config.load(file)
+    assert (settings.parallel, settings.limit, settings.stall) == (2, 3600, 900)
+    assert settings.agents["aider"].command == ("aider-headless", "--yes")

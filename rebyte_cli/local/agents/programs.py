@@ -60,6 +60,7 @@ def version(program: Program, environment: Mapping[str, str]) -> str | NoVersion
         done = subprocess.run(
             [*program.command, "--version"],
             env=dict(environment),
+            cwd="/",  # not in the user's repository, whose settings some agents load at once
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
