@@ -146,9 +146,12 @@ class RebyteClient:
             )
         )
 
-    def create_from(self, body: Mapping[str, Any]) -> CreatedTask:
-        """POST /tasks with a ready body, in the words of the wire; as `create_task`."""
-        limit = self.transport.limit(SLOW_SECONDS)
+    def create_from(self, body: Mapping[str, Any], *, timeout: float | None = None) -> CreatedTask:
+        """POST /tasks with a ready body, in the words of the API; as `create_task`.
+
+        `timeout` shortens the time limit of this call (seconds).
+        """
+        limit = self._at_most(timeout, SLOW_SECONDS)
         return self._create(CreatedTask, "/tasks", dict(body), "id", timeout=limit)
 
     def get_task(self, task_id: str, *, timeout: float | None = None) -> Task:
@@ -201,10 +204,15 @@ class RebyteClient:
         )
         return self.follow_up_from(task_id, body)
 
-    def follow_up_from(self, task_id: str, body: Mapping[str, Any]) -> CreatedPrompt:
-        """POST /tasks/{id}/prompts with a ready body, in the words of the wire; as `follow_up`."""
+    def follow_up_from(
+        self, task_id: str, body: Mapping[str, Any], *, timeout: float | None = None
+    ) -> CreatedPrompt:
+        """POST /tasks/{id}/prompts with a ready body, in the words of the API; as `follow_up`.
+
+        `timeout` shortens the time limit of this call (seconds).
+        """
         path = f"/tasks/{path_id(task_id, 'task id')}/prompts"
-        limit = self.transport.limit(SLOW_SECONDS)
+        limit = self._at_most(timeout, SLOW_SECONDS)
         return self._create(CreatedPrompt, path, dict(body), "promptId", timeout=limit)
 
     def wait_for_task(
@@ -701,9 +709,10 @@ class RebyteClient:
             if not missing.retried:
                 raise
 
-    def _at_most(self, timeout: float | None) -> float | None:
-        """A deadline that does not reach beyond the usual one; None for the usual one."""
-        return None if timeout is None else min(timeout, self.transport.limit(SECONDS))
+    def _at_most(self, timeout: float | None, usual: float = SECONDS) -> float:
+        """The time limit of a call: the usual one, or `timeout` if that is shorter."""
+        limit = self.transport.limit(usual)
+        return limit if timeout is None else min(timeout, limit)
 
 
 def _unexpected(

@@ -95,8 +95,11 @@ def command(
         from ..tasks.upload import upload
 
         body["files"] = upload(app.client, paths, app.progress_bar)
+    deadline = Deadline(timeout)
     with app.spinner("Creating the task: the service answers when the VM is up"):
-        created = engine.create(app.client, app.history, body, prompt=text, key=once, note=app.note)
+        created = engine.create(
+            app.client, app.history, body, prompt=text, key=once, note=app.note, deadline=deadline
+        )
     app.keep_workspace(created)
     task_id = str(created["id"])
     if earlier is None and (wait or stream or app.format != "table"):
@@ -106,12 +109,12 @@ def command(
     if stream:
         from ._wait import streamed
 
-        return streamed(app, task_id, deadline=Deadline(timeout))
+        return streamed(app, task_id, deadline=deadline)
     if wait:
         from ..tasks.wait import Target
         from ._wait import finished
 
-        return Records(TASK, finished(app, [Target(task_id)], deadline=Deadline(timeout)))
+        return Records(TASK, finished(app, [Target(task_id)], deadline=deadline))
     return Records(CREATED, [created])
 
 

@@ -71,18 +71,21 @@ def command(
         from ..tasks.upload import upload
 
         body["files"] = upload(app.client, paths, app.progress_bar)
+    deadline = Deadline(timeout)
     with app.spinner("Sending the prompt: the service answers when the VM is up"):
-        answer = create.follow_up(app.client, app.history, task_id, body, note=app.note)
+        answer = create.follow_up(
+            app.client, app.history, task_id, body, note=app.note, deadline=deadline
+        )
     if stream or wait:
         app.note(f"Sent prompt {answer['promptId']} to task {task_id}")
     if stream:
         from ._wait import streamed
 
-        return streamed(app, task_id, prompt_id=str(answer["promptId"]), deadline=Deadline(timeout))
+        return streamed(app, task_id, prompt_id=str(answer["promptId"]), deadline=deadline)
     if wait:
         from ..tasks.wait import Target
         from ._wait import finished
 
         target = Target(task_id, str(answer["promptId"]))
-        return Records(TASK, finished(app, [target], deadline=Deadline(timeout)))
+        return Records(TASK, finished(app, [target], deadline=deadline))
     return Records(PROMPT, [answer])

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..deadline import Deadline
+from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,
     BadUsage,
@@ -50,7 +50,7 @@ def create(
     prompt: str,
     key: str | None = None,
     note: Callable[[str], None],
-    clock: Callable[[], float] = time.monotonic,
+    deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
     look_for: float = LOOK_FOR,
 ) -> dict[str, Any]:
@@ -58,7 +58,8 @@ def create(
 
     The answer has `id`, `url`, `status`, `createdAt`, and `workspaceId` if it is known: a task
     that was found after its answer was lost has none. `note` is called with progress for a person
-    to read. `look_for` is how long to search for a lost task, in seconds.
+    to read. `look_for` is how long to search for a lost task, in seconds. The request and the
+    search end by `deadline`, except that one scan of the list always follows a lost request.
 
     With `key`, no two calls create two tasks, in whatever process and however they end. A later
     call returns the first task; it waits while another process is at work on the key. If an
@@ -74,7 +75,7 @@ def create(
     refused or never sent; the key can then be used again.
     """
     request = TaskRequest(client, history, body, prompt)
-    operation = Operation(request, client, history, note, clock, sleep, look_for)
+    operation = Operation(request, client, history, note, deadline, sleep, look_for)
     if key is None:
         with operation.explained_interrupts():
             return operation.resume_unfinished() or operation.send()
@@ -91,7 +92,7 @@ def follow_up(
     body: Mapping[str, Any],
     *,
     note: Callable[[str], None],
-    clock: Callable[[], float] = time.monotonic,
+    deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
     look_for: float = LOOK_FOR,
 ) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def follow_up(
     this text, submitted since the call began, is returned. Otherwise as `create` without a key.
     """
     request = PromptRequest(client, history, task_id, body)
-    operation = Operation(request, client, history, note, clock, sleep, look_for)
+    operation = Operation(request, client, history, note, deadline, sleep, look_for)
     with operation.explained_interrupts():
         return operation.resume_unfinished() or operation.send()
 
@@ -141,15 +142,16 @@ class Operation:
         client: RebyteClient,
         history: History,
         note: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
+        deadline: Deadline = NO_LIMIT,
         sleep: Callable[[float], None] = time.sleep,
         look_for: float = LOOK_FOR,
     ) -> None:
-        """`clock` gives monotonic seconds; `look_for` is how long a search takes at most."""
+        """`look_for` is how long a search takes at most (seconds)."""
         self._request = request
         self._history = history
         self._note = note
-        self._clock = clock
+        self._deadline = deadline
+        self._clock = deadline.clock
         self._sleep = sleep
         self._look_for = look_for
         self._server_clock = ServerClock(client)
@@ -168,7 +170,7 @@ class Operation:
             try:
                 try:
                     self._has_sent = True
-                    answer = dict(self._request.send())
+                    answer = dict(self._request.send(timeout=self._deadline.for_call()))
                     self._keep(intent, answer)
                 except APIError as fault:
                     if not is_lost(fault):
@@ -266,7 +268,8 @@ class Operation:
 
         If another attempt may have created what was found (`is_contested`), nothing is certain.
         """
-        limit = Deadline(self._look_for if seconds is None else seconds, clock=self._clock)
+        seconds = self._deadline.cap(self._look_for) if seconds is None else seconds
+        limit = Deadline(seconds, clock=self._clock)
         matches, failure, contested = Matches([], [], is_complete=False), None, False
         absence = Absence(limit.seconds)
         for pause in pauses():
@@ -367,7 +370,7 @@ class Operation:
         """Hold the key; while another process is at work on it, wait for that one to end."""
         from ..history.history import IntentHeld
 
-        limit, is_noted = Deadline(KEY_WAIT, clock=self._clock), False
+        limit, is_noted = self._deadline.within(KEY_WAIT), False
         with ExitStack() as stack:
             while True:
                 try:
@@ -379,7 +382,7 @@ class Operation:
                 if not is_noted:
                     self._note(f"Waiting for another process that is creating the task for {key!r}")
                     is_noted = True
-                self._sleep(KEY_PAUSE)
+                self._sleep(limit.cap(KEY_PAUSE))
             yield
 
     def resume_key(self, key: str) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ class TaskRequest:
     """POST /tasks, and how its result is recognised: in the list, by the prompt in its content.
 
     `digest` identifies the request, `prompt_digest` its prompt, `body_digest` all of its fields.
-    `send` sends it once; its answer names what was created.
+    `send` sends it once, with `timeout` in seconds; its answer names what was created.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TaskRequest:
         self.prompt = prompt
         self.digest = self.prompt_digest = digest_of(prompt)
         self.body_digest = _body_digest(body)
-        self.send: Callable[[], Mapping[str, Any]] = partial(client.create_from, body)
+        self.send: Callable[..., Mapping[str, Any]] = partial(client.create_from, body)
 
     def scan(self, lost: LostRequest, limit: Deadline) -> Matches:
         """Look once for what the request created."""
@@ -111,7 +111,7 @@ class PromptRequest:
         self.prompt_digest = digest_of(self.prompt)
         self.digest = digest_of(f"{task_id}\n{self.prompt}")
         self.body_digest = _body_digest(body)
-        self.send: Callable[[], Mapping[str, Any]] = partial(client.follow_up_from, task_id, body)
+        self.send: Callable[..., Mapping[str, Any]] = partial(client.follow_up_from, task_id, body)
 
     def scan(self, lost: LostRequest, limit: Deadline) -> Matches:
         """Look once for what the request created."""

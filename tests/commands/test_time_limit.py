@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import Done
-from tests.servers import Answer, RawServer, json_reply, stall
+from tests.servers import Answer, RawServer, json_reply, parts, stall
 
 Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
+STREAM = b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\n\r\n"
+EVENT = b'data: {"seq":0,"eventType":"text","payload":{"content":"working"}}\n\n'
 CREATED = {"id": "abcd1234", "url": "https://x/", "status": "running"}
 
 
@@ -84,3 +86,67 @@ def test_an_answer_that_cannot_be_read_does_not_stretch_the_limit(
     assert time.monotonic() - begun < 5
     assert (done.status, done.out) == (124, "")
     assert "the answer of task abcd1234 could not be read in 0.3 s" in done.err
+
+
+LOST = "it is not known whether"
+
+
+@pytest.mark.parametrize("words", [["create", "Hi"], ["follow-up", "abcd1234", "Hi"]], ids=" ".join)
+def test_case_63_a_request_without_an_answer_ends_at_the_limit(
+    words: list[str], inside: Run, aim: Aim
+) -> None:
+    """The outcome is unknown then: one scan looks for what was created."""
+    empty = json_reply({"data": [], "total": 0, "prompts": []})
+    with RawServer(lambda request: stall if request.method == "POST" else empty) as server:
+        aim(server)
+        begun = time.monotonic()
+        done = inside(*words, "--wait", "--timeout", "1")
+        took = time.monotonic() - begun
+    assert done.status == 6, done.err
+    assert LOST in done.err
+    assert 1 <= took < 8
+    assert [request.method for request in server.requests].count("POST") == 1
+
+
+def endless(request: Any) -> Answer:
+    """A run whose stream shows one event, and keep-alives for ever after."""
+    if request.path.endswith("/events"):
+        return parts(STREAM, EVENT, *[b": alive\n\n"] * 400, every=0.05)
+    if "/content" in request.path:
+        return json_reply({"error": {"code": "not_found", "message": "no"}}, 404)
+    return json_reply({**CREATED, "prompts": [{"id": "p1", "status": "running"}]})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["logs", "abcd1234", "-f"], ["logs", "abcd1234", "-f", "-o", "jsonl"],
+     ["create", "Hi", "--stream"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_case_63_keep_alives_do_not_outlast_the_limit(
+    words: list[str], inside: Run, aim: Aim
+) -> None:
+    with RawServer(endless) as server:
+        aim(server)
+        begun = time.monotonic()
+        done = inside(*words, "--timeout", "3")
+        took = time.monotonic() - begun
+    assert done.status == 124, done.err
+    assert "working" in done.out
+    assert took < 7
+
+
+@pytest.mark.parametrize(
+    "words", [["logs", "abcd1234"], ["logs", "abcd1234", "-o", "jsonl"], ["answer", "abcd1234"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_case_63_a_snapshot_ends_although_keep_alives_come(
+    words: list[str], inside: Run, aim: Aim
+) -> None:
+    with RawServer(endless) as server:
+        aim(server)
+        begun = time.monotonic()
+        done = inside(*words)
+        took = time.monotonic() - begun
+    assert took < 8
+    assert done.status == (1 if words[0] == "answer" else 0), done.err

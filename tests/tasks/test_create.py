@@ -23,6 +23,7 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
+from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import (
     APIError,
     BadUsage,
@@ -302,7 +303,7 @@ def test_a_key_that_is_rejected_meanwhile_ends_the_look(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.AFTER)
     bench.proxy.cut("GET", LIST, Cut.STATUS, status=401, times=50)
     with pytest.raises(OutcomeUnknown, match="401"):
-        bench.create(look_for=20, clock=at.clock, sleep=at.sleep)
+        bench.create(look_for=20, deadline=Deadline(clock=at.clock), sleep=at.sleep)
     assert at.now == 0
     assert bench.proxy.count("GET", LIST) == 1
 
@@ -646,7 +647,7 @@ def test_a_glance_finds_the_task(bench: Bench, stop: BaseException) -> None:
     bench.proxy.cut("GET", LIST, Cut.STATUS, status=500)
     at = Stop(stop)
     with pytest.raises(Interrupted) as caught:
-        bench.create(key="k", clock=at.clock, sleep=at.sleep, look_for=20)
+        bench.create(key="k", deadline=Deadline(clock=at.clock), sleep=at.sleep, look_for=20)
     assert caught.value.exit_status == (143 if isinstance(stop, Interrupted) else 130)
     (task_id,) = bench.on_server()
     assert task_id in str(caught.value.hint)
@@ -662,7 +663,7 @@ def test_it_is_no_more_than_a_glance(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.BEFORE)
     at = Stop(KeyboardInterrupt())
     with pytest.raises(Interrupted, match=r".") as caught:
-        bench.create(clock=at.clock, sleep=at.sleep, look_for=20)
+        bench.create(deadline=Deadline(clock=at.clock), sleep=at.sleep, look_for=20)
     assert "not known" in str(caught.value.hint)
     assert at.stopped == 1
     assert bench.proxy.count("GET", LIST) == 2
@@ -673,7 +674,7 @@ def test_a_second_interrupt_cuts_the_glance_short(bench: Bench) -> None:
     bench.proxy.cut("GET", LIST, Cut.STATUS, status=500)
     at = Stop(KeyboardInterrupt(), twice=True)
     with pytest.raises(Interrupted) as caught:
-        bench.create(clock=at.clock, sleep=at.sleep, look_for=20)
+        bench.create(deadline=Deadline(clock=at.clock), sleep=at.sleep, look_for=20)
     assert "not known" in str(caught.value.hint)
     assert bench.proxy.count("GET", LIST) == 1
 
@@ -683,7 +684,7 @@ def test_a_list_that_fails_in_the_glance_is_not_known(bench: Bench) -> None:
     bench.proxy.cut("GET", LIST, Cut.STATUS, status=500, times=9)
     at = Stop(Interrupted(143))
     with pytest.raises(Interrupted) as caught:
-        bench.create(clock=at.clock, sleep=at.sleep, look_for=20)
+        bench.create(deadline=Deadline(clock=at.clock), sleep=at.sleep, look_for=20)
     assert caught.value.exit_status == 143
     assert "not known" in str(caught.value.hint)
 
