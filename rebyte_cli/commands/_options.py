@@ -368,7 +368,7 @@ def chosen_fields(
     if github_url:
         from ..tasks import git
 
-        if settings.is_local and executor:
+        if settings.is_local:
             source = git.local_source(github_url, branch, note=app.note)
         else:
             plain, branch = git.repository(github_url, branch, note=app.note)

@@ -274,9 +274,12 @@ def test_a_line_of_a_batch_with_a_repository_of_its_own(
 
 
 def test_a_batch_over_one_repository(agents: Local, repository: Path) -> None:
-    lines = [{"key": str(n), "prompt": f"echo {n} > file{n}; echo {n}"} for n in range(3)]
+    lines = [
+        {"key": str(n), "prompt": f"echo {n} > file{n}; echo {n}", "executor": "mine"}
+        for n in range(3)
+    ]
     (repository / "tasks.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    done = agents("batch", "tasks.jsonl", "-x", "mine", "-g", ".", "-o", "jsonl", cwd=repository)
+    done = agents("batch", "tasks.jsonl", "-g", ".", "-o", "jsonl", cwd=repository)
     assert done.status == 0, done
     rows: list[dict[str, Any]] = done.documents
     assert sorted(row["status"] for row in rows) == ["completed"] * 3
