@@ -131,8 +131,8 @@ class App:
                 raise BadUsage(f"standard input has more than {MOST_LINES:,} lines")
             yield line
 
-    def read_bytes(self, file: str, *, limit: int) -> bytes:
-        """The bytes of a file, or of standard input for `-`; nothing is read beyond `limit`.
+    def read_bytes(self, file: str, *, limit: int, hint: str | None = None) -> bytes:
+        """The bytes of a file, or of standard input for `-`; `limit` bytes at most.
 
         Raises NotFound for a missing file, BadUsage for one that cannot be read or is too large.
         """
@@ -149,7 +149,7 @@ class App:
             reason = getattr(error, "strerror", None) or error
             raise BadUsage(f"cannot read {name}: {reason}") from None
         if len(data) > limit:
-            raise BadUsage(f"{name} has more than {limit >> 20} MiB")
+            raise BadUsage(f"{name} has more than {limit >> 20} MiB", hint=hint)
         return data
 
     @property

@@ -1,51 +1,43 @@
-"""The command run inside the test's own process, where a process of its own proves nothing more.
+"""The command run in the test's own process, with Click's test runner.
 
-It is the same way in as `python -m rebyte_cli`: a list of words, streams that are no terminals,
-an exit status. What a process alone can show (signals, kill -9, two at once) needs a real one.
+Streams, environment and exit status are those of a process whose streams are no terminals. What
+only a process can show (signals, kill -9, two at once) needs a real one.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
 from pathlib import Path
+from typing import Any
+
+import click
+from click.testing import CliRunner
 
 from rebyte_cli.app import App
-from rebyte_cli.cli import run
+from rebyte_cli.cli import root, run
 from tests.conftest import Done
 
 
-class _Pipe(io.TextIOWrapper):
-    """A stream that keeps what is written."""
+class _Entry(click.Group):
+    """The root as `python -m rebyte_cli` calls it: errors are printed and own their status."""
 
-    def __init__(self, data: bytes = b"") -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8", newline="\n", write_through=True)
-
-    @property
-    def text(self) -> str:
-        """All of it."""
-        kept = self.buffer
-        assert isinstance(kept, io.BytesIO)
-        return kept.getvalue().decode()
-
-
-@contextmanager
-def _stdin(data: bytes) -> Iterator[None]:
-    before, sys.stdin = sys.stdin, _Pipe(data)
-    try:
-        yield
-    finally:
-        sys.stdin = before
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
+        words = list(args or ())
+        sys.exit(run(words, App(os.environ, words)))
 
 
 def inside(
-    *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, stdin: bytes = b""
+    *arguments: str,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    stdin: str | bytes = b"",
 ) -> Done:
-    """Run the command in `cwd` with `env` over the test's own environment."""
-    out, err = _Pipe(), _Pipe()
-    with chdir(cwd), redirect_stdout(out), redirect_stderr(err), _stdin(stdin):
-        status = run(list(arguments), App({**os.environ, **(env or {})}, arguments))
-    return Done(status, out.text, err.text)
+    """Run the command in `cwd`, with `env` added to the test's own environment."""
+    with chdir(cwd):
+        # A fault that the root lets through must fail the test.
+        runner = CliRunner(catch_exceptions=False)
+        done = runner.invoke(_Entry(root.name), list(arguments), input=stdin, env=env)
+    return Done(done.exit_code, done.stdout_bytes.decode(), done.stderr_bytes.decode())

@@ -34,11 +34,26 @@ class _Context(click.Context):
 
 
 class _Shared(click.Command):
-    """What commands and groups have in common: the shared options and the layout of help."""
+    """What commands and groups have in common: the shared options, the layout of help, the output.
+
+    `output`: what it prints, unless an option changes that. `statuses`: the exit statuses, besides
+    0, 1 and 2, that it uses.
+    """
 
     context_class = _Context
+    usual_statuses: tuple[int, ...] = ()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        kind: Kind | None = None,
+        whole: Kind | None = None,
+        text: bool = False,
+        statuses: Iterable[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.output = Output(kind, whole, text)
+        self.statuses = tuple(self.usual_statuses if statuses is None else statuses)
         kwargs["help"] = _keep_blocks(kwargs.get("help"))
         kwargs["context_settings"] = {
             "help_option_names": ["-h", "--help"],
@@ -46,6 +61,25 @@ class _Shared(click.Command):
         }
         super().__init__(*args, **kwargs)
         self.params.extend(shared_options())
+
+    def alternatives(self) -> dict[str, Kind | str]:
+        """What it prints instead of its usual kind, by the options that make it do so.
+
+        A kind, or the name of a definition in the JSON Schema of the results.
+        """
+        found: dict[str, Kind | str] = {}
+        if self.output.whole:
+            found["-o json"] = self.output.whole
+        for param in self.params:
+            if isinstance(param, Option):
+                found.update(param.schema)
+        return found
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        app = ctx.find_object(App)
+        if app is not None:
+            app.text = self.output.text  # for errors in what follows
+        return super().parse_args(ctx, args)
 
     def make_parser(self, ctx: click.Context) -> Any:
         parser = super().make_parser(ctx)
@@ -73,43 +107,9 @@ class _Shared(click.Command):
 
 
 class Command(_Shared):
-    """A command: a function that returns a value for the root to print.
+    """A command: a function that returns a value for the root to print."""
 
-    `output`: what it prints, unless an option changes that. `statuses`: the exit statuses, besides
-    0, 1 and 2, that it uses.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        kind: Kind | None = None,
-        whole: Kind | None = None,
-        text: bool = False,
-        statuses: Iterable[int] = (3, 4, 5),
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.output = Output(kind, whole, text)
-        self.statuses = tuple(statuses)
-
-    def alternatives(self) -> dict[str, Kind | str]:
-        """What it prints instead of its usual kind, by the options that make it do so.
-
-        A kind, or the name of a definition in the JSON Schema of the results.
-        """
-        found: dict[str, Kind | str] = {}
-        if self.output.whole:
-            found["-o json"] = self.output.whole
-        for param in self.params:
-            if isinstance(param, Option):
-                found.update(param.schema)
-        return found
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        app = ctx.find_object(App)
-        if app is not None:
-            app.text = self.output.text
-        return super().parse_args(ctx, args)
+    usual_statuses = (3, 4, 5)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Check the values that Click has parsed, then call the function."""
@@ -148,18 +148,9 @@ def _check_output(app: App, output: Output) -> None:
 
 
 class Group(_Shared, click.Group):
-    """A noun with its verbs.
-
-    `kind` and `text` say what it prints itself when no verb follows, as those of Command do.
-    """
+    """A noun with its verbs. What it prints itself, when no verb follows, is its `output`."""
 
     command_class = Command
-
-    def __init__(
-        self, *args: Any, kind: Kind | None = None, text: bool = False, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.output = Output(kind, None, text)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and self.no_args_is_help and not ctx.resilient_parsing:

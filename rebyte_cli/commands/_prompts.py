@@ -121,7 +121,8 @@ def read_prompt(app: App, argument: str | None, option: str | None, file: str | 
     if argument == "-":
         argument, file = None, "-"
     if file is not None:
-        data = app.read_bytes(file, limit=MOST_BYTES)
+        hint = "A prompt has at most 100,000 characters"
+        data = app.read_bytes(file, limit=MOST_BYTES, hint=hint)
         text = _decode(data, "standard input" if file == "-" else file)
     elif given:
         text = given[0]

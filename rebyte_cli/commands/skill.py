@@ -46,8 +46,8 @@ def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
     """
     if ctx.invoked_subcommand is not None:
         return None
-    app: App = ctx.find_object(App) or App()
-    app.text = True
+    app = ctx.find_object(App)
+    assert app is not None
     from importlib.resources import files
 
     if "" in (folder, left):
