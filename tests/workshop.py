@@ -16,6 +16,7 @@ from queue import Queue
 from typing import Any
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.batch.baseline import Baseline
 from rebyte_cli.batch.claims import Reservations
 from rebyte_cli.batch.fields import Checker, Fields
 from rebyte_cli.batch.input import read_input
@@ -23,9 +24,17 @@ from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.batch.workers import Job, WorkerPool
 from rebyte_cli.history.history import History
+from rebyte_cli.tasks.server_clock import ServerClock
 from tests.servers import RawServer, json_reply, wire_to
 
 MADE = json_reply({"id": "t1", "status": "running"}, 201, {"Date": formatdate(usegmt=True)})
+
+
+class KnownBaseline(Baseline):
+    """One that was asked already, so that a server's script begins with the creates."""
+
+    def ask(self) -> None:
+        """Ask nothing."""
 
 
 class Workshop:
@@ -58,6 +67,8 @@ class Workshop:
             self.throttle,
             lambda *report: self.reports.put(report),
             count=count,
+            baseline=KnownBaseline(self.client, ServerClock(self.client)),
+            clock=ServerClock(self.client),
             upload=lambda path: self.upload(path),
         )
 

@@ -10,7 +10,7 @@ Kind = Literal[
     "created",  # (body, task)
     "refused",  # RebyteError; the API or the line's own file is to blame
     "unsent",  # None; nothing was sent, so the line can be created later
-    "lost",  # when it was sent (ISO 8601); the answer never came
+    "lost",  # the record of its sending; the answer never came
     # From the search for lost creates:
     "found",  # the task, as the list shows it
     "absent",  # None; the create certainly made no task

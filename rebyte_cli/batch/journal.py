@@ -41,6 +41,12 @@ class JournalHeld(RebyteError):
 
     code = "journal_held"
 
+    def __init__(self, path: Path, run: str) -> None:
+        super().__init__(
+            f"another run has the journal {path}: {run}",
+            hint="Wait for it to end; --status shows its progress.",
+        )
+
 
 class JournalFailed(RebyteError):
     """The journal cannot be written any more, so nothing more may be created."""
@@ -355,10 +361,7 @@ def hold(handle: int, path: Path) -> None:
         if _lock(handle, path):
             return
         sleep(0.02)
-    raise JournalHeld(
-        f"another run has the journal {path}: {_last_run(path)}",
-        hint="Wait for it to end; --status shows its progress.",
-    )
+    raise JournalHeld(path, _last_run(path))
 
 
 def holder(path: Path) -> str | None:

@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..api.models import is_terminal
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, RebyteError
+from ..tasks.server_clock import ServerClock
+from .baseline import Baseline
 from .events import Event, Kind
 from .history_writer import HistoryWriter, TasksCreated, TasksEnded
 from .input import Input
 from .plan import Plan
 from .poller import watch_tasks
-from .search import Finder, Lost, searching
+from .search import Finder, LostLine, search_lost
 from .state import (
     LOST,
     Entry,
@@ -56,7 +58,11 @@ Row = Mapping[str, Any] | RebyteError
 
 
 class Options(NamedTuple):
-    """How a batch is to run. Times in seconds."""
+    """How a batch is to run. Times in seconds.
+
+    `search_for` is how long a lost create is searched for before its outcome is called unknown,
+    and how long scans must agree that there is no task before it is sent again.
+    """
 
     jobs: int = 8
     wait: bool = True
@@ -64,6 +70,7 @@ class Options(NamedTuple):
     fail_fast: bool = False
     retry_failed: bool = False
     send_again_after: float = SEND_AGAIN_AFTER
+    search_for: float | None = None
 
 
 class Callbacks(NamedTuple):
@@ -113,6 +120,9 @@ class Runner:
         self._reservations = callbacks.reservations
         journal.beside = callbacks.reservations.write
 
+        self._server_clock = ServerClock(client)
+        for entry in entries.values():
+            self._server_clock.observe(entry.started, entry.sent)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._workers = WorkerPool(
             client,
@@ -123,6 +133,8 @@ class Runner:
             self._report,
             count=options.jobs,
             upload=callbacks.upload,
+            baseline=Baseline(client, self._server_clock),
+            clock=self._server_clock,
         )
         self._workers.known.update(known)
         self._lost: set[int] = set()  # lines whose creates are being searched for
@@ -130,14 +142,16 @@ class Runner:
             client,
             batch,
             mine=plan.mine,
-            flying=self._workers.in_flight,
-            sought=self._lost,
-            ours=self._workers.known,
-            knows=callbacks.known_ids,
-            rivals=callbacks.reservations.of_others,
+            in_flight=self._workers.in_flight,
+            lost=self._lost,
+            named=self._workers.known,
+            known_ids=callbacks.known_ids,
+            sent_by_others=callbacks.reservations.of_others,
+            clock=self._server_clock,
+            created=self._answered,
         )
         self._watcher = watch_tasks(client, throttle, self._report)
-        self._searcher = searching(client, throttle, self._report, finder)
+        self._searcher = search_lost(client, throttle, self._report, finder, options.search_for)
         self._history = HistoryWriter(
             journal, callbacks.reservations, callbacks.tasks_created, callbacks.tasks_ended
         )
@@ -290,8 +304,14 @@ class Runner:
     def _search(self, index: int, entry: Entry, send_again_after: float) -> None:
         """Search for the task of a create that was not answered."""
         self._lost.add(index)
-        lost = Lost(index, entry.sent or "", send_again_after, self._workspace_of(index))
+        workspace = self._workspace_of(index)
+        lost = LostLine(index, entry.sent or "", send_again_after, workspace, entry.newest)
         self._searcher.add(index, lost)
+
+    def _answered(self) -> list[dict[str, Any]]:
+        """Tasks of this batch whose creates were answered; a list without them is stale."""
+        entries = list(self._entries.values())
+        return [{"id": entry.id, "createdAt": entry.started} for entry in entries if entry.id]
 
     def _watch(self, index: int, entry: Entry) -> Iterator[Row]:
         """Wait for the end of a task, if this run or a later line needs it."""
@@ -401,8 +421,8 @@ class Runner:
         self._hand_out(index)
         yield from ()
 
-    def _on_lost(self, index: int, entry: Entry, sent: str) -> Iterator[Row]:
-        entry.apply({"is": "sending", "at": sent})
+    def _on_lost(self, index: int, entry: Entry, record: Record) -> Iterator[Row]:
+        entry.apply(record)
         self._search(index, entry, self._options.send_again_after)
         yield from ()
 
@@ -429,7 +449,9 @@ class Runner:
     def _on_unknown(self, index: int, entry: Entry, candidates: list[str]) -> Iterator[Row]:
         self._lost.discard(index)
         number = self._batch.lines[index].number
-        record = {"line": number, "is": "unknown", "candidates": candidates}
+        record: Record = {"line": number, "is": "unknown", "candidates": candidates}
+        if entry.sent:
+            record["at"] = self._server_clock.restamp(entry.sent)
         self._note_down(record)
         entry.apply(record)
         yield from ()  # its row comes at the end: the task may still be found

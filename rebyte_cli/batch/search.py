@@ -27,7 +27,7 @@ LATER = 30.0  # the same when the first search brought nothing
 NOTHING = Matches([], [], is_complete=True)
 
 
-class Lost(NamedTuple):
+class LostLine(NamedTuple):
     """A line whose create was not answered.
 
     `sent` is when, as the journal has it. Once that is `patience` seconds ago and there is no
@@ -43,7 +43,7 @@ class Lost(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What one look says of a line. `task` is certain; `absent`: there certainly is none.
+    """What one scan says of a line. `task` is certain; `absent`: there certainly is none.
 
     `candidates` are the ids that it could be.
     """
@@ -63,56 +63,56 @@ class Finder:
         batch: Input,
         *,
         mine: Collection[int],
-        flying: Collection[int],
-        sought: Collection[int],
-        ours: Collection[str],
-        knows: Callable[[Iterable[str]], set[str]],
-        rivals: Callable[[], Mapping[str, Iterable[str]]],
-        clock: ServerClock | None = None,
+        in_flight: Collection[int],
+        lost: Collection[int],
+        named: Collection[str],
+        known_ids: Callable[[Iterable[str]], set[str]],
+        sent_by_others: Callable[[], Mapping[str, Iterable[str]]],
+        clock: ServerClock,
         created: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
     ) -> None:
-        """`mine`: the lines of this shard. `flying`: lines whose creates are under way,
-        `sought`: those whose answers were lost, and `ours`: the tasks that the journal names; all
-        are kept by the caller. `knows` picks, from ids, the tasks that were created from here, by
-        whatever command. `rivals` says when other commands here sent what has no known end, by the
-        digest of its prompt. `created` are tasks of this batch with `id` and `createdAt`.
+        """`mine`: the lines of this shard. `in_flight`: lines whose creates are under way, `lost`:
+        those whose answers were lost, and `named`: the tasks that the journal names; all are kept
+        by the caller. `known_ids` picks, from ids, the tasks that were created on this machine, by
+        whatever command. `sent_by_others` says when other commands sent what has no known end, by
+        the digest of its prompt. `created` are the tasks of this batch with `id` and `createdAt`.
         """
         self._client = client
         self._batch = batch
         self._mine = set(mine)
-        self._flying = flying
-        self._sought = sought
-        self._knows = knows
-        self._rivals = rivals
-        self._clock = clock or ServerClock(client)
-        self._ours = ours
+        self._in_flight = in_flight
+        self._lost = lost
+        self._known_ids = known_ids
+        self._sent_by_others = sent_by_others
+        self._clock = clock
+        self._task_ids = named
         self._search = Search(client, self._named, created=created, other_prompts=self._all_digests)
         self._digests: dict[int, str] = {}
         self._elsewhere: set[str] | None = None
         self._workspaces: dict[str, str | None] = {}
 
-    def is_old(self, one: Lost) -> bool:
+    def is_old(self, one: LostLine) -> bool:
         """Whether a create was sent so long ago that it may be sent again if it made no task."""
         return self._clock.age(one.sent) >= timedelta(seconds=one.patience)
 
-    def find(self, lost: Sequence[Lost]) -> list[Verdict]:
+    def find(self, lost: Sequence[LostLine]) -> list[Verdict]:
         """Scan once for all of `lost`. Raises the APIError of the list if it cannot be read."""
         ordered = sorted(lost, key=lambda one: one.sent)
         found = self._search.scan([self._request(one) for one in ordered])
-        groups: dict[str, list[tuple[Lost, Matches]]] = {}
+        groups: dict[str, list[tuple[LostLine, Matches]]] = {}
         for one, matches in zip(ordered, found, strict=True):
             groups.setdefault(self._digest(one.at), []).append((one, matches))
         verdicts: list[Verdict] = []
         # After the scan: whoever created what was seen was under way by then.
-        rivals = self._rivals()
+        others = self._sent_by_others()
         for digest, group in groups.items():
-            times = rivals.get(digest, ())
+            times = others.get(digest, ())
             doubt = any(self._clock.is_near(one.sent, time) for time in times for one, _ in group)
-            doubt = doubt or self._has_rivals(digest, {one.at for one, _ in group})
+            doubt = doubt or self._has_twins(digest, {one.at for one, _ in group})
             verdicts += self._judge(group, doubt)
         return verdicts
 
-    def _request(self, one: Lost) -> LostRequest:
+    def _request(self, one: LostLine) -> LostRequest:
         """A lost line as the search takes it.
 
         Before a create may be sent again, everything is examined that could be its task by any
@@ -127,13 +127,13 @@ class Finder:
         body = self._batch.body(self._batch.lines[one.at])
         return LostRequest(self._digest(one.at), window, body["prompt"], body)
 
-    def _judge(self, group: list[tuple[Lost, Matches]], doubt: bool) -> list[Verdict]:
+    def _judge(self, group: list[tuple[LostLine, Matches]], doubt: bool) -> list[Verdict]:
         """Verdicts for lines with one and the same prompt, the first sent first."""
         seen = {row["id"] for _, found in group for row in found.candidates}
         taken = self._named(seen)
         # One that the history knows and the journal does not is mostly another command's. It may
         # also be ours, when the journal lost its end: neither taken nor ruled out.
-        unsure = self._knows(seen)
+        unsure = self._known_ids(seen)
         certain = [[row for row in found.same if row["id"] not in unsure] for _, found in group]
         same = [[row for row in rows if row["id"] not in taken] for rows in certain]
         elsewhere: list[set[str]] = [set() for _ in group]
@@ -152,22 +152,22 @@ class Finder:
             task = free[0] if free and found.is_complete and not doubt else None
             if task is not None:
                 taken.add(task["id"])
-            # Rivals only ever make more tasks, so they cast no doubt on there being none.
+            # Others only ever create more tasks, so they cast no doubt on there being none.
             absent = found.is_complete and not could_be
             verdicts.append(Verdict(one.at, task, absent, [] if task else could_be))
         return verdicts
 
     def _named(self, ids: Iterable[str]) -> set[str]:
-        return {task_id for task_id in ids if task_id in self._ours}
+        return {task_id for task_id in ids if task_id in self._task_ids}
 
-    def _alike(self, group: list[tuple[Lost, Matches]]) -> bool:
+    def _alike(self, group: list[tuple[LostLine, Matches]]) -> bool:
         """Whether the lines ask for the very same, so that it does not matter whose is whose."""
         lines = [self._batch.lines[one.at] for one, _ in group]
         wanted = [(line.workspace, line.paths, self._batch.body(line)) for line in lines]
         return all(one == wanted[0] for one in wanted)
 
     def _in_other_workspaces(
-        self, group: list[tuple[Lost, Matches]], same: list[list[Row]]
+        self, group: list[tuple[LostLine, Matches]], same: list[list[Row]]
     ) -> list[set[str]]:
         """For each line the tasks that are certainly in another workspace than it asked for.
 
@@ -197,10 +197,10 @@ class Finder:
             self._workspaces[task_id] = told if isinstance(told, str) else None
         return self._workspaces[task_id]
 
-    def _has_rivals(self, digest: str, group: Collection[int]) -> bool:
+    def _has_twins(self, digest: str, group: Collection[int]) -> bool:
         """Whether a line outside `group` may have made a task with this prompt just now."""
-        # In this order: a line that is lost while we look goes from the one to the other.
-        others = [*self._flying, *self._sought]
+        # In this order: a line that is lost meanwhile goes from the one to the other.
+        others = [*self._in_flight, *self._lost]
         if any(self._digest(at) == digest for at in others if at not in group):
             return True
         if self._elsewhere is None:
@@ -227,27 +227,27 @@ def _age_of(row: Mapping[str, Any]) -> str:
     return str(row.get("createdAt"))
 
 
-def searching(
+def search_lost(
     client: RebyteClient,
-    gate: Throttle,
+    throttle: Throttle,
     report: Report,
     finder: Finder,
-    look_for: float | None = None,
-) -> Poller[Lost]:
+    search_for: float | None = None,
+) -> Poller[LostLine]:
     """Rounds that report ("found", line, row), ("absent", line, None) or ("unknown", line, ids).
 
-    A line is absent when it is old enough to be sent again and several scans over `look_for`
-    seconds agree that it has no task. It is unknown, which is said once, when the first `look_for`
-    seconds brought nothing; the search goes on. ("unsure", line, ids) is said before, if there is
-    something that it could be.
+    A line is absent when it is old enough to be sent again and several scans over `search_for`
+    seconds agree that it has no task. It is unknown when the first `search_for` seconds brought
+    nothing; this is reported once, and the search continues. ("unsure", line, ids) comes before
+    that, if there is something that it could be.
     """
-    seconds = search.LOOK_FOR if look_for is None else look_for
+    seconds = search.LOOK_FOR if search_for is None else search_for
     begun: dict[int, float] = {}
     absences: dict[int, Absence] = {}
     could_be: dict[int, list[str]] = {}
     told: set[int] = set()
 
-    def ask(lost: dict[int, Lost]) -> None:
+    def ask(lost: dict[int, LostLine]) -> None:
         now = time.monotonic()
         for at in lost:
             begun.setdefault(at, now)
@@ -283,5 +283,5 @@ def searching(
             return min(MOST_PAUSE, max(FIRST_PAUSE, since / 4))
         return LATER
 
-    rounds: Poller[Lost] = Poller("search", client, gate, report, ask=ask, pause=pause)
+    rounds: Poller[LostLine] = Poller("search", client, throttle, report, ask=ask, pause=pause)
     return rounds

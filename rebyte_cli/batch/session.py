@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, Interrupted, RebyteError
@@ -90,9 +91,17 @@ class Session:
     def run(
         self, options: Options, *, rate: float | None, resolutions: Sequence[Resolution]
     ) -> Iterator[Row]:
-        """Run what is left, and yield the row of every line as it ends."""
+        """Run what is left, and yield the row of every line as it ends.
+
+        Raises InputHeld or JournalHeld while another run may create the same lines.
+        """
+        with self._input_lock():
+            yield from self._run(options, rate, resolutions)
+
+    def _run(
+        self, options: Options, rate: float | None, resolutions: Sequence[Resolution]
+    ) -> Iterator[Row]:
         from .claims import Reservations
-        from .journal import Journal
         from .runner import Callbacks, Runner
         from .throttle import Throttle
 
@@ -109,7 +118,7 @@ class Session:
             sleep=throttle.sleep,
         )
         run = {"jobs": options.jobs, "asked": self._asked}
-        journal = Journal(self._path, self._header(), run=run, each=self._apply)
+        journal = self._open_journal(run)
         results: ResultsFile | None = None
         try:
             self._resolve(client, journal, resolutions)
@@ -152,6 +161,43 @@ class Session:
             self._finish(time.monotonic() - began)
 
     # -- before --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _input_lock(self) -> Iterator[None]:
+        """Keep other runs from the lines of this file, whatever journal they have."""
+        from .input_lock import InputHeld, input_lock
+        from .journal import JournalHeld, holder
+
+        app, source = self._app, self._source
+        folder = app.state_dir / "batches"
+        with ExitStack() as stack:
+            try:
+                lock = input_lock(folder, source.file, source.shard, app.settings.origin)
+                stack.enter_context(lock)
+            except InputHeld as error:
+                # The journal knows more about the run that has it.
+                if error.is_same_shard and (running := holder(self._path)):
+                    raise JournalHeld(self._path, running) from None
+                raise
+            except RebyteError as problem:
+                app.note(f"{problem.message}; nothing stops a second run with another journal")
+            yield
+
+    def _open_journal(self, run: Mapping[str, Any]) -> Journal:
+        """Open the journal. BadUsage if one of another number of shards appeared meanwhile."""
+        from .journal import Journal
+
+        is_new = not self._path.exists()
+        journal = Journal(self._path, self._header(), run=run, each=self._apply)
+        try:
+            # Asked again: on another machine, which has locks of its own, one may have begun.
+            refuse_other_shards(self._source)
+        except BaseException:
+            journal.close()
+            if is_new:
+                self._path.unlink(missing_ok=True)
+            raise
+        return journal
 
     def _header(self) -> dict[str, Any]:
         """What the journal must belong to: this input, this part of it, this account."""

@@ -23,6 +23,7 @@ LOST = frozenset({"sending", "unknown"})
 # The status of a task that no longer exists; the API has no word for it.
 GONE = "gone"
 _STATES = ("sending", "unsent", "created", "ended", "refused", "unknown")
+_TEXTS = ("id", "at", "newest", "status")
 _ERROR = frozenset({"code", "message", "exit"})
 _EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
 
@@ -30,8 +31,8 @@ _EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
 class Entry:
     """The state of one line. Times are ISO 8601 as they came; `error` is None or a dict."""
 
-    __slots__ = ("candidates", "error", "finished", "id", "sent", "started", "state", "status",
-                 "url", "workspace")  # fmt: skip
+    __slots__ = ("candidates", "error", "finished", "id", "newest", "sent", "started", "state",
+                 "status", "url", "workspace")  # fmt: skip
 
     def __init__(self) -> None:
         self.reset("new")
@@ -45,6 +46,7 @@ class Entry:
         self.status: str | None = None
         self.error: dict[str, Any] | None = None
         self.sent: str | None = None
+        self.newest: str | None = None  # `createdAt` of the newest task listed before it was sent
         self.started: str | None = None
         self.finished: str | None = None
         self.candidates: list[str] = []
@@ -54,7 +56,7 @@ class Entry:
         state = record.get("is")
         if state in ("sending", "unsent"):
             self.reset("sending" if state == "sending" else "new")
-            self.sent = record.get("at")
+            self.sent, self.newest = record.get("at"), record.get("newest")
         elif state == "created":
             self.state = "running"
             self.id, self.workspace = record.get("id"), record.get("workspaceId")
@@ -71,6 +73,7 @@ class Entry:
         elif state == "unknown":
             self.state, self.status = "unknown", "unknown"
             self.candidates = list(record.get("candidates") or [])
+            self.sent = record.get("at") or self.sent
 
     @property
     def is_over(self) -> bool:
@@ -167,7 +170,9 @@ def check_record(record: Mapping[str, Any]) -> None:
         sound = (
             isinstance(record.get("line"), int)
             and record["is"] in _STATES
-            and all(isinstance(record.get(name, ""), str) for name in ("id", "at", "status"))
+            and all(
+                isinstance(record.get(name, ""), str) for name in ("id", "at", "newest", "status")
+            )
             and isinstance(candidates, list)
             and all(isinstance(each, str) for each in candidates)
             and (error is None or (isinstance(error, Mapping) and error.keys() >= _ERROR))

@@ -20,11 +20,12 @@ from ..tasks.search import is_lost
 from ..tasks.server_clock import ServerClock
 from .events import Report
 from .input import Input, InputLine
-from .state import created_record, refused_record
+from .state import Record, created_record, refused_record
 from .throttle import Stopped, Throttle
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from .baseline import Baseline
     from .claims import Reservations
     from .journal import Journal
 
@@ -58,6 +59,8 @@ class WorkerPool:
         *,
         count: int,
         upload: Upload,
+        baseline: Baseline,
+        clock: ServerClock,
     ) -> None:
         self._client = client
         self._batch = batch
@@ -67,7 +70,8 @@ class WorkerPool:
         self._report = report
         self._count = count
         self._upload = CallOnce(upload)
-        self._server_clock = ServerClock(client)
+        self._baseline = baseline
+        self._server_clock = clock
         self._turn = threading.Lock()
         self._faults = 0  # creates in a row that failed inside the service
         self._threads: list[threading.Thread] = []
@@ -144,6 +148,7 @@ class WorkerPool:
         if job.workspace is not None:
             body["workspaceId"] = job.workspace
         try:
+            self._baseline.ask()
             if line.paths:
                 body["files"] = [*body.get("files", ()), *map(self._upload, line.paths)]
         except (KeyRejected, Redirected):
@@ -157,9 +162,9 @@ class WorkerPool:
 
     def _send(self, job: Job, line: InputLine, body: dict[str, Any]) -> None:
         """Send the create of a line, with a record on the disk before and another one after."""
-        sent = self._server_clock.timestamp()
-        self._reservations.want(line.number, body["prompt"], sent)
-        self._journal.commit({"line": line.number, "is": "sending", "at": sent})
+        record = self._baseline.sending_record(line.number)
+        self._reservations.want(line.number, body["prompt"], record["at"])
+        self._journal.commit(record)
         self.in_flight.add(job.line)
         try:
             task = self._client.create_from(body)
@@ -171,7 +176,7 @@ class WorkerPool:
             self._unreachable(job, error)
         except RebyteError as error:
             if is_lost(error):
-                self._lost(job, error, sent)
+                self._lost(job, error, record)
             elif isinstance(error, APIError) and error.status_code == 429:
                 self._note_unsent(line)
                 self._throttle.network_answered()
@@ -182,6 +187,7 @@ class WorkerPool:
                 self._refused(job, line.number, error)
         else:
             self.known.add(task["id"])
+            self._server_clock.observe(task.get("createdAt"), record["at"])
             self._throttle.accepted()
             self._faults = 0
             try:
@@ -194,7 +200,7 @@ class WorkerPool:
 
     # -- what a create came to -----------------------------------------------------------------
 
-    def _lost(self, job: Job, error: RebyteError, sent: str) -> None:
+    def _lost(self, job: Job, error: RebyteError, record: Record) -> None:
         """The create went out, and it is not known whether it made a task."""
         status = error.status_code if isinstance(error, APIError) else None
         retry_after = error.retry_after if isinstance(error, APIError) else None
@@ -204,7 +210,7 @@ class WorkerPool:
             self._count_fault()
         elif self._throttle.network_is_down:
             self._throttle.network_lost(error.message)
-        self._report("lost", job.line, sent)
+        self._report("lost", job.line, record)
 
     def _refused(self, job: Job, number: int, error: RebyteError) -> None:
         """The line cannot be created as it is, or the service failed to."""

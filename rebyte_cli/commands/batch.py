@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 else:  # Click before 8.4 has no generic types
     _Pairs = click.ParamType
 
+# Seconds. The local service has a task at once or never, and its list is never stale.
+LOCAL_SEARCH = 2.0
 _SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 
 
@@ -240,10 +242,10 @@ def command(
         from ..batch.runner import SEND_AGAIN_AFTER, Options
 
         if resend_after is None:
-            # The local service has a task at once or never.
-            resend_after = 2.0 if app.settings.is_local else SEND_AGAIN_AFTER
+            resend_after = LOCAL_SEARCH if app.settings.is_local else SEND_AGAIN_AFTER
+        search_for = LOCAL_SEARCH if app.settings.is_local else None
         rows = session.run(
-            Options(jobs, wait, timeout, fail_fast, retry_failed, resend_after),
+            Options(jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for),
             rate=rate,
             resolutions=parse_resolutions(resolve, batch.lines, plan.mine),
         )

@@ -105,12 +105,17 @@ class ServerClock:
         return Sent(earliest, latest)
 
     def age(self, written: str) -> timedelta:
-        """How long ago the request was sent, at least; zero if that is not known."""
+        """How long ago the request was sent, at least; zero if that is not known.
+
+        The time since boot is never too long, however many servers answer with clocks of their
+        own, so nothing else is asked while it is there.
+        """
         stamp, server = _parse(written), self.now()
-        ages = [timedelta(seconds=since_boot() - stamp.up)] if stamp.is_this_boot else []
-        if server is not None and stamp.is_server and stamp.time is not None:
-            ages.append(server - stamp.time)
-        return max(min(ages, default=timedelta(0)), timedelta(0))
+        if stamp.is_this_boot:
+            return timedelta(seconds=since_boot() - stamp.up)
+        if server is None or stamp.time is None or not stamp.is_server:
+            return timedelta(0)
+        return max(server - stamp.time, timedelta(0))
 
     def restamp(self, written: str) -> str:
         """The timestamp as a process after the next reboot can use it.
@@ -153,7 +158,7 @@ class ServerClock:
             return Window(sent.latest - slack, sent.latest + slack + LIFE, None, until)
         since, before = sent.earliest - behind - room, parse_time(newest)
         if before is not None:
-            since = min(since, before)
+            since = min(since, before + timedelta(microseconds=1))
         return Window(sent.latest - behind, sent.latest + LIFE + ahead, since, until)
 
     def _guessed_window(self, local: datetime, behind: timedelta, ahead: timedelta) -> Window:

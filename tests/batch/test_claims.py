@@ -219,7 +219,9 @@ def test_two_batches_with_the_same_line(place: Place) -> None:
     place.farm.delay = 30
     with place.batch():
         place.farm.hook = lambda request: reset if request.method == "POST" else None
-        (row,) = place.again("--journal", "other")
+        (place.home / "t2.txt").write_text(f"{SAME}\n")
+        done = inside("batch", "t2.txt", "--text", cwd=place.home, env=place.farm.env)
+        (row,) = lines_of(done.out)
     assert row["status"] == "unknown"
 
 

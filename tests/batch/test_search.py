@@ -17,11 +17,12 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.batch import search as batch_search
 from rebyte_cli.batch.fields import Checker, Fields
 from rebyte_cli.batch.input import Input, read_input
-from rebyte_cli.batch.search import Finder, Lost, Verdict, searching
+from rebyte_cli.batch.search import Finder, LostLine, Verdict, search_lost
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import APIError, KeyRejected, ServerFault
 from rebyte_cli.local.server import LOCAL_KEY, Service
 from rebyte_cli.tasks import search as search_module
+from rebyte_cli.tasks.server_clock import ServerClock
 from tests import farm as farm_module
 from tests.conftest import Done
 from tests.farm import Farm, lines_of
@@ -35,11 +36,11 @@ class Desk:
 
     def __init__(self, service: Service) -> None:
         self.client = RebyteClient(LOCAL_KEY, base_url=service.base_url)
-        self.flying: set[int] = set()
-        self.sought: set[int] = set()
-        self.ours: set[str] = set()
+        self.in_flight: set[int] = set()
+        self.lost: set[int] = set()
+        self.named: set[str] = set()
         self.history: set[str] = set()
-        self.rivals: dict[str, list[str]] = {}
+        self.others: dict[str, list[str]] = {}
         self.client.list_tasks()  # from here on the service's clock is known
         self.now = self.client.transport.server_now() or datetime.now(UTC)
 
@@ -54,13 +55,14 @@ class Desk:
             self.client,
             batch,
             mine=range(len(lines)) if mine is None else mine,
-            flying=self.flying,
-            sought=self.sought,
-            ours=self.ours,
-            knows=lambda ids: set(ids) & self.history,
-            rivals=lambda: self.rivals,
+            in_flight=self.in_flight,
+            lost=self.lost,
+            named=self.named,
+            known_ids=lambda ids: set(ids) & self.history,
+            sent_by_others=lambda: self.others,
+            clock=ServerClock(self.client),
         )
-        return finder.find([Lost(at, self.sent(at), 900.0) for at in lost])
+        return finder.find([LostLine(at, self.sent(at), 900.0) for at in lost])
 
     def sent(self, at: int) -> str:
         """The lines were sent in the order of the file, a moment ago."""
@@ -108,22 +110,22 @@ def test_where_there_is_none_it_is_absent(desk: Desk) -> None:
 
 def test_a_twin_under_way_may_have_made_it(desk: Desk) -> None:
     made = desk.make()
-    desk.flying.add(1)
+    desk.in_flight.add(1)
     assert desk.find("Same", "Same") == [Verdict(0, None, False, [made])]
-    desk.flying.clear()
+    desk.in_flight.clear()
     assert taken(desk.find("Same", "Same")) == [made]
 
 
 def test_a_twin_that_was_lost_meanwhile_may_have_made_it(desk: Desk) -> None:
     made = desk.make()
-    desk.sought.update({0, 1})
+    desk.lost.update({0, 1})
     assert desk.find("Same", "Same") == [Verdict(0, None, False, [made])]
     assert taken(desk.find("Same", "Other")) == [made]
 
 
 def test_others_under_way_and_the_line_itself_cast_no_doubt(desk: Desk) -> None:
     made = desk.make()
-    desk.flying.update({0, 1})
+    desk.in_flight.update({0, 1})
     assert taken(desk.find("Same", "Other")) == [made]
 
 
@@ -137,7 +139,7 @@ def test_equal_lines_get_a_task_each_the_first_sent_the_oldest(desk: Desk) -> No
     first, second = desk.make(), desk.make()
     assert taken(desk.find("Same", "Same", lost=[1, 0])) == [first, second]
     # With one task for two of them, the first has it, and the second has none.
-    desk.ours.add(second)
+    desk.named.add(second)
     assert desk.find("Same", "Same", lost=[0, 1])[1] == Verdict(1, None, True, [])
 
 
@@ -156,7 +158,7 @@ def test_more_tasks_than_lines_are_not_told_apart(desk: Desk) -> None:
 
 
 def test_what_the_journal_names_is_somebodys_already(desk: Desk) -> None:
-    desk.ours.add(desk.make())
+    desk.named.add(desk.make())
     assert desk.find("Same") == [Verdict(0, None, True, [])]
 
 
@@ -173,12 +175,13 @@ def test_one_made_before_it_was_sent_is_not_it(desk: Desk) -> None:
 
 
 def test_the_age_of_a_create_counts_by_the_clock_of_the_service(desk: Desk) -> None:
-    nobody: dict[str, Any] = {"flying": (), "sought": (), "ours": (), "knows": set, "rivals": dict}
+    nobody: dict[str, Any] = {"in_flight": (), "lost": (), "named": (), "known_ids": set}
+    nobody |= {"sent_by_others": dict, "clock": ServerClock(desk.client)}
     finder = Finder(desk.client, read("Same"), mine=[0], **nobody)
     sent = desk.now - timedelta(seconds=600)
-    assert finder.is_old(Lost(0, stamp(sent), 595.0))
-    assert not finder.is_old(Lost(0, stamp(sent), 605.0))
-    assert not finder.is_old(Lost(0, sent.isoformat(), 0.1))  # nobody knows whose clock that was
+    assert finder.is_old(LostLine(0, stamp(sent), 595.0))
+    assert not finder.is_old(LostLine(0, stamp(sent), 605.0))
+    assert not finder.is_old(LostLine(0, sent.isoformat(), 0.1))  # of either clock
 
 
 # -- Creates whose answers are lost: looked for, never sent twice, and left unknown where in do
@@ -467,7 +470,7 @@ class Scripted:
             raise said
         return said
 
-    def is_old(self, one: Lost) -> bool:
+    def is_old(self, one: LostLine) -> bool:
         return self.seconds >= one.patience
 
 
@@ -494,9 +497,9 @@ def search(monkeypatch: pytest.MonkeyPatch) -> Iterator[Search]:
         reports: Queue[tuple[Any, ...]] = Queue()
         client: Any = Known()
         stand_in: Any = finder
-        rounds = searching(client, Throttle(), lambda *report: reports.put(report), stand_in)
+        rounds = search_lost(client, Throttle(), lambda *report: reports.put(report), stand_in)
         running.append(rounds)
-        rounds.add(0, Lost(0, "2026-02-09T10:30:00Z", 900.0))
+        rounds.add(0, LostLine(0, "2026-02-09T10:30:00Z", 900.0))
         return reports
 
     yield begin

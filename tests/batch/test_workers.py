@@ -48,13 +48,13 @@ def test_a_create_that_went_through(shop: Workshop) -> None:
     assert shop.pool.in_flight == {0}  # taken out by who reads the reports
 
 
-def test_an_answer_that_is_lost_is_reported_with_its_time(
+def test_an_answer_that_is_lost_is_reported_with_the_record_of_its_sending(
     shop: Workshop, answers: list[Answer]
 ) -> None:
     answers.append(lambda line: reset(line))
-    kind, sent = shop.create(0)
-    assert kind == "lost"
-    assert sent.startswith("20")
+    kind, record = shop.create(0)
+    assert (kind, record["line"], record["is"]) == ("lost", 1, "sending")
+    assert record["at"].startswith("20")
     assert shop.states() == ["sending"]
 
 
