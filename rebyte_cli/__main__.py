@@ -33,6 +33,9 @@ def main() -> None:
 def _run(arguments: list[str]) -> int:
     if arguments in (["--version"], ["-V"]):
         return _version()
+    if sys.implementation.name != "cpython":  # PyPy's sqlite3 cannot commit as ours must
+        sys.stderr.write(f"Error: rebyte needs CPython, not {sys.implementation.name}\n")
+        return 1
     shell = os.environ.get("_REBYTE_COMPLETE")
     if shell:
         from .completion.main import respond
