@@ -24,6 +24,7 @@ from time import sleep
 from typing import Any
 
 from ..config.atomic import lock, sync_folder
+from ..config.permissions import check_private
 from ..errors import BadUsage, RebyteError
 
 FORMAT = 1
@@ -345,7 +346,11 @@ def identity() -> Record:
 
 
 def open_file(path: Path) -> int:
-    """Open or create the file, for its owner alone. Raises BadUsage when that fails."""
+    """Open or create the file, for its owner alone. Raises BadUsage when that fails.
+
+    A file that other users can change is refused; its folder may be that of a group.
+    """
+    check_private(path, shared_folder=True)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _BINARY, 0o600)
     except OSError as error:

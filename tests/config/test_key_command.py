@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from rebyte_cli.config.key_command import run_key_command as run
 from rebyte_cli.errors import KeyProblem
+from tests.conftest import COMMAND
 from tests.keyring_daemon import eventually
 
 SECRET = "rbk_from_a_vault"
@@ -67,3 +72,100 @@ def test_a_program_that_hangs_is_given_up_and_ended(tmp_path: Path) -> None:
 
 def test_without_a_terminal_it_cannot_eat_our_stdin() -> None:
     assert run(python("import sys; print(repr(sys.stdin.read()))"), interactive=False) == "''"
+
+
+# -- What it leaves behind: no process, and a terminal as it was ----------------------------------
+
+
+def is_running(pid: Path) -> bool:
+    """Whether the process whose id a file holds is there and no zombie."""
+    try:
+        state = Path(f"/proc/{pid.read_text().strip()}/stat").read_text().rpartition(")")[2]
+    except FileNotFoundError:
+        return False
+    return state.split()[0] != "Z"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+@pytest.mark.parametrize("interactive", [False, True])
+def test_case_64_its_children_end_with_it(tmp_path: Path, interactive: bool) -> None:
+    child, grandchild = tmp_path / "child", tmp_path / "grandchild"
+    inner = f"echo $$ > '{grandchild}'; sleep 60; true"
+    script = f'sh -c "echo \\$\\$ > \'{child}\'; sh -c \\"$INNER\\"; true"; true'
+    argv = ["env", f"INNER={inner}", "sh", "-c", script]
+    with pytest.raises(KeyProblem, match="did not end within 1 s"):
+        run(argv, interactive=interactive, seconds=1)
+    assert child.exists()
+    assert grandchild.exists()
+    eventually(lambda: not is_running(child) and not is_running(grandchild), what="their end")
+
+
+def asked(code: str, *options: str, home: Path, backend: str = "") -> pexpect.spawn:
+    """`rebyte list` on a terminal, with a key_command or a keyring that asks for a password."""
+    folder = home / ".config" / "rebyte"
+    folder.mkdir(parents=True, mode=0o700)
+    if backend:
+        (home / "asking.py").write_text(backend)
+        record = {"store": "keyring", "backend": "asking.Asking"}
+        keys = {"keys": {"default": {"https://api.rebyte.ai": record}}}
+        (folder / "credentials.json").write_text(json.dumps(keys))
+    else:
+        (folder / "config.toml").write_text(
+            f"[profiles.default]\nkey_command = {json.dumps(python(code))}\n"
+        )
+    env = {**os.environ, "PYTHONPATH": str(home), "PYTHON_KEYRING_BACKEND": "asking.Asking"}
+    return pexpect.spawn(
+        COMMAND[0], [*COMMAND[1:], *options, "list"], env=env, encoding="utf-8", timeout=20
+    )
+
+
+ASK = "import getpass; print(getpass.getpass('Passphrase: '))"
+BACKEND = """
+import getpass
+from keyring.backend import KeyringBackend
+class Asking(KeyringBackend):
+    priority = 1
+    def get_password(self, service, account): return getpass.getpass("Passphrase: ")
+    def set_password(self, service, account, key): pass
+    def delete_password(self, service, account): pass
+"""
+
+
+@pytest.mark.parametrize("backend", ["", BACKEND], ids=["key_command", "keyring"])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_case_65_a_prompt_that_is_cut_short_leaves_the_echo_on(
+    home: Path, backend: str, signal_number: int
+) -> None:
+    child = asked(ASK, home=home, backend=backend)
+    child.expect_exact("Passphrase: ")
+    assert child.waitnoecho(5)
+    if signal_number == signal.SIGINT:
+        child.sendintr()
+    else:
+        child.kill(signal_number)
+    child.expect(pexpect.EOF)
+    assert child.getecho()
+    child.close()
+    assert child.exitstatus == 128 + signal_number
+
+
+@pytest.mark.parametrize("backend", ["", BACKEND], ids=["key_command", "keyring"])
+def test_case_66_nothing_asks_with_no_input(home: Path, backend: str) -> None:
+    child = asked(ASK, "--no-input", home=home, backend=backend)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert "Passphrase" not in str(child.before).replace("getpass", "")
+    assert child.exitstatus == 3
+
+
+@pytest.mark.parametrize("backend", ["", BACKEND], ids=["key_command", "keyring"])
+def test_case_66_nothing_asks_without_standard_input(home: Path, backend: str) -> None:
+    """The terminal is there, and a program could open it."""
+    asked(ASK, home=home, backend=backend).close(force=True)
+    env = {**os.environ, "PYTHONPATH": str(home), "PYTHON_KEYRING_BACKEND": "asking.Asking"}
+    line = f"{' '.join(COMMAND)} list </dev/null"
+    child = pexpect.spawn("sh", ["-c", line], env=env, encoding="utf-8", timeout=20)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert "Passphrase" not in str(child.before)
+    assert child.exitstatus == 3

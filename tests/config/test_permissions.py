@@ -186,6 +186,38 @@ def test_case_61_credentials_and_history_that_others_can_write(rebyte: Rebyte, h
     )
 
 
+def test_case_61_a_journal_that_others_can_write(rebyte: Rebyte, home: Path) -> None:
+    (home / "t.txt").write_text("Say hello [[run=1ms]]\n")
+    batch = ("-P", "local", "batch", "t.txt", "--text", "-o", "table")
+    assert rebyte(*batch).status == 0
+    (journal,) = home.glob("*journal*")
+    journal.chmod(0o666)
+    done = rebyte(*batch)
+    assert done.status == 2
+    assert f"Error: other users can change {journal}\n" in done.err
+    assert f"Hint: chmod go-w {journal}\n" in done.err
+    journal.chmod(0o600)
+    assert rebyte(*batch).status == 0
+
+
+def test_what_a_report_or_a_skill_would_overwrite_through_a_link_stays(
+    rebyte: Rebyte, home: Path
+) -> None:
+    precious = home / "precious"
+    precious.write_text("")
+    (home / "t.txt").write_text("Say hello [[run=1ms]]\n")
+    (home / "r.html").symlink_to(precious)
+    done = rebyte("-P", "local", "batch", "t.txt", "--text", "--report", "r.html")
+    assert done.status == 0, done.err
+    assert not (home / "r.html").is_symlink()
+    (home / "skills" / "rebyte").mkdir(parents=True)
+    (home / "skills" / "rebyte" / "SKILL.md").symlink_to(precious)
+    done = rebyte("skill", "--install", "skills", "-o", "table")
+    assert done.status == 2
+    assert "SKILL.md is a link" in done.err
+    assert precious.read_text() == ""
+
+
 def test_a_configuration_without_end_is_an_error_of_one_line(rebyte: Rebyte, home: Path) -> None:
     config = home / ".config" / "rebyte" / "config.toml"
     private_folder(config.parent)

@@ -253,6 +253,25 @@ def test_case_58_sigterm_ends_a_create_that_waits_for_the_history(
     assert asked == []
 
 
+def test_case_57_neither_a_create_nor_a_batch_is_held_up_by_a_stuck_writer(
+    rebyte: Callable[..., Done], home: Path, service: Any
+) -> None:
+    path = home / ".local" / "state" / "rebyte" / "history.db"
+    assert rebyte("create", "Say hello [[run=1ms]]").status == 0
+    (home / "t.txt").write_text("Say hello [[run=1ms]]\n" * 8)
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    commands = [["create", "Say hello [[run=1ms]]"], ["batch", "t.txt", "--text", "--jobs", "1"]]
+    started = [
+        subprocess.Popen([*COMMAND, *words], cwd=home, stdout=subprocess.DEVNULL)
+        for words in commands
+    ]
+    assert [process.wait(timeout=60) for process in started] == [0, 0]
+    assert time.monotonic() - began < 2 * database.WAIT
+    writer.close()
+
+
 # -- Rows that this version would not have written ------------------------------------------------
 
 

@@ -85,6 +85,25 @@ def test_of_a_prompt_only_the_first_line_is_kept_and_no_key(history: History) ->
         assert secret not in contents(history.path.parent)
 
 
+KEYS = (b"rbk_0123456789", b"RBK_0123456789", b"ghp_0123456789", b"sk-0123456789abc")
+
+
+def test_case_63_no_key_is_kept_wherever_it_stands(history: History) -> None:
+    one, two, three, four = (key.decode() for key in KEYS)
+    body = {"model": one, "executor": two, "skills": ["pdf", three], "githubUrl": f"o/{four}"}
+    history.add_task({**CREATED, "title": f"Use {one}"}, prompt=f"Use {two}", body=body)
+    history.update_task({"id": "task-1", "title": f"Used {three}", "status": "completed"})
+    intent = history.open_intent("k", digest="d", body_digest="b", started_at="now", owner="me")
+    task = {**CREATED, "title": four, "prompts": [{"id": one}], "model": [two]}
+    history.settle_intent(intent.id, state="done", task_id="task-1", task=task)
+    known = history.task("task-1")
+    assert known is not None
+    assert (known["title"], known["skills"]) == ("Used ghp_…", ["pdf", "ghp_…"])
+    history.close()
+    stored = contents(history.path.parent)
+    assert [key for key in KEYS if key in stored] == []
+
+
 def test_the_newest_is_first_and_adding_again_changes_no_order(history: History) -> None:
     for task in ("a", "b", "c"):
         add(history, task)
