@@ -81,6 +81,10 @@ CASES = {
     64: "a remote API steers to loopback or into a private network",
     65: "secrets are hidden in linear time, however their URL is written",
     66: "a state folder of the local service that is damaged, full, newer or open to others",
+    67: "the history keeps no key, wherever it stands",
+    68: "a key_command ends with its children",
+    69: "a prompt for a password that is cut short leaves the echo on",
+    70: "nothing prompts without input",
 }
 _CASE = re.compile(r"case_(\d+)(?!\d)")
 

@@ -88,7 +88,7 @@ def is_running(pid: Path) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("interactive", [False, True])
-def test_case_64_its_children_end_with_it(tmp_path: Path, interactive: bool) -> None:
+def test_case_68_its_children_end_with_it(tmp_path: Path, interactive: bool) -> None:
     child, grandchild = tmp_path / "child", tmp_path / "grandchild"
     inner = f"echo $$ > '{grandchild}'; sleep 60; true"
     script = f'sh -c "echo \\$\\$ > \'{child}\'; sh -c \\"$INNER\\"; true"; true'
@@ -133,7 +133,7 @@ class Asking(KeyringBackend):
 
 @pytest.mark.parametrize("backend", ["", BACKEND], ids=["key_command", "keyring"])
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_case_65_a_prompt_that_is_cut_short_leaves_the_echo_on(
+def test_case_69_a_prompt_that_is_cut_short_leaves_the_echo_on(
     home: Path, backend: str, signal_number: int
 ) -> None:
     child = asked(ASK, home=home, backend=backend)
@@ -150,7 +150,7 @@ def test_case_65_a_prompt_that_is_cut_short_leaves_the_echo_on(
 
 
 @pytest.mark.parametrize("backend", ["", BACKEND], ids=["key_command", "keyring"])
-def test_case_66_nothing_asks_with_no_input(home: Path, backend: str) -> None:
+def test_case_70_nothing_asks_with_no_input(home: Path, backend: str) -> None:
     child = asked(ASK, "--no-input", home=home, backend=backend)
     child.expect(pexpect.EOF)
     child.close()
@@ -159,7 +159,7 @@ def test_case_66_nothing_asks_with_no_input(home: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["", BACKEND], ids=["key_command", "keyring"])
-def test_case_66_nothing_asks_without_standard_input(home: Path, backend: str) -> None:
+def test_case_70_nothing_asks_without_standard_input(home: Path, backend: str) -> None:
     """The terminal is there, and a program could open it."""
     asked(ASK, home=home, backend=backend).close(force=True)
     env = {**os.environ, "PYTHONPATH": str(home), "PYTHON_KEYRING_BACKEND": "asking.Asking"}

@@ -88,7 +88,7 @@ def test_of_a_prompt_only_the_first_line_is_kept_and_no_key(history: History) ->
 KEYS = (b"rbk_0123456789", b"RBK_0123456789", b"ghp_0123456789", b"sk-0123456789abc")
 
 
-def test_case_63_no_key_is_kept_wherever_it_stands(history: History) -> None:
+def test_case_67_no_key_is_kept_wherever_it_stands(history: History) -> None:
     one, two, three, four = (key.decode() for key in KEYS)
     body = {"model": one, "executor": two, "skills": ["pdf", three], "githubUrl": f"o/{four}"}
     history.add_task({**CREATED, "title": f"Use {one}"}, prompt=f"Use {two}", body=body)
