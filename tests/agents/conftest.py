@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import Done
+from ..conftest import COMMAND, Done
 from .install import AGENTS
 from .scripted_model import MODEL, Model
 
@@ -80,6 +80,16 @@ def run(
 
     yield call
     eventually(lambda: not processes(tmp_path))
+
+
+@pytest.fixture
+def pages(model: Model) -> Iterator[str]:
+    """The link that `rebyte local serve` prints for a browser."""
+    command = [*COMMAND, "local", "serve", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as serving:
+        assert serving.stderr is not None
+        yield next(line for line in serving.stderr if "?key=" in line).split()[-1]
+        serving.terminate()
 
 
 def configure(home: Path, **settings: object) -> None:

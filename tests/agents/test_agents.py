@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import pytest
 
@@ -138,6 +140,20 @@ def test_first_success_of_two(run: Run) -> None:
     failing = run("create", "[[401]]", "-x", "gemini", "-o", "id").out.strip()
     writing = run("create", "[[write a.txt A]]", "-x", "codex", "-o", "id").out.strip()
     assert run("wait", failing, writing, "--first-success", "-o", "id").out == f"{writing}\n"
+
+
+def test_page_of_a_run(run: Run, pages: str) -> None:
+    prompt = "[[write page.txt <b>On a page</b>]]"
+    task = run("create", prompt, "-x", "claude", "-g", ".", "--wait", "-o", "id").out.strip()
+    origin = pages.partition("/?")[0]
+    with pytest.raises(HTTPError, match="404"):
+        urlopen(f"{origin}/run/{task}")
+    browser = build_opener(HTTPCookieProcessor())
+    assert f'href="/run/{task}"' in browser.open(pages).read().decode()
+    html = browser.open(f"{origin}/run/{task}").read().decode()
+    assert "<b>Write</b> <code>/code/page.txt</code>" in html
+    assert "I wrote page.txt." in html
+    assert "<ins>+&lt;b&gt;On a page&lt;/b&gt;</ins>" in html
 
 
 def payload(events: list[dict[str, Any]], kind: str) -> dict[str, Any]:
