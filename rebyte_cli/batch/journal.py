@@ -216,8 +216,6 @@ def replay(path: Path, header: Mapping[str, Any], each: Callable[[Record], None]
     A journal of something else that records no task counts as empty: nothing can be sent twice
     because of it.
     """
-    if path.exists() and not path.is_file():  # a device has no end, and a pipe keeps us waiting
-        raise BadUsage(f"the journal {path} is not a regular file")
     data = path.read_bytes()
     if data and not (data.startswith(_FIRST) or _FIRST.startswith(data.rstrip(b"\0"))):
         raise BadUsage(f"{path} is not the journal of a batch", hint="It was left as it is.")

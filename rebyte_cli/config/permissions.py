@@ -107,6 +107,8 @@ def _check_file(path: Path) -> None:
         found = os.stat(path)
     except FileNotFoundError:
         return
+    if not stat.S_ISREG(found.st_mode):  # a device has no end, and a pipe waits for its writer
+        raise UnsafeFile(f"{path} is not a regular file")
     if found.st_uid not in _trusted():
         raise UnsafeFile(f"{path} belongs to another user", hint=_chown(path))
     if _others_write(found) and not _read_only(path):

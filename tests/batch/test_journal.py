@@ -365,7 +365,7 @@ def test_what_is_no_file_is_refused_before_it_is_read(tmp_path: Path, kind: str)
     done = subprocess.run(
         [sys.executable, "-c", script, str(path)], capture_output=True, timeout=20, check=False
     )
-    assert f"BadUsage: the journal {path} is not a regular file".encode() in done.stderr
+    assert f"UnsafeFile: {path} is not a regular file".encode() in done.stderr
 
 
 HEADER = {"input": "d", "profile": "work", "origin": "https://api.example"}
