@@ -85,6 +85,8 @@ CASES = {
     68: "a key_command ends with its children",
     69: "a prompt for a password that is cut short leaves the echo on",
     70: "nothing prompts without input",
+    71: "runs without an end take bounded memory and time",
+    72: "ids are opaque",
 }
 _CASE = re.compile(r"case_(\d+)(?!\d)")
 

@@ -199,9 +199,9 @@ def test_case_65_a_header_with_a_url_shows_no_query(name: str) -> None:
 def test_case_65_hiding_takes_linear_time(piece: str) -> None:
     def seconds(size: int) -> float:
         text = piece * (size // len(piece))
-        begun = time.perf_counter()
+        begun = time.process_time()
         Redactor("rbk_some_key").text(text)
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     small = min(seconds(1 << 16) for _ in range(3))
     large = min(seconds(1 << 18) for _ in range(3))

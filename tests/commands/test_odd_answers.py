@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 import pytest
@@ -146,3 +147,36 @@ def test_a_read_that_is_answered_with_nothing_is_no_success(
         done = inside(*words)
     assert (done.status, done.out) == (5, "")
     assert "the answer is empty" in done.err
+
+
+@pytest.mark.parametrize("task_id", ["a.b", "a:b~c", "org%2Ftask", "..x", "run 7", "é", "x" * 512])
+def test_case_72_an_id_of_any_shape_works_everywhere(
+    task_id: str, inside: Run, aim: Aim, tmp_path: Path
+) -> None:
+    """Ids are opaque: a task is created, listed, read and waited for under the id it was given."""
+    task = {"id": task_id, "status": "completed", "createdAt": "2026-02-09T10:00:00.000Z"}
+    asked = f"/v1/tasks/{quote(task_id, safe='')}"
+
+    def answer(request: Any) -> Any:
+        path = request.path.partition("?")[0]
+        if request.method == "POST":
+            return json_reply(task, 201)
+        if path == "/v1/tasks":
+            row = {"id": task_id, "completedAt": "2026-02-09T10:00:00.000Z"}
+            return json_reply({"data": [row], "total": 1})
+        return json_reply(task) if path == asked else error_reply(404, "not_found", path)
+
+    lines = tmp_path / "tasks.jsonl"
+    lines.write_text('{"prompt": "Hi"}\n')
+    with RawServer(answer) as server:
+        aim(server)
+        for words in (
+            ["create", "Hi", "--wait", "-o", "id"],
+            ["list", "--status", "completed", "-o", "id"],
+            ["get", task_id, "-o", "id"],
+            ["wait", task_id, "-o", "id"],
+        ):
+            done = inside(*words)
+            assert (done.status, done.out) == (0, f"{task_id}\n"), done.err
+        done = inside("batch", str(lines), "-o", "jsonl")
+        assert (done.status, json.loads(done.out)["id"]) == (0, task_id), done.err

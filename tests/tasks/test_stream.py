@@ -11,13 +11,14 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import KeyRejected, NetworkError, ResourceNotFound, WaitTimeout
-from rebyte_cli.tasks.stream import OUTAGE, follow
+from rebyte_cli.tasks.stream import OUTAGE, EventDeduplicator, SpokenText, follow, snapshot
 from tests.servers import (
     Answer,
     RawServer,
     Request,
     error_reply,
     json_reply,
+    parts,
     reply,
     reset,
     stall,
@@ -446,3 +447,65 @@ def test_nameless_events_are_not_ours_while_our_turn_has_not_come() -> None:
         events = run.follow(prompt_id="p1")
         assert contents(events) == ["said by p1"]
         assert events[-1].data["finalResult"] == "said by p1"
+
+
+# -- runs without an end
+
+
+def test_case_71_a_long_run_takes_bounded_memory_and_is_still_shown_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two connections that each replay everything, with far more events than are remembered."""
+    monkeypatch.setattr("rebyte_cli.tasks.stream.REMEMBERED", 100)
+    monkeypatch.setattr("rebyte_cli.tasks.stream.LONGEST_SPEECH", 1000)
+    tracked: list[Any] = []
+
+    class Watched(EventDeduplicator):
+        def __init__(self) -> None:
+            super().__init__()
+            tracked.append(self)
+
+    monkeypatch.setattr("rebyte_cli.tasks.stream.EventDeduplicator", Watched)
+    events = [text(number, f"word {number}") for number in range(2000)]
+    first = then_close(HEAD + stream(*events))
+    second = then_close(HEAD + stream(*events, text(2000, "last"), done("last", 2000)))
+    shown = Run([first, second], statuses=["running"]).follow()
+    assert contents(shown) == [*(f"word {number}" for number in range(2000)), "last"]
+    (deduplicator,) = tracked
+    assert len(deduplicator._seen._new) + len(deduplicator._seen._old) <= 200
+    assert deduplicator._spoken._length <= 1000
+
+
+def test_case_71_speech_is_compared_in_linear_time() -> None:
+    def seconds(count: int) -> float:
+        spoken = SpokenText()
+        begun = time.process_time()
+        for number in range(count):
+            spoken.add(f"piece {number}")
+        whole = " ".join(f"piece {number}" for number in range(count))
+        assert spoken.was_said(whole)
+        assert spoken.ends_with(whole[-50:])
+        assert not spoken.was_said(whole[1:])
+        assert not spoken.ends_with("x" + whole)
+        return time.process_time() - begun
+
+    small, large = min(seconds(10_000) for _ in range(3)), min(seconds(40_000) for _ in range(3))
+    assert large < max(12 * small, 0.2)
+
+
+def test_case_71_a_snapshot_of_a_run_that_never_pauses_has_an_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rebyte_cli.tasks.stream.SNAPSHOT_SIZE", 10_000)
+    endless = parts(HEAD, *[stream(text(0, "x" * 1000))] * 200, every=0.001)
+    with RawServer(lambda _request: endless) as server:
+        found = snapshot(RebyteClient(transport=wire_to(server)), "t1")
+    assert 5 <= len(found) <= 10
+
+
+def test_a_run_that_never_pauses_ends_at_the_deadline() -> None:
+    endless = parts(HEAD, *[stream(text(0, "x"))] * 2000, every=0.005)
+    begun = time.monotonic()
+    with pytest.raises(WaitTimeout):
+        Run([endless], statuses=["running"]).follow(deadline=Deadline(0.5))
+    assert time.monotonic() - begun < 3
