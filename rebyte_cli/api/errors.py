@@ -128,7 +128,7 @@ def refusal(
     page, `unknown` whether a create went out and this status does not say what became of it.
     `retried` and `retry_after` are as in APIError.
     Shape of the body: `error.code` and `error.message` (vendor docs), or `message` or
-    `realMessage` at the top (seen in clients).
+    `realMessage` at the top (seen in clients). `error.hint` is the local service's own.
     """
     code, told = _told(body)
     said = told or f"{method} {path} was answered {status}" + (" with a web page" if html else "")
@@ -154,7 +154,7 @@ def refusal(
         )
     absent = status in (404, 410)
     kind = ResourceNotFound if absent else ServerFault if status >= 500 else APIError
-    return kind(said, code=code, subject=_subject(path), retried=retried, **rest)
+    return kind(said, hint=_hint(body), code=code, subject=_subject(path), retried=retried, **rest)
 
 
 def _subject(path: str) -> str | None:
@@ -189,6 +189,12 @@ def _told(body: Any) -> tuple[str | None, str | None]:
     if not isinstance(code, str) or not code or len(code) > 64:
         code = None
     return code, one_line(told) if told else code
+
+
+def _hint(body: Any) -> str | None:
+    inner = body.get("error") if isinstance(body, dict) else None
+    hint = inner.get("hint") if isinstance(inner, dict) else None
+    return one_line(hint) if isinstance(hint, str) and hint.strip() else None
 
 
 def _scope_hint(method: str) -> str:

@@ -41,10 +41,16 @@ class Context(NamedTuple):
 
 
 class Refusal(Exception):
-    """An answer in the error envelope."""
+    """An answer in the error envelope.
 
-    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+    `hint` says what to do about it; that is this service's own addition to the envelope.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, hint: str | None = None, **headers: str
+    ) -> None:
         super().__init__(message)
+        self.hint = hint
         self.status = status
         self.code = code
         self.message = message
@@ -68,9 +74,10 @@ def reply(document: object, status: int = 200) -> Response:
 
 def refuse(refusal: Refusal) -> Response:
     """The error envelope of `refusal`."""
-    answer = reply(
-        {"error": {"code": refusal.code, "message": refusal.message}}, status=refusal.status
-    )
+    error = {"code": refusal.code, "message": refusal.message}
+    if refusal.hint is not None:
+        error["hint"] = refusal.hint
+    answer = reply({"error": error}, status=refusal.status)
     answer.headers.extend(refusal.headers)
     return answer
 

@@ -45,7 +45,7 @@ class Launcher:
         if adapter is None:
             http.invalid(f"executor must be one of {', '.join(settings.agents)}")
         if programs.find(adapter, os.environ) is None:
-            raise Refusal(400, "executor_unavailable", _not_installed(adapter, settings))
+            raise _not_installed(adapter, settings)
         wanted = http.optional_choice(body, "jail", ("on", "off"))
         jailed = settings.jail if earlier is None else bool(earlier["jail"])
         jailed = jailed if wanted is None else wanted == "on"
@@ -55,7 +55,7 @@ class Launcher:
                 raise Refusal(
                     400,
                     "jail_unavailable",
-                    f"{executor} cannot be confined on this machine: {verdict.reason}. "
+                    f"{executor} cannot be confined on this machine: {verdict.reason}",
                     f"{verdict.fix}. To run it unconfined: --no-jail",
                 )
         model = http.optional_text(body, "model", most=200, least=1)
@@ -79,8 +79,10 @@ class Launcher:
         try:
             slugs = http.strings(body, "skills")
             return skills.resolve(slugs, places, self._store.folder / "skills")
-        except (skills.UnknownSkill, git.GitError) as error:
-            raise Refusal(400, "unknown_skill", str(error)) from None
+        except skills.UnknownSkill as error:
+            raise Refusal(400, "unknown_skill", str(error), error.hint) from None
+        except git.GitError as error:
+            raise Refusal(400, "unknown_skill", f"The skill cannot be cloned: {error}") from None
 
 
 class Launch:
@@ -165,8 +167,13 @@ def _source(body: Document) -> list[object]:
     return [repository, http.optional_text(body, "branchName", most=2000, least=1), changes]
 
 
-def _not_installed(adapter: Adapter, settings: config.LocalConfig) -> str:
+def _not_installed(adapter: Adapter, settings: config.LocalConfig) -> Refusal:
     found = [name for name, other in settings.agents.items() if programs.find(other, os.environ)]
-    there = f"found here: {', '.join(found)}" if found else "no other agent is found here either"
-    how = f"Install it with `{adapter.install}`" if adapter.install else "Check its command"
-    return f"{adapter.title} is not installed: {adapter.program} is not on PATH. {how} ({there})"
+    there = f"found here: {', '.join(found)}" if found else "no other agent is found here"
+    how = f"Install it: {adapter.install}" if adapter.install else "Check its command"
+    return Refusal(
+        400,
+        "executor_unavailable",
+        f"{adapter.title} is not installed: {adapter.program} is not on PATH",
+        f"{how} ({there})",
+    )

@@ -84,9 +84,12 @@ def load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, Run]:
     """The runs of these prompts by prompt id. Records the end of those that lost their process."""
     result, state_dir = _load(db, prompts), state_dir_of(db)
     for run in list(result.values()):
-        if run.ended is None and not is_held(state_dir, run):
-            _record_vanished(db, state_dir, run)
-            result |= _load(db, [run.prompt])
+        if run.ended is None:
+            with _claimed(state_dir, run) as claimed:
+                if claimed:
+                    _record_vanished(db, state_dir, run)
+            if claimed:
+                result |= _load(db, [run.prompt])
     return result
 
 
@@ -197,15 +200,40 @@ def is_held(state_dir: Path, run: Run) -> bool:
 
 
 def wait_for(state_dir: Path, run: Run) -> None:
-    """Wait until the run's supervisor has ended."""
+    """Wait until the run's supervisor has ended, and clean up after one that was killed."""
     import fcntl
 
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(_lock_file(state_dir, run), os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _clean_up(state_dir, run)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _claimed(state_dir: Path, run: Run) -> Iterator[bool]:
+    """Hold the lock of a run whose supervisor is gone: true; false when anyone else has it.
+
+    It is held while the run is cleaned up, so that the next run of the workspace, which waits
+    for it, gets its login files after those of this one are removed.
+    """
+    import fcntl
+
+    try:
+        descriptor = os.open(_lock_file(state_dir, run), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 def stop(state_dir: Path, run: Run) -> None:
@@ -221,9 +249,12 @@ def stop(state_dir: Path, run: Run) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(content), signal.SIGKILL if late else signal.SIGTERM)
         if late:
+            time.sleep(0.1)  # to die in
             break
         time.sleep(0.01)
-    _clean_up(state_dir, run)
+    with _claimed(state_dir, run) as claimed:
+        if claimed:
+            _clean_up(state_dir, run)
 
 
 def _lock_file(state_dir: Path, run: Run) -> Path:

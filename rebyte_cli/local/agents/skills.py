@@ -22,7 +22,11 @@ class Skill(NamedTuple):
 
 
 class UnknownSkill(Exception):
-    """A skill that is nowhere; the text names those that are known."""
+    """A skill that is nowhere; `hint` names those that are known."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def folders(config_dir: Path | None, here: Path | None) -> list[Path]:
@@ -59,7 +63,9 @@ def resolve(slugs: Iterable[str], places: list[Path], cache: Path) -> list[str]:
             result.append(str(found[slug].folder.resolve()))
         else:
             names = ", ".join(sorted(found)) or "none"
-            raise UnknownSkill(f"There is no skill {slug!r} on this machine; known: {names}")
+            raise UnknownSkill(
+                f"There is no skill {slug!r} on this machine", f"Known skills: {names}"
+            )
     return result
 
 
@@ -101,7 +107,7 @@ def _from_github(name: str, cache: Path) -> Path:
             path.parent.relative_to(clone).as_posix() for path in clone.rglob("SKILL.md")
         )
         names = ", ".join(folders_with_one) or "none"
-        raise UnknownSkill(f"github:{name} has no SKILL.md; folders that have one: {names}")
+        raise UnknownSkill(f"github:{name} has no SKILL.md", f"Folders that have one: {names}")
     if not folder.resolve().is_relative_to(clone.resolve()):
         raise UnknownSkill(f"github:{name} leads out of its repository")
     return folder

@@ -116,10 +116,17 @@ class Workspace:
         """Commit what is uncommitted in the repository at `place` on top of the clone."""
         patch = self.folder / "uncommitted.patch"
         index = self.folder / "uncommitted.index"
+        objects = self.folder / "uncommitted.objects"
+        objects.mkdir(exist_ok=True)
         there = ["-C", str(place)]
-        environment = os.environ | {"GIT_INDEX_FILE": str(index)}
+        common = git.run([*there, "rev-parse", "--path-format=absolute", "--git-path", "objects"])
+        # An index and objects of our own, so that the user's repository stays as it is.
+        environment = os.environ | {
+            "GIT_INDEX_FILE": str(index),
+            "GIT_OBJECT_DIRECTORY": str(objects),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": common.decode().strip(),
+        }
         try:
-            # An index of our own, so that the user's is not touched.
             _with_index(["git", *git.SAFE, *there, "read-tree", "HEAD"], environment)
             _with_index(["git", *git.SAFE, *there, "add", "-A"], environment)
             difference = ["diff", "--cached", "--binary", "--full-index"]
@@ -132,6 +139,7 @@ class Workspace:
         finally:
             patch.unlink(missing_ok=True)
             index.unlink(missing_ok=True)
+            shutil.rmtree(objects, ignore_errors=True)
 
     def _stage(self, upload: Upload) -> None:
         """Copy an uploaded file to `/code/NAME`, never through a link that an agent left there."""

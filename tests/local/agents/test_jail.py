@@ -228,11 +228,13 @@ def test_uncommitted_changes_come_along_when_they_are_wanted(
     tmp_path: Path, repository: Path
 ) -> None:
     status = git(repository, "status", "--porcelain")
+    before = git(repository, "count-objects", "-v")
     workspace = prepared(tmp_path, Source(str(repository), None, True))
     assert files(workspace) == [".gitignore", "a", "b", "c", "old", "run.sh"]
     assert (workspace.code / "a").read_text() == "a\nuncommitted\n"
     assert git(workspace.code, "status", "--porcelain") == ""
     assert git(repository, "status", "--porcelain") == status
+    assert git(repository, "count-objects", "-v") == before
     assert changes.patch(workspace, jailed=False) == b""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -200,17 +201,14 @@ def test_an_agent_that_is_not_installed(
     assert (answer.status, answer.code) == (400, "executor_unavailable")
     assert "no-such-program is not on PATH" in answer.message
     for program in ("bwrap", "sh", "git", "env"):
-        source = next(
-            path for folder in os.environ["PATH"].split(":")
-            if (path := Path(folder, program)).exists()
-        )  # fmt: skip
+        source = shutil.which(program)
+        assert source is not None
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / program).symlink_to(source)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "claude"})
-    message = answer.message
-    assert "npm install -g @anthropic-ai/claude-code" in message
-    assert "found here: mine, slow" in message
+    hint = answer.document["error"]["hint"]
+    assert hint == "Install it: npm install -g @anthropic-ai/claude-code (found here: mine, slow)"
     assert machine.own.call("GET", "/tasks").document["total"] == 0
 
 
@@ -229,7 +227,7 @@ def test_a_machine_without_a_jail_refuses_and_obeys_who_insists(
         answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "mine"})
         assert (answer.status, answer.code) == (400, "jail_unavailable")
         assert "No permissions to create a namespace" in answer.message
-        assert "--no-jail" in answer.message
+        assert "--no-jail" in answer.document["error"]["hint"]
         created = machine.own.create("x", executor="mine", jail="off")
         assert machine.wait(created["id"])["finalResult"] == "x"
         # A follow-up is as confined as the run before it.
@@ -283,7 +281,7 @@ def test_skills_are_put_into_the_private_home(
             "POST", "/tasks", {"prompt": "x", "executor": "mine", "skills": ["no"]}
         )
     assert refused.code == "unknown_skill"
-    assert "known: audit, pdf" in refused.message
+    assert refused.document["error"]["hint"] == "Known skills: audit, pdf"
     assert [one["name"] for one in report.known_skills(tmp_path, None)] == ["audit", "pdf"]
 
 

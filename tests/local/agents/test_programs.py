@@ -1,0 +1,125 @@
+"""Which program an agent is, and what of the disk its jail has to show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.local.agents import jail, programs
+from rebyte_cli.local.agents.claude import Claude
+from rebyte_cli.local.agents.program import Program
+
+from .bench import Bench, script
+
+
+@pytest.fixture
+def user_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A HOME without a space: the kernel takes no path with one behind `#!`."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+def found(command: str, folder: Path | None = None, **more: tuple[str, ...]) -> programs.Program:
+    path = f"{folder}:/usr/bin:/bin" if folder else "/usr/bin:/bin"
+    program = programs.find(Program(command=(command,), label="x", **more), {"PATH": path})
+    assert program is not None
+    return program
+
+
+def test_a_system_program_needs_nothing_more() -> None:
+    assert found("sh").needs == []
+
+
+def test_a_binary_in_home_needs_its_own_file_alone(tmp_path: Path, user_home: Path) -> None:
+    """As claude installs itself: a link in ~/.local/bin to a file elsewhere."""
+    real = user_home / ".local/share/claude/versions/2.1.197"
+    real.parent.mkdir(parents=True)
+    real.write_bytes(Path("/bin/sh").read_bytes())
+    real.chmod(0o755)
+    (user_home / ".local/bin").mkdir()
+    (user_home / ".local/bin/claude").symlink_to(real)
+    (user_home / ".local/lib").mkdir()
+    program = found("claude", user_home / ".local/bin")
+    assert (program.command, program.needs) == ([str(real)], [str(real)])
+    assert program.path == str(user_home / ".local/bin/claude")
+
+
+def test_a_script_of_npm_needs_the_packages_around_it_and_node(user_home: Path) -> None:
+    """As nvm has it: node and the agents in one prefix below HOME."""
+    prefix = user_home / ".nvm/versions/node/v22"
+    package = prefix / "lib/node_modules/@google/gemini-cli"
+    script(package / "bundle", "gemini.js", "", "/usr/bin/env node")
+    script(prefix / "bin", "node", 'echo "node $@"')
+    (prefix / "bin/gemini").symlink_to(package / "bundle/gemini.js")
+    program = found("gemini", prefix / "bin")
+    assert program.command == [str(package / "bundle/gemini.js")]
+    assert program.needs == [str(prefix / "lib/node_modules"), str(prefix)]
+    assert str(prefix / "bin") in program.folders
+
+
+def test_a_script_of_python_needs_its_environment(user_home: Path) -> None:
+    environment = user_home / ".local/share/uv/tools/aider"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "pyvenv.cfg").write_text("")
+    (environment / "bin/python").symlink_to(os.path.realpath(sys.executable))
+    script(environment / "bin", "aider", "", str(environment / "bin/python"))
+    program = found("aider", environment / "bin")
+    assert str(environment) in program.needs
+    assert str(user_home) not in program.needs
+
+
+@pytest.mark.parametrize("prefix", ["", ".local"])
+def test_home_is_never_shown_as_the_prefix_of_an_interpreter(user_home: Path, prefix: str) -> None:
+    folder = user_home / prefix
+    (folder / "lib").mkdir(parents=True)
+    script(folder / "bin", "interpreter", "")
+    path = script(folder / "bin", "agent", "", str(folder / "bin/interpreter"))
+    assert found(path).needs == [path, str(folder / "bin/interpreter")]
+
+
+def test_further_paths_of_the_configuration(user_home: Path) -> None:
+    assert found("sh", extra_paths=("~/.config/x",)).needs == [str(user_home / ".config/x")]
+
+
+def test_an_agent_in_home_runs_in_the_jail(bench: Bench, user_home: Path) -> None:
+    """It sees itself, its packages and its interpreter, and the rest of HOME is not there."""
+    prefix = user_home / ".nvm/versions/node/v22"
+    package = prefix / "lib/node_modules/agent"
+    script(package, "cli.js", 'cat "$(dirname "$1")/data"', "/usr/bin/env node")
+    (package / "data").write_text("from the package")
+    script(prefix / "bin", "node", '. "$1"')
+    (prefix / "bin/agent").symlink_to(package / "cli.js")
+    (user_home / "secret").write_text("secret")
+    path = f"{prefix / 'bin'}:{os.environ['PATH']}"
+    program = programs.find(Program(command=("agent",), label="x"), {"PATH": path})
+    assert program is not None
+    workspace = bench.workspace()
+    for folder in (workspace.code, workspace.home):
+        folder.mkdir(parents=True)
+
+    def inside(words: list[str]) -> str:
+        confinement = jail.confine(workspace.folder, jailed=True)
+        line = jail.command(confinement, words, needs=program.needs)
+        variables = jail.environment(confinement, os.environ, program.folders)
+        done = subprocess.run(line, env=variables, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    assert inside(program.command) == "from the package"
+    assert inside(["ls", "-A", str(user_home)]) == ".nvm\n"
+
+
+def test_the_variables_of_an_agent(user_home: Path) -> None:
+    outside = {
+        "ANTHROPIC_API_KEY": "a", "ANTHROPIC_BASE_URL": "b", "CLAUDE_CODE_OAUTH_TOKEN": "c",
+        "CLAUDECODE": "1", "CLAUDE_CODE_ENTRYPOINT": "cli", "OPENAI_API_KEY": "d", "OTHER": "e",
+    }  # fmt: skip
+    given = Claude(extra_variables=("OTHER",)).let_through(outside, user_home)
+    assert sorted(given) == [
+        "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN", "OTHER"
+    ]  # fmt: skip
