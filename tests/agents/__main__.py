@@ -9,10 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from .install import BIN, HERE, install
+from .install import BIN, CACHE, HERE, install
 from .offline import go_offline
 
 ROOT = HERE.parent.parent
@@ -47,7 +46,9 @@ def give_up(reason: str) -> None:
 
 def environment() -> dict[str, str]:
     """What the tests see: the agents on PATH, an empty HOME, and nothing of the user's."""
-    home = Path(tempfile.mkdtemp(prefix="rebyte-agents-"))
+    home = CACHE / "home"
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir()
     path = os.pathsep.join((str(BIN), str(Path(sys.executable).parent), os.environ["PATH"]))
     return {
         "PATH": path,
