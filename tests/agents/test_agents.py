@@ -73,7 +73,11 @@ def test_run_patch_and_follow_up(run: Run, model: Model, agent: str, repository:
 
 @pytest.mark.parametrize(
     "prompt",
-    ["/compact the list in ['a', \"b\"]", "Mail a@README.md, read @README.md and @/etc/hostname"],
+    [
+        pytest.param("/compact the list in ['a', \"b\"]", id="slash"),
+        pytest.param("Mail a@README.md, read @README.md and @/etc/hostname", id="at"),
+        pytest.param("€ and more " * 9_090 + "the end...", id="100,000 characters"),
+    ],
 )
 def test_prompt_arrives_as_typed(run: Run, model: Model, agent: str, prompt: str) -> None:
     done = run("create", prompt, "-x", agent, "-g", ".", "--wait", "-o", "json")
