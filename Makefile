@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lowest agents browser audit check docs bench pyz clean
+.PHONY: fuzz help demo test lowest agents browser audit check docs bench pyz clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -35,6 +35,14 @@ lowest: $(READY) ## Run the core of the tests with the oldest libraries that are
 	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -c $(LOWEST)/constraints.txt -e '.[dev]'
 	@cd tests && ../$(LOWEST)/bin/python -m pytest -n 4 --dist loadfile -p no:cacheprovider $(CORE)
+
+FUZZ := .venv-fuzz
+FUZZ_SECONDS ?= 60
+
+fuzz: $(READY) ## Hold the local service against generated requests (a minute; Schemathesis from PyPI)
+	@$(PYTHON) -m venv $(FUZZ)
+	@$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4.32,<5'
+	@$(BIN)/python -m tests.fuzz_service $(FUZZ)/bin/schemathesis $(FUZZ_SECONDS)
 
 agents: $(READY) ## Run the real agents from npm against a scripted model, offline
 	@$(BIN)/python -m tests.agents
@@ -71,4 +79,4 @@ pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
 	@$(BIN)/python -m zipapp build/pyz -c -p '/usr/bin/env python3' -m rebyte_cli.__main__:main -o dist/rebyte.pyz
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(LOWEST) $(AUDIT) .agents-cache .browser-cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(LOWEST) $(FUZZ) $(AUDIT) .agents-cache .browser-cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -87,6 +87,7 @@ CASES = {
     70: "nothing prompts without input",
     71: "runs without an end take bounded memory and time",
     72: "ids are opaque",
+    73: "steering words are read in linear time",
 }
 _CASE = re.compile(r"case_(\d+)(?!\d)")
 

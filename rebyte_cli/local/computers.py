@@ -88,7 +88,7 @@ def update(context: Context, request: Request, computer: str) -> Response:
         views = json.loads(row["views"])
         unknown = set(switches) - {view["id"] for view in views}
         if unknown:
-            http.invalid(f"There is no view {sorted(unknown)[0]}")
+            raise http.missing(f"View {sorted(unknown)[0]}")
         for view in views:
             view["enabled"] = switches.get(view["id"], view["enabled"])
         db.execute(

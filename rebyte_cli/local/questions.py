@@ -16,7 +16,9 @@ OPTION_COUNT = 2
 def answer(context: Context, request: Request, task_id: str) -> Response:
     """POST /tasks/{id}/answer: lets the run continue. 409 when no question has this id."""
     body = http.body_of(request)
-    message = http.text(body, "messageId", most=200)
+    message = http.optional_text(body, "messageId", most=200)
+    if message is None:
+        http.invalid("messageId is required")
     action = http.integer(body.get("actionId"), "actionId")
     with context.store.write() as db:
         task, now = load_task(db, task_id), context.store.now()
@@ -35,26 +37,26 @@ def answer(context: Context, request: Request, task_id: str) -> Response:
 
 def _selection(body: Document, questions: int | None) -> Document:
     """The `answer` of the body, checked against the number of questions (None: unknown)."""
-    given = body.get("answer")
+    given, is_asked = body.get("answer"), questions is not None
     if not isinstance(given, dict):
         http.invalid("answer must be an object with selectedOptions or answers")
     if "answers" in given:
         answers = http.objects(given, "answers")
         if questions is not None and len(answers) != questions:
             http.invalid(f"answers must have one entry for each of the {questions} questions")
-        return {**given, "answers": [_checked(one) for one in answers]}
+        return {**given, "answers": [_checked(one, is_asked=is_asked) for one in answers]}
     if questions is not None and questions > 1:
         http.invalid(f"answer must be answers[], one for each of the {questions} questions")
-    return _checked(given)
+    return _checked(given, is_asked=is_asked)
 
 
-def _checked(selection: Document) -> Document:
-    """One selection with its options as integers."""
+def _checked(selection: Document, *, is_asked: bool) -> Document:
+    """One selection with its options as integers; which there are, only a question tells."""
     options: Any = selection.get("selectedOptions")
     if not isinstance(options, list):
         http.invalid("selectedOptions must be a list of zero-based numbers")
     chosen = [http.integer(index, "selectedOptions[]") for index in options]
-    if not all(index < OPTION_COUNT for index in chosen):
+    if is_asked and not all(index < OPTION_COUNT for index in chosen):
         http.invalid("selectedOptions must name options that the question has: 0 and 1")
     http.optional_text(selection, "customResponse", most=100_000)
     return {**selection, "selectedOptions": chosen}

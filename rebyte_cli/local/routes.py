@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from http.client import responses
-from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.exceptions import HTTPException
 from werkzeug.http import http_date
-from werkzeug.routing import Map, Rule
 from werkzeug.wrappers import Request, Response
 
 from . import (
@@ -75,11 +74,15 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/agent/computer/<computer>", pages.computer),
     ("GET", "/static/<name>", pages.static),
 )
-NOUNS = frozenset(path.removeprefix("/v1").split("/", 2)[1] for _, path, _ in ROUTES)
-# werkzeug compiles a route by way of a syntax tree, and Python 3.11 raises SystemError now and
-# then when two threads make one at the same time.
-COMPILING = Lock()
 OPEN_PATHS = frozenset({"/v1/health"})
+REST = "<path:"  # the mark of a parameter that takes all that is left of a path, slashes included
+
+
+class Route(NamedTuple):
+    """One template of a path, in parts, and the endpoint of each method."""
+
+    parts: tuple[str, ...]
+    endpoints: dict[str, Endpoint]
 
 
 class Api:
@@ -88,7 +91,6 @@ class Api:
     def __init__(self, context: Context, log: Callable[[str], None]) -> None:
         self._context = context
         self._log = log
-        self._maps: dict[str, Map] = {}
 
     def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request. Raises only HangUp and ConnectionError."""
@@ -98,6 +100,7 @@ class Api:
         return answer(environ, start)
 
     def _answer(self, environ: Environ) -> Response:
+        is_page = False
         try:
             request = Request(environ)
             check_caller(request, is_page=not _is_api(request.path))
@@ -105,18 +108,18 @@ class Api:
                 _check_key(request)
             else:
                 pages.recognize(self._context, request)
-            rules = self._rules(_noun(request.path)).bind("")
-            endpoint, arguments = rules.match(request.path, request.method)
+            endpoint, arguments = match(request.path, request.method)
+            is_page = not _is_api(request.path)
             gate.hide_from_others(self._context, request, arguments)
             answer: Response = endpoint(self._context, request, **arguments)
         except Refusal as refusal:
-            return http.refuse(refusal) if _is_api(request.path) else pages.refusal(refusal)
+            return pages.refusal(refusal) if is_page else http.refuse(refusal)
         except Page as page:
             return page.response
         except (HangUp, ConnectionError):
             raise
         except HTTPException as error:
-            return http.refuse(_as_refusal(environ, error))
+            return http.refuse(_as_refusal(error))
         except StateError as error:
             problem = f"The local service cannot work: {error.filename}: {error.strerror}"
             return http.refuse(Refusal(500, "internal_error", problem))
@@ -125,27 +128,55 @@ class Api:
             return http.refuse(Refusal(500, "internal_error", "Internal server error"))
         return answer
 
-    def _rules(self, noun: str) -> Map:
-        """The routes of one noun. Compiling all of them would add 10 ms to every command."""
-        with COMPILING:
-            if noun not in self._maps:
-                self._maps[noun] = Map(
-                    [
-                        Rule(path, methods=[method], endpoint=endpoint)
-                        for method, path, endpoint in ROUTES
-                        if _noun(path) == noun
-                    ],
-                    strict_slashes=False,
-                    merge_slashes=False,
-                )
-            return self._maps[noun]
+
+def match(path: str, method: str) -> tuple[Endpoint, dict[str, str]]:
+    """The endpoint of a call and the values of the parameters in its path.
+
+    A path without parameters comes before one with some that it fits as well, as in OpenAPI, and
+    then only its own methods count. Raises Refusal: 404, or 405 with `Allow`.
+    """
+    parts = tuple(path.removesuffix("/").split("/"))
+    for route in _table():
+        arguments = _arguments(route.parts, parts)
+        if arguments is None:
+            continue
+        endpoint = route.endpoints.get("GET" if method == "HEAD" else method)
+        if endpoint is not None:
+            return endpoint, arguments
+        methods = set(route.endpoints) | ({"HEAD"} if "GET" in route.endpoints else set())
+        allowed = ", ".join(sorted(methods))
+        message = f"{path} does not take {method}, only {allowed}"
+        raise Refusal(405, "method_not_allowed", message, Allow=allowed)
+    raise Refusal(404, "not_found", f"There is no {method} {path}")
 
 
-def _noun(path: str) -> str:
-    """The first part of a path behind `/v1`; parts that no route has count as one."""
-    parts = path.removeprefix("/v1").split("/", 2)
-    noun = parts[1] if len(parts) > 1 else ""
-    return noun if noun in NOUNS else ""
+@cache
+def _table() -> list[Route]:
+    """The routes by their path, those with fewer parameters first."""
+    endpoints: dict[str, dict[str, Endpoint]] = {}
+    for method, path, endpoint in ROUTES:
+        endpoints.setdefault(path, {})[method] = endpoint
+    paths = sorted(endpoints, key=lambda path: path.count("<"))
+    return [Route(tuple(path.removesuffix("/").split("/")), endpoints[path]) for path in paths]
+
+
+def _arguments(template: tuple[str, ...], parts: tuple[str, ...]) -> dict[str, str] | None:
+    """What the parameters of a template are in a path; None when it does not fit."""
+    if template[-1].startswith(REST):
+        head = len(template) - 1
+        parts = (*parts[:head], "/".join(parts[head:]))
+    if len(parts) != len(template):
+        return None
+    arguments = {}
+    for name, part in zip(template, parts, strict=True):
+        if not name.startswith("<"):
+            if name != part:
+                return None
+        elif part:
+            arguments[name.removeprefix(REST).strip("<>")] = part
+        else:
+            return None
+    return arguments
 
 
 def _is_api(path: str) -> bool:
@@ -164,15 +195,8 @@ def _check_key(request: Request) -> None:
         raise Refusal(403, "insufficient_scopes", "The key may read only (tasks:read)")
 
 
-def _as_refusal(environ: Environ, error: HTTPException) -> Refusal:
-    method = environ["REQUEST_METHOD"]
-    path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
-    if isinstance(error, MethodNotAllowed):
-        allowed = ", ".join(sorted(error.valid_methods or ()))
-        message = f"{path} does not take {method}, only {allowed}"
-        return Refusal(405, "method_not_allowed", message, Allow=allowed)
-    if isinstance(error, NotFound):
-        return Refusal(404, "not_found", f"There is no {method} {path}")
+def _as_refusal(error: HTTPException) -> Refusal:
+    """What werkzeug refuses by itself, such as a form that is no form."""
     status = error.code or 500
     code = "validation_error" if status < 500 else "internal_error"
     return Refusal(status, code, error.description or responses.get(status, "Refused"))

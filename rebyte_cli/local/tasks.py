@@ -212,8 +212,8 @@ def _order(context: Context, body: Document) -> Order:
     prompt = http.text(body, "prompt", most=LONGEST_PROMPT)
     if not prompt.strip():
         http.invalid("prompt must not be empty")
-    for name in ("githubUrl", "branchName", "actor"):
-        http.optional_text(body, name, most=2000, least=1)
+    for name, least in (("githubUrl", 1), ("branchName", 1), ("actor", 0)):
+        http.optional_text(body, name, most=2000, least=least)
     return Order(
         prompt,
         gate.executor(context, body, EXECUTORS),
@@ -282,7 +282,7 @@ def _file(db: sqlite3.Connection, index: int, given: Document) -> simulation.Fil
             http.invalid(f"{where}.{name} must be a string")
     row = db.execute("SELECT * FROM files WHERE id = ?", (given["id"],)).fetchone()
     if row is None:
-        http.invalid(f"{where}.id is not the id of a file from POST /files")
+        raise http.missing(f"{where}: the file")
     if row["filename"] != given["filename"]:
         http.invalid(f"{where}.filename must be the one that POST /files returned")
     if row["uploaded"] is None:

@@ -7,6 +7,7 @@ for loopback addresses, since that is the only place where anything is delivered
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from urllib.parse import urlsplit
 
@@ -18,6 +19,8 @@ from .http import Context, Document
 from .origin import is_loopback
 
 LIMIT = 3
+# The characters of a URI (RFC 3986), those of a fragment and of IPv6 included.
+_URL = re.compile(r"([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
 EVENTS = ("task.created", "task.running", "task.completed", "task.failed", "task.canceled")
 
 
@@ -85,7 +88,7 @@ def _acceptable(url: str) -> bool:
         _ = parts.port
     except ValueError:
         return False
-    if not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
+    if not parts.hostname or not _URL.fullmatch(url):
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
 

@@ -244,6 +244,7 @@ def test_question_parks_the_run_until_it_is_answered(tmp_path: Path) -> None:
         }
         for change, message in (
             ({"actionId": payload["actionId"]}, "actionId must be a whole number"),
+            ({"actionId": int(payload["actionId"]) + 0.5}, "actionId must be a whole number"),
             ({"messageId": 1}, "messageId must be a string"),
             ({"answer": "yes"}, "answer must be an object"),
             ({"answer": {"selectedOptions": [2]}}, "selectedOptions must name options"),
@@ -254,6 +255,8 @@ def test_question_parks_the_run_until_it_is_answered(tmp_path: Path) -> None:
             assert refused.message.startswith(message)
         wrong = caller.call("POST", path, {**body, "messageId": "am_other"})
         assert (wrong.status, wrong.code) == (409, "conflict")
+        # To JSON Schema a number without a fraction is an integer.
+        body["actionId"] = float(body["actionId"])
         assert caller.call("POST", path, body).status == 200
         assert caller.call("POST", path, body).status == 409
         assert caller.task(task_id)["status"] == "running"

@@ -73,10 +73,6 @@ BAD_TASKS: list[tuple[Any, str]] = [
     ({"prompt": "x", "files": {}}, "files must be a list of objects"),
     ({"prompt": "x", "files": ["a"]}, "files must be a list of objects"),
     ({"prompt": "x", "files": [{"id": "a"}]}, "files[0].filename must be a string"),
-    (
-        {"prompt": "x", "files": [{"id": "a", "filename": "b"}]},
-        "files[0].id is not the id of a file from POST /files",
-    ),
     ({"prompt": "[[run=soon]]"}, "prompt: [[run]] needs a duration"),
     ([], "The body must be a JSON object"),
     ("text", "The body must be a JSON object"),
@@ -191,6 +187,15 @@ def test_unknown_paths_and_methods(tmp_path: Path) -> None:
         wrong = caller.call("PUT", "/tasks", check=False)
         assert (wrong.status, wrong.code) == (405, "method_not_allowed")
         assert wrong.headers["allow"] == "GET, HEAD, POST"
+        for path, allowed in (  # a path without parameters has methods of its own alone
+            ("/webhooks/public_key", "GET, HEAD"),
+            ("/webhooks/x", "DELETE, GET, HEAD"),
+            ("/workspaces/x/artifacts/upload-url", "POST"),
+            ("/workspaces/x/artifacts/a/b.png", "DELETE, GET, HEAD"),
+        ):
+            wrong = caller.call("OPTIONS", path, check=False)
+            assert (wrong.status, wrong.headers["allow"]) == (405, allowed), path
+        assert caller.call("DELETE", "/webhooks/public_key", check=False).status == 405
         caller.key = None
         assert caller.call("GET", "/nothing", check=False).code == "missing_api_key"
         assert caller.call("GET", "//elsewhere", check=False).code == "not_found"

@@ -1,0 +1,53 @@
+"""The words that steer the simulation, and what reading them costs."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from rebyte_cli.local.simulation import make_title
+from rebyte_cli.local.steering import Words, plain
+
+
+def test_words_are_found_wherever_they_stand() -> None:
+    words = Words("[[run=2s]] and [[[fail]] then\n[[title=a [[b]] [[unknown=[[cancel]]")
+    assert words.duration("run", 0) == 2000
+    assert "fail" in words
+    assert words.title() == "a [[b"
+    assert "cancel" not in words
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("Say [[run=2s]]hello [[fail]]", "Say hello"),
+        ("[[unknown=1]] stays [[ -f x ]]", "[[unknown=1]] stays [[ -f x ]]"),
+        ("[[run=1s\n]] is none", "[[run=1s\n]] is none"),
+        ("[[title=a]]]", "]"),
+    ],
+)
+def test_plain_is_the_prompt_without_its_words(prompt: str, expected: str) -> None:
+    assert plain(prompt) == expected
+
+
+@pytest.mark.parametrize(
+    "piece", ["[[run=", "[[", "[[a", "[[run=1s]]", "[[fail]] ", "[[a-", "]]", "[[x=[[", "[[fail]\n"]
+)
+def test_case_73_words_are_read_in_linear_time(piece: str) -> None:
+    """A prompt of 100,000 characters took 43 seconds, and the service was deaf meanwhile."""
+
+    def seconds(count: int) -> float:
+        prompt = piece * (count // len(piece))
+        best = float("inf")
+        for _ in range(3):
+            began = time.process_time()
+            Words(prompt)
+            plain(prompt)
+            make_title(prompt)
+            best = min(best, time.process_time() - began)
+        return best
+
+    # Four times as much costs four times as much; sixteen times would be its square.
+    assert seconds(100_000) < 8 * seconds(25_000) + 0.01
+    assert seconds(100_000) < 1
