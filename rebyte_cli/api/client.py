@@ -151,8 +151,14 @@ class RebyteClient:
 
         `timeout` shortens the time limit of this call (seconds).
         """
-        limit = self._at_most(timeout, SLOW_SECONDS)
-        return self._create(CreatedTask, "/tasks", dict(body), "id", timeout=limit)
+        answer = self.transport.send(
+            "POST",
+            "/tasks",
+            body=dict(body),
+            repeat=RetryPolicy.IF_UNSENT,
+            timeout=self._at_most(timeout, SLOW_SECONDS),
+        )
+        return _created(CreatedTask, "/tasks", answer, "id")
 
     def get_task(self, task_id: str, *, timeout: float | None = None) -> Task:
         """One task with its status and its prompts (seed document).
@@ -212,8 +218,14 @@ class RebyteClient:
         `timeout` shortens the time limit of this call (seconds).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/prompts"
-        limit = self._at_most(timeout, SLOW_SECONDS)
-        return self._create(CreatedPrompt, path, dict(body), "promptId", timeout=limit)
+        answer = self.transport.send(
+            "POST",
+            path,
+            body=dict(body),
+            repeat=RetryPolicy.IF_UNSENT,
+            timeout=self._at_most(timeout, SLOW_SECONDS),
+        )
+        return _created(CreatedPrompt, path, answer, "promptId")
 
     def wait_for_task(
         self, task_id: str, *, poll_interval: float = 5.0, timeout_seconds: float = 600.0
@@ -645,19 +657,10 @@ class RebyteClient:
             return rows
         raise _unexpected("GET", path, answer, RetryPolicy.SAFE, "a list of objects")
 
-    def _create(
-        self, kind: type[T], path: str, body: Any, identity: str, *, timeout: float | None = None
-    ) -> T:
-        """A POST that creates something; its answer must name it, else the outcome is unknown."""
-        answer = self.transport.send(
-            "POST", path, body=body, repeat=RetryPolicy.IF_UNSENT, timeout=timeout
-        )
-        made = answer.data
-        if not isinstance(made, dict):
-            raise _unexpected("POST", path, answer, RetryPolicy.IF_UNSENT, "an object")
-        if not isinstance(made.get(identity), str) or not made[identity]:
-            raise lost("POST", path, f"the answer holds no {identity}", response=made)
-        return cast(T, made)
+    def _create(self, kind: type[T], path: str, body: Any, identity: str) -> T:
+        """A POST that creates something; see `_created`."""
+        answer = self.transport.send("POST", path, body=body, repeat=RetryPolicy.IF_UNSENT)
+        return _created(kind, path, answer, identity)
 
     def _pages(
         self,
@@ -713,6 +716,16 @@ class RebyteClient:
         """The time limit of a call: the usual one, or `timeout` if that is shorter."""
         limit = self.transport.limit(usual)
         return limit if timeout is None else min(timeout, limit)
+
+
+def _created(kind: type[T], path: str, answer: Answer, identity: str) -> T:
+    """What a POST created; an answer that does not name it leaves the outcome unknown."""
+    made = answer.data
+    if not isinstance(made, dict):
+        raise _unexpected("POST", path, answer, RetryPolicy.IF_UNSENT, "an object")
+    if not isinstance(made.get(identity), str) or not made[identity]:
+        raise lost("POST", path, f"the answer holds no {identity}", response=made)
+    return cast(T, made)
 
 
 def _unexpected(

@@ -30,8 +30,6 @@ from ..errors import BadUsage
 from .urls import is_loopback
 
 if TYPE_CHECKING:
-    from requests import Response
-
     from ..deadline import Deadline
 
 
@@ -123,6 +121,18 @@ class AttemptState:
             raise TimeoutError("time limit")
         return left
 
+    def timeouts(self) -> tuple[float, float]:
+        """Seconds to connect, and for the first read."""
+        left = self.left()
+        return min(CONNECT_SECONDS, left), left
+
+    def __enter__(self) -> None:
+        """The connections that this thread uses now report to this attempt."""
+        _current.attempt = self
+
+    def __exit__(self, *_: object) -> None:
+        _current.attempt = None
+
 
 class _TimedReader(io.RawIOBase):
     """The reading end of a socket, whose every read ends by the deadline of its attempt.
@@ -134,13 +144,13 @@ class _TimedReader(io.RawIOBase):
     def __init__(self, inner: Any, sock: socket.socket, attempt: AttemptState) -> None:
         self._inner = inner
         self._sock = sock
-        self._wire = attempt
+        self._attempt = attempt
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._wire.left())
+        self._sock.settimeout(self._attempt.left())
         count: int | None = self._inner.readinto(buffer)
         return count
 
@@ -254,22 +264,22 @@ class ConnectionPool:
     """Pooled connections, with the proxies and certificates of this process.
 
     It knows no key. Thread-safe. `ca_bundle` is as in `make_context`, `size` the number of idle
-    connections kept per host.
+    connections kept per host. `adapter` sends one request and follows no redirect; it raises
+    `FAULTS`, which `errors.explain` turns into words.
     """
 
     def __init__(self, *, ca_bundle: str | None, size: int) -> None:
         self._ca_bundle = ca_bundle
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
-        self._adapter = _Adapter(self._context, size)
+        self.adapter = _Adapter(self._context, size)
 
-    def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: Any, attempt: AttemptState
-    ) -> Response:
-        """One request, one answer whose body has not been read; no redirect is followed.
+    def prepare(
+        self, method: str, url: str, headers: Mapping[str, str], body: Any
+    ) -> PreparedRequest:
+        """A request as `adapter` takes it.
 
         `body` is bytes, or an object with `read` together with a Content-Length in `headers`.
-        Raises `FAULTS`, which `errors.explain` turns into words.
         """
         request = PreparedRequest()
         # The body is set afterwards: requests would send an empty file as chunked.
@@ -277,17 +287,7 @@ class ConnectionPool:
         if body is not None and "Content-Length" not in headers:
             request.headers["Content-Length"] = str(len(body))
         request.body = body
-        connect = min(CONNECT_SECONDS, attempt.left())
-        _current.attempt = attempt
-        try:
-            return self._adapter.send(
-                request,
-                stream=True,
-                timeout=(connect, attempt.left()),
-                proxies=self.proxies(url),
-            )
-        finally:
-            _current.attempt = None
+        return request
 
     def proxies(self, url: str) -> dict[str, str]:
         """The proxies that the environment names for a URL; none for this machine.
@@ -315,7 +315,7 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Close idle connections."""
-        self._adapter.close()
+        self.adapter.close()
 
     def _context(self) -> ssl.SSLContext:
         with self._lock:

@@ -106,7 +106,14 @@ class Sender:
             log = AttemptLog(request, number, self.clock())
             try:
                 body = request.body(attempt) if callable(request.body) else request.body
-                response = pool.send(request.method, request.url, request.headers, body, attempt)
+                prepared = pool.prepare(request.method, request.url, request.headers, body)
+                with attempt:
+                    response = pool.adapter.send(
+                        prepared,
+                        stream=True,
+                        timeout=attempt.timeouts(),
+                        proxies=pool.proxies(request.url),
+                    )
                 return self._read(response, attempt, log, read), may_have_worked
             except Refused as refused:
                 again = retry.may_repeat(request.repeat, status=refused.status, sent=True)

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import subprocess
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import COMMAND, Done
+from tests.servers import RawServer, json_reply
 
 Run = Callable[..., Done]
+Aim = Callable[[Any], Any]
 
 
 @pytest.fixture
@@ -246,3 +249,30 @@ def test_once_makes_one_task_per_key(local: Run) -> None:
     assert len(local("list").json["data"]) == 1
     assert local("create", "--once", "nightly-1", "--forget").status == 0
     assert local("create", "Nightly", "--once", "nightly-1").json["id"] != first["id"]
+
+
+def test_a_create_takes_five_steps_from_the_command_to_the_socket(
+    inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from requests.adapters import HTTPAdapter
+
+    steps: list[str] = []
+    send = HTTPAdapter.send
+
+    def traced(self: HTTPAdapter, *args: Any, **named: Any) -> Any:
+        ours = [frame for frame in traceback.extract_stack() if "/rebyte_cli/" in frame.filename]
+        steps[:] = [f"{Path(frame.filename).stem}.{frame.name}" for frame in ours]
+        return send(self, *args, **named)
+
+    monkeypatch.setattr(HTTPAdapter, "send", traced)
+    with RawServer(json_reply({"id": "t1"}, 201)) as server:
+        aim(server)
+        assert inside("create", "Hi").status == 0
+    command = steps.index("create.command")
+    assert steps[command + 1 :] == [
+        "create.create",
+        "create.send",
+        "client.create_from",
+        "transport.send",
+        "sender.send",
+    ]
