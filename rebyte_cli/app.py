@@ -175,7 +175,7 @@ class App:
         return self.client_for()
 
     def client_for(self, *, key: str | None = None, **transport_options: Any) -> RebyteClient:
-        """A client with settings of its own for the transport (a batch needs a larger pool).
+        """A client with other settings for the transport (a batch needs a larger pool).
 
         `key` is one to try that is not stored (yet).
         """
@@ -225,7 +225,7 @@ class App:
 
     @property
     def history_file(self) -> Any:
-        """Where the history is. Where there is none, nobody need import SQLite to learn it."""
+        """Where the history is. Whether it exists can be told without importing SQLite."""
         return self.state_dir / "history.db"
 
     # -- what a command says on the way ------------------------------------------------------

@@ -65,3 +65,20 @@ def test_bounds_are_read_with_what_stands_beside_them() -> None:
         "b-c": "3",
         "d": "5.6",
     }
+
+
+def test_another_python_than_cpython_is_refused_in_one_line() -> None:
+    """As PyPy, which has no second name here: `sys.implementation` is what tells them apart."""
+    code = (
+        "import sys; sys.implementation.name = 'pypy'\n"
+        "sys.argv = ['rebyte', *sys.argv[1:]]\n"
+        "from rebyte_cli.__main__ import main; main()"
+    )
+    for words, status, said in (
+        (["list"], 1, "Error: rebyte needs CPython, not pypy\n"),
+        (["--version"], 0, ""),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (status, said)

@@ -36,7 +36,7 @@ def run_key_command(argv: Sequence[str], *, interactive: bool, seconds: float = 
                 stdin=None if interactive else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=None if interactive else subprocess.PIPE,
-                # A session of its own has no terminal to prompt on, and is one group to end.
+                # A new session has no terminal to prompt on, and is one process group to end.
                 start_new_session=not interactive,
             )
         except (OSError, ValueError) as problem:

@@ -15,7 +15,7 @@ from ..errors import BadUsage, RebyteError
 LOCK_NAME = ".lock"
 # What may be in a folder for it to be ours, and so ours to close to others.
 _OURS = {"config.toml", "credentials.json", LOCK_NAME}
-_NOBODY = 65534  # what the owner of a folder looks like where a sandbox does not map it
+_UNMAPPED = 65534  # what the owner of a folder looks like where a sandbox does not map it
 
 
 class UnsafeFile(BadUsage):
@@ -82,7 +82,7 @@ def check_private(path: Path, *, shared_folder: bool = False) -> None:
 
     The file need not exist. A link is judged by whose it is, where it is and where it leads. With
     `shared_folder`, members of the folder's group may write to the folder (not to the file), as
-    those of a project do. A group with nobody else in it counts as its only member.
+    those of a project do. A group whose only member is this user counts as the user.
     """
     if os.name != "posix":
         return
@@ -124,7 +124,7 @@ def _check_folder(path: Path, folder: Path, *, shared: bool) -> None:
             f"other users can replace {path}: they can write to {folder}",
             hint=f"chmod {'o' if shared else 'go'}-w {_quoted(folder)}",
         )
-    if not shared and found.st_uid not in {*_trusted(), _NOBODY}:
+    if not shared and found.st_uid not in {*_trusted(), _UNMAPPED}:
         raise UnsafeFile(
             f"another user can replace {path}: {folder} belongs to them", hint=_chown(folder)
         )

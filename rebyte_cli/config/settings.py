@@ -184,15 +184,7 @@ def resolve(options: Mapping[str, Any], environment: Mapping[str, str], config: 
             return Setting(found, f"profile {name}")
         return Setting(otherwise, "default")
 
-    own_url = Setting(BASE_URL, "default")
-    base_url = Setting(None, "built in")
-    if name != LOCAL:
-        found = config.value(name, "base_url")
-        if found is not None:
-            own_url = Setting(found, f"profile {name}")
-        base_url = own_url
-        if not named and environment.get("REBYTE_API_URL"):
-            base_url = _url_from_environment(environment)
+    own_url, base_url = _base_urls(name, named, environment, config)
     history = setting("history", config.history)
     if history.source == "default" and "history" in config.document:
         history = Setting(config.history, config.path.name)
@@ -213,6 +205,19 @@ def resolve(options: Mapping[str, Any], environment: Mapping[str, str], config: 
         own_origin=LOCAL if name == LOCAL else origin_of(own_url.value),
         variable_url=environment.get("REBYTE_API_URL") or BASE_URL,
     )
+
+
+def _base_urls(
+    name: str, named: bool, environment: Mapping[str, str], config: Config
+) -> tuple[Setting, Setting]:
+    """The base URL of the profile itself, and the one to use (None for `local`)."""
+    if name == LOCAL:
+        return Setting(BASE_URL, "default"), Setting(None, "built in")
+    found = config.value(name, "base_url")
+    own = Setting(BASE_URL, "default") if found is None else Setting(found, f"profile {name}")
+    if not named and environment.get("REBYTE_API_URL"):
+        return own, _url_from_environment(environment)
+    return own, own
 
 
 def _profile(

@@ -12,7 +12,7 @@ from ..errors import BadUsage
 from .atomic import locked, write_private
 from .permissions import LOCK_NAME, check_private, read_private
 
-LARGEST = 1 << 20  # bytes; nobody writes more settings than that, and /dev/zero has no end
+LARGEST = 1 << 20  # bytes; far more than settings need
 
 
 def read_toml(path: Path) -> tuple[str, dict[str, Any]]:

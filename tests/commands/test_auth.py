@@ -30,7 +30,7 @@ def url(service: Any, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def other() -> Iterator[Any]:
-    """A server of somebody else's, which writes down every header that it is sent."""
+    """Another service, which records every header that it receives."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -143,7 +143,7 @@ def test_a_key_is_not_an_argument(rebyte: Rebyte, url: str) -> None:
     assert rebyte("auth", "login", "--with-key", KEY).status == 2
 
 
-def test_nobody_is_asked_without_a_terminal(rebyte: Rebyte, url: str) -> None:
+def test_login_does_not_ask_without_a_terminal(rebyte: Rebyte, url: str) -> None:
     done = rebyte("auth", "login", "--insecure-storage", stdin=KEY)
     assert done.status == 2
     assert "--with-key" in done.err

@@ -125,9 +125,9 @@ def test_show_of_a_name_is_show_with_that_profile(rebyte: Rebyte, file: Path) ->
         (["create", "local"], 2, "`local` is built in"),
         (["create", "../x"], 2, "a profile name has at most 64"),
         (["delete", "local"], 2, "`local` is built in"),
-        (["delete", "nobody"], 4, "no profile 'nobody'"),
+        (["delete", "absent"], 4, "no profile 'absent'"),
         (["delete", "default"], 4, "profile default has no settings and no key"),
-        (["delete", "work", "nobody"], 4, "no profile 'nobody'"),
+        (["delete", "work", "absent"], 4, "no profile 'absent'"),
         (["show", "wrok"], 4, "did you mean 'work'?"),
     ],
 )

@@ -224,9 +224,7 @@ def test_little_of_a_key_is_shown_and_nothing_of_a_short_one(key: str, shown: st
 @pytest.mark.parametrize(
     "url", ["http://staging.example/v1", "staging.example", "https://u:p@staging.example/v1", "\n"]
 )
-def test_a_variable_beside_a_url_that_is_refused_is_for_nobody(
-    env: dict[str, str], url: str
-) -> None:
+def test_a_variable_beside_a_url_that_is_refused_is_not_used(env: dict[str, str], url: str) -> None:
     """It names the host of the profile, but nothing may be believed of such a URL."""
     env |= {"REBYTE_API_KEY": "rbk_variable", "REBYTE_API_URL": url}
     with pytest.raises(MissingKey):

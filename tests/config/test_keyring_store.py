@@ -155,7 +155,7 @@ def test_what_is_forgotten_is_gone_from_the_keyring(use: Use, tmp_path: Path) ->
     assert forget_keys("default", env, interactive=False) == [settings.origin]
 
 
-# -- backends of the keyring library, each judged in a process of its own ------------------------
+# -- backends of the keyring library, each judged in a separate process --------------------------
 
 
 @pytest.fixture
@@ -299,7 +299,7 @@ def login(rebyte: Rebyte, *options: str, key: str = KEY, **rest: Any) -> Done:
 
 def test_case_1_no_bus(rebyte: Rebyte, url: str) -> None:
     assert ways_out(login(rebyte, "-q"))
-    # Said before the key is looked at, so that nobody types one in vain.
+    # Said before the key is read, so that a user does not type one in vain.
     assert ways_out(login(rebyte, "-q", key="rbk_invalid"))
     missing = rebyte("list")
     assert (missing.status, json.loads(missing.err)["error"]["code"]) == (3, "missing_key")
@@ -333,7 +333,7 @@ def test_case_3_case_4_a_hung_daemon(rebyte: Rebyte, url: str, daemon: KeyringDa
     assert time.monotonic() - began < 3
 
 
-def test_somebody_at_a_terminal_is_told_and_waited_for(
+def test_a_user_at_a_terminal_is_told_and_waited_for(
     rebyte: Rebyte, url: str, daemon: KeyringDaemon
 ) -> None:
     assert login(rebyte).status == 0
@@ -394,7 +394,7 @@ def test_case_7_nonsense_in_the_file_of_the_keyring_library(
     done = login(rebyte, "-q")
     assert ways_out(done)
     assert done.err.count("\n") == 1
-    assert "PYTHON_KEYRING_BACKEND" not in done.err  # which nobody set
+    assert "PYTHON_KEYRING_BACKEND" not in done.err  # which is not set
 
 
 def test_case_6_a_plaintext_backend_is_not_taken_for_want_of_another(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,19 +41,25 @@ def test_case_60_every_folder_that_is_made_is_private(tmp_path: Path) -> None:
     assert [mode(tmp_path / part) for part in ("a", "a/b", "a/b/c")] == [0o700] * 3
 
 
-def test_case_60_what_commands_make_is_private(home: Path, rebyte: Rebyte, no_umask: None) -> None:
-    assert rebyte("profile", "create", "work").status == 0
-    assert rebyte("-P", "local", "create", "Say hello [[run=1ms]]").status == 0
-    assert rebyte("completion", "bash", "--install").status == 0
-    assert rebyte("man", "--install").status == 0
+def test_case_60_what_commands_make_is_private(
+    home: Path, rebyte: Rebyte, service: Any, no_umask: None
+) -> None:
     (home / "t.txt").write_text("Say hello [[run=1ms]]\n")
-    done = rebyte("-P", "local", "batch", "t.txt", "--text", "--report", "r.html")
-    assert done.status == 0, done.err
+    for words in (
+        ["profile", "create", "work"],
+        ["local", "key"],
+        ["completion", "bash", "--install"],
+        ["man", "--install"],
+        ["skill", "--install", str(home / "agent" / "skills")],
+        ["batch", "t.txt", "--text", "--report", "r.html"],
+    ):
+        assert rebyte(*words).status == 0, words
     made = [path for path in home.rglob("*") if path.is_dir()]
+    assert home / ".local" / "state" / "rebyte" / "local" in made
     assert {path: mode(path) for path in made} == dict.fromkeys(made, 0o700)
     ours = [home / ".config" / "rebyte", home / ".local" / "state" / "rebyte"]
     files = [path for folder in ours for path in folder.rglob("*") if path.is_file()]
-    assert files
+    assert {".lock", "config.toml", "history.db"} <= {path.name for path in files}
     assert [path for path in files if mode(path) & 0o022] == []
 
 
@@ -90,7 +97,7 @@ def test_case_61_a_folder_that_others_can_write(file: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
-def test_case_61_a_file_or_a_group_of_somebody_else(file: Path) -> None:
+def test_case_61_a_file_or_a_group_of_another_user(file: Path) -> None:
     os.chown(file, -1, 12345)
     file.chmod(0o664)
     assert refusal(file)[1] == f"chmod go-w {file}"
@@ -163,18 +170,20 @@ def test_case_61_a_configuration_that_others_can_write_is_not_obeyed(
     assert rebyte("list").status == 2
 
 
-def test_case_61_credentials_and_history_that_others_can_write(rebyte: Rebyte, home: Path) -> None:
-    key = rebyte("-P", "local", "create", "Say hello [[run=1ms]]")
-    assert key.status == 0
+def test_case_61_credentials_and_history_that_others_can_write(
+    rebyte: Rebyte, home: Path, service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rebyte("create", "Say hello [[run=1ms]]").status == 0
     history = home / ".local" / "state" / "rebyte" / "history.db"
     history.chmod(0o666)
-    done = rebyte("-P", "local", "create", "Say hello [[run=1ms]]", "-o", "json")
+    done = rebyte("create", "Say hello [[run=1ms]]", "-o", "json")
     assert done.status == 0
     assert f"other users can change {history}" in done.err
     assert f"chmod go-w {history}" in done.err
-    once = rebyte("-P", "local", "create", "Say hello", "--once", "key", "-o", "table")
+    once = rebyte("create", "Say hello", "--once", "key", "-o", "table")
     assert once.status == 1
     assert f"Hint: chmod go-w {history}" in once.err
+    monkeypatch.delenv("REBYTE_API_KEY")
     credentials = home / ".config" / "rebyte" / "credentials.json"
     private_folder(credentials.parent)
     credentials.write_text('{"keys": {}}')
@@ -186,9 +195,9 @@ def test_case_61_credentials_and_history_that_others_can_write(rebyte: Rebyte, h
     )
 
 
-def test_case_61_a_journal_that_others_can_write(rebyte: Rebyte, home: Path) -> None:
+def test_case_61_a_journal_that_others_can_write(rebyte: Rebyte, home: Path, service: Any) -> None:
     (home / "t.txt").write_text("Say hello [[run=1ms]]\n")
-    batch = ("-P", "local", "batch", "t.txt", "--text", "-o", "table")
+    batch = ("batch", "t.txt", "--text", "-o", "table")
     assert rebyte(*batch).status == 0
     (journal,) = home.glob("*journal*")
     journal.chmod(0o666)
@@ -201,13 +210,13 @@ def test_case_61_a_journal_that_others_can_write(rebyte: Rebyte, home: Path) -> 
 
 
 def test_what_a_report_or_a_skill_would_overwrite_through_a_link_stays(
-    rebyte: Rebyte, home: Path
+    rebyte: Rebyte, home: Path, service: Any
 ) -> None:
     precious = home / "precious"
     precious.write_text("")
     (home / "t.txt").write_text("Say hello [[run=1ms]]\n")
     (home / "r.html").symlink_to(precious)
-    done = rebyte("-P", "local", "batch", "t.txt", "--text", "--report", "r.html")
+    done = rebyte("batch", "t.txt", "--text", "--report", "r.html")
     assert done.status == 0, done.err
     assert not (home / "r.html").is_symlink()
     (home / "skills" / "rebyte").mkdir(parents=True)
@@ -233,7 +242,7 @@ def test_on_a_system_without_groups_by_name_none_is_ours(file: Path) -> None:
         "import sys, pwd\n"
         "from pathlib import Path\n"
         "from rebyte_cli.config.permissions import check_private\n"
-        "pwd.getpwuid = lambda _uid: {}['nobody']\n"
+        "pwd.getpwuid = lambda _uid: {}['no such user']\n"
         "check_private(Path(sys.argv[1]))"
     )
     file.chmod(0o660)

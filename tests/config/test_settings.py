@@ -65,7 +65,7 @@ def test_option_then_environment_then_profile_then_default(
         ({}, URL, "http://127.0.0.1:8787/v1", "REBYTE_API_URL"),
         ({"profile": "work"}, URL, "https://work.example/v1", "profile work"),
         ({}, {**URL, "REBYTE_PROFILE": "work"}, "https://work.example/v1", "profile work"),
-        # Named, without a base URL of its own: still not the variable's.
+        # Named, without its own base URL: still not the variable's.
         ({"profile": "plain"}, URL, "https://api.rebyte.ai/v1", "default"),
         ({"profile": "local"}, URL, None, "built in"),
         # A variable that is not looked at cannot be wrong.

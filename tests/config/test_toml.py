@@ -98,7 +98,7 @@ def test_a_block_that_raises_changes_nothing(tmp_path: Path) -> None:
     assert path.read_text() == "x = 1\n"
 
 
-def test_comments_are_mourned_before_they_are_lost(tmp_path: Path) -> None:
+def test_a_note_comes_before_comments_are_lost(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text('# mine\nx = "a # b"\n')
     told: list[str] = []

@@ -366,7 +366,7 @@ def test_without_a_key_only_an_unknown_end_is_kept(path: Path) -> None:
     assert [row["state"] for row in rows] == ["unknown"]
 
 
-def test_one_whose_task_exists_stays_held_by_whoever_held_it(path: Path) -> None:
+def test_a_key_whose_task_exists_stays_held_by_its_holder(path: Path) -> None:
     one, two = History(path, origin="o"), History(path, origin="o")
     one.settle_intent(start(one).id, state="done", task_id="t")
     with one.hold("key"):
