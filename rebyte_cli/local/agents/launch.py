@@ -94,6 +94,7 @@ class Launch:
         self._options = options
         self._prompt = ""
         self._lock: int | None = None
+        self._before: list[Path] = []
 
     @property
     def model(self) -> str:
@@ -117,6 +118,7 @@ class Launch:
         self._prompt = prompt
         options = self._options | {"uploads": files}
         runs.add(db, place, self.adapter.title, now, options)
+        self._before = runs.locks_before(db, prompt)
 
     def start(self, announce: Callable[[str], None]) -> None:
         """Start the supervisor, after the transaction of `record` is committed.
@@ -135,7 +137,8 @@ class Launch:
                 " network, but none of your files"
             )
         try:
-            supervisor.start(self._store.folder, self._prompt, self._lock)
+            slots = self._options["parallel"]
+            supervisor.start(self._store.folder, self._prompt, self._lock, slots, self._before)
         except OSError as error:
             now = self._store.now()
             with self._store.write() as db:

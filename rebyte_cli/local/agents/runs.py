@@ -181,6 +181,19 @@ def lock_new(state_dir: Path, workspace: str, prompt: str) -> int:
     return descriptor
 
 
+def locks_before(db: sqlite3.Connection, prompt: str) -> list[Path]:
+    """The lock files of the runs that this one has to wait for: those still held before it."""
+    rows = db.execute(
+        f"SELECT {COLUMNS} FROM runs WHERE workspace ="  # noqa: S608 - names of our own fields
+        " (SELECT workspace FROM runs WHERE prompt = ?) AND seq <"
+        " (SELECT seq FROM runs WHERE prompt = ?) ORDER BY seq",
+        (prompt, prompt),
+    ).fetchall()
+    state_dir = state_dir_of(db)
+    found = [Run(*row) for row in rows]
+    return [_lock_file(state_dir, run) for run in found if is_held(state_dir, run)]
+
+
 def is_held(state_dir: Path, run: Run) -> bool:
     """Whether a supervisor (or the process that starts it) holds the run's lock."""
     import fcntl

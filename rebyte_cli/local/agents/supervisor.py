@@ -1,6 +1,6 @@
 """The process that looks after one run: it waits its turn, starts the agent and records it all.
 
-    python -I -S -c BOOT PACKAGE_FOLDER STATE_DIR PROMPT_ID LOCK_DESCRIPTOR
+    python -I -S -c BOOT PACKAGE_FOLDER STATE_DIR PROMPT_ID LOCK_DESCRIPTOR SLOTS [LOCK_FILE]…
 
 It outlives the command that started it, the terminal and `local serve`. It imports little: it is
 started for every run, and waits in memory for as long as the agent works.
@@ -15,8 +15,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,8 @@ from .workspace import Source, Upload, Workspace
 
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv.pop(1));"
-    " from rebyte_cli.local.agents.supervisor import main; main()"
+    " from rebyte_cli.local.agents.turn import main; main()"
 )
-SLOT_LOOK_SECONDS = 0.1
 PROMPT_FILE, RAW_FILE, STDERR_FILE = "prompt", "output", "stderr"
 STDERR_READ = 20_000
 
@@ -45,48 +43,44 @@ class RunFailed(Exception):
     """The run cannot succeed; the text says why."""
 
 
-def start(state_dir: Path, prompt_id: str, lock: int) -> None:
+def start(state_dir: Path, prompt_id: str, lock: int, slots: int, before: Iterable[Path]) -> None:
     """Start the supervisor of a recorded run, detached, and hand it the run's lock.
 
-    The lock's descriptor is closed here. Raises OSError when no process can be made.
+    `before` are the lock files of earlier runs to wait for (see turn.py). The lock's descriptor
+    is closed here. Raises OSError when no process can be made.
     """
     package = Path(__file__).parents[3]
-    words = [sys.executable, "-I", "-S", "-c", BOOT, str(package), str(state_dir), prompt_id]
-    log_file = state_dir / "supervisors.log"
+    python = [sys.executable, "-I", "-S", "-c", BOOT, str(package)]
+    words = [*python, str(state_dir), prompt_id, str(lock), str(slots), *map(str, before)]
     try:
-        with log_file.open("ab") as log:
-            process = subprocess.Popen(
-                [*words, str(lock)],
+        with (state_dir / "supervisors.log").open("ab") as log:
+            # Through a shell that ends at once, so that `local serve` has no children to reap.
+            subprocess.run(
+                ["sh", "-c", '"$@" &', "sh", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 pass_fds=(lock,),
                 start_new_session=True,
                 cwd="/",
+                check=False,
             )
     finally:
         os.close(lock)
-    _reap(process)
 
 
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    """Collect the exit status when it comes, so that a `local serve` gathers no zombies."""
-    import threading
-
-    threading.Thread(target=process.wait, name="rebyte-supervisor", daemon=True).start()
-
-
-def main() -> None:
-    """Look after the run that the command line names, to its end."""
-    state_dir, prompt_id, lock = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+def look_after(state_dir: str, prompt_id: str, lock: int) -> None:
+    """Look after one run, whose turn it is, to its end."""
     os.umask(0o077)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    supervisor = Supervisor(Store(state_dir), prompt_id, lock)
-    supervisor.run()
+    # A shell's background process ignores these, and so would the agent and its tools.
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    Supervisor(Store(Path(state_dir)), prompt_id, lock).run()
 
 
 class Supervisor:
-    """One run, from its place in the queue to its recorded end."""
+    """One run, from its turn to its recorded end."""
 
     def __init__(self, store: Store, prompt_id: str, lock: int) -> None:
         self._store = store
@@ -95,8 +89,6 @@ class Supervisor:
         self._ending = False
         self._holding = False
         signal.signal(signal.SIGTERM, self._on_term)
-        # The signal can be handled from here on, so whoever cancels may send it.
-        self._say(str(os.getpid()).encode())
         with store.read() as db:
             row = db.execute(
                 "SELECT runs.*, prompts.text FROM runs JOIN prompts ON prompts.id = runs.prompt"
@@ -112,10 +104,10 @@ class Supervisor:
         self._began = 0
 
     def run(self) -> None:
-        """Wait, work, and record the end, whatever happens."""
+        """Work, and record the end, whatever happens."""
         if self._run.ended is not None:
             return
-        outcome = self._try(self._wait_and_work)
+        outcome = self._try(self._begin)
         self._ending = True
         with contextlib.suppress(OSError):  # the next look tries again
             credentials.take_back(self._folder)
@@ -144,9 +136,8 @@ class Supervisor:
             traceback.print_exc()
         return Outcome(False, "", reason, {})
 
-    def _wait_and_work(self) -> Outcome:
-        self._wait_for_workspace()
-        self._take_slot()
+    def _begin(self) -> Outcome:
+        self._clean_up_before()
         self._began = self._store.now()
         with self._store.write() as db:
             changed = db.execute(
@@ -157,10 +148,8 @@ class Supervisor:
             raise Stopped
         return self._work()
 
-    # -- its turn --------------------------------------------------------------------------------
-
-    def _wait_for_workspace(self) -> None:
-        """Wait for the runs before this one in the same workspace, also while they clean up."""
+    def _clean_up_before(self) -> None:
+        """Clean up after runs of this workspace whose supervisors were killed."""
         with self._store.read() as db:
             rows = db.execute(
                 f"SELECT {runs.COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
@@ -169,21 +158,6 @@ class Supervisor:
             ).fetchall()
         for row in rows:
             runs.wait_for(self._state_dir, runs.Run(*row))
-
-    def _take_slot(self) -> None:
-        """Take one of the slots for running agents; those who wait are served in turn.
-
-        It is held until this process ends, so that at any moment no more runs than slots count
-        as running.
-        """
-        import fcntl
-
-        folder = self._state_dir / "slots"
-        folder.mkdir(exist_ok=True, mode=0o700)
-        with (folder / "queue").open("a") as queue:
-            fcntl.flock(queue, fcntl.LOCK_EX)
-            while _free_slot(folder, self._options["parallel"]) is None:
-                time.sleep(SLOT_LOOK_SECONDS)
 
     # -- the work --------------------------------------------------------------------------------
 
@@ -345,21 +319,6 @@ class Supervisor:
         self._holding = False
         if self._ending:
             raise Stopped
-
-
-def _free_slot(folder: Path, count: int) -> int | None:
-    """A descriptor that holds a free slot, or None."""
-    import fcntl
-
-    for number in range(count):
-        descriptor = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-        else:
-            return descriptor
-    return None
 
 
 def _kill(process: subprocess.Popen[bytes], *, group: bool) -> None:

@@ -66,7 +66,8 @@ class Bench:
                 (prompt_id, task, prompt, adapter.title, now),
             )
             runs.add(db, (task, workspace, prompt_id), adapter.title, now, chosen)
-        supervisor.start(self.folder, prompt_id, lock)
+            before = runs.locks_before(db, prompt_id)
+        supervisor.start(self.folder, prompt_id, lock, chosen["parallel"], before)
         return prompt_id
 
     def look(self, prompt: str) -> Run:

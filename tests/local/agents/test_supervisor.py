@@ -318,6 +318,45 @@ def test_a_login_does_not_stay_behind_after_a_crash(
     assert not (bench.workspace().home / LOGIN).exists()
 
 
+def test_a_login_that_the_next_run_borrowed_is_left_with_it(
+    bench: Bench, user_home: Path, tmp_path: Path
+) -> None:
+    """Its predecessor was killed and is looked at only now."""
+    login(user_home, "old")
+    text = f"cat > /dev/null; echo x; while [ ! -e /code/go ]; do sleep 0.02; done; cat ~/{LOGIN}"
+    agent = Codex(command=(script(tmp_path / "bin", "codex", text),))
+    first = bench.start(agent)
+    bench.until_started(first)
+    second = bench.start(agent)
+    killed = bench.look(first)
+    os.kill(int((bench.run_folder(first) / "lock").read_text()), signal.SIGKILL)
+    bench.until_started(second)
+    assert bench.look(first).outcome == "failed"
+    assert killed.ended is None
+    assert (bench.workspace().home / LOGIN).exists()
+    (bench.workspace().code / "go").touch()
+    bench.wait(second)
+    assert not (bench.workspace().home / LOGIN).exists()
+
+
+def test_a_run_that_waits_takes_little_memory(bench: Bench) -> None:
+    """A thousand may wait, so nothing of the supervisor is loaded yet."""
+    first = bench.start(["sh", "-c", "echo x; sleep 77.141"])
+    bench.until_started(first)
+    second = bench.start(["true"])
+    give_up = time.monotonic() + 10
+    lock = bench.run_folder(second) / "lock"
+    while not lock.read_text():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    time.sleep(0.2)
+    loaded = Path(f"/proc/{lock.read_text()}/maps").read_text()
+    assert "sqlite" not in loaded
+    assert "rebyte_cli" not in loaded
+    bench.cancel(second)
+    bench.cancel(first)
+
+
 # -- without a jail -------------------------------------------------------------------------------
 
 
