@@ -1,8 +1,8 @@
-"""How a command that serves until it is told to stop ends at SIGINT and SIGTERM.
+"""End a command that serves requests at SIGINT and SIGTERM.
 
-Elsewhere a signal raises, wherever the program is. In a server that would be in the middle of its
-clean-up when a second one comes: locks stay taken, and what was to be closed is not. Here a signal
-only asks the main thread to end.
+In other commands a signal raises, wherever the program is. A second signal would then hit a server
+in the middle of its clean-up, and leave locks taken and connections open. Here a signal only asks
+the main thread to end.
 """
 
 from __future__ import annotations

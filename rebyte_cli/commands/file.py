@@ -13,9 +13,10 @@ from ._base import define_group, define_in
 
 @define_group("file")
 def command() -> None:
-    """Files that tasks start with.
+    """Upload the files that tasks start with.
 
-    `rebyte create -f PATH` uploads by itself; this is for scripts that send bodies of their own.
+    `rebyte create -f PATH` does this for you. Use this command in scripts that build their own
+    request bodies.
 
     Example:
 
@@ -28,9 +29,8 @@ def command() -> None:
 def upload(app: App, paths: Sequence[str]) -> Records:
     """Upload each PATH for a task's body.
 
-    Prints the `id` and `filename` that the body takes. The name is the unique one that the API
-    made of the file's. All paths are looked at before the first is sent; several are sent side
-    by side.
+    Prints the `id` and `filename` to use in the body; the API makes the name unique. All paths are
+    checked before the first is sent, and several are sent at a time.
 
     Examples:
 

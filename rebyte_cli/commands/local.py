@@ -1,4 +1,4 @@
-"""The service on this machine: serve, status, reset."""
+"""Run, inspect and reset the local service."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from ._prompts import confirm, yes_option
 
 @define_group("local")
 def command() -> None:
-    """A small Rebyte of your own, on this machine: no account, no network.
+    """Run tasks on this machine, without an account or a network.
 
-    `rebyte -P local …` uses it by itself. `rebyte local serve` offers it to curl and to any
-    other program. Its agent is a simulation, and says so in its answers.
+    `rebyte -P local …` starts the local service automatically. `rebyte local serve` makes it
+    available to curl and other programs. Its agent is a simulation and says so in its answers,
+    unless -x names a real one.
 
     Examples:
 
@@ -40,10 +41,10 @@ def command() -> None:
 def serve(app: App, port: int, simulate: bool) -> None:
     """Serve the local service to curl and other programs.
 
-    Runs until Ctrl-C. Prints the base URL on stdout; an example call and the link to the pages,
-    for a browser, on stderr. Any key that
-    starts with rbk_ is taken. On the default port the links that `rebyte -P local` prints open in
-    a browser meanwhile.
+    Runs until Ctrl-C. Prints the base URL on stdout, and an example call and the link to its pages
+    on stderr. Any key that starts with rbk_ is accepted; requests from web pages of other origins
+    are refused. While it runs on the default port, the links that `rebyte -P local` prints open
+    in a browser.
 
     Examples:
 
@@ -117,7 +118,7 @@ def key(app: App) -> Text:
 
 @define_in(command, "status", kind=LOCAL, statuses=())
 def status(app: App) -> Records:
-    """Show what the local service holds and whether it is being served.
+    """Show what the local service stores and whether `local serve` is running.
 
     Example:
 
@@ -131,10 +132,10 @@ def status(app: App) -> Records:
 @define_in(command, "reset", statuses=())
 @yes_option
 def reset(app: App, yes: bool) -> Any:
-    """Empty the local service.
+    """Delete everything that the local service stores.
 
-    Its tasks, workspaces, files and webhooks are gone for good, and with them what the history
-    knows of them: `@last`, aliases, keys of --once.
+    Deletes its tasks, workspaces, files and webhooks for good, together with what the history
+    knows about them: `@last`, aliases, keys of --once. Also replaces a damaged service.db.
 
     Example:
 
@@ -144,7 +145,7 @@ def reset(app: App, yes: bool) -> Any:
     from ..history.history import History
     from ..local import server
 
-    confirm(app, "Empty the local service?", yes=yes)
+    confirm(app, "Delete everything in the local service?", yes=yes)
     server.reset(app.state_dir / "local")
     History(app.history_file, origin=ORIGIN, warn=app.note).clear()
     app.note("The local service is empty")

@@ -1,1 +1,1 @@
-"""A small Rebyte of its own, on this machine: an independent witness of the wire."""
+"""A small implementation of the Rebyte service on this machine, independent of the client."""

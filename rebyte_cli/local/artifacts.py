@@ -1,7 +1,7 @@
-"""Files of a workspace (rebyte-api 2.12). The paths are documented, the shapes are guesses.
+"""Artifacts: files of a workspace. The paths are documented ([docs]), the shapes are guesses.
 
-Choices within the working guess: the list is under `data`; uploads answer 201 with the same
-list; what was uploaded through a signed URL is downloaded through one (302), all else directly.
+Choices where nothing is documented: the list is under `data`; uploads answer 201 with the same
+list; a file uploaded to a signed URL is downloaded from one (302), all others directly.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def put(
 
 
 def remove(store: Store, db: sqlite3.Connection, workspace: str, name: str | None) -> int:
-    """Remove one artifact, or all of them for None. The number removed."""
+    """Remove one artifact, or all of them for None; return how many."""
     rows = db.execute(
         "DELETE FROM artifacts WHERE workspace = ? AND (? IS NULL OR filename = ?)"
         " RETURNING object",

@@ -100,7 +100,7 @@ def new_id() -> str:
 class StateError(OSError):
     """The state folder cannot be used. `damaged` when only `rebyte local reset` helps.
 
-    An OSError with the file's name, so that whoever reports those needs to know nothing of it.
+    An OSError with the file's name, so that code that reports those needs no other case.
     """
 
     def __init__(self, path: Path, problem: str, *, damaged: bool = False) -> None:
@@ -119,7 +119,7 @@ def make_folder(folder: Path) -> None:
 def check_folder(folder: Path) -> None:
     """Raise StateError when others could change what is in `folder`, or put another in its place.
 
-    What is there decides what agents run, and who may start them.
+    The folder decides what agents run, and who may start them.
     """
     if os.name != "posix":
         return
@@ -151,7 +151,7 @@ class Store:
             self._idle.put(_retry_locked(self._open))
 
     def now(self) -> int:
-        """The injected clock in milliseconds."""
+        """The time by the injected clock, in milliseconds."""
         return int(self._clock() * 1000)
 
     @contextlib.contextmanager

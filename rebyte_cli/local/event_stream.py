@@ -22,7 +22,7 @@ POLL_SECONDS = 0.1
 
 
 def events(context: Context, request: Request, task_id: str) -> Response:
-    """Stream as server-sent events until the prompt ends, the task goes or the client leaves."""
+    """Stream server-sent events until the prompt ends, the task is deleted or the client leaves."""
     with context.store.read() as db:
         prompt_id = load_task(db, task_id).runs[-1].prompt.id
     chunks = _stream(context, request, task_id, prompt_id)
@@ -85,7 +85,7 @@ def _frame(name: str, document: object) -> bytes:
 
 
 def _left(connection: socket.socket, seconds: float) -> bool:
-    """Wait, and return whether the client closed the connection meanwhile."""
+    """Wait up to `seconds`, and return whether the client has closed the connection."""
     with contextlib.suppress(OSError, ValueError), selectors.DefaultSelector() as selector:
         selector.register(connection, selectors.EVENT_READ)
         if not selector.select(seconds):

@@ -1,6 +1,6 @@
-"""Faults on order: calls that are refused, answered late, or never answered.
+"""Faults that a prompt asks for: calls that are refused, answered late, or never answered.
 
-They let a script meet what a network can do to it without a network.
+They let a script meet what a network can do to it, without a network.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def answer_late_or_never(stopping: threading.Event, prompt: str) -> None:
 
 
 def _still(store: Store, prompt: str, times: int | None) -> bool:
-    """Whether this refusal has not been given `times` times yet for this prompt."""
+    """Whether this prompt has been refused fewer than `times` times."""
     if times is None:
         return True
     digest = hashlib.sha256(prompt.encode()).hexdigest()

@@ -1,7 +1,8 @@
-"""What every endpoint needs: refusals, JSON answers, timestamps, and checks of what came in.
+"""What every endpoint needs: refusals, JSON answers, timestamps, and checks of request bodies.
 
-The error envelope and its codes are those of the vendor's docs; codes that no source names
-(`conflict`, `method_not_allowed`, `payload_too_large`) are this service's own.
+The error envelope and its codes are those of the vendor's docs. Codes that no source names
+(`conflict`, `method_not_allowed`, `payload_too_large`, `misdirected_request`, `foreign_origin`) are
+this service's own.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def body_of(request: Request) -> Document:
     if (length or 0) > LARGEST_JSON:
         raise Refusal(413, "payload_too_large", "The body is larger than 8 MiB")
     try:
-        # What is asked for is set aside at once, in megabytes for each request under way.
+        # `read` allocates what it is asked for at once, for each request in progress.
         raw = request.stream.read(LARGEST_JSON + 1 if length is None else length)
     except ConnectionError:
         raise

@@ -1,8 +1,8 @@
-"""One connection of the local service: HTTP/1.1 requests in, the answers of a WSGI app out.
+"""The HTTP server of the local service: HTTP/1.1 requests in, the answers of a WSGI app out.
 
-werkzeug brings a development server of its own, but that one drops request headers whose names
-contain `_` (so the documented `API_KEY` would never arrive), closes every connection, and waits
-10 ms after each answer. This one keeps connections, streams, and stays silent unless asked.
+werkzeug has a development server, but it drops request headers whose names contain `_` (so the
+documented `API_KEY` would never arrive), closes every connection, and waits 10 ms after each
+answer. This one keeps connections, streams, and logs nothing unless asked to.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Body(io.RawIOBase):
         return len(data)
 
     def drain(self) -> bool:
-        """Read what the application left. False when that is too much to be worth reading."""
+        """Read what the application left. False when that is too much to read."""
         if self.left > DRAIN_LIMIT:
             return False
         while self.read(65536):
@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Host
 
     def handle(self) -> None:
-        """Serve the connection until either side ends it; a vanished client is no error."""
+        """Serve the connection until either side ends it; a client that vanishes is no error."""
         with contextlib.suppress(ConnectionError, TimeoutError, HangUp):
             super().handle()
 
@@ -184,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
         word = "validation_error" if code < 500 else "internal_error"
         text = json.dumps({"error": {"code": word, "message": message or f"HTTP {code}"}}).encode()
         self.close_connection = True
-        # Unless it says so itself, http.server answers in the manner of HTTP/0.9: without a head.
+        # Otherwise http.server would answer as in HTTP/0.9, without a head.
         self.request_version = self.protocol_version
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
@@ -202,7 +202,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class _Reply:
-    """Turns what WSGI says into bytes on the connection: length known, or chunked."""
+    """Write what WSGI hands over to the connection: with its length, or chunked."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -307,7 +307,7 @@ class Listener(ThreadingMixIn, Host):
             except OSError:
                 if self.stopping:
                     return
-                time.sleep(0.01)  # out of file descriptors: give the others time to end
+                time.sleep(0.01)  # out of file descriptors: let other connections end
                 continue
             if self.stopping:
                 request.close()
@@ -316,7 +316,7 @@ class Listener(ThreadingMixIn, Host):
                 self._open.add(request)
             try:
                 self.process_request(request, address)
-            except RuntimeError:  # no thread to be had: this client is turned away, not all
+            except RuntimeError:  # no more threads: turn away this client only
                 self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
@@ -325,7 +325,7 @@ class Listener(ThreadingMixIn, Host):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # The client sees a closed connection; a traceback on the user's terminal helps nobody.
+        # The client sees a closed connection; a traceback on the terminal would not help.
         self.log(f"{client_address[0]}: {sys.exc_info()[1]!r}")
 
     def stop(self) -> None:

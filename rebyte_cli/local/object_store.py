@@ -1,7 +1,7 @@
 """The object store: another origin than the API, which signed URLs point at.
 
 It refuses a request that carries an API key or other credentials and records it (never the
-value), so that a client that leaks its key is seen. Errors are XML, as object stores answer.
+value), which exposes a client that leaks its key. Errors are XML, as object stores answer.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Run(ABC):
     # What only a simulation does, because its prompt asked for it.
     has_event_keys = True
     cut_after = 0  # events after which a stream breaks off, 0 for never
-    is_done_early = False  # whether a stream without events is told `done` at once
+    is_done_early = False  # whether a stream gets `done` before the first event
 
     def status(self, now: int) -> str:
         """The prompt's status at `now`, in the words of the wire."""

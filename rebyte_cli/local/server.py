@@ -47,7 +47,7 @@ class Service:
     service, which is then also remembered as the place where the folder is served. `log` gets a
     line per request and per internal error. `config_file` is the
     config.toml whose `[local]` says how real agents run; with `simulate` none does.
-    `announce` is told, in one line, what runs where when an agent is used for the first time.
+    `announce` gets a line that says what runs where when an agent is used for the first time.
 
     ValueError: `host` is not a loopback address. OSError: the port is taken, or the folder cannot
     be written.
@@ -98,7 +98,7 @@ class Service:
         self._storage.application = ObjectStore(context, log)
 
     def start(self) -> Self:
-        """Answer on daemon threads and return at once. Does nothing the second time."""
+        """Answer on daemon threads and return at once. Safe to call twice."""
         if self._started:
             return self
         self._started = True

@@ -55,7 +55,7 @@ class File(NamedTuple):
 
 
 class Received(NamedTuple):
-    """What the service was told for one prompt."""
+    """What the service received for one prompt."""
 
     prompt: str
     executor: str

@@ -8,6 +8,7 @@ default executor is `opencode` and the default model `lite`.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .agents.launch import Launch
 
 LONGEST_PROMPT = 100_000
+# Written out, since languages differ about what \s matches.
+_NOT_BLANK = re.compile(r"[^\s\x1c-\x1f\x85\ufeff]")
 EXECUTORS = ("opencode", "claude", "gemini", "codex")
 VISIBILITIES = ("private", "shared", "public")
 
@@ -210,7 +213,7 @@ def _row(context: Context, task: Task, now: int) -> Document:
 
 def _order(context: Context, body: Document) -> Order:
     prompt = http.text(body, "prompt", most=LONGEST_PROMPT)
-    if not prompt.strip():
+    if not _NOT_BLANK.search(prompt):
         http.invalid("prompt must not be empty")
     for name, least in (("githubUrl", 1), ("branchName", 1), ("actor", 0)):
         http.optional_text(body, name, most=2000, least=least)

@@ -78,7 +78,7 @@ def delete(context: Context, _request: Request, webhook: str) -> Response:
 
 def public_key(_context: Context, _request: Request) -> Response:
     """GET /webhooks/public_key: 404, since nothing here is signed."""
-    message = "there is none, since the local service does not sign what it delivers"
+    message = "there is none: the local service does not sign its deliveries"
     raise http.Refusal(404, "not_found", message)
 
 

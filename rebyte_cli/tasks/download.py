@@ -45,7 +45,7 @@ def parts_of(name: str, *, hidden: bool = False) -> list[str]:
 
     Raises RebyteError for a name that would leave the folder it is put in, that means something
     else on this system, or that git would take for a repository (`.git` in any spelling, or the
-    `HEAD` of one without a folder of its own): tools run what such files say. Without `hidden`
+    `HEAD` of one that is the folder itself): git runs what such files say. Without `hidden`
     also for one that begins with a dot in any part, or that a tool runs by its place.
     """
     parts = name.split("/")
@@ -217,9 +217,10 @@ def open_folder(folder: Path, parts: Sequence[str], name: str) -> Iterator[int |
     """The folder below `folder` that `parts` lead to, created where it is missing.
 
     A descriptor of it: every step is taken from the folder before and follows no link, so nothing
-    that is moved or linked meanwhile leads elsewhere. None where the system cannot do that
-    (Windows); links are then only looked for. `folder` itself may be a link. Raises RebyteError
-    when a part is a link or a file (`name` is the artifact's), BadUsage when it cannot be made.
+    that is moved or linked during the download leads elsewhere. None where the system cannot do
+    that (Windows), which then only checks for links. `folder` itself may be a link. Raises
+    RebyteError when a part is a link or a file (`name` is the artifact's), BadUsage when it cannot
+    be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The git repository that a task should work on: what `-g` says, or the one here."""
+"""Find the git repository that a task should work on: what `-g` names, or the current one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any endpoint by its method and path: the answer as it came."""
+"""Call any endpoint by its method and path, and pass on the answer unchanged."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def pages(client: RebyteClient, request: RawRequest, *, with_headers: bool) -> I
 
     Ends with a page that is short of its limit or reaches `total`; a list without pages is one.
     BrokenAnswer for an answer that is no list, and for a page that comes again: a service that
-    takes no `offset` would send it for ever.
+    ignores `offset` would send it forever.
     """
     limit, offset, path = _window(request.path)
     before: list[Any] = []

@@ -1,4 +1,4 @@
-"""Files on their way up: all checked first, then sent side by side, flat in memory."""
+"""Upload files: all are checked first, then sent several at a time, flat in memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .parallel import ProgressBar, in_parallel
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
-AT_ONCE = 4  # the line is shared by them; more only grows the share of handshakes
+AT_ONCE = 4  # they share one connection to the network; more only add handshakes
 LONGEST_NAME = 255  # characters (skill reference)
-LARGE = 8 * 1024 * 1024  # bytes; what is larger goes to a signed URL where there is one
+LARGE = 8 * 1024 * 1024  # bytes; larger files go to a signed URL where there is one
 _COMPRESSED = {
     "gzip": "application/gzip",
     "bzip2": "application/x-bzip2",
@@ -28,11 +28,11 @@ _COMPRESSED = {
 
 
 def check(paths: Iterable[str]) -> list[str]:
-    """The files that `paths` name, each once; nothing is opened for long and nothing sent.
+    """Return the files that `paths` name, each once. Nothing is sent.
 
-    A path that is not there but has `*`, `?` or `[` in it is taken as a pattern, for shells
-    that leave it alone and for quoted ones. Raises NotFound (4) for what is missing, BadUsage
-    for a folder, a device, a file that cannot be read, and a name the API would not take.
+    A path that does not exist but contains `*`, `?` or `[` is taken as a pattern, for shells that
+    don't expand it. Raises NotFound (4) for a missing file, BadUsage for a folder, a device, a
+    file that cannot be read, and a name that the API would refuse.
     """
     found: dict[str, None] = {}
     for path in paths:
@@ -96,8 +96,8 @@ def upload(
 ) -> list[dict[str, Any]]:
     """Upload all of `paths`; `{"id", "filename"}` of each, in their order.
 
-    The name is the unique one that the API made of it. When some could not be uploaded, the
-    error that ranks highest is raised after all have been tried. Paths are checked first.
+    The name is the unique variant that the API made of it. When some could not be uploaded, raises
+    the error that ranks highest after all have been tried. Paths are checked first.
     """
     answers = list(uploads(client, check(paths), progress_bar))
     errors = [answer for answer in answers if isinstance(answer, RebyteError)]
@@ -129,17 +129,17 @@ def _side_by_side(
 def send(
     client: RebyteClient, path: str, advance: Callable[[int], None] = lambda _count: None
 ) -> dict[str, Any]:
-    """Upload one file: `{"id", "filename"}`. `advance` is told of bytes as they go out."""
+    """Upload one file: `{"id", "filename"}`. `advance` is called with each number of bytes."""
     return dict(client.upload_file(path, content_type=content_type(path), progress=advance))
 
 
 def put(
     client: RebyteClient, workspace_id: str, paths: Sequence[str], progress_bar: ProgressBar
 ) -> Iterator[dict[str, Any] | RebyteError]:
-    """Checked paths into a workspace, as artifacts: each answer or error in its place.
+    """Upload checked paths to a workspace as artifacts: each answer or error in its place.
 
     Small files go through the API, large ones to a signed URL (vendor docs; what both look like
-    is inferred), and through the API as well where there is no such URL to be had.
+    is inferred), or through the API as well where the service has no such URL.
     """
     from ..api.body import file_size
 
@@ -149,7 +149,7 @@ def put(
         raise BadUsage(f"two of the files are named {min(twice)}, and artifacts have no folders")
 
     def put_one(path: str, advance: Callable[[int], None]) -> dict[str, Any]:
-        size = file_size(Path(path))  # it was there when all were checked; it may have gone
+        size = file_size(Path(path))  # it existed when all were checked; it may be gone now
         answer: Mapping[str, Any] | None = None
         if size > LARGE:
             answer = _put_signed(client, workspace_id, path, advance)
@@ -180,13 +180,13 @@ def _put_signed(
             urls = client.artifact_upload_urls(workspace_id, [wanted])
         except APIError as error:
             if error.status_code in NO_SUCH_CALL:
-                return None  # either no such endpoint or no such workspace; the other way tells
+                return None  # no such endpoint or no such workspace: the other way shows which
             raise
         client.transport.put_signed(urls[0]["uploadUrl"], Path(path), kind, progress=count)
         return {}
 
     try:
         return once()
-    except SlotExpired:  # another one may be asked for, as for any signed URL
+    except SlotExpired:  # a new one may be requested, as for any signed URL
         count(-sent)
         return once()

@@ -48,7 +48,7 @@ def test_the_fourth_is_refused_by_the_service_in_one_line(inside_local: Run) -> 
 def test_the_local_service_says_that_it_has_no_public_key(inside_local: Run) -> None:
     done = inside_local("webhook", "public-key", "-q")
     assert (done.status, done.out) == (4, "")
-    reason = "there is none, since the local service does not sign what it delivers"
+    reason = "there is none: the local service does not sign its deliveries"
     assert done.err == f"Error: public_key: {reason}\n"
 
 
@@ -101,7 +101,7 @@ def test_a_secret_that_no_header_can_carry_is_refused(inside: Run, secret: str) 
     assert inside("webhook", "create", URL, *EVENT, "--secret", "-", stdin=secret).status == 2
 
 
-def test_off_a_terminal_nobody_is_asked(inside: Run) -> None:
+def test_off_a_terminal_there_is_no_prompt(inside: Run) -> None:
     done = inside("webhook", "create", URL, *EVENT, "--secret")
     assert done.status == 2
     assert "--secret -" in json.loads(done.err)["error"]["hint"]
@@ -126,7 +126,7 @@ def test_on_a_terminal_the_secret_is_asked_for_without_echo(inside_local: Run) -
 
 @contextmanager
 def listening(*words: str, secret: str | None = None) -> Iterator[tuple[Any, str]]:
-    """`rebyte webhook listen` in a process of its own: the process and its URL."""
+    """`rebyte webhook listen` in a process: the process and its URL."""
     words = (*words, "--secret", "-") if secret else words
     with subprocess.Popen(
         [*COMMAND, "webhook", "listen", "--port", "0", *words],
@@ -200,7 +200,7 @@ def test_what_a_run_goes_on_with_ends_with_the_command(home: Any, number: signal
         deliver(url, {"taskId": "t1"})
         wait_for(home / "started")
         process.send_signal(number)
-        # The end of stderr comes when nobody holds it any more, the sleep included.
+        # stderr ends when every process that holds it has ended, the sleep included.
         assert process.communicate(timeout=10) == ("", "")
         assert process.returncode == 128 + number
 
