@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from threading import Thread
 from typing import Any
 from uuid import uuid4
 
+import pexpect
 import pytest
 
 from ..conftest import COMMAND, Done
@@ -238,3 +240,18 @@ def test_local_needs_no_key(local: Rebyte) -> None:
     done = local("auth", "login", "--with-key", stdin=KEY)
     assert done.status == 2
     assert "needs no key" in done.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_case_69_a_login_that_is_cut_short_leaves_the_echo_on(
+    rebyte: Rebyte, home: Path, url: str, number: int
+) -> None:
+    command = [*COMMAND[1:], "auth", "login", "--insecure-storage"]
+    child = pexpect.spawn(COMMAND[0], command, env=dict(os.environ), timeout=20)
+    child.expect_exact("API key: ")
+    assert child.waitnoecho(5)
+    child.kill(number)
+    child.expect(pexpect.EOF)
+    assert child.getecho()
+    child.close()
+    assert child.exitstatus == 128 + number
