@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 SECONDS = 30.0
 _LARGEST = 65536  # bytes
+_GRACE = 0.5  # seconds to read what an ended program has printed
 
 
 def run_key_command(argv: Sequence[str], *, interactive: bool, seconds: float = SECONDS) -> str:
@@ -59,23 +61,33 @@ def run_key_command(argv: Sequence[str], *, interactive: bool, seconds: float = 
 
 
 def _output_of(process: Popen[bytes]) -> tuple[bytes, bytes]:
-    """Both streams of a process, once it has ended; one that never stops printing is killed."""
-    assert process.stdout is not None
-    with process.stdout:
-        printed = process.stdout.read(_LARGEST)
-        if len(printed) == _LARGEST:
-            process.kill()
-    said = b""
-    if process.stderr is not None:
-        with process.stderr:
-            said = process.stderr.read(_LARGEST)
+    """Both streams of a process, once it has ended; one that never stops printing is killed.
+
+    A child that it left in the background may keep the streams open, and is not waited for.
+    """
+    import threading
+
+    streams = [stream for stream in (process.stdout, process.stderr) if stream is not None]
+    output: list[bytes] = [b"" for _ in streams]
+
+    def read(at: int) -> None:
+        while piece := os.read(streams[at].fileno(), 8192):
+            output[at] += piece
+            if len(output[at]) >= _LARGEST:
+                process.kill()
+                return
+
+    readers = [threading.Thread(target=read, args=(at,), daemon=True) for at in range(len(streams))]
+    for reader in readers:
+        reader.start()
     process.wait()
-    return printed, said
+    for reader in readers:
+        reader.join(timeout=_GRACE)
+    return output[0], output[1] if len(output) > 1 else b""
 
 
 def _end(process: Popen[bytes], *, own_session: bool) -> None:
     """Kill a program that is still running, with the processes that it started."""
-    import os
     import signal
     from contextlib import suppress
 

@@ -70,6 +70,12 @@ def test_a_program_that_hangs_is_given_up_and_ended(tmp_path: Path) -> None:
     eventually(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists(), what="its end")
 
 
+def test_a_child_in_the_background_is_not_waited_for() -> None:
+    began = time.monotonic()
+    assert run(["sh", "-c", f"sleep 20 & echo {SECRET}"], interactive=False) == SECRET
+    assert time.monotonic() - began < 5
+
+
 def test_without_a_terminal_it_cannot_eat_our_stdin() -> None:
     assert run(python("import sys; print(repr(sys.stdin.read()))"), interactive=False) == "''"
 
