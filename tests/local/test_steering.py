@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
 from rebyte_cli.local.simulation import make_title
-from rebyte_cli.local.steering import Words, plain
+from rebyte_cli.local.steering import STEERING, Words, plain
+from tests.witness import Clock, serving
 
 
 def test_words_are_found_wherever_they_stand() -> None:
@@ -51,3 +53,14 @@ def test_case_73_words_are_read_in_linear_time(piece: str) -> None:
     # Four times as much costs four times as much; sixteen times would be its square.
     assert seconds(100_000) < 8 * seconds(25_000) + 0.01
     assert seconds(100_000) < 1
+
+
+def test_words_with_bad_values_are_refused_and_unknown_ones_left_alone(tmp_path: Path) -> None:
+    with serving(tmp_path, Clock()) as caller:
+        for word in STEERING:
+            if "=" in word and word != "[[title=TEXT]]":
+                broken = word.split("=")[0] + "=x!]]"
+                answer = caller.call("POST", "/tasks", {"prompt": broken})
+                assert (answer.status, answer.code) == (400, "validation_error"), broken
+                assert answer.message.startswith("prompt: [[")
+        caller.create("if [[ -f x ]]; then [[unknown=1]] [[fail")

@@ -1,4 +1,4 @@
-"""Running the local service: many processes at once, plain clients, faults on order, its life."""
+"""Run the local service: many processes at once, other clients, start, status and stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local.server import LOCAL_KEY, Service, reset, start_embedded, status
-from rebyte_cli.local.steering import STEERING
 from tests.conftest import need_tool
 from tests.witness import KEY, Caller, Clock, serving
 
@@ -148,7 +147,7 @@ def test_date_header_is_the_clock_that_dates_tasks(tmp_path: Path) -> None:
     assert parsedate_to_datetime(answer.headers["date"]).timestamp() == clock.now
 
 
-def test_links_of_a_carried_service_point_at_the_served_one(tmp_path: Path) -> None:
+def test_links_of_an_embedded_service_point_at_the_served_one(tmp_path: Path) -> None:
     with start_embedded(tmp_path) as service:
         url = Caller(service).create()["url"]
         assert url.startswith("http://127.0.0.1:8787/run/")
@@ -182,7 +181,7 @@ def test_status_and_reset(tmp_path: Path) -> None:
     assert list((tmp_path / "objects").iterdir()) == []
 
 
-def test_stopped_service_answers_nobody(tmp_path: Path) -> None:
+def test_stopped_service_does_not_answer(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     caller = Caller(service, LOCAL_KEY)
     caller.call("GET", "/tasks")
@@ -201,51 +200,6 @@ def test_port_that_is_taken_and_address_that_is_not_loopback(tmp_path: Path) -> 
             Service(tmp_path, port=port)
     with pytest.raises(ValueError, match="not a loopback"):
         Service(tmp_path, host="0.0.0.0")
-
-
-def test_faults_on_order(tmp_path: Path) -> None:
-    with serving(tmp_path) as caller:
-        for prompt, left in (("[[drop]]", 1), ("[[drop-before]]", 1)):
-            with pytest.raises(http.client.RemoteDisconnected):
-                caller.create(prompt)
-            assert caller.call("GET", "/tasks").document["total"] == left
-        task_id = caller.call("GET", "/tasks").document["data"][0]["id"]
-        prompts = f"/tasks/{task_id}/prompts"
-        for path in ("/tasks", prompts):
-            refused = caller.call("POST", path, {"prompt": "[[http=503]]"})
-            assert (refused.status, refused.code) == (503, "internal_error")
-            assert refused.headers["retry-after"] == "1"
-            page = caller.call("POST", path, {"prompt": "[[html=502]]"})
-            assert (page.status, page.headers["content-type"][:9]) == (502, "text/html")
-            busy = {"prompt": f"[[http=429*2]] {path}"}
-            assert [caller.call("POST", path, busy).status for _ in range(3)] == [429, 429, 201]
-        with pytest.raises(http.client.RemoteDisconnected):
-            caller.call("POST", prompts, {"prompt": "[[drop]]"})
-        assert len(caller.task(task_id)["prompts"]) == 3
-        assert caller.call("POST", "/tasks", {"prompt": "[[http=200]]"}).status == 400
-
-
-def test_slow_create_makes_its_task_at_once(tmp_path: Path) -> None:
-    with serving(tmp_path) as caller, ThreadPoolExecutor(1) as pool:
-        began = time.monotonic()
-        slow = pool.submit(Caller(caller.service).create, "[[slow-create=700ms]] [[run=0]]")
-        while not (rows := caller.call("GET", "/tasks").document["data"]):
-            assert time.monotonic() - began < 10
-        assert not slow.done()
-        assert caller.task(rows[0]["id"])["prompts"][0]["status"] == "pending"
-        assert slow.result(timeout=20)["id"] == rows[0]["id"]
-        assert time.monotonic() - began >= 0.7
-
-
-def test_words_with_bad_values_are_refused_and_unknown_ones_left_alone(tmp_path: Path) -> None:
-    with serving(tmp_path, Clock()) as caller:
-        for word in STEERING:
-            if "=" in word and word != "[[title=TEXT]]":
-                broken = word.split("=")[0] + "=x!]]"
-                answer = caller.call("POST", "/tasks", {"prompt": broken})
-                assert (answer.status, answer.code) == (400, "validation_error"), broken
-                assert answer.message.startswith("prompt: [[")
-        caller.create("if [[ -f x ]]; then [[unknown=1]] [[fail")
 
 
 def test_service_shares_nothing_with_the_client_and_imports_little(tmp_path: Path) -> None:
@@ -287,3 +241,12 @@ def test_answered_requests_hold_little_until_they_are_collected(service: Any) ->
         gc.enable()
         connection.close()
     assert each < 12_000, "bytes a request"
+
+
+def test_credits(tmp_path: Path) -> None:
+    with serving(tmp_path) as caller:
+        before = caller.call("GET", "/billing/credits").document
+        caller.create()
+        after = caller.call("GET", "/billing/credits").document
+    assert before["updatedAt"] is None
+    assert before["balance"] - after["balance"] == after["lifetimeUsed"] == 1

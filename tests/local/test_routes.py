@@ -212,7 +212,9 @@ def test_unknown_paths_and_methods(tmp_path: Path) -> None:
         b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n",
     ],
 )
-def test_what_is_not_http_gets_the_envelope_too(tmp_path: Path, request_text: bytes) -> None:
+def test_a_request_that_is_not_http_gets_the_error_envelope(
+    tmp_path: Path, request_text: bytes
+) -> None:
     with serving(tmp_path) as caller:
         answer = _raw(caller, request_text)
     head, _, body = answer.partition(b"\r\n\r\n")
