@@ -1,1 +1,1 @@
-"""The wire, usable as a library: the client, its transport, events and shapes."""
+"""The HTTP API as a library: the client, its transport, views of its answers."""

@@ -1,4 +1,4 @@
-"""Bodies: those of answers read in time, decoded within a cap, believed only when whole."""
+"""Bodies: those of answers, read in time and decoded within a cap; those of uploads, streamed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ERROR_CAP = 64 * 1024
 class Answer:
     """An answer: `status`, `headers` (case does not matter), `data` (decoded JSON; {} for an
     empty body; None from `Transport.raw`), `raw` (the body's bytes), `retried` (whether our own
-    earlier try may have been carried out already), `coming` (an event stream's body while it
+    earlier attempt may have been carried out already), `coming` (an event stream's body while it
     arrives; None where `raw` is all).
     """
 
@@ -42,7 +42,7 @@ class Answer:
 
 
 class Broken(Exception):
-    """A body is not what it should be. `cut` when it ended early, which a new try may mend."""
+    """A body is not what it should be. `cut`: it ended early, so another attempt may help."""
 
     def __init__(self, why: str, *, cut: bool = False) -> None:
         super().__init__(why)
@@ -53,8 +53,8 @@ class Broken(Exception):
 def chunks(response: Any) -> Iterator[bytes]:
     """The decoded bytes of a body as they arrive; `response` is one of requests, unread.
 
-    Decodes gzip and deflate itself: the decoder of urllib3 takes a cut gzip stream for a whole
-    one, and may blow up one small read to any size. Raises Broken, or what urllib3 raises.
+    Decodes gzip and deflate itself: the decoder of urllib3 accepts a cut gzip stream as a
+    whole one, and may expand one small read to any size. Raises Broken, or what urllib3 raises.
     """
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     raw = _raw(response.raw)
@@ -64,7 +64,7 @@ def chunks(response: Any) -> Iterator[bytes]:
         return _inflate(raw, zlib.MAX_WBITS | 16)
     if encoding == "deflate":
         return _inflate(raw, zlib.MAX_WBITS)
-    raise Broken("it came in an encoding that was not asked for")
+    raise Broken("it came in an encoding that was not requested")
 
 
 def _raw(source: Any) -> Iterator[bytes]:
@@ -109,11 +109,11 @@ def read_all(response: Any, cap: int = JSON_CAP) -> bytes:
 
 
 def read_whole(response: Any) -> bytes:
-    """The whole decoded body within the usual cap; none for 204, whatever the headers promise."""
+    """The whole decoded body within the usual cap; empty for 204, whatever the headers promise."""
     if response.status_code in (204, 205):
         promised = response.headers.get("Content-Length", "0") != "0"
         if promised or "Transfer-Encoding" in response.headers:
-            # What follows would be taken for the next answer on this connection.
+            # What follows would be read as the next answer on this connection.
             response.close()
             return b""
     return read_all(response)
@@ -124,7 +124,7 @@ def parse_json(data: bytes) -> Any:
     if not data.strip():
         return {}
     if data.lstrip()[:1] == b"<":
-        raise Broken("it is HTML or XML where JSON belongs")
+        raise Broken("it is HTML or XML instead of JSON")
     try:
         return json.loads(data, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
@@ -159,20 +159,17 @@ def as_it_came(response: Any, _attempt: Any = None) -> Answer:
 
 
 def encode(body: Any) -> bytes:
-    """A body as JSON; BadUsage for what has no form in it."""
+    """A body as JSON; BadUsage for what JSON cannot express."""
     try:
         return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError):
         raise BadUsage("the body cannot be written as JSON") from None
 
 
-# -- Bodies on their way out: read as they are sent, so that memory stays flat.
-
-
 class UploadBody:
-    """A file, or bytes, on its way out: exactly `size` bytes, counted.
+    """A file, or bytes, read while it is sent: exactly `size` bytes, counted.
 
-    A file that shrinks meanwhile cannot be sent whole; one that grows is sent as it was.
+    A file that shrinks meanwhile cannot be sent; of one that grows, the first `size` bytes are.
     """
 
     def __init__(
@@ -194,12 +191,12 @@ class UploadBody:
             return b""
         self._attempt.left()
         if self._file is None:
-            # Opened only when its turn comes: a form of a thousand files holds one open.
+            # Opened only when its turn comes, so that a form of a thousand files has one open.
             self._file = _opened(self._source)
         wanted = self._left if amount < 0 else min(amount, self._left)
         try:
             data: bytes = self._file.read(wanted)
-        except OSError as error:  # a broken disk is no fault of the network
+        except OSError as error:  # a broken disk is not a fault of the network
             raise BadUsage(f"cannot read {self._source!r}: {error.strerror}") from None
         self._left -= len(data)
         if not data or self._left == 0:

@@ -1,7 +1,7 @@
 """`RebyteClient`: one method per endpoint, plain dicts in and out, unknown keys kept.
 
-Ids are opaque: they are percent-encoded in paths, and BadUsage is raised for what cannot be one.
-Every method raises the errors of `rebyte_cli.errors`; APIError stands for all of the wire.
+Ids are opaque: paths hold them percent-encoded, and what cannot be an id is BadUsage.
+Every method raises the errors of `rebyte_cli.errors`; APIError covers the API and the network.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PAGE = 100  # the largest page of a list (vendor docs)
-REMEMBERED = 10_000  # rows of a list that are told apart from a new one; up to twice as many
+REMEMBERED = 10_000  # rows that a page walk tells from new ones; at most twice as many
 # What an upload slot has when nothing was declared; the PUT must then say it too (vendor docs).
 DEFAULT_TYPE = "application/octet-stream"
 LONGEST_NAME = 255  # characters of an uploaded file's name (vendor docs)
@@ -68,9 +68,9 @@ class RebyteClient:
     """The API with one key. Thread-safe; also a context manager.
 
     `api_key` None takes REBYTE_API_KEY, `base_url` None takes REBYTE_API_URL or `BASE_URL`.
-    `timeout` is the deadline of each call in seconds (None: 60, and 600 for create and
+    `timeout` is the time limit of each call in seconds (None: 60, and 600 for create and
     follow-up), `ca_bundle` a file of CA certificates. Raises MissingKey, a ValueError, when
-    there is no key. Nothing is opened, and no HTTP library imported, before the first call.
+    there is no key. No connection is opened and no HTTP library imported before the first call.
     """
 
     BASE_URL = "https://api.rebyte.ai/v1"
@@ -99,7 +99,7 @@ class RebyteClient:
 
     @property
     def transport(self) -> Transport:
-        """The door to the network; what it was built with is in its attributes."""
+        """What makes the calls; its attributes show what it was built with."""
         assert self._transport is not None
         return self._transport
 
@@ -163,7 +163,7 @@ class RebyteClient:
     def get_task(self, task_id: str, *, timeout: float | None = None) -> Task:
         """One task with its status and its prompts (seed document).
 
-        `timeout` shortens the deadline of this call (seconds).
+        `timeout` shortens the time limit of this call (seconds).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}"
         return self._object(Task, "GET", path, timeout=self._at_most(timeout))
@@ -252,7 +252,7 @@ class RebyteClient:
             transport.sleep(deadline.cap(poll_interval))
 
     def delete_task(self, task_id: str) -> None:
-        """Remove a task (seed document). A 404 that our own lost first try explains is success."""
+        """Remove a task (seed document). A 404 after a lost first attempt of our own is success."""
         self._delete(f"/tasks/{path_id(task_id, 'task id')}")
 
     def cancel_task(self, task_id: str) -> Canceled:
@@ -348,8 +348,8 @@ class RebyteClient:
     ) -> FileRef:
         """Upload a file; returns `{"id", "filename"}` as `create_task(files=…)` takes it.
 
-        The file is read as it is sent, so memory stays flat. `progress` is told of each amount
-        of bytes that went out, a negative one when sending starts over. When the store refuses
+        The file is read as it is sent, so memory stays flat. `progress` is called with each
+        number of bytes sent, a negative one when sending starts over. When the store refuses
         the URL as expired, another one is asked for, once. BadUsage for a folder, NotFound for
         no such file; both before anything is sent.
         """
@@ -478,7 +478,7 @@ class RebyteClient:
     def get_computer(self, computer_id: str, *, timeout: float | None = None) -> Computer:
         """One agent computer (vendor docs). `sandboxApiKey`, if there, is a secret.
 
-        `timeout` shortens the deadline of this call (seconds).
+        `timeout` shortens the time limit of this call (seconds).
         """
         return self._object(
             Computer, "GET", _computer_path(computer_id), timeout=self._at_most(timeout)
@@ -675,7 +675,7 @@ class RebyteClient:
 
         A row made meanwhile shifts the others onto the next page, so ids seen are dropped; only
         the last ones can come again, so memory stays flat. Two pages with nothing new end it: a
-        server that ignores `offset` would go on for ever.
+        server that ignores `offset` would never end.
         """
         seen: set[str] = set()
         seen_before: set[str] = set()
@@ -705,7 +705,7 @@ class RebyteClient:
                 return
 
     def _delete(self, path: str) -> None:
-        """A DELETE; a 404 that an earlier try of our own explains is success."""
+        """A DELETE; a 404 after an earlier attempt of our own is success."""
         try:
             self.transport.send("DELETE", path, repeat=RetryPolicy.SAFE)
         except ResourceNotFound as missing:

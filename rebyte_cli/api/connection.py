@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 # What requests, urllib3 and the system raise when a request or an answer comes to nothing.
 FAULTS = (RequestException, HTTPError, HTTPException, OSError, UnicodeError)
-# An unanswered SYN is not waited for as long as an answer is: the next try may reach another
-# address. Nothing has been sent by then.
+# Connecting gets less time than an answer: the next attempt may reach another address, and nothing
+# has been sent by then.
 CONNECT_SECONDS = 10.0
-# A server may close an idle connection at any moment; a create that meets that moment has an
-# unknown outcome. Servers keep connections for 5 s or more, so one idle for less is still good.
+# A server may close an idle connection at any moment; a create sent at that moment has an unknown
+# outcome. Servers keep connections for 5 s or more, so one idle for less is still good.
 FRESH_SECONDS = 2.0
 # What an upload sends at a time: with the 16 KiB of http.client it takes four times as long, and
 # of a larger one not all might go out within the idle limit of a slow line.

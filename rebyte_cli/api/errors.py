@@ -1,6 +1,6 @@
-"""Faults and statuses become errors of ours here, in one short line each.
+"""Turn faults and statuses into our own errors, with one short line each.
 
-No text of requests or urllib3 gets out: theirs holds URLs with signatures, proxy passwords
+No text of requests or urllib3 gets out: theirs contains URLs with signatures, proxy passwords
 and, in one case, headers.
 """
 
@@ -23,14 +23,14 @@ from ..errors import (
 )
 
 LONGEST_MESSAGE = 300
-_LOGIN = f"run `rebyte auth login` or set REBYTE_API_KEY; keys are made at {KEYS_PAGE}"
-_LOST = "it may or may not have been carried out; look before sending it again"
+_LOGIN = f"run `rebyte auth login` or set REBYTE_API_KEY; create a key at {KEYS_PAGE}"
+_LOST = "it may or may not have been carried out; check before sending it again"
 
 
 class Fault(Exception):
-    """One try came to nothing: `why` ends the sentence "METHOD PATH: …".
+    """An attempt failed: `why` ends the sentence "METHOD PATH: …".
 
-    `futile` says that another try cannot end better; `code` is the machine word of the error.
+    `futile` says that another attempt cannot succeed; `code` is the machine word of the error.
     """
 
     def __init__(
@@ -130,24 +130,26 @@ def refusal(
     Shape of the body: `error.code` and `error.message` (vendor docs), or `message` or
     `realMessage` at the top (seen in clients). `error.hint` is the local service's own.
     """
-    code, told = _told(body)
-    said = told or f"{method} {path} was answered {status}" + (" with a web page" if html else "")
+    code, message = _message(body)
+    said = message or f"{method} {path} was answered {status}" + (
+        " with a web page" if html else ""
+    )
     rest: dict[str, Any] = {"status_code": status, "response": body, "retry_after": retry_after}
     if 300 <= status < 400:
         return Redirected(
-            f"{method} {path} was answered with a redirect ({status}); it is not followed",
+            f"{method} {path} was answered with a redirect ({status}), which is not followed",
             hint="check the base URL; a redirect would carry the key elsewhere",
             **rest,
         )
     if unknown:
-        whose = f"{method} {path}: {said}" if told else said
+        whose = f"{method} {path}: {said}" if message else said
         return OutcomeUnknown(whose, hint=_LOST, **rest)
     if status in (401, 403):
         hint = _LOGIN if status == 401 else _scope_hint(method)
         return KeyRejected(said, hint=hint, code=code, **rest)
     if status in (404, 410) and path == "/tasks" and method == "GET":
         return ResourceNotFound(
-            f"this API has no /tasks ({status}): the base URL is wrong or this API is gone",
+            f"this API has no /tasks ({status}): the base URL is wrong or the API was retired",
             hint="see `rebyte profile show`; the base URL ends with /v1",
             code=code,
             **rest,
@@ -173,22 +175,22 @@ def lost(method: str, path: str, why: str, **rest: Any) -> OutcomeUnknown:
 
 
 def one_line(text: str) -> str:
-    """Text of the server as one line of at most 300 characters; otherwise as it came."""
+    """Text of the server as one line of at most 300 characters."""
     line = " ".join(text[: LONGEST_MESSAGE * 4].split())
     return line if len(line) <= LONGEST_MESSAGE else line[: LONGEST_MESSAGE - 1] + "…"
 
 
-def _told(body: Any) -> tuple[str | None, str | None]:
+def _message(body: Any) -> tuple[str | None, str | None]:
     if not isinstance(body, dict):
         return None, None
     inner = body.get("error")
     code = inner.get("code") if isinstance(inner, dict) else None
     candidates = [inner.get("message") if isinstance(inner, dict) else inner]
     candidates += [body.get("message"), body.get("realMessage")]
-    told = next((text for text in candidates if isinstance(text, str) and text.strip()), None)
+    message = next((text for text in candidates if isinstance(text, str) and text.strip()), None)
     if not isinstance(code, str) or not code or len(code) > 64:
         code = None
-    return code, one_line(told) if told else code
+    return code, one_line(message) if message else code
 
 
 def _hint(body: Any) -> str | None:
@@ -200,18 +202,16 @@ def _hint(body: Any) -> str | None:
 def _scope_hint(method: str) -> str:
     # tasks:read is the one scope that any source names (seen in a client).
     scope = "`tasks:read`" if method == "GET" else "one that allows writing"
-    return f"the key lacks a scope, here {scope}; make a key that has it at {KEYS_PAGE}"
+    return f"the key lacks a scope, here {scope}; create a key that has it at {KEYS_PAGE}"
 
 
-# -- Endpoints that only some services have: what an answer says when one is not there.
-
-# A method that nobody answers, or that nobody has written: the path is no endpoint of theirs.
+# What a service answers for an endpoint that it does not have.
 NO_SUCH_CALL = frozenset({404, 405, 410, 501})
 
 
 def is_unsupported(error: APIError) -> bool:
-    """Whether an endpoint that was seen in clients only is missing, or means something else here.
+    """Whether an endpoint that was seen in clients only is missing here, or means something else.
 
-    404 may also be said of the task; whoever asks next for the task itself finds that out.
+    A 404 may also mean that the task does not exist; reading the task itself tells which.
     """
     return isinstance(error, ResourceNotFound | BrokenAnswer) or error.status_code in NO_SUCH_CALL

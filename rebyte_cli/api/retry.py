@@ -1,6 +1,6 @@
-"""What may be sent twice, how long to pause in between, and the one deadline over it all.
+"""What may be sent twice, and how long to pause in between.
 
-Pure decisions: nothing here touches the network, so that the rules can be read in one place.
+Only decisions: nothing here touches the network, so that the rules can be read in one place.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import Enum
 
 TRIES = 4
-SECONDS = 60.0  # the deadline of a call that need not block
+SECONDS = 60.0  # the time limit of a call that need not block
 SLOW_SECONDS = 600.0  # a create answers only after a VM is up (seed document)
 # Gateways answer these when they do not know what the server behind them did. 520-524 are the
 # same thing from a well-known content network (inferred: none was seen from this API).
@@ -33,7 +33,7 @@ class RetryPolicy(Enum):
 
 
 def may_repeat(repeat: RetryPolicy, *, status: int | None, sent: bool) -> bool:
-    """Whether one more try is allowed after this one.
+    """Whether another attempt is allowed after this one.
 
     `status` is the HTTP status of an answer, None when there was none; `sent` says whether any
     byte of the request was handed to a connection to the API.
@@ -46,7 +46,7 @@ def may_repeat(repeat: RetryPolicy, *, status: int | None, sent: bool) -> bool:
 
 
 def is_unknown(repeat: RetryPolicy, *, status: int | None, sent: bool) -> bool:
-    """Whether nobody can say if the call was carried out."""
+    """Whether there is no way to tell if the call was carried out."""
     if repeat is RetryPolicy.SAFE or not sent:
         return False
     return status is None or status in GATEWAY
@@ -55,7 +55,7 @@ def is_unknown(repeat: RetryPolicy, *, status: int | None, sent: bool) -> bool:
 def pause(
     attempt: int, retry_after: float | None, *, random: Callable[[], float], cap: float
 ) -> float:
-    """Seconds to wait after try number `attempt` (0 is the first).
+    """Seconds to wait after attempt number `attempt` (0 is the first).
 
     `retry_after` is what the server asked for, `cap` the most of it that is honoured. A little
     jitter is added on top of it, for the same reason as above.

@@ -1,4 +1,4 @@
-"""Server-sent events: bytes in, events out, as the HTML standard says.
+"""Server-sent events: bytes to events, as the HTML standard defines them.
 
 Only CR, LF and CRLF end a line here. `str.splitlines`, and whatever is built on it, would also
 cut at U+2028 and U+0085, which a JSON string may hold as they are.
@@ -10,7 +10,7 @@ import codecs
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-# An event larger than this is not one (characters).
+# The largest event that is accepted (characters).
 LARGEST = 16 * 1024 * 1024
 
 

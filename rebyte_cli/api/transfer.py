@@ -262,7 +262,8 @@ def _saving(
         file.truncate()
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         for piece in chunks(response):
-            # Asked for as it is. A service that packs it all the same decides how far it unpacks.
+            # No compression was requested. A service that compresses anyway must not decide how far
+            # it expands.
             if encoding not in ("identity", "") and file.tell() + len(piece) > JSON_CAP:
                 raise Broken(f"unpacked it is larger than {JSON_CAP // (1024 * 1024)} MiB")
             write(piece)

@@ -36,10 +36,10 @@ RETRY_AFTER_CAP = 10.0
 class Transport:
     """Calls to one base URL with one key. Thread-safe.
 
-    `timeout` is the deadline of every call in seconds, retries included (None: 60, and 600
+    `timeout` is the time limit of every call in seconds, retries included (None: 60, and 600
     where a call is known to block). `ca_bundle` is a file or folder of CA certificates. `log`
-    is told of each try. `pool` is how many idle connections are kept. `retry_after_cap` is the
-    most of a `Retry-After` that is honoured, in seconds. `clock`, `sleep`, `random` are for tests.
+    is called with each attempt. `pool` is how many idle connections are kept. `retry_after_cap` is
+    the most of a `Retry-After` that is honoured (seconds). `clock`, `sleep`, `random` serve tests.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Transport:
         """One JSON call. `path` starts after the base URL; `body` is JSON data or None.
 
         Raises what the tree in `errors` names: 4xx, 5xx, faults, broken answers, and
-        OutcomeUnknown when something that creates went out and nobody can say what became of it.
+        OutcomeUnknown when a request that creates something was sent and got no usable answer.
         """
         data = None if body is None else encode(body)
         headers = {"Accept": accept}
@@ -112,7 +112,7 @@ class Transport:
         check: bool = False,
         live: bool = False,
     ) -> Answer:
-        """One call whose body goes and comes as it is, whatever the status (unless `check`).
+        """One call with bytes as they are in both directions, whatever the status (unless `check`).
 
         `path` may hold a query of its own, and may start with the `/v1` that the base URL
         already ends with, as the vendor's pages write it. With `live`, the body of an event
@@ -146,8 +146,8 @@ class Transport:
     ) -> AbstractContextManager[LiveBody]:
         """The body of an event stream as it arrives, for as long as something useful arrives.
 
-        The way to the headers has the usual tries and `idle` as its time limit (seconds; None:
-        the usual one); then see `LiveBody`. A fault ends it: NetworkError.
+        Up to the headers there are the usual attempts, with `idle` as the time limit (seconds;
+        None: the usual one); then see `LiveBody`. A fault ends it: NetworkError.
         """
         from . import transfer
 
@@ -171,7 +171,7 @@ class Transport:
         """PUT a file, or bytes, to a URL that the API handed out; without the key.
 
         `content_type` must be the declared one (seen in clients). Memory stays flat.
-        `progress` is told how many bytes went out since it was told last. Raises SlotExpired
+        `progress` is called with each number of bytes sent. Raises SlotExpired
         when the store answers 403.
         """
         from . import transfer

@@ -1,4 +1,4 @@
-"""What a base URL, a key and an id must look like before any of them is used.
+"""What base URLs, keys, ids and signed URLs must look like before they are used.
 
 Only `urllib.parse` is imported: settings are resolved on every run of the command, most of
 which never open a connection.

@@ -312,7 +312,7 @@ class ContentView(TaskView):
 
 
 class PageView:
-    """A page of a list: its `rows`, and `total`, the service's count of all (None: not told).
+    """A page of a list: its `rows`, and `total`, the service's count of all (None: not given).
 
     `limit` and `offset` are what the service understood. `is_sound`: nothing in the page had to
     be left out.

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from ..api.models import Computer
 
 SECRET = "sandboxApiKey"  # noqa: S105 -- the name of a field, seen in a client
-FIRST_PAUSE = 0.5  # seconds before the second look, doubled after each ...
+FIRST_PAUSE = 0.5  # seconds before the second read, doubled after each ...
 LONGEST_PAUSE = 2.0  # ... up to the interval that the clients use
 GONE_OR_CLOSED = (404, 405, 410, 501)
-# What the API says of a computer that a workspace of the history does not have.
-_TAKEN = ("status", "url", "createdAt")
+# What a row takes from the API, since the history does not know it.
+_FROM_API = ("status", "url", "createdAt")
 
 
 def computers(client: RebyteClient, note: Callable[[str], None]) -> list[Computer]:
-    """Every agent computer, or none with a note where they cannot be had.
+    """Every agent computer, or none and a note where they cannot be listed.
 
     That is a service without this endpoint, a key that may not read it, and no network.
     A rejected key (401) is raised: nothing else would work with it either.
@@ -64,7 +64,7 @@ def merged(known: Mapping[str, Any] | None, computer: Mapping[str, Any] | None) 
     """
     row = dict(known or {"id": None, "tasks": 0})
     row["id"] = row["id"] or (computer or {}).get("id")
-    for name in _TAKEN if computer else ():
+    for name in _FROM_API if computer else ():
         if computer and computer.get(name) is not None:
             row[name] = computer[name]
     row["name"] = row.get("name") or (computer or {}).get("name")

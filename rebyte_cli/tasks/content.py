@@ -28,7 +28,7 @@ def content(client: RebyteClient, task_id: str, *, deadline: Deadline = NO_LIMIT
         except NetworkError as error:
             if not deadline.cut_short(error, usual=client.transport.limit()):
                 raise
-        # The tries of one call may be over before its time is.
+        # The attempts of one call may be used up before its time is.
         if deadline.has_passed:
             raise deadline.error(f"task {task_id} could not be read in", pending=[task_id])
 

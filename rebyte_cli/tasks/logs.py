@@ -122,7 +122,7 @@ def document(
     if follow:
         for _ in stream.follow(client, task_id, deadline=deadline):
             pass
-        deadline = deadline.with_grace()  # a run that ends at the last moment is shown all the same
+        deadline = deadline.with_grace()  # to show a run that ended at the last moment
     yield content(client, task_id, deadline=deadline).raw
 
 

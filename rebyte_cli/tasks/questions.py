@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FEW = 3  # tasks; with more, looking for questions would cost as much as waiting does
 READ_TIMEOUT = 5.0  # seconds that reading the events of a task may take on the way
-FIRST_LOOK = 2.0  # seconds of waiting before the first look, doubled after each
+FIRST_PAUSE = 2.0  # seconds of waiting before the first read, doubled after each
 LONGEST_PAUSE = 60.0
 
 
@@ -75,7 +75,7 @@ def hint(task_id: str, question: Question) -> str:
 
 
 def tell(client: RebyteClient, task: Mapping[str, Any], note: Callable[[str], None]) -> None:
-    """Say on the way that a running task, just read, waits for an answer. Never an error."""
+    """Note that a running task, which was just read, waits for an answer. Never an error."""
     view = TaskView(task)
     if view.id and not view.is_over:
         question = _asked(client, view.id)
@@ -92,10 +92,10 @@ def _asked(client: RebyteClient, task_id: str, timeout: float = READ_TIMEOUT) ->
 
 
 class Watcher:
-    """Looks, while a few tasks are waited for, whether one of them waits for its user.
+    """Checks, during the wait for a few tasks, whether one of them waits for its user.
 
-    Its `sleep` stands in for `time.sleep`: the look happens in the time that is slept anyway,
-    at growing intervals, one call per task. Each question is told once. No look goes beyond the
+    Its `sleep` replaces `time.sleep`: the check happens in the time that is slept anyway, at
+    growing intervals, with one call per task. Each question is noted once. No call goes beyond the
     `deadline` of the wait.
     """
 
@@ -114,20 +114,20 @@ class Watcher:
         self._note = note
         self._clock = deadline.clock
         self._sleep = sleep
-        self._pause = FIRST_LOOK
-        self._next = deadline.clock() + FIRST_LOOK
-        self._told: set[str] = set()
+        self._pause = FIRST_PAUSE
+        self._next = deadline.clock() + FIRST_PAUSE
+        self._noted: set[str] = set()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep for `seconds`, a look included."""
+        """Sleep for `seconds`, a check included."""
         start = self._clock()
         if self._ids and start >= self._next:
             for task_id in self._ids:
                 if self._deadline.has_passed:
                     break
                 question = _asked(self._client, task_id, self._deadline.cap(READ_TIMEOUT))
-                if question is not None and question.message_id not in self._told:
-                    self._told.add(question.message_id)
+                if question is not None and question.message_id not in self._noted:
+                    self._noted.add(question.message_id)
                     self._note(hint(task_id, question))
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
             self._next = self._clock() + self._pause
@@ -182,8 +182,8 @@ def answer(client: RebyteClient, task_id: str, given: Mapping[str, Any]) -> Mapp
         if error.status_code != 409:
             raise
         raise RebyteError(
-            f"nothing waits for this answer any more in task {task_id}: it was given"
-            " already, or the run has gone on",
+            f"task {task_id} no longer waits for this answer: it was given already, or the run"
+            " has continued",
             hint=f"`rebyte logs {task_id}` shows what happened",
             code="not_waiting",
         ) from None

@@ -43,7 +43,7 @@ FAILURES = 5
 OUTAGE = 300.0
 PAUSE = 1.0
 LONGEST_PAUSE = 5.0
-# Events that are told apart from new ones: exactly so many, and at most twice as many.
+# Events that are remembered to recognise replays: this many at least, twice as many at most.
 REMEMBERED = 200_000
 # Characters of speech that an answer is compared with. A longer answer cannot arrive.
 LONGEST_SPEECH = LARGEST

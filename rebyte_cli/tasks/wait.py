@@ -280,8 +280,6 @@ def _answer(ask: Callable[[Given], Item], item: Given) -> Item | APIError:
         return error
 
 
-__all__ = ["Target", "watch"]
-
 Outcome = Mapping[str, Any] | RebyteError
 
 

@@ -158,7 +158,7 @@ WORDS: list[tuple[Any, str]] = [
     (reply(200, b"{", length=9), "the answer was cut off (4 tries)"),
     (reply(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}), "it was cut off (4 tries)"),
     (reply(200, b"no gzip", {"Content-Encoding": "gzip"}), "its compression is damaged"),
-    (reply(200, b"x", {"Content-Encoding": "br"}), "an encoding that was not asked for"),
+    (reply(200, b"x", {"Content-Encoding": "br"}), "an encoding that was not requested"),
 ]
 
 

@@ -288,7 +288,7 @@ def test_waiting_tells_a_call_that_took_its_usual_time_in_vain() -> None:
 def test_an_api_without_tasks_is_named(status: int) -> None:
     with RawServer(reply(status, "<html>")) as server, pytest.raises(ResourceNotFound) as caught:
         RebyteClient(transport=wire_to(server)).list_tasks()
-    assert "base URL is wrong or this API is gone" in caught.value.message
+    assert "base URL is wrong or the API was retired" in caught.value.message
 
 
 def test_a_task_that_is_not_there_is_told_in_the_servers_words() -> None:

@@ -76,7 +76,7 @@ def test_get_tells_what_a_run_waits_for(inside_local: Run) -> None:
 
 def test_wait_tells_it_once(inside_local: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     # The first look comes after two seconds of waiting, which a test need not spend.
-    monkeypatch.setattr("rebyte_cli.tasks.questions.FIRST_LOOK", 0.0)
+    monkeypatch.setattr("rebyte_cli.tasks.questions.FIRST_PAUSE", 0.0)
     task = parked(inside_local, "[[ask]]")
     done = inside_local("wait", task, "--timeout", "0.4", "--interval", "0.1")
     assert done.status == 124
