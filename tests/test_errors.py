@@ -1,0 +1,97 @@
+"""The tree of errors: statuses, codes, and that an error is copied rather than changed."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli import errors
+from rebyte_cli.errors import (
+    BadUsage,
+    Interrupted,
+    MissingKey,
+    OutcomeUnknown,
+    RebyteError,
+    TaskFailed,
+    WaitTimeout,
+    worst,
+)
+
+PACKAGE = Path(errors.__file__).parent
+KINDS = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, RebyteError) and kind.__module__ == errors.__name__
+]
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    drawn = dict(re.findall(r"(\w+) {2,}(\d+)\b", str(errors.__doc__)))
+    named = {kind.__name__: str(kind.exit_status) for kind in KINDS}
+    assert named.items() - drawn.items() == {("TaskEnded", "1")}  # the base of two
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status"),
+    [([], 0), ([0, 0], 0), ([4, 10, 0], 4), ([124, 11], 11), ([1, 6, 3], 6), ([6, 130], 130)],
+)
+def test_one_status_stands_for_several(statuses: list[int], status: int) -> None:
+    assert worst(statuses) == status
+
+
+def test_an_interrupt_is_no_exception_that_a_handler_of_faults_would_catch() -> None:
+    assert not issubclass(Interrupted, Exception)
+    assert Interrupted(143, hint="h").as_dict() == {
+        "error": {
+            "code": "interrupted",
+            "message": "interrupted",
+            "status": None,
+            "hint": "h",
+            "exit": 143,
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadUsage("m", hint="h"),
+        MissingKey(),
+        OutcomeUnknown("m", candidates=[{"id": "t"}], status_code=504),
+        TaskFailed({"id": "t"}, shown=True),
+        WaitTimeout("m", pending=["t"]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_copy_differs_in_what_it_was_given_alone(error: RebyteError) -> None:
+    before = dict(vars(error))
+    copy = error.copy_with(message="other", hint=None)
+    assert type(copy) is type(error)
+    assert (copy.message, str(copy), copy.hint) == ("other", "other", None)
+    assert vars(copy) | {"message": error.message, "hint": error.hint} == before
+    assert vars(error) == before
+    assert error.copy_with().as_dict() == error.as_dict()
+
+
+def test_errors_are_not_changed_where_they_pass() -> None:
+    """Nothing is assigned to a caught error: whoever raised it said what it says."""
+    changed = []
+    for path in PACKAGE.rglob("*.py"):
+        for handler in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(handler, ast.ExceptHandler) and handler.name):
+                continue
+            for node in ast.walk(handler):
+                targets: list[Any] = node.targets if isinstance(node, ast.Assign) else []
+                changed += [
+                    f"{path.name}:{node.lineno}"
+                    for target in targets
+                    if isinstance(target, ast.Attribute)
+                    and isinstance(target.value, ast.Name)
+                    and target.value.id == handler.name
+                ]
+    assert changed == []
