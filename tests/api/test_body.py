@@ -1,219 +1,287 @@
-"""Deadlines, pauses and the words for each fault, where a small slip would go unnoticed."""
+"""Answers that are broken, late or missing: one short line each, and bounded tries."""
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import gzip
+import json
+import time
+import zlib
+from collections.abc import Callable
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rebyte_cli import RebyteClient
-from rebyte_cli.api.retry import GATEWAY, RetryPolicy, is_unknown, may_repeat
-from rebyte_cli.api.transport import Transport
-from rebyte_cli.errors import NetworkError, OutcomeUnknown, Unsent
-from tests.certificates import certificate
+from rebyte_cli.api.retry import RetryPolicy, parse_retry_after, pause
+from rebyte_cli.errors import APIError, BrokenAnswer, NetworkError, ServerFault, Unsent
 from tests.servers import (
-    KEY,
     Line,
     RawServer,
-    Request,
+    chunked,
     closed_port,
+    drip,
+    error_reply,
     hang_up,
     json_reply,
     reply,
     reset,
     stall,
     then_close,
+    then_stall,
     wire_to,
 )
-from tests.task_board import Time
 
 pytestmark = pytest.mark.usefixtures("home")
 
-
-def late(at: Time, seconds: float, answer: bytes) -> Callable[[Request], Callable[[Line], None]]:
-    """A server whose answer comes so much later by the clock of the client."""
-
-    def act(line: Line) -> None:
-        at.now += seconds
-        line.send(answer[:9])
-        line.wait(0.05)  # so that the rest is a read of its own, for which there may be no time
-        line.send(answer[9:])
-
-    return lambda _request: act
+PAGE = "<!doctype html><html><body><h1>Bad gateway</h1></body></html>"
+HEAD = b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n"
 
 
-@pytest.mark.parametrize(("seconds", "in_time"), [(29, True), (70, False)])
-def test_a_read_has_a_minute(seconds: float, in_time: bool) -> None:
-    """Half of it for each try but the last, which may take what is left."""
-    at = Time()
-    with RawServer(late(at, seconds, json_reply({"id": "t1"}))) as server:
-        client = RebyteClient(transport=wire_to(server, clock=at.clock, sleep=at.sleep))
-        if in_time:
-            assert client.get_task("t1")["id"] == "t1"
-            return
-        with pytest.raises(NetworkError, match="timed out after 60 s"):
-            client.get_task("t1")
+def get(server: RawServer, **options: Any) -> Any:
+    return wire_to(server, **options).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
 
 
-@pytest.mark.parametrize(("seconds", "in_time"), [(590, True), (610, False)])
-def test_a_create_has_ten_minutes_all_for_its_one_try(seconds: float, in_time: bool) -> None:
-    at = Time()
-    answer = json_reply({"id": "t1", "status": "running"}, 201)
-    with RawServer(late(at, seconds, answer)) as server:
-        client = RebyteClient(transport=wire_to(server, clock=at.clock, sleep=at.sleep))
-        if in_time:
-            assert client.create_task("Do it")["id"] == "t1"
-        else:
-            with pytest.raises(OutcomeUnknown, match="timed out after 600 s"):
-                client.create_task("Do it")
-        assert len(server.requests) == 1
+def one_short_line(error: APIError) -> str:
+    assert "\n" not in error.message
+    assert len(error.message) <= 400
+    assert "<" not in error.message
+    return error.message
 
 
-def test_each_try_of_a_download_has_a_minute(tmp_path: Path) -> None:
-    at = Time()
-    slow = [late(at, 50, reply(503)), late(at, 50, reply(200, b"whole"))]
-    with RawServer(lambda request: slow.pop(0)(request)) as server:
-        transport = wire_to(server, clock=at.clock, sleep=at.sleep)
-        transport.download("/tasks/t1/artifacts/a", tmp_path / "a")
-    assert (tmp_path / "a").read_bytes() == b"whole"
+def test_case_24_html_with_502_after_all_tries() -> None:
+    with RawServer(reply(502, PAGE)) as server, pytest.raises(ServerFault) as caught:
+        get(server)
+    assert len(server.requests) == 4
+    assert "502 with a web page" in one_short_line(caught.value)
 
 
-def test_all_tries_of_a_create_end_by_its_deadline() -> None:
-    at = Time()
-    slow = [late(at, 500, reply(429)), late(at, 500, json_reply({"id": "t1"}, 201))]
-    with RawServer(lambda request: slow.pop(0)(request)) as server:
-        client = RebyteClient(transport=wire_to(server, clock=at.clock, sleep=at.sleep))
-        with pytest.raises(OutcomeUnknown, match="timed out"):
-            client.create_task("Do it")
-        assert len(server.requests) == 2
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (PAGE, "HTML"),
+        ('{"id": "a"', "not JSON"),
+        ("OK", "not JSON"),
+        ('{"a": NaN}', "cannot be read"),
+        ('{"a": 1e999}', "cannot be read"),
+        (b'{"a": "\xff"}', "cannot be read"),
+    ],
+)
+def test_case_24_a_2xx_that_is_not_json_is_not_asked_for_again(body: Any, why: str) -> None:
+    with RawServer(reply(200, body)) as server, pytest.raises(BrokenAnswer) as caught:
+        get(server)
+    assert len(server.requests) == 1
+    assert why in one_short_line(caught.value)
 
 
-def test_an_upload_may_take_long_and_its_answer_may_not(tmp_path: Path) -> None:
-    """Each read comes within the minute that one may take; the head as a whole does not."""
-    (tmp_path / "a").write_text("a")
-    at, answer = Time(), json_reply({})
+def test_case_24_a_list_where_an_object_belongs() -> None:
+    from rebyte_cli import RebyteClient
 
-    def drips(line: Line) -> None:
-        for piece in (answer[:9], answer[9:14], answer[14:20], answer[20:26], answer[26:]):
-            at.now += 40
-            line.send(piece)
-            line.wait(0.05)  # a read of its own, as in `late`
-
-    with RawServer(lambda request: drips) as server:
-        transport = wire_to(server, clock=at.clock, sleep=at.sleep)
-        with pytest.raises(OutcomeUnknown, match="timed out"):
-            transport.post_files("/files", "file", [tmp_path / "a"])
+    with RawServer(json_reply([])) as server, pytest.raises(BrokenAnswer) as caught:
+        RebyteClient(transport=wire_to(server)).get_task("a")
+    assert "is not an object" in one_short_line(caught.value)
 
 
-def test_no_pause_between_tries_outlasts_the_deadline() -> None:
-    at = Time()
-    with RawServer(lambda _request: hang_up) as server, pytest.raises(NetworkError):
-        wire_to(server, timeout=1.2, clock=at.clock, sleep=at.sleep, random=lambda: 1.0).send(
-            "GET", "/tasks/a", repeat=RetryPolicy.SAFE
-        )
-    assert at.slept == [0.5]  # the next one would be a second
+@pytest.mark.parametrize(
+    "body", [b"[" * 200_000, b'{"a":' * 100_000, b"9" * 5000], ids=["[", "{", "number"]
+)
+def test_case_25_depth_and_huge_numbers_are_one_line(body: bytes) -> None:
+    with RawServer(reply(200, body)) as server, pytest.raises(BrokenAnswer) as caught:
+        get(server)
+    one_short_line(caught.value)
+
+
+def test_case_25_a_lone_surrogate_is_data() -> None:
+    with RawServer(reply(200, '{"title": "\\ud800"}')) as server:
+        assert get(server).data == {"title": "\ud800"}
+
+
+def test_case_25_a_lone_surrogate_in_an_error_message_stays_one_line() -> None:
+    body = '{"error": {"code": "x", "message": "a\\ud800\\nb"}}'
+    with RawServer(reply(400, body)) as server, pytest.raises(APIError) as caught:
+        get(server)
+    assert one_short_line(caught.value) == "a\ud800 b"
+
+
+@pytest.mark.parametrize("kind", ["gzip", "deflate"])
+def test_case_26_a_bomb_is_capped(kind: str) -> None:
+    packer = zlib.compressobj(9, wbits=31 if kind == "gzip" else 15)
+    megabyte = b" " * (1 << 20)
+    bomb = b"".join(packer.compress(megabyte) for _ in range(80)) + packer.flush()
+    assert len(bomb) < 200_000
+    answer = reply(200, bomb, {"Content-Encoding": kind})
+    with RawServer(answer) as server, pytest.raises(BrokenAnswer) as caught:
+        get(server)
+    assert "larger than 64 MiB" in one_short_line(caught.value)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["gzip", "deflate", "identity", ""])
+def test_a_packed_answer_is_read(kind: str) -> None:
+    plain = json.dumps({"a": "b" * 200_000}).encode()
+    packed = {"gzip": gzip.compress(plain), "deflate": zlib.compress(plain)}.get(kind, plain)
+    with RawServer(chunked([packed], {"Content-Encoding": kind})) as server:
+        assert get(server).data == {"a": "b" * 200_000}
+
+
+def test_an_encoding_that_was_not_asked_for() -> None:
+    odd = reply(200, b"x", {"Content-Encoding": "br"})
+    with RawServer(odd) as server, pytest.raises(BrokenAnswer, match="not requested"):
+        get(server)
+    assert server.requests[0].headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        drip(reply(200, b'{"a": 1}'), 0.05),
+        drip(HEAD % 1000 + b" " * 1000, 0.02, size=40),
+        drip(b"HTTP/1.1 200 X\r\n" + b"X-Pad: y\r\n" * 500, 0.02, size=9),
+    ],
+    ids=["headers", "body", "many headers"],
+)
+def test_case_27_a_slow_drip_does_not_pass_the_deadline(slow: Callable[[Line], None]) -> None:
+    with RawServer(lambda request: slow) as server:
+        began = time.monotonic()
+        with pytest.raises(NetworkError) as caught:
+            get(server, timeout=0.5)
+        took = time.monotonic() - began
+    assert took < 1.0
+    assert "timed out after 0.5 s" in one_short_line(caught.value)
+
+
+@pytest.mark.parametrize("slow", [stall, then_stall(HEAD % 50 + b'{"a"')], ids=["all", "body"])
+def test_case_28_a_stall_times_out(slow: Callable[[Line], None]) -> None:
+    with RawServer(lambda request: slow) as server:
+        began = time.monotonic()
+        with pytest.raises(NetworkError) as caught:
+            get(server, timeout=0.4)
+        took = time.monotonic() - began
+    assert took < 0.9
+    assert caught.value.code == "timeout"
+    assert "timed out" in one_short_line(caught.value)
+
+
+def test_a_read_that_hangs_once_is_tried_again_within_the_deadline() -> None:
+    with RawServer([stall, json_reply({"a": 1})]) as server:
+        assert get(server, timeout=1.0).data == {"a": 1}
     assert len(server.requests) == 2
 
 
-def test_a_date_to_come_back_at_is_read_by_the_servers_clock() -> None:
-    then = 1_500_000_000.0  # by far not what this machine's clock says
-    later = {
-        "Date": formatdate(then, usegmt=True),
-        "Retry-After": formatdate(then + 7, usegmt=True),
-    }
+@pytest.mark.parametrize(
+    "cut",
+    [
+        then_close(HEAD % 50 + b'{"a": 1'),
+        then_close(b'HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"a"'),
+        reply(200, gzip.compress(b'{"a": 1}' * 500)[:-9], {"Content-Encoding": "gzip"}),
+        then_close(HEAD % 50 + b'{"a": 1', abrupt=True),
+        hang_up,
+        reset,
+        then_close(b"HTTP/1.1 2"),
+        then_close(b"nonsense\r\n\r\n"),
+    ],
+    ids=["length", "chunk", "gzip", "reset", "closed", "reset at once", "status line", "not HTTP"],
+)
+def test_a_cut_answer_is_asked_for_again_and_then_reported(cut: Any) -> None:
+    with RawServer(lambda request: cut) as server, pytest.raises(NetworkError) as caught:
+        get(server)
+    assert len(server.requests) == 4
+    assert "(4 tries)" in one_short_line(caught.value)
+    assert caught.value.exit_status == 5
+
+
+def test_an_interim_answer_is_not_taken_for_the_answer() -> None:
+    hint = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    with RawServer(hint) as server, pytest.raises(BrokenAnswer, match="interim"):
+        get(server)
+
+
+def test_case_31_retry_after_is_capped_and_nonsense_counts_as_none() -> None:
+    def asked(value: str) -> list[float]:
+        slept: list[float] = []
+        with RawServer([reply(503, b"", {"Retry-After": value}), json_reply({})]) as server:
+            get(server, sleep=slept.append, random=lambda: 1.0)
+        return slept
+
+    assert asked("999999") == [10.25]
+    assert asked("9" * 5000) == [10.25]
+    assert asked("2") == [2.25]
+    for nonsense in ("soon", "-5", "", "1e9", "inf", "nan", "Wed, 99 Foo", "\xb2"):
+        assert asked(nonsense) == [0.5], nonsense
+
+
+def test_retry_after_as_a_date_counts_from_the_servers_clock() -> None:
+    at = "Tue, 10 Feb 2026 10:00:07 GMT"
+    assert parse_retry_after(at, now=1770717600.0) == 7.0
+    assert parse_retry_after(at, now=1770717700.0) == 0.0
+
+
+def test_retry_after_as_a_date_counts_from_our_clock_when_the_server_tells_no_time() -> None:
     slept: list[float] = []
-    with RawServer([reply(503, b"", later), json_reply({})]) as server:
-        wire_to(server, sleep=slept.append).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
-    assert slept == [pytest.approx(7, abs=0.5)]
+    later = formatdate(time.time() + 7, usegmt=True)
+    with RawServer([reply(503, b"", {"Retry-After": later}), json_reply({})]) as server:
+        get(server, sleep=slept.append)
+    assert slept == [pytest.approx(6, abs=1.5)]
 
 
-@pytest.mark.parametrize("status", [502, 503, 504, 520, 521, 522, 523, 524])
-def test_what_a_gateway_says_of_a_create_leaves_it_open(status: int) -> None:
-    assert status in GATEWAY
-    assert may_repeat(RetryPolicy.SAFE, status=status, sent=True)
-    assert not may_repeat(RetryPolicy.IF_UNSENT, status=status, sent=True)
-    assert is_unknown(RetryPolicy.IF_UNSENT, status=status, sent=True)
-    assert not is_unknown(RetryPolicy.SAFE, status=status, sent=True)
+def test_a_batch_waits_as_long_as_it_is_told() -> None:
+    assert pause(0, 250.0, random=lambda: 0.0, cap=300) == 250.0
 
 
-def test_nothing_else_does() -> None:
-    assert len(GATEWAY) == 8
-    for status in (200, 400, 404, 408, 425, 500, 501, 505, 511, 525, 529):
-        assert not is_unknown(RetryPolicy.IF_UNSENT, status=status, sent=True)
+def test_a_wait_that_passes_the_deadline_is_not_begun() -> None:
+    slept: list[float] = []
+    with RawServer(reply(503, b"", {"Retry-After": "9"})) as server, pytest.raises(ServerFault):
+        get(server, timeout=5, sleep=slept.append)
+    assert slept == []
+    assert len(server.requests) == 1
 
 
-# -- words -------------------------------------------------------------------------------------
-
-WORDS: list[tuple[Any, str]] = [
-    (hang_up, "closed the connection (4 tries)"),
-    (reset, "closed the connection (4 tries)"),
-    (stall, "timed out after 0.3 s"),
-    (then_close(b"SSH-2.0-OpenSSH_9\r\n"), "the answer is not HTTP (4 tries)"),
-    (reply(200, b"{", length=9), "the answer was cut off (4 tries)"),
-    (reply(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}), "it was cut off (4 tries)"),
-    (reply(200, b"no gzip", {"Content-Encoding": "gzip"}), "its compression is damaged"),
-    (reply(200, b"x", {"Content-Encoding": "br"}), "an encoding that was not requested"),
-]
+def test_pauses_grow_with_full_jitter() -> None:
+    assert [pause(n, None, random=lambda: 1.0, cap=10) for n in range(3)] == [0.5, 1.0, 2.0]
+    assert pause(2, None, random=lambda: 0.0, cap=10) == 0.0
 
 
-@pytest.mark.parametrize(("answer", "words"), WORDS, ids=[words for _, words in WORDS])
-def test_each_fault_has_its_words(answer: Any, words: str) -> None:
-    if isinstance(answer, bytes) and b"gzip" not in answer and b": br" not in answer:
-        answer = then_close(answer)
-    limit = 0.3 if answer is stall else 5
-    with RawServer(lambda _request: answer) as server, pytest.raises(NetworkError) as caught:
-        wire_to(server, timeout=limit, sleep=lambda _s: None).send(
-            "GET", "/tasks/a", repeat=RetryPolicy.SAFE
-        )
-    assert caught.value.message.startswith("GET /tasks/a: ")
-    assert words in caught.value.message
-    if "tries" not in words:
-        assert "(1 " not in caught.value.message
+def test_case_32_503_503_200_is_a_success() -> None:
+    with RawServer([reply(503, PAGE), reply(503), json_reply({"id": "a"})]) as server:
+        assert get(server).data == {"id": "a"}
+    assert len(server.requests) == 3
 
 
-@contextmanager
-def speaking_first(data: bytes) -> Iterator[int]:
-    """A port where everybody is told `data`, whatever they came to say."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def tell() -> None:
-            with suppress(OSError):
-                while True:
-                    sock, _ = listener.accept()
-                    with sock:
-                        sock.sendall(data)
-                        sock.recv(65536)
-
-        threading.Thread(target=tell, daemon=True).start()
-        yield listener.getsockname()[1]
+@pytest.mark.parametrize(("status", "tries"), [(400, 1), (429, 4), (500, 1), (504, 4), (418, 1)])
+def test_which_statuses_are_asked_again(status: int, tries: int) -> None:
+    refusal = error_reply(status, "some_code", "Some words")
+    with RawServer(refusal) as server, pytest.raises(APIError) as caught:
+        get(server)
+    assert len(server.requests) == tries
+    assert (caught.value.message, caught.value.code) == ("Some words", "some_code")
+    assert caught.value.status_code == status
+    assert caught.value.response == {"error": {"code": "some_code", "message": "Some words"}}
 
 
-def test_each_way_of_not_arriving_has_its_words(tmp_path: Path) -> None:
-    said = []
-    tls_only = RawServer(b"", tls=certificate(tmp_path).server)
-    with speaking_first(b"HTTP/1.1 400 Bad Request\r\n\r\n") as plain, tls_only as server:
-        for url in (
-            f"http://127.0.0.1:{closed_port()}/v1",
-            "https://api.invalid/v1",
-            f"https://127.0.0.1:{plain}/v1",  # https where http is spoken
-            f"https://localhost:{server.port}/v1",
-        ):
-            wire = Transport(url, KEY, sleep=lambda _s: None)
-            with pytest.raises(Unsent) as caught:
-                wire.send("POST", "/tasks", body={}, repeat=RetryPolicy.IF_UNSENT)
-            said.append(caught.value.message.removeprefix("POST /tasks: "))
-        assert server.requests == []
-    refused, unknown, not_tls, untrusted = said
-    assert refused.startswith("127.0.0.1:")
-    assert refused.endswith("refused the connection (4 tries)")
-    assert unknown == "no such host: api.invalid (4 tries)"
-    assert not_tls == f"TLS with 127.0.0.1:{plain} failed (4 tries)"
-    assert untrusted.startswith(f"the certificate of localhost:{server.port} is not trusted (")
-    assert untrusted.endswith(")")
-    assert "tries" not in untrusted  # another cannot end better
+def test_case_33_refused_and_no_such_name_are_bounded() -> None:
+    from rebyte_cli.api.transport import Transport
+
+    slept: list[float] = []
+    for host, why in ((f"localhost:{closed_port()}", "refused"), ("api.invalid", "no such host")):
+        scheme = "http" if host.startswith("localhost") else "https"
+        wire = Transport(f"{scheme}://{host}/v1", "rbk_x", sleep=slept.append, random=lambda: 1.0)
+        with pytest.raises(Unsent, match=why) as caught:
+            wire.send("POST", "/tasks", body={}, repeat=RetryPolicy.IF_UNSENT)
+        assert "(4 tries)" in caught.value.message
+    assert slept == [0.5, 1.0, 2.0] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "data"),
+    [(reply(200), {}), (reply(202, b" \n"), {}), (b"HTTP/1.1 204 X\r\n\r\n", {})],
+)
+def test_an_empty_success_is_an_empty_object(answer: bytes, data: Any) -> None:
+    with RawServer(answer) as server:
+        assert get(server).data == data
+
+
+def test_a_204_with_a_body_does_not_spoil_the_next_answer() -> None:
+    with RawServer([reply(204, b'{"odd": true}'), json_reply({"a": 1})]) as server:
+        wire = wire_to(server)
+        assert wire.send("DELETE", "/tasks/a", repeat=RetryPolicy.SAFE).data == {}
+        assert wire.send("GET", "/tasks/b", repeat=RetryPolicy.SAFE).data == {"a": 1}
+    assert server.connections == 2

@@ -131,7 +131,7 @@ def test_a_question_answered_meanwhile_is_told_in_one_line(
         done = inside("answer", "abcd1234", "--option", "1")
     assert done.status == 1
     assert error(done)["code"] == "not_waiting"
-    assert error(done)["message"].startswith("nothing waits for this answer any more")
+    assert error(done)["message"].startswith("task abcd1234 no longer waits for this answer")
 
 
 def test_on_a_terminal_the_question_is_asked_again_until_it_fits(

@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.conftest import COMMAND, Done
-from tests.servers import RawServer, error_reply, json_reply, reply
+from tests.servers import Answer, RawServer, error_reply, json_reply, reply, stall, then_close
 
 Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
@@ -174,3 +176,320 @@ def test_without_a_content_endpoint_the_stream_stands_in(inside: Run, aim: Aim) 
         done = inside("logs", "abcd1234")
     assert done.status == 0
     assert done.out == ">\n\nThree files changed.\n"
+
+
+# -- prompts that wait for their turn
+
+
+@pytest.fixture
+def queue(inside_local: Run) -> None:
+    """A task of three prompts: one runs, two wait."""
+    inside_local("create", "One [[run=400ms]] [[events=6]]")
+    for number in ("Two [[run=200ms]]", "Three [[run=200ms]]"):
+        assert inside_local("follow-up", "@last", number).status == 0
+
+
+@pytest.mark.usefixtures("queue")
+def test_what_runs_and_waits_before_the_latest_is_shown(inside_local: Run) -> None:
+    followed = inside_local("logs", "@last", "-f")
+    assert followed.out == inside_local("logs", "@last").out
+    assert followed.out.count("This is a simulation") == 3
+    assert (followed.status, followed.err) == (0, "")
+
+
+@pytest.mark.usefixtures("queue")
+def test_each_event_is_told_once_and_one_end_comes_last(inside_local: Run) -> None:
+    followed = inside_local("logs", "@last", "-f", "-o", "jsonl").out.splitlines()
+    assert followed[:-1] == inside_local("logs", "@last", "-o", "jsonl").out.splitlines()
+    assert json.loads(followed[-1])["status"] == "succeeded"
+
+
+@pytest.mark.usefixtures("queue")
+def test_the_time_limit_holds_while_others_have_their_turn(inside_local: Run) -> None:
+    inside_local("create", "One [[run=1m]]")
+    inside_local("follow-up", "@last", "Two")
+    for words in ([], ["-o", "jsonl"]):
+        begun = time.monotonic()
+        done = inside_local("logs", "@last", "-f", "--timeout", "0.5", *words)
+        assert done.status == 124
+        assert time.monotonic() - begun < 2
+
+
+def test_a_question_of_an_earlier_prompt_is_told(inside_local: Run) -> None:
+    task = inside_local("create", "Go [[ask]] [[run=100ms]]", "-o", "id").out.strip()
+    inside_local("follow-up", task, "Then this")
+    done = inside_local("logs", task, "-f", "--timeout", "2")
+    assert done.status == 124
+    assert done.err.count(f"`rebyte answer {task}`") == 1
+
+
+class Task:
+    """A task of two prompts whose older one has `status`, with or without a content endpoint."""
+
+    def __init__(self, status: str, *, content: bool = True) -> None:
+        self.prompts = [
+            {"id": "p1", "status": status, "userPrompt": "Old", "response": None},
+            {"id": "p2", "status": "running", "userPrompt": "New", "response": None},
+        ]
+        self.content = content
+
+    def __call__(self, request: Any) -> bytes:
+        path = request.path.partition("?")[0]
+        if path.endswith("/events"):
+            self.prompts[-1]["status"] = "succeeded"
+            event = {"seq": 0, "eventType": "text", "payload": {"content": "New answer"}}
+            end = {"status": "succeeded", "finalResult": "New answer"}
+            return reply(
+                200, f"data: {json.dumps(event)}\n\nevent: done\ndata: {json.dumps(end)}\n\n"
+            )
+        if path.endswith("/content") and not self.content:
+            return error_reply(404, "not_found", "no")
+        return json_reply({"id": "abcd1234", "status": "running", "prompts": self.prompts})
+
+
+@pytest.mark.parametrize("content", [True, False], ids=["content", "without"])
+@pytest.mark.parametrize("status", ["running", "pending", "resting"])
+def test_an_old_prompt_that_is_stuck_does_not_hold_up_the_latest(
+    status: str, content: bool, inside: Run, aim: Aim
+) -> None:
+    with RawServer(Task(status, content=content)) as server:
+        aim(server)
+        done = inside("logs", "abcd1234", "-f", "--timeout", "20")
+    assert done.status == 0, done.err
+    assert done.out.endswith("New answer\n")
+
+
+# -- a service that lacks, breaks or delays a part
+
+
+GONE = {
+    "404": error_reply(404, "not_found", "no"),
+    "405": reply(405),
+    "html": reply(200, "<html>"),
+}
+TEXT = {"seq": 0, "eventType": "text", "payload": {"content": "Three files changed."}}
+TOOL = {"seq": 0, "eventType": "tool_use", "payload": {"name": "Bash"}}
+
+
+def stream(*events: dict[str, Any], result: str = "") -> bytes:
+    done = {"status": "succeeded", "lastSeq": 0, "finalResult": result}
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    return reply(200, f"{body}event: done\ndata: {json.dumps(done)}\n\n")
+
+
+class Service:
+    """One task; `events` and `content` are what those endpoints answer."""
+
+    def __init__(
+        self,
+        events: Answer = GONE["404"],
+        content: Answer = GONE["404"],
+        status: str = "completed",
+        **task: Any,
+    ) -> None:
+        self.events, self.content, self.delegated = events, content, GONE["404"]
+        prompt = {"id": "p1", "status": {"completed": "succeeded"}.get(status, status)}
+        self.task = json_reply({"id": "abcd1234", "status": status, "prompts": [prompt], **task})
+
+    def __call__(self, request: Any) -> Answer:
+        path = request.path.partition("?")[0]
+        if path.endswith("/content"):
+            return self.content
+        if "/prompts/" in path:
+            return self.delegated
+        return self.events if path.endswith("/events") else self.task
+
+
+@pytest.mark.parametrize("content", GONE)
+def test_a_finished_task_shows_its_answer_wherever_it_is(
+    content: str, inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each command would look for the last words for most of a second.
+    monkeypatch.setattr("rebyte_cli.tasks.stream.LAST_WORDS_PAUSE", 0.001)
+    for service in (
+        Service(stream(TOOL), GONE[content], finalResult="It is 4."),
+        Service(stream(TOOL, result="It is 4."), GONE[content]),
+    ):
+        with RawServer(service) as server:
+            aim(server)
+            assert inside("logs", "abcd1234").out == ">\n\n* Bash\nIt is 4.\n"
+            assert inside("logs", "abcd1234", "-f").out == ">\n\n* Bash\nIt is 4.\n"
+            assert inside("result", "abcd1234").out == "It is 4.\n"
+
+
+def test_what_was_said_is_the_answer_when_nothing_else_has_one(inside: Run, aim: Aim) -> None:
+    more = {**TEXT, "seq": 2, "payload": {"text": "Two of them."}}
+    with RawServer(Service(stream(TOOL, TEXT, more))) as server:
+        aim(server)
+        assert inside("result", "abcd1234").out == "Three files changed.\nTwo of them.\n"
+    result = {"seq": 3, "eventType": "result", "payload": {"result": "Three, two"}}
+    with RawServer(Service(stream(TOOL, TEXT, result))) as server:
+        aim(server)
+        assert inside("result", "abcd1234").out == "Three, two\n"
+
+
+def test_a_stream_that_is_refused_is_no_empty_transcript(inside: Run, aim: Aim) -> None:
+    service = Service(error_reply(400, "odd", "Not this one"), status="running")
+    with RawServer(service) as server:
+        aim(server)
+        done = inside("logs", "abcd1234")
+        assert (done.status, "Not this one" in done.err) == (1, True)
+        service.events = GONE["405"]  # no stream here
+        assert inside("logs", "abcd1234").status == 0
+
+
+def test_an_unreadable_delegated_run_does_not_end_the_transcript(inside: Run, aim: Aim) -> None:
+    for sub, answer in (("../../x", GONE["404"]), ("sub1", GONE["html"]), ("sub1", reply(405))):
+        gave = {"seq": 1, "eventType": "tool_result", "payload": {"subPromptId": sub}}
+        service = Service(stream(TOOL, gave, TEXT))
+        service.delegated = answer
+        with RawServer(service) as server:
+            aim(server)
+            done = inside("logs", "abcd1234", "--full")
+        assert (done.status, done.err) == (0, ""), sub
+        assert done.out.endswith("Three files changed.\n"), sub
+
+
+def test_follow_ends_with_the_record_of_the_end_also_when_it_was_over(
+    inside_local: Run,
+) -> None:
+    inside_local("create", "Hi [[run=1ms]]", "--wait")
+    *events, end = map(json.loads, inside_local("logs", "@last", "-fojsonl").out.splitlines())
+    assert (end["status"], end["lastSeq"]) == ("succeeded", events[-1]["seq"])
+    assert end["finalResult"].startswith("This is a simulation")
+
+
+def test_csv_has_a_row_per_event_and_none_for_the_end(inside_local: Run) -> None:
+    streamed = inside_local("create", "Hi [[run=200ms]] [[events=4]]", "--stream", "-o", "csv").out
+    assert inside_local("logs", "@last", "-f", "-o", "csv").out == streamed
+    assert "\n,,,," not in streamed
+    seqs = [line.split(",")[0] for line in streamed.splitlines()]
+    assert [seq for seq in seqs if seq.isdigit()] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("output", ["auto", "jsonl"])
+def test_the_limit_holds_when_the_stream_has_ended_and_the_task_has_not(
+    output: str, inside: Run, aim: Aim
+) -> None:
+    created = json_reply({"id": "abcd1234", "url": "https://x/", "status": "running"}, 201)
+    service = Service(stream(TEXT), status="running")
+
+    def answer(request: Any) -> Answer:
+        return created if request.method == "POST" else service(request)
+
+    with RawServer(answer) as server:
+        aim(server)
+        begun = time.monotonic()
+        done = inside("create", "Hi", "--stream", "--timeout", "0.5", "-o", output)
+    assert done.status == 124
+    assert "still running after 0.5 s" in done.err
+    assert time.monotonic() - begun < 5
+
+
+def test_the_limit_holds_while_the_content_cannot_be_read(inside: Run, aim: Aim) -> None:
+    with RawServer(Service(content=stall, status="running")) as server:
+        aim(server)
+        for words in ([], ["-f"], ["-f", "-o", "jsonl"]):
+            assert inside("logs", "abcd1234", "--timeout", "0.3", *words).status == 124
+
+
+def test_the_limit_holds_when_the_run_has_ended_and_the_content_cannot_be_read(
+    inside: Run, aim: Aim
+) -> None:
+    with RawServer(Service(stream(TEXT, result="Done."), content=stall)) as server:
+        aim(server)
+        begun = time.monotonic()
+        done = inside("logs", "abcd1234", "-f", "-o", "json", "--timeout", "0.3")
+    assert (done.status, done.out) == (124, "")
+    assert "could not be read in 0.3 s" in done.err
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("output", ["auto", "jsonl", "json"])
+def test_the_limit_holds_when_the_run_has_ended_and_its_stream_is_mute(
+    output: str, inside: Run, aim: Aim
+) -> None:
+    prompt = {"id": "p1", "status": "succeeded", "userPrompt": "Hi"}
+    bare = json_reply({"status": "completed", "prompts": [prompt]})
+    with RawServer(Service(stall, content=bare)) as server:
+        aim(server)
+        begun = time.monotonic()
+        done = inside("logs", "abcd1234", "-f", "-o", output, "--timeout", "0.3")
+    assert done.status == (124 if output == "json" else 0), done.err
+    assert "still running" not in done.err
+    assert time.monotonic() - begun < 4
+
+
+def test_a_service_that_never_answered_is_not_said_to_run(inside: Run, aim: Aim) -> None:
+    with RawServer(reply(503)) as server:
+        aim(server)
+        done = inside("logs", "abcd1234", "-f", "-o", "json", "--timeout", "0.3")
+    assert done.status == 124
+    assert "task abcd1234 could not be read in 0.3 s" in done.err
+
+
+# -- a run without any text: how long its words are waited for depends on when it ended
+
+
+EMPTY = reply(200, 'event: done\ndata: {"status": "succeeded", "lastSeq": -1}\n\n')
+
+
+class Ended:
+    """A task that ended at ten sharp, asked at `now` (seconds after ten; None: no `Date`)."""
+
+    def __init__(self, now: int | None, *connections: Answer, content: bool = True) -> None:
+        self.date = {} if now is None else {"Date": f"Mon, 09 Feb 2026 10:00:{now:02} GMT"}
+        self.connections, self.content, self.opened = connections, content, 0
+
+    def __call__(self, request: Any) -> Answer:
+        path = request.path.partition("?")[0]
+        if path.endswith("/events"):
+            self.opened += 1
+            return self.connections[min(self.opened, len(self.connections)) - 1]
+        if path.endswith("/content") and not self.content:
+            return GONE["404"]
+        ended = "2026-02-09T10:00:00.000Z"
+        prompt = {"id": "p1", "status": "succeeded", "completedAt": ended}
+        task = {"id": "abcd1234", "status": "completed", "completedAt": ended, "prompts": [prompt]}
+        return json_reply(task, headers=self.date)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of no length: what counts here is how often is looked."""
+    monkeypatch.setattr("rebyte_cli.tasks.stream.LAST_WORDS_PAUSE", 0.001)
+    monkeypatch.setattr("rebyte_cli.tasks.stream.LATER", (0.001,) * 4)
+    monkeypatch.setattr("rebyte_cli.tasks.stream.PAUSE", 0.001)
+
+
+@pytest.mark.parametrize("content", [True, False], ids=["content", "without"])
+@pytest.mark.parametrize("last", [stream(TOOL), EMPTY], ids=["tool", "empty"])
+@pytest.mark.parametrize("words", [["result"], ["logs"], ["logs", "-f"]], ids=" ".join)
+def test_one_look_is_enough_for_a_run_that_ended_long_ago(
+    words: list[str], last: Answer, content: bool, inside: Run, aim: Aim
+) -> None:
+    service = Ended(30, last, content=content)
+    with RawServer(service) as server:
+        aim(server)
+        inside(words[0], "abcd1234", *words[1:])
+    assert service.opened == 1
+
+
+@pytest.mark.parametrize("now", [3, None], ids=["just-now", "no-clock"])
+@pytest.mark.parametrize("words", [["result"], ["logs"]], ids=" ".join)
+def test_words_that_may_still_come_are_waited_for(
+    words: list[str], now: int | None, inside: Run, aim: Aim
+) -> None:
+    late = Ended(now, *[stream(TOOL)] * 11, stream(TOOL, TEXT))
+    with RawServer(late) as server:
+        aim(server)
+        assert inside(*words, "abcd1234").out.endswith("Three files changed.\n")
+    assert late.opened == 12
+
+
+def test_a_line_that_breaks_is_no_look(inside: Run, aim: Aim) -> None:
+    broken = then_close(reply(200, "data: {", length=500))
+    service = Ended(30, *[broken] * 2, stream(TOOL, TEXT))
+    with RawServer(service) as server:
+        aim(server)
+        assert inside("result", "abcd1234").out == "Three files changed.\n"

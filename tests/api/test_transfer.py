@@ -1,4 +1,4 @@
-"""Downloads: whole or not at all, inside their folder, without the key elsewhere."""
+"""Downloads and uploads: whole or not at all, inside their folder, without the key elsewhere."""
 
 from __future__ import annotations
 

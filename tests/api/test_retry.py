@@ -1,0 +1,219 @@
+"""Deadlines, pauses and the words for each fault, where a small slip would go unnoticed."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli import RebyteClient
+from rebyte_cli.api.retry import GATEWAY, RetryPolicy, is_unknown, may_repeat
+from rebyte_cli.api.transport import Transport
+from rebyte_cli.errors import NetworkError, OutcomeUnknown, Unsent
+from tests.certificates import certificate
+from tests.servers import (
+    KEY,
+    Line,
+    RawServer,
+    Request,
+    closed_port,
+    hang_up,
+    json_reply,
+    reply,
+    reset,
+    stall,
+    then_close,
+    wire_to,
+)
+from tests.task_board import Time
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def late(at: Time, seconds: float, answer: bytes) -> Callable[[Request], Callable[[Line], None]]:
+    """A server whose answer comes so much later by the clock of the client."""
+
+    def act(line: Line) -> None:
+        at.now += seconds
+        line.send(answer[:9])
+        line.wait(0.05)  # so that the rest is a read of its own, for which there may be no time
+        line.send(answer[9:])
+
+    return lambda _request: act
+
+
+@pytest.mark.parametrize(("seconds", "in_time"), [(29, True), (70, False)])
+def test_a_read_has_a_minute(seconds: float, in_time: bool) -> None:
+    """Half of it for each try but the last, which may take what is left."""
+    at = Time()
+    with RawServer(late(at, seconds, json_reply({"id": "t1"}))) as server:
+        client = RebyteClient(transport=wire_to(server, clock=at.clock, sleep=at.sleep))
+        if in_time:
+            assert client.get_task("t1")["id"] == "t1"
+            return
+        with pytest.raises(NetworkError, match="timed out after 60 s"):
+            client.get_task("t1")
+
+
+@pytest.mark.parametrize(("seconds", "in_time"), [(590, True), (610, False)])
+def test_a_create_has_ten_minutes_all_for_its_one_try(seconds: float, in_time: bool) -> None:
+    at = Time()
+    answer = json_reply({"id": "t1", "status": "running"}, 201)
+    with RawServer(late(at, seconds, answer)) as server:
+        client = RebyteClient(transport=wire_to(server, clock=at.clock, sleep=at.sleep))
+        if in_time:
+            assert client.create_task("Do it")["id"] == "t1"
+        else:
+            with pytest.raises(OutcomeUnknown, match="timed out after 600 s"):
+                client.create_task("Do it")
+        assert len(server.requests) == 1
+
+
+def test_each_try_of_a_download_has_a_minute(tmp_path: Path) -> None:
+    at = Time()
+    slow = [late(at, 50, reply(503)), late(at, 50, reply(200, b"whole"))]
+    with RawServer(lambda request: slow.pop(0)(request)) as server:
+        transport = wire_to(server, clock=at.clock, sleep=at.sleep)
+        transport.download("/tasks/t1/artifacts/a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"whole"
+
+
+def test_all_tries_of_a_create_end_by_its_deadline() -> None:
+    at = Time()
+    slow = [late(at, 500, reply(429)), late(at, 500, json_reply({"id": "t1"}, 201))]
+    with RawServer(lambda request: slow.pop(0)(request)) as server:
+        client = RebyteClient(transport=wire_to(server, clock=at.clock, sleep=at.sleep))
+        with pytest.raises(OutcomeUnknown, match="timed out"):
+            client.create_task("Do it")
+        assert len(server.requests) == 2
+
+
+def test_an_upload_may_take_long_and_its_answer_may_not(tmp_path: Path) -> None:
+    """Each read comes within the minute that one may take; the head as a whole does not."""
+    (tmp_path / "a").write_text("a")
+    at, answer = Time(), json_reply({})
+
+    def drips(line: Line) -> None:
+        for piece in (answer[:9], answer[9:14], answer[14:20], answer[20:26], answer[26:]):
+            at.now += 40
+            line.send(piece)
+            line.wait(0.05)  # a read of its own, as in `late`
+
+    with RawServer(lambda request: drips) as server:
+        transport = wire_to(server, clock=at.clock, sleep=at.sleep)
+        with pytest.raises(OutcomeUnknown, match="timed out"):
+            transport.post_files("/files", "file", [tmp_path / "a"])
+
+
+def test_no_pause_between_tries_outlasts_the_deadline() -> None:
+    at = Time()
+    with RawServer(lambda _request: hang_up) as server, pytest.raises(NetworkError):
+        wire_to(server, timeout=1.2, clock=at.clock, sleep=at.sleep, random=lambda: 1.0).send(
+            "GET", "/tasks/a", repeat=RetryPolicy.SAFE
+        )
+    assert at.slept == [0.5]  # the next one would be a second
+    assert len(server.requests) == 2
+
+
+def test_a_date_to_come_back_at_is_read_by_the_servers_clock() -> None:
+    then = 1_500_000_000.0  # by far not what this machine's clock says
+    later = {
+        "Date": formatdate(then, usegmt=True),
+        "Retry-After": formatdate(then + 7, usegmt=True),
+    }
+    slept: list[float] = []
+    with RawServer([reply(503, b"", later), json_reply({})]) as server:
+        wire_to(server, sleep=slept.append).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
+    assert slept == [pytest.approx(7, abs=0.5)]
+
+
+@pytest.mark.parametrize("status", [502, 503, 504, 520, 521, 522, 523, 524])
+def test_what_a_gateway_says_of_a_create_leaves_it_open(status: int) -> None:
+    assert status in GATEWAY
+    assert may_repeat(RetryPolicy.SAFE, status=status, sent=True)
+    assert not may_repeat(RetryPolicy.IF_UNSENT, status=status, sent=True)
+    assert is_unknown(RetryPolicy.IF_UNSENT, status=status, sent=True)
+    assert not is_unknown(RetryPolicy.SAFE, status=status, sent=True)
+
+
+def test_nothing_else_does() -> None:
+    assert len(GATEWAY) == 8
+    for status in (200, 400, 404, 408, 425, 500, 501, 505, 511, 525, 529):
+        assert not is_unknown(RetryPolicy.IF_UNSENT, status=status, sent=True)
+
+
+# -- words -------------------------------------------------------------------------------------
+
+WORDS: list[tuple[Any, str]] = [
+    (hang_up, "closed the connection (4 tries)"),
+    (reset, "closed the connection (4 tries)"),
+    (stall, "timed out after 0.3 s"),
+    (then_close(b"SSH-2.0-OpenSSH_9\r\n"), "the answer is not HTTP (4 tries)"),
+    (reply(200, b"{", length=9), "the answer was cut off (4 tries)"),
+    (reply(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}), "it was cut off (4 tries)"),
+    (reply(200, b"no gzip", {"Content-Encoding": "gzip"}), "its compression is damaged"),
+    (reply(200, b"x", {"Content-Encoding": "br"}), "an encoding that was not requested"),
+]
+
+
+@pytest.mark.parametrize(("answer", "words"), WORDS, ids=[words for _, words in WORDS])
+def test_each_fault_has_its_words(answer: Any, words: str) -> None:
+    if isinstance(answer, bytes) and b"gzip" not in answer and b": br" not in answer:
+        answer = then_close(answer)
+    limit = 0.3 if answer is stall else 5
+    with RawServer(lambda _request: answer) as server, pytest.raises(NetworkError) as caught:
+        wire_to(server, timeout=limit, sleep=lambda _s: None).send(
+            "GET", "/tasks/a", repeat=RetryPolicy.SAFE
+        )
+    assert caught.value.message.startswith("GET /tasks/a: ")
+    assert words in caught.value.message
+    if "tries" not in words:
+        assert "(1 " not in caught.value.message
+
+
+@contextmanager
+def speaking_first(data: bytes) -> Iterator[int]:
+    """A port where everybody is told `data`, whatever they came to say."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def tell() -> None:
+            with suppress(OSError):
+                while True:
+                    sock, _ = listener.accept()
+                    with sock:
+                        sock.sendall(data)
+                        sock.recv(65536)
+
+        threading.Thread(target=tell, daemon=True).start()
+        yield listener.getsockname()[1]
+
+
+def test_each_way_of_not_arriving_has_its_words(tmp_path: Path) -> None:
+    said = []
+    tls_only = RawServer(b"", tls=certificate(tmp_path).server)
+    with speaking_first(b"HTTP/1.1 400 Bad Request\r\n\r\n") as plain, tls_only as server:
+        for url in (
+            f"http://127.0.0.1:{closed_port()}/v1",
+            "https://api.invalid/v1",
+            f"https://127.0.0.1:{plain}/v1",  # https where http is spoken
+            f"https://localhost:{server.port}/v1",
+        ):
+            wire = Transport(url, KEY, sleep=lambda _s: None)
+            with pytest.raises(Unsent) as caught:
+                wire.send("POST", "/tasks", body={}, repeat=RetryPolicy.IF_UNSENT)
+            said.append(caught.value.message.removeprefix("POST /tasks: "))
+        assert server.requests == []
+    refused, unknown, not_tls, untrusted = said
+    assert refused.startswith("127.0.0.1:")
+    assert refused.endswith("refused the connection (4 tries)")
+    assert unknown == "no such host: api.invalid (4 tries)"
+    assert not_tls == f"TLS with 127.0.0.1:{plain} failed (4 tries)"
+    assert untrusted.startswith(f"the certificate of localhost:{server.port} is not trusted (")
+    assert untrusted.endswith(")")
+    assert "tries" not in untrusted  # another cannot end better
