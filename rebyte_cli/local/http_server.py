@@ -27,14 +27,6 @@ DRAIN_LIMIT = 64 * 1024 * 1024
 KEY_HEADERS = frozenset({"api-key", "x-api-key"})
 
 
-class Host(HTTPServer):
-    """What a connection needs to know about the server it belongs to."""
-
-    application: Application
-    log: Callable[[str], None]
-    stopping: bool
-
-
 class HangUp(Exception):
     """Raised by an application to close the connection without any answer."""
 
@@ -79,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
     # connection when Nagle meets delayed acknowledgements.
     wbufsize = -1
     disable_nagle_algorithm = True
-    server: Host
+    server: Server
 
     def handle(self) -> None:
         """Serve the connection until either side ends it; a client that vanishes is no error."""
@@ -256,10 +248,7 @@ class _Reply:
         handler.end_headers()
 
 
-# -- The listening sockets of the local service: a daemon thread per connection.
-
-
-class Listener(ThreadingMixIn, Host):
+class Server(ThreadingMixIn, HTTPServer):
     """A listening socket with one daemon thread per connection.
 
     Raises OSError when the port is taken.

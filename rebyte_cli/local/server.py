@@ -25,8 +25,9 @@ from .agents.key import Permission, machine_key
 from .database import StateError, Store, discard, new_id
 from .deliveries import Deliverer
 from .http import Context
-from .http_server import Listener
+from .http_server import Server
 from .object_store import ObjectStore
+from .origin import is_loopback
 from .records import load_tasks
 from .routes import Api
 
@@ -66,16 +67,16 @@ class Service:
         simulate: bool = False,
         announce: Callable[[str], None] = _quiet,
     ) -> None:
-        if host not in ("localhost", "::1") and not host.startswith("127."):
-            raise ValueError(f"{host} is not a loopback address; the local service has no locks")
+        if not is_loopback(host):
+            raise ValueError(f"{host} is not a loopback address; the local service trusts callers")
         self._store = Store(state_dir, clock)
         self._public_url = public_url
         self._started = False
         self._stopping = threading.Event()
         self._instance = new_id()
         self._deliverer = Deliverer(self._store)
-        self._api = Listener(host, port, _not_yet, log)
-        self._storage = Listener(host, 0, _not_yet, log)
+        self._api = Server(host, port, _not_yet, log)
+        self._storage = Server(host, 0, _not_yet, log)
         self.base_url = f"{self._api.origin}/v1"
         self.storage_url = self._storage.origin
         permission = Permission(state_dir, simulate=simulate)
