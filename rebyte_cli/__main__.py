@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 def main() -> None:
     """Run the command and end the process with its status.
 
-    `--version` alone and the shells' questions at TAB are answered before Click is imported.
-    The process ends with `os._exit` once the streams are flushed: tearing down an interpreter
-    with an HTTP stack in it costs as much as the whole of `--version`, and everything that must
-    last is on disk by then.
+    `--version` and TAB completion are answered before Click is imported. Once the streams are
+    flushed, the process ends with `os._exit`: tearing down an interpreter with an HTTP stack costs
+    as much as all of `--version`, and everything that must last is on disk by then.
     """
     try:
         status = _run(sys.argv[1:])
@@ -25,7 +24,7 @@ def main() -> None:
                 stream.flush()
             except (OSError, ValueError):
                 status = status or 1
-    except KeyboardInterrupt:  # while the modules load; later ones are told in cli.run
+    except KeyboardInterrupt:  # while modules load; cli.run handles later ones
         status = 130
     os._exit(status)
 
@@ -43,8 +42,8 @@ def _run(arguments: list[str]) -> int:
         return respond(shell, arguments)
     import gc
 
-    # Hardly anything that a command allocates is garbage before it ends; the default
-    # thresholds spend a tenth of a short run looking for it.
+    # A command allocates hardly any garbage before it ends, and the default thresholds spend a
+    # tenth of a short run on looking for it.
     gc.set_threshold(50_000, 20, 20)
     _spare_the_guessers()
     from .cli import run
@@ -53,17 +52,17 @@ def _run(arguments: list[str]) -> int:
 
 
 def _spare_the_guessers() -> None:
-    """Let requests find neither of the libraries that guess the encoding of a text.
+    """Keep requests from importing a library that guesses the encoding of text.
 
-    It takes every text for UTF-8 then, as this command does anyway, and loads a sixth faster;
-    it supports that for programs that need no guesses, but warns of it. What libraries warn of
-    is for programmers: `-W` and PYTHONWARNINGS show it.
+    Without one it assumes UTF-8, as this command does anyway, and loads a sixth faster. requests
+    supports that but warns about it; warnings are for programmers, who get them with `-W` or
+    PYTHONWARNINGS.
     """
     import warnings
 
     modules: dict[str, Any] = sys.modules
     for name in ("chardet", "charset_normalizer"):
-        modules.setdefault(name, None)  # an import of it says that it is not there
+        modules.setdefault(name, None)  # an import of it then fails
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
 

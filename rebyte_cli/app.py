@@ -1,4 +1,4 @@
-"""What a command is handed: settings, client, history and the screen, each made on first touch."""
+"""What a command is given: settings, client, history and console, each created when first used."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ LONGEST_LINE = 10_000  # characters
 
 
 class App:
-    """One run of the command: what was asked for, and the rooms that serve it.
+    """One run of the command: its options, and the parts of rebyte that serve it.
 
-    Nothing is read, opened or imported until a command touches the property that needs it.
+    Nothing is read, opened or imported before a command uses the property that needs it.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None, argv: Iterable[str] = ()):
         self.environment = os.environ if environment is None else environment
         self.argv = list(argv)
         self.options: dict[str, Any] = {}
-        self.text = False  # what this command prints under `auto` is text
+        self.text = False  # whether `auto` means text for this command
         self._workspaces: dict[str, Any] = {}
 
     def set_option(self, name: str, value: Any) -> None:
         """Keep the value of a shared option; the last one given wins.
 
-        Raises BadUsage for an empty one: a variable that was not set must not become the
-        default account, or every field.
+        Raises BadUsage for an empty value: an unset variable must not select the default account
+        or every field.
         """
         if name == "fields":
             value = tuple(part.strip() for part in str(value).split(",") if part.strip())
         if not value:
-            raise BadUsage(f"--{name} names nothing")
+            raise BadUsage(f"--{name} is empty")
         self.options[name] = value
         self.__dict__.pop("console", None)
         self.__dict__.pop("settings", None)
 
-    # -- what the user asked for -------------------------------------------------------------
+    # -- options and settings
 
     @property
     def fields(self) -> tuple[str, ...] | None:
@@ -96,7 +96,7 @@ class App:
 
     @cached_property
     def console(self) -> Console:
-        """The streams: what they are, how wide, in colour or not."""
+        """The streams, and what each can show."""
         from .output.console import Console
 
         return Console.detect(
@@ -107,7 +107,7 @@ class App:
 
     @property
     def stdin(self) -> TextIO:
-        """Standard input; only what says `-` reads it. BadUsage when it was closed."""
+        """Standard input, which only `-` reads. Raises BadUsage if it was closed."""
         stream: TextIO | None = sys.stdin
         if stream is None:  # after `<&-`
             raise BadUsage("standard input is closed")
@@ -154,12 +154,12 @@ class App:
 
     @property
     def interactive(self) -> bool:
-        """Whether a question may be asked: a person on both ends and no `--no-input`."""
+        """Whether prompts are possible: terminals on both ends, and no `--no-input`."""
         stream: TextIO | None = sys.stdin
         asked_not_to = self.options.get("no_input")
         return bool(not asked_not_to and stream and stream.isatty() and self.console.err_tty)
 
-    # -- the rooms ---------------------------------------------------------------------------
+    # -- service, client, history
 
     @cached_property
     def service(self) -> Service:
@@ -177,7 +177,7 @@ class App:
     def client_for(self, *, key: str | None = None, **transport_options: Any) -> RebyteClient:
         """A client with other settings for the transport (a batch needs a larger pool).
 
-        `key` is one to try that is not stored (yet).
+        `key` is a key to try that is not stored yet.
         """
         from .api.client import RebyteClient
         from .api.transport import Transport
@@ -213,7 +213,7 @@ class App:
 
     @cached_property
     def history(self) -> History:
-        """Tasks created from here, their workspaces, and the intents behind `--once`."""
+        """Tasks created on this machine, their workspaces, and the intents behind `--once`."""
         from .history.history import History
 
         return History(
@@ -228,16 +228,16 @@ class App:
         """Where the history is. Whether it exists can be told without importing SQLite."""
         return self.state_dir / "history.db"
 
-    # -- what a command says on the way ------------------------------------------------------
+    # -- notes and progress
 
     def note(self, text: str) -> None:
-        """A line for people on stderr; nothing with `-q`."""
+        """Print a line for people on stderr, unless `-q` was given."""
         from .output.messages import note
 
         note(self.console, text)
 
     def spinner(self, text: str) -> AbstractContextManager[Any]:
-        """A sign of life on stderr while something blocks; nothing off a terminal."""
+        """A spinner on stderr while something blocks; nothing off a terminal."""
         from .output.progress import spinner
 
         return spinner(self.console, text)
@@ -251,17 +251,17 @@ class App:
             yield bar.advance
 
     def keep_workspace(self, created: Mapping[str, Any]) -> None:
-        """Know a new task's workspace while this command runs, whatever the history keeps."""
+        """Remember a new task's workspace during this run, even without a history."""
         self._workspaces[str(created.get("id"))] = created.get("workspaceId")
 
     def with_workspace(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """As `located`; the history learns the task's title and status on the way."""
+        """Like `located`, and the history learns the task's title and status."""
         if self.history_file.exists():
             self.history.update_task(task)
         return self.located(task)
 
     def located(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """The task as it came, with its `workspaceId` where that is known here."""
+        """The task with its `workspaceId`, if this machine knows it."""
         document = dict(task)
         if not document.get("workspaceId"):
             task_id = str(document.get("id"))
@@ -272,11 +272,11 @@ class App:
                 document["workspaceId"] = found
         return document
 
-    # -- the way out -------------------------------------------------------------------------
+    # -- results and errors
 
     @property
     def format(self) -> str:
-        """The output format to use now: one of table, json, jsonl, csv, tsv, id, text."""
+        """The output format: table, json, jsonl, csv, tsv, id or text."""
         wanted = str(self.settings.output.value or "auto")
         if wanted == "auto":
             if self.text:
@@ -285,16 +285,16 @@ class App:
         return wanted
 
     def show(self, value: Any) -> int:
-        """Print what a command returned; returns the exit status that stands for it."""
+        """Print what a command returned; returns the exit status."""
         from .output.records import Text
         from .output.render import show
 
-        # Text has one format: a page about the configuration can be read while that is broken.
+        # Text has one format, and a page about the configuration must print while that is broken.
         form = "text" if isinstance(value, Text) else self.format
         return show(value, console=self.console, format=form, fields=self.fields)
 
     def fail(self, error: RebyteError | Interrupted) -> int:
-        """Print an error (and the record it carries first); returns its exit status."""
+        """Print an error, after the record that it carries; returns its exit status."""
         if isinstance(error, ReaderGone) or (isinstance(error, Interrupted) and not error.hint):
             return error.exit_status  # no reader left, or nothing to add to the key press
         from .output.messages import show_error
@@ -310,13 +310,13 @@ class App:
         return error.exit_status
 
     def close(self) -> None:
-        """Let go of what was opened: the local service delivers what is due, then stops."""
+        """Stop the local service, after it has delivered what is due."""
         service = self.__dict__.pop("service", None)
         if service is not None:
             service.stop()
 
     def _errors_as_json(self) -> bool:
-        """Whether stdout is JSON; also told when the options or the configuration are the fault."""
+        """Whether stdout is JSON; works even if options or configuration are the error."""
         form = self.options.get("output") or self._early_output
         if form in (None, "auto"):
             try:
@@ -327,7 +327,7 @@ class App:
 
     @property
     def _early_output(self) -> str | None:
-        """The value of `-o` as far as it can be read before Click has parsed the line."""
+        """The value of `-o`, as far as it can be read before Click parses the command line."""
         for at, word in enumerate(self.argv):
             if word in ("-o", "--output") and at + 1 < len(self.argv):
                 return self.argv[at + 1]

@@ -1,4 +1,4 @@
-"""The root: the list of commands, the shared options, and the one place that catches errors."""
+"""The root command: finds the other commands, and catches every error in one place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .app import App
 from .commands._base import Group
 from .errors import BadUsage, Interrupted, ReaderGone, RebyteError, did_you_mean
 
-# The order of the help page. A command that is not named here is listed under "More".
+# The order of the help page. Commands that are not named here are listed under "More".
 SECTIONS = (
     (
         "Tasks",
@@ -32,7 +32,7 @@ SECTIONS = (
 
 
 class Root(Group):
-    """Finds a command by its file: `follow-up` is `commands/follow_up.py`."""
+    """The root group. A command is a file: `follow-up` is `commands/follow_up.py`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_modules())
@@ -119,7 +119,7 @@ def root(ctx: click.Context) -> Any:
       rebyte -P local create "Say hello" --wait      # no account, no network
       rebyte auth login                              # the real service
       rebyte create "Fix the login test" -g . --wait -o json | jq .status
-      rebyte man tutorial                            # from here to a batch
+      rebyte man tutorial                            # an introduction
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -128,7 +128,7 @@ def root(ctx: click.Context) -> Any:
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM raises like SIGINT does, so that `finally` runs and the cursor comes back."""
+    """Make SIGTERM raise, as SIGINT does, so that `finally` blocks run."""
 
     def terminated(_number: int, _frame: FrameType | None) -> None:
         raise Interrupted(143)
@@ -143,7 +143,7 @@ def _signals() -> Iterator[None]:
 def run(argv: list[str], app: App | None = None) -> int:
     """Run one command line and return its exit status (the table is in errors.py).
 
-    The one place where errors are caught: each is shown once and owns its status.
+    This is the one place where errors are caught and printed; each class has its exit status.
     """
     app = app or App(argv=argv)
     try:
@@ -164,7 +164,7 @@ def run(argv: list[str], app: App | None = None) -> int:
 
 
 def _bug(error: Exception, app: App) -> RebyteError:
-    """A fault of our own as one line; with --debug the traceback is on stderr before it."""
+    """An unexpected exception as one line; with --debug, a traceback is printed before it."""
     if app.options.get("debug"):
         import traceback
 
@@ -177,7 +177,7 @@ def _bug(error: Exception, app: App) -> RebyteError:
     )
     return RebyteError(
         f"a fault in rebyte itself: {type(error).__name__}{place}",
-        hint="--debug shows the traceback; please report it",
+        hint="Please report it; --debug shows the traceback",
         code="bug",
     )
 
@@ -188,7 +188,7 @@ def _invoke(argv: list[str], app: App) -> int:
             value = root.invoke(ctx)
             return app.show(value) if value is not None else 0
     except click.exceptions.Exit as ended:
-        if sys.stdout is None and not ended.exit_code:  # a help page that nobody got
+        if sys.stdout is None and not ended.exit_code:  # the help page was lost
             raise RebyteError("cannot write to stdout: it is closed", code="stdout") from None
         return ended.exit_code
     except click.Abort:
@@ -196,7 +196,7 @@ def _invoke(argv: list[str], app: App) -> int:
     except click.ClickException as error:
         hint = None
         if isinstance(error, click.UsageError) and error.ctx is not None:
-            hint = f"`{error.ctx.command_path} --help` shows how"
+            hint = f"See `{error.ctx.command_path} --help`"
         if isinstance(error, click.NoSuchOption):
             near = did_you_mean(error.option_name, error.possibilities or ())
             raise BadUsage(f"no such option: {error.option_name}", hint=near or hint) from None

@@ -61,6 +61,7 @@ class Session:
             env={**os.environ, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", **environment},
             dimensions=(rows, columns),
             encoding="utf-8",
+            echo=False,
             timeout=20,
         )
         self.screen = pyte.HistoryScreen(columns, rows, history=10_000)

@@ -167,7 +167,7 @@ class Group(_Shared, click.Group):
             if name not in known:
                 raise BadUsage(
                     f"no such command: {ctx.command_path} {name}",
-                    hint=did_you_mean(name, known) or f"see `{ctx.command_path} --help`",
+                    hint=did_you_mean(name, known) or f"See `{ctx.command_path} --help`",
                 )
         return super().resolve_command(ctx, args)
 

@@ -128,7 +128,7 @@ def shared_options() -> list[click.Option]:
         ),
         _shared("--no-input", is_flag=True, help="Never prompt."),
         _shared(
-            "--color", type=click.Choice(["auto", "always", "never"]), help="When to use color."
+            "--color", type=click.Choice(["auto", "always", "never"]), help="When to use colour."
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""Where a prompt comes from: exactly one of argument, option, file, stdin, editor."""
+"""What a user is asked, and where the prompt of a task comes from."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..app import App
 from ..errors import BadUsage, RebyteError
 from ..tasks.prompt import check_prompt
 
-# -- Questions to the person at the terminal: may this happen, and what is the secret.
+# -- Confirmations and secrets
 
-yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Skip the confirmation.")
 
 
 def confirm(app: App, question: str, *, yes: bool) -> None:
-    """Return when the user agrees, by --yes or at the prompt.
+    """Return if the user agrees, by --yes or at the prompt.
 
-    Raises BadUsage where nobody can be asked, RebyteError (status 1) for a no.
+    Raises BadUsage where prompts are not possible, RebyteError (status 1) for a no.
     """
     if yes:
         return
@@ -26,27 +26,27 @@ def confirm(app: App, question: str, *, yes: bool) -> None:
 
     text = one_line(question)
     if not app.interactive:
-        raise BadUsage(f"not without a yes: {text}", hint="--yes says it")
+        raise BadUsage(f"confirmation required: {text}", hint="Pass --yes to confirm")
     if not click.confirm(text, err=True):
         raise RebyteError("nothing was changed", code="declined")
 
 
 if TYPE_CHECKING:
     _Words = click.ParamType[str]
-else:  # the click that runs may not let itself be subscripted
+else:  # Click before 8.4 has no generic types
     _Words = click.ParamType
 
 
 class Secret(_Words):
-    """What `--secret` may be followed by: nothing, which asks, or `-`, which reads stdin."""
+    """The value of `--secret`: none, which prompts, or `-`, which reads stdin."""
 
     name = "secret"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value not in ("-", ASK):
             self.fail(
-                "a secret on the command line shows in the list of processes;"
-                " give --secret alone to be asked, or --secret - to read stdin",
+                "other users can see a secret on the command line;"
+                " pass --secret alone to be prompted, or --secret - to read stdin",
                 param,
                 ctx,
             )
@@ -61,15 +61,14 @@ secret_option = click.option(
     is_flag=False,
     flag_value=ASK,
     metavar="[-]",
-    help="The shared secret: asked for without echo, or with `-` the first line of stdin.",
+    help="Set a shared secret: prompts for it, or with `-` reads a line from stdin.",
 )
 
 
 def read_secret(app: App, given: str | None, *, longest: int) -> str | None:
-    """The secret as `--secret` wants it, or None without the option.
+    """Return the secret that `--secret` asks for, or None without the option.
 
-    Raises BadUsage for an empty or overlong one, and for one that no header could carry; the
-    secret itself is never repeated.
+    Raises BadUsage for one that is empty, too long, or not fit for a header, without repeating it.
     """
     if given is None:
         return None
@@ -78,18 +77,20 @@ def read_secret(app: App, given: str | None, *, longest: int) -> str | None:
     elif app.interactive:
         secret = click.prompt("Secret", hide_input=True, err=True)
     else:
-        raise BadUsage("nobody to ask for the secret", hint="--secret - reads it from stdin")
+        raise BadUsage("cannot prompt for the secret", hint="Read it from stdin with --secret -")
     if not secret:
         raise BadUsage("the secret is empty")
     if len(secret) > longest:
         raise BadUsage(f"the secret has more than {longest} characters")
     if not secret.isascii() or not secret.isprintable() or secret != secret.strip():
-        raise BadUsage("the secret travels in a header: visible ASCII, no blanks at its ends")
+        raise BadUsage(
+            "the secret must be visible ASCII without blanks at its ends: it is sent in a header"
+        )
     return secret
 
 
 F = TypeVar("F", bound=Any)
-MOST_BYTES = 16 << 20  # far more than 100,000 characters take; a pipe may have no end
+MOST_BYTES = 16 << 20  # far more than 100,000 characters take; input may have no end
 
 
 def prompt_options(function: F) -> F:
@@ -110,14 +111,13 @@ def prompt_options(function: F) -> F:
 
 
 def read_prompt(app: App, argument: str | None, option: str | None, file: str | None) -> str:
-    """The one prompt that was given, checked.
+    """Return the prompt: from the argument, -p, --prompt-file, or the editor on a terminal.
 
-    Raises BadUsage for none, several, an empty one, one over 100,000 characters, or bytes that
-    are not UTF-8 (with the place of the first bad one).
+    Raises BadUsage for no prompt or several, an empty or too long one, or invalid UTF-8.
     """
     given = [source for source in (argument, option, file) if source is not None]
     if len(given) > 1:
-        raise BadUsage("give the prompt once: as an argument, with -p, or with --prompt-file")
+        raise BadUsage("pass the prompt once: as an argument, with -p, or with --prompt-file")
     if argument == "-":
         argument, file = None, "-"
     if file is not None:
@@ -131,7 +131,7 @@ def read_prompt(app: App, argument: str | None, option: str | None, file: str | 
     else:
         raise BadUsage(
             "no prompt",
-            hint="give it as an argument, with -p TEXT, or with --prompt-file FILE (- is stdin)",
+            hint="Pass it as an argument, with -p TEXT, or with --prompt-file FILE (- is stdin)",
         )
     return check_prompt(text)
 
@@ -141,7 +141,7 @@ def _decode(data: bytes, name: str) -> str:
         return data.decode("utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8")
     except UnicodeDecodeError as error:
         raise BadUsage(
-            f"{name} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}"
+            f"{name}: invalid UTF-8 at byte {error.start} (0x{data[error.start]:02x})"
         ) from None
 
 
@@ -157,8 +157,8 @@ def _from_editor(app: App) -> str:
             click.edit(editor=editor, filename=path)
         except click.ClickException as error:
             raise BadUsage(error.format_message()) from None
-        # Read as bytes: Click's own reading stops at what is not UTF-8.
-        text = _decode(app.read_bytes(path, limit=MOST_BYTES), "what the editor left")
+        # Read as bytes: Click's own reading fails on invalid UTF-8.
+        text = _decode(app.read_bytes(path, limit=MOST_BYTES), "the prompt from the editor")
     if not text.strip():
-        raise BadUsage("the editor left no prompt")
+        raise BadUsage("the prompt from the editor is empty")
     return text

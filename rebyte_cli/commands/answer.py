@@ -1,4 +1,4 @@
-"""Answer the question that a run waits for."""
+"""Answer the question that a run is waiting on."""
 
 from __future__ import annotations
 
@@ -26,15 +26,20 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     multiple=True,
     metavar="N",
-    help="The number of an option, from 1; repeat it.",
+    help="The number of an option, from 1; can be repeated.",
 )
-@click.option("--text", "texts", multiple=True, metavar="TEXT", help="An answer in your own words.")
+@click.option(
+    "--text",
+    "texts",
+    multiple=True,
+    metavar="TEXT",
+    help="An answer in your own words; can be repeated.",
+)
 def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -> Any:
-    """Answer the question that the run of TASK waits for.
+    """Answer the question that TASK is waiting on.
 
-    On a terminal the question and its numbered options are shown and the answer is asked for.
-    Where several questions were asked together, give one --option (or one --text) for each, in
-    their order.
+    On a terminal, shows the question with its numbered options and prompts for the answer. If the
+    agent asked several questions at once, pass one --option (or one --text) for each, in order.
 
     Examples:
 
@@ -49,8 +54,8 @@ def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -
     question = questions.waiting(app.client, task_id)
     if question is None:
         raise RebyteError(
-            f"no question waits for an answer in task {task_id}",
-            hint=f"`rebyte logs {task_id}` shows the run",
+            f"task {task_id} is not waiting on a question",
+            hint=f"See the run with `rebyte logs {task_id}`",
             code="not_waiting",
         )
     if options or texts:
@@ -64,18 +69,18 @@ def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -
 
 
 def _given(question: Question, options: Sequence[int], texts: Sequence[str]) -> list[Choice]:
-    """The options of the command line, dealt out to the questions."""
+    """Match the options of the command line with the questions."""
     from ..tasks.questions import Choice
 
     chosen = [number - 1 for number in options]
     if len(question.items) == 1:
         if len(texts) > 1:
-            raise BadUsage("--text was given twice, and there is one question")
+            raise BadUsage("--text was given twice, but there is one question")
         return [Choice(tuple(chosen), texts[0] if texts else None)]
     if options and texts:
         raise BadUsage(
-            f"the run asks {len(question.items)} questions together",
-            hint="give one --option for each or one --text for each, in their order",
+            f"the agent asked {len(question.items)} questions at once",
+            hint="Pass one --option for each, or one --text for each, in order",
         )
     if texts:
         return [Choice(text=text) for text in texts]
@@ -83,13 +88,13 @@ def _given(question: Question, options: Sequence[int], texts: Sequence[str]) -> 
 
 
 def _asked(item: QuestionItem) -> Choice:
-    """The answer to one question, asked for until it fits."""
+    """Prompt for the answer to one question until it fits."""
     from ..output.console import clean
     from ..tasks import questions, transcript
 
     click.echo(clean("".join(transcript.item_lines(item))), err=True, nl=False)
-    several = " (several with commas)" if item.multiple else ""
-    wanted = f"Number{several} or your own words" if item.options else "Answer"
+    several = " (or several, separated by commas)" if item.multiple else ""
+    wanted = f"Number{several}, or your own words" if item.options else "Answer"
     while True:
         said = str(click.prompt(wanted, err=True)).strip()
         words = said.replace(",", " ").split()
@@ -108,4 +113,4 @@ def _nothing_given(question: Question) -> BadUsage:
     from ..tasks import transcript
 
     shown = "".join(line for item in question.items for line in transcript.item_lines(item))
-    return BadUsage("say what to answer: --option N or --text TEXT", hint=shown.rstrip())
+    return BadUsage("pass the answer with --option N or --text TEXT", hint=shown.rstrip())

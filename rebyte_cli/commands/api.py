@@ -29,13 +29,19 @@ def _methods(*_: object) -> list[str]:
     "--data",
     metavar="JSON",
     shell_complete=completer("data"),
-    help="The body: JSON, @FILE, or - for stdin.",
+    help="The request body: JSON, @FILE, or - for stdin.",
 )
 @click.option(
-    "--query", "query", metavar="KEY=VALUE", multiple=True, help="A query parameter; repeat it."
+    "--query",
+    "query",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Add a query parameter; can be repeated.",
 )
-@click.option("-i", "--include", is_flag=True, help="Print the status and the headers first.")
-@click.option("--paginate", is_flag=True, help="GET page after page of a list, each as it came.")
+@click.option("-i", "--include", is_flag=True, help="Print the status and headers before the body.")
+@click.option(
+    "--paginate", is_flag=True, help="Fetch all pages of a list, and print each as it is."
+)
 def command(
     app: App,
     method: str,
@@ -45,11 +51,12 @@ def command(
     include: bool,
     paginate: bool,
 ) -> Raw:
-    """Call PATH with METHOD, with the key of the profile, and print the body as it came.
+    """Send an authenticated request to PATH and print the response body unchanged.
 
-    PATH is below the base URL and stays there. The body of a refusal is printed as well, and
-    the status tells its class. An event stream comes out as it comes in. GET, HEAD, PUT and
-    DELETE are tried again after a fault; POST and PATCH only when they provably never arrived.
+    PATH is relative to the base URL and cannot leave it. The body of an error response is printed
+    too, and the exit status says what kind of error it is. An event stream is printed as it
+    arrives. GET, HEAD, PUT and DELETE are retried after a failure; POST and PATCH only if the
+    request certainly never arrived.
 
     Examples:
 
@@ -70,7 +77,7 @@ def command(
             hint=did_you_mean(method, raw.METHODS) or ", ".join(raw.METHODS),
         )
     if paginate and method != "GET":
-        raise BadUsage("--paginate goes with GET")
+        raise BadUsage("--paginate requires GET")
     body = None if data is None else raw.check_body(_body(app, data))
     pairs = [_pair(text) for text in query]
     request = raw.RawRequest(method, raw.check_path(path, pairs), body)
@@ -81,7 +88,7 @@ def command(
 def _pair(text: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name:
-        raise BadUsage(f"--query {text}: not KEY=VALUE")
+        raise BadUsage(f"--query {text}: must be KEY=VALUE")
     return name, value
 
 

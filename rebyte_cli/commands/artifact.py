@@ -90,7 +90,7 @@ def get(
       rebyte artifact get shop --all -d results
     """
     if all_ == bool(names):
-        raise BadUsage("give the NAME of an artifact, or --all")
+        raise BadUsage("pass the NAME of an artifact, or --all")
     if file is not None and (all_ or len(names) != 1 or folder):
         raise BadUsage("-O FILE takes exactly one NAME, and no --dir")
     workspace_id = _workspace(app, workspace)
@@ -163,7 +163,7 @@ def delete(app: App, workspace: str, names: Sequence[str], all_: bool, yes: bool
       rebyte artifact delete shop --all --yes
     """
     if all_ == bool(names):
-        raise BadUsage("give the NAME of an artifact, or --all")
+        raise BadUsage("pass the NAME of an artifact, or --all")
     workspace_id = _workspace(app, workspace)
     if not all_:
         return Records(DELETED, _delete(app, workspace_id, names))

@@ -15,9 +15,9 @@ from ._options import tasks_argument
 @define("cancel", kind=TASK)
 @tasks_argument
 def command(app: App, tasks: Sequence[str]) -> Records:
-    """Cancel each TASK and show what became of it.
+    """Cancel each TASK and print its state afterwards.
 
-    A task that has already ended stays as it is. A canceled one takes follow-ups.
+    A task that has already ended is left unchanged. A canceled task still accepts follow-ups.
 
     Examples:
 
@@ -37,7 +37,7 @@ def _cancel(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | Rebyte
 
     def cancel(task_id: str) -> Mapping[str, Any]:
         client.cancel_task(task_id)
-        # What cancel answers is not documented, so the task itself is read for the truth.
+        # The response to a cancel is not documented, so the task itself is read.
         return client.get_task(task_id)
 
     for answer in in_parallel(cancel, ids):

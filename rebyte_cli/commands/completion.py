@@ -1,4 +1,4 @@
-"""Completion for bash, zsh and fish: print it, install it."""
+"""Print or install TAB completion for bash, zsh and fish."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SHELLS = ("bash", "zsh", "fish")
 
 @define("completion", kind=INSTALLED, text=True, statuses=())
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
-@click.option("--install", "do", flag_value="install", help="Put it where the shell looks.")
-@click.option("--uninstall", "do", flag_value="uninstall", help="Take it away again.")
+@click.option("--install", "do", flag_value="install", help="Install it where the shell finds it.")
+@click.option("--uninstall", "do", flag_value="uninstall", help="Remove what --install wrote.")
 def command(app: App, shell: str | None, do: str | None) -> Any:
-    """Print the completion script of a shell, by default that of $SHELL; or install it.
+    """Print the completion script for a shell (default: $SHELL), or install it.
 
-    TAB completes commands, options and their values, tasks (with their titles in zsh and fish),
-    workspaces, profiles, skills and models used before. It reads this machine alone and never
-    asks the service.
+    TAB completes commands, options and their values, tasks (with titles in zsh and fish),
+    workspaces, profiles, and skills and models used before. Completion only reads files on this
+    machine and never contacts the service.
 
     Examples:
 
@@ -41,14 +41,16 @@ def command(app: App, shell: str | None, do: str | None) -> Any:
 
     done = getattr(install, do)(shell, app.environment)
     for path, changed in done:
-        app.note(f"{'Changed' if changed else 'Nothing to change in'} {path}")
+        app.note(f"{'Changed' if changed else 'Already up to date:'} {path}")
     if do == "install":
-        app.note(f"A new {shell} completes rebyte; so does: exec {install.fresh(shell)}")
+        app.note(f"Open a new {shell} to use it, or run: exec {install.fresh(shell)}")
     return installed(app, [{"path": str(path), "changed": changed} for path, changed in done])
 
 
 def _of_the_user(app: App) -> str:
     name = app.environment.get("SHELL", "").rpartition("/")[2]
     if name not in SHELLS:
-        raise BadUsage("which shell?", hint=f"rebyte completion {'|'.join(SHELLS)}")
+        raise BadUsage(
+            "cannot tell the shell from $SHELL", hint=f"Use rebyte completion {'|'.join(SHELLS)}"
+        )
     return name

@@ -32,10 +32,8 @@ from ._prompts import prompt_options, read_prompt
 @wait_option
 @timeout_option
 @stream_option
-@click.option(
-    "--once", metavar="KEY", help="Make at most one task for KEY, whatever is interrupted."
-)
-@click.option("--forget", is_flag=True, help="With --once: drop KEY, so that it can be used anew.")
+@click.option("--once", metavar="KEY", help="Create at most one task for KEY, even across retries.")
+@click.option("--forget", is_flag=True, help="With --once: forget KEY, so that it can be reused.")
 @click.option(
     "--with-changes",
     is_flag=True,
@@ -63,13 +61,14 @@ def command(
     open_page: bool,
     **choices: Any,
 ) -> Any:
-    """Run PROMPT as a new task and print it.
+    """Run PROMPT as a new task and print the task.
 
-    The call returns when the VM is up; with --wait it returns when the task has ended, and
-    prints the finished task alone. The id and the link are on stderr as soon as they are known.
+    Returns when the VM is up. With --wait, returns when the task has ended and prints only the
+    finished task. The id and the link appear on stderr as soon as they are known.
 
-    A create whose answer was lost is looked for, and never sent twice. With --once KEY a script
-    can repeat the whole command after any interrupt and still make one task.
+    If the response to a create is lost, rebyte looks for the task instead of creating it again.
+    With --once KEY, a script can repeat the whole command after any interruption and still create
+    only one task.
 
     Examples:
 
@@ -96,7 +95,7 @@ def command(
 
         body["files"] = upload(app.client, paths, app.progress_bar)
     deadline = Deadline(timeout)
-    with app.spinner("Creating the task: the service answers when the VM is up"):
+    with app.spinner("Creating the task (waiting for its VM)"):
         created = engine.create(
             app.client, app.history, body, prompt=text, key=once, note=app.note, deadline=deadline
         )
@@ -134,20 +133,20 @@ def _local_fields(
 
 
 def _open(app: App, url: object) -> None:
-    """Open the page; where that cannot be, say so and go on: the task is made."""
+    """Open the task's page. A failure is only a note, since the task exists."""
     from ..tasks import browser
 
     try:
         if not browser.open_page(url):
-            app.note("No browser could be started")
+            app.note("Could not start a browser")
     except RebyteError as error:
-        app.note(f"Not opened: {error.message}")
+        app.note(f"Page not opened: {error.message}")
 
 
 def _forget(app: App, key: str | None) -> None:
     if key is None:
-        raise BadUsage("--forget needs --once KEY")
+        raise BadUsage("--forget requires --once KEY")
     from ..tasks import create as engine
 
     known = engine.forget(app.history, key)
-    app.note(f"Forgot {key!r}" if known else f"{key!r} was not known")
+    app.note(f"Forgot key {key!r}" if known else f"Unknown key {key!r}")

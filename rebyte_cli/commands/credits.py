@@ -10,7 +10,7 @@ from ._base import define
 
 @define("credits", kind=CREDITS)
 def command(app: App) -> Records:
-    """Show the credits of the account, where it has a balance to show.
+    """Show the account's credits, if the service reports a balance.
 
     Examples:
 
@@ -21,8 +21,8 @@ def command(app: App) -> Records:
         return Records(CREDITS, [app.client.credits()])
     except ResourceNotFound as error:
         raise ResourceNotFound(
-            "this account has no balance to show",
-            hint="the page of the organization in the web app does",
+            "the service reports no balance for this account",
+            hint="See the page of your organization in the web app",
             status_code=error.status_code,
             response=error.response,
         ) from None

@@ -16,11 +16,11 @@ from ._options import tasks_argument
 
 @define("delete", kind=DELETED)
 @tasks_argument
-@click.option("--ignore-missing", is_flag=True, help="A task that is not there is no error.")
+@click.option("--ignore-missing", is_flag=True, help="Don't fail if a task doesn't exist.")
 def command(app: App, tasks: Sequence[str], ignore_missing: bool) -> Records:
-    """Delete each TASK. Named tasks are deleted without a question.
+    """Delete each TASK, without confirmation.
 
-    Ends with 4 when one is not there, unless --ignore-missing.
+    Exits with 4 if a task doesn't exist, unless --ignore-missing is given.
 
     Examples:
 

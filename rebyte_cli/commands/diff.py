@@ -13,9 +13,9 @@ from ._options import task_argument
 def command(app: App, task: str) -> Raw:
     """Print the changes that TASK made, as a patch.
 
-    Coloured on a terminal; in a pipe the patch as it is, for `git apply` or a file. It holds
-    everything that changed in the workspace since it was created, by follow-ups too. Ends with 4
-    when the workspace has no changes.patch. Runs of local agents leave one.
+    The patch is coloured on a terminal and unchanged in a pipe, ready for `git apply`. It covers
+    everything that changed in the workspace since its creation, including follow-ups. Local
+    agents leave such a patch; exits with 4 if the workspace has no changes.patch.
 
     Examples:
 
@@ -30,6 +30,6 @@ def command(app: App, task: str) -> Raw:
     found = patch.fetch(app.client, task_id, workspace)
     if not app.console.out_tty and not app.console.out_color:
         return Raw(found)
-    # Cleaned line by line already: as Text its colours would be taken for hostile, too.
+    # Each line was cleaned already; Text would escape the colours as well.
     lines = patch.coloured(found, color=app.console.out_color)
     return Raw(line.encode("utf-8", "backslashreplace") for line in lines)

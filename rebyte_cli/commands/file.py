@@ -27,7 +27,7 @@ def command() -> None:
 @define_in(command, "upload", kind=FILE, statuses=(3, 4, 5, 6))
 @click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path())
 def upload(app: App, paths: Sequence[str]) -> Records:
-    """Upload each PATH for a task's body.
+    """Upload each PATH for use in the body of a task.
 
     Prints the `id` and `filename` to use in the body; the API makes the name unique. All paths are
     checked before the first is sent, and several are sent at a time.

@@ -45,8 +45,8 @@ def command(
 ) -> Any:
     """Send PROMPT to TASK, which may be running or finished.
 
-    With --wait, waits for the end of this very prompt: a task can still read `completed` from
-    the prompt before. Prints the new prompt's id, or the finished task with --wait.
+    Prints the id of the new prompt. With --wait, waits for this prompt to end (the task can still
+    be `completed` from the previous one) and prints the finished task.
 
     Examples:
 
@@ -72,7 +72,7 @@ def command(
 
         body["files"] = upload(app.client, paths, app.progress_bar)
     deadline = Deadline(timeout)
-    with app.spinner("Sending the prompt: the service answers when the VM is up"):
+    with app.spinner("Sending the prompt (waiting for the VM)"):
         answer = create.follow_up(
             app.client, app.history, task_id, body, note=app.note, deadline=deadline
         )

@@ -15,10 +15,11 @@ from ._options import tasks_argument
 @define("get", kind=TASK)
 @tasks_argument
 def command(app: App, tasks: Sequence[str]) -> Records:
-    """Show each TASK with its status and its prompts.
+    """Show the status and prompts of each TASK.
 
-    TASK is an id, the start of one created from here, @last, @2 for the one before it, or - to
-    read references from stdin. Several tasks in JSON are one document after another.
+    TASK is an id, a prefix of the id of a task created on this machine, @last, @2 for the one
+    before it, or - to read references from stdin. In JSON, several tasks are printed as one
+    document after another.
 
     Examples:
 

@@ -15,7 +15,7 @@ from ._options import completer
 @click.argument("words", metavar="[COMMAND]…", nargs=-1, shell_complete=completer("commands"))
 @click.pass_context
 def command(ctx: click.Context, app: App, words: tuple[str, ...]) -> Text:
-    """Show the help of COMMAND, as `rebyte COMMAND --help` does.
+    """Show the help of COMMAND, like `rebyte COMMAND --help`.
 
     Examples:
 

@@ -23,16 +23,24 @@ Row = Mapping[str, Any]
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help="At most N tasks (50 by default); over 100 takes several pages.",
+    help="List at most N tasks (default 50); over 100 takes several requests.",
 )
-@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Skip N tasks.")
-@click.option("--all", "all_", is_flag=True, help="Every task, page by page.")
 @click.option(
-    "--status", type=click.Choice(STATUSES), help="Only these; reads each task, in parallel."
+    "--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Skip the first N tasks."
 )
-@click.option("--search", metavar="TEXT", help="Only titles that contain TEXT.")
-@click.option("--since", metavar="WHEN", help="Only newer ones: 2026-02-09, or 7d, 12h, 30m ago.")
-@click.option("--until", metavar="WHEN", help="Only older ones.")
+@click.option("--all", "all_", is_flag=True, help="List all tasks, page by page.")
+@click.option(
+    "--status",
+    type=click.Choice(STATUSES),
+    help="Only tasks with this status; reads each task, in parallel.",
+)
+@click.option("--search", metavar="TEXT", help="Only tasks whose title contains TEXT.")
+@click.option(
+    "--since",
+    metavar="WHEN",
+    help="Only tasks created after a date (2026-02-09) or within 7d, 12h, 30m.",
+)
+@click.option("--until", metavar="WHEN", help="Only tasks created before; as --since.")
 def command(
     app: App,
     limit: int | None,
@@ -43,10 +51,10 @@ def command(
     since: str | None,
     until: str | None,
 ) -> Listing:
-    """List the tasks made through the API, newest first.
+    """List the tasks created through the API, newest first.
 
-    The list itself says only whether a task has ended; --status and --fields status read each
-    task for the truth.
+    The API's list only says whether a task has ended. --status and --fields status read each task
+    for its actual status.
 
     Examples:
 
@@ -84,7 +92,7 @@ def _shows_workspaces(app: App) -> bool:
 
 
 def _located(app: App, rows: Iterator[Row | RebyteError]) -> Iterator[Row | RebyteError]:
-    """Each row with its workspace, which the history knows and the API does not tell."""
+    """Each row with its workspace, which only the history knows."""
     for row in rows:
         yield row if isinstance(row, RebyteError) else app.located(row)
 

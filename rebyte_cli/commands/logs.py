@@ -1,4 +1,4 @@
-"""Show what was said and done in a task."""
+"""Show the transcript of a task."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from ._options import task_argument, timeout_option
 
 @define("logs", kind=EVENT, whole=CONTENT, text=True, statuses=(3, 4, 5, 124))
 @task_argument
-@click.option("-f", "--follow", is_flag=True, help="Stay, and show what comes, to the run's end.")
-@click.option("--full", is_flag=True, help="Unfold tool calls, thoughts and delegated runs.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new output until the run ends.")
+@click.option("--full", is_flag=True, help="Show tool calls, thoughts and delegated runs in full.")
 @timeout_option
 def command(app: App, task: str, follow: bool, full: bool, timeout: float | None) -> Any:
-    """Show the transcript of TASK: `>` the prompts, `*` tool calls, `?` questions, the answers.
+    """Show the transcript of TASK.
 
-    -o jsonl gives each event as it arrives and nothing else, with -f the record that ends the
-    stream (`status`, `lastSeq`, `finalResult`) as the last; -o json one document at the end, with
-    the events of every prompt. The exit status says nothing about how the run ended.
+    Prompts are marked with `>`, tool calls with `*` and questions with `?`. -o jsonl prints each
+    event as it arrives, and with -f the record that ends the stream (`status`, `lastSeq`,
+    `finalResult`). -o json prints one document at the end, with the events of every prompt. The
+    exit status doesn't depend on how the run ended.
 
     Examples:
 

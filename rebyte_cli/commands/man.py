@@ -1,4 +1,4 @@
-"""Show the manual page of a command, or install all of them."""
+"""Show or install the manual pages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from ..output.records import INSTALLED, Text
 from ._base import define, installed
 from ._options import completer
 
-# The pages that are about no command, and those whose name is a command's as well.
-TOPICS = ("tutorial", "examples", "from-curl", "shards", "config", "local(7)", "api(7)")
+# Topics, and pages that share their name with a command.
+TOPICS = (
+    *("tutorial", "examples", "from-curl", "shards", "local-agents", "config"),
+    *("local(7)", "api(7)"),
+)
 
 
 @define("man", kind=INSTALLED, text=True, statuses=(4,))
@@ -28,7 +31,7 @@ TOPICS = ("tutorial", "examples", "from-curl", "shards", "config", "local(7)", "
     type=click.Path(file_okay=False),
     is_flag=False,
     flag_value="",
-    help="Write all pages to DIR, a folder of MANPATH; without DIR to where man looks.",
+    help="Write all pages to DIR, or without DIR to where man finds them.",
 )
 @click.option(
     "--uninstall",
@@ -37,17 +40,16 @@ TOPICS = ("tutorial", "examples", "from-curl", "shards", "config", "local(7)", "
     type=click.Path(file_okay=False),
     is_flag=False,
     flag_value="",
-    help="Take away again the pages that --install wrote there.",
+    help="Remove the pages that --install wrote there.",
 )
 @click.pass_context
 def command(
     ctx: click.Context, app: App, words: tuple[str, ...], folder: str | None, left: str | None
 ) -> Any:
-    """Show the manual page of COMMAND, as man(1) would.
+    """Show the manual page of COMMAND, like man(1).
 
-    COMMAND may also be a page that is about no command: tutorial, examples, from-curl, shards,
-    local-agents, config, local(7), api(7). Where there is neither man nor mandoc, the text that
-    the page is made of is shown.
+    COMMAND can also be a topic: tutorial, examples, from-curl, shards, local-agents, config,
+    local(7), api(7). If neither man nor mandoc is installed, prints the source of the page.
 
     Examples:
 
@@ -60,7 +62,7 @@ def command(
 
     if left is not None:
         if folder is not None:
-            raise BadUsage("--install or --uninstall, not both")
+            raise BadUsage("--install excludes --uninstall")
         return installed(app, _uninstall(app, left))
     root = ctx.find_root().command
     assert isinstance(root, click.Group)
@@ -86,7 +88,7 @@ def _find(words: tuple[str, ...], known: list[str]) -> str:
     if found:
         return min(found, key=lambda name: name[-1])
     topics = [name.removeprefix("rebyte-").partition(".")[0] for name in known]
-    raise NotFound(f"no page about {first}", hint=did_you_mean(first, topics))
+    raise NotFound(f"no manual page for {first}", hint=did_you_mean(first, topics))
 
 
 def _uninstall(app: App, folder: str) -> list[dict[str, Any]]:
@@ -113,12 +115,12 @@ def _install(app: App, pages: dict[str, str], target: Path) -> list[dict[str, An
         done = reader.install(pages, target)
     except FileExistsError as error:
         raise BadUsage(
-            f"{error.filename} is not ours", hint="move it away, then try again"
+            f"{error.filename} was not written by rebyte", hint="Move it away, then try again"
         ) from None
     except OSError as error:
         raise RebyteError(f"cannot write to {target}: {error.strerror}") from None
-    app.note(f"{len(done)} pages in {target}")
+    app.note(f"Installed {len(done)} pages in {target}")
     if reader.finds(target, app.environment) is False:
-        app.note("man does not look there yet. For the start file of your shell:")
+        app.note("man doesn't search that folder yet. Add this to the start file of your shell:")
         app.note(f"  export MANPATH={shlex.quote(str(target))}:$MANPATH")
     return [{"path": str(path), "changed": changed} for path, changed in done]

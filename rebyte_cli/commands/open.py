@@ -13,11 +13,11 @@ from ._options import task_argument
 
 @define("open", text=True)
 @task_argument
-@click.option("--print", "only_print", is_flag=True, help="Print the link and open nothing.")
+@click.option("--print", "only_print", is_flag=True, help="Print the link instead of opening it.")
 def command(app: App, task: str, only_print: bool) -> Text | None:
-    """Open the page of TASK with $BROWSER or the desktop's own browser.
+    """Open the page of TASK with $BROWSER or the default browser.
 
-    The link of a task created from here is in the history, so no call is made for it.
+    The link of a task created on this machine comes from the history, without a request.
 
     Examples:
 
@@ -40,11 +40,11 @@ def command(app: App, task: str, only_print: bool) -> Text | None:
         from ..local import server
 
         if not server.status(app.state_dir / "local")["serving"]:
-            app.note("The page is there while `rebyte local serve` runs")
+            app.note("The page is only available while `rebyte local serve` runs")
     if not browser.open_page(page):
         raise RebyteError(
-            f"no browser could be started for {page}",
-            hint="set BROWSER, or use --print",
+            f"could not start a browser for {page}",
+            hint="Set BROWSER, or use --print",
             code="no_browser",
         )
     return None

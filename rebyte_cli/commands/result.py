@@ -1,4 +1,4 @@
-"""Print a task's answer, and nothing else."""
+"""Print the answer of a task."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from ._options import task_argument, timeout_option
 
 @define("result", text=True, statuses=(3, 4, 5, 10, 11, 124))
 @task_argument
-@click.option("--wait", is_flag=True, help="Wait for the end first.")
+@click.option("--wait", is_flag=True, help="Wait for the task to end first.")
 @timeout_option
 def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
-    """Print the text of TASK's answer, for a pipe or a file.
+    """Print only the text of TASK's answer.
 
-    Ends with 1 while the task runs (unless --wait), 10 when it failed without an answer, 11
-    when it was canceled. With --wait, a failed task is 10 also when it has an answer to print.
+    Exits with 1 while the task runs (unless --wait is given), with 10 if it failed without an
+    answer, and with 11 if it was canceled. With --wait, exits with 10 if the task failed, even if
+    it has an answer to print.
 
     Examples:
 
@@ -50,7 +51,7 @@ def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
 def _text(app: App, task_id: str, ended: TaskEnded | None, deadline: Deadline) -> Iterator[str]:
     """The answer, then the error of a task that was waited for and did not complete.
 
-    The task's document stays out of stdout: whoever reads it wants the text alone.
+    The task's document is not printed: stdout is for the text alone.
     """
     from ..tasks import result
 

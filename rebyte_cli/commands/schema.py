@@ -1,4 +1,4 @@
-"""Print the command tree, or the shape of the results, as JSON."""
+"""Print the command tree, or the schema of the results, as JSON."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ._base import define
 
 
 @define("schema", statuses=())
-@click.option("--results", is_flag=True, help="The JSON Schema of what each command prints.")
+@click.option("--results", is_flag=True, help="Print the JSON Schema of what each command prints.")
 @click.pass_context
 def command(ctx: click.Context, _app: App, results: bool) -> Document:
     """Print every command with its arguments, options, types, choices, defaults and statuses.
 
-    The document's `schemaVersion` changes when a key changes its meaning or goes away, not when
-    commands or keys are added.
+    `schemaVersion` changes when a key is removed or changes its meaning, not when commands or keys
+    are added.
 
     Examples:
 

@@ -14,15 +14,15 @@ from ._prompts import confirm, yes_option
 
 @define("share", kind=VISIBILITY)
 @task_argument
-@click.option("--public", is_flag=True, help="Anybody who has the link, without a login.")
+@click.option("--public", is_flag=True, help="Anyone with the link, without a login.")
 @click.option("--shared", is_flag=True, help="Every member of the organization.")
-@click.option("--private", is_flag=True, help="Only the owner of the key.")
+@click.option("--private", is_flag=True, help="Only the owner of the API key.")
 @yes_option
 def command(app: App, task: str, public: bool, shared: bool, private: bool, yes: bool) -> Records:
-    """Choose who can see TASK, and print the link to give away when that is everybody.
+    """Choose who can see TASK, and print the link if it is public.
 
-    --public asks first on a terminal, and needs --yes off one: the whole run becomes readable
-    for anybody who has the link.
+    --public makes the whole run readable for anyone with the link, so it asks for confirmation and
+    requires --yes off a terminal.
 
     Examples:
 
@@ -34,11 +34,11 @@ def command(app: App, task: str, public: bool, shared: bool, private: bool, yes:
     flags = {"public": public, "shared": shared, "private": private}
     chosen = [name for name, given in flags.items() if given]
     if len(chosen) != 1:
-        raise BadUsage("say who may see the task: one of --public, --shared, --private")
+        raise BadUsage("pass one of --public, --shared, --private")
     task_id = references.task(app.history, task)
     if public:
-        confirm(app, f"Let anybody who has the link read task {task_id}?", yes=yes)
+        confirm(app, f"Let anyone with the link read task {task_id}?", yes=yes)
     answer = app.client.set_visibility(task_id, chosen[0])
     if public and not answer.get("shareUrl"):
-        app.note("The service told no link to give away")
+        app.note("The service returned no link")
     return Records(VISIBILITY, [{"id": task_id, **answer} | {"id": task_id}])

@@ -31,13 +31,13 @@ MARK = b"---\nname: rebyte\n"  # how every version of it begins
     "left",
     metavar="DIR",
     type=click.Path(file_okay=False),
-    help="Take away again what --install DIR put there.",
+    help="Remove what --install DIR wrote.",
 )
 @click.pass_context
 def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
-    """Print the skill: a page for coding agents on how to run tasks with this command.
+    """Print the skill that teaches coding agents to run tasks with rebyte.
 
-    `rebyte skill list` lists the skills that `-s` can give to agents on this machine.
+    `rebyte skill list` lists the skills that `-s` can attach to agents on this machine.
 
     Examples:
 
@@ -54,7 +54,7 @@ def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
         raise BadUsage("DIR is empty")
     if left is not None:
         if folder is not None:
-            raise BadUsage("--install or --uninstall, not both")
+            raise BadUsage("--install excludes --uninstall")
         return installed(app, [_uninstall(app, Path(left) / "rebyte" / FILE)])
     text = files("rebyte_cli").joinpath(FILE).read_text(encoding="utf-8")
     if folder is None:
@@ -62,22 +62,24 @@ def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
     target = Path(folder) / "rebyte" / FILE
     try:
         if target.is_symlink():  # it would be written where the link leads
-            raise BadUsage(f"{target} is a link", hint="remove it, then try again")
+            raise BadUsage(f"{target} is a link", hint="Remove it, then try again")
         there = target.read_bytes() if target.exists() else b""
         if there and not there.startswith(MARK):
-            raise BadUsage(f"{target} is not ours", hint="move it away, then try again")
+            raise BadUsage(
+                f"{target} was not written by rebyte", hint="Move it away, then try again"
+            )
         changed = there != text.encode()
         if changed:
             private_folder(target.parent)
             target.write_bytes(text.encode())
     except OSError as error:
         raise RebyteError(f"cannot write {target}: {error.strerror}") from None
-    app.note(f"The skill is in {target}")
+    app.note(f"Installed the skill in {target}")
     return installed(app, [{"path": str(target), "changed": changed}])
 
 
 def _uninstall(app: App, target: Path) -> dict[str, Any]:
-    """Remove the skill, of whichever version, and its folder when nothing else is in it."""
+    """Remove the skill, whatever its version, and its folder if that is then empty."""
     try:
         ours = target.is_file() and target.read_bytes().startswith(MARK)
         if ours:
@@ -87,13 +89,13 @@ def _uninstall(app: App, target: Path) -> dict[str, Any]:
     if ours:
         with suppress(OSError):
             target.parent.rmdir()
-    app.note(f"{'Removed' if ours else 'Nothing to remove at'} {target}")
+    app.note(f"{'Removed' if ours else 'Not installed:'} {target}")
     return {"path": str(target), "changed": ours}
 
 
 @define_in(command, "list", kind=SKILL, statuses=())
 def list_(app: App) -> Listing:
-    """List the skills that `-s` can give to agents on this machine.
+    """List the skills that `-s` can attach to agents on this machine.
 
     A skill is a folder with a SKILL.md, in `skills` of the config folder, ~/.agents/skills,
     ~/.claude/skills, or .agents/skills and .claude/skills of the repository here. `-s` also takes
@@ -109,6 +111,6 @@ def list_(app: App) -> Listing:
 
 
 def _repository() -> Path:
-    """The root of the repository here, or the folder here outside of one."""
+    """The root of the current repository, or the current folder outside of one."""
     here = Path.cwd()
     return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)

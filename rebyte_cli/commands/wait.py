@@ -1,4 +1,4 @@
-"""Wait until tasks have ended."""
+"""Wait for tasks to end."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ._options import Seconds, tasks_argument, timeout_option
 
 @define("wait", kind=TASK, statuses=(3, 4, 5, 10, 11, 124))
 @tasks_argument
-@click.option("--any", "any_", is_flag=True, help="Stop at the first that has ended.")
-@click.option("--first-success", is_flag=True, help="Stop at the first that completed.")
+@click.option("--any", "any_", is_flag=True, help="Stop when the first task has ended.")
+@click.option("--first-success", is_flag=True, help="Stop when the first task has completed.")
 @timeout_option
 @click.option(
     "--interval",
     type=Seconds(),
     metavar="SECONDS",
-    help="Ask this often; by default every second at first, later every ten.",
+    help="Poll this often (default: every second at first, later every ten).",
 )
 def command(
     app: App,
@@ -34,10 +34,10 @@ def command(
     timeout: float | None,
     interval: float | None,
 ) -> Records:
-    """Wait until every TASK has ended, and print each as it does.
+    """Wait for every TASK to end, and print each one as it ends.
 
-    Ends with 0 when all completed, 10 when one failed, 11 when one was canceled, 124 when the
-    time limit passed. Many tasks are asked for together, one call per hundred.
+    Exits with 0 if all completed, 10 if one failed, 11 if one was canceled, and 124 if the time
+    limit passed. Many tasks are polled together, with one request per hundred.
 
     Examples:
 

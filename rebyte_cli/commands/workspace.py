@@ -1,4 +1,4 @@
-"""Workspaces: the VMs behind tasks, and their aliases."""
+"""Manage workspaces, the VMs that tasks run in."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ._prompts import confirm, yes_option
 
 @define_group("workspace")
 def command() -> None:
-    """The VMs that tasks ran in, and names for them.
+    """Manage the VMs that tasks run in, and give them names.
 
-    The API tells a workspace's id once, when a task is created. The history keeps it, so that
-    `rebyte create -w` can run the next task in the same VM: by id, alias, @last, or a task.
+    The API returns the id of a workspace once, when it creates a task. The history keeps the id,
+    so that `rebyte create -w` can run another task in the same VM: by id, alias, @last, or a task.
     Agent computers are workspaces that outlive their tasks.
 
     Examples:
@@ -34,10 +34,10 @@ def command() -> None:
 
 @define_in(command, "list", kind=WORKSPACE)
 def list_(app: App) -> Listing:
-    """List the workspaces used from here, then the others.
+    """List workspaces, those used on this machine first.
 
-    The last used comes first. The others are the agent computers of the account; where those
-    cannot be had, the history alone is listed.
+    The most recently used comes first; the account's other agent computers follow. If the API has
+    no agent computers, or the key may not list them, only the history is listed.
 
     Example:
 
@@ -48,20 +48,18 @@ def list_(app: App) -> Listing:
     try:
         found = computers.computers(app.client, app.note)
     except KeyProblem as problem:
-        app.note(f"Only workspaces used from here: {problem.message}")
+        app.note(f"Only workspaces used on this machine: {problem.message}")
         found = []
     return Listing(WORKSPACE, computers.joined(app.history.workspaces(), found))
 
 
 @define_in(command, "show", kind=WORKSPACE)
 @workspace_argument
-@click.option(
-    "--show-secrets", is_flag=True, help="Print the sandbox API key too, where there is one."
-)
+@click.option("--show-secrets", is_flag=True, help="Include the sandbox API key, if there is one.")
 def show(app: App, workspace: str, show_secrets: bool) -> Records:
-    """Show one workspace and its use from here.
+    """Show a workspace and how it was used on this machine.
 
-    Of an agent computer, what the API tells is shown too.
+    For an agent computer, includes what the API knows about it.
 
     Example:
 
@@ -90,7 +88,7 @@ def show(app: App, workspace: str, show_secrets: bool) -> Records:
 @define_in(command, "path", text=True, statuses=(4,))
 @workspace_argument
 def path(app: App, workspace: str) -> Text:
-    """Print the folder of a local workspace: where its agents work.
+    """Print the folder that the agents of a local workspace work in.
 
     Only workspaces of real agents on this machine (`-P local`) have one.
 
@@ -109,22 +107,22 @@ def path(app: App, workspace: str) -> Text:
     if folder is None:
         raise NotFound(
             f"workspace {workspace_id} has no folder on this machine",
-            hint="runs of real agents have one: rebyte -P local create … -x claude",
+            hint="Only runs of real agents have one: rebyte -P local create … -x claude",
         )
     return Text(f"{folder}\n")
 
 
 @define_in(command, "create", kind=COMPUTER, statuses=(3, 4, 5, 6, 124))
-@click.option("--name", metavar="NAME", help="Its name, which -w takes as well.")
-@click.option("--icon", metavar="TEXT", help="Its icon in the web app.")
-@click.option("--wait", is_flag=True, help="Return when it is ready.")
+@click.option("--name", metavar="NAME", help="A name, which -w accepts too.")
+@click.option("--icon", metavar="TEXT", help="An icon for the web app.")
+@click.option("--wait", is_flag=True, help="Wait until it is ready.")
 @timeout_option
 def create(
     app: App, name: str | None, icon: str | None, wait: bool, timeout: float | None
 ) -> Records:
-    """Make a workspace that outlives its tasks (an agent computer).
+    """Create a workspace that outlives its tasks (an agent computer).
 
-    With --wait, ends when it is ready to run tasks, or says why it cannot start.
+    With --wait, returns when it is ready to run tasks, or says why it cannot start.
 
     Example:
 
@@ -134,7 +132,7 @@ def create(
 
     for what, text, most in (("name", name, 200), ("icon", icon, 50)):
         if text is not None and not 0 < len(text) <= most:
-            raise BadUsage(f"the {what} has 1 to {most} characters")
+            raise BadUsage(f"the {what} must have 1 to {most} characters")
     made: Mapping[str, Any] = app.client.create_computer(name, icon)
     workspace_id = str(made["id"])
     app.note(f"Created workspace {workspace_id}")
@@ -147,18 +145,18 @@ def create(
 
 
 def _remember(app: App, workspace_id: str, name: str) -> None:
-    """Make the name an alias, so that -w takes it; one that is in use or odd stays as it is."""
+    """Make the name an alias for -w, unless it is taken or unsuitable."""
     try:
         app.history.name_workspace(workspace_id, name)
     except BadUsage as error:
-        app.note(f"Use its id with -w, for the name is no alias: {error.message}")
+        app.note(f"Use the id with -w, since the name cannot be an alias: {error.message}")
 
 
 @define_in(command, "name", kind=WORKSPACE)
 @workspace_argument
 @click.argument("alias")
 def name_(app: App, workspace: str, alias: str) -> Records:
-    """Give WS the name ALIAS, which then stands for it in -w.
+    """Give WS an alias, for use with -w.
 
     Examples:
 
@@ -175,7 +173,7 @@ def name_(app: App, workspace: str, alias: str) -> Records:
 @define_in(command, "forget", statuses=(4,))
 @workspace_argument
 def forget(app: App, workspace: str) -> None:
-    """Drop WS and its name from the history; the VM itself stays.
+    """Remove WS and its alias from the history. The VM itself stays.
 
     Example:
 
@@ -193,7 +191,7 @@ def forget(app: App, workspace: str) -> None:
 @workspace_argument
 @yes_option
 def delete(app: App, workspace: str, yes: bool) -> Records:
-    """Delete the agent computer WS with all that is in it. Asks first.
+    """Delete the agent computer WS and everything in it. Asks first.
 
     Example:
 
@@ -208,7 +206,7 @@ def delete(app: App, workspace: str, yes: bool) -> Records:
     try:
         app.client.delete_computer(workspace_id)
     except ResourceNotFound as error:
-        if known is not None:  # the VM of a task is no agent computer, or it has gone already
+        if known is not None:  # a task's VM, or an agent computer that is gone already
             hint = f"Remove it from the history with `rebyte workspace forget {workspace_id}`"
             raise error.copy_with(hint=hint) from None
         raise
@@ -225,9 +223,7 @@ def _known(app: App, workspace_id: str) -> dict[str, Any]:
 
 
 def _missing(app: App, reference: str) -> NotFound:
-    """The error for a workspace that nobody knows, with the nearest alias."""
+    """The error for an unknown workspace, with the nearest alias."""
     names = [known["name"] for known in app.history.workspaces() if known["name"]]
     near = did_you_mean(reference, names)
-    return NotFound(
-        f"no workspace {reference}", hint=near or "`rebyte workspace list` shows the known ones"
-    )
+    return NotFound(f"no such workspace: {reference}", hint=near or "See `rebyte workspace list`")

@@ -1,6 +1,6 @@
-"""TAB: what the shell is told while somebody types.
+"""TAB completion.
 
-A shell asks for an answer at each press of a key, so nothing here may cost much: the command
-tree is read from tables that were generated from Click, without importing it, and the history
-is opened only where the word under the cursor names something in it.
+The shell starts a process at each press of TAB, so it must be fast: the command tree comes from
+tables generated from Click, without importing it, and the history is opened only if the word under
+the cursor may name something in it.
 """

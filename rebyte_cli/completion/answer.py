@@ -1,13 +1,10 @@
-"""From the words before the cursor to what may stand there."""
+"""What may stand at the cursor, given the words before it."""
 
 from __future__ import annotations
 
 import os
 
-TYPE_CHECKING = False
-
-
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # importing typing would cost as much as all the rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +12,7 @@ if TYPE_CHECKING:
     from ..app import App
 
 
-# -- The command tree as TAB needs it, read from `tables/NAME.txt`.
+# -- The command tree, from `tables/NAME.txt`
 
 ROOT = "rebyte"
 
@@ -31,7 +28,7 @@ class Option:
 
 
 class Section:
-    """One command: the options and arguments it takes, the commands inside it."""
+    """One command: its options, arguments and subcommands."""
 
     def __init__(self, path: str = "", fields: str = "") -> None:
         self.path = path
@@ -46,9 +43,9 @@ class Section:
 
 
 def load(name: str) -> tuple[dict[str, Section], list[Option]]:
-    """The sections of a file by their path (`workspace list`), and its shared options.
+    """The sections of a file by path (`workspace list`), and its shared options.
 
-    Both are empty when there is no such command.
+    Both are empty if there is no such command.
     """
     sections: dict[str, Section] = {}
     shared: list[Option] = []
@@ -78,11 +75,11 @@ def _records(name: str) -> Iterator[list[str]]:
         yield line.split("\t")
 
 
-# -- Where in the command line the cursor is: which command, and what is wanted there.
+# -- The position of the cursor
 
 
 class Position:
-    """The words before the cursor, understood.
+    """What the words before the cursor mean.
 
     `section`: the command being typed, or None when a word before names no command.
     `pending`: the option whose value is typed now, or None. `given`: the arguments so far.
@@ -107,7 +104,7 @@ class Position:
         return found or next((option for option in self.shared if name in option.names), None)
 
     def options(self) -> list[Option]:
-        """Those that may still be given here."""
+        """The options that may still be given here."""
         assert self.section is not None
         return [
             option
@@ -193,7 +190,7 @@ class Item:
 
 
 class Answer:
-    """The items, or the word that says what the shell completes by itself.
+    """The items, or what the shell completes by itself.
 
     `files` is `file`, `dir` or empty; `before` is the part of the word in front of the path.
     """
@@ -266,7 +263,7 @@ def _values(
             continue
         if value.isprintable():
             found.setdefault(value, about)
-    if kind == "tasks" and not word:  # @last says no more than the first id does
+    if kind == "tasks" and not word:  # @last is the first id
         found = {value: about for value, about in found.items() if not value.startswith("@")}
     return Answer(Item(before + value, about, value) for value, about in found.items())
 

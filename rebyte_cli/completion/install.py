@@ -1,10 +1,9 @@
-"""Putting a script where its shell looks, and taking it away again.
+"""Installs the completion script where its shell finds it, and removes it.
 
-Fish looks into a folder of the user's own. So does bash, where it reads the bash-completion
-package. Zsh has no such folder: there, and in a plain bash, a block between two marks in the
-shell's start file reads the script; on a Mac that is the start file of a login shell, which is what
-its terminals run. Only files that carry our mark are ever overwritten or
-removed, and of a start file only what stands between the marks.
+Fish reads a folder in the user's home, and so does bash with the bash-completion package. Zsh and
+plain bash need a block between two marks in the shell's start file; on a Mac, in that of a login
+shell, which is what terminals there run. Only files with our mark are overwritten or removed, and
+only the block between the marks is changed in a start file.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ..config.paths import home_dir, xdg_dir
 from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
 
-# -- The scripts that make each shell ask for an answer.
+# -- The script of each shell
 
 BASH = r"""# Completion of rebyte for bash. Printed by `rebyte completion bash`.
 
@@ -151,15 +150,15 @@ _BASH_LOGIN = (".bash_profile", ".bash_login", ".profile")
 def install(
     shell: str, environment: Mapping[str, str], *, platform: str = sys.platform
 ) -> list[tuple[Path, bool]]:
-    """Put the script of `shell` in its place: each file, and whether it changed.
+    """Install the script of `shell`; returns each file and whether it changed.
 
-    Raises BadUsage when a file of somebody else's is there, RebyteError when one cannot be
+    Raises BadUsage if a file that rebyte did not write is in the way, RebyteError if one cannot be
     written.
     """
     script, start_file = _places(shell, environment, platform)
     present = _read(script)
     if present and MARK not in present:
-        raise BadUsage(f"{script} is not ours", hint="move it away, then try again")
+        raise BadUsage(f"{script} was not written by rebyte", hint="Move it away, then try again")
     done = [(script, _write(script, present, SCRIPTS[shell]))]
     if start_file is not None:
         text = _read(start_file)

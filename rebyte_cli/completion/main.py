@@ -1,4 +1,4 @@
-"""The answer to TAB: what the scripts of `rebyte completion SHELL` call.
+"""The process that answers TAB, called by the scripts of `rebyte completion SHELL`.
 
 The script sets `_REBYTE_COMPLETE` to the shell's name. Bash gives its command line up to the
 cursor and the part that it will replace; zsh and fish give the words, the one under the cursor
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..app import App
 
 
-# -- Bash: its command line read without expanding anything, and words written so that it keeps
+# -- Bash
 
 _OPERATORS = "|&;()\n"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")
@@ -144,8 +144,8 @@ ABOUT = 72  # characters of a description at most
 def respond(shell: str, arguments: list[str]) -> int:
     """Print the answer for `shell`; returns the exit status of the process.
 
-    A history or a configuration that cannot be read means that there is nothing to offer: this
-    is no place to complain.
+    If the history or configuration cannot be read, there is nothing to offer: errors would only
+    disturb the prompt.
     """
     try:
         lines = _respond(shell, arguments)

@@ -1,4 +1,4 @@
-"""What TAB offers for the value of an option or an argument, read from this machine alone.
+"""The values that TAB offers for options and arguments, from files on this machine.
 
 Each list takes the App and gives (value, description) pairs, the likeliest first. None of them
 opens a connection or a keyring.

@@ -1,8 +1,8 @@
-"""What the two streams are, and text made safe to show on them.
+"""The two output streams, and text made safe to print on them.
 
-Text that came from elsewhere (the API, a file name, the command line) can hold control
-sequences that move the cursor, change the clipboard or reorder what is read. `clean` turns
-them into visible escapes; everything a person reads goes through it.
+Text from elsewhere (the API, a file name, the command line) can hold control sequences that move
+the cursor, change the clipboard or reorder what is read. `clean` turns them into visible escapes;
+everything that people read goes through it.
 """
 
 from __future__ import annotations
@@ -69,20 +69,20 @@ def _visible(code: int) -> str:
 def clean(text: str) -> str:
     r"""`text` with each dangerous character as a visible escape (`\x1b`, `\u202e`).
 
-    Tabs, newlines and all other text stay as they are, so cleaning twice is cleaning once.
+    Tabs, newlines and all other text stay as they are, so cleaning is idempotent.
     """
     return replace_unsafe(text, _visible)
 
 
 def one_line(text: str) -> str:
-    """As `clean`, for a place that has one line: a tab or an end of line becomes a space."""
+    """Like `clean`, for text that must stay on one line: tabs and newlines become spaces."""
     if is_plain(text):
         return text
     return clean(text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
 
 
 def spells_unicode(stream: TextIO | None) -> bool:
-    """Whether the stream's encoding has every character."""
+    """Whether the stream's encoding can express every character."""
     return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
@@ -117,16 +117,16 @@ def _columns(environment: Mapping[str, str], out: TextIO | None, tty: bool) -> i
 
 
 def _never_fail_to_encode(stream: TextIO | None) -> None:
-    # A locale that cannot spell a title must not end the command; LF even on Windows, since
+    # A title that the locale cannot encode must not end the command. LF even on Windows, because
     # the formats promise it.
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace", newline="\n")
 
 
-def _never_lose_a_part(stream: TextIO | None) -> TextIO | None:
-    # With PYTHONUNBUFFERED, Python drops the rest of a write that a full disk or a closing pipe
-    # took only in part, and says nothing. A buffer goes on until all is out or an error tells.
+def _with_buffer(stream: TextIO | None) -> TextIO | None:
+    # With PYTHONUNBUFFERED, Python silently drops the rest of a write that a full disk or a closing
+    # pipe accepted only in part. A buffer retries until everything is written, or raises.
     if stream is None or not isinstance(getattr(stream, "buffer", None), RawIOBase):
         return stream
     return open(
@@ -150,13 +150,13 @@ class LiveRegion(Protocol):
 
 
 class Console:
-    """stdout and stderr, what each can do, and how much may be said.
+    """stdout and stderr: what each can show, and how much is printed.
 
     `out`, `err`: the text streams, or None when the process was started with one closed.
     `out_tty`, `err_tty`: whether each is a terminal. `width`: columns of the terminal, 80 where
     that is unknown. `out_color`, `err_color`: whether each gets colours. `live`: whether stderr
-    can hold a line that is redrawn. `unicode`: whether stdout can spell any character.
-    `quiet`: nothing on stderr but errors. `verbose`: each request as a line.
+    can show a region that is redrawn. `unicode`: whether stdout can encode any character.
+    `quiet`: print nothing on stderr but errors. `verbose`: print a line for each request.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Console:
         quiet: bool = False,
         verbose: bool = False,
     ) -> Console:
-        """The streams of this process, as NO_COLOR, FORCE_COLOR, TERM and COLUMNS want them."""
+        """The streams of this process, as NO_COLOR, FORCE_COLOR, TERM and COLUMNS say."""
         # sys.stdout is None after `>&-`, which its type does not say.
         out: TextIO | None = sys.stdout
         err: TextIO | None = sys.stderr
@@ -205,7 +205,7 @@ class Console:
         _never_fail_to_encode(out)
         _never_fail_to_encode(err)
         return cls(
-            _never_lose_a_part(out),
+            _with_buffer(out),
             err,
             out_tty=out_tty,
             err_tty=err_tty,
@@ -218,19 +218,19 @@ class Console:
         )
 
     def write_out(self, text: str, *, flush: bool = False) -> None:
-        """Put data on stdout.
+        """Write data to stdout.
 
-        Raises ReaderGone when its reader went away, RebyteError when it cannot be written (a
-        full disk, a closed stream).
+        Raises ReaderGone if the reader went away, RebyteError if it cannot be written (a full
+        disk, a closed stream).
         """
         self._to_out(text, flush=flush)
 
     def write_bytes(self, data: bytes) -> None:
-        """Put bytes on stdout as they are; errors as `write_out`."""
+        """Write bytes to stdout unchanged; raises as `write_out` does."""
         self._to_out(data, flush=True)
 
     def flush_out(self) -> None:
-        """Hand over what is buffered for stdout; errors as `write_out`."""
+        """Flush stdout; raises as `write_out` does."""
         if self.out is not None:
             self._to_out("", flush=True)
 
@@ -245,7 +245,7 @@ class Console:
                     self.out.flush()
                     self.out.buffer.write(data)
                 else:
-                    self.out.write(data)
+                    _write(self.out, data, color=self.out_color)
                     if self.out_tty and data:
                         self.mid_line = not data.endswith("\n")
                 if flush:
@@ -254,7 +254,7 @@ class Console:
                 raise self._lost(error) from error
 
     def _lost(self, error: Exception) -> RebyteError:
-        """stdout cannot be written any more: what that means, and peace at exit."""
+        """Return the error for an stdout that cannot be written, and silence the stream."""
         _silence(self.out)
         number = getattr(error, "errno", None)
         # Windows says EINVAL when the reader of a pipe is gone.
@@ -264,7 +264,7 @@ class Console:
         return RebyteError(f"cannot write to stdout: {reason}", code="stdout")
 
     def write_err(self, text: str) -> None:
-        """Put text on stderr. Nobody can be told when that fails, so it never raises."""
+        """Write text to stderr. Never raises, since a failure could not be reported."""
         if self.err is None:
             return
         with self.lock:
@@ -273,7 +273,7 @@ class Console:
             if self.mid_line and self.err_tty:
                 text = "\n" + text
             try:
-                self.err.write(text)
+                _write(self.err, text, color=self.err_color)
                 self.err.flush()
                 if self.err_tty and text:
                     self.mid_line = not text.endswith("\n")
@@ -281,9 +281,19 @@ class Console:
                 _silence(self.err)
 
 
+def _write(stream: TextIO, text: str, *, color: bool) -> None:
+    if color and sys.platform == "win32":
+        # Older consoles know no ANSI sequences; Click translates them where it must.
+        from click import echo
+
+        echo(text, file=stream, nl=False, color=True)
+    else:
+        stream.write(text)
+
+
 def _silence(stream: Any) -> None:
-    # Python flushes its streams at exit; what is still buffered would fail once more there, with
-    # "Exception ignored" on stderr and status 120. It goes to the null device instead.
+    # Python flushes its streams at exit. What is still buffered would fail again there, with
+    # "Exception ignored" on stderr and status 120, so it goes to the null device.
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         try:

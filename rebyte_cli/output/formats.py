@@ -1,7 +1,6 @@
 """Records as text for programs: JSON, CSV, TSV and lines of ids.
 
-None of them lets a control or bidi character out: JSON has escapes of its own, the others show
-visible ones.
+No control or bidi character is printed raw: JSON uses its own escapes, the others visible ones.
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ def encode(value: Any, *, pretty: bool = False, ascii_only: bool = False) -> str
     """`value` as JSON, without a newline at the end.
 
     Keys keep their order. `pretty` indents by two; otherwise it is one compact line.
-    `ascii_only` is for a stream that cannot spell every character. Infinity, which JSON can
-    write only as a number too large to hold, becomes `1e999`, and NaN `null`.
+    `ascii_only` is for a stream that cannot encode every character. Infinity becomes `1e999`, which
+    JSON readers take for infinity, and NaN becomes `null`.
 
-    Raises BrokenAnswer for what no JSON reader would take back: nesting without end.
+    Raises BrokenAnswer for a value that is nested too deeply to be read back.
     """
     try:
         try:
@@ -62,7 +61,7 @@ def encode(value: Any, *, pretty: bool = False, ascii_only: bool = False) -> str
 
 
 def pick(row: Mapping[str, Any], fields: tuple[str, ...] | None) -> Mapping[str, Any]:
-    """The asked fields of a row in the asked order, null where it lacks one; all without any."""
+    """The selected fields of a row in order, null for missing ones; all of them for None."""
     return row if fields is None else {field: row.get(field) for field in fields}
 
 
@@ -76,8 +75,8 @@ def cell(value: Any) -> str:
 def csv_line(values: Iterable[Any]) -> str:
     """A line of RFC 4180 CSV that ends with LF.
 
-    Cells that a spreadsheet would take for a formula (`=…`, `+…`, `@…`) are not altered: this
-    is data for programs, and changing it would be a silent loss.
+    Cells that a spreadsheet would take for a formula (`=…`, `+…`, `@…`) are not altered: the data
+    is for programs, and altering it would silently corrupt it.
     """
     cells = [
         '"' + text.replace('"', '""') + '"' if '"' in text or "," in text or "\n" in text else text
@@ -104,5 +103,5 @@ def _tsv_cell(value: Any) -> str:
 
 
 def id_line(value: Any) -> str:
-    """One id on one line; nothing for a record that has none."""
+    """One id on one line; nothing for a record without one."""
     return "" if value is None or value == "" else one_line(str(value)) + "\n"

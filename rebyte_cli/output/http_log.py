@@ -1,4 +1,4 @@
-"""What `-v` and `--debug` say of each request. Secrets were taken out where it was made."""
+"""What `-v` and `--debug` print for each request. The transport has redacted the secrets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .console import Console, clean, one_line
 
 
 class Call(Protocol):
-    """One try of one call, as the transport tells it: times in seconds, `status` None without
-    an answer, `retry` 0 for the first try."""
+    """One attempt of a request: times in seconds, `status` None without a response, `retry` 0 for
+    the first attempt."""
 
     @property
     def method(self) -> str: ...
@@ -37,7 +37,7 @@ class Call(Protocol):
 
 
 def call_logger(console: Console, *, debug: bool) -> Callable[[Call], None]:
-    """A function that writes a call on stderr: a line, with `debug` also all that was said."""
+    """A function that prints a call on stderr: a line, with `debug` also headers and bodies."""
 
     def log(call: Call) -> None:
         if not console.quiet:

@@ -1,7 +1,7 @@
-"""What commands print: the kinds of records, and the values a command may return.
+"""What commands print: the kinds of records, and the values that a command may return.
 
-A kind's fields are one line of words, from which `--fields`, tables and the JSON Schema all
-follow. A word is `name:type`, where the type is `string` (also when none is given), `text` (a
+The fields of a kind are a line of words, from which `--fields`, tables and the JSON Schema are
+derived. A word is `name:type`, where the type is `string` (also when none is given), `text` (a
 string that a table may cut), `time` (ISO 8601), `integer`, `number`, `boolean`, `object`, `any`
 or the name of another kind; `[]` makes a list of them and a final `?` says that the field may
 be null or missing.
@@ -47,7 +47,7 @@ class Kind:
 
     @cached_property
     def types(self) -> Mapping[str, str]:
-        """Each field and its type. Read from the words on first use: most runs need one kind."""
+        """Each field and its type, parsed on first use: most runs need one kind."""
         found = {}
         for word in self._fields.split():
             field, _, type_ = word.partition(":")
@@ -57,7 +57,7 @@ class Kind:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The names that `--fields` takes."""
+        """The names that `--fields` accepts."""
         return tuple(self.types)
 
 
@@ -110,7 +110,7 @@ VISIBILITY = _kind(
     "visibility", "tasks", "id", "id? visibility shareUrl?", "id visibility shareUrl"
 )
 
-# What we say of a delete and of `rebyte answer`: the API's own body is empty, or unknown.
+# What rebyte prints for deletes and answers: the API's body is empty or not documented.
 DELETED = _kind("deleted", "deletions", "id", "id deleted:boolean", "id deleted")
 ANSWERED = _kind("answered", "answers", "id", "id answered:boolean", "id answered")
 
@@ -134,7 +134,7 @@ COMPUTER = _kind(
     withheld="sandboxApiKey",
 )  # fmt: skip
 
-# The answer of POST /files (vendor docs); whoever has the signed URL may write there.
+# The answer of POST /files (vendor docs). Anyone with the signed URL may write there.
 FILE = _kind(
     "file", "files", "id", "id filename size:integer? contentType?", "id filename size",
     on_request="size contentType",
@@ -238,7 +238,7 @@ Notes = Iterable[str] | None
 
 
 class Records:
-    """Records that stand on their own: in JSON one document after another.
+    """Independent records: in JSON, one document after another.
 
     A row that is a RebyteError is shown on stderr and counts towards the exit status; one that
     carries a record (a task that failed) shows that on stdout first.
@@ -250,7 +250,7 @@ class Records:
 
 
 class Listing:
-    """Records that are one list: in JSON `{"data": [...], **envelope}`.
+    """The records of a list: in JSON, one document `{"data": [...], **envelope}`.
 
     `envelope` holds the API's other keys (`total`, `limit`, `offset`), or makes them from the
     number of rows that were printed. `below` are notes for below a table, complete once the rows
@@ -274,14 +274,14 @@ class Text:
 
 
 class Document:
-    """Any JSON document that is no record: a schema, a request body."""
+    """A JSON document that is not a record: a schema, a request body."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
 
 class Raw:
-    """Bytes as they came, at once or piece by piece."""
+    """Bytes printed unchanged, at once or in pieces."""
 
     def __init__(self, data: bytes | Iterable[bytes]) -> None:
         self.data = data
@@ -291,27 +291,27 @@ Value = Records | Listing | Text | Document | Raw | None
 
 
 def check_fields(kind: Kind, fields: tuple[str, ...] | None, form: str = "json") -> None:
-    """Refuse a field that `kind` does not have, and `-o id` where there is no id.
+    """Raise BadUsage for a field that `kind` does not have, or for `-o id` without an id.
 
-    Raises BadUsage that lists the known names and the nearest one. Cheap, so that a command
-    can ask before it sends anything.
+    The error lists the known names and the nearest one. Cheap, so that a command can check before
+    it sends anything.
     """
     if form == "id" and not kind.id:
-        raise BadUsage(f"-o id: {kind.plural} have no id", hint="use -o json or -o csv")
+        raise BadUsage(f"-o id: {kind.plural} have no id", hint="Use -o json or -o csv")
     for field in fields or ():
         if field not in kind.types:
             raise unknown_field(field, kind.types)
 
 
 def unknown_field(field: str, known: Iterable[str]) -> BadUsage:
-    """The error for a name that `--fields` does not take here: the nearest one, and all."""
+    """The error for an unknown name in `--fields`, with the nearest one and all known ones."""
     names = list(known)
     near = did_you_mean(field, names)
     every = f"the fields are {', '.join(names)}"
     return BadUsage(f"--fields: no such field: {field}", hint=f"{near}\n{every}" if near else every)
 
 
-# -- The JSON Schema of what commands print, made from the kinds alone.
+# -- JSON Schema
 
 _TYPES: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},
@@ -349,7 +349,7 @@ def _list(kind: Kind) -> dict[str, Any]:
     return {"type": "object", "properties": {"data": rows}, "required": ["data"]}
 
 
-# What --dry-run prints: the body that is not sent. A batch names the line that it is of.
+# What --dry-run prints: the body that is not sent; for a batch, with its line.
 _REQUEST = {
     "type": "object",
     "properties": {
@@ -393,13 +393,13 @@ _ERROR = {
 
 
 def results_schema(commands: Mapping[str, Iterable[str]] | None = None) -> dict[str, Any]:
-    """A JSON Schema document whose `$defs` are every kind, its list, what --dry-run
-    prints (`request`, `planned` for a line of a batch), and the error on stderr.
+    """A JSON Schema document whose `$defs` describe everything that commands print.
 
-    `NAME` is one record, `NAME-list` the document that a list command prints. The schemas hold
-    for whole records: `--fields` leaves required keys out. Further keys are always allowed,
-    since the API may add some. `commands` maps a command's name to the definitions that it may
-    print; they become the key `commands`.
+    `NAME` is one record, `NAME-list` the document that a list command prints, `request` and
+    `planned` are what --dry-run prints, `error` is an error on stderr. The schemas describe whole
+    records: `--fields` leaves required keys out. Other keys are always allowed, since the API may
+    add some. `commands` maps a command's name to the definitions that it may print; it becomes
+    the key `commands`.
     """
     definitions: dict[str, Any] = {}
     for kind in KINDS.values():

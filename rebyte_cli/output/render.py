@@ -1,4 +1,4 @@
-"""One way from the value of a command to stdout."""
+"""Prints the value that a command returned."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def show(
     fields: Fields = None,
     now: Callable[[], float] = time.time,
 ) -> int:
-    """Print what a command returned, as it arrives; the exit status it deserves.
+    """Print what a command returned, as it arrives; returns the exit status.
 
     `format` is one of `config.FORMATS` (the App has settled what `auto` means) or `text`;
     `fields` is what `--fields` named, `now` the time in seconds that "3m ago" counts from.
     Raises BadUsage for a field or an id that the value does not have, ReaderGone and RebyteError
-    when stdout cannot be written, and whatever the rows raise; what was printed before stays, and
-    a JSON list that broke off is left open so that no reader takes it for whole.
+    if stdout cannot be written, and whatever the rows raise. What was printed before stays, and an
+    incomplete JSON list is left open so that no reader takes it for complete.
     """
     fields = fields or None
     statuses: list[int] = []
@@ -53,7 +53,7 @@ def show(
         document = _document(value.value, fields)
         console.write_out(_encoder(console, pretty=format != "jsonl")(document) + "\n")
     elif fields is not None:
-        raise BadUsage("--fields: this is no record and has no fields")
+        raise BadUsage("--fields: this output has no fields")
     elif isinstance(value, Text):
         for chunk in _text(value.chunks):
             console.write_out(chunk, flush=True)
@@ -66,7 +66,7 @@ def show(
 def _plain(
     kind: Kind, rows: Iterable[Row], console: Console, as_json: bool, statuses: list[int]
 ) -> Mappings:
-    """The records alone, without their secrets; errors are reported where they stand."""
+    """The records without their secrets; errors are printed in their place."""
     for row in rows:
         record = row.record if isinstance(row, RebyteError) else row
         if record is not None:
@@ -123,7 +123,7 @@ def _json_records(
 def _json_listing(
     value: Listing, rows: Mappings, fields: Fields, console: Console
 ) -> Iterator[str]:
-    """The bytes of one indented document, without holding all its rows at once."""
+    """One indented document, without holding all its rows at once."""
     from .formats import pick
 
     encode = _encoder(console, pretty=True)
@@ -134,7 +134,7 @@ def _json_listing(
         count += 1
     envelope = value.envelope(count) if callable(value.envelope) else value.envelope
     start = "\n  ]" if count else '{\n  "data": []'
-    # What follows `data` is that of a document that begins with it.
+    # The rest is that of a document that starts with `data`.
     yield start + encode({"data": 0, **(envelope or {})}).removeprefix('{\n  "data": 0') + "\n"
 
 
@@ -176,7 +176,7 @@ def _listing_table(
         found.extend(rows)
     except (RebyteError, Interrupted) as error:
         problem = error
-    # What did arrive is worth a table, but not when a list was asked for and is not wanted now.
+    # Rows that did arrive are shown, unless an interrupt says that a list is not wanted any more.
     if found and not (isinstance(problem, Interrupted) and value.below is None):
         yield listing(kind, found, fields or kind.columns, look)
     elif problem is None and not value.below:
@@ -200,7 +200,7 @@ def _record_tables(
 
 
 def _text(chunks: str | Iterable[str]) -> Iterator[str]:
-    """Clean text with a newline at its end, also where it breaks off; CRLF becomes LF."""
+    """Clean text that ends with a newline, even if it is cut off; CRLF becomes LF."""
     held = last = ""
     try:
         for chunk in (chunks,) if isinstance(chunks, str) else chunks:

@@ -42,7 +42,7 @@ def computers(client: RebyteClient, note: Callable[[str], None]) -> list[Compute
         if getattr(error, "status_code", None) not in GONE_OR_CLOSED:
             raise
         why = error.message
-    note(f"Only workspaces used from here: {why}")
+    note(f"Only workspaces used on this machine: {why}")
     return []
 
 

@@ -146,7 +146,7 @@ def test_on_a_terminal_the_question_is_asked_again_until_it_fits(
     )
     child.expect_exact("? How should the simulation go on?")
     child.expect_exact("2. Stop here: Answer with what there is.")
-    child.expect_exact("Number or your own words: ")
+    child.expect_exact("Number, or your own words: ")
     child.sendline("3")
     child.expect_exact("there is no option 3")
     child.sendline("1")

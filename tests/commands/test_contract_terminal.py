@@ -57,8 +57,12 @@ def editor(home: Path, script: str) -> str:
     ("script", "status", "said"),
     [
         ("printf 'Say hello' > \"$1\"", 0, '"prompt": "Say hello"'),
-        ("printf 'a\\377' > \"$1\"", 2, "what the editor left is not UTF-8: byte 1 is 0xff"),
-        ("true", 2, "the editor left no prompt"),
+        (
+            "printf 'a\\377' > \"$1\"",
+            2,
+            "prompt from the editor: invalid UTF-8 at byte 1 (0xff)",
+        ),
+        ("true", 2, "the prompt from the editor is empty"),
         ("exit 3", 2, "Editing failed"),
     ],
 )

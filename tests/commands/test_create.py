@@ -153,7 +153,7 @@ def test_the_limit_counts_characters_not_bytes(local: Run) -> None:
 def test_bytes_that_are_not_text_are_named_by_their_place(local: Run) -> None:
     done = local("create", "--prompt-file", "-", stdin=b"Say \xff hello")
     assert done.status == 2
-    assert "byte 4 is 0xff" in done.err
+    assert "invalid UTF-8 at byte 4 (0xff)" in done.err
 
 
 def test_a_missing_prompt_file_ends_in_4(local: Run) -> None:

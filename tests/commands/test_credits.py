@@ -23,4 +23,4 @@ def test_an_account_without_one_ends_in_4_and_one_line(inside: Run, aim: Aim) ->
         aim(server)
         done = inside("credits", "-o", "table")
     assert (done.status, done.out) == (4, "")
-    assert done.err.startswith("Error: this account has no balance to show\n")
+    assert done.err.startswith("Error: the service reports no balance for this account\n")

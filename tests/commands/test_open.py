@@ -40,7 +40,7 @@ def test_a_page_of_the_local_service_is_there_while_it_is_served(
     local: Run, home: Path, browser: Path
 ) -> None:
     local("create", "Say hello [[run=1ms]]")
-    told = "The page is there while `rebyte local serve` runs\n"
+    told = "The page is only available while `rebyte local serve` runs\n"
     assert told in local("open", "@last").err
     with Service(home / ".local/state/rebyte/local"):
         assert told not in local("open", "@last").err

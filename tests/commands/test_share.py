@@ -58,7 +58,7 @@ def test_on_a_terminal_public_is_asked_for(
     child = pexpect.spawn(
         COMMAND[0], [*COMMAND[1:], "share", "@last", "--public"], env=dict(os.environ), timeout=20
     )
-    child.expect_exact("Let anybody who has the link read task")
+    child.expect_exact("Let anyone with the link read task")
     child.sendline(said)
     rest = child.expect([r"nothing was changed", r"/share/"])
     child.expect(pexpect.EOF)

@@ -73,7 +73,7 @@ def test_without_the_endpoint_the_history_alone_is_listed(
         done = inside("workspace", "list")
     assert done.status == 0
     assert [row["name"] for row in done.json["data"]] == ["shop"]
-    assert done.err.startswith("Only workspaces used from here: ")
+    assert done.err.startswith("Only workspaces used on this machine: ")
 
 
 def test_without_a_network_or_a_key_too(inside: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_without_a_network_or_a_key_too(inside: Run, monkeypatch: pytest.MonkeyP
     for _ in range(2):
         done = inside("workspace", "list", "-o", "id")
         assert (done.status, done.out) == (0, "ws123456\n")
-        assert "Only workspaces used from here" in done.err
+        assert "Only workspaces used on this machine" in done.err
         monkeypatch.setenv("REBYTE_API_KEY", KEY)
         monkeypatch.setenv("REBYTE_REQUEST_TIMEOUT", "0.2")
 

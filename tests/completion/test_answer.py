@@ -68,7 +68,7 @@ def test_fields_are_those_of_the_command() -> None:
 def test_the_pages_that_are_about_no_command_are_offered() -> None:
     """`rebyte man tutorial` is what a newcomer is told to type."""
     assert offered("man", "tut") == ["tutorial"]
-    assert offered("man", "lo") == ["local", "logs", "local(7)"]
+    assert offered("man", "lo") == ["local", "logs", "local-agents", "local(7)"]
     assert offered("help", "tut") == []
     assert "tutorial" not in offered("man", "workspace", "")
     pages = {name.removeprefix("rebyte-") for name in WRITTEN} - {"rebyte.1"}

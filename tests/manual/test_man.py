@@ -105,7 +105,7 @@ def test_the_pages_read_well() -> None:
             assert "  " not in terms.sub("", line), f"{sheet.name}: {line}"
         assert "]...]" not in done.stdout, sheet.name
     assert "rebyte help [COMMAND...]" in shown["rebyte-help.1"]
-    assert "as rebyte COMMAND --help does" in shown["rebyte-help.1"]
+    assert "like rebyte COMMAND --help" in shown["rebyte-help.1"]
     assert "rebyte profile create [options] NAME [KEY=VALUE...]" in shown["rebyte-profile.1"]
     assert "Default: --wait." in shown["rebyte-batch.1"]
     assert "Repeat for several. May be" not in " ".join(shown["rebyte-batch.1"].split())
@@ -182,7 +182,7 @@ def test_who_installs_is_told_in_a_line_and_not_page_by_page(
     """The paths are for programs that ask for them."""
     done = rebyte("man", "--install", str(tmp_path))
     assert (done.status, done.out) == (0, "")
-    assert done.err.startswith(f"{len(PAGES)} pages in {tmp_path}\n")
+    assert done.err.startswith(f"Installed {len(PAGES)} pages in {tmp_path}\n")
     for words in (["skill", "--install", str(tmp_path)], ["completion", "fish", "--install"]):
         done = rebyte(*words)
         assert (done.status, done.out) == (0, "")

@@ -39,7 +39,7 @@ def test_a_skill_of_somebody_else_is_not_replaced(
         skill.write_bytes(text)
         done = rebyte("skill", "--install", str(tmp_path))
         assert (done.status, skill.read_bytes()) == (2, text)
-        assert f"{skill} is not ours" in done.err
+        assert f"{skill} was not written by rebyte" in done.err
 
 
 def test_the_skill_is_taken_away_again(tmp_path: Path, rebyte: Callable[..., Done]) -> None:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import unicodedata
 
+import click
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rebyte_cli.output.console import clean, one_line
 from tests.output.test_safety import RAW
+from tests.screens import console, text_of
 
 ANYTHING = st.text(st.characters(exclude_categories=()))  # lone surrogates included
 
@@ -37,7 +39,7 @@ def test_all_other_text_is_untouched(text: str) -> None:
     assert clean(harmless) == harmless
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sets(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "Cn"]), min_size=65))
 def test_many_different_ones_are_as_safe_as_few(characters: set[str]) -> None:
     assert not RAW.search(clean("".join(characters)))
@@ -120,3 +122,16 @@ def test_detect(
     environment: dict[str, str], arguments: tuple[str, ...], tty: bool, found: str
 ) -> None:
     assert detected(environment, *arguments, tty=tty) == found
+
+
+def test_colours_on_windows_go_through_click(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It translates them for consoles that know no ANSI sequences."""
+    passed: list[str] = []
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(click, "echo", lambda text, **_: passed.append(text))
+    for color in (False, True):
+        it = console(tty=True, color=color)
+        it.write_out("out")
+        it.write_err("err")
+        assert text_of(it.out) + text_of(it.err) == ("" if color else "out\nerr")
+    assert passed == ["out", "\nerr"]

@@ -312,6 +312,8 @@ try:
         for number in range(int(sys.argv[2])):
             console.write_out(f"row {number:04} " + "-" * 40 + "\\n", flush=True)
             time.sleep(float(sys.argv[3]))
+            if sys.argv[4:] == [str(number)]:
+                sys.stdin.readline()
 except (Interrupted, KeyboardInterrupt):
     note(console, "stopped")
 """
@@ -330,9 +332,10 @@ def test_a_signal_leaves_the_terminal_as_it_was(how: signal.Signals, what: str) 
 
 @pytest.mark.parametrize(("columns", "rows"), [(60, 5), (80, 24), (120, 100)])
 def test_rows_above_a_board_stay_whole(columns: int, rows: int) -> None:
-    session = Session.python(PROGRAM, "board", "40", "0.025", columns=columns, rows=rows)
+    session = Session.python(PROGRAM, "board", "40", "0.01", "20", columns=columns, rows=rows)
     board = session.until(lambda lines: any("7/100 ended" in line for line in lines))
     assert board[0].startswith("row 0")
+    session.child.send("\n")
     assert session.finish() == 0
     assert [line[:8] for line in session.everything] == [f"row {n:04}" for n in range(40)]
 
