@@ -118,7 +118,7 @@ def key(app: App) -> Text:
 
 @define_in(command, "status", kind=LOCAL, statuses=())
 def status(app: App) -> Records:
-    """Show what the local service stores and whether `local serve` is running.
+    """Show what the local service stores and whether it is served.
 
     Example:
 
