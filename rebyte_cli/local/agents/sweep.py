@@ -34,6 +34,8 @@ def sweep(store: Store) -> None:
         with store.read() as db:
             rows = db.execute(UNUSED, (store.now() - GRACE_MS,)).fetchall()
         unused = [root / row[0] for row in rows if (root / row[0]).exists()]
+        if not unused and not trash.exists():
+            return
         trash.mkdir(exist_ok=True, mode=0o700)
         for folder in unused:
             folder.rename(trash / f"{folder.name}.{os.getpid()}")
