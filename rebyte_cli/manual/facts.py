@@ -31,6 +31,7 @@ VARIABLES = {
     "event streams it limits how long they may be silent.",
     "REBYTE_CONFIG_DIR": "The folder of `config.toml`.",
     "REBYTE_STATE_DIR": "The folder of the history and of the local service.",
+    "REBYTE_LOCAL_AGENTS": "`0` simulates every agent of the local service.",
     "NO_COLOR": "Disable colour, if set to any value.",
     "FORCE_COLOR": "Use colour even if the output is not a terminal.",
     "HTTPS_PROXY": "A proxy for requests; `NO_PROXY` lists the hosts that bypass it.",
