@@ -454,18 +454,19 @@ class Ended:
         return json_reply(task, headers=self.date)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses of no length: what counts here is how often is looked."""
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of no length: what counts is the number of connections."""
     monkeypatch.setattr("rebyte_cli.tasks.stream.LAST_WORDS_PAUSE", 0.001)
     monkeypatch.setattr("rebyte_cli.tasks.stream.LATER", (0.001,) * 4)
     monkeypatch.setattr("rebyte_cli.tasks.stream.PAUSE", 0.001)
 
 
+@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("content", [True, False], ids=["content", "without"])
 @pytest.mark.parametrize("last", [stream(TOOL), EMPTY], ids=["tool", "empty"])
 @pytest.mark.parametrize("words", [["result"], ["logs"], ["logs", "-f"]], ids=" ".join)
-def test_one_look_is_enough_for_a_run_that_ended_long_ago(
+def test_one_connection_is_enough_for_a_run_that_ended_long_ago(
     words: list[str], last: Answer, content: bool, inside: Run, aim: Aim
 ) -> None:
     service = Ended(30, last, content=content)
@@ -475,6 +476,7 @@ def test_one_look_is_enough_for_a_run_that_ended_long_ago(
     assert service.opened == 1
 
 
+@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("now", [3, None], ids=["just-now", "no-clock"])
 @pytest.mark.parametrize("words", [["result"], ["logs"]], ids=" ".join)
 def test_words_that_may_still_come_are_waited_for(
@@ -487,7 +489,8 @@ def test_words_that_may_still_come_are_waited_for(
     assert late.opened == 12
 
 
-def test_a_line_that_breaks_is_no_look(inside: Run, aim: Aim) -> None:
+@pytest.mark.usefixtures("no_pauses")
+def test_a_connection_that_breaks_does_not_count(inside: Run, aim: Aim) -> None:
     broken = then_close(reply(200, "data: {", length=500))
     service = Ended(30, *[broken] * 2, stream(TOOL, TEXT))
     with RawServer(service) as server:
