@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import Done
+from rebyte_cli import RebyteClient
+from tests.conftest import COMMAND, Done
 
 Run = Callable[..., Done]
 
@@ -158,3 +164,147 @@ def test_no_key_no_profile_no_terminal_says_what_to_do(rebyte: Run) -> None:
     assert done.status == 3
     for remedy in ("settings/api-keys", "REBYTE_API_KEY", "auth login", "-P local"):
         assert remedy in done.err
+
+
+@pytest.mark.parametrize("verb", ["get", "wait", "cancel", "delete"])
+def test_the_one_that_is_missing_is_named_and_the_others_are_done(
+    inside_local: Run, verb: str
+) -> None:
+    there = [inside_local("create", f"Task {n}").json["id"] for n in range(3)]
+    done = inside_local(verb, there[0], "not-there", *there[1:], "also-not", "-o", "id")
+    assert done.status == 4
+    assert sorted(done.out.split()) == sorted(there)
+    errors = [line for line in done.err.splitlines() if line.startswith("Error: ")]
+    assert sorted(errors) == ["Error: also-not: Task not found", "Error: not-there: Task not found"]
+
+
+def test_a_missing_task_is_one_json_object_a_line(inside_local: Run) -> None:
+    done = inside_local("get", "no-1", "no-2")
+    errors = [json.loads(line)["error"] for line in done.err.splitlines()]
+    assert [error["message"][:5] for error in errors] == ["no-1:", "no-2:"]
+    assert {(error["code"], error["status"], error["exit"]) for error in errors} == {
+        ("not_found", 404, 4)
+    }
+
+
+def test_the_time_limit_names_what_still_runs(inside_local: Run) -> None:
+    slow = inside_local("create", "Slow [[run=60s]]").json["id"]
+    quick = inside_local("create", "Quick", "--wait").json["id"]
+    done = inside_local("wait", slow, quick, "--timeout", "0.2", "-o", "id")
+    assert (done.status, done.out) == (124, quick + "\n")
+    assert f"Resume with `rebyte wait {slow}`" in done.err
+
+
+def test_references_that_are_ambiguous_list_what_they_could_be(
+    inside_local: Run, home: Path
+) -> None:
+    from rebyte_cli.history.history import History
+
+    # Ids that begin alike cannot be asked for, so the history is told of two.
+    origin = json.loads(inside_local("auth", "status").out)["origin"]
+    history = History(home / ".local" / "state" / "rebyte" / "history.db", origin=origin)
+    for task in ("abcd-1", "abcd-2"):
+        history.add_task({"id": task}, prompt="x")
+    history.close()
+    done = inside_local("get", "abcd")
+    assert done.status == 2
+    assert "abcd-1" in done.err
+    assert "abcd-2" in done.err
+    assert inside_local("get", "-", stdin="abcd\n").err.startswith('{"error":{"code":"usage"')
+    assert "abcd-1: Task not found" in inside_local("get", "abcd-1").err
+
+
+def test_a_finished_task_has_its_workspace_when_there_is_no_history(
+    inside_local: Run, home: Path
+) -> None:
+    """The create answer alone tells it, and `create --wait` prints the finished task."""
+    folder = home / ".config" / "rebyte"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text("history = false\n")
+    done = inside_local("create", "x", "--wait")
+    assert done.json["workspaceId"]
+    failed = inside_local("create", "x [[fail]]", "--stream", "-o", "json")
+    assert failed.status == 10
+    assert failed.json["workspaceId"]
+    assert "workspaceId" not in inside_local("get", failed.json["id"]).json
+    assert inside_local("get", "@last").status == 4
+
+
+def test_rows_of_the_list_have_the_workspace_that_is_known_here(
+    inside_local: Run, service: Any
+) -> None:
+    made = inside_local("create", "From here").json
+    other = _created_elsewhere(service)
+    rows = {row["id"]: row for row in inside_local("list").json["data"]}
+    assert rows[made["id"]]["workspaceId"] == made["workspaceId"]
+    assert "workspaceId" not in rows[other]
+    asked = inside_local("list", "-o", "tsv", "--fields", "id,workspaceId").out.splitlines()
+    assert f"{made['id']}\t{made['workspaceId']}" in asked
+    assert f"{other}\t" in asked
+    table = inside_local("list", "-o", "table", "--fields", "workspaceId").out
+    assert made["workspaceId"] in table
+
+
+def _created_elsewhere(service: Any) -> str:
+    with RebyteClient("rbk_x", base_url=service.base_url) as client:
+        return str(client.create_task("From elsewhere")["id"])
+
+
+def test_limits_of_a_list(inside_local: Run) -> None:
+    for number in range(3):
+        inside_local("create", f"Task {number}", "--wait")
+
+    def envelope(*words: str) -> tuple[int, int, int, int]:
+        page = inside_local("list", *words).json
+        return page["total"], page["limit"], page["offset"], len(page["data"])
+
+    assert envelope() == (3, 50, 0, 3)
+    assert envelope("--search", "task 1") == (3, 50, 0, 1)
+    assert envelope("--search", "task 1", "--all") == (3, 1, 0, 1)
+    assert envelope("--status", "completed", "--limit", "2") == (3, 2, 0, 2)
+    assert envelope("--limit", "101", "--offset", "1") == (3, 101, 1, 2)
+    assert envelope("--search", "Task", "--limit", "9" * 30) == (3, int("9" * 30), 0, 3)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "json"])
+def test_a_list_that_is_read_once_asks_for_one_page(service: Any, form: str) -> None:
+    """A reader that leaves after the first line: no second page is asked for, no word, 141."""
+    _many(service, 120)
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)  # less than a page, whoever runs first
+    process = subprocess.Popen(
+        [*COMMAND, "-v", "list", "--all", "-o", form],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    with open(reading) as pipe:
+        assert pipe.readline()
+    _, err = process.communicate(timeout=30)
+    assert re.fullmatch(r"GET /tasks\?limit=100&offset=0 200 \d+ms\n", err)
+    assert process.returncode == 141
+
+
+def _many(service: Any, count: int) -> None:
+    with RebyteClient("rbk_x", base_url=service.base_url) as client:
+        for number in range(count):
+            client.create_task(f"Task {number}")
+
+
+def test_a_list_shows_none_twice_while_tasks_are_created(service: Any, inside_local: Run) -> None:
+    """Every page is moved by a task that was created after the one before."""
+    from rebyte_cli.tasks.list import walk
+
+    with (
+        RebyteClient("rbk_x", base_url=service.base_url) as maker,
+        RebyteClient("rbk_x", base_url=service.base_url) as reader,
+    ):
+        before = [maker.create_task(f"Task {number}")["id"] for number in range(230)]
+        seen = []
+        for count, row in enumerate(walk(reader, total=[])):
+            seen.append(row["id"])
+            if count % 50 == 0:
+                maker.create_task("Meanwhile")
+    assert len(seen) == len(set(seen))
+    assert set(before) <= set(seen)
