@@ -33,6 +33,7 @@ BOOT = (
 )
 PROMPT_FILE, RAW_FILE, STDERR_FILE = "prompt", "output", "stderr"
 STDERR_READ = 20_000
+LONGEST_ANSWER = 1_000_000
 
 
 class Stopped(BaseException):
@@ -264,12 +265,12 @@ class Supervisor:
         if payload.get("session_id"):
             db.execute(
                 "UPDATE runs SET session = ? WHERE prompt = ?",
-                (str(payload["session_id"]), self._run.prompt),
+                (_storable(str(payload["session_id"])), self._run.prompt),
             )
         if payload.get("model"):
             db.execute(
                 "UPDATE tasks SET model = ? WHERE id = ? AND model = ''",
-                (str(payload["model"]), self._run.task),
+                (_storable(str(payload["model"])), self._run.task),
             )
 
     def _changes(self) -> bytes | None:
@@ -281,7 +282,7 @@ class Supervisor:
     def _record(self, outcome: Outcome, found: bytes | None) -> None:
         """Write artifacts, the result event and the end in one transaction."""
         word = "succeeded" if outcome.succeeded else "failed"
-        answer = outcome.answer if outcome.succeeded else outcome.reason
+        answer = _storable(outcome.answer if outcome.succeeded else outcome.reason)
         payload: dict[str, Any] = {"status": word, "result": answer}
         now = self._store.now()
         if self._began:
@@ -350,6 +351,13 @@ def _tail(path: Path) -> str:
         file.seek(max(0, path.stat().st_size - STDERR_READ))
         return file.read().decode("utf-8", "replace")
     return ""
+
+
+def _storable(text: str) -> str:
+    """The text without what no database takes (half a surrogate pair), and not endless."""
+    if len(text) > LONGEST_ANSWER:
+        text = f"{text[:LONGEST_ANSWER]}\n[{len(text) - LONGEST_ANSWER} more characters]"
+    return text.encode("utf-8", "replace").decode()
 
 
 def _with_note(outcome: Outcome, note: str) -> Outcome:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -283,6 +284,33 @@ def test_skills_are_put_into_the_private_home(
     assert refused.code == "unknown_skill"
     assert refused.document["error"]["hint"] == "Known skills: audit, pdf"
     assert [one["name"] for one in report.known_skills(tmp_path, None)] == ["audit", "pdf"]
+
+
+def test_repositories_and_skills_of_github(start: Starter, tmp_path: Path, user_home: Path) -> None:
+    """Cloned as the user's own git would: here from a folder, by the user's own settings."""
+    hub = tmp_path / "hub/acme/shop.git"
+    script(hub / "tools/audit", "SKILL.md", "---\nname: audit\n---\n")
+    for words in ("init -q -b main", "add -A", "commit -q -m Start", "checkout -q -b other"):
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+        subprocess.run(["git", *identity, *words.split()], cwd=hub, check=True)
+    (user_home / ".gitconfig").write_text(
+        f'[url "{tmp_path}/hub/"]\n\tinsteadOf = https://github.com/\n'
+    )
+    command = "git branch --show-current; ls; ls ~/.claude/skills"
+    with start(f'[local.agents.mine]\ncommand = ["sh", "-c", "{command}"]') as machine:
+        created = machine.own.create(
+            "x", executor="mine", githubUrl="acme/shop", branchName="main",
+            skills=["github:acme/shop/tools/audit"],
+        )  # fmt: skip
+        assert machine.wait(created["id"])["finalResult"].split() == ["main", "tools", "audit"]
+        wrong = {"prompt": "x", "executor": "mine", "skills": ["github:acme/shop"]}
+        refused = machine.own.call("POST", "/tasks", wrong)
+        assert refused.document["error"]["hint"] == "Folders that have one: tools/audit"
+        gone = machine.own.create("x", executor="mine", githubUrl="acme/gone")
+        assert (
+            "cannot clone https://github.com/acme/gone.git"
+            in (machine.wait(gone["id"])["finalResult"])
+        )
 
 
 def test_uploaded_files_are_staged(start: Starter) -> None:

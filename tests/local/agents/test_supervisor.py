@@ -208,6 +208,21 @@ def test_an_agent_with_a_stream(bench: Bench, tmp_path: Path) -> None:
         assert db.execute("SELECT model FROM tasks").fetchone()[0] == "claude-opus-4-8[1m]"
 
 
+def test_text_that_no_database_takes(bench: Bench, tmp_path: Path) -> None:
+    """Models are known to emit half of a surrogate pair."""
+    line = {"type": "result", "is_error": False, "result": "half \ud83d of one"}
+    text = f"cat <<'END'\n{json.dumps(line)}\nEND"
+    run = bench.run(Claude(command=(script(tmp_path / "bin", "claude", text),)))
+    assert (run.outcome, run.answer) == ("succeeded", "half ? of one")
+    assert bench.artifact("answer.md") == "half ? of one\n"
+
+
+def test_an_answer_without_end(bench: Bench) -> None:
+    words = ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo more"]
+    answer = bench.run(words).answer or ""
+    assert 1_000_000 <= len(answer) < 4_000_000
+
+
 def test_a_follow_up_resumes_the_session(bench: Bench, tmp_path: Path) -> None:
     agent = fake_claude(tmp_path / "bin", "claude-write")
     bench.run(agent, task="t")
