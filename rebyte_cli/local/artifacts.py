@@ -1,4 +1,4 @@
-"""Artifacts: files of a workspace. The paths are documented ([docs]), the shapes are guesses.
+"""Artifacts: files of a workspace. The paths are documented (vendor docs), the shapes are guesses.
 
 Choices where nothing is documented: the list is under `data`; uploads answer 201 with the same
 list; a file uploaded to a signed URL is downloaded from one (302), all others directly.

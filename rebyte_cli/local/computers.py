@@ -1,7 +1,8 @@
-"""Agent computers: VMs that outlive tasks, whose ids double as workspace ids (rebyte-api 2.13).
+"""Agent computers: VMs that outlive tasks, whose ids double as workspace ids.
 
 Provisioning takes half a second, or what `[[run=…]]` in the name says; `[[fail]]` in the name
-ends it in `error`. POST and GET are documented ([docs]), PATCH and DELETE were seen in clients.
+ends it in `error`. POST and GET are in the vendor docs, PATCH and DELETE were seen in
+clients.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GET /tasks/{id}/events: the event stream of the latest prompt (rebyte-api section 3)."""
+"""GET /tasks/{id}/events: the event stream of the latest prompt, as clients have seen it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST /files: a slot for an upload (rebyte-api 2.11, from the vendor's skill reference)."""
+"""POST /files: a signed URL for an upload (vendor docs)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST /tasks/{id}/answer: the answer to a question that a run waits on (rebyte-api 2.10)."""
+"""POST /tasks/{id}/answer: the answer to a question that a run waits on (seen in a client)."""
 
 from __future__ import annotations
 

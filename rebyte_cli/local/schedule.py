@@ -5,7 +5,8 @@ was planned and from the clock; a `RecordedRun` (`agents/recorded.py`) reads wha
 while a real agent worked. Endpoints use the interface alone.
 
 A task is `running` while any of its prompts is pending or running; otherwise the latest prompt
-decides ([seed]). Prompts of one task run one after another. Times are milliseconds since 1970.
+decides (seed document). Prompts of one task run one after another. Times are milliseconds since
+1970.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from urllib.parse import quote, urlencode
 
-LIFETIME_MS = 3_600_000  # one hour (skill reference)
+LIFETIME_MS = 3_600_000  # one hour (vendor docs)
 
 
 def signed_url(

@@ -1,4 +1,4 @@
-"""POST, GET and DELETE of tasks, follow-ups, cancel and visibility (rebyte-api 2.1 to 2.7).
+"""POST, GET and DELETE of tasks, follow-ups, cancel and visibility.
 
 Shapes are those of the seed document; the list's and visibility's come from the vendor's skill
 reference, the answer of cancel from a client's type. Where sources disagree the seed wins: the

@@ -1,6 +1,6 @@
 """What a task wrote: its transcript, and the events of a delegated sub-prompt.
 
-Both were seen in clients only (rebyte-api 2.9 and 2.10).
+Both were seen in clients only.
 """
 
 from __future__ import annotations

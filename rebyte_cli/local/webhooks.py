@@ -1,7 +1,7 @@
-"""Outbound webhooks: registering them (rebyte-api 2.14, docs). Sending is in `deliveries.py`.
+"""Outbound webhooks (vendor docs): registering them. Sending is in `deliveries.py`.
 
-As in the docs a known URL gives the existing webhook, and three is the limit. `http` is taken
-for loopback addresses, since that is the only place where anything is delivered.
+As in the docs, a known URL gives the existing webhook, and three is the limit. `http` is accepted
+for loopback addresses only, since deliveries go nowhere else.
 """
 
 from __future__ import annotations

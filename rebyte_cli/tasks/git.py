@@ -27,7 +27,7 @@ def repository(
 
     `given` is `owner/repo`, a clone URL (https, ssh, git@host:), or `.` for the repository of
     the working directory: its `origin` (or only remote) and its checked-out branch. `note` is
-    told when a host other than GitHub's is dropped. Raises BadUsage when it is none of these,
+    called when a host other than GitHub's is dropped. Raises BadUsage when it is none of these,
     and for a detached HEAD when no branch was named.
     """
     if given != ".":

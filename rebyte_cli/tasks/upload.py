@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 AT_ONCE = 4  # they share one connection to the network; more only add handshakes
-LONGEST_NAME = 255  # characters (skill reference)
+LONGEST_NAME = 255  # characters (vendor docs)
 LARGE = 8 * 1024 * 1024  # bytes; larger files go to a signed URL where there is one
 _COMPRESSED = {
     "gzip": "application/gzip",

@@ -149,11 +149,12 @@ def test_stream_covers_the_latest_prompt_only(tmp_path: Path) -> None:
 def test_cancel_ends_a_stream_that_waits(tmp_path: Path) -> None:
     with serving(tmp_path) as caller:
         task_id = caller.create("[[run=1h]] [[events=1]]")["id"]
-        threading.Timer(0.1, lambda: Caller(caller.service).call(
-            "POST", f"/tasks/{task_id}/cancel"
-        )).start()  # fmt: skip
+        path = f"/tasks/{task_id}/cancel"
+        cancel = threading.Timer(0.1, lambda: Caller(caller.service).call("POST", path))
+        cancel.start()
         began = time.monotonic()
         records = list(caller.stream(task_id))
+        cancel.join()  # the stream may end before the answer to the cancel has left
     assert records[-1] == ("done", {"status": "canceled", "lastSeq": 0, "finalResult": ""}) or (
         records[-1][1]["lastSeq"] == -1 and records[-1][1]["status"] == "canceled"
     )
