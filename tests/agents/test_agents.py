@@ -32,9 +32,10 @@ def test_agents_are_found_and_tested_versions(run: Run) -> None:
     pinned = json.loads((HERE / "package.json").read_text())["dependencies"]
     found = {each["name"]: each for each in run("local", "agents", "-o", "json").json["data"]}
     for agent in AGENTS:
+        assert found[agent]["problem"] is None
+        assert found[agent]["usable"] is True
         assert found[agent]["version"] == pinned[PACKAGES[agent]]
         assert found[agent]["tested"] is True
-        assert found[agent]["usable"] is True
 
 
 def test_run_patch_and_follow_up(run: Run, model: Model, agent: str, repository: Path) -> None:
