@@ -54,8 +54,8 @@ class NoVersion(NamedTuple):
     reason: str
 
 
-def version(program: Program, environment: Mapping[str, str]) -> str | NoVersion:
-    """The version that `PROGRAM --version` prints."""
+def version(program: Program, environment: Mapping[str, str]) -> str | NoVersion | None:
+    """The version that `PROGRAM --version` prints; None when a busy machine takes too long."""
     try:
         done = subprocess.run(
             [*program.command, "--version"],
@@ -68,7 +68,9 @@ def version(program: Program, environment: Mapping[str, str]) -> str | NoVersion
             timeout=VERSION_SECONDS,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired:
+        return None
+    except OSError as error:
         return NoVersion(str(error))
     if done.returncode == 0:
         for word in done.stdout.split():

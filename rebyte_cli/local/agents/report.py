@@ -19,8 +19,9 @@ def agents(state_dir: Path, config_file: Path | None) -> list[dict[str, Any]]:
     """Every agent that `-x` can name, found or not.
 
     `name`, `program` (None when it is not found), `version`, `tested` (whether this version was,
-    None for a program of the user's own), `jail` (`on`, `off`, `unavailable`), `usable`, and
-    `problem`: why it is not, with what mends it. Raises config.ConfigError.
+    None for an unknown version or a program of the user's own), `jail` (`on`, `off`,
+    `unavailable`), `usable`, and `problem`: why it is not, with what mends it.
+    Raises config.ConfigError.
     """
     settings = config.load(config_file)
     make_folder(state_dir)
@@ -56,7 +57,7 @@ def _agent(adapter: Adapter) -> dict[str, Any]:
         version = programs.version(program, os.environ)
         if isinstance(version, programs.NoVersion):
             row["problem"] = f"`{adapter.program} --version` fails: {version.reason}"
-        else:
+        elif version is not None:
             row["version"], row["tested"] = version, version in adapter.tested
     return row
 

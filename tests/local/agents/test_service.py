@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local import server
-from rebyte_cli.local.agents import report, sweep
+from rebyte_cli.local.agents import programs, report, sweep
 from rebyte_cli.local.server import Service
 from tests.witness import Caller
 
@@ -442,3 +442,14 @@ def test_agents_that_are_found(
     assert "Error: binary not installed" in found["gemini"]["problem"]
     assert found["mine"]["usable"]
     assert found["missing"]["problem"] == "no-such-program is not on PATH"
+
+
+def test_an_agent_that_is_slow_to_start_is_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(tmp_path / "bin", "claude", "exec sleep 20")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(programs, "VERSION_SECONDS", 0.1)
+    rows = report.agents(tmp_path / "state", tmp_path / "config.toml")
+    claude = next(row for row in rows if row["name"] == "claude")
+    assert (claude["version"], claude["tested"], claude["problem"]) == (None, None, None)
