@@ -2,7 +2,7 @@
 
 They are copied in before the run. When the run has ended they are copied back if the agent
 refreshed them and the originals have not changed meanwhile, and removed. A note in the run's
-folder says what was lent, so that whoever finds a dead supervisor can do the same.
+folder says what was lent, so that a process that finds the supervisor dead can do the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Where the service's endpoints meet real agents. What runs one is imported only where one runs."""
+"""The connection between the service's endpoints and real agents.
+
+It imports what runs an agent only when one runs: most commands need none of it.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def launch(
 
 
 def end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[Run]:
-    """Record as canceled the runs that go on of a `task` or a `workspace` (`column`); those."""
+    """Record the active runs of a `task` or a `workspace` (`column`) as canceled; return them."""
     known = db.execute(
         f"SELECT 1 FROM runs WHERE {column} = ? AND ended IS NULL",  # noqa: S608 - our own names
         (value,),

@@ -1,4 +1,4 @@
-"""What there is of real agents: programs, jail, runs that go on, disk space."""
+"""Reports about real agents: programs, sandbox, active runs, disk space."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def known_skills(config_dir: Path, here: Path | None) -> list[dict[str, str]]:
 
 
 def stop_all(store: Store) -> None:
-    """Cancel every run that goes on and delete every workspace's folder."""
+    """Cancel every active run and delete the folder of every workspace."""
     with store.read() as db:
         found = runs.unended(db)
     with store.write() as db:

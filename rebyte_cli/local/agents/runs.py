@@ -1,7 +1,7 @@
 """Runs of real agents as they are recorded: when each began and ended, how, and its events.
 
 A run holds the lock of its folder from before it is recorded until its supervisor ends. A run
-without an end whose lock is free has lost its supervisor: it failed. Whoever looks records that.
+without an end whose lock is free has lost its supervisor: it failed. The next reader records that.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def cancel(db: sqlite3.Connection, column: str, value: str, now: int) -> list[Ru
 
 
 def last_session(db: sqlite3.Connection, task: str, agent: str) -> str | None:
-    """The agent's own session that the next run of this task goes on with."""
+    """The agent's own session, which the next run of this task resumes."""
     row = db.execute(
         "SELECT session FROM runs WHERE task = ? AND agent = ? AND session IS NOT NULL"
         " ORDER BY seq DESC LIMIT 1",

@@ -129,7 +129,7 @@ class Supervisor:
         except (RunFailed, GitError, config.ConfigError) as error:
             reason = str(error)
         except OSError as error:
-            reason = f"The run cannot go on: {error}"
+            reason = f"The run was stopped by an error: {error}"
         except Exception as error:
             reason = f"The run's supervisor failed: {error!r}"
             import traceback
@@ -244,7 +244,7 @@ class Supervisor:
         return process.returncode if status is None else status, reason
 
     def _note_group(self, pid: int) -> None:
-        """Remember an agent without a jail, for whoever finds this supervisor dead."""
+        """Note the process group of an unconfined agent, in case this supervisor is killed."""
         note = f"{pid} {runs.process_start(pid)}"
         (self._folder / runs.AGENT_GROUP).write_text(note, encoding="ascii")
 

@@ -24,7 +24,7 @@ AND NOT EXISTS (SELECT 1 FROM runs AS other WHERE other.workspace = runs.workspa
 def sweep(store: Store) -> None:
     """Remove the folders of workspaces whose tasks were all deleted more than an hour ago.
 
-    They are moved aside at once; a process of its own deletes them, which can take a while.
+    They are moved aside at once; a separate process deletes them, which can take a while.
     Raises nothing: what stays behind is removed the next time.
     """
     root, trash = store.folder / "workspaces", store.folder / "trash"

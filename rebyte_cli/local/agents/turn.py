@@ -1,8 +1,8 @@
-"""What a supervisor does before its run: wait for its turn, in as little memory as can be.
+"""The first part of a supervisor's life: waiting for its turn, in as little memory as possible.
 
-A thousand runs may wait, each in a process of its own, which holds the lock of the run and the
-environment that the agent will have. So nothing is imported here but what Python has loaded
-anyway: 3 MB of its own for each that waits, against 9 MB with the supervisor's modules.
+A thousand runs may wait. Each has a process, which holds the lock of the run and the environment
+that the agent will get. So this module imports only what Python has loaded anyway: a waiting
+process takes 3 MB, against 9 MB with the supervisor's modules.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def main() -> None:
     before this one in its workspace.
     """
     state_dir, prompt_id, lock, slots, *before = sys.argv[1:]
-    # Whoever cancels the run kills this process; the end of the run is recorded by then.
+    # Cancel kills the process with this id, after it has recorded the end of the run.
     os.ftruncate(int(lock), 0)
     os.pwrite(int(lock), str(os.getpid()).encode(), 0)
     for lock_file in before:
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _wait_for(lock_file: str) -> None:
-    """Wait until nobody holds the lock of another run."""
+    """Wait until the lock of another run is free."""
     import fcntl
 
     try:

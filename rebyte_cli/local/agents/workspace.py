@@ -234,4 +234,4 @@ def _make_writable(function: object, path: str, _error: object) -> None:
         else:
             os.unlink(path)
     except OSError:
-        pass  # a folder that is in use: whoever removes it next tries again
+        pass  # still in use; the next removal tries again
