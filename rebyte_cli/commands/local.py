@@ -70,11 +70,14 @@ def serve(app: App, port: int, simulate: bool) -> None:
             f"cannot listen on 127.0.0.1:{port}: {error.strerror}",
             hint="--port 0 takes a free one",
         ) from None
+    runs = "Runs are simulated."
+    if not simulate and app.environment.get("REBYTE_LOCAL_AGENTS") != "0":
+        runs = "Runs are simulated unless they name an agent and use `rebyte local key`."
     app.console.write_out(service.base_url + "\n", flush=True)
     app.note(
         f"curl -H 'API_KEY: {LOCAL_KEY}' {service.base_url}/tasks\n"
         f"Pages: {service.pages_url}\n"
-        "The agent behind it is a simulation. Ctrl-C stops it."
+        f"{runs} Ctrl-C stops it."
     )
     with StopSignal() as stop:
         with service:
