@@ -15,6 +15,10 @@ from ..errors import BadUsage, RebyteError
 LOCK_NAME = ".lock"
 # What may be in a folder for it to be ours, and so ours to close to others.
 _OURS = {"config.toml", "credentials.json", LOCK_NAME}
+MOUNTS = Path("/proc/self/mountinfo")
+_WITHOUT_MODES = {
+    "9p", "cifs", "drvfs", "exfat", "fuseblk", "msdos", "ntfs", "ntfs3", "smb3", "vfat",
+}  # fmt: skip
 _UNMAPPED = 65534  # what the owner of a folder looks like where a sandbox does not map it
 
 
@@ -111,7 +115,7 @@ def _check_file(path: Path) -> None:
         raise UnsafeFile(f"{path} is not a regular file")
     if found.st_uid not in _trusted():
         raise UnsafeFile(f"{path} belongs to another user", hint=_chown(path))
-    if _others_write(found) and not _read_only(path):
+    if _others_write(found) and not _is_exempt(path):
         raise UnsafeFile(f"other users can change {path}", hint=f"chmod go-w {_quoted(path)}")
 
 
@@ -119,7 +123,7 @@ def _check_folder(path: Path, folder: Path, *, shared: bool) -> None:
     found = os.stat(folder)
     sticky = found.st_mode & stat.S_ISVTX  # there, only its owner can replace a file
     exposed = found.st_mode & stat.S_IWOTH if shared else _others_write(found)
-    if exposed and not sticky and not _read_only(folder):
+    if exposed and not sticky and not _is_exempt(folder):
         raise UnsafeFile(
             f"other users can replace {path}: they can write to {folder}",
             hint=f"chmod {'o' if shared else 'go'}-w {_quoted(folder)}",
@@ -158,12 +162,35 @@ def _is_own_group(group: int) -> bool:
     return found.gr_name == name and set(found.gr_mem) <= {name}
 
 
-def _read_only(path: Path) -> bool:
-    """Whether a file system cannot be written at all, as those of mounted configuration."""
+def _is_exempt(path: Path) -> bool:
+    """Whether modes mean nothing here: a file system that is read-only, or that has no modes.
+
+    Mounted configuration of a container is of the first kind, a Windows drive under WSL of the
+    second: everything on it looks writable for all, and chmod changes nothing.
+    """
     try:
-        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            return True
+        return _file_system_of(os.path.realpath(path)) in _WITHOUT_MODES
     except OSError:
         return False
+
+
+def _file_system_of(path: str) -> str:
+    """The type of the file system that a path is on, as Linux names it; empty elsewhere."""
+    try:
+        mounts = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""
+    longest, found = "", ""
+    for line in mounts.splitlines():
+        # 36 35 98:0 / /mnt/c rw,noatime shared:1 - 9p C: rw (see proc_pid_mountinfo(5))
+        before, _, after = line.partition(" - ")
+        point = before.split(" ")[4].replace("\\040", " ")
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(longest):  # of two at one place, the later covers
+            longest, found = point, after.partition(" ")[0]
+    return found
 
 
 def _chown(path: Path) -> str:

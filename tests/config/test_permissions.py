@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.config import permissions
 from rebyte_cli.config.permissions import (
     UnsafeFile,
     check_private,
@@ -116,6 +117,24 @@ def test_case_61_a_file_or_a_group_of_another_user(file: Path) -> None:
     file.parent.chmod(0o755)
     os.chown(file.parent, 12345, -1)
     assert "belongs to them" in refusal(file)[0]
+
+
+def test_where_a_file_system_has_no_modes_they_say_nothing(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a Windows drive under WSL, where all is 0777 and chmod changes nothing."""
+    file.chmod(0o777)
+    file.parent.chmod(0o777)
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr(permissions, "MOUNTS", mounts)
+    line = "36 35 98:0 / {} rw,noatime shared:1 - {} C: rw\n"
+    root = line.format("/", "ext4")
+    for point, kind in ((file.parent, "9p"), (tmp_path, "drvfs")):
+        mounts.write_text(root + line.format(point, kind))
+        check_private(file)
+    for point, kind in ((file.parent, "ext4"), (f"{tmp_path}/fold", "9p")):
+        mounts.write_text(line.format("/", "9p") + root + line.format(point, kind))
+        refusal(file)
 
 
 def test_case_61_a_link_is_as_safe_as_both_its_ends(file: Path, tmp_path: Path) -> None:
