@@ -10,7 +10,7 @@ from ._options import task_argument
 
 @define("diff", text=True)
 @task_argument
-def command(app: App, task: str) -> Raw:
+def command(app: App, task: str) -> Raw | None:
     """Print the changes that TASK made, as a patch.
 
     The patch is coloured on a terminal and unchanged in a pipe, ready for `git apply`. It covers
@@ -30,6 +30,7 @@ def command(app: App, task: str) -> Raw:
     found = patch.fetch(app.client, task_id, workspace)
     if not app.console.out_tty and not app.console.out_color:
         return Raw(found)
-    # Each line was cleaned already; Text would escape the colours as well.
-    lines = patch.coloured(found, color=app.console.out_color)
-    return Raw(line.encode("utf-8", "backslashreplace") for line in lines)
+    # Each line was cleaned already; printed as a value, its colours would be escaped as well.
+    for line in patch.coloured(found, color=app.console.out_color):
+        app.console.write_out(line)
+    return None

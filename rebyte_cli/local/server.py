@@ -182,7 +182,7 @@ def reset(state_dir: Path) -> None:
 
 def status(state_dir: Path) -> dict[str, Any]:
     """What is there: `path`, the counts `tasks`, `running`, `workspaces`, `webhooks`, `key_leaks`
-    (requests to the object store that carried an API key), `agents` (`running`, `queued`) and
+    (requests to the object store that carried an API key), `agents_running`, `agents_queued` and
     `disk` (bytes) of real agents, and `serving`: the base URL where a served service answers for
     this folder at the moment, or None. Raises StateError.
     """
@@ -209,7 +209,8 @@ def status(state_dir: Path) -> dict[str, Any]:
         "workspaces": workspaces,
         "webhooks": webhooks,
         "key_leaks": leaks,
-        "agents": agents,
+        "agents_running": agents["running"],
+        "agents_queued": agents["queued"],
         "disk": report.disk(state_dir),
         "serving": f"{address}/v1" if address else None,
     }

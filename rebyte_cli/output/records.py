@@ -214,8 +214,8 @@ AUTH = _kind(
 LOCAL = _kind(
     "local", "services", "serving",
     "path:text tasks:integer running:integer workspaces:integer webhooks:integer"
-    " key_leaks:integer agents:object? disk:integer? serving:text?",
-    "path tasks running agents disk serving",
+    " key_leaks:integer agents_running:integer? agents_queued:integer? disk:integer? serving:text?",
+    "path tasks running agents_running agents_queued disk serving",
 )  # fmt: skip
 # The real agents of the local service, the skills it can give them, and what a patch changes.
 AGENT = _kind(

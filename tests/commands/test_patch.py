@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from rebyte_cli.app import App
 from rebyte_cli.local.agents import jail
-from tests.conftest import Done
+from tests.conftest import Done, need_tool
 
 Local = Callable[..., Done]
 
@@ -84,7 +86,7 @@ def test_from_a_prompt_to_an_applied_patch_in_two_commands(agents: Local, reposi
     assert "mine runs in a jail (bubblewrap)" in created.err
     done = agents("apply", "@last", "--yes", "-o", "json", cwd=repository)
     assert done.status == 0, done
-    assert [(row["path"], row["status"], row["additions"]) for row in done.documents] == [
+    assert [(row["path"], row["status"], row["additions"]) for row in done.json["data"]] == [
         ("code.txt", "modified", 1),
         ("data.bin", "added", None),
         ("old.txt", "deleted", 0),
@@ -113,6 +115,35 @@ def test_diff_in_colour_shows_no_control_characters(agents: Local, repository: P
     work(agents, repository, r"printf 'a\033[31mb\n' > code.txt")
     done = agents("diff", "@last", "--color", "always", env={"NO_COLOR": ""})
     assert "\x1b[32m+a\\x1b[31mb\x1b[m\n" in done.out
+
+
+def test_on_a_terminal(agents: Local, repository: Path) -> None:
+    """The patch in colour; apply lists what tools run, and asks."""
+    work(agents, repository, "echo x > Makefile; printf 'a\\033[31mb\\n' > code.txt")
+    shown = on_terminal(["-P", "local", "diff", "@last", "--color", "always"], repository, "")
+    assert "\x1b[32m+a\\x1b[31mb\x1b[m" in shown
+    refused = on_terminal(["-P", "local", "apply", "@last"], repository, "n\n")
+    assert "Makefile" in refused
+    assert "nothing was changed" in refused
+    assert git(repository, "status", "--porcelain") == ""
+    applied = on_terminal(["-P", "local", "apply", "@last"], repository, "y\n")
+    assert "Applied the changes to 2 files" in applied
+    assert "A  Makefile" in git(repository, "status", "--porcelain")
+
+
+def on_terminal(words: list[str], folder: Path, answer: str) -> str:
+    """What the command prints on a terminal of its own, where `answer` is typed."""
+    command = shlex.join([sys.executable, "-m", "rebyte_cli", *words])
+    done = subprocess.run(
+        [need_tool("script"), "-qec", command, "/dev/null"],
+        cwd=folder,
+        input=answer,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout
 
 
 def test_the_repository_moved_on(agents: Local, repository: Path) -> None:
@@ -177,7 +208,7 @@ def test_what_tools_run_by_themselves_is_named(agents: Local, repository: Path) 
 def test_nothing_to_apply(agents: Local, repository: Path) -> None:
     work(agents, repository, "true")
     done = agents("apply", "@last", cwd=repository)
-    assert (done.status, done.out) == (0, "")
+    assert (done.status, done.json) == (0, {"data": []})
     assert "changed nothing" in done.err
 
 
@@ -227,7 +258,7 @@ def test_agents_and_key(agents: Local, home: Path) -> None:
     assert key.startswith("rbk_local_")
     assert agents("local", "key").out == key
     status = agents("local", "status", "-o", "json").json
-    assert status["agents"] == {"running": 0, "queued": 0}
+    assert (status["agents_running"], status["agents_queued"]) == (0, 0)
 
 
 def test_the_default_executor_of_the_profile(agents: Local) -> None:
