@@ -1,4 +1,4 @@
-"""Fixtures that every test shares: a home of its own, a real local service, the command itself."""
+"""Fixtures that every test shares: an empty home, a real local service, the command itself."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def rebyte(home: Path) -> Callable[..., Done]:
-    """Run the command in a process of its own: `rebyte("list", "-o", "id", stdin="…")`."""
+    """Run the command in a separate process: `rebyte("list", "-o", "id", stdin="…")`."""
 
     def run(
         *arguments: str,

@@ -33,7 +33,7 @@ class Output(NamedTuple):
 
 
 class Option(click.Option):
-    """An option with a check of its own, or one that makes its command print something else.
+    """An option that checks its value against others, or changes what its command prints.
 
     `output`: what the command prints when the option is given; None changes nothing. `schema`: the
     same for `rebyte schema`: the words to type, and a kind or the name of a definition.

@@ -135,7 +135,7 @@ def test_figures_count_what_ran_at_one_time_and_how_long() -> None:
     "url",
     ["javascript:alert(1)", "https://app.example@evil.example/", "https://a/ b", "file:///etc/x"],
 )
-def test_a_url_that_open_would_refuse_is_no_link(tmp_path: Path, url: str) -> None:
+def test_case_77_a_url_that_open_would_refuse_is_no_link(tmp_path: Path, url: str) -> None:
     for name in ("r.html", "r.md"):
         write(str(tmp_path / name), "tasks", [row(1, url=url)], now=NOW)
         text = (tmp_path / name).read_text()

@@ -120,7 +120,7 @@ def test_a_rejected_key_ends_the_batch_not_the_lines(batch: Callable[..., Done])
     assert {row["status"] for row in lines_of(done.out)} == {"pending"}
     with Farm() as farm:
         done = batch(farm, None, "--status", env={"REBYTE_API_KEY": ""})
-    # Another port is another origin, but a journal that tells of no task binds nobody to one.
+    # Another port is another origin, but a journal without tasks is not bound to one.
     assert done.status == 0
     assert {row["status"] for row in lines_of(done.out)} == {"pending"}
 

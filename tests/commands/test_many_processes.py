@@ -1,4 +1,4 @@
-"""Two hundred creates at once, each in a process of its own with a service of its own."""
+"""Two hundred creates at once, each in a separate process with a separate service."""
 
 from __future__ import annotations
 

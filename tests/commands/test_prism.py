@@ -1,4 +1,4 @@
-"""Every operation from the command line, against a mock that somebody else's program makes.
+"""Every operation from the command line, against a mock made by another project's program.
 
 Prism builds a server out of the OpenAPI document and refuses requests that do not follow it, so
 a mistake shared by our client and our own service is seen here.
@@ -28,7 +28,7 @@ Run = Callable[..., Done]
 
 PACKAGE = "@stoplight/prism-cli@5.14.2"
 SPEC = Path(__file__).parents[1] / "rebyte-openapi.yaml"
-# Read here: the fixtures give each test a home of its own.
+# Read here, since the fixtures replace HOME for each test.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rebyte-cli-tests"
 ID = "550e8400-e29b-41d4-a716-446655440000"
 ASKED = Question("am_1", 21026, (QuestionItem("Which?", (("a", ""), ("b", "")), False),), False)

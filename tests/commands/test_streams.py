@@ -59,7 +59,7 @@ def test_version_ends_quietly_when_its_reader_is_gone(home: Path) -> None:
 
 @pytest.mark.parametrize("module", ["click", "rebyte_cli.app", "rebyte_cli.commands.list"])
 def test_an_interrupt_while_modules_load_is_no_traceback(home: Path, module: str) -> None:
-    """The signal comes at the very moment at which the module is looked for."""
+    """The signal arrives just when the module is being imported."""
     code = f"""
 import os, signal, sys
 from rebyte_cli.__main__ import main
@@ -94,7 +94,7 @@ def test_a_command_that_prints_text_has_plain_errors_in_a_pipe_too(inside: Run) 
 
 
 def test_a_broken_configuration_stops_no_page_and_no_script(inside: Run, home: Path) -> None:
-    """What explains the configuration, and what a shell reads when it starts, goes on."""
+    """Commands that explain the configuration, or that a shell runs at its start, still work."""
     folder = home / ".config" / "rebyte"
     folder.mkdir(parents=True)
     (folder / "config.toml").write_text("x = [")

@@ -271,7 +271,7 @@ def test_a_list_that_is_read_once_asks_for_one_page(service: Any, form: str) -> 
     """A reader that leaves after the first line: no second page is asked for, no word, 141."""
     _many(service, 120)
     reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)  # less than a page, whoever runs first
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)  # less than a page, whichever process runs first
     process = subprocess.Popen(
         [*COMMAND, "-v", "list", "--all", "-o", form],
         stdout=writing,

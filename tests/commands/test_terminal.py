@@ -20,7 +20,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 @pytest.fixture
 def terminal(home: Path, service: Any) -> Terminal:
-    """The command on a terminal of its own, 24 by 80."""
+    """The command on a pseudo-terminal of 24 by 80."""
     del service
 
     def start(*words: str, **variables: str) -> pexpect.spawn[str]:

@@ -210,7 +210,7 @@ def run(*words: str, stdin: str = os.devnull) -> subprocess.CompletedProcess[str
         (("delete", "-"), "/dev/urandom", "stdin, line 1: "),
     ],
 )
-def test_a_device_as_input_is_refused(
+def test_case_75_a_device_as_input_is_refused(
     home: object, words: tuple[str, ...], stdin: str, said: str
 ) -> None:
     done = run(*words, stdin=stdin)

@@ -134,7 +134,7 @@ def complete(rebyte: Callable[..., Done], *words: str, **env: str) -> Done:
 def test_a_broken_history_or_configuration_says_nothing(
     home: Path, rebyte: Callable[..., Done]
 ) -> None:
-    """The terminal is somebody's command line at that moment."""
+    """The user is typing a command line at that moment."""
     state, config = home / ".local/state/rebyte", home / ".config/rebyte"
     state.mkdir(parents=True)
     config.mkdir(parents=True)

@@ -109,7 +109,7 @@ def test_bash_completion_helps_where_bash_reads_it(
 def test_a_mac_starts_bash_as_a_login_shell(
     present: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which reads .bashrc only where one of its own files does, and the first of those alone."""
+    """A login shell reads only the first of its files, and .bashrc only through that."""
     monkeypatch.setattr(install, "_BASH_COMPLETION", ())
     for name in present.split():
         (home / name).write_text(f"export SEEN={name}\n")
@@ -122,7 +122,7 @@ def test_a_mac_starts_bash_as_a_login_shell(
     )
     assert read != ".profile" or (sh.returncode, sh.stderr) == (0, "")
     shell = Shell("bash", home, ["-l", "-i"])
-    # /etc/profile has a PATH of its own.
+    # /etc/profile sets PATH.
     shell.run(f"PS1='READY> '; PATH={home}/bin:$PATH; echo \"$SEEN\" > seen")
     assert shell.completed("rebyte crea") == ["rebyte", "create"]
     shell.close()
@@ -136,7 +136,9 @@ def test_a_mac_starts_bash_as_a_login_shell(
     assert install.fresh("bash", platform="linux") == "bash"
 
 
-def test_a_file_of_somebody_else_is_left_alone(home: Path, rebyte: Callable[..., Done]) -> None:
+def test_a_foreign_file_is_left_alone(
+    home: Path, rebyte: Callable[..., Done]
+) -> None:
     """Neither overwritten nor deleted."""
     own = home / ".config/fish/completions/rebyte.fish"
     own.parent.mkdir(parents=True)
@@ -153,7 +155,7 @@ def test_a_file_of_somebody_else_is_left_alone(home: Path, rebyte: Callable[...,
 
 
 def test_half_a_block_takes_nothing_with_it(home: Path, rebyte: Callable[..., Done]) -> None:
-    """Whoever lost the last line of the block has lines of their own below it."""
+    """If the last line of the block is gone, the user's lines follow."""
     start = home / ".zshrc"
     assert rebyte("completion", "zsh", "--install").status == 0
     half = start.read_text().partition("# <<<")[0] + "mine=1\n"

@@ -56,6 +56,21 @@ def test_every_control_and_direction_character_of_unicode() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *("a\xadb", "a\u180eb", "a\ufff9b\ufffac\ufffb"),
+        *(f"a{chr(code)}" for code in range(0x206A, 0x2070)),
+        *(f"a{chr(code)}" for code in (0xE0100, 0xE01EF)),
+    ],
+    ids=ascii,
+)
+def test_case_74_characters_that_show_as_nothing_are_escaped(text: str) -> None:
+    assert clean(text).isascii()
+    assert one_line(text).isascii()
+    assert clean("☎\ufe0f 葛\ufe00") == "☎\ufe0f 葛\ufe00"  # emoji and CJK need these
+
+
+@pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("\x1b[1m", "\\x1b[1m"),

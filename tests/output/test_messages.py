@@ -49,7 +49,7 @@ def test_the_candidates_of_a_lost_answer_are_named() -> None:
     )
 
 
-def test_nobody_is_told_that_nobody_reads() -> None:
+def test_a_reader_that_went_away_is_no_error_to_print() -> None:
     it = console()
     show_error(it, ReaderGone())
     assert text_of(it.err) == ""

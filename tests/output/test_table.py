@@ -216,7 +216,7 @@ def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_objects_with_ever_new_keys_are_lines_of_json_in_linear_time() -> None:
+def test_case_76_objects_with_ever_new_keys_are_shown_in_linear_time() -> None:
     """As a table they would have as many columns as rows."""
 
     def seconds(count: int) -> float:
