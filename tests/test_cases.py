@@ -88,6 +88,10 @@ CASES = {
     71: "runs without an end take bounded memory and time",
     72: "ids are opaque",
     73: "steering words are read in linear time",
+    74: "characters that show as nothing are escaped",
+    75: "input without an end is refused",
+    76: "objects with ever new keys are shown in linear time",
+    77: "a report links nothing that open would refuse",
 }
 _CASE = re.compile(r"case_(\d+)(?!\d)")
 
