@@ -136,9 +136,7 @@ def test_a_mac_starts_bash_as_a_login_shell(
     assert install.fresh("bash", platform="linux") == "bash"
 
 
-def test_a_foreign_file_is_left_alone(
-    home: Path, rebyte: Callable[..., Done]
-) -> None:
+def test_a_foreign_file_is_left_alone(home: Path, rebyte: Callable[..., Done]) -> None:
     """Neither overwritten nor deleted."""
     own = home / ".config/fish/completions/rebyte.fish"
     own.parent.mkdir(parents=True)
