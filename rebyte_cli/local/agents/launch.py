@@ -67,9 +67,33 @@ class Launcher:
             "limit": settings.limit,
             "stall": settings.stall,
             "skills": self._skills(body),
-            "source": _source(body),
+            "source": self._source(body),
         }
         return Launch(self._store, adapter, options)
+
+    def _source(self, body: Document) -> list[object]:
+        """What to clone: `localRepository` (a path or any URL) is this service's own extension.
+
+        Raises Refusal when the workspace was made from something else.
+        """
+        repository = http.optional_text(body, "localRepository", most=4096, least=1)
+        repository = repository or http.optional_text(body, "githubUrl", most=2000, least=1)
+        changes = body.get("withChanges", False)
+        if not isinstance(changes, bool):
+            http.invalid("withChanges must be true or false")
+        workspace = body.get("workspaceId")
+        if repository is not None and isinstance(workspace, str):
+            with self._store.read() as db:
+                made_from = runs.source(db, workspace)
+            if made_from is not None and made_from[0] != repository:
+                there = made_from[0] or "no repository"
+                raise Refusal(
+                    400,
+                    "validation_error",
+                    f"workspace {workspace} was created with {git.without_password(there)}",
+                    "Leave out the repository, or leave out the workspace",
+                )
+        return [repository, http.optional_text(body, "branchName", most=2000, least=1), changes]
 
     def _skills(self, body: Document) -> list[str]:
         path = http.optional_text(body, "localRepository", most=4096, least=1)
@@ -158,16 +182,6 @@ def _load(config_file: Path | None) -> config.LocalConfig:
         return config.load(config_file)
     except config.ConfigError as error:
         raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
-
-
-def _source(body: Document) -> list[object]:
-    """What to clone: `localRepository` (a path or any URL) is this service's own extension."""
-    repository = http.optional_text(body, "localRepository", most=4096, least=1)
-    repository = repository or http.optional_text(body, "githubUrl", most=2000, least=1)
-    changes = body.get("withChanges", False)
-    if not isinstance(changes, bool):
-        http.invalid("withChanges must be true or false")
-    return [repository, http.optional_text(body, "branchName", most=2000, least=1), changes]
 
 
 def _not_installed(adapter: Adapter, settings: config.LocalConfig) -> Refusal:

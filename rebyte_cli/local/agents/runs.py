@@ -118,6 +118,14 @@ def append(db: sqlite3.Connection, prompt: str, at: int, kind: str, payload: obj
     )
 
 
+def source(db: sqlite3.Connection, workspace: str) -> list[Any] | None:
+    """What the workspace was made from, by the first run that was to make it; None without one."""
+    row = db.execute(
+        "SELECT options FROM runs WHERE workspace = ? ORDER BY seq LIMIT 1", (workspace,)
+    ).fetchone()
+    return None if row is None else list(json.loads(row[0])["source"])
+
+
 def end(db: sqlite3.Connection, prompt: str, at: int, outcome: str, answer: str) -> bool:
     """Record the end, unless one is recorded already: the first one counts."""
     changed = db.execute(

@@ -167,7 +167,10 @@ class Supervisor:
         adapter = config.adapter_of(options["adapter"])
         uploads = [Upload(name, Path(path)) for name, path in options["uploads"]]
         try:
-            self._workspace.prepare(Source(*options["source"]), uploads)
+            with self._store.read() as db:
+                # The first run's, which may have failed before it had made the workspace.
+                source = runs.source(db, self._run.workspace)
+            self._workspace.prepare(Source(*(source or options["source"])), uploads)
             skills.install(self._workspace.home, options["skills"])
         except OSError as error:
             raise RunFailed(f"The workspace cannot be prepared: {error}") from None

@@ -6,7 +6,6 @@ so that an agent that rewrites its own repository cannot change what its work is
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -174,12 +173,6 @@ def disk_usage(folder: Path) -> int:
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
     return total
-
-
-def record_source(workspace: Workspace, source: Source) -> None:
-    """Remember where the workspace's code comes from (`source.json`)."""
-    workspace.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (workspace.folder / "source.json").write_text(json.dumps(source._asdict()), encoding="utf-8")
 
 
 def _has_commit(code: Path) -> bool:

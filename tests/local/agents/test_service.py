@@ -313,6 +313,26 @@ def test_repositories_and_skills_of_github(start: Starter, tmp_path: Path, user_
         )
 
 
+def test_a_workspace_has_one_repository(start: Starter, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    with start('[local.agents.mine]\ncommand = ["sh", "-c", "ls"]') as machine:
+        # The clone fails, and the follow-up makes up for it.
+        created = machine.own.create("x", executor="mine", localRepository=str(repository))
+        assert machine.wait(created["id"])["status"] == "failed"
+        script(repository, "code", "")
+        for words in ("init -q", "add -A", "commit -q -m Start"):
+            identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+            subprocess.run(["git", *identity, *words.split()], cwd=repository, check=True)
+        machine.own.call("POST", f"/tasks/{created['id']}/prompts", {"prompt": "again"})
+        assert machine.wait(created["id"])["finalResult"] == "code"
+        place = {"prompt": "x", "executor": "mine", "workspaceId": created["workspaceId"]}
+        same = machine.own.call("POST", "/tasks", {**place, "localRepository": str(repository)})
+        assert same.status == 201
+        other = machine.own.call("POST", "/tasks", {**place, "githubUrl": "acme/shop"})
+        assert other.status == 400
+        assert other.message.endswith(f"was created with {repository}")
+
+
 def test_uploaded_files_are_staged(start: Starter) -> None:
     with start('[local.agents.mine]\ncommand = ["sh", "-c", "cat /code/in*"]') as machine:
         uploaded = machine.own.upload(b"the input", "input.txt")
