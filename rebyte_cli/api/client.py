@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from ..deadline import GRACE, NO_LIMIT, Deadline
@@ -23,39 +23,37 @@ from ..errors import (
     ResourceNotFound,
 )
 from .errors import lost
-from .models import (
-    Account,
-    Artifact,
-    ArtifactSlot,
-    Canceled,
-    Computer,
-    ComputerPage,
-    Content,
-    CreatedPrompt,
-    CreatedTask,
-    Credits,
-    FileRef,
-    Health,
-    PromptEvents,
-    SandboxKey,
-    Task,
-    TaskPage,
-    TaskRow,
-    UploadSlot,
-    Visibility,
-    Webhook,
-    is_terminal,
-)
 from .retry import SECONDS, SLOW_SECONDS, RetryPolicy
+from .status import is_terminal
 from .urls import check_base_url, check_key, path_id
 
 if TYPE_CHECKING:
     from .body import Answer
+    from .models import (
+        Account,
+        Artifact,
+        ArtifactSlot,
+        Canceled,
+        Computer,
+        ComputerPage,
+        Content,
+        CreatedPrompt,
+        CreatedTask,
+        Credits,
+        FileRef,
+        Health,
+        PromptEvents,
+        SandboxKey,
+        Task,
+        TaskPage,
+        TaskRow,
+        UploadSlot,
+        Visibility,
+        Webhook,
+    )
     from .sse import Event
     from .transport import Transport
 
-
-T = TypeVar("T")
 
 PAGE = 100  # the largest page of a list (vendor docs)
 REMEMBERED = 10_000  # rows that a page walk tells from new ones; at most twice as many
@@ -158,7 +156,7 @@ class RebyteClient:
             repeat=RetryPolicy.IF_UNSENT,
             timeout=self._at_most(timeout, SLOW_SECONDS),
         )
-        return _created(CreatedTask, "/tasks", answer, "id")
+        return cast("CreatedTask", _created("/tasks", answer, "id"))
 
     def get_task(self, task_id: str, *, timeout: float | None = None) -> Task:
         """One task with its status and its prompts (seed document).
@@ -166,7 +164,7 @@ class RebyteClient:
         `timeout` shortens the time limit of this call (seconds).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}"
-        return self._object(Task, "GET", path, timeout=self._at_most(timeout))
+        return cast("Task", self._object("GET", path, timeout=self._at_most(timeout)))
 
     def list_tasks(
         self, limit: int = 50, offset: int = 0, *, timeout: float | None = None
@@ -176,7 +174,9 @@ class RebyteClient:
         At most 100 a page. Rows have no `status` (vendor docs). `timeout` as in `get_task`.
         """
         query = {"limit": limit, "offset": offset}
-        page = self._object(TaskPage, "GET", "/tasks", query=query, timeout=self._at_most(timeout))
+        page = cast(
+            "TaskPage", self._object("GET", "/tasks", query=query, timeout=self._at_most(timeout))
+        )
         rows = page.get("data")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise BrokenAnswer("GET /tasks: the answer has no list under `data`", response=page)
@@ -188,7 +188,7 @@ class RebyteClient:
         """Every task from `offset` on, newest first, each once; asks for the next page when its
         first row is wanted. `total`, when given, is made to hold the API's count of each page.
         """
-        return self._pages(TaskRow, "/tasks", page, offset=offset, total=total)
+        return cast("Iterator[TaskRow]", self._pages("/tasks", page, offset=offset, total=total))
 
     def follow_up(
         self,
@@ -225,7 +225,7 @@ class RebyteClient:
             repeat=RetryPolicy.IF_UNSENT,
             timeout=self._at_most(timeout, SLOW_SECONDS),
         )
-        return _created(CreatedPrompt, path, answer, "promptId")
+        return cast("CreatedPrompt", _created(path, answer, "promptId"))
 
     def wait_for_task(
         self, task_id: str, *, poll_interval: float = 5.0, timeout_seconds: float = 600.0
@@ -260,14 +260,16 @@ class RebyteClient:
 
         What the answer holds is unknown, possibly nothing: read the task for the truth.
         """
-        return self._anything(Canceled, "POST", f"/tasks/{path_id(task_id, 'task id')}/cancel")
+        return cast(
+            "Canceled", self._anything("POST", f"/tasks/{path_id(task_id, 'task id')}/cancel")
+        )
 
     def set_visibility(self, task_id: str, visibility: str) -> Visibility:
         """`private`, `shared` or `public`; returns `visibility`, and `shareUrl` when public
         (vendor docs).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/visibility"
-        return self._object(Visibility, "PATCH", path, body={"visibility": visibility})
+        return cast("Visibility", self._object("PATCH", path, body={"visibility": visibility}))
 
     def task_content(
         self, task_id: str, *, events: bool = False, timeout: float | None = None
@@ -279,7 +281,9 @@ class RebyteClient:
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/content"
         query = {"include": "events" if events else None}
-        return self._object(Content, "GET", path, query=query, timeout=self._at_most(timeout))
+        return cast(
+            "Content", self._object("GET", path, query=query, timeout=self._at_most(timeout))
+        )
 
     def stream_events(
         self, task_id: str, *, idle: float | None = None, deadline: Deadline = NO_LIMIT
@@ -312,7 +316,7 @@ class RebyteClient:
     def prompt_events(self, task_id: str, prompt_id: str) -> PromptEvents:
         """The events of a delegated sub-prompt: `promptId`, `events[]` (seen in a client)."""
         path = f"/tasks/{path_id(task_id, 'task id')}/prompts/{path_id(prompt_id, 'prompt id')}"
-        return self._object(PromptEvents, "GET", f"{path}/events")
+        return cast("PromptEvents", self._object("GET", f"{path}/events"))
 
     def answer(self, task_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Answer the question that parked a run: `messageId`, `actionId`, `answer` (seen in a
@@ -320,7 +324,7 @@ class RebyteClient:
         unknown.
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/answer"
-        return self._anything(dict, "POST", path, body=dict(body), repeat=RetryPolicy.IF_UNSENT)
+        return self._anything("POST", path, body=dict(body), repeat=RetryPolicy.IF_UNSENT)
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -333,7 +337,7 @@ class RebyteClient:
         if not filename or len(filename) > LONGEST_NAME:
             raise BadUsage(f"a file name has 1 to {LONGEST_NAME} characters")
         body = _given(filename=filename, contentType=content_type)
-        slot = self._object(UploadSlot, "POST", "/files", body=body)
+        slot = cast("UploadSlot", self._object("POST", "/files", body=body))
         for name in ("id", "filename", "uploadUrl"):
             if not isinstance(slot.get(name), str):
                 raise BrokenAnswer(f"POST /files: the answer holds no {name}", response=slot)
@@ -388,7 +392,9 @@ class RebyteClient:
 
         Taken from a bare list, or from `data`, `artifacts` or `files` of an object.
         """
-        return self._rows(Artifact, _artifact_path(workspace_id), "data", "artifacts", "files")
+        return cast(
+            "list[Artifact]", self._rows(_artifact_path(workspace_id), "data", "artifacts", "files")
+        )
 
     def get_artifact(
         self,
@@ -432,7 +438,7 @@ class RebyteClient:
         if isinstance(rows, dict):
             rows = next((rows[n] for n in ("data", "artifacts", "files") if n in rows), [])
         listed = rows if isinstance(rows, list) else []
-        return [cast(Artifact, row) for row in listed if isinstance(row, dict)]
+        return [cast("Artifact", row) for row in listed if isinstance(row, dict)]
 
     def artifact_upload_urls(
         self, workspace_id: str, files: Iterable[Mapping[str, Any]]
@@ -442,7 +448,7 @@ class RebyteClient:
         """
         wanted = [dict(file) for file in files]
         path = f"{_artifact_path(workspace_id)}/upload-url"
-        answer = self._object(dict, "POST", path, body={"files": wanted})
+        answer = self._object("POST", path, body={"files": wanted})
         urls = answer.get("urls")
         if not isinstance(urls, list) or len(urls) != len(wanted):
             raise BrokenAnswer(f"POST {path}: not one URL per file", response=answer)
@@ -463,25 +469,29 @@ class RebyteClient:
 
     def create_computer(self, name: str | None = None, icon: str | None = None) -> Computer:
         """A new VM, `status` `provisioning` at first (vendor docs); poll until it is `ready`."""
-        return self._create(Computer, "/agent-computers", _given(name=name, icon=icon), "id")
+        return cast(
+            "Computer", self._create("/agent-computers", _given(name=name, icon=icon), "id")
+        )
 
     def list_computers(self, limit: int = 50, offset: int = 0) -> ComputerPage:
         """One page, newest first: `data`, and perhaps `total`, `limit`, `offset` (vendor docs)."""
-        return self._object(
-            ComputerPage, "GET", "/agent-computers", query={"limit": limit, "offset": offset}
+        return cast(
+            "ComputerPage",
+            self._object("GET", "/agent-computers", query={"limit": limit, "offset": offset}),
         )
 
     def iter_computers(self, page: int = PAGE) -> Iterator[Computer]:
         """Every agent computer, newest first, page by page as they are wanted."""
-        return self._pages(Computer, "/agent-computers", page)
+        return cast("Iterator[Computer]", self._pages("/agent-computers", page))
 
     def get_computer(self, computer_id: str, *, timeout: float | None = None) -> Computer:
         """One agent computer (vendor docs). `sandboxApiKey`, if there, is a secret.
 
         `timeout` shortens the time limit of this call (seconds).
         """
-        return self._object(
-            Computer, "GET", _computer_path(computer_id), timeout=self._at_most(timeout)
+        return cast(
+            "Computer",
+            self._object("GET", _computer_path(computer_id), timeout=self._at_most(timeout)),
         )
 
     def update_computer(
@@ -496,7 +506,7 @@ class RebyteClient:
         body = _given(
             agent_instructions=agent_instructions, views=None if views is None else dict(views)
         )
-        return self._object(Computer, "PATCH", _computer_path(computer_id), body=body)
+        return cast("Computer", self._object("PATCH", _computer_path(computer_id), body=body))
 
     def delete_computer(self, computer_id: str) -> None:
         """Remove the VM (seen in a client)."""
@@ -516,15 +526,17 @@ class RebyteClient:
         organization (vendor docs). Whether a known URL makes a second one is disputed: list first.
         """
         body = _given(url=url, events=list(events), description=description, secret=secret)
-        return self._create(Webhook, "/webhooks", body, "id")
+        return cast("Webhook", self._create("/webhooks", body, "id"))
 
     def list_webhooks(self) -> list[Webhook]:
         """Every webhook; the list sits under `webhooks` (seen in a client)."""
-        return self._rows(Webhook, "/webhooks", "webhooks", "data")
+        return cast("list[Webhook]", self._rows("/webhooks", "webhooks", "data"))
 
     def get_webhook(self, webhook_id: str) -> Webhook:
         """One webhook (path documented). The secret is never returned."""
-        return self._object(Webhook, "GET", f"/webhooks/{path_id(webhook_id, 'webhook id')}")
+        return cast(
+            "Webhook", self._object("GET", f"/webhooks/{path_id(webhook_id, 'webhook id')}")
+        )
 
     def delete_webhook(self, webhook_id: str) -> None:
         """Remove a webhook (path documented)."""
@@ -555,26 +567,26 @@ class RebyteClient:
 
     def credits(self) -> Credits:
         """The organization's balance: numbers `balance`, `totalAvailable`, `lifetimeUsed`, …"""
-        return self._object(Credits, "GET", "/billing/credits")
+        return cast("Credits", self._object("GET", "/billing/credits"))
 
     def health(self) -> Health:
         """`{status}` of the service, asked at the host's root and without the key."""
         answer = self.transport.without_key(f"{self.transport.origin}/health")
-        return cast(Health, answer.data if isinstance(answer.data, dict) else {})
+        return cast("Health", answer.data if isinstance(answer.data, dict) else {})
 
     def sandbox_api_key(self) -> SandboxKey:
         """`apiKey` and `baseUrl` for direct access to VMs. The key is a secret."""
-        return self._object(SandboxKey, "GET", "/sandbox/api-key")
+        return cast("SandboxKey", self._object("GET", "/sandbox/api-key"))
 
     def create_account(self, name: str, *, bill_to_parent: bool | None = None) -> Account:
         """A child account, for partner keys: `id` and `api_key`, which is shown only once."""
         body = _given(name=name, billToParent=bill_to_parent)
-        return self._create(Account, "/accounts", body, "id")
+        return cast("Account", self._create("/accounts", body, "id"))
 
     def set_account_billing(self, account_id: str, *, bill_to_parent: bool) -> dict[str, Any]:
         """Who pays for a child account, for partner keys."""
         path = f"/accounts/{path_id(account_id, 'account id')}/billing"
-        return self._object(dict, "PATCH", path, body={"billToParent": bill_to_parent})
+        return self._object("PATCH", path, body={"billToParent": bill_to_parent})
 
     def top_up(
         self,
@@ -593,9 +605,7 @@ class RebyteClient:
             description=description,
             metadata=None if metadata is None else dict(metadata),
         )
-        return self._object(
-            dict, "POST", "/billing/topups", body=body, repeat=RetryPolicy.IF_UNSENT
-        )
+        return self._object("POST", "/billing/topups", body=body, repeat=RetryPolicy.IF_UNSENT)
 
     def register_mcp_server(
         self,
@@ -607,13 +617,12 @@ class RebyteClient:
         """Make an MCP server known to the account; idempotent per URL, so it may go out twice."""
         headers = None if custom_headers is None else [dict(header) for header in custom_headers]
         body = _given(url=url, sharedSecret=shared_secret, customHeaders=headers)
-        return self._object(dict, "POST", "/mcp/servers", body=body)
+        return self._object("POST", "/mcp/servers", body=body)
 
     # -- calls and the shape of their answers --------------------------------------------------
 
     def _object(
         self,
-        kind: type[T],
         method: str,
         path: str,
         *,
@@ -621,8 +630,8 @@ class RebyteClient:
         body: Any = None,
         repeat: RetryPolicy = RetryPolicy.SAFE,
         timeout: float | None = None,
-    ) -> T:
-        """A call whose answer is an object, with the type that its document has."""
+    ) -> dict[str, Any]:
+        """A call whose answer is an object."""
         answer = self.transport.send(
             method, path, query=query, body=body, repeat=repeat, timeout=timeout
         )
@@ -631,23 +640,22 @@ class RebyteClient:
             # nothing.
             raise BrokenAnswer(f"GET {path}: the answer is empty", status_code=answer.status)
         if isinstance(answer.data, dict):
-            return cast(T, answer.data)
+            return answer.data
         raise _unexpected(method, path, answer, repeat, "an object")
 
     def _anything(
         self,
-        kind: type[T],
         method: str,
         path: str,
         *,
         body: Any = None,
         repeat: RetryPolicy = RetryPolicy.SAFE,
-    ) -> T:
+    ) -> dict[str, Any]:
         """A call whose answer no source shows: an object as it came, {} for anything else."""
         answer = self.transport.send(method, path, body=body, repeat=repeat)
-        return cast(T, answer.data if isinstance(answer.data, dict) else {})
+        return answer.data if isinstance(answer.data, dict) else {}
 
-    def _rows(self, kind: type[T], path: str, *names: str) -> list[T]:
+    def _rows(self, path: str, *names: str) -> list[dict[str, Any]]:
         """A GET whose answer is a list, bare or under one of `names`."""
         answer = self.transport.send("GET", path, repeat=RetryPolicy.SAFE)
         rows = answer.data
@@ -657,20 +665,19 @@ class RebyteClient:
             return rows
         raise _unexpected("GET", path, answer, RetryPolicy.SAFE, "a list of objects")
 
-    def _create(self, kind: type[T], path: str, body: Any, identity: str) -> T:
+    def _create(self, path: str, body: Any, identity: str) -> dict[str, Any]:
         """A POST that creates something; see `_created`."""
         answer = self.transport.send("POST", path, body=body, repeat=RetryPolicy.IF_UNSENT)
-        return _created(kind, path, answer, identity)
+        return _created(path, answer, identity)
 
     def _pages(
         self,
-        kind: type[T],
         path: str,
         page: int,
         *,
         offset: int = 0,
         total: list[int] | None = None,
-    ) -> Iterator[T]:
+    ) -> Iterator[dict[str, Any]]:
         """Rows of a paged list, one call per page, each call when its first row is asked for.
 
         A row made meanwhile shifts the others onto the next page, so ids seen are dropped; only
@@ -682,7 +689,7 @@ class RebyteClient:
         stale = 0
         while True:
             query = {"limit": page, "offset": offset}
-            answer = self._object(dict, "GET", path, query=query)
+            answer = self._object("GET", path, query=query)
             rows = answer.get("data")
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise BrokenAnswer(f"GET {path}: the answer has no list under `data`")
@@ -718,14 +725,14 @@ class RebyteClient:
         return limit if timeout is None else min(timeout, limit)
 
 
-def _created(kind: type[T], path: str, answer: Answer, identity: str) -> T:
+def _created(path: str, answer: Answer, identity: str) -> dict[str, Any]:
     """What a POST created; an answer that does not name it leaves the outcome unknown."""
     made = answer.data
     if not isinstance(made, dict):
         raise _unexpected("POST", path, answer, RetryPolicy.IF_UNSENT, "an object")
     if not isinstance(made.get(identity), str) or not made[identity]:
         raise lost("POST", path, f"the answer holds no {identity}", response=made)
-    return cast(T, made)
+    return made
 
 
 def _unexpected(

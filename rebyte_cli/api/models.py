@@ -1,4 +1,4 @@
-"""The documents of the API as types, and what the words for a status mean.
+"""The documents of the API as types, for type checkers; nothing imports this when it runs.
 
 The methods of `RebyteClient` return these plain dictionaries as they came. A key that is not
 `NotRequired` is one that the service always sends (or the client checks); every document may hold
@@ -8,24 +8,6 @@ further keys. The source of each shape is in its docstring.
 from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
-
-# Task words (seed document). A prompt uses `pending` and `succeeded` besides.
-TERMINAL = frozenset({"completed", "failed", "canceled"})
-_CANONICAL = {"succeeded": "completed", "cancelled": "canceled"}
-
-
-def canonical_status(status: object) -> str:
-    """A status in task words: `succeeded` becomes `completed`, `cancelled` becomes `canceled`.
-
-    An unknown word stays as it is; anything but text becomes the empty string.
-    """
-    word = status if isinstance(status, str) else ""
-    return _CANONICAL.get(word, word)
-
-
-def is_terminal(status: object) -> bool:
-    """Whether a status, in task or prompt words, is an end; an unknown word is not."""
-    return canonical_status(status) in TERMINAL
 
 
 class CreatedTask(TypedDict):

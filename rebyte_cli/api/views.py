@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from .models import canonical_status, is_terminal
+from .status import canonical_status, is_terminal
 
 Raw = Mapping[str, Any]
 

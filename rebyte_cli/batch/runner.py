@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.models import is_terminal
+from ..api.status import is_terminal
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, RebyteError
 from ..tasks.server_clock import ServerClock

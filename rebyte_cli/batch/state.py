@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..api.models import canonical_status
+from ..api.status import canonical_status
 from ..errors import RANK, RebyteError
 from ..tasks.server_clock import without_tags
 from .input import InputLine

@@ -81,7 +81,7 @@ def with_status(
     client: RebyteClient, rows: Iterable[Row], status: str | None
 ) -> Iterator[Row | RebyteError]:
     """Each row with its task's `status`, read in parallel; with `status`, the matching ones."""
-    from ..api.models import canonical_status
+    from ..api.status import canonical_status
     from .parallel import SIDE_BY_SIDE, in_parallel
 
     # An open task can only be running, an ended one never is, so half the reads are spared

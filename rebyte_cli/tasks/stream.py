@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import NO_SUCH_CALL, is_unsupported
-from ..api.models import canonical_status, is_terminal
 from ..api.sse import LARGEST, Event
+from ..api.status import canonical_status, is_terminal
 from ..api.views import UNFINISHED, ContentView, EventView, TaskView, integer, text
 from ..deadline import NO_LIMIT, SHORTEST_CALL, Deadline
 from ..errors import APIError, KeyRejected, NetworkError, ResourceNotFound

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..api.models import canonical_status, is_terminal
+from ..api.status import canonical_status, is_terminal
 from ..api.views import (
     ASKS,
     SPEECH,

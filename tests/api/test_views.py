@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.api.models import canonical_status, is_terminal
+from rebyte_cli.api.status import canonical_status, is_terminal
 from rebyte_cli.api.views import ContentView, EventView, PageView, PromptView, TaskView, events_of
 
 ODD: list[Any] = [None, True, 7, 1.5, "x", [], [None, 7, "x", []], {}, {"id": []}]
