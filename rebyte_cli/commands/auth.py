@@ -1,4 +1,4 @@
-"""The API key: store it, remove it, see which one is used."""
+"""Store, check and remove the API key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profiles: named sets of settings, one per account or service."""
+"""Manage profiles: named sets of settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Print the agent skill that teaches an agent this command."""
+"""Print, install and list the skills of coding agents."""
 
 from __future__ import annotations
 

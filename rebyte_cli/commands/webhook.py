@@ -1,4 +1,4 @@
-"""Manage webhooks: URLs that the service calls when a task changes."""
+"""Manage webhooks, or receive their deliveries."""
 
 from __future__ import annotations
 
