@@ -78,6 +78,35 @@ def test_the_wheel_runs(installed: Path, home: Path) -> None:
     assert (done.returncode, done.stdout.split()) == (0, ["{", '"status":', '"completed"', "}"])
 
 
+def test_the_package_is_fit_for_an_index(built: Path) -> None:
+    """The checks that PyPI makes of an upload, and those that it leaves out."""
+    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    checks: list[list[str | Path]] = [
+        ["twine", "check", "--strict", wheel, sdist],
+        ["check_wheel_contents", wheel],
+        ["validate_pyproject", ROOT / "pyproject.toml"],
+    ]
+    for check in checks:
+        done = run(sys.executable, "-m", *check, VALIDATE_PYPROJECT_NO_NETWORK="1")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_uvx_runs_the_wheel(built: Path, tmp_path: Path) -> None:
+    """By the name of the package, which is the script that `uvx rebyte-cli` starts."""
+    (wheel,) = built.glob("*.whl")
+    # Nothing is downloaded: uv is told to leave the dependencies out, and Python finds them here.
+    absent = tmp_path / "overrides.txt"
+    names = (line.split(";")[0] for line in metadata.requires("rebyte-cli") or ())
+    bare = {re.match(r"[\w.-]+", name)[0] for name in names}  # type: ignore[index]  # never empty
+    absent.write_text("".join(f"{name}; python_version < '3'\n" for name in sorted(bare)))
+    here = Path(str(metadata.distribution("click").locate_file(""))).resolve()
+    uv = [sys.executable, "-m", "uv", "--offline", "--cache-dir", tmp_path / "cache"]
+    uvx = [*uv, "tool", "run", "--no-index", "--python", sys.executable]
+    options = ["--overrides", absent, "--from", wheel]
+    done = run(*uvx, *options, "rebyte-cli", "--help", PYTHONPATH=str(here))
+    assert done.stdout.startswith("Usage: rebyte "), done.stderr
+
+
 def test_the_wheel_brings_its_pages_and_data(installed: Path, home: Path) -> None:
     """Everything that is read at run time is in the package."""
     rebyte = installed / "bin" / "rebyte"
