@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import formatdate
 from types import TracebackType
@@ -32,6 +32,10 @@ class Farm:
     """`delay`: seconds a create takes, after its task was made. `cuts`: the part of the creates
     whose answer is lost at random, half of them before anything was done. `run`: how long tasks
     run. `silent`: content does not tell prompts. `hook` is called for each request first.
+
+    What a test may change besides: `shift`, by which its clocks are later than the real one;
+    `skew`, by which `Date` is ahead of `createdAt`; `shows`, what becomes of a prompt; `page`, what
+    becomes of an answer of the list. All in seconds.
     """
 
     def __init__(
@@ -51,6 +55,9 @@ class Farm:
         self.under_way = 0
         self.most_under_way = 0
         self.tasks: dict[str, dict[str, Any]] = {}
+        self.shift = self.skew = 0.0
+        self.shows: Callable[[str], str] = lambda prompt: prompt
+        self.page: Callable[[dict[str, Any]], dict[str, Any]] = lambda answer: answer
         self.calls: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._random = random.Random(7)
@@ -88,9 +95,9 @@ class Farm:
             return error_reply(404, "not_found", "Task not found")
         task = self.tasks[found[1]]
         if found[2]:
-            asked = None if self.silent else task["prompt"]
-            return _reply({"id": task["id"], "prompts": [{"id": "p1", "userPrompt": asked}]})
-        return _reply({**_shown(task), "status": _status(task)})
+            asked = None if self.silent else self.shows(task["prompt"])
+            return self._reply({"id": task["id"], "prompts": [{"id": "p1", "userPrompt": asked}]})
+        return self._reply({**_shown(task), "status": _status(task)})
 
     def _create(self, body: dict[str, Any]) -> Answer:
         prompt = body["prompt"]
@@ -102,7 +109,7 @@ class Farm:
             self.most_under_way = max(self.most_under_way, self.under_way)
             luck = self._random.random()
         if "<429>" in prompt and first:
-            return self._after(0, _refusal(429, "Retry-After: 1"))
+            return self._after(0, self._refusal(429, "Retry-After: 1"))
         for status in (400, 401, 500):
             if f"<{status}>" in prompt:
                 return self._after(0, error_reply(status, f"code_{status}", "No <b>way</b>"))
@@ -112,7 +119,7 @@ class Farm:
         cut = ("<cut>" in prompt and first) or luck < self.cuts
         answer = {name: task[name] for name in ("id", "workspaceId", "url", "createdAt")}
         return self._after(
-            self.delay, None if cut else _reply({**answer, "status": "running"}, 201)
+            self.delay, None if cut else self._reply({**answer, "status": "running"}, 201)
         )
 
     def _make(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +132,7 @@ class Farm:
                 "workspaceId": body.get("workspaceId") or f"ws-{number:05d}",
                 "url": f"https://app.example/run/task-{number:05d}",
                 "prompt": body["prompt"],
-                "createdAt": _stamp(now),
+                "createdAt": _stamp(now + self.shift),
                 "ends": now + (float(found[1]) if found else self.run),
             }
             self.made[body["prompt"]] += 1
@@ -150,7 +157,19 @@ class Farm:
         with self._lock:
             newest = list(self.tasks.values())[::-1]
         rows = [_shown(task) for task in newest[offset : offset + limit]]
-        return _reply({"data": rows, "total": len(newest), "limit": limit, "offset": offset})
+        answer = {"data": rows, "total": len(newest), "limit": limit, "offset": offset}
+        return self._reply(self.page(answer))
+
+    def _reply(
+        self, document: Any, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        date = formatdate(time.time() + self.shift + self.skew, usegmt=True)
+        return json_reply(document, status, {"Date": date, **(headers or {})})
+
+    def _refusal(self, status: int, header: str) -> bytes:
+        name, _, value = header.partition(": ")
+        document = {"error": {"code": "rate_limited", "message": "Slow down"}}
+        return self._reply(document, status, {name: value})
 
 
 def _shown(task: dict[str, Any]) -> dict[str, Any]:
@@ -168,16 +187,6 @@ def _status(task: dict[str, Any]) -> str:
 def _stamp(seconds: float) -> str:
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _reply(document: Any, status: int = 200) -> bytes:
-    return json_reply(document, status, {"Date": formatdate(usegmt=True)})
-
-
-def _refusal(status: int, header: str) -> bytes:
-    name, _, value = header.partition(": ")
-    document = {"error": {"code": "rate_limited", "message": "Slow down"}}
-    return json_reply(document, status, {name: value, "Date": formatdate(usegmt=True)})
 
 
 def lines_of(text: str) -> list[dict[str, Any]]:

@@ -269,11 +269,12 @@ class Operation:
         If another attempt may have created what was found (`is_contested`), nothing is certain.
         """
         seconds = self._deadline.cap(self._look_for) if seconds is None else seconds
+        began = self._clock()
         limit = Deadline(seconds, clock=self._clock)
         matches, failure, contested = Matches([], [], is_complete=False), None, False
-        absence = Absence(limit.seconds)
+        # A search that a time limit cuts short proves nothing.
+        absence = Absence(self._look_for)
         for pause in pauses():
-            began = self._clock()
             try:
                 matches = self._request.scan(
                     lost, Deadline(max(limit.left(), SHORTEST_SCAN), clock=self._clock)
@@ -292,6 +293,7 @@ class Operation:
             if (failure is None and not contested and is_settled) or limit.has_passed:
                 break
             self._sleep(limit.cap(pause))
+            began = self._clock()
         if contested:
             matches = Matches([], matches.candidates, matches.is_complete)
         return Findings(matches, failure, absence.is_proven)

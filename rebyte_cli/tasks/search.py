@@ -217,6 +217,7 @@ class Search:
         self._other_prompts = other_prompts
         self._prompts: dict[str, str] = {}
         self._deleted: set[str] = set()
+        self._candidates: dict[str, set[str]] = {}  # ever seen, by the digest of the request
 
     def scan(self, requests: Sequence[LostRequest], limit: Deadline = NO_LIMIT) -> list[Matches]:
         """One look at the list and the transcripts of young tasks, for all of the requests.
@@ -236,17 +237,28 @@ class Search:
             row
             for row in listing.rows
             if row["id"] not in known
-            and any(_is_possible(row.get("createdAt"), window) for window in windows)
+            and any(not _is_early(row.get("createdAt"), window) for window in windows)
         ]
         unread = [row["id"] for row in strangers if row["id"] not in self._prompts]
         for task_id in unread[:READS]:
             self._read_prompt(task_id, limit)
         is_complete = is_current and len(unread) <= READS
         others = self._other_prompts()
-        return [
+        listed = {row["id"] for row in listing.rows}
+        found = [
             self._matches(request, window, strangers, others, is_complete)
             for request, window in zip(requests, windows, strict=True)
         ]
+        return [
+            self._unless_vanished(request, matches, listed)
+            for request, matches in zip(requests, found, strict=True)
+        ]
+
+    def _unless_vanished(self, request: LostRequest, matches: Matches, listed: set[str]) -> Matches:
+        """A list without a task that was a candidate before is wrong, now or then."""
+        ever = self._candidates.setdefault(request.digest, set())
+        ever.update(row["id"] for row in matches.candidates)
+        return matches if ever <= listed else matches._replace(is_complete=False)
 
     def _matches(
         self,
@@ -258,9 +270,12 @@ class Search:
     ) -> Matches:
         same, unsure = list[Row](), list[Row]()
         for row in rows:
-            if not _is_possible(row.get("createdAt"), window):
-                continue
             shown = self._prompts.get(row["id"])
+            # A task that is too late is not ours, but if it has our prompt, the clocks may differ.
+            if _is_early(row.get("createdAt"), window) or (
+                shown is None and _is_late(row.get("createdAt"), window)
+            ):
+                continue
             match = is_prompt(
                 shown,
                 request.digest,
@@ -312,12 +327,14 @@ def _is_timely(written: Any, window: Window) -> bool:
     return created is not None and window.first <= created <= window.last
 
 
-def _is_possible(written: Any, window: Window) -> bool:
+def _is_early(written: Any, window: Window) -> bool:
     created = parse_time(written)
-    if created is None:
-        return True
-    is_late = window.until is not None and created > window.until
-    return not is_late and (window.since is None or created >= window.since)
+    return created is not None and window.since is not None and created < window.since
+
+
+def _is_late(written: Any, window: Window) -> bool:
+    created = parse_time(written)
+    return created is not None and window.until is not None and created > window.until
 
 
 def contradicts(row: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
@@ -341,7 +358,8 @@ def find_prompts(content: ContentView, request: LostRequest) -> Matches:
     """The prompts of a task's content that a lost follow-up may have created."""
     window, same, unsure = request.window(), list[Row](), list[Row]()
     for prompt in content.prompts:
-        if not prompt.id or not _is_possible(prompt.submitted_at, window):
+        submitted = prompt.submitted_at
+        if not prompt.id or _is_early(submitted, window) or _is_late(submitted, window):
             continue
         shown = prompt.text if prompt.text.strip() else None
         match = is_prompt(shown, request.digest, request.prompt)

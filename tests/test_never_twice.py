@@ -1,0 +1,313 @@
+"""Six ways to create a task twice, each played by a server or a clock that does it.
+
+Where never twice and getting on contradict, the outcome is unknown: status 6, and no second task.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import unicodedata
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.api import sender
+from rebyte_cli.batch import search as batch_search
+from rebyte_cli.clock import since_boot
+from rebyte_cli.tasks import create, search, server_clock
+from tests.conftest import Done
+from tests.farm import Farm
+from tests.inside import inside
+from tests.servers import Answer, Request, error_reply, reset
+
+PROMPT = "Prüfe  die Seite über\x07 uns & den Schlüssel sk-ab12cd34ef56gh78"
+MINUTE = 60.0
+
+
+class Clocks:
+    """The clocks of this machine: one that can be wrong, and the time since boot."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.passed = 0.0  # seconds more than really
+        self.wrong = 0.0  # seconds by which the local clock is ahead
+        self.boot = "boot1"
+        local_now = server_clock.local_now
+
+        def local() -> datetime:
+            return local_now() + timedelta(seconds=self.passed + self.wrong)
+
+        monkeypatch.setattr(server_clock, "local_now", local)
+        monkeypatch.setattr(server_clock, "since_boot", lambda: since_boot() + self.passed)
+        monkeypatch.setattr(sender, "since_boot", lambda: since_boot() + self.passed)
+        monkeypatch.setattr(server_clock, "boot_id", lambda: self.boot)
+
+
+class Place:
+    """A service, a home, and clocks. `lose` has the next create made and not answered."""
+
+    def __init__(self, home: Path, farm: Farm, clocks: Clocks) -> None:
+        self.home, self.farm, self.clocks = home, farm, clocks
+        self.is_cut = False  # no answer comes at all
+        self.lost = 0  # creates whose answers get lost from now on
+        self.makes = True  # whether they make a task
+        farm.hook = self._hook
+
+    def _hook(self, request: Request) -> Answer | None:
+        if request.method == "POST" and self.lost:
+            self.lost -= 1
+            if self.makes:
+                self.farm._make(request.json)
+            return reset
+        return reset if self.is_cut else None
+
+    def later(self, seconds: float) -> None:
+        """Let time pass for everyone."""
+        self.clocks.passed += seconds
+        self.farm.shift += seconds
+
+    def once(self) -> Done:
+        return self._run("create", PROMPT, "--once", "k")
+
+    def batch(self, *options: str) -> Done:
+        (self.home / "t.jsonl").write_text(json.dumps({"prompt": PROMPT}) + "\n")
+        return self._run("batch", "t.jsonl", *options)
+
+    def _run(self, *words: str) -> Done:
+        return inside(*words, cwd=self.home, env=self.farm.env)
+
+    @property
+    def made(self) -> int:
+        return len(self.farm.tasks)
+
+
+Command = Callable[[Place], Done]
+
+
+@pytest.fixture(params=["once", "batch"])
+def command(request: pytest.FixtureRequest) -> Command:
+    """The two commands that send again by themselves."""
+    return Place.once if request.param == "once" else Place.batch
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    return Clocks(monkeypatch)
+
+
+@pytest.fixture
+def place(home: Path, clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """The 20 s of a search are shortened, and so are its pauses; nothing else is."""
+    monkeypatch.setattr(search, "LOOK_FOR", 0.4)
+    monkeypatch.setattr(create.create, "__kwdefaults__", shortened(create.create))
+    monkeypatch.setattr(batch_search, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(batch_search, "LATER", 0.2)
+    monkeypatch.setattr("rebyte_cli.api.retry.FIRST_PAUSE", 0.01)
+    with Farm() as farm:
+        yield Place(home, farm, clocks)
+
+
+def shortened(function: Any) -> dict[str, Any]:
+    return {**function.__kwdefaults__, "look_for": 0.6}
+
+
+def lose_one(place: Place, command: Command, *, makes: bool = True) -> Done:
+    """A first run whose create is lost, while transcripts cannot be read."""
+    place.lost, place.makes = 1, makes
+    place.farm.silent = True
+    done = command(place)
+    place.farm.silent = False
+    assert done.status == 6, done.err
+    return done
+
+
+# -- 67: the clock of this machine -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [-1000.0, 1000.0, 3 * 3600.0, -86_400.0])
+def test_case_67_a_clock_that_is_put_right(place: Place, command: Command, wrong: float) -> None:
+    place.clocks.wrong = wrong
+    place.lost, place.makes = 1, False
+    assert command(place).status == 6
+    place.clocks.wrong = 0.0
+    place.later(MINUTE)
+    assert command(place).status == 6  # it is a minute old, whatever the clock said
+    assert place.farm.tried.total() == 0
+    place.later(15 * MINUTE)
+    assert command(place).status == 0
+    assert place.made == 1
+
+
+@pytest.mark.parametrize("wrong", [-1000.0, 1000.0, 3 * 3600.0, -86_400.0])
+def test_case_67_the_task_is_found_whatever_the_clock_said(
+    place: Place, command: Command, wrong: float
+) -> None:
+    place.clocks.wrong = wrong
+    lose_one(place, command)
+    place.clocks.wrong = 0.0
+    place.later(20 * MINUTE)
+    assert command(place).status == 0
+    assert place.made == 1
+
+
+@pytest.mark.parametrize("wrong", [-86_400.0, 86_400.0])
+def test_case_67_a_reboot_before_any_answer(place: Place, wrong: float) -> None:
+    """Killed before it heard anything, rebooted, put right: no clock tells how old it is."""
+    place.clocks.wrong = wrong
+    place.lost, place.makes, place.is_cut = 1, False, True
+    assert place.once().status == 6
+    place.clocks.wrong, place.clocks.boot, place.is_cut = 0.0, "boot2", False
+    assert place.once().status == 6
+    place.later(14 * MINUTE)
+    assert place.once().status == 6
+    assert place.made == 0
+    place.later(2 * MINUTE)  # since the first search, whose time is known
+    assert place.once().status == 0
+    assert place.made == 1
+
+
+# -- 68: one answer that is wrong --------------------------------------------------------------
+
+
+def test_case_68_a_list_that_is_wrong_at_times(place: Place, command: Command) -> None:
+    lose_one(place, command)
+    place.later(20 * MINUTE)
+    calls: list[int] = []
+
+    def page(answer: dict[str, Any]) -> dict[str, Any]:
+        calls.append(1)
+        # Wrong at first, then right but for the prompt, which cannot be read yet, then wrong.
+        return answer if 3 <= len(calls) <= 4 else {**answer, "data": [], "total": 0}
+
+    place.farm.page, place.farm.silent = page, True
+    assert command(place).status == 6
+    assert place.made == 1
+
+
+def test_case_68_a_500_whose_task_shows_late(place: Place) -> None:
+    hidden = [True]
+
+    def page(answer: dict[str, Any]) -> dict[str, Any]:
+        return {**answer, "data": [], "total": 0} if hidden.pop() else answer
+
+    def hook(request: Request) -> Answer | None:
+        if request.method != "POST" or place.made:
+            return None
+        place.farm._make(request.json)
+        return error_reply(500, "internal_error", "Oops")
+
+    place.farm.hook = hook
+    assert place.batch().status == 5
+    hidden[:] = [False] * 99 + [True] * 4
+    place.farm.page = page
+    done = place.batch("--retry-failed")
+    assert done.status == 0, done.err
+    assert place.made == 1
+
+
+# -- 69: a list that contradicts the notes -----------------------------------------------------
+
+
+def padded(place: Place, count: int = 130) -> None:
+    """Other tasks that were created since, so that the lost one is on the second page."""
+    for number in range(count):
+        place.farm._make({"prompt": f"Something else, number {number}"})
+
+
+LISTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "total of the page": lambda answer: {**answer, "total": len(answer["data"])},
+    "newest missing": lambda answer: {**answer, "data": answer["data"][1:]},
+    "out of order": lambda answer: {**answer, "data": sorted(answer["data"], key=odd)},
+    "rows without ids": lambda answer: {**answer, "data": [{"title": "x"}]},
+    "no list": lambda answer: {**answer, "data": []},
+}
+
+
+def odd(row: dict[str, Any]) -> str:
+    return str(row["id"][::-1])
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_case_69_a_list_that_contradicts_the_notes(
+    place: Place, command: Command, name: str
+) -> None:
+    lose_one(place, command)
+    if name != "newest missing":
+        padded(place)
+    place.later(20 * MINUTE)
+    place.farm.page = LISTS[name]
+    assert command(place).status == 6
+    assert place.farm.made[PROMPT] == 1
+
+
+def test_case_69_a_list_that_ignores_the_offset(place: Place, command: Command) -> None:
+    lose_one(place, command)
+    padded(place)
+    place.later(20 * MINUTE)
+    first = place.farm._list
+    place.farm._list = lambda query: first({**query, "offset": ["0"]})  # type: ignore[method-assign]
+    assert command(place).status == 6
+    assert place.farm.made[PROMPT] == 1
+
+
+# -- 70: a prompt that the server changed ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shows",
+    [
+        lambda prompt: unicodedata.normalize("NFD", prompt),
+        lambda prompt: " ".join(prompt.split()),
+        html.escape,
+        lambda prompt: prompt.replace("\x07", ""),
+        lambda prompt: prompt.replace("sk-ab12cd34ef56gh78", "***"),
+        lambda prompt: prompt.replace("sk-ab12cd34ef56gh78", "<secret>"),
+        lambda prompt: prompt[:25] + "…",
+        lambda prompt: prompt.encode("ascii", "replace").decode(),
+        lambda prompt: f"You are a helpful agent.\n\n{prompt}",
+        lambda _prompt: "",
+    ],
+    ids=["nfd", "blanks", "html", "control", "mask", "tag", "cut", "ascii", "added", "gone"],
+)
+def test_case_70_a_prompt_that_the_server_changed(
+    place: Place, command: Command, shows: Callable[[str], str]
+) -> None:
+    place.farm.shows = shows
+    lose_one(place, command)
+    place.later(20 * MINUTE)
+    done = command(place)
+    assert done.status == 6
+    assert "task-00001" in done.err
+    assert place.made == 1
+
+
+def test_case_70_a_stranger_is_in_no_ones_way(place: Place, command: Command) -> None:
+    lose_one(place, command, makes=False)
+    place.farm._make({"prompt": "Something else"})
+    place.later(20 * MINUTE)
+    assert command(place).status == 0
+    assert place.farm.made[PROMPT] == 1
+
+
+# -- 71: two clocks of the service -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("skew", [3.0, 5.0, -5.0, 1000.0, -1000.0, 3 * 3600.0, -3 * 3600.0])
+def test_case_71_date_and_created_at_differ(place: Place, skew: float) -> None:
+    place.farm.skew = skew
+    lose_one(place, Place.batch)
+    place.later(20 * MINUTE)
+    assert place.batch().status in (0, 6)
+    assert place.made == 1
+
+
+@pytest.mark.parametrize("skew", [3.0, 5.0, -5.0, 1000.0, -1000.0])
+def test_case_71_for_once_too(place: Place, skew: float) -> None:
+    place.farm.skew = skew
+    lose_one(place, Place.once)
+    place.later(20 * MINUTE)
+    assert place.once().status in (0, 6)
+    assert place.made == 1
