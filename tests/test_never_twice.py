@@ -124,11 +124,11 @@ def lose_one(place: Place, command: Command, *, makes: bool = True) -> Done:
     return done
 
 
-# -- 67: the clock of this machine -------------------------------------------------------------
+# -- 78: the clock of this machine -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrong", [-1000.0, 1000.0, 3 * 3600.0, -86_400.0])
-def test_case_67_a_clock_that_is_put_right(place: Place, command: Command, wrong: float) -> None:
+def test_case_78_a_clock_that_is_put_right(place: Place, command: Command, wrong: float) -> None:
     place.clocks.wrong = wrong
     place.lost, place.makes = 1, False
     assert command(place).status == 6
@@ -142,7 +142,7 @@ def test_case_67_a_clock_that_is_put_right(place: Place, command: Command, wrong
 
 
 @pytest.mark.parametrize("wrong", [-1000.0, 1000.0, 3 * 3600.0, -86_400.0])
-def test_case_67_the_task_is_found_whatever_the_clock_said(
+def test_case_78_the_task_is_found_whatever_the_clock_said(
     place: Place, command: Command, wrong: float
 ) -> None:
     place.clocks.wrong = wrong
@@ -154,7 +154,7 @@ def test_case_67_the_task_is_found_whatever_the_clock_said(
 
 
 @pytest.mark.parametrize("wrong", [-86_400.0, 86_400.0])
-def test_case_67_a_reboot_before_any_answer(place: Place, wrong: float) -> None:
+def test_case_78_a_reboot_before_any_answer(place: Place, wrong: float) -> None:
     """Killed before it heard anything, rebooted, put right: no clock tells how old it is."""
     place.clocks.wrong = wrong
     place.lost, place.makes, place.is_cut = 1, False, True
@@ -169,10 +169,10 @@ def test_case_67_a_reboot_before_any_answer(place: Place, wrong: float) -> None:
     assert place.made == 1
 
 
-# -- 68: one answer that is wrong --------------------------------------------------------------
+# -- 79: one answer that is wrong --------------------------------------------------------------
 
 
-def test_case_68_a_list_that_is_wrong_at_times(place: Place, command: Command) -> None:
+def test_case_79_a_list_that_is_wrong_at_times(place: Place, command: Command) -> None:
     lose_one(place, command)
     place.later(20 * MINUTE)
     calls: list[int] = []
@@ -187,7 +187,7 @@ def test_case_68_a_list_that_is_wrong_at_times(place: Place, command: Command) -
     assert place.made == 1
 
 
-def test_case_68_a_500_whose_task_shows_late(place: Place) -> None:
+def test_case_79_a_500_whose_task_shows_late(place: Place) -> None:
     hidden = [True]
 
     def page(answer: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def test_case_68_a_500_whose_task_shows_late(place: Place) -> None:
     assert place.made == 1
 
 
-# -- 69: a list that contradicts the notes -----------------------------------------------------
+# -- 80: a list that contradicts the notes -----------------------------------------------------
 
 
 def padded(place: Place, count: int = 130) -> None:
@@ -231,7 +231,7 @@ def odd(row: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_case_69_a_list_that_contradicts_the_notes(
+def test_case_80_a_list_that_contradicts_the_notes(
     place: Place, command: Command, name: str
 ) -> None:
     lose_one(place, command)
@@ -243,7 +243,7 @@ def test_case_69_a_list_that_contradicts_the_notes(
     assert place.farm.made[PROMPT] == 1
 
 
-def test_case_69_a_list_that_ignores_the_offset(place: Place, command: Command) -> None:
+def test_case_80_a_list_that_ignores_the_offset(place: Place, command: Command) -> None:
     lose_one(place, command)
     padded(place)
     place.later(20 * MINUTE)
@@ -253,7 +253,7 @@ def test_case_69_a_list_that_ignores_the_offset(place: Place, command: Command) 
     assert place.farm.made[PROMPT] == 1
 
 
-# -- 70: a prompt that the server changed ------------------------------------------------------
+# -- 81: a prompt that the server changed ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_case_69_a_list_that_ignores_the_offset(place: Place, command: Command) 
     ],
     ids=["nfd", "blanks", "html", "control", "mask", "tag", "cut", "ascii", "added", "gone"],
 )
-def test_case_70_a_prompt_that_the_server_changed(
+def test_case_81_a_prompt_that_the_server_changed(
     place: Place, command: Command, shows: Callable[[str], str]
 ) -> None:
     place.farm.shows = shows
@@ -284,7 +284,7 @@ def test_case_70_a_prompt_that_the_server_changed(
     assert place.made == 1
 
 
-def test_case_70_a_stranger_is_in_no_ones_way(place: Place, command: Command) -> None:
+def test_case_81_a_stranger_is_in_no_ones_way(place: Place, command: Command) -> None:
     lose_one(place, command, makes=False)
     place.farm._make({"prompt": "Something else"})
     place.later(20 * MINUTE)
@@ -292,11 +292,11 @@ def test_case_70_a_stranger_is_in_no_ones_way(place: Place, command: Command) ->
     assert place.farm.made[PROMPT] == 1
 
 
-# -- 71: two clocks of the service -------------------------------------------------------------
+# -- 82: two clocks of the service -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("skew", [3.0, 5.0, -5.0, 1000.0, -1000.0, 3 * 3600.0, -3 * 3600.0])
-def test_case_71_date_and_created_at_differ(place: Place, skew: float) -> None:
+def test_case_82_date_and_created_at_differ(place: Place, skew: float) -> None:
     place.farm.skew = skew
     lose_one(place, Place.batch)
     place.later(20 * MINUTE)
@@ -305,7 +305,7 @@ def test_case_71_date_and_created_at_differ(place: Place, skew: float) -> None:
 
 
 @pytest.mark.parametrize("skew", [3.0, 5.0, -5.0, 1000.0, -1000.0])
-def test_case_71_for_once_too(place: Place, skew: float) -> None:
+def test_case_82_for_once_too(place: Place, skew: float) -> None:
     place.farm.skew = skew
     lose_one(place, Place.once)
     place.later(20 * MINUTE)

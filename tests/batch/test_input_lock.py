@@ -112,7 +112,7 @@ def place(home: Path) -> Iterator[Place]:
         (["--journal", "other"], ["--shard", "2/2"]),
     ],
 )
-def test_a_run_that_would_create_lines_twice_is_refused(
+def test_case_83_a_run_that_would_create_lines_twice_is_refused(
     place: Place, first: list[str], second: list[str]
 ) -> None:
     with place.running(*first):
@@ -155,7 +155,7 @@ def test_shards_of_one_division_run_side_by_side(place: Place) -> None:
     assert place.farm.made == {f"Task {n}": 1 for n in range(LINES)}
 
 
-def test_started_together_every_line_is_created_once(
+def test_case_83_started_together_every_line_is_created_once(
     home: Path, place: Place, tmp_path: Path
 ) -> None:
     place.farm.delay = 0.01
