@@ -257,7 +257,14 @@ def test_case_50_kill_9_and_run_again_until_done(run: int, home: Path) -> None:
     file.write_text("".join(f'{{"prompt": "Task {n}", "key": "k{n}"}}\n' for n in range(LINES)))
     luck = random.Random(run)
     # The farm has a task at once or never, so a second is long enough to know that there is none.
-    again = [*COMMAND, "batch", str(file), "--jobs", "8", "--resend-after", "1s"]
+    script = (
+        "from rebyte_cli.__main__ import main\n"
+        "from rebyte_cli.tasks import search\n"
+        "search.LOOK_FOR = 1.0\n"
+        "main()\n"
+    )
+    words = ["batch", str(file), "--jobs", "8", "--resend-after", "1s"]
+    again = [COMMAND[0], "-c", script, *words]
     with Farm(delay=0.05, cuts=0.02, run=0.3) as farm:
         environment = {**os.environ, **farm.env}
         for _ in range(KILLS):
