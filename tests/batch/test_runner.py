@@ -46,6 +46,12 @@ def statuses(done: Done) -> list[str]:
     return [row["status"] for row in rows]
 
 
+def printed(stream: Any) -> str:
+    """What the command has printed so far, to the streams of Click's test runner."""
+    stream.flush()
+    return str(stream.buffer.getvalue().decode())
+
+
 def test_a_line_that_fails_keeps_no_other_from_being_created(batch: Batch) -> None:
     with Farm() as farm:
         done = batch(farm, ["One <400>", "Two <fail>", "Three"], "--jobs", "1")
@@ -55,7 +61,7 @@ def test_a_line_that_fails_keeps_no_other_from_being_created(batch: Batch) -> No
 def test_a_row_comes_when_its_task_is_made_and_nobody_waits_for_its_end(batch: Batch) -> None:
     def hook(request: Request) -> None:
         if len(farm.tasks) == 1 and request.method == "POST":
-            eventually(lambda: '"line":1' in getattr(sys.stdout, "text", ""))
+            eventually(lambda: '"line":1' in printed(sys.stdout))
             came.append(request.json["prompt"])
 
     came: list[str] = []
@@ -450,7 +456,7 @@ def test_a_lost_network_pauses_it_and_it_goes_on(
 
     def hook(_request: Request) -> Answer | None:
         """Gone from the fourth task on, until the pause has been told."""
-        is_down = len(farm.tasks) >= 4 and "Paused: " not in getattr(sys.stderr, "text", "")
+        is_down = len(farm.tasks) >= 4 and "Paused: " not in printed(sys.stderr)
         return reset if is_down else None
 
     with Farm(delay=0.05, hook=hook) as farm:
