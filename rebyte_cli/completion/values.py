@@ -28,8 +28,10 @@ def tasks(app: App) -> Pairs:
         yield str(task["id"]), _about(task)
     if known:
         yield "@last", _about(known[0])
-    for number, task in enumerate(known[:NUMBERED], 1):
-        yield f"@{number}", _about(task)
+    for number in range(1, NUMBERED + 1):
+        numbered = app.history.nth(number)
+        if numbered is not None and not numbered["deleted"] and _usable(str(numbered["id"])):
+            yield f"@{number}", _about(numbered)
 
 
 def workspaces(app: App) -> Pairs:

@@ -41,6 +41,15 @@ MIGRATIONS = (
         UNIQUE (origin, key)
     );
     """,
+    # A deleted task keeps its row, so that @N keeps meaning the same task. `seen` holds every id
+    # that was shown, wherever its task was created, and the status of the end that was seen.
+    """
+    ALTER TABLE tasks ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE seen (
+        origin TEXT NOT NULL, id TEXT NOT NULL, status TEXT, completed_at TEXT,
+        PRIMARY KEY (origin, id)
+    ) WITHOUT ROWID;
+    """,
 )
 VERSION = len(MIGRATIONS)
 # How long to wait for other writers, in seconds. A write takes milliseconds: a file that is locked

@@ -37,7 +37,7 @@ from .records import (
 LATEST_INTENTS = 1000  # kept whatever their age
 T = TypeVar("T")
 
-_SELECT_TASK = f"SELECT {', '.join(COLUMNS.values())} FROM tasks WHERE origin = ?"  # noqa: S608 -- constants
+_SELECT_TASK = f"SELECT {', '.join(COLUMNS.values())} FROM tasks WHERE origin = ? AND NOT deleted"  # noqa: S608 -- constants
 # The ids of both tables, each with what its tasks say about it. A forgotten workspace shows
 # again once a task newer than the forgetting runs in it.
 _SELECT_WORKSPACE = """
@@ -126,7 +126,8 @@ class History:
         updates = ", ".join(f"{name} = COALESCE(excluded.{name}, {name})" for name in names)
         self._write(
             f"INSERT INTO tasks (origin, {', '.join(names)})"  # noqa: S608 -- names are ours
-            f" VALUES (?{', ?' * len(names)}) ON CONFLICT (origin, id) DO UPDATE SET {updates}",
+            f" VALUES (?{', ?' * len(names)}) ON CONFLICT (origin, id)"
+            f" DO UPDATE SET deleted = 0, {updates}",
             [[self.origin, *columns_of(*one)] for one in made],
         )
 
@@ -168,11 +169,17 @@ class History:
         return [task_of(row) for row in rows]
 
     def nth(self, number: int) -> dict[str, Any] | None:
-        """The N-th newest task, from 1; None when there are fewer."""
+        """The N-th newest task, from 1; None when there are fewer.
+
+        A deleted task keeps its number. Of it, `id` and `deleted` (true) are all that is left.
+        """
         rows = self._read(
-            f"{_SELECT_TASK} ORDER BY seq DESC LIMIT 1 OFFSET ?", self.origin, number - 1
+            f"SELECT {', '.join(COLUMNS.values())}, deleted FROM tasks WHERE origin = ?"  # noqa: S608
+            " ORDER BY seq DESC LIMIT 1 OFFSET ?",
+            self.origin,
+            number - 1,
         )
-        return task_of(rows[0]) if rows else None
+        return task_of(rows[0]) | {"deleted": bool(rows[0]["deleted"])} if rows else None
 
     def task(self, task_id: str) -> dict[str, Any] | None:
         """What is known about one task, or None."""
@@ -184,16 +191,6 @@ class History:
         sql = "SELECT workspace_id FROM tasks WHERE origin = ? AND id = ?"
         rows = self._read(sql, self.origin, task_id)
         return text_of(rows[0]["workspace_id"]) if rows else None
-
-    def matching(self, prefix: str) -> list[dict[str, Any]]:
-        """The tasks whose id starts like this, newest first."""
-        rows = self._read(
-            f"{_SELECT_TASK} AND id >= ? AND id < ? ORDER BY seq DESC",
-            self.origin,
-            prefix,
-            prefix + "\U0010ffff",
-        )
-        return [task_of(row) for row in rows]
 
     def knows(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids that were created from here, with the history on or off."""
@@ -211,15 +208,100 @@ class History:
         return known
 
     def forget_task(self, task_id: str) -> None:
-        """Drop a task from the history; one that is not there is fine."""
+        """Drop all that is known of a task but its place in the order; see `nth`."""
         if self.task(task_id) is not None:
-            self._write("DELETE FROM tasks WHERE origin = ? AND id = ?", [[self.origin, task_id]])
+            others = [name for name in COLUMNS.values() if name != "id"]
+            cleared = ", ".join(f"{name} = NULL" for name in others)
+            self._write(
+                f"UPDATE tasks SET deleted = 1, {cleared} WHERE origin = ? AND id = ?",  # noqa: S608
+                [[self.origin, task_id]],
+            )
+        if self.shown(task_id):
+            self._write("DELETE FROM seen WHERE origin = ? AND id = ?", [[self.origin, task_id]])
+
+    def remember_shown(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Remember the ids of tasks that were shown, and how those that have ended did.
+
+        A row is a task or a row of the list with `status`. Writes only what is new.
+        """
+        if not self.enabled:
+            return
+        from ..api.status import is_terminal
+
+        tasks = {stored_text(row["id"], plain=True): row for row in rows if row.get("id")}
+        known = self._by_id("SELECT id, status, completed_at FROM seen", tasks)
+        changed, ended = [], []
+        for task_id, row in tasks.items():
+            status, completed = row.get("status"), row.get("completedAt")
+            end: list[str | None] = [None, None]
+            if completed and is_terminal(status):
+                end = [stored_text(status, plain=True), stored_text(completed, plain=True)]
+            old = known.get(task_id)
+            if old is None or (end[0] and end != [old["status"], old["completed_at"]]):
+                changed.append([self.origin, task_id, *end])
+                ended += [row] if end[0] else []
+        if changed:
+            self._write("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", changed)
+        self.update_tasks(ended)
+
+    def shown(self, prefix: str) -> list[str]:
+        """The ids that start like this among all that were created or shown here."""
+        span = (self.origin, prefix, prefix + "\U0010ffff")
+        rows = self._read(
+            "SELECT id FROM tasks WHERE origin = ? AND id >= ? AND id < ? AND NOT deleted"
+            " UNION SELECT id FROM seen WHERE origin = ? AND id >= ? AND id < ?",
+            *span,
+            *span,
+        )
+        return [str(row["id"]) for row in rows]
+
+    def shortest_prefixes(self, ids: Iterable[str]) -> dict[str, str]:
+        """For each id the shortest text, of eight characters or more, that stands for it alone.
+
+        That is the whole id where the history does not have it.
+        """
+        found = {}
+        for task_id in ids:
+            near, length = self.shown(task_id[:8]), 8
+            others = [other for other in near if other != task_id]
+            while any(other.startswith(task_id[:length]) for other in others):
+                length += 1
+            found[task_id] = task_id[:length] if len(near) > len(others) else task_id
+        return found
+
+    def ends(self, ids: Iterable[str]) -> dict[tuple[str, str], str]:
+        """The final statuses that were seen, by id and `completedAt`.
+
+        A follow-up gives a task another end, so a status counts for that very end only.
+        """
+        from ..api.status import is_terminal
+
+        wanted = list(ids)
+        found: dict[tuple[str, str], str] = {}
+        for table in ("tasks", "seen"):
+            rows = self._by_id(f"SELECT id, status, completed_at FROM {table}", wanted)  # noqa: S608
+            for task_id, row in rows.items():
+                status, completed = text_of(row["status"]), text_of(row["completed_at"])
+                if status and completed and is_terminal(status):
+                    found[task_id, completed] = status
+        return found
+
+    def _by_id(self, select: str, ids: Iterable[str]) -> dict[str, sqlite3.Row]:
+        """Rows of this origin by their id."""
+        wanted = list(ids)
+        found: dict[str, sqlite3.Row] = {}
+        for start in range(0, len(wanted), 900):  # SQLite before 3.32 takes 999 values
+            part = wanted[start : start + 900]
+            where = f" WHERE origin = ? AND id IN ({', '.join('?' * len(part))})"
+            for row in self._read(select + where, self.origin, *part):
+                found[str(row["id"])] = row
+        return found
 
     def clear(self) -> None:
         """Drop everything of this origin: its tasks, workspaces and intents."""
         if not self.path.exists():
             return
-        for table in ("tasks", "workspaces", "intents"):
+        for table in ("tasks", "workspaces", "intents", "seen"):
             self._write(f"DELETE FROM {table} WHERE origin = ?", [[self.origin]])  # noqa: S608 -- ours
 
     def words(self, field: Literal["skills", "model", "executor"]) -> list[str]:

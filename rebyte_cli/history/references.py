@@ -1,7 +1,8 @@
 """What a user may write for a task or a workspace, turned into its id.
 
-A TASK is an id, a unique prefix (four characters or more) of an id in the history, `@last`
-or `@N`, or `-` for one reference per line from stdin. Only the history is asked, never the API.
+A TASK is an id, a unique prefix (four characters or more) of an id that was created or shown here,
+the URL of its page, `@last` or `@N`, or `-` for one reference per line from stdin. Only the history
+is asked, never the API.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from .history import History
 
 SHORTEST = 4
+# The folders that ids stand in: pages of tasks (seed document; vendor docs for shared ones), the
+# API's own paths, and pages of workspaces.
+_TASK_FOLDERS = ("run", "share", "tasks")
+_WORKSPACE_FOLDERS = ("workspaces", "workspace", "agent-computers", "computer")
 
 
 def task(history: History, reference: str) -> str:
@@ -29,9 +34,10 @@ def task(history: History, reference: str) -> str:
         raise BadUsage("`-` stands for several tasks, and this command takes one")
     if reference.startswith("@"):
         return str(_numbered(history, reference)["id"])
+    if _is_url(reference):
+        return _id_in_url(reference, _TASK_FOLDERS, "task")
     check_id(reference, "task id")
-    found = _by_prefix(history, reference)
-    return str(found["id"]) if found else reference
+    return _by_prefix(history, reference) or reference
 
 
 def tasks(history: History, references: Iterable[str], stdin: Iterable[str]) -> list[str]:
@@ -51,7 +57,7 @@ def tasks(history: History, references: Iterable[str], stdin: Iterable[str]) -> 
 
 
 def workspace(history: History, reference: str) -> str:
-    """The id of a workspace: its id or alias, or the workspace of a TASK (`@last`, a prefix).
+    """The id of a workspace: its id, alias or URL, or the workspace of a TASK.
 
     An alias wins over a prefix. What the history does not know is passed on as an id, since an
     agent computer's id is one too. Raises as `task` does; NotFound for a task of which no
@@ -59,6 +65,11 @@ def workspace(history: History, reference: str) -> str:
     """
     if reference.startswith("@"):
         return _workspace_of(_numbered(history, reference))
+    if _is_url(reference):
+        found = _id_in_url(reference, _WORKSPACE_FOLDERS + _TASK_FOLDERS, "workspace or task")
+        if history.workspace(found) or _folder_in_url(reference) in _WORKSPACE_FOLDERS:
+            return found
+        return _workspace_of(history.task(found) or {"id": found, "workspaceId": None})
     named = history.workspace(reference)
     if named is not None:
         return str(named["id"])
@@ -68,7 +79,8 @@ def workspace(history: History, reference: str) -> str:
         for known in history.workspaces()
         if len(reference) >= SHORTEST and str(known["id"]).startswith(reference)
     ]
-    of_task = _by_prefix(history, reference)
+    task_id = _by_prefix(history, reference)
+    of_task = history.task(task_id) if task_id else None
     if of_task and of_task["workspaceId"]:
         near.append(_workspace_of(of_task))
     if len(set(near)) > 1:
@@ -94,23 +106,58 @@ def _numbered(history: History, reference: str) -> dict[str, object]:
             f"{reference!r} is not a reference",
             hint="@last, or @N for the N-th newest (@1 = @last)",
         )
-    found = history.nth(1 if name == "last" else int(name))
+    newest = history.tasks(1) if name == "last" else []
+    found = newest[0] if newest else history.nth(1 if name == "last" else int(name))
+    hint = "the history is kept per service; `rebyte list` shows all tasks of the account"
     if found is None:
-        raise NotFound(
-            f"there is no {reference}: fewer tasks were created from here",
-            hint="the history is kept per service; `rebyte list` shows all tasks of the account",
-        )
+        raise NotFound(f"there is no {reference}: fewer tasks were created from here", hint=hint)
+    if found.get("deleted"):
+        every = "every task that was created from here" if name == "last" else f"task {found['id']}"
+        raise NotFound(f"there is no {reference}: {every} was deleted", hint=hint)
     return found
 
 
-def _by_prefix(history: History, reference: str) -> dict[str, object] | None:
-    exact = history.task(reference)
-    if exact is not None or len(reference) < SHORTEST:
-        return exact
-    candidates = history.matching(reference)
-    if len(candidates) > 1:
-        raise _ambiguous(reference, {str(candidate["id"]) for candidate in candidates})
-    return candidates[0] if candidates else None
+def _by_prefix(history: History, reference: str) -> str | None:
+    """The one id that was created or shown here and starts like this."""
+    if len(reference) < SHORTEST:
+        return None
+    candidates = history.shown(reference)
+    if len(candidates) > 1 and reference not in candidates:
+        raise _ambiguous(reference, set(candidates))
+    return reference if reference in candidates else next(iter(candidates), None)
+
+
+def _is_url(reference: str) -> bool:
+    return reference.startswith(("https://", "http://"))
+
+
+def _id_in_url(url: str, folders: tuple[str, ...], what: str) -> str:
+    """The id in the URL of a page, or of the API. BadUsage where it holds none."""
+    from itertools import pairwise
+    from urllib.parse import unquote
+
+    parts = _segments(url)
+    for folder, name in pairwise(parts):
+        if folder in folders and name:
+            return check_id(unquote(name), f"{what} id")
+    raise BadUsage(
+        f"{url!r} is not the URL of a {what}",
+        hint="copy the page's URL (https://app.rebyte.ai/run/ID), or give the id alone",
+    )
+
+
+def _folder_in_url(url: str) -> str | None:
+    parts = _segments(url)
+    return next((each for each in parts if each in _WORKSPACE_FOLDERS + _TASK_FOLDERS), None)
+
+
+def _segments(url: str) -> list[str]:
+    from urllib.parse import urlsplit
+
+    try:
+        return urlsplit(url).path.split("/")
+    except ValueError:  # brackets that hold no address
+        return []
 
 
 def _workspace_of(known: dict[str, object]) -> str:

@@ -143,7 +143,7 @@ def test_an_empty_file_becomes_a_history(tmp_path: Path) -> None:
 def test_an_older_file_is_brought_up_to_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The two names are patched because there is no second version of the file yet."""
+    """By a version of the file that does not exist yet, so two names are patched."""
     path = tmp_path / "history.db"
     History(path, origin="o").add_task({"id": "a"}, prompt="x")
     step = "CREATE TABLE one (x); CREATE TABLE two (x)"
@@ -153,6 +153,23 @@ def test_an_older_file_is_brought_up_to_date(
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
         connection.execute("SELECT * FROM one, two")
+
+
+def test_a_file_of_the_first_version_keeps_its_tasks(tmp_path: Path) -> None:
+    """As the release before wrote it: from it, deleting a task keeps the numbers of the others."""
+    path = tmp_path / "history.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(database.MIGRATIONS[0])
+        connection.execute("PRAGMA user_version=1")
+        connection.execute("INSERT INTO tasks (origin, id, title) VALUES ('o', 'a', 'A')")
+        connection.execute("INSERT INTO tasks (origin, id, title) VALUES ('o', 'b', 'B')")
+    connection.close()
+    path.chmod(0o600)
+    history = History(path, origin="o")
+    assert [task["title"] for task in history.tasks()] == ["B", "A"]
+    history.forget_task("b")
+    assert (history.nth(2) or {})["id"] == "a"
+    assert [task["title"] for task in History(path, origin="o").tasks()] == ["A"]
 
 
 def test_a_file_that_was_moved_away_comes_back_in_no_part(tmp_path: Path) -> None:

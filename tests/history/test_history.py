@@ -40,7 +40,7 @@ def contents(folder: Path) -> bytes:
 
 
 def test_questions_make_no_file(history: History) -> None:
-    assert history.tasks() == history.workspaces() == history.matching("x") == []
+    assert history.tasks() == history.workspaces() == history.shown("x") == []
     assert history.task("x") is None
     assert history.nth(1) is None
     assert history.intent("x") is None
@@ -165,7 +165,7 @@ def test_origins_are_kept_apart(history: History) -> None:
 def test_prefixes_are_taken_as_they_are_written(history: History) -> None:
     for task in ("ab_1", "abc1", "ab_2", "b"):
         add(history, task)
-    assert [task["id"] for task in history.matching("ab_")] == ["ab_2", "ab_1"]
+    assert history.shown("ab_") == ["ab_1", "ab_2"]
 
 
 def test_many_ids_can_be_asked_about_at_once(history: History) -> None:

@@ -28,6 +28,11 @@ def history(tmp_path: Path) -> History:
         ("bbbb", "bbbb-3333"),
         ("aaaa-2", "aaaa-2222"),
         ("aaaa-1111", "aaaa-1111"),
+        ("https://app.rebyte.ai/run/cccc-4444", "cccc-4444"),
+        ("https://app.rebyte.ai/run/cccc-4444/?tab=files#end", "cccc-4444"),
+        ("https://app.rebyte.ai/share/cccc-4444", "cccc-4444"),
+        ("https://api.rebyte.ai/v1/tasks/cccc-4444", "cccc-4444"),
+        ("http://127.0.0.1:8787/run/a%20b", "a b"),
         # Made elsewhere, or too short to be looked up: the API will know.
         ("bbb", "bbb"),
         ("cccc-4444", "cccc-4444"),
@@ -56,6 +61,10 @@ def test_an_exact_id_wins_over_longer_ones(history: History) -> None:
         ("@\u0661", BadUsage, "is not a reference"),
         ("@99999999999999999999", BadUsage, "is not a reference"),
         ("a/../b", BadUsage, "is not a task id"),
+        ("https://app.rebyte.ai/run/", BadUsage, "is not the URL of a task"),
+        ("https://app.rebyte.ai/run/a%2Fb", BadUsage, "is not a task id"),
+        ("https://app.rebyte.ai/settings/api-keys", BadUsage, "is not the URL of a task"),
+        ("https://[x/run/a", BadUsage, "is not the URL of a task"),
         ("aaa/", BadUsage, "is not a task id"),
         ("", BadUsage, "is not a task id"),
         ("-", BadUsage, "stands for several tasks"),
@@ -137,3 +146,48 @@ def test_what_stands_for_no_workspace(
     with pytest.raises(error) as problem:
         references.workspace(history, reference)
     assert says in problem.value.message
+
+
+def test_a_deleted_task_keeps_its_number(history: History) -> None:
+    """So that `delete @1; delete @2` deletes the two that a list showed."""
+    for reference, task in (("@1", "bbbb-3333"), ("@2", "aaaa-2222")):
+        assert references.task(history, reference) == task
+        history.forget_task(task)
+    assert references.task(history, "@3") == references.task(history, "@last") == "aaaa-1111"
+    with pytest.raises(NotFound, match="there is no @1: task bbbb-3333 was deleted"):
+        references.task(history, "@1")
+    history.forget_task("aaaa-1111")
+    with pytest.raises(NotFound, match="every task that was created from here was deleted"):
+        references.task(history, "@last")
+
+
+def test_nothing_but_its_place_is_kept_of_a_deleted_task(history: History) -> None:
+    history.add_task({"id": "cccc-4444", "title": "Private", "workspaceId": "w"}, prompt="Secret")
+    history.remember_shown([{"id": "cccc-4444"}])
+    history.forget_task("cccc-4444")
+    assert history.task("cccc-4444") is None
+    assert "cccc-4444" not in [task["id"] for task in history.tasks()]
+    assert history.workspace("w") is None
+    assert history.shown("cccc") == []
+    numbered = history.nth(1)
+    assert numbered is not None
+    assert {name for name, value in numbered.items() if value} == {"id", "deleted"}
+
+
+def test_an_id_shown_once_answers_by_prefix_beside_those_created_here(history: History) -> None:
+    history.remember_shown([{"id": "dddd-5555"}, {"id": "aaaa-3333"}, {"id": "bbbb-3333"}])
+    assert references.task(history, "dddd") == "dddd-5555"
+    assert references.task(history, "bbbb") == "bbbb-3333"
+    with pytest.raises(BadUsage, match="'aaaa' stands for 3 ids"):
+        references.task(history, "aaaa")
+
+
+def test_the_shortest_text_that_stands_for_an_id(history: History) -> None:
+    ids = ["12345678-aaaa", "12345678-aabb", "87654321-cccc"]
+    history.remember_shown({"id": each} for each in ids)
+    assert history.shortest_prefixes([*ids, "stranger-to-it"]) == {
+        "12345678-aaaa": "12345678-aaa",
+        "12345678-aabb": "12345678-aab",
+        "87654321-cccc": "87654321",
+        "stranger-to-it": "stranger-to-it",
+    }
