@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -94,9 +95,9 @@ MOST_BYTES = 16 << 20  # far more than 100,000 characters take; input may have n
 
 
 def prompt_options(function: F) -> F:
-    """Add `[PROMPT]`, `-p/--prompt` and `--prompt-file` to a command."""
+    """Add `[PROMPT] [-]`, `-p/--prompt` and `--prompt-file` to a command."""
     decorators = (
-        click.argument("prompt", required=False),
+        click.argument("prompt", nargs=-1, metavar="[PROMPT] [-]"),
         click.option("-p", "--prompt", "prompt_option", metavar="TEXT", help="The prompt."),
         click.option(
             "--prompt-file",
@@ -110,30 +111,62 @@ def prompt_options(function: F) -> F:
     return function
 
 
-def read_prompt(app: App, argument: str | None, option: str | None, file: str | None) -> str:
+def read_prompt(app: App, arguments: Sequence[str], option: str | None, file: str | None) -> str:
     """Return the prompt: from the argument, -p, --prompt-file, or the editor on a terminal.
 
-    Raises BadUsage for no prompt or several, an empty or too long one, or invalid UTF-8.
+    `-` among the arguments adds an empty line and standard input, or is the prompt alone. Raises
+    BadUsage for no prompt or several, an empty or too long one, or invalid UTF-8.
     """
-    given = [source for source in (argument, option, file) if source is not None]
+    words = [word for word in arguments if word != "-"]
+    if len(words) > 1:
+        raise BadUsage(
+            f"the prompt is {len(words)} arguments",
+            hint='Quote it: "Fix the login test"; files to send go after -f',
+        )
+    given = [source for source in (*words, option, file) if source is not None]
     if len(given) > 1:
         raise BadUsage("pass the prompt once: as an argument, with -p, or with --prompt-file")
-    if argument == "-":
-        argument, file = None, "-"
+    with_stdin = "-" in arguments and file != "-"
     if file is not None:
-        hint = "A prompt has at most 100,000 characters"
-        data = app.read_bytes(file, limit=MOST_BYTES, hint=hint)
-        text = _decode(data, "standard input" if file == "-" else file)
+        texts = [_read_file(app, file)]
     elif given:
-        text = given[0]
+        texts = [given[0]]
+    elif with_stdin:
+        texts = []
     elif app.interactive:
-        text = _from_editor(app)
+        texts = [_from_editor(app)]
     else:
         raise BadUsage(
             "no prompt",
             hint="Pass it as an argument, with -p TEXT, or with --prompt-file FILE (- is stdin)",
         )
-    return check_prompt(text)
+    if with_stdin:
+        texts.append(_read_file(app, "-"))
+    elif file != "-" and _has_unread_input():
+        app.note("Standard input was not read; add `-` after the prompt to send it too")
+    return check_prompt("\n\n".join(texts))
+
+
+def _read_file(app: App, file: str) -> str:
+    data = app.read_bytes(file, limit=MOST_BYTES, hint="A prompt has at most 100,000 characters")
+    return _decode(data, "standard input" if file == "-" else file)
+
+
+def _has_unread_input() -> bool:
+    """Whether standard input is a pipe with something in it."""
+    import os
+    import stat
+    import sys
+
+    try:
+        from fcntl import ioctl
+        from termios import FIONREAD
+
+        if not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+            return False
+        return any(ioctl(sys.stdin.fileno(), FIONREAD, bytes(4)))
+    except (ImportError, AttributeError, OSError, ValueError):  # Windows; closed; not a file
+        return False
 
 
 def _decode(data: bytes, name: str) -> str:

@@ -46,7 +46,7 @@ from ._prompts import prompt_options, read_prompt
 @click.option("--open", "open_page", is_flag=True, help="Open the task's page in the browser.")
 def command(
     app: App,
-    prompt: str | None,
+    prompt: tuple[str, ...],
     prompt_option: str | None,
     prompt_file: str | None,
     files: tuple[str, ...],
@@ -74,7 +74,7 @@ def command(
 
       rebyte create "Fix the login test" -g . --wait
       rebyte create -p "Summarise" -f report.pdf -f data/*.csv --wait -o json | jq .status
-      git diff | rebyte create --prompt-file - -w @last
+      git diff | rebyte create "Review this diff" - -w @last
       rebyte create "Nightly audit" --once "audit-$(date +%F)" --wait
     """
     if forget:

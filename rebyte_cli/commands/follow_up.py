@@ -33,7 +33,7 @@ from ._prompts import prompt_options, read_prompt
 def command(
     app: App,
     task: str,
-    prompt: str | None,
+    prompt: tuple[str, ...],
     prompt_option: str | None,
     prompt_file: str | None,
     skills: list[str],

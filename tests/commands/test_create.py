@@ -124,6 +124,30 @@ def test_a_prompt_comes_from_where_it_is_said(
     assert done.json == {"prompt": "Say hello"}
 
 
+@pytest.mark.parametrize(
+    "words", [["Review this", "-"], ["-", "-p", "Review this"], ["--prompt-file", "task.md", "-"]]
+)
+def test_a_dash_adds_stdin_to_the_prompt(local: Run, home: Path, words: list[str]) -> None:
+    (home / "task.md").write_text("Review this")
+    done = local("create", *words, "--dry-run", stdin="diff --git a b\n")
+    assert done.json == {"prompt": "Review this\n\ndiff --git a b\n"}
+
+
+def test_a_prompt_of_several_words_wants_quotes(local: Run) -> None:
+    done = local("create", "Fix", "the", "bug")
+    assert (done.status, "3 arguments" in done.err) == (2, True)
+
+
+def test_a_pipe_that_is_left_unread_is_pointed_out(rebyte: Run) -> None:
+    """In a process, whose standard input is a pipe; the note does not read it."""
+    for command in (["create", "Review this"], ["follow-up", "abcd1234", "Review this"]):
+        done = rebyte("-P", "local", *command, "--dry-run", stdin="diff")
+        assert done.json == {"prompt": "Review this"}
+        assert "Standard input was not read; add `-` after the prompt" in done.err
+        empty = rebyte("-P", "local", *command, "--dry-run", stdin="")
+        assert (empty.status, empty.err) == (0, "")
+
+
 def test_two_prompts_are_refused(local: Run) -> None:
     done = local("create", "One", "-p", "Two", "--dry-run")
     assert done.status == 2
