@@ -31,21 +31,8 @@ ARROWS = {
         "history",
         "local",
         "manual",
-        "mcp",
         "output",
         "signals",
-        "tasks",
-    },
-    "mcp": {
-        "",
-        "api",
-        "app",
-        "config",
-        "deadline",
-        "errors",
-        "history",
-        "output",
-        "redaction",
         "tasks",
     },
     "app": {"api", "config", "errors", "history", "local", "output"},
@@ -212,9 +199,7 @@ def test_one_door_to_each_library() -> None:
         "keyring": {"config"},
         "rich": {"output"},
         "werkzeug": {"local"},
-        "tomli_w": {"config", "mcp"},
-        "mcp": {"mcp"},
-        "pydantic": {"mcp"},
+        "tomli_w": {"config"},
         "click": {"cli", "commands", "manual", "output"},
     }
     for library, rooms in doors.items():
@@ -236,10 +221,10 @@ def test_no_room_is_a_drawer() -> None:
 
 
 def test_no_module_needs_what_only_unix_has() -> None:
-    """Each of them is imported as far as Windows would let it; the MCP SDK sees to that itself."""
+    """Each of them is imported as far as Windows would let it."""
     names = [f"rebyte_cli.{name}" for name in MODULES if name and "__main__" not in name]
     code = (
-        "import importlib, sys, mcp.server.mcpserver\n"
+        "import importlib, sys\n"
         "for name in ('fcntl', 'termios', 'pwd', 'grp', 'pty', 'tty', 'resource', 'readline'):\n"
         "    sys.modules[name] = None\n"
         "for name in sys.argv[1:]: importlib.import_module(name)"

@@ -81,7 +81,9 @@ def test_help_needs_neither_the_wire_nor_what_is_stored(
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv", "table"])
-def test_a_list_needs_the_wire_alone(loaded: Callable[..., set[str]], form: str) -> None:
+def test_a_list_needs_the_wire_and_the_history_alone(
+    loaded: Callable[..., set[str]], form: str
+) -> None:
     """With its key in a variable and nothing stored, in every format."""
     with RawServer(json_reply(PAGE)) as server:
         modules = loaded(
@@ -90,10 +92,12 @@ def test_a_list_needs_the_wire_alone(loaded: Callable[..., set[str]], form: str)
     assert "requests" in modules
     # Requests would load a guesser of encodings, which nothing here asks.
     assert modules.isdisjoint({"charset_normalizer.api", "chardet.universaldetector"})
-    assert modules.isdisjoint((HEAVY | STORES | {"concurrent", "difflib"}) - URLLIB3)
+    # The history learns the ids, and nothing has to be read in parallel for a task that runs.
+    others = STORES - {"sqlite3"} | {"concurrent", "difflib"}
+    assert modules.isdisjoint((HEAVY | others) - URLLIB3)
     assert modules.isdisjoint(
         f"rebyte_cli.{name}"
-        for name in ("api.transfer", "api.sse", "config.keyring_store", "history.history", "local")
+        for name in ("api.transfer", "api.sse", "config.keyring_store", "local")
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,27 @@ STATUSES = ("running", "completed", "failed", "canceled")
 PAGE = 100  # the largest page the API gives (vendor docs)
 
 Row = Mapping[str, Any]
+
+
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:  # Click before 8.2 has no generic types
+    _Choice = click.Choice
+
+
+class Statuses(_Choice):
+    """One status, or several with commas between them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the statuses as a tuple."""
+        words = str(value).split(",") if isinstance(value, str) else list(value)
+        return tuple(super(Statuses, self).convert(word.strip(), param, ctx) for word in words)
+
+
+def _flat(
+    _ctx: click.Context, _param: click.Parameter, value: tuple[tuple[str, ...], ...]
+) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for words in value for word in words))
 
 
 @define("list", kind=TASK_ROW)
@@ -31,9 +52,16 @@ Row = Mapping[str, Any]
 @click.option("--all", "all_", is_flag=True, help="List all tasks, page by page.")
 @click.option(
     "--status",
-    type=click.Choice(STATUSES),
-    help="Only tasks with this status; reads each task, in parallel.",
+    "statuses",
+    type=Statuses(STATUSES),
+    multiple=True,
+    callback=_flat,
+    help="Only tasks with this status; repeat it, or separate several with commas.",
 )
+@click.option(
+    "--no-status", is_flag=True, help="Don't read any task for its status: one request a page."
+)
+@click.option("--full-ids", is_flag=True, help="Show whole ids in a table on a terminal.")
 @click.option("--search", metavar="TEXT", help="Only tasks whose title contains TEXT.")
 @click.option(
     "--since",
@@ -46,15 +74,18 @@ def command(
     limit: int | None,
     offset: int,
     all_: bool,
-    status: str | None,
+    statuses: tuple[str, ...],
+    no_status: bool,
+    full_ids: bool,
     search: str | None,
     since: str | None,
     until: str | None,
 ) -> Listing:
     """List the tasks created through the API, newest first.
 
-    The API's list only says whether a task has ended. --status and --fields status read each task
-    for its actual status.
+    The API's list doesn't say how a task ended, so rebyte reads each one for its status, once: the
+    history keeps it. Of a long list, the first 100 that must be read are, and the rest show no
+    status; --status and --fields status read them all, --no-status reads none.
 
     Examples:
 
@@ -62,13 +93,15 @@ def command(
       rebyte list --status failed --since 7d -o id
       rebyte list --all -o jsonl | jq -r .title
     """
-    from ..tasks.list import at_most, row_tests, walk, with_status
+    from ..tasks.list import at_most, row_tests, walk
 
     if all_ and limit is not None:
         raise BadUsage("--all and --limit exclude each other")
+    if no_status and (statuses or "status" in (app.fields or ())):
+        raise BadUsage("--no-status excludes --status and --fields status")
     tests = row_tests(search=search, since=since, until=until)
-    read_each = status is not None or "status" in (app.fields or ())
-    plain = not (all_ or tests or status or (limit or 0) > PAGE)
+    most = None if all_ else limit or 50
+    plain = not (all_ or tests or statuses or (limit or 0) > PAGE)
     if plain:
         page = app.client.list_tasks(limit=limit or 50, offset=offset)
         rows: Iterator[Row] = iter(page.get("data") or [])
@@ -76,19 +109,47 @@ def command(
     else:
         total: list[int] = []
         rows = walk(app.client, offset=offset, tests=tests, total=total)
-        envelope = _counted(total, offset, None if all_ else limit or 50)
-    found: Iterator[Row | RebyteError] = rows
-    if read_each:
-        found = with_status(app.client, rows, status)
-    if not plain and not all_:
-        found = at_most(found, limit or 50)
-    return Listing(TASK_ROW, _located(app, found) if _shows_workspaces(app) else found, envelope)
+        envelope = _counted(total, offset, most)
+        if not statuses:
+            rows = at_most(rows, most)
+    found = _told(app, rows, statuses, no_status=no_status)
+    if statuses:
+        found = at_most(found, most)
+    shorten = None if full_ids else app.history.shortest_prefixes
+    return Listing(
+        TASK_ROW,
+        _located(app, found) if _shows(app, "workspaceId", False) else found,
+        envelope,
+        shorten=shorten,
+    )
 
 
-def _shows_workspaces(app: App) -> bool:
+def _told(
+    app: App, rows: Iterator[Row], statuses: tuple[str, ...], *, no_status: bool
+) -> Iterator[Row | RebyteError]:
+    """The rows with their statuses, where those are shown or asked for."""
+    from ..tasks.list import MOST_READ, remembered, with_status
+
+    if no_status or not (statuses or _shows(app, "status", True)):
+        return remembered(app.history, rows)
+    insists = bool(statuses or app.fields)
+    return with_status(
+        app.client,
+        app.history,
+        rows,
+        wanted=statuses,
+        most=None if insists else MOST_READ,
+        note=app.note,
+    )
+
+
+def _shows(app: App, field: str, in_table: bool) -> bool:
+    """Whether the field is printed; `in_table`: whether a table has it unasked."""
+    if app.format == "id":
+        return False
     if app.fields:
-        return "workspaceId" in app.fields
-    return app.format in ("json", "jsonl", "csv", "tsv")
+        return field in app.fields
+    return in_table or app.format != "table"
 
 
 def _located(app: App, rows: Iterator[Row | RebyteError]) -> Iterator[Row | RebyteError]:

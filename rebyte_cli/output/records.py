@@ -84,12 +84,11 @@ PROMPT_SUMMARY = _kind(
     "id status submittedAt completedAt",
 )  # fmt: skip
 
-# A row of GET /tasks (vendor docs). It has no status, so a table derives `running` or `done`.
+# A row of GET /tasks (vendor docs). It has no status: `rebyte list` adds it.
 TASK_ROW = _kind(
     "task-row", "tasks", "id",
     "id workspaceId? url title:text? executor? model? createdAt:time completedAt:time? status?",
     "id status title createdAt",
-    on_request="status",
 )  # fmt: skip
 
 # The answer of POST /tasks (seed document). It takes the names of a task as well, so that
@@ -235,6 +234,7 @@ INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "p
 Row = Mapping[str, Any] | RebyteError
 Envelope = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
 Notes = Iterable[str] | None
+Shorten = Callable[[Iterable[str]], Mapping[str, str]]
 
 
 class Records:
@@ -254,16 +254,24 @@ class Listing:
 
     `envelope` holds the API's other keys (`total`, `limit`, `offset`), or makes them from the
     number of rows that were printed. `below` are notes for below a table, complete once the rows
-    are; rows with such notes are results: what came before an interrupt is shown too.
+    are; rows with such notes are results: what came before an interrupt is shown too. `shorten`
+    gives short forms of ids, for a table on a terminal.
     """
 
     def __init__(
-        self, kind: Kind, rows: Iterable[Row], envelope: Envelope = None, below: Notes = None
+        self,
+        kind: Kind,
+        rows: Iterable[Row],
+        envelope: Envelope = None,
+        below: Notes = None,
+        *,
+        shorten: Shorten | None = None,
     ) -> None:
         self.kind = kind
         self.rows = rows
         self.envelope = envelope
         self.below = below
+        self.shorten = shorten
 
 
 class Text:

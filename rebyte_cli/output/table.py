@@ -18,7 +18,7 @@ BOLD, DIM, RED, GREEN, YELLOW = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\
 RESET = "\x1b[0m"
 
 _STATUS_COLORS = {
-    **dict.fromkeys(("completed", "done", "succeeded", "ready"), GREEN),
+    **dict.fromkeys(("completed", "succeeded", "ready"), GREEN),
     **dict.fromkeys(("running", "pending", "queued", "processing", "provisioning"), YELLOW),
     **dict.fromkeys(("failed", "error"), RED),
     **dict.fromkeys(("canceled", "cancelled"), DIM),
@@ -155,8 +155,8 @@ def _text(value: Any, type_: str, now: float) -> str:
 
 def _values(kind: Kind, rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     if name == "status" and kind.name == "task-row":
-        # A row of the API's list has no status; this is all it says.
-        return [row.get(name) or ("done" if row.get("completedAt") else "running") for row in rows]
+        # All that a row says whose status was not read: whether it has ended, not how.
+        return [row.get(name) or ("ended" if row.get("completedAt") else "running") for row in rows]
     return [row.get(name) for row in rows]
 
 

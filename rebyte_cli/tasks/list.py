@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from ..api.status import canonical_status
 from ..errors import BadUsage, RebyteError, ResourceNotFound
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from ..history.history import History
+
+TOGETHER = 50  # rows for which the history is asked at once; a page has 100
+MOST_READ = 100  # tasks whose status is read unless the caller insists
+READ_TIMEOUT = 10.0  # seconds for a status that the caller did not insist on
 
 Row = Mapping[str, Any]
 # What a row must pass; `None` ends the walk, since everything after it is older still.
@@ -78,27 +85,115 @@ def walk(
 
 
 def with_status(
-    client: RebyteClient, rows: Iterable[Row], status: str | None
+    client: RebyteClient,
+    history: History,
+    rows: Iterable[Row],
+    *,
+    wanted: Collection[str] = (),
+    most: int | None = None,
+    note: Callable[[str], None],
 ) -> Iterator[Row | RebyteError]:
-    """Each row with its task's `status`, read in parallel; with `status`, the matching ones."""
-    from ..api.status import canonical_status
-    from .parallel import SIDE_BY_SIDE, in_parallel
+    """Each row with its task's `status`; with `wanted`, only the rows that have one of these.
 
-    # An open task can only be running, an ended one never is, so half the reads are spared
-    # where the list itself can rule a row out.
-    def possible(row: Row) -> bool:
-        return status is None or (status == "running") == (not row.get("completedAt"))
+    At most `most` tasks are read for it (None: all that must be), and the status of further ones
+    is null. So is that of a task that cannot be read, which `note` is told once; with `wanted`,
+    the error is yielded in the row's place.
+    """
+    statuses = _Statuses(client, history, most, timeout=None if wanted else READ_TIMEOUT)
+    candidates = (row for row in rows if not wanted or _is_possible(row, wanted))
+    failed: list[RebyteError] = []
+    while chunk := list(islice(candidates, TOGETHER)):
+        for row, status in statuses.of(chunk):
+            if isinstance(status, ResourceNotFound):  # deleted since the page was read
+                if not wanted:
+                    yield {**row, "status": None}
+            elif isinstance(status, RebyteError):
+                failed.append(status)
+                yield status if wanted else {**row, "status": None}
+            elif not wanted or canonical_status(status) in wanted:
+                yield {**row, "status": status}
+    if failed and not wanted:
+        count = "one task" if len(failed) == 1 else f"{len(failed)} tasks"
+        note(f"Could not read the status of {count}: {failed[0].message}")
 
-    candidates = filter(possible, rows)
-    while chunk := list(islice(candidates, SIDE_BY_SIDE)):
-        answers = in_parallel(client.get_task, [str(row.get("id")) for row in chunk])
-        for row, answer in zip(chunk, answers, strict=True):
-            if isinstance(answer, ResourceNotFound):
-                continue  # deleted between the page and the read
-            if isinstance(answer, RebyteError):
-                yield answer
-            elif status is None or canonical_status(answer.get("status")) == status:
-                yield {**row, "status": answer.get("status")}
+
+def _is_possible(row: Row, wanted: Collection[str]) -> bool:
+    """Whether a row may have one of the statuses: without an end, it can only be running."""
+    if not row.get("completedAt"):
+        return "running" in wanted
+    return any(status != "running" for status in wanted)
+
+
+class _Statuses:
+    """True statuses of rows: from the list itself, from the history, or read from the API.
+
+    A status in the history counts if it was seen with the same `completedAt`, since a follow-up
+    gives a task another end. `most` limits how many tasks are read in all.
+    """
+
+    def __init__(
+        self, client: RebyteClient, history: History, most: int | None, timeout: float | None
+    ) -> None:
+        self._history = history
+        self._get = partial(client.get_task, timeout=timeout)
+        self._left = sys.maxsize if most is None else most
+
+    def of(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Any]]:
+        """Each row with its status, None, or the error of reading its task, as they arrive.
+
+        The history learns what was read, also if the reader leaves in the middle.
+        """
+        from .parallel import in_parallel
+
+        found = self._known(rows)
+        unread = [task_id for task_id in dict.fromkeys(map(_id, rows)) if task_id not in found]
+        unread = unread[: self._left]
+        self._left -= len(unread)
+        answers = in_parallel(self._get, unread)
+        awaited = set(unread)
+        shown: list[Row] = []
+        try:
+            for row in rows:
+                task_id, news = _id(row), row
+                if task_id in awaited:  # rows and answers come in the same order
+                    awaited.remove(task_id)
+                    answer = next(answers)
+                    if isinstance(answer, RebyteError):
+                        found[task_id] = answer
+                    else:
+                        found[task_id] = answer.get("status")
+                        news = {**row, **answer}
+                shown.append(news)
+                yield row, found.get(task_id)
+        finally:
+            self._history.remember_shown(shown)
+
+    def _known(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """The statuses that need no request, by id."""
+        ended = [row for row in rows if row.get("completedAt") and not row.get("status")]
+        seen = self._history.ends(map(_id, ended)) if ended else {}
+        found: dict[str, Any] = {}
+        for row in rows:
+            task_id = _id(row)
+            status = row.get("status")  # not sent today (vendor docs)
+            if not status and not row.get("completedAt"):
+                status = "running"
+            status = status or seen.get((task_id, str(row.get("completedAt"))))
+            if status or not task_id:
+                found[task_id] = status
+        return found
+
+
+def _id(row: Row) -> str:
+    return str(row.get("id") or "")
+
+
+def remembered(history: History, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows; the history learns their ids, so that prefixes of them work."""
+    walk = iter(rows)
+    while chunk := list(islice(walk, TOGETHER)):
+        history.remember_shown(chunk)
+        yield from chunk
 
 
 def at_most(rows: Iterator[Any], limit: int | None) -> Iterator[Any]:

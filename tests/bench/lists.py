@@ -66,6 +66,8 @@ class Pages:
         self.asked = threading.Event()
 
     def __call__(self, request: Request) -> bytes:
+        if (number := urlsplit(request.path).path.rpartition("-")[2]).isdigit():
+            return json_reply({**task(int(number)), "status": "completed"})
         query = {
             name: int(found[0]) for name, found in parse_qs(urlsplit(request.path).query).items()
         }

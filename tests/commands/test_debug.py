@@ -71,7 +71,7 @@ def test_the_curl_line_repeats_the_call(
     assert _asked(inside_local, again["id"]) == _asked(inside_local, first.json["id"]) == PROMPT
     # An ended task reads the same twice.
     inside_local("wait", str(first.json["id"]), str(again["id"]))
-    listed = inside_local("list", "--limit", "1", "--debug")
+    listed = inside_local("list", "--limit", "1", "--no-status", "--debug")
     line = next(line[2:] for line in listed.err.splitlines() if line.startswith("$ curl"))
     assert _shell(line, home) == listed.json
 

@@ -13,7 +13,8 @@ import pytest
 from tests.conftest import Done
 
 Run = Callable[..., Done]
-COLUMNS = ["id", "workspaceId", "url", "title", "executor", "model", "createdAt", "completedAt"]
+COLUMNS = ["id", "workspaceId", "url", "title", "executor", "model"]
+COLUMNS += ["createdAt", "completedAt", "status"]
 
 
 def read(form: str, out: str) -> list[dict[str, Any]]:

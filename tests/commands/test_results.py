@@ -78,7 +78,6 @@ completion bash --install
 man --install pages
 skill --install skills
 skill list
-mcp --install codex
 """
 FORMS = ("json", "jsonl")
 PATCH = """\

@@ -104,6 +104,19 @@ def test_a_table_fits_the_terminal(terminal: Terminal) -> None:
     assert "\x1b[1m" in rest(terminal("list", "--color", "always"))
 
 
+def test_a_failed_task_is_red_and_its_short_id_answers(terminal: Terminal) -> None:
+    rest(terminal("create", "Bad [[fail]]", "--wait"))
+    row = rest(terminal("list", NO_COLOR="")).splitlines()[-1]
+    short = row.split()[0]
+    assert len(short) == 8
+    assert "\x1b[31mfailed\x1b[0m" in row
+    assert "\x1b[32m" not in row  # green
+    whole = rest(terminal("list", "--full-ids")).splitlines()[-1].split()[0]
+    assert (len(whole), whole[:8]) == (36, short)
+    assert rest(terminal("get", short, "-o", "id")).split() == [whole]
+    assert rest(terminal("list", "-o", "id")).split() == [whole]
+
+
 def test_an_interrupt_takes_the_spinner_away(terminal: Terminal) -> None:
     child = terminal("create", "Slow [[run=60s]]", "--wait")
     child.expect("Waiting for the task to end")

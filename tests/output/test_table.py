@@ -27,7 +27,7 @@ def test_a_listing_on_a_terminal_is_cut_to_its_width() -> None:
     printed = table(Listing(TASK_ROW, ROWS, {"total": 3}), tty=True, width=80)
     assert printed == dedent("""
         ID                                    STATUS   TITLE                     CREATED
-        550e8400-e29b-41d4-a716-446655440000  done     A security review of th…  5m ago
+        550e8400-e29b-41d4-a716-446655440000  ended    A security review of th…  5m ago
         660e8400-e29b-41d4-a716-446655440001  running  日本語のレビュー          2d ago
         770e8400-e29b-41d4-a716-446655440002  running                            5s ago
     """)
@@ -38,23 +38,25 @@ def test_a_listing_in_a_pipe_is_whole() -> None:
     long = "A security review of the whole code base, slowly"
     assert table(Listing(TASK_ROW, ROWS), fields=("status", "title", "createdAt")) == dedent(f"""
         STATUS   TITLE                                             CREATED
-        done     {long}  5m ago
+        ended    {long}  5m ago
         running  日本語のレビュー                                  2d ago
         running                                                    5s ago
     """)
 
 
 def test_a_listing_in_colour() -> None:
-    rows = [{"id": str(i), "status": s} for i, s in enumerate(["done", "failed", "odd"])]
+    rows = [{"id": str(i), "status": s} for i, s in enumerate(["completed", "failed", "odd"])]
     rows += [{"id": "3", "status": "running"}, {"id": "4", "status": "canceled"}]
+    rows += [{"id": "5", "status": None, "completedAt": "2026-02-09T10:32:00.000Z"}]
     printed = table(Listing(TASK_ROW, rows), tty=True, color=True, fields=("status", "id"))
     assert printed == (
-        "\x1b[1mSTATUS\x1b[0m    \x1b[1mID\x1b[0m\n"
-        "\x1b[32mdone\x1b[0m      0\n"
-        "\x1b[31mfailed\x1b[0m    1\n"
-        "odd       2\n"
-        "\x1b[33mrunning\x1b[0m   3\n"
-        "\x1b[2mcanceled\x1b[0m  4\n"
+        "\x1b[1mSTATUS\x1b[0m     \x1b[1mID\x1b[0m\n"
+        "\x1b[32mcompleted\x1b[0m  0\n"
+        "\x1b[31mfailed\x1b[0m     1\n"
+        "odd        2\n"
+        "\x1b[33mrunning\x1b[0m    3\n"
+        "\x1b[2mcanceled\x1b[0m   4\n"
+        "ended      5\n"  # how is not known, so it has no colour
     )
 
 
@@ -82,7 +84,7 @@ def test_two_long_columns_share_the_loss() -> None:
 def test_a_terminal_too_narrow_for_the_ids_shows_them_whole() -> None:
     printed = table(Listing(TASK_ROW, ROWS[:1]), tty=True, width=20)
     assert printed.splitlines()[1] == (
-        "550e8400-e29b-41d4-a716-446655440000  done    A secur…  5m ago"
+        "550e8400-e29b-41d4-a716-446655440000  ended   A secur…  5m ago"
     )
 
 

@@ -1,1 +1,0 @@
-"""`rebyte mcp`: the tools that agents call over the Model Context Protocol."""

@@ -1,0 +1,216 @@
+"""`rebyte list`: a status is always true, and is read once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.conftest import Done
+from tests.servers import RawServer, Request, error_reply, json_reply
+
+Run = Callable[..., Done]
+Aim = Callable[[Any], Any]
+
+ENDS = ("completed", "failed", "canceled")
+
+
+def task_id(number: int) -> str:
+    """Unlike its neighbours' from the first character on, as a UUID is."""
+    return f"{number * 2654435761 % 2**32:08x}-0000-4000-8000-{number:012d}"
+
+
+class Tasks:
+    """A service with `count` tasks, newest first, of which every fifth runs unless `all_ended`."""
+
+    def __init__(self, count: int, *, all_ended: bool = True) -> None:
+        self.count = count
+        self.all_ended = all_ended
+        self.ends = dict.fromkeys(map(task_id, range(count)), "2026-02-09T10:15:00.000Z")
+        self.numbers = {task_id(number): number for number in range(count)}
+        self.broken: set[str] = set()
+        self.statuses: dict[int, str] = {}  # other than they would be
+
+    def status(self, number: int) -> str:
+        running = not self.all_ended and number % 5 == 0
+        return self.statuses.get(number, "running" if running else ENDS[number % 3])
+
+    def row(self, number: int) -> dict[str, Any]:
+        name, running = task_id(number), self.status(number) == "running"
+        return {
+            "id": name,
+            "title": f"Task {number}",
+            "createdAt": "2026-02-09T10:05:00.000Z",
+            "completedAt": None if running else self.ends[name],
+        }
+
+    def __call__(self, request: Request) -> bytes:
+        url = urlsplit(request.path)
+        name = url.path.rpartition("/")[2]
+        if name in self.broken:
+            return error_reply(400, "odd", "Not today")
+        if name in self.numbers:
+            number = self.numbers[name]
+            return json_reply({**self.row(number), "status": self.status(number), "prompts": []})
+        if name != "tasks":
+            return error_reply(404, "not_found", f"Task not found: {name}")
+        query = {key: int(value[0]) for key, value in parse_qs(url.query).items()}
+        limit, offset = query["limit"], query["offset"]
+        rows = [self.row(n) for n in range(offset, min(offset + limit, self.count))]
+        return json_reply({"data": rows, "total": self.count, "limit": limit, "offset": offset})
+
+
+def reads(server: RawServer) -> tuple[int, int]:
+    """How many pages and how many tasks were asked for since the last call."""
+    paths = [request.path for request in server.requests]
+    server.requests.clear()
+    pages = sum("?" in path for path in paths)
+    return pages, len(paths) - pages
+
+
+def test_the_second_list_of_fifty_finished_tasks_makes_one_request(inside: Run, aim: Aim) -> None:
+    tasks = Tasks(50)
+    expected = [tasks.status(number) for number in range(50)]
+    with RawServer(tasks) as server:
+        aim(server)
+        first = inside("list", "-o", "json")
+        assert [row["status"] for row in first.json["data"]] == expected
+        assert reads(server) == (1, 50)
+        for form in ("json", "jsonl", "table", "csv", "tsv"):
+            done = inside("list", "-o", form)
+            assert (done.status, done.err) == (0, "")
+            words = re.findall("completed(?!At)|failed|canceled", done.out)
+            assert words == expected, form
+            assert reads(server) == (1, 0), form
+        assert inside("list", "--status", "failed", "-o", "id").out.split() == [
+            task_id(number) for number in range(50) if tasks.status(number) == "failed"
+        ]
+        assert reads(server) == (1, 0)
+
+
+def test_a_task_without_an_end_is_running_and_not_read(inside: Run, aim: Aim) -> None:
+    tasks = Tasks(10, all_ended=False)
+    with RawServer(tasks) as server:
+        aim(server)
+        rows = inside("list").json["data"]
+        assert [row["status"] for row in rows] == [tasks.status(number) for number in range(10)]
+        assert reads(server) == (1, 8)
+
+
+def test_another_end_of_a_task_is_read_again(inside: Run, aim: Aim) -> None:
+    """A follow-up may fail what was completed: the end that was seen says nothing about it."""
+    tasks = Tasks(3)
+    with RawServer(tasks) as server:
+        aim(server)
+        inside("list")
+        assert reads(server) == (1, 3)
+        tasks.ends[task_id(0)] = "2026-02-09T11:00:00.000Z"
+        tasks.statuses[0] = "failed"
+        assert inside("list").json["data"][0]["status"] == "failed"
+        assert reads(server) == (1, 1)
+
+
+def test_a_task_that_was_waited_for_is_not_read_again(inside_local: Run) -> None:
+    inside_local("create", "Bad [[fail]]", "--wait")
+    done = inside_local("list", "-v")
+    assert done.json["data"][0]["status"] == "failed"
+    assert len(done.err.splitlines()) == 1, done.err
+
+
+def test_of_a_long_list_a_hundred_are_read_and_all_when_asked(inside: Run, aim: Aim) -> None:
+    tasks = Tasks(230)
+    with RawServer(tasks) as server:
+        aim(server)
+        rows = [
+            json.loads(line) for line in inside("list", "--all", "-o", "jsonl").out.splitlines()
+        ]
+        statuses = [row["status"] for row in rows]
+        assert statuses == [*map(tasks.status, range(100)), *[None] * 130]
+        assert reads(server) == (3, 100)
+        asked = inside("list", "--all", "--fields", "status", "-o", "tsv").out.split()[1:]
+        assert asked == list(map(tasks.status, range(230)))
+        assert reads(server) == (3, 130)
+
+
+@pytest.mark.parametrize("words", [["--no-status"], ["--fields", "id,title"], ["-o", "id"]])
+def test_no_task_is_read_for_a_status_that_is_not_shown(
+    inside: Run, aim: Aim, words: list[str]
+) -> None:
+    with RawServer(Tasks(20)) as server:
+        aim(server)
+        done = inside("list", *words)
+        assert (done.status, reads(server)) == (0, (1, 0))
+        assert "status" not in done.out
+        assert inside("list", "--no-status", "--status", "failed").status == 2
+        assert inside("list", "--no-status", "--fields", "status").status == 2
+
+
+def test_a_status_that_cannot_be_read_is_null_and_told_once(inside: Run, aim: Aim) -> None:
+    tasks = Tasks(4)
+    tasks.broken = {task_id(1), task_id(2)}
+    with RawServer(tasks) as server:
+        aim(server)
+        done = inside("list", "-o", "json")
+        assert [row["status"] for row in done.json["data"]] == [
+            "completed",
+            None,
+            None,
+            "completed",
+        ]
+        assert done.status == 0
+        assert done.err.startswith("Could not read the status of 2 tasks: ")
+        table = inside("list", "-o", "table").out.splitlines()
+        assert [line.split()[1] for line in table[1:]] == [
+            "completed",
+            "ended",
+            "ended",
+            "completed",
+        ]
+        assert inside("list", "--status", "failed").status == 1  # what matches is not known
+
+
+def test_several_statuses_are_taken(inside: Run, aim: Aim) -> None:
+    tasks = Tasks(10, all_ended=False)
+    wanted = [task_id(n) for n in range(10) if tasks.status(n) in ("running", "failed")]
+    with RawServer(tasks) as server:
+        aim(server)
+        for words in (
+            ["--status", "running", "--status", "failed"],
+            ["--status", "failed,running"],
+        ):
+            assert inside("list", *words, "-o", "id").out.split() == wanted
+        mistyped = inside("list", "--status", "failed,complete")
+        assert (mistyped.status, "complete" in mistyped.err) == (2, True)
+
+
+def test_ids_that_were_listed_answer_by_prefix(inside: Run, aim: Aim) -> None:
+    with RawServer(Tasks(20)) as server:
+        aim(server)
+        assert inside("get", task_id(7)[:8]).status == 4  # shown nowhere so far
+        inside("list", "-o", "id")
+        assert inside("get", task_id(7)[:8]).json["id"] == task_id(7)
+
+
+def test_an_id_that_was_read_answers_by_prefix(inside: Run, aim: Aim) -> None:
+    with RawServer(Tasks(3)) as server:
+        aim(server)
+        inside("get", task_id(2))
+        assert inside("get", task_id(2)[:6]).json["id"] == task_id(2)
+
+
+def test_a_list_writes_nothing_with_the_history_off(inside: Run, aim: Aim, home: Path) -> None:
+    config = home / ".config" / "rebyte"
+    config.mkdir(parents=True)
+    (config / "config.toml").write_text("[profiles.default]\nhistory = false\n")
+    (config / "config.toml").chmod(0o600)
+    with RawServer(Tasks(5)) as server:
+        aim(server)
+        for _ in range(2):
+            assert inside("list").json["data"][1]["status"] == "failed"
+            assert reads(server) == (1, 5)
+    assert not list(home.rglob("history.db"))
