@@ -26,9 +26,9 @@ def lowest(dependencies: list[str]) -> dict[str, str]:
 
 
 def run_time() -> dict[str, str]:
-    """What the command itself needs."""
+    """What the command itself needs, `rebyte mcp` included."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    return lowest(project["dependencies"])
+    return lowest([*project["dependencies"], *project["optional-dependencies"]["mcp"]])
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from .. import __version__
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import BadUsage, BrokenAnswer
 from .body import Answer, Form, as_it_came, as_json, encode
-from .log import CallLog
+from .log import HIDDEN, CallLog
 from .request import Request
 from .retry import SECONDS, RetryPolicy
 from .sender import Refused, Sender, SenderOptions
@@ -70,6 +70,10 @@ class Transport:
     def limit(self, otherwise: float = SECONDS) -> float:
         """The time limit of a call: what the user set, or else `otherwise` (seconds)."""
         return otherwise if self.timeout is None else self.timeout
+
+    def without_key_in(self, text: str) -> str:
+        """The text with the key replaced by `[hidden]`, for what is handed to another program."""
+        return text.replace(self._key, HIDDEN) if self._key else text
 
     def send(
         self,

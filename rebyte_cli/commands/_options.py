@@ -361,18 +361,12 @@ def chosen_fields(
     known = (*EXECUTORS, *app.config.local_agents())
     if executor and executor not in known and (near := did_you_mean(executor, known)):
         app.note(f"Unknown executor {executor} is passed on; {near}")
-    if branch and not github_url:
-        raise BadUsage("--branch requires --github-url")
     executor = executor or settings.executor.value
-    source: dict[str, Any] = {"githubUrl": None, "branchName": None}
-    if github_url:
+    source: dict[str, Any] = {}
+    if github_url or branch:
         from ..tasks import git
 
-        if settings.is_local:
-            source = git.local_source(github_url, branch, note=app.note)
-        else:
-            plain, branch = git.repository(github_url, branch, note=app.note)
-            source = {"githubUrl": plain, "branchName": branch}
+        source = git.source(github_url, branch, is_local=settings.is_local, note=app.note)
     if workspace:
         from ..history import references
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage
 from ..output.records import ANSWERED, Records
 from ._base import define
 from ._options import task_argument
 
 if TYPE_CHECKING:
-    from ..api.views import Question, QuestionItem
+    from ..api.views import QuestionItem
     from ..tasks.questions import Choice
 
 
@@ -51,40 +51,13 @@ def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -
     from ..tasks import questions
 
     task_id = references.task(app.history, task)
-    question = questions.waiting(app.client, task_id)
-    if question is None:
-        raise RebyteError(
-            f"task {task_id} is not waiting on a question",
-            hint=f"See the run with `rebyte logs {task_id}`",
-            code="not_waiting",
-        )
-    if options or texts:
-        choices = _given(question, options, texts)
-    elif app.interactive:
+    question = questions.waiting_or_raise(app.client, task_id)
+    if app.interactive and not (options or texts):
         choices = [_asked(item) for item in question.items]
     else:
-        raise _nothing_given(question)
+        choices = questions.choices(question, options, texts)
     questions.answer(app.client, task_id, questions.body(question, choices))
     return Records(ANSWERED, [{"id": task_id, "answered": True}])
-
-
-def _given(question: Question, options: Sequence[int], texts: Sequence[str]) -> list[Choice]:
-    """Match the options of the command line with the questions."""
-    from ..tasks.questions import Choice
-
-    chosen = [number - 1 for number in options]
-    if len(question.items) == 1:
-        if len(texts) > 1:
-            raise BadUsage("--text was given twice, but there is one question")
-        return [Choice(tuple(chosen), texts[0] if texts else None)]
-    if options and texts:
-        raise BadUsage(
-            f"the agent asked {len(question.items)} questions at once",
-            hint="Pass one --option for each, or one --text for each, in order",
-        )
-    if texts:
-        return [Choice(text=text) for text in texts]
-    return [Choice((option,)) for option in chosen]
 
 
 def _asked(item: QuestionItem) -> Choice:
@@ -107,10 +80,3 @@ def _asked(item: QuestionItem) -> Choice:
             click.echo(error.message, err=True)
             continue
         return questions.Choice(numbers)
-
-
-def _nothing_given(question: Question) -> BadUsage:
-    from ..tasks import transcript
-
-    shown = "".join(line for item in question.items for line in transcript.item_lines(item))
-    return BadUsage("pass the answer with --option N or --text TEXT", hint=shown.rstrip())

@@ -53,6 +53,24 @@ def repository(
     return _owner_repo(url, note), branch
 
 
+def source(
+    given: str | None, branch: str | None, *, is_local: bool, note: Callable[[str], None]
+) -> dict[str, str | None]:
+    """The fields of POST /tasks for a repository and a branch, as `repository` understands them.
+
+    `is_local` says that the task runs on this machine: see `local_source`. Raises BadUsage for a
+    branch of no repository, and as those do.
+    """
+    if not given:
+        if branch:
+            raise BadUsage("--branch requires --github-url")
+        return {"githubUrl": None, "branchName": None}
+    if is_local:
+        return local_source(given, branch, note=note)
+    plain, branch = repository(given, branch, note=note)
+    return {"githubUrl": plain, "branchName": branch}
+
+
 def local_source(
     given: str, branch: str | None = None, *, note: Callable[[str], None]
 ) -> dict[str, str | None]:

@@ -54,6 +54,44 @@ def waiting(client: RebyteClient, task_id: str) -> Question | None:
     return last_open(events)
 
 
+def waiting_or_raise(client: RebyteClient, task_id: str) -> Question:
+    """As `waiting`. Raises RebyteError (`not_waiting`) when the run is not parked on a question."""
+    question = waiting(client, task_id)
+    if question is None:
+        raise RebyteError(
+            f"task {task_id} is not waiting on a question",
+            hint=f"See the run with `rebyte logs {task_id}`",
+            code="not_waiting",
+        )
+    return question
+
+
+def choices(question: Question, options: Sequence[int], texts: Sequence[str]) -> list[Choice]:
+    """Match option numbers (from 1) and texts with the items of a question.
+
+    Raises BadUsage when neither is given, with the question as its hint, and when it is not clear
+    which of them answers which item.
+    """
+    if not options and not texts:
+        from . import transcript
+
+        shown = "".join(line for item in question.items for line in transcript.item_lines(item))
+        raise BadUsage("pass the answer with --option N or --text TEXT", hint=shown.rstrip())
+    chosen = [number - 1 for number in options]
+    if len(question.items) == 1:
+        if len(texts) > 1:
+            raise BadUsage("--text was given twice, but there is one question")
+        return [Choice(tuple(chosen), texts[0] if texts else None)]
+    if options and texts:
+        raise BadUsage(
+            f"the agent asked {len(question.items)} questions at once",
+            hint="Pass one --option for each, or one --text for each, in order",
+        )
+    if texts:
+        return [Choice(text=text) for text in texts]
+    return [Choice((option,)) for option in chosen]
+
+
 def _from_content(
     client: RebyteClient, task_id: str, *, timeout: float | None = None
 ) -> list[EventView]:

@@ -84,7 +84,7 @@ QUIET = {
     "schema", "skill", "webhook listen", "workspace forget",
     "workspace name", "auth logout", "profile create", "profile delete", "profile list",
     "profile set", "profile show", "profile unset", "profile use", "local reset", "local serve",
-    "local status", "auth login", "auth status",
+    "local status", "auth login", "auth status", "mcp",
 }  # fmt: skip
 
 

@@ -78,6 +78,7 @@ completion bash --install
 man --install pages
 skill --install skills
 skill list
+mcp --install codex
 """
 FORMS = ("json", "jsonl")
 PATCH = """\

@@ -1,0 +1,70 @@
+"""Serve rebyte's tools to an agent over MCP."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import click
+
+from ..app import App
+from ..errors import BadUsage, RebyteError
+from ..output.records import INSTALLED, Text
+from ._base import define, installed
+
+CLIENTS = ("claude", "codex", "gemini", "opencode")
+
+
+@define("mcp", kind=INSTALLED, text=True, statuses=(3,))
+@click.option(
+    "--install",
+    "client",
+    type=click.Choice(CLIENTS),
+    help="Write the entry for this server into the configuration of an agent.",
+)
+@click.option("--dry-run", is_flag=True, help="With --install: print the entry instead.")
+def command(app: App, client: str | None, dry_run: bool) -> Any:
+    """Serve tools to an agent over the Model Context Protocol, on stdin and stdout.
+
+    The agent starts this command itself, from an entry in its configuration. --install writes that
+    entry: into .mcp.json of this folder for claude, and into a file in the home folder for the
+    others. Requires the extra mcp: `pip install "rebyte-cli[mcp]"`.
+
+    The tools are create (with once), wait, get, result, follow_up, list, answer, cancel, logs and
+    diff. They use the profile of -P, and fail with the code and the exit status of the commands of
+    those names. wait reports progress every second, and tells when the task asks a question.
+    A client may stop a call that takes long; the task keeps running, and wait can be called again.
+
+    Examples:
+
+      rebyte mcp --install codex
+      rebyte mcp --install claude -P local
+      rebyte mcp --install gemini --dry-run
+    """
+    if client is not None:
+        return _install(app, client, dry_run)
+    if dry_run:
+        raise BadUsage("--dry-run requires --install")
+    if find_spec("mcp") is None:
+        raise RebyteError(
+            "rebyte mcp requires the MCP SDK, which is not installed",
+            hint='Install it with `pip install "rebyte-cli[mcp]"`',
+            code="missing_extra",
+        )
+    from ..mcp.server import serve
+
+    app.options["no_input"] = True  # stdin belongs to the protocol
+    serve(app)
+    return None
+
+
+def _install(app: App, client: str, dry_run: bool) -> Any:
+    from ..mcp import clients
+
+    words = clients.command_line(app.options.get("profile"))
+    if dry_run:
+        return Text(clients.snippet(client, words))
+    path = clients.path_of(client)
+    changed = clients.install(client, words)
+    app.note(f"Added the server to {path}" if changed else f"Already in {path}")
+    return installed(app, [{"path": str(path), "changed": changed}])

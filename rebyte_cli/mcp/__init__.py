@@ -1,0 +1,1 @@
+"""`rebyte mcp`: the tools that agents call over the Model Context Protocol."""

@@ -1,0 +1,132 @@
+"""The entry for this server in the configuration of the agents that can use it.
+
+Where each looks for MCP servers is from its vendor's documentation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..config.atomic import write_private
+from ..errors import BadUsage, RebyteError
+
+NAME = "rebyte"
+
+
+class ClientFile(NamedTuple):
+    """Where a client keeps its servers: a file below the home (or working) folder, and a table."""
+
+    path: str
+    table: str
+    in_project: bool = False
+
+
+CLIENTS = {
+    "claude": ClientFile(".mcp.json", "mcpServers", in_project=True),
+    "codex": ClientFile(".codex/config.toml", "mcp_servers"),
+    "gemini": ClientFile(".gemini/settings.json", "mcpServers"),
+    "opencode": ClientFile(".config/opencode/opencode.json", "mcp"),
+}
+
+
+def command_line(profile: str | None) -> list[str]:
+    """The words that start the server: `rebyte mcp`, by its full path where PATH leads elsewhere.
+
+    `profile` is the one given with `-P`, which the server keeps.
+    """
+    running = os.path.realpath(sys.argv[0])
+    on_path = shutil.which(NAME)
+    if on_path is not None and os.path.realpath(on_path) == running:
+        start = [NAME]
+    elif Path(running).stem in (NAME, "rebyte-cli") and os.access(running, os.X_OK):
+        start = [running]
+    else:
+        start = [sys.executable, "-m", "rebyte_cli"]
+    return [*start, "mcp", *(("-P", profile) if profile else ())]
+
+
+def entry(client: str, words: Sequence[str]) -> dict[str, Any]:
+    """What the client's table holds under `rebyte`."""
+    if client == "opencode":
+        return {"type": "local", "command": list(words), "enabled": True}
+    return {"command": words[0], "args": list(words[1:])}
+
+
+def snippet(client: str, words: Sequence[str]) -> str:
+    """The entry with what surrounds it, in the format of the client's file."""
+    table, made = CLIENTS[client].table, entry(client, words)
+    if client == "codex":
+        import tomli_w
+
+        return tomli_w.dumps({table: {NAME: made}})
+    return json.dumps({table: {NAME: made}}, indent=2) + "\n"
+
+
+def path_of(client: str) -> Path:
+    """The file that the client reads."""
+    file = CLIENTS[client]
+    return (Path.cwd() if file.in_project else Path.home()) / file.path
+
+
+def install(client: str, words: Sequence[str]) -> bool:
+    """Write the entry into the client's file; False if it was there already.
+
+    The rest of the file stays as it is, comments in TOML included. Raises BadUsage for a file that
+    cannot be read as what it should be, or whose `rebyte` entry is another one, which may have
+    been edited.
+    """
+    path, made = path_of(client), entry(client, words)
+    text = _read(path)
+    document = _parsed(path, text)
+    table = document.get(CLIENTS[client].table, {})
+    if not isinstance(table, dict):
+        raise BadUsage(f"{path}: {CLIENTS[client].table} is not a table")
+    if NAME in table:
+        if table[NAME] == made:
+            return False
+        raise BadUsage(f"{path} has another entry called {NAME}", hint="Remove it, then try again")
+    if path.suffix == ".toml":
+        after = f"{text.rstrip()}\n\n" if text.strip() else ""
+        new = after + snippet(client, words)
+        _parsed(path, new)  # an inline table, for one, cannot be extended by a section
+    else:
+        whole = {**document, CLIENTS[client].table: {**table, NAME: made}}
+        new = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    write_private(path, new.encode())
+    return True
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError:
+        raise BadUsage(f"{path}: not valid UTF-8") from None
+    except OSError as error:
+        raise RebyteError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _parsed(path: Path, text: str) -> Mapping[str, Any]:
+    if path.suffix == ".toml":
+        import tomllib
+
+        try:
+            return tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise BadUsage(f"{path}: {error}", hint="Add the entry by hand: --dry-run") from None
+    try:
+        found = json.loads(text) if text.strip() else {}
+    except ValueError as error:
+        raise BadUsage(
+            f"{path}: not JSON: {error}", hint="Add the entry by hand: --dry-run"
+        ) from None
+    if not isinstance(found, dict):
+        raise BadUsage(f"{path}: not a JSON object")
+    return found

@@ -1,0 +1,142 @@
+"""The MCP server on stdio: which tools it offers, and how they are described to clients."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import Any, NamedTuple
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import ToolAnnotations
+
+from .. import __version__
+from ..app import App
+from ..output.records import ANSWERED, CREATED, PROMPT, TASK, TASK_ROW, Kind, results_schema
+from .tools import Tools
+
+INSTRUCTIONS = """\
+Runs coding-agent tasks with Rebyte, in cloud VMs or on this machine. `create` starts a task and \
+returns its id; give the user its url. `wait` blocks until it has ended and reports progress; \
+`result` reads the answer and `diff` the changes. A task is named by its id, a prefix of the id of \
+a task created on this machine, or @last. An error has a `code`, and the `exit` status that the \
+rebyte command would have ended with.\
+"""
+
+
+class Spec(NamedTuple):
+    """What clients are told about a tool, besides its docstring and its parameters.
+
+    `kind`: the record that it returns, with `is_list` the list of them under `data`; None for text.
+    `read_only`, `destructive` and `idempotent` are the hints of the protocol.
+    """
+
+    name: str
+    title: str
+    kind: Kind | None
+    is_list: bool = False
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+
+
+SPECS = (
+    Spec("create", "Create a task", CREATED),
+    Spec("wait", "Wait for a task", TASK, read_only=True),
+    Spec("get", "Show a task", TASK, read_only=True),
+    Spec("result", "Read the answer", None, read_only=True),
+    Spec("follow_up", "Send a follow-up", PROMPT),
+    Spec("list", "List tasks", TASK_ROW, is_list=True, read_only=True),
+    Spec("answer", "Answer a question", ANSWERED),
+    Spec("cancel", "Cancel a task", TASK, destructive=True, idempotent=True),
+    Spec("logs", "Read the transcript", None, read_only=True),
+    Spec("diff", "Read the changes", None, read_only=True),
+)
+
+
+def build(app: App) -> MCPServer[Any]:
+    """The server with every tool, for the profile of `app`. Nothing is read or sent yet."""
+    tools = Tools(app)
+    definitions = results_schema()["$defs"]
+    return MCPServer(
+        "rebyte",
+        title="Rebyte",
+        version=__version__,
+        instructions=INSTRUCTIONS,
+        log_level="ERROR",
+        tools=[_tool(tools, spec, definitions) for spec in SPECS],
+    )
+
+
+def serve(app: App) -> None:
+    """Answer on stdin and stdout until stdin ends; a signal ends the process at once.
+
+    The thread that reads stdin cannot be interrupted, so a signal cannot unwind the server. What
+    is under way survives that, since it survives `kill -9`: intents are on disk before a request.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        app.close()
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    build(app).run("stdio")
+
+
+def _tool(tools: Tools, spec: Spec, definitions: dict[str, Any]) -> Tool:
+    tool = Tool.from_function(
+        getattr(tools, spec.name),
+        name=spec.name,
+        title=spec.title,
+        annotations=ToolAnnotations(
+            title=spec.title,
+            read_only_hint=spec.read_only,
+            destructive_hint=spec.destructive,
+            idempotent_hint=spec.read_only or spec.idempotent,
+            open_world_hint=True,
+        ),
+    )
+    if spec.kind is not None:
+        schema = _output_schema(spec, definitions)
+        tool.fn_metadata = tool.fn_metadata.model_copy(update={"output_schema": schema})
+    return tool
+
+
+def _output_schema(spec: Spec, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The record's schema, as `rebyte schema --results` has it, with what it refers to.
+
+    No key is required: a client refuses an answer that does not fit, and the API may leave some
+    out. `notes` are lines for people, such as the question that a run waits on.
+    """
+    assert spec.kind is not None
+    name = f"{spec.kind.name}-list" if spec.is_list else spec.kind.name
+    notes = {"type": "array", "items": {"type": "string"}}
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {**definitions[name]["properties"], "notes": notes},
+    }
+    used = {each: definitions[each] for each in _references(schema, definitions)}
+    if used:
+        schema["$defs"] = {
+            each: {key: value for key, value in body.items() if key != "required"}
+            for each, body in used.items()
+        }
+    return schema
+
+
+def _references(schema: Any, definitions: dict[str, Any]) -> set[str]:
+    """The names of the definitions that a schema refers to, directly or through another."""
+    if isinstance(schema, list):
+        return set().union(*(_references(item, definitions) for item in schema))
+    if not isinstance(schema, dict):
+        return set()
+    found: set[str] = set()
+    for key, value in schema.items():
+        if key == "$ref":
+            name = str(value).rpartition("/")[2]
+            found |= {name} | _references(definitions[name], definitions)
+        else:
+            found |= _references(value, definitions)
+    return found

@@ -1,0 +1,374 @@
+"""What each MCP tool does: the same steps as the command of that name, with a record as answer.
+
+The tools run on worker threads of the server, several at a time. Their docstrings, parameter names
+and descriptions are what a model reads.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec
+
+import anyio.from_thread
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult, TextContent
+from pydantic import Field
+
+from ..app import App
+from ..deadline import Deadline
+from ..errors import RebyteError, TaskEnded
+from ..history import references
+from ..redaction import redact_keys
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from ..history.history import History
+
+LONGEST_TEXT = 100_000  # characters of a transcript or a patch in one answer
+PROGRESS_PAUSE = 1.0  # seconds between two notifications
+SLICE = 0.2  # seconds of sleep after which a cancelled call is noticed
+CALL_SECONDS = 60.0  # that a tool which does not wait may take
+
+Arguments = ParamSpec("Arguments")
+Method = Callable[Concatenate["Tools", Arguments], Any]
+
+TaskRef = Annotated[
+    str, Field(description="The task: its id, a prefix of it, or @last.", min_length=1)
+]
+Prompt = Annotated[str, Field(description="The instruction for the agent.", min_length=1)]
+Skills = Annotated[Sequence[str] | None, Field(description="Skills to attach, e.g. deep-research.")]
+
+
+def _tool(
+    method: Method[Arguments],
+) -> Callable[Concatenate[Tools, Arguments], CallToolResult]:
+    """Turn what a method returns into an answer, and a RebyteError into one that is an error.
+
+    Text is sent as it is; a record is sent as structured content, and as JSON for clients that
+    read text alone. The key is cut out of either.
+    """
+
+    @wraps(method)
+    def call(self: Tools, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> CallToolResult:
+        try:
+            return self.reply(method(self, *args, **kwargs))
+        except RebyteError as error:
+            return self.refusal(error)
+
+    return call
+
+
+class Tools:
+    """The tools for one profile. They share the client, the history and the local service."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._guard = threading.Lock()  # the App makes its parts when they are first used
+
+    @property
+    def _client(self) -> RebyteClient:
+        with self._guard:
+            return self._app.client
+
+    @property
+    def _history(self) -> History:
+        with self._guard:
+            return self._app.history
+
+    def _id(self, task: str) -> str:
+        return references.task(self._history, task)
+
+    @_tool
+    def create(
+        self,
+        prompt: Prompt,
+        repository: Annotated[
+            str | None,
+            Field(description="owner/repo, a clone URL, or `.` for the server's working folder."),
+        ] = None,
+        branch: Annotated[str | None, Field(description="The branch of the repository.")] = None,
+        skills: Skills = None,
+        executor: Annotated[
+            str | None, Field(description="claude, codex, gemini or opencode.")
+        ] = None,
+        model: Annotated[str | None, Field(description="A model or tier.")] = None,
+        workspace: Annotated[
+            str | None, Field(description="Run in this workspace: an id, an alias or a task.")
+        ] = None,
+        once: Annotated[
+            str | None,
+            Field(description="Create at most one task for this key, even across retries."),
+        ] = None,
+    ) -> Any:
+        """Run a prompt as a new task, and return it with its id and url once its VM is up.
+
+        Call `wait` for its end. Pass `once` with a key of your choice to make a retry safe: the
+        same key returns the task that it has created already.
+        """
+        from ..tasks import create, git
+
+        app, client, history, notes = self._app, self._client, self._history, list[str]()
+        settings = app.settings
+        body = {
+            "prompt": prompt,
+            "executor": executor or settings.executor.value,
+            "model": model or settings.model.value,
+            "skills": list(skills or settings.skills.value or ()),
+            "workspaceId": workspace and references.workspace(history, workspace),
+        }
+        if repository or branch:
+            is_local = settings.is_local
+            body |= git.source(repository, branch, is_local=is_local, note=notes.append)
+        created = create.create(
+            client,
+            history,
+            {name: value for name, value in body.items() if value},
+            prompt=prompt,
+            key=once,
+            note=notes.append,
+        )
+        with self._guard:
+            app.keep_workspace(created)
+        return _with_notes(created, notes)
+
+    @_tool
+    def wait(
+        self,
+        ctx: Context[Any, Any],
+        task: TaskRef,
+        prompt_id: Annotated[
+            str | None,
+            Field(description="Wait for this prompt alone: the promptId of a follow_up."),
+        ] = None,
+        timeout: Annotated[
+            float | None, Field(description="Give up after so many seconds.", gt=0)
+        ] = None,
+    ) -> Any:
+        """Wait for a task to end, and return it; progress is reported every second.
+
+        An error with code task_failed, task_canceled or timeout says how it ended otherwise; its
+        `task` is the task. `notes` tell when the run waits for an answer: call `answer`.
+        """
+        from ..tasks.questions import Watcher
+        from ..tasks.wait import Target, watch
+
+        client, task_id = self._client, self._id(task)
+        deadline, pause = Deadline(timeout), _Progress(ctx, timeout)
+        sleep = Watcher(client, [task_id], pause.note, deadline=deadline, sleep=pause.sleep).sleep
+        for outcome in watch(client, [Target(task_id, prompt_id)], deadline=deadline, sleep=sleep):
+            if isinstance(outcome, RebyteError):
+                raise outcome
+            return _with_notes(self._app.with_workspace(outcome), pause.notes)
+        raise AssertionError("watch ends with an outcome or raises")
+
+    @_tool
+    def get(self, task: TaskRef) -> Any:
+        """Show a task: its status, title and prompts. `notes` has the question that it waits on."""
+        from ..tasks import questions
+
+        notes: list[str] = []
+        found = self._client.get_task(self._id(task))
+        questions.tell(self._client, found, notes.append)
+        return _with_notes(self._app.with_workspace(found), notes)
+
+    @_tool
+    def result(self, task: TaskRef) -> Any:
+        """Read the text of a task's answer. The task must have ended."""
+        from ..tasks import result
+
+        return result.answer(self._client, self._id(task), deadline=Deadline(CALL_SECONDS))
+
+    @_tool
+    def follow_up(self, task: TaskRef, prompt: Prompt, skills: Skills = None) -> Any:
+        """Send another prompt to a task, running or finished, and return its promptId.
+
+        The task keeps its workspace. Pass the promptId to `wait` to wait for this prompt.
+        """
+        from ..tasks import create
+
+        notes: list[str] = []
+        body = {"prompt": prompt, **({"skills": list(skills)} if skills else {})}
+        client, task_id = self._client, self._id(task)
+        sent = create.follow_up(client, self._history, task_id, body, note=notes.append)
+        return _with_notes(sent, notes)
+
+    @_tool
+    def list(
+        self,
+        limit: Annotated[int, Field(description="At most so many.", ge=1, le=1000)] = 20,
+        status: Annotated[
+            Literal["running", "completed", "failed", "canceled"] | None,
+            Field(description="Only tasks with this status."),
+        ] = None,
+        search: Annotated[
+            str | None, Field(description="Only tasks whose title contains this text.")
+        ] = None,
+        since: Annotated[
+            str | None, Field(description="Only tasks created after a date, or within 7d, 12h.")
+        ] = None,
+    ) -> Any:
+        """List tasks, newest first, as `data`, each with its status."""
+        from ..tasks.list import MOST_READ, at_most, row_tests, walk, with_status
+
+        notes: list[str] = []
+        client, history = self._client, self._history
+        rows = walk(client, tests=row_tests(search=search, since=since), total=[])
+        found = with_status(
+            client,
+            history,
+            rows if status else at_most(rows, limit),
+            wanted=(status,) if status else (),
+            most=None if status else MOST_READ,
+            note=notes.append,
+        )
+        data = []
+        for row in at_most(found, limit):
+            if isinstance(row, RebyteError):
+                raise row
+            data.append(self._app.located(row))
+        return _with_notes({"data": data}, notes)
+
+    @_tool
+    def answer(
+        self,
+        task: TaskRef,
+        options: Annotated[
+            Sequence[int], Field(description="The numbers of the chosen options, from 1.")
+        ] = (),
+        texts: Annotated[
+            Sequence[str], Field(description="Answers in your own words, one for each question.")
+        ] = (),
+    ) -> Any:
+        """Answer the question that a task waits on.
+
+        Without an option and a text, the error's hint shows the question and its options.
+        """
+        from ..tasks import questions
+
+        client, task_id = self._client, self._id(task)
+        question = questions.waiting_or_raise(client, task_id)
+        choices = questions.choices(question, options, texts)
+        questions.answer(client, task_id, questions.body(question, choices))
+        return {"id": task_id, "answered": True}
+
+    @_tool
+    def cancel(self, task: TaskRef) -> Any:
+        """Cancel a running task and return its state. One that has ended is left unchanged."""
+        client, task_id = self._client, self._id(task)
+        client.cancel_task(task_id)
+        return self._app.with_workspace(client.get_task(task_id))
+
+    @_tool
+    def logs(
+        self,
+        task: TaskRef,
+        full: Annotated[
+            bool, Field(description="Show tool calls, thoughts and delegated runs in full.")
+        ] = False,
+    ) -> Any:
+        """Read the transcript of a task so far. Of a very long one, the end."""
+        from ..tasks import logs
+
+        notes: list[str] = []
+        deadline = Deadline(CALL_SECONDS)
+        parts = logs.text(
+            self._client, self._id(task), False, deadline, full=full, note=notes.append
+        )
+        text = "".join(parts)
+        if len(text) > LONGEST_TEXT:
+            text = f"[{len(text) - LONGEST_TEXT} characters left out]\n{text[-LONGEST_TEXT:]}"
+        return "\n".join([text, *notes])
+
+    @_tool
+    def diff(self, task: TaskRef) -> Any:
+        """Read the changes that a task made to its repository, as a patch.
+
+        Tasks that ran on this machine have one. `rebyte apply` applies it.
+        """
+        from ..tasks import patch
+
+        task_id = self._id(task)
+        found = patch.fetch(
+            self._client, task_id, self._app.located({"id": task_id}).get("workspaceId")
+        )
+        text = found.decode("utf-8", "replace")
+        if len(text) > LONGEST_TEXT:
+            raise RebyteError(
+                f"the patch of task {task_id} has {len(text):,} characters",
+                hint=f"`rebyte diff {task_id}` prints it",
+                code="too_large",
+            )
+        return text
+
+    # -- answers
+
+    def reply(self, value: Any) -> CallToolResult:
+        """The answer to a call: `value` is text, or a record with keys as the API has them."""
+        if isinstance(value, str):
+            return _text(self._without_key(value))
+        text = self._without_key(json.dumps(value, ensure_ascii=False, indent=2))
+        return _text(text, structured=json.loads(text))
+
+    def refusal(self, error: RebyteError) -> CallToolResult:
+        """The answer to a call that failed: what the command prints on stderr under `-o json`."""
+        document = error.as_dict()
+        if isinstance(error, TaskEnded):
+            document["task"] = self._app.with_workspace(error.task)
+        text = self._without_key(redact_keys(json.dumps(document, ensure_ascii=False)))
+        return _text(text, structured=json.loads(text), is_error=True)
+
+    def _without_key(self, text: str) -> str:
+        client: RebyteClient | None = self._app.__dict__.get("client")  # without making one
+        return text if client is None else client.transport.without_key_in(text)
+
+
+class _Progress:
+    """The pauses of a wait: reports progress in them, and ends the wait of a cancelled call."""
+
+    def __init__(self, ctx: Context[Any, Any], total: float | None) -> None:
+        """`total` is the time limit in seconds, or None."""
+        self.notes: list[str] = []
+        self._ctx = ctx
+        self._total = total
+        self._start = self._reported = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Keep a line for the answer, and show it as progress from now on."""
+        self.notes.append(text)
+        self._report()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, in the worker thread of the call. Raises the cancellation of the call."""
+        end = time.monotonic() + seconds
+        while True:
+            anyio.from_thread.check_cancelled()
+            now = time.monotonic()
+            if now - self._reported >= PROGRESS_PAUSE or self._reported == self._start:
+                self._report()
+            if now >= end:
+                return
+            time.sleep(min(SLICE, end - now))
+
+    def _report(self) -> None:
+        self._reported = time.monotonic()
+        message = self.notes[-1] if self.notes else "running"
+        elapsed = self._reported - self._start
+        anyio.from_thread.run(self._ctx.report_progress, elapsed, self._total, message)
+
+
+def _with_notes(record: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    return {**record, **({"notes": list(notes)} if notes else {})}
+
+
+def _text(
+    text: str, *, structured: dict[str, Any] | None = None, is_error: bool = False
+) -> CallToolResult:
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)],
+        structured_content=structured,
+        is_error=is_error,
+    )

@@ -1,0 +1,255 @@
+"""`rebyte mcp`, called by the SDK's own client over the pipes of a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from jsonschema import Draft202012Validator
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from rebyte_cli.local.server import LOCAL_KEY
+from tests.conftest import COMMAND, Done
+
+Run = Callable[..., Done]
+
+INVALID = "rbk_invalid"  # the local service refuses it
+
+
+def served(*options: str, story: Callable[[Client], Awaitable[None]]) -> None:
+    """Start `rebyte mcp`, let the client tell its story, and end the server."""
+
+    async def main() -> None:
+        server = StdioServerParameters(
+            command=COMMAND[0], args=[*COMMAND[1:], *options, "mcp"], env=dict(os.environ)
+        )
+        with anyio.fail_after(30), open(os.devnull, "w") as errors:
+            async with Client(stdio_client(server, errlog=errors)) as client:
+                await story(client)
+
+    anyio.run(main)
+
+
+async def called(client: Client, tool: str, **arguments: Any) -> Any:
+    """The structured answer of a tool, or the text of one that has none."""
+    answer = await client.call_tool(tool, arguments)
+    text = "".join(part.text for part in answer.content if part.type == "text")
+    assert not answer.is_error, text
+    return answer.structured_content or text
+
+
+async def refused(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """The whole structured answer of a call that fails."""
+    answer = await client.call_tool(tool, arguments)
+    assert answer.is_error, answer
+    found = answer.structured_content
+    assert found is not None
+    assert json.loads(answer.content[0].text) == found  # type: ignore[union-attr]  # always text
+    return found
+
+
+def test_the_tools_and_what_clients_are_told_about_them(home: Path) -> None:
+    async def story(client: Client) -> None:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert " ".join(tools) == ("create wait get result follow_up list answer cancel logs diff")
+        hints = {name: tool.annotations for name, tool in tools.items() if tool.annotations}
+        assert {name for name, hint in hints.items() if hint.read_only_hint} == {
+            *("wait", "get", "result", "list", "logs", "diff")
+        }
+        assert [name for name, hint in hints.items() if hint.destructive_hint] == ["cancel"]
+        for tool in tools.values():
+            assert tool.description, tool.name
+            for schema in filter(None, (tool.input_schema, tool.output_schema)):
+                Draft202012Validator.check_schema(schema)
+            for name, about in tool.input_schema.get("properties", {}).items():
+                assert about.get("description"), (tool.name, name)
+        assert tools["create"].input_schema["required"] == ["prompt"]
+        assert tools["list"].output_schema["properties"]["data"]["type"] == "array"
+
+    served(story=story)  # without a key, which only a call needs
+
+
+def test_a_task_from_create_to_diff(home: Path, service: Any) -> None:
+    """Every tool but `answer`, on the way that an agent takes."""
+
+    async def story(client: Client) -> None:
+        prompt = f"Say hello and {LOCAL_KEY} [[run=2ms]]"
+        created = await called(client, "create", prompt=prompt, once="k")
+        again = await called(client, "create", prompt=prompt, once="k")
+        assert again["id"] == created["id"]
+        waited = await called(client, "wait", task="@last", timeout=20)
+        assert (waited["status"], waited["workspaceId"]) == ("completed", created["workspaceId"])
+        assert await called(client, "result", task=created["id"][:8])
+        sent = await called(client, "follow_up", task="@last", prompt="And again [[run=2ms]]")
+        await called(client, "wait", task="@last", prompt_id=sent["promptId"])
+        shown = await called(client, "get", task="@last")
+        assert [prompt["status"] for prompt in shown["prompts"]] == ["succeeded"] * 2
+        (row,) = (await called(client, "list"))["data"]
+        assert (row["id"], row["status"]) == (created["id"], "completed")
+        found = await called(client, "list", status="failed")
+        assert found == {"data": []}
+        assert (await called(client, "cancel", task="@last"))["status"] == "completed"
+        transcript = await called(client, "logs", task="@last")
+        assert "> Say hello and [hidden]" in transcript
+        assert LOCAL_KEY not in transcript
+        assert (await refused(client, "diff", task="@last"))["error"]["code"] == "not_found"
+
+    served(story=story)
+
+
+def test_waiting_reports_progress_and_can_be_cancelled(home: Path, service: Any) -> None:
+    async def story(client: Client) -> None:
+        heard: list[float] = []
+
+        async def progress(done: float, _total: float | None, _message: str | None) -> None:
+            heard.append(done)
+
+        await called(client, "create", prompt="Work [[run=1500ms]]")
+        answer = await client.call_tool("wait", {"task": "@last"}, progress_callback=progress)
+        assert not answer.is_error
+        assert len(heard) >= 2
+        assert heard == sorted(heard)
+        await called(client, "create", prompt="Work [[run=1h]]")
+        with anyio.move_on_after(0.5):
+            await client.call_tool("wait", {"task": "@last"})
+        late = await refused(client, "wait", task="@last", timeout=0.2)
+        assert (late["error"]["code"], late["error"]["exit"]) == ("timeout", 124)
+
+    served(story=story)
+
+
+def test_a_question_is_shown_and_answered(home: Path, service: Any) -> None:
+    async def story(client: Client) -> None:
+        await called(client, "create", prompt="Go [[ask]] [[run=2ms]]")
+        with anyio.fail_after(5):
+            while "notes" not in (found := await called(client, "get", task="@last")):
+                await anyio.sleep(0.02)
+        assert "waits for an answer" in found["notes"][0]
+        unclear = await refused(client, "answer", task="@last")
+        assert "1" in unclear["error"]["hint"]
+        assert (await called(client, "answer", task="@last", options=[1]))["answered"] is True
+        assert (await called(client, "wait", task="@last"))["status"] == "completed"
+
+    served(story=story)
+
+
+def test_errors_have_the_codes_of_the_command(home: Path, service: Any) -> None:
+    async def story(client: Client) -> None:
+        await called(client, "create", prompt="Go wrong [[fail]] [[run=2ms]]")
+        failed = await refused(client, "wait", task="@last")
+        assert (failed["error"]["code"], failed["error"]["exit"]) == ("task_failed", 10)
+        assert failed["task"]["status"] == "failed"
+        unknown = await refused(client, "get", task="11111111-2222-3333-4444-555555555555")
+        assert (unknown["error"]["code"], unknown["error"]["status"]) == ("not_found", 404)
+        usage = await refused(client, "create", prompt="x", branch="main")
+        assert (usage["error"]["code"], usage["error"]["exit"]) == ("usage", 2)
+        invalid = await client.call_tool("list", {"limit": 0})
+        assert invalid.is_error
+
+    served(story=story)
+
+
+def test_without_a_key_a_call_says_so(home: Path) -> None:
+    async def story(client: Client) -> None:
+        missing = await refused(client, "list")
+        assert (missing["error"]["code"], missing["error"]["exit"]) == ("missing_key", 3)
+
+    served(story=story)
+
+
+def test_a_rejected_key_is_not_repeated(home: Path, service: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("REBYTE_API_KEY", INVALID)
+
+    async def story(client: Client) -> None:
+        rejected = await refused(client, "list")
+        assert (rejected["error"]["code"], rejected["error"]["exit"]) == ("invalid_api_key", 3)
+        assert INVALID not in json.dumps(rejected)
+
+    served(story=story)
+
+
+def test_the_local_service_lives_as_long_as_the_server(home: Path) -> None:
+    """`-P local` needs no key and no second process."""
+
+    async def story(client: Client) -> None:
+        created = await called(client, "create", prompt="Say hello [[run=2ms]]")
+        assert (await called(client, "wait", task=created["id"]))["status"] == "completed"
+
+    served("-P", "local", story=story)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server(home: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    client = {"name": "test", "version": "1"}
+    about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about}
+    process.stdin.write(json.dumps(hello).encode() + b"\n")
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["result"]["serverInfo"]["name"] == "rebyte"
+    process.send_signal(number)
+    assert process.wait(10) == 128 + number
+    process.stdin.close()
+
+
+def test_without_the_sdk_it_names_the_extra(home: Path) -> None:
+    code = (
+        "import importlib.util as u, sys\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'mcp' else find(name, *rest)\n"
+        "from rebyte_cli.cli import run\n"
+        "sys.exit(run(['mcp', '-o', 'json']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert json.loads(done.stderr)["error"]["code"] == "missing_extra"
+    assert "rebyte-cli[mcp]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("client", "path", "table", "theirs"),
+    [
+        ("claude", ".mcp.json", "mcpServers", '{"mcpServers": {"other": {"command": "x"}}}'),
+        ("codex", ".codex/config.toml", "mcp_servers", '# mine\nmodel = "o"\n'),
+        ("gemini", ".gemini/settings.json", "mcpServers", '{"theme": "dark"}'),
+        ("opencode", ".config/opencode/opencode.json", "mcp", "{}"),
+    ],
+)
+def test_install_adds_an_entry_and_keeps_the_rest(
+    inside: Run, home: Path, client: str, path: str, table: str, theirs: str
+) -> None:
+    read = tomllib.loads if path.endswith(".toml") else json.loads
+    file = home / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(theirs)
+    done = inside("mcp", "--install", client, "-P", "local", "-o", "json")
+    assert done.json == {"path": str(file), "changed": True}, done.err
+    written = read(file.read_text())
+    entry = written[table].pop("rebyte")
+    words = entry["command"] if client == "opencode" else [entry["command"], *entry["args"]]
+    assert words[-3:] == ["mcp", "-P", "local"]
+    before = {table: {}, **read(theirs)}
+    assert written == before
+    assert file.read_text().startswith("# mine") or client != "codex"
+    shown = inside("mcp", "--install", client, "--dry-run", "-P", "local").out
+    assert read(shown)[table]["rebyte"] == entry
+    assert inside("mcp", "--install", client, "-P", "local", "-o", "json").json["changed"] is False
+    other = inside("mcp", "--install", client)  # another profile: the entry may have been edited
+    assert other.status == 2
+    file.write_text("{ broken")
+    assert inside("mcp", "--install", client).status == 2
+    assert file.read_text() == "{ broken"
