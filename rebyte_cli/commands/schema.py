@@ -1,18 +1,20 @@
-"""Print the command tree, or the schema of the results, as JSON."""
+"""Print the command tree, or a JSON Schema of the results or of config.toml."""
 
 from __future__ import annotations
 
 import click
 
 from ..app import App
+from ..errors import BadUsage
 from ..output.records import Document
 from ._base import define
 
 
 @define("schema", statuses=())
 @click.option("--results", is_flag=True, help="Print the JSON Schema of what each command prints.")
+@click.option("--config", is_flag=True, help="Print the JSON Schema of config.toml.")
 @click.pass_context
-def command(ctx: click.Context, _app: App, results: bool) -> Document:
+def command(ctx: click.Context, _app: App, results: bool, config: bool) -> Document:
     """Print every command with its arguments, options, types, choices, defaults and statuses.
 
     `schemaVersion` changes when a key is removed or changes its meaning, not when commands or keys
@@ -22,7 +24,14 @@ def command(ctx: click.Context, _app: App, results: bool) -> Document:
 
       rebyte schema | jq -r '.commands[].path'
       rebyte schema --results | jq '."$defs".task'
+      rebyte schema --config > config.schema.json
     """
+    if results and config:
+        raise BadUsage("--results excludes --config")
+    if config:
+        from ..config.schema import config_schema
+
+        return Document(config_schema())
     from ..manual import tree
 
     root = ctx.find_root().command

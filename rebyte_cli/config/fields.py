@@ -77,6 +77,18 @@ FIELDS: dict[str, Callable[[Any], Any]] = {
     "history": _flag,
 }
 
+# What the checks accept, as JSON Schema: for editors, through `schema`. A check may be stricter.
+SCHEMAS: dict[Callable[[Any], Any], dict[str, Any]] = {
+    _url: {"type": "string", "pattern": r"^[Hh][Tt][Tt][Pp][Ss]?://"},
+    _text: {"type": "string", "pattern": r"\S"},
+    _path: {"type": "string", "pattern": r"\S"},
+    _words: {"type": "array", "items": {"type": "string", "minLength": 1}},
+    _argv: {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+    _format: {"enum": list(FORMATS)},
+    _seconds: {"type": "number", "exclusiveMinimum": 0, "maximum": 86400},
+    _flag: {"type": "boolean"},
+}
+
 
 def check_name(name: str) -> str:
     """The name of a setting; BadUsage with the nearest and all known names otherwise."""

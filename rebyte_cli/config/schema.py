@@ -1,0 +1,68 @@
+"""The JSON Schema of `config.toml`, for editors and for checks before a file is shipped.
+
+The settings of a profile are described beside the functions that check them, in `fields`. What
+stands here is the rest of the file; `[local]` is the local service's to read, which shares no code
+with the client, and a test holds both against each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .fields import FIELDS, SCHEMAS
+from .settings import LOCAL, LOCAL_FIELDS
+
+_STRINGS = {"type": "array", "items": {"type": "string"}}
+_DURATION = {
+    "anyOf": [
+        {"type": "number", "minimum": 0},
+        {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"},
+    ]
+}
+_COMMAND = {"anyOf": [{"type": "string", "minLength": 1}, _STRINGS]}
+_AGENT = {"command": _COMMAND, "env": _STRINGS, "read": _STRINGS}
+_LOCAL = {
+    "parallel": {"type": "integer", "minimum": 1, "maximum": 64},
+    "limit": _DURATION,
+    "stall": _DURATION,
+    "jail": {"enum": ["on", "off"]},
+    "agents": {
+        "type": "object",
+        "propertyNames": {"pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"},
+        "additionalProperties": {
+            "type": "object",
+            "properties": _AGENT,
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def config_schema() -> dict[str, Any]:
+    """A JSON Schema document for `config.toml`.
+
+    It also refuses keys that rebyte does not know and leaves alone: in an editor they are
+    misspelled more often than meant for another version.
+    """
+    settings = {name: SCHEMAS[check] for name, check in FIELDS.items()}
+    local = {name: schema for name, schema in settings.items() if name in LOCAL_FIELDS}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "config.toml of the rebyte command",
+        **_table(
+            {
+                "default_profile": {"type": "string"},
+                "history": {"type": "boolean"},
+                "profiles": {
+                    "type": "object",
+                    "properties": {LOCAL: _table(local)},
+                    "additionalProperties": _table(settings),
+                },
+                "local": _table(_LOCAL),
+            }
+        ),
+    }
+
+
+def _table(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "additionalProperties": False}

@@ -1,0 +1,102 @@
+"""`rebyte schema --config` accepts and refuses what reading the file does."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from rebyte_cli.config.fields import FIELDS
+from rebyte_cli.config.schema import config_schema
+from rebyte_cli.config.settings import Config, resolve
+from rebyte_cli.errors import RebyteError
+from rebyte_cli.local.agents.config import ConfigError, load
+from tests.conftest import Done
+
+VALUES: tuple[Any, ...] = (
+    *("", " ", "x", "json", "https://api.example/v1", "ftp://x", "1h", 0, 1, 2.5, -1, 86401),
+    *(True, False, [], [""], ["pass", "show"], [1], {}),
+)
+
+
+def fits(document: Any) -> bool:
+    return Draft202012Validator(config_schema()).is_valid(document)
+
+
+def reads(document: Any) -> bool:
+    """Whether the client reads every setting of the profile `work`."""
+    try:
+        config = Config(document, path=Path("config.toml"))
+        for name in FIELDS:
+            config.value("work", name)
+        resolve({"profile": "work"}, {}, config)
+    except RebyteError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_setting_fits_the_schema_when_it_can_be_used(name: str) -> None:
+    for value in VALUES:
+        document = {"profiles": {"work": {name: value}}}
+        assert fits(document) == reads(document), value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "parallel = 2",
+        "parallel = 0",
+        "parallel = 65",
+        'limit = "90s"\nstall = 0',
+        'limit = "long"',
+        "stall = -1",
+        'jail = "off"',
+        "jail = true",
+        'agents.mine = { command = ["x"], env = ["A"], read = ["/x"] }',
+        'agents.mine = { command = "x" }',
+        'agents.mine = { command = ["x"], env = [1] }',
+        'agents.claude = { env = ["A"] }',
+        'agents."a b" = { command = ["x"] }',
+        "agents.mine = 1",
+        "agents = 1",
+    ],
+)
+def test_what_the_local_service_reads_fits_the_schema(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f"[local]\n{text}\n")
+    try:
+        load(file)
+        is_usable = True
+    except ConfigError:
+        is_usable = False
+    assert fits(tomllib.loads(file.read_text())) == is_usable
+
+
+def test_the_profile_local_takes_few_settings() -> None:
+    assert fits({"profiles": {"local": {"executor": "claude"}}})
+    assert not fits({"profiles": {"local": {"base_url": "https://api.example/v1"}}})
+
+
+def test_a_misspelled_key_is_found() -> None:
+    for document in ({"profile": {}}, {"profiles": {"work": {"api_key": "x"}}}):
+        assert not fits(document)
+
+
+def test_the_command_prints_it(rebyte: Callable[..., Done]) -> None:
+    assert rebyte("schema", "--config").json == config_schema()
+    assert rebyte("schema", "--config", "--results").status == 2
+
+
+def test_a_file_that_the_command_wrote_fits(rebyte: Callable[..., Done], home: Path) -> None:
+    rebyte(
+        "profile", "create", "work", "base_url=https://api.example/v1", "timeout=5", "skills=a,b"
+    )
+    rebyte("profile", "use", "work")
+    document = tomllib.loads((home / ".config/rebyte/config.toml").read_text())
+    assert document["profiles"]["work"]["timeout"] == 5
+    assert fits(document)
