@@ -339,7 +339,10 @@ class ResultsFile:
                 elif isinstance(row, RebyteError):
                     yield row
         finally:
-            self._file.close()
+            try:  # writes what is left in the buffer
+                self._file.close()
+            except OSError as error:
+                self._failed = error
         if self._failed is not None:
             yield RebyteError(
                 f"cannot write {self._path}: {self._failed.strerror}",

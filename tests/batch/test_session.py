@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.batch.journal import Journal
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
@@ -179,6 +180,60 @@ def test_a_full_disk_stops_new_creates_and_says_so(batch: Callable[..., Done], h
         assert told <= {row["id"] for row in rows}
         assert set(farm.made.values()) == {1}
         assert len(farm.made) == 80
+
+
+def test_results_go_to_a_file_that_only_the_run_with_the_journal_replaces(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    write(home, 3, "Task <fail>")
+    results = home / "r.jsonl"
+    with Farm() as farm:
+        done = batch(farm, "--results", "r.jsonl")
+        assert (done.status, done.out) == (10, "")
+        assert done.err.count("task_failed") == 3
+        rows = lines_of(results.read_text())
+        assert sorted(row["line"] for row in rows) == [1, 2, 3]
+        holding = Journal(home / "held", {}, run={})
+        second = batch(farm, "--results", "r.jsonl", "--journal", "held")
+        holding.close()
+        assert (second.status, "another run has the journal held" in second.err) == (1, True)
+        assert lines_of(results.read_text()) == rows
+        again = batch(farm, "--results", "r.jsonl", "--fields", "line,status")
+        assert again.status == 10
+        assert sorted(results.read_text().splitlines())[0] == '{"line":1,"status":"failed"}'
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--results", "absent/r"], "--results absent/r: cannot be written: No such file"),
+        (["--results", "."], "--results .: not a file"),
+        (["--results", "t.txt"], "--results t.txt: would overwrite t.txt"),
+        (["--results", "r", "--status"], "--results cannot be used with --status or --dry-run"),
+        (["--results", "r.md", "--report", "r.md"], "--report and --results name the same file"),
+    ],
+)
+def test_where_results_cannot_go(
+    batch: Callable[..., Done], home: Path, options: list[str], says: str
+) -> None:
+    write(home, 1)
+    with Farm() as farm:
+        done = batch(farm, *options)
+        assert (done.status, says in done.err) == (2, True)
+        assert not farm.calls
+    assert (home / "t.txt").read_text() == "Task 0\n"
+
+
+def test_results_that_cannot_be_written_any_more_do_not_end_the_batch(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    write(home, 2)
+    with Farm() as farm:
+        done = batch(farm, "--results", "/dev/full")
+        assert farm.made == {"Task 0": 1, "Task 1": 1}
+    assert (done.status, "cannot write /dev/full: No space left" in done.err) == (1, True)
 
 
 def test_a_journal_that_cannot_be_made_costs_nothing(
