@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.history.history import History
 from rebyte_cli.tasks import create
@@ -206,7 +207,7 @@ def test_any_json_for_a_create_is_one_post(
     try:
         made = create.create(
             client, history, {"prompt": "Do it"}, prompt="Do it", key=key, note=lambda _text: None,
-            clock=time.clock, sleep=time.sleep,
+            deadline=Deadline(None, clock=time.clock), sleep=time.sleep,
         )  # fmt: skip
     except RebyteError as problem:
         assert problem.exit_status in STATUSES  # noqa: PT017 -- the other way is as good
