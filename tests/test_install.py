@@ -199,7 +199,7 @@ def test_the_single_file_runs(single_file: Path, home: Path) -> None:
     done = rebyte("-P", "local", "create", "Say hello", "--wait", "--fields", "status", "-o", "csv")
     assert (done.returncode, done.stdout) == (0, "status\ncompleted\n"), done.stderr
     table = rebyte("-P", "local", "list", "-o", "table")
-    assert "done" in table.stdout
+    assert "completed" in table.stdout
     assert "rebyte-create(1)" in rebyte("man", "create").stdout[:20].lower()
     assert rebyte("skill").stdout.startswith("---")
     shell = run(sys.executable, "-I", "-S", single_file, "crea", _REBYTE_COMPLETE="zsh")

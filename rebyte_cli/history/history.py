@@ -264,7 +264,8 @@ class History:
         for task_id in ids:
             near, length = self.shown(task_id[:8]), 8
             others = [other for other in near if other != task_id]
-            while any(other.startswith(task_id[:length]) for other in others):
+            # The whole id stands for itself, even if others start like it.
+            while length < len(task_id) and any(o.startswith(task_id[:length]) for o in others):
                 length += 1
             found[task_id] = task_id[:length] if len(near) > len(others) else task_id
         return found

@@ -121,6 +121,10 @@ def test_a_bad_line_of_stdin_is_named(history: History, line: str) -> None:
         ("aaaa-1", "ws-one"),
         ("aaaa-2222", "ws-two"),
         ("an-agent-computer", "an-agent-computer"),
+        ("https://app.rebyte.ai/agent/computer/an-agent-computer", "an-agent-computer"),
+        ("https://api.rebyte.ai/v1/workspaces/ws-one/artifacts", "ws-one"),
+        ("https://app.rebyte.ai/run/aaaa-2222", "ws-two"),
+        ("https://app.rebyte.ai/share/aaaa-2222", "ws-two"),
         # An alias wins over what else it could be.
         ("aaaa-1111x", "ws-two"),
     ],
@@ -138,6 +142,8 @@ def test_a_workspace(history: History, reference: str, workspace: str) -> None:
         ("bbbb", NotFound, "the workspace of task bbbb-3333 is not known here"),
         ("aaaa", BadUsage, "stands for 2 ids"),
         ("my/shop", BadUsage, "is not a workspace id or alias"),
+        ("https://app.rebyte.ai/run/cccc", NotFound, "the workspace of task cccc is not known"),
+        ("https://app.rebyte.ai/", BadUsage, "is not the URL of a workspace or task"),
     ],
 )
 def test_what_stands_for_no_workspace(
@@ -183,11 +189,13 @@ def test_an_id_shown_once_answers_by_prefix_beside_those_created_here(history: H
 
 
 def test_the_shortest_text_that_stands_for_an_id(history: History) -> None:
-    ids = ["12345678-aaaa", "12345678-aabb", "87654321-cccc"]
+    ids = ["12345678-aaaa", "12345678-aabb", "87654321-cccc", "87654321-cccc-1", "short"]
     history.remember_shown({"id": each} for each in ids)
     assert history.shortest_prefixes([*ids, "stranger-to-it"]) == {
         "12345678-aaaa": "12345678-aaa",
         "12345678-aabb": "12345678-aab",
-        "87654321-cccc": "87654321",
+        "87654321-cccc": "87654321-cccc",
+        "87654321-cccc-1": "87654321-cccc-",
+        "short": "short",
         "stranger-to-it": "stranger-to-it",
     }
