@@ -121,7 +121,20 @@ def command(
         _located(app, found) if _shows(app, "workspaceId", False) else found,
         envelope,
         shorten=shorten,
+        footer=None if all_ or tests or statuses else _footer(envelope, offset),
     )
+
+
+def _footer(envelope: Any, offset: int) -> Callable[[int], str | None]:
+    """What to say below a table that is not the whole list."""
+
+    def footer(count: int) -> str | None:
+        total = (envelope(count) if callable(envelope) else envelope).get("total")
+        if not isinstance(total, int) or total <= offset + count:
+            return None
+        return f"{count} of {total:,} tasks; --all shows all"
+
+    return footer
 
 
 def _told(

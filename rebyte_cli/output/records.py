@@ -235,6 +235,7 @@ Row = Mapping[str, Any] | RebyteError
 Envelope = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
 Notes = Iterable[str] | None
 Shorten = Callable[[Iterable[str]], Mapping[str, str]]
+Footer = Callable[[int], str | None]
 
 
 class Records:
@@ -255,7 +256,8 @@ class Listing:
     `envelope` holds the API's other keys (`total`, `limit`, `offset`), or makes them from the
     number of rows that were printed. `below` are notes for below a table, complete once the rows
     are; rows with such notes are results: what came before an interrupt is shown too. `shorten`
-    gives short forms of ids, for a table on a terminal.
+    gives short forms of ids, for a table on a terminal. `footer` makes a note below a table from
+    the number of its rows.
     """
 
     def __init__(
@@ -266,12 +268,14 @@ class Listing:
         below: Notes = None,
         *,
         shorten: Shorten | None = None,
+        footer: Footer | None = None,
     ) -> None:
         self.kind = kind
         self.rows = rows
         self.envelope = envelope
         self.below = below
         self.shorten = shorten
+        self.footer = footer
 
 
 class Text:

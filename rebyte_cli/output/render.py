@@ -187,6 +187,9 @@ def _listing_table(
     console.flush_out()
     for line in value.below or ():
         note(console, line)
+    footer = value.footer(len(found)) if found and value.footer and problem is None else None
+    if footer is not None:
+        note(console, footer)
     if problem is not None:
         raise problem
 

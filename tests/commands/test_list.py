@@ -214,3 +214,14 @@ def test_a_list_writes_nothing_with_the_history_off(inside: Run, aim: Aim, home:
             assert inside("list").json["data"][1]["status"] == "failed"
             assert reads(server) == (1, 5)
     assert not list(home.rglob("history.db"))
+
+
+def test_a_table_of_a_part_says_how_much_there_is(inside: Run, aim: Aim) -> None:
+    with RawServer(Tasks(213)) as server:
+        aim(server)
+        words = ["list", "-o", "table", "--no-status"]
+        assert inside(*words).err == "50 of 213 tasks; --all shows all\n"
+        assert inside(*words, "--limit", "120").err == "120 of 213 tasks; --all shows all\n"
+        assert inside(*words, "-q").err == ""
+        for more in (["--all"], ["--offset", "200"], ["--search", "Task 1"], ["-o", "json"]):
+            assert inside(*words, *more).err == "", more
