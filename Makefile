@@ -63,6 +63,9 @@ check: $(READY) ## Lint and type-check
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
+	@$(BIN)/zizmor --offline --pedantic --quiet --no-progress .github action.yml
 
 docs: $(READY) ## Write what is generated in the documents, the manual and the completions
 	@$(BIN)/python -m tests.sessions README.md rebyte_cli/manual/pages/*.md

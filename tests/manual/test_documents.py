@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.local.server import Service
@@ -110,9 +109,10 @@ def test_the_recipes_for_a_desk(home: Path) -> None:
     local = {"REBYTE_PROFILE": "local", "FZF_DEFAULT_OPTS": "--filter=haiku"}
     ended = "rebyte create 'Write a haiku [[run=1ms]]' && rebyte create 'Say hello [[run=1ms]]'"
     run(ended, home, **local)
-    pick, told = (run(block, home, **local) for block in blocks(EXAMPLES, "bash"))
+    pick, told, job = (run(block, home, **local) for block in blocks(EXAMPLES, "bash"))
     assert "Prompt: Write a haiku" in pick.stdout, pick.stderr
     assert told.stdout == "rebyte Audit the dependencies: completed\n", told.stderr
+    assert "Repository: acme/api" in (home / "review.md").read_text(), job.stderr
 
 
 def test_the_line_for_cron(home: Path) -> None:
@@ -122,26 +122,6 @@ def test_the_line_for_cron(home: Path) -> None:
     done = run(command * 2, home, REBYTE_PROFILE="local")
     first, second = (home / "audits.log").read_text().split()
     assert first == second, done.stderr
-
-
-def test_the_job_for_ci(home: Path) -> None:
-    """Its script, with what the system would put into the environment."""
-    (text,) = blocks(EXAMPLES, "yaml")
-    (script,) = (
-        step["run"]
-        for step in yaml.safe_load(text)["jobs"]["review"]["steps"]
-        if "rebyte create" in step["run"]
-    )
-    done = run(
-        script,
-        home,
-        REBYTE_PROFILE="local",
-        GITHUB_REPOSITORY="acme/shop",
-        GITHUB_HEAD_REF="better",
-        GITHUB_STEP_SUMMARY="summary.md",
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Repository: acme/shop" in (home / "summary.md").read_text()
 
 
 def test_no_block_goes_untested() -> None:
