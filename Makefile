@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 10
 
-# Made anew when pyproject.toml changes; otherwise a target costs no set-up.
+# Rebuilt when pyproject.toml changes; otherwise a target costs no set-up.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name it with: make PYTHON=python3.x" >&2; exit 1; }
@@ -19,7 +19,7 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## See the whole story on a service of its own, on this machine
+demo: $(READY) ## Walk through a task's life on a private local service
 	@REBYTE_BIN=$(BIN)/rebyte sh tests/demo.sh
 
 test: $(READY) ## Run every test

@@ -64,7 +64,7 @@ class Hour:
             time.sleep(TICK)
 
     def wait(self, condition: threading.Condition, seconds: float | None = None) -> bool:
-        """As `threading.Condition.wait`, and like that it may end early; whoever waits looks again.
+        """As `threading.Condition.wait`, and like that it may end early; the caller checks again.
 
         It does so at every tick: a notification that meets the end of a tick would be lost.
         """

@@ -1,4 +1,4 @@
-"""A real gnome-keyring on a private D-Bus, in a home of its own."""
+"""A real gnome-keyring on a private D-Bus, in a private home."""
 
 from __future__ import annotations
 

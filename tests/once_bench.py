@@ -42,7 +42,7 @@ class Bench:
         return RebyteClient(transport=transport)
 
     def memory(self) -> History:
-        """The history as a process of its own opens it."""
+        """The history as another process opens it."""
         return History(self.folder / "history.db", origin="test")
 
     def create(self, prompt: str = PROMPT, **options: Any) -> dict[str, Any]:

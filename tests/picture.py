@@ -1,6 +1,6 @@
 """The picture in the README: a session on a terminal, recorded and drawn.
 
-`python -m tests.picture FILE` draws it anew when what is seen has changed by more than ids and
+`python -m tests.picture FILE` redraws it when what is seen has changed by more than ids and
 times. rich lays the letters out; the frame around them is ours, because rich's own fetches fonts.
 """
 
@@ -110,7 +110,7 @@ def said(drawn: str) -> str:
 
 
 def update(picture: Path) -> None:
-    """Draw the picture anew, unless it shows what happens now."""
+    """Redraw the picture unless it already shows the present output."""
     drawn = draw(record())
     if not picture.exists() or said(picture.read_text()) != said(drawn):
         picture.write_text(drawn)

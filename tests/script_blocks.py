@@ -21,7 +21,7 @@ def blocks(markdown: str, *languages: str) -> list[str]:
 
 
 def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a block in a shell of its own, in `folder`, with `rebyte` the command under test.
+    """Run a block in its own shell, in `folder`, with `rebyte` the command under test.
 
     The shell stops at the first command that fails.
     """

@@ -145,7 +145,7 @@ def drip(data: bytes, every: float, *, size: int = 1) -> Callable[[Line], None]:
 
 
 def parts(*pieces: bytes, every: float = 0.02) -> Callable[[Line], None]:
-    """The pieces one by one, each in a packet of its own, then the end of the connection."""
+    """The pieces one by one, each in its own packet, then the end of the connection."""
 
     def act(line: Line) -> None:
         for piece in pieces:

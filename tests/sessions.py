@@ -1,4 +1,4 @@
-"""Console sessions in documents: run them on a terminal, compare, or write them anew.
+"""Console sessions in documents: run them on a terminal, compare, or rewrite them.
 
 A block that starts with ```console holds lines that begin with `$ ` and what they print. The
 blocks of one document are one story: they share a home, in order. `python -m tests.sessions FILE…`
@@ -57,7 +57,7 @@ def stable(text: str) -> str:
 
 
 def steps(block: str) -> Iterator[Step]:
-    """The commands of a block; a line that ends with a backslash goes on."""
+    """The commands of a block; a backslash continues a line."""
     command, output = "", ""
     for line in block.splitlines():
         if command.endswith("\\") and not output:
@@ -131,7 +131,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @contextmanager
 def with_account(home: Path, state: Path) -> Iterator[dict[str, str]]:
-    """The environment of somebody with an account: a keyring, and a service elsewhere.
+    """The environment of a user with an account: a keyring, and a service elsewhere.
 
     The service is a local one whose links look like the real one's; `key.txt` holds a key.
     """

@@ -93,7 +93,7 @@ def _handler(board: Board) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            with suppress(ConnectionError):  # whoever has heard enough hangs up
+            with suppress(ConnectionError):  # a client that has heard enough hangs up
                 self.wfile.write(data)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- as in the base
@@ -103,7 +103,7 @@ def _handler(board: Board) -> type[BaseHTTPRequestHandler]:
 
 
 class Time:
-    """A clock that moves only when somebody sleeps; `at[5.0] = fn` runs fn five seconds in."""
+    """A clock that moves only while a caller sleeps; `at[5.0] = fn` runs fn five seconds in."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -79,7 +79,7 @@ def test_a_copy_differs_in_what_it_was_given_alone(error: RebyteError) -> None:
 
 
 def test_errors_are_not_changed_where_they_pass() -> None:
-    """Nothing is assigned to a caught error: whoever raised it said what it says."""
+    """Nothing is assigned to a caught error: the raiser decides what it says."""
     changed = []
     for path in PACKAGE.rglob("*.py"):
         for handler in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

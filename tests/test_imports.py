@@ -1,4 +1,4 @@
-"""What a run may import: most of the time of a short command is spent on that, and nobody sees it
+"""What a run may import: most of the time of a short command is spent on that, and it goes unseen
 grow. Each budget is that of a whole process, read at its end."""
 
 from __future__ import annotations

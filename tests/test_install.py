@@ -133,7 +133,7 @@ def test_man_and_the_shells_find_what_the_wheel_installed(installed: Path) -> No
 
 
 def test_the_sdist_holds_what_its_tests_need(built: Path) -> None:
-    """Somebody who packages it for a system starts here."""
+    """A distribution packager starts here."""
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

@@ -194,7 +194,7 @@ def put(url: str, content: bytes, headers: Mapping[str, str], method: str = "PUT
 
 @contextlib.contextmanager
 def serving(folder: Path, clock: Clock | None = None) -> Iterator[Caller]:
-    """A service on `folder`, and somebody who calls it."""
+    """A service on `folder`, and a client that calls it."""
     options: dict[str, Any] = {} if clock is None else {"clock": clock}
     with Service(folder / "state", **options) as service:
         caller = Caller(service)

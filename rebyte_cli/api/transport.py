@@ -118,7 +118,7 @@ class Transport:
     ) -> Answer:
         """One call with bytes as they are in both directions, whatever the status (unless `check`).
 
-        `path` may hold a query of its own, and may start with the `/v1` that the base URL
+        `path` may contain a query, and may start with the `/v1` that the base URL
         already ends with, as the vendor's pages write it. With `live`, the body of an event
         stream is left to be read as it arrives; see `transfer.live`.
         """

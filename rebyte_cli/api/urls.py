@@ -152,7 +152,7 @@ def path_id(value: str, what: str = "id") -> str:
 def address(base_url: str, path: str, query: Mapping[str, Any] | None) -> tuple[str, str]:
     """The URL of a call, and its path as messages show it: without the query.
 
-    `path` starts after the base URL and may hold a query of its own. It may also start with
+    `path` starts after the base URL and may contain a query. It may also start with
     the `/v1` that the base URL ends with, as the vendor's pages write it. None in `query` is
     left out.
     """

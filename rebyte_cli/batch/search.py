@@ -103,7 +103,7 @@ class Finder:
         for one, matches in zip(ordered, found, strict=True):
             groups.setdefault(self._digest(one.at), []).append((one, matches))
         verdicts: list[Verdict] = []
-        # After the scan: whoever created what was seen was under way by then.
+        # After the scan: the creator of anything seen was under way by then.
         others = self._sent_by_others()
         for digest, group in groups.items():
             times = others.get(digest, ())

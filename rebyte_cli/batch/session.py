@@ -190,7 +190,7 @@ class Session:
         is_new = not self._path.exists()
         journal = Journal(self._path, self._header(), run=run, each=self._apply)
         try:
-            # Asked again: on another machine, which has locks of its own, one may have begun.
+            # Checked again: another machine has its own locks, so a run may have started there.
             refuse_other_shards(self._source)
         except BaseException:
             journal.close()

@@ -104,7 +104,7 @@ class Throttle:
                 self._change.notify_all()
 
     def accepted(self) -> None:
-        """A create went through, or was refused for a reason of its own."""
+        """A create went through, or was refused for a reason unrelated to load."""
         self._slow_pause = SLOW_FIRST
         if self._turned_away:
             with self._change:

@@ -50,7 +50,7 @@ def find_key(
       2. `REBYTE_API_KEY`, when no profile was named. keyring is then not imported.
       3. What the profile's `key_command` prints, for the profile's own origin only.
       4. The key recorded for this profile and this origin, in the keyring or the file.
-      5. `REBYTE_API_KEY`, for a profile that was named and has no key of its own.
+      5. `REBYTE_API_KEY`, for a selected profile without its own key.
 
     `REBYTE_API_KEY` is for the origin of `REBYTE_API_URL`, or for the built-in one. A profile of
     another origin gets it only with `env_key = true`; otherwise 2 is an error and 5 does not

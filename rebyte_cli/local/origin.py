@@ -1,6 +1,6 @@
 """Who asks: a program on this machine, or a page of some website in its browser.
 
-A page can make a browser send requests to loopback, and a name of its own that resolves to a
+A page can make a browser send requests to loopback, and use its own host name that resolves to a
 loopback address even lets it read the answers. What the browser says about such a request is
 enough to refuse it: `Host` is the name in the page's URL, `Origin` and `Sec-Fetch-Site` are where
 the request comes from. Programs send none of the latter two.

@@ -280,7 +280,7 @@ class Operation:
                     lost, Deadline(max(limit.left(), SHORTEST_SCAN), clock=self._clock)
                 )
                 failure = None
-                # In this order: whoever created what was found had its intent open by then, and
+                # In this order: the creator of what was found had its intent open by then, and
                 # settles it only after the history knows the result.
                 contested = is_contested()
                 matches = self._without_known(matches)
@@ -453,8 +453,8 @@ class Operation:
         if self._server_clock.age(earlier.started_at) > LIFE:
             self._settle(earlier, "unsent")
             return None
-        # An attempt that died has told no one that its outcome is unknown. Whoever repeats the
-        # command after being told so means it.
+        # A dead attempt never reported that its outcome is unknown. Repeating the
+        # command after that report is deliberate.
         is_told = earlier.state == "unknown"
         if len(found.matches.same) > 1 or not (found.is_absent or is_told):
             self._settle(earlier, "unknown")

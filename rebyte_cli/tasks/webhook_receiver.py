@@ -294,7 +294,7 @@ class Program:
                     self._command,
                     shell=True,
                     stdin=subprocess.PIPE,
-                    # A group of its own, so that all that the shell started can be ended.
+                    # Its own process group, so that everything the shell started can be ended.
                     process_group=0 if os.name == "posix" else None,
                 )
                 self._running.add(process)

@@ -27,7 +27,7 @@ from tests.servers import RawServer, json_reply
 
 @pytest.fixture
 def served(home: Path) -> Iterator[str]:
-    """The base URL of a `rebyte local serve` that runs as a process of its own."""
+    """The base URL of a `rebyte local serve` in a separate process."""
     process = subprocess.Popen(
         [*COMMAND, "local", "serve", "--port", "0"], stdout=subprocess.PIPE, text=True
     )

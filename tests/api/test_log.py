@@ -142,7 +142,7 @@ def test_case_15_nothing_secret_is_told(tmp_path: Path) -> None:
 
 
 def test_case_15_no_fault_tells_the_key_even_in_a_traceback(tmp_path: Path) -> None:
-    # A process of its own, so that the traceback is the one that Python prints.
+    # A separate process, so that the traceback is the one that Python prints.
     import sys
 
     script = """

@@ -42,7 +42,7 @@ def late(at: Time, seconds: float, answer: bytes) -> Callable[[Request], Callabl
     def act(line: Line) -> None:
         at.now += seconds
         line.send(answer[:9])
-        line.wait(0.05)  # so that the rest is a read of its own, for which there may be no time
+        line.wait(0.05)  # so that the rest is a separate read, for which there may be no time
         line.send(answer[9:])
 
     return lambda _request: act
@@ -103,7 +103,7 @@ def test_an_upload_may_take_long_and_its_answer_may_not(tmp_path: Path) -> None:
         for piece in (answer[:9], answer[9:14], answer[14:20], answer[20:26], answer[26:]):
             at.now += 40
             line.send(piece)
-            line.wait(0.05)  # a read of its own, as in `late`
+            line.wait(0.05)  # a separate read, as in `late`
 
     with RawServer(lambda request: drips) as server:
         transport = wire_to(server, clock=at.clock, sleep=at.sleep)

@@ -45,7 +45,7 @@ class Place:
         (home / "t.txt").write_text(f"{SAME}\n")
 
     def history(self, *, enabled: bool = True) -> History:
-        """As a process of its own opens it."""
+        """Opened as another process opens it."""
         path = self.home / ".local" / "state" / "rebyte" / "history.db"
         return History(path, origin=self.farm.server.origin, enabled=enabled)
 
@@ -125,7 +125,7 @@ def test_nor_that_of_a_batch_that_was_killed_and_nor_takes_it_up(place: Place) -
     with place.batch() as process:
         process.kill()
         process.wait()
-    for _ in range(2):  # the second time there is an earlier attempt of its own to take up
+    for _ in range(2):  # the second time it has its own earlier attempt to pick up
         with pytest.raises(OutcomeUnknown):
             place.create()
     place.farm.delay = 0

@@ -239,7 +239,7 @@ def test_a_journal_of_something_else_is_refused(
 def test_one_that_tells_of_no_task_is_anybodys(
     tmp_path: Path, records: list[dict[str, Any]], is_free: bool
 ) -> None:
-    """Whoever mends the file after a first run that was refused is not sent away."""
+    """A file that is fixed after a refused first run is accepted."""
     journal, _ = opened(tmp_path / "j")
     journal.commit(*records)
     journal.close()
@@ -524,7 +524,7 @@ def test_one_that_cannot_be_begun_is_let_go_of_too(tmp_path: Path, disk: Disk) -
     disk.broken = True
     with pytest.raises(JournalFailed, match="No space left on device"):
         Journal(tmp_path / "j", HEADER, run={})
-    Journal(tmp_path / "j", HEADER, run={}).close()  # nobody has it
+    Journal(tmp_path / "j", HEADER, run={}).close()  # not held
 
 
 def test_one_of_the_first_format_is_read_for_ever(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def batch(home: Path) -> Batch:
 
 
 def answering(answer: Answer) -> Callable[[Request], Answer | None]:
-    """A hook that gives this answer to whoever asks for the first task."""
+    """A hook that gives this answer to requests for the first task."""
     return lambda request: answer if request.path == FIRST else None
 
 
@@ -285,7 +285,7 @@ def test_a_task_that_cannot_be_read_is_told_and_read_again_by_the_next_run(batch
 
 
 def test_a_workspace_that_only_the_end_tells_is_kept_for_the_next_run(batch: Batch) -> None:
-    """A list shows no workspace, and what was found in a list had no answer of its own."""
+    """A list shows no workspace, and a task found in a list had no response to its create."""
     lines = [
         {"prompt": "Build <cut>", "key": "build"},
         {"prompt": "Test <400>", "workspaceId": "@build"},

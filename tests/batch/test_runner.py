@@ -217,7 +217,7 @@ def test_a_chain_goes_on_in_the_next_run(batch_of: Callable[..., Done]) -> None:
         farm.tasks["task-00001"]["ends"] = 0.0
         done = batch_of(farm, None, "--no-wait")
         statuses = {row["key"]: row["status"] for row in lines_of(done.out)}
-        # Nobody waits for the last one; the first had to be waited for.
+        # The last one is not waited for; the first had to be.
         assert statuses == {"build": "completed", "test": "running"}
         assert farm.bodies[1]["workspaceId"] == "ws-00001"
 
@@ -269,7 +269,7 @@ def test_jobs_bound_the_creates_under_way(batch_of: Callable[..., Done]) -> None
 
 
 def test_a_429_of_one_create_slows_all_of_them(batch_of: Callable[..., Done]) -> None:
-    # The first is told to wait a second, so nobody else may be created in that second.
+    # The first is told to wait a second, so no other line may be created in that second.
     lines = [{"prompt": "<429>"}, *({"prompt": f"n {number}"} for number in range(8))]
     with Farm(delay=0.1) as farm:
         done = batch_of(farm, lines, "--jobs", "2", "--no-wait")
@@ -405,7 +405,7 @@ def test_a_second_signal_leaves_at_once_and_nothing_is_lost(home: Path) -> None:
 def test_a_second_signal_is_heard_wherever_it_comes(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here while the history is told, which goes on past its own troubles."""
+    """Here while the history is told, which survives its own faults."""
     (home / "t.txt").write_text("One\nTwo\n")
 
     def twice(*_: object) -> None:

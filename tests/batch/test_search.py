@@ -1,4 +1,4 @@
-"""Which task is taken for a line whose answer was lost, and when nobody can tell."""
+"""Which task is taken for a line whose answer was lost, and when it is unknown."""
 
 from __future__ import annotations
 
@@ -175,9 +175,9 @@ def test_one_made_before_it_was_sent_is_not_it(desk: Desk) -> None:
 
 
 def test_the_age_of_a_create_counts_by_the_clock_of_the_service(desk: Desk) -> None:
-    nobody: dict[str, Any] = {"in_flight": (), "lost": (), "named": (), "known_ids": set}
-    nobody |= {"sent_by_others": dict, "clock": ServerClock(desk.client)}
-    finder = Finder(desk.client, read("Same"), mine=[0], **nobody)
+    no_rivals: dict[str, Any] = {"in_flight": (), "lost": (), "named": (), "known_ids": set}
+    no_rivals |= {"sent_by_others": dict, "clock": ServerClock(desk.client)}
+    finder = Finder(desk.client, read("Same"), mine=[0], **no_rivals)
     sent = desk.now - timedelta(seconds=600)
     assert finder.is_old(LostLine(0, stamp(sent), 595.0))
     assert not finder.is_old(LostLine(0, stamp(sent), 605.0))

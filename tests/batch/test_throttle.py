@@ -1,4 +1,4 @@
-"""The throttle before every create, with a clock that only moves when somebody waits."""
+"""The throttle before every create, with a clock that moves only while waiting."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_after_a_create_was_turned_away_one_at_a_time_is_tried_until_one_goes_th
     throttle.queue(first)
     throttle.admit(first)
     assert clock.now == 1017, "longer than it asks for, since it was turned away again"
-    throttle.done(first)  # it came to nothing for a reason of its own
+    throttle.done(first)  # it failed for an unrelated reason
     throttle.admit()
     throttle.accepted()
     throttle.admit()
@@ -284,7 +284,7 @@ def test_a_pause_is_told_when_it_is_much_longer_than_the_one_under_way() -> None
 
 
 def test_while_the_network_is_gone_no_pause_is_told() -> None:
-    """It would say when creates go on, and nobody knows."""
+    """It would say when creates resume, which is unknown."""
     notes: list[str] = []
     throttle = Throttle(note=notes.append)
     throttle.network_lost("no route")

@@ -61,7 +61,7 @@ class Pages:
     """The list of ten thousand tasks; looks whether `out` has something when page two is asked."""
 
     def __init__(self) -> None:
-        self.out: Any = None  # a pipe that nobody reads before `asked`
+        self.out: Any = None  # a pipe that is not read before `asked`
         self.early = False
         self.asked = threading.Event()
 

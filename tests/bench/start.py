@@ -51,7 +51,7 @@ def _peers(kind: str, home: Path) -> Iterator[Row]:
 
 
 def _remember(file: Path) -> None:
-    """A history of three hundred tasks, as somebody has after a month."""
+    """A history of three hundred tasks, as a user has after a month."""
     history = History(file, origin="https://api.rebyte.ai")
     history.add_tasks(
         ({"id": f"00000000-0000-4000-8000-{n:012d}", "workspaceId": f"ws-{n}"}, f"Prompt {n}", {})

@@ -132,7 +132,7 @@ def test_on_a_terminal(agents: Local, repository: Path) -> None:
 
 
 def on_terminal(words: list[str], folder: Path, answer: str) -> str:
-    """What the command prints on a terminal of its own, where `answer` is typed."""
+    """What the command prints on a new terminal, where `answer` is typed."""
     command = shlex.join([sys.executable, "-m", "rebyte_cli", *words])
     done = subprocess.run(
         [need_tool("script"), "-qec", command, "/dev/null"],

@@ -1,4 +1,4 @@
-"""Inputs nobody thought of: each test states what holds for all of them.
+"""Generated inputs: each test states what holds for all of them.
 
 `REBYTE_FUZZ=50` tries fifty times as many examples as the suite does. What was found once is kept
 beside each test as an `@example`.
@@ -56,7 +56,7 @@ ANY_JSON = st.recursive(
 
 
 def within(*commands: str, stdin: bytes = b"", home: Path, env: dict[str, str]) -> Done:
-    """Run the command inside this process, with streams, a home and an environment of its own."""
+    """Run the command inside this process, with separate streams, home and environment."""
     argv = list(commands)
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
     with ExitStack() as back:

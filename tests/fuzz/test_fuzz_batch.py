@@ -214,7 +214,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 def test_any_records_are_shown_or_refused(
     begun: tuple[Path, dict[str, str], bytes], records: list[dict[str, Any]], form: str
 ) -> None:
-    """`--status` reads a journal that some other program wrote into; it asks nobody."""
+    """`--status` reads a journal that another program wrote, without contacting the service."""
     file, env, head = begun
     lines = [head, *(json.dumps(record).encode() for record in records)]
     Path(f"{file}.journal").write_bytes(b"".join(line + b"\n" for line in lines))

@@ -63,7 +63,7 @@ def use(raw: bytes, path: Path) -> None:
     except BadUsage as problem:
         check(problem, path)
         return
-    for name in [*config.names(), "nobody"]:
+    for name in [*config.names(), "unknown"]:
         for options in ({"profile": name}, {}):
             try:
                 found = resolve(options, {}, config)

@@ -187,7 +187,7 @@ def test_unknown_paths_and_methods(tmp_path: Path) -> None:
         wrong = caller.call("PUT", "/tasks", check=False)
         assert (wrong.status, wrong.code) == (405, "method_not_allowed")
         assert wrong.headers["allow"] == "GET, HEAD, POST"
-        for path, allowed in (  # a path without parameters has methods of its own alone
+        for path, allowed in (  # a path without parameters has only its own methods
             ("/webhooks/public_key", "GET, HEAD"),
             ("/webhooks/x", "DELETE, GET, HEAD"),
             ("/workspaces/x/artifacts/upload-url", "POST"),

@@ -24,7 +24,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *PAGES.glob("*.md")])
 
 
 class Migration:
-    """The blocks of the page for those who come from curl, each run with a task of its own."""
+    """The blocks of the page for those who come from curl, each run with its own task."""
 
     def __init__(self, service: Service, folder: Path) -> None:
         self.folder = folder
@@ -59,7 +59,7 @@ def shape(text: str) -> Any:
 
 
 def test_curl_and_rebyte_print_the_same(migration: Migration) -> None:
-    """Pair by pair, each in a folder of its own; side by side, since most of it is waiting."""
+    """Pair by pair, each in its own folder; in parallel, since most of it is waiting."""
     pairs = [
         (before, after)
         for before, after in pairwise(migration.blocks)
@@ -99,7 +99,7 @@ EXAMPLES = (PAGES / "rebyte-examples.7.md").read_text(encoding="utf-8")
 
 
 def test_the_recipes_for_a_desk(home: Path) -> None:
-    """Nobody picks a line in fzf here: it takes what fits. And there is no desktop to tell."""
+    """fzf runs without a user here: it takes what fits. And there is no desktop to notify."""
     for tool in ("jq", "fzf"):
         need_tool(tool)
     desktop = home / "bin" / "notify-send"
@@ -179,7 +179,7 @@ def test_a_command_is_one_file_and_its_test(tmp_path: Path) -> None:
     (tmp_path / "rebyte_cli" / "commands" / "last.py").write_text(command)
     (tmp_path / "tests" / "commands" / "test_last.py").write_text(test)
     for made in ("man/rebyte-last.1", "rebyte_cli/completion/tables/last.txt"):
-        (tmp_path / made).unlink(missing_ok=True)  # by somebody who is just doing this
+        (tmp_path / made).unlink(missing_ok=True)  # left by a manual try of the same
     python = shlex.quote(sys.executable)
     script = f"""
         {python} -m rebyte_cli.manual

@@ -253,7 +253,7 @@ def test_help_is_the_help(rebyte: Callable[..., Done]) -> None:
     "name", ["rebyte-examples.7.md", "rebyte-local.7.md", "rebyte-shards.7.md"]
 )
 def test_the_examples_run(name: str, home: Path) -> None:
-    """Each block on a local service of its own; side by side, since most of it is waiting."""
+    """Each block on its own local service; in parallel, since most of it is waiting."""
     need_tool("jq")
     need_tool("parallel")
     found = blocks(written(name))
@@ -281,7 +281,7 @@ cat "$(dirname "$0")/${0##*/}.jsonl"
 
 
 def test_the_recipes_for_local_agents_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each in a repository of its own, with recordings in place of the agents, in a jail."""
+    """Each in its own repository, with recordings in place of the agents, in a jail."""
     verdict = jail.probe(home / "jail.json")
     if not verdict.works and os.environ.get("CI") != "true":
         pytest.skip(f"no jail here: {verdict.reason}")

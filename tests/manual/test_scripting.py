@@ -25,7 +25,7 @@ def test_the_script_is_what_it_says() -> None:
 
 
 def test_forty_lines_do_the_whole_job(home: Path) -> None:
-    """Both shells at once, each with a service of its own that is being served."""
+    """Both shells at once, each with its own running service."""
     for tool in ("jq", *SHELLS):
         need_tool(tool)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -43,7 +43,7 @@ def test_a_skill_of_somebody_else_is_not_replaced(
 
 
 def test_the_skill_is_taken_away_again(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
-    """With its folder when that is empty then; a skill of somebody else stays."""
+    """Its folder too, if that is then empty; other skills stay."""
     skill = tmp_path / "rebyte" / "SKILL.md"
     assert rebyte("skill", "--install", str(tmp_path)).status == 0
     skill.write_text(SKILL + "- `gone`: of another version\n")

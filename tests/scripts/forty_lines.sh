@@ -27,7 +27,7 @@ while read -r task; do
 done < "$folder/failed" > "$folder/prompts"
 rebyte wait - --timeout 60 -q -o jsonl < "$folder/failed" > "$folder/second.jsonl"
 
-# Each answer in a file of its own, then the states of all ten in one document.
+# Each answer in its own file, then the states of all ten in one document.
 while read -r task; do
   rebyte result "$task" -q > "$folder/results/$task.txt"
 done < "$folder/ids"

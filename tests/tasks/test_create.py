@@ -210,7 +210,7 @@ def test_a_history_that_cannot_be_written(bench: Bench) -> None:
     created = bench.create(history=nowhere)
     assert bench.on_server() == [created["id"]]
     assert "no trace" in bench.notes[0]
-    # With a key that would be a promise nobody can keep.
+    # With a key that would be a promise that cannot be kept.
     with pytest.raises(RebyteError, match=r"cannot|not a folder"):
         bench.create(history=nowhere, key="k")
     assert len(bench.on_server()) == 1
@@ -381,7 +381,7 @@ def test_what_asked_for_something_else_is_not_taken_up(bench: Bench) -> None:
 
 @pytest.fixture
 def start(home: Path, bench: Bench) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the command against the proxy, in a process of its own."""
+    """Starts the command against the proxy, in a separate process."""
     started = []
 
     def run(*arguments: str) -> subprocess.Popen[str]:
@@ -607,7 +607,7 @@ def test_asked_again_without_a_key_what_was_lost_is_found(bench: Bench) -> None:
     bench.proxy._rules.clear()
     created = again.create()
     assert bench.on_server() == [created["id"]]
-    # That one is settled: the next is a task of its own.
+    # That one is settled: the next is a new task.
     assert again.create()["id"] != created["id"]
     assert len(bench.on_server()) == 2
 

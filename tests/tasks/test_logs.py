@@ -37,7 +37,7 @@ SPOKE = {"status": "completed", "events": [event("a"), event("b")]}
 
 
 class Bench:
-    """A task and somebody who follows it, on a clock that only pauses move."""
+    """A task and a client that follows it, on a clock that only pauses move."""
 
     def __init__(self) -> None:
         self.now = 100.0

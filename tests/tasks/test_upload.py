@@ -52,7 +52,7 @@ def test_what_cannot_be_uploaded_is_named(tmp_path: Path) -> None:
 
 
 def stored(storage: RawServer) -> Callable[[Any], bytes]:
-    """An API that gives out slots on that storage, each with a name of its own."""
+    """An API that gives out slots on that storage, each with its own name."""
     count = iter(range(1000))
 
     def script(request: Any) -> bytes:

@@ -315,7 +315,7 @@ class Counted(Time):
 def test_a_thousand_tasks_take_at_most_twelve_requests_a_round(board: Board) -> None:
     ids = [f"task-{number}" for number in range(1000)]
     board.add(*ids)
-    board.add("somebody-elses")
+    board.add("other-account")
     at = Counted(board)
     seen: dict[str, float] = {}
 
@@ -493,7 +493,7 @@ def test_tasks_far_down_the_list_are_read_and_not_searched_for(board: Board) -> 
 
 
 def test_pages_are_read_for_as_long_as_they_show_ours(board: Board) -> None:
-    """Among as many of somebody else's: a page still tells of fifty, a read of one."""
+    """Among as many tasks of others: a page still tells of fifty, a read of one."""
     ids = [f"task-{number}" for number in range(200)]
     for task_id in ids:
         board.add(task_id, f"other-{task_id}")
