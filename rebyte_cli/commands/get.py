@@ -40,7 +40,7 @@ def _read(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteEr
         if isinstance(answer, RebyteError):
             yield answer
             continue
-        if len(ids) <= questions.FEW and not app.console.quiet:
-            questions.tell(app.client, answer, app.note)
+        asks = len(ids) <= questions.FEW and questions.tell(app.client, answer, app.note)
         app.history.remember_shown([answer])
-        yield app.with_workspace(answer)
+        task = app.with_workspace(answer)
+        yield {**task, "question": True} if asks else task

@@ -85,7 +85,8 @@ def command(
 
     The API's list doesn't say how a task ended, so rebyte reads each one for its status, once: the
     history keeps it. Of a long list, the first 100 that must be read are, and the rest show no
-    status; --status and --fields status read them all, --no-status reads none.
+    status; --status and --fields status read them all, --no-status reads none. If at most three
+    tasks run, a table shows those that wait for an answer as waiting.
 
     Examples:
 
@@ -93,7 +94,7 @@ def command(
       rebyte list --status failed --since 7d -o id
       rebyte list --all -o jsonl | jq -r .title
     """
-    from ..tasks.list import at_most, row_tests, walk
+    from ..tasks.list import at_most, row_tests, walk, with_questions
 
     if all_ and limit is not None:
         raise BadUsage("--all and --limit exclude each other")
@@ -115,6 +116,8 @@ def command(
     found = _told(app, rows, statuses, no_status=no_status)
     if statuses:
         found = at_most(found, most)
+    if plain and app.format == "table" and _shows(app, "status", True) and not no_status:
+        found = with_questions(app.client, found)
     shorten = None if full_ids else app.history.shortest_prefixes
     return Listing(
         TASK_ROW,

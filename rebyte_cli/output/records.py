@@ -70,12 +70,13 @@ def _kind(name: str, *rest: str, **more: str) -> Kind:
 
 
 # GET /tasks/{id} (seed document). `finalResult` was seen in a client; `workspaceId` comes from
-# the create answer and the local history.
+# the create answer and the local history. `question` is ours: whether the run waits for an answer.
 TASK = _kind(
     "task", "tasks", "id",
     "id workspaceId? url status title:text? executor? model? createdAt:time completedAt:time?"
-    " prompts:prompt-summary[] finalResult:text?",
+    " prompts:prompt-summary[] finalResult:text? question:boolean?",
     "id status title createdAt",
+    on_request="question",
 )  # fmt: skip
 
 PROMPT_SUMMARY = _kind(
@@ -87,8 +88,10 @@ PROMPT_SUMMARY = _kind(
 # A row of GET /tasks (vendor docs). It has no status: `rebyte list` adds it.
 TASK_ROW = _kind(
     "task-row", "tasks", "id",
-    "id workspaceId? url title:text? executor? model? createdAt:time completedAt:time? status?",
+    "id workspaceId? url title:text? executor? model? createdAt:time completedAt:time? status?"
+    " question:boolean?",
     "id status title createdAt",
+    on_request="question",
 )  # fmt: skip
 
 # The answer of POST /tasks (seed document). It takes the names of a task as well, so that

@@ -19,7 +19,9 @@ RESET = "\x1b[0m"
 
 _STATUS_COLORS = {
     **dict.fromkeys(("completed", "succeeded", "ready"), GREEN),
-    **dict.fromkeys(("running", "pending", "queued", "processing", "provisioning"), YELLOW),
+    **dict.fromkeys(
+        ("running", "waiting", "pending", "queued", "processing", "provisioning"), YELLOW
+    ),
     **dict.fromkeys(("failed", "error"), RED),
     **dict.fromkeys(("canceled", "cancelled"), DIM),
 }
@@ -154,10 +156,19 @@ def _text(value: Any, type_: str, now: float) -> str:
 
 
 def _values(kind: Kind, rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
-    if name == "status" and kind.name == "task-row":
-        # All that a row says whose status was not read: whether it has ended, not how.
-        return [row.get(name) or ("ended" if row.get("completedAt") else "running") for row in rows]
+    if name == "status" and kind.name in ("task", "task-row"):
+        return [_status(kind, row) for row in rows]
     return [row.get(name) for row in rows]
+
+
+def _status(kind: Kind, row: Mapping[str, Any]) -> Any:
+    """A task's status for people: a run that waits for an answer is running to the API."""
+    if row.get("question") is True:
+        return "waiting"
+    if kind.name == "task":
+        return row.get("status")
+    # All that a row says whose status was not read: whether it has ended, not how.
+    return row.get("status") or ("ended" if row.get("completedAt") else "running")
 
 
 class _Column:

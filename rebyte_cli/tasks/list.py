@@ -184,6 +184,31 @@ class _Statuses:
         return found
 
 
+def with_questions(
+    client: RebyteClient, rows: Iterable[Row | RebyteError]
+) -> Iterator[Row | RebyteError]:
+    """The rows, with `question` true where the run waits for an answer.
+
+    Only if few of them run, since the events of each must be read. All rows are taken at once.
+    """
+    from . import questions
+    from .parallel import in_parallel
+
+    every = list(rows)
+    running = [
+        _id(row) for row in every if isinstance(row, Mapping) and row.get("status") == "running"
+    ]
+    if not running or len(running) > questions.FEW:
+        yield from every
+        return
+    answers = in_parallel(partial(questions.asked, client), running)
+    asked = {task for task, answer in zip(running, answers, strict=True) if answer is not None}
+    for row in every:
+        if isinstance(row, Mapping) and _id(row) in asked:
+            row = {**row, "question": True}
+        yield row
+
+
 def _id(row: Row) -> str:
     return str(row.get("id") or "")
 

@@ -112,16 +112,19 @@ def hint(task_id: str, question: Question) -> str:
     return f"Task {task_id} waits for an answer: {first}{more}\n`rebyte answer {task_id}` gives it"
 
 
-def tell(client: RebyteClient, task: Mapping[str, Any], note: Callable[[str], None]) -> None:
-    """Note that a running task, which was just read, waits for an answer. Never an error."""
+def tell(client: RebyteClient, task: Mapping[str, Any], note: Callable[[str], None]) -> bool:
+    """Note that a running task, which was just read, waits for an answer; whether it does.
+
+    Never an error.
+    """
     view = TaskView(task)
-    if view.id and not view.is_over:
-        question = _asked(client, view.id)
-        if question is not None:
-            note(hint(view.id, question))
+    question = asked(client, view.id) if view.id and not view.is_over else None
+    if question is not None:
+        note(hint(view.id, question))
+    return question is not None
 
 
-def _asked(client: RebyteClient, task_id: str, timeout: float = READ_TIMEOUT) -> Question | None:
+def asked(client: RebyteClient, task_id: str, timeout: float = READ_TIMEOUT) -> Question | None:
     """The open question as far as one call of `timeout` seconds can tell."""
     try:
         return last_open(_from_content(client, task_id, timeout=timeout))
@@ -163,7 +166,7 @@ class Watcher:
             for task_id in self._ids:
                 if self._deadline.has_passed:
                     break
-                question = _asked(self._client, task_id, self._deadline.cap(READ_TIMEOUT))
+                question = asked(self._client, task_id, self._deadline.cap(READ_TIMEOUT))
                 if question is not None and question.message_id not in self._noted:
                     self._noted.add(question.message_id)
                     self._note(hint(task_id, question))

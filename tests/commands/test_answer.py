@@ -71,7 +71,23 @@ def test_get_tells_what_a_run_waits_for(inside_local: Run) -> None:
     done = inside_local("get", task)
     assert done.json["id"] == task
     assert f"Task {task} waits for an answer: How should the simulation go on?" in done.err
-    assert inside_local("get", task, "-q").err == ""
+    assert (done.json["status"], done.json["question"]) == ("running", True)
+    quiet = inside_local("get", task, "-q")
+    assert (quiet.json["question"], quiet.err) == (True, "")
+    inside_local("answer", task, "--option", "1")
+    assert "question" not in inside_local("get", task).json
+
+
+def test_tables_show_what_waits(inside_local: Run) -> None:
+    """To the API, a run that waits for its user is running."""
+    task = parked(inside_local, "[[ask]]")
+    inside_local("create", "Still busy [[run=60s]]")
+    rows = inside_local("list", "-o", "table").out.splitlines()[1:]
+    assert [row.split()[1] for row in rows] == ["running", "waiting"]
+    shown = inside_local("get", task, "-o", "table").out
+    assert "\nstatus " in shown
+    assert "waiting" in shown
+    assert [row["status"] for row in inside_local("list").json["data"]] == ["running"] * 2
 
 
 def test_wait_tells_it_once(inside_local: Run, monkeypatch: pytest.MonkeyPatch) -> None:
