@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 from types import FrameType
@@ -86,10 +87,12 @@ def serve(app: App) -> None:
 
 
 def _tool(tools: Tools, spec: Spec, definitions: dict[str, Any]) -> Tool:
+    function = getattr(tools, spec.name)
     tool = Tool.from_function(
-        getattr(tools, spec.name),
+        function,
         name=spec.name,
         title=spec.title,
+        description=inspect.getdoc(function),
         annotations=ToolAnnotations(
             title=spec.title,
             read_only_hint=spec.read_only,

@@ -69,6 +69,7 @@ def test_the_tools_and_what_clients_are_told_about_them(home: Path) -> None:
         assert [name for name, hint in hints.items() if hint.destructive_hint] == ["cancel"]
         for tool in tools.values():
             assert tool.description, tool.name
+            assert "\n  " not in tool.description
             for schema in filter(None, (tool.input_schema, tool.output_schema)):
                 Draft202012Validator.check_schema(schema)
             for name, about in tool.input_schema.get("properties", {}).items():
