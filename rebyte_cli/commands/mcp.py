@@ -9,17 +9,16 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
+from ..mcp import clients
 from ..output.records import INSTALLED, Text
 from ._base import define, installed
-
-CLIENTS = ("claude", "codex", "gemini", "opencode")
 
 
 @define("mcp", kind=INSTALLED, text=True, statuses=(3,))
 @click.option(
     "--install",
     "client",
-    type=click.Choice(CLIENTS),
+    type=click.Choice(list(clients.CLIENTS)),
     help="Write the entry for this server into the configuration of an agent.",
 )
 @click.option("--dry-run", is_flag=True, help="With --install: print the entry instead.")
@@ -59,8 +58,6 @@ def command(app: App, client: str | None, dry_run: bool) -> Any:
 
 
 def _install(app: App, client: str, dry_run: bool) -> Any:
-    from ..mcp import clients
-
     words = clients.command_line(app.options.get("profile"))
     if dry_run:
         return Text(clients.snippet(client, words))

@@ -6,6 +6,7 @@ The prompts are instructions to the scripted model; see `scripted_model.py`.
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,18 @@ def payload(events: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     """The payload of the first event of this kind."""
     found: dict[str, Any] = next(e["payload"] for e in events if e["eventType"] == kind)
     return found
+
+
+def test_the_agent_finds_the_server_that_mcp_install_added(
+    run: Run, agent: str, repository: Path
+) -> None:
+    run("mcp", "--install", agent)
+    listed = subprocess.run(
+        [agent, "mcp", "list"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "rebyte_cli mcp -P local" in listed.stdout + listed.stderr
