@@ -61,7 +61,7 @@ def _install(app: App, client: str, dry_run: bool) -> Any:
     words = clients.command_line(app.options.get("profile"))
     if dry_run:
         return Text(clients.snippet(client, words))
-    path = clients.path_of(client)
-    changed = clients.install(client, words)
+    path = clients.path_of(client, app.environment)
+    changed = clients.install(client, path, words)
     app.note(f"Added the server to {path}" if changed else f"Already in {path}")
     return installed(app, [{"path": str(path), "changed": changed}])

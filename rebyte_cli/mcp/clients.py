@@ -20,18 +20,23 @@ NAME = "rebyte"
 
 
 class ClientFile(NamedTuple):
-    """Where a client keeps its servers: a file below the home (or working) folder, and a table."""
+    """Where a client keeps its servers: a table in the file `name` of a folder.
 
-    path: str
+    `folder` is below the home folder, unless the environment `variable` names another; None is
+    the working folder, for a file that a project shares.
+    """
+
+    folder: str | None
+    name: str
     table: str
-    in_project: bool = False
+    variable: str = ""
 
 
 CLIENTS = {
-    "claude": ClientFile(".mcp.json", "mcpServers", in_project=True),
-    "codex": ClientFile(".codex/config.toml", "mcp_servers"),
-    "gemini": ClientFile(".gemini/settings.json", "mcpServers"),
-    "opencode": ClientFile(".config/opencode/opencode.json", "mcp"),
+    "claude": ClientFile(None, ".mcp.json", "mcpServers"),
+    "codex": ClientFile(".codex", "config.toml", "mcp_servers", "CODEX_HOME"),
+    "gemini": ClientFile(".gemini", "settings.json", "mcpServers"),
+    "opencode": ClientFile(".config", "opencode/opencode.json", "mcp", "XDG_CONFIG_HOME"),
 }
 
 
@@ -68,20 +73,23 @@ def snippet(client: str, words: Sequence[str]) -> str:
     return json.dumps({table: {NAME: made}}, indent=2) + "\n"
 
 
-def path_of(client: str) -> Path:
+def path_of(client: str, environment: Mapping[str, str]) -> Path:
     """The file that the client reads."""
     file = CLIENTS[client]
-    return (Path.cwd() if file.in_project else Path.home()) / file.path
+    if file.folder is None:
+        return Path.cwd() / file.name
+    named = environment.get(file.variable)
+    return (Path(named) if named else Path.home() / file.folder) / file.name
 
 
-def install(client: str, words: Sequence[str]) -> bool:
-    """Write the entry into the client's file; False if it was there already.
+def install(client: str, path: Path, words: Sequence[str]) -> bool:
+    """Write the entry into `path`, the client's file; False if it was there already.
 
     The rest of the file stays as it is, comments in TOML included. Raises BadUsage for a file that
     cannot be read as what it should be, or whose `rebyte` entry is another one, which may have
     been edited.
     """
-    path, made = path_of(client), entry(client, words)
+    made = entry(client, words)
     text = _read(path)
     document = _parsed(path, text)
     table = document.get(CLIENTS[client].table, {})
@@ -98,8 +106,19 @@ def install(client: str, words: Sequence[str]) -> bool:
     else:
         whole = {**document, CLIENTS[client].table: {**table, NAME: made}}
         new = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-    write_private(path, new.encode())
+    _write(path, new, is_shared=CLIENTS[client].folder is None)
     return True
+
+
+def _write(path: Path, text: str, *, is_shared: bool) -> None:
+    """Replace the file. What a project shares keeps the modes that its other files have."""
+    if not is_shared:
+        write_private(path, text.encode())
+        return
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RebyteError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _read(path: Path) -> str:

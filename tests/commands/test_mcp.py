@@ -254,3 +254,22 @@ def test_install_adds_an_entry_and_keeps_the_rest(
     file.write_text("{ broken")
     assert inside("mcp", "--install", client).status == 2
     assert file.read_text() == "{ broken"
+
+
+def test_install_leaves_the_modes_of_a_project_alone(inside: Run, home: Path) -> None:
+    folder = home / "project"
+    folder.mkdir()
+    folder.chmod(0o775)
+    assert inside("mcp", "--install", "claude", cwd=folder).status == 0
+    assert folder.stat().st_mode & 0o777 == 0o775
+    plain = folder / "plain"
+    plain.touch()
+    assert (folder / ".mcp.json").stat().st_mode == plain.stat().st_mode
+
+
+def test_install_goes_where_the_agent_was_told_to_look(
+    inside: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CODEX_HOME", str(home / "elsewhere"))
+    assert inside("mcp", "--install", "codex").status == 0
+    assert "rebyte" in (home / "elsewhere" / "config.toml").read_text()
