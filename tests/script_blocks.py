@@ -26,12 +26,15 @@ def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedPr
     The shell stops at the first command that fails.
     """
     programs = folder / "bin"
-    programs.mkdir(exist_ok=True)
-    program = programs / "rebyte"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m rebyte_cli "$@"\n')
-    program.chmod(0o755)
+    # Written by the shell: a file that a thread here has open for writing can be inherited by the
+    # child of another thread, and is then "busy" when it should run.
+    program = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m rebyte_cli "$@"\n'
+    setup = (
+        f"[ -e bin/rebyte ] || {{ mkdir -p bin; printf %s {shlex.quote(program)} > bin/rebyte; "
+        "chmod +x bin/rebyte; }"
+    )
     return subprocess.run(
-        [need_tool("bash"), "-euo", "pipefail", "-c", script],
+        [need_tool("bash"), "-euo", "pipefail", "-c", f"{setup}\n{script}"],
         cwd=folder,
         env={
             **os.environ,

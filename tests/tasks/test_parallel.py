@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import need_tool
 from tests.farm import Farm, lines_of
+from tests.keyring_daemon import eventually
 from tests.script_blocks import blocks, run
 
 PAGE = Path(__file__).parents[2] / "rebyte_cli/manual/pages/rebyte-shards.7.md"
 TEXT = PAGE.read_text(encoding="utf-8")
+(SLURM,) = blocks(TEXT, "bash")
+JOB = yaml.safe_load(blocks(TEXT, "yaml")[0])
+KUBERNETES = JOB["spec"]["template"]["spec"]["containers"][0]["args"][0]
 PROMPTS = [f"Task {number}" for number in range(1, 21)]
 
 
@@ -43,20 +49,42 @@ def test_gnu_parallel_runs_each_line_once(home: Path) -> None:
         assert done.stdout.split() == ["12", "completed"]
         assert dict(farm.made) == {f"Summarise chapter {number}": 1 for number in range(1, 13)}
     assert len(list(home.glob("chapters.txt.?-of-4.journal"))) == 4
-    rows = lines_of((home / "results.jsonl").read_text())
+    rows = [row for path in home.glob("results.?.jsonl") for row in lines_of(path.read_text())]
     assert sorted(row["line"] for row in rows) == list(range(1, 13))
 
 
+def test_gnu_parallel_over_ssh_works_in_the_shared_folder(home: Path) -> None:
+    """The `ssh` here starts a shell on this machine: in the home folder, as the real one does."""
+    need_tool("parallel")
+    need_tool("jq")
+    shared = home / "shared"
+    (shared / "bin").mkdir(parents=True)
+    ssh = shared / "bin" / "ssh"
+    ssh.write_text(
+        '#!/bin/bash\n[ "$1" = -- ] && shift\necho "$1" >> "$NODES"\nshift\n'
+        '[ "$1" = -- ] && shift\ncd "$HOME"\nexec bash -c "$*"\n'
+    )
+    ssh.chmod(0o755)
+    (option,) = re.findall(r"`(--sshlogin .*?)`", TEXT)
+    block = next(block for block in blocks(TEXT) if "parallel" in block)
+    block = block.replace("parallel", f"parallel {option}")
+    with Farm() as farm:
+        done = run(block, shared, **farm.env, HOME=str(home), NODES=str(home / "nodes"))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.split() == ["12", "completed"]
+    assert set((home / "nodes").read_text().split()) == {"node1", "node2"}
+    assert len(list(shared.glob("chapters.txt.?-of-4.journal"))) == 4
+
+
 def test_a_slurm_array_runs_each_line_once(home: Path) -> None:
-    (script,) = blocks(TEXT, "bash")
-    first, last = (int(number) for number in re.findall(r"--array=(\d+)-(\d+)", script)[0])
+    first, last = (int(number) for number in re.findall(r"--array=(\d+)-(\d+)", SLURM)[0])
     numbers = [{"SLURM_ARRAY_TASK_ID": str(number)} for number in range(first, last + 1)]
     with Farm() as farm:
-        assert played(home, farm, script, numbers) == list(range(1, 21))
+        assert played(home, farm, SLURM, numbers) == list(range(1, 21))
 
 
 def test_an_indexed_job_runs_each_line_once(home: Path) -> None:
-    job = yaml.safe_load(blocks(TEXT, "yaml")[0])["spec"]
+    job = JOB["spec"]
     (container,) = job["template"]["spec"]["containers"]
     assert container["command"] == ["sh", "-c"]
     numbers = [{"JOB_COMPLETION_INDEX": str(number)} for number in range(job["completions"])]
@@ -64,9 +92,37 @@ def test_an_indexed_job_runs_each_line_once(home: Path) -> None:
         assert played(home, farm, container["args"][0], numbers) == list(range(1, 21))
 
 
+@pytest.mark.parametrize(
+    ("script", "number", "status"),
+    [(SLURM, "SLURM_ARRAY_TASK_ID", 10), (KUBERNETES, "JOB_COMPLETION_INDEX", 0)],
+)
+def test_a_part_that_is_started_twice_keeps_its_results(
+    home: Path, script: str, number: str, status: int
+) -> None:
+    """While the first run still goes, and after it."""
+    prompts = [*(f"Task {each} <run 1>" for each in range(4)), "Task 4 <fail>", *"abc"]
+    (home / "tasks.jsonl").write_text("".join(f'{{"prompt": "{each}"}}\n' for each in prompts))
+    results = home / "results.0.jsonl"
+
+    def lines() -> list[int]:
+        return sorted(row["line"] for row in lines_of(results.read_text()))
+
+    with Farm() as farm, ThreadPoolExecutor(1) as pool:
+        environment = {**farm.env, number: "0"}
+        first = pool.submit(run, script, home, **environment)
+        eventually(lambda: results.exists() and results.read_text() != "")
+        second = run(script, home, **environment)
+        assert (second.returncode, "another run has the journal" in second.stderr) == (1, True)
+        assert first.result().returncode == status
+        whole = lines()
+        assert len(whole) == 2
+        assert run(script, home, **environment).returncode == status
+        assert lines() == whole
+        assert set(farm.made.values()) == {1}
+
+
 def test_a_pod_whose_task_failed_is_not_started_again(home: Path) -> None:
-    job = yaml.safe_load(blocks(TEXT, "yaml")[0])["spec"]
-    script = job["template"]["spec"]["containers"][0]["args"][0]
+    script = KUBERNETES
     (home / "tasks.jsonl").write_text('{"prompt": "No <fail>"}\n')
     with Farm() as farm:
         assert run(script, home, **farm.env, JOB_COMPLETION_INDEX="0").returncode == 0
@@ -79,7 +135,9 @@ def test_a_matrix_runs_each_line_once(home: Path) -> None:
     (script,) = (step["run"] for step in job["steps"] if "batch" in step.get("run", ""))
     numbers = job["strategy"]["matrix"]["shard"]
     # Each runner has the same names for its files; here they share a folder.
-    script = script.replace("results", "results.$N").replace("${{ matrix.shard }}", "$N")
+    script = script.replace("results.jsonl", "results.$N.jsonl").replace(
+        "${{ matrix.shard }}", "$N"
+    )
     with Farm() as farm:
         found = played(home, farm, script, [{"N": str(number)} for number in numbers])
         assert found == list(range(1, 21))
