@@ -306,10 +306,11 @@ class History:
             self._write(f"DELETE FROM {table} WHERE origin = ?", [[self.origin]])  # noqa: S608 -- ours
 
     def words(self, field: Literal["skills", "model", "executor"]) -> list[str]:
-        """Values used before, the latest first, for completion to offer."""
+        """Values that the last thousands of tasks used, the latest first, for completion."""
         rows = self._read(
-            f"SELECT {field} AS word FROM tasks WHERE origin = ? AND {field} IS NOT NULL"  # noqa: S608
-            " ORDER BY seq DESC LIMIT 1000",
+            f"SELECT {field} AS word FROM"  # noqa: S608 -- one of three words
+            f" (SELECT {field} FROM tasks WHERE origin = ? ORDER BY seq DESC LIMIT 5000)"
+            f" WHERE {field} IS NOT NULL LIMIT 1000",
             self.origin,
         )
         found: dict[str, None] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,17 @@ def test_prefixes_are_taken_as_they_are_written(history: History) -> None:
     for task in ("ab_1", "abc1", "ab_2", "b"):
         add(history, task)
     assert history.shown("ab_") == ["ab_1", "ab_2"]
+
+
+def test_the_newest_tasks_are_found_without_a_sort(history: History) -> None:
+    """TAB and @N ask for them: with 200,000 tasks, sorting all takes a tenth of a second."""
+    add(history, "a")
+    plans: list[str] = []
+    with sqlite3.connect(history.path) as connection:
+        for order in ("AND NOT deleted ORDER BY seq DESC LIMIT 9", "ORDER BY seq DESC LIMIT 1"):
+            sql = f"EXPLAIN QUERY PLAN SELECT id, title FROM tasks WHERE origin = ? {order}"
+            plans += [row[3] for row in connection.execute(sql, (history.origin,))]
+    assert plans == ["SEARCH tasks USING INDEX tasks_by_origin (origin=?)"] * 2
 
 
 def test_many_ids_can_be_asked_about_at_once(history: History) -> None:
