@@ -61,7 +61,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # what is left, so that at the end no worker waits for another.
 LONG = (
     *("test_prism", "test_sessions", "test_man", "test_documents", "test_install", "test_soak"),
-    *("test_scripting", "test_keyring_store", "test_completion_shells", "test_time_limit"),
+    *("test_action", "test_scripting", "test_keyring_store", "test_completion_shells"),
+    "test_time_limit",
 )
 
 

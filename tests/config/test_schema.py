@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -92,11 +94,22 @@ def test_the_command_prints_it(rebyte: Callable[..., Done]) -> None:
     assert rebyte("schema", "--config", "--results").status == 2
 
 
-def test_a_file_that_the_command_wrote_fits(rebyte: Callable[..., Done], home: Path) -> None:
+def test_another_checker_takes_a_file_that_the_command_wrote(
+    rebyte: Callable[..., Done], home: Path
+) -> None:
+    """check-jsonschema, which reads TOML as editors do."""
     rebyte(
         "profile", "create", "work", "base_url=https://api.example/v1", "timeout=5", "skills=a,b"
     )
     rebyte("profile", "use", "work")
-    document = tomllib.loads((home / ".config/rebyte/config.toml").read_text())
-    assert document["profiles"]["work"]["timeout"] == 5
-    assert fits(document)
+    config, schema = home / ".config/rebyte/config.toml", home / "config.schema.json"
+    schema.write_text(rebyte("schema", "--config").out)
+
+    def check(*words: str | Path) -> int:
+        command = [sys.executable, "-m", "check_jsonschema", *map(str, words)]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    assert check("--check-metaschema", schema) == 0
+    assert check("--schemafile", schema, config) == 0
+    config.write_text(config.read_text().replace("timeout = 5", "timeout = -5"))
+    assert check("--schemafile", schema, config) == 1
