@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # What requests, urllib3 and the system raise when a request or an answer comes to nothing.
-FAULTS = (RequestException, HTTPError, HTTPException, OSError, UnicodeError)
+FAULTS = (RequestException, HTTPError, HTTPException, OSError, UnicodeError, MemoryError)
 # Connecting gets less time than an answer: the next attempt may reach another address, and nothing
 # has been sent by then.
 CONNECT_SECONDS = 10.0

@@ -23,6 +23,7 @@ from ..errors import (
 )
 
 LONGEST_MESSAGE = 300
+OUT_OF_MEMORY = "out_of_memory"
 _LOGIN = f"run `rebyte auth login` or set REBYTE_API_KEY; create a key at {KEYS_PAGE}"
 _LOST = "it may or may not have been carried out; check before sending it again"
 
@@ -61,6 +62,8 @@ def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -
         raise BadUsage("the proxy named by HTTPS_PROXY or ALL_PROXY cannot be used") from None
     if not sent and (names & {"InvalidHeader", "InvalidURL"} or having(UnicodeError)):
         raise BadUsage("a header or the path holds a character that cannot be sent") from None
+    if having(MemoryError):
+        return Fault("this process is out of memory", code=OUT_OF_MEMORY, futile=True)
     there = f"proxy {proxy}" if proxy else host
     if certificate := having(ssl.SSLCertVerificationError):
         return Fault(

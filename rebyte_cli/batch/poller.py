@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import random
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ..errors import APIError
+from ..errors import APIError, RebyteError
 from ..tasks.wait import Poll, Target, too_busy
 from .events import Report
 from .state import GONE
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 YOUNG = 3.0  # seconds; tasks that were added so recently are often about to end
 FEW = 10
+MORE_ROOM = "Use a smaller --jobs, or raise the limits of this process (see ulimit -a)."
 T = TypeVar("T")
 
 
@@ -62,8 +63,13 @@ class Poller(Generic[T]):
             self._things[index] = thing
             self._added = time.monotonic()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    self._report("fatal", None, no_thread())
+                else:
+                    self._thread = thread
             if len(self._things) == 1:
                 self._change.notify()
 
@@ -118,6 +124,11 @@ class Poller(Generic[T]):
             self._report("crash", None, error)
             return False
         return True
+
+
+def no_thread() -> RebyteError:
+    """The error for a thread that the system refuses to start."""
+    return RebyteError("cannot start a thread", hint=MORE_ROOM)
 
 
 def watch_tasks(client: RebyteClient, throttle: Throttle, report: Report) -> Poller[str]:

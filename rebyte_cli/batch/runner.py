@@ -370,11 +370,15 @@ class Runner:
             if kind == "lost":
                 # Before it leaves `in_flight`: the search looks at both.
                 self._lost.add(index)
+            may_be_sent = index in self._workers.in_flight
             if kind in ("created", "refused", "unsent", "lost", "fatal"):
                 self._handed_out.discard(index)
                 self._workers.in_flight.discard(index)
-            if kind == "fatal":  # nothing was sent, or it was refused
-                self._history.not_created(self._batch.lines[index].number)
+            if kind == "fatal":
+                if may_be_sent:
+                    self._entries[index].state = "sending"
+                else:
+                    self._history.not_created(self._batch.lines[index].number)
                 self._end_batch(value)
             else:
                 yield from self._handlers[kind](self, index, self._entries[index], value)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, Interrupted, RebyteError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any] | RebyteError
 SPARE_CONNECTIONS = 12  # for the watch and the search, beside the one of each create
 SPARE_FILES = 48  # open files beside those connections: the journal, the history, the input, …
+SPARE_MEMORY = 320 << 20  # bytes of address space beside the threads that create
+ARENA = 64 << 20  # bytes that glibc reserves for the memory of a thread
 RETRY_AFTER_CAP = 300.0  # seconds
 
 
@@ -222,29 +225,21 @@ class Session:
                 self._known.add(str(record.get("id")))
 
     def _affordable(self, jobs: int) -> int:
-        """How many creates can be under way with the open files that this process may have."""
+        """How many creates can be under way with the open files and memory of this process."""
         if os.name != "posix":
             return jobs
-        import resource
-
-        wanted = jobs + SPARE_CONNECTIONS + SPARE_FILES
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft == resource.RLIM_INFINITY or soft >= wanted:
+        spare = SPARE_CONNECTIONS + SPARE_FILES
+        each = 2 if any(line.paths for line in self._batch.lines) else 1  # an upload opens a file
+        lacking = {
+            "open files (ulimit -n)": (_file_limit(each * jobs + spare) - spare) // each,
+            "memory (ulimit -v)": (_memory_limit() - SPARE_MEMORY) // _thread_memory(),
+        }
+        lack = min(lacking, key=lambda what: lacking[what])
+        if lacking[lack] >= jobs:
             return jobs
-        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-            soft = raised
-        except (OSError, ValueError):
-            pass
-        affordable = max(1, soft - SPARE_CONNECTIONS - SPARE_FILES)
-        if affordable >= jobs:
-            return jobs
-        self._app.note(
-            f"Running {affordable} jobs instead of {jobs}: this process may open {soft} files"
-            " (ulimit -n)"
-        )
-        return affordable
+        found = max(1, int(lacking[lack]))
+        self._app.note(f"Running {found} jobs instead of {jobs}, for lack of {lack}")
+        return found
 
     def _resolve(
         self, client: RebyteClient, journal: Journal, resolutions: Sequence[Resolution]
@@ -431,6 +426,44 @@ def parse_resolutions(
             seen.add(one.task)
         found.append(one)
     return found
+
+
+def _file_limit(wanted: int) -> float:
+    """How many files this process may have open, after raising the soft limit if needed."""
+    import resource
+
+    soft, hard = map(_unlimited, resource.getrlimit(resource.RLIMIT_NOFILE))
+    if soft < wanted:
+        raised = min(wanted, hard)
+        with suppress(OSError, ValueError):
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (int(raised), before[1]))
+            return raised
+    return soft
+
+
+def _memory_limit() -> float:
+    """How many bytes of address space this process may have."""
+    import resource
+
+    if not hasattr(resource, "RLIMIT_AS"):  # OpenBSD
+        return math.inf
+    return _unlimited(resource.getrlimit(resource.RLIMIT_AS)[0])
+
+
+def _thread_memory() -> float:
+    """Bytes of address space that a thread takes at most."""
+    import resource
+
+    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    return ARENA + (8 << 20 if stack == resource.RLIM_INFINITY else stack)
+
+
+def _unlimited(limit: int) -> float:
+    """A limit of the system as a number that compares."""
+    import resource
+
+    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def _command_line(app: App) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..api.errors import OUT_OF_MEMORY
 from ..deadline import Deadline
 from ..errors import (
     APIError,
@@ -20,6 +21,7 @@ from ..tasks.search import is_lost
 from ..tasks.server_clock import ServerClock
 from .events import Report
 from .input import Input, InputLine
+from .poller import MORE_ROOM, no_thread
 from .state import Record, created_record, refused_record
 from .throttle import Stopped, Throttle
 
@@ -43,9 +45,9 @@ class Job(NamedTuple):
 class WorkerPool:
     """Up to `count` threads that create what `put` hands them, and report what became of it.
 
-    `in_flight` holds the lines whose creates were sent or are about to be; the workers add a
-    line, and the reader of the reports takes it out. The id of a new task is in `known` before
-    its line is reported.
+    `in_flight` holds the lines whose creates were sent or are about to be. The workers add a
+    line, and take it out if it was certainly not sent; otherwise the reader of the reports does.
+    The id of a new task is in `known` before its line is reported.
     """
 
     def __init__(
@@ -83,16 +85,19 @@ class WorkerPool:
 
     def put(self, job: Job) -> None:
         """Have a line created as soon as a worker is free."""
+        if not self._threads:
+            # What every worker needs: later there may be no memory or no open file to import it.
+            from ..api import connection  # noqa: F401
         self.jobs.put(job)
         if len(self._threads) < self._count:
             name = f"create-{len(self._threads) + 1}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # no memory, or too many threads for this user
+            except (RuntimeError, MemoryError):  # no memory, or too many threads for this user
                 self._count = len(self._threads)
                 if not self._threads:
-                    raise RebyteError("cannot start a thread to create tasks with") from None
+                    self._fatal(job, no_thread())
             else:
                 self._threads.append(thread)
 
@@ -129,6 +134,8 @@ class WorkerPool:
                 self._report("unsent", job.line, None)
             except RebyteError as error:  # of the journal, the key or the address
                 self._fatal(job, error)
+            except MemoryError:
+                self._fatal(job, RebyteError("out of memory", hint=MORE_ROOM))
             except Exception as error:  # a bug of ours must not look like a batch that hangs
                 self._report("crash", job.line, error)
             finally:
@@ -169,16 +176,16 @@ class WorkerPool:
         try:
             task = self._client.create_from(body)
         except (Stopped, KeyRejected, Redirected):
-            self._note_unsent(line)
+            self._note_unsent(job, line)
             raise
         except Unsent as error:
-            self._note_unsent(line)
+            self._note_unsent(job, line)
             self._unreachable(job, error)
         except RebyteError as error:
             if is_lost(error):
                 self._lost(job, error, record)
             elif isinstance(error, APIError) and error.status_code == 429:
-                self._note_unsent(line)
+                self._note_unsent(job, line)
                 self._throttle.network_answered()
                 why = "The service turns creates away (429)"
                 self._throttle.slow_down(why, error.retry_after)
@@ -195,7 +202,8 @@ class WorkerPool:
             finally:  # a task that no journal names is at least printed
                 self._report("created", job.line, (body, task))
 
-    def _note_unsent(self, line: InputLine) -> None:
+    def _note_unsent(self, job: Job, line: InputLine) -> None:
+        self.in_flight.discard(job.line)
         self._journal.append({"line": line.number, "is": "unsent"})
 
     # -- what a create came to -----------------------------------------------------------------
@@ -232,7 +240,7 @@ class WorkerPool:
 
     def _unreachable(self, job: Job, error: APIError) -> None:
         """Nothing was sent. A service that never answered has a wrong address."""
-        if self._client.transport.server_now() is None:
+        if self._client.transport.server_now() is None or error.code == OUT_OF_MEMORY:
             self._fatal(job, error)
         else:
             self._throttle.network_lost(error.message)

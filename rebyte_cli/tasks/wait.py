@@ -264,7 +264,15 @@ class Poll:
 
         pool = ThreadPoolExecutor(min(WORKERS, len(todo)), "rebyte-wait")
         try:
-            asked = {pool.submit(_answer, ask, item): item for item in todo}
+            asked = {}
+            while todo:
+                try:
+                    asked[pool.submit(_answer, ask, todo[0])] = todo[0]
+                except RuntimeError:  # no further thread; asked twice does no harm
+                    break
+                todo.pop(0)
+            for item in todo:
+                yield item, _answer(ask, item)
             for future in as_completed(asked):
                 yield asked[future], future.result()
         finally:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -180,6 +181,32 @@ def test_a_full_disk_stops_new_creates_and_says_so(batch: Callable[..., Done], h
         assert told <= {row["id"] for row in rows}
         assert set(farm.made.values()) == {1}
         assert len(farm.made) == 80
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits of other systems differ")
+@pytest.mark.parametrize(
+    ("limit", "lack"),
+    [
+        ("ulimit -n 256", "open files (ulimit -n)"),
+        ("ulimit -n 64", "open files (ulimit -n)"),
+        ("ulimit -v 700000", "memory (ulimit -v)"),
+    ],
+)
+def test_more_jobs_than_the_system_allows(home: Path, limit: str, lack: str) -> None:
+    """Each create takes a connection and a thread; too many of them failed at a late import."""
+    count = 300 if limit.endswith(" 256") else 20
+    write(home, count)
+    script = f"{limit}; exec {' '.join(COMMAND)} batch t.txt --text --jobs 256"
+    with Farm(delay=0.05) as farm:
+        environment = {**os.environ, **farm.env}
+        done = subprocess.run(
+            ["sh", "-c", script], cwd=home, env=environment, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        assert f"jobs instead of 256, for lack of {lack}" in done.stderr.decode()
+        rows = lines_of(done.stdout.decode())
+        assert [row["status"] for row in rows] == ["completed"] * count
+        assert set(farm.made.values()) == {1}
 
 
 def test_results_go_to_a_file_that_only_the_run_with_the_journal_replaces(

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
+from requests.adapters import HTTPAdapter
 
 from rebyte_cli.batch import throttle
 from rebyte_cli.batch.throttle import Throttle
@@ -123,6 +124,41 @@ def test_a_journal_that_fails_ends_it_before_anything_is_sent(
     monkeypatch.setattr(shop.journal, "commit", full)
     kind, error = shop.create(0)
     assert (kind, "No space left" in error.message) == ("fatal", True)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_out_of_memory_is_unsent_unless_the_create_went_out(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, is_sent: bool
+) -> None:
+    send = HTTPAdapter.send
+
+    def too_large(*given: Any, **options: Any) -> Any:
+        if is_sent:
+            send(*given, **options)
+        raise MemoryError
+
+    shop.create(2)
+    monkeypatch.setattr(HTTPAdapter, "send", too_large)
+    kind, value = shop.create(0)
+    if is_sent:
+        assert (kind, shop.states()[2:]) == ("lost", ["sending"])
+    else:
+        assert (kind, "out of memory" in value.message) == ("fatal", True)
+        assert shop.states()[2:] == ["sending", "unsent"]
+        assert 0 not in shop.pool.in_flight
+
+
+def test_a_system_without_a_thread_to_spare_ends_the_batch(
+    shop: Workshop, server: RawServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    kind, error = shop.create(0)
+    monkeypatch.undo()
+    assert (kind, error.message) == ("fatal", "cannot start a thread")
     assert server.requests == []
 
 
