@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rebyte_cli.batch.report import Times, check, write
+from rebyte_cli.batch.report import check, write
+from rebyte_cli.batch.timeline import Timeline
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.output.table import width_of
 
@@ -113,22 +114,22 @@ def test_ten_thousand_lines_make_a_page_that_can_be_looked_at(tmp_path: Path) ->
 )
 def test_an_axis_has_a_few_round_moments(ends: str, ticks: list[str]) -> None:
     one = row(0, finishedAt=f"2026-02-09T{ends}Z")
-    assert [words for _, words in Times([one], NOW).ticks()] == ticks
+    assert [words for _, words in Timeline([one], NOW).ticks()] == ticks
 
 
 def test_many_days_have_an_axis_too() -> None:
     one = row(0, finishedAt="2026-05-01T10:00:00Z")
-    ticks = [words for _, words in Times([one], NOW).ticks()]
+    ticks = [words for _, words in Timeline([one], NOW).ticks()]
     assert len(ticks) < 10
     assert ticks[1] == "11d"
 
 
 def test_figures_count_what_ran_at_one_time_and_how_long() -> None:
     rows = [row(0), row(1), row(9, finishedAt="2026-02-09T10:00:10Z")]
-    times = Times(rows, NOW)
-    assert (times.most(), times.middle()) == (3, "5m 00s")
+    timeline = Timeline(rows, NOW)
+    assert (timeline.peak(), timeline.median()) == (3, "5m 00s")
     after = row(0, startedAt="2026-02-09T10:05:00Z", finishedAt="2026-02-09T10:06:00Z")
-    assert Times([row(0), after], NOW).most() == 1
+    assert Timeline([row(0), after], NOW).peak() == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""When the tasks of a batch ran, and what that adds up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from ..output.table import duration
+
+Row = Mapping[str, Any]
+_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+
+
+class Bar(NamedTuple):
+    """When a task ran, as fractions of the whole time (0 to 1)."""
+
+    begin: float
+    end: float
+
+
+class Timeline:
+    """When the tasks of `rows` ran; each is named by its index in `rows`.
+
+    A task that still runs ends `now`.
+    """
+
+    def __init__(self, rows: Sequence[Row], now: datetime) -> None:
+        self._spans: dict[int, tuple[datetime, datetime]] = {}
+        for at, row in enumerate(rows):
+            begin = _moment(row.get("startedAt"))
+            if begin is not None and row.get("id"):
+                end = _moment(row.get("finishedAt")) or max(now, begin)
+                self._spans[at] = begin, max(begin, end)
+        self.first = min((begin for begin, _ in self._spans.values()), default=now)
+        self.last = max((end for _, end in self._spans.values()), default=now)
+        self.seconds = (self.last - self.first).total_seconds()
+
+    def bar(self, at: int) -> Bar | None:
+        """The bar of a line; None if it has no task."""
+        if at not in self._spans:
+            return None
+        whole = self.seconds or 1.0
+        begin, end = self._spans[at]
+        return Bar(
+            (begin - self.first).total_seconds() / whole, (end - self.first).total_seconds() / whole
+        )
+
+    def length(self, at: int) -> str:
+        """How long the task of a line ran, for people; empty if it has none."""
+        if at not in self._spans:
+            return ""
+        begin, end = self._spans[at]
+        return duration((end - begin).total_seconds())
+
+    def by_start(self) -> list[int]:
+        """The lines that have a task, by when it started."""
+        return sorted(self._spans, key=lambda at: self._spans[at])
+
+    def median(self) -> str:
+        """The median time of a task, for people; empty if there are none."""
+        lengths = sorted(end - begin for begin, end in self._spans.values())
+        return duration(lengths[len(lengths) // 2].total_seconds()) if lengths else ""
+
+    def peak(self) -> int:
+        """The largest number of tasks that ran at the same time."""
+        moments = [(begin, 1) for begin, _ in self._spans.values()]
+        moments += [(end, -1) for _, end in self._spans.values()]
+        peak = now = 0
+        for _, change in sorted(moments):
+            now += change
+            peak = max(peak, now)
+        return max(peak, min(1, len(self._spans)))
+
+    def period(self) -> str:
+        """The first start, the last end and the time between, for people."""
+        if not self._spans:
+            return "No task was created."
+        form = "%Y-%m-%d %H:%M:%S UTC"
+        first, last = (moment.astimezone(UTC) for moment in (self.first, self.last))
+        return f"{first.strftime(form)} to {last.strftime(form)} ({duration(self.seconds)})"
+
+    def ticks(self, most: int = 8) -> list[tuple[float, str]]:
+        """Marks for an axis of at most `most` steps: fractions of the whole time, with labels."""
+        step = next((step for step in _STEPS if self.seconds / step <= most), 0)
+        if not step:
+            step = 86400 * (1 + int(self.seconds / 86400 / most))
+        whole = self.seconds or 1.0
+        count = int(self.seconds // step)
+        return [(at * step / whole, _label(at * step)) for at in range(count + 1)]
+
+
+def _label(seconds: int) -> str:
+    """As `duration`, without parts that are zero."""
+    if seconds % 86400 == 0 and seconds:
+        return f"{seconds // 86400}d"
+    words = duration(float(seconds))
+    return words.removesuffix(" 00s").removesuffix(" 00m")
+
+
+def _moment(written: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(str(written))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
