@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any] | RebyteError
 SPARE_CONNECTIONS = 12  # for the watch and the search, beside the one of each create
 SPARE_FILES = 48  # open files beside those connections: the journal, the history, the input, …
+# Open files per connection to the service in this process: two ends, its database and journal.
+FILES_OF_LOCAL = 4
 SPARE_MEMORY = 320 << 20  # bytes of address space beside the threads that create
 ARENA = 64 << 20  # bytes that glibc reserves for the memory of a thread
 RETRY_AFTER_CAP = 300.0  # seconds
@@ -228,11 +230,15 @@ class Session:
         """How many creates can be under way with the open files and memory of this process."""
         if os.name != "posix":
             return jobs
-        spare = SPARE_CONNECTIONS + SPARE_FILES
-        each = 2 if any(line.paths for line in self._batch.lines) else 1  # an upload opens a file
+        has_files = any(line.paths for line in self._batch.lines)
+        is_local = self._app.settings.is_local
+        files = FILES_OF_LOCAL if is_local else 1  # open files per connection
+        spare = SPARE_CONNECTIONS * files + SPARE_FILES
+        each = files + has_files  # an upload reads a file
+        memory = _thread_memory() * (2 if is_local else 1)  # the service has a thread as well
         lacking = {
             "open files (ulimit -n)": (_file_limit(each * jobs + spare) - spare) // each,
-            "memory (ulimit -v)": (_memory_limit() - SPARE_MEMORY) // _thread_memory(),
+            "memory (ulimit -v)": (_memory_limit() - SPARE_MEMORY) // memory,
         }
         lack = min(lacking, key=lambda what: lacking[what])
         if lacking[lack] >= jobs:

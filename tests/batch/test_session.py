@@ -209,6 +209,16 @@ def test_more_jobs_than_the_system_allows(home: Path, limit: str, lack: str) -> 
         assert set(farm.made.values()) == {1}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits of other systems differ")
+def test_the_service_in_the_same_process_shares_its_limits(home: Path) -> None:
+    write(home, 200, "Task [[run=1ms]]")
+    script = f"ulimit -n 256; exec {' '.join(COMMAND)} -P local batch t.txt --text --jobs 256"
+    done = subprocess.run(["sh", "-c", script], cwd=home, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    rows = lines_of(done.stdout.decode())
+    assert [row["status"] for row in rows] == ["completed"] * 200
+
+
 def test_results_go_to_a_file_that_only_the_run_with_the_journal_replaces(
     batch: Callable[..., Done], home: Path
 ) -> None:
