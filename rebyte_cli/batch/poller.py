@@ -57,21 +57,25 @@ class Poller(Generic[T]):
         self._stopped = False
         self._thread: threading.Thread | None = None
 
+    def start(self) -> None:
+        """Start the thread now, unless it has been; later there may be none to be had."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._report("fatal", None, no_thread())
+            else:
+                self._thread = thread
+
     def add(self, index: int, thing: T) -> None:
         """Ask about one more line, from the next round on."""
         with self._change:
             self._things[index] = thing
             self._added = time.monotonic()
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:
-                    self._report("fatal", None, no_thread())
-                else:
-                    self._thread = thread
             if len(self._things) == 1:
                 self._change.notify()
+        self.start()
 
     def drop(self, index: int) -> None:
         """Stop asking about a line."""

@@ -218,6 +218,9 @@ class Runner:
                 yield from self._watch(index, entry)
             elif entry.state in LOST and index not in self._lost:
                 self._search(index, entry, self._options.send_again_after)
+        if not all(self._entries[index].is_over for index in self._plan.mine):
+            self._watcher.start()
+            self._searcher.start()
         for index in self._plan.mine:
             if index in self._plan.after:
                 continue

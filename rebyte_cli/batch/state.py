@@ -22,6 +22,7 @@ Record = dict[str, Any]
 LOST = frozenset({"sending", "unknown"})
 # The status of a task that no longer exists; the API has no word for it.
 GONE = "gone"
+MOST_CANDIDATES = 5  # named in a message; the journal has all of them
 _STATES = ("sending", "unsent", "created", "ended", "refused", "unknown")
 _TEXTS = ("id", "at", "newest", "status")
 _ERROR = frozenset({"code", "message", "exit"})
@@ -144,7 +145,10 @@ def row_of(line: InputLine, entry: Entry) -> Mapping[str, Any] | LineProblem:
 
 
 def _unknown(line: InputLine, entry: Entry) -> dict[str, Any]:
-    could_be = f"; it could be {' or '.join(entry.candidates)}" if entry.candidates else ""
+    shown = entry.candidates[:MOST_CANDIDATES]
+    if more := len(entry.candidates) - len(shown):
+        shown.append(f"one of {more} more")
+    could_be = f"; it could be {' or '.join(shown)}" if shown else ""
     return {
         "code": "outcome_unknown",
         "message": "its create was sent and no answer came back"

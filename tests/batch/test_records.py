@@ -45,6 +45,14 @@ def test_one_that_nobody_knows_is_looked_for_and_names_what_it_could_be() -> Non
     assert stands(sending)[1]["status"] == "unknown"
 
 
+def test_a_message_names_a_few_of_many_candidates() -> None:
+    many = [f"t{number}" for number in range(300)]
+    _, row = stands(
+        {"line": 3, "is": "sending", "at": NOW}, {"line": 3, "is": "unknown", "candidates": many}
+    )
+    assert "it could be t0 or t1 or t2 or t3 or t4 or one of 295 more;" in row["error"]["message"]
+
+
 def test_one_that_was_not_sent_after_all_is_as_new() -> None:
     entry, row = stands({"line": 3, "is": "sending", "at": NOW}, {"line": 3, "is": "unsent"})
     assert (entry.state, entry.sent, row["status"]) == ("new", None, "pending")
