@@ -23,7 +23,7 @@ demo: $(READY) ## Walk through a task's life on a private local service
 	@REBYTE_BIN=$(BIN)/rebyte sh tests/demo.sh
 
 test: $(READY) ## Run every test
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 LOWEST := .venv-lowest
 CORE := api commands config history local output test_imports.py \

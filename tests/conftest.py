@@ -60,15 +60,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Files of few tests that take long, most of it waiting: they begin, and the many short ones fill
 # what is left, so that at the end no worker waits for another.
 LONG = (
-    *("test_prism", "test_sessions", "test_man", "test_documents", "test_install", "test_soak"),
-    *("test_action", "test_scripting", "test_keyring_store", "test_completion_shells"),
-    "test_time_limit",
+    *("test_never_twice", "test_time_limit", "test_man", "test_tasks", "test_keyring_store"),
+    *("test_patch", "test_create", "test_local", "test_runner", "test_sessions", "test_documents"),
+    *("test_logs", "test_soak", "test_install", "test_shells", "test_fields", "test_action"),
+    *("test_scripting", "test_prism", "test_mcp"),
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first (`make test` keeps this order)."""
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    place = {stem: number for number, stem in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 COMMAND = [sys.executable, "-m", "rebyte_cli"]

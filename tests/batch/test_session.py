@@ -337,7 +337,7 @@ def test_other_defaults_than_in_the_run_before_are_told(
 
 # -- kill -9 at random moments, again and again: every line still makes exactly one task.
 
-# The suite has a taste of it; REBYTE_TEST_KILLS=20 is the whole of it.
+# One run by default; REBYTE_TEST_KILLS=20 runs them all.
 RUNS = int(os.environ.get("REBYTE_TEST_KILLS", "1"))
 LINES = 200 if RUNS > 1 else 60
 KILLS = 3

@@ -1,4 +1,4 @@
-"""Two hundred creates at once, each in a separate process with a separate service."""
+"""Many creates at once, each in a separate process with a separate service."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tests.conftest import Done
 
-COUNT = 200
-# The processes are forked from one that has imported everything, which spares two hundred
+COUNT = int(os.environ.get("REBYTE_TEST_CREATES", "60"))
+# The processes are forked from one that has imported everything, which saves that many
 # starts of Python and makes them meet all the more closely.
 FORKS = f"""
 import gc, importlib, os, pkgutil, sys
@@ -35,7 +35,7 @@ sys.exit(sum(1 for status in statuses if status))
 """
 
 
-def test_two_hundred_creates_at_once(home: Path, local: Callable[..., Done]) -> None:
+def test_many_creates_at_once(home: Path, local: Callable[..., Done]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORKS],
         capture_output=True,
