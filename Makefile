@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# The suite starts the command a thousand times; without bytecode files each start compiles it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: fuzz help demo test lowest agents browser audit check docs bench pyz clean
 .DEFAULT_GOAL := help
 
