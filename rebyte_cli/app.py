@@ -234,7 +234,7 @@ class App:
         """Print a line for people on stderr, unless `-q` was given."""
         from .output.messages import note
 
-        note(self.console, text)
+        note(self.console, self._with_profile(text))
 
     def spinner(self, text: str) -> AbstractContextManager[Any]:
         """A spinner on stderr while something blocks; nothing off a terminal."""
@@ -306,6 +306,11 @@ class App:
             self.show(Records(TASK, [self.with_workspace(error.record)]))
         with suppress(RebyteError):  # stdout is lost: `error` says so, or matters more
             self.console.flush_out()
+        hint = error.hint and self._with_profile(error.hint)
+        if isinstance(error, Interrupted):
+            error = Interrupted(error.exit_status, hint=hint)
+        else:
+            error = error.copy_with(hint=hint)
         show_error(self.console, error, as_json=as_json)
         return error.exit_status
 
@@ -314,6 +319,20 @@ class App:
         service = self.__dict__.pop("service", None)
         if service is not None:
             service.stop()
+
+    def _with_profile(self, text: str) -> str:
+        """Add the `-P NAME` of this run to the commands that a text suggests.
+
+        Without it, `rebyte wait ID` would look for the task in another account.
+        """
+        name = self.options.get("profile")
+        if not name or "`rebyte " not in text:
+            return text
+        import re
+        import shlex
+
+        own = r"`rebyte (?=[a-z])(?!(?:man|help|completion|profile|local|skill|schema)\b)"
+        return re.sub(own, lambda _: f"`rebyte -P {shlex.quote(name)} ", text)
 
     def _errors_as_json(self) -> bool:
         """Whether stdout is JSON; works even if options or configuration are the error."""

@@ -176,7 +176,7 @@ def _bug(error: Exception, app: App) -> RebyteError:
         f" (line {where.tb_lineno} of {where.tb_frame.f_globals.get('__name__')})" if where else ""
     )
     return RebyteError(
-        f"a fault in rebyte itself: {type(error).__name__}{place}",
+        f"internal error in rebyte: {type(error).__name__}{place}",
         hint="Please report it; --debug shows the traceback",
         code="bug",
     )

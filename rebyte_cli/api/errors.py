@@ -25,7 +25,7 @@ from ..errors import (
 LONGEST_MESSAGE = 300
 OUT_OF_MEMORY = "out_of_memory"
 _LOGIN = f"run `rebyte auth login` or set REBYTE_API_KEY; create a key at {KEYS_PAGE}"
-_LOST = "it may or may not have been carried out; check before sending it again"
+_LOST = "the request may have succeeded; check before you send it again"
 
 
 class Fault(Exception):
@@ -69,7 +69,7 @@ def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -
         return Fault(
             f"the certificate of {host} is not trusted ({certificate.verify_message})",
             code="certificate",
-            hint="if your network inspects TLS, name its CA with ca_bundle or SSL_CERT_FILE",
+            hint="if your network inspects TLS, set its CA with ca_bundle or SSL_CERT_FILE",
             futile=True,
         )
     if tunnel := next((t for each in chain if (t := _tunnel_status(each))), None):

@@ -204,7 +204,7 @@ def download(
     """
     name = str(target) if folder is None else target.name
     if not overwrite and _exists(name, folder):
-        raise BadUsage(f"{target} is already there", hint="--force replaces it")
+        raise BadUsage(f"{target} already exists", hint="Use --force to replace it")
     partial = f".{target.name[:100]}.{os.urandom(6).hex()}.part"
     temporary = str(target.parent / partial) if folder is None else partial
     try:
@@ -218,7 +218,7 @@ def download(
         try:
             _put_in_place(temporary, name, overwrite, folder)
         except FileExistsError:
-            raise BadUsage(f"{target} is already there", hint="--force replaces it") from None
+            raise BadUsage(f"{target} already exists", hint="Use --force to replace it") from None
         except OSError as error:
             raise BadUsage(f"cannot write {target}: {error.strerror}") from None
     finally:

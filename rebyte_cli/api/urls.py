@@ -43,9 +43,9 @@ def check_base_url(url: str) -> str:
     url = url.strip()
     parts = _split(url, "base URL")
     if parts.username is not None or parts.password is not None or "@" in parts.netloc:
-        raise BadUsage("the base URL holds a user name or password; give it without")
+        raise BadUsage("the base URL must not contain a user name or password")
     if parts.query or parts.fragment or "?" in url or "#" in url:
-        raise BadUsage("the base URL has a query or a fragment; give it without")
+        raise BadUsage("the base URL must not contain a query or a fragment")
     _must_be_safe(parts, "base URL")
     path = parts.path.rstrip("/")
     if not set(path) <= _PATH or {".", ".."} & set(path.split("/")):
@@ -65,7 +65,7 @@ def check_target_url(url: str, *, base: str) -> str:
         raise BadUsage("the signed URL holds a user name or password; it is not used")
     _must_be_safe(parts, "signed URL")
     if _reach(parts.hostname or "") < _reach(urlsplit(base).hostname or ""):
-        raise BadUsage("the signed URL leads into a local network that the API is not part of")
+        raise BadUsage("the signed URL points to a local network that the API is not part of")
     return url
 
 
@@ -121,7 +121,7 @@ def check_key(key: str) -> str:
         raise KeyProblem("the API key is empty")
     if not all("!" <= char <= "~" for char in key):
         raise KeyProblem(
-            "the API key holds a space, a line break or a character outside ASCII",
+            "the API key contains a space, a line break or a character outside ASCII",
             hint="copy it again; a key is one word that starts with rbk_",
         )
     return key
@@ -165,13 +165,13 @@ def address(base_url: str, path: str, query: Mapping[str, Any] | None) -> tuple[
         encoded = "&".join(filter(None, (quote(own, safe=_AS_IS + "?"), urlencode(pairs))))
         url = base_url + quote(path, safe=_AS_IS)
     except UnicodeEncodeError:
-        raise BadUsage("the path holds a character that cannot be sent") from None
+        raise BadUsage("the path contains an invalid character") from None
     return (f"{url}?{encoded}" if encoded else url), path
 
 
 def _split(url: str, what: str) -> SplitResult:
     if any(char <= " " or char == "\x7f" or char == "\\" or char > "~" for char in url):
-        raise BadUsage(f"the {what} holds a character that does not belong in one")
+        raise BadUsage(f"the {what} contains an invalid character")
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -188,6 +188,6 @@ def _must_be_safe(parts: SplitResult, what: str) -> None:
         raise BadUsage(f"the {what} has a host name that cannot be used")
     if parts.scheme != "https" and not is_loopback(host):
         raise BadUsage(
-            f"the {what} must be https: http would send the key in clear to {host}",
-            hint="http:// is taken for localhost and 127.0.0.1 only",
+            f"the {what} must be https: http would send the key unencrypted to {host}",
+            hint="http:// is only accepted for localhost and 127.0.0.1",
         )

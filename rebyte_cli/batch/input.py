@@ -58,7 +58,7 @@ class Source(NamedTuple):
         if self.file == "-":
             raise BadUsage(
                 "a batch from standard input needs --journal PATH",
-                hint="The next run finds there what this one has done.",
+                hint="The next run reads it to resume.",
             )
         number, of = self.shard
         part = "" if of == 1 else f".{number}-of-{of}"
@@ -356,8 +356,8 @@ class Template:
         self.fields = tuple(dict.fromkeys(name.strip() for name in _PLACEHOLDER.findall(text)))
         if not self.fields:
             raise BadUsage(
-                f"{name} names no field, so every line would get the same prompt",
-                hint="Write {{field}} where a field of the line belongs.",
+                f"{name} contains no {{{{field}}}}, so every line would get the same prompt",
+                hint="Write {{field}} where the value of a field should appear.",
             )
 
     def fill(self, values: Mapping[str, Any], line: int) -> str:

@@ -44,7 +44,7 @@ class JournalHeld(RebyteError):
 
     def __init__(self, path: Path, run: str) -> None:
         super().__init__(
-            f"another run has the journal {path}: {run}",
+            f"another run is using the journal {path}: {run}",
             hint="Wait for it to end; --status shows its progress.",
         )
 
@@ -218,7 +218,7 @@ def replay(path: Path, header: Mapping[str, Any], each: Callable[[Record], None]
     """
     data = path.read_bytes()
     if data and not (data.startswith(_FIRST) or _FIRST.startswith(data.rstrip(b"\0"))):
-        raise BadUsage(f"{path} is not the journal of a batch", hint="It was left as it is.")
+        raise BadUsage(f"{path} is not the journal of a batch", hint="It was not changed.")
     records, size = _whole_records(path, data)
     if not records:
         return 0

@@ -396,8 +396,8 @@ class Runner:
         if under_way := len(self._workers.in_flight):
             creates = "1 create" if under_way == 1 else f"{under_way} creates"
             self._callbacks.note(
-                f"Stopping: waiting for {creates} under way; a second Ctrl-C leaves at once, and "
-                "the next run searches for them"
+                f"Stopping: waiting for {creates} under way; a second Ctrl-C exits at once, and "
+                "the next run looks for them"
             )
 
     def _end_batch(self, error: RebyteError) -> None:
@@ -449,7 +449,7 @@ class Runner:
     def _on_absent(self, index: int, entry: Entry, _value: None) -> Iterator[Row]:
         self._lost.discard(index)
         number = self._batch.lines[index].number
-        self._callbacks.note(f"Line {number}: its create made no task; sending it again")
+        self._callbacks.note(f"Line {number}: no task was created; sending it again")
         self._note_down({"line": number, "is": "unsent"})
         yield from self._on_unsent(index, entry, None)
 

@@ -185,7 +185,9 @@ class Session:
                     raise JournalHeld(self._path, running) from None
                 raise
             except RebyteError as problem:
-                app.note(f"{problem.message}; nothing stops a second run with another journal")
+                app.note(
+                    f"{problem.message}; a second run with another journal cannot be prevented"
+                )
             yield
 
     def _open_journal(self, run: Mapping[str, Any]) -> Journal:

@@ -133,7 +133,7 @@ class Throttle:
             self._open_at = max(self._open_at, until)
             quiet = self._network_down
         if longer >= WORTH_SAYING and not quiet:
-            self._note(f"{why}: no creates for {seconds:.0f} s")
+            self._note(f"{why}: pausing creates for {seconds:.0f} s")
 
     def slow_down(self, why: str, retry_after: float | None = None) -> None:
         """A create was turned away: pause, longer each time until one goes through.

@@ -175,9 +175,7 @@ def split_commas(_ctx: click.Context, _param: click.Parameter, value: tuple[str,
     """Turn `-s a,b -s c` into `[a, b, c]`. Raises BadUsage for an empty slug."""
     slugs = [part.strip() for text in value for part in text.split(",")]
     if any(not slug for slug in slugs):
-        raise BadUsage(
-            "--skill: a slug is empty", hint="use -s deep-research, or -s pdf,deep-research"
-        )
+        raise BadUsage("--skill: empty value", hint="use -s deep-research, or -s pdf,deep-research")
     return list(dict.fromkeys(slugs))
 
 
@@ -237,7 +235,7 @@ files_option = click.option(
     metavar="PATH",
     multiple=True,
     type=click.Path(),
-    help="Upload a file first; repeat it, or use a pattern.",
+    help="Upload a file for the task; repeatable, or use a pattern.",
 )
 skills_option = click.option(
     "-s",
@@ -248,7 +246,7 @@ skills_option = click.option(
     multiple=True,
     callback=split_commas,
     shell_complete=completer("skills"),
-    help="Attach a skill; repeat it, or separate several with commas.",
+    help="Attach a skill; repeatable, or comma-separated.",
 )
 timeout_option = click.option(
     "--timeout",
@@ -271,7 +269,7 @@ stream_option = click.option(
     output=Output(EVENT, whole=TASK, text=True),
     schema={"--stream -o jsonl": EVENT},
     is_flag=True,
-    help="Print the run as it happens, then exit with its status.",
+    help="Stream the run's output, then exit with its status.",
 )
 
 
@@ -310,7 +308,7 @@ def task_options(function: F) -> F:
             "--model",
             metavar="NAME",
             shell_complete=completer("models"),
-            help="A model or tier, passed on as it is.",
+            help="A model or tier, sent as is.",
         ),
         click.option(
             "-g",
@@ -360,7 +358,7 @@ def chosen_fields(
             raise BadUsage(f"{option} is empty")
     known = (*EXECUTORS, *app.config.local_agents())
     if executor and executor not in known and (near := did_you_mean(executor, known)):
-        app.note(f"Unknown executor {executor} is passed on; {near}")
+        app.note(f"Unknown executor {executor!r} is sent as is; {near}")
     executor = executor or settings.executor.value
     source: dict[str, Any] = {}
     if github_url or branch:

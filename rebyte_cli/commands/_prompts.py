@@ -85,7 +85,7 @@ def read_secret(app: App, given: str | None, *, longest: int) -> str | None:
         raise BadUsage(f"the secret has more than {longest} characters")
     if not secret.isascii() or not secret.isprintable() or secret != secret.strip():
         raise BadUsage(
-            "the secret must be visible ASCII without blanks at its ends: it is sent in a header"
+            "the secret must be visible ASCII with no spaces around it: it is sent in a header"
         )
     return secret
 
@@ -120,7 +120,7 @@ def read_prompt(app: App, arguments: Sequence[str], option: str | None, file: st
     words = [word for word in arguments if word != "-"]
     if len(words) > 1:
         raise BadUsage(
-            f"the prompt is {len(words)} arguments",
+            f"expected one PROMPT, got {len(words)} arguments",
             hint='Quote it: "Fix the login test"; files to send go after -f',
         )
     given = [source for source in (*words, option, file) if source is not None]

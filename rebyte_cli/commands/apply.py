@@ -20,7 +20,7 @@ def command(app: App, task: str, force: bool, yes: bool) -> Listing:
     """Apply the changes that TASK made to the repository here.
 
     Works as `git apply --3way`: the changes end up in the work tree and the index, merged where
-    the files have moved on. Files left with conflicts are named, and the status is 1. A tree with
+    the files have changed. Files left with conflicts are named, and the status is 1. A tree with
     uncommitted changes is refused (2) unless --force is given. Prints each changed file.
 
     If the patch touches files that tools run by themselves (workflows, hooks, Makefile, .envrc,
@@ -41,7 +41,7 @@ def command(app: App, task: str, force: bool, yes: bool) -> Listing:
         more = f" and {len(dirty) - 3} more" if len(dirty) > 3 else ""
         raise BadUsage(
             f"there are uncommitted changes: {', '.join(dirty[:3])}{more}",
-            hint="commit or stash them, or apply on top of them with --force",
+            hint="Commit or stash them, or use --force to apply anyway",
         )
     workspace = app.located({"id": task_id}).get("workspaceId")
     found = patch.fetch(app.client, task_id, workspace)

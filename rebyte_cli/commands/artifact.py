@@ -62,7 +62,9 @@ def list_(app: App, workspace: str) -> Listing:
     help="Write one NAME to FILE; `-` is stdout.",
 )
 @click.option("--force", is_flag=True, help="Replace existing files.")
-@click.option("--hidden", is_flag=True, help="Also write names that are hidden or run by a tool.")
+@click.option(
+    "--hidden", is_flag=True, help="Also write hidden files and files that tools run automatically."
+)
 def get(
     app: App,
     workspace: str,
@@ -73,15 +75,15 @@ def get(
     force: bool,
     hidden: bool,
 ) -> Value:
-    """Download each NAME, or with --all everything.
+    """Download each NAME, or everything with --all.
 
     Prints where each file is. A file appears only when it is complete, and never replaces an
-    existing one without --force. With --all, files that exist in the same size are skipped, so
+    existing one without --force. With --all, existing files of the same size are skipped, so
     running an interrupted command again resumes it.
 
-    The agent chose the names, so they are checked: a name never leads out of the folder or through
-    a link, and never into a `.git` folder. Names that begin with a dot, and others that some tool
-    runs by themselves (`conftest.py`), need --hidden.
+    The agent chose the names, so they are checked: no file is written outside the folder, through
+    a link, or into a `.git` folder. Names that begin with a dot, and names that tools
+    run automatically (`conftest.py`), need --hidden.
 
     Examples:
 
@@ -92,7 +94,7 @@ def get(
     if all_ == bool(names):
         raise BadUsage("pass the NAME of an artifact, or --all")
     if file is not None and (all_ or len(names) != 1 or folder):
-        raise BadUsage("-O FILE takes exactly one NAME, and no --dir")
+        raise BadUsage("-O FILE requires exactly one NAME and cannot be used with --dir")
     workspace_id = _workspace(app, workspace)
     if file is not None:
         return _to_file(app, workspace_id, names[0], file, force)
@@ -155,7 +157,7 @@ def put(app: App, workspace: str, paths: Sequence[str]) -> Records:
 @click.option("--all", "all_", is_flag=True, help="Delete every artifact of WS; asks first.")
 @yes_option
 def delete(app: App, workspace: str, names: Sequence[str], all_: bool, yes: bool) -> Records:
-    """Delete each NAME, or with --all everything. Never asks for named artifacts.
+    """Delete each NAME, or everything with --all. Named artifacts are deleted without confirmation.
 
     Examples:
 

@@ -71,10 +71,10 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
     try:
         in_use = credentials.source_of_key(settings, app.environment)
     except KeyProblem as problem:
-        app.note(f"It is not in use: {problem.message}")
+        app.note(f"The stored key is not used: {problem.message}")
     else:
         if in_use not in ("keyring", f"file {FILE_NAME}"):
-            app.note(f"It is not in use: the key comes from {in_use}")
+            app.note(f"The stored key is not used: the key comes from {in_use}")
     return Records(AUTH, [_record(app, source=where, key=key, accepted=True)])
 
 

@@ -79,12 +79,12 @@ class Shard(_Pairs):
     metavar="PATH",
     multiple=True,
     type=click.Path(),
-    help="Upload a file for every line that names none; repeat it for several.",
+    help="Upload a file for every line without files; repeatable.",
 )
 @click.option(
     "--workspace-per-line",
     is_flag=True,
-    help="Give each line its own workspace: refuse lines that name one.",
+    help="Give each line its own workspace; lines with a workspaceId are refused.",
 )
 @click.option(
     "--jobs",
@@ -125,7 +125,7 @@ class Shard(_Pairs):
     "--resolve",
     metavar="LINE=ID|none",
     multiple=True,
-    help="Settle a line with unknown outcome: its task, or none.",
+    help="Set the task of a line with unknown outcome, or `none`.",
 )
 @click.option(
     "--resend-after",
@@ -171,31 +171,31 @@ def command(
     FILE is JSON Lines: the fields of a task (prompt, executor, model, skills, githubUrl,
     branchName, workspaceId, files) and `key`, the name of the line in the results. `-` is stdin.
     The options of `create` are defaults for lines that do not set them; null removes a default.
-    All of FILE is checked before the first task is created, and every bad line is named
+    All of FILE is checked before the first task is created, and every bad line is reported
     (status 2).
 
     FILE.journal (FILE.I-of-N.journal for a shard) records what was done, on disk before anything
     is sent. After an interrupt, a crash or a power cut, run the same command again to resume:
-    finished lines are not repeated, running tasks are picked up, and a create that got no
-    response is searched for. It is sent again only if no task is found and the attempt is 15
+    finished lines are not repeated, running tasks are resumed, and if a create got no
+    response, rebyte looks for its task. It is resent only if no task is found and the attempt is 15
     minutes old (--resend-after). A line whose outcome stays unknown has the status `unknown`
-    (exit status 6); the next run searches again, and --resolve settles it by hand. rebyte refuses
+    (exit status 6); the next run looks again, or use --resolve to set its task. rebyte refuses
     a journal that belongs to a different file, profile or URL. To start over, pass a new
     --journal.
 
     Each run prints every line, those that ended earlier first. A status is completed, failed,
     canceled, refused (by the API, on create), gone (the task no longer exists), skipped (the line
     it follows did not complete), running, pending (not created yet) or unknown. --results writes
-    them to a file, which is replaced only once this run holds the journal, so that starting a
-    batch twice harms nothing.
+    them to a file, which is replaced only after the run has locked the journal, so starting a
+    batch twice is safe.
 
     Lines with the same workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in
     the workspace of the line with that key, after that line has completed. Lines that belong
     together stay in one shard. See rebyte-shards(7) for running shards on several machines.
 
-    A 429, a 503 or a Retry-After slows down the whole batch. A lost network pauses it until the
+    A 429, a 503 or a Retry-After slows down the whole batch. A network outage pauses it until the
     network is back or --timeout ends it. Ctrl-C stops creating tasks and waits for the creates
-    under way; a second one leaves at once. Neither loses or duplicates a task.
+    in progress; a second Ctrl-C exits immediately. Neither loses or duplicates a task.
 
     Examples:
 

@@ -51,6 +51,7 @@ def _of_the_user(app: App) -> str:
     name = app.environment.get("SHELL", "").rpartition("/")[2]
     if name not in SHELLS:
         raise BadUsage(
-            "cannot tell the shell from $SHELL", hint=f"Use rebyte completion {'|'.join(SHELLS)}"
+            "cannot determine the shell from $SHELL",
+            hint=f"Use rebyte completion {'|'.join(SHELLS)}",
         )
     return name

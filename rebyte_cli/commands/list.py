@@ -59,7 +59,7 @@ def _flat(
     help="Only tasks with this status; repeat it, or separate several with commas.",
 )
 @click.option(
-    "--no-status", is_flag=True, help="Don't read any task for its status: one request a page."
+    "--no-status", is_flag=True, help="Don't fetch tasks to get their status: one request per page."
 )
 @click.option("--full-ids", is_flag=True, help="Show whole ids in a table on a terminal.")
 @click.option("--search", metavar="TEXT", help="Only tasks whose title contains TEXT.")
@@ -68,7 +68,9 @@ def _flat(
     metavar="WHEN",
     help="Only tasks created after a date (2026-02-09) or within 7d, 12h, 30m.",
 )
-@click.option("--until", metavar="WHEN", help="Only tasks created before; as --since.")
+@click.option(
+    "--until", metavar="WHEN", help="Only tasks created before this; same formats as --since."
+)
 def command(
     app: App,
     limit: int | None,
@@ -83,10 +85,10 @@ def command(
 ) -> Listing:
     """List the tasks created through the API, newest first.
 
-    The API's list doesn't say how a task ended, so rebyte reads each one for its status, once: the
-    history keeps it. Of a long list, the first 100 that must be read are, and the rest show no
-    status; --status and --fields status read them all, --no-status reads none. If at most three
-    tasks run, a table shows those that wait for an answer as waiting.
+    The API's list has no status, so rebyte fetches each finished task once and stores its status in
+    the history. At most 100 tasks are fetched per command; further ones show no status. With
+    --status or --fields status, all are fetched; with --no-status, none. If at most three tasks
+    are running, a table shows those that wait for an answer as waiting.
 
     Examples:
 
@@ -97,9 +99,9 @@ def command(
     from ..tasks.list import at_most, row_tests, walk, with_questions
 
     if all_ and limit is not None:
-        raise BadUsage("--all and --limit exclude each other")
+        raise BadUsage("--all and --limit cannot be used together")
     if no_status and (statuses or "status" in (app.fields or ())):
-        raise BadUsage("--no-status excludes --status and --fields status")
+        raise BadUsage("--no-status cannot be used with --status or --fields status")
     tests = row_tests(search=search, since=since, until=until)
     most = None if all_ else limit or 50
     plain = not (all_ or tests or statuses or (limit or 0) > PAGE)

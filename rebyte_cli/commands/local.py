@@ -35,7 +35,7 @@ def command() -> None:
     type=click.IntRange(0, 65535),
     default=8787,
     show_default=True,
-    help="The port on 127.0.0.1; 0 takes a free one.",
+    help="The port on 127.0.0.1; 0 picks a free one.",
 )
 @click.option("--simulate", is_flag=True, help="Simulate every executor; start no real agent.")
 def serve(app: App, port: int, simulate: bool) -> None:
@@ -68,7 +68,7 @@ def serve(app: App, port: int, simulate: bool) -> None:
     except OSError as error:
         raise BadUsage(
             f"cannot listen on 127.0.0.1:{port}: {error.strerror}",
-            hint="--port 0 takes a free one",
+            hint="Use --port 0 to pick a free one",
         ) from None
     runs = "Runs are simulated."
     if not simulate and app.environment.get("REBYTE_LOCAL_AGENTS") != "0":
@@ -106,9 +106,9 @@ def agents(app: App) -> Listing:
 def key(app: App) -> Text:
     """Print the key that starts real agents on this machine.
 
-    `-P local` uses it by itself. Give it to another program that should start agents through
+    `-P local` uses it automatically. Give it to another program that should start agents through
     `rebyte local serve`; with any other rbk_ key every run is simulated. Keep it secret: a
-    program that has it can run agents in your name.
+    program that has it can run agents on your behalf.
 
     Example:
 
@@ -151,4 +151,4 @@ def reset(app: App, yes: bool) -> Any:
     confirm(app, "Delete everything in the local service?", yes=yes)
     server.reset(app.state_dir / "local")
     History(app.history_file, origin=ORIGIN, warn=app.note).clear()
-    app.note("The local service is empty")
+    app.note("Deleted everything that the local service stored")

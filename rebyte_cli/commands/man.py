@@ -31,7 +31,7 @@ TOPICS = (
     type=click.Path(file_okay=False),
     is_flag=False,
     flag_value="",
-    help="Write all pages to DIR, or without DIR to where man finds them.",
+    help="Write all pages to DIR (default: a folder that man searches).",
 )
 @click.option(
     "--uninstall",
@@ -62,7 +62,7 @@ def command(
 
     if left is not None:
         if folder is not None:
-            raise BadUsage("--install excludes --uninstall")
+            raise BadUsage("--install and --uninstall cannot be used together")
         return installed(app, _uninstall(app, left))
     root = ctx.find_root().command
     assert isinstance(root, click.Group)

@@ -30,9 +30,9 @@ def command(app: App, client: str | None, dry_run: bool) -> Any:
     others. Requires the extra mcp: `pip install "rebyte-cli[mcp]"`.
 
     The tools are create (with once), wait, get, result, follow_up, list, answer, cancel, logs and
-    diff. They use the profile of -P, and fail with the code and the exit status of the commands of
-    those names. wait reports progress every second, and tells when the task asks a question.
-    A client may stop a call that takes long; the task keeps running, and wait can be called again.
+    diff. They use the profile of -P, and return the errors and statuses of the commands with
+    these names. wait reports progress every second, and reports when the task asks a question.
+    If a client cancels a long call, the task keeps running, and wait can be called again.
 
     Examples:
 

@@ -27,7 +27,7 @@ def command(ctx: click.Context, _app: App, results: bool, config: bool) -> Docum
       rebyte schema --config > config.schema.json
     """
     if results and config:
-        raise BadUsage("--results excludes --config")
+        raise BadUsage("--results and --config cannot be used together")
     if config:
         from ..config.schema import config_schema
 

@@ -22,7 +22,7 @@ def command(app: App, task: str, public: bool, shared: bool, private: bool, yes:
     """Choose who can see TASK, and print the link if it is public.
 
     --public makes the whole run readable for anyone with the link, so it asks for confirmation and
-    requires --yes off a terminal.
+    requires --yes without a terminal.
 
     Examples:
 

@@ -54,7 +54,7 @@ def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
         raise BadUsage("DIR is empty")
     if left is not None:
         if folder is not None:
-            raise BadUsage("--install excludes --uninstall")
+            raise BadUsage("--install and --uninstall cannot be used together")
         return installed(app, [_uninstall(app, Path(left) / "rebyte" / FILE)])
     text = files("rebyte_cli").joinpath(FILE).read_text(encoding="utf-8")
     if folder is None:

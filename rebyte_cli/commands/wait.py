@@ -50,7 +50,7 @@ def command(
     from ._wait import finished
 
     if any_ and first_success:
-        raise BadUsage("--any and --first-success exclude each other")
+        raise BadUsage("--any and --first-success cannot be used together")
     until: Literal["all", "any", "first-success"] = (
         "any" if any_ else "first-success" if first_success else "all"
     )

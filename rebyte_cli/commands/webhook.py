@@ -104,7 +104,7 @@ def _event(name: str) -> str:
 @define_in(command, "delete", kind=DELETED)
 @click.argument("webhooks", metavar="ID…", nargs=-1, required=True)
 def delete(app: App, webhooks: Sequence[str]) -> Records:
-    """Delete each webhook. Never asks.
+    """Delete each webhook, without confirmation.
 
     Example:
 
@@ -140,7 +140,7 @@ def public_key(app: App) -> Value:
     type=click.IntRange(0, 65535),
     default=8788,
     show_default=True,
-    help="The port on 127.0.0.1; 0 takes a free one.",
+    help="The port on 127.0.0.1; 0 picks a free one.",
 )
 @click.option(
     "--exec", "program", metavar="CMD", help="Run CMD for each delivery, with its JSON on stdin."
@@ -151,7 +151,7 @@ def public_key(app: App) -> Value:
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,
-    help="How many CMD may run at once.",
+    help="Run at most N commands at a time.",
 )
 @click.option("--count", type=click.IntRange(1), metavar="N", help="Exit after N deliveries.")
 @click.option(
@@ -159,7 +159,7 @@ def public_key(app: App) -> Value:
     "hosts",
     metavar="NAME",
     multiple=True,
-    help="Accept deliveries for this host name, too: the public one of a tunnel. Repeatable.",
+    help="Also accept this Host name, such as the public name of a tunnel; repeatable.",
 )
 @secret_option
 def listen(
@@ -171,7 +171,7 @@ def listen(
     hosts: Sequence[str],
     secret: str | None,
 ) -> Value:
-    """Receive deliveries on this machine, at the end of a tunnel.
+    """Receive deliveries on this machine, for example through a tunnel.
 
     Prints each delivery as one line of JSON, or passes it to CMD. With --secret, only deliveries
     with that X-Webhook-Secret are accepted. Without it, anyone who reaches the port can send one,

@@ -67,7 +67,7 @@ def locked(path: Path, *, seconds: float = 10.0) -> Iterator[None]:
     while release is None:
         if time.monotonic() >= deadline:
             raise RebyteError(
-                f"another process has held {path} for {seconds:g} s",
+                f"another process has kept {path} locked for {seconds:g} s",
                 hint="wait for the other `rebyte` to end, then try again",
             )
         time.sleep(0.02)

@@ -96,7 +96,7 @@ def check_name(name: str) -> str:
         return name
     if name.lower() in _KEY_NAMES:
         raise BadUsage(
-            "config.toml does not hold keys",
+            "config.toml cannot contain API keys",
             hint="`rebyte auth login` stores one in the keyring; key_command names a program",
         )
     near = did_you_mean(name, FIELDS)
@@ -133,7 +133,7 @@ def _from_text(name: str, text: str) -> Any:
         try:
             return shlex.split(text)
         except ValueError:
-            raise BadUsage(f"{name} has an open quote") from None
+            raise BadUsage(f"{name} has an unclosed quote") from None
     if check is _seconds:
         try:
             number = float(text)

@@ -54,7 +54,7 @@ class KeyringStore(NamedTuple):
             backend.set_password(SERVICE, account, key)
             if backend.get_password(SERVICE, account) != key:
                 raise KeyProblem(
-                    "the keyring took the key and does not give it back", hint=WAYS_OUT
+                    "the keyring accepted the key but does not return it", hint=WAYS_OUT
                 )
             return f"{type(backend).__module__}.{type(backend).__qualname__}"
 
@@ -69,7 +69,7 @@ class KeyringStore(NamedTuple):
                 return False
             keyring.delete_password(SERVICE, account)
             if keyring.get_password(SERVICE, account) is not None:
-                raise KeyProblem("the keyring kept the key although it was told to remove it")
+                raise KeyProblem("the keyring did not remove the key")
             return True
 
         return self._ask(work)
@@ -124,7 +124,7 @@ def _backend(recorded: str | None) -> KeyringBackend:
         if not _chosen_by_hand(os.environ):
             raise
         raise KeyProblem(
-            f"PYTHON_KEYRING_BACKEND names no backend that can be loaded ({_kind(problem)})",
+            f"cannot load the backend in PYTHON_KEYRING_BACKEND ({_kind(problem)})",
             hint=WAYS_OUT,
         ) from None
 

@@ -63,7 +63,7 @@ def home_dir(environment: Mapping[str, str]) -> Path:
     home = environment.get("HOME") or os.path.expanduser("~")
     if not os.path.isabs(home):
         raise BadUsage(
-            "there is no home folder to keep files in",
+            "cannot find your home folder",
             hint="set HOME to an absolute path, or set REBYTE_CONFIG_DIR and REBYTE_STATE_DIR",
         )
     return Path(home)

@@ -48,7 +48,7 @@ def private_folder(folder: Path) -> None:
         if not missing:
             _close_to_others(folder)
     except OSError as problem:
-        raise RebyteError(f"cannot make {folder}: {problem.strerror}") from None
+        raise RebyteError(f"cannot create {folder}: {problem.strerror}") from None
 
 
 def _close_to_others(folder: Path) -> None:

@@ -98,5 +98,5 @@ def edit_toml(path: Path, *, note: Callable[[str], None] | None = None) -> Itera
         import tomli_w
 
         if note is not None and has_comments(text):
-            note(f"Comments in {path} are lost: the file is rewritten")
+            note(f"Comments in {path} will be lost: the file is rewritten")
         write_private(path, tomli_w.dumps(document).encode())

@@ -263,7 +263,7 @@ class Database:
         except UnsafeFile as problem:
             raise HistoryUnusable(problem.message, hint=problem.hint) from None
         except UnicodeEncodeError:
-            raise HistoryUnusable(f"{unusable}: it takes no text that is not UTF-8") from None
+            raise HistoryUnusable(f"{unusable}: it cannot store text that is not UTF-8") from None
         except OSError as problem:
             raise HistoryUnusable(f"{unusable}: {problem.strerror}") from None
 

@@ -66,7 +66,7 @@ class IntentHeld(RebyteError):
     def __init__(self, key: str) -> None:
         super().__init__(
             f"another `rebyte` is creating the task for {key!r} right now",
-            hint="run the same command again when that one has ended: it returns the same task",
+            hint="wait for it, then run the same command again: it returns the same task",
         )
 
 

@@ -31,7 +31,7 @@ def task(history: History, reference: str) -> str:
     NotFound when `@N` is more than there are.
     """
     if reference == "-":
-        raise BadUsage("`-` stands for several tasks, and this command takes one")
+        raise BadUsage("`-` can mean several tasks, but this command takes only one")
     if reference.startswith("@"):
         return str(_numbered(history, reference)["id"])
     if _is_url(reference):
@@ -92,7 +92,7 @@ def workspace(history: History, reference: str) -> str:
 
 def _from_line(history: History, reference: str, number: int) -> str:
     if reference == "-":
-        raise BadUsage(f"stdin, line {number}: `-` cannot stand in stdin itself")
+        raise BadUsage(f"stdin, line {number}: `-` cannot be used inside stdin")
     try:
         return task(history, reference)
     except (BadUsage, NotFound) as problem:
@@ -110,10 +110,12 @@ def _numbered(history: History, reference: str) -> dict[str, object]:
     found = newest[0] if newest else history.nth(1 if name == "last" else int(name))
     hint = "the history is kept per service; `rebyte list` shows all tasks of the account"
     if found is None:
-        raise NotFound(f"there is no {reference}: fewer tasks were created from here", hint=hint)
+        raise NotFound(
+            f"{reference} doesn't exist: fewer tasks were created on this machine", hint=hint
+        )
     if found.get("deleted"):
         every = "every task that was created from here" if name == "last" else f"task {found['id']}"
-        raise NotFound(f"there is no {reference}: {every} was deleted", hint=hint)
+        raise NotFound(f"{reference} doesn't exist: {every} was deleted", hint=hint)
     return found
 
 
@@ -162,7 +164,7 @@ def _segments(url: str) -> list[str]:
 
 def _workspace_of(known: dict[str, object]) -> str:
     if not known["workspaceId"]:
-        raise NotFound(f"the workspace of task {known['id']} is not known here")
+        raise NotFound(f"the workspace of task {known['id']} is unknown on this machine")
     return str(known["workspaceId"])
 
 
@@ -170,6 +172,6 @@ def _ambiguous(reference: str, candidates: set[str]) -> BadUsage:
     shown = sorted(candidates)[:10]
     more = f"\n… and {len(candidates) - 10} more" if len(candidates) > 10 else ""
     return BadUsage(
-        f"{reference!r} stands for {len(candidates)} ids; write more of it",
+        f"{reference!r} matches {len(candidates)} ids; use a longer prefix",
         hint="\n".join(shown) + more,
     )

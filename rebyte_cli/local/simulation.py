@@ -154,7 +154,7 @@ OPTIONS = [
 def question(plan: Plan) -> dict[str, Any]:
     """The payload of `ask_user_question`; the action id is text there, as real servers send it."""
     one = {
-        "question": "How should the simulation go on?",
+        "question": "How should the simulation continue?",
         "options": OPTIONS,
         "multiSelect": False,
     }

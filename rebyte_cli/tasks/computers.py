@@ -96,7 +96,7 @@ def ready(
             raise deadline.error(
                 f"workspace {found.get('id')} is not ready after",
                 pending=[str(found.get("id"))],
-                hint=f"`rebyte workspace show {found.get('id')}` says how far it is",
+                hint=f"`rebyte workspace show {found.get('id')}` shows its progress",
             )
         sleep(deadline.cap(pause))
         pause = min(2 * pause, LONGEST_PAUSE)

@@ -80,7 +80,7 @@ def create(
         with operation.explained_interrupts():
             return operation.resume_unfinished() or operation.send()
     if not key.strip():
-        raise BadUsage("the key of --once is empty")
+        raise BadUsage("--once: KEY is empty")
     with operation.explained_interrupts(), operation.held_key(key):
         return operation.resume_key(key) or operation.send(key)
 
@@ -217,7 +217,9 @@ class Operation:
             except RebyteError as problem:
                 if key is not None:
                     raise
-                self._note(f"{problem.message}; a crash from here on would leave no trace")
+                self._note(
+                    f"{problem.message}; if rebyte crashes now, it cannot look for this task later"
+                )
             yield intent
 
     def _settle(self, intent: Intent | None, state: Any, **result: Any) -> None:
@@ -444,7 +446,7 @@ class Operation:
         if self._server_clock.age(earlier.started_at) > LIFE:
             self._settle(earlier, "unsent")
             return None
-        self._note("An earlier attempt at the same got no response; looking for its result")
+        self._note("An earlier identical request got no response; looking for its result")
         found = self._search_earlier(earlier, alive=True)
         answer = self._certain(found.matches)
         if answer is not None:
@@ -479,7 +481,7 @@ class Operation:
             if self._has_sent:
                 raise
             status = stop.exit_status if isinstance(stop, Interrupted) else 130
-            raise Interrupted(status, hint="this command had sent nothing yet") from None
+            raise Interrupted(status, hint="nothing was sent yet") from None
 
     def _after_interrupt(
         self, intent: Intent | None, key: str | None, started_at: str, answer: Mapping[str, Any]

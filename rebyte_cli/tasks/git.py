@@ -34,11 +34,11 @@ def repository(
         return _owner_repo(given, note), branch
     remotes = _git("remote", problem="not inside a git repository").split()
     if not remotes:
-        raise BadUsage("the repository here has no remote", hint="-g owner/repo names one")
+        raise BadUsage("the repository here has no remote", hint="use -g owner/repo")
     if "origin" not in remotes and len(remotes) > 1:
         raise BadUsage(
             f"the repository here has no remote called origin, but {', '.join(remotes)}",
-            hint="-g owner/repo names one",
+            hint="use -g owner/repo",
         )
     remote = "origin" if "origin" in remotes else remotes[0]
     url = _git("remote", "get-url", remote, problem=f"cannot read the remote {remote}")
@@ -47,7 +47,7 @@ def repository(
         "--quiet",
         "--short",
         "HEAD",
-        problem="HEAD is detached, so there is no branch to name",
+        problem="HEAD is detached, so the current branch is unknown",
         hint="check out a branch, or name one with -b",
     )
     return _owner_repo(url, note), branch
@@ -108,7 +108,7 @@ def _owner_repo(given: str, note: Callable[[str], None]) -> str:
         )
     host = (match["host"] or match["there"]).lower()
     if host != "github.com" and not host.endswith(".github.com"):
-        note(f"the API takes owner/repo alone, so that {match['repo']} is sent without {host}")
+        note(f"the API only accepts owner/repo, so {match['repo']} is sent without {host}")
     return match["repo"]
 
 

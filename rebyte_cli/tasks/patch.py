@@ -57,7 +57,7 @@ def fetch(client: RebyteClient, task_id: str, workspace_id: str | None) -> bytes
         workspace_id = client.get_task(task_id).get("workspaceId")
     if not isinstance(workspace_id, str):
         raise NotFound(
-            f"the workspace of task {task_id} is not known here",
+            f"the workspace of task {task_id} is unknown on this machine",
             hint="tasks created from this machine have one; see `rebyte workspace list`",
         )
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
@@ -67,7 +67,7 @@ def fetch(client: RebyteClient, task_id: str, workspace_id: str | None) -> bytes
         except ResourceNotFound:
             raise NotFound(
                 f"task {task_id} has no {PATCH_FILE}",
-                hint="a run of a real agent leaves one when it has ended",
+                hint="Only runs of real agents create one, when they end",
             ) from None
         return target.read_bytes()
 
@@ -122,7 +122,9 @@ def top_level() -> Path:
     except RebyteError as error:
         if "not a git repository" not in error.message:
             raise
-        raise BadUsage("not inside a git repository", hint="cd into the one to change") from None
+        raise BadUsage(
+            "not inside a git repository", hint="Run this command inside the repository to change"
+        ) from None
 
 
 def uncommitted(root: Path) -> list[str]:

@@ -109,7 +109,8 @@ def hint(task_id: str, question: Question) -> str:
     """A line that says what a run waits for, and how to answer."""
     first = " ".join(question.items[0].text.split())
     more = f" (and {len(question.items) - 1} more)" if len(question.items) > 1 else ""
-    return f"Task {task_id} waits for an answer: {first}{more}\n`rebyte answer {task_id}` gives it"
+    waiting = f"Task {task_id} is waiting for an answer: {first}{more}"
+    return f"{waiting}\nAnswer with `rebyte answer {task_id}`"
 
 
 def tell(client: RebyteClient, task: Mapping[str, Any], note: Callable[[str], None]) -> bool:
@@ -212,7 +213,7 @@ def check(item: QuestionItem, options: Sequence[int]) -> None:
             have = f"options 1 to {count}" if count else "no options, so it takes --text"
             raise BadUsage(f"there is no option {option + 1}: the question has {have}")
     if len(options) > 1 and not item.multiple:
-        raise BadUsage("the question takes one option, and several were given")
+        raise BadUsage("the question accepts only one option")
 
 
 def answer(client: RebyteClient, task_id: str, given: Mapping[str, Any]) -> Mapping[str, Any]:

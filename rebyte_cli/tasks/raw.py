@@ -35,14 +35,14 @@ def check_path(path: str, query: Iterable[tuple[str, str]] = ()) -> str:
     """
     if "://" in path.split("?", 1)[0] or path.startswith("//"):
         raise BadUsage(
-            "a PATH, not a URL: the key only goes to the API of the profile",
+            "expected a PATH, not a URL: the key is only sent to the API of the profile",
             hint="rebyte api GET /tasks; for another service use another profile",
         )
     bare, _, own = path.partition("?")
     if "\\" in path or "#" in path or any(mark <= " " or mark == "\x7f" for mark in path):
-        raise BadUsage("the path holds a character that must be written as %XX")
+        raise BadUsage("the path contains a character that must be written as %XX")
     if {".", ".."} & set(bare.lower().replace("%2e", ".").replace("%2f", "/").split("/")):
-        raise BadUsage("the path goes up with `..` or stays with `.`; write it out")
+        raise BadUsage("the path must not contain `.` or `..`")
     added = urlencode(list(query))
     whole = "&".join(part for part in (own, added) if part)
     return f"/{bare.lstrip('/')}" + (f"?{whole}" if whole else "")
@@ -103,7 +103,7 @@ def pages(client: RebyteClient, request: RawRequest, *, with_headers: bool) -> I
         rows, total = document.get("data"), document.get("total")
         if not isinstance(rows, list) or (rows and rows == before):
             what = "the same page came twice" if before else "the answer is no page with `data`"
-            raise BrokenAnswer(f"GET {path}: {what}", hint="leave --paginate out")
+            raise BrokenAnswer(f"GET {path}: {what}", hint="try again without --paginate")
         before = rows
         # A service may give less than was asked for, and says so in `limit`.
         given = document.get("limit")

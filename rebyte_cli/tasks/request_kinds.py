@@ -79,7 +79,7 @@ class TaskRequest:
     ) -> OutcomeUnknown:
         """The error if it cannot be known what was created."""
         shown = [{name: row[name] for name in _CANDIDATE if name in row} for row in candidates]
-        message = "a task was requested, and it is not known whether it was created"
+        message = "the create request was sent, but its outcome is unknown"
         if shown:
             message += f"; it may be {' or '.join(row['id'] for row in shown)}"
         elif failure:
@@ -144,7 +144,7 @@ class PromptRequest:
         self, candidates: list[Row], key: str | None = None, failure: str | None = None
     ) -> OutcomeUnknown:
         """The error if it cannot be known whether the prompt arrived."""
-        message = f"it is not known whether the prompt sent to task {self._task_id} arrived"
+        message = f"the prompt was sent to task {self._task_id}, but its outcome is unknown"
         shown = [
             {"id": self._task_id, "promptId": row["id"], "createdAt": row.get("submittedAt")}
             for row in candidates

@@ -307,7 +307,9 @@ class Program:
                 self._running.discard(process)
         if process.returncode == 0 or self._stopped:
             return None
-        return RebyteError(f"{self._command} ended with {process.returncode}", code="exec_failed")
+        return RebyteError(
+            f"{self._command} exited with status {process.returncode}", code="exec_failed"
+        )
 
     def stop(self) -> None:
         """Start no more, and end those that run: by request, then by force."""

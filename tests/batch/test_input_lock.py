@@ -143,7 +143,7 @@ def test_a_journal_that_was_deleted_under_a_run_opens_no_door(place: Place) -> N
 def test_the_journal_says_who_has_it(place: Place) -> None:
     with place.running() as process:
         done = place.run()
-        assert f"another run has the journal t.txt.journal: pid {process.pid} on " in done.err
+        assert f"another run is using the journal t.txt.journal: pid {process.pid} on " in done.err
 
 
 def test_shards_of_one_division_run_side_by_side(place: Place) -> None:
@@ -183,7 +183,7 @@ def test_locks_that_cannot_be_had_cost_a_word_and_no_more(place: Place) -> None:
     place.farm.delay = 0.0
     done = place.run()
     assert done.status == 0
-    assert "nothing stops a second run with another journal" in done.err
+    assert "a second run with another journal cannot be prevented" in done.err
     assert len(lines_of(done.out)) == LINES
 
 

@@ -97,7 +97,7 @@ def test_retried_after_a_fault_it_is_sent_at_once_where_the_fault_made_no_task(
         tried = farm.tried["One <500>"]
         done = batch(farm, None, "--retry-failed", "--timeout", "5")
         assert farm.tried["One <500>"] > tried
-        assert "its create made no task; sending it again" in done.err
+        assert "no task was created; sending it again" in done.err
     assert statuses(done) == ["refused"]
 
 
@@ -297,7 +297,7 @@ def test_a_service_that_is_not_available_gets_one_create_at_a_time(batch_of: Any
     assert rows.count("unknown") == len(sent) <= 5, "of the first four, and one that tried again"
     assert rows.count("pending") >= 55
     assert sent[-1] - sent[0] >= 0.9
-    assert "The service is not available (503): no creates for" in done.err
+    assert "The service is not available (503): pausing creates for" in done.err
 
 
 # -- Signals.
@@ -441,9 +441,7 @@ def test_a_create_that_outlasts_the_patience_of_a_stop_is_called_unknown(
         done = inside("batch", "t.txt", "--text", "--jobs", "1", cwd=home, env=farm.env)
         assert done.status == 130
         assert [row["status"] for row in lines_of(done.out)] == ["unknown", "pending"]
-        assert (
-            "Stopping: waiting for 1 create under way; a second Ctrl-C leaves at once" in done.err
-        )
+        assert "Stopping: waiting for 1 create under way; a second Ctrl-C exits at once" in done.err
 
 
 def test_a_lost_network_pauses_it_and_it_goes_on(

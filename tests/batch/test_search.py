@@ -227,7 +227,7 @@ def test_one_that_made_nothing_is_sent_again_when_its_time_is_over(
         assert farm.tried == {prompt: 2}
     assert done.status == 0
     assert lines_of(done.out)[0]["id"] != earlier["id"]
-    assert "its create made no task; sending it again" in done.err
+    assert "no task was created; sending it again" in done.err
 
 
 def test_equal_lines_that_are_lost_together_get_a_task_each(

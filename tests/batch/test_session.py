@@ -53,7 +53,9 @@ def test_two_at_once_and_the_second_is_told_who_has_it(
             second = batch(farm)
             assert second.status == 1
             assert second.out == ""
-            assert f"another run has the journal t.txt.journal: pid {first.pid} on" in second.err
+            assert (
+                f"another run is using the journal t.txt.journal: pid {first.pid} on" in second.err
+            )
             shown = batch(farm, "--status")
             assert shown.status == 0
             assert f"Running now: pid {first.pid}" in shown.err
@@ -233,7 +235,7 @@ def test_results_go_to_a_file_that_only_the_run_with_the_journal_replaces(
         holding = Journal(home / "held", {}, run={})
         second = batch(farm, "--results", "r.jsonl", "--journal", "held")
         holding.close()
-        assert (second.status, "another run has the journal held" in second.err) == (1, True)
+        assert (second.status, "another run is using the journal held" in second.err) == (1, True)
         assert lines_of(results.read_text()) == rows
         again = batch(farm, "--results", "r.jsonl", "--fields", "line,status")
         assert again.status == 10

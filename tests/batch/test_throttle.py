@@ -61,8 +61,8 @@ def test_what_one_request_is_told_to_wait_all_wait() -> None:
     throttle.admit()
     assert clock.now == 1150
     assert clock.notes == [
-        "The service asks to slow down: no creates for 120 s",
-        "x: no creates for 30 s",
+        "The service asks to slow down: pausing creates for 120 s",
+        "x: pausing creates for 30 s",
     ]
 
 
@@ -279,8 +279,8 @@ def test_a_pause_is_told_when_it_is_much_longer_than_the_one_under_way() -> None
     throttle.pause(100, "first")
     throttle.pause(101, "hardly more")
     throttle.pause(120, "much more")
-    assert notes[0] == "just enough: no creates for 4 s"
-    assert notes[1:] == ["first: no creates for 100 s", "much more: no creates for 120 s"]
+    assert notes[0] == "just enough: pausing creates for 4 s"
+    assert notes[1:] == ["first: pausing creates for 100 s", "much more: pausing creates for 120 s"]
 
 
 def test_while_the_network_is_gone_no_pause_is_told() -> None:

@@ -239,7 +239,7 @@ def test_what_is_turned_away_at_every_try_pauses_all(shop: Workshop, answers: li
     answers.append(error_reply(429, "too_many", "Slow down"))
     assert shop.create(0) == ("unsent", None)
     assert shop.states() == ["sending", "unsent"]
-    assert shop.told == ["The service turns creates away (429): no creates for 5 s"]
+    assert shop.told == ["The service turns creates away (429): pausing creates for 5 s"]
 
 
 def test_faults_at_every_create_slow_it_down(shop: Workshop, answers: list[Answer]) -> None:
@@ -250,7 +250,7 @@ def test_faults_at_every_create_slow_it_down(shop: Workshop, answers: list[Answe
         assert kind == "refused"
         assert isinstance(error, ServerFault)
     eventually(lambda: shop.told)  # it is reported before it is counted
-    assert shop.told == ["The service fails at every create: no creates for 5 s"]
+    assert shop.told == ["The service fails at every create: pausing creates for 5 s"]
 
 
 def test_one_that_goes_through_ends_the_count_of_faults(

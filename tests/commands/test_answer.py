@@ -70,7 +70,7 @@ def test_get_tells_what_a_run_waits_for(inside_local: Run) -> None:
     task = parked(inside_local, "[[ask]]")
     done = inside_local("get", task)
     assert done.json["id"] == task
-    assert f"Task {task} waits for an answer: How should the simulation go on?" in done.err
+    assert f"Task {task} is waiting for an answer: How should the simulation continue?" in done.err
     assert (done.json["status"], done.json["question"]) == ("running", True)
     quiet = inside_local("get", task, "-q")
     assert (quiet.json["question"], quiet.err) == (True, "")
@@ -96,7 +96,7 @@ def test_wait_tells_it_once(inside_local: Run, monkeypatch: pytest.MonkeyPatch) 
     task = parked(inside_local, "[[ask]]")
     done = inside_local("wait", task, "--timeout", "0.4", "--interval", "0.1")
     assert done.status == 124
-    assert done.err.count("waits for an answer") == 1
+    assert done.err.count("is waiting for an answer") == 1
 
 
 QUESTION = {
@@ -160,11 +160,11 @@ def test_on_a_terminal_the_question_is_asked_again_until_it_fits(
     child = pexpect.spawn(
         COMMAND[0], [*COMMAND[1:], "answer", task], env=dict(os.environ), timeout=20
     )
-    child.expect_exact("? How should the simulation go on?")
+    child.expect_exact("? How should the simulation continue?")
     child.expect_exact("2. Stop here: Answer with what there is.")
     child.expect_exact("Number, or your own words: ")
     child.sendline("3")
-    child.expect_exact("there is no option 3")
+    child.expect_exact("option 3")
     child.sendline("1")
     child.expect(pexpect.EOF)
     child.close()

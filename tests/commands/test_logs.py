@@ -150,7 +150,7 @@ def test_a_question_is_shown_with_the_way_to_answer_it(inside_local: Run) -> Non
     task = inside_local("create", "Go [[ask]] [[run=100ms]]", "-o", "id").out.strip()
     time.sleep(0.2)  # the local service parks a run at half of its time
     done = inside_local("logs", task)
-    assert "? How should the simulation go on?\n  1. Go on: Take the default.\n" in done.out
+    assert "? How should the simulation continue?\n  1. Go on: Take the default.\n" in done.out
     assert done.out.endswith("(running…)\n")
     assert f"`rebyte answer {task}`" in done.err
 

@@ -135,7 +135,7 @@ def test_a_question_is_shown_and_answered(home: Path, service: Any) -> None:
         with anyio.fail_after(5):
             while "notes" not in (found := await called(client, "get", task="@last")):
                 await anyio.sleep(0.02)
-        assert "waits for an answer" in found["notes"][0]
+        assert "is waiting for an answer" in found["notes"][0]
         unclear = await refused(client, "answer", task="@last")
         assert "1" in unclear["error"]["hint"]
         assert (await called(client, "answer", task="@last", options=[1]))["answered"] is True

@@ -111,9 +111,9 @@ def test_show_of_a_name_is_show_with_that_profile(rebyte: Rebyte, file: Path) ->
         (["set", "work", "timeout=soon"], 2, "timeout must be a number of seconds"),
         (["set", "work", "history=maybe"], 2, "history must be true or false"),
         (["set", "work", "skills="], 0, ""),
-        (["set", "work", "key_command=pass 'show"], 2, "key_command has an open quote"),
+        (["set", "work", "key_command=pass 'show"], 2, "key_command has an unclosed quote"),
         (["set", "work", "base_url=http://example.com/v1"], 2, "must be https"),
-        (["set", "work", "api_key=rbk_secret"], 2, "config.toml does not hold keys"),
+        (["set", "work", "api_key=rbk_secret"], 2, "config.toml cannot contain API keys"),
         (["set", "work", "rbk_secret"], 2, "a setting is given as KEY=VALUE"),
         (["set", "work", "rbk_secret=1"], 2, "no such setting"),
         (["set", "wrok", "output=json"], 4, "did you mean 'work'?"),
@@ -149,7 +149,7 @@ def test_rewriting_loses_comments_with_a_note_and_keeps_unknown_keys(
     file.parent.mkdir(parents=True)
     file.write_text('# mine\nfuture = [1]\n[profiles.work]\nnew = "x"\n')
     done = rebyte("profile", "set", "work", "output=json")
-    assert done.err == f"Comments in {file} are lost: the file is rewritten\n"
+    assert done.err == f"Comments in {file} will be lost: the file is rewritten\n"
     assert tomllib.loads(file.read_text()) == {
         "future": [1],
         "profiles": {"work": {"new": "x", "output": "json"}},

@@ -88,7 +88,7 @@ def test_an_answer_that_cannot_be_read_does_not_stretch_the_limit(
     assert "the answer of task abcd1234 could not be read in 0.3 s" in done.err
 
 
-LOST = "it is not known whether"
+LOST = "outcome_unknown"
 
 
 @pytest.mark.parametrize("words", [["create", "Hi"], ["follow-up", "abcd1234", "Hi"]], ids=" ".join)
@@ -150,3 +150,11 @@ def test_case_63_a_snapshot_ends_although_keep_alives_come(
         took = time.monotonic() - begun
     assert took < 8
     assert done.status == (1 if words[0] == "answer" else 0), done.err
+
+
+def test_a_hint_repeats_the_profile(rebyte: Callable[..., Done]) -> None:
+    """Without it, the suggested command would look for the task in another account."""
+    wait = ("--wait", "--timeout", "0.2", "-o", "table")
+    done = rebyte("-P", "local", "create", "Go slow [[run=1h]]", *wait)
+    assert done.status == 124
+    assert "Hint: Resume with `rebyte -P local wait " in done.err

@@ -189,7 +189,7 @@ def test_exec_gets_json_on_stdin_and_a_failing_one_is_told(home: Any) -> None:
         deliver(url, {"taskId": "$(touch pwned); good"})
         out, err = process.communicate(timeout=20)
     assert out == "saw bad 1\nsaw $(touch pwned); good 1\n"
-    assert "ended with 3" in err
+    assert "exited with status 3" in err
     assert process.returncode == 1
 
 

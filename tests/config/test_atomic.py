@@ -14,7 +14,7 @@ def test_a_lock_that_is_held_too_long_is_an_error(tmp_path: Path) -> None:
     release = take_lock(tmp_path / ".lock")
     assert release is not None
     with (
-        pytest.raises(RebyteError, match="another process has held"),
+        pytest.raises(RebyteError, match="another process has kept"),
         locked(tmp_path / ".lock", seconds=0.05),
     ):
         pass

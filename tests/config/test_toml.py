@@ -112,7 +112,7 @@ def test_a_note_comes_before_comments_are_lost(tmp_path: Path) -> None:
     assert (told, "# mine" in path.read_text()) == ([], True)
     with edit_toml(path, note=note) as document:
         document["y"] = 1
-    assert told == [f"Comments in {path} are lost: the file is rewritten"]
+    assert told == [f"Comments in {path} will be lost: the file is rewritten"]
     assert path.read_text() == 'x = "a # b"\ny = 1\n'
     with edit_toml(path, note=note) as document:
         document["y"] = 2

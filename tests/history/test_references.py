@@ -53,8 +53,8 @@ def test_an_exact_id_wins_over_longer_ones(history: History) -> None:
 @pytest.mark.parametrize(
     ("reference", "error", "says"),
     [
-        ("aaaa", BadUsage, "'aaaa' stands for 2 ids"),
-        ("@4", NotFound, "there is no @4"),
+        ("aaaa", BadUsage, "'aaaa' matches 2 ids"),
+        ("@4", NotFound, "@4"),
         ("@0", BadUsage, "'@0' is not a reference"),
         ("@", BadUsage, "is not a reference"),
         ("@first", BadUsage, "is not a reference"),
@@ -67,7 +67,7 @@ def test_an_exact_id_wins_over_longer_ones(history: History) -> None:
         ("https://[x/run/a", BadUsage, "is not the URL of a task"),
         ("aaa/", BadUsage, "is not a task id"),
         ("", BadUsage, "is not a task id"),
-        ("-", BadUsage, "stands for several tasks"),
+        ("-", BadUsage, "can mean several tasks"),
     ],
 )
 def test_what_stands_for_no_task(
@@ -138,11 +138,15 @@ def test_a_workspace(history: History, reference: str, workspace: str) -> None:
 @pytest.mark.parametrize(
     ("reference", "error", "says"),
     [
-        ("@last", NotFound, "the workspace of task bbbb-3333 is not known here"),
-        ("bbbb", NotFound, "the workspace of task bbbb-3333 is not known here"),
-        ("aaaa", BadUsage, "stands for 2 ids"),
+        ("@last", NotFound, "the workspace of task bbbb-3333 is unknown on this machine"),
+        ("bbbb", NotFound, "the workspace of task bbbb-3333 is unknown on this machine"),
+        ("aaaa", BadUsage, "matches 2 ids"),
         ("my/shop", BadUsage, "is not a workspace id or alias"),
-        ("https://app.rebyte.ai/run/cccc", NotFound, "the workspace of task cccc is not known"),
+        (
+            "https://app.rebyte.ai/run/cccc",
+            NotFound,
+            "the workspace of task cccc is unknown on this machine",
+        ),
         ("https://app.rebyte.ai/", BadUsage, "is not the URL of a workspace or task"),
     ],
 )
@@ -160,7 +164,7 @@ def test_a_deleted_task_keeps_its_number(history: History) -> None:
         assert references.task(history, reference) == task
         history.forget_task(task)
     assert references.task(history, "@3") == references.task(history, "@last") == "aaaa-1111"
-    with pytest.raises(NotFound, match="there is no @1: task bbbb-3333 was deleted"):
+    with pytest.raises(NotFound, match="@1 doesn't exist: task bbbb-3333 was deleted"):
         references.task(history, "@1")
     history.forget_task("aaaa-1111")
     with pytest.raises(NotFound, match="every task that was created from here was deleted"):
@@ -184,7 +188,7 @@ def test_an_id_shown_once_answers_by_prefix_beside_those_created_here(history: H
     history.remember_shown([{"id": "dddd-5555"}, {"id": "aaaa-3333"}, {"id": "bbbb-3333"}])
     assert references.task(history, "dddd") == "dddd-5555"
     assert references.task(history, "bbbb") == "bbbb-3333"
-    with pytest.raises(BadUsage, match="'aaaa' stands for 3 ids"):
+    with pytest.raises(BadUsage, match="'aaaa' matches 3 ids"):
         references.task(history, "aaaa")
 
 

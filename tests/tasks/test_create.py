@@ -209,7 +209,7 @@ def test_a_history_that_cannot_be_written(bench: Bench) -> None:
     nowhere = History(bench.folder / "file" / "history.db", origin="test")
     created = bench.create(history=nowhere)
     assert bench.on_server() == [created["id"]]
-    assert "no trace" in bench.notes[0]
+    assert "cannot look for this task later" in bench.notes[0]
     # With a key that would be a promise that cannot be kept.
     with pytest.raises(RebyteError, match=r"cannot|not a folder"):
         bench.create(history=nowhere, key="k")
@@ -225,11 +225,11 @@ def test_an_interrupt_while_looking_says_what_is_known(bench: Bench) -> None:
     with pytest.raises(Interrupted) as caught:
         bench.create(sleep=stopped)
     assert caught.value.exit_status == 130
-    assert "not known" in str(caught.value.hint)
+    assert "outcome is unknown" in str(caught.value.hint)
     # The next attempt looks for that one first; cut short there, nothing was sent by it.
     with pytest.raises(Interrupted) as caught:
         bench.create(sleep=stopped)
-    assert "sent nothing" in str(caught.value.hint)
+    assert "nothing was sent yet" in str(caught.value.hint)
     assert bench.proxy.count("POST") == 1
 
 
@@ -453,7 +453,7 @@ def test_an_interrupt_before_the_server_heard_says_that_nothing_is_known(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "not known" in err
+    assert "outcome is unknown" in err
     assert "run the same command again" in err
 
 
@@ -664,7 +664,7 @@ def test_it_is_no_more_than_a_glance(bench: Bench) -> None:
     at = Stop(KeyboardInterrupt())
     with pytest.raises(Interrupted, match=r".") as caught:
         bench.create(deadline=Deadline(clock=at.clock), sleep=at.sleep, look_for=20)
-    assert "not known" in str(caught.value.hint)
+    assert "outcome is unknown" in str(caught.value.hint)
     assert at.stopped == 1
     assert bench.proxy.count("GET", LIST) == 2
 
@@ -675,7 +675,7 @@ def test_a_second_interrupt_cuts_the_glance_short(bench: Bench) -> None:
     at = Stop(KeyboardInterrupt(), twice=True)
     with pytest.raises(Interrupted) as caught:
         bench.create(deadline=Deadline(clock=at.clock), sleep=at.sleep, look_for=20)
-    assert "not known" in str(caught.value.hint)
+    assert "outcome is unknown" in str(caught.value.hint)
     assert bench.proxy.count("GET", LIST) == 1
 
 
@@ -686,7 +686,7 @@ def test_a_list_that_fails_in_the_glance_is_not_known(bench: Bench) -> None:
     with pytest.raises(Interrupted) as caught:
         bench.create(deadline=Deadline(clock=at.clock), sleep=at.sleep, look_for=20)
     assert caught.value.exit_status == 143
-    assert "not known" in str(caught.value.hint)
+    assert "outcome is unknown" in str(caught.value.hint)
 
 
 def test_the_shortest_look_waits_for_an_answer_that_is_a_little_slow(bench: Bench) -> None:
@@ -698,7 +698,7 @@ def test_the_shortest_look_waits_for_an_answer_that_is_a_little_slow(bench: Benc
 
 def test_what_stays_unknown_without_a_look_says_so(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.BEFORE)
-    with pytest.raises(OutcomeUnknown, match="not known whether it was created"):
+    with pytest.raises(OutcomeUnknown, match="outcome is unknown"):
         bench.create(look_for=0)
     assert bench.proxy.count("GET", LIST) == 1
 
@@ -740,7 +740,7 @@ def test_the_prompt_that_was_lost_is_looked_for_and_not_the_new_one(bench: Bench
     bench.direct.create_task(PROMPT)
     made = bench.direct.create_task(lost)
     assert bench.create(key="k")["id"] == made["id"]
-    # What it was asked is not known here: only its digest was kept.
+    # What it was asked is unknown on this machine: only its digest was kept.
     remembered = bench.history.task(made["id"])
     assert remembered is not None
     assert not remembered["prompt"]

@@ -112,7 +112,7 @@ def test_a_part_that_is_started_twice_keeps_its_results(
         first = pool.submit(run, script, home, **environment)
         eventually(lambda: results.exists() and results.read_text() != "")
         second = run(script, home, **environment)
-        assert (second.returncode, "another run has the journal" in second.stderr) == (1, True)
+        assert (second.returncode, "another run is using the journal" in second.stderr) == (1, True)
         assert first.result().returncode == status
         whole = lines()
         assert len(whole) == 2

@@ -58,7 +58,7 @@ def test_one_in_a_list_is_answered_as_a_list() -> None:
 
 
 def test_several_options_only_where_they_may_be_taken() -> None:
-    with pytest.raises(BadUsage, match="takes one option"):
+    with pytest.raises(BadUsage, match="accepts only one option"):
         body(question(), [Choice((0, 1))])
     several = body(question(multiSelect=True), [Choice((0, 1))])
     assert several["answer"] == {"selectedOptions": [0, 1]}
@@ -116,7 +116,7 @@ def watch(client: Any, tasks: list[str], seconds: int) -> list[str]:
 def test_a_watcher_tells_each_question_once_and_looks_ever_less() -> None:
     client = Client()
     (said,) = watch(client, ["t1"], 300)
-    assert said.startswith("Task t1 waits for an answer: Which?\n")
+    assert said.startswith("Task t1 is waiting for an answer: Which?\n")
     assert client.asked <= 10
 
 

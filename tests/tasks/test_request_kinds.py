@@ -66,9 +66,13 @@ def test_what_cannot_be_known_says_what_it_may_be_and_why(
     client: RebyteClient, history: History, rows: list[dict[str, Any]], why: str, says: str
 ) -> None:
     create = TaskRequest(client, history, {"prompt": "Hi"}, "Hi")
-    assert create.unknown(rows, None, why).message.endswith(says.format("was created", ""))
+    assert create.unknown(rows, None, why).message.endswith(
+        says.format("its outcome is unknown", "")
+    )
     follow_up = PromptRequest(client, history, "t1", {"prompt": "Hi"})
-    assert follow_up.unknown(rows, None, why).message.endswith(says.format("arrived", "prompt "))
+    assert follow_up.unknown(rows, None, why).message.endswith(
+        says.format("its outcome is unknown", "prompt ")
+    )
 
 
 def test_only_with_a_key_the_same_command_is_safe(client: RebyteClient, history: History) -> None:

@@ -55,7 +55,7 @@ class Launcher:
                 raise Refusal(
                     400,
                     "jail_unavailable",
-                    f"{executor} cannot be confined on this machine: {verdict.reason}",
+                    f"{executor} cannot be sandboxed on this machine: {verdict.reason}",
                     f"{verdict.fix}. To run it unconfined: --no-jail",
                 )
         model = http.optional_text(body, "model", most=200, least=1)
@@ -186,7 +186,7 @@ def _load(config_file: Path | None) -> config.LocalConfig:
 
 def _not_installed(adapter: Adapter, settings: config.LocalConfig) -> Refusal:
     found = [name for name, other in settings.agents.items() if programs.find(other, os.environ)]
-    there = f"found here: {', '.join(found)}" if found else "no other agent is found here"
+    there = f"found here: {', '.join(found)}" if found else "no other agent is installed"
     how = f"Install it: {adapter.install}" if adapter.install else "Check its command"
     return Refusal(
         400,

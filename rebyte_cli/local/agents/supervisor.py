@@ -116,7 +116,7 @@ class Supervisor:
         try:
             found = self._changes()
         except (GitError, OSError) as error:
-            found, outcome = None, _with_note(outcome, f"There is no changes.patch: {error}")
+            found, outcome = None, _with_note(outcome, f"changes.patch was not created: {error}")
         self._record(outcome, found)
         sweep(self._store)
 
@@ -187,7 +187,7 @@ class Supervisor:
         options, outside = self._options, dict(os.environ)
         program = programs.find(adapter, outside)
         if program is None:
-            raise RunFailed(f"{adapter.program} is not found any more")
+            raise RunFailed(f"{adapter.program} is no longer on PATH")
         user_home = Path.home()
         confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
         home = self._workspace.home

@@ -55,7 +55,7 @@ def test_a_program_that_fails_says_why(bench: Bench) -> None:
 
 def test_a_program_that_is_not_there_any_more(bench: Bench) -> None:
     run = bench.run(["no-such-agent"])
-    assert (run.outcome, run.answer) == ("failed", "no-such-agent is not found any more")
+    assert (run.outcome, run.answer) == ("failed", "no-such-agent is no longer on PATH")
 
 
 def test_the_wall_clock_ends_a_run(bench: Bench) -> None:
