@@ -83,7 +83,7 @@ def test_case_34_a_create_whose_answer_is_lost_is_one_post(answer: Answer) -> No
     assert server.connections == 1
     assert caught.value.exit_status == 6
     assert "\n" not in caught.value.message
-    assert "before sending it again" in str(caught.value.hint)
+    assert "before you send it again" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("answer", [stall, then_stall(HEAD + b"{")], ids=["all", "body"])

@@ -154,7 +154,7 @@ def test_what_is_there_is_not_overwritten_and_a_link_is_not_followed(tmp_path: P
     link.symlink_to(outside)
     with RawServer(reply(200, b"new")) as server:
         for target in (outside, link):
-            with pytest.raises(BadUsage, match="already there"):
+            with pytest.raises(BadUsage, match="already exists"):
                 download(server, target)
         assert server.requests == []
         download(server, link, overwrite=True)
@@ -168,7 +168,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> Non
         (tmp_path / "a").write_text("mine")
         return reply(200, b"new")
 
-    with RawServer(plant) as server, pytest.raises(BadUsage, match="already there"):
+    with RawServer(plant) as server, pytest.raises(BadUsage, match="already exists"):
         download(server, tmp_path / "a")
     assert (tmp_path / "a").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["a"]

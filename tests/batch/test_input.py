@@ -197,7 +197,7 @@ def test_a_field_that_the_template_needs_is_missed_by_line() -> None:
         "line 2: model: must be a string, not a number",
         "line 3: the template needs 'name', which the line does not have; did you mean 'name'?",
     ]
-    with pytest.raises(BadUsage, match="contains no {{field}}"):
+    with pytest.raises(BadUsage, match=r"contains no \{\{field\}\}"):
         read("", template="Hello")
 
 

@@ -100,7 +100,7 @@ def test_a_part_that_is_started_twice_keeps_its_results(
     home: Path, script: str, number: str, status: int
 ) -> None:
     """While the first run still goes, and after it."""
-    prompts = [*(f"Task {each} <run 1>" for each in range(4)), "Task 4 <fail>", *"abc"]
+    prompts = [*(f"Task {each} <run 3>" for each in range(4)), "Task 4 <fail>", *"abc"]
     (home / "tasks.jsonl").write_text("".join(f'{{"prompt": "{each}"}}\n' for each in prompts))
     results = home / "results.0.jsonl"
 
