@@ -40,7 +40,7 @@ def _restore(terminal: int, attributes: list[object]) -> None:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
     try:
         with suppress(termios.error):
-            termios.tcsetattr(terminal, termios.TCSANOW, attributes)  # type: ignore[arg-type]
+            termios.tcsetattr(terminal, termios.TCSANOW, attributes)  # type: ignore[arg-type] # from tcgetattr
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

@@ -174,7 +174,7 @@ class History:
         A deleted task keeps its number. Of it, `id` and `deleted` (true) are all that is left.
         """
         rows = self._read(
-            f"SELECT {', '.join(COLUMNS.values())}, deleted FROM tasks WHERE origin = ?"  # noqa: S608
+            f"SELECT {', '.join(COLUMNS.values())}, deleted FROM tasks WHERE origin = ?"  # noqa: S608 -- ours
             " ORDER BY seq DESC LIMIT 1 OFFSET ?",
             self.origin,
             number - 1,
@@ -213,7 +213,7 @@ class History:
             others = [name for name in COLUMNS.values() if name != "id"]
             cleared = ", ".join(f"{name} = NULL" for name in others)
             self._write(
-                f"UPDATE tasks SET deleted = 1, {cleared} WHERE origin = ? AND id = ?",  # noqa: S608
+                f"UPDATE tasks SET deleted = 1, {cleared} WHERE origin = ? AND id = ?",  # noqa: S608 -- ours
                 [[self.origin, task_id]],
             )
         if self.shown(task_id):
@@ -280,7 +280,7 @@ class History:
         wanted = list(ids)
         found: dict[tuple[str, str], str] = {}
         for table in ("tasks", "seen"):
-            rows = self._by_id(f"SELECT id, status, completed_at FROM {table}", wanted)  # noqa: S608
+            rows = self._by_id(f"SELECT id, status, completed_at FROM {table}", wanted)  # noqa: S608 -- ours
             for task_id, row in rows.items():
                 status, completed = text_of(row["status"]), text_of(row["completed_at"])
                 if status and completed and is_terminal(status):
@@ -571,7 +571,7 @@ class History:
         """When others sent what has no known outcome, as ISO 8601, by the digest of the prompt."""
         found: dict[str, list[str]] = {}
         for row in self._read(
-            f"SELECT digest, started_at FROM intents WHERE {_UNSETTLED} AND owner != ?",  # noqa: S608
+            f"SELECT digest, started_at FROM intents WHERE {_UNSETTLED} AND owner != ?",  # noqa: S608 -- ours
             self.origin,
             owner,
         ):

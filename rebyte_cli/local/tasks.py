@@ -120,7 +120,7 @@ def newest(context: Context, request: Request, limit: int, offset: int) -> tuple
     if not context.permission.is_own(request.environ.get("rebyte.key")):
         shown += f" AND {gate.SIMULATED}"
     with context.store.read() as db:
-        total = db.execute(f"SELECT count(*) FROM tasks WHERE {shown}").fetchone()[0]  # noqa: S608
+        total = db.execute(f"SELECT count(*) FROM tasks WHERE {shown}").fetchone()[0]  # noqa: S608 -- ours
         rows = db.execute(
             f"SELECT * FROM tasks WHERE {shown}"  # noqa: S608 - one of two literals
             " ORDER BY created DESC, seq DESC LIMIT ? OFFSET ?",
