@@ -62,7 +62,7 @@ def test_gnu_parallel_over_ssh_works_in_the_shared_folder(home: Path) -> None:
     ssh = shared / "bin" / "ssh"
     ssh.write_text(
         '#!/bin/bash\n[ "$1" = -- ] && shift\necho "$1" >> "$NODES"\nshift\n'
-        '[ "$1" = -- ] && shift\ncd "$HOME"\nexec bash -c "$*"\n'
+        '[ "$1" = -- ] && shift\ncd "$HOME"\nexport SHELL=/bin/bash\nexec bash -c "$*"\n'
     )
     ssh.chmod(0o755)
     (option,) = re.findall(r"`(--sshlogin .*?)`", TEXT)
