@@ -21,11 +21,11 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.connection import AttemptState
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.batch.claims import Reservations
 from rebyte_cli.batch.fields import Checker, Fields
 from rebyte_cli.batch.input import Input, read_input
 from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.plan import make_plan
+from rebyte_cli.batch.reservations import Reservations
 from rebyte_cli.batch.runner import Callbacks, Options, Runner
 from rebyte_cli.batch.state import Entry, LineProblem
 from rebyte_cli.batch.throttle import Throttle

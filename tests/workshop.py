@@ -17,10 +17,10 @@ from typing import Any
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.batch.baseline import Baseline
-from rebyte_cli.batch.claims import Reservations
 from rebyte_cli.batch.fields import Checker, Fields
 from rebyte_cli.batch.input import read_input
 from rebyte_cli.batch.journal import Journal
+from rebyte_cli.batch.reservations import Reservations
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.batch.workers import Job, WorkerPool
 from rebyte_cli.history.history import History

@@ -10,8 +10,8 @@ from ..deadline import NO_LIMIT, Deadline
 from ..errors import RebyteError
 
 if TYPE_CHECKING:
-    from .claims import Reservations
     from .journal import Journal
+    from .reservations import Reservations
 
 DELAY = 0.25  # seconds that a task waits for others to be written with it
 LARGEST_GROUP = 100
@@ -41,13 +41,13 @@ class HistoryWriter:
 
     def created(self, number: int, task: Task, body: Task) -> None:
         """A task was created for a line, and the journal was told."""
-        self._reservations.over(number, str(task["id"]))
+        self._reservations.release(number, str(task["id"]))
         self._created.append((task, body["prompt"], body))
         self._schedule()
 
     def not_created(self, number: int) -> None:
         """A line has no task, and no create of it is under way."""
-        self._reservations.over(number)
+        self._reservations.release(number)
         self._schedule()
 
     def ended(self, task: Task) -> None:

@@ -44,8 +44,8 @@ from .workers import Job, Upload, WorkerPool
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from .claims import Reservations
     from .journal import Journal
+    from .reservations import Reservations
 
 SEND_AGAIN_AFTER = 900.0  # seconds; the same as for `create --once`
 # Seconds that creates under way may still take after an interrupt.
@@ -504,7 +504,7 @@ class Runner:
 
     def _restore_reservations(self) -> None:
         """Tell the history what an earlier run could not tell it any more."""
-        left = self._reservations.left()
+        left = self._reservations.load()
         for index in self._plan.mine if left else ():
             line, entry = self._batch.lines[index], self._entries[index]
             if line.number in left and entry.id is not None:

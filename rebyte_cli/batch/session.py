@@ -106,7 +106,7 @@ class Session:
     def _run(
         self, options: Options, rate: float | None, resolutions: Sequence[Resolution]
     ) -> Iterator[Row]:
-        from .claims import Reservations
+        from .reservations import Reservations
         from .runner import Callbacks, Runner
         from .throttle import Throttle
 

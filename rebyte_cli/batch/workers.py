@@ -28,8 +28,8 @@ from .throttle import Stopped, Throttle
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from .baseline import Baseline
-    from .claims import Reservations
     from .journal import Journal
+    from .reservations import Reservations
 
 FAULTS_IN_A_ROW = 4  # of the service, before creates are slowed down
 Upload = Callable[[str], dict[str, Any]]  # a path to {"id", "filename"}
@@ -170,7 +170,7 @@ class WorkerPool:
     def _send(self, job: Job, line: InputLine, body: dict[str, Any]) -> None:
         """Send the create of a line, with a record on the disk before and another one after."""
         record = self._baseline.sending_record(line.number)
-        self._reservations.want(line.number, body["prompt"], record["at"])
+        self._reservations.add(line.number, body["prompt"], record["at"])
         self._journal.commit(record)
         self.in_flight.add(job.line)
         try:

@@ -12,7 +12,7 @@ BODY = {"prompt": "Say hi", "model": "big"}
 
 
 class Told:
-    """Journal, claims and history in one, which write down what they are told, in order."""
+    """Journal, reservations and history in one, which record their calls in order."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, Any]] = []
@@ -30,8 +30,8 @@ class Told:
         if self.journal_fails:
             raise RebyteError("no space")
 
-    def over(self, number: int, task: str | None = None) -> None:
-        """A claim is let go with the next flush."""
+    def release(self, number: int, task: str | None = None) -> None:
+        """A line is released with the next flush."""
 
     def flush(self) -> None:
         self.heard.append(("flush", None))

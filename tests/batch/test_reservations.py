@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.batch import claims as claiming
+from rebyte_cli.batch import reservations as reservations_module
 from rebyte_cli.batch import search as batch_search
-from rebyte_cli.batch.claims import Reservations
+from rebyte_cli.batch.reservations import Reservations
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
 from rebyte_cli.history.records import Reservation
@@ -226,7 +226,7 @@ def test_two_batches_with_the_same_line(place: Place) -> None:
 
 
 @pytest.mark.parametrize("word", ["<400>", "<429>", ""])
-def test_what_is_settled_leaves_no_claim(place: Place, word: str) -> None:
+def test_what_is_settled_leaves_no_reservation(place: Place, word: str) -> None:
     (place.home / "t.txt").write_text(f"{SAME} {word}\n")
     place.again()
     path = place.history().path
@@ -235,7 +235,7 @@ def test_what_is_settled_leaves_no_claim(place: Place, word: str) -> None:
 
 
 def test_nor_does_what_was_never_sent(place: Place) -> None:
-    """The lines that come next are claimed with the first."""
+    """The lines that come next are reserved with the first."""
     (place.home / "t.txt").write_text("One <400>\nTwo\nThree\n")
     place.again("--fail-fast", "--rate", "1", "--jobs", "1")
     assert place.farm.made == {}
@@ -244,14 +244,14 @@ def test_nor_does_what_was_never_sent(place: Place) -> None:
 
 def test_a_line_that_is_refused_keeps_no_create_waiting_until_the_batch_ends(place: Place) -> None:
     (place.home / "t.txt").write_text(f"{SAME} <400>\nOther <run 0.6>\n")
-    history, claimed = place.history(), []
+    history, reserved = place.history(), []
 
     def hook(request: Request) -> None:
-        claimed.append(len(history.unsettled(digest_of(f"{SAME} <400>"))))
+        reserved.append(len(history.unsettled(digest_of(f"{SAME} <400>"))))
 
     place.farm.hook = hook
     place.again("--jobs", "1")
-    assert (max(claimed), claimed[-1]) == (1, 0)
+    assert (max(reserved), reserved[-1]) == (1, 0)
 
 
 def test_a_line_refused_by_a_fault_stays_claimed(place: Place) -> None:
@@ -270,7 +270,7 @@ def test_a_history_that_cannot_be_written_costs_a_word_and_no_more(place: Place)
     assert done.err.count("continuing without the history") == 1
 
 
-def test_a_second_signal_leaves_the_claim(place: Place) -> None:
+def test_a_second_signal_leaves_the_reservation(place: Place) -> None:
     place.farm.delay = 30
     with place.batch() as process:
         process.send_signal(signal.SIGTERM)
@@ -279,24 +279,22 @@ def test_a_second_signal_leaves_the_claim(place: Place) -> None:
     assert place.unsettled() == 1
 
 
-# -- Which lines of a batch are claimed in the history, for how long, and in how many steps.
-
 THEN, NOW = "2026-02-09T10:30:00Z", "2026-02-09T10:31:00Z"
 
 
 class Desk:
-    """The claims of one batch, and the history that they are in."""
+    """The reservations of one batch, and the history that holds them."""
 
     def __init__(self, path: Path) -> None:
         self.history = History(path, origin="o")
-        self.claims = Reservations(self.history, "batch")
+        self.reservations = Reservations(self.history, "batch")
 
-    def claim(self, number: int, sent: str = THEN) -> None:
-        self.claims.want(number, f"Line {number}", sent)
-        self.claims.write()
+    def reserve(self, number: int, sent: str = THEN) -> None:
+        self.reservations.add(number, f"Line {number}", sent)
+        self.reservations.write()
 
-    def claimed(self) -> dict[int, str]:
-        """The lines that are claimed, and since when."""
+    def reserved(self) -> dict[int, str]:
+        """The reserved lines, and since when."""
         rows = self.history._database.rows("SELECT body_digest, started_at FROM intents")
         return {int(row["body_digest"].split()[1]): row["started_at"] for row in rows}
 
@@ -306,52 +304,52 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path / "history.db")
 
 
-def test_those_that_come_next_are_claimed_in_one_step(
+def test_upcoming_lines_are_reserved_in_the_same_transaction(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claiming, "AHEAD", 2)
-    desk.claims.expect((number, f"Line {number}") for number in range(1, 6))
-    desk.claim(1)
-    assert desk.claimed() == dict.fromkeys([1, 2], THEN)
-    desk.claim(2, NOW)  # claimed already
-    assert desk.claimed() == dict.fromkeys([1, 2], THEN)
-    desk.claim(4, NOW)
-    assert desk.claimed() == {1: THEN, 2: THEN, 3: NOW, 4: NOW}
+    monkeypatch.setattr(reservations_module, "AHEAD", 2)
+    desk.reservations.expect((number, f"Line {number}") for number in range(1, 6))
+    desk.reserve(1)
+    assert desk.reserved() == dict.fromkeys([1, 2], THEN)
+    desk.reserve(2, NOW)  # reserved already
+    assert desk.reserved() == dict.fromkeys([1, 2], THEN)
+    desk.reserve(4, NOW)
+    assert desk.reserved() == {1: THEN, 2: THEN, 3: NOW, 4: NOW}
 
 
-def test_one_that_waited_long_is_claimed_anew_when_it_is_sent(
+def test_a_line_that_waited_long_is_reserved_again_when_it_is_sent(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim tells when its line may have been sent."""
-    monkeypatch.setattr(claiming, "FRESH", -1.0)
-    desk.claim(1)
-    desk.claim(1, NOW)
-    desk.claims.flush()
-    assert desk.claimed() == {1: NOW}
+    """A reservation says when its line may have been sent."""
+    monkeypatch.setattr(reservations_module, "FRESH", -1.0)
+    desk.reserve(1)
+    desk.reserve(1, NOW)
+    desk.reservations.flush()
+    assert desk.reserved() == {1: NOW}
     rows = desk.history._database.rows("SELECT id FROM intents")
-    assert len(rows) == 1, "the older claim is let go"
+    assert len(rows) == 1, "the older reservation is released"
 
 
-def test_one_that_was_let_go_can_be_claimed_again(desk: Desk) -> None:
-    desk.claim(1)
-    desk.claims.over(1)
-    desk.claims.flush()
-    assert desk.claimed() == {}
-    desk.claim(1, NOW)
-    assert desk.claimed() == {1: NOW}
+def test_a_released_line_can_be_reserved_again(desk: Desk) -> None:
+    desk.reserve(1)
+    desk.reservations.release(1)
+    desk.reservations.flush()
+    assert desk.reserved() == {}
+    desk.reserve(1, NOW)
+    assert desk.reserved() == {1: NOW}
 
 
-def test_all_but_some_are_let_go(desk: Desk) -> None:
+def test_keep_only_releases_the_other_lines(desk: Desk) -> None:
     for number in (1, 2, 3):
-        desk.claim(number)
-    desk.claims.keep_only([2])
-    desk.claims.flush()
-    assert desk.claimed() == {2: THEN}
-    assert Reservations(desk.history, "batch").left() == {2}
-    assert Reservations(desk.history, "another").left() == set()
+        desk.reserve(number)
+    desk.reservations.keep_only([2])
+    desk.reservations.flush()
+    assert desk.reserved() == {2: THEN}
+    assert Reservations(desk.history, "batch").load() == {2}
+    assert Reservations(desk.history, "another").load() == set()
 
 
-def test_a_history_that_cannot_be_written_claims_nothing_and_says_so(tmp_path: Path) -> None:
+def test_a_history_that_cannot_be_written_reserves_nothing_and_warns(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     told: list[str] = []
     history = History(tmp_path / "state" / "history.db", origin="o", warn=told.append)
@@ -361,12 +359,12 @@ def test_a_history_that_cannot_be_written_claims_nothing_and_says_so(tmp_path: P
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_with_the_history_off_a_claim_goes_on_to_name_its_task(
+def test_a_reservation_keeps_its_task_only_with_the_history_off(
     tmp_path: Path, enabled: bool
 ) -> None:
     history = History(tmp_path / "history.db", origin="o", enabled=enabled)
-    claims = history.reserve("batch", [Reservation(1, "d", THEN), Reservation(2, "d", THEN)])
-    history.release({claims[1]: "task-1", claims[2]: None})
+    ids = history.reserve("batch", [Reservation(1, "d", THEN), Reservation(2, "d", THEN)])
+    history.release({ids[1]: "task-1", ids[2]: None})
     rows = history._database.rows("SELECT state, task_id FROM intents")
     assert [tuple(row) for row in rows] == ([] if enabled else [("done", "task-1")])
     assert history.reservations_of("batch") == {}
