@@ -10,6 +10,7 @@ from ..tasks.prompt import check_prompt
 
 Problem = tuple[str, str]  # the field, and what is wrong with it
 LONGEST_KEY = 200
+MOST_COMPARED = 1000  # names among which a similar one is searched for
 MOST_PROBLEMS = 20  # of one line; a line with more is not meant for a batch
 
 

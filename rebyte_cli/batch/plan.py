@@ -7,7 +7,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from ..errors import did_you_mean
-from .input import MOST_NAMED, InputLine, refuse_bad_lines
+from .bad_lines import BadLines
+from .fields import MOST_COMPARED
+from .input import InputLine
 
 MOST_HINTS = 20  # unknown keys for which a similar one is named
 LONGEST_CIRCLE = 20  # lines of a circle that are named
@@ -55,27 +57,28 @@ def make_plan(lines: Sequence[InputLine], name: str, shard: tuple[int, int] = (1
 def _leaders(lines: Sequence[InputLine], name: str) -> dict[int, int]:
     """For each line that names `@key`, the line with that key."""
     by_key = {line.key: index for index, line in enumerate(lines)}
-    near_keys = list(islice(by_key, MOST_NAMED))
+    near_keys = list(islice(by_key, MOST_COMPARED))
     leader: dict[int, int] = {}
-    bad: list[str] = []
+    bad, hints = BadLines(name), 0
     for index, line in enumerate(lines):
         if line.workspace is None or not line.workspace.startswith("@"):
             continue
         key = line.workspace[1:]
         if key in by_key:
             leader[index] = by_key[key]
-        elif len(bad) < MOST_NAMED:
-            near = did_you_mean(key, near_keys) if len(bad) < MOST_HINTS else None
+        elif not bad.are_too_many:
+            near = did_you_mean(key, near_keys) if hints < MOST_HINTS else None
+            hints += 1
             hint = f"; {near}" if near else ""
-            bad.append(f"line {line.number}: workspaceId: no line has the key {key!r}{hint}")
-    refuse_bad_lines(name, bad)
+            bad.add(line.number, f"workspaceId: no line has the key {key!r}{hint}")
+    bad.refuse()
     return leader
 
 
 def _roots(lines: Sequence[InputLine], leader: dict[int, int], name: str) -> list[int]:
     """For each line the one at the head of its chain."""
     root: dict[int, int] = {}
-    bad: list[str] = []
+    bad = BadLines(name)
     for index in range(len(lines)):
         path: dict[int, None] = {}
         step = index
@@ -86,11 +89,11 @@ def _roots(lines: Sequence[InputLine], leader: dict[int, int], name: str) -> lis
             steps = list(path)
             circle = steps[steps.index(step) :]
             keys = " → ".join(lines[each].key for each in [*circle[:LONGEST_CIRCLE], step])
-            bad.append(f"line {lines[index].number}: workspaceId: goes in a circle: {keys}")
+            bad.add(lines[index].number, f"workspaceId: goes in a circle: {keys}")
         top = root.get(step, step)
         root.update(dict.fromkeys(path, top))
         root[index] = top
-    refuse_bad_lines(name, bad)
+    bad.refuse()
     return [root[index] for index in range(len(lines))]
 
 

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.batch import input as batch_input
+from rebyte_cli.batch import bad_lines, forms
 from rebyte_cli.batch.fields import Checker, Fields
-from rebyte_cli.batch.input import IN_MEMORY, Input, InputLine, Template, read_input
+from rebyte_cli.batch.input import IN_MEMORY, Input, InputLine, read_input
 from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.session import parse_resolutions
+from rebyte_cli.batch.template import Template
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks.upload import check
 from tests.conftest import COMMAND, Done
@@ -80,7 +81,7 @@ def test_csv_has_fields_by_its_header_and_lists_by_commas() -> None:
     assert [line.number for line in batch.lines] == [2, 4]
 
 
-def test_every_bad_line_is_named_with_its_field() -> None:
+def test_every_bad_line_is_named_with_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"""{"prompt": "fine"}
 {"prompt": ""}
 {"promt": "typo"}
@@ -95,6 +96,7 @@ not json
 {"prompt": "x", "key": {"a": 1}}
 {"prompt": "\\ud800"}
 """
+    monkeypatch.setattr(bad_lines, "MOST_SHOWN", 12)
     assert problems(data) == [
         "line 2: prompt: the prompt is empty",
         "line 3: promt: no such field; did you mean 'prompt'?",
@@ -110,6 +112,90 @@ not json
         "line 12: key: must be a string or a whole number, not an object",
         "line 13: prompt: the prompt is not valid UTF-8",
     ]
+
+
+def test_after_ten_bad_lines_only_their_number_is_told() -> None:
+    data = '{"prompt": "fine"}\n' + '{"promt": "typo"}\n' * 37
+    found = problems(data)
+    assert len(found) == 21
+    assert found[19:] == ["line 11: prompt: missing", "and 27 more"]
+
+
+@pytest.mark.parametrize(
+    ("data", "form", "says", "hint"),
+    [
+        (
+            "Fix the bug, then test it\nWrite the docs, and check them\n",
+            "jsonl",
+            "tasks is not JSON Lines: line 1 is not a JSON object; nothing was sent",
+            "If it holds one prompt per line, pass --text. If it is CSV, pass --csv.",
+        ),
+        (
+            'name,city\nAda,London\n"Zoë, the second",Oslo\n',
+            "jsonl",
+            "tasks is not JSON Lines: line 1 is not a JSON object; nothing was sent",
+            "It looks like CSV with the columns name, city: pass --csv --template FILE.",
+        ),
+        (
+            "key,prompt\na,Say one\n",
+            "jsonl",
+            "tasks is not JSON Lines: line 1 is not a JSON object; nothing was sent",
+            "It looks like CSV with the columns key, prompt: pass --csv.",
+        ),
+        (
+            '[\n  {"prompt": "One"},\n  {"prompt": "Two"}\n]\n',
+            "jsonl",
+            "tasks is a JSON array, not JSON Lines; nothing was sent",
+            "Put each task on one line: jq -c '.[]' tasks > tasks.jsonl",
+        ),
+        (
+            '{\n  "prompt": "One"\n}\n',
+            "jsonl",
+            "tasks is JSON over several lines, not JSON Lines; nothing was sent",
+            "Put each task on one line: jq -c . tasks > tasks.jsonl",
+        ),
+        (
+            "name,city\nAda,London\nBob,Paris\n",
+            "csv",
+            "tasks has no column 'prompt'; nothing was sent",
+            "To make the prompts from the columns, pass --template FILE: a text with {{name}} "
+            "where the value of that column should appear.",
+        ),
+        (
+            "Promt,key\nOne,a\nTwo,b\n",
+            "csv",
+            "tasks has no column 'prompt'; nothing was sent",
+            "did you mean 'Promt'?",
+        ),
+        (
+            "prompt,colour\nOne,red\nTwo,blue\n",
+            "csv",
+            "tasks has the column 'colour', which is no field of a task; nothing was sent",
+            "Only a prompt made with --template FILE can use other columns.",
+        ),
+        (
+            "\ufeffSay one\n".encode("utf-16"),
+            "text",
+            "tasks is UTF-16, not UTF-8; nothing was sent",
+            "Convert it: iconv -f UTF-16 -t UTF-8 tasks > tasks.utf8",
+        ),
+    ],
+)
+def test_a_file_of_another_form_is_explained_once(
+    data: str | bytes, form: str, says: str, hint: str
+) -> None:
+    with pytest.raises(BadUsage) as caught:
+        read(data, form)
+    assert (caught.value.message, caught.value.hint) == (says, hint)
+
+
+def test_a_column_that_the_template_needs_is_missed_once() -> None:
+    with pytest.raises(BadUsage) as caught:
+        read("name,city\nAda,London\nBob,Paris\n", "csv", template="{{line}}: Dear {{nme}}")
+    assert caught.value.message == (
+        "tasks has no column 'nme', which the template needs; nothing was sent"
+    )
+    assert caught.value.hint == "did you mean 'name'?\nthe columns are name, city"
 
 
 def test_limits_and_depth_are_named_and_nothing_crashes() -> None:
@@ -204,7 +290,7 @@ def test_a_field_that_the_template_needs_is_missed_by_line() -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ("a,b\n1,2,3\n", "line 2: has 3 cells, and the header has 2"),
+        ("prompt,key\n1,2,3\n", "line 2: has 3 cells, and the header has 2"),
         ("a,a\n1,2\n", "line 1: the header has 'a' twice"),
         ('prompt\n"open\n', "line 2: not CSV: unexpected end of data"),
     ],
@@ -328,12 +414,13 @@ def test_standard_input_needs_a_journal_before_it_is_read(batch: Batch, home: Pa
 def test_another_kind_of_file_is_not_listed_whole(
     batch: Batch, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_input, "MOST_NAMED", 50)  # of a thousand, for the test's speed
+    monkeypatch.setattr(bad_lines, "MOST_FOUND", 50)  # of a thousand, for the test's speed
     (home / "picture").write_bytes(b"\x89PNG\r\n" * 400)
     done = batch("picture", "-o", "table")
     assert done.status == 2
     assert "picture has at least 50 bad lines; nothing was sent" in done.err
-    assert len(done.err.splitlines()) < 60
+    assert len(done.err.splitlines()) == 12
+    assert done.err.endswith("\n       and 40 more\n")
 
 
 @pytest.mark.parametrize("text", [b"", b"\xef\xbb\xbf", b"\n \r\n\n"])
@@ -518,7 +605,7 @@ def test_a_template_that_has_no_end(batch: Batch, farm: Farm, home: Path) -> Non
 def test_lines_that_have_no_end(
     batch: Batch, farm: Farm, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_input, "MOST_LINES", 5000)  # of a million, for the test's speed
+    monkeypatch.setattr(forms, "MOST_LINES", 5000)  # of a million, for the test's speed
     os.mkfifo(home / "pipe")
 
     def write() -> None:
@@ -536,7 +623,7 @@ def test_lines_that_have_no_end(
 
 
 def test_an_input_that_would_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_input, "LARGEST_INPUT", 100_000)
+    monkeypatch.setattr(forms, "LARGEST_INPUT", 100_000)
     checker = Checker(NONE, workspace_per_line=False, find_files=lambda path: [path])
     endless = repeat(b"x" * 1000 + b"\n")
     with pytest.raises(BadUsage, match="tasks has more than"):

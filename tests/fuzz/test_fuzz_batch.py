@@ -53,13 +53,15 @@ def read(raw: bytes, form: Form, template: Template | None) -> Input:
 @example(b'{"\\u00e9\\n": null}', "jsonl", None)
 @example(b'{"a\\nb": 1, "a\\nb": 2}', "jsonl", None)
 @given(FILES, st.sampled_from(get_args(Form)), st.sampled_from([None, "Do {{a}} {{line}}"]))
-def test_any_file_is_tasks_or_names_its_bad_lines(raw: bytes, form: Form, text: str | None) -> None:
+def test_any_file_is_tasks_or_its_mistakes_are_named(
+    raw: bytes, form: Form, text: str | None
+) -> None:
     template = None if text is None else Template(text, "letter.txt")
     try:
         batch = read(raw, form, template)
         plan = make_plan(batch.lines, "t.jsonl")
     except BadUsage as problem:
-        names_each_line(problem.message)
+        explains_itself(problem)
         return
     assert plan.mine == list(range(len(batch.lines)))
     assert len({line.key for line in batch.lines}) == len(batch.lines)
@@ -80,12 +82,12 @@ def test_prompts_come_out_as_they_went_in(prompts: list[str]) -> None:
     assert [batch.body(line)["prompt"] for line in batch.lines] == asked
 
 
-def names_each_line(message: str) -> None:
-    first, *bad = message.split("\n")
-    assert first.startswith("t.jsonl has ")
-    assert bad
+def explains_itself(problem: BadUsage) -> None:
+    first, *bad = problem.message.split("\n")
+    assert first.startswith("t.jsonl ")
+    assert bad or problem.hint
     for line in bad:
-        assert re.match(r"line \d+: .", line), message
+        assert re.match(r"line \d+: .|and \d+ more$", line), problem.message
 
 
 # -- the journal -------------------------------------------------------------------------------

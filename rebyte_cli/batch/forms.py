@@ -1,0 +1,234 @@
+"""The three forms of an input file, JSON Lines, CSV and text, as fields by line.
+
+A file in another form than was asked for would have a mistake in every line. It is recognized
+and explained once instead, with the option that reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from shlex import quote
+from typing import Any, Literal
+
+from ..errors import BadUsage, did_you_mean
+from .bad_lines import MOST_SHOWN, BadLines
+from .fields import KNOWN, MOST_COMPARED, from_cells
+
+Form = Literal["jsonl", "text", "csv"]
+LONGEST_LINE = 16 << 20  # bytes; a device or a picture has no lines at all
+MOST_LINES = 1_000_000
+LARGEST_INPUT = 4 << 30  # bytes
+_COLUMN = re.compile(r"\w[\w-]*")
+
+Numbered = Iterator[tuple[int, str]]
+Found = Iterator[tuple[int, dict[str, Any]]]
+
+
+def decoded(source: Iterable[bytes], digest: Any, bad: BadLines) -> Numbered:
+    """Lines as text with their numbers; one that is not UTF-8 is bad and left out.
+
+    `digest` is updated with every byte. Raises BadUsage for more than can be handled.
+    """
+    size = 0
+    for number, raw in enumerate(source, 1):
+        if bad.are_too_many:
+            return
+        if len(raw) > LONGEST_LINE:
+            bad.add(number, f"is longer than {LONGEST_LINE >> 20} MiB")
+            return
+        size += len(raw)
+        if number > MOST_LINES or size > LARGEST_INPUT:
+            limit = f"{MOST_LINES:,} lines" if number > MOST_LINES else f"{LARGEST_INPUT >> 30} GiB"
+            raise BadUsage(
+                f"{bad.name} has more than {limit}; nothing was sent",
+                hint="Split it into several files, each a batch with its own journal.",
+            )
+        digest.update(raw)
+        try:
+            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise _is_utf_16(bad.name) from None
+            byte = raw[error.start]
+            bad.add(number, f"not UTF-8: byte {error.start + 1} is 0x{byte:02x}")
+
+
+def records(form: Form, lines: Numbered, bad: BadLines, template: tuple[str, ...] | None) -> Found:
+    """The fields of each line, with its number. What cannot be read is added to `bad`.
+
+    `template` names the fields that a template needs; None without one. Raises BadUsage for a file
+    of another form.
+    """
+    if form == "text":
+        return _text(lines)
+    return _jsonl(lines, bad) if form == "jsonl" else _csv(lines, bad, template)
+
+
+def printable(name: str) -> str:
+    """A name from the input as errors show it."""
+    return name if name.isprintable() else repr(name)
+
+
+def _is_utf_16(name: str) -> BadUsage:
+    path = quote(name)
+    return BadUsage(
+        f"{name} is UTF-16, not UTF-8; nothing was sent",
+        hint=f"Convert it: iconv -f UTF-16 -t UTF-8 {path} > {path}.utf8",
+    )
+
+
+def _text(lines: Numbered) -> Found:
+    for number, line in lines:
+        text = line.rstrip("\r\n")
+        if text.strip():
+            yield number, {"prompt": text}
+
+
+# -- JSON Lines --------------------------------------------------------------------------------
+
+
+def _jsonl(lines: Numbered, bad: BadLines) -> Found:
+    first: list[tuple[int, str]] = []  # lines with something in them, while none is an object
+    has_objects = False
+    for number, line in lines:
+        if not line.strip():
+            continue
+        if not has_objects:
+            has_objects = line.lstrip().startswith("{")
+            first = [*first, (number, line.strip())][:2]
+        try:
+            record = json.loads(line, object_pairs_hook=_without_duplicates)
+        except json.JSONDecodeError as error:
+            why = error.msg.removesuffix(" at")
+            bad.add(number, f"not JSON: {why} at character {error.pos + 1}")
+        except (ValueError, RecursionError) as error:
+            why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+            bad.add(number, why)
+        else:
+            if isinstance(record, dict):
+                yield number, record
+            else:
+                bad.add(number, "not a JSON object (--text takes one prompt per line)")
+    if first and (not has_objects or first[0][1] in "{[" or first[0][1].startswith("[{")):
+        raise _not_json_lines(bad.name, first)
+
+
+def _not_json_lines(name: str, first: list[tuple[int, str]]) -> BadUsage:
+    """The error for a file of another form, from its first lines."""
+    number, line = first[0]
+    path = quote(name if name != "standard input" else "FILE")
+    if line.startswith(("[", "{")):
+        what = "a JSON array" if line.startswith("[") else "JSON over several lines"
+        each = "'.[]'" if line.startswith("[") else "."
+        return BadUsage(
+            f"{name} is {what}, not JSON Lines; nothing was sent",
+            hint=f"Put each task on one line: jq -c {each} {path} > tasks.jsonl",
+        )
+    if columns := _columns(first):
+        how = "--csv" if "prompt" in columns else "--csv --template FILE"
+        hint = f"It looks like CSV with the columns {', '.join(columns)}: pass {how}."
+    else:
+        hint = "If it holds one prompt per line, pass --text. If it is CSV, pass --csv."
+    return BadUsage(
+        f"{name} is not JSON Lines: line {number} is not a JSON object; nothing was sent", hint=hint
+    )
+
+
+def _columns(first: list[tuple[int, str]]) -> list[str] | None:
+    """The names in the first line if that is the header of a CSV file, as far as two lines tell."""
+    cells = [line.split(",") for _, line in first]
+    names = [name.strip('"') for name in cells[0]]
+    is_header = len(names) > 1 and all(map(_COLUMN.fullmatch, names))
+    return names if is_header and all(len(row) >= len(names) for row in cells) else None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise ValueError(f"{printable(_repeated(name for name, _ in pairs))}: given twice")
+    return record
+
+
+def _repeated(names: Iterable[str]) -> str:
+    """The first of the names that are there more than once."""
+    return next(name for name, count in Counter(names).items() if count > 1)
+
+
+# -- CSV ---------------------------------------------------------------------------------------
+
+
+def _csv(lines: Numbered, bad: BadLines, template: tuple[str, ...] | None) -> Found:
+    import csv
+
+    current = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal current
+        for number, line in lines:
+            current = number
+            yield line
+
+    csv.field_size_limit(LONGEST_LINE)  # data for a template may be longer than a prompt
+    rows = csv.reader(texts(), strict=True)
+    header: list[str] | None = None
+    while True:
+        begins = current + 1
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            bad.add(current, f"not CSV: {error}")
+            return
+        if not cells:
+            continue
+        if header is None:
+            header = [cell.strip() for cell in cells]
+            if wrong := _header_problem(header, cells):
+                bad.add(begins, wrong)
+                return
+            _check_columns(bad.name, header, template)
+        elif len(cells) != len(header):
+            bad.add(begins, f"has {len(cells)} cells, and the header has {len(header)}")
+        else:
+            yield begins, from_cells(dict(zip(header, cells, strict=True)))
+
+
+def _header_problem(header: list[str], cells: list[str]) -> str | None:
+    if len(header) == 1 and (sign := next((sign for sign in ";\t" if sign in cells[0]), None)):
+        return f"cells must be separated by commas, not by {sign!r}"
+    if "" in header:
+        return f"the header has no name in column {header.index('') + 1}"
+    return f"the header has {_repeated(header)!r} twice" if len(set(header)) < len(header) else None
+
+
+def _check_columns(name: str, header: list[str], template: tuple[str, ...] | None) -> None:
+    """Raise BadUsage for a header that no row of the file can make good."""
+    some = header[:MOST_COMPARED]
+    if template is not None:
+        missing = {*template} - {*header, "line"}
+        if field := next((field for field in template if field in missing), None):
+            near = did_you_mean(field, some)
+            columns = f"the columns are {', '.join(map(printable, header[:MOST_SHOWN]))}"
+            raise BadUsage(
+                f"{name} has no column {field!r}, which the template needs; nothing was sent",
+                hint=f"{near}\n{columns}" if near else columns,
+            )
+        return
+    if "prompt" not in header:
+        raise BadUsage(
+            f"{name} has no column 'prompt'; nothing was sent",
+            hint=did_you_mean("prompt", some)
+            or "To make the prompts from the columns, pass --template FILE: a text with "
+            f"{{{{{printable(header[0])}}}}} where the value of that column should appear.",
+        )
+    for column in header:
+        if column not in KNOWN:
+            raise BadUsage(
+                f"{name} has the column {column!r}, which is no field of a task; nothing was sent",
+                hint=did_you_mean(column, KNOWN)
+                or "Only a prompt made with --template FILE can use other columns.",
+            )
