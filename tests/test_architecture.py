@@ -1,4 +1,4 @@
-"""The house stands: arrows point down, no cycles, small rooms, nothing heavy at the door."""
+"""Imports between packages point down, without cycles, and each name means one thing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rebyte_cli"
 
-# Each room and the rooms that it may import from, lazily or not. `""` is the package itself,
+# Each package and those that it may import from, lazily or not. `""` is `rebyte_cli` itself,
 # for its version.
-ARROWS = {
+ALLOWED = {
     "__main__": {"", "cli", "completion"},
     "cli": {"", "app", "commands", "errors"},
     "commands": {
@@ -65,8 +65,8 @@ ARROWS = {
     "redaction": set(),
     "": {"api", "errors"},
 }
-# Where one module of a room may be used and the rest may not, except to name a type.
-NARROW = {
+# Package pairs between which only one module may import or be imported, except for types.
+ONLY = {
     ("manual", "cli"): "manual.__main__",  # writes the pages; nothing imports it
     ("completion", "local"): "local.agents.skills",  # the names that `-s` can take
     ("manual", "local"): "local.steering",  # the words that the page explains
@@ -77,7 +77,7 @@ NARROW = {
 
 
 class Import(NamedTuple):
-    """One module of ours that imports another, or something from outside (`module` is that)."""
+    """An import: `module` is one of ours or of a library."""
 
     importer: str
     module: str
@@ -136,30 +136,29 @@ INSIDE = [
 ]
 
 
-def room(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split(".")[0]
 
 
-def test_every_module_has_a_room() -> None:
-    assert {room(name) for name in MODULES} == set(ARROWS)
+def test_every_module_has_a_package_of() -> None:
+    assert {package_of(name) for name in MODULES} == set(ALLOWED)
 
 
-def test_arrows_point_down() -> None:
-    """Each import goes to a room below, types included, as the table says."""
+def test_imports_point_down() -> None:
+    """Each import, of types too, is one that the table allows."""
     for importer, module, typing_only in INSIDE:
-        here, there = room(importer), room(module)
+        here, there = package_of(importer), package_of(module)
         if here == there:
             continue
-        assert there in ARROWS[here], f"{importer} imports {module}"
-        only = NARROW.get((here, there))
+        assert there in ALLOWED[here], f"{importer} imports {module}"
+        only = ONLY.get((here, there))
         if only is not None and not typing_only:
             assert only in (importer, module), f"{importer} imports {module}"
 
 
-def test_the_table_of_arrows_has_no_arrow_too_many() -> None:
-    """What the table allows is in use, so that it stays a drawing of the house."""
-    used = {(room(importer), room(module)) for importer, module, _ in INSIDE}
-    for here, below in ARROWS.items():
+def test_the_table_allows_nothing_unused() -> None:
+    used = {(package_of(importer), package_of(module)) for importer, module, _ in INSIDE}
+    for here, below in ALLOWED.items():
         assert below <= {there for start, there in used if start == here}, here
 
 
@@ -167,7 +166,7 @@ def test_there_are_no_cycles() -> None:
     """Between modules, imports inside functions and those for types alone counted."""
     graph: dict[str, set[str]] = {name: set() for name in MODULES}
     for importer, module, _ in INSIDE:
-        # The package hands out its library lazily and imports nothing for anybody.
+        # `rebyte_cli` itself imports its public names lazily.
         if importer and module and importer != module:
             graph[importer].add(module)
     done: set[str] = set()
@@ -183,30 +182,30 @@ def test_there_are_no_cycles() -> None:
         visit(name, ())
 
 
-def test_commands_stand_alone() -> None:
-    """They share files with a leading underscore, and never import one another."""
+def test_commands_do_not_import_each_other() -> None:
+    """They share only the modules with a leading underscore."""
     for importer, module, _ in INSIDE:
-        if room(importer) == room(module) == "commands" and importer != module:
+        if package_of(importer) == package_of(module) == "commands" and importer != module:
             shared = module.removeprefix("commands").removeprefix(".")
             assert shared.startswith("_"), f"{importer} imports {module}"
 
 
-def test_the_batch_stands_on_the_life_of_one_task() -> None:
-    """It uses what makes, waits and looks; none of them knows of it."""
+def test_only_commands_import_batch() -> None:
     for importer, module, _ in INSIDE:
-        if room(module) == "batch":
-            assert room(importer) in ("batch", "commands"), f"{importer} imports {module}"
+        if package_of(module) == "batch":
+            assert package_of(importer) in ("batch", "commands"), f"{importer} imports {module}"
 
 
 @pytest.mark.parametrize("name", ["requests", "rich", "keyring", "urllib3", "werkzeug", "sqlite3"])
-def test_commands_leave_the_wire_the_screen_and_the_keys_to_others(name: str) -> None:
+def test_commands_import_no_heavy_library(name: str) -> None:
     found = [one.importer for one in IMPORTS if one.module.split(".")[0] == name]
-    assert not [importer for importer in found if room(importer) in ("commands", "app", "cli")]
+    assert not [
+        importer for importer in found if package_of(importer) in ("commands", "app", "cli")
+    ]
 
 
-def test_one_door_to_each_library() -> None:
-    """Which room may import which heavy package."""
-    doors = {
+def test_each_heavy_library_is_used_by_few_packages() -> None:
+    allowed = {
         "requests": {"api"},
         "urllib3": {"api"},
         "keyring": {"config"},
@@ -217,26 +216,25 @@ def test_one_door_to_each_library() -> None:
         "pydantic": {"mcp"},
         "click": {"cli", "commands", "manual", "output"},
     }
-    for library, rooms in doors.items():
-        used = {room(one.importer) for one in IMPORTS if one.module.split(".")[0] == library}
-        assert used <= rooms, library
+    for library, packages in allowed.items():
+        used = {package_of(one.importer) for one in IMPORTS if one.module.split(".")[0] == library}
+        assert used <= packages, library
 
 
 def test_the_local_service_shares_nothing_with_the_client() -> None:
-    """One mistake cannot pass on both sides of the wire."""
+    """Otherwise one mistake could hide on both sides of the wire."""
     for importer, module, _ in INSIDE:
-        if room(importer) == "local":
-            assert room(module) == "local", f"{importer} imports {module}"
+        if package_of(importer) == "local":
+            assert package_of(module) == "local", f"{importer} imports {module}"
 
 
-def test_no_room_is_a_drawer() -> None:
-    """Names say what is inside."""
-    drawers = re.compile(r"(^|[._])(utils?|helpers?|common|misc)($|[._])")
-    assert not [name for name in MODULES if drawers.search(name)]
+def test_no_module_is_named_utils() -> None:
+    vague = re.compile(r"(^|[._])(utils?|helpers?|common|misc)($|[._])")
+    assert not [name for name in MODULES if vague.search(name)]
 
 
-def test_no_module_needs_what_only_unix_has() -> None:
-    """Each of them is imported as far as Windows would let it; the MCP SDK sees to that itself."""
+def test_no_module_requires_a_unix_only_module() -> None:
+    """Import each without the modules that Windows lacks; the MCP SDK handles that itself."""
     names = [f"rebyte_cli.{name}" for name in MODULES if name and "__main__" not in name]
     code = (
         "import importlib, sys, mcp.server.mcpserver\n"
@@ -248,3 +246,13 @@ def test_no_module_needs_what_only_unix_has() -> None:
         [sys.executable, "-c", code, *names], capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
+
+
+def test_each_class_name_means_one_thing() -> None:
+    """A private class (`_Name`) is seen in one module only, so its name may recur."""
+    places: dict[str, list[str]] = {}
+    for name, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

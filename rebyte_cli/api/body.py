@@ -21,7 +21,7 @@ JSON_CAP = 64 * 1024 * 1024
 ERROR_CAP = 64 * 1024
 
 
-class Answer:
+class ApiResponse:
     """An answer: `status`, `headers` (case does not matter), `data` (decoded JSON; {} for an
     empty body; None from `Transport.raw`), `raw` (the body's bytes), `retried` (whether our own
     earlier attempt may have been carried out already), `coming` (an event stream's body while it
@@ -147,15 +147,15 @@ def _finite(text: str) -> float:
     return number
 
 
-def as_json(response: Any, _attempt: Any = None) -> Answer:
+def as_json(response: Any, _attempt: Any = None) -> ApiResponse:
     """An answer with its body decoded."""
     raw = read_whole(response)
-    return Answer(response.status_code, response.headers, parse_json(raw), raw)
+    return ApiResponse(response.status_code, response.headers, parse_json(raw), raw)
 
 
-def as_it_came(response: Any, _attempt: Any = None) -> Answer:
+def as_it_came(response: Any, _attempt: Any = None) -> ApiResponse:
     """An answer with its body's bytes only."""
-    return Answer(response.status_code, response.headers, None, read_whole(response))
+    return ApiResponse(response.status_code, response.headers, None, read_whole(response))
 
 
 def encode(body: Any) -> bytes:
@@ -196,7 +196,7 @@ class UploadBody:
         wanted = self._left if amount < 0 else min(amount, self._left)
         try:
             data: bytes = self._file.read(wanted)
-        except OSError as error:  # a broken disk is not a fault of the network
+        except OSError as error:  # a broken disk is not a failure of the network
             raise BadUsage(f"cannot read {self._source!r}: {error.strerror}") from None
         self._left -= len(data)
         if not data or self._left == 0:

@@ -28,7 +28,7 @@ from .status import is_terminal
 from .urls import check_base_url, check_key, path_id
 
 if TYPE_CHECKING:
-    from .body import Answer
+    from .body import ApiResponse
     from .models import (
         Account,
         Artifact,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         Visibility,
         Webhook,
     )
-    from .sse import Event
+    from .sse import StreamEvent
     from .transport import Transport
 
 
@@ -287,7 +287,7 @@ class RebyteClient:
 
     def stream_events(
         self, task_id: str, *, idle: float | None = None, deadline: Deadline = NO_LIMIT
-    ) -> Iterator[Event]:
+    ) -> Iterator[StreamEvent]:
         """The events of the latest prompt over one connection, from the first one on.
 
         Ends when the server closes; raises NetworkError when the connection breaks, or when no
@@ -295,7 +295,7 @@ class RebyteClient:
         `tasks.stream` makes one run out of several connections. Framing as seen in clients; data
         that is not a JSON object is skipped.
         """
-        from .sse import Event, TooLarge, parse
+        from .sse import StreamEvent, TooLarge, parse
 
         path = f"/tasks/{path_id(task_id, 'task id')}/events"
         with self.transport.stream(path, idle=idle, deadline=deadline) as body:
@@ -307,9 +307,9 @@ class RebyteClient:
                         data = None
                     if isinstance(data, dict):
                         body.keep_waiting()
-                        yield Event("done" if name == "done" else "event", data)
+                        yield StreamEvent("done" if name == "done" else "event", data)
                     elif name == "done":
-                        yield Event("done", {})
+                        yield StreamEvent("done", {})
             except TooLarge:
                 raise BrokenAnswer(f"GET {path}: an event is larger than 16 MiB") from None
 
@@ -725,7 +725,7 @@ class RebyteClient:
         return limit if timeout is None else min(timeout, limit)
 
 
-def _created(path: str, answer: Answer, identity: str) -> dict[str, Any]:
+def _created(path: str, answer: ApiResponse, identity: str) -> dict[str, Any]:
     """What a POST created; an answer that does not name it leaves the outcome unknown."""
     made = answer.data
     if not isinstance(made, dict):
@@ -736,7 +736,7 @@ def _created(path: str, answer: Answer, identity: str) -> dict[str, Any]:
 
 
 def _unexpected(
-    method: str, path: str, answer: Answer, repeat: RetryPolicy, wanted: str
+    method: str, path: str, answer: ApiResponse, repeat: RetryPolicy, wanted: str
 ) -> BrokenAnswer | OutcomeUnknown:
     """The error for an answer of another shape; for a create it leaves the outcome unknown."""
     why = f"the answer is not {wanted}"

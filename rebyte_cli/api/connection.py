@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # What requests, urllib3 and the system raise when a request or an answer comes to nothing.
-FAULTS = (RequestException, HTTPError, HTTPException, OSError, UnicodeError, MemoryError)
+TRANSPORT_ERRORS = (RequestException, HTTPError, HTTPException, OSError, UnicodeError, MemoryError)
 # Connecting gets less time than an answer: the next attempt may reach another address, and nothing
 # has been sent by then.
 CONNECT_SECONDS = 10.0
@@ -265,7 +265,7 @@ class ConnectionPool:
 
     It knows no key. Thread-safe. `ca_bundle` is as in `make_context`, `size` the number of idle
     connections kept per host. `adapter` sends one request and follows no redirect; it raises
-    `FAULTS`, which `errors.explain` turns into words.
+    `TRANSPORT_ERRORS`, which `errors.explain` turns into words.
     """
 
     def __init__(self, *, ca_bundle: str | None, size: int) -> None:

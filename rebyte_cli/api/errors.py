@@ -1,4 +1,4 @@
-"""Turn faults and statuses into our own errors, with one short line each.
+"""Turn failures and statuses into our own errors, with one short line each.
 
 No text of requests or urllib3 gets out: theirs contains URLs with signatures, proxy passwords
 and, in one case, headers.
@@ -28,7 +28,7 @@ _LOGIN = f"run `rebyte auth login` or set REBYTE_API_KEY; create a key at {KEYS_
 _LOST = "the request may have succeeded; check before you send it again"
 
 
-class Fault(Exception):
+class AttemptFailed(Exception):
     """An attempt failed: `why` ends the sentence "METHOD PATH: …".
 
     `futile` says that another attempt cannot succeed; `code` is the machine word of the error.
@@ -44,7 +44,7 @@ class Fault(Exception):
         self.futile = futile
 
 
-def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -> Fault:
+def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -> AttemptFailed:
     """What an exception of requests, urllib3 or the system means, for a person.
 
     `host` is the server's name; `proxy` the host of the proxy in between, or None.
@@ -63,10 +63,10 @@ def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -
     if not sent and (names & {"InvalidHeader", "InvalidURL"} or having(UnicodeError)):
         raise BadUsage("a header or the path holds a character that cannot be sent") from None
     if having(MemoryError):
-        return Fault("this process is out of memory", code=OUT_OF_MEMORY, futile=True)
+        return AttemptFailed("this process is out of memory", code=OUT_OF_MEMORY, futile=True)
     there = f"proxy {proxy}" if proxy else host
     if certificate := having(ssl.SSLCertVerificationError):
-        return Fault(
+        return AttemptFailed(
             f"the certificate of {host} is not trusted ({certificate.verify_message})",
             code="certificate",
             hint="if your network inspects TLS, set its CA with ca_bundle or SSL_CERT_FILE",
@@ -74,24 +74,30 @@ def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -
         )
     if tunnel := next((t for each in chain if (t := _tunnel_status(each))), None):
         hint = "give the proxy's user name and password in HTTPS_PROXY" if tunnel == 407 else None
-        return Fault(f"{there} refused to connect ({tunnel})", hint=hint, futile=tunnel == 407)
+        return AttemptFailed(
+            f"{there} refused to connect ({tunnel})", hint=hint, futile=tunnel == 407
+        )
     if having(socket.gaierror) or "NameResolutionError" in names:
-        return Fault(f"no such host: {there}", hint="check the base URL and your network")
+        return AttemptFailed(f"no such host: {there}", hint="check the base URL and your network")
     if having(TimeoutError) or names & {"ReadTimeoutError", "ConnectTimeoutError"}:
-        return Fault("timed out" if sent else f"timed out connecting to {there}", code="timeout")
+        return AttemptFailed(
+            "timed out" if sent else f"timed out connecting to {there}", code="timeout"
+        )
     if having(ConnectionRefusedError):
-        return Fault(f"{there} refused the connection")
+        return AttemptFailed(f"{there} refused the connection")
     if "IncompleteRead" in names:
-        return Fault("the answer was cut off", code="broken_answer")
+        return AttemptFailed("the answer was cut off", code="broken_answer")
     if having(ssl.SSLError):
-        return Fault(f"TLS with {there} failed")
+        return AttemptFailed(f"TLS with {there} failed")
     if having(ConnectionError) or "RemoteDisconnected" in names:
-        return Fault(f"{there} closed the connection")
+        return AttemptFailed(f"{there} closed the connection")
     if names & {"BadStatusLine", "LineTooLong", "HTTPException", "UnknownProtocol"}:
-        return Fault("the answer is not HTTP", code="broken_answer")
+        return AttemptFailed("the answer is not HTTP", code="broken_answer")
     system = having(OSError)
     why = getattr(system, "strerror", None)
-    return Fault(f"{there} cannot be reached" + (f" ({why})" if isinstance(why, str) else ""))
+    return AttemptFailed(
+        f"{there} cannot be reached" + (f" ({why})" if isinstance(why, str) else "")
+    )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

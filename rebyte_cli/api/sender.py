@@ -1,6 +1,6 @@
 """One call: its attempts, the pauses between them, its time limit, and what it all came to.
 
-This is the only loop around the network. What may be repeated is decided in `retry`, what a fault
+This is the only loop around the network. What may be repeated is decided in `retry`, what a failure
 means in `errors`, how bytes move in `connection`.
 """
 
@@ -17,7 +17,7 @@ from ..deadline import Deadline
 from ..errors import APIError, BrokenAnswer, NetworkError, RebyteError, Unsent
 from . import retry
 from .body import ERROR_CAP, Broken, parse_json, read_all
-from .errors import Fault, explain, lost, refusal
+from .errors import AttemptFailed, explain, lost, refusal
 from .log import AttemptLog, CallLog, Redactor
 from .request import Request
 from .retry import RetryPolicy
@@ -94,10 +94,10 @@ class Sender:
     def send(self, request: Request, read: Read[T]) -> tuple[T, bool]:
         """`read` of the first 2xx answer, and whether an earlier attempt may have been carried out.
 
-        Raises Refused for any other answer after all attempts, and our own errors for faults.
+        Raises Refused for any other answer after all attempts, and our own errors for failures.
         """
         pool, deadline = self.pool, Deadline(request.seconds, clock=self.clock)
-        from .connection import FAULTS
+        from .connection import TRANSPORT_ERRORS
 
         may_have_worked = False
         for number in range(retry.TRIES):
@@ -122,14 +122,14 @@ class Sender:
                     status, headers, raw = refused.status, refused.headers, refused.raw
                     raise Refused(status, headers, raw, retried=may_have_worked) from None
                 may_have_worked = may_have_worked or refused.status in retry.GATEWAY
-            except (Fault, *FAULTS) as error:
-                fault = self.fault(request, error, sent=attempt.sent)
-                log.error = fault.why
+            except (AttemptFailed, *TRANSPORT_ERRORS) as error:
+                failure = self.failure(request, error, sent=attempt.sent)
+                log.error = failure.why
                 again = retry.may_repeat(request.repeat, status=None, sent=attempt.sent)
-                again = again and not fault.futile and not is_last
+                again = again and not failure.futile and not is_last
                 pause = self._pause(number, {}) if again else None
                 if pause is None or (not request.per_attempt and pause >= deadline.left()):
-                    raise self._verdict(request, fault, attempt, number + 1) from None
+                    raise self._error(request, failure, attempt, number + 1) from None
                 may_have_worked = may_have_worked or attempt.sent
             finally:
                 self._tell(log)
@@ -167,9 +167,9 @@ class Sender:
         except (ValueError, TypeError, OverflowError):
             return None
 
-    def fault(self, request: Request, error: Exception, *, sent: bool = True) -> Fault:
-        """An exception of the libraries below as a Fault; a Fault as it is."""
-        if isinstance(error, Fault):
+    def failure(self, request: Request, error: Exception, *, sent: bool = True) -> AttemptFailed:
+        """Turn an exception of requests or urllib3 into an AttemptFailed."""
+        if isinstance(error, AttemptFailed):
             return error
         from urllib.parse import urlsplit
 
@@ -197,13 +197,13 @@ class Sender:
         return AttemptState(Deadline(share, clock=self.clock), idle, careful=careful)
 
     def _read(self, response: Response, attempt: AttemptState, log: AttemptLog, read: Read[T]) -> T:
-        """`read` of a 2xx answer; Refused for another status, Fault for an unusable body."""
+        """Read a 2xx answer. Raises Refused for another status, AttemptFailed for a bad body."""
         log.answered(response)
         if date := response.headers.get("Date"):
             self._date = (date, since_boot())
         try:
             if response.status_code < 200:
-                raise Fault("the answer stopped at an interim status", code="broken_answer")
+                raise AttemptFailed("the answer stopped at an interim status", code="broken_answer")
             if response.status_code >= 300:
                 log.body = self._error_body(response)
                 raise Refused(response.status_code, response.headers, log.body)
@@ -213,7 +213,7 @@ class Sender:
         except Broken as error:
             response.close()
             why = error.why if error.cut else f"the answer cannot be used: {error.why}"
-            raise Fault(why, code="broken_answer", futile=not error.cut) from None
+            raise AttemptFailed(why, code="broken_answer", futile=not error.cut) from None
         except BaseException:
             response.close()
             raise
@@ -222,22 +222,22 @@ class Sender:
 
     def _error_body(self, response: Response) -> bytes:
         """The body of a refusal, empty when it cannot be read: the status says what happened."""
-        from .connection import FAULTS
+        from .connection import TRANSPORT_ERRORS
 
         try:
             raw = read_all(response, ERROR_CAP)
-        except (Broken, *FAULTS):
+        except (Broken, *TRANSPORT_ERRORS):
             response.close()
             return b""
         # An answer that echoes the key would put it into an error message.
         return raw.replace(self._secret, b"[hidden]") if self._secret else raw
 
-    def _verdict(
-        self, request: Request, fault: Fault, attempt: AttemptState, attempts: int
+    def _error(
+        self, request: Request, failure: AttemptFailed, attempt: AttemptState, attempts: int
     ) -> RebyteError:
-        """The error for a call whose last attempt ended in a fault."""
-        why, seconds = fault.why, None
-        if fault.code == "timeout":
+        """The error for a call whose last attempt failed."""
+        why, seconds = failure.why, None
+        if failure.code == "timeout":
             limits = (request.seconds, request.idle)
             seconds = min(limit for limit in limits if limit is not None)
             why = f"timed out after {seconds:g} s" if attempt.sent else why
@@ -248,10 +248,10 @@ class Sender:
         kind: type[NetworkError] = NetworkError
         if not attempt.sent:
             kind = Unsent
-        elif fault.code == "broken_answer":
+        elif failure.code == "broken_answer":
             kind = BrokenAnswer
         message = f"{request.method} {request.path}: {why}"
-        return kind(message, code=fault.code, hint=fault.hint, seconds=seconds)
+        return kind(message, code=failure.code, hint=failure.hint, seconds=seconds)
 
     def _pause(self, number: int, headers: Mapping[str, str]) -> float:
         """Seconds until the next attempt."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 LARGEST = 16 * 1024 * 1024
 
 
-class Event(NamedTuple):
+class StreamEvent(NamedTuple):
     """One event of a run: its name (`event` or `done`), its JSON object, and whether its text
     repeats what earlier events said, so that a transcript prints it once.
     """

@@ -13,7 +13,7 @@ from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, Redirected
 from .body import (
     ERROR_CAP,
     JSON_CAP,
-    Answer,
+    ApiResponse,
     Broken,
     UploadBody,
     as_it_came,
@@ -81,11 +81,11 @@ class LiveBody:
         except Broken as broken:
             raise BrokenAnswer(f"{what}: {broken.why}") from None
         except (HTTPError, OSError) as error:
-            fault = self._sender.fault(request, error)
-            why = fault.why
-            if fault.code == "timeout":
+            failure = self._sender.failure(request, error)
+            why = failure.why
+            if failure.code == "timeout":
                 why = f"nothing came for {request.idle:g} s"
-            raise NetworkError(f"{what}: {why}", code=fault.code) from None
+            raise NetworkError(f"{what}: {why}", code=failure.code) from None
 
 
 @contextmanager
@@ -109,20 +109,20 @@ def stream(sender: Sender, request: Request, deadline: Deadline) -> Iterator[Liv
 
 def live(
     sender: Sender, request: Request, idle: float
-) -> Callable[[Response, AttemptState], Answer]:
+) -> Callable[[Response, AttemptState], ApiResponse]:
     """A reader of answers as they came, except that the body of an event stream is left to be
-    read as it arrives (`Answer.coming`).
+    read as it arrives (`ApiResponse.coming`).
 
     Such a body may take as long as it likes; `idle` bounds each read (seconds).
     """
 
-    def read(response: Response, attempt: AttemptState) -> Answer:
+    def read(response: Response, attempt: AttemptState) -> ApiResponse:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
             return as_it_came(response)
         attempt.untimed()
         request.idle = attempt.idle = idle
-        answer = Answer(response.status_code, response.headers, None, b"")
+        answer = ApiResponse(response.status_code, response.headers, None, b"")
         answer.coming = iter(LiveBody(sender, request, response, attempt))
         return answer
 
@@ -178,11 +178,11 @@ def put(
 
 def _drain(response: Response, attempt: AttemptState) -> None:
     """Read what a store says beside 200: it does not matter, but keeps the connection usable."""
-    from .connection import FAULTS
+    from .connection import TRANSPORT_ERRORS
 
     try:
         read_all(response, ERROR_CAP)
-    except (Broken, *FAULTS):
+    except (Broken, *TRANSPORT_ERRORS):
         response.close()
 
 
@@ -275,7 +275,7 @@ def _saving(
         try:
             while rest:  # an unbuffered file may take less than it is given
                 rest = rest[file.write(rest) :]
-        except OSError as error:  # a full disk is no fault of the network
+        except OSError as error:  # a full disk is not a failure of the network
             raise BadUsage(f"cannot write {target}: {error.strerror}") from None
 
     return save

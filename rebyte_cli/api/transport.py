@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from .. import __version__
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import BadUsage, BrokenAnswer
-from .body import Answer, Form, as_it_came, as_json, encode
+from .body import ApiResponse, Form, as_it_came, as_json, encode
 from .log import HIDDEN, CallLog
 from .request import Request
 from .retry import SECONDS, RetryPolicy
@@ -85,10 +85,10 @@ class Transport:
         repeat: RetryPolicy,
         timeout: float | None = None,
         accept: str = "application/json",
-    ) -> Answer:
+    ) -> ApiResponse:
         """One JSON call. `path` starts after the base URL; `body` is JSON data or None.
 
-        Raises what the tree in `errors` names: 4xx, 5xx, faults, broken answers, and
+        Raises what the tree in `errors` names: 4xx, 5xx, failures, broken answers, and
         OutcomeUnknown when a request that creates something was sent and got no usable answer.
         """
         data = None if body is None else encode(body)
@@ -115,7 +115,7 @@ class Transport:
         timeout: float | None = None,
         check: bool = False,
         live: bool = False,
-    ) -> Answer:
+    ) -> ApiResponse:
         """One call with bytes as they are in both directions, whatever the status (unless `check`).
 
         `path` may contain a query, and may start with the `/v1` that the base URL
@@ -131,12 +131,12 @@ class Transport:
         except Refused as refused:
             if check:
                 raise self._sender.error_for(request, refused) from None
-            return Answer(refused.status, refused.headers, None, refused.raw, refused.retried)
+            return ApiResponse(refused.status, refused.headers, None, refused.raw, refused.retried)
         answer.retried = retried
         return answer
 
     def problem(
-        self, method: str, path: str, answer: Answer, repeat: RetryPolicy
+        self, method: str, path: str, answer: ApiResponse, repeat: RetryPolicy
     ) -> Exception | None:
         """The error that an answer of `raw` stands for, or None for 2xx."""
         if 200 <= answer.status < 300:
@@ -151,7 +151,7 @@ class Transport:
         """The body of an event stream as it arrives, for as long as something useful arrives.
 
         Up to the headers there are the usual attempts, with `idle` as the time limit (seconds;
-        None: the usual one); then see `LiveBody`. A fault ends it: NetworkError.
+        None: the usual one); then see `LiveBody`. A failure ends it: NetworkError.
         """
         from . import transfer
 
@@ -194,7 +194,7 @@ class Transport:
         files: Sequence[Path],
         *,
         progress: Callable[[int], None] | None = None,
-    ) -> Answer:
+    ) -> ApiResponse:
         """POST files as multipart/form-data, each in a part named `part`; memory stays flat."""
         form = Form(part, files, progress)
         headers = {
@@ -246,7 +246,7 @@ class Transport:
             "GET", path, None, headers, None, RetryPolicy.SAFE, None, limit, per_attempt=True
         )
 
-    def without_key(self, url: str) -> Answer:
+    def without_key(self, url: str) -> ApiResponse:
         """GET a JSON document of this server that needs no key (`/health`, seen in a client)."""
         headers = {"User-Agent": USER_AGENT, "Accept": "application/json"}
         path = urlsplit(url).path

@@ -26,7 +26,7 @@ Kind = Literal[
 ]
 
 
-class Event(NamedTuple):
+class BatchEvent(NamedTuple):
     """`line` is the index of a line in the input, or None. `value` is what the list above says."""
 
     kind: Kind

@@ -19,7 +19,7 @@ from .template import Template, read_template
 IN_MEMORY = 8 << 20  # bytes of bodies before they go to a file
 
 
-class Source(NamedTuple):
+class InputSource(NamedTuple):
     """Which file a batch reads, how, which part of it, and where its journal is."""
 
     file: str
@@ -111,7 +111,7 @@ class Input:
 
 
 def read_source(
-    source: Source,
+    source: InputSource,
     stdin: TextIO | None,
     *,
     defaults: Mapping[str, Any],

@@ -12,7 +12,7 @@ from ..errors import APIError, RebyteError
 from ..tasks.wait import Poll, Target, too_busy
 from .events import Report
 from .state import GONE
-from .throttle import Stopped
+from .throttle import ThrottleStopped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,7 +116,7 @@ class Poller(Generic[T]):
         try:
             self._ask(things)
             self._throttle.network_answered()
-        except Stopped:
+        except ThrottleStopped:
             return False
         except APIError as error:
             has_answered = self._client.transport.server_now() is not None

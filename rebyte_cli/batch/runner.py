@@ -22,7 +22,7 @@ from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, RebyteError
 from ..tasks.server_clock import ServerClock
 from .baseline import Baseline
-from .events import Event, Kind
+from .events import BatchEvent, Kind
 from .history_writer import HistoryWriter, TasksCreated, TasksEnded
 from .input import Input
 from .plan import Plan
@@ -123,7 +123,7 @@ class Runner:
         self._server_clock = ServerClock(client)
         for entry in entries.values():
             self._server_clock.observe(entry.started, entry.sent)
-        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._events: SimpleQueue[BatchEvent] = SimpleQueue()
         self._workers = WorkerPool(
             client,
             batch,
@@ -169,7 +169,7 @@ class Runner:
 
     def _report(self, kind: Kind, index: int | None, value: Any) -> None:
         """Called by any thread: something happened to a line, or to the batch."""
-        self._events.put(Event(kind, index, value))
+        self._events.put(BatchEvent(kind, index, value))
 
     # -- the run -------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class Runner:
             elif self._entries[index].is_over:
                 yield from self._advance(index)
 
-    def _next_event(self, deadline: Deadline) -> Event | None:
+    def _next_event(self, deadline: Deadline) -> BatchEvent | None:
         """The next event; None when something else is due first."""
         wait = min(LISTEN, deadline.left(), self._grace.left(), self._history.due.left())
         try:
@@ -361,7 +361,7 @@ class Runner:
 
     # -- events --------------------------------------------------------------------------------
 
-    def _handle(self, event: Event) -> Iterator[Row]:
+    def _handle(self, event: BatchEvent) -> Iterator[Row]:
         kind, index, value = event
         if kind == "crash":
             raise value
@@ -562,7 +562,7 @@ class Runner:
 
         def caught(number: int, _frame: object) -> None:
             # An event as well: an exception may be raised where errors are tolerated.
-            self._events.put(Event("signal", None, number))
+            self._events.put(BatchEvent("signal", None, number))
             if self._signal is not None:
                 self._leave_at_once = True
                 raise Interrupted(128 + number)

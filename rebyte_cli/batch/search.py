@@ -42,7 +42,7 @@ class LostLine(NamedTuple):
     newest: str | None = None
 
 
-class Verdict(NamedTuple):
+class ScanResult(NamedTuple):
     """What one scan says of a line. `task` is certain; `absent`: there certainly is none.
 
     `candidates` are the ids that it could be.
@@ -95,22 +95,22 @@ class Finder:
         """Whether a create was sent so long ago that it may be sent again if it made no task."""
         return self._clock.age(one.sent) >= timedelta(seconds=one.patience)
 
-    def find(self, lost: Sequence[LostLine]) -> list[Verdict]:
+    def find(self, lost: Sequence[LostLine]) -> list[ScanResult]:
         """Scan once for all of `lost`. Raises the APIError of the list if it cannot be read."""
         ordered = sorted(lost, key=lambda one: one.sent)
         found = self._search.scan([self._request(one) for one in ordered])
         groups: dict[str, list[tuple[LostLine, Matches]]] = {}
         for one, matches in zip(ordered, found, strict=True):
             groups.setdefault(self._digest(one.at), []).append((one, matches))
-        verdicts: list[Verdict] = []
+        results: list[ScanResult] = []
         # After the scan: the creator of anything seen was under way by then.
         others = self._sent_by_others()
         for digest, group in groups.items():
             times = others.get(digest, ())
             doubt = any(self._clock.is_near(one.sent, time) for time in times for one, _ in group)
             doubt = doubt or self._has_twins(digest, {one.at for one, _ in group})
-            verdicts += self._judge(group, doubt)
-        return verdicts
+            results += self._judge(group, doubt)
+        return results
 
     def _request(self, one: LostLine) -> LostRequest:
         """A lost line as the search takes it.
@@ -127,7 +127,7 @@ class Finder:
         body = self._batch.body(self._batch.lines[one.at])
         return LostRequest(self._digest(one.at), window, body["prompt"], body)
 
-    def _judge(self, group: list[tuple[LostLine, Matches]], doubt: bool) -> list[Verdict]:
+    def _judge(self, group: list[tuple[LostLine, Matches]], doubt: bool) -> list[ScanResult]:
         """Verdicts for lines with one and the same prompt, the first sent first."""
         seen = {row["id"] for _, found in group for row in found.candidates}
         taken = self._named(seen)
@@ -145,7 +145,7 @@ class Finder:
             ]
             doubt = doubt or _overlap(same)
         doubt = doubt or len({row["id"] for rows in same for row in rows}) > len(group)
-        verdicts = []
+        results = []
         for (one, found), rows, others in zip(group, same, elsewhere, strict=True):
             could_be = [row["id"] for row in found.candidates if row["id"] not in taken | others]
             free = sorted((row for row in rows if row["id"] not in taken), key=_age_of)
@@ -154,8 +154,8 @@ class Finder:
                 taken.add(task["id"])
             # Others only ever create more tasks, so they cast no doubt on there being none.
             absent = found.is_complete and not could_be
-            verdicts.append(Verdict(one.at, task, absent, [] if task else could_be))
-        return verdicts
+            results.append(ScanResult(one.at, task, absent, [] if task else could_be))
+        return results
 
     def _named(self, ids: Iterable[str]) -> set[str]:
         return {task_id for task_id in ids if task_id in self._task_ids}
@@ -254,7 +254,7 @@ def search_lost(
             absences.setdefault(at, Absence(seconds))
         old = {at for at, one in lost.items() if finder.is_old(one)}
         try:
-            verdicts = finder.find(list(lost.values()))
+            results = finder.find(list(lost.values()))
         except KeyRejected:
             raise
         except APIError as error:
@@ -262,8 +262,9 @@ def search_lost(
                 for absence in absences.values():
                     absence.add(None, now)
                 raise
-            verdicts = [Verdict(at, None, False, []) for at in lost]  # without a list it is unknown
-        for at, task, absent, candidates in verdicts:
+            # Without a list it is unknown.
+            results = [ScanResult(at, None, False, []) for at in lost]
+        for at, task, absent, candidates in results:
             absences[at].add(NOTHING if absent and at in old else None, now)
             if task is not None or absences[at].is_proven:
                 rounds.drop(at)

@@ -17,7 +17,7 @@ from .state import Entry, LineProblem, check_record, created_record, row_of
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..app import App
-    from .input import Input, InputLine, Source
+    from .input import Input, InputLine, InputSource
     from .journal import Journal
     from .plan import Plan
     from .runner import Options, Runner
@@ -45,7 +45,7 @@ class Session:
     def __init__(
         self,
         app: App,
-        source: Source,
+        source: InputSource,
         batch: Input,
         plan: Plan,
         *,
@@ -367,7 +367,7 @@ class ResultsFile:
 # -- checks before anything runs ---------------------------------------------------------------
 
 
-def refuse_other_shards(source: Source) -> None:
+def refuse_other_shards(source: InputSource) -> None:
     """BadUsage when the file was begun with another number of shards: lines would run twice.
 
     Also for standard input without a journal, before any of it is read.
@@ -391,7 +391,7 @@ def refuse_other_shards(source: Source) -> None:
             )
 
 
-def check_outputs(source: Source, *, results: str | None, report: str | None) -> None:
+def check_outputs(source: InputSource, *, results: str | None, report: str | None) -> None:
     """BadUsage when results or a report cannot be written, or would replace what is read."""
     from .report import check
 

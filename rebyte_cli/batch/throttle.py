@@ -18,7 +18,7 @@ SLOW_MOST = 300.0
 WORTH_SAYING = 2.0  # seconds; a shorter pause is over before anyone has read about it
 
 
-class Stopped(Exception):
+class ThrottleStopped(Exception):
     """The batch is stopping; the request was not sent."""
 
 
@@ -62,9 +62,9 @@ class Throttle:
             self._queue.append(ticket)
 
     def admit(self, ticket: object | None = None) -> None:
-        """Return when one more create may be sent, first come, first served. Raises Stopped.
+        """Wait until one more create may be sent, first come, first served.
 
-        `ticket` is what was queued; without one, the caller queues now.
+        `ticket` is what was queued; without one, the caller queues now. Raises ThrottleStopped.
         """
         self._thread.creates = True
         with self._change:
@@ -82,7 +82,7 @@ class Throttle:
     def _may_pass(self, ticket: object) -> bool:
         """Whether it is this ticket's turn; waits for a change when it is not."""
         if self._creates_stopped:
-            raise Stopped
+            raise ThrottleStopped
         now = self._clock()
         opens = max(self._open_at, self._next_slot)
         one_at_a_time = self._network_down or self._turned_away
@@ -115,14 +115,14 @@ class Throttle:
     # -- pauses --------------------------------------------------------------------------------
 
     def sleep(self, seconds: float) -> None:
-        """Sleep before a request is tried again, and pause all creates as long. Raises Stopped."""
+        """Sleep before a retry, and pause all creates as long. Raises ThrottleStopped."""
         self.pause(seconds, "The service asks to slow down")
         with self._change:
             until = self._clock() + seconds
             while (left := until - self._clock()) > 0:
                 is_create = getattr(self._thread, "creates", False)
                 if self._stopped or (self._creates_stopped and is_create):
-                    raise Stopped
+                    raise ThrottleStopped
                 self._wait(self._change, left)
 
     def pause(self, seconds: float, why: str) -> None:
@@ -192,7 +192,7 @@ class Throttle:
             self._change.notify_all()
 
     def stop(self) -> None:
-        """Raise Stopped in everything that waits here, now and later."""
+        """Raise ThrottleStopped in everything that waits here, now and later."""
         with self._change:
             self._creates_stopped = self._stopped = True
             self._change.notify_all()

@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 
 
-class Bar(NamedTuple):
+class TimelineBar(NamedTuple):
     """When a task ran, as fractions of the whole time (0 to 1)."""
 
     begin: float
@@ -36,13 +36,13 @@ class Timeline:
         self.last = max((end for _, end in self._spans.values()), default=now)
         self.seconds = (self.last - self.first).total_seconds()
 
-    def bar(self, at: int) -> Bar | None:
+    def bar(self, at: int) -> TimelineBar | None:
         """The bar of a line; None if it has no task."""
         if at not in self._spans:
             return None
         whole = self.seconds or 1.0
         begin, end = self._spans[at]
-        return Bar(
+        return TimelineBar(
             (begin - self.first).total_seconds() / whole, (end - self.first).total_seconds() / whole
         )
 

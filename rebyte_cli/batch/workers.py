@@ -23,7 +23,7 @@ from .events import Report
 from .input import Input, InputLine
 from .poller import MORE_ROOM, no_thread
 from .state import Record, created_record, refused_record
-from .throttle import Stopped, Throttle
+from .throttle import Throttle, ThrottleStopped
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -130,7 +130,7 @@ class WorkerPool:
             try:
                 self._throttle.admit(job)
                 self._create(job)
-            except Stopped:
+            except ThrottleStopped:
                 self._report("unsent", job.line, None)
             except RebyteError as error:  # of the journal, the key or the address
                 self._fatal(job, error)
@@ -175,7 +175,7 @@ class WorkerPool:
         self.in_flight.add(job.line)
         try:
             task = self._client.create_from(body)
-        except (Stopped, KeyRejected, Redirected):
+        except (ThrottleStopped, KeyRejected, Redirected):
             self._note_unsent(job, line)
             raise
         except Unsent as error:

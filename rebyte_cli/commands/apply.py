@@ -6,7 +6,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.records import CHANGE, Listing
+from ..output.records import CHANGE, RecordList
 from ._base import define
 from ._options import task_argument
 from ._prompts import confirm, yes_option
@@ -16,7 +16,7 @@ from ._prompts import confirm, yes_option
 @task_argument
 @click.option("--force", is_flag=True, help="Apply even if there are uncommitted changes.")
 @yes_option
-def command(app: App, task: str, force: bool, yes: bool) -> Listing:
+def command(app: App, task: str, force: bool, yes: bool) -> RecordList:
     """Apply the changes that TASK made to the repository here.
 
     Works as `git apply --3way`: the changes end up in the work tree and the index, merged where
@@ -48,7 +48,7 @@ def command(app: App, task: str, force: bool, yes: bool) -> Listing:
     changes = patch.changes(found)
     if not changes:
         app.note("The task changed nothing")
-        return Listing(CHANGE, [])
+        return RecordList(CHANGE, [])
     risks = patch.risks(changes)
     if risks and not yes:
         app.note("Files that tools run or read by themselves:\n  " + "\n  ".join(risks))
@@ -57,4 +57,4 @@ def command(app: App, task: str, force: bool, yes: bool) -> Listing:
     patch.apply(found, root)
     count = f"{len(changes)} file{'' if len(changes) == 1 else 's'}"
     app.note(f"Applied the changes to {count} in {root}")
-    return Listing(CHANGE, (change._asdict() for change in changes))
+    return RecordList(CHANGE, (change._asdict() for change in changes))

@@ -10,7 +10,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
-from ..output.records import ARTIFACT, DELETED, Listing, Raw, Records, Value
+from ..output.records import ARTIFACT, DELETED, Raw, RecordList, Records, Value
 from ._base import define_group, define_in
 from ._options import workspace_argument
 from ._prompts import confirm, yes_option
@@ -31,14 +31,14 @@ def command() -> None:
 
 @define_in(command, "list", kind=ARTIFACT)
 @workspace_argument
-def list_(app: App, workspace: str) -> Listing:
+def list_(app: App, workspace: str) -> RecordList:
     """List the artifacts of WS.
 
     Example:
 
       rebyte artifact list @last -o id
     """
-    return Listing(ARTIFACT, map(_named, app.client.list_artifacts(_workspace(app, workspace))))
+    return RecordList(ARTIFACT, map(_named, app.client.list_artifacts(_workspace(app, workspace))))
 
 
 @define_in(command, "get", kind=ARTIFACT)

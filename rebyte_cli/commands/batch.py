@@ -11,7 +11,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.records import RESULT, Listing, Records, Text
+from ..output.records import RESULT, RecordList, Records, Text
 from ._base import define
 from ._options import Seconds, chosen_fields, dry_run_option, task_options, timeout_option
 
@@ -205,11 +205,11 @@ def command(
       rebyte batch tasks.jsonl --status
       rebyte batch tasks.jsonl --shard "$((SLURM_ARRAY_TASK_ID + 1))/8"
     """
-    from ..batch.input import Source, read_source
+    from ..batch.input import InputSource, read_source
     from ..batch.plan import make_plan
     from ..batch.session import Session, check_outputs, parse_resolutions, refuse_other_shards
 
-    source = Source(file, text, csv, template, workspace_per_line, shard, journal)
+    source = InputSource(file, text, csv, template, workspace_per_line, shard, journal)
     check_outputs(source, results=results, report=report)
     if (resolve or results) and (only_status or dry_run):
         name = "--resolve" if resolve else "--results"
@@ -251,7 +251,7 @@ def command(
         )
     if not as_table:
         return Records(RESULT, rows)
-    return Listing(RESULT, _created_first(rows), below=counts)
+    return RecordList(RESULT, _created_first(rows), below=counts)
 
 
 def _created_first(rows: Iterator[Any]) -> Iterator[Any]:

@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
-from ..output.records import TASK_ROW, Listing
+from ..output.records import TASK_ROW, RecordList
 from ._base import define
 
 STATUSES = ("running", "completed", "failed", "canceled")
@@ -82,7 +82,7 @@ def command(
     search: str | None,
     since: str | None,
     until: str | None,
-) -> Listing:
+) -> RecordList:
     """List the tasks created through the API, newest first.
 
     The API's list has no status, so rebyte fetches each finished task once and stores its status in
@@ -121,7 +121,7 @@ def command(
     if plain and app.format == "table" and _shows(app, "status", True) and not no_status:
         found = with_questions(app.client, found)
     shorten = None if full_ids else app.history.shortest_prefixes
-    return Listing(
+    return RecordList(
         TASK_ROW,
         _located(app, found) if _shows(app, "workspaceId", False) else found,
         envelope,

@@ -8,7 +8,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.records import AGENT, LOCAL, Listing, Records, Text
+from ..output.records import AGENT, LOCAL, RecordList, Records, Text
 from ._base import define_group, define_in
 from ._prompts import confirm, yes_option
 
@@ -86,7 +86,7 @@ def serve(app: App, port: int, simulate: bool) -> None:
 
 
 @define_in(command, "agents", kind=AGENT, statuses=())
-def agents(app: App) -> Listing:
+def agents(app: App) -> RecordList:
     """List the coding agents that `-x` can run on this machine.
 
     An agent is usable when its program is on PATH (or named in config.toml) and bubblewrap can
@@ -99,7 +99,7 @@ def agents(app: App) -> Listing:
     """
     from ..local.agents import report
 
-    return Listing(AGENT, report.agents(app.local_folder(), app.config.path))
+    return RecordList(AGENT, report.agents(app.local_folder(), app.config.path))
 
 
 @define_in(command, "key", text=True, statuses=())

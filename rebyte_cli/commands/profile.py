@@ -10,7 +10,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, MissingKey, NotFound
-from ..output.records import PROFILE, SETTING, Listing, Records
+from ..output.records import PROFILE, SETTING, RecordList, Records
 from ._base import define_group, define_in
 from ._options import completer
 
@@ -48,7 +48,7 @@ def command() -> None:
 
 
 @define_in(command, "list", kind=PROFILE, statuses=())
-def list_(app: App) -> Listing:
+def list_(app: App) -> RecordList:
     """List the profiles.
 
     Example:
@@ -56,12 +56,12 @@ def list_(app: App) -> Listing:
       rebyte profile list -o id
     """
     config = app.config
-    return Listing(PROFILE, [_record(config, name) for name in config.names()])
+    return RecordList(PROFILE, [_record(config, name) for name in config.names()])
 
 
 @define_in(command, "show", kind=SETTING, statuses=(4,))
 @click.argument("name", metavar="[NAME]", required=False, shell_complete=completer("profiles"))
-def show(app: App, name: str | None) -> Listing:
+def show(app: App, name: str | None) -> RecordList:
     """Print each setting and its source. NAME is the same as -P NAME.
 
     Examples:
@@ -86,7 +86,7 @@ def show(app: App, name: str | None) -> Listing:
         {"name": field, "value": setting.value, "source": setting.source}
         for field, setting in settings.shown()
     ]
-    return Listing(SETTING, rows)
+    return RecordList(SETTING, rows)
 
 
 @define_in(command, "create", kind=PROFILE, statuses=())

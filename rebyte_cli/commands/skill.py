@@ -11,7 +11,7 @@ import click
 from ..app import App
 from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
-from ..output.records import INSTALLED, SKILL, Listing, Text
+from ..output.records import INSTALLED, SKILL, RecordList, Text
 from ._base import define_group, define_in, installed
 
 FILE = "SKILL.md"
@@ -94,7 +94,7 @@ def _uninstall(app: App, target: Path) -> dict[str, Any]:
 
 
 @define_in(command, "list", kind=SKILL, statuses=())
-def list_(app: App) -> Listing:
+def list_(app: App) -> RecordList:
     """List the skills that `-s` can attach to agents on this machine.
 
     A skill is a folder with a SKILL.md, in `skills` of the config folder, ~/.agents/skills,
@@ -107,7 +107,7 @@ def list_(app: App) -> Listing:
     """
     from ..local.agents import report
 
-    return Listing(SKILL, report.known_skills(app.config_path.parent, _repository()))
+    return RecordList(SKILL, report.known_skills(app.config_path.parent, _repository()))
 
 
 def _repository() -> Path:

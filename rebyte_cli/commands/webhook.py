@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError, did_you_mean
-from ..output.records import DELETED, DELIVERY, WEBHOOK, Listing, Records, Value
+from ..output.records import DELETED, DELIVERY, WEBHOOK, RecordList, Records, Value
 from ._base import define_group, define_in
 from ._prompts import read_secret, secret_option
 
@@ -33,14 +33,14 @@ def command() -> None:
 
 
 @define_in(command, "list", kind=WEBHOOK)
-def list_(app: App) -> Listing:
+def list_(app: App) -> RecordList:
     """List the webhooks of the organization.
 
     Example:
 
       rebyte webhook list -o json
     """
-    return Listing(WEBHOOK, app.client.list_webhooks())
+    return RecordList(WEBHOOK, app.client.list_webhooks())
 
 
 @define_in(command, "show", kind=WEBHOOK)
@@ -223,9 +223,9 @@ def _passed_on(
 
     from ..output.messages import show_error
     from ..signals import StopSignal
-    from ..tasks.webhook_receiver import Program
+    from ..tasks.webhook_receiver import DeliveryCommand
 
-    runs = Program(program)
+    runs = DeliveryCommand(program)
     free = BoundedSemaphore(jobs)
     failed: list[RebyteError] = []
 

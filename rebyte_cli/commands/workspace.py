@@ -10,7 +10,7 @@ import click
 from ..app import App
 from ..deadline import Deadline
 from ..errors import BadUsage, KeyProblem, NotFound, ResourceNotFound, did_you_mean
-from ..output.records import COMPUTER, DELETED, WORKSPACE, Listing, Records, Text
+from ..output.records import COMPUTER, DELETED, WORKSPACE, RecordList, Records, Text
 from ._base import define_group, define_in
 from ._options import timeout_option, workspace_argument
 from ._prompts import confirm, yes_option
@@ -33,7 +33,7 @@ def command() -> None:
 
 
 @define_in(command, "list", kind=WORKSPACE)
-def list_(app: App) -> Listing:
+def list_(app: App) -> RecordList:
     """List workspaces, those used on this machine first.
 
     The most recently used comes first; the account's other agent computers follow. If the API has
@@ -50,7 +50,7 @@ def list_(app: App) -> Listing:
     except KeyProblem as problem:
         app.note(f"Only workspaces used on this machine: {problem.message}")
         found = []
-    return Listing(WORKSPACE, computers.joined(app.history.workspaces(), found))
+    return RecordList(WORKSPACE, computers.joined(app.history.workspaces(), found))
 
 
 @define_in(command, "show", kind=WORKSPACE)

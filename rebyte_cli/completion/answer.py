@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 ROOT = "rebyte"
 
 
-class Option:
+class OptionSpec:
     """An option: its names (`-o`, `--output`), what it takes, whether it may be repeated."""
 
     def __init__(self, names: str, values: str, many: str, about: str) -> None:
@@ -34,21 +34,21 @@ class Section:
         self.path = path
         self.fields = fields
         self.subs: list[tuple[str, str]] = []
-        self.options: list[Option] = []
+        self.options: list[OptionSpec] = []
         self.arguments: list[tuple[str, bool]] = []
 
-    def option(self, name: str) -> Option | None:
+    def option(self, name: str) -> OptionSpec | None:
         """The option of that name, or None."""
         return next((option for option in self.options if name in option.names), None)
 
 
-def load(name: str) -> tuple[dict[str, Section], list[Option]]:
+def load(name: str) -> tuple[dict[str, Section], list[OptionSpec]]:
     """The sections of a file by path (`workspace list`), and its shared options.
 
     Both are empty if there is no such command.
     """
     sections: dict[str, Section] = {}
-    shared: list[Option] = []
+    shared: list[OptionSpec] = []
     here = Section()
     for kind, *columns in _records(name):
         if kind == "command":
@@ -58,7 +58,7 @@ def load(name: str) -> tuple[dict[str, Section], list[Option]]:
         elif kind == "argument":
             here.arguments.append((columns[0], bool(columns[1])))
         else:
-            (shared if kind == "shared" else here.options).append(Option(*columns))
+            (shared if kind == "shared" else here.options).append(OptionSpec(*columns))
     return sections, shared
 
 
@@ -90,20 +90,20 @@ class Position:
     def __init__(self, words: list[str]) -> None:
         sections, self.shared = load(ROOT)
         self.section: Section | None = sections.get(ROOT)
-        self.pending: Option | None = None
+        self.pending: OptionSpec | None = None
         self.given: list[str] = []
         self.literal = False
         self.seen: dict[str, str] = {}
         for word in words:
             self._take(word)
 
-    def option(self, name: str) -> Option | None:
+    def option(self, name: str) -> OptionSpec | None:
         """The option of that name that may stand here."""
         assert self.section is not None
         found = self.section.option(name)
         return found or next((option for option in self.shared if name in option.names), None)
 
-    def options(self) -> list[Option]:
+    def options(self) -> list[OptionSpec]:
         """The options that may still be given here."""
         assert self.section is not None
         return [
@@ -121,7 +121,7 @@ class Position:
             return arguments[at][0]
         return arguments[-1][0] if arguments and arguments[-1][1] else ""
 
-    def split(self, word: str) -> tuple[Option, int] | None:
+    def split(self, word: str) -> tuple[OptionSpec, int] | None:
         """The option that a word such as `--output=js` or `-ojs` gives a value to, and where
         that value starts; None when it does not."""
         if word.startswith("--"):
@@ -189,7 +189,7 @@ class Item:
         self.shown = value if shown is None else shown
 
 
-class Answer:
+class Completions:
     """The items, or what the shell completes by itself.
 
     `files` is `file`, `dir` or empty; `before` is the part of the word in front of the path.
@@ -201,7 +201,7 @@ class Answer:
         self.before = before
 
 
-def answer(words: list[str], word: str, open_app: Callable[[dict[str, str]], App]) -> Answer:
+def answer(words: list[str], word: str, open_app: Callable[[dict[str, str]], App]) -> Completions:
     """What may replace `word`, which stands after `words` (without the command's own name).
 
     `open_app` makes the App for the options given so far (`{"profile": "work"}`); it is called
@@ -209,7 +209,7 @@ def answer(words: list[str], word: str, open_app: Callable[[dict[str, str]], App
     """
     at = Position(words)
     if at.section is None:
-        return Answer()
+        return Completions()
     if at.pending is not None:
         return _values(at, at.pending.values, "", word, open_app)
     if word.startswith("-") and not at.literal:
@@ -217,14 +217,14 @@ def answer(words: list[str], word: str, open_app: Callable[[dict[str, str]], App
         if split is not None:
             option, start = split
             return _values(at, option.values, word[:start], word[start:], open_app)
-        return Answer(
+        return Completions(
             Item(name, option.about)
             for option in at.options()
             for name in option.names
             if name.startswith(word)
         )
     if at.section.subs:
-        return Answer(_named(at.section, word))
+        return Completions(_named(at.section, word))
     return _values(at, at.argument(), "", word, open_app)
 
 
@@ -238,7 +238,7 @@ def _values(
     before: str,
     word: str,
     open_app: Callable[[dict[str, str]], App],
-) -> Answer:
+) -> Completions:
     kind, _, fixed = values.partition("=")
     if kind == "settings" and "=" in word:
         from .values import SETTINGS
@@ -246,9 +246,13 @@ def _values(
         name, _, word = word.partition("=")
         return _values(at, SETTINGS.get(name, "="), f"{before}{name}=", word, open_app)
     if kind in ("file", "dir"):
-        return Answer(files=kind, before=before)
+        return Completions(files=kind, before=before)
     if kind == "data":
-        return Answer(files="file", before=f"{before}@") if word.startswith("@") else Answer()
+        return (
+            Completions(files="file", before=f"{before}@")
+            if word.startswith("@")
+            else Completions()
+        )
     done: set[str] = set(at.given)
     if kind == "settings":
         done.update(f"{past.partition('=')[0]}=" for past in at.given)
@@ -265,7 +269,7 @@ def _values(
             found.setdefault(value, about)
     if kind == "tasks" and not word:  # @last is the first id
         found = {value: about for value, about in found.items() if not value.startswith("@")}
-    return Answer(Item(before + value, about, value) for value, about in found.items())
+    return Completions(Item(before + value, about, value) for value, about in found.items())
 
 
 def _offered(

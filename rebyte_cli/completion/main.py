@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .answer import Answer, Item, answer
+from .answer import Completions, Item, answer
 
 TYPE_CHECKING = False
 
@@ -172,7 +172,7 @@ def _respond(shell: str, arguments: list[str]) -> list[str]:
 def _bash(text: str = "", replaced: str = "") -> Iterator[str]:
 
     line = CommandLine(text)
-    found = Answer(files="file") if line.redirect else answer(line.words[1:], line.word, _app)
+    found = Completions(files="file") if line.redirect else answer(line.words[1:], line.word, _app)
     if found.files and found.before.endswith("@"):
         at = len(found.before)
         found.items = [Item(found.before + path) for path in paths(line.word[at:])]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from .database import Store
 from .origin import is_loopback
-from .records import Task, load_tasks
+from .records import TaskRecord, load_tasks
 from .schedule import NEVER, TASK_STATUS
 
 POLL_SECONDS = 0.1
@@ -29,7 +29,7 @@ class Due(NamedTuple):
     task: str
 
 
-def occurrences(task: Task, now: int) -> list[tuple[int, str]]:
+def occurrences(task: TaskRecord, now: int) -> list[tuple[int, str]]:
     """What happened to a task until `now`: (moment, event name), in order."""
     result = [(task.created, "task.created")]
     busy_until = -1

@@ -23,7 +23,7 @@ from .origin import check_caller
 from .signed_urls import path_of, signature
 
 
-class Fault(Exception):
+class ObjectStoreError(Exception):
     """An answer in the object store's own format."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -47,13 +47,13 @@ class ObjectStore:
         """Answer one request. Raises only ConnectionError."""
         try:
             answer = self._answer(Request(environ))
-        except Fault as fault:
+        except ObjectStoreError as fault:
             answer = fault.response
         except ConnectionError:
             raise
         except Exception as error:
             self._log(f"internal error: {error!r}")
-            answer = Fault(500, "InternalError", "Internal error").response
+            answer = ObjectStoreError(500, "InternalError", "Internal error").response
         answer.headers["Date"] = http_date(self._context.store.now() // 1000)
         return answer(environ, start)
 
@@ -62,11 +62,11 @@ class ObjectStore:
         try:
             check_caller(request)
         except Refusal as refusal:
-            raise Fault(refusal.status, "AccessDenied", refusal.message) from None
+            raise ObjectStoreError(refusal.status, "AccessDenied", refusal.message) from None
         _refuse_credentials(store, request)
         place = tuple(request.path.lstrip("/").split("/", 2))
         if len(place) != 3:
-            raise Fault(404, "NoSuchKey", "The specified key does not exist")
+            raise ObjectStoreError(404, "NoSuchKey", "The specified key does not exist")
         kind, owner, name = place
         if request.method == "PUT":
             self._check_signature(request, (kind, owner, name))
@@ -75,7 +75,7 @@ class ObjectStore:
             if kind != "public":
                 self._check_signature(request, (kind, owner, name))
             return self._get(kind, owner, name)
-        raise Fault(405, "MethodNotAllowed", "The method is not allowed here")
+        raise ObjectStoreError(405, "MethodNotAllowed", "The method is not allowed here")
 
     def _check_signature(self, request: Request, place: tuple[str, str, str]) -> None:
         expires, given = request.args.get("expires", ""), request.args.get("signature", "")
@@ -83,19 +83,19 @@ class ObjectStore:
         kind = request.headers.get("Content-Type", "") if method == "PUT" else ""
         right = signature(self._context.secret, method, path_of(place), expires, kind)
         if not hmac.compare_digest(right.encode(), given.encode()):
-            raise Fault(
+            raise ObjectStoreError(
                 403,
                 "SignatureDoesNotMatch",
                 "The signature does not match the method, the path or the content type",
             )
         if self._context.store.now() > int(expires):
-            raise Fault(403, "AccessDenied", "Request has expired")
+            raise ObjectStoreError(403, "AccessDenied", "Request has expired")
 
     def _put(self, request: Request, kind: str, owner: str, name: str) -> Response:
         if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
-            raise Fault(501, "NotImplemented", "Transfer-Encoding is not implemented")
+            raise ObjectStoreError(501, "NotImplemented", "Transfer-Encoding is not implemented")
         if "Content-Length" not in request.headers:
-            raise Fault(411, "MissingContentLength", "You must provide Content-Length")
+            raise ObjectStoreError(411, "MissingContentLength", "You must provide Content-Length")
         store, source = self._context.store, request.stream
         if kind == "uploads":
             saved = save(store.objects, source, owner)
@@ -126,7 +126,7 @@ class ObjectStore:
                 (workspace, name, kind),
             ).fetchone()
         if row is None:
-            raise Fault(404, "NoSuchKey", "The specified key does not exist")
+            raise ObjectStoreError(404, "NoSuchKey", "The specified key does not exist")
         answer = Response(pieces(store.objects / row["object"]), content_type=row["type"])
         answer.content_length = row["size"]
         return answer
@@ -142,4 +142,6 @@ def _refuse_credentials(store: Store, request: Request) -> None:
                 "INSERT INTO leaks VALUES (?, ?, ?, ?)",
                 (store.now(), request.method, request.path, header),
             )
-        raise Fault(403, "AccessDenied", f"{header} must not be sent here: the URL is signed")
+        raise ObjectStoreError(
+            403, "AccessDenied", f"{header} must not be sent here: the URL is signed"
+        )

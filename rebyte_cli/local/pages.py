@@ -19,8 +19,8 @@ from werkzeug.wrappers import Request, Response
 
 from . import http
 from .http import Context, Refusal, missing
-from .records import Task, load_task
-from .schedule import Event, Run
+from .records import TaskRecord, load_task
+from .schedule import Run, ScheduledEvent
 from .simulation import SimulatedRun
 from .tasks import newest
 
@@ -163,7 +163,7 @@ def _answer(body: bytes, kind: str) -> Response:
 # -- The list of tasks
 
 
-def _list(tasks: list[Task], total: int, offset: int, now: int) -> Iterator[str]:
+def _list(tasks: list[TaskRecord], total: int, offset: int, now: int) -> Iterator[str]:
     yield "<h1>Tasks</h1>"
     shown = f"{offset + 1} to {offset + len(tasks)} of {total}" if tasks else "No tasks"
     yield f'<p class="about" id="count" data-changes>{shown}</p><section>'
@@ -195,13 +195,13 @@ def _list(tasks: list[Task], total: int, offset: int, now: int) -> Iterator[str]
 # -- One task
 
 
-def _task_page(context: Context, task: Task, body: str, *, stream: str) -> Response:
+def _task_page(context: Context, task: TaskRecord, body: str, *, stream: str) -> Response:
     now = context.store.now()
     running = task.status(now) == "running"
     return _page(task.shown_title(now) or "New task", body, running=running, stream=stream)
 
 
-def _task(context: Context, db: sqlite3.Connection, task: Task) -> str:
+def _task(context: Context, db: sqlite3.Connection, task: TaskRecord) -> str:
     now = context.store.now()
     simulated = all(isinstance(run, SimulatedRun) for run in task.runs)
     prompts = (_prompt(number, run, run.events(db), now) for number, run in enumerate(task.runs, 1))
@@ -216,7 +216,7 @@ def _task(context: Context, db: sqlite3.Connection, task: Task) -> str:
     )
 
 
-def _prompt(number: int, run: Run, events: list[Event], now: int) -> str:
+def _prompt(number: int, run: Run, events: list[ScheduledEvent], now: int) -> str:
     """What was asked, what the agent did, and what it answered."""
     prompt, answer = run.prompt, run.answer(now)
     name = prompt.id
@@ -238,7 +238,7 @@ def _prompt(number: int, run: Run, events: list[Event], now: int) -> str:
     )
 
 
-def _event(event: Event, answer: str | None) -> str:
+def _event(event: ScheduledEvent, answer: str | None) -> str:
     """One event as HTML; empty for the answer, which has its own place, and what has no text.
 
     The names of a payload's fields vary by executor.
@@ -290,7 +290,7 @@ def _text(value: object) -> str:
 # -- The patch
 
 
-def _patch_object(db: sqlite3.Connection, task: Task) -> str | None:
+def _patch_object(db: sqlite3.Connection, task: TaskRecord) -> str | None:
     """The stored object that holds the patch of the task's workspace."""
     row = db.execute(
         "SELECT object FROM artifacts WHERE workspace = ? AND filename = ?",
@@ -299,7 +299,7 @@ def _patch_object(db: sqlite3.Connection, task: Task) -> str | None:
     return None if row is None else str(row["object"])
 
 
-def _changes(context: Context, task: Task, patch: str | None) -> str:
+def _changes(context: Context, task: TaskRecord, patch: str | None) -> str:
     """The patch of the workspace, coloured; an empty section while there is none."""
     body = ""
     if patch is not None:
@@ -328,7 +328,7 @@ def _patch_line(line: str) -> str:
 # -- Small pieces
 
 
-def _status_of(task: Task, now: int) -> str:
+def _status_of(task: TaskRecord, now: int) -> str:
     """The task's status; `waiting` for one that asks a question."""
     if any(run.question(now) for run in task.runs):
         return "waiting"
@@ -344,7 +344,7 @@ def _time(moment: int) -> str:
     return f'<time datetime="{iso}">{iso[:10]} {iso[11:19]} UTC</time>'
 
 
-def _took(task: Task, now: int) -> str:
+def _took(task: TaskRecord, now: int) -> str:
     """From the task's creation to its end, or until now, as `1m 05s`."""
     end = task.completed(now)
     seconds = ((now if end is None else end) - task.created) / 1000

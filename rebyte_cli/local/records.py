@@ -12,12 +12,12 @@ from .schedule import Run, completed_at, task_status
 from .simulation import SimulatedRun
 
 if TYPE_CHECKING:
-    from .agents.runs import Run as RunRecord
+    from .agents.runs import RunRecord
 
 TITLE_AFTER_MS = 250
 
 
-class Task(NamedTuple):
+class TaskRecord(NamedTuple):
     """One task with the runs of its prompts, oldest first (there is at least one)."""
 
     id: str
@@ -43,7 +43,7 @@ class Task(NamedTuple):
         return None if now < self.created + TITLE_AFTER_MS else self.title
 
 
-def load_task(db: sqlite3.Connection, task_id: str) -> Task:
+def load_task(db: sqlite3.Connection, task_id: str) -> TaskRecord:
     """The task with this id. 404 when there is none or it was deleted."""
     rows = db.execute("SELECT * FROM tasks WHERE id = ? AND deleted IS NULL", (task_id,))
     found = load_tasks(db, rows)
@@ -52,7 +52,7 @@ def load_task(db: sqlite3.Connection, task_id: str) -> Task:
     return found[0]
 
 
-def load_tasks(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Task]:
+def load_tasks(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[TaskRecord]:
     """Tasks for rows of `tasks`, in the order of the rows."""
     rows = list(rows)
     prompts: dict[str, list[sqlite3.Row]] = {row["id"]: [] for row in rows}
@@ -63,7 +63,7 @@ def load_tasks(db: sqlite3.Connection, rows: Iterable[sqlite3.Row]) -> list[Task
         prompts[row["task"]].append(row)
     recorded = _recorded(db, [row["id"] for several in prompts.values() for row in several])
     return [
-        Task(
+        TaskRecord(
             row["id"],
             row["workspace"],
             row["created"],

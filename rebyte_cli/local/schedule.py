@@ -20,7 +20,7 @@ NEVER = 1 << 62
 TASK_STATUS = {"succeeded": "completed", "failed": "failed", "canceled": "canceled"}
 
 
-class Prompt(NamedTuple):
+class ReceivedPrompt(NamedTuple):
     """One prompt as it was received."""
 
     id: str
@@ -31,14 +31,14 @@ class Prompt(NamedTuple):
     submitted: int
 
 
-def prompt_of(row: sqlite3.Row) -> Prompt:
+def prompt_of(row: sqlite3.Row) -> ReceivedPrompt:
     """The prompt in a row of the table `prompts`."""
-    return Prompt(
+    return ReceivedPrompt(
         row["id"], row["task"], row["text"], row["executor"], row["model"], row["submitted"]
     )
 
 
-class Event(NamedTuple):
+class ScheduledEvent(NamedTuple):
     """One event of a run: `order` is its stable place, `at` when it becomes visible."""
 
     order: int
@@ -47,7 +47,7 @@ class Event(NamedTuple):
     payload: dict[str, Any]
 
 
-class Question(NamedTuple):
+class PendingQuestion(NamedTuple):
     """What a run waits on until it is answered; `parts` is how many questions it asks at once."""
 
     message: str
@@ -62,7 +62,7 @@ class Run(ABC):
     `end` on: `succeeded`, `failed` or `canceled`.
     """
 
-    prompt: Prompt
+    prompt: ReceivedPrompt
     start: int
     end: int
     outcome: str
@@ -86,18 +86,18 @@ class Run(ABC):
         """The answer's text; None while it cannot be read yet and when there is none."""
 
     @abstractmethod
-    def events(self, db: sqlite3.Connection, first: int = 0) -> list[Event]:
+    def events(self, db: sqlite3.Connection, first: int = 0) -> list[ScheduledEvent]:
         """The events from place `first` on, in order. Some may become visible only later."""
 
     @abstractmethod
     def cancel(self, db: sqlite3.Connection, now: int) -> None:
         """Record, in the transaction of `db`, that the run was canceled at `now`."""
 
-    def sub_events(self, db: sqlite3.Connection, sub_prompt: str) -> list[Event] | None:
+    def sub_events(self, db: sqlite3.Connection, sub_prompt: str) -> list[ScheduledEvent] | None:
         """The events of a delegated sub-prompt; None when this run has no such sub-prompt."""
         return None
 
-    def question(self, now: int) -> Question | None:
+    def question(self, now: int) -> PendingQuestion | None:
         """The question that waits for its answer at `now`, or None."""
         return None
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypedDict, cast
 
-from .schedule import NEVER, Event, Question, Run, prompt_of
+from .schedule import NEVER, PendingQuestion, Run, ScheduledEvent, prompt_of
 from .steering import Words, plain
 
 RUN_MS = 500
@@ -24,7 +24,7 @@ NOTICE = (
 )
 
 
-class Plan(TypedDict):
+class SimulationPlan(TypedDict):
     """How one run will go. Durations in milliseconds; kept as JSON beside the prompt.
 
     `run` is how long it takes, `delay` how long after its submission it starts, `late` how long
@@ -75,7 +75,7 @@ class Step(NamedTuple):
     late: bool = False
 
 
-def make_plan(prompt: str, sub_prompt: str) -> Plan:
+def make_plan(prompt: str, sub_prompt: str) -> SimulationPlan:
     """Read the steering words of `prompt`. Raises ValueError for a word with a bad value.
 
     `sub_prompt` is the id that a delegated sub-prompt will have, if there is one.
@@ -151,7 +151,7 @@ OPTIONS = [
 ]
 
 
-def question(plan: Plan) -> dict[str, Any]:
+def question(plan: SimulationPlan) -> dict[str, Any]:
     """The payload of `ask_user_question`; the action id is text there, as real servers send it."""
     one = {
         "question": "How should the simulation continue?",
@@ -190,7 +190,9 @@ class Dialect:
         return {self.id: call, self.output: output, **more}
 
 
-def script(plan: Plan, prompt_id: str, answer: str, executor: str, model: str) -> list[Step]:
+def script(
+    plan: SimulationPlan, prompt_id: str, answer: str, executor: str, model: str
+) -> list[Step]:
     """All events that the run will write, in order. `answer` is its final text."""
     dialect = Dialect(executor)
     steps: list[tuple[str, dict[str, Any]]] = [
@@ -220,7 +222,9 @@ def script(plan: Plan, prompt_id: str, answer: str, executor: str, model: str) -
     return list(_timed(plan, steps, len(ending)))
 
 
-def _timed(plan: Plan, steps: list[tuple[str, dict[str, Any]]], endings: int) -> Iterator[Step]:
+def _timed(
+    plan: SimulationPlan, steps: list[tuple[str, dict[str, Any]]], endings: int
+) -> Iterator[Step]:
     run, asked = plan["run"], not plan["ask"]
     first = run * 2 // 5 if plan["early"] else 0
     half = run // 2
@@ -255,7 +259,7 @@ class SimulatedRun(Run):
 
     def __init__(self, row: sqlite3.Row, free: int) -> None:
         self.prompt = prompt_of(row)
-        self._plan = plan = cast(Plan, json.loads(row["plan"]))
+        self._plan = plan = cast(SimulationPlan, json.loads(row["plan"]))
         self._replied: int | None = row["replied"]
         reply = None if row["reply"] is None else json.loads(row["reply"])
         self._answer = with_reply(row["answer"], reply)
@@ -278,7 +282,7 @@ class SimulatedRun(Run):
             return None
         return self._answer
 
-    def events(self, _db: sqlite3.Connection, first: int = 0) -> list[Event]:
+    def events(self, _db: sqlite3.Connection, first: int = 0) -> list[ScheduledEvent]:
         """Every event that this run writes or will write, from place `first` on."""
         steps = script(
             self._plan, self.prompt.id, self._answer, self.prompt.executor, self.prompt.model
@@ -288,14 +292,14 @@ class SimulatedRun(Run):
         for order, step in enumerate(steps[first:], first):
             at = self.end + self._plan["late"] if step.late else self._moment(step.at)
             if at < NEVER and (at < self.end or not stopped):
-                result.append(Event(order, at, step.kind, step.payload))
+                result.append(ScheduledEvent(order, at, step.kind, step.payload))
         return result
 
     def cancel(self, db: sqlite3.Connection, now: int) -> None:
         """Record that the run was canceled."""
         db.execute("UPDATE prompts SET canceled = ? WHERE id = ?", (now, self.prompt.id))
 
-    def sub_events(self, db: sqlite3.Connection, sub_prompt: str) -> list[Event] | None:
+    def sub_events(self, db: sqlite3.Connection, sub_prompt: str) -> list[ScheduledEvent] | None:
         """The events of the sub-prompt: from its `tool_use` to just after its result."""
         if self._plan["delegate"] != sub_prompt:
             return None
@@ -308,17 +312,19 @@ class SimulatedRun(Run):
         first, length = moments[0], max(moments[-1] - moments[0], 1)
         last = len(steps) - 1
         return [
-            Event(order, first + length * order // last + SUB_RUN_LAG_MS * (order == last), *step)
+            ScheduledEvent(
+                order, first + length * order // last + SUB_RUN_LAG_MS * (order == last), *step
+            )
             for order, step in enumerate(steps)
         ]
 
-    def question(self, now: int) -> Question | None:
+    def question(self, now: int) -> PendingQuestion | None:
         """The question that the run asks halfway, until it has its answer."""
         plan = self._plan
         asked_at = self.start + plan["run"] // 2
         if not plan["ask"] or self._replied is not None or not asked_at <= now < self.end:
             return None
-        return Question(plan["message"], plan["action"], plan["ask"])
+        return PendingQuestion(plan["message"], plan["action"], plan["ask"])
 
     def reply(self, db: sqlite3.Connection, now: int, reply: dict[str, Any]) -> None:
         """Record the answer to the question; the run continues from now on."""

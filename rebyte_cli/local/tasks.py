@@ -18,7 +18,7 @@ from . import faults, http, simulation
 from .agents import gate
 from .database import new_id
 from .http import Context, Document
-from .records import Task, load_task, load_tasks
+from .records import TaskRecord, load_task, load_tasks
 
 if TYPE_CHECKING:
     from .agents.launch import Launch
@@ -114,7 +114,9 @@ def list_page(context: Context, request: Request) -> Response:
     return http.reply({"data": data, "total": total, "limit": limit, "offset": offset})
 
 
-def newest(context: Context, request: Request, limit: int, offset: int) -> tuple[list[Task], int]:
+def newest(
+    context: Context, request: Request, limit: int, offset: int
+) -> tuple[list[TaskRecord], int]:
     """Tasks that this request may see, newest first, and how many there are in all."""
     shown = "deleted IS NULL"
     if not context.permission.is_own(request.environ.get("rebyte.key")):
@@ -199,7 +201,7 @@ def set_visibility(context: Context, request: Request, task_id: str) -> Response
     return http.reply(answer)
 
 
-def _row(context: Context, task: Task, now: int) -> Document:
+def _row(context: Context, task: TaskRecord, now: int) -> Document:
     return {
         "id": task.id,
         "url": f"{context.links}/run/{task.id}",
@@ -261,7 +263,7 @@ def _add_prompt(
 
 def _simulation(
     order: Order, worker: tuple[str, str], files: list[simulation.File]
-) -> tuple[simulation.Plan, str]:
+) -> tuple[simulation.SimulationPlan, str]:
     """How the simulated run of a prompt will go, and what it will answer."""
     try:
         plan = simulation.make_plan(order.prompt, new_id())

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Request, Response
 from . import http
 from .http import Context, Document
 from .records import load_task
-from .schedule import Event, Run
+from .schedule import Run, ScheduledEvent
 
 
 def content(context: Context, request: Request, task_id: str) -> Response:
@@ -50,7 +50,7 @@ def sub_events(context: Context, _request: Request, task_id: str, prompt_id: str
 
 
 def event_documents(
-    run: Run, events: Sequence[Event], now: int, prompt_id: str, first: int = 0
+    run: Run, events: Sequence[ScheduledEvent], now: int, prompt_id: str, first: int = 0
 ) -> list[Document]:
     """The events that are visible at `now`, as the wire has them, counted from `first`.
 

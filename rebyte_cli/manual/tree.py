@@ -205,7 +205,7 @@ def _prints(command: click.Command) -> dict[str, Any] | None:
     returned = _function(command).__annotations__.get("return", "")
     return {
         "kind": kind.name if kind else None,
-        "list": returned == "Listing",
+        "list": returned == "RecordList",
         "text": text,
         "fields": list(kind.fields) if kind else [],
         "also": list(_also(command)),

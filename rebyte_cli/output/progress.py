@@ -266,10 +266,10 @@ def wait_spinner(
         yield tell
 
 
-# -- Bar
+# -- Progress bar
 
 
-class Bar:
+class ProgressBar:
     """What `with progress_bar(…)` gives: `done` of `total`; a total of None is not known."""
 
     def __init__(self, console: Console, text: str, total: float | None) -> None:
@@ -292,12 +292,12 @@ def progress_bar(
     *,
     delay: float = DELAY,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Bar]:
+) -> Iterator[ProgressBar]:
     """Show how many of `total` bytes are done, from `delay` seconds on, until the block ends.
 
     Shows nothing unless stderr is a terminal and `--quiet` was not given.
     """
-    bar = Bar(console, text, total)
+    bar = ProgressBar(console, text, total)
     if not console.live:
         yield bar
         return
@@ -311,7 +311,9 @@ def progress_bar(
         yield bar
 
 
-def _draw_bar(rich: RichConsole, bar: Bar, elapsed: Callable[[], float], ellipsis: str) -> Draw:
+def _draw_bar(
+    rich: RichConsole, bar: ProgressBar, elapsed: Callable[[], float], ellipsis: str
+) -> Draw:
     from rich.progress import (
         BarColumn,
         DownloadColumn,

@@ -253,7 +253,7 @@ class Records:
         self.rows = rows
 
 
-class Listing:
+class RecordList:
     """The records of a list: in JSON, one document `{"data": [...], **envelope}`.
 
     `envelope` holds the API's other keys (`total`, `limit`, `offset`), or makes them from the
@@ -302,7 +302,7 @@ class Raw:
         self.data = data
 
 
-Value = Records | Listing | Text | Document | Raw | None
+Value = Records | RecordList | Text | Document | Raw | None
 
 
 def check_fields(kind: Kind, fields: tuple[str, ...] | None, form: str = "json") -> None:

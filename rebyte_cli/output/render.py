@@ -11,8 +11,8 @@ from .console import Console, clean
 from .records import (
     Document,
     Kind,
-    Listing,
     Raw,
+    RecordList,
     Records,
     Row,
     Text,
@@ -43,10 +43,10 @@ def show(
     """
     fields = fields or None
     statuses: list[int] = []
-    if isinstance(value, Records | Listing):
+    if isinstance(value, Records | RecordList):
         check_fields(value.kind, fields, format)
         rows = _plain(value.kind, value.rows, console, format in ("json", "jsonl"), statuses)
-        whole = isinstance(value, Listing) and format in ("json", "table", "text")
+        whole = isinstance(value, RecordList) and format in ("json", "table", "text")
         for chunk in _chunks(value, rows, format, fields, console, now):
             console.write_out(chunk, flush=not whole)
     elif isinstance(value, Document):
@@ -82,7 +82,7 @@ def _plain(
 
 
 def _chunks(
-    value: Records | Listing,
+    value: Records | RecordList,
     rows: Mappings,
     form: str,
     fields: Fields,
@@ -91,10 +91,10 @@ def _chunks(
 ) -> Iterator[str]:
     kind = value.kind
     if form in ("table", "text"):
-        if isinstance(value, Listing):
+        if isinstance(value, RecordList):
             return _listing_table(value, rows, fields, console, now)
         return _record_tables(kind, rows, fields, console, now)
-    if form == "json" and isinstance(value, Listing):
+    if form == "json" and isinstance(value, RecordList):
         return _json_listing(value, rows, fields, console)
     if form in ("json", "jsonl"):
         return _json_records(rows, fields, console, pretty=form == "json")
@@ -121,7 +121,7 @@ def _json_records(
 
 
 def _json_listing(
-    value: Listing, rows: Mappings, fields: Fields, console: Console
+    value: RecordList, rows: Mappings, fields: Fields, console: Console
 ) -> Iterator[str]:
     """One indented document, without holding all its rows at once."""
     from .formats import pick
@@ -164,7 +164,7 @@ def _flat(kind: Kind, first: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _listing_table(
-    value: Listing, rows: Mappings, fields: Fields, console: Console, now: Callable[[], float]
+    value: RecordList, rows: Mappings, fields: Fields, console: Console, now: Callable[[], float]
 ) -> Iterator[str]:
     from .messages import note
     from .table import Style, listing

@@ -124,7 +124,7 @@ class Absence:
         return self._scans >= LOOKS and self._until - self._since >= self._seconds
 
 
-class Listing(NamedTuple):
+class TaskScan(NamedTuple):
     """Rows of the task list, newest first. `is_complete`: none is missing, as far as asked."""
 
     rows: list[Row]
@@ -133,7 +133,7 @@ class Listing(NamedTuple):
 
 def read_listing(
     client: RebyteClient, since: Callable[[], datetime | None], limit: Deadline = NO_LIMIT
-) -> Listing:
+) -> TaskScan:
     """Read the list back to `since` (None: all of it), which is called after the first answer.
 
     It is complete only if it keeps to what the API notes promise: newest first, `offset` and
@@ -152,15 +152,15 @@ def read_listing(
         news = [row for row in page.rows if row["id"] not in rows]
         rows.update((row["id"], row) for row in news)
         if not is_sound or not _continues(times, news):
-            return Listing(list(rows.values()), False)
+            return TaskScan(list(rows.values()), False)
         if not news:  # the end: this page overlaps the one before it
-            return Listing(list(rows.values()), total is None or len(rows) >= total)
+            return TaskScan(list(rows.values()), total is None or len(rows) >= total)
         start = since()
         if start is not None and len(times) >= OVERLAP and max(times[-OVERLAP:]) < start:
-            return Listing(list(rows.values()), True)  # all that follow are older still
+            return TaskScan(list(rows.values()), True)  # all that follow are older still
         overlap = min(OVERLAP, len(page.rows) // 2)
         offset = len(rows) - overlap
-    return Listing(list(rows.values()), False)
+    return TaskScan(list(rows.values()), False)
 
 
 def _contradicts_notes(
@@ -289,7 +289,7 @@ class Search:
                 unsure.append(row)
         return Matches(same, unsure, is_complete)
 
-    def _is_current(self, listing: Listing, windows: list[Window], limit: Deadline) -> bool:
+    def _is_current(self, listing: TaskScan, windows: list[Window], limit: Deadline) -> bool:
         """Whether the list shows every task that was answered in the time in question."""
         listed = {row["id"] for row in listing.rows}
         first = min(window.first for window in windows)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.errors import NO_SUCH_CALL, is_unsupported
-from ..api.sse import LARGEST, Event
+from ..api.sse import LARGEST, StreamEvent
 from ..api.status import canonical_status, is_terminal
 from ..api.views import UNFINISHED, ContentView, EventView, TaskView, integer, text
 from ..deadline import NO_LIMIT, SHORTEST_CALL, Deadline
@@ -222,7 +222,7 @@ def follow(
     completed_at: Any = None,
     deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Event]:
+) -> Iterator[StreamEvent]:
     """The events of a task's latest prompt, each once, and one `done` at the end.
 
     The data of `done` is `{"status", "lastSeq", "finalResult"}`: the status in the service's own
@@ -254,7 +254,7 @@ def follow(
                 run.is_known = True
                 event = EventView(data)
                 if connection.accepts(event) and run.events.is_new(event, connection):
-                    yield Event("event", data, run.events.is_repeated(event))
+                    yield StreamEvent("event", data, run.events.is_repeated(event))
                 if connection.is_doubtful:
                     break
         except KeyRejected:
@@ -301,7 +301,7 @@ class _Run:
             what = "still running after" if self.is_known else "could not be read in"
             raise self._deadline.error(f"task {self._task_id} {what}", pending=[self._task_id])
 
-    def end_or_pause(self, connection: StreamConnection) -> tuple[Event | None, float]:
+    def end_or_pause(self, connection: StreamConnection) -> tuple[StreamEvent | None, float]:
         """The end of the run, if this connection came to it; otherwise seconds until the next."""
         self._stale = 0 if connection.has_new else self._stale + 1
         if connection.error is None or connection.count:
@@ -341,7 +341,7 @@ class _Run:
 
     def _last_words(
         self, connection: StreamConnection, done: Mapping[str, Any]
-    ) -> tuple[Event | None, float]:
+    ) -> tuple[StreamEvent | None, float]:
         """The end that a connection showed, unless the agent's last words are still to come."""
         before, self._ends = self._ends, self._ends + 1
         enough = connection.spoke or self.is_settled
@@ -381,7 +381,7 @@ class _Run:
             return prompt.status
         return task.status
 
-    def _end(self, done: Mapping[str, Any]) -> Event:
+    def _end(self, done: Mapping[str, Any]) -> StreamEvent:
         """The last event, with the answer."""
         answer = text(done.get("finalResult"))
         if not answer.strip():
@@ -393,7 +393,7 @@ class _Run:
             "lastSeq": seq if seq is not None and seq >= 0 else self.events.last_seq,
             "finalResult": answer,
         }
-        return Event("done", data, self.events.was_said(answer))
+        return StreamEvent("done", data, self.events.was_said(answer))
 
     def _response(self) -> str:
         """The answer as the content document has it, where the service has that."""

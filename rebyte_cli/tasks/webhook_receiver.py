@@ -270,7 +270,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: stderr is for what matters."""
 
 
-class Program:
+class DeliveryCommand:
     """A program of the user's that is run for each delivery, and that does not outlive us.
 
     The shell finds and splits the command line as the user wrote it. Nothing of a delivery is in

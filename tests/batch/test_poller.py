@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.batch.poller import Poller, watch_tasks
-from rebyte_cli.batch.throttle import Stopped, Throttle
+from rebyte_cli.batch.throttle import Throttle, ThrottleStopped
 from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
 from rebyte_cli.tasks import search as search_module
 from rebyte_cli.tasks.wait import Poll
@@ -175,7 +175,7 @@ def test_it_stops_at_once(bench: Bench, busy: bool) -> None:
 
 
 def test_one_that_is_sent_home_says_nothing(bench: Bench) -> None:
-    bench.raising(Stopped())
+    bench.raising(ThrottleStopped())
     bench.rounds.add(1, "t1")
     bench.asked.get(timeout=5)
     eventually(bench.has_ended)

@@ -17,7 +17,7 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.batch import search as batch_search
 from rebyte_cli.batch.fields import Checker, Fields
 from rebyte_cli.batch.input import Input, read_input
-from rebyte_cli.batch.search import Finder, LostLine, Verdict, search_lost
+from rebyte_cli.batch.search import Finder, LostLine, ScanResult, search_lost
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import APIError, KeyRejected, ServerFault
 from rebyte_cli.local.server import LOCAL_KEY, Service
@@ -49,7 +49,7 @@ class Desk:
 
     def find(
         self, *lines: dict[str, Any] | str, lost: Iterable[int] = (0,), mine: Any = None
-    ) -> list[Verdict]:
+    ) -> list[ScanResult]:
         batch = read(*lines)
         finder = Finder(
             self.client,
@@ -92,26 +92,26 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield Desk(service)
 
 
-def taken(verdicts: list[Verdict]) -> list[str | None]:
-    return [None if task is None else task["id"] for _, task, _, _ in verdicts]
+def taken(results: list[ScanResult]) -> list[str | None]:
+    return [None if task is None else task["id"] for _, task, _, _ in results]
 
 
 def test_the_one_with_its_prompt_is_taken(desk: Desk) -> None:
     desk.make("Other")
     made = desk.make()
-    (verdict,) = desk.find("Same", "Other")
-    assert (taken([verdict]), verdict.absent, verdict.candidates) == ([made], False, [])
+    (result,) = desk.find("Same", "Other")
+    assert (taken([result]), result.absent, result.candidates) == ([made], False, [])
 
 
 def test_where_there_is_none_it_is_absent(desk: Desk) -> None:
     desk.make("Other")
-    assert desk.find("Same") == [Verdict(0, None, True, [])]
+    assert desk.find("Same") == [ScanResult(0, None, True, [])]
 
 
 def test_a_twin_under_way_may_have_made_it(desk: Desk) -> None:
     made = desk.make()
     desk.in_flight.add(1)
-    assert desk.find("Same", "Same") == [Verdict(0, None, False, [made])]
+    assert desk.find("Same", "Same") == [ScanResult(0, None, False, [made])]
     desk.in_flight.clear()
     assert taken(desk.find("Same", "Same")) == [made]
 
@@ -119,7 +119,7 @@ def test_a_twin_under_way_may_have_made_it(desk: Desk) -> None:
 def test_a_twin_that_was_lost_meanwhile_may_have_made_it(desk: Desk) -> None:
     made = desk.make()
     desk.lost.update({0, 1})
-    assert desk.find("Same", "Same") == [Verdict(0, None, False, [made])]
+    assert desk.find("Same", "Same") == [ScanResult(0, None, False, [made])]
     assert taken(desk.find("Same", "Other")) == [made]
 
 
@@ -131,7 +131,7 @@ def test_others_under_way_and_the_line_itself_cast_no_doubt(desk: Desk) -> None:
 
 def test_a_twin_on_another_machine_may_have_made_it(desk: Desk) -> None:
     made = desk.make()
-    assert desk.find("Same", "Other", "Same", mine=[0, 1]) == [Verdict(0, None, False, [made])]
+    assert desk.find("Same", "Other", "Same", mine=[0, 1]) == [ScanResult(0, None, False, [made])]
     assert taken(desk.find("Same", "Other", "Other", mine=[0, 1])) == [made]
 
 
@@ -140,38 +140,38 @@ def test_equal_lines_get_a_task_each_the_first_sent_the_oldest(desk: Desk) -> No
     assert taken(desk.find("Same", "Same", lost=[1, 0])) == [first, second]
     # With one task for two of them, the first has it, and the second has none.
     desk.named.add(second)
-    assert desk.find("Same", "Same", lost=[0, 1])[1] == Verdict(1, None, True, [])
+    assert desk.find("Same", "Same", lost=[0, 1])[1] == ScanResult(1, None, True, [])
 
 
 def test_lines_that_differ_beside_their_prompt_are_not_told_apart(desk: Desk) -> None:
     made = {desk.make(), desk.make()}
-    verdicts = desk.find({"prompt": "Same", "skills": ["pdf"]}, "Same", lost=[0, 1])
-    assert taken(verdicts) == [None, None]
-    assert all(set(verdict.candidates) == made for verdict in verdicts)
+    results = desk.find({"prompt": "Same", "skills": ["pdf"]}, "Same", lost=[0, 1])
+    assert taken(results) == [None, None]
+    assert all(set(result.candidates) == made for result in results)
 
 
 def test_more_tasks_than_lines_are_not_told_apart(desk: Desk) -> None:
     made = {desk.make(), desk.make()}
-    (verdict,) = desk.find("Same")
-    assert verdict.task is None
-    assert set(verdict.candidates) == made
+    (result,) = desk.find("Same")
+    assert result.task is None
+    assert set(result.candidates) == made
 
 
 def test_what_the_journal_names_is_somebodys_already(desk: Desk) -> None:
     desk.named.add(desk.make())
-    assert desk.find("Same") == [Verdict(0, None, True, [])]
+    assert desk.find("Same") == [ScanResult(0, None, True, [])]
 
 
 def test_what_only_the_history_knows_is_neither_taken_nor_ruled_out(desk: Desk) -> None:
     made = desk.make()
     desk.history.add(made)
-    assert desk.find("Same") == [Verdict(0, None, False, [made])]
+    assert desk.find("Same") == [ScanResult(0, None, False, [made])]
 
 
 def test_one_made_before_it_was_sent_is_not_it(desk: Desk) -> None:
     desk.make()
     desk.now += timedelta(minutes=1)
-    assert desk.find("Same") == [Verdict(0, None, True, [])]
+    assert desk.find("Same") == [ScanResult(0, None, True, [])]
 
 
 def test_the_age_of_a_create_counts_by_the_clock_of_the_service(desk: Desk) -> None:
@@ -450,20 +450,20 @@ def test_a_twin_that_is_lost_while_the_other_is_looked_for_may_have_made_the_tas
 
 # -- What a batch hears of its search for lost answers, look after look.
 
-FOUND = Verdict(0, {"id": "t1"}, False, [])
-ABSENT = Verdict(0, None, True, [])
-DOUBTFUL = Verdict(0, None, False, ["t1", "t2"])
+FOUND = ScanResult(0, {"id": "t1"}, False, [])
+ABSENT = ScanResult(0, None, True, [])
+DOUBTFUL = ScanResult(0, None, False, ["t1", "t2"])
 
 
 class Scripted:
     """A finder that says what a test has it say, the last for ever; `seconds` since it was sent."""
 
-    def __init__(self, *says: list[Verdict] | APIError, seconds: float = 1000.0) -> None:
+    def __init__(self, *says: list[ScanResult] | APIError, seconds: float = 1000.0) -> None:
         self.says = list(says)
         self.seconds = seconds
         self.looks = 0
 
-    def find(self, _lost: object) -> list[Verdict]:
+    def find(self, _lost: object) -> list[ScanResult]:
         said = self.says[min(self.looks, len(self.says) - 1)]
         self.looks += 1
         if isinstance(said, APIError):

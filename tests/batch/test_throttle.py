@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from rebyte_cli.batch import throttle as throttle_module
-from rebyte_cli.batch.throttle import Stopped, Throttle
+from rebyte_cli.batch.throttle import Throttle, ThrottleStopped
 from tests.keyring_daemon import eventually
 
 
@@ -173,7 +173,7 @@ def test_a_create_between_two_tries_is_sent_home_with_those_that_wait() -> None:
         throttle.admit()
         try:
             throttle.sleep(600)
-        except Stopped:
+        except ThrottleStopped:
             ended.append("create")
 
     thread = threading.Thread(target=worker, daemon=True)
@@ -192,13 +192,13 @@ def test_stopping_sends_home_whoever_waits() -> None:
     def worker() -> None:
         try:
             throttle.admit()
-        except Stopped:
+        except ThrottleStopped:
             ended.append("admit")
 
     def sleeper() -> None:
         try:
             throttle.sleep(600)
-        except Stopped:
+        except ThrottleStopped:
             ended.append("sleep")
 
     threads = [threading.Thread(target=worker), threading.Thread(target=sleeper)]
@@ -210,7 +210,7 @@ def test_stopping_sends_home_whoever_waits() -> None:
     throttle.stop()
     threads[1].join(5)
     assert ended == ["admit", "sleep"]
-    with pytest.raises(Stopped):
+    with pytest.raises(ThrottleStopped):
         throttle.admit()
 
 
@@ -231,7 +231,7 @@ class Waiters:
     def _wait(self) -> None:
         try:
             self.throttle.admit()
-        except Stopped:
+        except ThrottleStopped:
             self.sent_home += 1
         else:
             self.passed += 1

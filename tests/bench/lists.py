@@ -21,14 +21,14 @@ COUNT = 10_000
 # Rows that are there already, put on a terminal a hundred columns wide.
 RENDERING = """
 import io, time
-from rebyte_cli.output.records import TASK_ROW, Listing
+from rebyte_cli.output.records import TASK_ROW, RecordList
 from rebyte_cli.output.render import show
 from rebyte_cli.output.console import Console
 from tests.bench.lists import task
 rows = [task(n) for n in range(10_000)]
 console = Console(io.StringIO(), io.StringIO(), out_tty=True, width=100, out_color=True)
 begun = time.perf_counter()
-show(Listing(TASK_ROW, rows, None), console=console, format="table")
+show(RecordList(TASK_ROW, rows, None), console=console, format="table")
 print(time.perf_counter() - begun)
 """
 RICH = """

@@ -28,9 +28,9 @@ sh -e; echo Done.
 @pytest.fixture
 def agents(home: Path, local: Local, monkeypatch: pytest.MonkeyPatch) -> Local:
     """The command with an agent `mine` that runs its prompt as a script, in a jail."""
-    verdict = jail.probe(home / "jail.json")
-    if not verdict.works and os.environ.get("CI") != "true":
-        pytest.skip(f"no jail here: {verdict.reason}")
+    check = jail.probe(home / "jail.json")
+    if not check.works and os.environ.get("CI") != "true":
+        pytest.skip(f"no jail here: {check.reason}")
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     program = home / "agent"
     program.write_text(AGENT)

@@ -282,9 +282,9 @@ cat "$(dirname "$0")/${0##*/}.jsonl"
 
 def test_the_recipes_for_local_agents_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each in its own repository, with recordings in place of the agents, in a jail."""
-    verdict = jail.probe(home / "jail.json")
-    if not verdict.works and os.environ.get("CI") != "true":
-        pytest.skip(f"no jail here: {verdict.reason}")
+    check = jail.probe(home / "jail.json")
+    if not check.works and os.environ.get("CI") != "true":
+        pytest.skip(f"no jail here: {check.reason}")
     need_tool("jq")
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     programs = home / "agents"

@@ -401,7 +401,7 @@ for live in (False, True):  # what ends at once is never drawn
     console = Console(io.StringIO(), io.StringIO(), out_tty=True, err_tty=live, live=live)
     rows = [{"id": "a", "title": "t"}]
     for form in ("table", "json", "csv", "id"):
-        show(Listing(TASK, rows), console=console, format=form)
+        show(RecordList(TASK, rows), console=console, format=form)
     with spinner(console, "busy"), progress_bar(console, "busy", 10):
         note(console, "said")
 heavy = {"rich", "dataclasses", "requests", "sqlite3"} & set(sys.modules)

@@ -15,7 +15,15 @@ from jsonschema import (  # type: ignore[import-untyped]  # it has no stubs
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.output.http_log import call_logger
-from rebyte_cli.output.records import KINDS, TASK, TASK_ROW, Kind, Listing, Records, results_schema
+from rebyte_cli.output.records import (
+    KINDS,
+    TASK,
+    TASK_ROW,
+    Kind,
+    RecordList,
+    Records,
+    results_schema,
+)
 from tests.screens import ROWS, TASK_DONE, Shown, console, text_of
 
 
@@ -37,7 +45,7 @@ def test_the_schema_is_one() -> None:
 
 def test_what_is_printed_is_valid() -> None:
     validate(json.loads(Shown(Records(TASK, [TASK_DONE]), "json").out), "task")
-    listing = Listing(TASK_ROW, ROWS, {"total": 3, "limit": 50, "offset": 0})
+    listing = RecordList(TASK_ROW, ROWS, {"total": 3, "limit": 50, "offset": 0})
     validate(json.loads(Shown(listing, "json").out), "task-row-list")
     validate(BadUsage("no").as_dict(), "error")
 

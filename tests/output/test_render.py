@@ -18,8 +18,8 @@ from rebyte_cli.output.records import (
     TASK,
     TASK_ROW,
     Document,
-    Listing,
     Raw,
+    RecordList,
     Records,
     Text,
 )
@@ -54,19 +54,19 @@ def test_json_of_several_records_is_one_document_after_another() -> None:
 @pytest.mark.parametrize("envelope", [None, {}, ENVELOPE, {"data2": {"x": [1]}}])
 def test_json_of_a_listing_is_what_json_would_make_of_the_whole(rows: Any, envelope: Any) -> None:
     whole = {"data": rows, **(envelope or {})}
-    printed = out(Listing(TASK_ROW, iter(rows), envelope), "json")
+    printed = out(RecordList(TASK_ROW, iter(rows), envelope), "json")
     assert printed == json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
 def test_json_envelope_is_made_from_the_number_of_rows() -> None:
-    value = Listing(TASK_ROW, iter(ROWS), lambda count: {"total": count, "limit": count})
+    value = RecordList(TASK_ROW, iter(ROWS), lambda count: {"total": count, "limit": count})
     document = json.loads(out(value, "json"))
     assert (document["total"], document["limit"], len(document["data"])) == (3, 3, 3)
 
 
 def test_jsonl_is_one_compact_record_per_line_without_envelope() -> None:
     rows = [{"id": "a", "n": 2**70, "title": "é\n"}, {"id": "b", "n": 1.5, "x": None}]
-    assert out(Listing(TASK_ROW, rows, ENVELOPE), "jsonl") == (
+    assert out(RecordList(TASK_ROW, rows, ENVELOPE), "jsonl") == (
         '{"id":"a","n":1180591620717411303424,"title":"é\\n"}\n{"id":"b","n":1.5,"x":null}\n'
     )
 
@@ -78,7 +78,7 @@ def test_json_has_no_infinity() -> None:
 
 
 def test_csv_of_a_listing() -> None:
-    assert out(Listing(TASK_ROW, ROWS, ENVELOPE), "csv") == dedent("""
+    assert out(RecordList(TASK_ROW, ROWS, ENVELOPE), "csv") == dedent("""
         id,workspaceId,url,title,executor,model,createdAt,completedAt,status
         550e8400-e29b-41d4-a716-446655440000,,https://app.rebyte.ai/run/550e8400,"A security review of the whole code base, slowly",opencode,lite,2026-02-09T10:30:00.000Z,2026-02-09T10:32:00.000Z,
         660e8400-e29b-41d4-a716-446655440001,,https://app.rebyte.ai/run/660e8400,日本語のレビュー,claude,lite,2026-02-07T10:30:00.000Z,,
@@ -123,11 +123,11 @@ def test_tsv_escapes_what_would_break_a_line() -> None:
 def test_an_empty_listing_still_has_its_header(form: str) -> None:
     separator = "," if form == "csv" else "\t"
     header = "id workspaceId url title executor model createdAt completedAt status"
-    assert out(Listing(TASK_ROW, []), form) == header.replace(" ", separator) + "\n"
+    assert out(RecordList(TASK_ROW, []), form) == header.replace(" ", separator) + "\n"
 
 
 def test_id_is_one_per_line_and_the_prompts_own_for_a_follow_up() -> None:
-    assert out(Listing(TASK_ROW, [{"id": "a"}, {"id": None}, {}, {"id": "b\nc"}]), "id") == (
+    assert out(RecordList(TASK_ROW, [{"id": "a"}, {"id": None}, {}, {"id": "b\nc"}]), "id") == (
         "a\nb c\n"
     )
     assert out(Records(PROMPT, [{"promptId": "p1"}]), "id") == "p1\n"
@@ -146,7 +146,7 @@ def test_fields_pick_and_order() -> None:
     assert out(value, "csv", fields=fields) == "title,model,id\nt,,a\n"
     assert out(value, "tsv", fields=fields) == "title\tmodel\tid\nt\t\ta\n"
     assert out(value, "table", fields=fields) == "title  t\nmodel\nid     a\n"
-    listing = Listing(TASK, value.rows, {"total": 1})
+    listing = RecordList(TASK, value.rows, {"total": 1})
     assert out(listing, "table", fields=fields) == "TITLE  MODEL  ID\nt             a\n"
     assert json.loads(out(listing, "json", fields=fields)) == {
         "data": [{"title": "t", "model": None, "id": "a"}],
@@ -207,6 +207,6 @@ def test_secrets_are_no_fields_and_never_printed() -> None:
         kind = KINDS[name]
         withheld = kind.withheld[0]
         for form in ("json", "jsonl", "csv", "tsv", "id", "table"):
-            for value in (Records(kind, rows), Listing(kind, rows)):
+            for value in (Records(kind, rows), RecordList(kind, rows)):
                 assert withheld not in out(value, form)
         assert isinstance(Shown(Records(kind, rows), "json", fields=(withheld,)).error, BadUsage)

@@ -17,7 +17,7 @@ from rebyte_cli.errors import APIError, OutcomeUnknown, RebyteError
 from rebyte_cli.output.http_log import call_logger
 from rebyte_cli.output.messages import note, show_error
 from rebyte_cli.output.progress import progress_bar, spinner
-from rebyte_cli.output.records import KINDS, TASK, Document, Kind, Listing, Raw, Records, Text
+from rebyte_cli.output.records import KINDS, TASK, Document, Kind, Raw, RecordList, Records, Text
 from tests.screens import Shown, console, text_of
 
 HOSTILE = [
@@ -65,7 +65,7 @@ def test_case_43_every_field_in_every_format(kind: Kind, text: str) -> None:
         for form in FORMATS:
             if form == "id" and not kind.id:
                 continue
-            for shape in (Records(kind, rows), Listing(kind, rows, {"note": value})):
+            for shape in (Records(kind, rows), RecordList(kind, rows, {"note": value})):
                 for tty in (False, True):
                     shown = Shown(shape, form, tty=tty)
                     assert shown.error is None
@@ -75,7 +75,7 @@ def test_case_43_every_field_in_every_format(kind: Kind, text: str) -> None:
 
 def check_shape(printed: str, form: str, shape: Any, rows: list[dict[str, Any]]) -> None:
     """The text neither breaks out of its cell nor gets lost."""
-    if form == "json" and isinstance(shape, Listing):
+    if form == "json" and isinstance(shape, RecordList):
         assert json.loads(printed) == {"data": rows, **(shape.envelope or {})}  # type: ignore[dict-item]  # the tests pass mappings
     elif form == "jsonl":
         assert [json.loads(line) for line in printed.splitlines()] == rows
@@ -89,7 +89,7 @@ def check_shape(printed: str, form: str, shape: Any, rows: list[dict[str, Any]])
         assert len({line.count("\t") for line in lines}) == 1
     elif form == "id":
         assert len(printed.splitlines()) == 2
-    elif form == "table" and isinstance(shape, Listing):
+    elif form == "table" and isinstance(shape, RecordList):
         assert len(printed.splitlines()) == 3
 
 
@@ -155,6 +155,6 @@ def test_the_line_that_moves(text: str) -> None:
 @pytest.mark.parametrize("form", FORMATS)
 def test_case_44_a_million_take_under_a_second(text: str, form: str) -> None:
     began = time.process_time()
-    shown = Shown(Listing(TASK, [{"id": text, "title": text}]), form, tty=True)
+    shown = Shown(RecordList(TASK, [{"id": text, "title": text}]), form, tty=True)
     assert shown.error is None
     assert time.process_time() - began < 1

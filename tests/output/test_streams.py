@@ -22,7 +22,7 @@ from rebyte_cli.errors import (
     TaskFailed,
 )
 from rebyte_cli.output.console import Console
-from rebyte_cli.output.records import TASK, TASK_ROW, Listing, Raw, Records, Text
+from rebyte_cli.output.records import TASK, TASK_ROW, Raw, RecordList, Records, Text
 from rebyte_cli.output.render import show
 from tests.conftest import need_tool
 from tests.screens import Shown, console, text_of
@@ -43,7 +43,11 @@ class Piped(Console):
 @pytest.mark.parametrize(
     ("shape", "form"),
     [
-        *((shape, form) for shape in (Records, Listing) for form in ("jsonl", "csv", "tsv", "id")),
+        *(
+            (shape, form)
+            for shape in (Records, RecordList)
+            for form in ("jsonl", "csv", "tsv", "id")
+        ),
         (Records, "json"),
         (Records, "table"),
     ],
@@ -114,7 +118,7 @@ def test_errors_among_the_records_in_json() -> None:
 
 
 def test_errors_among_the_records_in_a_table() -> None:
-    shown = Shown(Listing(TASK, failures()), "table", fields=("id", "status"))
+    shown = Shown(RecordList(TASK, failures()), "table", fields=("id", "status"))
     assert shown.status == 4
     assert shown.out == "ID  STATUS\nt1  completed\nt2  failed\nt4  canceled\n"
     assert shown.err == (
@@ -143,7 +147,7 @@ def breaking(after: int, error: BaseException) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv", "tsv", "id", "table"])
-@pytest.mark.parametrize("shape", [Records, Listing])
+@pytest.mark.parametrize("shape", [Records, RecordList])
 def test_nothing_is_printed_when_the_first_record_cannot_be_had(shape: Any, form: str) -> None:
     lost = NetworkError("no answer")
     shown = Shown(shape(TASK_ROW, breaking(0, lost)), form)
@@ -153,7 +157,7 @@ def test_nothing_is_printed_when_the_first_record_cannot_be_had(shape: Any, form
 
 def test_a_json_list_that_broke_off_cannot_be_taken_for_whole() -> None:
     lost = NetworkError("no answer")
-    shown = Shown(Listing(TASK_ROW, breaking(2, lost), {"total": 5}), "json")
+    shown = Shown(RecordList(TASK_ROW, breaking(2, lost), {"total": 5}), "json")
     assert shown.error is lost
     assert shown.out.startswith('{\n  "data": [\n    {\n      "id": "t0"\n    },')
     with pytest.raises(json.JSONDecodeError):
@@ -162,14 +166,14 @@ def test_a_json_list_that_broke_off_cannot_be_taken_for_whole() -> None:
 
 def test_lines_that_broke_off_are_whole_lines() -> None:
     lost = NetworkError("no answer")
-    assert Shown(Listing(TASK, breaking(2, lost)), "id").out == "t0\nt1\n"
-    assert Shown(Listing(TASK, breaking(2, lost)), "jsonl").out == '{"id":"t0"}\n{"id":"t1"}\n'
-    shown = Shown(Listing(TASK, breaking(2, lost)), "table", fields=("id",))
+    assert Shown(RecordList(TASK, breaking(2, lost)), "id").out == "t0\nt1\n"
+    assert Shown(RecordList(TASK, breaking(2, lost)), "jsonl").out == '{"id":"t0"}\n{"id":"t1"}\n'
+    shown = Shown(RecordList(TASK, breaking(2, lost)), "table", fields=("id",))
     assert (shown.out, shown.error) == ("ID\nt0\nt1\n", lost)
 
 
 def test_an_interrupt_does_not_wait_for_a_table() -> None:
-    shown = Shown(Listing(TASK, breaking(2, Interrupted(143))), "table")
+    shown = Shown(RecordList(TASK, breaking(2, Interrupted(143))), "table")
     assert isinstance(shown.error, Interrupted)
     assert shown.out == ""
 
@@ -180,7 +184,7 @@ def test_results_are_shown_with_what_stands_below_them_however_they_end(
 ) -> None:
     on = console()
     rows = breaking(2, end) if end else [{"id": "t0"}, {"id": "t1"}]
-    listing = Listing(TASK, rows, below=["2 tasks"])
+    listing = RecordList(TASK, rows, below=["2 tasks"])
     with suppress(RebyteError, Interrupted):
         show(listing, console=on, format="table", fields=("id",))
         assert end is None
@@ -216,7 +220,7 @@ from rebyte_cli.output.console import Console
 console = Console.detect(os.environ)
 rows = [{"id": "t%d" % n, "title": "\\u65e5\\xe9\\U0001f642 " + "x" * 200} for n in range(COUNT)]
 try:
-    sys.exit(show(Listing(TASK, iter(rows)), console=console, format=sys.argv[1]))
+    sys.exit(show(RecordList(TASK, iter(rows)), console=console, format=sys.argv[1]))
 except RebyteError as err:
     show_error(console, err)
     sys.exit(err.exit_status)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.output.records import CREDITS, HISTORY, RESULT, TASK, TASK_ROW, Listing, Records
+from rebyte_cli.output.records import CREDITS, HISTORY, RESULT, TASK, TASK_ROW, RecordList, Records
 from rebyte_cli.output.table import ago, duration, truncate, width_of, wrap
 from tests.screens import NOW, ROWS, TASK_DONE, Shown
 
@@ -24,7 +24,7 @@ def dedent(text: str) -> str:
 
 
 def test_a_listing_on_a_terminal_is_cut_to_its_width() -> None:
-    printed = table(Listing(TASK_ROW, ROWS, {"total": 3}), tty=True, width=80)
+    printed = table(RecordList(TASK_ROW, ROWS, {"total": 3}), tty=True, width=80)
     assert printed == dedent("""
         ID                                    STATUS   TITLE                     CREATED
         550e8400-e29b-41d4-a716-446655440000  ended    A security review of th…  5m ago
@@ -36,7 +36,7 @@ def test_a_listing_on_a_terminal_is_cut_to_its_width() -> None:
 
 def test_a_listing_in_a_pipe_is_whole() -> None:
     long = "A security review of the whole code base, slowly"
-    assert table(Listing(TASK_ROW, ROWS), fields=("status", "title", "createdAt")) == dedent(f"""
+    assert table(RecordList(TASK_ROW, ROWS), fields=("status", "title", "createdAt")) == dedent(f"""
         STATUS   TITLE                                             CREATED
         ended    {long}  5m ago
         running  日本語のレビュー                                  2d ago
@@ -48,7 +48,7 @@ def test_a_listing_in_colour() -> None:
     rows = [{"id": str(i), "status": s} for i, s in enumerate(["completed", "failed", "odd"])]
     rows += [{"id": "3", "status": "running"}, {"id": "4", "status": "canceled"}]
     rows += [{"id": "5", "status": None, "completedAt": "2026-02-09T10:32:00.000Z"}]
-    printed = table(Listing(TASK_ROW, rows), tty=True, color=True, fields=("status", "id"))
+    printed = table(RecordList(TASK_ROW, rows), tty=True, color=True, fields=("status", "id"))
     assert printed == (
         "\x1b[1mSTATUS\x1b[0m     \x1b[1mID\x1b[0m\n"
         "\x1b[32mcompleted\x1b[0m  0\n"
@@ -65,7 +65,7 @@ def test_numbers_stand_to_the_right_and_the_widest_text_gives_way() -> None:
         {"line": 7, "key": "k", "status": "failed", "error": {"code": "c", "message": "m" * 50}},
         {"line": 1200, "key": "k", "status": "completed", "id": "t1", "error": None},
     ]
-    assert table(Listing(RESULT, rows), tty=True, width=40) == dedent("""
+    assert table(RecordList(RESULT, rows), tty=True, width=40) == dedent("""
         LINE  KEY  STATUS     ID  ERROR
            7  k    failed         mmmmmmmmmmmmm…
         1200  k    completed  t1
@@ -74,7 +74,7 @@ def test_numbers_stand_to_the_right_and_the_widest_text_gives_way() -> None:
 
 def test_two_long_columns_share_the_loss() -> None:
     rows = [{"id": "a", "title": "t" * 60, "prompt": "p" * 30}]
-    printed = table(Listing(HISTORY, rows), tty=True, width=43, fields=("id", "title", "prompt"))
+    printed = table(RecordList(HISTORY, rows), tty=True, width=43, fields=("id", "title", "prompt"))
     assert printed == dedent(f"""
         ID  TITLE                PROMPT
         a   {"t" * 18}…  {"p" * 17}…
@@ -82,7 +82,7 @@ def test_two_long_columns_share_the_loss() -> None:
 
 
 def test_a_terminal_too_narrow_for_the_ids_shows_them_whole() -> None:
-    printed = table(Listing(TASK_ROW, ROWS[:1]), tty=True, width=20)
+    printed = table(RecordList(TASK_ROW, ROWS[:1]), tty=True, width=20)
     assert printed.splitlines()[1] == (
         "550e8400-e29b-41d4-a716-446655440000  ended   A secur…  5m ago"
     )
@@ -90,16 +90,16 @@ def test_a_terminal_too_narrow_for_the_ids_shows_them_whole() -> None:
 
 def test_a_title_of_two_lines_stays_on_one() -> None:
     rows = [{"id": "a", "title": "one\ntwo\t[/x] [bold]", "createdAt": "soon"}]
-    assert table(Listing(TASK_ROW, rows)) == dedent("""
+    assert table(RecordList(TASK_ROW, rows)) == dedent("""
         ID  STATUS   TITLE                CREATED
         a   running  one two [/x] [bold]  soon
     """)
 
 
 def test_an_empty_listing_says_so_on_stderr() -> None:
-    shown = Shown(Listing(TASK_ROW, []), "table", tty=True)
+    shown = Shown(RecordList(TASK_ROW, []), "table", tty=True)
     assert (shown.out, shown.err, shown.status) == ("", "no tasks\n", 0)
-    shown = Shown(Listing(TASK_ROW, []), "table", tty=True, quiet=True)
+    shown = Shown(RecordList(TASK_ROW, []), "table", tty=True, quiet=True)
     assert (shown.out, shown.err, shown.status) == ("", "", 0)
 
 

@@ -18,7 +18,7 @@ LONGEST_STRING = 65_536
 STDERR_TAIL = 2_000
 
 
-class Event(NamedTuple):
+class AgentEvent(NamedTuple):
     """One event of the wire: its `eventType` and its payload."""
 
     kind: str
@@ -61,7 +61,7 @@ class Parser(ABC):
         # Why waiting for the agent is pointless, as soon as that is known.
         self.hopeless = ""
 
-    def feed(self, line: str) -> list[Event]:
+    def feed(self, line: str) -> list[AgentEvent]:
         """The events of one line. A line that is not understood gives none."""
         try:
             document = json.loads(line)
@@ -73,14 +73,14 @@ class Parser(ABC):
         # A line of an unknown shape ends here; what was read of it before is kept.
         with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
             for kind, payload in self.read(document):
-                events.append(Event(kind, shorten(payload)))
+                events.append(AgentEvent(kind, shorten(payload)))
         return events
 
     @abstractmethod
     def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         """Yield the events of one JSON line as (eventType, payload)."""
 
-    def flush(self) -> list[Event]:
+    def flush(self) -> list[AgentEvent]:
         """The events that waited for more output which cannot come any more."""
         return []
 

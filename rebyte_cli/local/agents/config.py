@@ -15,7 +15,7 @@ from .claude import Claude
 from .codex import Codex
 from .gemini import Gemini
 from .opencode import OpenCode
-from .program import Program
+from .program import ProgramAdapter
 
 BUILT_IN: tuple[type[Adapter], ...] = (OpenCode, Claude, Gemini, Codex)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -107,7 +107,7 @@ def _agents(tables: object) -> dict[str, Adapter]:
         elif not words or not words[0]:
             raise ConfigError(f'{where} needs command = ["PROGRAM", "ARGUMENT", …]')
         else:
-            agents[name] = Program(command=words, label=name, **more)
+            agents[name] = ProgramAdapter(command=words, label=name, **more)
     return agents
 
 
@@ -134,4 +134,4 @@ def adapter_of(described: Mapping[str, Any]) -> Adapter:
     for kind in BUILT_IN:
         if kind.name == described["name"]:
             return kind(**more)
-    return Program(label=described["name"], **more)
+    return ProgramAdapter(label=described["name"], **more)

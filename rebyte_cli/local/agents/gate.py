@@ -13,12 +13,12 @@ from werkzeug.wrappers import Request
 
 from .. import http
 from ..http import Context, Document
-from ..records import Task
+from ..records import TaskRecord
 from ..simulation import SimulatedRun
 
 if TYPE_CHECKING:
     from .launch import Launch
-    from .runs import Run
+    from .runs import RunRecord
 
 
 # The tasks that any key may see: those without a run of a real agent.
@@ -39,7 +39,7 @@ def executor(context: Context, body: Document, built_in: tuple[str, ...]) -> str
     return http.optional_choice(body, "executor", executors(context.config_file))
 
 
-def earlier(db: sqlite3.Connection, task: Task) -> tuple[str, Document] | None:
+def earlier(db: sqlite3.Connection, task: TaskRecord) -> tuple[str, Document] | None:
     """Agent and options of the task's last real run; None when all of it is simulated."""
     if all(isinstance(run, SimulatedRun) for run in task.runs):
         return None
@@ -69,7 +69,7 @@ def launch(
     return Launcher(context.store, context.config_file).prepare(agent, body, options)
 
 
-def end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[Run]:
+def end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[RunRecord]:
     """Record the active runs of a `task` or a `workspace` (`column`) as canceled; return them."""
     known = db.execute(
         f"SELECT 1 FROM runs WHERE {column} = ? AND ended IS NULL",  # noqa: S608 - our own names
@@ -82,7 +82,7 @@ def end_runs(db: sqlite3.Connection, column: str, value: str, now: int) -> list[
     return runs.cancel(db, column, value, now)
 
 
-def stop_runs(context: Context, canceled: list[Run]) -> None:
+def stop_runs(context: Context, canceled: list[RunRecord]) -> None:
     """Kill the agents of runs whose end is recorded."""
     if canceled:
         from . import runs

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .adapter import Adapter, Event, Invocation, Outcome, Parser, joined, shorten
+from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, joined, shorten
 from .user_config import read_json
 
 SESSION_NOT_FOUND = 42
@@ -106,12 +106,12 @@ class GeminiParser(Parser):
             given = stats if isinstance(stats, dict) else {}
             self.usage = {name: value for name, value in given.items() if isinstance(value, int)}
 
-    def flush(self) -> list[Event]:
+    def flush(self) -> list[AgentEvent]:
         text, self._said = "".join(self._said), []
         if not text:
             return []
         self._answer = text
-        return [Event("text", shorten({"content": text}))]
+        return [AgentEvent("text", shorten({"content": text}))]
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if self._result is None:

@@ -49,7 +49,7 @@ class Confinement(NamedTuple):
     jailed: bool
 
 
-class Verdict(NamedTuple):
+class JailCheck(NamedTuple):
     """Whether jails work on this machine; otherwise why not, and what to do about it."""
 
     works: bool
@@ -106,26 +106,26 @@ def certificates(outside: Mapping[str, str]) -> list[str]:
     return [outside[name] for name in CERTIFICATE_VARIABLES if outside.get(name)]
 
 
-def probe(cache: Path) -> Verdict:
+def probe(cache: Path) -> JailCheck:
     """Try whether a jail can be made. What worked once is remembered in the file `cache`."""
     program = shutil.which("bwrap")
     if not sys.platform.startswith("linux"):
-        return Verdict(False, "bubblewrap runs on Linux only", "Run unconfined with --no-jail")
+        return JailCheck(False, "bubblewrap runs on Linux only", "Run unconfined with --no-jail")
     if program is None:
-        return Verdict(False, "bubblewrap is not installed", "Install it: apt install bubblewrap")
+        return JailCheck(False, "bubblewrap is not installed", "Install it: apt install bubblewrap")
     mark = [program, os.stat(program).st_mtime, os.uname().release, os.getuid()]
     try:
         if json.loads(cache.read_text(encoding="utf-8")) == mark:
-            return Verdict(True)
+            return JailCheck(True)
     except (OSError, ValueError):
         pass  # nothing remembered
-    verdict = _try(program)
-    if verdict.works:
+    check = _try(program)
+    if check.works:
         cache.write_text(json.dumps(mark), encoding="utf-8")
-    return verdict
+    return check
 
 
-def _try(program: str) -> Verdict:
+def _try(program: str) -> JailCheck:
     words = ["/usr/bin/env", "true"]
     try:
         done = subprocess.run(
@@ -138,11 +138,11 @@ def _try(program: str) -> Verdict:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Verdict(False, f"bubblewrap does not start: {error}", "Check `bwrap --version`")
+        return JailCheck(False, f"bubblewrap does not start: {error}", "Check `bwrap --version`")
     if done.returncode == 0:
-        return Verdict(True)
+        return JailCheck(True)
     reason = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-    return Verdict(False, f"bubblewrap cannot make a sandbox: {reason[0]}", _fix())
+    return JailCheck(False, f"bubblewrap cannot make a sandbox: {reason[0]}", _fix())
 
 
 def _fix() -> str:

@@ -50,13 +50,13 @@ class Launcher:
         jailed = settings.jail if earlier is None else bool(earlier["jail"])
         jailed = jailed if wanted is None else wanted == "on"
         if jailed:
-            verdict = jail.probe(self._store.folder / JAIL_CACHE)
-            if not verdict.works:
+            check = jail.probe(self._store.folder / JAIL_CACHE)
+            if not check.works:
                 raise Refusal(
                     400,
                     "jail_unavailable",
-                    f"{executor} cannot be sandboxed on this machine: {verdict.reason}",
-                    f"{verdict.fix}. To run it unconfined: --no-jail",
+                    f"{executor} cannot be sandboxed on this machine: {check.reason}",
+                    f"{check.fix}. To run it unconfined: --no-jail",
                 )
         model = http.optional_text(body, "model", most=200, least=1)
         options = {

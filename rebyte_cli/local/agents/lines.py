@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import IO, NamedTuple
 
-from .adapter import Event, Parser
+from .adapter import AgentEvent, Parser
 
 PIECE = 65_536
 LONGEST_LINE = 32 * 1024 * 1024
@@ -29,7 +29,7 @@ class Limits(NamedTuple):
 def pump(
     process: subprocess.Popen[bytes],
     parser: Parser,
-    record: Callable[[list[Event]], None],
+    record: Callable[[list[AgentEvent]], None],
     raw: IO[bytes],
     limits: Limits,
 ) -> str:
@@ -76,16 +76,16 @@ class Splitter:
         self._parts: list[bytes] = []
         self._size = 0
 
-    def feed(self, piece: bytes) -> list[Event]:
+    def feed(self, piece: bytes) -> list[AgentEvent]:
         """The events of the lines that `piece` completes."""
-        events: list[Event] = []
+        events: list[AgentEvent] = []
         *complete, rest = piece.split(b"\n")
         for line in complete:
             events += self._line(line)
         self._add(rest)
         return events
 
-    def end(self) -> list[Event]:
+    def end(self) -> list[AgentEvent]:
         """The events of a last line without a newline."""
         return self._line(b"") if self._parts else []
 
@@ -94,7 +94,7 @@ class Splitter:
             self._parts.append(part)
             self._size += len(part)
 
-    def _line(self, last: bytes) -> list[Event]:
+    def _line(self, last: bytes) -> list[AgentEvent]:
         self._add(last)
         line, size = b"".join(self._parts), self._size
         self._parts, self._size = [], 0

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .adapter import Adapter, Event, Invocation, Outcome, Parser, last_line, shorten
+from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, last_line, shorten
 
 LONGEST_ANSWER = 1_000_000
 
 
 @dataclass(frozen=True)
-class Program(Adapter):
+class ProgramAdapter(Adapter):
     """`[local.agents.NAME] command = […]`. Each run starts afresh: it has no sessions."""
 
     label: str = ""
@@ -36,7 +36,7 @@ class ProgramParser(Parser):
         self._lines: list[str] = []
         self._size = 0
 
-    def feed(self, line: str) -> list[Event]:
+    def feed(self, line: str) -> list[AgentEvent]:
         if self._size < LONGEST_ANSWER:
             self._lines.append(line)
             self._size += len(line)
@@ -45,9 +45,9 @@ class ProgramParser(Parser):
     def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         return ()
 
-    def flush(self) -> list[Event]:
+    def flush(self) -> list[AgentEvent]:
         text = self._text()
-        return [Event("text", shorten({"content": text}))] if text else []
+        return [AgentEvent("text", shorten({"content": text}))] if text else []
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if status == 0:

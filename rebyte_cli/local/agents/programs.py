@@ -15,7 +15,7 @@ SYSTEM_FOLDERS = ("/usr", "/opt", "/nix/store", "/gnu/store")
 VERSION_SECONDS = 20
 
 
-class Program(NamedTuple):
+class AgentProgram(NamedTuple):
     """A program that was found.
 
     `command` starts it, `needs` are the paths outside the system folders that it reads, and
@@ -28,7 +28,7 @@ class Program(NamedTuple):
     folders: list[str]
 
 
-def find(adapter: Adapter, environment: Mapping[str, str]) -> Program | None:
+def find(adapter: Adapter, environment: Mapping[str, str]) -> AgentProgram | None:
     """Find the adapter's program on PATH; None when it is not there."""
     found = shutil.which(os.path.expanduser(adapter.program), path=environment.get("PATH"))
     if found is None:
@@ -40,7 +40,7 @@ def find(adapter: Adapter, environment: Mapping[str, str]) -> Program | None:
     for path in adapter.extra_paths:
         needs[os.path.realpath(os.path.expanduser(path))] = None
     folders = dict.fromkeys([os.path.dirname(real), *_interpreter_folders(Path(real), search)])
-    return Program(
+    return AgentProgram(
         os.path.abspath(found),
         [real, *adapter.command[1:]],
         [path for path in needs if not in_system(path)],
@@ -54,7 +54,7 @@ class NoVersion(NamedTuple):
     reason: str
 
 
-def version(program: Program, environment: Mapping[str, str]) -> str | NoVersion | None:
+def version(program: AgentProgram, environment: Mapping[str, str]) -> str | NoVersion | None:
     """The version that `PROGRAM --version` prints; None when a busy machine takes too long."""
     try:
         done = subprocess.run(

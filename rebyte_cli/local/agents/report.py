@@ -25,8 +25,8 @@ def agents(state_dir: Path, config_file: Path | None) -> list[dict[str, Any]]:
     """
     settings = config.load(config_file)
     make_folder(state_dir)
-    verdict = jail.probe(state_dir / JAIL_CACHE)
-    confined = ("on" if verdict.works else "unavailable") if settings.jail else "off"
+    check = jail.probe(state_dir / JAIL_CACHE)
+    confined = ("on" if check.works else "unavailable") if settings.jail else "off"
     adapters = list(settings.agents.values())
     # Each starts a program that may take a second to say its version.
     with ThreadPoolExecutor(max_workers=max(1, len(adapters))) as pool:
@@ -34,7 +34,7 @@ def agents(state_dir: Path, config_file: Path | None) -> list[dict[str, Any]]:
     for row in rows:
         row["jail"] = confined
         if confined == "unavailable" and row["problem"] is None:
-            row["problem"] = f"{verdict.reason}. {verdict.fix}"
+            row["problem"] = f"{check.reason}. {check.fix}"
         row["usable"] = row["problem"] is None
     return rows
 

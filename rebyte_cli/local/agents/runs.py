@@ -29,7 +29,7 @@ AGENT_IS_GONE = b"gone"
 STOP_SECONDS = 5.0
 
 
-class Run(NamedTuple):
+class RunRecord(NamedTuple):
     """One run; times in milliseconds since 1970, None for what has not happened."""
 
     prompt: str
@@ -57,7 +57,7 @@ ARTIFACT_TYPES = {
     "changes.patch": "text/x-diff; charset=utf-8",
     "answer.md": "text/markdown; charset=utf-8",
 }
-COLUMNS = ", ".join(Run._fields)
+COLUMNS = ", ".join(RunRecord._fields)
 
 
 def add(
@@ -80,7 +80,7 @@ def state_dir_of(db: sqlite3.Connection) -> Path:
     return Path(db.execute("PRAGMA database_list").fetchone()[2]).parent
 
 
-def load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, Run]:
+def load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
     """The runs of these prompts by prompt id. Records the end of those that lost their process."""
     result, state_dir = _load(db, prompts), state_dir_of(db)
     for run in list(result.values()):
@@ -93,7 +93,7 @@ def load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, Run]:
     return result
 
 
-def unended(db: sqlite3.Connection) -> list[Run]:
+def unended(db: sqlite3.Connection) -> list[RunRecord]:
     """The runs that wait or work, oldest first."""
     rows = db.execute("SELECT prompt FROM runs WHERE ended IS NULL ORDER BY seq").fetchall()
     found = load(db, [row[0] for row in rows])
@@ -135,7 +135,7 @@ def end(db: sqlite3.Connection, prompt: str, at: int, outcome: str, answer: str)
     return bool(changed.rowcount)
 
 
-def cancel(db: sqlite3.Connection, column: str, value: str, now: int) -> list[Run]:
+def cancel(db: sqlite3.Connection, column: str, value: str, now: int) -> list[RunRecord]:
     """Record as canceled the runs whose `column` (task, workspace) is `value`; those runs."""
     rows = db.execute(
         f"SELECT prompt FROM runs WHERE {column} = ? AND ended IS NULL",  # noqa: S608 - our names
@@ -198,11 +198,11 @@ def locks_before(db: sqlite3.Connection, prompt: str) -> list[Path]:
         (prompt, prompt),
     ).fetchall()
     state_dir = state_dir_of(db)
-    found = [Run(*row) for row in rows]
+    found = [RunRecord(*row) for row in rows]
     return [_lock_file(state_dir, run) for run in found if is_held(state_dir, run)]
 
 
-def is_held(state_dir: Path, run: Run) -> bool:
+def is_held(state_dir: Path, run: RunRecord) -> bool:
     """Whether a supervisor (or the process that starts it) holds the run's lock."""
     import fcntl
 
@@ -220,7 +220,7 @@ def is_held(state_dir: Path, run: Run) -> bool:
     return False
 
 
-def wait_for(state_dir: Path, run: Run) -> None:
+def wait_for(state_dir: Path, run: RunRecord) -> None:
     """Wait until the run's supervisor has ended, and clean up after one that was killed."""
     import fcntl
 
@@ -234,7 +234,7 @@ def wait_for(state_dir: Path, run: Run) -> None:
 
 
 @contextlib.contextmanager
-def _claimed(state_dir: Path, run: Run) -> Iterator[bool]:
+def _claimed(state_dir: Path, run: RunRecord) -> Iterator[bool]:
     """Hold the lock of a run whose supervisor is gone: true; false when anyone else has it.
 
     It is held while the run is cleaned up, so that the next run of the workspace, which waits
@@ -257,7 +257,7 @@ def _claimed(state_dir: Path, run: Run) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def stop(state_dir: Path, run: Run) -> None:
+def stop(state_dir: Path, run: RunRecord) -> None:
     """Kill the agent of a run whose end is recorded, and return when it is dead."""
     deadline, asked = time.monotonic() + STOP_SECONDS, False
     while is_held(state_dir, run):
@@ -278,27 +278,27 @@ def stop(state_dir: Path, run: Run) -> None:
             _clean_up(state_dir, run)
 
 
-def _lock_file(state_dir: Path, run: Run) -> Path:
+def _lock_file(state_dir: Path, run: RunRecord) -> Path:
     return Workspace(state_dir, run.workspace).run_folder(run.prompt) / LOCK
 
 
-def _lock_content(state_dir: Path, run: Run) -> bytes:
+def _lock_content(state_dir: Path, run: RunRecord) -> bytes:
     try:
         return _lock_file(state_dir, run).read_bytes().strip()
     except OSError:
         return b""
 
 
-def _load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, Run]:
+def _load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
     rows = db.execute(
         f"SELECT {COLUMNS} FROM runs"  # noqa: S608 - names of our own fields
         " WHERE prompt IN (SELECT value FROM json_each(?)) ORDER BY seq",
         (json.dumps(prompts),),
     )
-    return {row[0]: Run(*row) for row in rows}
+    return {row[0]: RunRecord(*row) for row in rows}
 
 
-def _record_vanished(db: sqlite3.Connection, state_dir: Path, run: Run) -> None:
+def _record_vanished(db: sqlite3.Connection, state_dir: Path, run: RunRecord) -> None:
     _clean_up(state_dir, run)
     now = int(time.time() * 1000)
     with _transaction(db):
@@ -306,7 +306,7 @@ def _record_vanished(db: sqlite3.Connection, state_dir: Path, run: Run) -> None:
             append(db, run.prompt, now, "result", {"status": "failed", "result": VANISHED})
 
 
-def _clean_up(state_dir: Path, run: Run) -> None:
+def _clean_up(state_dir: Path, run: RunRecord) -> None:
     """Do what a supervisor that was killed left undone: its agent and the lent login files."""
     folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
     _kill_group(folder)

@@ -21,11 +21,11 @@ from typing import Any
 
 from ..database import Store, new_id
 from . import changes, config, confined, credentials, git, jail, programs, runs, skills
-from .adapter import Adapter, Event, Invocation, Outcome, Parser
+from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser
 from .git import GitError
 from .lines import Limits, pump
 from .sweep import sweep
-from .workspace import Source, Upload, Workspace
+from .workspace import Upload, Workspace, WorkspaceSource
 
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv.pop(1));"
@@ -36,7 +36,7 @@ STDERR_READ = 20_000
 LONGEST_ANSWER = 1_000_000
 
 
-class Stopped(BaseException):
+class RunStopped(BaseException):
     """SIGTERM arrived: the run was canceled, or the machine shuts down."""
 
 
@@ -96,7 +96,7 @@ class Supervisor:
                 " WHERE prompt = ?",
                 (prompt_id,),
             ).fetchone()
-        self._run = runs.Run(*(row[name] for name in runs.Run._fields))
+        self._run = runs.RunRecord(*(row[name] for name in runs.RunRecord._fields))
         self._seq = row["seq"]
         self._prompt: str = row["text"]
         self._options: dict[str, Any] = json.loads(row["options"])
@@ -124,7 +124,7 @@ class Supervisor:
         """The outcome of `work`; every failure is one, with its reason."""
         try:
             return work()
-        except Stopped:
+        except RunStopped:
             reason = "The run was stopped by a signal"
         except (RunFailed, GitError, config.ConfigError) as error:
             reason = str(error)
@@ -146,7 +146,7 @@ class Supervisor:
                 (self._began, self._run.prompt),
             )
         if not changed.rowcount:
-            raise Stopped
+            raise RunStopped
         return self._work()
 
     def _clean_up_before(self) -> None:
@@ -158,7 +158,7 @@ class Supervisor:
                 (self._run.workspace, self._seq),
             ).fetchall()
         for row in rows:
-            runs.wait_for(self._state_dir, runs.Run(*row))
+            runs.wait_for(self._state_dir, runs.RunRecord(*row))
 
     # -- the work --------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Supervisor:
             with self._store.read() as db:
                 # The first run's, which may have failed before it had made the workspace.
                 source = runs.source(db, self._run.workspace)
-            self._workspace.prepare(Source(*(source or options["source"])), uploads)
+            self._workspace.prepare(WorkspaceSource(*(source or options["source"])), uploads)
             skills.install(self._workspace.home, options["skills"])
         except OSError as error:
             raise RunFailed(f"The workspace cannot be prepared: {error}") from None
@@ -253,7 +253,7 @@ class Supervisor:
 
     # -- what is recorded ------------------------------------------------------------------------
 
-    def _append(self, events: list[Event]) -> None:
+    def _append(self, events: list[AgentEvent]) -> None:
         if not events:
             return
         now = self._store.now()
@@ -316,13 +316,13 @@ class Supervisor:
     def _on_term(self, _number: int, _frame: object) -> None:
         already, self._ending = self._ending, True
         if not already and not self._holding:
-            raise Stopped
+            raise RunStopped
 
     def _release(self) -> None:
         """Raise what a signal meant that arrived while it was held back."""
         self._holding = False
         if self._ending:
-            raise Stopped
+            raise RunStopped
 
 
 def _kill(process: subprocess.Popen[bytes], *, group: bool) -> None:

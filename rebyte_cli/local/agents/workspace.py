@@ -21,7 +21,7 @@ BASE = "base.git"
 AUTHOR = ("-c", "user.name=rebyte", "-c", "user.email=rebyte@localhost")
 
 
-class Source(NamedTuple):
+class WorkspaceSource(NamedTuple):
     """What a workspace starts from: a repository, a branch, and uncommitted changes or not."""
 
     repository: str | None
@@ -50,7 +50,7 @@ class Workspace:
         """Where the files of one run are: its lock, log and raw streams."""
         return self.folder / "runs" / prompt_id
 
-    def prepare(self, source: Source, uploads: Iterable[Upload]) -> None:
+    def prepare(self, source: WorkspaceSource, uploads: Iterable[Upload]) -> None:
         """Make `code/` and `home/` if they are missing, clone the repository, stage the files.
 
         Raises GitError, or OSError when the disk does not take it.
@@ -70,7 +70,7 @@ class Workspace:
         """Delete everything. Raises nothing for a workspace that is not there."""
         shutil.rmtree(self.folder, onerror=_make_writable)
 
-    def _start(self, source: Source) -> None:
+    def _start(self, source: WorkspaceSource) -> None:
         """Make `code/` from its source; `base.git` comes last and says that it is complete."""
         shutil.rmtree(self.code, onerror=_make_writable)
         if source.repository is None:
@@ -92,7 +92,7 @@ class Workspace:
         git.run([*base, "symbolic-ref", "HEAD", "refs/heads/base"])
         os.replace(making, self.base)
 
-    def _clone(self, source: Source) -> None:
+    def _clone(self, source: WorkspaceSource) -> None:
         assert source.repository is not None
         url = git.clone_url(source.repository)
         place = git.local_path(url)

@@ -13,8 +13,8 @@ import pytest
 
 from rebyte_cli.local.agents import config, jail, runs, supervisor
 from rebyte_cli.local.agents.adapter import Adapter
-from rebyte_cli.local.agents.program import Program
-from rebyte_cli.local.agents.runs import RecordedEvent, Run
+from rebyte_cli.local.agents.program import ProgramAdapter
+from rebyte_cli.local.agents.runs import RecordedEvent, RunRecord
 from rebyte_cli.local.agents.workspace import Workspace
 from rebyte_cli.local.database import Store, new_id
 
@@ -23,10 +23,10 @@ PATIENCE = 30.0
 
 def need_jail(folder: Path) -> None:
     """Skip where no jail can be made, except where CI says that everything must run."""
-    verdict = jail.probe(folder / "jail.json")
-    if not verdict.works and os.environ.get("CI") != "true":
-        pytest.skip(f"no jail here: {verdict.reason}")
-    assert verdict.works, verdict
+    check = jail.probe(folder / "jail.json")
+    if not check.works and os.environ.get("CI") != "true":
+        pytest.skip(f"no jail here: {check.reason}")
+    assert check.works, check
 
 
 class Bench:
@@ -46,7 +46,9 @@ class Bench:
         **options: Any,
     ) -> str:
         """Queue a run and start its supervisor; the id of its prompt."""
-        adapter = Program(command=tuple(agent), label="mine") if isinstance(agent, list) else agent
+        adapter = (
+            ProgramAdapter(command=tuple(agent), label="mine") if isinstance(agent, list) else agent
+        )
         now, prompt_id, task = self.store.now(), new_id(), task or new_id()
         chosen = {
             "parallel": 2, "adapter": config.describe(adapter), "uploads": [],
@@ -70,7 +72,7 @@ class Bench:
         supervisor.start(self.folder, prompt_id, lock, chosen["parallel"], before)
         return prompt_id
 
-    def look(self, prompt: str) -> Run:
+    def look(self, prompt: str) -> RunRecord:
         """The run as it is now."""
         with self.store.read() as db:
             return runs.load(db, [prompt])[prompt]
@@ -79,7 +81,7 @@ class Bench:
         with self.store.read() as db:
             return runs.events(db, prompt)
 
-    def wait(self, prompt: str) -> Run:
+    def wait(self, prompt: str) -> RunRecord:
         """The run when it has ended and its supervisor has gone."""
         give_up = time.monotonic() + PATIENCE
         while (run := self.look(prompt)).ended is None or runs.is_held(self.folder, run):
@@ -87,7 +89,7 @@ class Bench:
             time.sleep(0.01)
         return run
 
-    def until_started(self, prompt: str) -> Run:
+    def until_started(self, prompt: str) -> RunRecord:
         """The run when its agent has said something (a line in its raw output)."""
         give_up = time.monotonic() + PATIENCE
         while not (output := self.run_folder(prompt) / "output").exists() or not output.read_text():
@@ -101,7 +103,9 @@ class Bench:
             runs.end(db, prompt, self.store.now(), "canceled", "")
         runs.stop(self.folder, self.look(prompt))
 
-    def run(self, agent: Adapter | list[str], prompt: str = "Say hello", **options: Any) -> Run:
+    def run(
+        self, agent: Adapter | list[str], prompt: str = "Say hello", **options: Any
+    ) -> RunRecord:
         return self.wait(self.start(agent, prompt, **options))
 
     def workspace(self, name: str = "ws") -> Workspace:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.agents import changes, jail
-from rebyte_cli.local.agents.workspace import Source, Upload, Workspace
+from rebyte_cli.local.agents.workspace import Upload, Workspace, WorkspaceSource
 
 from .bench import Bench, gone, script
 
@@ -146,18 +146,18 @@ def test_a_jail_that_does_not_work_says_what_to_do(
     broken = "echo 'bwrap: setting up uid map: Permission denied' >&2; exit 1"
     script(tmp_path, "bwrap", broken)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    verdict = jail.probe(tmp_path / "cache.json")
-    assert not verdict.works
-    assert "setting up uid map: Permission denied" in verdict.reason
-    assert verdict.fix
+    check = jail.probe(tmp_path / "cache.json")
+    assert not check.works
+    assert "setting up uid map: Permission denied" in check.reason
+    assert check.fix
     assert not (tmp_path / "cache.json").exists()
 
 
 def test_no_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    verdict = jail.probe(tmp_path / "cache.json")
-    assert (verdict.works, verdict.reason) == (False, "bubblewrap is not installed")
-    assert "apt install bubblewrap" in verdict.fix
+    check = jail.probe(tmp_path / "cache.json")
+    assert (check.works, check.reason) == (False, "bubblewrap is not installed")
+    assert "apt install bubblewrap" in check.fix
 
 
 def test_a_jail_that_worked_is_not_tried_again(bench: Bench, tmp_path: Path) -> None:
@@ -194,7 +194,9 @@ def repository(tmp_path: Path) -> Path:
     return here
 
 
-def prepared(tmp_path: Path, source: Source, uploads: tuple[Upload, ...] = ()) -> Workspace:
+def prepared(
+    tmp_path: Path, source: WorkspaceSource, uploads: tuple[Upload, ...] = ()
+) -> Workspace:
     workspace = Workspace(tmp_path / "state", "ws")
     workspace.prepare(source, uploads)
     return workspace
@@ -207,20 +209,20 @@ def files(workspace: Workspace) -> list[str]:
 def test_a_clone_from_disk_has_unpushed_commits_and_the_same_origin(
     tmp_path: Path, repository: Path
 ) -> None:
-    workspace = prepared(tmp_path, Source(str(repository), None, False))
+    workspace = prepared(tmp_path, WorkspaceSource(str(repository), None, False))
     assert files(workspace) == [".gitignore", "a", "b", "old", "run.sh"]
     origin = git(workspace.code, "remote", "get-url", "origin").strip()
     assert origin == str(tmp_path / "origin.git")
 
 
 def test_a_clone_shares_no_file_with_the_users_repository(tmp_path: Path, repository: Path) -> None:
-    workspace = prepared(tmp_path, Source(str(repository), None, False))
+    workspace = prepared(tmp_path, WorkspaceSource(str(repository), None, False))
     for path in workspace.code.rglob("*"):
         assert path.is_dir() or path.stat().st_nlink == 1
 
 
 def test_a_branch(tmp_path: Path, repository: Path) -> None:
-    workspace = prepared(tmp_path, Source(str(repository), "other", False))
+    workspace = prepared(tmp_path, WorkspaceSource(str(repository), "other", False))
     assert files(workspace) == [".gitignore", "a", "old", "run.sh"]
 
 
@@ -229,7 +231,7 @@ def test_uncommitted_changes_come_along_when_they_are_wanted(
 ) -> None:
     status = git(repository, "status", "--porcelain")
     before = git(repository, "count-objects", "-v")
-    workspace = prepared(tmp_path, Source(str(repository), None, True))
+    workspace = prepared(tmp_path, WorkspaceSource(str(repository), None, True))
     assert files(workspace) == [".gitignore", "a", "b", "c", "old", "run.sh"]
     assert (workspace.code / "a").read_text() == "a\nuncommitted\n"
     assert git(workspace.code, "status", "--porcelain") == ""
@@ -245,7 +247,7 @@ def test_the_patch_applies_where_the_work_came_from(
     upload = tmp_path / "upload"
     upload.write_text("input")
     workspace = prepared(
-        tmp_path, Source(str(repository), None, False), (Upload("in put*.txt", upload),)
+        tmp_path, WorkspaceSource(str(repository), None, False), (Upload("in put*.txt", upload),)
     )
     code = workspace.code
     assert (code / "in put*.txt").read_text() == "input"
@@ -273,31 +275,31 @@ def test_the_patch_applies_where_the_work_came_from(
 
 
 def test_a_workspace_without_a_repository(bench: Bench, tmp_path: Path) -> None:
-    workspace = prepared(tmp_path, Source(None, None, False))
+    workspace = prepared(tmp_path, WorkspaceSource(None, None, False))
     (workspace.code / "a").write_text("a\n")
     assert changes.patch(workspace, jailed=True).decode().endswith("@@ -0,0 +1 @@\n+a\n")
 
 
 def test_an_upload_does_not_go_through_a_link_of_the_agent(tmp_path: Path) -> None:
-    workspace = prepared(tmp_path, Source(None, None, False))
+    workspace = prepared(tmp_path, WorkspaceSource(None, None, False))
     outside, upload = tmp_path / "outside", tmp_path / "upload"
     outside.write_text("outside")
     upload.write_text("input")
     (workspace.code / "in.txt").symlink_to(outside)
-    workspace.prepare(Source(None, None, False), [Upload("in.txt", upload)])
+    workspace.prepare(WorkspaceSource(None, None, False), [Upload("in.txt", upload)])
     assert outside.read_text() == "outside"
     assert (workspace.code / "in.txt").read_text() == "input"
 
 
 def test_a_password_in_the_url_is_not_for_the_agent(tmp_path: Path, repository: Path) -> None:
     git(repository, "remote", "set-url", "origin", "https://user:secret@example.com/a/b.git")
-    workspace = prepared(tmp_path, Source(str(repository), None, False))
+    workspace = prepared(tmp_path, WorkspaceSource(str(repository), None, False))
     origin = git(workspace.code, "remote", "get-url", "origin").strip()
     assert origin == "https://example.com/a/b.git"
 
 
 def test_a_workspace_is_removed_whatever_an_agent_did_to_its_modes(tmp_path: Path) -> None:
-    workspace = prepared(tmp_path, Source(None, None, False))
+    workspace = prepared(tmp_path, WorkspaceSource(None, None, False))
     folder = workspace.code / "cache/inner"
     folder.mkdir(parents=True)
     (folder / "file").write_text("x")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local.agents import config
-from rebyte_cli.local.agents.adapter import Event, Outcome, Parser
+from rebyte_cli.local.agents.adapter import AgentEvent, Outcome, Parser
 from rebyte_cli.local.agents.lines import Splitter
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -61,7 +61,7 @@ def parser_of(name: str) -> Parser:
     return AGENTS[name.split("-")[0]].parser()
 
 
-def replay(name: str, parser: Parser, text: str | None = None) -> tuple[list[Event], Outcome]:
+def replay(name: str, parser: Parser, text: str | None = None) -> tuple[list[AgentEvent], Outcome]:
     """Everything that the parser says to a recording."""
     content = (SAMPLES / f"{name}.jsonl").read_bytes() if text is None else text.encode()
     splitter, events = Splitter(parser), []
@@ -117,7 +117,7 @@ def test_events_of_a_run_with_a_tool_call(agent: str) -> None:
 @pytest.mark.parametrize("agent", ["claude", "codex", "opencode"])
 def test_thinking_is_told(agent: str) -> None:
     events, _ = replay(f"{agent}-think", parser_of(agent))
-    assert Event("thinking", {"content": "I think about it first."}) in events
+    assert AgentEvent("thinking", {"content": "I think about it first."}) in events
 
 
 @pytest.mark.parametrize("agent", sorted(WRITE_INPUT))

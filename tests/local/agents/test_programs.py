@@ -11,7 +11,7 @@ import pytest
 
 from rebyte_cli.local.agents import jail, programs
 from rebyte_cli.local.agents.claude import Claude
-from rebyte_cli.local.agents.program import Program
+from rebyte_cli.local.agents.program import ProgramAdapter
 
 from .bench import Bench, script
 
@@ -25,9 +25,11 @@ def user_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def found(command: str, folder: Path | None = None, **more: tuple[str, ...]) -> programs.Program:
+def found(
+    command: str, folder: Path | None = None, **more: tuple[str, ...]
+) -> programs.AgentProgram:
     path = f"{folder}:/usr/bin:/bin" if folder else "/usr/bin:/bin"
-    program = programs.find(Program(command=(command,), label="x", **more), {"PATH": path})
+    program = programs.find(ProgramAdapter(command=(command,), label="x", **more), {"PATH": path})
     assert program is not None
     return program
 
@@ -97,7 +99,7 @@ def test_an_agent_in_home_runs_in_the_jail(bench: Bench, user_home: Path) -> Non
     (prefix / "bin/agent").symlink_to(package / "cli.js")
     (user_home / "secret").write_text("secret")
     path = f"{prefix / 'bin'}:{os.environ['PATH']}"
-    program = programs.find(Program(command=("agent",), label="x"), {"PATH": path})
+    program = programs.find(ProgramAdapter(command=("agent",), label="x"), {"PATH": path})
     assert program is not None
     workspace = bench.workspace()
     for folder in (workspace.code, workspace.home):

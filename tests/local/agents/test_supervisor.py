@@ -169,9 +169,9 @@ def test_the_environment_is_an_allow_list(bench: Bench, monkeypatch: pytest.Monk
     assert "HTTPS_PROXY=http://proxy.example:3128" in answer
     assert "HOME=/home/agent" in answer
 
-    from rebyte_cli.local.agents.program import Program
+    from rebyte_cli.local.agents.program import ProgramAdapter
 
-    own = Program(command=("env",), label="mine", extra_variables=("MY_KEY",))
+    own = ProgramAdapter(command=("env",), label="mine", extra_variables=("MY_KEY",))
     assert "MY_KEY=value of MY_KEY" in (bench.run(own).answer or "")
 
 
