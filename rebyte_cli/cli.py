@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
@@ -16,7 +16,7 @@ import click
 from . import __version__
 from .app import App
 from .commands._base import Group
-from .errors import BadUsage, Interrupted, ReaderGone, RebyteError, did_you_mean
+from .errors import BadUsage, Interrupted, ReaderGone, RebyteError
 
 # The order of the help page. Commands that are not named here are listed under "More".
 SECTIONS = (
@@ -33,6 +33,8 @@ SECTIONS = (
 
 class Root(Group):
     """The root group. A command is a file: `follow-up` is `commands/follow_up.py`."""
+
+    aliases: Mapping[str, str] = {**Group.aliases, "show": "get", "run": "create"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_modules())
@@ -198,6 +200,14 @@ def _invoke(argv: list[str], app: App) -> int:
         if isinstance(error, click.UsageError) and error.ctx is not None:
             hint = f"See `{error.ctx.command_path} --help`"
         if isinstance(error, click.NoSuchOption):
-            near = did_you_mean(error.option_name, error.possibilities or ())
+            from .commands._synonyms import for_option
+
+            near = for_option(error.option_name, _options(error.ctx))
             raise BadUsage(f"no such option: {error.option_name}", hint=near or hint) from None
         raise BadUsage(error.format_message().rstrip("."), hint=hint) from None
+
+
+def _options(ctx: click.Context | None) -> list[str]:
+    """The names of the options that a command takes."""
+    params = ctx.command.get_params(ctx) if ctx is not None else []
+    return [name for param in params if isinstance(param, click.Option) for name in param.opts]

@@ -29,7 +29,7 @@ raised it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import EllipsisType
 from typing import Any, Self
 
@@ -316,9 +316,14 @@ def _as_dict(error: RebyteError | Interrupted) -> dict[str, Any]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The hint for a mistyped word, `did you mean 'list'?`; None when nothing is near."""
+    """The hint for a mistyped word, `Did you mean 'list'?`; None when nothing is near."""
     from difflib import get_close_matches
 
     by_case = {name.casefold(): name for name in known}
-    near = [by_case[name] for name in get_close_matches(word.casefold(), by_case, n=3, cutoff=0.6)]
-    return f"did you mean {' or '.join(repr(match) for match in near)}?" if near else None
+    near = get_close_matches(word.casefold(), by_case, n=3, cutoff=0.6)
+    return f"Did you mean {alternatives([repr(by_case[name]) for name in near])}?" if near else None
+
+
+def alternatives(words: Sequence[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))

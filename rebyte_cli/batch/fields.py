@@ -64,7 +64,7 @@ class Checker:
             if name not in KNOWN:
                 if not data and len(problems) < MOST_PROBLEMS:
                     near = did_you_mean(name, KNOWN)
-                    problems.append((name, f"no such field{f'; {near}' if near else ''}"))
+                    problems.append((name, f"no such field{f'. {near}' if near else ''}"))
                 continue
             if value is None:
                 body.pop(name, None)

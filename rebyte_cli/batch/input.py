@@ -185,7 +185,7 @@ def read_input(
             try:
                 prompt = template.fill(record, number)
             except BadUsage as error:
-                problems.append(error.message + (f"; {error.hint}" if error.hint else ""))
+                problems.append(error.message + (f". {error.hint}" if error.hint else ""))
                 prompt = "?"  # so that the rest of the line is checked too
         fields, wrong = checker.check(record, prompt=prompt, data=template is not None)
         problems += [f"{printable(field)}: {why}" for field, why in wrong]

@@ -69,7 +69,7 @@ def _leaders(lines: Sequence[InputLine], name: str) -> dict[int, int]:
         elif not bad.are_too_many:
             near = did_you_mean(key, near_keys) if hints < MOST_HINTS else None
             hints += 1
-            hint = f"; {near}" if near else ""
+            hint = f". {near}" if near else ""
             bad.add(line.number, f"workspaceId: no line has the key {key!r}{hint}")
     bad.refuse()
     return leader

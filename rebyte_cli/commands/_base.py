@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, did_you_mean
+from ..errors import BadUsage
 from ..output.records import INSTALLED, Kind, Records, check_fields
 from ._options import SHARED, Option, Output, shared_options
 
@@ -151,6 +151,14 @@ class Group(_Shared, click.Group):
     """A noun with its verbs. What it prints itself, when no verb follows, is its `output`."""
 
     command_class = Command
+    # What other tools call the same; hidden, except in `rebyte schema`.
+    aliases: Mapping[str, str] = {"ls": "list", "rm": "delete"}
+
+    def canonical(self, ctx: click.Context, name: str) -> str:
+        """The name of the subcommand that `name` is an alias of, else `name` itself."""
+        known = self.list_commands(ctx)
+        meant = self.aliases.get(name, name)
+        return meant if name not in known and meant in known else name
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and self.no_args_is_help and not ctx.resilient_parsing:
@@ -161,15 +169,15 @@ class Group(_Shared, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
+        name = self.canonical(ctx, args[0])
         if not ctx.resilient_parsing and not name.startswith("-"):
             known = self.list_commands(ctx)
             if name not in known:
-                raise BadUsage(
-                    f"no such command: {ctx.command_path} {name}",
-                    hint=did_you_mean(name, known) or f"See `{ctx.command_path} --help`",
-                )
-        return super().resolve_command(ctx, args)
+                from ._synonyms import for_command
+
+                hint = for_command(ctx.command_path, args, known)
+                raise BadUsage(f"no such command: {ctx.command_path} {name}", hint=hint)
+        return super().resolve_command(ctx, [name, *args[1:]])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _Shared.format_options(self, ctx, formatter)

@@ -358,7 +358,7 @@ def chosen_fields(
             raise BadUsage(f"{option} is empty")
     known = (*EXECUTORS, *app.config.local_agents())
     if executor and executor not in known and (near := did_you_mean(executor, known)):
-        app.note(f"Unknown executor {executor!r} is sent as is; {near}")
+        app.note(f"Unknown executor {executor!r} is sent as is. {near}")
     executor = executor or settings.executor.value
     source: dict[str, Any] = {}
     if github_url or branch:

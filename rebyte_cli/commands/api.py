@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from ..app import App
-from ..errors import BadUsage
+from ..errors import BadUsage, did_you_mean
 from ..output.records import Raw
 from ._base import define
 from ._options import completer
@@ -22,8 +22,8 @@ def _methods(*_: object) -> list[str]:
 
 
 @define("api", statuses=(3, 4, 5, 6))
-@click.argument("method", metavar="METHOD", shell_complete=_methods)
-@click.argument("path", metavar="PATH")
+@click.argument("method", metavar="[METHOD]", required=False, shell_complete=_methods)
+@click.argument("path", metavar="PATH", required=False)
 @click.option(
     "-d",
     "--data",
@@ -44,8 +44,8 @@ def _methods(*_: object) -> list[str]:
 )
 def command(
     app: App,
-    method: str,
-    path: str,
+    method: str | None,
+    path: str | None,
     data: str | None,
     query: Sequence[str],
     include: bool,
@@ -53,29 +53,22 @@ def command(
 ) -> Raw:
     """Send an authenticated request to PATH and print the response body unchanged.
 
-    PATH is relative to the base URL and cannot leave it. The body of an error response is printed
-    too, and the exit status says what kind of error it is. An event stream is printed as it
-    arrives. GET, HEAD, PUT and DELETE are retried after a failure; POST and PATCH only if the
-    request certainly never arrived.
+    METHOD is GET by default, and POST with -d. PATH is relative to the base URL and cannot leave
+    it. The body of an error response is printed too, and the exit status says what kind of error
+    it is. An event stream is printed as it arrives. GET, HEAD, PUT and DELETE are retried after a
+    failure; POST and PATCH only if the request certainly never arrived.
 
     Examples:
 
-      rebyte api GET /tasks --query limit=5 | jq '.data[].title'
-      rebyte api POST /tasks -d '{"prompt": "Say hello"}'
+      rebyte api /tasks --query limit=5 | jq '.data[].title'
+      rebyte api /tasks -d '{"prompt": "Say hello"}'
       rebyte api GET /tasks --paginate | jq -r '.data[].id'
       rebyte api GET /tasks/ID/events | grep ^data:
       rebyte api PATCH /agent-computers/ID -d '{"agent_instructions": "Answer in English."}'
     """
     from ..tasks import raw
 
-    method = method.upper()
-    if method not in raw.METHODS:
-        from ..errors import did_you_mean
-
-        raise BadUsage(
-            f"no such method: {method}",
-            hint=did_you_mean(method, raw.METHODS) or ", ".join(raw.METHODS),
-        )
+    method, path = _method_and_path(method, path, has_body=data is not None)
     if paginate and method != "GET":
         raise BadUsage("--paginate requires GET")
     body = None if data is None else raw.check_body(_body(app, data))
@@ -83,6 +76,22 @@ def command(
     request = raw.RawRequest(method, raw.check_path(path, pairs), body)
     walk = raw.pages if paginate else raw.call
     return Raw(walk(app.client, request, with_headers=include))
+
+
+def _method_and_path(first: str | None, path: str | None, *, has_body: bool) -> tuple[str, str]:
+    """METHOD, which may be left out, and PATH."""
+    from ..tasks.raw import METHODS
+
+    if first is not None and path is None and first.upper() not in METHODS:
+        return "POST" if has_body else "GET", first
+    if first is None or path is None:
+        raise BadUsage("missing argument: PATH", hint="For example `rebyte api /tasks`")
+    method = first.upper()
+    if method not in METHODS:
+        raise BadUsage(
+            f"no such method: {method}", hint=did_you_mean(method, METHODS) or ", ".join(METHODS)
+        )
+    return method, path
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import click
 from ..app import App
 from ..errors import BadUsage, did_you_mean
 from ..output.records import Text
-from ._base import define
+from ._base import Group, define
 from ._options import completer
 
 
@@ -26,8 +26,9 @@ def command(ctx: click.Context, app: App, words: tuple[str, ...]) -> Text:
     for word in words:
         found = None
         known: list[str] = []
-        if isinstance(here.command, click.Group):
+        if isinstance(here.command, Group):
             known = here.command.list_commands(here)
+            word = here.command.canonical(here, word)
             found = here.command.get_command(here, word) if word in known else None
         if found is None:
             raise BadUsage(

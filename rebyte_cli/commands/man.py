@@ -10,7 +10,7 @@ import click
 from ..app import App
 from ..errors import BadUsage, NotFound, RebyteError, did_you_mean
 from ..output.records import INSTALLED, Text
-from ._base import define, installed
+from ._base import Group, define, installed
 from ._options import completer
 
 # Topics, and pages that share their name with a command.
@@ -65,13 +65,14 @@ def command(
             raise BadUsage("--install and --uninstall cannot be used together")
         return installed(app, _uninstall(app, left))
     root = ctx.find_root().command
-    assert isinstance(root, click.Group)
+    assert isinstance(root, Group)
     described = tree.describe(root)
     known = list(builder.names(described))
     if folder is not None:
         target = Path(folder) if folder else reader.home(app.environment)
         written = {name: roff.page(builder.markdown(name, described)) for name in known}
         return installed(app, _install(app, written, target))
+    words = tuple(root.canonical(ctx.find_root(), word) for word in words[:1])
     text = builder.markdown(_find(words, known), described)
     shown = reader.render(
         roff.page(text), width=min(app.console.width, 100), environment=app.environment

@@ -34,6 +34,7 @@ class Section:
         self.path = path
         self.fields = fields
         self.subs: list[tuple[str, str]] = []
+        self.aliases: dict[str, str] = {}  # hidden names of subcommands
         self.options: list[OptionSpec] = []
         self.arguments: list[tuple[str, bool]] = []
 
@@ -55,6 +56,8 @@ def load(name: str) -> tuple[dict[str, Section], list[OptionSpec]]:
             here = sections[columns[0]] = Section(*columns)
         elif kind == "sub":
             here.subs.append((columns[0], columns[1]))
+        elif kind == "alias":
+            here.aliases[columns[0]] = columns[1]
         elif kind == "argument":
             here.arguments.append((columns[0], bool(columns[1])))
         else:
@@ -167,6 +170,7 @@ class Position:
 
     def _enter(self, word: str) -> None:
         assert self.section is not None
+        word = self.section.aliases.get(word, word)
         if self.section.path == ROOT:
             self.section = load(word)[0].get(word)
             return

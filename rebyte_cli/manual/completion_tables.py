@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..completion.answer import ROOT
 from .tree import Node
@@ -14,7 +14,7 @@ from .tree import Node
 def tables(tree: Node) -> Iterator[tuple[str, str]]:
     """Yield the name and text of each file."""
     lines = [_line("command", ROOT, "")]
-    lines += [_line("sub", node["name"], node["summary"]) for node in tree["commands"]]
+    lines += _subs(tree["commands"])
     lines += [_option("option", option) for option in tree["options"]]
     lines += [_option("shared", option) for option in tree["sharedOptions"]]
     yield f"{ROOT}.txt", "".join(lines)
@@ -32,14 +32,20 @@ def _section(node: Node) -> Iterator[str]:
         for name in other["fields"]
     ]
     yield _line("command", node["path"], ",".join(dict.fromkeys([*prints["fields"], *also])))
-    for sub in node["commands"]:
-        yield _line("sub", sub["name"], sub["summary"])
+    yield from _subs(node["commands"])
     for option in node["options"]:
         yield _option("option", option)
     for argument in node["arguments"]:
         yield _line("argument", argument["values"] or "=", "+" if argument["multiple"] else "")
     for sub in node["commands"]:
         yield from _section(sub)
+
+
+def _subs(commands: Iterable[Node]) -> Iterator[str]:
+    for node in commands:
+        yield _line("sub", node["name"], node["summary"])
+        for alias in node["aliases"]:
+            yield _line("alias", alias, node["name"])
 
 
 def _option(kind: str, option: Node) -> str:

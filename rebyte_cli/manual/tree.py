@@ -67,11 +67,16 @@ def printed(tree: Node) -> dict[str, list[str]]:
 
 
 def _commands(group: click.Group, ctx: click.Context, above: str = "") -> Iterator[dict[str, Any]]:
-    for name in group.list_commands(ctx):
+    names = group.list_commands(ctx)
+    other_names = getattr(group, "aliases", {})
+    for name in names:
         command = group.get_command(ctx, name)
         if command is None or command.hidden:
             continue
         node = _command(command, ctx, name, f"{above} {name}".strip())
+        node["aliases"] = [
+            alias for alias, meant in other_names.items() if meant == name and alias not in names
+        ]
         if not above:
             # The root's help shows the first line of the command's file, so this does too.
             first = (sys.modules[_function(command).__module__].__doc__ or "").split("\n")[0]
@@ -82,9 +87,9 @@ def _commands(group: click.Group, ctx: click.Context, above: str = "") -> Iterat
 def _command(command: click.Command, parent: click.Context, name: str, path: str) -> dict[str, Any]:
     """One command.
 
-    `name`, `path` (`workspace list`), `summary`, `description` (paragraphs), `examples` (lines),
-    `usage`, `arguments`, `options`, `prints` (null, or `kind`, `list`, `text`, `fields` and `also`,
-    see `_also`), `exitStatuses` (numbers), `commands`.
+    `name`, `path` (`workspace list`), `aliases` (other names), `summary`, `description`
+    (paragraphs), `examples` (lines), `usage`, `arguments`, `options`, `prints` (null, or `kind`,
+    `list`, `text`, `fields` and `also`, see `_also`), `exitStatuses` (numbers), `commands`.
     """
     with _context(command, name, parent) as ctx:
         statuses = getattr(command, "statuses", ())

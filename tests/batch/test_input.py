@@ -99,7 +99,7 @@ not json
     monkeypatch.setattr(bad_lines, "MOST_SHOWN", 12)
     assert problems(data) == [
         "line 2: prompt: the prompt is empty",
-        "line 3: promt: no such field; did you mean 'prompt'?",
+        "line 3: promt: no such field. Did you mean 'prompt'?",
         "line 3: prompt: missing",
         "line 4: not JSON: Expecting value at character 1",
         "line 5: not a JSON object (--text takes one prompt per line)",
@@ -279,9 +279,9 @@ def test_a_template_makes_each_prompt_of_the_lines_own_fields() -> None:
 def test_a_field_that_the_template_needs_is_missed_by_line() -> None:
     found = problems('{"name": "x"}\n{"nam": "y", "model": 3}\n{"name": null}', template="{{name}}")
     assert found == [
-        "line 2: the template needs 'name', which the line does not have; did you mean 'nam'?",
+        "line 2: the template needs 'name', which the line does not have. Did you mean 'nam'?",
         "line 2: model: must be a string, not a number",
-        "line 3: the template needs 'name', which the line does not have; did you mean 'name'?",
+        "line 3: the template needs 'name', which the line does not have. Did you mean 'name'?",
     ]
     with pytest.raises(BadUsage, match=r"contains no \{\{field\}\}"):
         read("", template="Hello")

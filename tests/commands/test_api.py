@@ -40,6 +40,20 @@ def test_the_body_comes_out_as_it_came(inside: Run, aim: Aim) -> None:
     assert server.requests[0].headers["api_key"] == KEY
 
 
+def test_the_method_is_get_and_post_with_a_body(inside_local: Run) -> None:
+    made = inside_local("api", "/tasks", "-d", '{"prompt": "Say hello"}')
+    assert made.json["status"] == "running"
+    assert inside_local("api", "/tasks").json["total"] == 1
+
+
+@pytest.mark.parametrize("words", [(), ("GET",), ("post", "-d", "{}")])
+def test_a_path_is_required(inside: Run, words: tuple[str, ...]) -> None:
+    done = inside("api", *words)
+    assert done.status == 2
+    assert "missing argument: PATH" in done.err
+    assert "`rebyte api /tasks`" in done.err
+
+
 @pytest.mark.parametrize("path", ["/tasks?limit=1", "tasks?limit=1", "/v1/tasks?limit=1"])
 def test_paths_as_people_write_them(inside_local: Run, path: str) -> None:
     assert inside_local("api", "get", path).json["limit"] == 1

@@ -106,7 +106,7 @@ def test_show_of_a_name_is_show_with_that_profile(rebyte: Rebyte, file: Path) ->
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
-        (["set", "work", "outptu=json"], 2, "did you mean 'output'?"),
+        (["set", "work", "outptu=json"], 2, "Did you mean 'output'?"),
         (["set", "work", "output=yaml"], 2, "output must be one of auto, table"),
         (["set", "work", "timeout=soon"], 2, "timeout must be a number of seconds"),
         (["set", "work", "history=maybe"], 2, "history must be true or false"),
@@ -116,7 +116,7 @@ def test_show_of_a_name_is_show_with_that_profile(rebyte: Rebyte, file: Path) ->
         (["set", "work", "api_key=rbk_secret"], 2, "config.toml cannot contain API keys"),
         (["set", "work", "rbk_secret"], 2, "a setting is given as KEY=VALUE"),
         (["set", "work", "rbk_secret=1"], 2, "no such setting"),
-        (["set", "wrok", "output=json"], 4, "did you mean 'work'?"),
+        (["set", "wrok", "output=json"], 4, "Did you mean 'work'?"),
         (["set", "local", "base_url=https://example.com/v1"], 2, "`local` is built in"),
         (["set", "local", "executor=claude"], 0, ""),
         (["unset", "work", "colour"], 2, "no such setting: colour"),
@@ -128,7 +128,7 @@ def test_show_of_a_name_is_show_with_that_profile(rebyte: Rebyte, file: Path) ->
         (["delete", "absent"], 4, "no profile 'absent'"),
         (["delete", "default"], 4, "profile default has no settings and no key"),
         (["delete", "work", "absent"], 4, "no profile 'absent'"),
-        (["show", "wrok"], 4, "did you mean 'work'?"),
+        (["show", "wrok"], 4, "Did you mean 'work'?"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_not_done(

@@ -45,8 +45,86 @@ def error(done: Done) -> dict[str, Any]:
 def test_the_nearest_word_is_the_hint(inside: Run, words: list[str], hint: str) -> None:
     done = inside(*words)
     assert done.status in (2, 4)
-    first = done.err.partition("did you mean ")[2].partition("?")[0]
+    first = done.err.partition("Did you mean ")[2].partition("?")[0]
     assert first.startswith(hint), done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["login"], "Did you mean `rebyte auth login`?"),
+        (["kill", "@last"], "Did you mean `rebyte cancel TASK`?"),
+        (["Status"], "Did you mean `rebyte get TASK`?"),
+        (["tail", "-f", "x"], "Did you mean `rebyte logs -f TASK`?"),
+        (["tial"], "Did you mean `rebyte logs -f TASK`?"),
+        (["logni"], "Did you mean `rebyte auth login` or 'logs'?"),
+        (["tasks", "get", "x"], "Commands for tasks have no noun: `rebyte get`"),
+        (["task"], "Commands for tasks have no noun: `rebyte list`"),
+        (["Say hello"], "To run a prompt as a task, use `rebyte create PROMPT`"),
+        (["zzzzz"], "See `rebyte --help`"),
+        (["workspace", "view"], "Did you mean `rebyte workspace show`?"),
+        (["auth", "whoami"], "Did you mean `rebyte auth status`?"),
+        (["list", "--json"], "Use -o json; --fields id,title picks keys"),
+        (["list", "--jq", ".id"], "Pipe the output to jq: rebyte … -o json | jq .id"),
+        (["list", "-n", "5"], "Use --limit N"),
+        (["create", "x", "--follow"], "Use --stream, or `rebyte logs -f TASK`"),
+        (
+            ["--api-key", "x", "list"],
+            "Set REBYTE_API_KEY, or store the key with `rebyte auth login`",
+        ),
+    ],
+)
+def test_a_word_of_another_tool_is_answered_with_ours(
+    inside: Run, words: list[str], hint: str
+) -> None:
+    done = inside(*words)
+    assert (done.status, error(done)["hint"]) == (2, hint)
+
+
+def test_several_near_words_are_listed_as_in_prose(inside: Run) -> None:
+    hint = error(inside("list", "--fileds", "id"))["hint"]
+    assert hint == "Did you mean '--fields', '--profile' or '--full-ids'?"
+
+
+def test_every_synonym_means_a_command_that_exists(inside: Run) -> None:
+    """With options that it takes: help of it succeeds."""
+    from rebyte_cli.commands._synonyms import _COMMANDS
+
+    for meant in _COMMANDS.values():
+        words = [word for word in meant.split() if not word.isupper() and "=" not in word]
+        if words == ["--version"]:
+            continue
+        helped = inside(*(word for word in words if not word.startswith("-")), "--help")
+        assert helped.status == 0, meant
+        assert all(word in helped.out for word in words if word.startswith("-")), meant
+
+
+@pytest.mark.parametrize(
+    ("alias", "name"),
+    [
+        (["ls"], ["list"]),
+        (["rm"], ["delete"]),
+        (["show"], ["get"]),
+        (["run"], ["create"]),
+        (["workspace", "ls"], ["workspace", "list"]),
+        (["webhook", "rm"], ["webhook", "delete"]),
+    ],
+)
+def test_an_alias_is_the_command_itself(inside: Run, alias: list[str], name: list[str]) -> None:
+    """Its help, too, is that of the command, and no help page lists it."""
+    helped = inside(*alias, "--help")
+    assert helped.out == inside(*name, "--help").out
+    assert helped.out.startswith(f"Usage: rebyte {' '.join(name)} ")
+    assert inside("help", *alias).out == helped.out
+    group = inside(*name[:-1], "--help").out
+    assert f"  {alias[-1]} " not in group
+
+
+def test_aliases_take_every_option(inside_local: Run) -> None:
+    made = inside_local("run", "Say hello", "--wait", "-o", "json")
+    assert made.json["status"] == "completed"
+    assert inside_local("show", "@last", "-o", "id").out == inside_local("ls", "-o", "id").out
+    assert inside_local("rm", "@last", "--ignore-missing").json["deleted"] is True
 
 
 def test_an_executor_near_a_known_one_is_passed_on_with_a_word(inside: Run) -> None:

@@ -48,6 +48,12 @@ def test_what_follows_two_dashes_is_no_option() -> None:
     assert offered("-P", "--", "create", "--wai") == ["--wait"]  # here it is the profile's name
 
 
+def test_an_alias_is_not_offered_but_completed() -> None:
+    assert "ls" not in offered("")
+    assert offered("ls", "--stat") == offered("list", "--stat") == ["--status"]
+    assert offered("workspace", "rm", "--ye") == ["--yes"]
+
+
 def test_the_value_of_an_option_is_no_command() -> None:
     """Whether it stands in the same word or in the next."""
     assert offered("-o", "json", "wor") == ["workspace"]

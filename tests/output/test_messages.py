@@ -17,13 +17,13 @@ def test_a_note_is_a_line_and_quiet_means_none() -> None:
 
 
 def test_an_error_and_its_hint() -> None:
-    usage = BadUsage("no such option: --jsn\nat all", hint="did you mean --json?\nor --jsonl?")
+    usage = BadUsage("no such option: --jsn\nat all", hint="Did you mean --json?\nor --jsonl?")
     it = console(quiet=True)
     show_error(it, usage)
     assert text_of(it.err) == (
         "Error: no such option: --jsn\n"
         "       at all\n"
-        "Hint: did you mean --json?\n"
+        "Hint: Did you mean --json?\n"
         "      or --jsonl?\n"
     )
     it = console(tty=True, color=True)

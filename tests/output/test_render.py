@@ -158,7 +158,7 @@ def test_an_unknown_field_names_the_known_ones_and_the_nearest() -> None:
     shown = Shown(Records(PROMPT, [{"promptId": "p"}]), "json", fields=("promptid",))
     assert isinstance(shown.error, BadUsage)
     assert shown.error.message == "--fields: no such field: promptid"
-    assert shown.error.hint == "did you mean 'promptId'?\nthe fields are promptId"
+    assert shown.error.hint == "Did you mean 'promptId'?\nthe fields are promptId"
     assert shown.out == ""
 
 

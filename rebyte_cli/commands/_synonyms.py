@@ -1,0 +1,163 @@
+"""What to type for a command or an option that other tools have under another name.
+
+Imported only after a word was refused, so that it costs nothing at start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from ..errors import alternatives, did_you_mean
+
+# A word that is no command of `rebyte`, and what is meant by it.
+_COMMANDS = {
+    "abort kill stop terminate end": "cancel TASK",
+    "add exec new start submit task-create": "create PROMPT",
+    "ask continue chat reply resume send prompt": "follow-up TASK PROMPT",
+    "attach follow tail": "logs -f TASK",
+    "balance billing usage": "credits",
+    "cat output print": "result TASK",
+    "clean destroy remove": "delete TASK",
+    "commands": "help",
+    "config configure settings": "profile set NAME KEY=VALUE",
+    "computer computers project ws vm": "workspace list",
+    "describe details info inspect status view": "get TASK",
+    "docs guide manual": "man tutorial",
+    "download": "artifact get WS --all",
+    "history ps queue top": "list",
+    "init login setup signin": "auth login",
+    "logout signout": "auth logout",
+    "patch": "diff TASK",
+    "profiles": "profile list",
+    "publish": "share TASK --public",
+    "serve server": "local serve",
+    "switch use": "profile use NAME",
+    "token whoami": "auth status",
+    "transcript": "logs TASK",
+    "update upgrade version": "--version",
+    "upload": "file upload PATH",
+    "watch": "wait TASK",
+    "web browse browser": "open TASK",
+}
+# The same in every group, where the group has such a command.
+_IN_GROUPS = {
+    "add new init make": "create set",
+    "change configure edit update": "set create",
+    "destroy kill remove unset": "delete unset forget stop",
+    "download fetch": "get",
+    "get describe info inspect status view whoami": "show status get",
+    "put push": "upload put",
+    "rename alias": "name",
+    "show": "get status",
+    "signin": "login",
+    "signout": "logout",
+    "start": "serve create",
+    "switch select": "use",
+    "upload": "put",
+    "watch": "listen",
+}
+_SHELL = (
+    "rebyte has no shell into a VM. `rebyte follow-up TASK PROMPT` asks the agent there; "
+    "`rebyte artifact get WS --all` fetches its files"
+)
+
+_KEY = ("", "Set REBYTE_API_KEY, or store the key with `rebyte auth login`")
+_URL = ("", "Set REBYTE_API_URL, or use `rebyte profile set NAME base_url=URL`")
+_AT_ONCE = ("--wait", "Leave it out: without --wait or --stream, the command returns at once")
+_UNASKED = ("", "Leave it out: this command asks for no confirmation")
+# An option that other tools have: the option that the command must have for the hint to hold (empty
+# for any command), and the hint.
+_OPTIONS = {
+    "--json": ("", "Use -o json; --fields id,title picks keys"),
+    "--jsonl": ("", "Use -o jsonl"),
+    "--csv": ("", "Use -o csv"),
+    "--tsv": ("", "Use -o tsv"),
+    "--yaml": ("", "Use -o json; rebyte prints no YAML"),
+    "--format": ("", "Use -o json, or another format of --output"),
+    "--output-format": ("", "Use --output"),
+    "--jq": ("", "Pipe the output to jq: rebyte … -o json | jq .id"),
+    "--template": ("", "Pipe the output to jq: rebyte … -o json | jq .id"),
+    "--columns": ("", "Use --fields"),
+    "--no-color": ("", "Use --color never, or set NO_COLOR=1"),
+    "--no-colour": ("", "Use --color never, or set NO_COLOR=1"),
+    "--silent": ("", "Use --quiet"),
+    "--trace": ("", "Use --debug"),
+    "--no-interactive": ("", "Use --no-input"),
+    "--non-interactive": ("", "Use --no-input"),
+    "--account": ("", "Use -P NAME"),
+    "--context": ("", "Use -P NAME"),
+    "--local": ("", "Use -P local"),
+    "--api-key": _KEY,
+    "--key": _KEY,
+    "--token": _KEY,
+    "--api-url": _URL,
+    "--base-url": _URL,
+    "--host": _URL,
+    "--url": _URL,
+    "--async": _AT_ONCE,
+    "--background": _AT_ONCE,
+    "--detach": _AT_ONCE,
+    "--no-wait": _AT_ONCE,
+    "--agent": ("--executor", "Use -x NAME"),
+    "--engine": ("--executor", "Use -x NAME"),
+    "--repo": ("--github-url", "Use -g owner/repo"),
+    "-R": ("--github-url", "Use -g owner/repo"),
+    "--follow": ("--stream", "Use --stream, or `rebyte logs -f TASK`"),
+    "--watch": ("--wait", "Use --wait, or `rebyte wait TASK`"),
+    "--web": ("", "Use `rebyte open TASK`"),
+    "-n": ("--limit", "Use --limit N"),
+    "-L": ("--limit", "Use --limit N"),
+    "-y": _UNASKED,
+    "--yes": _UNASKED,
+    "--force": _UNASKED,
+}
+
+
+def for_command(path: str, words: Sequence[str], known: Iterable[str]) -> str:
+    """The hint for the first of `words`, which is no command of the group `path`.
+
+    `known` are the group's commands. A synonym wins over a word of similar letters.
+    """
+    known = list(known)
+    word = words[0]
+    if path != "rebyte":
+        found = _in_group(word, known)
+        hint = f"Did you mean `{path} {found}`?" if found else did_you_mean(word, known)
+        return hint or f"See `{path} --help`"
+    if " " in word.strip():
+        return "To run a prompt as a task, use `rebyte create PROMPT`"
+    if word in ("ssh", "shell", "sh", "bash", "terminal"):
+        return _SHELL
+    if word in ("task", "tasks"):
+        verb = words[1] if words[1:] and words[1] in known else "list"
+        return f"Commands for tasks have no noun: `rebyte {verb}`"
+    shown = {name: repr(name) for name in known}
+    for others, meant in _COMMANDS.items():
+        shown.update(dict.fromkeys(others.split(), f"`rebyte {meant}`"))
+    word = word.casefold()
+    near = [word] if word in shown else get_close_matches(word, shown, n=3, cutoff=0.66)
+    likely = list(dict.fromkeys(shown[name] for name in near))
+    return f"Did you mean {alternatives(likely)}?" if likely else "See `rebyte --help`"
+
+
+def for_option(option: str, taken: Iterable[str]) -> str | None:
+    """The hint for an option that does not exist; `taken` are the names that the command takes.
+
+    None when no option is near.
+    """
+    taken = list(taken)
+    needed, hint = _OPTIONS.get(option, ("", ""))
+    if hint and (not needed or needed in taken):
+        return hint
+    return did_you_mean(option, taken)
+
+
+def _in_group(word: str, known: Sequence[str]) -> str | None:
+    meant = _lookup(_IN_GROUPS, word.casefold())
+    fitting = [name for name in (meant or "").split() if name in known]
+    return fitting[0] if fitting else None
+
+
+def _lookup(table: dict[str, str], word: str) -> str | None:
+    return next((meant for words, meant in table.items() if word in words.split()), None)
