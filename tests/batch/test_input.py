@@ -165,7 +165,7 @@ def test_after_ten_bad_lines_only_their_number_is_told() -> None:
             "Promt,key\nOne,a\nTwo,b\n",
             "csv",
             "tasks has no column 'prompt'; nothing was sent",
-            "did you mean 'Promt'?",
+            "Did you mean 'Promt'?",
         ),
         (
             "prompt,colour\nOne,red\nTwo,blue\n",
@@ -195,7 +195,7 @@ def test_a_column_that_the_template_needs_is_missed_once() -> None:
     assert caught.value.message == (
         "tasks has no column 'nme', which the template needs; nothing was sent"
     )
-    assert caught.value.hint == "did you mean 'name'?\nthe columns are name, city"
+    assert caught.value.hint == "Did you mean 'name'?\nthe columns are name, city"
 
 
 def test_limits_and_depth_are_named_and_nothing_crashes() -> None:
