@@ -1,7 +1,7 @@
-"""What an answer says, read once: whatever varies in the shape of tasks and events ends here.
+"""Read tasks, prompts, events and pages from JSON whose shape varies.
 
-A view wraps the mapping that came, which stays reachable as `raw` because `-o json` prints it key
-for key. Its properties never raise: what is missing, or of the wrong type, reads as absent.
+A view wraps a mapping from the API and keeps it as `raw`, because `-o json` prints it key for key.
+Its properties never raise: a value that is missing or has the wrong type reads as absent.
 """
 
 from __future__ import annotations
@@ -15,45 +15,45 @@ from .status import canonical_status, is_terminal
 
 Raw = Mapping[str, Any]
 
-# Kinds of events that carry what the agent says (seen in clients).
+# Event kinds with text of the agent (seen in clients).
 SPEECH = frozenset({"text", "assistant", "message", "response", "result"})
 ASKS = "ask_user_question"
-# A prompt that has not ended (seed document; the last two seen in clients).
+# Statuses of a prompt that has not ended (seed document; the last two seen in clients).
 UNFINISHED = frozenset({"pending", "running", "queued", "processing"})
-# A prompt whose turn has not come, so nothing has been written for it yet.
+# Statuses of a prompt in the queue, which has no events yet.
 NOT_STARTED = frozenset({"pending", "queued"})
 
 
 def text(value: Any) -> str:
-    """The value if it is text, and the empty string otherwise."""
+    """The value if it is text, otherwise an empty string."""
     return value if isinstance(value, str) else ""
 
 
 def as_text(value: Any) -> str:
-    """Text as it is, the empty string for None, and anything else as JSON."""
+    """Text unchanged, None as an empty string, anything else as JSON."""
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def integer(value: Any) -> int | None:
-    """The value if it is an integer (a boolean is not), None otherwise."""
+    """The value if it is an integer and not a boolean, otherwise None."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def mappings(value: Any) -> list[Raw]:
-    """The objects of a list; none when it is no list."""
+    """The objects in a list; empty if the value is not a list."""
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
 def first(fields: Raw, *names: str) -> Any:
-    """The first of these fields that holds something; names vary by executor (seen in clients)."""
+    """The first of these fields that is not empty; names vary by executor (seen in clients)."""
     found = (fields.get(name) for name in names)
     return next((each for each in found if each is not None and each != ""), None)
 
 
 class QuestionItem(NamedTuple):
-    """One question: its text, its options as (label, description), and whether several fit."""
+    """A question: its text, its options as (label, description), whether several may be chosen."""
 
     text: str
     options: tuple[tuple[str, str], ...]
@@ -61,7 +61,7 @@ class QuestionItem(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What a run waits for: one item, or several that were asked together (`batched`)."""
+    """A question that a run is waiting for: one item, or several asked together (`batched`)."""
 
     message_id: str
     action_id: int
@@ -70,7 +70,7 @@ class Question(NamedTuple):
 
 
 class EventView:
-    """One event of a run. All of it was seen in clients only."""
+    """An event of a run (all of it seen in clients)."""
 
     __slots__ = ("payload", "raw")
 
@@ -83,27 +83,27 @@ class EventView:
 
     @property
     def kind(self) -> str:
-        """`text`, `tool_use`, `result`, …; the empty string where none is given."""
+        """`text`, `tool_use`, `result`, …; an empty string if missing."""
         return text(self.raw.get("eventType"))
 
     @property
     def key(self) -> str:
-        """The identity of the event across connections; only the newest services send one."""
+        """The identity of the event across connections; only newer services send it."""
         return text(self.raw.get("eventKey"))
 
     @property
     def seq(self) -> int | None:
-        """Its number within the prompt, which may still change."""
+        """Its number within the prompt; not stable."""
         return integer(self.raw.get("seq"))
 
     @property
     def prompt_id(self) -> str:
-        """The prompt that it belongs to; the empty string where the event does not say."""
+        """The id of its prompt, or an empty string."""
         return text(self.raw.get("promptId"))
 
     @property
     def speech(self) -> str:
-        """What the agent says with it; the empty string for every other kind of event."""
+        """What the agent says; an empty string for events of other kinds."""
         if self.kind not in SPEECH:
             return ""
         names = ("result", "content", "text") if self.kind == "result" else ("content", "text")
@@ -117,17 +117,17 @@ class EventView:
 
     @property
     def tool_id(self) -> str:
-        """What a `tool_use` and its `tool_result` share."""
+        """The id that a `tool_use` and its `tool_result` share."""
         return as_text(first(self.payload, "id", "tool_id"))
 
     @property
     def input(self) -> Any:
-        """What a tool was given: an object, mostly."""
+        """The input of a tool, usually an object."""
         return first(self.payload, "input", "params")
 
     @property
     def output(self) -> Any:
-        """What a tool returned: text, often JSON as text, or any value."""
+        """The output of a tool: text, often JSON as text, or any value."""
         return first(self.payload, "output", "content")
 
     @property
@@ -137,17 +137,17 @@ class EventView:
 
     @property
     def sub_prompt_id(self) -> str:
-        """The prompt of a delegated run that a tool started; the empty string for none."""
+        """The prompt id of the delegated run that a tool started, or an empty string."""
         return text(self.payload.get("subPromptId"))
 
     @property
     def question(self) -> Question | None:
-        """The question that parks the run, or None when there is none that can be answered."""
+        """The question that the run is waiting for; None if it has none that can be answered."""
         if self.kind != ASKS:
             return None
         message, action = text(self.payload.get("messageId")), self.payload.get("actionId")
         try:
-            # The event carries the number as text, the answer wants it as a number.
+            # The event has it as text, the request that answers needs a number.
             number = int(action) if isinstance(action, str | int) else -1
         except ValueError:
             return None
@@ -174,27 +174,34 @@ def _option(option: Any) -> tuple[str, str]:
     return str(option), ""
 
 
-class PromptView:
-    """One prompt of a task; its text, answer and events are there in a content document only."""
-
-    __slots__ = ("raw",)
+class _RunView:
+    """What tasks and prompts have in common."""
 
     def __init__(self, raw: Raw) -> None:
         self.raw = raw
 
     @property
     def id(self) -> str:
-        """Its id; the empty string where there is none."""
+        """The id, or an empty string."""
         return text(self.raw.get("id"))
 
     @property
+    def completed_at(self) -> Any:
+        """When it ended, as the service wrote it."""
+        return self.raw.get("completedAt")
+
+
+class PromptView(_RunView):
+    """A prompt of a task. Only content documents hold its text, answer and events."""
+
+    @property
     def status(self) -> str:
-        """Its status in the words of the service (`succeeded`, not `completed`)."""
+        """Its status as the service spells it (`succeeded`, not `completed`)."""
         return text(self.raw.get("status"))
 
     @property
     def outcome(self) -> str | None:
-        """How it ended, in task words; None while it is pending, running or unknown."""
+        """How it ended, as a task status; None while it is pending, running or unknown."""
         word = canonical_status(self.status)
         return word if is_terminal(word) else None
 
@@ -205,17 +212,17 @@ class PromptView:
 
     @property
     def has_started(self) -> bool:
-        """False while its turn has not come, so that nothing was written for it."""
+        """Whether it has left the queue; before that, it has no events."""
         return self.status not in NOT_STARTED
 
     @property
     def text(self) -> str:
-        """What the user asked."""
+        """The text of the prompt."""
         return text(self.raw.get("userPrompt"))
 
     @property
     def response(self) -> str:
-        """The answer; may be empty although there is one (seen in clients)."""
+        """The answer; may be empty even if there is one (seen in clients)."""
         return as_text(self.raw.get("response"))
 
     @property
@@ -224,13 +231,8 @@ class PromptView:
         return self.raw.get("submittedAt")
 
     @property
-    def completed_at(self) -> Any:
-        """When it ended, as the service wrote it."""
-        return self.raw.get("completedAt")
-
-    @property
     def events(self) -> list[EventView]:
-        """What was written for it, oldest first."""
+        """Its events, oldest first."""
         return events_of(self.raw)
 
 
@@ -239,20 +241,12 @@ def events_of(document: Raw) -> list[EventView]:
     return [EventView(each) for each in mappings(document.get("events"))]
 
 
-class TaskView:
+class TaskView(_RunView):
     """A task with its prompts, oldest first."""
-
-    def __init__(self, raw: Raw) -> None:
-        self.raw = raw
-
-    @property
-    def id(self) -> str:
-        """Its id; the empty string where there is none."""
-        return text(self.raw.get("id"))
 
     @property
     def status(self) -> str:
-        """Its status in task words; an unknown word stays as it is."""
+        """Its status as a task status; an unknown word is kept."""
         return canonical_status(self.raw.get("status"))
 
     @property
@@ -262,34 +256,29 @@ class TaskView:
 
     @property
     def final_result(self) -> str:
-        """The answer of the latest prompt, where the service puts it into the task."""
+        """The answer of the latest prompt, if the service includes it in the task."""
         return text(self.raw.get("finalResult"))
-
-    @property
-    def completed_at(self) -> Any:
-        """When it ended, as the service wrote it."""
-        return self.raw.get("completedAt")
 
     @cached_property
     def prompts(self) -> list[PromptView]:
-        """Its prompts, oldest first; an empty list where the document has none."""
+        """Its prompts, oldest first."""
         return [PromptView(each) for each in mappings(self.raw.get("prompts"))]
 
     @property
     def latest(self) -> PromptView | None:
-        """The prompt that was submitted last."""
+        """The latest prompt, if there is any."""
         return self.prompts[-1] if self.prompts else None
 
     def prompt(self, prompt_id: str) -> PromptView | None:
-        """The prompt with this id, or None while the document does not show it."""
+        """The prompt with this id; None if the document does not show it (yet)."""
         found = [prompt for prompt in self.prompts if prompt.id == prompt_id]
         return found[-1] if found else None
 
     def outcome(self, prompt_id: str | None = None) -> str | None:
-        """How the task ended, or one prompt of it, in task words; None while it has not.
+        """How the task, or one of its prompts, ended, as a task status; None if it has not.
 
-        For a prompt its own status counts: the task may be running because of a newer prompt, or
-        still read `completed` from the one before.
+        A prompt has its own status: the task may be running because of a newer prompt, or still
+        be `completed` because of an earlier one.
         """
         if prompt_id is None:
             return self.status if self.is_over else None
@@ -298,24 +287,23 @@ class TaskView:
 
 
 class ContentView(TaskView):
-    """A content document: a task whose prompts hold what was asked, done and answered."""
+    """A content document: a task whose prompts include text, events and answers."""
 
     @property
     def has_prompts(self) -> bool:
-        """Whether the document has a list of prompts at all."""
+        """Whether the document has a list of prompts."""
         return isinstance(self.raw.get("prompts"), list)
 
     def response(self, prompt_id: str | None = None) -> str:
-        """The answer to one prompt, or to the latest; the empty string where there is none."""
+        """The answer to a prompt (default: the latest); an empty string if there is none."""
         prompt = self.latest if prompt_id is None else self.prompt(prompt_id)
         return prompt.response if prompt else ""
 
 
 class PageView:
-    """A page of a list: its `rows`, and `total`, the service's count of all (None: not given).
+    """A page of a list: its `rows`, and `total`, the number of rows in all (None: not given).
 
-    `limit` and `offset` are what the service understood. `is_sound`: nothing in the page had to
-    be left out.
+    `limit` and `offset` are those that the service used. `is_sound`: every row was usable.
     """
 
     __slots__ = ("is_sound", "limit", "offset", "rows", "total")
