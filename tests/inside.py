@@ -1,7 +1,7 @@
-"""The command run in the test's own process, with Click's test runner.
+"""Run the command in the test's own process, with Click's test runner.
 
-Streams, environment and exit status are those of a process whose streams are no terminals. What
-only a process can show (signals, kill -9, two at once) needs a real one.
+Streams, environment and exit status are those of a process without a terminal. Signals, `kill -9`
+and concurrent commands need a real process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.conftest import Done
 
 
 class _Entry(click.Group):
-    """The root as `python -m rebyte_cli` calls it: errors are printed and own their status."""
+    """The root as `python -m rebyte_cli` calls it: it prints errors and exits with their status."""
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
         words = list(args or ())
@@ -32,12 +32,12 @@ class _Entry(click.Group):
 def inside(
     *arguments: str,
     cwd: Path,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     stdin: str | bytes = b"",
 ) -> Done:
-    """Run the command in `cwd`, with `env` added to the test's own environment."""
+    """Run the command in `cwd`, with `env` added to the environment; None removes a variable."""
     with chdir(cwd):
-        # A fault that the root lets through must fail the test.
+        # An exception that the root lets through must fail the test.
         runner = CliRunner(catch_exceptions=False)
         done = runner.invoke(_Entry(root.name), list(arguments), input=stdin, env=env)
     return Done(done.exit_code, done.stdout_bytes.decode(), done.stderr_bytes.decode())

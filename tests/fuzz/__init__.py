@@ -1,28 +1,24 @@
-"""Generated inputs: each test states what holds for all of them.
+"""Property tests: each states what holds for every generated input.
 
-`REBYTE_FUZZ=50` tries fifty times as many examples as the suite does. What was found once is kept
-beside each test as an `@example`.
+`REBYTE_FUZZ=50` tries fifty times as many examples as the suite does. Inputs that once failed are
+kept beside each test as an `@example`.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from rebyte_cli.app import App
-from rebyte_cli.cli import run
 from tests.output.test_safety import RAW
 
 from ..conftest import Done
+from ..inside import inside
 
 FACTOR = float(os.environ.get("REBYTE_FUZZ", "1"))
 T = TypeVar("T", bound=Callable[..., Any])
@@ -30,7 +26,7 @@ STATUSES = {0, 1, 2, 3, 4, 5, 6, 10, 11, 124}
 
 
 def tries(count: int) -> Callable[[T], T]:
-    """So many examples, and many more by hand; the same ones every time in CI."""
+    """Try `count` examples, times `REBYTE_FUZZ`; the same ones every time in CI."""
     return settings(
         max_examples=max(1, int(count * FACTOR)),
         deadline=None,
@@ -55,41 +51,22 @@ ANY_JSON = st.recursive(
 )
 
 
-def within(*commands: str, stdin: bytes = b"", home: Path, env: dict[str, str]) -> Done:
-    """Run the command inside this process, with separate streams, home and environment."""
-    argv = list(commands)
-    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
-    with ExitStack() as back:
-        given: dict[str, Any] = {
-            "stdin": io.TextIOWrapper(io.BytesIO(stdin), "utf-8"),
-            "stdout": out,
-            "stderr": err,
-        }
-        for name, stream in given.items():
-            back.callback(setattr, sys, name, getattr(sys, name))
-            setattr(sys, name, stream)
-        environment = {
-            "HOME": str(home),
-            "REBYTE_CONFIG_DIR": str(home / "config"),
-            "REBYTE_STATE_DIR": str(home / "state"),
-            **env,
-        }
-        status = run(argv, App(environment, argv))
-        out.flush()
-        err.flush()
-        written = [bytes(stream.buffer.getvalue()) for stream in (out, err)]
-    return Done(status, written[0].decode(), written[1].decode())
+def within(*words: str, stdin: bytes = b"", home: Path, env: dict[str, str]) -> Done:
+    """Run the command in this process with `home` as its home, and with `env`."""
+    ours = {name: None for name in os.environ if name.startswith("REBYTE_")}
+    folders = {"REBYTE_CONFIG_DIR": str(home / "config"), "REBYTE_STATE_DIR": str(home / "state")}
+    return inside(*words, stdin=stdin, cwd=home, env={**ours, "HOME": str(home), **folders, **env})
 
 
 def ends_well(done: Done, *, raw: bool = False) -> None:
-    """Nothing but data on stdout, one line for each error on stderr, and a status of the table.
+    """Check for data only on stdout, one line for each error on stderr, and a documented status.
 
-    `raw`: what was printed is the body as it came, which is not looked at.
+    `raw`: stdout is a body printed unchanged, which is not checked.
     """
     assert done.status in STATUSES, done
     assert "Traceback" not in done.err, done
     assert '"code": "bug"' not in done.err, done
-    assert "a fault in rebyte itself" not in done.err, done
+    assert "internal error in rebyte" not in done.err, done
     assert raw or not RAW.search(done.out), done
     assert not RAW.search(done.err), done
     errors = [line for line in done.err.splitlines() if line.startswith(('{"error"', "Error: "))]
