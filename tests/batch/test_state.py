@@ -1,4 +1,4 @@
-"""Where a line stands by its journal, and which records no run of ours can have written."""
+"""The state of a line that its journal records add up to, and records that are rejected."""
 
 from __future__ import annotations
 
