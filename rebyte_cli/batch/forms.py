@@ -16,6 +16,7 @@ from typing import Any, Literal
 from ..errors import BadUsage, did_you_mean
 from .bad_lines import MOST_SHOWN, BadLines
 from .fields import KNOWN, MOST_COMPARED, from_cells
+from .fingerprint import Fingerprint
 
 Form = Literal["jsonl", "text", "csv"]
 LONGEST_LINE = 16 << 20  # bytes; a device or a picture has no lines at all
@@ -27,10 +28,10 @@ Numbered = Iterator[tuple[int, str]]
 Found = Iterator[tuple[int, dict[str, Any]]]
 
 
-def decoded(source: Iterable[bytes], digest: Any, bad: BadLines) -> Numbered:
+def decoded(source: Iterable[bytes], fingerprint: Fingerprint, bad: BadLines) -> Numbered:
     """Lines as text with their numbers; one that is not UTF-8 is bad and left out.
 
-    `digest` is updated with every byte. Raises BadUsage for more than can be handled.
+    `fingerprint` gets every line. Raises BadUsage for more than can be handled.
     """
     size = 0
     for number, raw in enumerate(source, 1):
@@ -46,7 +47,7 @@ def decoded(source: Iterable[bytes], digest: Any, bad: BadLines) -> Numbered:
                 f"{bad.name} has more than {limit}; nothing was sent",
                 hint="Split it into several files, each a batch with its own journal.",
             )
-        digest.update(raw)
+        fingerprint.add(raw)
         try:
             yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:

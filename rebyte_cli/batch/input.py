@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 from ..errors import BadUsage, NotFound
 from .bad_lines import BadLines
 from .fields import Checker, Fields
+from .fingerprint import Fingerprint
 from .forms import LONGEST_LINE, Form, decoded, printable, records
 from .template import Template, read_template
 
@@ -56,7 +58,30 @@ class InputSource(NamedTuple):
             )
         number, of = self.shard
         part = "" if of == 1 else f".{number}-of-{of}"
-        return Path(f"{self.file}{part}.journal")
+        return Path(f"{self.beside}{part}.journal")
+
+    @property
+    def beside(self) -> str:
+        """The file that a journal is kept beside: the one that a link leads to.
+
+        By whatever name a file is given, its lines are the same. A journal that was begun beside
+        the link stays in use.
+        """
+        if not (os.path.islink(self.file) and os.path.isfile(self.file)):
+            return self.file
+        target = os.path.realpath(self.file)
+        begun = [bool(journals_of(path)) for path in (self.file, target)]
+        return self.file if begun == [True, False] else target
+
+
+def journals_of(file: str) -> list[str]:
+    """The names of the journals beside a file, whatever their shards."""
+    folder, name = os.path.split(file)
+    pattern = re.compile(re.escape(name) + r"(\.\d+-of-\d+)?\.journal")
+    try:
+        return list(filter(pattern.fullmatch, os.listdir(folder or ".")))
+    except OSError:  # reading the file reports it better
+        return []
 
 
 class InputLine(NamedTuple):
@@ -75,11 +100,11 @@ class InputLine(NamedTuple):
 
 
 class Input:
-    """Every line of a batch. `digest` stands for the content and how it was read."""
+    """Every line of a batch. `fingerprint` stands for the content and how it was read."""
 
-    def __init__(self) -> None:
+    def __init__(self, fingerprint: Fingerprint) -> None:
         self.lines: list[InputLine] = []
-        self.digest = ""
+        self.fingerprint = fingerprint
         # Not in memory, where ten thousand long prompts are a gigabyte. And not read from the
         # user's file later, which an editor may have changed by then.
         self._bodies = SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 -- lives as long as this
@@ -173,12 +198,11 @@ def read_input(
     `name` is what errors call it. Raises one BadUsage that says what is wrong with which lines, or
     that the file is of another form; then nothing may be sent.
     """
-    digest = hashlib.sha256(f"{form}\0{template.text if template else ''}\0".encode())
-    read = Input()
+    read = Input(Fingerprint(f"{form}\0{template.text if template else ''}\0"))
     bad = BadLines(name)
     first_with: dict[str, int] = {}
     columns = template.fields if template is not None else None
-    for number, record in records(form, decoded(source, digest, bad), bad, columns):
+    for number, record in records(form, decoded(source, read.fingerprint, bad), bad, columns):
         problems = []
         prompt = None
         if template is not None:
@@ -197,5 +221,4 @@ def read_input(
         if not bad:
             read.add(number, fields)
     bad.refuse()
-    read.digest = digest.hexdigest()
     return read

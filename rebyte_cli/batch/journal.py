@@ -33,7 +33,7 @@ GROUP = b" "  # before the first record of a group
 SECTOR = 512  # bytes that a disk writes whole or not at all
 Record = dict[str, Any]
 _FIRST = f'{{"{MARK}":'.encode()
-_WORDS = {"input": "input: the file, or its template, was changed"}
+_WORDS = {"input": "input: lines that were there, or the template, have changed"}
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would write CR LF, and stop reading at Ctrl-Z
 
 
@@ -79,11 +79,14 @@ class Journal:
         *,
         run: Mapping[str, Any],
         each: Callable[[Record], None] = lambda _record: None,
+        begins_with: Callable[[Record], bool] = lambda _mark: False,
     ) -> None:
         """Open or create the journal, lock it, and record this run.
 
-        `header` says what the journal belongs to: every key must be as in the file. `run` says
-        how this run was started. `each` is given the records of earlier runs, in order. Raises
+        `header` says what the journal belongs to: every key must be as in the file, except that
+        its input may have grown since the run before. `run` says how this run was started;
+        `run["input"]` is the mark of its input, and `begins_with` whether the input of this run
+        begins with that of a mark. `each` is given the records of earlier runs, in order. Raises
         BadUsage for a journal of something else or a damaged one, JournalHeld when another
         process has it, JournalFailed when it cannot be written.
         """
@@ -98,7 +101,7 @@ class Journal:
         self._handle = open_file(path)
         try:
             hold(self._handle, path)
-            self._size = replay(path, header, partial(self._replayed, each))
+            self._size = replay(path, header, partial(self._replayed, each), begins_with)
             self.name = self.name or os.urandom(8).hex()
             begin = GROUP if self._size else encode([{MARK: FORMAT, **header}])
             os.ftruncate(self._handle, self._size)
@@ -206,7 +209,12 @@ def _failed(path: Path, error: OSError) -> JournalFailed:
 # -- reading -----------------------------------------------------------------------------------
 
 
-def replay(path: Path, header: Mapping[str, Any], each: Callable[[Record], None]) -> int:
+def replay(
+    path: Path,
+    header: Mapping[str, Any],
+    each: Callable[[Record], None],
+    begins_with: Callable[[Record], bool] = lambda _mark: False,
+) -> int:
     """Give every record after the header to `each`; returns the length of the part to keep.
 
     0 for a file that is empty or holds no more than a torn header. What a crash can leave is cut
@@ -222,7 +230,11 @@ def replay(path: Path, header: Mapping[str, Any], each: Callable[[Record], None]
     records, size = _whole_records(path, data)
     if not records:
         return 0
-    other = _mismatch(path, records[0], header)
+    first, mark = records[0], _last_input(records[1:])
+    if mark is not None:
+        # The header has the input of the first run, this one that of the last.
+        first = {**first, "input": header.get("input") if begins_with(mark) else mark}
+    other = _mismatch(path, first, header)
     if other is not None:
         if not _records_no_task(records[1:]):
             raise other
@@ -279,6 +291,15 @@ def _lost_sectors(data: bytes, start: int) -> bool:
     return True
 
 
+def _last_input(records: list[Record]) -> Record | None:
+    """The mark of the input of the last run; None for a journal of a version without them."""
+    for record in reversed(records):
+        if "is" not in record and isinstance(run := record.get("run"), dict):
+            mark = run.get("input")
+            return mark if isinstance(mark, dict) else None
+    return None
+
+
 def _records_no_task(records: list[Record]) -> bool:
     """Whether these records prove that no task was ever created."""
     begun: set[str] = set()
@@ -315,7 +336,8 @@ def _mismatch(path: Path, found: Record, header: Mapping[str, Any]) -> BadUsage 
             which = "" if name == "input" else f": {found.get(name)}, not {value}"
             return BadUsage(
                 f"the journal {path} belongs to a different {_WORDS.get(name, name)}{which}",
-                hint="To start over, with a new task for every line, pass a new --journal.",
+                hint=("Lines can only be added at the end. " if name == "input" else "")
+                + "To start over, with a new task for every line, pass a new --journal.",
             )
     return None
 

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, Interrupted, RebyteError
+from .input import journals_of
 from .state import Entry, LineProblem, check_record, created_record, row_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Session:
         # The journal records whether two runs asked for the same, not what they asked for.
         self._asked = {name: _digest(value) for name, value in asked.items()}
         self._asked_before: Mapping[str, str] | None = None
+        self._input_before: Mapping[str, Any] | None = None
         self._results = results
         self._report = report
         self._summary = summary
@@ -79,7 +81,7 @@ class Session:
         from .journal import holder, replay
 
         try:
-            replay(self._path, self._header(), self._apply)
+            replay(self._path, self._header(), self._apply, self._batch.fingerprint.begins_with)
         except FileNotFoundError:
             self._app.note(f"Nothing has run yet: there is no {self._path}")
         except OSError as error:
@@ -122,7 +124,11 @@ class Session:
             retry_after_cap=RETRY_AFTER_CAP,
             sleep=throttle.sleep,
         )
-        run = {"jobs": options.jobs, "asked": self._asked}
+        run = {
+            "jobs": options.jobs,
+            "asked": self._asked,
+            "input": self._batch.fingerprint.mark,
+        }
         journal = self._open_journal(run)
         results: ResultsFile | None = None
         try:
@@ -195,7 +201,13 @@ class Session:
         from .journal import Journal
 
         is_new = not self._path.exists()
-        journal = Journal(self._path, self._header(), run=run, each=self._apply)
+        journal = Journal(
+            self._path,
+            self._header(),
+            run=run,
+            each=self._apply,
+            begins_with=self._batch.fingerprint.begins_with,
+        )
         try:
             # Checked again: another machine has its own locks, so a run may have started there.
             refuse_other_shards(self._source)
@@ -211,7 +223,7 @@ class Session:
         number, of = self._source.shard
         settings = self._app.settings
         return {
-            "input": self._batch.digest,
+            "input": self._batch.fingerprint.whole,
             "shard": f"{number}/{of}",
             "profile": settings.profile,
             "origin": settings.origin,
@@ -222,6 +234,7 @@ class Session:
         check_record(record)
         if "is" not in record:
             self._asked_before = record["run"].get("asked")
+            self._input_before = record["run"].get("input")
         index = self._by_number.get(record.get("line", 0))
         if index is not None:
             self._entries[index].apply(record)
@@ -280,6 +293,8 @@ class Session:
         words = [f"{sum(entry.is_over for entry in entries)} of {len(entries)} lines are done"]
         if lost := sum(entry.is_lost for entry in entries):
             words.append(f"searching for {lost} with unknown outcome")
+        if added := self._added_since():
+            words.append(f"{added} were added since")
         self._app.note(f"Resuming from {self._path}: {', '.join(words)}")
         before, now = self._asked_before, self._asked
         if isinstance(before, Mapping) and not all(entry.is_over for entry in entries):
@@ -289,6 +304,11 @@ class Session:
                     f"The options differ from those of the last run ({', '.join(other)});"
                     " lines that have a task keep it"
                 )
+
+    def _added_since(self) -> int:
+        """How many of our lines were appended to the file since the last run."""
+        before = (self._input_before or {}).get("lines")
+        return 0 if before is None else sum(number > before for number in self._by_number)
 
     def _progress(self, runner: Runner) -> Any:
         from ..output.progress import Standing, batch_board
@@ -374,19 +394,14 @@ def refuse_other_shards(source: InputSource) -> None:
     """
     if source.journal_path is None or source.journal is not None:
         return
-    folder, name = os.path.split(source.file)
-    own = r"" if source.shard[1] == 1 else rf"\.\d+-of-{source.shard[1]}"
-    any_part = re.compile(re.escape(name) + r"(\.\d+-of-\d+)?\.journal")
-    own_part = re.compile(re.escape(name) + own + r"\.journal")
-    try:
-        names = os.listdir(folder or ".")
-    except OSError:  # reading the file reports it better
-        return
-    for other in names:
-        if any_part.fullmatch(other) and not own_part.fullmatch(other):
+    file, of = source.beside, source.shard[1]
+    own = r"" if of == 1 else rf"\.\d+-of-{of}"
+    own_part = re.compile(re.escape(os.path.basename(file)) + own + r"\.journal")
+    for other in journals_of(file):
+        if not own_part.fullmatch(other):
             raise BadUsage(
                 f"{source.file} was started with another --shard: "
-                f"{os.path.join(folder, other)} exists",
+                f"{os.path.join(os.path.dirname(file), other)} exists",
                 hint="Its lines would get a second task. To start over, pass a new --journal.",
             )
 

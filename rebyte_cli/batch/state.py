@@ -168,7 +168,9 @@ def check_record(record: Mapping[str, Any]) -> None:
     What came from the API (a URL, a time) may be anything; what decides about a line may not.
     """
     if "is" not in record:
-        sound = isinstance(record.get("run"), Mapping)
+        run = record.get("run")
+        mark = run.get("input", {}) if isinstance(run, Mapping) else None
+        sound = isinstance(mark, Mapping) and isinstance(mark.get("lines", 0), int)
     else:
         error, candidates = record.get("error"), record.get("candidates", [])
         sound = (

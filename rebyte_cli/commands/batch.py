@@ -179,9 +179,9 @@ def command(
     finished lines are not repeated, running tasks are resumed, and if a create got no
     response, rebyte looks for its task. It is resent only if no task is found and the attempt is 15
     minutes old (--resend-after). A line whose outcome stays unknown has the status `unknown`
-    (exit status 6); the next run looks again, or use --resolve to set its task. rebyte refuses
-    a journal that belongs to a different file, profile or URL. To start over, pass a new
-    --journal.
+    (exit status 6); the next run looks again, or use --resolve to set its task. Lines appended to
+    FILE are created by the next run. rebyte refuses a journal that belongs to a different
+    profile or URL, or whose lines were changed. To start over, pass a new --journal.
 
     Each run prints every line, those that ended earlier first. A status is completed, failed,
     canceled, refused (by the API, on create), gone (the task no longer exists), skipped (the line

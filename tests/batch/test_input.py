@@ -301,14 +301,32 @@ def test_csv_that_is_none(data: str, says: str) -> None:
 
 def test_the_digest_tells_content_form_and_template_apart() -> None:
     text = "Say {{x}}\n"
-    assert read(text, "text").digest == read(text, "text").digest
+    assert read(text, "text").fingerprint.whole == read(text, "text").fingerprint.whole
     digests = {
-        read(text, "text").digest,
-        read(text.replace("Say", "say"), "text").digest,
-        read('{"x": 1}', template="{{x}}").digest,
-        read('{"x": 1}', template="{{x}}!").digest,
+        read(text, "text").fingerprint.whole,
+        read(text.replace("Say", "say"), "text").fingerprint.whole,
+        read('{"x": 1}', template="{{x}}").fingerprint.whole,
+        read('{"x": 1}', template="{{x}}!").fingerprint.whole,
     }
     assert len(digests) == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_same"),
+    [
+        ("One\nTwo\n", "One\nTwo\nThree\n", True),
+        ("One\nTwo", "One\nTwo\nThree\n", True),  # the last line had no end yet
+        ("One\nTwo", "One\nTwo more\n", False),
+        ("One\nTwo\n", "One\n", False),
+        ("One\nTwo\n", "Zero\nOne\nTwo\n", False),
+        ("One\nTwo\n", "One\n\nTwo\n", False),
+        ("", "One\n", True),
+        ("One\n", "One\n", True),
+    ],
+)
+def test_an_input_that_has_grown_is_known_again(before: str, now: str, is_same: bool) -> None:
+    mark = read(before, "text").fingerprint.mark
+    assert read(now, "text").fingerprint.begins_with(mark) == is_same
 
 
 def test_long_inputs_do_not_stay_in_memory() -> None:

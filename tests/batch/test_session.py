@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -72,10 +73,11 @@ def test_another_content_is_refused_and_nothing_sent(
     with Farm() as farm:
         assert batch(farm).status == 0
         calls = sum(farm.calls.values())
-        write(home, 3)
+        write(home, 2, "Other")
         done = batch(farm)
         assert done.status == 2
         assert "belongs to a different input" in done.err
+        assert "Lines can only be added at the end. To start over" in done.err
         assert "pass a new --journal" in done.err
         write(home, 2)
         done = inside("-P", "local", "batch", "t.txt", "--text", cwd=home)
@@ -84,6 +86,90 @@ def test_another_content_is_refused_and_nothing_sent(
         assert sum(farm.calls.values()) == calls
         assert batch(farm, "--journal", "second").status == 0
         assert farm.made == {"Task 0": 2, "Task 1": 2}
+
+
+def test_lines_added_at_the_end_are_created_by_the_next_run(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    (home / "t.txt").write_text("Task 0\nTask 1")  # and no end of the line
+    with Farm() as farm:
+        assert batch(farm).status == 0
+        with (home / "t.txt").open("a") as file:
+            file.write("\nTask 2\nTask 3\n")
+        shown = batch(farm, "--status")
+        assert [row["status"] for row in lines_of(shown.out)] == [
+            *["completed"] * 2,
+            *["pending"] * 2,
+        ]
+        done = batch(farm)
+        assert done.status == 0
+        assert "2 of 4 lines are done, 2 were added since" in done.err
+        assert [row["line"] for row in lines_of(done.out)[:2]] == [1, 2]
+        assert farm.made == {f"Task {number}": 1 for number in range(4)}
+        # What the second run made is as fixed as what the first one made.
+        for text in ("Task 0\nTask 1\n", "Task 0\nTask 1\nTask 2\nOther\nTask 4\n"):
+            (home / "t.txt").write_text(text)
+            assert "belongs to a different input" in batch(farm).err
+        write(home, 5)
+        assert batch(farm).status == 0
+        assert farm.made == {f"Task {number}": 1 for number in range(5)}
+
+
+def test_added_lines_keep_the_others_in_their_shards(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    with Farm() as farm:
+        for count in (3, 8):
+            write(home, count)
+            for number in (1, 2):
+                assert batch(farm, "--shard", f"{number}/2").status == 0
+        assert farm.made == {f"Task {number}": 1 for number in range(8)}
+
+
+def test_a_journal_of_a_version_without_marks_is_taken_up(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    write(home, 2)
+    with Farm() as farm:
+        assert batch(farm).status == 0
+        journal = home / "t.txt.journal"
+        text = re.sub(r',"input":\{[^}]*\}', "", journal.read_text())
+        journal.write_text(text)
+        assert batch(farm).status == 0
+        journal.write_text(text)
+        write(home, 3)
+        assert "belongs to a different input" in batch(farm).err
+        assert farm.made == {"Task 0": 1, "Task 1": 1}
+
+
+@pytest.mark.parametrize("how", ["link", "file"])
+def test_a_link_to_a_file_is_the_same_batch(
+    batch: Callable[..., Done], home: Path, how: str
+) -> None:
+    (home / "data").mkdir()
+    (home / "data" / "real.txt").write_text("Task 0\nTask 1\n")
+    (home / "t.txt").symlink_to("data/real.txt")
+    with Farm() as farm:
+        names = ["t.txt", "data/real.txt"] if how == "link" else ["data/real.txt", "t.txt"]
+        for name in names:
+            done = inside("batch", name, "--text", cwd=home, env=farm.env)
+            assert done.status == 0
+        assert farm.made == {"Task 0": 1, "Task 1": 1}
+        assert (home / "data" / "real.txt.journal").exists()
+        done = inside("batch", "t.txt", "--text", "--shard", "1/2", cwd=home, env=farm.env)
+        assert "was started with another --shard" in done.err
+
+
+def test_a_journal_that_was_begun_beside_a_link_stays_in_use(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    (home / "data").mkdir()
+    (home / "data" / "real.txt").write_text("Task 0\nTask 1\n")
+    (home / "t.txt").symlink_to("data/real.txt")
+    with Farm() as farm:
+        assert batch(farm, "--journal", "t.txt.journal").status == 0  # where it used to be
+        assert batch(farm).status == 0
+        assert farm.made == {"Task 0": 1, "Task 1": 1}
 
 
 def test_other_options_are_no_other_batch(batch: Callable[..., Done], home: Path) -> None:

@@ -70,7 +70,7 @@ def test_any_file_is_tasks_or_its_mistakes_are_named(
         assert body["prompt"].strip()
         assert json.dumps(body).encode()
         assert set(body) <= set(KNOWN) - {"key", "workspaceId"}
-    assert read(raw, form, template).digest == batch.digest
+    assert read(raw, form, template).fingerprint.whole == batch.fingerprint.whole
 
 
 @tries(60)
