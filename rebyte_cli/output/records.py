@@ -190,14 +190,6 @@ RESULT = _kind(
     "line key status id error",
 )  # fmt: skip
 
-# A task as the local history knows it.
-HISTORY = _kind(
-    "history", "tasks", "id",
-    "id workspaceId? url? title:text? status? createdAt:time? prompt:text? executor? model?"
-    " skills:string[]? githubUrl?",
-    "id status prompt createdAt",
-)  # fmt: skip
-
 # Profiles, their settings with the source of each, and the state of a key.
 PROFILE = _kind(
     "profile", "profiles", "name",

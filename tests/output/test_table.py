@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.output.records import CREDITS, HISTORY, RESULT, TASK, TASK_ROW, RecordList, Records
+from rebyte_cli.output.records import CREDITS, RESULT, SKILL, TASK, TASK_ROW, RecordList, Records
 from rebyte_cli.output.table import ago, duration, truncate, width_of, wrap
 from tests.screens import NOW, ROWS, TASK_DONE, Shown
 
@@ -73,11 +73,12 @@ def test_numbers_stand_to_the_right_and_the_widest_text_gives_way() -> None:
 
 
 def test_two_long_columns_share_the_loss() -> None:
-    rows = [{"id": "a", "title": "t" * 60, "prompt": "p" * 30}]
-    printed = table(RecordList(HISTORY, rows), tty=True, width=43, fields=("id", "title", "prompt"))
+    rows = [{"name": "a", "description": "t" * 60, "folder": "p" * 30}]
+    fields = ("name", "description", "folder")
+    printed = table(RecordList(SKILL, rows), tty=True, width=45, fields=fields)
     assert printed == dedent(f"""
-        ID  TITLE                PROMPT
-        a   {"t" * 18}…  {"p" * 17}…
+        NAME  DESCRIPTION          FOLDER
+        a     {"t" * 18}…  {"p" * 17}…
     """)
 
 

@@ -21,7 +21,6 @@ from . import credentials
 from .workspace import Workspace
 
 LOCK = "lock"
-LOG = "supervisor.log"
 AGENT_GROUP = "agent.group"
 VANISHED = "The run's process is gone: it was killed, or this machine was restarted"
 # What the lock's file says when the agent is dead and only its results are being collected.
