@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import RebyteError
+from ..history.records import NewTask
 
 if TYPE_CHECKING:
     from .journal import Journal
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 DELAY = 0.25  # seconds that a task waits for others to be written with it
 LARGEST_GROUP = 100
 Task = Mapping[str, Any]
-TasksCreated = Callable[[list[tuple[Task, str, Task]]], None]  # tasks, prompts, request bodies
+TasksCreated = Callable[[list[NewTask]], None]
 TasksEnded = Callable[[list[Task]], None]
 _KEPT_OF_AN_END = ("id", "title", "status", "completedAt")  # answers can be long
 
@@ -35,14 +36,14 @@ class HistoryWriter:
         self._reservations = reservations
         self._write_created = tasks_created
         self._write_ended = tasks_ended
-        self._created: list[tuple[Task, str, Task]] = []
+        self._created: list[NewTask] = []
         self._ended: list[Task] = []
         self.due = NO_LIMIT  # when to call `flush` at the latest
 
     def created(self, number: int, task: Task, body: Task) -> None:
         """A task was created for a line, and the journal was told."""
         self._reservations.release(number, str(task["id"]))
-        self._created.append((task, body["prompt"], body))
+        self._created.append(NewTask(task, body["prompt"], body))
         self._schedule()
 
     def not_created(self, number: int) -> None:

@@ -52,6 +52,25 @@ MIGRATIONS = (
         PRIMARY KEY (origin, id)
     ) WITHOUT ROWID;
     """,
+    # Labels, what a rerun needs, and a number for each row of `seen`: the oldest can be dropped.
+    """
+    CREATE TABLE labels (
+        origin TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, task_id TEXT NOT NULL,
+        PRIMARY KEY (origin, name, value, task_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX labels_by_task ON labels (origin, task_id);
+    ALTER TABLE tasks ADD COLUMN branch TEXT;
+    ALTER TABLE tasks ADD COLUMN files TEXT;
+    ALTER TABLE seen RENAME TO seen_before;
+    CREATE TABLE seen (
+        seq INTEGER PRIMARY KEY,
+        origin TEXT NOT NULL, id TEXT NOT NULL, status TEXT, completed_at TEXT,
+        UNIQUE (origin, id)
+    );
+    INSERT INTO seen (origin, id, status, completed_at)
+        SELECT origin, id, status, completed_at FROM seen_before;
+    DROP TABLE seen_before;
+    """,
 )
 VERSION = len(MIGRATIONS)
 # How long to wait for other writers, in seconds. A write takes milliseconds: a file that is locked

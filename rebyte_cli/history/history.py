@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -23,18 +24,20 @@ from .records import (
     COLUMNS,
     LINE,
     Intent,
+    NewTask,
     Reservation,
     columns_of,
     intent_of,
     line_of,
-    skills_of,
     stored_answer,
     stored_text,
     task_of,
     text_of,
+    texts_of,
 )
 
 LATEST_INTENTS = 1000  # kept whatever their age
+MOST_SHOWN = 100_000  # ids of tasks that were shown; about 100 bytes each
 T = TypeVar("T")
 
 _SELECT_TASK = f"SELECT {', '.join(COLUMNS.values())} FROM tasks WHERE origin = ? AND NOT deleted"  # noqa: S608 -- constants
@@ -110,26 +113,77 @@ class History:
     # -- tasks -----------------------------------------------------------------------------------
 
     def add_task(
-        self, created: Mapping[str, Any], *, prompt: str, body: Mapping[str, Any] | None = None
+        self,
+        created: Mapping[str, Any],
+        *,
+        prompt: str,
+        body: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         """Remember a task: `created` is the API's answer, `body` what was sent for it.
 
         Adding one that is known updates it and leaves its place in the order as it was.
         """
-        self.add_tasks([(created, prompt, body or {})])
+        self.add_tasks([NewTask(created, prompt, body or {}, labels or {})])
 
-    def add_tasks(self, made: Iterable[tuple[Mapping[str, Any], str, Mapping[str, Any]]]) -> None:
-        """As add_task, for many in one step: what was created, its prompt, what was sent."""
-        if not self.enabled:
-            return
+    def add_tasks(self, made: Iterable[NewTask]) -> None:
+        """As add_task, for many in one step.
+
+        Labels are written even if the history is off: the user asked for them.
+        """
+        made = list(made)
         names = list(COLUMNS.values())
         updates = ", ".join(f"{name} = COALESCE(excluded.{name}, {name})" for name in names)
-        self._write(
-            f"INSERT INTO tasks (origin, {', '.join(names)})"  # noqa: S608 -- names are ours
-            f" VALUES (?{', ?' * len(names)}) ON CONFLICT (origin, id)"
-            f" DO UPDATE SET deleted = 0, {updates}",
-            [[self.origin, *columns_of(*one)] for one in made],
+        tasks = [[self.origin, *columns_of(one)] for one in made if self.enabled]
+        labels = [
+            [self.origin, name, stored_text(value), stored_text(one.created["id"], plain=True)]
+            for one in made
+            for name, value in one.labels.items()
+        ]
+        if not tasks and not labels:
+            return
+
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                f"INSERT INTO tasks (origin, {', '.join(names)})"  # noqa: S608 -- names are ours
+                f" VALUES (?{', ?' * len(names)}) ON CONFLICT (origin, id)"
+                f" DO UPDATE SET deleted = 0, {updates}",
+                tasks,
+            )
+            connection.executemany(
+                "DELETE FROM labels WHERE origin = ? AND name = ? AND task_id = ?",
+                [(origin, name, task_id) for origin, name, _value, task_id in labels],
+            )
+            connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?)", labels)
+
+        self._write_with(insert)
+
+    def labels_of(self, task_id: str) -> dict[str, str]:
+        """The labels of a task."""
+        sql = "SELECT name, value FROM labels WHERE origin = ? AND task_id = ? ORDER BY name"
+        return {
+            str(row["name"]): str(row["value"]) for row in self._read(sql, self.origin, task_id)
+        }
+
+    def labeled(self, labels: Mapping[str, str]) -> list[str]:
+        """The ids of the tasks that have all of these labels, newest first."""
+        if not labels:
+            return []
+        tables = " INTERSECT ".join(
+            ["SELECT task_id FROM labels WHERE origin = ? AND name = ? AND value = ?"] * len(labels)
         )
+        values = [
+            part
+            for name, value in labels.items()
+            for part in (self.origin, name, stored_text(value))
+        ]
+        rows = self._read(
+            f"SELECT found.task_id FROM ({tables}) AS found LEFT JOIN tasks"  # noqa: S608 -- ours
+            " ON tasks.origin = ? AND tasks.id = found.task_id ORDER BY tasks.seq DESC",
+            *values,
+            self.origin,
+        )
+        return [str(row["task_id"]) for row in rows]
 
     def update_task(self, task: Mapping[str, Any]) -> None:
         """Take over title, status and completedAt of a task that is known; others are ignored."""
@@ -216,13 +270,17 @@ class History:
                 f"UPDATE tasks SET deleted = 1, {cleared} WHERE origin = ? AND id = ?",  # noqa: S608 -- ours
                 [[self.origin, task_id]],
             )
+        if self.labels_of(task_id):
+            sql = "DELETE FROM labels WHERE origin = ? AND task_id = ?"
+            self._write(sql, [[self.origin, task_id]])
         if self.shown(task_id):
             self._write("DELETE FROM seen WHERE origin = ? AND id = ?", [[self.origin, task_id]])
 
     def remember_shown(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Remember the ids of tasks that were shown, and how those that have ended did.
 
-        A row is a task or a row of the list with `status`. Writes only what is new.
+        A row is a task or a row of the list with `status`. Writes only what is new, and drops the
+        oldest ids beyond MOST_SHOWN.
         """
         if not self.enabled:
             return
@@ -241,7 +299,8 @@ class History:
                 changed.append([self.origin, task_id, *end])
                 ended += [row] if end[0] else []
         if changed:
-            self._write("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", changed)
+            # Rows come newest first: what is dropped first is the oldest.
+            self._write_with(partial(_write_shown, changed[::-1]))
         self.update_tasks(ended)
 
     def shown(self, prefix: str) -> list[str]:
@@ -302,7 +361,7 @@ class History:
         """Drop everything of this origin: its tasks, workspaces and intents."""
         if not self.path.exists():
             return
-        for table in ("tasks", "workspaces", "intents", "seen"):
+        for table in ("tasks", "workspaces", "intents", "seen", "labels"):
             self._write(f"DELETE FROM {table} WHERE origin = ?", [[self.origin]])  # noqa: S608 -- ours
 
     def words(self, field: Literal["skills", "model", "executor"]) -> list[str]:
@@ -316,7 +375,7 @@ class History:
         found: dict[str, None] = {}
         for row in rows:
             word = text_of(row["word"])
-            words = skills_of(word) if field == "skills" else [word] if word else []
+            words = texts_of(word) if field == "skills" else [word] if word else []
             found.update(dict.fromkeys(words))
         return list(found)
 
@@ -628,3 +687,13 @@ class History:
         if warn is not None:
             hint = f" ({problem.hint})" if problem.hint else ""
             warn(f"{problem.message}; continuing without the history{hint}")
+
+
+def _write_shown(rows: Iterable[list[Any]], connection: sqlite3.Connection) -> None:
+    connection.executemany(
+        "INSERT OR REPLACE INTO seen (origin, id, status, completed_at) VALUES (?, ?, ?, ?)", rows
+    )
+    # A replaced row gets a new number, so that numbers with gaps count at least as many rows.
+    connection.execute(
+        "DELETE FROM seen WHERE seq <= (SELECT MAX(seq) FROM seen) - ?", (MOST_SHOWN,)
+    )

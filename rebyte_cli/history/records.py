@@ -29,7 +29,10 @@ COLUMNS = {
     "model": "model",
     "skills": "skills",
     "githubUrl": "github_url",
+    "branchName": "branch",
+    "files": "files",
 }
+_LISTS = ("skills", "files")
 # Fields of an answer that name what was made and cannot hold a user's text.
 _NAMES = ("id", "workspaceId", "url", "status", "createdAt")
 # In the place of a body's digest, which no line equals: no create takes a line's task for its own.
@@ -57,6 +60,15 @@ class Intent(NamedTuple):
         return self.body_digest.startswith(LINE)
 
 
+class NewTask(NamedTuple):
+    """A task to remember: the API's answer, its prompt, the body that was sent, its labels."""
+
+    created: Mapping[str, Any]
+    prompt: str
+    sent: Mapping[str, Any]
+    labels: Mapping[str, str] = {}
+
+
 class Reservation(NamedTuple):
     """A line of a batch about to be sent: its number, its prompt's digest, the time (ISO 8601)."""
 
@@ -68,7 +80,7 @@ class Reservation(NamedTuple):
 def task_of(row: sqlite3.Row) -> dict[str, Any]:
     """A row of `tasks` as a task document."""
     task: dict[str, Any] = {name: text_of(row[column]) for name, column in COLUMNS.items()}
-    task["skills"] = skills_of(row["skills"])
+    task.update((name, texts_of(row[COLUMNS[name]])) for name in _LISTS)
     return task
 
 
@@ -99,10 +111,10 @@ def text_of(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def skills_of(value: Any) -> list[str]:
-    """The column of skills, a list in JSON."""
+def texts_of(value: Any) -> list[str]:
+    """A column that holds a list of texts in JSON."""
     found = _json_of(value)
-    return [skill for skill in found if isinstance(skill, str)] if isinstance(found, list) else []
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
 def _json_of(value: Any) -> Any:
@@ -114,11 +126,13 @@ def _json_of(value: Any) -> Any:
         return None
 
 
-def columns_of(created: Mapping[str, Any], prompt: str, sent: Mapping[str, Any]) -> list[Any]:
+def columns_of(new: NewTask) -> list[Any]:
     """What is kept of a new task, in the order of COLUMNS: of its prompt the first line only.
 
-    `created` is the API's answer, `sent` the body of the request. Keys are cut out of all text.
+    Of uploaded files the names are kept. Keys are cut out of all text.
     """
+    created, prompt, sent, _labels = new
+    files = [file["filename"] for file in sent.get("files") or () if file.get("filename")]
     first_line = next((line for line in prompt.splitlines() if line.strip()), "")
     values = {
         "prompt": redact_keys(first_line.strip())[:PROMPT_LENGTH],
@@ -127,6 +141,8 @@ def columns_of(created: Mapping[str, Any], prompt: str, sent: Mapping[str, Any])
         "skills": json.dumps(sent["skills"]) if sent.get("skills") else None,
         # A clone URL may carry a token.
         "githubUrl": re.sub(r"//[^/@]*@", "//", str(sent.get("githubUrl") or "")) or None,
+        "branchName": sent.get("branchName"),
+        "files": json.dumps(files) if files else None,
         "workspaceId": sent.get("workspaceId"),
     }
     for name in (*_NAMES, "title", "completedAt"):

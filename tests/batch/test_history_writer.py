@@ -47,7 +47,7 @@ def test_it_is_told_a_little_later_and_after_the_journal() -> None:
     assert told.writer.due is NO_LIMIT
     assert told.heard == [
         ("settle", None),
-        ("made", [({"id": "t1"}, "Say hi", BODY)]),
+        ("made", [({"id": "t1"}, "Say hi", BODY, {})]),
         ("ended", [{"id": "t1", "title": "T", "status": "failed", "completedAt": "c"}]),
         ("flush", None),
     ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rebyte_cli.history.history import History
+from rebyte_cli.history.records import NewTask
 
 from .environment import REBYTE, variables
 from .measure import Row, ratio
@@ -54,7 +55,9 @@ def _remember(file: Path) -> None:
     """A history of three hundred tasks, as a user has after a month."""
     history = History(file, origin="https://api.rebyte.ai")
     history.add_tasks(
-        ({"id": f"00000000-0000-4000-8000-{n:012d}", "workspaceId": f"ws-{n}"}, f"Prompt {n}", {})
+        NewTask(
+            {"id": f"00000000-0000-4000-8000-{n:012d}", "workspaceId": f"ws-{n}"}, f"Prompt {n}", {}
+        )
         for n in range(300)
     )
     history.close()

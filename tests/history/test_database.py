@@ -172,6 +172,24 @@ def test_a_file_of_the_first_version_keeps_its_tasks(tmp_path: Path) -> None:
     assert [task["title"] for task in History(path, origin="o").tasks()] == ["A"]
 
 
+def test_a_file_of_the_second_version_keeps_what_was_shown(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with sqlite3.connect(path) as connection:
+        for step in database.MIGRATIONS[:2]:
+            connection.executescript(step)
+        connection.execute("PRAGMA user_version=2")
+        connection.execute("INSERT INTO tasks (origin, id, title) VALUES ('o', 'abcd1', 'A')")
+        connection.execute("INSERT INTO seen VALUES ('o', 'abcd2', 'failed', 'then')")
+    connection.close()
+    path.chmod(0o600)
+    history = History(path, origin="o")
+    assert history.shown("abcd") == ["abcd1", "abcd2"]
+    assert history.ends(["abcd2"]) == {("abcd2", "then"): "failed"}
+    assert history.labels_of("abcd1") == {}
+    history.remember_shown([{"id": "abcd3"}])
+    assert history.shown("abcd") == ["abcd1", "abcd2", "abcd3"]
+
+
 def test_a_file_that_was_moved_away_comes_back_in_no_part(tmp_path: Path) -> None:
     """As the hint for a damaged one says: what SQLite keeps beside it belongs to the old one."""
     path = tmp_path / "history.db"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from rebyte_cli.errors import BadUsage
+from rebyte_cli.history import history as history_module
 from rebyte_cli.history.history import History, IntentHeld
 from rebyte_cli.history.records import Intent
 
@@ -58,6 +59,8 @@ def test_a_task_is_remembered_with_what_was_sent(history: History) -> None:
         "model": "lite",
         "skills": ["pdf"],
         "githubUrl": "o/r",
+        "branchName": "next",
+        "files": [{"id": "f1", "filename": "a.txt"}],
     }
     history.add_task(CREATED, prompt="\n  Fix\nit", body=body)
     assert History(history.path, origin=CLOUD).tasks() == [
@@ -70,6 +73,8 @@ def test_a_task_is_remembered_with_what_was_sent(history: History) -> None:
             "model": "lite",
             "skills": ["pdf"],
             "githubUrl": "o/r",
+            "branchName": "next",
+            "files": ["a.txt"],
         }
     ]
     assert history.path.stat().st_mode & 0o777 == 0o600
@@ -137,6 +142,49 @@ def test_news_of_a_known_task_are_taken_over_and_of_others_not(history: History)
     known = history.task("a")
     assert known is not None
     assert (known["status"], known["completedAt"]) == ("running", None)
+
+
+def test_tasks_are_found_by_all_of_their_labels_newest_first(history: History) -> None:
+    for task, labels in (
+        ("a", {"team": "search", "run": "1"}),
+        ("b", {"team": "search"}),
+        ("c", {"team": "web", "run": "1"}),
+        ("d", {"team": "search", "run": "1"}),
+    ):
+        history.add_task({"id": task}, prompt="x", labels=labels)
+    assert history.labeled({"team": "search"}) == ["d", "b", "a"]
+    assert history.labeled({"team": "search", "run": "1"}) == ["d", "a"]
+    assert history.labeled({"team": "sea"}) == history.labeled({}) == []
+    assert history.labels_of("a") == {"run": "1", "team": "search"}
+    history.add_task({"id": "a"}, prompt="x", labels={"run": "2"})
+    assert history.labels_of("a") == {"run": "2", "team": "search"}
+    history.forget_task("d")
+    assert history.labeled({"run": "1"}) == ["c"]
+    assert History(history.path, origin="https://elsewhere").labeled({"team": "web"}) == []
+    history.clear()
+    assert history.labeled({"team": "web"}) == []
+
+
+def test_labels_are_kept_even_if_the_history_is_off(tmp_path: Path) -> None:
+    """The user asked for them. Nothing else is kept of such a task."""
+    history = History(tmp_path / "history.db", origin="o", enabled=False)
+    history.add_task({"id": "a"}, prompt="Secret words", labels={"run": "1"})
+    assert history.labeled({"run": "1"}) == ["a"]
+    assert history.tasks() == []
+    history.forget_task("a")
+    assert history.labeled({"run": "1"}) == []
+
+
+def test_ids_that_were_shown_are_bounded(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "MOST_SHOWN", 100)
+    for start in range(0, 300, 50):
+        history.remember_shown({"id": f"t{n:03d}"} for n in range(start, start + 50))
+    assert len(history.shown("t")) == 100
+    assert history.shown("t000") == []
+    assert history.shown("t299") == ["t299"]
+    # Of one page, which comes newest first, the oldest are dropped.
+    history.remember_shown({"id": f"u{n:03d}"} for n in range(150))
+    assert (history.shown("u000"), history.shown("u149")) == (["u000"], [])
 
 
 def test_text_that_no_encoding_takes_is_kept_in_words(history: History) -> None:
