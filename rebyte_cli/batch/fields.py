@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import BadUsage, RebyteError, did_you_mean
+from ..history.labels import problem_of_all
 from ..tasks.prompt import check_prompt
 
 Problem = tuple[str, str]  # the field, and what is wrong with it
@@ -18,13 +19,15 @@ class Fields(NamedTuple):
     """What a line says, or what holds for every line that does not say otherwise.
 
     `body` holds fields of POST /tasks except `workspaceId`, which is `workspace` (an id, or
-    `@key` for the workspace of another line). `paths` are files still to be uploaded.
+    `@key` for the workspace of another line). `paths` are files still to be uploaded. `labels`
+    go to the history.
     """
 
     body: dict[str, Any]
     workspace: str | None = None
     paths: tuple[str, ...] = ()
     key: str | None = None
+    labels: Mapping[str, str] = {}
 
 
 class Checker:
@@ -48,7 +51,7 @@ class Checker:
 
         `prompt` is the text that a template made, None when the line brings its own. With
         `data`, fields that a task does not have are data for the template; without, they are
-        problems. A null removes the default.
+        problems. A null removes the default. Labels of a line are added to the default ones.
         """
         problems: list[Problem] = []
         body = dict(self._defaults.body)
@@ -58,6 +61,7 @@ class Checker:
         if given.get("githubUrl") is not None:
             body.pop("branchName", None)
         workspace, paths, key = self._defaults.workspace, self._defaults.paths, None
+        labels = self._defaults.labels
         for name, value in given.items():
             if name == "prompt" and prompt is not None:
                 continue
@@ -70,12 +74,17 @@ class Checker:
                 body.pop(name, None)
                 workspace = None if name == "workspaceId" else workspace
                 paths = () if name == "files" else paths
+                labels = {} if name == "labels" else labels
                 continue
             wrong = KNOWN[name](value)
+            if wrong and data and name == "labels":
+                continue  # those of an issue, for the template
             if wrong is not None:
                 problems.append((name, wrong))
             elif name == "key":
                 key = str(value)
+            elif name == "labels":
+                labels = {**labels, **_pairs(value)}
             elif name == "workspaceId":
                 workspace = value
             elif name == "files":
@@ -95,7 +104,7 @@ class Checker:
                 problems.append(("files", found))
             else:
                 files += found
-        return Fields(body, workspace, tuple(dict.fromkeys(files)), key), problems
+        return Fields(body, workspace, tuple(dict.fromkeys(files)), key, labels), problems
 
     def _check_body(self, body: Mapping[str, Any], given: Mapping[str, Any]) -> list[Problem]:
         problems: list[Problem] = []
@@ -168,6 +177,20 @@ def _files(value: Any) -> str | None:
     return None
 
 
+def _labels(value: Any) -> str | None:
+    if not isinstance(value, dict | str):
+        return f"must be an object of names and values, not {_kind(value)}"
+    return problem_of_all(_pairs(value))
+
+
+def _pairs(labels: dict[str, Any] | str) -> dict[str, Any]:
+    """Labels as an object, also those of a cell: `team=search,run=7`."""
+    if isinstance(labels, dict):
+        return labels
+    words = [word.strip().partition("=") for word in labels.split(",") if word.strip()]
+    return {name: value for name, _, value in words}
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
@@ -180,7 +203,7 @@ def _kind(value: Any) -> str:
 
 
 # The fields of POST /tasks (seed document; `files` vendor docs, `actor` seen in a client), and
-# `key`, which is ours.
+# `key` and `labels`, which are ours.
 KNOWN: dict[str, Callable[[Any], str | None]] = {
     "prompt": _prompt,
     "key": _key,
@@ -192,6 +215,7 @@ KNOWN: dict[str, Callable[[Any], str | None]] = {
     "workspaceId": _string,
     "files": _files,
     "actor": _string,
+    "labels": _labels,
 }
 LISTS = frozenset({"skills", "files"})
 

@@ -11,6 +11,7 @@ from ..errors import RebyteError
 from ..history.records import NewTask
 
 if TYPE_CHECKING:
+    from .input import InputLine
     from .journal import Journal
     from .reservations import Reservations
 
@@ -40,10 +41,10 @@ class HistoryWriter:
         self._ended: list[Task] = []
         self.due = NO_LIMIT  # when to call `flush` at the latest
 
-    def created(self, number: int, task: Task, body: Task) -> None:
+    def created(self, line: InputLine, task: Task, body: Task) -> None:
         """A task was created for a line, and the journal was told."""
-        self._reservations.release(number, str(task["id"]))
-        self._created.append(NewTask(task, body["prompt"], body))
+        self._reservations.release(line.number, str(task["id"]))
+        self._created.append(NewTask(task, body["prompt"], body, dict(line.labels)))
         self._schedule()
 
     def not_created(self, number: int) -> None:

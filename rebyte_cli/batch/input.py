@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from ..errors import BadUsage, NotFound
@@ -88,7 +89,8 @@ class InputLine(NamedTuple):
     """One line: `number` counts from 1 in the file, `key` is its name in the results.
 
     `workspace` is an id, `@key` for the workspace of another line, or None for a new one.
-    `paths` are files to upload. `offset` and `size` say where its body is kept.
+    `paths` are files to upload, `labels` pairs for the history. `offset` and `size` say where its
+    body is kept.
     """
 
     number: int
@@ -97,6 +99,7 @@ class InputLine(NamedTuple):
     paths: tuple[str, ...]
     offset: int
     size: int
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 class Input:
@@ -119,7 +122,8 @@ class Input:
         except OSError as error:
             raise BadUsage(f"cannot store the input: {error.strerror}") from None
         key = fields.key or str(number)
-        line = InputLine(number, key, fields.workspace, fields.paths, self._end, len(data))
+        labels = tuple(fields.labels.items())
+        line = InputLine(number, key, fields.workspace, fields.paths, self._end, len(data), labels)
         self.lines.append(line)
         self._end += len(data)
 
@@ -141,10 +145,12 @@ def read_source(
     *,
     defaults: Mapping[str, Any],
     files: Iterable[str],
+    labels: Mapping[str, str] = MappingProxyType({}),
 ) -> Input:
     """The checked input of a batch.
 
     `defaults` are fields of POST /tasks, and `files` paths, for lines that do not name their own.
+    All lines get `labels`.
     Raises BadUsage that names every bad line, and NotFound for a file that is missing.
     """
     from ..tasks.upload import check
@@ -157,7 +163,7 @@ def read_source(
     if source.workspace_per_line and workspace:
         raise BadUsage("--workspace and --workspace-per-line cannot be used together")
     checker = Checker(
-        Fields(body, workspace, tuple(check(files))),
+        Fields(body, workspace, tuple(check(files)), labels=labels),
         workspace_per_line=source.workspace_per_line,
         find_files=lambda path: check([path]),
     )

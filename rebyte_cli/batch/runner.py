@@ -408,9 +408,9 @@ class Runner:
 
     def _on_created(self, index: int, entry: Entry, value: Any) -> Iterator[Row]:
         body, task = value
-        number = self._batch.lines[index].number
-        entry.apply(created_record(number, task))
-        self._history.created(number, task, body)
+        line = self._batch.lines[index]
+        entry.apply(created_record(line.number, task))
+        self._history.created(line, task, body)
         if is_terminal(task.get("status")):
             yield from self._on_ended(index, entry, task)
         else:
@@ -434,16 +434,18 @@ class Runner:
         yield from ()
 
     def _on_found(self, index: int, entry: Entry, task: Mapping[str, Any]) -> Iterator[Row]:
-        number = self._batch.lines[index].number
-        self._callbacks.note(f"Line {number}: the response was lost, but task {task['id']} exists")
+        line = self._batch.lines[index]
+        self._callbacks.note(
+            f"Line {line.number}: the response was lost, but task {task['id']} exists"
+        )
         # A list shows no workspace, but the line may have asked for one.
         task = {**task, "workspaceId": task.get("workspaceId") or self._workspace_of(index)}
-        record = created_record(number, task, found=True)
+        record = created_record(line.number, task, found=True)
         self._note_down(record)
         self._workers.known.add(task["id"])
         self._lost.discard(index)  # only now: until then an equal line could take the same task
         entry.apply(record)
-        self._history.created(number, task, self._batch.body(self._batch.lines[index]))
+        self._history.created(line, task, self._batch.body(line))
         yield from self._watch(index, entry)
 
     def _on_absent(self, index: int, entry: Entry, _value: None) -> Iterator[Row]:
@@ -516,7 +518,7 @@ class Runner:
                     "createdAt": entry.started,
                     "completedAt": entry.finished,
                 }
-                self._history.created(line.number, task, self._batch.body(line))
+                self._history.created(line, task, self._batch.body(line))
         self._reservations.keep_only(self._lines_in_doubt())
         self._reservations.expect(
             (self._batch.lines[index].number, self._batch.body(self._batch.lines[index])["prompt"])

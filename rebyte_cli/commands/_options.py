@@ -7,6 +7,7 @@ command prints (`output`), so a command needs to know nothing about its options.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -14,7 +15,7 @@ import click
 
 from ..app import App
 from ..config import EXECUTORS, FORMATS
-from ..errors import BadUsage, did_you_mean
+from ..errors import BadUsage, NotFound, did_you_mean
 from ..output.records import EVENT, TASK, Kind
 
 F = TypeVar("F", bound=Any)
@@ -64,6 +65,20 @@ class TimeoutOption(Option):
             return
         wanted = "--wait or --stream" if "stream" in given else "--wait"
         raise BadUsage(f"--timeout requires {wanted}")
+
+
+class LabelFilter(Option):
+    """`--label` in place of TASK arguments: one of the two is needed, where a command has both."""
+
+    def check(self, ctx: click.Context) -> None:
+        """See `Option.check`."""
+        if "tasks" not in ctx.params:
+            return
+        tasks, labels = ctx.params["tasks"], ctx.params["labels"]
+        if tasks and labels:
+            raise BadUsage("--label cannot be used together with TASK")
+        if not tasks and not labels:
+            raise click.UsageError("Missing argument 'TASK…' or option '--label'", ctx=ctx)
 
 
 # -- Completion
@@ -147,28 +162,32 @@ else:  # Click before 8.4 has no generic types
     _Floats = click.ParamType
 
 
-class Seconds(_Floats):
-    """A duration in seconds: `90`, `0.5`, or with a unit, `2m`, `1h`."""
+class Duration(_Floats):
+    """A duration: seconds (`90`, `0.5`), or numbers with units, the largest first (`1h30m`)."""
 
-    name = "seconds"
+    name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return seconds as a float, from 0 up to (not including) a billion."""
         if isinstance(value, float):
             return value
-        text = str(value).strip()
-        number, unit = text, "s"
-        for ending in sorted(_UNITS, key=len, reverse=True):
-            if text.endswith(ending):
-                number, unit = text[: -len(ending)], ending
-                break
-        try:
-            seconds = float(number) * _UNITS[unit]
-        except ValueError:
-            seconds = -1.0
-        if not 0 <= seconds < 1e9:
-            self.fail(f"{value!r} is not a duration (90, 0.5, 2m, 1h)", param, ctx)
+        seconds = _seconds_in(str(value).strip())
+        if seconds is None or not seconds < 1e9:
+            self.fail(f"{value!r} is not a duration (90, 90s, 15m, 1h30m)", param, ctx)
         return seconds
+
+
+def _seconds_in(text: str) -> float | None:
+    """The seconds that a duration stands for; None if it is not one."""
+    number = r"[0-9]+\.?[0-9]*|\.[0-9]+"
+    if re.fullmatch(number, text):
+        return float(text)
+    parts = re.findall(rf"({number})(d|h|ms|m|s)", text)
+    units = [unit for _, unit in parts]
+    in_order = sorted(set(units), key=lambda unit: -_UNITS[unit])
+    if not parts or "".join(map("".join, parts)) != text or units != in_order:
+        return None
+    return sum(float(amount) * _UNITS[unit] for amount, unit in parts)
 
 
 def split_commas(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> list[str]:
@@ -177,6 +196,17 @@ def split_commas(_ctx: click.Context, _param: click.Parameter, value: tuple[str,
     if any(not slug for slug in slugs):
         raise BadUsage("--skill: empty value", hint="use -s deep-research, or -s pdf,deep-research")
     return list(dict.fromkeys(slugs))
+
+
+def parse_labels(
+    _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
+) -> dict[str, str]:
+    """Turn `--label a=b --label c=d` into a dictionary. BadUsage for a malformed one."""
+    if not value:
+        return {}
+    from ..history.labels import parse
+
+    return parse(value)
 
 
 class _FilesOption(click.Option):
@@ -218,11 +248,31 @@ def check_files(paths: Iterable[str]) -> list[str]:
     return check(paths)
 
 
+def chosen_tasks(app: App, tasks: Iterable[str], labels: Mapping[str, str]) -> list[str]:
+    """The ids of the TASKs, or of the tasks with all of the labels. NotFound if there are none."""
+    if not labels:
+        from ..history import references
+
+        return references.tasks(app.history, tasks, app.lines())
+    found = app.history.labeled(labels)
+    if not found:
+        from ..history.labels import shown
+
+        raise NotFound(
+            f"no task created on this machine has the label {shown(labels)}",
+            hint="Labels are kept per service and machine; see `rebyte list`",
+        )
+    return list(found)
+
+
 # -- Arguments and options of several commands
 
 task_argument = click.argument("task", metavar="TASK", shell_complete=completer("tasks"))
 tasks_argument = click.argument(
     "tasks", metavar="TASK…", nargs=-1, required=True, shell_complete=completer("tasks")
+)
+labeled_tasks_argument = click.argument(
+    "tasks", metavar="[TASK…]", nargs=-1, shell_complete=completer("tasks")
 )
 workspace_argument = click.argument(
     "workspace", metavar="WS", shell_complete=completer("workspaces")
@@ -248,12 +298,29 @@ skills_option = click.option(
     shell_complete=completer("skills"),
     help="Attach a skill; repeatable, or comma-separated.",
 )
+label_option = click.option(
+    "--label",
+    "labels",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=parse_labels,
+    help="Label the task on this machine; repeatable.",
+)
+label_filter_option = click.option(
+    "--label",
+    "labels",
+    cls=LabelFilter,
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=parse_labels,
+    help="Only tasks with this label, given when they were created here; repeatable.",
+)
 timeout_option = click.option(
     "--timeout",
     cls=TimeoutOption,
-    type=Seconds(),
-    metavar="SECONDS",
-    help="Stop waiting after this long (status 124).",
+    type=Duration(),
+    metavar="DURATION",
+    help="Stop waiting after this long, such as 90, 15m or 1h30m (status 124).",
 )
 wait_option = click.option(
     "--wait",

@@ -13,7 +13,14 @@ from ..app import App
 from ..errors import BadUsage
 from ..output.records import RESULT, RecordList, Records, Text
 from ._base import define
-from ._options import Seconds, chosen_fields, dry_run_option, task_options, timeout_option
+from ._options import (
+    Duration,
+    chosen_fields,
+    dry_run_option,
+    label_option,
+    task_options,
+    timeout_option,
+)
 
 if TYPE_CHECKING:
     from ..batch.input import Input
@@ -81,6 +88,7 @@ class Shard(_Pairs):
     type=click.Path(),
     help="Upload a file for every line without files; repeatable.",
 )
+@label_option
 @click.option(
     "--workspace-per-line",
     is_flag=True,
@@ -129,7 +137,7 @@ class Shard(_Pairs):
 )
 @click.option(
     "--resend-after",
-    type=Seconds(),
+    type=Duration(),
     default=None,
     metavar="SECONDS",
     help="Resend a create that got no response if no task is found after this long (15m).",
@@ -149,6 +157,7 @@ def command(
     csv: bool,
     template: str | None,
     files: tuple[str, ...],
+    labels: Mapping[str, str],
     workspace_per_line: bool,
     jobs: int,
     rate: float | None,
@@ -218,7 +227,7 @@ def command(
         refuse_other_shards(source)
     defaults = chosen_fields(app, **choices)
     stdin = app.stdin if file == "-" else None
-    batch = read_source(source, stdin, defaults=defaults, files=files)
+    batch = read_source(source, stdin, defaults=defaults, files=files, labels=labels)
     plan = make_plan(batch.lines, source.name, shard)
     if dry_run:
         return Text(_bodies(batch, plan))

@@ -9,12 +9,13 @@ from ..app import App
 from ..errors import RebyteError
 from ..output.records import TASK, Records
 from ._base import define
-from ._options import tasks_argument
+from ._options import chosen_tasks, label_filter_option, labeled_tasks_argument
 
 
 @define("cancel", kind=TASK)
-@tasks_argument
-def command(app: App, tasks: Sequence[str]) -> Records:
+@labeled_tasks_argument
+@label_filter_option
+def command(app: App, tasks: Sequence[str], labels: Mapping[str, str]) -> Records:
     """Cancel each TASK and print its state afterwards.
 
     A task that has already ended is left unchanged. A canceled task still accepts follow-ups.
@@ -23,10 +24,9 @@ def command(app: App, tasks: Sequence[str]) -> Records:
 
       rebyte cancel @last
       rebyte list -o id --status running | rebyte cancel -
+      rebyte cancel --label run=nightly
     """
-    from ..history import references
-
-    ids = references.tasks(app.history, tasks, app.lines())
+    ids = chosen_tasks(app, tasks, labels)
     return Records(TASK, _cancel(app, list(dict.fromkeys(ids))))
 
 

@@ -17,6 +17,7 @@ from ._options import (
     chosen_fields,
     dry_run_option,
     files_option,
+    label_option,
     stream_option,
     task_options,
     timeout_option,
@@ -32,6 +33,7 @@ from ._prompts import prompt_options, read_prompt
 @wait_option
 @timeout_option
 @stream_option
+@label_option
 @click.option("--once", metavar="KEY", help="Create at most one task for KEY, even across retries.")
 @click.option("--forget", is_flag=True, help="With --once: forget KEY, so that it can be reused.")
 @click.option(
@@ -53,6 +55,7 @@ def command(
     wait: bool,
     timeout: float | None,
     stream: bool,
+    labels: Mapping[str, str],
     once: str | None,
     forget: bool,
     with_changes: bool,
@@ -97,7 +100,14 @@ def command(
     deadline = Deadline(timeout)
     with app.spinner("Creating the task (waiting for its VM)"):
         created = engine.create(
-            app.client, app.history, body, prompt=text, key=once, note=app.note, deadline=deadline
+            app.client,
+            app.history,
+            body,
+            prompt=text,
+            key=once,
+            labels=labels,
+            note=app.note,
+            deadline=deadline,
         )
     app.keep_workspace(created)
     task_id = str(created["id"])

@@ -11,13 +11,16 @@ from ..app import App
 from ..errors import RebyteError, ResourceNotFound
 from ..output.records import DELETED, Records
 from ._base import define
-from ._options import tasks_argument
+from ._options import chosen_tasks, label_filter_option, labeled_tasks_argument
 
 
 @define("delete", kind=DELETED)
-@tasks_argument
+@labeled_tasks_argument
+@label_filter_option
 @click.option("--ignore-missing", is_flag=True, help="Don't fail if a task doesn't exist.")
-def command(app: App, tasks: Sequence[str], ignore_missing: bool) -> Records:
+def command(
+    app: App, tasks: Sequence[str], labels: Mapping[str, str], ignore_missing: bool
+) -> Records:
     """Delete each TASK, without confirmation.
 
     Exits with 4 if a task doesn't exist, unless --ignore-missing is given.
@@ -26,10 +29,9 @@ def command(app: App, tasks: Sequence[str], ignore_missing: bool) -> Records:
 
       rebyte delete @last
       rebyte list -o id --status failed | rebyte delete -
+      rebyte delete --label run=nightly
     """
-    from ..history import references
-
-    ids = references.tasks(app.history, tasks, app.lines())
+    ids = chosen_tasks(app, tasks, labels)
     return Records(DELETED, _delete(app, list(dict.fromkeys(ids)), ignore_missing))
 
 

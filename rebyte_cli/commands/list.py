@@ -11,6 +11,7 @@ from ..app import App
 from ..errors import BadUsage, RebyteError
 from ..output.records import TASK_ROW, RecordList
 from ._base import define
+from ._options import label_filter_option
 
 STATUSES = ("running", "completed", "failed", "canceled")
 PAGE = 100  # the largest page the API gives (vendor docs)
@@ -62,6 +63,7 @@ def _flat(
     "--no-status", is_flag=True, help="Don't fetch tasks to get their status: one request per page."
 )
 @click.option("--full-ids", is_flag=True, help="Show whole ids in a table on a terminal.")
+@label_filter_option
 @click.option("--search", metavar="TEXT", help="Only tasks whose title contains TEXT.")
 @click.option(
     "--since",
@@ -79,6 +81,7 @@ def command(
     statuses: tuple[str, ...],
     no_status: bool,
     full_ids: bool,
+    labels: Mapping[str, str],
     search: str | None,
     since: str | None,
     until: str | None,
@@ -102,7 +105,8 @@ def command(
         raise BadUsage("--all and --limit cannot be used together")
     if no_status and (statuses or "status" in (app.fields or ())):
         raise BadUsage("--no-status cannot be used with --status or --fields status")
-    tests = row_tests(search=search, since=since, until=until)
+    ids = app.history.labeled(labels) if labels else None
+    tests = row_tests(search=search, since=since, until=until, ids=ids)
     most = None if all_ else limit or 50
     plain = not (all_ or tests or statuses or (limit or 0) > PAGE)
     if plain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import click
@@ -12,23 +12,31 @@ from ..deadline import Deadline
 from ..errors import BadUsage
 from ..output.records import TASK, Records
 from ._base import define
-from ._options import Seconds, tasks_argument, timeout_option
+from ._options import (
+    Duration,
+    chosen_tasks,
+    label_filter_option,
+    labeled_tasks_argument,
+    timeout_option,
+)
 
 
 @define("wait", kind=TASK, statuses=(3, 4, 5, 10, 11, 124))
-@tasks_argument
+@labeled_tasks_argument
+@label_filter_option
 @click.option("--any", "any_", is_flag=True, help="Stop when the first task has ended.")
 @click.option("--first-success", is_flag=True, help="Stop when the first task has completed.")
 @timeout_option
 @click.option(
     "--interval",
-    type=Seconds(),
-    metavar="SECONDS",
+    type=Duration(),
+    metavar="DURATION",
     help="Poll this often (default: every second at first, later every ten).",
 )
 def command(
     app: App,
     tasks: Sequence[str],
+    labels: Mapping[str, str],
     any_: bool,
     first_success: bool,
     timeout: float | None,
@@ -44,8 +52,8 @@ def command(
       rebyte wait @last --timeout 10m
       rebyte list -o id --status running | rebyte wait -
       rebyte wait "$first" "$second" --first-success -o id
+      rebyte wait --label run=nightly --timeout 1h30m
     """
-    from ..history import references
     from ..tasks.wait import Target
     from ._wait import finished
 
@@ -54,7 +62,6 @@ def command(
     until: Literal["all", "any", "first-success"] = (
         "any" if any_ else "first-success" if first_success else "all"
     )
-    ids = references.tasks(app.history, tasks, app.lines())
-    targets = [Target(task_id) for task_id in dict.fromkeys(ids)]
+    targets = [Target(task_id) for task_id in chosen_tasks(app, tasks, labels)]
     deadline = Deadline(timeout)
     return Records(TASK, finished(app, targets, until=until, deadline=deadline, interval=interval))

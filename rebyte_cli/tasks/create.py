@@ -49,6 +49,7 @@ def create(
     *,
     prompt: str,
     key: str | None = None,
+    labels: Mapping[str, str] | None = None,
     note: Callable[[str], None],
     deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
@@ -57,9 +58,10 @@ def create(
     """POST /tasks with `body`, at most once, and return what was created.
 
     The answer has `id`, `url`, `status`, `createdAt`, and `workspaceId` if it is known: a task
-    that was found after its answer was lost has none. `note` is called with progress for a person
-    to read. `look_for` is how long to search for a lost task, in seconds. The request and the
-    search end by `deadline`, except that one scan of the list always follows a lost request.
+    that was found after its answer was lost has none. The history keeps `labels` with the task.
+    `note` is called with progress for a person to read. `look_for` is how long to search for a
+    lost task, in seconds. The request and the search end by `deadline`, except that one scan of
+    the list always follows a lost request.
 
     With `key`, no two calls create two tasks, in whatever process and however they end. A later
     call returns the first task; it waits while another process is at work on the key. If an
@@ -74,7 +76,7 @@ def create(
     with a hint that says whether a task exists, and what `create_from` raises if the request was
     refused or never sent; the key can then be used again.
     """
-    request = TaskRequest(client, history, body, prompt)
+    request = TaskRequest(client, history, body, prompt, labels or {})
     operation = Operation(request, client, history, note, deadline, sleep, look_for)
     if key is None:
         with operation.explained_interrupts():

@@ -45,10 +45,19 @@ def moment(text: str, *, now: datetime | None = None) -> datetime:
 
 
 def row_tests(
-    *, search: str | None = None, since: str | None = None, until: str | None = None
+    *,
+    search: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    ids: Collection[str] | None = None,
 ) -> list[Test]:
-    """The tests that a row of the list must pass, from the options of `rebyte list`."""
+    """The tests that a row of the list must pass, from the options of `rebyte list`.
+
+    With `ids`, only rows of these tasks pass, and the walk ends with the last of them.
+    """
     made: list[Test] = []
+    if ids is not None:
+        made.append(_is_one_of(ids))
     if since is not None:
         start = moment(since)
         made.append(lambda row: True if _created(row) >= start else None)
@@ -59,6 +68,19 @@ def row_tests(
         wanted = search.casefold()
         made.append(lambda row: wanted in str(row.get("title") or "").casefold())
     return made
+
+
+def _is_one_of(ids: Collection[str]) -> Test:
+    left = set(ids)
+
+    def test(row: Row) -> bool | None:
+        if not left:
+            return None
+        found = _id(row) in left
+        left.discard(_id(row))
+        return found
+
+    return test
 
 
 def _created(row: Row) -> datetime:

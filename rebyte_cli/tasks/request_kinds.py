@@ -35,10 +35,16 @@ class TaskRequest:
     """
 
     def __init__(
-        self, client: RebyteClient, history: History, body: Mapping[str, Any], prompt: str
+        self,
+        client: RebyteClient,
+        history: History,
+        body: Mapping[str, Any],
+        prompt: str,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         self._client = client
         self._history = history
+        self._labels = labels or {}
         self._search = Search(client, history.knows, created=lambda: history.tasks(RECENT))
         self.body = body
         self.prompt = prompt
@@ -60,9 +66,9 @@ class TaskRequest:
     def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
         """Add the task to the history; returns its id. `as_asked`: it has this prompt."""
         if as_asked:
-            self._history.add_task(answer, prompt=self.prompt, body=self.body)
+            self._history.add_task(answer, prompt=self.prompt, body=self.body, labels=self._labels)
         else:
-            self._history.add_task(answer, prompt="")
+            self._history.add_task(answer, prompt="", labels=self._labels)
         return str(answer["id"])
 
     def describe(self, answer: Mapping[str, Any]) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from rebyte_cli.batch.history_writer import DELAY, LARGEST_GROUP, HistoryWriter
+from rebyte_cli.batch.input import InputLine
 from rebyte_cli.deadline import NO_LIMIT
 from rebyte_cli.errors import RebyteError
 
 BODY = {"prompt": "Say hi", "model": "big"}
+LINE = InputLine(1, "1", None, (), 0, 0, (("run", "7"),))
 
 
 class Told:
@@ -39,7 +41,7 @@ class Told:
 
 def test_it_is_told_a_little_later_and_after_the_journal() -> None:
     told = Told()
-    told.writer.created(1, {"id": "t1"}, BODY)
+    told.writer.created(LINE, {"id": "t1"}, BODY)
     told.writer.ended({"id": "t1", "title": "T", "status": "failed", "completedAt": "c", "x": 1})
     assert told.writer.due is not NO_LIMIT
     assert told.heard == []
@@ -47,7 +49,7 @@ def test_it_is_told_a_little_later_and_after_the_journal() -> None:
     assert told.writer.due is NO_LIMIT
     assert told.heard == [
         ("settle", None),
-        ("made", [({"id": "t1"}, "Say hi", BODY, {})]),
+        ("made", [({"id": "t1"}, "Say hi", BODY, {"run": "7"})]),
         ("ended", [{"id": "t1", "title": "T", "status": "failed", "completedAt": "c"}]),
         ("flush", None),
     ]
@@ -55,7 +57,7 @@ def test_it_is_told_a_little_later_and_after_the_journal() -> None:
 
 def test_whatever_comes_first_sets_the_time() -> None:
     for note in (
-        lambda writer: writer.created(1, {"id": "t1"}, BODY),
+        lambda writer: writer.created(LINE, {"id": "t1"}, BODY),
         lambda writer: writer.not_created(1),
         lambda writer: writer.ended({"id": "t1"}),
     ):
@@ -79,6 +81,6 @@ def test_of_many_it_is_told_at_once() -> None:
 def test_it_never_knows_what_the_journal_could_not_write() -> None:
     told = Told()
     told.journal_fails = True
-    told.writer.created(1, {"id": "t1"}, BODY)
+    told.writer.created(LINE, {"id": "t1"}, BODY)
     told.writer.flush()
     assert told.heard == [("settle", None)]

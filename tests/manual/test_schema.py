@@ -65,7 +65,7 @@ def test_an_option_is_described_in_full(schema: Any) -> None:
     options = {tuple(option["names"]): option for option in find(schema, "create")["options"]}
     assert options["-s", "--skill", "--skills"]["multiple"] is True
     assert options["--wait",]["flag"] is True
-    assert options["--timeout",]["type"] == "seconds"
+    assert options["--timeout",]["type"] == "duration"
     status = next(
         option for option in find(schema, "list")["options"] if "--status" in option["names"]
     )
