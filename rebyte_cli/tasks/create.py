@@ -267,10 +267,14 @@ class Operation:
         lost: LostRequest,
         is_contested: Callable[[], bool],
         seconds: float | None = None,
+        *,
+        prove_absence: bool = False,
     ) -> Findings:
         """Scan until the result is certain, hopeless, or the time is over.
 
         If another attempt may have created what was found (`is_contested`), nothing is certain.
+        With `prove_absence`, scans that agree that there is no result go on past the time, up to
+        the caller's deadline, until there are enough of them: a slow list fits few into it.
         """
         seconds = self._deadline.cap(self._look_for) if seconds is None else seconds
         began = self._clock()
@@ -294,8 +298,13 @@ class Operation:
                     break
             absence.add(None if failure else matches, began)
             is_settled = matches.is_complete and matches.is_settled
-            if (failure is None and not contested and is_settled) or limit.has_passed:
+            if failure is None and not contested and is_settled:
                 break
+            if limit.has_passed:
+                more = prove_absence and absence.is_likely and not absence.is_proven
+                if not more or self._deadline.has_passed:
+                    break
+                limit = self._deadline.within(self._look_for)
             self._sleep(limit.cap(pause))
             began = self._clock()
         if contested:
@@ -325,7 +334,9 @@ class Operation:
             request.prompt if is_same else None,
             request.body if earlier.body_digest == request.body_digest else {},
         )
-        return self.search(lost, lambda: self._is_contested(earlier, alive=alive))
+        return self.search(
+            lost, lambda: self._is_contested(earlier, alive=alive), prove_absence=True
+        )
 
     def _without_known(self, matches: Matches) -> Matches:
         """Drop what another process has registered as its own since the scan."""

@@ -359,14 +359,22 @@ def test_a_workspace_that_nobody_told_skips_those_who_need_it(
 
 
 def never_answers(
-    farm: Farm, then: Callable[[Request], Answer | None]
+    farm: Farm, then: Callable[[Request], Answer | None], *, together: int = 1
 ) -> Callable[[Request], Answer | None]:
-    """Makes each task and closes the line; `then` for all other requests."""
+    """Makes each task and closes the line; `then` for all other requests.
+
+    No line is closed before `together` tasks are made, so that their creates are under way at the
+    same time however slow the machine is.
+    """
+
+    def close(line: Line) -> None:
+        eventually(lambda: len(farm.tasks) >= together)
+        reset(line)
 
     def hook(request: Request) -> Answer | None:
         if request.method == "POST":
             farm._make(request.json)
-            return reset
+            return close
         return then(request)
 
     return hook
@@ -399,7 +407,7 @@ def test_where_it_does_not_they_are_settled_by_hand(
     monkeypatch.setattr(batch_search, "LATER", 0.05)
     with_workspaces(home, ["ws-1", "ws-2"])
     with Farm() as farm:
-        farm.hook = never_answers(farm, farm.hook)
+        farm.hook = never_answers(farm, farm.hook, together=2)
         done = batch(farm, None)
         assert set(statuses(done).values()) == {"unknown"}
         assert "settle it with --resolve 2=ID or 2=none" in done.err
