@@ -322,7 +322,7 @@ def test_case_82_date_and_created_at_differ(place: Place, skew: float) -> None:
     assert place.made == 1
 
 
-@pytest.mark.parametrize("skew", [3.0, 5.0, -5.0, 1000.0, -1000.0])
+@pytest.mark.parametrize("skew", [3.0, -5.0, 1000.0, -1000.0, 8 * 3600.0, -8 * 3600.0])
 def test_case_82_for_once_too(place: Place, skew: float) -> None:
     place.farm.skew = skew
     lose_one(place, Place.once)

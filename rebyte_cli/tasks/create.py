@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 SHORTEST_SCAN = 2.0  # seconds that a scan may take however little is left
 KEY_WAIT = 660.0  # seconds that another process may need: its create, and its search
 KEY_PAUSE = 0.25
+# How far a local time may be from UTC, and some room.
+ZONES = timedelta(hours=15)
 # How far `createdAt` may be from `Date` for what this process has just sent.
 OWN_ROOM = timedelta(minutes=1)
 
@@ -333,6 +335,8 @@ class Operation:
             lambda: window(earlier.started_at, room=ROOM),
             request.prompt if is_same else None,
             request.body if earlier.body_digest == request.body_digest else {},
+            # Only before it may be sent again: until then there is no harm in not seeing it.
+            ZONES if self._server_clock.age(earlier.started_at) > LIFE else timedelta(0),
         )
         return self.search(
             lost, lambda: self._is_contested(earlier, alive=alive), prove_absence=True

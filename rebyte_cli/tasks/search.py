@@ -8,7 +8,7 @@ prove than that there is one: it takes complete lists, several of them, that agr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,13 +57,21 @@ class LostRequest(NamedTuple):
 
     `digest` is that of its prompt; `prompt` the text, where this process has it; `body` the other
     fields that were sent. `window` says when it can have taken effect; it is called after an
-    answer that told the server's time.
+    answer that told the server's time. A task that is early by up to `doubt` and has exactly this
+    prompt is a candidate, too: the service may write `createdAt` in another time zone.
     """
 
     digest: str
     window: Callable[[], Window]
     prompt: str | None = None
     body: Mapping[str, Any] = MappingProxyType({})
+    doubt: timedelta = timedelta(0)
+
+    @property
+    def since(self) -> datetime | None:
+        """What was created before this certainly has another origin."""
+        since = self.window().since
+        return None if since is None else since - self.doubt
 
 
 class Matches(NamedTuple):
@@ -226,23 +234,30 @@ class Search:
         """
 
         def since() -> datetime | None:
-            starts = [request.window().since for request in requests]
+            starts = [request.since for request in requests]
             return None if None in starts else min(filter(None, starts), default=None)
 
         listing = read_listing(self._client, since, limit)
         windows = [request.window() for request in requests]
         is_current = listing.is_complete and self._is_current(listing, windows, limit)
         known = self._known([row["id"] for row in listing.rows])
-        strangers = [
-            row
-            for row in listing.rows
-            if row["id"] not in known
-            and any(not _is_early(row.get("createdAt"), window) for window in windows)
-        ]
+
+        def created_since(starts: list[datetime | None]) -> list[Row]:
+            earliest = None if None in starts else min(filter(None, starts), default=None)
+            return [
+                row
+                for row in listing.rows
+                if row["id"] not in known and not _is_before(row.get("createdAt"), earliest)
+            ]
+
+        # All that are in a window must be read, those that are only doubtful as far as it goes.
+        strangers = created_since([request.since for request in requests])
+        due = {row["id"] for row in created_since([window.since for window in windows])}
         unread = [row["id"] for row in strangers if row["id"] not in self._prompts]
+        unread.sort(key=lambda task_id: task_id not in due)
         for task_id in unread[:READS]:
             self._read_prompt(task_id, limit)
-        is_complete = is_current and len(unread) <= READS
+        is_complete = is_current and due.isdisjoint(unread[READS:])
         others = self._other_prompts()
         listed = {row["id"] for row in listing.rows}
         found = [
@@ -271,10 +286,14 @@ class Search:
         same, unsure = list[Row](), list[Row]()
         for row in rows:
             shown = self._prompts.get(row["id"])
+            created = row.get("createdAt")
+            if _is_early(created, window):
+                equal = shown is not None and digest_of(shown) == request.digest
+                if equal and not _is_before(created, request.since):
+                    unsure.append(row)
+                continue
             # A task that is too late is not ours, but if it has our prompt, the clocks may differ.
-            if _is_early(row.get("createdAt"), window) or (
-                shown is None and _is_late(row.get("createdAt"), window)
-            ):
+            if shown is None and _is_late(created, window):
                 continue
             match = is_prompt(
                 shown,
@@ -282,7 +301,7 @@ class Search:
                 request.prompt,
                 is_known=shown is not None and digest_of(shown) in others,
             )
-            is_timely = _is_timely(row.get("createdAt"), window)
+            is_timely = _is_timely(created, window)
             if match and is_timely and not contradicts(row, request.body):
                 same.append(row)
             elif match is not False:
@@ -328,8 +347,12 @@ def _is_timely(written: Any, window: Window) -> bool:
 
 
 def _is_early(written: Any, window: Window) -> bool:
+    return _is_before(written, window.since)
+
+
+def _is_before(written: Any, moment: datetime | None) -> bool:
     created = parse_time(written)
-    return created is not None and window.since is not None and created < window.since
+    return created is not None and moment is not None and created < moment
 
 
 def _is_late(written: Any, window: Window) -> bool:
