@@ -294,6 +294,12 @@ class ContentView(TaskView):
         """Whether the document has a list of prompts."""
         return isinstance(self.raw.get("prompts"), list)
 
+    @property
+    def prompt_count(self) -> int:
+        """The length of that list, with what is no prompt in it; 0 without a list."""
+        prompts = self.raw.get("prompts")
+        return len(prompts) if isinstance(prompts, list) else 0
+
     def response(self, prompt_id: str | None = None) -> str:
         """The answer to a prompt (default: the latest); an empty string if there is none."""
         prompt = self.latest if prompt_id is None else self.prompt(prompt_id)

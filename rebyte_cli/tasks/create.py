@@ -335,8 +335,7 @@ class Operation:
             lambda: window(earlier.started_at, room=ROOM),
             request.prompt if is_same else None,
             request.body if earlier.body_digest == request.body_digest else {},
-            # Only before it may be sent again: until then there is no harm in not seeing it.
-            ZONES if self._server_clock.age(earlier.started_at) > LIFE else timedelta(0),
+            ZONES,
         )
         return self.search(
             lost, lambda: self._is_contested(earlier, alive=alive), prove_absence=True

@@ -71,6 +71,8 @@ def _may_be_changed(shown: str, theirs: str, prompt: str, ours: str) -> bool:
 def _is_masked(shown: str, ours: str) -> bool:
     """Whether what stands around the masks in `shown` is in `ours`, in this order."""
     pieces = [_letters(piece) for piece in _MASK.split(shown)]
+    if not any(pieces):  # masked as a whole
+        return True
     if len(pieces) < 2 or sum(map(len, pieces)) < SHORTEST_CUT // 2:
         return False
     at = 0

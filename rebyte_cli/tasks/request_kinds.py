@@ -127,7 +127,21 @@ class PromptRequest:
             )
         except ResourceNotFound:  # no content here; the task at least names its prompts
             content = self._client.get_task(self._task_id, timeout=limit.for_call())
-        return find_prompts(ContentView(content), lost)
+        found = find_prompts(ContentView(content), lost)
+        if found.shows_none and not self._has_all_prompts(ContentView(content), limit):
+            return found._replace(is_complete=False)
+        return found
+
+    def _has_all_prompts(self, content: ContentView, limit: Deadline) -> bool:
+        """Whether the task itself names the same prompts as its content.
+
+        A content that is stale, cut to a page or that of another task proves nothing.
+        """
+        task = ContentView(self._client.get_task(self._task_id, timeout=limit.for_call()))
+        is_same_task = content.id == task.id == self._task_id
+        return is_same_task and {one.id for one in content.prompts} == {
+            one.id for one in task.prompts
+        }
 
     def answer_from(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A prompt of the task in the shape of a follow-up's answer."""

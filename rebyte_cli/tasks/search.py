@@ -234,40 +234,42 @@ class Search:
         """
 
         def since() -> datetime | None:
-            starts = [request.since for request in requests]
-            return None if None in starts else min(filter(None, starts), default=None)
+            return _earliest([request.since for request in requests])
 
         listing = read_listing(self._client, since, limit)
         windows = [request.window() for request in requests]
         is_current = listing.is_complete and self._is_current(listing, windows, limit)
         known = self._known([row["id"] for row in listing.rows])
 
-        def created_since(starts: list[datetime | None]) -> list[Row]:
-            earliest = None if None in starts else min(filter(None, starts), default=None)
+        def match(rows: list[Row]) -> list[Matches]:
+            is_read = self._read_prompts(rows, limit)
+            others = self._other_prompts()
             return [
-                row
-                for row in listing.rows
-                if row["id"] not in known and not _is_before(row.get("createdAt"), earliest)
+                self._matches(request, window, rows, others, is_current and is_read)
+                for request, window in zip(requests, windows, strict=True)
             ]
 
-        # All that are in a window must be read, those that are only doubtful as far as it goes.
-        strangers = created_since([request.since for request in requests])
-        due = {row["id"] for row in created_since([window.since for window in windows])}
-        unread = [row["id"] for row in strangers if row["id"] not in self._prompts]
-        unread.sort(key=lambda task_id: task_id not in due)
-        for task_id in unread[:READS]:
-            self._read_prompt(task_id, limit)
-        is_complete = is_current and due.isdisjoint(unread[READS:])
-        others = self._other_prompts()
+        rows = [row for row in listing.rows if row["id"] not in known]
+        found = match(_created_since(rows, [window.since for window in windows]))
+        doubted = _created_since(rows, [request.since for request in requests])
+        if all(request.doubt for request in requests) and not any(one.candidates for one in found):
+            is_complete = [one.is_complete for one in found]
+            found = [
+                one._replace(is_complete=was)  # the doubtful are read as far as it goes
+                for one, was in zip(match(doubted[:READS]), is_complete, strict=True)
+            ]
         listed = {row["id"] for row in listing.rows}
-        found = [
-            self._matches(request, window, strangers, others, is_complete)
-            for request, window in zip(requests, windows, strict=True)
-        ]
         return [
             self._unless_vanished(request, matches, listed)
             for request, matches in zip(requests, found, strict=True)
         ]
+
+    def _read_prompts(self, rows: list[Row], limit: Deadline) -> bool:
+        """Read what these tasks were asked; False if they are too many for one scan."""
+        unread = [row["id"] for row in rows if row["id"] not in self._prompts]
+        for task_id in unread[:READS]:
+            self._read_prompt(task_id, limit)
+        return len(unread) <= READS
 
     def _unless_vanished(self, request: LostRequest, matches: Matches, listed: set[str]) -> Matches:
         """A list without a task that was a candidate before is wrong, now or then."""
@@ -287,13 +289,7 @@ class Search:
         for row in rows:
             shown = self._prompts.get(row["id"])
             created = row.get("createdAt")
-            if _is_early(created, window):
-                equal = shown is not None and digest_of(shown) == request.digest
-                if equal and not _is_before(created, request.since):
-                    unsure.append(row)
-                continue
-            # A task that is too late is not ours, but if it has our prompt, the clocks may differ.
-            if shown is None and _is_late(created, window):
+            if _is_excluded(created, shown, request, window):
                 continue
             match = is_prompt(
                 shown,
@@ -341,13 +337,29 @@ class Search:
             self._prompts[task_id] = prompts[0].text
 
 
+def _created_since(rows: Iterable[Row], starts: list[datetime | None]) -> list[Row]:
+    earliest = _earliest(starts)
+    return [row for row in rows if not _is_before(row.get("createdAt"), earliest)]
+
+
+def _earliest(starts: list[datetime | None]) -> datetime | None:
+    return None if None in starts else min(filter(None, starts), default=None)
+
+
+def _is_excluded(written: Any, shown: str | None, request: LostRequest, window: Window) -> bool:
+    """Whether its time says that something is not the result of a request.
+
+    If it is too early or too late and yet has exactly our prompt, the clocks may differ.
+    """
+    if not _is_before(written, window.since) and not _is_late(written, window):
+        return False
+    equal = shown is not None and digest_of(shown) == request.digest
+    return not equal or _is_before(written, request.since)
+
+
 def _is_timely(written: Any, window: Window) -> bool:
     created = parse_time(written)
     return created is not None and window.first <= created <= window.last
-
-
-def _is_early(written: Any, window: Window) -> bool:
-    return _is_before(written, window.since)
 
 
 def _is_before(written: Any, moment: datetime | None) -> bool:
@@ -378,19 +390,23 @@ def contradicts(row: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
 
 
 def find_prompts(content: ContentView, request: LostRequest) -> Matches:
-    """The prompts of a task's content that a lost follow-up may have created."""
+    """The prompts of a task's content that a lost follow-up may have created.
+
+    It is complete only if every prompt has an id, and an id of its own.
+    """
     window, same, unsure = request.window(), list[Row](), list[Row]()
     for prompt in content.prompts:
-        submitted = prompt.submitted_at
-        if not prompt.id or _is_early(submitted, window) or _is_late(submitted, window):
-            continue
         shown = prompt.text if prompt.text.strip() else None
+        if not prompt.id or _is_excluded(prompt.submitted_at, shown, request, window):
+            continue
         match = is_prompt(shown, request.digest, request.prompt)
         if match and _is_timely(prompt.submitted_at, window):
             same.append(prompt.raw)
         elif match is not False:
             unsure.append(prompt.raw)
-    return Matches(same, unsure, content.has_prompts and all(one.id for one in content.prompts))
+    ids = [prompt.id for prompt in content.prompts if prompt.id]
+    is_complete = len(set(ids)) == len(ids) == content.prompt_count > 0
+    return Matches(same, unsure, is_complete)
 
 
 def pauses(first: float = 0.5, growth: float = 1.6, most: float = 4.0) -> Iterator[float]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rebyte_cli import RebyteClient
 from rebyte_cli.errors import OutcomeUnknown
+from rebyte_cli.history.history import History
 from rebyte_cli.local.server import Service
+from rebyte_cli.tasks import create
+from rebyte_cli.tasks.request_kinds import PromptRequest
 from tests.cutting_proxy import Cut, CuttingProxy
-from tests.once_bench import PROMPT, Bench
+from tests.once_bench import PROMPT, Bench, timestamp
+from tests.servers import RawServer, Request, json_reply
 
 PROMPTS = "/prompts$"
 
@@ -116,3 +125,113 @@ def test_what_it_may_be_is_named_with_its_times(bench: Bench, task: str) -> None
         {"id": task, "promptId": one["id"], "createdAt": one["submittedAt"]} for one in made
     ]
     assert all(one["id"] in caught.value.message for one in made)
+
+
+# -- A service that shows prompts wrongly, after an attempt that was killed
+
+
+class Thread:
+    """One task, its prompts, and what becomes of the two documents that show them.
+
+    `made` are the prompts that were created; `skew` is by how much `submittedAt` is behind `Date`.
+    """
+
+    def __init__(self, skew: float = 0.0) -> None:
+        self.skew = skew
+        self.made: list[dict[str, Any]] = []
+        self.content: Callable[[dict[str, Any]], Any] = lambda document: document
+        self.task: Callable[[dict[str, Any]], Any] = lambda document: document
+        self.add("The first prompt")
+
+    def add(self, text: str) -> dict[str, Any]:
+        moment = datetime.now(UTC) - timedelta(seconds=self.skew)
+        written = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        prompt = {"id": f"p{len(self.made)}", "userPrompt": text, "submittedAt": written}
+        self.made.append(prompt)
+        return prompt
+
+    def answer(self, request: Request) -> bytes:
+        if request.method == "POST":
+            return self.reply({"promptId": self.add(request.json["prompt"])["id"]}, 201)
+        if request.path.endswith("/content"):
+            return self.reply(self.content({"id": "t1", "prompts": list(self.made)}))
+        plain = [{"id": one["id"], "status": "running"} for one in self.made]
+        return self.reply(self.task({"id": "t1", "status": "running", "prompts": plain}))
+
+    def reply(self, document: Any, status: int = 200) -> bytes:
+        return json_reply(document, status, {"Date": formatdate(usegmt=True)})
+
+
+def after_a_kill(folder: Path, thread: Thread) -> dict[str, Any]:
+    """What a follow-up returns whose first attempt was killed after it had made its prompt."""
+    with RawServer(thread.answer) as server:
+        client = RebyteClient("rbk_test", base_url=server.base_url)
+        history = History(folder / "history.db", origin="test")
+        request = PromptRequest(client, history, "t1", {"prompt": PROMPT})
+        history.open_intent(
+            None,
+            digest=request.digest,
+            body_digest=request.body_digest,
+            started_at=timestamp(),
+            owner="gone",
+        )
+        thread.add(PROMPT)
+        body = {"prompt": PROMPT}
+        return create.follow_up(client, history, "t1", body, note=print, look_for=0.3)
+
+
+def test_the_prompt_of_a_killed_attempt_is_found(tmp_path: Path) -> None:
+    thread = Thread()
+    assert after_a_kill(tmp_path, thread) == {"promptId": "p1"}
+    assert len(thread.made) == 2
+
+
+def without(number: int) -> Callable[[dict[str, Any]], Any]:
+    return lambda document: {**document, "prompts": document["prompts"][:number]}
+
+
+SHOWN_WRONGLY: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "none": without(0),
+    "only the first": without(1),
+    "no list": lambda document: {**document, "prompts": None},
+    "a list of texts": lambda document: {**document, "prompts": ["x", "y"]},
+    "another task": lambda document: {
+        "id": "t2",
+        "prompts": [{**document["prompts"][0], "id": "q1"}],
+    },
+    "the same twice": lambda document: {**document, "prompts": document["prompts"][:1] * 2},
+    "other ids": lambda document: {
+        **document,
+        "prompts": [
+            {**one, "id": f"q{one['id']}", "userPrompt": "Something else entirely"}
+            for one in document["prompts"][:1]
+        ],
+    },
+    "cut short": lambda document: {
+        **document,
+        "prompts": [
+            {**one, "userPrompt": one["userPrompt"][:22] + "…"} for one in document["prompts"]
+        ],
+    },
+    "masked": lambda document: {
+        **document,
+        "prompts": [{**one, "userPrompt": "[redacted]"} for one in document["prompts"]],
+    },
+}
+
+
+@pytest.mark.parametrize("name", SHOWN_WRONGLY)
+def test_a_prompt_that_is_not_shown_is_not_sent_again(tmp_path: Path, name: str) -> None:
+    thread = Thread()
+    thread.content = SHOWN_WRONGLY[name]
+    with pytest.raises(OutcomeUnknown):
+        after_a_kill(tmp_path, thread)
+    assert len(thread.made) == 2
+
+
+@pytest.mark.parametrize("skew", [3.0, -5.0, 1000.0, 8 * 3600.0, -8 * 3600.0])
+def test_submitted_at_and_date_may_differ(tmp_path: Path, skew: float) -> None:
+    thread = Thread(skew)
+    with suppress(OutcomeUnknown):
+        after_a_kill(tmp_path, thread)
+    assert len(thread.made) == 2
