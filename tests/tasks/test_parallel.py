@@ -53,18 +53,31 @@ def test_gnu_parallel_runs_each_line_once(home: Path) -> None:
     assert sorted(row["line"] for row in rows) == list(range(1, 13))
 
 
+SSH = """#!/bin/bash
+[ "$1" = -l ] && shift 2
+[ "$1" = -- ] && shift
+node=$1; shift
+[ "$1" = -- ] && shift
+echo "$node" >> "$NODES"
+cd "$HOMES/$node" 2>/dev/null && export HOME=$PWD || cd "$HOME"
+export SHELL=/bin/bash
+exec bash -c "$*"
+"""
+
+
+def play_ssh(folder: Path) -> None:
+    """An `ssh` that starts a shell on this machine: in a home folder, as the real one does."""
+    (folder / "bin").mkdir(parents=True)
+    ssh = folder / "bin" / "ssh"
+    ssh.write_text(SSH)
+    ssh.chmod(0o755)
+
+
 def test_gnu_parallel_over_ssh_works_in_the_shared_folder(home: Path) -> None:
-    """The `ssh` here starts a shell on this machine: in the home folder, as the real one does."""
     need_tool("parallel")
     need_tool("jq")
     shared = home / "shared"
-    (shared / "bin").mkdir(parents=True)
-    ssh = shared / "bin" / "ssh"
-    ssh.write_text(
-        '#!/bin/bash\n[ "$1" = -- ] && shift\necho "$1" >> "$NODES"\nshift\n'
-        '[ "$1" = -- ] && shift\ncd "$HOME"\nexport SHELL=/bin/bash\nexec bash -c "$*"\n'
-    )
-    ssh.chmod(0o755)
+    play_ssh(shared)
     (option,) = re.findall(r"`(--sshlogin .*?)`", TEXT)
     block = next(block for block in blocks(TEXT) if "parallel" in block)
     block = block.replace("parallel", f"parallel {option}")
@@ -74,6 +87,28 @@ def test_gnu_parallel_over_ssh_works_in_the_shared_folder(home: Path) -> None:
         assert done.stdout.split() == ["12", "completed"]
     assert set((home / "nodes").read_text().split()) == {"node1", "node2"}
     assert len(list(shared.glob("chapters.txt.?-of-4.journal"))) == 4
+
+
+def test_gnu_parallel_over_ssh_without_a_shared_folder(home: Path) -> None:
+    """Run twice: each part finds its journal on its machine, and only the results come back."""
+    need_tool("parallel")
+    need_tool("rsync")
+    here, nodes = home / "here", [home / "node1", home / "node2"]
+    play_ssh(here)
+    for node in nodes:
+        node.mkdir()
+    block = next(block for block in blocks(TEXT) if "--hostgroups" in block)
+    with Farm() as farm:
+        places = {"HOMES": str(home), "NODES": str(home / "nodes")}
+        for _ in range(2):
+            done = run(block, here, **farm.env, HOME=str(home), **places)
+            assert done.returncode == 0, done.stderr
+        assert set(farm.made.values()) == {1}
+    rows = [row for path in here.glob("results.?.jsonl") for row in lines_of(path.read_text())]
+    assert sorted(row["line"] for row in rows) == list(range(1, 13))
+    for number, node in enumerate(nodes, 1):
+        left = {path.name for path in node.glob("*") if not path.name.startswith(".")}
+        assert left == {f"chapters.txt.{number}-of-2.journal"}
 
 
 def test_a_slurm_array_runs_each_line_once(home: Path) -> None:
