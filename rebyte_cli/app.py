@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .api.client import RebyteClient
     from .config.settings import Config, Settings
     from .history.history import History
-    from .local.server import Service
+    from .local.dialer import Dialer
     from .output.console import Console
 
 
@@ -162,12 +162,12 @@ class App:
     # -- service, client, history
 
     @cached_property
-    def service(self) -> Service:
-        """The local service, inside this process for as long as it runs."""
-        from .local.server import start_embedded
+    def service(self) -> Dialer:
+        """The way to the local service: a running `local serve`, or one inside this process."""
+        from .local.dialer import Dialer
 
         self.note("local service")
-        return start_embedded(self.local_folder(), self.config.path, self.note)
+        return Dialer(self.local_folder(), self.config.path, self.note)
 
     @cached_property
     def client(self) -> RebyteClient:
@@ -183,8 +183,10 @@ class App:
         from .api.transport import Transport
 
         settings = self.settings
+        connector = None
         if settings.is_local:
-            base_url, key = self.service.base_url, self.service.key
+            connector = self.service
+            base_url, key = connector.base_url, connector.key
         else:
             base_url = settings.base_url.value
             if key is None:
@@ -199,6 +201,7 @@ class App:
             timeout=settings.timeout.value,
             ca_bundle=settings.ca_bundle.value,
             log=self._log,
+            connector=connector,
             **transport_options,
         )
         return RebyteClient(transport=transport)

@@ -15,6 +15,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,11 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from ..errors import BadUsage
+from .errors import AttemptFailed
 from .urls import is_loopback
 
 if TYPE_CHECKING:
@@ -44,6 +46,10 @@ FRESH_SECONDS = 2.0
 # What an upload sends at a time: with the 16 KiB of http.client it takes four times as long, and
 # of a larger one not all might go out within the idle limit of a slow line.
 BLOCK = 64 * 1024
+
+# Gives a connected socket for an address (host, port) within so many seconds; None for an address
+# that is to be dialed as usual. Raises OSError.
+Dial = Callable[[tuple[str, int], "float | None"], "socket.socket | None"]
 
 _current = threading.local()  # .attempt: the attempt that this thread is making
 
@@ -175,6 +181,25 @@ class _WatchedConnection(HTTPConnection):
     _connecting = False
     _last_used = 0.0
 
+    def __init__(self, *args: Any, dial: Dial | None = None, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._dial = dial
+
+    def _new_conn(self) -> socket.socket:
+        if self._dial is not None:
+            limit = self.timeout if isinstance(self.timeout, (int, float)) else None
+            try:
+                found = self._dial((self.host, int(self.port)), limit)
+            except OSError as error:
+                if error.filename is not None:  # the folder of the local service, not a network
+                    raise AttemptFailed(
+                        f"{error.filename}: {error.strerror}", futile=True
+                    ) from error
+                raise NewConnectionError(self, str(error)) from error
+            if found is not None:
+                return found
+        return super()._new_conn()
+
     @property
     def is_connected(self) -> bool:
         # The pool asks this before it hands out an idle connection.
@@ -226,24 +251,22 @@ class _TLSPool(HTTPSConnectionPool):
     ConnectionCls = _WatchedTLSConnection
 
 
-_POOLS = {"http": _Pool, "https": _TLSPool}
-
-
 class _Adapter(HTTPAdapter):
-    def __init__(self, context: Callable[[], ssl.SSLContext], size: int) -> None:
+    def __init__(self, context: Callable[[], ssl.SSLContext], size: int, dial: Dial | None) -> None:
         self._context = context
+        self._pools: dict[str, Any] = {"http": partial(_Pool, dial=dial), "https": _TLSPool}
         super().__init__(pool_connections=4, pool_maxsize=size)
 
     def init_poolmanager(self, *args: Any, **named: Any) -> None:
         super().init_poolmanager(*args, blocksize=BLOCK, **named)
         manager: Any = self.poolmanager
-        manager.pool_classes_by_scheme = _POOLS
+        manager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
         if proxy.lower().startswith("https:"):
             named["proxy_ssl_context"] = self._context()
         manager = super().proxy_manager_for(proxy, **named)
-        manager.pool_classes_by_scheme = _POOLS
+        manager.pool_classes_by_scheme = self._pools
         return manager
 
     def build_connection_pool_key_attributes(
@@ -264,15 +287,16 @@ class ConnectionPool:
     """Pooled connections, with the proxies and certificates of this process.
 
     It knows no key. Thread-safe. `ca_bundle` is as in `make_context`, `size` the number of idle
-    connections kept per host. `adapter` sends one request and follows no redirect; it raises
-    `TRANSPORT_ERRORS`, which `errors.explain` turns into words.
+    connections kept per host. `dial` may connect plain HTTP in its own way. `adapter` sends one
+    request and follows no redirect; it raises `TRANSPORT_ERRORS`, which `errors.explain` turns into
+    words.
     """
 
-    def __init__(self, *, ca_bundle: str | None, size: int) -> None:
+    def __init__(self, *, ca_bundle: str | None, size: int, dial: Dial | None = None) -> None:
         self._ca_bundle = ca_bundle
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
-        self.adapter = _Adapter(self._context, size)
+        self.adapter = _Adapter(self._context, size, dial)
 
     def prepare(
         self, method: str, url: str, headers: Mapping[str, str], body: Any

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ..clock import since_boot
 from ..deadline import Deadline
@@ -25,7 +25,7 @@ from .retry import RetryPolicy
 if TYPE_CHECKING:
     from requests import Response
 
-    from .connection import AttemptState, ConnectionPool
+    from .connection import AttemptState, ConnectionPool, Dial
 
 T = TypeVar("T")
 Read = Callable[["Response", "AttemptState"], T]
@@ -47,6 +47,17 @@ class Refused(Exception):
         self.retried = retried
 
 
+class Connector(Protocol):
+    """Decides where connections go, when that is not what the address says."""
+
+    @property
+    def connect(self) -> Dial:
+        """See `connection.Dial`."""
+
+    def decline(self) -> bool:
+        """The other side answered 421 (RFC 9110, 15.5.20); whether to connect again elsewhere."""
+
+
 class SenderOptions(NamedTuple):
     """How a Sender behaves: see `Transport` for what each of these means."""
 
@@ -57,6 +68,7 @@ class SenderOptions(NamedTuple):
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     random: Callable[[], float] | None
+    connector: Connector | None = None
 
 
 class Sender:
@@ -86,8 +98,11 @@ class Sender:
                 from .connection import ConnectionPool
 
                 self._owner = os.getpid()
+                connector = self.options.connector
                 self._pool = ConnectionPool(
-                    ca_bundle=self.options.ca_bundle, size=self.options.pool
+                    ca_bundle=self.options.ca_bundle,
+                    size=self.options.pool,
+                    dial=None if connector is None else connector.connect,
                 )
             return self._pool
 
@@ -118,6 +133,8 @@ class Sender:
             except Refused as refused:
                 again = retry.may_repeat(request.repeat, status=refused.status, sent=True)
                 pause = self._pause(number, refused.headers) if again and not is_last else None
+                if refused.status == retry.MISDIRECTED and self._declined():
+                    pause = 0.0
                 if pause is None or (not request.per_attempt and pause >= deadline.left()):
                     status, headers, raw = refused.status, refused.headers, refused.raw
                     raise Refused(status, headers, raw, retried=may_have_worked) from None
@@ -177,6 +194,13 @@ class Sender:
         proxy = self.pool.proxies(request.url).get(parts.scheme)
         via = urlsplit(proxy).hostname or "proxy" if proxy else None
         return explain(error, host=parts.netloc, proxy=via, sent=sent)
+
+    def _declined(self) -> bool:
+        """Whether the next connections go elsewhere, after an answer 421."""
+        if self.options.connector is None or not self.options.connector.decline():
+            return False
+        self.close()
+        return True
 
     def close(self) -> None:
         """Close idle connections. The next call opens new ones."""

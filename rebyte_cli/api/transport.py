@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from .connection import AttemptState
+    from .sender import Connector
     from .transfer import LiveBody
 
 USER_AGENT = f"rebyte-cli/{__version__}"
@@ -40,6 +41,7 @@ class Transport:
     where a call is known to block). `ca_bundle` is a file or folder of CA certificates. `log`
     is called with each attempt. `pool` is how many idle connections are kept. `retry_after_cap` is
     the most of a `Retry-After` that is honoured (seconds). `clock`, `sleep`, `random` serve tests.
+    `connector` decides where connections go, in place of the address.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Transport:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         random: Callable[[], float] | None = None,
+        connector: Connector | None = None,
     ) -> None:
         self.base_url = check_base_url(base_url)
         self.origin = origin_of(self.base_url)
@@ -62,7 +65,9 @@ class Transport:
         self.clock = clock
         self.sleep = sleep
         self._key = check_key(key)
-        options = SenderOptions(ca_bundle, pool, log, retry_after_cap, clock, sleep, random)
+        options = SenderOptions(
+            ca_bundle, pool, log, retry_after_cap, clock, sleep, random, connector
+        )
         # Two sets of connections: what goes to a signed URL shares nothing with what has a key.
         self._sender = Sender(options, secret=self._key)
         self._signed = Sender(options, secret=self._key)

@@ -1,4 +1,4 @@
-"""The account's balance and the service's health (both seen in clients only)."""
+"""The account's balance and the service's health (both seen in clients only), and its proof."""
 
 from __future__ import annotations
 
@@ -33,3 +33,9 @@ def health(context: Context, _request: Request) -> Response:
     return http.reply(
         {"status": "ok", "service": "rebyte local service", "instance": context.instance}
     )
+
+
+def proof(context: Context, request: Request) -> Response:
+    """GET /proof?challenge=…: shows a command that this is the service of its state folder."""
+    challenge = request.args.get("challenge", "")
+    return Response(context.permission.proof(challenge, context.instance, context.base))

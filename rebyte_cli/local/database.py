@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 BUSY_SECONDS = 30.0
+SERVED = "served "  # and the instance: the name under which the store keeps a service's origin
 SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -205,6 +206,18 @@ class Store:
         with self.read() as db:
             row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
+
+    def served(self) -> list[tuple[str, str]]:
+        """Where services answer for this folder, or did until they were killed.
+
+        Origin and instance; the one that was started last comes first.
+        """
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT value, substr(name, ?) FROM meta WHERE name LIKE ? ORDER BY rowid DESC",
+                (len(SERVED) + 1, f"{SERVED}%"),
+            ).fetchall()
+        return [(str(row[0]), str(row[1])) for row in rows]
 
     def secret(self) -> bytes:
         """The key that signs upload URLs: made once, shared by every process on this folder."""

@@ -66,6 +66,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("GET", "/v1/billing/credits", account.credit_balance),
     ("GET", "/v1/health", account.health),
     ("GET", "/health", account.health),
+    ("GET", "/proof", account.proof),
     ("GET", "/", pages.home),
     ("GET", "/run/<task_id>", pages.run),
     ("GET", "/run/<task_id>/events", event_stream.events),

@@ -22,7 +22,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from .agents.key import Permission, machine_key
-from .database import StateError, Store, discard, new_id
+from .database import SERVED, StateError, Store, discard, new_id
 from .deliveries import Deliverer
 from .http import Context
 from .http_server import Server
@@ -32,8 +32,6 @@ from .records import load_tasks
 from .routes import Api
 
 LOCAL_KEY = "rbk_local"
-DEFAULT_ORIGIN = "http://127.0.0.1:8787"
-SERVED = "served "  # and the instance: the name under which the store keeps a service's origin
 
 
 def _quiet(_line: str) -> None:
@@ -49,6 +47,7 @@ class Service:
     line per request and per internal error. `config_file` is the
     config.toml whose `[local]` says how real agents run; with `simulate` none does.
     `announce` gets a line that says what runs where when an agent is used for the first time.
+    `store` is an open store of the folder, which is closed with the service.
 
     ValueError: `host` is not a loopback address. OSError: the port is taken, or the folder cannot
     be written.
@@ -66,10 +65,11 @@ class Service:
         config_file: Path | None = None,
         simulate: bool = False,
         announce: Callable[[str], None] = _quiet,
+        store: Store | None = None,
     ) -> None:
         if not is_loopback(host):
             raise ValueError(f"{host} is not a loopback address; the local service trusts callers")
-        self._store = Store(state_dir, clock)
+        self._store = store or Store(state_dir, clock)
         self._public_url = public_url
         self._started = False
         self._stopping = threading.Event()
@@ -79,7 +79,7 @@ class Service:
         self._storage = Server(host, 0, _not_yet, log)
         self.base_url = f"{self._api.origin}/v1"
         self.storage_url = self._storage.origin
-        permission = Permission(state_dir, simulate=simulate)
+        permission = Permission(state_dir, simulate=simulate, embedded=public_url is not None)
         self.pages_url = f"{self._api.origin}/?key={permission.page_key()}"
         context = Context(
             store=self._store,
@@ -104,7 +104,7 @@ class Service:
             return self
         self._started = True
         if self._public_url is None:
-            for origin, instance in _served(self._store):
+            for origin, instance in self._store.served():
                 if not _answers(origin, instance):  # it was killed
                     self._store.forget(SERVED + instance)
             self._store.remember("address", self._api.origin)
@@ -125,7 +125,7 @@ class Service:
         if self._started and self._public_url is None:
             with contextlib.suppress(OSError, sqlite3.Error):
                 self._store.forget(SERVED + self._instance)
-                others = _served(self._store)
+                others = self._store.served()
                 if others:
                     self._store.remember("address", others[0][0])
         self._store.close()
@@ -140,24 +140,6 @@ class Service:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def start_embedded(
-    state_dir: Path,
-    config_file: Path | None = None,
-    announce: Callable[[str], None] = _quiet,
-) -> Service:
-    """A started service for the life of one command.
-
-    Its links point at the address where `rebyte local serve` last answered for this folder, or
-    would by default, since its own port is gone when the command ends. Raises StateError.
-    """
-    store = Store(state_dir)
-    address = store.recall("address") or DEFAULT_ORIGIN
-    store.close()
-    return Service(
-        state_dir, public_url=address, config_file=config_file, announce=announce
-    ).start()
 
 
 def reset(state_dir: Path) -> None:
@@ -200,7 +182,7 @@ def status(state_dir: Path) -> dict[str, Any]:
         agents = report.going(db)
         now = store.now()
         running = sum(task.status(now) == "running" for task in tasks)
-    address = next((one for one, instance in _served(store) if _answers(one, instance)), None)
+    address = next((one for one, instance in store.served() if _answers(one, instance)), None)
     store.close()
     return {
         "path": str(state_dir),
@@ -214,19 +196,6 @@ def status(state_dir: Path) -> dict[str, Any]:
         "disk": report.disk(state_dir),
         "serving": f"{address}/v1" if address else None,
     }
-
-
-def _served(store: Store) -> list[tuple[str, str]]:
-    """Where services answer for this folder, or did until they were killed: origin and instance.
-
-    The one that was started last comes first.
-    """
-    with store.read() as db:
-        rows = db.execute(
-            "SELECT value, substr(name, ?) FROM meta WHERE name LIKE ? ORDER BY rowid DESC",
-            (len(SERVED) + 1, f"{SERVED}%"),
-        ).fetchall()
-    return [(str(row[0]), str(row[1])) for row in rows]
 
 
 def _answers(origin: str, instance: str | None) -> bool:

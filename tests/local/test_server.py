@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.server import LOCAL_KEY, Service, reset, start_embedded, status
+from rebyte_cli.local.server import LOCAL_KEY, Service, reset, status
 from tests.conftest import need_tool
 from tests.witness import KEY, Caller, Clock, serving
 
 ONE_TASK = """
 import json, sys, urllib.request
 from pathlib import Path
-from rebyte_cli.local.server import start_embedded
+from rebyte_cli.local.server import Service
 sys.stdin.readline()  # all start together
-with start_embedded(Path(sys.argv[1])) as service:
+with Service(Path(sys.argv[1]), public_url="http://127.0.0.1:8787") as service:
     request = urllib.request.Request(
         service.base_url + "/tasks", json.dumps({"prompt": "x"}).encode(),
         {"API_KEY": "rbk_x", "Content-Type": "application/json"})
@@ -148,12 +148,10 @@ def test_date_header_is_the_clock_that_dates_tasks(tmp_path: Path) -> None:
 
 
 def test_links_of_an_embedded_service_point_at_the_served_one(tmp_path: Path) -> None:
-    with start_embedded(tmp_path) as service:
-        url = Caller(service).create()["url"]
-        assert url.startswith("http://127.0.0.1:8787/run/")
-    with Service(tmp_path) as served, start_embedded(tmp_path) as carried:
+    with Service(tmp_path) as served:
         origin = served.base_url.removesuffix("/v1")
-        task = Caller(carried).create("<b>bold</b> [[run=0]]")
+        with Service(tmp_path, public_url=origin) as carried:
+            task = Caller(carried).create("<b>bold</b> [[run=0]]")
         assert task["url"] == f"{origin}/run/{task['id']}"
         assert Caller(served).task(task["id"])["url"] == task["url"]
         page = urllib.request.urlopen(task["url"], timeout=20).read().decode()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.server import Service, start_embedded
+from rebyte_cli.local.server import Service
 from tests.witness import Caller, Clock, serving
 
 ALL_EVENTS = ["task.created", "task.running", "task.completed", "task.failed", "task.canceled"]
@@ -90,7 +90,7 @@ def test_each_change_of_a_task_is_delivered_once(tmp_path: Path) -> None:
 
 def test_embedded_service_delivers_before_it_ends(tmp_path: Path) -> None:
     with receiving() as (url, arrived):
-        with start_embedded(tmp_path) as service:
+        with Service(tmp_path, public_url="http://127.0.0.1:8787") as service:
             caller = Caller(service)
             caller.call("POST", "/webhooks", {"url": url, "events": ["task.created"]})
             caller.create()

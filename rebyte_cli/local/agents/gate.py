@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from werkzeug.wrappers import Request
 
 from .. import http
-from ..http import Context, Document
+from ..http import Context, Document, Refusal
 from ..records import TaskRecord
 from ..simulation import SimulatedRun
 
@@ -62,8 +62,11 @@ def launch(
     """
     agent, options = before or (None, None)
     agent = wanted or agent
-    if agent is None or not context.permission.granted(request.environ.get("rebyte.key")):
+    key = request.environ.get("rebyte.key")
+    if agent is None or not context.permission.granted(key):
         return None
+    if context.permission.belongs_elsewhere(key):
+        raise Refusal(421, "misdirected_request", "A command starts agents in its own process")
     from .launch import Launcher
 
     return Launcher(context.store, context.config_file).prepare(agent, body, options)

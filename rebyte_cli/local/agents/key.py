@@ -1,7 +1,8 @@
 """Who may start real agents: a program that has the machine's own key.
 
 Any other `rbk_` key reaches the simulation only. The file is for its owner alone, so another
-user of this machine, or a page in a browser, cannot have it.
+user of this machine, or a page in a browser, cannot have it. `-P local` uses a key derived from it,
+which sees as much, and starts agents only in the service of the command's own process.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hmac
 import os
 from pathlib import Path
 
-from ..database import make_folder
+from ..database import SCHEMA_VERSION, make_folder
 
 KEY_FILE = "key"
 PREFIX = "rbk_local_"
@@ -18,32 +19,63 @@ SWITCH = "REBYTE_LOCAL_AGENTS"
 
 
 class Permission:
-    """Whether a request may start real agents. With `simulate` none may."""
+    """Whether a request may start real agents. With `simulate` none may.
 
-    def __init__(self, state_dir: Path, *, simulate: bool) -> None:
+    `embedded` says that the service is inside the process of the command that calls it.
+    """
+
+    def __init__(self, state_dir: Path, *, simulate: bool, embedded: bool = False) -> None:
         self._state_dir = state_dir
         self._simulate = simulate or os.environ.get(SWITCH) == "0"
+        self._embedded = embedded
 
     def granted(self, key: str | None) -> bool:
         """Whether a request that brought `key` may start real agents."""
         return not self._simulate and self.is_own(key)
 
     def is_own(self, key: str | None) -> bool:
-        """Whether `key` is the machine's own."""
+        """Whether `key` is the machine's own, or the one that commands use."""
         if key is None or not key.startswith(PREFIX):
             return False
-        return hmac.compare_digest(key.encode(), self.own_key().encode())
+        own = (self.own_key(), self.command_key())
+        return any(hmac.compare_digest(key.encode(), one.encode()) for one in own)
+
+    def belongs_elsewhere(self, key: str | None) -> bool:
+        """Whether a command that brought `key` has to start its agents in its own process.
+
+        It tells its user what runs where, and the agents get its environment.
+        """
+        if self._embedded or key is None:
+            return False
+        return hmac.compare_digest(key.encode(), self.command_key().encode())
 
     def own_key(self) -> str:
         """The machine's own key. Raises OSError."""
         return machine_key(self._state_dir)
+
+    def command_key(self) -> str:
+        """The key that `-P local` sends."""
+        return PREFIX + self._derive("command")
 
     def page_key(self) -> str:
         """What a browser shows instead of the machine's own key, to see pages and no more.
 
         A browser sends it to every port of this address, so it must not start anything.
         """
-        return hmac.digest(self.own_key().encode(), b"pages", "sha256").hex()
+        return self._derive("pages")
+
+    def proof(self, challenge: str, instance: str, base_url: str) -> str:
+        """What shows that a service has the machine's own key, and would act as this one.
+
+        It holds for one instance at one address, so that no other program can pass on the answer
+        of a service that it asked; for one format of the stored state; and for one answer to the
+        question whether agents run at all.
+        """
+        kind = f"{SCHEMA_VERSION} {'simulate' if self._simulate else 'agents'}"
+        return self._derive("proof", kind, instance, base_url, challenge)
+
+    def _derive(self, *words: str) -> str:
+        return hmac.digest(self.own_key().encode(), "\n".join(words).encode(), "sha256").hex()
 
 
 def machine_key(state_dir: Path) -> str:

@@ -1,0 +1,160 @@
+"""How a command reaches the service of its state folder.
+
+It uses a `local serve` that runs for the same folder, and otherwise starts a service inside its own
+process. A port number in a file proves nothing: another program may listen there by now, of another
+user even. So every connection begins with a challenge that only a service with the machine's own
+key can answer, and nothing else is sent on a connection that fails it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from .agents.key import Permission
+from .database import SERVED, Store
+
+if TYPE_CHECKING:
+    from .server import Service
+
+DEFAULT_ORIGIN = "http://127.0.0.1:8787"
+CHALLENGE_SECONDS = 1.0
+LONGEST_HEAD = 4096  # bytes
+
+
+class Dialer:
+    """Connections to the service of a state folder, wherever it runs at the moment. Thread-safe.
+
+    Clients call `base_url` with `key`. The address is where `local serve` last answered for the
+    folder; `connect` decides where a connection really goes. Links to tasks point at it too, since
+    a service inside this process ends with the command. `config_file` and `announce` are as in
+    `Service`. Raises StateError when the folder cannot be used.
+    """
+
+    def __init__(
+        self, state_dir: Path, config_file: Path | None, announce: Callable[[str], None]
+    ) -> None:
+        self._store = Store(state_dir)
+        self._config_file = config_file
+        self._announce = announce
+        self._permission = Permission(state_dir, simulate=False, embedded=True)
+        self._lock = threading.Lock()
+        self._service: Service | None = None
+        self._refused: set[str] = set()  # instances that failed the challenge
+        self.origin = self._store.recall("address") or DEFAULT_ORIGIN
+        self.base_url = f"{self.origin}/v1"
+        self.key = self._permission.command_key()
+        if not self._store.served():
+            self._start()
+
+    def connect(self, address: tuple[str, int], timeout: float | None) -> socket.socket | None:
+        """A connection to the service, for the `address` of `base_url`; None for any other.
+
+        Raises OSError.
+        """
+        parts = urlsplit(self.origin)
+        if address != (parts.hostname, parts.port):
+            return None
+        with self._lock:
+            if self._service is None:
+                found = self._served()
+                if found is not None:
+                    return found
+                self._start()
+            assert self._service is not None
+            own = urlsplit(self._service.base_url)
+        return socket.create_connection((own.hostname or "", own.port or 0), timeout)
+
+    def decline(self) -> bool:
+        """Use the service of this process from now on; False if this is the case already.
+
+        For an answer 421: a served service starts no agent for a command, which announces it and
+        has the environment for it.
+        """
+        with self._lock:
+            if self._service is not None:
+                return False
+            self._start()
+            return True
+
+    def stop(self) -> None:
+        """Stop the service of this process, if there is one. Safe to call twice."""
+        with self._lock:
+            if self._service is not None:
+                self._service.stop()
+            self._store.close()
+
+    def _start(self) -> None:
+        from .server import Service
+
+        self._service = Service(
+            self._store.folder,
+            store=self._store,
+            public_url=self.origin,
+            config_file=self._config_file,
+            announce=self._announce,
+        ).start()
+
+    def _served(self) -> socket.socket | None:
+        """A connection to a served service that has proved itself."""
+        for origin, instance in self._store.served():
+            if instance in self._refused:
+                continue
+            found = self._proved(origin, instance)
+            if found is not None:
+                return found
+            self._refused.add(instance)
+        return None
+
+    def _proved(self, origin: str, instance: str) -> socket.socket | None:
+        challenge = os.urandom(16).hex()
+        expected = self._permission.proof(challenge, instance, f"{origin}/v1")
+        parts = urlsplit(origin)
+        connection = None
+        try:
+            connection = socket.create_connection(
+                (parts.hostname or "", parts.port or 0), CHALLENGE_SECONDS
+            )
+            given = _answer(connection, challenge, parts.netloc, len(expected))
+            if hmac.compare_digest(given, expected.encode()):
+                return connection
+        except ConnectionRefusedError:  # it was killed, and left its record behind
+            self._store.forget(SERVED + instance)
+        except (OSError, ValueError):
+            pass
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.close()
+        return None
+
+
+def _answer(connection: socket.socket, challenge: str, host: str, size: int) -> bytes:
+    """What the other side answers to a challenge; empty if it is no proof of `size` bytes.
+
+    Read by hand, and not a byte too many: the connection is used for requests afterwards. Whatever
+    listens there cannot make this take longer than the limit.
+    """
+    deadline = time.monotonic() + CHALLENGE_SECONDS
+    request = f"GET /proof?challenge={challenge} HTTP/1.1\r\nHost: {host}\r\n\r\n"
+    connection.sendall(request.encode("ascii"))
+    data = b""
+    while len(data) < LONGEST_HEAD:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        piece = connection.recv(LONGEST_HEAD)
+        if not piece or time.monotonic() > deadline:
+            break
+        data += piece
+        head, found, body = data.partition(b"\r\n\r\n")
+        if found and not head.startswith(b"HTTP/1.1 200 "):
+            break
+        if len(body) >= size:
+            return body
+    return b""

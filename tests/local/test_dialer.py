@@ -1,0 +1,350 @@
+"""`-P local` and a running `local serve`: it is used once it has proved itself, and not before.
+
+Whatever else may listen on the port that is on record gets neither a key nor a request, and the
+command works all the same, with a service inside its own process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from rebyte_cli.api.client import RebyteClient
+from rebyte_cli.api.transport import Transport
+from rebyte_cli.errors import APIError
+from rebyte_cli.local import dialer as dialer_module
+from rebyte_cli.local.agents import key as key_module
+from rebyte_cli.local.agents.key import Permission, machine_key
+from rebyte_cli.local.database import SERVED, Store
+from rebyte_cli.local.dialer import Dialer
+from rebyte_cli.local.server import Service
+from tests.conftest import COMMAND, Done
+
+
+class Stranger:
+    """Another program on a port of this machine. `answer` says what it makes of what it gets.
+
+    `heard` is all that clients ever sent to it.
+    """
+
+    def __init__(self, answer: Callable[[bytes], bytes | None]) -> None:
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.heard = b""
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        for connection in self._open:
+            connection.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self._open.append(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := connection.recv(65536):
+                self.heard += data
+                answer = self._answer(data)
+                if answer is not None:
+                    connection.sendall(answer)
+
+
+def said(body: str) -> bytes:
+    """An answer of HTTP."""
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def record(state: Path, origin: str, instance: str = "an-instance") -> None:
+    """Have the folder say that a service is served there."""
+    store = Store(state)
+    store.remember("address", origin)
+    store.remember(SERVED + instance, origin)
+    store.close()
+
+
+@contextlib.contextmanager
+def calling(state: Path) -> Iterator[tuple[RebyteClient, Dialer]]:
+    """A client as `-P local` has it."""
+    dialer = Dialer(state, None, lambda _: None)
+    with RebyteClient(transport=Transport(dialer.base_url, dialer.key, connector=dialer)) as client:
+        yield client, dialer
+    dialer.stop()
+
+
+def is_embedded(dialer: Dialer) -> bool:
+    """Whether the client has a service inside this process."""
+    return dialer._service is not None
+
+
+@pytest.fixture
+def state(home: Path) -> Path:
+    """The folder of the local service of the commands that a test runs."""
+    return home / ".local" / "state" / "rebyte" / "local"
+
+
+def test_a_served_service_is_used_and_one_connection_serves_many_calls(state: Path) -> None:
+    requests: list[str] = []
+    with Service(state, log=requests.append) as service, calling(state) as (client, dialer):
+        task = client.create_task("Say hello")
+        assert client.get_task(task["id"])["id"] == task["id"]
+        assert task["url"].startswith(service.base_url.removesuffix("/v1"))
+        assert not is_embedded(dialer)
+    assert [line.split('"')[1].split("?")[0].split(" HTTP")[0] for line in requests] == [
+        "GET /proof", "POST /v1/tasks", f"GET /v1/tasks/{task['id']}",
+    ]  # fmt: skip
+
+
+def test_without_a_served_service_the_store_is_opened_once(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr(
+        dialer_module, "Store", lambda folder: (opened.append(folder), Store(folder))[1]
+    )
+    monkeypatch.setattr("rebyte_cli.local.server.Store", opened.append)
+    with calling(state) as (client, dialer):
+        client.create_task("Say hello")
+        assert is_embedded(dialer)
+    assert opened == [state]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(lambda _: said('{"status": "ok", "instance": "an-instance"}'), id="health"),
+        pytest.param(lambda _: said("0" * 64), id="a proof of its own making"),
+        pytest.param(lambda _: b"SSH-2.0-OpenSSH_9.2\r\n" * 300, id="another protocol"),
+        pytest.param(lambda _: b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", id="404"),
+        pytest.param(lambda _: None, id="silence"),
+    ],
+)
+def test_a_stranger_on_the_port_gets_no_key_and_is_not_believed(
+    state: Path, answer: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialer_module, "CHALLENGE_SECONDS", 0.3)
+    with Stranger(answer) as stranger:
+        record(state, stranger.origin)
+        with calling(state) as (client, dialer):
+            task = client.create_task("A secret prompt")
+            assert client.get_task(task["id"])["prompts"]
+            assert is_embedded(dialer)
+    assert stranger.heard.startswith(b"GET /proof?challenge=")
+    assert stranger.heard.count(b"\r\n\r\n") == 1
+    assert b"rbk_" not in stranger.heard
+    assert machine_key(state).encode() not in stranger.heard
+
+
+def test_a_stranger_cannot_pass_on_the_proof_of_the_real_service(state: Path) -> None:
+    """It asks the real one, on another port, with the challenge that it got."""
+    with Service(state) as service:
+        port = int(service.base_url.split(":")[2].split("/")[0])
+
+        def pass_on(data: bytes) -> bytes:
+            with socket.create_connection(("127.0.0.1", port)) as real:
+                real.sendall(data)
+                return real.recv(65536)
+
+        with Stranger(pass_on) as stranger:
+            record(state, stranger.origin, service._instance)
+            with calling(state) as (client, dialer):
+                assert client.list_tasks()["data"] == []
+                assert is_embedded(dialer)
+    assert b"API_KEY" not in stranger.heard
+
+
+def test_the_service_of_another_folder_on_a_recycled_port_is_not_used(
+    state: Path, tmp_path: Path
+) -> None:
+    with Service(tmp_path / "other") as other, calling(tmp_path / "other") as (elsewhere, _):
+        record(state, other.base_url.removesuffix("/v1"), other._instance)
+        with calling(state) as (client, dialer):
+            client.create_task("Say hello")
+            assert is_embedded(dialer)
+        assert elsewhere.list_tasks()["total"] == 0
+
+
+def test_without_any_record_links_point_where_a_service_would_be_served(state: Path) -> None:
+    with calling(state) as (client, _):
+        assert client.create_task("Say hello")["url"].startswith("http://127.0.0.1:8787/run/")
+
+
+def test_a_record_of_a_service_that_was_killed_is_passed_over(state: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        origin = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    record(state, origin)
+    with calling(state) as (client, dialer):
+        assert client.create_task("Say hello")["url"].startswith(f"{origin}/run/")
+        assert is_embedded(dialer)
+    assert Store(state).served() == []
+
+
+def test_an_older_service_does_not_hide_the_one_that_works(state: Path) -> None:
+    with Service(state) as service:
+        record(state, "http://127.0.0.1:1")
+        with calling(state) as (client, dialer):
+            client.create_task("Say hello")
+            assert not is_embedded(dialer)
+        assert [instance for _, instance in Store(state).served()] == [service._instance]
+
+
+@pytest.mark.parametrize("side", ["serve --simulate", "a command with REBYTE_LOCAL_AGENTS=0"])
+def test_both_sides_have_to_agree_on_whether_agents_run(
+    state: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    monkeypatch.setenv("REBYTE_LOCAL_AGENTS", "1")
+    simulate = side == "serve --simulate"
+    with Service(state, simulate=simulate):
+        if not simulate:
+            monkeypatch.setenv("REBYTE_LOCAL_AGENTS", "0")
+        with calling(state) as (client, dialer):
+            client.list_tasks()
+            assert is_embedded(dialer)
+
+
+def test_a_proof_holds_for_one_challenge_instance_address_and_format(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REBYTE_LOCAL_AGENTS", "1")
+    made = Permission(state, simulate=False)
+    proofs = [made.proof(*words) for words in ("cib", "xib", "cxb", "cix")]
+    proofs.append(Permission(state, simulate=True).proof(*"cib"))
+    monkeypatch.setattr(key_module, "SCHEMA_VERSION", 1)
+    proofs.append(made.proof(*"cib"))
+    assert len(set(proofs)) == len(proofs)
+
+
+def test_the_key_of_commands_sees_all_and_starts_nothing_in_a_served_service(state: Path) -> None:
+    served = Permission(state, simulate=False)
+    embedded = Permission(state, simulate=False, embedded=True)
+    key = served.command_key()
+    assert key != served.own_key()
+    assert served.is_own(key)
+    assert served.belongs_elsewhere(key)
+    assert not embedded.belongs_elsewhere(key)
+    assert not served.belongs_elsewhere(served.own_key())
+    assert not served.is_own(key[:-1] + ("0" if key[-1] != "0" else "1"))
+
+
+def test_what_a_served_service_declines_is_done_in_the_process_of_the_command(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real agent: the command says what runs where, and the agent gets its environment."""
+    monkeypatch.setenv("REBYTE_LOCAL_AGENTS", "1")
+    requests: list[str] = []
+    with Service(state, log=requests.append), calling(state) as (client, dialer):
+        client.list_tasks()
+        assert not is_embedded(dialer)
+        with pytest.raises(APIError) as raised:  # no such program here: it was tried at least
+            client.create_task("Say hello", executor="gemini")
+        assert is_embedded(dialer)
+        assert raised.value.code == "executor_unavailable"
+        assert client.list_tasks()["total"] == 0
+    assert [line.rpartition(" ")[0][-3:] for line in requests if "POST" in line] == ["421"]
+
+
+class Serving:
+    """`rebyte local serve` in a process of its own."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [*COMMAND, "local", "serve", "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.base_url = self._process.stdout.readline().strip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once, as a crash does."""
+        self._process.kill()
+        self._process.communicate()
+
+    def stop(self) -> None:
+        """End it as Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.communicate(timeout=20)
+
+
+def started(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, "-P", "local", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    give_up = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def test_a_create_whose_service_is_killed_before_it_answers_makes_one_task(
+    state: Path, local: Callable[..., Done]
+) -> None:
+    """The outcome is unknown, so the task is searched for, in a service of the command's own."""
+
+    def tasks() -> Any:
+        with contextlib.closing(Store(state)) as store, store.read() as db:
+            return [row["id"] for row in db.execute("SELECT id FROM tasks")]
+
+    with Serving() as serving:
+        command = started("create", "[[slow-create=20s]] Say hello", "-o", "json")
+        wait_for(tasks)
+        serving.kill()
+        out, err = command.communicate(timeout=60)
+    assert command.returncode == 0, err
+    assert [json.loads(out)["id"]] == tasks()
+    assert local("list", "-o", "json").json["total"] == 1
+
+
+def test_a_wait_goes_on_after_its_service_was_stopped(
+    state: Path, local: Callable[..., Done]
+) -> None:
+    with Serving() as serving:
+        task = local("create", "[[run=3s]] Say hello", "-o", "id").out.strip()
+        command = started("wait", task, "-o", "json")
+        time.sleep(1)
+        assert command.poll() is None
+        serving.stop()
+        out, err = command.communicate(timeout=60)
+    assert command.returncode == 0, err
+    assert json.loads(out)["status"] == "completed"
+    assert Store(state).served() == []
+
+
+def test_the_command_uses_a_service_in_another_process(local: Callable[..., Done]) -> None:
+    with Serving() as serving:
+        done = local("create", "Say hello", "-v", "-o", "json")
+        assert done.status == 0
+        assert done.json["url"].startswith(serving.base_url.removesuffix("/v1"))
+        assert "GET /proof" not in done.err
