@@ -280,7 +280,7 @@ class App:
     @property
     def format(self) -> str:
         """The output format: table, json, jsonl, csv, tsv, id or text."""
-        wanted = str(self.settings.output.value or "auto")
+        wanted = str(self.options.get("output") or self.settings.output.value or "auto")
         if wanted == "auto":
             if self.text:
                 return "text"
@@ -294,7 +294,13 @@ class App:
 
         # Text has one format, and a page about the configuration must print while that is broken.
         form = "text" if isinstance(value, Text) else self.format
-        return show(value, console=self.console, format=form, fields=self.fields)
+        return show(
+            value,
+            console=self.console,
+            format=form,
+            fields=self.fields,
+            errors_as_json=self.errors_as_json,
+        )
 
     def fail(self, error: RebyteError | Interrupted) -> int:
         """Print an error, after the record that it carries; returns its exit status."""
@@ -302,7 +308,7 @@ class App:
             return error.exit_status  # no reader left, or nothing to add to the key press
         from .output.messages import show_error
 
-        as_json = self._errors_as_json()
+        as_json = self.errors_as_json
         if error.record is not None and not self.text:
             from .output.records import TASK, Records
 
@@ -337,14 +343,21 @@ class App:
         own = r"`rebyte (?=[a-z])(?!(?:man|help|completion|profile|local|skill|schema)\b)"
         return re.sub(own, lambda _: f"`rebyte -P {shlex.quote(name)} ", text)
 
-    def _errors_as_json(self) -> bool:
-        """Whether stdout is JSON; works even if options or configuration are the error."""
+    @property
+    def errors_as_json(self) -> bool:
+        """Whether errors are JSON objects; works even if options or configuration are the error.
+
+        They are where `-o`, REBYTE_OUTPUT or the profile asks for json or jsonl, and where `auto`
+        means JSON and stderr is no terminal either, so that a program reads both.
+        """
         form = self.options.get("output") or self._early_output
-        if form in (None, "auto"):
+        if form is None:
             try:
-                form = self.format
+                form = str(self.settings.output.value)
             except RebyteError:
-                form = "table" if self.console.out_tty or self.text else "json"
+                form = self.environment.get("REBYTE_OUTPUT")
+        if form in (None, "", "auto"):
+            return not (self.text or self.console.out_tty or self.console.err_tty)
         return form in ("json", "jsonl")
 
     @property

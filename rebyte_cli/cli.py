@@ -193,7 +193,10 @@ def _invoke(argv: list[str], app: App) -> int:
         if sys.stdout is None and not ended.exit_code:  # the help page was lost
             raise RebyteError("cannot write to stdout: it is closed", code="stdout") from None
         return ended.exit_code
-    except click.Abort:
+    except click.Abort as abort:  # Ctrl-C or Ctrl-D at a prompt, which leaves its line open
+        app.console.write_err("\n")
+        if isinstance(abort.__context__, EOFError):
+            raise RebyteError("the input ended before it was answered", code="declined") from None
         raise Interrupted(130) from None
     except click.ClickException as error:
         hint = None

@@ -74,7 +74,12 @@ class Shown:
         self.status: int | None = None
         try:
             self.status = show(
-                value, console=self.console, format=form, fields=fields, now=lambda: NOW
+                value,
+                console=self.console,
+                format=form,
+                fields=fields,
+                errors_as_json=form in ("json", "jsonl"),
+                now=lambda: NOW,
             )
         except (Exception, Interrupted) as error:
             self.error = error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..app import App
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage, Interrupted, RebyteError
 from ..tasks.prompt import check_prompt
 
 # -- Confirmations and secrets
@@ -28,8 +28,25 @@ def confirm(app: App, question: str, *, yes: bool) -> None:
     text = one_line(question)
     if not app.interactive:
         raise BadUsage(f"confirmation required: {text}", hint="Pass --yes to confirm")
-    if not click.confirm(text, err=True):
+    try:
+        agreed = click.confirm(text, err=True)
+    except click.Abort as abort:
+        if not isinstance(abort.__context__, EOFError):
+            raise
+        agreed = False
+        app.console.write_err("\n")
+    if not agreed:
         raise RebyteError("nothing was changed", code="declined")
+
+
+def ask_hidden(text: str) -> str:
+    """Prompt for a secret, which is not shown. Raises Interrupted, RebyteError at end of input."""
+    try:
+        return str(click.prompt(text, hide_input=True, err=True))
+    except click.Abort as abort:  # Click has ended the line
+        if isinstance(abort.__context__, EOFError):
+            raise RebyteError("the input ended before it was answered", code="declined") from None
+        raise Interrupted(130) from None
 
 
 if TYPE_CHECKING:
@@ -76,7 +93,7 @@ def read_secret(app: App, given: str | None, *, longest: int) -> str | None:
     if given == "-":
         secret = app.stdin.readline(longest + 2).rstrip("\r\n")
     elif app.interactive:
-        secret = click.prompt("Secret", hide_input=True, err=True)
+        secret = ask_hidden("Secret")
     else:
         raise BadUsage("cannot prompt for the secret", hint="Read it from stdin with --secret -")
     if not secret:

@@ -10,6 +10,7 @@ from ..app import App
 from ..errors import KEYS_PAGE, BadUsage, KeyProblem, KeyRejected, RebyteError
 from ..output.records import AUTH, Records
 from ._base import define_group, define_in
+from ._prompts import ask_hidden
 
 
 @define_group("auth")
@@ -170,4 +171,4 @@ def _ask(app: App) -> str:
             "cannot ask for the key without a terminal", hint="pass it on stdin with --with-key"
         )
     app.note(f"Get a key at {KEYS_PAGE}")
-    return check_key(click.prompt("API key", hide_input=True, err=True))
+    return check_key(ask_hidden("API key"))

@@ -49,7 +49,8 @@ def command(
     """Show the manual page of COMMAND, like man(1).
 
     COMMAND can also be a topic: tutorial, examples, from-curl, shards, local-agents, config,
-    local(7), api(7). If neither man nor mandoc is installed, prints the source of the page.
+    local(7), api(7). On a terminal the page opens in $MANPAGER, $PAGER or less; --no-input prints
+    it. If neither man nor mandoc is installed, shows the source of the page.
 
     Examples:
 
@@ -73,11 +74,27 @@ def command(
         written = {name: roff.page(builder.markdown(name, described)) for name in known}
         return installed(app, _install(app, written, target))
     words = tuple(root.canonical(ctx.find_root(), word) for word in words[:1])
-    text = builder.markdown(_find(words, known), described)
+    return _show(app, builder.markdown(_find(words, known), described))
+
+
+def _show(app: App, text: str) -> Text | None:
+    """The page, whose source is `text`: in a pager on a terminal, else as text."""
+    from ..manual import reader, roff
+
+    quietly = app.options.get("no_input") or app.environment.get("TERM") == "dumb"
+    in_pager = app.console.out_tty and not quietly
     shown = reader.render(
-        roff.page(text), width=min(app.console.width, 100), environment=app.environment
+        roff.page(text),
+        width=min(app.console.width, 100),
+        environment=app.environment,
+        styled=in_pager and app.options.get("color") != "never",
     )
-    return Text(shown or text)
+    if not in_pager:
+        return Text(shown or text)
+    shown = f"{shown or text}\n"
+    if not reader.show_in_pager(shown, app.environment):
+        app.console.write_out(shown)
+    return None
 
 
 def _find(words: tuple[str, ...], known: list[str]) -> str:

@@ -236,7 +236,7 @@ def _passed_on(
             free.release()
         if error is not None:
             failed.append(error)
-            show_error(app.console, error, as_json=app.format == "jsonl")
+            show_error(app.console, error, as_json=app.errors_as_json)
 
     def acquire() -> bool:
         """Wait until one more may run; False when a signal comes first."""

@@ -96,6 +96,9 @@ def _leaves(node: Node) -> list[Node]:
 def _synopsis(node: Node) -> str:
     arguments = []
     for argument in node["arguments"]:
+        if " " in argument["metavar"]:  # spelled out, as `[PROMPT] [-]`
+            arguments.append(re.sub(r"[A-Z]+", r"*\g<0>*", argument["metavar"]))
+            continue
         name = re.sub(r"[\[\]]", "", argument["metavar"])
         bracketed = argument["metavar"].startswith("[") or not argument["required"]
         if argument["multiple"] and not name.endswith(("…", "]")):

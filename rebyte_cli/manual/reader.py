@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -15,13 +16,20 @@ from ..config.paths import xdg_dir
 from ..config.permissions import private_folder
 from .roff import MARK
 
-_OVERSTRIKE = re.compile(r".\x08|\x1b\[[0-9;]*m")
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
+# How a line printer sets a letter in bold or underlines it: by printing twice in one place.
+_OVERSTRIKE = re.compile(r"(?:([^\n])\x08\1|_\x08([^\n]))+")
+_TWICE = re.compile(r".\x08")
+_BOLD, _UNDERLINE, _PLAIN = "\x1b[1m", "\x1b[4m", "\x1b[0m"
 
 
-def render(page: str, *, width: int, environment: Mapping[str, str]) -> str | None:
+def render(
+    page: str, *, width: int, environment: Mapping[str, str], styled: bool = False
+) -> str | None:
     """Render a page as text with `man` or `mandoc`; None if neither is installed.
 
-    `page` is in the man(7) language, `width` in columns.
+    `page` is in the man(7) language, `width` in columns. With `styled`, escape sequences make text
+    bold and underlined.
     """
     with tempfile.TemporaryDirectory(prefix="rebyte-man-") as folder:
         file = Path(folder) / "page.1"
@@ -29,8 +37,44 @@ def render(page: str, *, width: int, environment: Mapping[str, str]) -> str | No
         for program in (["man", "-l"], ["mandoc", "-T", "utf8", "-O", f"width={width}"]):
             text = _run([*program, str(file)], {**environment, "MANWIDTH": str(width)})
             if text:
-                return text
+                return _styled(text) if styled else _TWICE.sub("", _STYLE.sub("", text))
     return None
+
+
+def _styled(text: str) -> str:
+    """Overstruck letters as escape sequences, which `less -R` and terminals understand."""
+
+    def styled(run: re.Match[str]) -> str:
+        style = _UNDERLINE if run[0].startswith("_\x08") and run[0][2:3] != "_" else _BOLD
+        return style + _TWICE.sub("", run[0]) + _PLAIN
+
+    return _OVERSTRIKE.sub(styled, text)
+
+
+def show_in_pager(text: str, environment: Mapping[str, str]) -> bool:
+    """Show text in $MANPAGER, $PAGER, less or more; False if none of them can be started.
+
+    Returns when the user leaves the pager, whatever its status is.
+    """
+    chosen = environment.get("MANPAGER") or environment.get("PAGER")
+    with tempfile.TemporaryFile() as file:
+        file.write(text.encode())
+        for command in filter(None, (chosen, "less", "more")):
+            file.seek(0)
+            try:
+                words = shlex.split(command)
+                if os.path.basename(words[0]) == "less":
+                    words.append("-R")  # let styles through
+                pager = subprocess.Popen(words, stdin=file, env=dict(environment))
+            except (OSError, ValueError, IndexError):
+                continue
+            while True:
+                try:
+                    pager.wait()
+                    return True
+                except KeyboardInterrupt:
+                    continue  # in a pager, Ctrl-C ends a search, not the pager
+    return False
 
 
 def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
@@ -99,7 +143,7 @@ def _run(command: list[str], environment: Mapping[str, str]) -> str | None:
     try:
         done = subprocess.run(
             command,
-            env={**environment, "MANPAGER": "cat"},
+            env={**environment, "MANPAGER": "cat", "MAN_KEEP_FORMATTING": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=20,
@@ -107,4 +151,4 @@ def _run(command: list[str], environment: Mapping[str, str]) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return _OVERSTRIKE.sub("", done.stdout.decode("utf-8", "replace")).strip("\n")
+    return done.stdout.decode("utf-8", "replace").strip("\n")

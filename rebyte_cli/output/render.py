@@ -31,12 +31,14 @@ def show(
     console: Console,
     format: str,  # noqa: A002 - the option's own name
     fields: Fields = None,
+    errors_as_json: bool = False,
     now: Callable[[], float] = time.time,
 ) -> int:
     """Print what a command returned, as it arrives; returns the exit status.
 
     `format` is one of `config.FORMATS` (the App has settled what `auto` means) or `text`;
-    `fields` is what `--fields` named, `now` the time in seconds that "3m ago" counts from.
+    `fields` is what `--fields` named, `errors_as_json` says how rows that are errors are printed
+    on stderr, `now` the time in seconds that "3m ago" counts from.
     Raises BadUsage for a field or an id that the value does not have, ReaderGone and RebyteError
     if stdout cannot be written, and whatever the rows raise. What was printed before stays, and an
     incomplete JSON list is left open so that no reader takes it for complete.
@@ -45,7 +47,7 @@ def show(
     statuses: list[int] = []
     if isinstance(value, Records | RecordList):
         check_fields(value.kind, fields, format)
-        rows = _plain(value.kind, value.rows, console, format in ("json", "jsonl"), statuses)
+        rows = _plain(value.kind, value.rows, console, errors_as_json, statuses)
         whole = isinstance(value, RecordList) and format in ("json", "table", "text")
         for chunk in _chunks(value, rows, format, fields, console, now):
             console.write_out(chunk, flush=not whole)

@@ -40,16 +40,46 @@ def check_page(url: object) -> str:
 def open_page(url: object) -> bool:
     """Open the page with $BROWSER or the desktop's default browser.
 
-    Returns False when there is no browser. Raises RebyteError for what is not a web page.
+    `BROWSER` is as in xdg-open: commands separated by colons, each with its arguments and `%s` for
+    the URL, which comes last without. Returns False when there is no browser. Raises RebyteError
+    for what is not a web page.
     """
     page = check_page(url)
     import webbrowser
 
     with _stdout_kept():
+        for command in os.environ.get("BROWSER", "").split(os.pathsep):
+            opened = _run(command, page)
+            if opened is not None:
+                return opened
         try:
             return webbrowser.open(page)
         except (webbrowser.Error, OSError):
             return False
+
+
+def _run(command: str, page: str) -> bool | None:
+    """Open the page with a command that has arguments.
+
+    None for one that has none, or cannot be started: webbrowser knows how to start the browsers
+    that are programs alone, and others are in its list.
+    """
+    import shlex
+    import subprocess
+
+    try:
+        words = shlex.split(command)
+        in_background = words[-1:] == ["&"]
+        words = words[:-1] if in_background else words
+        if len(words) < 2:
+            return None
+        line = [word.replace("%s", page) for word in words]
+        if line == words:
+            line.append(page)
+        started = subprocess.Popen(line)
+    except (OSError, ValueError):
+        return None
+    return in_background or started.wait() == 0
 
 
 @contextmanager

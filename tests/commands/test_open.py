@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,28 @@ def test_opens_the_page_of_the_task(local: Run, browser: Path) -> None:
     done = local("open", "@last")
     assert (done.status, done.out) == (0, "")
     assert browser.read_text() == f"{url}\n"
+
+
+@pytest.mark.parametrize("ending", ["", " %s", " %s &", ":firefox"])
+def test_the_browser_may_have_arguments(
+    local: Run, home: Path, browser: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER", os.environ["BROWSER"].removesuffix(" %s") + " --new" + ending)
+    url = local("create", "Say hello [[run=1ms]]").json["url"]
+    assert local("open", "@last").status == 0
+    until = time.monotonic() + 20
+    while not browser.exists() or not browser.read_text():  # one in the background takes its time
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert browser.read_text() == f"--new {url}\n"
+
+
+def test_a_browser_that_fails_is_told(local: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROWSER", "false --new-window")
+    local("create", "Say hello [[run=1ms]]")
+    done = local("open", "@last")
+    assert done.status == 1
+    assert "could not start a browser" in done.err
 
 
 def test_a_page_of_the_local_service_is_there_while_it_is_served(

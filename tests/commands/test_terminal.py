@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +24,11 @@ def terminal(home: Path, service: Any) -> Terminal:
     """The command on a pseudo-terminal of 24 by 80."""
     del service
 
-    def start(*words: str, **variables: str) -> pexpect.spawn[str]:
+    def start(*words: str, command: list[str] = COMMAND, **variables: str) -> pexpect.spawn[str]:
         environment = {key: text for key, text in os.environ.items() if key != "COLUMNS"}
         return pexpect.spawn(
-            COMMAND[0],
-            [*COMMAND[1:], *words],
+            command[0],
+            [*command[1:], *words],
             env={**environment, **variables},
             encoding="utf-8",
             timeout=20,
@@ -83,6 +84,83 @@ def test_a_no_changes_nothing_and_is_no_interrupt(terminal: Terminal) -> None:
         assert ("nothing was changed" in said) == (status == 1)
         assert child.exitstatus == status
     assert "--yes" in rest(terminal("local", "reset", "--no-input"))
+
+
+def test_the_end_of_input_is_a_no_that_says_so(terminal: Terminal) -> None:
+    child = terminal("local", "reset")
+    child.expect(r"\[y/N\]: ")
+    child.sendeof()
+    assert rest(child) == "\nError: nothing was changed\n"
+    assert child.exitstatus == 1
+
+
+@pytest.mark.parametrize(
+    "words", [("local", "reset"), ("-P", "default", "auth", "login", "--insecure-storage")]
+)
+def test_an_interrupt_at_a_question_ends_its_line(
+    terminal: Terminal, words: tuple[str, ...]
+) -> None:
+    child = terminal(*words)
+    child.expect(r"\[y/N\]: |API key: ")
+    ended = 1
+    while ended:  # Python misses a signal that comes between its prompt and its read
+        child.sendintr()
+        ended = child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=3)
+    child.close()
+    # Nothing is echoed while a key is typed.
+    assert re.fullmatch(r"(\^C)*\r\n", str(child.before))
+    assert child.exitstatus == 130
+
+
+def test_the_end_of_input_at_a_hidden_question(terminal: Terminal) -> None:
+    words = ("-P", "default", "auth", "login", "--insecure-storage")
+    child = terminal(*words)
+    child.expect("API key: ")
+    child.sendeof()
+    assert rest(child) == "\nError: the input ended before it was answered\n"
+    assert child.exitstatus == 1
+
+
+def test_errors_are_json_where_asked_for_or_read_by_a_program(terminal: Terminal) -> None:
+    """In a pipe, stdout is JSON; a user still reads stderr."""
+    plain = "Error: no such command: rebyte zzzzz\nHint: See `rebyte --help`\n"
+    words = shlex.join(COMMAND)
+
+    def said(line: str, **variables: str) -> str:
+        return rest(terminal(line, command=["sh", "-c"], **variables))
+
+    assert said(f"{words} zzzzz | cat") == plain
+    assert said(f"{words} zzzzz") == plain
+    assert said(f"{words} zzzzz -o json").startswith('{"error":')
+    assert said(f"{words} zzzzz", REBYTE_OUTPUT="jsonl").startswith('{"error":')
+    assert said(f"{words} zzzzz 2>&1 | cat").startswith('{"error":')
+    assert said(f"{words} zzzzz 2>&1 >/dev/null | cat").startswith('{"error":')
+    assert said(f"{words} get zzzzz zzzzzz | cat").startswith("Error: zzzzz: ")
+
+
+def test_a_manual_page_opens_in_the_pager(terminal: Terminal) -> None:
+    """With bold headings, as in man(1); and printed where the user wants no pager."""
+    child = terminal("man", "cancel", PAGER="less")
+    child.expect_exact("\x1b[1mNAME")
+    child.send("q")
+    rest(child)
+    assert child.exitstatus == 0
+    shown = rest(terminal("man", "cancel", MANPAGER="tr a-z A-Z"))
+    assert "REBYTE-CANCEL - CANCEL RUNNING TASKS" in ESCAPES.sub("", shown)
+    for variables in ({"TERM": "dumb"}, {}):
+        more = [] if variables else ["--no-input"]
+        shown = rest(terminal("man", "cancel", *more, PAGER="false", **variables))
+        assert "\nNAME\n" in shown
+        assert "\x1b" not in shown
+
+
+def test_a_pager_that_is_missing_is_replaced(terminal: Terminal, home: Path) -> None:
+    """And a page without man(1) is its source, which the next pager on PATH shows."""
+    pager = home / "more"
+    pager.write_text("#!/bin/sh\nexec /bin/sed 's/^/> /'\n")
+    pager.chmod(0o755)
+    shown = rest(terminal("man", "cancel", PATH=str(home), PAGER="nosuchpager"))
+    assert shown.startswith("> # rebyte-cancel(1): cancel running tasks\n")
 
 
 def test_nothing_is_asked_with_no_input(terminal: Terminal) -> None:
