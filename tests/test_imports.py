@@ -28,6 +28,8 @@ HTTP = {"requests", "urllib3", "ssl", "http", "socket"}
 HEAVY = {"rich", "keyring", "werkzeug", "asyncio", "dataclasses", "importlib.metadata"}
 STORES = {"sqlite3", "tomllib", "tomli_w", "hashlib"}
 URLLIB3 = {"hashlib", "importlib.metadata"}  # what it loads itself
+if sys.version_info >= (3, 14):
+    URLLIB3.add("dataclasses")  # by logging, for the colours of tracebacks
 PAGE = {
     "data": [{"id": "t1", "title": "Fix the build", "createdAt": "2026-02-09T10:05:00.000Z"}],
     "total": 1,

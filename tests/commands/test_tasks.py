@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import re
@@ -284,7 +285,10 @@ def test_limits_of_a_list(inside_local: Run) -> None:
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "json"])
 def test_a_list_that_is_read_once_asks_for_one_page(service: Any, form: str) -> None:
-    """A reader that leaves after the first line: no second page is asked for, no word, 141."""
+    """A reader that leaves after the first line: no second page is asked for, no word, 141.
+
+    A JSON document is not flushed with each row. From Python 3.14 on, a page fits into the buffer.
+    """
     _many(service, 120)
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)  # less than a page, whichever process runs first
@@ -298,7 +302,9 @@ def test_a_list_that_is_read_once_asks_for_one_page(service: Any, form: str) -> 
     with open(reading) as pipe:
         assert pipe.readline()
     _, err = process.communicate(timeout=30)
-    assert re.findall(r"GET /tasks\?\S+", err) == ["GET /tasks?limit=100&offset=0"]
+    is_buffered = form == "json" and io.DEFAULT_BUFFER_SIZE > 1 << 16
+    asked = [f"GET /tasks?limit=100&offset={offset}" for offset in (0, 100)]
+    assert re.findall(r"GET /tasks\?\S+", err) == asked[: 2 if is_buffered else 1]
     assert process.returncode == 141
 
 
