@@ -3,6 +3,7 @@ single file. Built once, offline; the dependencies are those of this environment
 
 from __future__ import annotations
 
+import email
 import os
 import re
 import shutil
@@ -13,11 +14,13 @@ import venv
 import zipapp
 import zipfile
 from collections.abc import Iterator
+from email.message import Message
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+import hatch_build
 from rebyte_cli import __version__
 from tests.conftest import need_tool
 
@@ -89,6 +92,44 @@ def test_the_package_is_fit_for_an_index(built: Path) -> None:
     for check in checks:
         done = run(sys.executable, "-m", *check, VALIDATE_PYPROJECT_NO_NETWORK="1")
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def described(built: Path) -> Message:
+    """The metadata in the wheel; its payload is the long description."""
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        return email.message_from_bytes(archive.read(name))
+
+
+def test_the_long_description_leads_nowhere_that_is_not_there(built: Path) -> None:
+    """A build knows no repository unless it is told: links into the checkout become plain text."""
+    metadata = described(built)
+    text = metadata.get_payload()
+    assert isinstance(text, str)
+    assert re.findall(r"\]\((?!https://)[^)]*\)", text) == []
+    assert "![" not in text
+    assert "<!--" not in text
+    assert "make demo" not in text
+    assert "\nInstall it with `uv tool install rebyte-cli`" in text
+    assert "| tutorial |" in text
+    urls = dict(url.split(", ") for url in metadata.get_all("Project-URL", []))
+    assert set(urls) == {"Rebyte", "API keys"}
+
+
+def test_a_release_links_to_its_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the variable that the release workflow sets, and only there."""
+    release = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    assert hatch_build.REPOSITORY in release
+    monkeypatch.setenv(hatch_build.REPOSITORY, "https://example.com/owner/name")
+    hatch = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path)]
+    subprocess.run(hatch, cwd=ROOT, check=True, capture_output=True)
+    text, base = str(described(tmp_path)), f"https://example.com/owner/name/blob/v{__version__}"
+    assert f"]({base}/rebyte_cli/manual/session.svg?raw=true)" in text
+    assert f"[SECURITY]({base}/SECURITY.md)" in text
+    assert "Project-URL: Source, https://example.com/owner/name\n" in text
+    for path in re.findall(rf"\({re.escape(base)}/([^)?]+)", text):
+        assert (ROOT / path).exists(), path
 
 
 def test_uvx_runs_the_wheel(built: Path, tmp_path: Path) -> None:
