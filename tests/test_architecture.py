@@ -56,7 +56,7 @@ ALLOWED = {
     "history": {"api", "config", "errors", "redaction"},
     "config": {"api", "errors", "redaction"},
     "output": {"errors", "redaction"},
-    "api": {"", "clock", "deadline", "errors"},
+    "api": {"", "clock", "deadline", "errors", "redaction"},
     "local": set(),
     "clock": set(),
     "deadline": {"errors"},

@@ -51,6 +51,9 @@ BLOCK = 64 * 1024
 # that is to be dialed as usual. Raises OSError.
 Dial = Callable[[tuple[str, int], "float | None"], "socket.socket | None"]
 
+# Whether a connection to this IP address may be used.
+Admits = Callable[[str], bool]
+
 _current = threading.local()  # .attempt: the attempt that this thread is making
 
 
@@ -181,8 +184,9 @@ class _WatchedConnection(HTTPConnection):
     _connecting = False
     _last_used = 0.0
 
-    def __init__(self, *args: Any, dial: Dial | None = None, **named: Any) -> None:
+    def __init__(self, *args: Any, admits: Admits, dial: Dial | None = None, **named: Any) -> None:
         super().__init__(*args, **named)
+        self._admits = admits
         self._dial = dial
 
     def _new_conn(self) -> socket.socket:
@@ -198,7 +202,14 @@ class _WatchedConnection(HTTPConnection):
                 raise NewConnectionError(self, str(error)) from error
             if found is not None:
                 return found
-        return super()._new_conn()
+        sock = super()._new_conn()
+        # The address that is connected to, not one that a second look at the name would give.
+        if self.proxy is None and not self._admits(str(sock.getpeername()[0])):
+            sock.close()
+            raise AttemptFailed(
+                f"{self.host} is in a local network that the API is not part of", futile=True
+            )
+        return sock
 
     @property
     def is_connected(self) -> bool:
@@ -252,9 +263,18 @@ class _TLSPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, context: Callable[[], ssl.SSLContext], size: int, dial: Dial | None) -> None:
+    def __init__(
+        self,
+        context: Callable[[], ssl.SSLContext],
+        size: int,
+        dial: Dial | None,
+        admits: Admits,
+    ) -> None:
         self._context = context
-        self._pools: dict[str, Any] = {"http": partial(_Pool, dial=dial), "https": _TLSPool}
+        self._pools: dict[str, Any] = {
+            "http": partial(_Pool, dial=dial, admits=admits),
+            "https": partial(_TLSPool, admits=admits),
+        }
         super().__init__(pool_connections=4, pool_maxsize=size)
 
     def init_poolmanager(self, *args: Any, **named: Any) -> None:
@@ -287,16 +307,24 @@ class ConnectionPool:
     """Pooled connections, with the proxies and certificates of this process.
 
     It knows no key. Thread-safe. `ca_bundle` is as in `make_context`, `size` the number of idle
-    connections kept per host. `dial` may connect plain HTTP in its own way. `adapter` sends one
+    connections kept per host. `dial` may connect plain HTTP in its own way. `admits` is asked
+    about each new connection, except to a proxy. `adapter` sends one
     request and follows no redirect; it raises `TRANSPORT_ERRORS`, which `errors.explain` turns into
     words.
     """
 
-    def __init__(self, *, ca_bundle: str | None, size: int, dial: Dial | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        ca_bundle: str | None,
+        size: int,
+        dial: Dial | None = None,
+        admits: Admits = lambda _address: True,
+    ) -> None:
         self._ca_bundle = ca_bundle
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
-        self.adapter = _Adapter(self._context, size, dial)
+        self.adapter = _Adapter(self._context, size, dial, admits)
 
     def prepare(
         self, method: str, url: str, headers: Mapping[str, str], body: Any

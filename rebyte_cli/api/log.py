@@ -54,10 +54,12 @@ class Redactor:
         return Redactor(*self._secrets, query, *values, *(quote(v, safe="") for v in values))
 
     def key(self, text: str) -> str:
-        """The text without the key; for what cannot hold another secret."""
+        """The text without the key and without what looks like one of another service."""
+        from ..redaction import redact_keys  # compiles a pattern, which most runs do without
+
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
-        return text
+        return redact_keys(text)
 
     def text(self, text: str) -> str:
         """The text with every secret replaced by `[hidden]`."""

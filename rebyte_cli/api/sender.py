@@ -25,7 +25,7 @@ from .retry import RetryPolicy
 if TYPE_CHECKING:
     from requests import Response
 
-    from .connection import AttemptState, ConnectionPool, Dial
+    from .connection import Admits, AttemptState, ConnectionPool, Dial
 
 T = TypeVar("T")
 Read = Callable[["Response", "AttemptState"], T]
@@ -69,6 +69,7 @@ class SenderOptions(NamedTuple):
     sleep: Callable[[float], None]
     random: Callable[[], float] | None
     connector: Connector | None = None
+    admits: Admits = lambda _address: True
 
 
 class Sender:
@@ -103,6 +104,7 @@ class Sender:
                     ca_bundle=self.options.ca_bundle,
                     size=self.options.pool,
                     dial=None if connector is None else connector.connect,
+                    admits=self.options.admits,
                 )
             return self._pool
 

@@ -21,7 +21,15 @@ from .log import HIDDEN, CallLog
 from .request import Request
 from .retry import SECONDS, RetryPolicy
 from .sender import Refused, Sender, SenderOptions
-from .urls import address, check_base_url, check_key, check_target_url, origin_of
+from .urls import (
+    THIS_NETWORK,
+    address,
+    check_base_url,
+    check_key,
+    check_target_url,
+    origin_of,
+    reach,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -69,8 +77,11 @@ class Transport:
             ca_bundle, pool, log, retry_after_cap, clock, sleep, random, connector
         )
         # Two sets of connections: what goes to a signed URL shares nothing with what has a key.
-        self._sender = Sender(options, secret=self._key)
-        self._signed = Sender(options, secret=self._key)
+        self._address: str | None = None  # the IP address that the API was last reached at
+        own = options._replace(admits=self._note_address)
+        self._sender = Sender(own, secret=self._key)
+        signed = options._replace(admits=self._is_far_enough)
+        self._signed = Sender(signed, secret=self._key)
 
     def limit(self, otherwise: float = SECONDS) -> float:
         """The time limit of a call: what the user set, or else `otherwise` (seconds)."""
@@ -275,6 +286,21 @@ class Transport:
         """Close idle connections."""
         self._sender.close()
         self._signed.close()
+
+    def _note_address(self, address: str) -> bool:
+        self._address = address
+        return True
+
+    def _is_far_enough(self, address: str) -> bool:
+        """Whether a host that the API named may be at this IP address.
+
+        Not on this machine or its link, unless the API is there, too. A name that leads into a
+        private network is how companies reach object stores; https proves that it is the one meant.
+        """
+        nearest = reach(urlsplit(self.base_url).hostname or "")
+        if self._address is not None:
+            nearest = min(nearest, reach(self._address))
+        return reach(address) >= min(nearest, THIS_NETWORK)
 
     def _request(
         self,

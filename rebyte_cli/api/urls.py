@@ -64,36 +64,39 @@ def check_target_url(url: str, *, base: str) -> str:
     if "@" in parts.netloc:
         raise BadUsage("the signed URL holds a user name or password; it is not used")
     _must_be_safe(parts, "signed URL")
-    if _reach(parts.hostname or "") < _reach(urlsplit(base).hostname or ""):
+    if reach(parts.hostname or "") < reach(urlsplit(base).hostname or ""):
         raise BadUsage("the signed URL points to a local network that the API is not part of")
     return url
 
 
-def _reach(host: str) -> int:
-    """How far away a host is: 0 this machine, 1 link-local, 2 a private network, 3 anywhere.
+THIS_MACHINE, THIS_LINK, THIS_NETWORK, ANYWHERE = range(4)
+
+
+def reach(host: str) -> int:
+    """How far away a host is, from THIS_MACHINE to ANYWHERE.
 
     A name counts as public, except those that mean this machine. An address in any other than its
     usual spelling (`127.1`, `0x7f000001`) counts as this machine: resolvers may take it for that.
     """
     host = host.rstrip(".")
     if is_loopback(host) or host == "localhost" or host.endswith(".localhost"):
-        return 0
+        return THIS_MACHINE
     last = host.rpartition(".")[2]
     if ":" not in host and not last.isdigit() and not last.startswith("0x"):
-        return 3
+        return ANYWHERE
     from ipaddress import IPv6Address, ip_address
 
     try:
         found = ip_address(host)
     except ValueError:
-        return 0
+        return THIS_MACHINE
     if isinstance(found, IPv6Address):
         found = found.ipv4_mapped or found
     if found.is_loopback or found.is_unspecified:
-        return 0
+        return THIS_MACHINE
     if found.is_link_local:
-        return 1
-    return 3 if found.is_global and not found.is_multicast else 2
+        return THIS_LINK
+    return ANYWHERE if found.is_global and not found.is_multicast else THIS_NETWORK
 
 
 @lru_cache(maxsize=64)  # asked before every call, mostly about the same few URLs

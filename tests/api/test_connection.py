@@ -8,6 +8,8 @@ import socket
 import ssl
 import threading
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -15,7 +17,14 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.api import connection as wire_module
 from rebyte_cli.api.retry import RetryPolicy
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.errors import BadUsage, OutcomeUnknown, RebyteError, Redirected, Unsent
+from rebyte_cli.errors import (
+    BadUsage,
+    NetworkError,
+    OutcomeUnknown,
+    RebyteError,
+    Redirected,
+    Unsent,
+)
 from tests.certificates import certificate
 from tests.servers import (
     KEY,
@@ -343,3 +352,49 @@ def test_the_cas_of_the_system_are_not_trusted_beside_those_named(
     assert ssl.create_default_context().get_ca_certs() != []
     with RawServer(CREATED, tls=other.server) as server, pytest.raises(Unsent):
         RebyteClient(transport=wire_to(server, ca_bundle=trusted.ca_file)).create_task("x")
+
+
+# -- Names that lead to this machine, as a DNS server may answer at any time.
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Host names and their IP addresses; add to it."""
+    known: dict[str, str] = {}
+    really = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *rest: Any, **named: Any) -> Any:
+        return really(known.get(host, host), *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return known
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_case_64_a_name_that_leads_to_this_machine_is_not_followed(
+    tmp_path: Path, names: dict[str, str], address: str
+) -> None:
+    names["files.example"] = address
+    tls = certificate(tmp_path, "files.example")
+    with RawServer(reply(200), tls=tls.server) as server:
+        wire = Transport("https://api.example/v1", KEY, ca_bundle=tls.ca_file, random=lambda: 0.0)
+        url = f"https://files.example:{urlsplit(server.origin).port}/up?sig=1"
+        with pytest.raises(NetworkError, match="in a local network that the API is not part of"):
+            wire.put_signed(url, b"x", "text/plain")
+    assert server.requests == []
+
+
+def test_an_api_that_is_here_itself_may_name_what_is_here(
+    tmp_path: Path, names: dict[str, str]
+) -> None:
+    """A deployment on one machine, reached by its names."""
+    names.update({"api.example": "127.0.0.1", "files.example": "127.0.0.1"})
+    tls = certificate(tmp_path, "api.example", "files.example")
+    with RawServer(json_reply({"id": "t1"}), tls=tls.server) as server:
+        base = f"https://api.example:{urlsplit(server.origin).port}/v1"
+        wire = Transport(base, KEY, ca_bundle=tls.ca_file, random=lambda: 0.0)
+        wire.send("GET", "/tasks/t1", repeat=RetryPolicy.SAFE)
+        wire.put_signed(
+            f"https://files.example:{urlsplit(server.origin).port}/up", b"x", "text/plain"
+        )
+    assert [request.method for request in server.requests] == ["GET", "PUT"]

@@ -141,6 +141,18 @@ def test_case_15_nothing_secret_is_told(tmp_path: Path) -> None:
             assert secret not in text
 
 
+def test_case_15_no_key_of_another_service_is_told() -> None:
+    """A prompt may hold one, and so may what an agent says."""
+    told: list[CallLog] = []
+    other = "ghp_0123456789abcdefABCDEF"
+    with RawServer(json_reply({"id": "t1", "title": f"Use {other}"}, 201)) as server:
+        RebyteClient(transport=wire_to(server, log=told.append)).create_task(f"Use {other}")
+    (call,) = told
+    shown = [call.request_body, call.response_body, call.curl]
+    assert not [text for text in shown if other in str(text)]
+    assert all("ghp_…" in str(text) for text in shown)
+
+
 def test_case_15_no_fault_tells_the_key_even_in_a_traceback(tmp_path: Path) -> None:
     # A separate process, so that the traceback is the one that Python prints.
     import sys
