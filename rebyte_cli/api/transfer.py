@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from .request import Request
 from .retry import RetryPolicy
 from .sender import Refused, Sender
 from .urls import check_target_url
+from .whole_file import whole_file
 
 if TYPE_CHECKING:
     from requests import Response
@@ -197,33 +198,20 @@ def download(
     """GET into `target`, which appears only when all of it is there.
 
     At most five redirects are followed, each checked by `check_target_url`; `route` gives the key
-    to its own origin alone. The temporary file lies beside the target; a link at `target` is
-    replaced, not followed. With `folder`, a descriptor of the folder that `target` is in, only
-    the name of `target` counts: what happens to the path meanwhile leads nowhere else. Raises
-    BadUsage when something is there and `overwrite` is not set.
+    to its own origin alone. See `whole_file` for `overwrite`, links and `folder`: what happens to
+    the path meanwhile leads nowhere else. However large it is, it is saved, as by curl. Raises
+    BadUsage when something is there and `overwrite` is not set, or when it cannot be written.
     """
     name = str(target) if folder is None else target.name
     if not overwrite and _exists(name, folder):
         raise BadUsage(f"{target} already exists", hint="Use --force to replace it")
-    partial = f".{target.name[:100]}.{os.urandom(6).hex()}.part"
-    temporary = str(target.parent / partial) if folder is None else partial
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
-    except OSError as error:
-        raise BadUsage(f"cannot write in {target.parent}: {error.strerror}") from None
-    try:
-        with open(descriptor, "wb", buffering=0) as file:
+        with whole_file(target, overwrite=overwrite, folder=folder) as file:
             _follow(route, request, _saving(file, target, progress))
-        try:
-            _put_in_place(temporary, name, overwrite, folder)
-        except FileExistsError:
-            raise BadUsage(f"{target} already exists", hint="Use --force to replace it") from None
-        except OSError as error:
-            raise BadUsage(f"cannot write {target}: {error.strerror}") from None
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=folder)
+    except FileExistsError:
+        raise BadUsage(f"{target} already exists", hint="Use --force to replace it") from None
+    except OSError as error:
+        raise BadUsage(f"cannot write {target}: {error.strerror}") from None
 
 
 def _exists(name: str, folder: int | None) -> bool:
@@ -312,17 +300,3 @@ def _follow(route: Route, first: Request, save: Callable[[Response, AttemptState
             per_attempt=True,
         )
     raise Redirected(f"GET {first.path} was redirected too often")
-
-
-def _put_in_place(temporary: str, name: str, overwrite: bool, folder: int | None) -> None:
-    """Give `temporary` its name. FileExistsError when there is something and it must stay."""
-    if not overwrite:
-        try:
-            # Unlike a rename, a link fails when something has appeared there meanwhile.
-            os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-            return
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links
-            pass
-    os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)

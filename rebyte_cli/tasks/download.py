@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 AT_ONCE = 4
+FOLDER_MODE = 0o775  # less the umask; never one that everyone may write
 _SIZES = ("size", "sizeBytes", "size_bytes", "bytes", "fileSize", "contentLength")
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789")]
@@ -223,12 +224,12 @@ def open_folder(folder: Path, parts: Sequence[str], name: str) -> Iterator[int |
     be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folders(folder)
         if os.open not in os.supports_dir_fd or os.mkdir not in os.supports_dir_fd:
             way = folder
             for part in parts:
                 way = way / part
-                way.mkdir(exist_ok=True)
+                way.mkdir(FOLDER_MODE, exist_ok=True)
                 if way.is_symlink():
                     raise _unsafe(name, f"{way} is a link")
             here = None
@@ -243,6 +244,12 @@ def open_folder(folder: Path, parts: Sequence[str], name: str) -> Iterator[int |
             os.close(here)
 
 
+def _make_folders(folder: Path) -> None:
+    for each in [*reversed(folder.parents), folder]:
+        if not each.is_dir():
+            each.mkdir(FOLDER_MODE, exist_ok=True)
+
+
 def _descend(folder: Path, parts: Sequence[str], name: str) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     here, way = os.open(folder, flags), folder
@@ -250,7 +257,7 @@ def _descend(folder: Path, parts: Sequence[str], name: str) -> int:
         for part in parts:
             way = way / part
             with suppress(FileExistsError):
-                os.mkdir(part, dir_fd=here)
+                os.mkdir(part, FOLDER_MODE, dir_fd=here)
             mode = os.stat(part, dir_fd=here, follow_symlinks=False).st_mode
             if not stat.S_ISDIR(mode):
                 raise _unsafe(name, f"{way} is a {'link' if stat.S_ISLNK(mode) else 'file'}")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
+from rebyte_cli.api import whole_file
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.errors import (
     APIError,
@@ -183,6 +184,55 @@ def test_a_name_that_would_change_the_path(tmp_path: Path, name: str) -> None:
         with pytest.raises(BadUsage):
             client.delete_artifact("w1", name)
     assert server.requests == []
+
+
+def test_a_download_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from rebyte_cli import RebyteClient
+print("starts", flush=True)
+client = RebyteClient("rbk_x", base_url=sys.argv[1])
+advance = lambda amount: print("has begun", flush=True)
+client.get_artifact("w1", "a", Path(sys.argv[2]), overwrite=True, progress=advance)
+"""
+    half = reply(200, b"x" * 1000, length=2000)
+    with (
+        RawServer(lambda request: then_stall(half)) as server,
+        subprocess.Popen(
+            [sys.executable, "-c", script, server.base_url, str(tmp_path / "a")],
+            stdout=subprocess.PIPE,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"starts\n"
+        assert process.stdout.readline() == b"has begun\n"
+        process.kill()
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_system_without_nameless_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    monkeypatch.setattr(whole_file, "_open_nameless", lambda folder: None)
+    (tmp_path / "a").mkdir()
+    with RawServer([reply(200, b"whole"), then_close(reply(200, b"ha", length=9))]) as server:
+        download(server, tmp_path / "a" / "x", overwrite=overwrite)
+        with pytest.raises(NetworkError):
+            download(server, tmp_path / "a" / "y", overwrite=overwrite)
+    assert [path.read_bytes() for path in (tmp_path / "a").iterdir()] == [b"whole"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_download_is_not_for_everyone_to_write(tmp_path: Path, overwrite: bool) -> None:
+    before = os.umask(0)
+    try:
+        with RawServer(reply(200, b"x")) as server:
+            download(server, tmp_path / "a", overwrite=overwrite)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o664
 
 
 def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:

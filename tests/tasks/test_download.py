@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.errors import BadUsage, BrokenAnswer, RebyteError
-from rebyte_cli.tasks.download import fetch_all, is_whole, parts_of
+from rebyte_cli.tasks.download import fetch_all, is_whole, open_folder, parts_of
 from tests.screens import no_bar
 from tests.servers import RawServer, reply, wire_to
 
@@ -92,6 +93,17 @@ def test_case_52_a_folder_that_becomes_a_link_meanwhile_is_not_followed(tmp_path
         get_all(server, out, ["plots/a.png"])
     assert list(elsewhere.iterdir()) == []
     assert [path.name for path in (out / "moved").iterdir()] == ["a.png"]
+
+
+def test_folders_are_not_for_everyone_to_write(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with open_folder(tmp_path / "a" / "b", ["c"], "c/x"):
+            pass
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / way).stat().st_mode & 0o777 for way in ("a", "a/b", "a/b/c")]
+    assert modes == [0o775] * 3
 
 
 def test_case_53_a_packed_download_is_not_unpacked_without_limit(tmp_path: Path) -> None:
