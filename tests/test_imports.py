@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.local.server import Service
 from tests.servers import RawServer, json_reply
 
 # The command as it is, but for a note of its modules at the moment that it leaves.
@@ -103,10 +104,23 @@ def test_a_list_needs_the_wire_and_the_history_alone(
     )
 
 
-def test_only_the_carried_service_needs_werkzeug(loaded: Callable[..., set[str]]) -> None:
-    modules = loaded("-P", "local", "list", "-o", "json")
-    assert "werkzeug" in modules
-    assert modules.isdisjoint({"rich", "keyring", "tomllib"})
+@pytest.mark.parametrize("words", [("list", "-o", "json"), ("create", "Say hello")])
+def test_the_embedded_service_needs_no_framework(
+    loaded: Callable[..., set[str]], words: tuple[str, ...]
+) -> None:
+    """werkzeug would be a sixth of the whole; it parses forms, and these have none."""
+    modules = loaded("-P", "local", *words)
+    assert "rebyte_cli.local.server" in modules
+    assert modules.isdisjoint(HEAVY - URLLIB3 | {"tomllib"})
+
+
+def test_beside_a_served_service_the_command_needs_none(
+    loaded: Callable[..., set[str]], home: Path
+) -> None:
+    with Service(home / ".local" / "state" / "rebyte" / "local"):
+        modules = loaded("-P", "local", "create", "Say hello")
+    assert "rebyte_cli.local.dialer" in modules
+    assert modules.isdisjoint({"rebyte_cli.local.server", "rebyte_cli.local.routes", "http.server"})
 
 
 @pytest.mark.parametrize("line", ["rebyte wor", "rebyte create --wa", "rebyte list -o js"])

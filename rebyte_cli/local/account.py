@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from werkzeug.wrappers import Request, Response
-
 from . import http
 from .http import Context
+from .messages import HttpRequest, HttpResponse
 
 FREE_CREDITS = 10_000
 
 
-def credit_balance(context: Context, _request: Request) -> Response:
+def credit_balance(context: Context, _request: HttpRequest) -> HttpResponse:
     """GET /billing/credits. One imaginary credit is used up per prompt; nothing is ever charged."""
     with context.store.read() as db:
         used, last = db.execute("SELECT count(*), max(submitted) FROM prompts").fetchone()
@@ -28,14 +27,14 @@ def credit_balance(context: Context, _request: Request) -> Response:
     )
 
 
-def health(context: Context, _request: Request) -> Response:
+def health(context: Context, _request: HttpRequest) -> HttpResponse:
     """GET /health. `service` and `instance` tell this service from a real one and from others."""
     return http.reply(
         {"status": "ok", "service": "rebyte local service", "instance": context.instance}
     )
 
 
-def proof(context: Context, request: Request) -> Response:
+def proof(context: Context, request: HttpRequest) -> HttpResponse:
     """GET /proof?challenge=…: shows a command that this is the service of its state folder."""
     challenge = request.args.get("challenge", "")
-    return Response(context.permission.proof(challenge, context.instance, context.base))
+    return HttpResponse(context.permission.proof(challenge, context.instance, context.base))

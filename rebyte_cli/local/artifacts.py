@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import io
 import sqlite3
+from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-from werkzeug.wrappers import Request, Response
 
 from . import http
 from .blobs import Saved, pieces, save
 from .database import Store, new_id
 from .files import check_filename, content_type
 from .http import Context, Document
+from .messages import HttpRequest, HttpResponse
 from .records import load_tasks
 from .signed_urls import signed_url
+
+if TYPE_CHECKING:
+    from werkzeug.datastructures import FileStorage
 
 # -- The artifacts of a workspace, as they lie in the store.
 
@@ -85,7 +88,7 @@ def settle(store: Store, db: sqlite3.Connection, workspace: str) -> None:
             put(store, db, workspace, ANSWER_FILE, saved, ANSWER_TYPE, end)
 
 
-def list_all(context: Context, _request: Request, workspace: str) -> Response:
+def list_all(context: Context, _request: HttpRequest, workspace: str) -> HttpResponse:
     """GET /workspaces/{id}/artifacts."""
     with context.store.write() as db:
         _check(db, workspace)
@@ -94,13 +97,13 @@ def list_all(context: Context, _request: Request, workspace: str) -> Response:
     return http.reply({"data": [_shown(context, row) for row in rows]})
 
 
-def upload(context: Context, request: Request, workspace: str) -> Response:
+def upload(context: Context, request: HttpRequest, workspace: str) -> HttpResponse:
     """POST /workspaces/{id}/artifacts: multipart, part name `files`, repeatable."""
     with context.store.read() as db:
         _check(db, workspace)
     if request.mimetype != "multipart/form-data":
         http.invalid("The body must be multipart/form-data with parts named files")
-    parts = request.files.getlist("files")
+    parts = _form_files(request, "files")
     if not parts:
         http.invalid("There is no part named files with a filename")
     names = [check_filename(part.filename or "", "filename") for part in parts]
@@ -116,7 +119,7 @@ def upload(context: Context, request: Request, workspace: str) -> Response:
     return http.reply({"data": [_shown(context, row) for row in rows]}, 201)
 
 
-def upload_urls(context: Context, request: Request, workspace: str) -> Response:
+def upload_urls(context: Context, request: HttpRequest, workspace: str) -> HttpResponse:
     """POST /workspaces/{id}/artifacts/upload-url: one signed PUT URL per file, in order."""
     with context.store.read() as db:
         _check(db, workspace)
@@ -141,7 +144,9 @@ def upload_urls(context: Context, request: Request, workspace: str) -> Response:
     return http.reply({"urls": urls})
 
 
-def download(context: Context, _request: Request, workspace: str, filename: str) -> Response:
+def download(
+    context: Context, _request: HttpRequest, workspace: str, filename: str
+) -> HttpResponse:
     """GET /workspaces/{id}/artifacts/{filename}: the bytes, or 302 to a signed URL."""
     with context.store.write() as db:
         _check(db, workspace)
@@ -151,17 +156,16 @@ def download(context: Context, _request: Request, workspace: str, filename: str)
         raise http.missing("Artifact")
     if row["via_url"]:
         place, now = ("artifacts", workspace, filename), context.store.now()
-        answer = Response(status=302)
-        answer.headers.remove("Content-Type")
+        answer = HttpResponse(status=302, content_type=None)
         answer.headers["Location"] = signed_url(context.storage, context.secret, "GET", place, now)
         return answer
     path = context.store.objects / row["object"]
-    answer = Response(pieces(path), content_type=row["type"])
-    answer.content_length = row["size"]
+    answer = HttpResponse(pieces(path), content_type=row["type"])
+    answer.headers["Content-Length"] = str(row["size"])
     return answer
 
 
-def delete(context: Context, _request: Request, workspace: str, filename: str) -> Response:
+def delete(context: Context, _request: HttpRequest, workspace: str, filename: str) -> HttpResponse:
     """DELETE /workspaces/{id}/artifacts/{filename}."""
     with context.store.write() as db:
         _check(db, workspace)
@@ -171,13 +175,23 @@ def delete(context: Context, _request: Request, workspace: str, filename: str) -
     return http.empty()
 
 
-def delete_all(context: Context, _request: Request, workspace: str) -> Response:
+def delete_all(context: Context, _request: HttpRequest, workspace: str) -> HttpResponse:
     """DELETE /workspaces/{id}/artifacts."""
     with context.store.write() as db:
         _check(db, workspace)
         settle(context.store, db, workspace)
         remove(context.store, db, workspace, None)
     return http.empty()
+
+
+def _form_files(request: HttpRequest, name: str) -> list[FileStorage]:
+    # From the package: of two threads that import its modules at once, one would see half of it.
+    from werkzeug import Request, exceptions
+
+    try:
+        return Request(request.environ).files.getlist(name)
+    except exceptions.HTTPException as error:
+        http.invalid(f"The form cannot be read: {error.description}")
 
 
 def _check(db: sqlite3.Connection, workspace: str) -> None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from werkzeug.wrappers import Request, Response
-
 from . import http
 from .agents import gate
 from .artifacts import remove
 from .database import new_id
 from .http import Context, Document
+from .messages import HttpRequest, HttpResponse
 from .steering import Words
 
 PROVISION_MS = 500
@@ -31,7 +30,7 @@ VIEWS: list[Document] = [
 ]
 
 
-def create(context: Context, request: Request) -> Response:
+def create(context: Context, request: HttpRequest) -> HttpResponse:
     """POST /agent-computers: answers at once, as `provisioning`."""
     body = http.body_of(request)
     name = http.optional_text(body, "name", most=200, least=1) or "Agent Computer"
@@ -54,7 +53,7 @@ def create(context: Context, request: Request) -> Response:
     return http.reply(_shown(context, row, now), 201)
 
 
-def list_page(context: Context, request: Request) -> Response:
+def list_page(context: Context, request: HttpRequest) -> HttpResponse:
     """GET /agent-computers, newest first."""
     limit, offset = http.page_of(request)
     with context.store.read() as db:
@@ -66,14 +65,14 @@ def list_page(context: Context, request: Request) -> Response:
     return http.reply({"data": data, "total": total, "limit": limit, "offset": offset})
 
 
-def get(context: Context, _request: Request, computer: str) -> Response:
+def get(context: Context, _request: HttpRequest, computer: str) -> HttpResponse:
     """GET /agent-computers/{id}: with the fields that only clients have seen."""
     with context.store.read() as db:
         row = _load(db, computer)
     return http.reply(_shown(context, row, context.store.now(), whole=True))
 
 
-def update(context: Context, request: Request, computer: str) -> Response:
+def update(context: Context, request: HttpRequest, computer: str) -> HttpResponse:
     """PATCH /agent-computers/{id}: `agent_instructions` and `views`."""
     body = http.body_of(request)
     if not body:
@@ -101,7 +100,7 @@ def update(context: Context, request: Request, computer: str) -> Response:
     return http.reply(_shown(context, row, now, whole=True))
 
 
-def delete(context: Context, request: Request, computer: str) -> Response:
+def delete(context: Context, request: HttpRequest, computer: str) -> HttpResponse:
     """DELETE /agent-computers/{id}: the VM and its files go, its tasks stay readable.
 
     Here it also takes the workspace of a real agent, which is a folder.

@@ -9,9 +9,8 @@ import socket
 import time
 from collections.abc import Iterator
 
-from werkzeug.wrappers import Request, Response
-
 from .http import Context, Refusal
+from .messages import HttpRequest, HttpResponse
 from .records import load_task
 from .schedule import Run
 from .transcript import event_documents
@@ -21,17 +20,19 @@ KEEP_ALIVE_SECONDS = 10.0
 POLL_SECONDS = 0.1
 
 
-def events(context: Context, request: Request, task_id: str) -> Response:
+def events(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """Stream server-sent events until the prompt ends, the task is deleted or the client leaves."""
     with context.store.read() as db:
         prompt_id = load_task(db, task_id).runs[-1].prompt.id
     chunks = _stream(context, request, task_id, prompt_id)
-    answer = Response(chunks, mimetype="text/event-stream")
+    answer = HttpResponse(chunks, content_type="text/event-stream; charset=utf-8")
     answer.headers["Cache-Control"] = "no-cache"
     return answer
 
 
-def _stream(context: Context, request: Request, task_id: str, prompt_id: str) -> Iterator[bytes]:
+def _stream(
+    context: Context, request: HttpRequest, task_id: str, prompt_id: str
+) -> Iterator[bytes]:
     connection: socket.socket = request.environ["rebyte.socket"]
     # By place: `eventKey` may be switched off, and `seq` may move. Places below `first` are sent.
     sent: set[int] = set()

@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 import threading
 
-from werkzeug.wrappers import Response
-
 from .database import Store
 from .http import Refusal, invalid
 from .http_server import HangUp
+from .messages import HttpResponse
 from .steering import Words
 
 CODES = {
@@ -30,7 +29,9 @@ class Page(Exception):
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTML {status}")
-        self.response = Response(GATEWAY_PAGE.format(status), status, mimetype="text/html")
+        self.response = HttpResponse(
+            GATEWAY_PAGE.format(status), status, content_type="text/html; charset=utf-8"
+        )
 
 
 def refuse_if_asked(store: Store, prompt: str) -> None:

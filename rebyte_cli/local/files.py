@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 
-from werkzeug.wrappers import Request, Response
-
 from . import http
 from .database import new_id
 from .http import Context, Document
+from .messages import HttpRequest, HttpResponse
 from .signed_urls import signed_url
 
 LONGEST_NAME = 255
@@ -16,7 +15,7 @@ DEFAULT_TYPE = "application/octet-stream"
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
-def create(context: Context, request: Request) -> Response:
+def create(context: Context, request: HttpRequest) -> HttpResponse:
     """POST /files. The answer's `filename` is a unique variant of the one asked for."""
     body = http.body_of(request)
     name, kind = check_filename(body.get("filename"), "filename"), content_type(body)

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from werkzeug.wrappers import Request, Response
-
 from .agents.key import Permission
 from .database import Store
+from .messages import HttpRequest, HttpResponse
 
 Document = dict[str, Any]
 
@@ -68,26 +67,24 @@ def missing(what: str) -> Refusal:
     return Refusal(404, "not_found", f"{what} not found")
 
 
-def reply(document: object, status: int = 200) -> Response:
+def reply(document: object, status: int = 200) -> HttpResponse:
     """A JSON answer. ASCII only, so that lone surrogates in titles survive."""
-    return Response(json.dumps(document), status, mimetype="application/json")
+    return HttpResponse(json.dumps(document), status, content_type="application/json")
 
 
-def refuse(refusal: Refusal) -> Response:
+def refuse(refusal: Refusal) -> HttpResponse:
     """The error envelope of `refusal`."""
     error = {"code": refusal.code, "message": refusal.message}
     if refusal.hint is not None:
         error["hint"] = refusal.hint
     answer = reply({"error": error}, status=refusal.status)
-    answer.headers.extend(refusal.headers)
+    answer.headers.update(refusal.headers)
     return answer
 
 
-def empty() -> Response:
+def empty() -> HttpResponse:
     """204 without a body."""
-    answer = Response(status=204)
-    answer.headers.remove("Content-Type")
-    return answer
+    return HttpResponse(status=204, content_type=None)
 
 
 def stamp(moment: int) -> str:
@@ -101,7 +98,7 @@ def maybe_stamp(moment: int | None) -> str | None:
     return None if moment is None else stamp(moment)
 
 
-def body_of(request: Request) -> Document:
+def body_of(request: HttpRequest) -> Document:
     """The JSON object in the body. Anything else is refused with a reason."""
     if request.mimetype != "application/json":
         invalid("The body must be JSON, sent with Content-Type: application/json")
@@ -191,7 +188,7 @@ def objects(body: Document, name: str) -> list[Document]:
     return value
 
 
-def page_of(request: Request) -> tuple[int, int]:
+def page_of(request: HttpRequest) -> tuple[int, int]:
     """`limit` (1 to 100, default 50) and `offset` (default 0) of the query."""
     limit, offset = _count(request, "limit", 50), _count(request, "offset", 0)
     if not 1 <= limit <= 100:
@@ -199,7 +196,7 @@ def page_of(request: Request) -> tuple[int, int]:
     return limit, offset
 
 
-def _count(request: Request, name: str, default: int) -> int:
+def _count(request: HttpRequest, name: str, default: int) -> int:
     value = request.args.get(name)
     if value is None:
         return default

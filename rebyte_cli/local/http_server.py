@@ -119,9 +119,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> io.RawIOBase | None:
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            from werkzeug.serving import DechunkedInput
+            from werkzeug import serving
 
-            return DechunkedInput(cast(IO[bytes], self.rfile))
+            return serving.DechunkedInput(cast(IO[bytes], self.rfile))
         length = self.headers.get("Content-Length", "0").strip()
         if not (length.isascii() and length.isdigit() and len(length) < 19):
             self.send_error(400, "Content-Length is not a number")

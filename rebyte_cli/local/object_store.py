@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
-from werkzeug.http import http_date
-from werkzeug.wrappers import Request, Response
-
 from .artifacts import put
 from .blobs import pieces, save
 from .database import Store, new_id
 from .http import Context, Refusal
 from .http_server import Environ
+from .messages import HttpRequest, HttpResponse, http_date
 from .origin import check_caller
 from .signed_urls import path_of, signature
 
@@ -28,11 +26,11 @@ class ObjectStoreError(Exception):
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
-        self.response = Response(
+        self.response = HttpResponse(
             f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>'
             f"<Message>{escape(message)}</Message></Error>\n",
             status,
-            mimetype="application/xml",
+            content_type="application/xml; charset=utf-8",
         )
 
 
@@ -46,7 +44,7 @@ class ObjectStore:
     def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request. Raises only ConnectionError."""
         try:
-            answer = self._answer(Request(environ))
+            answer = self._answer(HttpRequest(environ))
         except ObjectStoreError as fault:
             answer = fault.response
         except ConnectionError:
@@ -57,7 +55,7 @@ class ObjectStore:
         answer.headers["Date"] = http_date(self._context.store.now() // 1000)
         return answer(environ, start)
 
-    def _answer(self, request: Request) -> Response:
+    def _answer(self, request: HttpRequest) -> HttpResponse:
         store = self._context.store
         try:
             check_caller(request)
@@ -77,10 +75,10 @@ class ObjectStore:
             return self._get(kind, owner, name)
         raise ObjectStoreError(405, "MethodNotAllowed", "The method is not allowed here")
 
-    def _check_signature(self, request: Request, place: tuple[str, str, str]) -> None:
+    def _check_signature(self, request: HttpRequest, place: tuple[str, str, str]) -> None:
         expires, given = request.args.get("expires", ""), request.args.get("signature", "")
         method = "PUT" if request.method == "PUT" else "GET"
-        kind = request.headers.get("Content-Type", "") if method == "PUT" else ""
+        kind = request.header("Content-Type") or "" if method == "PUT" else ""
         right = signature(self._context.secret, method, path_of(place), expires, kind)
         if not hmac.compare_digest(right.encode(), given.encode()):
             raise ObjectStoreError(
@@ -89,12 +87,12 @@ class ObjectStore:
                 "The signature does not match the method, the path or the content type",
             )
         if self._context.store.now() > int(expires):
-            raise ObjectStoreError(403, "AccessDenied", "Request has expired")
+            raise ObjectStoreError(403, "AccessDenied", "HttpRequest has expired")
 
-    def _put(self, request: Request, kind: str, owner: str, name: str) -> Response:
-        if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
+    def _put(self, request: HttpRequest, kind: str, owner: str, name: str) -> HttpResponse:
+        if request.is_chunked:
             raise ObjectStoreError(501, "NotImplemented", "Transfer-Encoding is not implemented")
-        if "Content-Length" not in request.headers:
+        if request.header("Content-Length") is None:
             raise ObjectStoreError(411, "MissingContentLength", "You must provide Content-Length")
         store, source = self._context.store, request.stream
         if kind == "uploads":
@@ -106,18 +104,17 @@ class ObjectStore:
                 )
         else:
             saved = save(store.objects, source, new_id())
-            kind_of_bytes, public = request.headers["Content-Type"], kind == "public"
+            kind_of_bytes, public = request.header("Content-Type") or "", kind == "public"
             with store.write() as db:
                 put(
                     store, db, owner, name, saved, kind_of_bytes, store.now(),
                     via_url=True, public=public,
                 )  # fmt: skip
-        answer = Response(status=200)
-        answer.headers.remove("Content-Type")
+        answer = HttpResponse(content_type=None)
         answer.headers["ETag"] = f'"{saved.sha256[:32]}"'
         return answer
 
-    def _get(self, kind: str, workspace: str, name: str) -> Response:
+    def _get(self, kind: str, workspace: str, name: str) -> HttpResponse:
         store = self._context.store
         with store.read() as db:
             row = db.execute(
@@ -127,13 +124,13 @@ class ObjectStore:
             ).fetchone()
         if row is None:
             raise ObjectStoreError(404, "NoSuchKey", "The specified key does not exist")
-        answer = Response(pieces(store.objects / row["object"]), content_type=row["type"])
-        answer.content_length = row["size"]
+        answer = HttpResponse(pieces(store.objects / row["object"]), content_type=row["type"])
+        answer.headers["Content-Length"] = str(row["size"])
         return answer
 
 
-def _refuse_credentials(store: Store, request: Request) -> None:
-    header = "Authorization" if "Authorization" in request.headers else ""
+def _refuse_credentials(store: Store, request: HttpRequest) -> None:
+    header = "" if request.header("Authorization") is None else "Authorization"
     if "rebyte.key" in request.environ:
         header = "API_KEY"
     if header:

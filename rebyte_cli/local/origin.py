@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from werkzeug.wrappers import Request
-
 from .http import Refusal
+from .messages import HttpRequest
 
 
 def is_loopback(host: str | None) -> bool:
@@ -24,25 +23,24 @@ def is_loopback(host: str | None) -> bool:
     return octets and len(parts) == 4 and parts[0] == "127" and max(map(int, parts)) < 256
 
 
-def check_caller(request: Request, *, is_page: bool = False) -> None:
+def check_caller(request: HttpRequest, *, is_page: bool = False) -> None:
     """Refuse a request that was not made to this machine by name, or that a foreign page made.
 
     Raises Refusal: 421 for a `Host` that is not a loopback name, 403 for another `Origin` or
     `Sec-Fetch-Site`. With `is_page` a link on a foreign page may be followed, since the browser
     then shows what it gets and tells that page nothing.
     """
-    headers = request.headers
-    host = headers.get("Host", "")
+    host = request.header("Host") or ""
     if not is_loopback(_host_name(host)):
         raise Refusal(421, "misdirected_request", "Host must be a loopback name or address")
-    origin, site = headers.get("Origin"), headers.get("Sec-Fetch-Site")
+    origin, site = request.header("Origin"), request.header("Sec-Fetch-Site")
     if origin is not None and origin.lower() != f"http://{host.lower()}":
         raise Refusal(403, "foreign_origin", "Requests of other origins are refused")
     followed = (
         is_page
         and request.method in ("GET", "HEAD")
-        and headers.get("Sec-Fetch-Mode") == "navigate"
-        and headers.get("Sec-Fetch-Dest") == "document"
+        and request.header("Sec-Fetch-Mode") == "navigate"
+        and request.header("Sec-Fetch-Dest") == "document"
     )
     if site not in (None, "same-origin", "none") and not followed:
         raise Refusal(403, "foreign_origin", "Requests of other sites are refused")

@@ -15,10 +15,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from werkzeug.wrappers import Request, Response
-
 from . import http
 from .http import Context, Refusal, missing
+from .messages import PLAIN, HttpRequest, HttpResponse
 from .records import TaskRecord, load_task
 from .schedule import Run, ScheduledEvent
 from .simulation import SimulatedRun
@@ -40,29 +39,29 @@ POLICY = (
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 STATIC = {
-    "pages.css": "text/css",
-    "pages.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
+    "pages.css": "text/css; charset=utf-8",
+    "pages.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml; charset=utf-8",
 }
 
 
-def recognize(context: Context, request: Request) -> None:
+def recognize(context: Context, request: HttpRequest) -> None:
     """Treat a browser that has the page key as one that has the machine's own, for pages only."""
     given = request.cookies.get(_cookie(request), "")
     if given and compare_digest(given.encode(), context.permission.page_key().encode()):
         request.environ["rebyte.key"] = context.permission.own_key()
 
 
-def refusal(refusal: Refusal) -> Response:
+def refusal(refusal: Refusal) -> HttpResponse:
     """The page of what cannot be shown."""
     hint = f"<p>{HINT}</p>" if refusal.status == 404 else ""
     body = f"<h1>{_h(refusal.message)}</h1>{hint}"
     answer = _page(refusal.message, body, running=False)
-    answer.status_code = refusal.status
+    answer.status = refusal.status
     return answer
 
 
-def home(context: Context, request: Request) -> Response:
+def home(context: Context, request: HttpRequest) -> HttpResponse:
     """GET /: the tasks with their status, newest first. `?key=…` is kept in a cookie."""
     if "key" in request.args:
         return _keep_key(context, request)
@@ -75,23 +74,23 @@ def home(context: Context, request: Request) -> Response:
     return _page("Tasks", body, running=offset == 0)
 
 
-def _keep_key(context: Context, request: Request) -> Response:
+def _keep_key(context: Context, request: HttpRequest) -> HttpResponse:
     key = context.permission.page_key()
     if not compare_digest(request.args["key"].encode(), key.encode()):
         raise Refusal(403, "insufficient_scopes", "This is not the key of this service")
-    answer = Response(status=303, headers={"Location": "/"})
-    answer.set_cookie(
-        _cookie(request), key, max_age=COOKIE_SECONDS, httponly=True, samesite="Strict"
-    )
+    answer = HttpResponse(status=303)
+    answer.headers["Location"] = "/"
+    attributes = f"Max-Age={COOKIE_SECONDS}; HttpOnly; Path=/; SameSite=Strict"
+    answer.headers["Set-Cookie"] = f"{_cookie(request)}={key}; {attributes}"
     return answer
 
 
-def _cookie(request: Request) -> str:
+def _cookie(request: HttpRequest) -> str:
     # Cookies belong to an address and not to a port: two services must not take each other's.
     return f"rebyte-{request.environ['SERVER_PORT']}"
 
 
-def run(context: Context, _request: Request, task_id: str) -> Response:
+def run(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /run/{id}: the transcript of a task, its answers and its patch."""
     with context.store.read() as db:
         task = load_task(db, task_id)
@@ -99,7 +98,7 @@ def run(context: Context, _request: Request, task_id: str) -> Response:
     return _task_page(context, task, body, stream=f"/run/{task.id}/events")
 
 
-def share(context: Context, _request: Request, task_id: str) -> Response:
+def share(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /share/{id}: as `run`, but only for a task that is public."""
     with context.store.read() as db:
         task = load_task(db, task_id)
@@ -109,16 +108,16 @@ def share(context: Context, _request: Request, task_id: str) -> Response:
     return _task_page(context, task, body, stream="")
 
 
-def patch(context: Context, _request: Request, task_id: str) -> Response:
+def patch(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /run/{id}/changes.patch: the whole patch as text."""
     with context.store.read() as db:
         found = _patch_object(db, load_task(db, task_id))
     if found is None:
         raise missing("Patch")
-    return _answer((context.store.objects / found).read_bytes(), "text/plain")
+    return _answer((context.store.objects / found).read_bytes(), PLAIN)
 
 
-def computer(context: Context, _request: Request, computer: str) -> Response:
+def computer(context: Context, _request: HttpRequest, computer: str) -> HttpResponse:
     """GET /agent/computer/{id}: what the `url` of an agent computer points at."""
     with context.store.read() as db:
         row = db.execute("SELECT name FROM computers WHERE id = ?", (computer,)).fetchone()
@@ -127,14 +126,14 @@ def computer(context: Context, _request: Request, computer: str) -> Response:
     return _page(row["name"], f"<h1>{_h(row['name'])}</h1>", running=False)
 
 
-def static(_context: Context, _request: Request, name: str) -> Response:
+def static(_context: Context, _request: HttpRequest, name: str) -> HttpResponse:
     """GET /static/{name}: the style and the script of the pages."""
     if name not in STATIC:
         raise missing("File")
     return _answer(files(__package__).joinpath("static", name).read_bytes(), STATIC[name])
 
 
-def _page(title: str, body: str, *, running: bool, stream: str = "") -> Response:
+def _page(title: str, body: str, *, running: bool, stream: str = "") -> HttpResponse:
     """A whole page. `running` has the script keep it up to date, by `stream` where there is one."""
     return _answer(
         f"""<!doctype html>
@@ -147,12 +146,12 @@ def _page(title: str, body: str, *, running: bool, stream: str = "") -> Response
 {body}
 </main><footer>{NOTICE}</footer></body></html>
 """.encode("utf-8", "replace"),
-        "text/html",
+        "text/html; charset=utf-8",
     )
 
 
-def _answer(body: bytes, kind: str) -> Response:
-    answer = Response(body, mimetype=kind)
+def _answer(body: bytes, kind: str) -> HttpResponse:
+    answer = HttpResponse(body, content_type=kind)
     answer.headers["Content-Security-Policy"] = POLICY
     answer.headers["Cache-Control"] = "no-cache"
     answer.headers["Referrer-Policy"] = "no-referrer"
@@ -195,7 +194,7 @@ def _list(tasks: list[TaskRecord], total: int, offset: int, now: int) -> Iterato
 # -- One task
 
 
-def _task_page(context: Context, task: TaskRecord, body: str, *, stream: str) -> Response:
+def _task_page(context: Context, task: TaskRecord, body: str, *, stream: str) -> HttpResponse:
     now = context.store.now()
     running = task.status(now) == "running"
     return _page(task.shown_title(now) or "New task", body, running=running, stream=stream)

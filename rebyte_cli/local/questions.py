@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from werkzeug.wrappers import Request, Response
-
 from . import http
 from .http import Context, Document
+from .messages import HttpRequest, HttpResponse
 from .records import load_task
 
 OPTION_COUNT = 2
 
 
-def answer(context: Context, request: Request, task_id: str) -> Response:
+def answer(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """POST /tasks/{id}/answer: lets the run continue. 409 when no question has this id."""
     body = http.body_of(request)
     message = http.optional_text(body, "messageId", most=200)

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from http.client import responses
 from typing import Any, NamedTuple
-
-from werkzeug.exceptions import HTTPException
-from werkzeug.http import http_date
-from werkzeug.wrappers import Request, Response
 
 from . import (
     account,
@@ -29,9 +24,10 @@ from .database import StateError
 from .faults import Page
 from .http import Context, Refusal
 from .http_server import Environ, HangUp
+from .messages import HttpRequest, HttpResponse, http_date
 from .origin import check_caller
 
-Endpoint = Callable[..., Response]
+Endpoint = Callable[..., HttpResponse]
 
 # Method, path below the origin, endpoint. Everything under /v1 but /v1/health needs a key.
 ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
@@ -100,10 +96,10 @@ class Api:
         answer.headers["Date"] = http_date(self._context.store.now() // 1000)
         return answer(environ, start)
 
-    def _answer(self, environ: Environ) -> Response:
+    def _answer(self, environ: Environ) -> HttpResponse:
         is_page = False
         try:
-            request = Request(environ)
+            request = HttpRequest(environ)
             check_caller(request, is_page=not _is_api(request.path))
             if _is_api(request.path):
                 _check_key(request)
@@ -112,15 +108,13 @@ class Api:
             endpoint, arguments = match(request.path, request.method)
             is_page = not _is_api(request.path)
             gate.hide_from_others(self._context, request, arguments)
-            answer: Response = endpoint(self._context, request, **arguments)
+            answer: HttpResponse = endpoint(self._context, request, **arguments)
         except Refusal as refusal:
             return pages.refusal(refusal) if is_page else http.refuse(refusal)
         except Page as page:
             return page.response
         except (HangUp, ConnectionError):
             raise
-        except HTTPException as error:
-            return http.refuse(_as_refusal(error))
         except StateError as error:
             problem = f"The local service cannot work: {error.filename}: {error.strerror}"
             return http.refuse(Refusal(500, "internal_error", problem))
@@ -184,7 +178,7 @@ def _is_api(path: str) -> bool:
     return path == "/v1" or path.startswith("/v1/")
 
 
-def _check_key(request: Request) -> None:
+def _check_key(request: HttpRequest) -> None:
     if request.path.rstrip("/") in OPEN_PATHS:
         return
     key = request.environ.get("rebyte.key")
@@ -194,10 +188,3 @@ def _check_key(request: Request) -> None:
         raise Refusal(401, "invalid_api_key", "API key is invalid or expired")
     if key == "rbk_readonly" and request.method not in ("GET", "HEAD"):
         raise Refusal(403, "insufficient_scopes", "The key may read only (tasks:read)")
-
-
-def _as_refusal(error: HTTPException) -> Refusal:
-    """What werkzeug refuses by itself, such as a form that is no form."""
-    status = error.code or 500
-    code = "validation_error" if status < 500 else "internal_error"
-    return Refusal(status, code, error.description or responses.get(status, "Refused"))

@@ -12,12 +12,11 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
-from werkzeug.wrappers import Request, Response
-
 from . import faults, http, simulation
 from .agents import gate
 from .database import new_id
 from .http import Context, Document
+from .messages import HttpRequest, HttpResponse
 from .records import TaskRecord, load_task, load_tasks
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Order(NamedTuple):
     body: Document
 
 
-def create(context: Context, request: Request) -> Response:
+def create(context: Context, request: HttpRequest) -> HttpResponse:
     """POST /tasks."""
     order = _order(context, http.body_of(request))
     workspace = http.optional_text(order.body, "workspaceId", most=200, least=1)
@@ -84,7 +83,7 @@ def create(context: Context, request: Request) -> Response:
     return _given(context, order, answer, launch)
 
 
-def follow_up(context: Context, request: Request, task_id: str) -> Response:
+def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """POST /tasks/{id}/prompts. Without executor or model those of the task are used."""
     order = _order(context, http.body_of(request))
     with context.store.read() as db:
@@ -105,7 +104,7 @@ def follow_up(context: Context, request: Request, task_id: str) -> Response:
     return _given(context, order, {"promptId": prompt_id}, launch)
 
 
-def list_page(context: Context, request: Request) -> Response:
+def list_page(context: Context, request: HttpRequest) -> HttpResponse:
     """GET /tasks. Rows have no status, no prompts and no workspace."""
     limit, offset = http.page_of(request)
     tasks, total = newest(context, request, limit, offset)
@@ -115,7 +114,7 @@ def list_page(context: Context, request: Request) -> Response:
 
 
 def newest(
-    context: Context, request: Request, limit: int, offset: int
+    context: Context, request: HttpRequest, limit: int, offset: int
 ) -> tuple[list[TaskRecord], int]:
     """Tasks that this request may see, newest first, and how many there are in all."""
     shown = "deleted IS NULL"
@@ -131,7 +130,7 @@ def newest(
         return load_tasks(db, rows), total
 
 
-def get(context: Context, _request: Request, task_id: str) -> Response:
+def get(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /tasks/{id}."""
     with context.store.read() as db:
         task = load_task(db, task_id)
@@ -158,7 +157,7 @@ def get(context: Context, _request: Request, task_id: str) -> Response:
     return http.reply(document)
 
 
-def delete(context: Context, _request: Request, task_id: str) -> Response:
+def delete(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
     """DELETE /tasks/{id}: soft, stops the run; afterwards the task is not found."""
     with context.store.write() as db:
         now = context.store.now()
@@ -172,7 +171,7 @@ def delete(context: Context, _request: Request, task_id: str) -> Response:
     return http.empty()
 
 
-def cancel(context: Context, _request: Request, task_id: str) -> Response:
+def cancel(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
     """POST /tasks/{id}/cancel: stops every prompt that has not ended; harmless when all have."""
     with context.store.write() as db:
         task, now = load_task(db, task_id), context.store.now()
@@ -186,7 +185,7 @@ def cancel(context: Context, _request: Request, task_id: str) -> Response:
     return http.reply({"id": task_id, "status": task.status(now), "canceledPrompts": len(active)})
 
 
-def set_visibility(context: Context, request: Request, task_id: str) -> Response:
+def set_visibility(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """PATCH /tasks/{id}/visibility. `shareUrl` only when it is public."""
     body = http.body_of(request)
     visibility = http.optional_choice(body, "visibility", VISIBILITIES)
@@ -307,7 +306,7 @@ def _ready(db: sqlite3.Connection, workspace: str) -> int:
     return int(row["ready"])
 
 
-def _given(context: Context, order: Order, answer: Document, launch: Launch | None) -> Response:
+def _given(context: Context, order: Order, answer: Document, launch: Launch | None) -> HttpResponse:
     if launch is not None:
         launch.start(context.announce)
     context.wake()

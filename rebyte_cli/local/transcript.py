@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from werkzeug.wrappers import Request, Response
-
 from . import http
 from .http import Context, Document
+from .messages import HttpRequest, HttpResponse
 from .records import load_task
 from .schedule import Run, ScheduledEvent
 
 
-def content(context: Context, request: Request, task_id: str) -> Response:
+def content(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /tasks/{id}/content, with `include=events` on request. Oldest prompt first."""
     include = request.args.get("include")
     if include not in (None, "events"):
@@ -38,7 +37,9 @@ def content(context: Context, request: Request, task_id: str) -> Response:
     return http.reply({"id": task_id, "status": task.status(now), "prompts": prompts})
 
 
-def sub_events(context: Context, _request: Request, task_id: str, prompt_id: str) -> Response:
+def sub_events(
+    context: Context, _request: HttpRequest, task_id: str, prompt_id: str
+) -> HttpResponse:
     """GET /tasks/{id}/prompts/{promptId}/events: for delegated sub-prompts only, as JSON."""
     with context.store.read() as db:
         for run in load_task(db, task_id).runs:

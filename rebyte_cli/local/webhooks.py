@@ -11,11 +11,10 @@ import re
 import sqlite3
 from urllib.parse import urlsplit
 
-from werkzeug.wrappers import Request, Response
-
 from . import http
 from .database import new_id
 from .http import Context, Document
+from .messages import HttpRequest, HttpResponse
 from .origin import is_loopback
 
 LIMIT = 3
@@ -24,7 +23,7 @@ _URL = re.compile(r"([A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
 EVENTS = ("task.created", "task.running", "task.completed", "task.failed", "task.canceled")
 
 
-def create(context: Context, request: Request) -> Response:
+def create(context: Context, request: HttpRequest) -> HttpResponse:
     """POST /webhooks: 201, or 200 with the webhook that has this URL already."""
     body = http.body_of(request)
     url = http.text(body, "url", most=2000)
@@ -55,20 +54,20 @@ def create(context: Context, request: Request) -> Response:
     return http.reply(_shown(row), 201)
 
 
-def list_all(context: Context, _request: Request) -> Response:
+def list_all(context: Context, _request: HttpRequest) -> HttpResponse:
     """GET /webhooks: under `webhooks`, oldest first."""
     with context.store.read() as db:
         rows = db.execute("SELECT * FROM webhooks ORDER BY seq").fetchall()
     return http.reply({"webhooks": [_shown(row) for row in rows]})
 
 
-def get(context: Context, _request: Request, webhook: str) -> Response:
+def get(context: Context, _request: HttpRequest, webhook: str) -> HttpResponse:
     """GET /webhooks/{id}; never with the secret."""
     with context.store.read() as db:
         return http.reply(_shown(_load(db, webhook)))
 
 
-def delete(context: Context, _request: Request, webhook: str) -> Response:
+def delete(context: Context, _request: HttpRequest, webhook: str) -> HttpResponse:
     """DELETE /webhooks/{id}."""
     with context.store.write() as db:
         _load(db, webhook)
@@ -76,7 +75,7 @@ def delete(context: Context, _request: Request, webhook: str) -> Response:
     return http.empty()
 
 
-def public_key(_context: Context, _request: Request) -> Response:
+def public_key(_context: Context, _request: HttpRequest) -> HttpResponse:
     """GET /webhooks/public_key: 404, since nothing here is signed."""
     message = "there is none: the local service does not sign its deliveries"
     raise http.Refusal(404, "not_found", message)

@@ -9,10 +9,9 @@ import sqlite3
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from werkzeug.wrappers import Request
-
 from .. import http
 from ..http import Context, Document, Refusal
+from ..messages import HttpRequest
 from ..records import TaskRecord
 from ..simulation import SimulatedRun
 
@@ -50,7 +49,7 @@ def earlier(db: sqlite3.Connection, task: TaskRecord) -> tuple[str, Document] | 
 
 def launch(
     context: Context,
-    request: Request,
+    request: HttpRequest,
     wanted: str | None,
     body: Document,
     before: tuple[str, Document] | None = None,
@@ -94,7 +93,7 @@ def stop_runs(context: Context, canceled: list[RunRecord]) -> None:
             runs.stop(context.store.folder, run)
 
 
-def hide_from_others(context: Context, request: Request, arguments: Mapping[str, str]) -> None:
+def hide_from_others(context: Context, request: HttpRequest, arguments: Mapping[str, str]) -> None:
     """Refuse, as not found, a task or workspace of real agents to any key but the machine's own.
 
     They hold the user's code, and every other user of this machine reaches the port.
@@ -112,7 +111,7 @@ def hide_from_others(context: Context, request: Request, arguments: Mapping[str,
             raise http.missing(what)
 
 
-def delete_workspace(context: Context, request: Request, workspace: str) -> bool:
+def delete_workspace(context: Context, request: HttpRequest, workspace: str) -> bool:
     """Stop the runs of a workspace and delete its folder; whether it had one.
 
     `workspace` must be an id of ours: it is the folder's name.
