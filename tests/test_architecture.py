@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,10 +94,20 @@ def name_of(path: Path) -> str:
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imports() -> Iterator[Import]:
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+@cache
+def imports() -> list[Import]:
     """Every import in every module, those inside functions included."""
+    return list(_imports())
+
+
+def _imports() -> Iterator[Import]:
     for name, path in MODULES.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(name)
         typing_only = {
             id(inner)
             for node in ast.walk(tree)
@@ -128,12 +139,15 @@ def resolve(name: str, path: Path, node: ast.ImportFrom) -> Iterator[str]:
         yield f"{found}.{alias.name}" if inner in MODULES else found
 
 
-IMPORTS = list(imports())
-INSIDE = [
-    (one.importer, one.module.removeprefix("rebyte_cli").removeprefix("."), one.typing_only)
-    for one in IMPORTS
-    if one.module.split(".")[0] == "rebyte_cli"
-]
+def inside() -> list[Import]:
+    """Those that import one of our modules, by its name below `rebyte_cli`."""
+    return [
+        Import(
+            one.importer, one.module.removeprefix("rebyte_cli").removeprefix("."), one.typing_only
+        )
+        for one in imports()
+        if one.module.split(".")[0] == "rebyte_cli"
+    ]
 
 
 def package_of(module: str) -> str:
@@ -146,7 +160,7 @@ def test_every_module_has_a_package_of() -> None:
 
 def test_imports_point_down() -> None:
     """Each import, of types too, is one that the table allows."""
-    for importer, module, typing_only in INSIDE:
+    for importer, module, typing_only in inside():
         here, there = package_of(importer), package_of(module)
         if here == there:
             continue
@@ -157,7 +171,7 @@ def test_imports_point_down() -> None:
 
 
 def test_the_table_allows_nothing_unused() -> None:
-    used = {(package_of(importer), package_of(module)) for importer, module, _ in INSIDE}
+    used = {(package_of(importer), package_of(module)) for importer, module, _ in inside()}
     for here, below in ALLOWED.items():
         assert below <= {there for start, there in used if start == here}, here
 
@@ -165,7 +179,7 @@ def test_the_table_allows_nothing_unused() -> None:
 def test_there_are_no_cycles() -> None:
     """Between modules, imports inside functions and those for types alone counted."""
     graph: dict[str, set[str]] = {name: set() for name in MODULES}
-    for importer, module, _ in INSIDE:
+    for importer, module, _ in inside():
         # `rebyte_cli` itself imports its public names lazily.
         if importer and module and importer != module:
             graph[importer].add(module)
@@ -184,21 +198,21 @@ def test_there_are_no_cycles() -> None:
 
 def test_commands_do_not_import_each_other() -> None:
     """They share only the modules with a leading underscore."""
-    for importer, module, _ in INSIDE:
+    for importer, module, _ in inside():
         if package_of(importer) == package_of(module) == "commands" and importer != module:
             shared = module.removeprefix("commands").removeprefix(".")
             assert shared.startswith("_"), f"{importer} imports {module}"
 
 
 def test_only_commands_import_batch() -> None:
-    for importer, module, _ in INSIDE:
+    for importer, module, _ in inside():
         if package_of(module) == "batch":
             assert package_of(importer) in ("batch", "commands"), f"{importer} imports {module}"
 
 
 @pytest.mark.parametrize("name", ["requests", "rich", "keyring", "urllib3", "werkzeug", "sqlite3"])
 def test_commands_import_no_heavy_library(name: str) -> None:
-    found = [one.importer for one in IMPORTS if one.module.split(".")[0] == name]
+    found = [one.importer for one in imports() if one.module.split(".")[0] == name]
     assert not [
         importer for importer in found if package_of(importer) in ("commands", "app", "cli")
     ]
@@ -217,13 +231,15 @@ def test_each_heavy_library_is_used_by_few_packages() -> None:
         "click": {"cli", "commands", "manual", "output"},
     }
     for library, packages in allowed.items():
-        used = {package_of(one.importer) for one in IMPORTS if one.module.split(".")[0] == library}
+        used = {
+            package_of(one.importer) for one in imports() if one.module.split(".")[0] == library
+        }
         assert used <= packages, library
 
 
 def test_the_local_service_shares_nothing_with_the_client() -> None:
     """Otherwise one mistake could hide on both sides of the wire."""
-    for importer, module, _ in INSIDE:
+    for importer, module, _ in inside():
         if package_of(importer) == "local":
             assert package_of(module) == "local", f"{importer} imports {module}"
 
@@ -251,8 +267,8 @@ def test_no_module_requires_a_unix_only_module() -> None:
 def test_each_class_name_means_one_thing() -> None:
     """A private class (`_Name`) is seen in one module only, so its name may recur."""
     places: dict[str, list[str]] = {}
-    for name, path in MODULES.items():
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for name in MODULES:
+        for node in tree_of(name).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places.setdefault(node.name, []).append(name)
     assert {name: where for name, where in places.items() if len(where) > 1} == {}

@@ -8,16 +8,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import yaml
-from openapi_core import Config, OpenAPI
-from openapi_core.exceptions import OpenAPIError
-from openapi_core.testing import MockRequest, MockResponse
-from openapi_schema_validator import OAS31Validator
 
 from rebyte_cli.local.server import Service
+
+if TYPE_CHECKING:  # each worker imports this file, and one of them needs the validator
+    from openapi_core import OpenAPI
 
 KEY = "rbk_test"
 DOCUMENT = Path(__file__).with_name("rebyte-openapi.yaml")
@@ -63,6 +62,7 @@ def document() -> dict[str, Any]:
 @functools.cache
 def openapi() -> OpenAPI:
     """The OpenAPI document, loaded once."""
+    from openapi_core import Config, OpenAPI
 
     def text(body: bytes, **_parameters: str) -> str:
         return body.decode("utf-8", "replace")
@@ -76,6 +76,8 @@ def openapi() -> OpenAPI:
 
 def conform_to(schema: str, value: object) -> None:
     """Fail unless `value` follows a schema of the OpenAPI document."""
+    from openapi_schema_validator import OAS31Validator
+
     components = document()["components"]
     whole = {"$ref": f"#/components/schemas/{schema}", "components": components}
     OAS31Validator(whole).validate(value)
@@ -83,6 +85,9 @@ def conform_to(schema: str, value: object) -> None:
 
 def conform(method: str, path: str, answer: Answer) -> None:
     """Fail unless the OpenAPI document allows this answer to this call (path with `/v1`)."""
+    from openapi_core.exceptions import OpenAPIError
+    from openapi_core.testing import MockRequest, MockResponse
+
     request = MockRequest("https://api.rebyte.ai", method.lower(), path, headers={"API_KEY": KEY})
     content_type = (answer.headers.get("content-type") or "").split(";")[0]
     response = MockResponse(answer.raw, answer.status, content_type=content_type)

@@ -13,19 +13,20 @@ import sys
 import tomllib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from jsonschema import Draft202012Validator
-from mcp import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
 
 import rebyte_cli
 from rebyte_cli.local.server import LOCAL_KEY
 from rebyte_cli.mcp.wording import for_tools
 from tests.conftest import COMMAND, Done, need_tool
 from tests.node_tools import install as node_tools
+
+if TYPE_CHECKING:  # each worker imports this file, and only one runs it: the SDK takes a while
+    from mcp import Client
 
 Run = Callable[..., Done]
 
@@ -34,6 +35,8 @@ INVALID = "rbk_invalid"  # the local service refuses it
 
 def served(*options: str, story: Callable[[Client], Awaitable[None]]) -> None:
     """Start `rebyte mcp`, let the client tell its story, and end the server."""
+    from mcp import Client
+    from mcp.client.stdio import StdioServerParameters, stdio_client
 
     async def main() -> None:
         server = StdioServerParameters(
