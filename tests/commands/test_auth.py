@@ -24,6 +24,12 @@ FILE = "file credentials.json"
 
 
 @pytest.fixture
+def rebyte(inside: Rebyte) -> Rebyte:
+    """The command, without a process for each call."""
+    return inside
+
+
+@pytest.fixture
 def url(service: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """The base URL of a service that the default profile uses; no key comes from outside."""
     monkeypatch.delenv("REBYTE_API_KEY")
@@ -203,8 +209,8 @@ def test_status_when_the_service_is_away(rebyte: Rebyte, home: Path) -> None:
     assert (done.status, done.json["accepted"]) == (5, None)
 
 
-def test_status_of_local(local: Rebyte) -> None:
-    done = local("auth", "status")
+def test_status_of_local(rebyte: Rebyte) -> None:
+    done = rebyte("-P", "local", "auth", "status")
     assert (done.status, done.json["source"], done.json["accepted"]) == (0, "built in", True)
 
 
@@ -236,8 +242,8 @@ def test_case_11_a_base_url_that_moved_takes_no_key_along(
     assert logout.err.count("Removed the key of profile work") == 2
 
 
-def test_local_needs_no_key(local: Rebyte) -> None:
-    done = local("auth", "login", "--with-key", stdin=KEY)
+def test_local_needs_no_key(rebyte: Rebyte) -> None:
+    done = rebyte("-P", "local", "auth", "login", "--with-key", stdin=KEY)
     assert done.status == 2
     assert "needs no key" in done.err
 

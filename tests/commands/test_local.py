@@ -15,10 +15,18 @@ from tests.conftest import COMMAND, Done
 Run = Callable[..., Done]
 
 
-def test_a_reset_forgets_what_was_made_with_the_service(
-    local: Callable[..., Done], rebyte: Callable[..., Done]
-) -> None:
+@pytest.fixture
+def rebyte(inside: Run) -> Run:
+    """The command, without a process for each call."""
+    return inside
+
+
+def test_a_reset_forgets_what_was_made_with_the_service(rebyte: Run) -> None:
     """Else `@last`, an alias and a key of --once would lead to tasks that are gone."""
+
+    def local(*words: str) -> Done:
+        return rebyte("-P", "local", *words)
+
     task = local("create", "Say hello", "--once", "hello", "-o", "json").json
     assert local("workspace", "name", task["id"], "shop").status == 0
     assert rebyte("local", "reset", "--yes").status == 0
@@ -30,18 +38,15 @@ def test_a_reset_forgets_what_was_made_with_the_service(
 
 
 @pytest.mark.usefixtures("service")
-def test_a_reset_leaves_the_history_of_other_services_alone(rebyte: Callable[..., Done]) -> None:
+def test_a_reset_leaves_the_history_of_other_services_alone(rebyte: Run) -> None:
     task = rebyte("create", "Say hello", "-o", "json").json
     assert rebyte("local", "reset", "--yes").status == 0
     assert rebyte("get", "@last", "-o", "id").out.strip() == task["id"]
 
 
-def test_a_reset_without_a_history_makes_none(home: Path, rebyte: Callable[..., Done]) -> None:
+def test_a_reset_without_a_history_makes_none(home: Path, rebyte: Run) -> None:
     assert rebyte("local", "reset", "--yes").status == 0
     assert not list(home.rglob("history.db"))
-
-
-# -- a state folder that cannot be used
 
 
 def garbage(file: Path) -> None:
@@ -103,7 +108,7 @@ def test_case_66_a_damaged_file_is_named_and_reset_mends_it(
         ["local", "status"],
     ):
         done = inside(*words)
-        assert "a fault in rebyte" not in done.err
+        assert "internal error in rebyte" not in done.err
         if done.status != 0:  # what a command does not touch does not hurt it
             assert done.status in (1, 5), (words, done.err)
             assert "rebyte local reset" in done.err or "Internal server error" in done.err
@@ -147,6 +152,6 @@ def test_case_66_a_disk_that_is_full_is_named(home: Path) -> None:
             [COMMAND[0], "-c", script, *words], capture_output=True, text=True, check=False
         )
         assert done.returncode == 1, done
-        assert "a fault in rebyte" not in done.stderr
+        assert "internal error in rebyte" not in done.stderr
         assert "Traceback" not in done.stderr
         assert "service.db: " in done.stderr

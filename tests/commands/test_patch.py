@@ -26,6 +26,16 @@ sh -e; echo Done.
 
 
 @pytest.fixture
+def local(inside: Local) -> Local:
+    """The command with the service that it carries, in this process."""
+
+    def run(*words: str, **options: Any) -> Done:
+        return inside("-P", "local", *words, **options)
+
+    return run
+
+
+@pytest.fixture
 def agents(home: Path, local: Local, monkeypatch: pytest.MonkeyPatch) -> Local:
     """The command with an agent `mine` that runs its prompt as a script, in a jail."""
     check = jail.probe(home / "jail.json")
@@ -243,9 +253,9 @@ def test_the_folder_of_a_workspace(agents: Local, repository: Path, home: Path) 
     assert agents("workspace", "path", str(folder.parent.name)).status == 4
 
 
-def test_options_for_local_agents_are_for_no_other_service(rebyte: Local) -> None:
+def test_options_for_local_agents_are_for_no_other_service(inside: Local) -> None:
     for option in ("--no-jail", "--with-changes"):
-        done = rebyte("create", "x", option, "-o", "table", env={"REBYTE_API_KEY": "rbk_x"})
+        done = inside("create", "x", option, "-o", "table", env={"REBYTE_API_KEY": "rbk_x"})
         assert done.status == 2
         assert f"{option} requires -P local" in done.err
 

@@ -17,6 +17,12 @@ from tests.shells import Shell
 STARTS = {"bash": ".bashrc", "zsh": ".zshrc"}
 
 
+@pytest.fixture
+def rebyte(inside: Callable[..., Done]) -> Callable[..., Done]:
+    """The command, without a process for each call."""
+    return inside
+
+
 def files(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): path.read_text()

@@ -26,6 +26,12 @@ Rebyte = Callable[..., Done]
 
 
 @pytest.fixture
+def rebyte(inside: Rebyte) -> Rebyte:
+    """The command, without a process for each call."""
+    return inside
+
+
+@pytest.fixture
 def no_umask() -> Iterator[None]:
     before = os.umask(0)
     yield
@@ -250,7 +256,7 @@ def test_a_configuration_without_end_is_an_error_of_one_line(rebyte: Rebyte, hom
     config = home / ".config" / "rebyte" / "config.toml"
     private_folder(config.parent)
     config.symlink_to("/dev/zero")
-    done = rebyte("list", "-o", "table", timeout=10)
+    done = rebyte("list", "-o", "table")
     assert done.status == 2
     assert done.err == f"Error: {config} is not a regular file\n"
 

@@ -25,6 +25,12 @@ VALUES: tuple[Any, ...] = (
 )
 
 
+@pytest.fixture
+def rebyte(inside: Callable[..., Done]) -> Callable[..., Done]:
+    """The command, without a process for each call."""
+    return inside
+
+
 def fits(document: Any) -> bool:
     return Draft202012Validator(config_schema()).is_valid(document)
 

@@ -15,6 +15,12 @@ from tests.conftest import Done
 
 
 @pytest.fixture
+def rebyte(inside: Callable[..., Done]) -> Callable[..., Done]:
+    """The command, without a process for each call."""
+    return inside
+
+
+@pytest.fixture
 def schema(rebyte: Callable[..., Done]) -> Any:
     """The document."""
     return rebyte("schema").json
@@ -100,17 +106,19 @@ def test_every_help_has_an_example_that_is_a_command_of_ours(schema: Any) -> Non
         assert any("rebyte" in line for line in node["examples"]), node["path"]
 
 
-def test_the_schema_of_the_results(rebyte: Callable[..., Done], local: Callable[..., Done]) -> None:
+def test_the_schema_of_the_results(
+    rebyte: Callable[..., Done], inside_local: Callable[..., Done]
+) -> None:
     """It is a valid JSON Schema, speaks of commands that exist, and real output meets it."""
     results = rebyte("schema", "--results").json
     Draft202012Validator.check_schema(results)
     paths = {node["path"] for node in walk(rebyte("schema").json)}
     assert set(results["commands"]) <= paths
-    created = local("create", "Say hello", "-o", "json").json
+    created = inside_local("create", "Say hello", "-o", "json").json
     for path, document in {
-        "get": local("get", created["id"], "-o", "json").json,
-        "list": local("list", "-o", "json").json,
-        "workspace list": local("workspace", "list", "-o", "json").json,
+        "get": inside_local("get", created["id"], "-o", "json").json,
+        "list": inside_local("list", "-o", "json").json,
+        "workspace list": inside_local("workspace", "list", "-o", "json").json,
     }.items():
         whole = {**results, **results["commands"][path]}
         Draft202012Validator(whole).validate(json.loads(json.dumps(document)))

@@ -6,12 +6,20 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from rebyte_cli.cli import root
 from rebyte_cli.local.server import Service
 from tests.conftest import Done, need_tool
 from tests.script_blocks import blocks, run
 
 SKILL = (Path(__file__).parents[2] / "rebyte_cli" / "SKILL.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def rebyte(inside: Callable[..., Done]) -> Callable[..., Done]:
+    """The command, without a process for each call."""
+    return inside
 
 
 def test_the_skill_is_printed_and_installed(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
