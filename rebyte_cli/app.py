@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from .errors import BadUsage, Interrupted, NotFound, ReaderGone, RebyteError
 
@@ -158,6 +158,12 @@ class App:
         stream: TextIO | None = sys.stdin
         asked_not_to = self.options.get("no_input")
         return bool(not asked_not_to and stream and stream.isatty() and self.console.err_tty)
+
+    @property
+    def on_question(self) -> Literal["ask", "stop", "wait"]:
+        """What a wait does when a run asks a question: `--on-question`, or what is possible."""
+        asked: Literal["ask", "stop", "wait"] | None = self.options.get("on_question")
+        return asked or ("ask" if self.interactive else "stop")
 
     # -- service, client, history
 

@@ -16,6 +16,7 @@
     │   └── OutcomeUnknown             6   a create was sent and no answer came back
     ├── TaskFailed                    10   waited for, and it failed (carries the task)
     ├── TaskCanceled                  11   waited for, and it was canceled
+    ├── NeedsAnswer                   12   waited for, and it asks a question (carries the task)
     ├── WaitTimeout                  124   the time limit passed (also a TimeoutError)
     └── ReaderGone                   141   the reader of stdout went away
 
@@ -36,7 +37,7 @@ from typing import Any, Self
 KEYS_PAGE = "https://app.rebyte.ai/settings/api-keys"
 
 # Several tasks, several results: the first of these that occurred is the status.
-RANK = (6, 3, 5, 1, 4, 10, 11, 124)
+RANK = (6, 3, 5, 1, 4, 10, 11, 12, 124)
 
 
 def worst(statuses: Iterable[int]) -> int:
@@ -259,6 +260,31 @@ class TaskCanceled(TaskEnded):
     exit_status = 11
     code = "task_canceled"
     verb = "was canceled"
+
+
+class NeedsAnswer(RebyteError):
+    """Waited for: the task asks a question, and no one is there to answer it.
+
+    `task` is its document with `question` set to true; it is shown on stdout first.
+    """
+
+    exit_status = 12
+    code = "needs_answer"
+
+    def __init__(self, message: str, *, task: Mapping[str, Any], hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.task = dict(task)
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The task itself."""
+        return self.task
+
+    def with_task(self, task: Mapping[str, Any]) -> Self:
+        """The same error with another document of the task."""
+        copy = self.copy_with()
+        copy.task = dict(task)
+        return copy
 
 
 class WaitTimeout(RebyteError, TimeoutError):

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.deadline import Deadline
+from rebyte_cli.errors import RebyteError
 
 ENDED = "2026-02-09T10:05:00.000Z"
 
@@ -125,3 +126,8 @@ class Time:
         for moment in sorted(self.at):
             if moment <= self.now:
                 self.at.pop(moment)()
+
+    def pause(self, seconds: float, _pending: object) -> dict[str, RebyteError]:
+        """Sleep between two rounds of a wait."""
+        self.sleep(seconds)
+        return {}

@@ -53,7 +53,13 @@ class Session:
     """A process on a pseudo-terminal, and what its user sees."""
 
     def __init__(
-        self, command: list[str], columns: int = 80, rows: int = 24, **environment: str
+        self,
+        command: list[str],
+        columns: int = 80,
+        rows: int = 24,
+        *,
+        echo: bool = False,
+        **environment: str,
     ) -> None:
         self.child = pexpect.spawn(
             command[0],
@@ -61,7 +67,7 @@ class Session:
             env={**os.environ, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", **environment},
             dimensions=(rows, columns),
             encoding="utf-8",
-            echo=False,
+            echo=echo,
             timeout=20,
         )
         self.screen = pyte.HistoryScreen(columns, rows, history=10_000)

@@ -81,6 +81,24 @@ class LabelFilter(Option):
             raise click.UsageError("Missing argument 'TASK…' or option '--label'", ctx=ctx)
 
 
+class OnQuestionOption(Option):
+    """`--on-question`, whose value the App keeps; refused where the command does not wait."""
+
+    def check(self, ctx: click.Context) -> None:
+        """See `Option.check`."""
+        app = ctx.find_object(App)
+        if app is None or "on_question" not in app.options:
+            return
+        given = ctx.params
+        if not (
+            given.get("wait", "follow" not in given) or given.get("stream") or given.get("follow")
+        ):
+            wanted = "--follow" if "follow" in given else "--wait or --stream"
+            raise BadUsage(f"--on-question requires {wanted}")
+        if app.on_question == "ask" and not app.interactive:
+            raise BadUsage("--on-question ask requires a terminal (stdin and stderr)")
+
+
 # -- Completion
 
 
@@ -337,6 +355,16 @@ stream_option = click.option(
     schema={"--stream -o jsonl": EVENT},
     is_flag=True,
     help="Stream the run's output, then exit with its status.",
+)
+
+on_question_option = click.option(
+    "--on-question",
+    cls=OnQuestionOption,
+    type=click.Choice(["ask", "stop", "wait"]),
+    expose_value=False,
+    callback=_keep,
+    help="If the run asks a question: ask you (default on a terminal), stop with status 12"
+    " (default elsewhere), or keep waiting.",
 )
 
 

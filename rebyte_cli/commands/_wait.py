@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..app import App
 from ..deadline import NO_LIMIT, Deadline
-from ..errors import Interrupted, RebyteError, TaskEnded, WaitTimeout
+from ..errors import Interrupted, NeedsAnswer, RebyteError, TaskEnded, WaitTimeout
 from ..output.records import EVENT, TASK, Records, Text, Value
 from ..tasks.wait import Target
+
+if TYPE_CHECKING:
+    from ..tasks.question_watch import Dialog, QuestionWatcher
 
 
 def finished(
@@ -27,27 +30,48 @@ def finished(
     are raised with the command that resumes the wait.
     """
     from ..output.progress import wait_spinner
-    from ..tasks.questions import Watcher
     from ..tasks.wait import watch
 
-    client, ids = app.client, [target.task_id for target in targets]
+    ids = [target.task_id for target in targets]
     resumable = _resumable(lambda pending: _wait_command(pending or ids))
-    with resumable, wait_spinner(app.console, len(targets)) as progress:
+    spinner = wait_spinner(app.console, len(targets))
+    with resumable, spinner as progress, question_watcher(app, deadline) as questions:
         for outcome in watch(
-            client,
+            app.client,
             targets,
             until=until,
             deadline=deadline,
             interval=interval,
             progress=progress,
-            sleep=Watcher(client, ids, app.note, deadline=deadline).sleep,
+            pause=questions.pause,
         ):
             if isinstance(outcome, TaskEnded):
                 yield type(outcome)(app.with_workspace(outcome.task))
+            elif isinstance(outcome, NeedsAnswer):
+                yield outcome.with_task(app.with_workspace(outcome.task))
             elif isinstance(outcome, RebyteError):
                 yield outcome
             else:
                 yield app.with_workspace(outcome)
+
+
+@contextmanager
+def question_watcher(app: App, deadline: Deadline) -> Iterator[QuestionWatcher]:
+    """What notices the questions of runs, and asks them on the terminal if `app` says so."""
+    from ..tasks.question_watch import QuestionWatcher
+
+    def watcher(dialog: Dialog | None) -> QuestionWatcher:
+        return QuestionWatcher(
+            app.client, app.on_question, note=app.note, dialog=dialog, deadline=deadline
+        )
+
+    if app.on_question != "ask":
+        yield watcher(None)
+        return
+    from ._questions import TerminalDialog
+
+    with TerminalDialog(app) as dialog:
+        yield watcher(dialog)
 
 
 def _wait_command(ids: Sequence[str]) -> str:
@@ -80,7 +104,8 @@ def streamed(
 ) -> Value:
     """What `--stream` prints: the run as text, each event (`jsonl`), or the finished task (`json`).
 
-    What is returned raises TaskFailed or TaskCanceled at its end, WaitTimeout at the limit.
+    What is returned raises TaskFailed or TaskCanceled at its end, NeedsAnswer at a question that
+    is not asked here, and WaitTimeout at the limit.
     """
     target = Target(task_id, prompt_id)
     app.text = True
@@ -98,13 +123,14 @@ def _logs_command(target: Target) -> Callable[[Sequence[str]], str]:
 def _text(app: App, target: Target, deadline: Deadline) -> Iterator[str]:
     from ..tasks import logs
 
-    with _resumable(_logs_command(target)):
+    resumable = _resumable(_logs_command(target))
+    with resumable, question_watcher(app, deadline) as questions:
         yield from logs.run(
             app.client,
             target.task_id,
             prompt_id=target.prompt_id,
             deadline=deadline,
-            note=app.note,
+            asked=questions.settle,
         )
     _raise_outcome(app, target, deadline)
 
@@ -113,11 +139,16 @@ def _events(
     app: App, target: Target, deadline: Deadline, *, end: bool
 ) -> Iterator[Mapping[str, Any]]:
     """Each event; with `end`, also the record that ends the stream."""
-    from ..tasks.stream import follow
+    from ..tasks import logs
 
-    with _resumable(_logs_command(target)):
-        for event in follow(
-            app.client, target.task_id, prompt_id=target.prompt_id, deadline=deadline
+    resumable = _resumable(_logs_command(target))
+    with resumable, question_watcher(app, deadline) as questions:
+        for event in logs.followed(
+            app.client,
+            target.task_id,
+            prompt_id=target.prompt_id,
+            deadline=deadline,
+            asked=questions.settle,
         ):
             if end or event.name != "done":
                 yield event.data

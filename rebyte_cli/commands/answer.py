@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..app import App
-from ..errors import BadUsage
+from ..errors import RebyteError
 from ..output.records import ANSWERED, Records
 from ._base import define
 from ._options import task_argument
-
-if TYPE_CHECKING:
-    from ..api.views import QuestionItem
-    from ..tasks.questions import Choice
 
 
 @define("answer", kind=ANSWERED, statuses=(3, 4, 5, 6))
@@ -53,30 +49,13 @@ def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -
     task_id = references.task(app.history, task)
     question = questions.waiting_or_raise(app.client, task_id)
     if app.interactive and not (options or texts):
-        choices = [_asked(item) for item in question.items]
+        from ._questions import TerminalDialog
+
+        try:
+            choices = TerminalDialog(app, named=False).answer(task_id, question)
+        except EOFError:
+            raise RebyteError(f"task {task_id} still waits for an answer") from None
     else:
         choices = questions.choices(question, options, texts)
     questions.answer(app.client, task_id, questions.body(question, choices))
     return Records(ANSWERED, [{"id": task_id, "answered": True}])
-
-
-def _asked(item: QuestionItem) -> Choice:
-    """Prompt for the answer to one question until it fits."""
-    from ..output.console import clean
-    from ..tasks import questions, transcript
-
-    click.echo(clean("".join(transcript.item_lines(item))), err=True, nl=False)
-    several = " (or several, separated by commas)" if item.multiple else ""
-    wanted = f"Number{several}, or your own words" if item.options else "Answer"
-    while True:
-        said = str(click.prompt(wanted, err=True)).strip()
-        words = said.replace(",", " ").split()
-        if not item.options or not all(word.isascii() and word.isdigit() for word in words):
-            return questions.Choice(text=said)
-        try:
-            numbers = tuple(int(word[:9]) - 1 for word in words)
-            questions.check(item, numbers)
-        except BadUsage as error:
-            click.echo(error.message, err=True)
-            continue
-        return questions.Choice(numbers)

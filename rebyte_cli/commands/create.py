@@ -18,6 +18,7 @@ from ._options import (
     dry_run_option,
     files_option,
     label_option,
+    on_question_option,
     stream_option,
     task_options,
     timeout_option,
@@ -26,7 +27,7 @@ from ._options import (
 from ._prompts import prompt_options, read_prompt
 
 
-@define("create", kind=CREATED, statuses=(3, 4, 5, 6, 10, 11, 124))
+@define("create", kind=CREATED, statuses=(3, 4, 5, 6, 10, 11, 12, 124))
 @prompt_options
 @task_options
 @files_option
@@ -34,6 +35,7 @@ from ._prompts import prompt_options, read_prompt
 @timeout_option
 @stream_option
 @label_option
+@on_question_option
 @click.option("--once", metavar="KEY", help="Create at most one task for KEY, even across retries.")
 @click.option("--forget", is_flag=True, help="With --once: forget KEY, so that it can be reused.")
 @click.option(

@@ -12,6 +12,7 @@ from ._options import (
     check_files,
     dry_run_option,
     files_option,
+    on_question_option,
     skills_option,
     stream_option,
     task_argument,
@@ -21,7 +22,7 @@ from ._options import (
 from ._prompts import prompt_options, read_prompt
 
 
-@define("follow-up", kind=PROMPT, statuses=(3, 4, 5, 6, 10, 11, 124))
+@define("follow-up", kind=PROMPT, statuses=(3, 4, 5, 6, 10, 11, 12, 124))
 @task_argument
 @prompt_options
 @skills_option
@@ -29,6 +30,7 @@ from ._prompts import prompt_options, read_prompt
 @wait_option
 @timeout_option
 @stream_option
+@on_question_option
 @dry_run_option()
 def command(
     app: App,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -10,14 +11,16 @@ from ..app import App
 from ..deadline import Deadline
 from ..output.records import CONTENT, EVENT, Records, Text
 from ._base import define
-from ._options import task_argument, timeout_option
+from ._options import on_question_option, task_argument, timeout_option
+from ._wait import question_watcher
 
 
-@define("logs", kind=EVENT, whole=CONTENT, text=True, statuses=(3, 4, 5, 124))
+@define("logs", kind=EVENT, whole=CONTENT, text=True, statuses=(3, 4, 5, 12, 124))
 @task_argument
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new output until the run ends.")
 @click.option("--full", is_flag=True, help="Show tool calls, thoughts and delegated runs in full.")
 @timeout_option
+@on_question_option
 def command(app: App, task: str, follow: bool, full: bool, timeout: float | None) -> Any:
     """Show the transcript of TASK.
 
@@ -40,6 +43,32 @@ def command(app: App, task: str, follow: bool, full: bool, timeout: float | None
     if app.format in ("json", "id"):
         return Records(CONTENT, logs.document(app.client, task_id, follow, deadline))
     if app.format in ("jsonl", "csv", "tsv"):
-        end = app.format == "jsonl"  # the others have no columns for how a stream ends
-        return Records(EVENT, logs.events(app.client, task_id, follow, deadline, end=end))
-    return Text(logs.text(app.client, task_id, follow, deadline, full=full, note=app.note))
+        return Records(EVENT, _events(app, task_id, follow, deadline))
+    return Text(_text(app, task_id, follow, deadline, full=full))
+
+
+def _events(
+    app: App, task_id: str, follow: bool, deadline: Deadline
+) -> Iterator[Mapping[str, Any]]:
+    from ..tasks import logs
+
+    end = app.format == "jsonl"  # the others have no columns for how a stream ends
+    with question_watcher(app, deadline) as questions:
+        yield from logs.events(
+            app.client, task_id, follow, deadline, end=end, asked=questions.settle
+        )
+
+
+def _text(app: App, task_id: str, follow: bool, deadline: Deadline, *, full: bool) -> Iterator[str]:
+    from ..tasks import logs
+
+    with question_watcher(app, deadline) as questions:
+        yield from logs.text(
+            app.client,
+            task_id,
+            follow,
+            deadline,
+            full=full,
+            note=app.note,
+            asked=questions.settle,
+        )

@@ -11,13 +11,14 @@ from ..deadline import Deadline
 from ..errors import RebyteError, TaskEnded
 from ..output.records import Text
 from ._base import define
-from ._options import task_argument, timeout_option
+from ._options import on_question_option, task_argument, timeout_option
 
 
-@define("result", text=True, statuses=(3, 4, 5, 10, 11, 124))
+@define("result", text=True, statuses=(3, 4, 5, 10, 11, 12, 124))
 @task_argument
 @click.option("--wait", is_flag=True, help="Wait for the task to end first.")
 @timeout_option
+@on_question_option
 def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
     """Print only the text of TASK's answer.
 

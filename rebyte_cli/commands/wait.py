@@ -17,16 +17,18 @@ from ._options import (
     chosen_tasks,
     label_filter_option,
     labeled_tasks_argument,
+    on_question_option,
     timeout_option,
 )
 
 
-@define("wait", kind=TASK, statuses=(3, 4, 5, 10, 11, 124))
+@define("wait", kind=TASK, statuses=(3, 4, 5, 10, 11, 12, 124))
 @labeled_tasks_argument
 @label_filter_option
 @click.option("--any", "any_", is_flag=True, help="Stop when the first task has ended.")
 @click.option("--first-success", is_flag=True, help="Stop when the first task has completed.")
 @timeout_option
+@on_question_option
 @click.option(
     "--interval",
     type=Duration(),

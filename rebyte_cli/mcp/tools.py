@@ -21,7 +21,7 @@ from pydantic import Field
 
 from ..app import App
 from ..deadline import Deadline
-from ..errors import RebyteError, TaskEnded
+from ..errors import NeedsAnswer, RebyteError, TaskEnded
 from ..history import references
 from ..redaction import redact_keys
 from .wording import for_tools
@@ -157,15 +157,20 @@ class Tools:
         """Wait for a task to end, and return it; progress is reported every second.
 
         An error with code task_failed, task_canceled or timeout says how it ended otherwise; its
-        `task` is the task. `notes` tell when the run waits for an answer: call `answer`.
+        `task` is the task. With code needs_answer the task asks a question, with its options in
+        the hint: call `answer`, then `wait` again.
         """
-        from ..tasks.questions import Watcher
+        from ..tasks.question_watch import QuestionWatcher
         from ..tasks.wait import Target, watch
 
         client, task_id = self._client, self._id(task)
         deadline, pause = Deadline(timeout), _Progress(ctx, timeout)
-        sleep = Watcher(client, [task_id], pause.note, deadline=deadline, sleep=pause.sleep).sleep
-        for outcome in watch(client, [Target(task_id, prompt_id)], deadline=deadline, sleep=sleep):
+        questions = QuestionWatcher(
+            client, "stop", note=pause.note, deadline=deadline, sleep=pause.sleep
+        )
+        for outcome in watch(
+            client, [Target(task_id, prompt_id)], deadline=deadline, pause=questions.pause
+        ):
             if isinstance(outcome, RebyteError):
                 raise outcome
             return _with_notes(self._app.with_workspace(outcome), pause.notes)
@@ -328,7 +333,7 @@ class Tools:
         document = error.as_dict()
         told = document["error"]
         told.update({key: for_tools(told[key]) for key in ("message", "hint") if told[key]})
-        if isinstance(error, TaskEnded):
+        if isinstance(error, TaskEnded | NeedsAnswer):
             document["task"] = self._app.with_workspace(error.task)
         text = self._without_key(redact_keys(json.dumps(document, ensure_ascii=False)))
         return _text(text, structured=json.loads(text), is_error=True)

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.views import SPEECH, ContentView, EventView, PromptView, events_of
+from ..api.sse import Event as StreamEvent
+from ..api.views import SPEECH, ContentView, EventView, PromptView, Question, events_of
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, BadUsage, KeyRejected, NetworkError
 from . import questions, stream, transcript
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 Event = Mapping[str, Any]
+# Told of each question of a run that is followed, once its event was passed on: the task's id and
+# the question. The run is followed further when it returns.
+Asked = Callable[[str, Question], None]
 
 # Seconds between two reads of the content while a queued prompt runs.
 PAUSE = 1.0
@@ -127,7 +131,13 @@ def document(
 
 
 def events(
-    client: RebyteClient, task_id: str, follow: bool, deadline: Deadline, *, end: bool = True
+    client: RebyteClient,
+    task_id: str,
+    follow: bool,
+    deadline: Deadline,
+    *,
+    asked: Asked,
+    end: bool = True,
 ) -> Iterator[Event]:
     """Every event of the task, oldest first, each once; with `follow` to the end of the run.
 
@@ -147,9 +157,16 @@ def events(
     for read in queued:
         for event, _ in read.events:
             yield _owned(event.raw, read.prompt)
+        _tell(task_id, read, asked)
     latest = queued.found.latest
-    for name, data, _ in stream.follow(
-        client, task_id, prompt_id=_id(latest), is_latest=True, deadline=deadline
+    for name, data, _ in followed(
+        client,
+        task_id,
+        prompt_id=_id(latest),
+        is_latest=True,
+        deadline=deadline,
+        asked=asked,
+        before=_events(latest),
     ):
         if name != "done":
             yield _owned(data, latest)
@@ -191,8 +208,9 @@ def text(
     *,
     full: bool,
     note: Callable[[str], None],
+    asked: Asked = lambda _task, _question: None,
 ) -> Iterator[str]:
-    """The transcript, and a note when the run waits for an answer."""
+    """The transcript, with a note if the run waits for an answer and is not followed."""
     found = content(client, task_id, deadline=deadline)
     if not follow or found.is_over:
         yield from transcript.whole(found, lambda: _transcript(client, task_id, full))
@@ -202,7 +220,7 @@ def text(
         return
     queued = QueuedPrompts(client, task_id, found, deadline=deadline)
     between = ""
-    for part in _queued_text(client, task_id, queued, full=full, note=note):
+    for part in _queued_text(client, task_id, queued, full=full, asked=asked):
         yield part
         between = "\n"
     latest = queued.found.latest
@@ -215,7 +233,7 @@ def text(
         is_latest=True,
         deadline=deadline,
         full=full,
-        note=note,
+        asked=asked,
         before=_events(latest),
     )
 
@@ -226,12 +244,12 @@ def _queued_text(
     queued: QueuedPrompts,
     *,
     full: bool,
-    note: Callable[[str], None],
+    asked: Asked,
 ) -> Iterator[str]:
     """The transcript of the prompts before the latest one."""
     between = ""
-    asked: set[str] = set()
-    for prompt, new, is_first, is_last in queued:
+    for read in queued:
+        prompt, new, is_first, is_last = read
         if is_first:
             writer = _transcript(client, task_id, full)
             yield between + transcript.prompt(prompt.text) + "\n"
@@ -241,11 +259,14 @@ def _queued_text(
         if is_last:
             yield from writer.answer(prompt.response)
             yield transcript.ending(prompt.status)
-            continue
-        question = questions.last_open(prompt.events)
-        if question is not None and question.message_id not in asked:
-            asked.add(question.message_id)
-            note(questions.hint(task_id, question))
+        _tell(task_id, read, asked)
+
+
+def _tell(task_id: str, read: QueuedPrompt, asked: Asked) -> None:
+    """Tell of a question that a queued prompt has just asked and still waits on."""
+    question = None if read.last else questions.last_open(read.prompt.events)
+    if question is not None and any(event.question == question for event, _ in read.events):
+        asked(task_id, question)
 
 
 def run(
@@ -256,29 +277,54 @@ def run(
     is_latest: bool = False,
     deadline: Deadline = NO_LIMIT,
     full: bool = False,
-    note: Callable[[str], None],
+    asked: Asked,
     before: Iterable[EventView] = (),
 ) -> Iterator[str]:
     """The agent's part of the latest prompt (or of `prompt_id`), live, to its end; the answer once.
 
-    `before` are events known to have been there earlier: a question among them that something
-    followed was answered, so there is no note about it.
+    See `followed` for `asked` and `before`.
     """
     writer = _transcript(client, task_id, full)
-    answered = _answered(list(before))
-    for name, data, is_repeated in stream.follow(
-        client, task_id, prompt_id=prompt_id, is_latest=is_latest, deadline=deadline
+    for name, data, is_repeated in followed(
+        client,
+        task_id,
+        prompt_id=prompt_id,
+        is_latest=is_latest,
+        deadline=deadline,
+        asked=asked,
+        before=before,
     ):
         if name == "done":
             if not is_repeated:
                 yield from writer.answer(data.get("finalResult"))
             yield transcript.ending(data.get("status"))
             return
-        event = EventView(data)
-        yield from writer.event(event, repeated=is_repeated)
-        question = event.question
+        yield from writer.event(EventView(data), repeated=is_repeated)
+
+
+def followed(
+    client: RebyteClient,
+    task_id: str,
+    *,
+    prompt_id: str | None = None,
+    is_latest: bool = False,
+    deadline: Deadline = NO_LIMIT,
+    asked: Asked,
+    before: Iterable[EventView] = (),
+) -> Iterator[StreamEvent]:
+    """`stream.follow`, with `asked` told of the questions.
+
+    `before` are events known to have been there earlier: a question among them that something
+    followed was answered, so `asked` is not told of it.
+    """
+    answered = _answered(list(before))
+    for event in stream.follow(
+        client, task_id, prompt_id=prompt_id, is_latest=is_latest, deadline=deadline
+    ):
+        yield event
+        question = EventView(event.data).question
         if question is not None and question.message_id not in answered:
-            note(questions.hint(task_id, question))
+            asked(task_id, question)
 
 
 def _transcript(client: RebyteClient, task_id: str, full: bool) -> transcript.Transcript:

@@ -5,22 +5,18 @@ All of it was seen in one client only.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.errors import is_unsupported
 from ..api.views import ContentView, EventView, Question, QuestionItem, TaskView
-from ..deadline import NO_LIMIT, Deadline
-from ..errors import APIError, BadUsage, RebyteError
+from ..errors import APIError, BadUsage, NeedsAnswer, RebyteError
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
-FEW = 3  # tasks; with more, looking for questions would cost as much as waiting does
+FEW = 3  # tasks that `get` and `list` look at unasked
 READ_TIMEOUT = 5.0  # seconds that reading the events of a task may take on the way
-FIRST_PAUSE = 2.0  # seconds of waiting before the first read, doubled after each
-LONGEST_PAUSE = 60.0
 
 
 class Choice(NamedTuple):
@@ -38,6 +34,29 @@ def last_open(events: Iterable[EventView]) -> Question | None:
     return found
 
 
+def open_question(content: ContentView) -> Question | None:
+    """The question that parks the run that a content document shows, or None."""
+    started = [prompt for prompt in content.prompts if prompt.has_started]
+    # A prompt is stuck once a later one has begun (seen in a client), so the last one counts.
+    if not started or started[-1].is_over or (content.is_over and not started[-1].status):
+        return None
+    return last_open(started[-1].events)
+
+
+def is_over(content: ContentView, question: Question) -> bool:
+    """Whether a content document shows that a question is no longer open.
+
+    One that it does not show at all may have been asked since: a stream is ahead of it.
+    """
+    if content.is_over:
+        return True
+    for prompt in content.prompts:
+        asked = [event.question for event in prompt.events]
+        if any(each is not None and each.message_id == question.message_id for each in asked):
+            return prompt.is_over or last_open(prompt.events) != question
+    return False
+
+
 def waiting(client: RebyteClient, task_id: str) -> Question | None:
     """The question that this task's run is parked on, or None.
 
@@ -46,12 +65,12 @@ def waiting(client: RebyteClient, task_id: str) -> Question | None:
     """
     if TaskView(client.get_task(task_id)).is_over:
         return None
-    events = _from_content(client, task_id)
-    if not events:
-        from .stream import snapshot
+    content = read(client, task_id)
+    if any(prompt.events for prompt in content.prompts):
+        return open_question(content)
+    from .stream import snapshot
 
-        events = [EventView(data) for data in snapshot(client, task_id)]
-    return last_open(events)
+    return last_open(EventView(data) for data in snapshot(client, task_id))
 
 
 def waiting_or_raise(client: RebyteClient, task_id: str) -> Question:
@@ -92,25 +111,43 @@ def choices(question: Question, options: Sequence[int], texts: Sequence[str]) ->
     return [Choice((option,)) for option in chosen]
 
 
-def _from_content(
-    client: RebyteClient, task_id: str, *, timeout: float | None = None
-) -> list[EventView]:
-    """The events of the latest prompt in the content; none where the service shows none."""
+def read(client: RebyteClient, task_id: str, *, timeout: float | None = None) -> ContentView:
+    """The content with its events; an empty document where the service has none."""
     try:
-        content = ContentView(client.task_content(task_id, events=True, timeout=timeout))
+        return ContentView(client.task_content(task_id, events=True, timeout=timeout))
     except APIError as error:
         if is_unsupported(error):
-            return []
+            return ContentView({})
         raise
-    return content.latest.events if content.latest else []
+
+
+def summary(task_id: str, question: Question) -> str:
+    """A line that says what a task waits for."""
+    first = " ".join(question.items[0].text.split())
+    more = f" (and {len(question.items) - 1} more)" if len(question.items) > 1 else ""
+    return f"task {task_id} is waiting for an answer: {first}{more}"
 
 
 def hint(task_id: str, question: Question) -> str:
-    """A line that says what a run waits for, and how to answer."""
-    first = " ".join(question.items[0].text.split())
-    more = f" (and {len(question.items) - 1} more)" if len(question.items) > 1 else ""
-    waiting = f"Task {task_id} is waiting for an answer: {first}{more}"
-    return f"{waiting}\nAnswer with `rebyte answer {task_id}`"
+    """What a run waits for, and how to answer it, as a note."""
+    said = summary(task_id, question)
+    return f"{said[0].upper()}{said[1:]}\nAnswer with `rebyte answer {task_id}`"
+
+
+def needs_answer(task_id: str, question: Question, task: Mapping[str, Any]) -> NeedsAnswer:
+    """The error of a wait that ends because no one attends to a question."""
+    from .transcript import item_lines
+
+    options = [line for item in question.items for line in item_lines(item)]
+    if len(question.items) == 1:
+        del options[0]  # the question is in the message
+    numbers = " --option N" * len(question.items) if question.items[0].options else " --text TEXT"
+    return NeedsAnswer(
+        summary(task_id, question),
+        task={**task, "question": True},
+        hint="".join(options)
+        + f"Answer with `rebyte answer {task_id}{numbers}`, then `rebyte wait {task_id}`",
+    )
 
 
 def tell(client: RebyteClient, task: Mapping[str, Any], note: Callable[[str], None]) -> bool:
@@ -128,52 +165,9 @@ def tell(client: RebyteClient, task: Mapping[str, Any], note: Callable[[str], No
 def asked(client: RebyteClient, task_id: str, timeout: float = READ_TIMEOUT) -> Question | None:
     """The open question as far as one call of `timeout` seconds can tell."""
     try:
-        return last_open(_from_content(client, task_id, timeout=timeout))
+        return open_question(read(client, task_id, timeout=timeout))
     except RebyteError:
         return None
-
-
-class Watcher:
-    """Checks, during the wait for a few tasks, whether one of them waits for its user.
-
-    Its `sleep` replaces `time.sleep`: the check happens in the time that is slept anyway, at
-    growing intervals, with one call per task. Each question is noted once. No call goes beyond the
-    `deadline` of the wait.
-    """
-
-    def __init__(
-        self,
-        client: RebyteClient,
-        task_ids: Sequence[str],
-        note: Callable[[str], None],
-        *,
-        deadline: Deadline = NO_LIMIT,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._client = client
-        self._deadline = deadline
-        self._ids = list(dict.fromkeys(task_ids)) if len(set(task_ids)) <= FEW else []
-        self._note = note
-        self._clock = deadline.clock
-        self._sleep = sleep
-        self._pause = FIRST_PAUSE
-        self._next = deadline.clock() + FIRST_PAUSE
-        self._noted: set[str] = set()
-
-    def sleep(self, seconds: float) -> None:
-        """Sleep for `seconds`, a check included."""
-        start = self._clock()
-        if self._ids and start >= self._next:
-            for task_id in self._ids:
-                if self._deadline.has_passed:
-                    break
-                question = asked(self._client, task_id, self._deadline.cap(READ_TIMEOUT))
-                if question is not None and question.message_id not in self._noted:
-                    self._noted.add(question.message_id)
-                    self._note(hint(task_id, question))
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
-            self._next = self._clock() + self._pause
-        self._sleep(max(0.0, seconds - (self._clock() - start)))
 
 
 def body(question: Question, choices: Sequence[Choice]) -> dict[str, Any]:

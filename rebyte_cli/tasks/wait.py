@@ -289,6 +289,15 @@ def _answer(ask: Callable[[Given], Item], item: Given) -> Item | APIError:
 
 
 Outcome = Mapping[str, Any] | RebyteError
+# Passes the seconds between two rounds, and returns the ids of tasks that need not be waited for
+# any longer, with the reason. The second argument are the ids of the tasks that have not ended.
+Pause = Callable[[float, Collection[str]], Mapping[str, RebyteError]]
+
+
+def just_sleep(seconds: float, _pending: Collection[str]) -> Mapping[str, RebyteError]:
+    """The pause of a wait that does nothing else."""
+    _sleep(seconds)
+    return {}
 
 
 def watch(
@@ -298,7 +307,7 @@ def watch(
     until: Literal["all", "any", "first-success"] = "all",
     deadline: Deadline = NO_LIMIT,
     interval: float | None = None,
-    sleep: Callable[[float], None] = _sleep,
+    pause: Pause = just_sleep,
     random: Callable[[], float] = _random,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Outcome]:
@@ -314,7 +323,8 @@ def watch(
 
     `interval` is in seconds; None asks every second in the first minute, then at growing intervals
     up to ten seconds, all a little early at random, so that many waiting processes spread. A last
-    round is asked when the deadline is near.
+    round is asked when the deadline is near. `pause` spends the time between two rounds, and may
+    give up on tasks: its reason is then the outcome of such a task.
 
     Raises WaitTimeout with the pending ids at the deadline, KeyRejected at once, and the last
     NetworkError when there was no answer at all for five minutes. A service that never answered
@@ -351,12 +361,21 @@ def watch(
                 or deadline.cut_short(fault, usual=client.transport.limit())
             ):
                 raise
-        if pending:
-            try:
-                pace.rest(sleep, pending, total)
-            except WaitTimeout:
-                yield from unsuccessful
-                raise
+        if not pending:
+            break
+        ids = list(dict.fromkeys(target.task_id for target in pending))
+        try:
+            seconds = pace.seconds_to_next(ids, total)
+        except WaitTimeout:
+            yield from unsuccessful
+            raise
+        given_up = pause(seconds, ids)
+        for target in [target for target in pending if target.task_id in given_up]:
+            del pending[target]
+            if until == "first-success":
+                unsuccessful.append(given_up[target.task_id])
+            else:
+                yield given_up[target.task_id]
     yield from unsuccessful
 
 
@@ -398,17 +417,16 @@ class _Pace:
             self._down_since = self._round_began
         return known and self._clock() - self._down_since < OUTAGE
 
-    def rest(self, sleep: Callable[[float], None], pending: Iterable[Target], total: int) -> None:
-        """Sleep until the next round is due; raises WaitTimeout once the deadline has passed."""
+    def seconds_to_next(self, ids: Sequence[str], total: int) -> float:
+        """Seconds until the next round is due; raises WaitTimeout once the deadline has passed."""
         if self._deadline.has_passed:
-            ids = list(dict.fromkeys(target.task_id for target in pending))
             of_all = f"{len(ids)} of {total} tasks" if total > 1 else f"task {ids[0]}"
             what = "still running after" if self._was_answered else "could not be read in"
             raise self._deadline.error(f"{of_all} {what}", pending=ids)
         now = self._clock()
         # The pause counts from the beginning of a round, so that slow answers do not stretch it.
         pause = self._round_began + self._next_pause(now) - now
-        sleep(self._deadline.cap(max(pause, 0.0)))
+        return self._deadline.cap(max(pause, 0.0))
 
     def _next_pause(self, now: float) -> float:
         if self._interval is not None:

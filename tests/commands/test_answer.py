@@ -90,15 +90,6 @@ def test_tables_show_what_waits(inside_local: Run) -> None:
     assert [row["status"] for row in inside_local("list").json["data"]] == ["running"] * 2
 
 
-def test_wait_tells_it_once(inside_local: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The first look comes after two seconds of waiting, which a test need not spend.
-    monkeypatch.setattr("rebyte_cli.tasks.questions.FIRST_PAUSE", 0.0)
-    task = parked(inside_local, "[[ask]]")
-    done = inside_local("wait", task, "--timeout", "0.4", "--interval", "0.1")
-    assert done.status == 124
-    assert done.err.count("is waiting for an answer") == 1
-
-
 QUESTION = {
     "eventType": "ask_user_question",
     "payload": {

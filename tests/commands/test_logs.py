@@ -218,9 +218,10 @@ def test_the_time_limit_holds_while_others_have_their_turn(inside_local: Run) ->
 def test_a_question_of_an_earlier_prompt_is_told(inside_local: Run) -> None:
     task = inside_local("create", "Go [[ask]] [[run=100ms]]", "-o", "id").out.strip()
     inside_local("follow-up", task, "Then this")
-    done = inside_local("logs", task, "-f", "--timeout", "2")
+    done = inside_local("logs", task, "-f", "--timeout", "2", "--on-question", "wait")
     assert done.status == 124
     assert done.err.count(f"`rebyte answer {task}`") == 1
+    assert inside_local("logs", task, "-f").status == 12
 
 
 class Task:

@@ -1,4 +1,4 @@
-"""Questions: which one is open, what an answer to it looks like, and how often to look."""
+"""Questions: which one is open, and what an answer to it looks like."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli.api.views import EventView, Question
-from rebyte_cli.deadline import Deadline
-from rebyte_cli.errors import BadUsage, ServerFault
-from rebyte_cli.tasks.questions import Choice, Watcher, body, last_open
+from rebyte_cli.errors import BadUsage
+from rebyte_cli.tasks.questions import Choice, body, last_open
 
 ASKED: dict[str, Any] = {
     "actionId": "21026",
@@ -81,54 +80,6 @@ def test_a_question_that_something_follows_is_answered() -> None:
     assert last_open(views(after, EVENT)) == question()
     assert last_open(views(EVENT, after)) is None
     assert last_open([]) is None
-
-
-class Client:
-    """Content with an open question, or a fault; counts how often it was asked."""
-
-    def __init__(self, fault: bool = False) -> None:
-        self.asked = 0
-        self.fault = fault
-
-    def task_content(self, task_id: str, **_: Any) -> dict[str, Any]:
-        self.asked += 1
-        if self.fault:
-            raise ServerFault("down")
-        return {"prompts": [{"events": [EVENT]}]}
-
-
-def watch(client: Any, tasks: list[str], seconds: int) -> list[str]:
-    """What is said in so many seconds of waiting, a second at a time."""
-    now, said = [0.0], []
-
-    def sleep(length: float) -> None:
-        now[0] += length
-
-    watcher = Watcher(
-        client, tasks, said.append, deadline=Deadline(clock=lambda: now[0]), sleep=sleep
-    )
-    for _ in range(seconds):
-        watcher.sleep(1.0)
-    assert now[0] == seconds
-    return said
-
-
-def test_a_watcher_tells_each_question_once_and_looks_ever_less() -> None:
-    client = Client()
-    (said,) = watch(client, ["t1"], 300)
-    assert said.startswith("Task t1 is waiting for an answer: Which?\n")
-    assert client.asked <= 10
-
-
-def test_a_watcher_lets_short_waits_and_many_tasks_alone() -> None:
-    client = Client()
-    assert watch(client, ["t1"], 2) == []
-    assert watch(client, ["t1", "t2", "t3", "t4"], 300) == []
-    assert client.asked == 0
-
-
-def test_a_fault_of_a_look_never_ends_the_wait() -> None:
-    assert watch(Client(fault=True), ["t1"], 30) == []
 
 
 def test_an_option_named_twice_is_one_and_no_words_are_no_answer() -> None:

@@ -37,7 +37,7 @@ def wait(board: Board, *ids: str | Target, at: Time | None = None, **options: An
     """What came out: ids of completed tasks, and errors. An id may be `task/prompt`."""
     at = at or Time()
     deadline = at.deadline(options.pop("timeout", None))
-    arguments: dict[str, Any] = {"deadline": deadline, "sleep": at.sleep, "random": lambda: 1.0}
+    arguments: dict[str, Any] = {"deadline": deadline, "pause": at.pause, "random": lambda: 1.0}
     client = options.pop("client", None) or board.client()
     targets = [one if isinstance(one, Target) else Target(*one.split("/")) for one in ids]
     return [
@@ -286,7 +286,7 @@ def test_first_success_at_the_limit_shows_what_failed_so_far(board: Board) -> No
         [Target("a"), Target("b")],
         until="first-success",
         deadline=at.deadline(3),
-        sleep=at.sleep,
+        pause=at.pause,
     )
     assert isinstance(next(outcomes), TaskFailed)
     assert at.now == 3
@@ -322,7 +322,7 @@ def test_a_thousand_tasks_take_at_most_twelve_requests_a_round(board: Board) -> 
     at.at[20.0] = lambda: board.end(*ids[500:520])
     at.at[30.0] = lambda: board.end(*ids[:500], *ids[520:])
     targets = [Target(task_id) for task_id in ids]
-    for outcome in watch(board.client(), targets, deadline=at.deadline(), sleep=at.sleep):
+    for outcome in watch(board.client(), targets, deadline=at.deadline(), pause=at.pause):
         assert not isinstance(outcome, RebyteError)
         seen[outcome["id"]] = at.now
     assert sorted(seen) == sorted(ids)
@@ -637,7 +637,7 @@ def test_one_that_cannot_be_read_is_given_up_no_sooner_than_after_five_minutes(
     board.answers = lambda path: 500 if path.endswith("/a") else 200
     at = Time()
     at.now = 7000.0
-    options: Any = {"deadline": at.deadline(), "sleep": at.sleep}
+    options: Any = {"deadline": at.deadline(), "pause": at.pause}
     first = next(iter(watch(board.client(), [Target("a"), Target("b")], **options)))
     assert isinstance(first, ServerFault)
     assert 7300 <= at.now < 7330

@@ -1,0 +1,125 @@
+"""Ask the questions of a run on the terminal: `answer`, and every command that waits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..app import App
+from ..errors import BadUsage
+from ..output.prompt_line import PromptLine, in_foreground
+from ..tasks import questions, transcript
+
+if TYPE_CHECKING:
+    from ..api.views import Question, QuestionItem
+
+
+class TerminalDialog:
+    """Shows a question on stderr and reads its answer, item by item, until each fits.
+
+    A context manager: at its end, an open prompt is closed.
+    """
+
+    def __init__(self, app: App, *, named: bool = True) -> None:
+        """`named`: say which task asks."""
+        self._console = app.console
+        self._note = app.note
+        self._named = named
+        self._items: list[QuestionItem] = []  # still to answer; the first one is on the terminal
+        self._choices: list[questions.Choice] = []
+        self._line: PromptLine | None = None
+
+    def __enter__(self) -> TerminalDialog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def begin(self, task_id: str, question: Question) -> bool:
+        """Ask the question. False while this process is in the background of its terminal."""
+        if not in_foreground(sys.stdin):
+            return False
+        self._start(task_id, question)
+        return True
+
+    def _start(self, task_id: str, question: Question) -> None:
+        self._items, self._choices = list(question.items), []
+        if self._named:
+            self._print(f"Task {task_id} asks:\n")
+        self._show()
+
+    def listen(self, seconds: float) -> Sequence[questions.Choice] | None:
+        """The answers to all items, or None if they did not come within so many seconds.
+
+        Raises EOFError at Ctrl-D.
+        """
+        assert self._line is not None
+        try:
+            said = self._line.read(seconds)
+        except UnicodeDecodeError:
+            said = ""
+        except BaseException:
+            self._close()
+            raise
+        if said is None:
+            return None
+        self._close()
+        try:
+            choice = _choice(self._items[0], said.strip())
+        except BadUsage as error:
+            self._print(f"{error.message}\n")
+            self._prompt()
+            return None
+        self._choices.append(choice)
+        del self._items[0]
+        if self._items:
+            self._show()
+            return None
+        return self._choices
+
+    def withdraw(self, why: str) -> None:
+        """Take the question back, and say why."""
+        self._close()
+        self._note(why)
+
+    def answer(self, task_id: str, question: Question) -> Sequence[questions.Choice]:
+        """Ask one question, however long it takes. Raises EOFError at Ctrl-D."""
+        with self:
+            self._start(task_id, question)
+            while (choices := self.listen(60.0)) is None:
+                pass
+        return choices
+
+    def _show(self) -> None:
+        self._print("".join(transcript.item_lines(self._items[0])))
+        self._prompt()
+
+    def _prompt(self) -> None:
+        item = self._items[0]
+        several = " (or several, separated by commas)" if item.multiple else ""
+        wanted = f"Number{several}, or your own words" if item.options else "Answer"
+        self._line = PromptLine(self._console, f"{wanted}: ")
+        self._line.open()
+
+    def _print(self, text: str) -> None:
+        from ..output.console import clean
+
+        self._console.write_err(clean(text))
+
+    def _close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+
+def _choice(item: QuestionItem, said: str) -> questions.Choice:
+    """An answer from what was typed. Raises BadUsage if it does not fit the question."""
+    if not said:
+        raise BadUsage("the answer is empty; Ctrl-D answers later")
+    words = said.replace(",", " ").split()
+    if not item.options or not all(word.isascii() and word.isdigit() for word in words):
+        return questions.Choice(text=said)
+    numbers = tuple(int(word[:9]) - 1 for word in words)
+    questions.check(item, numbers)
+    return questions.Choice(numbers)

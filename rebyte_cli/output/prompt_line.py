@@ -1,0 +1,118 @@
+"""A prompt on the terminal that waits for a line of input while other output comes and goes."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from contextlib import suppress
+from typing import TextIO
+
+from .console import Console, LiveRegion, clean
+
+SLICE = 0.5  # seconds between two looks at what else happened
+ERASE = "\r\x1b[2K"
+
+
+class PromptLine(LiveRegion):
+    """A line on stderr that ends with `text`, behind which the user types an answer.
+
+    While it is open, whatever else is printed appears above it, and the prompt is shown again
+    below. Input that was typed before it opened is dropped: it was not meant as an answer.
+    """
+
+    def __init__(self, console: Console, text: str) -> None:
+        self._console = console
+        self._text = clean(text)
+        self._shown = False
+        self._outer: LiveRegion | None = None
+
+    def open(self) -> None:
+        """Show the prompt; a spinner makes room for it until `close`."""
+        _drop_input(sys.stdin)
+        with self._console.lock:
+            self._outer = self._console.region
+            if self._outer is not None:
+                self._outer.erase()
+            if self._console.mid_line:
+                self._write("\n")
+                self._console.mid_line = False
+            self._console.region = self
+        self.redraw()
+
+    def close(self) -> None:
+        """End the line, unless the user did."""
+        with self._console.lock:
+            if self._shown:
+                self._write("\n")
+                self._shown = False
+            if self._console.region is self:
+                self._console.region = self._outer
+
+    def redraw(self) -> None:
+        """Show the prompt, unless it is shown already."""
+        with self._console.lock:
+            if self._console.region is self and not self._shown:
+                self._shown = True  # before it is, so that an interrupt ends the line
+                self._write(self._text)
+
+    def erase(self) -> None:
+        """Take the prompt away until it is redrawn. The caller holds the lock."""
+        if self._shown:
+            self._write(ERASE if self._console.live else "\n")
+            self._shown = False
+
+    def read(self, seconds: float) -> str | None:
+        """The line that the user enters within `seconds`, or None. EOFError at Ctrl-D."""
+        end = time.monotonic() + seconds
+        while True:
+            self.redraw()
+            began = time.monotonic()
+            if _has_line(sys.stdin, min(SLICE, max(end - began, 0.0))):
+                line = sys.stdin.readline()
+                self._shown = bool(line) and not line.endswith("\n")
+                if not line:
+                    self._shown = True  # Ctrl-D leaves the cursor behind the prompt
+                    raise EOFError
+                return line
+            now = time.monotonic()
+            if now - began > SLICE + 1.0:  # stopped by Ctrl-Z meanwhile: the shell has written
+                self._shown = False
+            if now >= end:
+                return None
+
+    def _write(self, text: str) -> None:
+        if self._console.err is not None:
+            with suppress(OSError, ValueError):
+                self._console.err.write(text)
+                self._console.err.flush()
+
+
+def in_foreground(stream: TextIO) -> bool:
+    """Whether this process may read from the terminal: one in the background would be stopped."""
+    try:
+        return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
+    except AttributeError:  # no job control, as on Windows
+        return True
+    except (OSError, ValueError):  # a terminal of another session, which has no jobs of ours
+        return False
+
+
+def _has_line(stream: TextIO, seconds: float) -> bool:
+    """Wait until the terminal has a line to read, `seconds` at most."""
+    if sys.platform == "win32":  # cannot be waited for: the prompt blocks
+        return True
+    if not in_foreground(stream):
+        time.sleep(seconds)
+        return False
+    return bool(select.select([stream], [], [], seconds)[0])
+
+
+def _drop_input(stream: TextIO) -> None:
+    try:
+        import termios
+    except ImportError:
+        return
+    with suppress(OSError, ValueError, termios.error):
+        termios.tcflush(stream.fileno(), termios.TCIFLUSH)

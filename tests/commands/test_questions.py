@@ -1,0 +1,288 @@
+"""A question during a wait: asked on a terminal, the end of the wait elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import COMMAND, Done
+from tests.servers import RawServer, Request, json_reply, reply
+from tests.terminals import Session
+
+Run = Callable[..., Done]
+Aim = Callable[[Any], Any]
+Terminal = Callable[..., Session]
+ASK = "Deploy it [[ask]] [[run=200ms]]"
+PROMPT = "Number, or your own words:"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look comes after two seconds of waiting, which few tests need to spend."""
+    monkeypatch.setattr("rebyte_cli.tasks.question_watch.FIRST_PAUSE", 0.0)
+
+
+@pytest.fixture
+def terminal(home: Path, service: Any) -> Iterator[Terminal]:
+    """The command on a pseudo-terminal, against a local service."""
+    del service
+    sessions: list[Session] = []
+
+    def start(*words: str, **environment: Any) -> Session:
+        sessions.append(
+            Session([*COMMAND, *words], columns=90, echo=True, COLUMNS="90", **environment)
+        )
+        return sessions[-1]
+
+    yield start
+    for session in sessions:
+        session.child.close(force=True)
+
+
+def answered(session: Session, *replies: str) -> list[str]:
+    """Give each reply to a prompt, in order; returns all that was shown to the end."""
+    for number, text in enumerate(replies, 1):
+        session.until(lambda lines, n=number: str(lines).count(PROMPT) >= n)
+        session.child.sendline(text)
+    session.finish()
+    return session.everything
+
+
+# -- without a terminal
+
+
+@pytest.mark.parametrize("words", [["--wait"], ["--stream"], ["--stream", "-o", "jsonl"]])
+def test_without_a_terminal_a_question_ends_the_wait(inside_local: Run, words: list[str]) -> None:
+    done = inside_local("create", ASK, *words)
+    assert done.status == 12
+    task = inside_local("get", "@last", "-q").json["id"]
+    assert f"task {task} is waiting for an answer: How should the simulation continue?" in done.err
+    assert f"`rebyte answer {task} --option N`" in done.err
+    assert "1. Go on: Take the default." in done.err
+    if words == ["--wait"]:
+        assert (done.json["id"], done.json["status"]) == (task, "running")
+        assert done.json["question"] is True
+        error = json.loads(done.err.splitlines()[-1])["error"]
+        assert (error["code"], error["exit"]) == ("needs_answer", 12)
+    else:
+        assert "How should the simulation continue?" in done.out
+
+
+def test_the_id_of_the_asking_task_is_on_stdout(inside_local: Run) -> None:
+    done = inside_local("create", ASK, "--wait", "-o", "id", "-q")
+    assert done.status == 12
+    assert inside_local("answer", done.out.strip(), "--option", "1").status == 0
+    assert inside_local("wait", done.out.strip()).status == 0
+
+
+def test_every_command_that_waits_ends_with_12(inside_local: Run) -> None:
+    task = inside_local("create", ASK, "-o", "id").out.strip()
+    for words in (["wait", task], ["logs", task, "-f"], ["result", task, "--wait"]):
+        done = inside_local(*words)
+        assert (done.status, f"`rebyte answer {task}" in done.err) == (12, True), words
+    inside_local("create", "Quick [[run=1ms]]", "--wait")
+    for words in (["--wait"], ["--stream"]):
+        assert inside_local("follow-up", "@last", ASK, *words).status == 12
+        inside_local("answer", "@last", "--option", "1")
+        inside_local("wait", "@last")
+
+
+def test_keep_waiting_if_told_so(inside_local: Run) -> None:
+    for words in (["--wait"], ["--stream"]):
+        done = inside_local("create", ASK, *words, "--on-question", "wait", "--timeout", "1.5")
+        assert done.status == 124
+        assert done.err.count("is waiting for an answer: How") == 1
+
+
+def test_other_tasks_are_waited_for_first(inside_local: Run) -> None:
+    asking = inside_local("create", ASK, "-o", "id").out.strip()
+    inside_local("create", "Slow [[run=1s]]")
+    done = inside_local("wait", "@2", "@1")
+    assert done.status == 12
+    assert [task["status"] for task in done.documents] == ["completed", "running"]
+    inside_local("create", "Bad [[run=1s]] [[fail]]")
+    done = inside_local("wait", asking, "@1")
+    assert done.status == 10  # which ranks higher
+    assert inside_local("wait", asking, "@1", "--any").status == 10
+    assert inside_local("wait", asking, "@2", "--first-success").status == 0
+
+
+def test_the_option_needs_a_wait_and_a_terminal(inside_local: Run) -> None:
+    assert inside_local("create", "x", "--on-question", "stop").status == 2
+    assert inside_local("logs", "x", "--on-question", "stop").status == 2
+    assert inside_local("result", "x", "--on-question", "stop").status == 2
+    done = inside_local("create", "x", "--wait", "--on-question", "ask")
+    assert (done.status, "requires a terminal" in done.err) == (2, True)
+    assert inside_local("list").json["total"] == 0
+
+
+def test_a_service_that_only_streams_asks_too(inside: Run, aim: Aim) -> None:
+    """Without a content endpoint, `--stream` still sees the question."""
+    event = {
+        "eventType": "ask_user_question",
+        "payload": {"actionId": 7, "messageId": "m", "question": "Which?", "options": ["a"]},
+    }
+
+    def script(request: Request) -> Any:
+        if request.method == "POST":
+            return json_reply({"id": "abcd1234", "status": "running"}, 201)
+        path = request.path.partition("?")[0]
+        if path.endswith("/events"):
+            return reply(200, f"data: {json.dumps(event)}\n\n")
+        if path.endswith("/content"):
+            return reply(404)
+        prompts = [{"id": "p", "status": "running"}]
+        return json_reply({"id": "abcd1234", "status": "running", "prompts": prompts})
+
+    with RawServer(script) as server:
+        aim(server)
+        done = inside("create", "x", "--stream")
+    assert done.status == 12
+    assert done.out == "? Which?\n  1. a\n"
+
+
+# -- on a terminal
+
+
+def test_a_wait_asks_and_continues(terminal: Terminal) -> None:
+    session = terminal("create", ASK, "--wait", "-o", "json")
+    shown = answered(session, "3", "", "2")
+    assert session.child.exitstatus == 0
+    text = "\n".join(shown)
+    assert re.search(r"Task [0-9a-f-]{36} asks:\n\? How should the simulation continue\?\n", text)
+    assert "there is no option 3: the question has options 1 to 2\nNumber" in text
+    assert "the answer is empty; Ctrl-D answers later\nNumber" in text
+    assert f"{PROMPT} 2\n{{\n" in text
+    assert "Answered: Stop here" in text
+
+
+def test_a_stream_asks_and_continues(terminal: Terminal) -> None:
+    session = terminal("create", "Deploy it [[ask=2]] [[run=200ms]]", "--stream")
+    shown = "\n".join(answered(session, "1", "not now"))
+    assert session.child.exitstatus == 0
+    assert shown.endswith("Answered: Go on; not now")
+
+
+def test_logs_ask_what_is_open_and_nothing_that_was_answered(
+    terminal: Terminal, inside_local: Run
+) -> None:
+    inside_local("create", ASK)
+    session = terminal("logs", "@last", "-f")
+    shown = "\n".join(answered(session, "1"))
+    assert session.child.exitstatus == 0
+    assert shown.count(PROMPT) == 1
+    assert "Answered: Go on" in shown
+    again = terminal("logs", "@last", "-f")
+    assert again.finish() == 0
+    assert PROMPT not in "\n".join(again.everything)
+
+
+def test_a_question_that_is_answered_elsewhere_is_withdrawn(
+    terminal: Terminal, inside_local: Run
+) -> None:
+    task = inside_local("create", ASK, "-o", "id").out.strip()
+    session = terminal("wait", task, "-o", "id")
+    session.until(lambda lines: PROMPT in str(lines))
+    assert inside_local("answer", task, "--option", "1").status == 0
+    assert session.finish() == 0
+    assert session.lines[-1] == task
+
+
+def test_what_ends_meanwhile_is_shown_above_the_question(
+    terminal: Terminal, inside_local: Run
+) -> None:
+    task = inside_local("create", ASK, "-o", "id").out.strip()
+    other = inside_local("create", "Slow [[run=4s]]", "-o", "id").out.strip()
+    session = terminal("wait", task, other, "-o", "id")
+    session.until(lambda lines: PROMPT in str(lines))
+    session.until(lambda lines: other in str(lines) and PROMPT in lines[-1])
+    assert str(session.lines).count(PROMPT) == 1
+    session.child.sendline("1")
+    assert session.finish() == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("wait", "@last"), ("logs", "@last", "-f"), ("answer", "@last")], ids=str
+)
+def test_ctrl_c_ends_the_line(terminal: Terminal, inside_local: Run, words: tuple[str]) -> None:
+    inside_local("create", ASK)
+    session = terminal(*words)
+    session.until(lambda lines: PROMPT in str(lines))
+    session.child.sendintr()
+    assert session.finish() == 130
+    assert session.raw.endswith("\n")
+    (line,) = [line for line in session.lines if PROMPT in line]
+    assert line in (PROMPT, f"{PROMPT} ^C")
+
+
+def test_ctrl_d_leaves_the_question_open(terminal: Terminal, inside_local: Run) -> None:
+    task = inside_local("create", ASK, "-o", "id").out.strip()
+    for words, status in ((("wait", task), 12), (("answer", task), 1)):
+        session = terminal(*words)
+        session.until(lambda lines: PROMPT in str(lines))
+        session.child.sendeof()
+        assert session.finish() == status
+        assert session.raw.endswith("\n")
+    assert inside_local("answer", task, "--option", "1").status == 0
+
+
+def test_what_was_typed_before_the_question_is_no_answer(
+    terminal: Terminal, inside_local: Run
+) -> None:
+    inside_local("create", ASK)
+    session = terminal("wait", "@last")
+    session.until(lambda lines: "Waiting for the task to end" in str(lines))
+    session.child.sendline("git status")
+    session.until(lambda lines: PROMPT in str(lines))
+    session.child.sendline("1")
+    session.finish()
+    assert "git status" not in str(inside_local("result", "@last").out)
+    assert inside_local("result", "@last").out.endswith("Answered: Go on\n")
+
+
+def test_the_time_limit_holds_while_a_question_is_open(
+    terminal: Terminal, inside_local: Run
+) -> None:
+    inside_local("create", ASK)
+    session = terminal("wait", "@last", "--timeout", "4")
+    session.until(lambda lines: PROMPT in str(lines))
+    assert session.finish() == 124
+    assert session.raw.endswith("\n")
+
+
+def test_no_input_stops_on_a_terminal(terminal: Terminal, inside_local: Run) -> None:
+    inside_local("create", ASK)
+    assert terminal("wait", "@last", "--no-input").finish() == 12
+    assert terminal("wait", "@last", "--on-question", "stop").finish() == 12
+
+
+def test_a_pipe_on_stdout_leaves_the_question_on_the_terminal(
+    home: Path, service: Any, inside_local: Run
+) -> None:
+    del service
+    script = f"{' '.join(COMMAND)} create '{ASK}' --wait | cat > out.json"
+    session = Session(["bash", "-c", script], columns=90, echo=True)
+    answered(session, "1")
+    assert json.loads(Path("out.json").read_text())["status"] == "completed"
+
+
+def test_a_job_in_the_background_is_not_stopped(home: Path, service: Any) -> None:
+    """It notes the question, and asks once it is in the foreground."""
+    del service
+    command = " ".join(COMMAND)
+    shell = Session(["bash", "--norc", "-i"], columns=90, PS1="% ")
+    shell.child.sendline(f"{command} create '{ASK}' --wait -o id &")
+    shell.until(lambda lines: "is waiting for an answer" in str(lines))
+    shell.child.sendline("jobs")
+    shell.until(lambda lines: "Running" in str(lines))
+    shell.child.sendline("fg")
+    shell.until(lambda lines: PROMPT in str(lines))
+    shell.child.sendline("1")
+    shell.child.sendline("echo ended with $?")
+    shell.until(lambda lines: "ended with 0" in str(lines))
+    shell.child.close(force=True)
