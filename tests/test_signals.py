@@ -109,6 +109,8 @@ def test_case_45_a_list_whose_reader_goes_away_asks_for_nothing_more(form: str) 
     total = 2_000 if form == "table" else 100_000
 
     def page(request: Any) -> bytes:
+        if "/content" in request.path:  # of some that run, for a question
+            return json_reply({"prompts": []})
         offset = int(dict(parse_qsl(urlsplit(request.path).query))["offset"])
         rows = [{**row, "id": f"{row['id']}-{offset}"} for row in ROWS if offset < total]
         return json_reply({"data": rows, "total": total, "limit": 100, "offset": offset})

@@ -346,7 +346,7 @@ wait_option = click.option(
     output=Output(TASK),
     schema={"--wait": TASK},
     is_flag=True,
-    help="Wait for the task to end (status 10 failed, 11 canceled).",
+    help="Wait for the task to end (status 10 failed, 11 canceled, 12 asks a question).",
 )
 stream_option = click.option(
     "--stream",

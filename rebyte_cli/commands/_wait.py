@@ -62,7 +62,12 @@ def question_watcher(app: App, deadline: Deadline) -> Iterator[QuestionWatcher]:
 
     def watcher(dialog: Dialog | None) -> QuestionWatcher:
         return QuestionWatcher(
-            app.client, app.on_question, note=app.note, dialog=dialog, deadline=deadline
+            app.client,
+            app.history,
+            app.on_question,
+            note=app.note,
+            dialog=dialog,
+            deadline=deadline,
         )
 
     if app.on_question != "ask":

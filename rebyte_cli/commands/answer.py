@@ -36,6 +36,7 @@ def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -
 
     On a terminal, shows the question with its numbered options and prompts for the answer. If the
     agent asked several questions at once, pass one --option (or one --text) for each, in order.
+    Commands that wait ask questions themselves; see `--on-question`.
 
     Examples:
 
@@ -57,5 +58,5 @@ def command(app: App, task: str, options: Sequence[int], texts: Sequence[str]) -
             raise RebyteError(f"task {task_id} still waits for an answer") from None
     else:
         choices = questions.choices(question, options, texts)
-    questions.answer(app.client, task_id, questions.body(question, choices))
+    questions.answer(app.client, app.history, task_id, question, choices)
     return Records(ANSWERED, [{"id": task_id, "answered": True}])

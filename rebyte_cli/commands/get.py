@@ -40,7 +40,9 @@ def _read(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteEr
         if isinstance(answer, RebyteError):
             yield answer
             continue
-        asks = len(ids) <= questions.FEW and questions.tell(app.client, answer, app.note)
+        asks = len(ids) <= questions.FEW and questions.tell(
+            app.client, app.history, answer, app.note
+        )
         app.history.remember_shown([answer])
         task = app.with_workspace(answer)
         yield {**task, "question": True} if asks else task

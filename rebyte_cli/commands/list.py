@@ -90,8 +90,10 @@ def command(
 
     The API's list has no status, so rebyte fetches each finished task once and stores its status in
     the history. At most 100 tasks are fetched per command; further ones show no status. With
-    --status or --fields status, all are fetched; with --no-status, none. If at most three tasks
-    are running, a table shows those that wait for an answer as waiting.
+    --status or --fields status, all are fetched; with --no-status, none.
+
+    A running task that waits for an answer is shown as waiting, and has "question": true in JSON.
+    rebyte looks for that in at most 20 running tasks, with --fields question in all.
 
     Examples:
 
@@ -99,7 +101,7 @@ def command(
       rebyte list --status failed --since 7d -o id
       rebyte list --all -o jsonl | jq -r .title
     """
-    from ..tasks.list import at_most, row_tests, walk, with_questions
+    from ..tasks.list import MOST_ASKED, at_most, row_tests, walk, with_questions
 
     if all_ and limit is not None:
         raise BadUsage("--all and --limit cannot be used together")
@@ -122,8 +124,9 @@ def command(
     found = _told(app, rows, statuses, no_status=no_status)
     if statuses:
         found = at_most(found, most)
-    if plain and app.format == "table" and _shows(app, "status", True) and not no_status:
-        found = with_questions(app.client, found)
+    if not no_status and _shows_questions(app):
+        insists = "question" in (app.fields or ())
+        found = with_questions(app.client, app.history, found, most=None if insists else MOST_ASKED)
     shorten = None if full_ids else app.history.shortest_prefixes
     return RecordList(
         TASK_ROW,
@@ -172,6 +175,15 @@ def _shows(app: App, field: str, in_table: bool) -> bool:
     if app.fields:
         return field in app.fields
     return in_table or app.format != "table"
+
+
+def _shows_questions(app: App) -> bool:
+    """Whether it is printed that a run waits for an answer: as status of a table, or as a key."""
+    if app.format == "table":
+        return _shows(app, "status", True)
+    if app.format in ("csv", "tsv"):  # no column unasked
+        return "question" in (app.fields or ())
+    return _shows(app, "question", False)
 
 
 def _located(app: App, rows: Iterator[Row | RebyteError]) -> Iterator[Row | RebyteError]:

@@ -46,8 +46,9 @@ def command(
 ) -> Records:
     """Wait for every TASK to end, and print each one as it ends.
 
-    Exits with 0 if all completed, 10 if one failed, 11 if one was canceled, and 124 if the time
-    limit passed. Many tasks are polled together, with one request per hundred.
+    Exits with 0 if all completed, 10 if one failed, 11 if one was canceled, 12 if one asks a
+    question, and 124 if the time limit passed. On a terminal, the question is asked here, and the
+    wait continues with your answer. Many tasks are polled together, with one request per hundred.
 
     Examples:
 

@@ -71,6 +71,12 @@ MIGRATIONS = (
         SELECT origin, id, status, completed_at FROM seen_before;
     DROP TABLE seen_before;
     """,
+    # Questions that were answered from here: the service may show them as open for a while.
+    """
+    CREATE TABLE answered (
+        origin TEXT NOT NULL, message_id TEXT NOT NULL, PRIMARY KEY (origin, message_id)
+    ) WITHOUT ROWID;
+    """,
 )
 VERSION = len(MIGRATIONS)
 # How long to wait for other writers, in seconds. A write takes milliseconds: a file that is locked

@@ -303,6 +303,17 @@ class History:
             self._write_with(partial(_write_shown, changed[::-1]))
         self.update_tasks(ended)
 
+    def remember_answered(self, message_id: str) -> None:
+        """Remember that a question was answered, by the id of its message."""
+        if self.enabled:
+            row = [self.origin, stored_text(message_id, plain=True)]
+            self._write("INSERT OR IGNORE INTO answered VALUES (?, ?)", [row])
+
+    def was_answered(self, message_id: str) -> bool:
+        """Whether a question was answered from here."""
+        sql = "SELECT 1 FROM answered WHERE origin = ? AND message_id = ?"
+        return bool(self._read(sql, self.origin, stored_text(message_id, plain=True)))
+
     def shown(self, prefix: str) -> list[str]:
         """The ids that start like this among all that were created or shown here."""
         span = (self.origin, prefix, prefix + "\U0010ffff")
@@ -361,7 +372,7 @@ class History:
         """Drop everything of this origin: its tasks, workspaces and intents."""
         if not self.path.exists():
             return
-        for table in ("tasks", "workspaces", "intents", "seen", "labels"):
+        for table in ("tasks", "workspaces", "intents", "seen", "labels", "answered"):
             self._write(f"DELETE FROM {table} WHERE origin = ?", [[self.origin]])  # noqa: S608 -- ours
 
     def words(self, field: Literal["skills", "model", "executor"]) -> list[str]:

@@ -14,7 +14,7 @@ STATUSES = {
     6: "outcome unknown: the request was sent, but no response arrived",
     10: "a task you waited for failed",
     11: "a task you waited for was canceled",
-    12: "a task you waited for asks a question, and no one is there to answer it",
+    12: "a task you waited for asks a question, and there is no terminal to answer it on",
     124: "the time limit of a wait passed",
     130: "interrupted by SIGINT",
     141: "the reader of stdout closed the pipe",

@@ -27,8 +27,8 @@ def describe(root: click.Group) -> dict[str, Any]:
     `_command`).
     """
     with _context(root, "rebyte") as ctx:
-        everywhere = [param for param in _options(root, ctx) if _is_shared(param)]
-        own = [param for param in _options(root, ctx) if not _is_shared(param)]
+        everywhere = [param for param in _options(root, ctx) if _is_shared(param, ctx)]
+        own = [param for param in _options(root, ctx) if not _is_shared(param, ctx)]
         return {
             "schemaVersion": SCHEMA_VERSION,
             "name": "rebyte",
@@ -102,7 +102,7 @@ def _command(command: click.Command, parent: click.Context, name: str, path: str
                 _argument(param) for param in command.params if isinstance(param, click.Argument)
             ],
             "options": [
-                _option(param) for param in _options(command, ctx) if not _is_shared(param)
+                _option(param) for param in _options(command, ctx) if not _is_shared(param, ctx)
             ],
             "prints": _prints(command),
             "exitStatuses": sorted({*EVERY_COMMAND, *statuses}),
@@ -141,9 +141,12 @@ def _options(command: click.Command, ctx: click.Context) -> Iterator[click.Optio
             yield param
 
 
-def _is_shared(option: click.Option) -> bool:
-    """Whether every command accepts it: Click doesn't pass those to the command's function."""
-    return not option.expose_value and option.name != "version"
+def _is_shared(option: click.Option, ctx: click.Context) -> bool:
+    """Whether every command accepts it: the root has it, and Click passes it to no function."""
+    if option.expose_value or option.name == "version":
+        return False
+    root = ctx.find_root()
+    return any(param.name == option.name for param in root.command.get_params(root))
 
 
 def _option(param: click.Option) -> dict[str, Any]:

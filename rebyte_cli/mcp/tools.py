@@ -166,7 +166,7 @@ class Tools:
         client, task_id = self._client, self._id(task)
         deadline, pause = Deadline(timeout), _Progress(ctx, timeout)
         questions = QuestionWatcher(
-            client, "stop", note=pause.note, deadline=deadline, sleep=pause.sleep
+            client, self._history, "stop", note=pause.note, deadline=deadline, sleep=pause.sleep
         )
         for outcome in watch(
             client, [Target(task_id, prompt_id)], deadline=deadline, pause=questions.pause
@@ -183,7 +183,7 @@ class Tools:
 
         notes: list[str] = []
         found = self._client.get_task(self._id(task))
-        questions.tell(self._client, found, notes.append)
+        questions.tell(self._client, self._history, found, notes.append)
         return _with_notes(self._app.with_workspace(found), notes)
 
     @_tool
@@ -267,7 +267,7 @@ class Tools:
         client, task_id = self._client, self._id(task)
         question = questions.waiting_or_raise(client, task_id)
         choices = questions.choices(question, options, texts)
-        questions.answer(client, task_id, questions.body(question, choices))
+        questions.answer(client, self._history, task_id, question, choices)
         return {"id": task_id, "answered": True}
 
     @_tool

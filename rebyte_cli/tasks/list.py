@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TOGETHER = 50  # rows for which the history is asked at once; a page has 100
 MOST_READ = 100  # tasks whose status is read unless the caller insists
+MOST_ASKED = 20  # running tasks whose events are read for a question unless the caller insists
 READ_TIMEOUT = 10.0  # seconds for a status that the caller did not insist on
 
 Row = Mapping[str, Any]
@@ -207,28 +208,36 @@ class _Statuses:
 
 
 def with_questions(
-    client: RebyteClient, rows: Iterable[Row | RebyteError]
+    client: RebyteClient,
+    history: History,
+    rows: Iterable[Row | RebyteError],
+    *,
+    most: int | None = MOST_ASKED,
 ) -> Iterator[Row | RebyteError]:
     """The rows, with `question` true where the run waits for an answer.
 
-    Only if few of them run, since the events of each must be read. All rows are taken at once.
+    The events of each running task are read for it, of `most` of them (None: all).
     """
     from . import questions
     from .parallel import in_parallel
 
-    every = list(rows)
-    running = [
-        _id(row) for row in every if isinstance(row, Mapping) and row.get("status") == "running"
-    ]
-    if not running or len(running) > questions.FEW:
-        yield from every
-        return
-    answers = in_parallel(partial(questions.asked, client), running)
-    asked = {task for task, answer in zip(running, answers, strict=True) if answer is not None}
-    for row in every:
-        if isinstance(row, Mapping) and _id(row) in asked:
-            row = {**row, "question": True}
-        yield row
+    left = sys.maxsize if most is None else most
+    every = iter(rows)
+    while chunk := list(islice(every, TOGETHER)):
+        running = [_id(row) for row in chunk if isinstance(row, Mapping) and _is_running(row)]
+        running = running[:left]
+        left -= len(running)
+        answers = in_parallel(partial(questions.asked, client, history), running)
+        asked = {task for task, found in zip(running, answers, strict=True) if found is not None}
+        for row in chunk:
+            if isinstance(row, Mapping) and _id(row) in asked:
+                row = {**row, "question": True}
+            yield row
+
+
+def _is_running(row: Row) -> bool:
+    status = row.get("status")
+    return status == "running" if status else not row.get("completedAt")
 
 
 def _id(row: Row) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.sse import Event as StreamEvent
+from ..api.sse import StreamEvent
 from ..api.views import SPEECH, ContentView, EventView, PromptView, Question, events_of
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, BadUsage, KeyRejected, NetworkError

@@ -17,6 +17,7 @@ from . import questions
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from ..history.history import History
 
     Policy = Literal["ask", "stop", "wait"]
 
@@ -58,6 +59,7 @@ class QuestionWatcher:
     def __init__(
         self,
         client: RebyteClient,
+        history: History,
         policy: Policy,
         *,
         note: Callable[[str], None],
@@ -66,6 +68,7 @@ class QuestionWatcher:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
+        self._history = history
         self._policy = policy
         self._note = note
         self._dialog = dialog
@@ -74,7 +77,7 @@ class QuestionWatcher:
         self._sleep = sleep
         self._open: dict[str, Question] = {}  # by task, in the order in which they were found
         self._settled: set[str] = set()  # message ids: answered here, so no longer open
-        self._declined: set[str] = set()  # ... and what the user does not want to answer
+        self._declined: set[str] = set()  # ... that the user does not want to answer
         self._noted: set[str] = set()
         self._asking: str | None = None  # the task whose question is on the terminal
         self._next: dict[str, float] = {}  # when to look at a task
@@ -103,7 +106,7 @@ class QuestionWatcher:
 
         Raises NeedsAnswer when the stream is not worth following until there is an answer.
         """
-        if question.message_id in self._settled:
+        if self._is_settled(question):
             return
         self._open[task_id] = question
         while task_id in self._open and not self._deadline.has_passed:
@@ -150,13 +153,21 @@ class QuestionWatcher:
     def _update(self, task_id: str, content: ContentView) -> None:
         found, known = questions.open_question(content), self._open.get(task_id)
         if found is not None:
-            if found.message_id in self._settled:
+            if self._is_settled(found):
                 return
             if known is not None and known.message_id != found.message_id:
                 self._close(task_id)
             self._open.setdefault(task_id, found)
         elif known is not None and questions.is_over(content, known):
             self._close(task_id)
+
+    def _is_settled(self, question: Question) -> bool:
+        """Whether a question was answered from here. What follows it may become readable late."""
+        if question.message_id not in self._settled:
+            if not self._history.was_answered(question.message_id):
+                return False
+            self._settled.add(question.message_id)
+        return True
 
     def _close(self, task_id: str) -> None:
         self._open.pop(task_id, None)
@@ -234,7 +245,7 @@ class QuestionWatcher:
         assert task_id is not None
         question = self._open[task_id]
         try:
-            questions.answer(self._client, task_id, questions.body(question, choices))
+            questions.answer(self._client, self._history, task_id, question, choices)
         except KeyRejected:
             raise
         except RebyteError as error:

@@ -14,6 +14,7 @@ from ..errors import APIError, BadUsage, NeedsAnswer, RebyteError
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from ..history.history import History
 
 FEW = 3  # tasks that `get` and `list` look at unasked
 READ_TIMEOUT = 5.0  # seconds that reading the events of a task may take on the way
@@ -150,24 +151,29 @@ def needs_answer(task_id: str, question: Question, task: Mapping[str, Any]) -> N
     )
 
 
-def tell(client: RebyteClient, task: Mapping[str, Any], note: Callable[[str], None]) -> bool:
+def tell(
+    client: RebyteClient, history: History, task: Mapping[str, Any], note: Callable[[str], None]
+) -> bool:
     """Note that a running task, which was just read, waits for an answer; whether it does.
 
     Never an error.
     """
     view = TaskView(task)
-    question = asked(client, view.id) if view.id and not view.is_over else None
+    question = asked(client, history, view.id) if view.id and not view.is_over else None
     if question is not None:
         note(hint(view.id, question))
     return question is not None
 
 
-def asked(client: RebyteClient, task_id: str, timeout: float = READ_TIMEOUT) -> Question | None:
+def asked(
+    client: RebyteClient, history: History, task_id: str, timeout: float = READ_TIMEOUT
+) -> Question | None:
     """The open question as far as one call of `timeout` seconds can tell."""
     try:
-        return open_question(read(client, task_id, timeout=timeout))
+        question = open_question(read(client, task_id, timeout=timeout))
     except RebyteError:
         return None
+    return None if question and history.was_answered(question.message_id) else question
 
 
 def body(question: Question, choices: Sequence[Choice]) -> dict[str, Any]:
@@ -210,16 +216,29 @@ def check(item: QuestionItem, options: Sequence[int]) -> None:
         raise BadUsage("the question accepts only one option")
 
 
-def answer(client: RebyteClient, task_id: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Send the answer. RebyteError with a clear line when nothing waits for it any more (409)."""
+def answer(
+    client: RebyteClient,
+    history: History,
+    task_id: str,
+    question: Question,
+    choices: Sequence[Choice],
+) -> None:
+    """Send the answer to a question. The history remembers that it was answered.
+
+    Raises BadUsage when the choices do not fit the question, and RebyteError (`not_waiting`) when
+    nothing waits for the answer any more (409).
+    """
+    given = body(question, choices)
     try:
-        return client.answer(task_id, given)
+        client.answer(task_id, given)
     except APIError as error:
         if error.status_code != 409:
             raise
+        history.remember_answered(question.message_id)
         raise RebyteError(
             f"task {task_id} no longer waits for this answer: it was given already, or the run"
             " has continued",
             hint=f"`rebyte logs {task_id}` shows what happened",
             code="not_waiting",
         ) from None
+    history.remember_answered(question.message_id)

@@ -87,7 +87,15 @@ def test_tables_show_what_waits(inside_local: Run) -> None:
     shown = inside_local("get", task, "-o", "table").out
     assert "\nstatus " in shown
     assert "waiting" in shown
-    assert [row["status"] for row in inside_local("list").json["data"]] == ["running"] * 2
+    rows = inside_local("list").json["data"]
+    assert [row["status"] for row in rows] == ["running"] * 2
+    assert [row.get("question") for row in rows] == [None, True]
+    lines = inside_local("list", "-o", "jsonl").out.splitlines()
+    assert ["question" in line for line in lines] == [False, True]
+    assert inside_local("list", "--fields", "question", "-o", "csv").out == 'question\n""\ntrue\n'
+    assert "question" not in inside_local("list", "--no-status").out
+    inside_local("answer", task, "--option", "1")
+    assert "question" not in inside_local("list").out
 
 
 QUESTION = {

@@ -67,7 +67,7 @@ class Tasks:
 
 def reads(server: RawServer) -> tuple[int, int]:
     """How many pages and how many tasks were asked for since the last call."""
-    paths = [request.path for request in server.requests]
+    paths = [request.path for request in server.requests if "/content" not in request.path]
     server.requests.clear()
     pages = sum("?" in path for path in paths)
     return pages, len(paths) - pages
@@ -172,6 +172,27 @@ def test_a_status_that_cannot_be_read_is_null_and_told_once(inside: Run, aim: Ai
             "completed",
         ]
         assert inside("list", "--status", "failed").status == 1  # what matches is not known
+
+
+def test_a_question_is_looked_for_in_twenty_running_tasks_and_in_all_when_asked(
+    inside: Run, aim: Aim
+) -> None:
+    tasks = Tasks(150, all_ended=False)  # 30 of them run
+    with RawServer(tasks) as server:
+        aim(server)
+        for words, most in (
+            (["-o", "json"], 20),
+            (["-o", "table"], 20),
+            (["--fields", "question", "-o", "jsonl"], 30),
+            (["-o", "csv"], 0),
+            (["--no-status"], 0),
+            (["-o", "id"], 0),
+            (["--fields", "title"], 0),
+        ):
+            server.requests.clear()
+            inside("list", "--all", *words)
+            looks = [request for request in server.requests if "/content" in request.path]
+            assert len(looks) == most, words
 
 
 def test_several_statuses_are_taken(inside: Run, aim: Aim) -> None:

@@ -261,14 +261,13 @@ def test_no_input_stops_on_a_terminal(terminal: Terminal, inside_local: Run) -> 
     assert terminal("wait", "@last", "--on-question", "stop").finish() == 12
 
 
-def test_a_pipe_on_stdout_leaves_the_question_on_the_terminal(
-    home: Path, service: Any, inside_local: Run
-) -> None:
+def test_a_pipe_on_stdout_leaves_the_question_on_the_terminal(home: Path, service: Any) -> None:
     del service
-    script = f"{' '.join(COMMAND)} create '{ASK}' --wait | cat > out.json"
+    result = home / "out.json"
+    script = f"{' '.join(COMMAND)} create '{ASK}' --wait | cat > {result}"
     session = Session(["bash", "-c", script], columns=90, echo=True)
     answered(session, "1")
-    assert json.loads(Path("out.json").read_text())["status"] == "completed"
+    assert json.loads(result.read_text())["status"] == "completed"
 
 
 def test_a_job_in_the_background_is_not_stopped(home: Path, service: Any) -> None:

@@ -37,6 +37,22 @@ def add(history: History, task: str, workspace: str = "ws-1", prompt: str = "Say
     history.add_task({**CREATED, "id": task, "workspaceId": workspace}, prompt=prompt)
 
 
+def test_an_answered_question_is_remembered_for_its_account(
+    history: History, tmp_path: Path
+) -> None:
+    assert not history.was_answered("am_1")
+    history.remember_answered("am_1")
+    history.remember_answered("am_1")
+    assert history.was_answered("am_1")
+    assert not history.was_answered("am_2")
+    assert not History(history.path, origin="https://other.example").was_answered("am_1")
+    history.clear()
+    assert not history.was_answered("am_1")
+    off = History(tmp_path / "off" / "history.db", origin=CLOUD, enabled=False)
+    off.remember_answered("am_1")
+    assert not off.path.exists()
+
+
 def contents(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file())
 

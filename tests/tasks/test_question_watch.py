@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,8 +91,13 @@ class Bench:
     def __init__(self, at: Time, service: Any, policy: Any, user: User | None = None) -> None:
         self.at = at
         self.notes: list[str] = []
+        self.answered: set[str] = set()
+        history: Any = SimpleNamespace(
+            was_answered=self.answered.__contains__, remember_answered=self.answered.add
+        )
         self.watcher = QuestionWatcher(
             service,
+            history,
             policy,
             note=self.notes.append,
             dialog=user,
