@@ -27,7 +27,7 @@ SECTIONS = (
     ),
     ("Workspaces and files", "workspace artifact file"),
     ("Account", "auth profile credits webhook api"),
-    ("This command", "local completion man help schema skill mcp"),
+    ("This command", "doctor local completion man help schema skill mcp"),
 )
 
 

@@ -28,6 +28,7 @@ ALLOWED = {
         "completion",
         "config",
         "deadline",
+        "doctor",
         "errors",
         "history",
         "local",
@@ -49,6 +50,7 @@ ALLOWED = {
         "redaction",
         "tasks",
     },
+    "doctor": {"", "api", "app", "config", "errors", "local", "redaction"},
     "app": {"api", "config", "errors", "history", "local", "output"},
     "completion": {"app", "config", "errors", "local", "output"},
     "manual": {"", "cli", "completion", "config", "local"},
@@ -69,6 +71,8 @@ ALLOWED = {
 # Package pairs between which only one module may import or be imported, except for types.
 ONLY = {
     ("manual", "cli"): "manual.__main__",  # writes the pages; nothing imports it
+    ("doctor", "api"): "api.connection",  # the proxy and the certificates that it would use
+    ("doctor", "local"): "local.agents.report",
     ("completion", "local"): "local.agents.skills",  # the names that `-s` can take
     ("manual", "local"): "local.steering",  # the words that the page explains
     ("config", "api"): "api.urls",  # what a base URL and a key may look like

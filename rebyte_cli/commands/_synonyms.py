@@ -18,6 +18,7 @@ _COMMANDS = {
     "attach follow tail": "logs -f TASK",
     "balance billing usage": "credits",
     "cat output print": "result TASK",
+    "check diagnose health ping": "doctor",
     "clean destroy remove": "delete TASK",
     "commands": "help",
     "config configure settings": "profile set NAME KEY=VALUE",

@@ -38,9 +38,9 @@ class KeyringStore(NamedTuple):
     interactive: bool
     note: Callable[[str], None] | None = None
 
-    def check(self) -> None:
-        """Find the backend and judge it, without asking it for anything."""
-        self._ask(lambda: _backend(None))
+    def check(self) -> str:
+        """The dotted name of the backend to use, without asking it for anything."""
+        return self._ask(lambda: _name(_backend(None)))
 
     def fetch(self, account: str, *, backend: str | None = None) -> str | None:
         """The key of an account, or None. `backend` is what `store` returned."""
@@ -56,7 +56,7 @@ class KeyringStore(NamedTuple):
                 raise KeyProblem(
                     "the keyring accepted the key but does not return it", hint=WAYS_OUT
                 )
-            return f"{type(backend).__module__}.{type(backend).__qualname__}"
+            return _name(backend)
 
         return self._ask(work)
 
@@ -127,6 +127,10 @@ def _backend(recorded: str | None) -> KeyringBackend:
             f"cannot load the backend in PYTHON_KEYRING_BACKEND ({_kind(problem)})",
             hint=WAYS_OUT,
         ) from None
+
+
+def _name(backend: KeyringBackend) -> str:
+    return f"{type(backend).__module__}.{type(backend).__qualname__}"
 
 
 def _chosen_by_hand(environment: Any) -> bool:

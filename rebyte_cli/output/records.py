@@ -223,6 +223,13 @@ CHANGE = _kind(
     "path:text status additions:integer? deletions:integer? executable:boolean",
     "path status additions deletions",
 )  # fmt: skip
+# What `rebyte doctor` found.
+CHECK = _kind(
+    "check", "checks", "name",
+    "name status message:text hint:text? details:object?",
+    "name status message",
+    on_request="details",
+)  # fmt: skip
 INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "path changed")
 
 
@@ -231,6 +238,7 @@ Envelope = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
 Notes = Iterable[str] | None
 Shorten = Callable[[Iterable[str]], Mapping[str, str]]
 Footer = Callable[[int], str | None]
+Draw = Callable[[Mapping[str, Any], Any], str]
 
 
 class Records:
@@ -252,7 +260,8 @@ class RecordList:
     number of rows that were printed. `below` are notes for below a table, complete once the rows
     are; rows with such notes are results: what came before an interrupt is shown too. `shorten`
     gives short forms of ids, for a table on a terminal. `footer` makes a note below a table from
-    the number of its rows.
+    the number of its rows. `draw` makes lines of one row and a `table.Style`, which are printed in
+    place of a table, as the rows arrive.
     """
 
     def __init__(
@@ -264,6 +273,7 @@ class RecordList:
         *,
         shorten: Shorten | None = None,
         footer: Footer | None = None,
+        draw: Draw | None = None,
     ) -> None:
         self.kind = kind
         self.rows = rows
@@ -271,6 +281,7 @@ class RecordList:
         self.below = below
         self.shorten = shorten
         self.footer = footer
+        self.draw = draw
 
 
 class Text:

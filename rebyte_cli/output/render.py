@@ -48,7 +48,9 @@ def show(
     if isinstance(value, Records | RecordList):
         check_fields(value.kind, fields, format)
         rows = _plain(value.kind, value.rows, console, errors_as_json, statuses)
-        whole = isinstance(value, RecordList) and format in ("json", "table", "text")
+        whole = isinstance(value, RecordList) and (
+            format == "json" or (format in ("table", "text") and not value.draw)
+        )
         for chunk in _chunks(value, rows, format, fields, console, now):
             console.write_out(chunk, flush=not whole)
     elif isinstance(value, Document):
@@ -93,6 +95,11 @@ def _chunks(
 ) -> Iterator[str]:
     kind = value.kind
     if form in ("table", "text"):
+        if isinstance(value, RecordList) and value.draw and not fields:
+            from .table import Style
+
+            style, draw = Style.of(console, now()), value.draw
+            return (draw(row, style) for row in rows)
         if isinstance(value, RecordList):
             return _listing_table(value, rows, fields, console, now)
         return _record_tables(kind, rows, fields, console, now)

@@ -43,6 +43,7 @@ logs @1
 logs @1 --follow
 share @1 --shared
 credits
+doctor
 file upload a.txt
 workspace create --name shop --wait
 workspace list

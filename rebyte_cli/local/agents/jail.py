@@ -106,7 +106,7 @@ def certificates(outside: Mapping[str, str]) -> list[str]:
     return [outside[name] for name in CERTIFICATE_VARIABLES if outside.get(name)]
 
 
-def probe(cache: Path) -> JailCheck:
+def probe(cache: Path | None) -> JailCheck:
     """Try whether a jail can be made. What worked once is remembered in the file `cache`."""
     program = shutil.which("bwrap")
     if not sys.platform.startswith("linux"):
@@ -115,12 +115,12 @@ def probe(cache: Path) -> JailCheck:
         return JailCheck(False, "bubblewrap is not installed", "Install it: apt install bubblewrap")
     mark = [program, os.stat(program).st_mtime, os.uname().release, os.getuid()]
     try:
-        if json.loads(cache.read_text(encoding="utf-8")) == mark:
+        if cache is not None and json.loads(cache.read_text(encoding="utf-8")) == mark:
             return JailCheck(True)
     except (OSError, ValueError):
         pass  # nothing remembered
     check = _try(program)
-    if check.works:
+    if check.works and cache is not None:
         cache.write_text(json.dumps(mark), encoding="utf-8")
     return check
 

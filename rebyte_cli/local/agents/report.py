@@ -15,17 +15,18 @@ from .launch import JAIL_CACHE
 from .workspace import Workspace, disk_usage
 
 
-def agents(state_dir: Path, config_file: Path | None) -> list[dict[str, Any]]:
+def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, Any]]:
     """Every agent that `-x` can name, found or not.
 
     `name`, `program` (None when it is not found), `version`, `tested` (whether this version was,
     None for an unknown version or a program of the user's own), `jail` (`on`, `off`,
     `unavailable`), `usable`, and `problem`: why it is not, with what mends it.
-    Raises config.ConfigError.
+    Nothing is written when `state_dir` is None. Raises config.ConfigError.
     """
     settings = config.load(config_file)
-    make_folder(state_dir)
-    check = jail.probe(state_dir / JAIL_CACHE)
+    if state_dir is not None:
+        make_folder(state_dir)
+    check = jail.probe(None if state_dir is None else state_dir / JAIL_CACHE)
     confined = ("on" if check.works else "unavailable") if settings.jail else "off"
     adapters = list(settings.agents.values())
     # Each starts a program that may take a second to say its version.

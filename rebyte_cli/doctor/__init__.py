@@ -1,0 +1,1 @@
+"""What `rebyte doctor` checks: what a command would use here, and whether it works."""

@@ -1,0 +1,442 @@
+"""The checks of `rebyte doctor`. None of them writes anything on disk, or shows a key."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import KeyProblem, KeyRejected, RebyteError, did_you_mean
+from .runner import Check, Finding
+
+if TYPE_CHECKING:
+    from ..app import App
+    from ..config.settings import Settings
+
+API_SECONDS = 10.0
+LIBRARIES = ("click", "requests", "urllib3", "rich", "keyring", "werkzeug", "tomli-w")
+# What the vendor's SDKs and example programs read (seen in clients), and what to use here.
+_VENDOR_VARIABLES = {
+    "REBYTE_BASE_URL": "use REBYTE_API_URL",
+    "REBYTE_AGENT_ID": "no command uses an agent id",
+    "REBYTE_CONSOLE_URL": "links come from the API",
+    "REBYTE_WEBHOOK_SECRET": "use `rebyte webhook create --secret`",
+    "REBYTE_TOKEN": "use REBYTE_API_KEY",
+}
+_PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
+_EDITORS = ("sensible-editor", "vim", "nano", "vi")  # as Click chooses where none is set
+
+
+class Examination:
+    """The checks of one run of `rebyte doctor`.
+
+    Settings are resolved once and before the checks, which run on several threads; what is wrong
+    with them is a finding like any other.
+    """
+
+    def __init__(self, app: App, variables: Mapping[str, str]) -> None:
+        self._app = app
+        self._known_variables = variables
+        self._environment = app.environment
+        self._config_error = _error_of(lambda: app.config)
+        self._settings_error = self._config_error or _error_of(lambda: app.settings)
+        self._state_error = _error_of(lambda: app.state_dir)
+
+    def checks(self) -> list[Check]:
+        """Every check, in the order of the report."""
+        return [
+            Check("version", self.version),
+            Check("programs", self.programs, needed=False),
+            Check("config", self.config),
+            Check("profile", self.profile),
+            Check("variables", self.variables, needed=False),
+            Check("key", self.key, seconds=API_SECONDS),
+            Check("api", self.api, seconds=API_SECONDS + 2),
+            Check("proxy", self.proxy),
+            Check("tls", self.tls),
+            Check("keyring", self.keyring, needed=False),
+            Check("state", self.state),
+            Check("editor", self.editor, needed=False),
+            Check("git", self.git, needed=False),
+            Check("agents", self.agents, seconds=API_SECONDS, needed=False),
+        ]
+
+    # -- this command
+
+    def version(self) -> Finding:
+        """This command, its Python and its libraries."""
+        import platform
+        from importlib.metadata import PackageNotFoundError, version
+
+        versions: dict[str, str | None] = {}
+        for library in LIBRARIES:
+            try:
+                versions[library] = version(library)
+            except PackageNotFoundError:  # inside a zip archive
+                versions[library] = None
+        system = f"{platform.system()} {platform.machine()}"
+        return Finding(
+            "ok",
+            f"rebyte {__version__}, Python {platform.python_version()}, {system}",
+            details={
+                "rebyte": __version__,
+                "python": platform.python_version(),
+                "executable": sys.executable,
+                "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+                "libraries": versions,
+            },
+        )
+
+    def programs(self) -> Finding:
+        """Which `rebyte` a shell starts."""
+        found = list(_programs("rebyte", self._environment.get("PATH", "")))
+        details = {"found": found}
+        if not found:
+            return Finding("ok", f"no `rebyte` on PATH; this one is {sys.argv[0]}")
+        others = [path for path in found if not _is_ours(path)]
+        if found[0] in others:
+            return Finding(
+                "warning",
+                f"`rebyte` starts another program: {found[0]}",
+                "Put the folder of this one first on PATH, or call it as rebyte-cli",
+                details,
+            )
+        if others:
+            return Finding("ok", f"{found[0]}, before {', '.join(others)}", details=details)
+        return Finding("ok", found[0], details=details)
+
+    # -- configuration
+
+    def config(self) -> Finding:
+        """Whether `config.toml` can be read, and names that mean nothing in it."""
+        if self._config_error is not None:
+            raise self._config_error
+        config = self._app.config
+        details = {"path": str(config.path), "exists": config.path.exists()}
+        unknown = list(_unknown_settings(config.profiles))
+        if unknown:
+            return Finding("warning", "; ".join(unknown), "See `rebyte man config`", details)
+        shown = str(config.path) if details["exists"] else f"{config.path} (none yet)"
+        return Finding("ok", shown, details=details)
+
+    def profile(self) -> Finding:
+        """The profile and the base URL that a command would use."""
+        settings = self._settings()
+        if settings is None:
+            return self._unknown()
+        where = "on this machine" if settings.is_local else str(settings.base_url.value)
+        return Finding(
+            "ok",
+            f"{settings.profile} ({settings.profile_source}), {where}",
+            details={
+                "profile": settings.profile,
+                "source": settings.profile_source,
+                "baseUrl": settings.base_url.value,
+                "baseUrlSource": settings.base_url.source,
+            },
+        )
+
+    def variables(self) -> Finding:
+        """Variables that are read, and those with the same prefix that are not."""
+        names = sorted(name for name in self._environment if name.startswith("REBYTE_"))
+        used = [name for name in names if name in self._known_variables]
+        unused = [name for name in names if name not in self._known_variables]
+        details = {"read": used, "notRead": unused}
+        if not unused:
+            shown = ", ".join(used) if used else "no REBYTE_ variable is set"
+            return Finding("ok", shown, details=details)
+        hints = (self._instead_of(name) for name in unused)
+        return Finding(
+            "warning",
+            f"not read by this command: {', '.join(unused)}",
+            "\n".join(filter(None, hints)) or "`rebyte man` lists those that are read",
+            details,
+        )
+
+    def _instead_of(self, name: str) -> str | None:
+        instead = _VENDOR_VARIABLES.get(name)
+        if instead is not None:
+            return f"{name} is for other tools: {instead}"
+        near = did_you_mean(name, self._known_variables)
+        return f"{name}: {near}" if near else None
+
+    # -- the account
+
+    def key(self) -> Finding:
+        """Where the key comes from; the key itself is never shown."""
+        settings = self._settings()
+        if settings is None:
+            return self._unknown()
+        source = self._find_key(settings)[1]
+        return Finding("ok", source, details={"source": source})
+
+    def _find_key(self, settings: Settings) -> tuple[str, str]:
+        from ..config.credentials import find_key
+
+        found = find_key(settings, self._environment, interactive=False)
+        return found.key, found.source
+
+    def api(self) -> Finding:
+        """Whether the API answers and takes the key."""
+        settings = self._settings()
+        if settings is None:
+            return self._unknown()
+        if settings.is_local:
+            return Finding("ok", "the local service starts with each command")
+        try:
+            key = self._find_key(settings)[0]
+        except RebyteError:
+            key = None  # the check of the key says why; the API may be reachable all the same
+        started = time.monotonic()
+        try:
+            # Without a key of ours, the API says that it does not know this one.
+            client = self._app.client_for(key=key or "rbk_none")
+            client.list_tasks(limit=1, timeout=API_SECONDS)
+        except KeyRejected as error:
+            if key is None:
+                return Finding("ok", f"{settings.origin} answers; no key to try")
+            return Finding("problem", f"{settings.origin}: {error.message}", error.hint)
+        milliseconds = round((time.monotonic() - started) * 1000)
+        return Finding(
+            "ok",
+            f"{settings.origin} answered in {milliseconds} ms and accepts the key",
+            details={"milliseconds": milliseconds},
+        )
+
+    # -- the network
+
+    def proxy(self) -> Finding:
+        """The proxy that requests would go through."""
+        settings = self._settings()
+        if settings is None:
+            return self._unknown()
+        if settings.is_local:
+            return Finding("ok", "none: the local service is on this machine")
+        from ..api.connection import ConnectionPool
+
+        url = str(settings.base_url.value)
+        pool = ConnectionPool(ca_bundle=settings.ca_bundle.value, size=1)
+        chosen = pool.proxies(url).get(url.partition(":")[0])
+        variables = [
+            name
+            for name in _PROXY_VARIABLES
+            if self._environment.get(name) or self._environment.get(name.lower())
+        ]
+        shown = _without_password(chosen) if chosen else "none"
+        named = f" ({', '.join(variables)} set)" if variables else ""
+        return Finding("ok", f"{shown}{named}", details={"proxy": shown, "variables": variables})
+
+    def tls(self) -> Finding:
+        """The certificates that are trusted."""
+        settings = self._settings()
+        bundle = None if settings is None else settings.ca_bundle.value
+        from ..api.connection import make_context
+
+        make_context(bundle)
+        names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+        source = next((name for name in names if self._environment.get(name)), None)
+        if bundle:
+            return Finding("ok", f"{bundle} (ca_bundle)", details={"source": "ca_bundle"})
+        if source:
+            path = self._environment[source]
+            return Finding("ok", f"{path} ({source})", details={"source": source})
+        return Finding("ok", "the bundle of certifi", details={"source": "certifi"})
+
+    # -- this machine
+
+    def keyring(self) -> Finding:
+        """Which keyring would keep a key."""
+        from ..config.credentials import source_of_key
+        from ..config.keyring_store import KeyringStore
+
+        try:
+            backend = KeyringStore(interactive=False).check()
+        except KeyProblem as problem:
+            settings = None if self._settings_error else self._app.settings
+            source = None
+            with suppress(RebyteError):
+                source = settings and source_of_key(settings, self._environment)
+            if source in (None, "keyring"):
+                raise
+            return Finding("ok", f"not needed ({problem.message})")
+        return Finding("ok", backend, details={"backend": backend})
+
+    def state(self) -> Finding:
+        """Whether the history and the local service can be kept."""
+        if self._state_error is not None:
+            raise self._state_error
+        folder: Path = self._app.state_dir
+        details = {"path": str(folder)}
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        if not os.access(there, os.W_OK | os.X_OK):
+            return Finding("problem", f"{there} cannot be written", "Set REBYTE_STATE_DIR", details)
+        for name in ("history.db", os.path.join("local", "service.db")):
+            broken = _broken_database(folder / name)
+            if broken is not None:
+                hint = "Move it away; rebyte creates a new one"
+                return Finding("problem", f"{folder / name}: {broken}", hint, details)
+        shown = str(folder) if folder.exists() else f"{folder} (none yet)"
+        return Finding("ok", shown, details=details)
+
+    def editor(self) -> Finding:
+        """The editor that `create` opens when no prompt is given."""
+        from shutil import which
+
+        path = self._environment.get("PATH")
+        for variable in ("VISUAL", "EDITOR"):
+            command = self._environment.get(variable)
+            if not command:
+                continue
+            program = _first_word(command)
+            if program is None or which(program, path=path) is None:
+                hint = f"Set {variable} to a program on PATH, or pass the prompt as an argument"
+                return Finding("warning", f"{variable}={command}: no such program", hint)
+            return Finding("ok", f"{command} ({variable})", details={"command": command})
+        found = next((name for name in _EDITORS if which(name, path=path)), None)
+        if found is None:
+            return Finding("warning", "no editor", "Set EDITOR to the program you write with")
+        return Finding("ok", f"{found} (EDITOR is not set)", details={"command": found})
+
+    def git(self) -> Finding:
+        """Whether git is there, for `-g .`, `diff` and `apply`."""
+        import subprocess
+
+        try:
+            done = subprocess.run(
+                ["git", "--version"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env=dict(self._environment),
+                timeout=4,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError):
+            hint = "Install git: `-g .` and `rebyte apply` use it"
+            return Finding("warning", "git is not on PATH", hint)
+        return Finding("ok", done.stdout.strip())
+
+    def agents(self) -> Finding:
+        """Which coding agents `-P local create -x` can run, and in which sandbox."""
+        from ..local.agents import report
+
+        try:
+            found = report.agents(None, None if self._config_error else self._app.config_path)
+        except ValueError as error:  # config.toml: [local.agents] says what cannot be meant
+            return Finding("problem", str(error), "See `rebyte man local-agents`")
+        details = {"agents": found}
+        usable = [_agent(row) for row in found if row["usable"]]
+        installed = [row for row in found if row["program"] and not row["usable"]]
+        absent = [row["name"] for row in found if not row["program"]]
+        missing = f"{', '.join(absent)} not installed" if absent else ""
+        if installed:
+            names = ", ".join(row["name"] for row in installed)
+            hint = "\n".join(dict.fromkeys(str(row["problem"]) for row in installed))
+            return Finding("warning", f"{names}: installed, but not usable", hint, details)
+        if not usable:
+            shown = f"{missing}; `-P local` simulates the runs"
+            return Finding("ok", shown, details=details)
+        jail = "in a bubblewrap sandbox" if found[0]["jail"] == "on" else "without a sandbox"
+        shown = "; ".join(filter(None, (f"{', '.join(usable)} {jail}", missing)))
+        return Finding("ok", shown, details=details)
+
+    # -- settings that cannot be had
+
+    def _settings(self) -> Settings | None:
+        """The settings; None where config.toml is the reason that there are none.
+
+        Raises what is wrong with the settings themselves.
+        """
+        if self._config_error is not None:
+            return None
+        if self._settings_error is not None:
+            raise self._settings_error
+        settings: Settings = self._app.settings
+        return settings
+
+    def _unknown(self) -> Finding:
+        return Finding("warning", "not checked, since the configuration cannot be read")
+
+
+def _error_of(read: Callable[[], Any]) -> RebyteError | None:
+    try:
+        read()
+    except RebyteError as error:
+        return error
+    return None
+
+
+def _unknown_settings(profiles: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    from ..config.fields import FIELDS
+
+    for name, table in profiles.items():
+        for field in table:
+            if field not in FIELDS:
+                near = did_you_mean(field, FIELDS)
+                place = f"profile {name}: no such setting: {field}"
+                yield f"{place}. {near}" if near else place
+
+
+def _without_password(proxy: str) -> str:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(proxy)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _programs(name: str, path: str) -> Iterator[str]:
+    """Every program of that name on PATH, the first one first, each real file once."""
+    seen = set()
+    for folder in path.split(os.pathsep):
+        program = os.path.join(folder, name) if folder else ""
+        real = os.path.realpath(program)
+        if program and os.path.isfile(program) and os.access(program, os.X_OK) and real not in seen:
+            seen.add(real)
+            yield program
+
+
+def _is_ours(program: str) -> bool:
+    """Whether a program is this command, of any version: its script imports the package."""
+    try:
+        with open(program, "rb") as file:
+            return b"rebyte_cli" in file.read(1 << 20)
+    except OSError:
+        return False
+
+
+def _broken_database(path: Path) -> str | None:
+    """What is wrong with a SQLite file; None if nothing is, or it does not exist.
+
+    Reads only the file's first page: a lock, or a file for one, would be a change on disk.
+    """
+    import sqlite3
+    from urllib.parse import quote
+
+    if not path.exists():
+        return None
+    try:
+        url = f"file:{quote(str(path))}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(url, uri=True)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        return str(error)
+    return None
+
+
+def _first_word(command: str) -> str | None:
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return None
+    return words[0] if words else None
+
+
+def _agent(row: Mapping[str, Any]) -> str:
+    return " ".join(filter(None, (row["name"], row["version"])))

@@ -1,0 +1,242 @@
+"""`rebyte doctor`: what would be used here, and what to do where it does not work."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rebyte_cli.doctor import checks
+from tests.conftest import COMMAND, Done
+from tests.servers import KEY, RawServer, error_reply, json_reply, then_stall
+from tests.terminals import Session
+
+Run = Callable[..., Done]
+Aim = Callable[[Any], Any]
+NAMES = [
+    *("version", "programs", "config", "profile", "variables", "key", "api", "proxy", "tls"),
+    *("keyring", "state", "editor", "git", "agents"),
+]
+PAGE = {"data": [], "total": 0, "limit": 1, "offset": 0}
+
+
+def findings(done: Done) -> dict[str, dict[str, Any]]:
+    found = {row["name"]: row for row in done.json["data"]}
+    assert list(found) == NAMES
+    assert {row["status"] for row in found.values()} <= {"ok", "warning", "problem"}
+    return found
+
+
+@pytest.fixture
+def well(home: Path, service: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine where everything works: the home folder."""
+    del service
+    monkeypatch.setenv("EDITOR", "cat")
+    return home
+
+
+def test_where_all_is_well(inside: Run, well: Path) -> None:
+    """Nothing on disk is changed, and the key is not shown."""
+    before = {path: path.stat().st_mtime_ns for path in well.rglob("*")}
+    done = inside("doctor")
+    found = findings(done)
+    assert done.status == 0, done.err
+    assert done.err.startswith("No problems found, ")
+    assert found["key"]["message"] == "REBYTE_API_KEY"
+    assert "and accepts the key" in found["api"]["message"]
+    assert found["keyring"]["status"] == "ok"  # usable, or not needed
+    assert found["editor"]["message"] == "cat (EDITOR)"
+    assert found["variables"]["details"]["read"] == ["REBYTE_API_KEY", "REBYTE_API_URL",
+                                                     "REBYTE_LOCAL_AGENTS"]  # fmt: skip
+    assert os.environ["REBYTE_API_KEY"] not in done.out + done.err
+    assert {path: path.stat().st_mtime_ns for path in well.rglob("*")} == before
+
+
+def test_the_local_service_needs_nothing(inside: Run, home: Path) -> None:
+    done = inside("-P", "local", "doctor")
+    found = findings(done)
+    assert done.status == 0
+    assert found["key"]["message"] == "built in"
+    assert found["api"]["status"] == "ok"
+    assert list(home.iterdir()) == []
+
+
+def test_a_key_that_is_rejected_is_a_problem(inside: Run, aim: Aim) -> None:
+    with RawServer(error_reply(401, "invalid_api_key", "Invalid API key")) as server:
+        aim(server)
+        done = inside("doctor")
+    found = findings(done)
+    assert done.status == 1
+    assert "1 problem found" in done.err
+    assert found["key"]["status"] == "ok"
+    assert found["api"]["status"] == "problem"
+    assert KEY not in done.out + done.err
+
+
+def test_no_key_is_a_problem_and_the_api_is_reached_all_the_same(
+    inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RawServer(error_reply(401, "invalid_api_key", "Invalid API key")) as server:
+        aim(server)
+        monkeypatch.delenv("REBYTE_API_KEY")
+        found = findings(inside("doctor"))
+    assert found["key"]["status"] == "problem"
+    assert "rebyte auth login" in found["key"]["hint"]
+    assert found["api"]["message"].endswith("answers; no key to try")
+
+
+def test_a_service_that_hangs_holds_nothing_up(
+    inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "API_SECONDS", 0.5)
+    with RawServer(then_stall(json_reply(PAGE)[:40])) as server:
+        aim(server)
+        started = time.monotonic()
+        found = findings(inside("doctor"))
+    assert time.monotonic() - started < 15
+    assert found["api"]["status"] == "problem"
+    assert found["git"]["status"] == "ok"
+
+
+def test_a_configuration_that_cannot_be_read(inside: Run, home: Path) -> None:
+    """The rest is reported, in the format of the stream."""
+    config = home / ".config/rebyte/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("[profiles\n")
+    done = inside("doctor")
+    found = findings(done)
+    assert done.status == 1
+    assert "line 1" in found["config"]["message"]
+    assert found["profile"]["status"] == "warning"
+    assert found["editor"]["message"]
+    assert inside("doctor", "-o", "tsv").out.startswith("name\tstatus\t")
+
+
+def test_names_in_the_configuration_that_mean_nothing(inside: Run, home: Path) -> None:
+    config = home / ".config/rebyte/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[profiles.work]\nbase_ulr = "https://work.example/v1"\n')
+    found = findings(inside("doctor"))
+    assert found["config"]["message"] == (
+        "profile work: no such setting: base_ulr. Did you mean 'base_url'?"
+    )
+
+
+def test_no_home_and_no_programs(inside: Run) -> None:
+    empty = {"HOME": "nowhere", "XDG_CONFIG_HOME": "", "XDG_STATE_HOME": "", "PATH": "/nowhere"}
+    done = inside("doctor", env={**empty, "REBYTE_API_URL": "http://127.0.0.1:1/v1"})
+    found = findings(done)
+    assert done.status == 1
+    for name in ("config", "state"):
+        assert found[name]["message"] == "cannot find your home folder"
+    assert found["editor"]["status"] == found["git"]["status"] == "warning"
+
+
+def test_a_keyring_that_hangs(rebyte: Run, home: Path) -> None:
+    """In a process of its own, as the library keeps the backend that it has found."""
+    (home / "slowring.py").write_text("import time; time.sleep(60)")
+    variables = {"PYTHONPATH": str(home), "PYTHON_KEYRING_BACKEND": "slowring.Keyring"}
+    started = time.monotonic()
+    found = findings(rebyte("doctor", env={**variables, "REBYTE_API_URL": "http://127.0.0.1:1/v1"}))
+    assert time.monotonic() - started < 20
+    assert found["keyring"]["status"] == "warning"
+    assert "did not answer within" in found["keyring"]["message"]
+
+
+def test_variables_of_other_tools(inside: Run, well: Path) -> None:
+    done = inside("doctor", env={"REBYTE_BASE_URL": "x", "REBYTE_API_KYE": "rbk_0123456789abcdef"})
+    found = findings(done)["variables"]
+    assert found["status"] == "warning"
+    assert found["message"] == "not read by this command: REBYTE_API_KYE, REBYTE_BASE_URL"
+    first, second = found["hint"].splitlines()
+    assert first.startswith("REBYTE_API_KYE: Did you mean 'REBYTE_API_KEY'")
+    assert second == "REBYTE_BASE_URL is for other tools: use REBYTE_API_URL"
+    assert "0123456789abcdef" not in done.out
+
+
+def test_another_program_of_that_name(inside: Run, well: Path) -> None:
+    folders = [well / name for name in ("first", "second")]
+    for folder, text in zip(folders, ("#!/usr/bin/env node\n", "import rebyte_cli\n"), strict=True):
+        folder.mkdir()
+        (folder / "rebyte").write_text(text)
+        (folder / "rebyte").chmod(0o755)
+    both = [f"{folders[0]}:{folders[1]}", f"{folders[1]}:{folders[0]}"]
+    found = [findings(inside("doctor", env={"PATH": path}))["programs"] for path in both]
+    assert [one["status"] for one in found] == ["warning", "ok"]
+    assert found[0]["message"] == f"`rebyte` starts another program: {folders[0]}/rebyte"
+    assert found[1]["message"] == f"{folders[1]}/rebyte, before {folders[0]}/rebyte"
+
+
+def test_the_proxy_without_its_password(inside: Run, home: Path) -> None:
+    variables = {"https_proxy": "http://user:hidden@127.0.0.1:1", "NO_PROXY": ""}
+    done = inside("doctor", env=variables)
+    found = findings(done)
+    assert found["proxy"]["message"] == "http://127.0.0.1:1 (HTTPS_PROXY set)"
+    assert found["api"]["status"] == "problem"
+    assert "hidden" not in done.out
+
+
+def test_certificates_that_cannot_be_read(inside: Run, well: Path) -> None:
+    (well / "ca.pem").write_text("not a certificate")
+    done = inside("doctor", env={"REQUESTS_CA_BUNDLE": str(well / "ca.pem")})
+    found = findings(done)["tls"]
+    assert (done.status, found["status"]) == (1, "problem")
+    assert "holds no certificate" in found["message"]
+
+
+def test_a_history_that_is_damaged(inside: Run, well: Path) -> None:
+    path = well / ".local/state/rebyte/history.db"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"not a database" * 100)
+    found = findings(inside("doctor"))["state"]
+    assert found["status"] == "problem"
+    assert str(path) in found["message"]
+
+
+def test_an_editor_that_is_missing(inside: Run, well: Path) -> None:
+    found = findings(inside("doctor", env={"VISUAL": "nosuch --wait"}))["editor"]
+    assert found["status"] == "warning"
+    assert found["message"] == "VISUAL=nosuch --wait: no such program"
+
+
+def test_agents_are_named_with_their_sandbox(inside: Run, well: Path) -> None:
+    """One that is installed and does not start is a warning that says why."""
+    program = well / "bin" / "codex"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho broken >&2; exit 3\n")
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    found = findings(inside("doctor", env={"PATH": path}))["agents"]
+    assert found["status"] == "warning"
+    assert "codex" in found["message"]
+    assert "codex --version" in found["hint"]
+    row = next(row for row in found["details"]["agents"] if row["name"] == "codex")
+    assert row["program"] == str(program)
+
+
+def test_settings_of_agents_that_mean_nothing(inside: Run, well: Path) -> None:
+    config = well / ".config/rebyte/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("[local]\nparallel = 'many'\n")
+    found = findings(inside("doctor"))["agents"]
+    assert (found["status"], found["hint"]) == ("problem", "See `rebyte man local-agents`")
+
+
+def test_on_a_terminal_it_is_a_list_with_what_to_do(well: Path) -> None:
+    session = Session([*COMMAND, "doctor"], 100, 60, VISUAL="nosuch", COLUMNS="100", NO_COLOR="")
+    assert session.finish() == 0
+    lines = session.lines
+    signs = {line.split()[1]: line[0] for line in lines if line[0] in "✓!✗"}
+    assert list(signs) == NAMES
+    assert signs["editor"] == "!"
+    assert signs["api"] == "✓"
+    at = next(number for number, line in enumerate(lines) if line.startswith("! editor"))
+    assert lines[at + 1].strip() == (
+        "Set VISUAL to a program on PATH, or pass the prompt as an argument"
+    )
+    assert lines[-1].startswith("No problems found, ")
+    assert "\x1b[32m✓\x1b[0m" in session.raw
