@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from rebyte_cli import cli
 from tests.conftest import Done
+from tests.forks import run_forks
 
 COUNT = int(os.environ.get("REBYTE_TEST_CREATES", "60"))
-# The processes are forked from one that has imported everything, which saves that many
-# starts of Python and makes them meet all the more closely.
-FORKS = f"""
-import gc, importlib, os, pkgutil, sys
-import requests, sqlite3, werkzeug.serving, werkzeug.wrappers, werkzeug.routing
-import rebyte_cli
-for module in pkgutil.walk_packages(rebyte_cli.__path__, "rebyte_cli."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
-gc.freeze()
-children = []
-for number in range({COUNT}):
-    child = os.fork()
-    if child == 0:
-        words = ["-P", "local", "create", f"Task {{number}}", "-q", "-o", "id"]
-        status = rebyte_cli.cli.run(words)
-        sys.stdout.flush()
-        os._exit(status)
-    children.append(child)
-statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-sys.exit(sum(1 for status in statuses if status))
-"""
+
+
+def create(number: int) -> None:
+    """Run the command; fails unless it succeeds."""
+    words = ["-P", "local", "create", f"Task {number}", "-q", "-o", "id"]
+    status = cli.run(words)
+    assert status == 0, status
 
 
 def test_many_creates_at_once(home: Path, local: Callable[..., Done]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKS],
-        capture_output=True,
-        text=True,
-        env=os.environ,
-        timeout=120,
-        check=False,
-    )
+    done = run_forks(create, COUNT)
     assert (done.returncode, done.stderr) == (0, "")
     ids = done.stdout.split()
     assert len(set(ids)) == len(ids) == COUNT

@@ -21,35 +21,32 @@ from rebyte_cli.history.database import VERSION, HistoryUnusable
 from rebyte_cli.history.history import History
 from rebyte_cli.history.records import Reservation
 from tests.conftest import COMMAND, Done
+from tests.forks import run_forks
 from tests.keyring_daemon import eventually
 from tests.servers import RawServer, json_reply
-
-MANY = """
-import sys
-from pathlib import Path
-from rebyte_cli.history.history import History
-history = History(Path(sys.argv[1]), origin="o", warn=lambda text: sys.exit(text))
-name = sys.argv[2]
-intent = history.open_intent(name, digest="", body_digest="", started_at="", owner="")
-history.add_task({"id": name, "workspaceId": "w"}, prompt=name)
-history.settle_intent(intent.id, state="done", task_id=name)
-history.update_task({"id": name, "title": "t"})
-assert history.intent(name).task_id == name
-"""
 
 
 def open_intent(history: History, key: str | None) -> int:
     return history.open_intent(key, digest="d", body_digest="b", started_at="now", owner="me").id
 
 
-def test_many_processes_start_on_no_file_at_once_and_none_loses(tmp_path: Path) -> None:
+def use(number: int, path: str) -> None:
+    """Create a task, as one of many processes that find no history."""
+    history = History(Path(path), origin="o", warn=sys.exit)
+    name = f"t{number}"
+    intent = history.open_intent(name, digest="", body_digest="", started_at="", owner="")
+    history.add_task({"id": name, "workspaceId": "w"}, prompt=name)
+    history.settle_intent(intent.id, state="done", task_id=name)
+    history.update_task({"id": name, "title": "t"})
+    found = history.intent(name)
+    assert found is not None
+    assert found.task_id == name
+
+
+def test_many_processes_create_the_history_at_once_and_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "state" / "history.db"
-    started = [
-        subprocess.Popen([sys.executable, "-c", MANY, path, f"t{number}"], stderr=subprocess.PIPE)
-        for number in range(40)
-    ]
-    ended = [(process.communicate(timeout=60)[1], process.returncode) for process in started]
-    assert ended == [(b"", 0)] * 40
+    done = run_forks(use, 40, path)
+    assert (done.returncode, done.stderr) == (0, "")
     history = History(path, origin="o")
     assert {task["id"] for task in history.tasks()} == {f"t{number}" for number in range(40)}
     assert all(task["title"] == "t" for task in history.tasks())

@@ -19,38 +19,26 @@ import pytest
 
 from rebyte_cli.local.server import LOCAL_KEY, Service, reset, status
 from tests.conftest import need_tool
+from tests.forks import run_forks
 from tests.witness import KEY, Caller, Clock, serving
 
-ONE_TASK = """
-import json, sys, urllib.request
-from pathlib import Path
-from rebyte_cli.local.server import Service
-sys.stdin.readline()  # all start together
-with Service(Path(sys.argv[1]), public_url="http://127.0.0.1:8787") as service:
-    request = urllib.request.Request(
-        service.base_url + "/tasks", json.dumps({"prompt": "x"}).encode(),
-        {"API_KEY": "rbk_x", "Content-Type": "application/json"})
-    for _ in range(2):
-        urllib.request.urlopen(request, timeout=60).read()
-"""
+
+def create_two(_number: int, state: str) -> None:
+    """Start the service of a state folder, and create two tasks."""
+    with Service(Path(state), public_url="http://127.0.0.1:8787") as service:
+        request = urllib.request.Request(
+            f"{service.base_url}/tasks",
+            json.dumps({"prompt": "x"}).encode(),
+            {"API_KEY": KEY, "Content-Type": "application/json"},
+        )
+        for _ in range(2):
+            urllib.request.urlopen(request, timeout=60).read()
 
 
 def test_many_processes_on_an_empty_folder(tmp_path: Path) -> None:
     state = tmp_path / "new"
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", ONE_TASK, str(state)],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for _ in range(20)
-    ]
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write(b"\n")
-        process.stdin.flush()
-    results = [process.communicate(timeout=60) for process in started]
-    assert [error for _, error in results if error] == []
+    done = run_forks(create_two, 20, state)
+    assert (done.returncode, done.stderr) == (0, "")
     with serving(tmp_path) as _, Service(state) as service:
         page = Caller(service).call("GET", "/tasks").document
     assert page["total"] == 40
