@@ -25,11 +25,13 @@ from typing import Any
 
 from ..config.atomic import lock, sync_folder
 from ..config.permissions import check_private
+from ..deadline import NO_LIMIT, Deadline
 from ..errors import BadUsage, RebyteError
 
 FORMAT = 1
 MARK = "rebyteBatch"
 GROUP = b" "  # before the first record of a group
+LINGER = 0.01  # seconds that records nothing waits for may gather; a commit mostly follows at once
 SECTOR = 512  # bytes that a disk writes whole or not at all
 Record = dict[str, Any]
 _FIRST = f'{{"{MARK}":'.encode()
@@ -56,13 +58,26 @@ class JournalFailed(RebyteError):
 
 
 class _Group:
-    """Records that share a sync."""
+    """Records that share a sync. `is_awaited`: a thread waits for it."""
 
-    __slots__ = ("data", "done")
+    __slots__ = ("_unwritten", "data", "due", "is_awaited")
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.done = threading.Event()
+        self.is_awaited = False
+        self.due = NO_LIMIT
+        # A lock that is let go once; an Event makes a lock for each thread that waits.
+        self._unwritten = threading.Lock()
+        self._unwritten.acquire()
+
+    def done(self) -> None:
+        """Let those go on who wait: it is on the disk, or the writer failed."""
+        self._unwritten.release()
+
+    def wait(self) -> None:
+        """Return when the writer is done with it."""
+        with self._unwritten:
+            pass
 
 
 class Journal:
@@ -124,14 +139,20 @@ class Journal:
         self.name = name if isinstance(name, str) else self.name
 
     def append(self, *records: Record) -> None:
-        """Write soon; with the next commit at the latest. Raises JournalFailed once it cannot."""
-        self._add(records)
+        """Write within LINGER; with the next commit at the latest. Raises JournalFailed."""
+        data = encode(records)
+        with self._wake:
+            self._add(data)
 
     def commit(self, *records: Record) -> None:
         """Write, and return when it is on the disk. Raises JournalFailed."""
-        if not records:  # nothing would wake the writer for it
+        if not records:
             return
-        self._add(records).done.wait()
+        data = encode(records)
+        with self._wake:
+            group = self._add(data)
+            self._await(group)
+        group.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -139,8 +160,10 @@ class Journal:
         """Return when everything appended so far is on the disk. Raises JournalFailed."""
         with self._wake:
             group = self._group if self._group.data else self._writing
+            if group is not None:
+                self._await(group)
         if group is not None:
-            group.done.wait()
+            group.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -154,22 +177,29 @@ class Journal:
         if self._failure is not None:
             raise self._failure
 
-    def _add(self, records: Iterable[Record]) -> _Group:
-        data = encode(records)
-        with self._wake:
-            if self._failure is not None:
-                raise self._failure
-            group = self._group
-            group.data += data
+    def _add(self, data: bytes) -> _Group:
+        """Put records into the group that is written next. The caller holds the lock."""
+        if self._failure is not None:
+            raise self._failure
+        group = self._group
+        if not group.data:
+            group.due = Deadline(LINGER)
             self._wake.notify()
+        group.data += data
         return group
+
+    def _await(self, group: _Group) -> None:
+        """Have a group written at once. The caller holds the lock."""
+        if not group.is_awaited:
+            group.is_awaited = True
+            self._wake.notify()
 
     def _work(self) -> None:
         """The writer's thread: what gathered during one sync goes out with the next."""
         while True:
             with self._wake:
-                while not self._group.data and not self._closing:
-                    self._wake.wait()
+                while not (self._closing or self._group.is_awaited or self._group.due.has_passed):
+                    self._wake.wait(self._group.due.left() if self._group.data else None)
                 group, self._group = self._group, _Group()
                 if not group.data:
                     return
@@ -180,10 +210,10 @@ class Journal:
             except OSError as error:
                 with self._wake:
                     self._failure = _failed(self.path, error)
-                    self._group.done.set()
-                group.done.set()
+                    self._group.done()
+                group.done()
                 return
-            group.done.set()
+            group.done()
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)

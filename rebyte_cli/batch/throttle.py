@@ -86,6 +86,8 @@ class Throttle:
         now = self._clock()
         opens = max(self._open_at, self._next_slot)
         one_at_a_time = self._network_down or self._turned_away
+        if not (one_at_a_time or self._interval or opens > now):
+            return True  # nothing to wait for, so it does not matter who is first
         if self._queue[0] is not ticket or (one_at_a_time and self._probe is not None):
             self._wait(self._change, None)
             return False

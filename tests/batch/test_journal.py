@@ -425,6 +425,29 @@ def test_a_commit_returns_after_its_sync_and_not_before(journal: Journal, disk: 
     journal.close()
 
 
+def test_what_nothing_waits_for_shares_the_sync_of_the_next_commit(
+    journal: Journal, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker appends what became of one create right before it commits the next one."""
+    monkeypatch.setattr(journal_module, "LINGER", 20.0)
+    before = disk.syncs
+    for number in range(50):
+        journal.commit({"line": number, "is": "sending"})
+        journal.append({"line": number, "is": "created", "id": "t"})
+    assert disk.syncs == before + 50
+    journal.close()
+    assert disk.syncs == before + 51
+    assert journal.path.read_bytes().count(b"\n") == 102
+
+
+def test_what_is_appended_is_synced_without_a_commit_too(journal: Journal, disk: Disk) -> None:
+    before = disk.syncs
+    journal.append({"line": 1})
+    eventually(lambda: disk.syncs > before)
+    assert journal.path.read_bytes().endswith(b'{"line":1}\n')
+    journal.close()
+
+
 @pytest.mark.parametrize("being_written", [True, False])
 def test_to_settle_waits_for_what_was_appended(
     journal: Journal, disk: Disk, being_written: bool
