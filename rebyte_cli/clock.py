@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,9 @@ def since_boot() -> float:
     `time.monotonic` stops while a laptop sleeps on Linux and macOS, and the wall clock jumps when
     it is corrected; neither can tell how long ago something was sent.
     """
-    number = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
-    return time.monotonic() if number is None else time.clock_gettime(number)
+    if sys.platform == "win32":
+        return time.monotonic()  # which includes time asleep there
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @cache

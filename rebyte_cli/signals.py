@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -86,7 +87,7 @@ class StopSignal:
                 self._end()
             return
         self._status, self._at = 128 + number, time.monotonic()
-        if hasattr(signal, "setitimer"):
+        if sys.platform != "win32":
             signal.signal(signal.SIGALRM, lambda *_: self._end())
             signal.setitimer(signal.ITIMER_REAL, CLEAN_UP_SECONDS)
         self._wake()

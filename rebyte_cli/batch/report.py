@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..config.atomic import replace
 from ..errors import BadUsage, RebyteError
 from ..output.console import one_line
 from ..output.table import truncate, width_of
@@ -49,7 +50,7 @@ def write(path: str, title: str, rows: Sequence[Row], *, now: datetime | None = 
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
+        replace(temporary, target)
     except OSError as error:
         if temporary is not None:
             with suppress(OSError):

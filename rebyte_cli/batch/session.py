@@ -6,6 +6,7 @@ import gc
 import math
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -243,7 +244,7 @@ class Session:
 
     def _affordable(self, jobs: int) -> int:
         """How many creates can be under way with the open files and memory of this process."""
-        if os.name != "posix":
+        if sys.platform == "win32":
             return jobs
         has_files = any(line.paths for line in self._batch.lines)
         is_local = self._app.settings.is_local
@@ -453,6 +454,8 @@ def parse_resolutions(
 
 def _file_limit(wanted: int) -> float:
     """How many files this process may have open, after raising the soft limit if needed."""
+    if sys.platform == "win32":
+        return math.inf
     import resource
 
     soft, hard = map(_unlimited, resource.getrlimit(resource.RLIMIT_NOFILE))
@@ -467,6 +470,8 @@ def _file_limit(wanted: int) -> float:
 
 def _memory_limit() -> float:
     """How many bytes of address space this process may have."""
+    if sys.platform == "win32":
+        return math.inf
     import resource
 
     if not hasattr(resource, "RLIMIT_AS"):  # OpenBSD
@@ -476,6 +481,8 @@ def _memory_limit() -> float:
 
 def _thread_memory() -> float:
     """Bytes of address space that a thread takes at most."""
+    if sys.platform == "win32":
+        return ARENA
     import resource
 
     stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
@@ -484,6 +491,8 @@ def _thread_memory() -> float:
 
 def _unlimited(limit: int) -> float:
     """A limit of the system as a number that compares."""
+    if sys.platform == "win32":
+        return limit
     import resource
 
     return math.inf if limit == resource.RLIM_INFINITY else limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -173,16 +174,17 @@ def _has_unread_input() -> bool:
     """Whether standard input is a pipe with something in it."""
     import os
     import stat
-    import sys
+
+    if sys.platform == "win32":
+        return False
+    import fcntl
+    import termios
 
     try:
-        from fcntl import ioctl
-        from termios import FIONREAD
-
         if not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
             return False
-        return any(ioctl(sys.stdin.fileno(), FIONREAD, bytes(4)))
-    except (ImportError, AttributeError, OSError, ValueError):  # Windows; closed; not a file
+        return any(fcntl.ioctl(sys.stdin.fileno(), termios.FIONREAD, bytes(4)))
+    except (AttributeError, OSError, ValueError):  # closed; not a file
         return False
 
 

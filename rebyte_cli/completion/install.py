@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ..config.atomic import replace
 from ..config.paths import home_dir, xdg_dir
 from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
@@ -294,7 +295,7 @@ def _write(path: Path, present: str, wanted: str) -> bool:
             file.write(data)
         mode = real.stat().st_mode & 0o7777 if real.exists() else 0o644
         os.chmod(temporary, mode)
-        os.replace(temporary, real)
+        replace(temporary, real)
     except OSError as error:
         if temporary is not None:
             with suppress(OSError):

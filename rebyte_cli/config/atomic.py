@@ -31,7 +31,7 @@ def write_private(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, real)
+        replace(temporary, real)
         temporary = None
         sync_folder(real.parent)
     except OSError as problem:
@@ -42,9 +42,25 @@ def write_private(path: Path, data: bytes) -> None:
                 os.unlink(temporary)
 
 
+def replace(source: str | Path, target: str | Path) -> None:
+    """Rename a file over another one. Raises OSError.
+
+    Windows refuses that while a program has `target` open, as another `rebyte` has for as long as
+    it reads it; there it is tried for a second.
+    """
+    deadline = time.monotonic() + 1.0
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the name of a new or renamed file last through a power cut, where that can be done."""
-    if os.name != "posix":
+    if sys.platform == "win32":
         return
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
@@ -96,7 +112,7 @@ def take_lock(path: Path, *, remove: bool = False) -> Callable[[], None] | None:
         os.close(handle)
 
     def release() -> None:
-        if remove and os.name == "posix":
+        if remove and sys.platform != "win32":
             with suppress(OSError):
                 os.unlink(path)
         os.close(handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -94,7 +95,7 @@ def _end(process: Popen[bytes], *, own_session: bool) -> None:
     if process.poll() is not None:
         return
     with suppress(ProcessLookupError, PermissionError):
-        if os.name != "posix":
+        if sys.platform == "win32":
             process.kill()
         elif own_session:
             os.killpg(process.pid, signal.SIGKILL)

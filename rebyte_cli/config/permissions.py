@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 from ..errors import BadUsage, RebyteError
@@ -52,7 +53,7 @@ def private_folder(folder: Path) -> None:
 
 
 def _close_to_others(folder: Path) -> None:
-    if os.name != "posix":
+    if sys.platform == "win32":
         return
     found = folder.stat()
     ours = found.st_uid == os.getuid() and _OURS.issuperset(os.listdir(folder))
@@ -88,7 +89,7 @@ def check_private(path: Path, *, shared_folder: bool = False) -> None:
     `shared_folder`, members of the folder's group may write to the folder (not to the file), as
     those of a project do. A group whose only member is this user counts as the user.
     """
-    if os.name != "posix":
+    if sys.platform == "win32":
         return
     real = Path(os.path.realpath(path))
     try:
@@ -136,6 +137,8 @@ def _check_folder(path: Path, folder: Path, *, shared: bool) -> None:
 
 def _trusted() -> set[int]:
     """Root, ourselves, and who became root with sudo."""
+    if sys.platform == "win32":
+        return set()
     trusted = {0, os.geteuid()}
     sudo = os.environ.get("SUDO_UID", "")
     if os.geteuid() == 0 and sudo.isdecimal():
@@ -151,6 +154,8 @@ def _others_write(found: os.stat_result) -> bool:
 
 def _is_own_group(group: int) -> bool:
     """Whether a group is the one that many systems make for each user, with no other member."""
+    if sys.platform == "win32":
+        return False
     import grp
     import pwd
 
@@ -168,6 +173,8 @@ def _is_exempt(path: Path) -> bool:
     Mounted configuration of a container is of the first kind, a Windows drive under WSL of the
     second: everything on it looks writable for all, and chmod changes nothing.
     """
+    if sys.platform == "win32":
+        return True
     try:
         if os.statvfs(path).f_flag & os.ST_RDONLY:
             return True

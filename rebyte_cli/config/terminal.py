@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -14,11 +15,14 @@ def terminal_restored() -> Iterator[None]:
     A prompt that is cut short in another thread or process cannot do it itself. Without a
     terminal this does nothing.
     """
-    try:
-        import termios
+    if sys.platform == "win32":
+        yield
+        return
+    import termios
 
+    try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-    except (ImportError, OSError):
+    except OSError:
         yield
         return
     try:
@@ -33,6 +37,8 @@ def terminal_restored() -> Iterator[None]:
 
 
 def _restore(terminal: int, attributes: list[object]) -> None:
+    if sys.platform == "win32":
+        return
     import signal
     import termios
 
@@ -40,7 +46,7 @@ def _restore(terminal: int, attributes: list[object]) -> None:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
     try:
         with suppress(termios.error):
-            termios.tcsetattr(terminal, termios.TCSANOW, attributes)  # type: ignore[arg-type] # from tcgetattr
+            termios.tcsetattr(terminal, termios.TCSANOW, attributes)  # type: ignore[arg-type,unused-ignore]  # from tcgetattr; unused for Windows
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

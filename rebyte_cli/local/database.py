@@ -13,6 +13,7 @@ import os
 import queue
 import sqlite3
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,7 +123,7 @@ def check_folder(folder: Path) -> None:
 
     The folder decides what agents run, and who may start them.
     """
-    if os.name != "posix":
+    if sys.platform == "win32":
         return
     # A folder above may belong to a group that has one member; below it, this one is ours alone.
     for one, others in ((folder, 0o022), (folder.parent, 0o002)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,7 +72,7 @@ def _is_plain(part: str) -> bool:
         part.encode()
     except UnicodeEncodeError:  # a lone surrogate
         return False
-    if os.name != "nt":
+    if sys.platform != "win32":
         return True
     stem = part.split(".", 1)[0].rstrip(" ").lower()
     return not (set(part) & set('<>:"|?*') or part[-1] in ". " or stem in _DEVICES)
@@ -83,7 +84,7 @@ def _compared(part: str) -> str:
 
 
 def _is_hidden(compared: str) -> bool:
-    short = os.name == "nt" and _SHORT.fullmatch(compared)
+    short = sys.platform == "win32" and _SHORT.fullmatch(compared)
     return compared.startswith(".") or compared in _RUN_BY_PLACE or bool(short)
 
 
@@ -251,6 +252,8 @@ def _make_folders(folder: Path) -> None:
 
 
 def _descend(folder: Path, parts: Sequence[str], name: str) -> int:
+    if sys.platform == "win32":
+        raise NotImplementedError  # see `open_folder`
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     here, way = os.open(folder, flags), folder
     try:

@@ -15,6 +15,7 @@ import queue
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Collection, Generator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -295,7 +296,7 @@ class DeliveryCommand:
                     shell=True,
                     stdin=subprocess.PIPE,
                     # Its own process group, so that everything the shell started can be ended.
-                    process_group=0 if os.name == "posix" else None,
+                    process_group=None if sys.platform == "win32" else 0,
                 )
                 self._running.add(process)
         except OSError as error:
@@ -333,10 +334,10 @@ class DeliveryCommand:
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(OSError):
-        if os.name == "posix":
-            os.killpg(process.pid, number)
-        else:
+        if sys.platform == "win32":
             process.terminate()
+        else:
+            os.killpg(process.pid, number)
 
 
 def _is_deep(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,13 @@ class Launcher:
         `earlier` are the options of the last run of the same task, whose jail the next one has.
         Raises Refusal when the agent is not installed, no jail can be made, or a skill is unknown.
         """
+        if sys.platform == "win32":
+            raise Refusal(
+                400,
+                "executor_unavailable",
+                "real agents run on Linux and macOS only",
+                "Run rebyte in the Windows Subsystem for Linux, or without -x to simulate a run",
+            )
         settings = _load(self._config_file)
         adapter = settings.agents.get(executor)
         if adapter is None:

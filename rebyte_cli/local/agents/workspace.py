@@ -169,7 +169,8 @@ def disk_usage(folder: Path) -> int:
                 continue
             if (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
-                total += status.st_blocks * 512
+                # Windows does not count in blocks.
+                total += getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
     return total

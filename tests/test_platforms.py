@@ -1,0 +1,359 @@
+"""What is different on Windows and on a Mac, run here with the functions of that platform injected.
+
+Neither was at hand. What is played: `sys.platform`, the modules and functions that Python lacks
+there, `msvcrt`. What cannot be played: file systems, consoles, process creation.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli import clock
+from rebyte_cli.batch import journal, session
+from rebyte_cli.commands import _prompts
+from rebyte_cli.config import atomic, credentials_file, key_command, permissions, terminal
+from rebyte_cli.config.paths import config_dir, state_dir
+from rebyte_cli.errors import ReaderGone
+from rebyte_cli.local import database, http_server
+from rebyte_cli.local.agents import jail
+from rebyte_cli.output import progress
+from rebyte_cli.tasks import download, webhook_receiver
+from tests.conftest import Done
+from tests.output.test_console import console
+from tests.platforms import Msvcrt, become_windows
+
+PACKAGE = Path(atomic.__file__).parents[1]
+ROOT = PACKAGE.parent
+# Where the code asks for the platform, and how often. What is new here needs a test below, or in
+# completion/test_install.py, which the functions of `install` take as an argument.
+BRANCHES = {
+    "batch/journal.py": 3,
+    "batch/session.py": 5,
+    "clock.py": 1,
+    "commands/_prompts.py": 1,
+    "completion/install.py": 3,
+    "config/atomic.py": 5,
+    "config/credentials_file.py": 1,
+    "config/key_command.py": 1,
+    "config/paths.py": 2,
+    "config/permissions.py": 6,
+    "config/terminal.py": 2,
+    "local/agents/jail.py": 1,
+    "local/agents/launch.py": 1,
+    "local/agents/workspace.py": 1,
+    "local/database.py": 1,
+    "local/http_server.py": 1,
+    "output/console.py": 2,
+    "output/progress.py": 1,
+    "signals.py": 1,
+    "tasks/download.py": 4,
+    "tasks/webhook_receiver.py": 4,
+}
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> Msvcrt:
+    """Python as on Windows; the fake `msvcrt`."""
+    return become_windows(monkeypatch)
+
+
+def test_every_branch_is_known() -> None:
+    asked = r"sys\.platform|os\.name\b|supports_dir_fd|(?:has|get)attr\((?:os|signal|status), \""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if count := sum(bool(re.search(asked, line)) for line in lines):
+            found[path.relative_to(PACKAGE).as_posix()] = count
+    assert found == BRANCHES
+
+
+def test_the_command_on_windows(home: Path, tmp_path: Path) -> None:
+    """A task, a batch, a download and a profile, in another process, with the files of Windows."""
+    roaming, local_data = tmp_path / "Roaming", tmp_path / "Local"
+    environment = {name: os.environ[name] for name in ("PATH", "HOME")}
+    environment |= {"APPDATA": str(roaming), "LOCALAPPDATA": str(local_data)}
+
+    def rebyte(*words: str, stdin: str = "") -> Done:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.platforms", *words],
+            input=stdin,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    done = rebyte("-P", "local", "create", "Say hello [[run=1ms]] [[artifacts]]", "--wait")
+    assert (done.status, done.json["status"]) == (0, "completed"), done.err
+    got = rebyte("-P", "local", "artifact", "get", "@last", "--all", "-d", "out", "-o", "json")
+    assert got.status == 0, got.err
+    assert any((tmp_path / "out").iterdir())
+    work = rebyte("profile", "create", "work", "base_url=https://api.example/v1")
+    assert work.status == 0, work.err
+    (tmp_path / "tasks.txt").write_text("Say one [[run=1ms]]\nSay two [[run=1ms]]\n")
+    batch = rebyte("-P", "local", "batch", "--text", "tasks.txt", "-q", "-o", "id")
+    assert (batch.status, len(batch.out.split())) == (0, 2), batch.err
+    again = rebyte("-P", "local", "batch", "--text", "tasks.txt", "-q", "-o", "id")
+    assert sorted(again.out.split()) == sorted(batch.out.split())
+    agent = rebyte("-P", "local", "create", "x", "-x", "claude", "--no-jail", "-o", "json")
+    assert agent.status == 1
+    assert "real agents run on Linux and macOS only" in agent.err
+    assert rebyte("-P", "local", "local", "status", "-o", "json").json["tasks"] == 3
+    assert (roaming / "rebyte" / "config.toml").exists()
+    assert (local_data / "rebyte" / "history.db").exists()
+    assert list(home.rglob("*")) == []
+
+
+def test_folders_of_windows(windows: Msvcrt, tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path)}
+    assert config_dir({**home, "APPDATA": "/r"}) == Path("/r/rebyte")
+    assert state_dir({**home, "LOCALAPPDATA": "/l"}) == Path("/l/rebyte")
+    assert config_dir(home) == tmp_path / "AppData" / "Roaming" / "rebyte"
+    assert state_dir(home) == tmp_path / "AppData" / "Local" / "rebyte"
+
+
+def test_folders_of_a_mac(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    support = tmp_path / "Library" / "Application Support" / "rebyte"
+    assert config_dir({"HOME": str(tmp_path), "XDG_CONFIG_HOME": "/x"}) == support
+    assert state_dir({"HOME": str(tmp_path)}) == support / "state"
+
+
+def test_a_lock_of_windows_is_of_one_byte(windows: Msvcrt, tmp_path: Path) -> None:
+    """Of a lock file the first, of a journal one far behind its end, which readers never reach."""
+    release = atomic.take_lock(tmp_path / "lock", remove=True)
+    assert release is not None
+    release()
+    assert (tmp_path / "lock").exists()  # Windows could not delete it while another has it open
+    with (tmp_path / "j").open("a+b") as file:
+        assert journal._lock(file.fileno(), tmp_path / "j")
+        places = [call[1:] for call in windows.locked]
+        assert places == [(0, Msvcrt.LK_NBLCK, 1), (1 << 40, Msvcrt.LK_NBLCK, 1)]
+        windows.problem = OSError(errno.EACCES, "Permission denied")  # what the C library says
+        assert not journal._lock(file.fileno(), tmp_path / "j")
+        assert atomic.take_lock(tmp_path / "lock") is None
+
+
+def test_a_file_that_another_program_reads_is_replaced_when_it_is_closed(
+    windows: Msvcrt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses to rename over an open file; there is no folder to sync either."""
+    refusals = [PermissionError(errno.EACCES, "Access is denied")] * 3
+    real = os.replace
+
+    def replace(source: str, target: str) -> None:
+        if refusals:
+            raise refusals.pop()
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    atomic.write_private(tmp_path / "config.toml", b"x = 1\n")
+    assert (tmp_path / "config.toml").read_bytes() == b"x = 1\n"
+    refusals[:] = [PermissionError(errno.EACCES, "Access is denied")]
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(PermissionError):
+        atomic.replace(tmp_path / "config.toml", tmp_path / "other")
+
+
+def test_modes_mean_nothing_on_windows(windows: Msvcrt, tmp_path: Path) -> None:
+    """They cannot say there who may read or write a file."""
+    tmp_path.chmod(0o777)
+    keys = tmp_path / "credentials.json"
+    record = {"store": "file", "key": "rbk_x"}
+    keys.write_text(json.dumps({"keys": {"work": {"https://api.example": record}}}))
+    keys.chmod(0o666)
+    permissions.check_private(keys)
+    permissions.private_folder(tmp_path)
+    database.check_folder(tmp_path)
+    assert credentials_file.read_keys(tmp_path)
+    assert permissions._trusted() == set()
+    assert permissions._is_own_group(0) is False
+    assert permissions._is_exempt(tmp_path) is True
+
+
+@pytest.mark.parametrize("name", ["con", "a/NUL.txt", "COM1", "a:b", "what?", "dot.", "space "])
+def test_names_that_windows_cannot_write(windows: Msvcrt, name: str) -> None:
+    with pytest.raises(Exception, match="was not written"):
+        download.parts_of(name)
+
+
+def test_short_names_of_windows_are_hidden_too(
+    windows: Msvcrt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ENVRC~1` is what Windows may call `.envrc`."""
+    with pytest.raises(Exception, match="was not written"):
+        download.parts_of("ENVRC~1")
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert download.parts_of("ENVRC~1") == ["ENVRC~1"]
+    assert download.parts_of("what?") == ["what?"]
+
+
+def test_folders_without_descriptors_are_checked_for_links(windows: Msvcrt, tmp_path: Path) -> None:
+    with download.open_folder(tmp_path / "out", ["a", "b"], "a/b/c") as here:
+        assert here is None
+    assert (tmp_path / "out" / "a" / "b").is_dir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path)
+    unsafe = pytest.raises(Exception, match="is a link")
+    with unsafe, download.open_folder(tmp_path / "out", ["link"], "link/c"):
+        pass
+
+
+def test_a_mac_syncs_to_the_platter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`fsync` there stops at the cache of the disk; some file systems have nothing better."""
+    calls: list[object] = []
+
+    def full(handle: int, command: int) -> int:
+        calls.append(command)
+        if len(calls) > 1:
+            raise OSError(errno.ENOTSUP, "Operation not supported")
+        return 0
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", full)
+    monkeypatch.setattr(os, "fsync", lambda handle: calls.append("fsync"))
+    journal.sync(7)
+    assert calls == [51]
+    journal.sync(7)
+    assert calls == [51, 51, "fsync"]
+
+
+def test_windows_syncs_with_fsync(windows: Msvcrt, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(os, "fsync", calls.append)
+    journal.sync(7)
+    assert calls == [7]
+
+
+def test_the_reader_of_a_pipe_that_is_gone(
+    windows: Msvcrt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows says EINVAL, which is another error elsewhere."""
+    gone = OSError(errno.EINVAL, "Invalid argument")
+    assert isinstance(console()._lost(gone), ReaderGone)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert not isinstance(console()._lost(gone), ReaderGone)
+
+
+def test_what_a_terminal_of_windows_lacks(windows: Msvcrt) -> None:
+    """No attributes to restore, no count of bytes in a pipe, no Ctrl-Z."""
+    with terminal.terminal_restored():
+        pass
+    terminal._restore(0, [])
+    assert _prompts._has_unread_input() is False
+    progress._erase_on_suspend(console())()
+
+
+def test_limits_of_a_process_are_those_of_unix(windows: Msvcrt) -> None:
+    assert session._file_limit(10**6) == session._memory_limit() == float("inf")
+    assert session._thread_memory() == session.ARENA
+    assert session._unlimited(5) == 5
+
+
+def test_the_clock_of_windows(windows: Msvcrt) -> None:
+    assert clock.since_boot() == pytest.approx(time.monotonic(), abs=1)
+
+
+class Child:
+    """A process that notes how it is ended."""
+
+    pid = 1  # a signal to it would be an error here
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    def poll(self) -> None:
+        return None
+
+    def wait(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        self.ended.append("kill")
+
+    def terminate(self) -> None:
+        self.ended.append("terminate")
+
+
+def test_programs_are_ended_without_signals(windows: Msvcrt) -> None:
+    """`key_command`, and `webhook listen --exec`."""
+    child = Child()
+    key_command._end(child, own_session=True)  # type: ignore[arg-type]  # as far as it is used
+    webhook_receiver._signal(child, signal.SIGTERM)  # type: ignore[arg-type]
+    assert child.ended == ["kill", "terminate"]
+
+
+def test_a_hook_runs_on_windows(windows: Msvcrt, tmp_path: Path) -> None:
+    """In no process group of its own, which Windows does not have."""
+    hook = webhook_receiver.DeliveryCommand(f"cat > {tmp_path}/seen")
+    assert hook.run({"id": "e1"}) is None
+    assert (tmp_path / "seen").read_text() == '{"id": "e1"}\n'
+
+
+def test_no_alarm_ends_a_slow_cleanup_on_windows(home: Path, tmp_path: Path) -> None:
+    """There is no `setitimer`; the first Ctrl-C ends the wait all the same."""
+    done = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.platforms",
+            "-P",
+            "local",
+            "create",
+            "x [[run=1h]]",
+            "--wait",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LOCALAPPDATA": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stderr is not None
+    while "Created task" not in (line := done.stderr.readline()):
+        assert line
+    time.sleep(0.5)
+    done.send_signal(signal.SIGINT)
+    assert done.wait(20) == 130
+    done.stderr.close()
+
+
+def test_two_servers_never_share_a_port_on_windows() -> None:
+    """`SO_REUSEADDR` would allow that there. The class is made at import, so in a process."""
+    code = (
+        "import sys, http.server, socketserver; sys.platform = {0!r}\n"
+        "from rebyte_cli.local.http_server import Server; print(Server.allow_reuse_address)"
+    )
+    for platform, reuse in (("win32", "False\n"), ("darwin", "True\n")):
+        program = [sys.executable, "-c", code.format(platform)]
+        done = subprocess.run(program, capture_output=True, text=True, check=True)
+        assert done.stdout == reuse
+    assert http_server.Server.allow_reuse_address
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_the_jail_is_of_linux(
+    platform: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    check = jail.probe(tmp_path / "jail")
+    assert (check.works, check.reason) == (False, "bubblewrap runs on Linux only")
+
+
+def test_the_types_fit_every_platform() -> None:
+    """`make check` runs mypy for the other two as well."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "--platform darwin" in text
+    assert "tests/mypy-windows.ini" in text
