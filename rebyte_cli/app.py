@@ -73,6 +73,11 @@ class App:
 
         return state_dir(self.environment)
 
+    @property
+    def drafts_folder(self) -> Any:
+        """Where prompts from the editor are kept until they are sent."""
+        return self.state_dir / "drafts"
+
     def local_folder(self) -> Any:
         """The folder of the local service, in a state folder that only its owner can enter."""
         from .config.permissions import private_folder

@@ -435,10 +435,12 @@ def chosen_fields(
     github_url: str | None,
     branch: str | None,
     workspace: str | None,
+    with_changes: bool = False,
 ) -> dict[str, Any]:
     """Return the body of POST /tasks without the prompt: from the options, then the profile.
 
-    Raises BadUsage for an empty value, and for --branch without --github-url.
+    `with_changes` says that uncommitted changes of the repository here are sent besides. Raises
+    BadUsage for an empty value, and for --branch without --github-url.
     """
     settings = app.settings
     for option, text in (
@@ -459,7 +461,14 @@ def chosen_fields(
     if github_url or branch:
         from ..tasks import git
 
-        source = git.source(github_url, branch, is_local=settings.is_local, note=app.note)
+        source = git.source(
+            github_url,
+            branch,
+            is_local=settings.is_local,
+            # A simulated run clones nothing, so nothing is left out.
+            with_changes=with_changes or (settings.is_local and not executor),
+            note=app.note,
+        )
     if workspace:
         from ..history import references
 

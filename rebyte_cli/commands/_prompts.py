@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,6 +12,9 @@ import click
 from ..app import App
 from ..errors import BadUsage, Interrupted, RebyteError
 from ..tasks.prompt import check_prompt
+
+if TYPE_CHECKING:
+    from ..history.drafts import Draft
 
 # -- Confirmations and secrets
 
@@ -129,8 +133,132 @@ def prompt_options(function: F) -> F:
     return function
 
 
-def read_prompt(app: App, arguments: Sequence[str], option: str | None, file: str | None) -> str:
-    """Return the prompt: from the argument, -p, --prompt-file, or the editor on a terminal.
+class PromptSource:
+    """The prompt of a task: a text that was given, or one that is still to be written in $EDITOR.
+
+    `text` is None until it is written. Everything else that can be checked is checked before
+    `kept` opens the editor.
+    """
+
+    def __init__(self, app: App, text: str | None, draft: Draft | None = None) -> None:
+        """`draft` is the file of `text`, if that is a draft; with None for both, it is written."""
+        self.text = text
+        self._app = app
+        self._draft = draft
+        self._initial = ""  # what the editor starts with
+
+    @property
+    def is_unwritten(self) -> bool:
+        """Whether the editor has to be opened for it."""
+        return self.text is None
+
+    def edit(self) -> None:
+        """Have the user change the text in $EDITOR before it is sent.
+
+        Raises BadUsage where prompts are not possible.
+        """
+        if not self._app.interactive:
+            raise BadUsage("--edit needs a terminal", hint="Pass the prompt with -p TEXT")
+        self._initial, self.text = self.text or "", None
+
+    @contextmanager
+    def kept(self, command: str) -> Iterator[str]:
+        """The text, written now if need be, and kept as a draft until `sent` is called.
+
+        An error or an interrupt inside the block names the draft. Raises BadUsage for an editor
+        that failed or saved nothing, and for a prompt that the API would not take.
+        """
+        if self.text is not None and self._draft is None:
+            yield self.text
+            return
+        draft = self._draft = self._draft or self._new_draft(command)
+        try:
+            if self.text is None:
+                self.text = self._written(draft)
+            yield self.text
+        except KeyboardInterrupt:
+            raise Interrupted(130, hint=self._where()) from None
+        except Interrupted as stop:
+            raise Interrupted(stop.exit_status, hint=_joined(stop.hint, self._where())) from None
+        except RebyteError as error:
+            raise error.copy_with(hint=_joined(error.hint, self._where())) from None
+        except Exception:
+            self._app.note(self._where() or "")
+            raise
+        finally:
+            draft.close()
+        if where := self._where():
+            self._app.note(where)
+
+    def sent(self) -> None:
+        """Delete the draft: a task with this prompt exists."""
+        if self._draft is not None:
+            self._draft.discard()
+
+    def _new_draft(self, command: str) -> Draft:
+        from ..history import drafts
+
+        folder = self._app.drafts_folder
+        if left := drafts.unsent(folder):
+            more = f" (and {len(left) - 1} more in {folder})" if len(left) > 1 else ""
+            self._app.note(
+                f"An earlier prompt was not sent: {left[0]}{more}; --prompt-file sends it"
+            )
+        return drafts.new(folder, command, self._initial)
+
+    def _written(self, draft: Draft) -> str:
+        from ..tasks import editor
+
+        program = editor.find(self._app.environment)
+        before = draft.path.stat()
+        status = editor.edit(program, draft.path)
+        draft.sync()
+        try:
+            after = draft.path.stat()
+        except OSError:
+            draft.discard()
+            raise BadUsage("the editor deleted the file of the prompt; nothing was sent") from None
+        if status != 0:
+            if not after.st_size:
+                draft.discard()
+            if status == 127:
+                raise BadUsage(f"cannot start the editor {program!r}", hint="Set EDITOR")
+            raise BadUsage(f"the editor exited with status {status}; nothing was sent")
+        if not after.st_size and after.st_mtime_ns == before.st_mtime_ns:
+            # One with a window may have left it open: the file stays for what is saved there.
+            option = editor.waiting_option(program)
+            if option is not None:
+                raise BadUsage(
+                    "the editor did not wait for its window to be closed; nothing was sent",
+                    hint=f"export EDITOR='{program} {option}'",
+                )
+            draft.discard()
+            raise BadUsage("the editor saved no prompt; nothing was sent")
+        data = self._app.read_bytes(str(draft.path), limit=MOST_BYTES)
+        text = _decode(data, "the prompt from the editor")
+        if not text.strip():
+            draft.discard()
+            raise BadUsage("the prompt from the editor is empty; nothing was sent")
+        return check_prompt(text)
+
+    def _where(self) -> str | None:
+        """Where the draft is and how to send it; None if it is not needed any more."""
+        if self._draft is None or self._draft.is_discarded:
+            return None
+        import shlex
+
+        path = shlex.quote(str(self._draft.path))
+        return f"The prompt is kept: repeat the command with --prompt-file {path}"
+
+
+def _joined(*hints: str | None) -> str:
+    return "\n".join(hint for hint in hints if hint)
+
+
+def read_prompt(
+    app: App, arguments: Sequence[str], option: str | None, file: str | None
+) -> PromptSource:
+    """Return the prompt: from the argument, -p, --prompt-file, or to be written on a terminal.
 
     `-` among the arguments adds an empty line and standard input, or is the prompt alone. Raises
     BadUsage for no prompt or several, an empty or too long one, or invalid UTF-8.
@@ -145,14 +273,16 @@ def read_prompt(app: App, arguments: Sequence[str], option: str | None, file: st
     if len(given) > 1:
         raise BadUsage("pass the prompt once: as an argument, with -p, or with --prompt-file")
     with_stdin = "-" in arguments and file != "-"
+    draft = None
     if file is not None:
         texts = [_read_file(app, file)]
+        draft = _draft_of(app, file)
     elif given:
         texts = [given[0]]
     elif with_stdin:
         texts = []
     elif app.interactive:
-        texts = [_from_editor(app)]
+        return PromptSource(app, None)
     else:
         raise BadUsage(
             "no prompt",
@@ -162,7 +292,15 @@ def read_prompt(app: App, arguments: Sequence[str], option: str | None, file: st
         texts.append(_read_file(app, "-"))
     elif file != "-" and _has_unread_input():
         app.note("Standard input was not read; add `-` after the prompt to send it too")
-    return check_prompt("\n\n".join(texts))
+    return PromptSource(app, check_prompt("\n\n".join(texts)), draft)
+
+
+def _draft_of(app: App, file: str) -> Draft | None:
+    if not file.endswith(".md") or file == "-":
+        return None
+    from ..history import drafts
+
+    return drafts.opened(app.drafts_folder, file)
 
 
 def _read_file(app: App, file: str) -> str:
@@ -195,22 +333,3 @@ def _decode(data: bytes, name: str) -> str:
         raise BadUsage(
             f"{name}: invalid UTF-8 at byte {error.start} (0x{data[error.start]:02x})"
         ) from None
-
-
-def _from_editor(app: App) -> str:
-    import os
-    from tempfile import TemporaryDirectory
-
-    editor = app.environment.get("VISUAL") or app.environment.get("EDITOR")
-    with TemporaryDirectory(prefix="rebyte-") as folder:
-        path = os.path.join(folder, "prompt.md")
-        open(path, "x").close()
-        try:
-            click.edit(editor=editor, filename=path)
-        except click.ClickException as error:
-            raise BadUsage(error.format_message()) from None
-        # Read as bytes: Click's own reading fails on invalid UTF-8.
-        text = _decode(app.read_bytes(path, limit=MOST_BYTES), "the prompt from the editor")
-    if not text.strip():
-        raise BadUsage("the prompt from the editor is empty")
-    return text

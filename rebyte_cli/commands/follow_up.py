@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..app import App
@@ -19,7 +20,7 @@ from ._options import (
     timeout_option,
     wait_option,
 )
-from ._prompts import prompt_options, read_prompt
+from ._prompts import PromptSource, prompt_options, read_prompt
 
 
 @define("follow-up", kind=PROMPT, statuses=(3, 4, 5, 6, 10, 11, 12, 124))
@@ -57,27 +58,23 @@ def command(
     """
     from ..history import references
 
-    text = read_prompt(app, prompt, prompt_option, prompt_file)
+    written = read_prompt(app, prompt, prompt_option, prompt_file)
     paths = check_files(files)
     task_id = references.task(app.history, task)
-    body: dict[str, Any] = {"prompt": text}
-    if skills:
-        body["skills"] = skills
-    if dry_run:
+    if written.is_unwritten and not dry_run:
+        app.client.get_task(task_id)  # whether it is there, before the editor opens
+    with written.kept("follow-up") as text:
+        body: dict[str, Any] = {"prompt": text, **({"skills": skills} if skills else {})}
+        if dry_run:
+            if paths:
+                body["files"] = [{"path": path} for path in paths]
+            return Document(body)
         if paths:
-            body["files"] = [{"path": path} for path in paths]
-        return Document(body)
-    from ..tasks import create
+            from ..tasks.upload import upload
 
-    if paths:
-        from ..tasks.upload import upload
-
-        body["files"] = upload(app.client, paths, app.progress_bar)
-    deadline = Deadline(timeout)
-    with app.spinner("Sending the prompt (waiting for the VM)"):
-        answer = create.follow_up(
-            app.client, app.history, task_id, body, note=app.note, deadline=deadline
-        )
+            body["files"] = upload(app.client, paths, app.progress_bar)
+        deadline = Deadline(timeout)
+        answer = _sent(app, task_id, body, written, deadline)
     if stream or wait:
         app.note(f"Sent prompt {answer['promptId']} to task {task_id}")
     if stream:
@@ -91,3 +88,21 @@ def command(
         target = Target(task_id, str(answer["promptId"]))
         return Records(TASK, finished(app, [target], deadline=deadline))
     return Records(PROMPT, [answer])
+
+
+def _sent(
+    app: App, task_id: str, body: Mapping[str, Any], prompt: PromptSource, deadline: Deadline
+) -> Mapping[str, Any]:
+    """The answer to the follow-up, which has been sent once."""
+    from ..tasks import create
+
+    with app.spinner("Sending the prompt (waiting for the VM)"):
+        return create.follow_up(
+            app.client,
+            app.history,
+            task_id,
+            body,
+            on_created=prompt.sent,
+            note=app.note,
+            deadline=deadline,
+        )

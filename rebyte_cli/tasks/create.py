@@ -52,6 +52,7 @@ def create(
     prompt: str,
     key: str | None = None,
     labels: Mapping[str, str] | None = None,
+    on_created: Callable[[], None] = lambda: None,
     note: Callable[[str], None],
     deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
@@ -61,6 +62,8 @@ def create(
 
     The answer has `id`, `url`, `status`, `createdAt`, and `workspaceId` if it is known: a task
     that was found after its answer was lost has none. The history keeps `labels` with the task.
+    `on_created` is called once it is certain that a task with this very prompt exists, also if the
+    call is interrupted then.
     `note` is called with progress for a person to read. `look_for` is how long to search for a
     lost task, in seconds. The request and the search end by `deadline`, except that one scan of
     the list always follows a lost request.
@@ -79,7 +82,9 @@ def create(
     refused or never sent; the key can then be used again.
     """
     request = TaskRequest(client, history, body, prompt, labels or {})
-    operation = Operation(request, client, history, note, deadline, sleep, look_for)
+    operation = Operation(
+        request, client, history, note, deadline, sleep, look_for, on_created=on_created
+    )
     if key is None:
         with operation.explained_interrupts():
             return operation.resume_unfinished() or operation.send()
@@ -95,6 +100,7 @@ def follow_up(
     task_id: str,
     body: Mapping[str, Any],
     *,
+    on_created: Callable[[], None] = lambda: None,
     note: Callable[[str], None],
     deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
@@ -106,7 +112,9 @@ def follow_up(
     this text, submitted since the call began, is returned. Otherwise as `create` without a key.
     """
     request = PromptRequest(client, history, task_id, body)
-    operation = Operation(request, client, history, note, deadline, sleep, look_for)
+    operation = Operation(
+        request, client, history, note, deadline, sleep, look_for, on_created=on_created
+    )
     with operation.explained_interrupts():
         return operation.resume_unfinished() or operation.send()
 
@@ -149,6 +157,8 @@ class Operation:
         deadline: Deadline = NO_LIMIT,
         sleep: Callable[[float], None] = time.sleep,
         look_for: float = LOOK_FOR,
+        *,
+        on_created: Callable[[], None] = lambda: None,
     ) -> None:
         """`look_for` is how long a search takes at most (seconds)."""
         self._request = request
@@ -158,6 +168,7 @@ class Operation:
         self._clock = deadline.clock
         self._sleep = sleep
         self._look_for = look_for
+        self._on_created = on_created
         self._server_clock = ServerClock(client)
         self._has_sent = False
 
@@ -247,6 +258,8 @@ class Operation:
     ) -> None:
         # First the history, then the intent: other processes must never see neither.
         result_id = self._request.remember(answer, as_asked=as_asked)
+        if as_asked:
+            self._on_created()
         self._settle(intent, "done", task_id=result_id, task=answer)
 
     def _find_lost(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 from collections.abc import Callable
 
 from ..errors import BadUsage
+from . import checkout
 
 # owner/repo out of https://host/owner/repo.git, ssh://git@host:22/owner/repo and
 # git@host:owner/repo. The API takes owner/repo (seed document).
@@ -32,15 +32,7 @@ def repository(
     """
     if given != ".":
         return _owner_repo(given, note), branch
-    remotes = _git("remote", problem="not inside a git repository").split()
-    if not remotes:
-        raise BadUsage("the repository here has no remote", hint="use -g owner/repo")
-    if "origin" not in remotes and len(remotes) > 1:
-        raise BadUsage(
-            f"the repository here has no remote called origin, but {', '.join(remotes)}",
-            hint="use -g owner/repo",
-        )
-    remote = "origin" if "origin" in remotes else remotes[0]
+    remote = _remote()
     url = _git("remote", "get-url", remote, problem=f"cannot read the remote {remote}")
     branch = branch or _git(
         "symbolic-ref",
@@ -53,33 +45,64 @@ def repository(
     return _owner_repo(url, note), branch
 
 
+def _remote() -> str:
+    """The remote of the repository here: `origin`, or the only one. BadUsage for none."""
+    remotes = _git("remote", problem="not inside a git repository").split()
+    if not remotes:
+        raise BadUsage("the repository here has no remote", hint="use -g owner/repo")
+    if "origin" not in remotes and len(remotes) > 1:
+        raise BadUsage(
+            f"the repository here has no remote called origin, but {', '.join(remotes)}",
+            hint="use -g owner/repo",
+        )
+    return "origin" if "origin" in remotes else remotes[0]
+
+
 def source(
-    given: str | None, branch: str | None, *, is_local: bool, note: Callable[[str], None]
+    given: str | None,
+    branch: str | None,
+    *,
+    is_local: bool,
+    with_changes: bool = False,
+    note: Callable[[str], None],
 ) -> dict[str, str | None]:
     """The fields of POST /tasks for a repository and a branch, as `repository` understands them.
 
-    `is_local` says that the task runs on this machine: see `local_source`. Raises BadUsage for a
-    branch of no repository, and as those do.
+    `is_local` says that the task runs on this machine: see `local_source`. For `.`, `note` is
+    called with what the working tree has that the task will not see; `with_changes` says that its
+    uncommitted changes come along. Raises BadUsage for a branch of no repository, for one that
+    the remote cannot have, and as those do.
     """
     if not given:
         if branch:
             raise BadUsage("--branch requires --github-url")
         return {"githubUrl": None, "branchName": None}
     if is_local:
-        return local_source(given, branch, note=note)
-    plain, branch = repository(given, branch, note=note)
-    return {"githubUrl": plain, "branchName": branch}
+        return local_source(given, branch, with_changes=with_changes, note=note)
+    plain, wanted = repository(given, branch, note=note)
+    if given == ".":
+        is_named = branch is not None
+        for line in checkout.check(
+            ".", _remote(), str(wanted), is_named=is_named, with_changes=with_changes
+        ):
+            note(line)
+    return {"githubUrl": plain, "branchName": wanted}
 
 
 def local_source(
-    given: str, branch: str | None = None, *, note: Callable[[str], None]
+    given: str,
+    branch: str | None = None,
+    *,
+    with_changes: bool = False,
+    note: Callable[[str], None],
 ) -> dict[str, str | None]:
     """What a real agent on this machine is to work on, as fields of POST /tasks.
 
     `localRepository`, which the local service alone understands, is a folder or a URL of any
     host, and is left out when `githubUrl` says it all. The other two are as `repository` gives
-    them, for a simulated run and the history. Raises BadUsage as that does, but takes folders,
-    a repository without a remote and a detached HEAD.
+    them, for a simulated run and the history. Commits that were not pushed are in the clone.
+    Raises BadUsage as that does, but takes folders, a repository without a remote and a detached
+    HEAD.
     """
     if given != "." and not given.startswith(("/", "./", "../", "~")):
         plain, branch = repository(given, branch, note=lambda _text: None)
@@ -89,6 +112,8 @@ def local_source(
     problem = f"{given} is not inside a git repository"
     root = _git("-C", folder, "rev-parse", "--show-toplevel", problem=problem)
     plain = root
+    for line in checkout.left_out(root, with_changes=with_changes):
+        note(line)
     if given == ".":
         # Without a remote or a branch the clone is made from here all the same.
         with contextlib.suppress(BadUsage):
@@ -114,13 +139,8 @@ def _owner_repo(given: str, note: Callable[[str], None]) -> str:
 
 def _git(*arguments: str, problem: str, hint: str | None = None) -> str:
     try:
-        done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=False, timeout=20
-        )
-    except FileNotFoundError:
-        raise BadUsage("git is not installed", hint="-g owner/repo works without it") from None
-    except subprocess.TimeoutExpired:
-        raise BadUsage(f"git {arguments[0]} did not answer within 20 s") from None
-    if done.returncode != 0:
-        raise BadUsage(problem, hint=hint)
-    return done.stdout.strip()
+        return checkout.run(arguments, ".").decode("utf-8", "replace").strip()
+    except checkout.GitFailed as error:
+        if "dubious ownership" in error.message:  # of another user: git says what to do
+            raise BadUsage(error.message) from None
+        raise BadUsage(problem, hint=hint) from None

@@ -205,10 +205,12 @@ def test_the_repository_here(local: Run, home: Path) -> None:
     ):
         subprocess.run([*git, "remote", "remove", "origin"], check=False, capture_output=True)
         subprocess.run([*git, "remote", "add", "origin", url], check=True)
+        subprocess.run([*git, "update-ref", "refs/remotes/origin/topic", "HEAD"], check=True)
         body = local("create", "x", "-g", ".", "--dry-run", cwd=repo).json
         assert body == {"prompt": "x", "githubUrl": "acme/shop", "branchName": "topic"}
     tree = home / "tree"
     subprocess.run([*git, "worktree", "add", "-qb", "other", str(tree)], check=True)
+    subprocess.run([*git, "update-ref", "refs/remotes/origin/other", "HEAD"], check=True)
     assert local("create", "x", "-g", ".", "--dry-run", cwd=tree).json["branchName"] == "other"
     subprocess.run([*git, "checkout", "-q", "--detach"], check=True)
     detached = local("create", "x", "-g", ".", "--dry-run", cwd=repo)
@@ -275,7 +277,7 @@ def test_once_makes_one_task_per_key(local: Run) -> None:
     assert local("create", "Nightly", "--once", "nightly-1").json["id"] != first["id"]
 
 
-def test_a_create_takes_five_steps_from_the_command_to_the_socket(
+def test_a_create_takes_six_steps_from_the_command_to_the_socket(
     inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from requests.adapters import HTTPAdapter
@@ -294,6 +296,7 @@ def test_a_create_takes_five_steps_from_the_command_to_the_socket(
         assert inside("create", "Hi").status == 0
     command = steps.index("create.command")
     assert steps[command + 1 :] == [
+        "_create.create",
         "create.create",
         "create.send",
         "client.create_from",

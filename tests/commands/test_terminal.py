@@ -63,8 +63,8 @@ def editor(home: Path, script: str) -> str:
             2,
             "prompt from the editor: invalid UTF-8 at byte 1 (0xff)",
         ),
-        ("true", 2, "the prompt from the editor is empty"),
-        ("exit 3", 2, "Editing failed"),
+        ("true", 2, "the editor saved no prompt"),
+        ("exit 3", 2, "the editor exited with status 3"),
     ],
 )
 def test_what_an_editor_may_leave(

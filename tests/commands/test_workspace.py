@@ -15,7 +15,7 @@ from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import RebyteError, WaitTimeout
 from rebyte_cli.tasks.computers import ready
 from tests.conftest import COMMAND, Done
-from tests.servers import KEY, RawServer, closed_port, error_reply, json_reply
+from tests.servers import KEY, RawServer, Request, closed_port, error_reply, json_reply
 
 Run = Callable[..., Done]
 
@@ -210,3 +210,43 @@ def test_an_unknown_alias_ends_in_4_and_names_the_nearest(local: Run) -> None:
     done = local("workspace", "show", "shpo")
     assert done.status == 4
     assert "shop" in json.loads(done.err.strip().splitlines()[-1])["error"]["hint"]
+
+
+COMPUTERS = [
+    {"id": "c1", "name": "shop"},
+    {"id": "c2", "name": "twin"},
+    {"id": "c3", "name": "twin"},
+]
+
+
+def computers_and_creates(request: Request) -> bytes:
+    if request.method == "POST":
+        if request.json.get("workspaceId") in (None, "c1"):
+            return json_reply({"id": "task-0001", "workspaceId": "ws-1"}, 201)
+        return error_reply(404, "not_found", "Workspace not found")
+    return json_reply({"data": COMPUTERS, "total": 3, "limit": 50, "offset": 0})
+
+
+def test_an_unknown_workspace_is_named_with_those_that_exist(inside: Run, aim: Any) -> None:
+    with RawServer(computers_and_creates) as server:
+        aim(server)
+        inside("create", "x")
+        inside("workspace", "name", "ws-1", "demo")
+        sent = len(server.seen("POST"))
+        done = inside("create", "x", "-w", "demi", "-o", "table")
+        assert done.status == 4
+        assert "no such workspace: demi" in done.err
+        assert "Did you mean 'demo'?" in done.err
+        assert "Workspaces: demo, shop, twin, ws-1" in done.err
+        done = inside("create", "x", "-w", "twin")
+        assert (done.status, "'twin' is the name of 2 workspaces" in done.err) == (2, True)
+        assert len(server.seen("POST")) == sent
+        # The name of an agent computer stands for it.
+        assert inside("create", "x", "-w", "shop").status == 0
+        assert server.seen("POST")[-1].json["workspaceId"] == "c1"
+        # One that only the service knows is not looked up, and its 404 is explained.
+        elsewhere = "550e8400-e29b-41d4-a716-446655440000"
+        done = inside("create", "x", "-w", elsewhere, "-o", "table")
+        assert done.status == 4
+        assert f"no such workspace: {elsewhere}" in done.err
+        assert "Workspaces: demo" in done.err

@@ -1,0 +1,109 @@
+"""The user's editor, run on a file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from ..errors import BadUsage, Interrupted
+
+# Tried in this order without VISUAL and EDITOR; the first is Debian's choice of the user.
+USUAL = ("sensible-editor", "editor", "nano", "vim", "vi")
+# Editors that open a window and return at once, with the option that makes them wait.
+WINDOWED = {
+    "code": "--wait",
+    "code-insiders": "--wait",
+    "codium": "--wait",
+    "cursor": "--wait",
+    "windsurf": "--wait",
+    "zed": "--wait",
+    "subl": "--wait",
+    "mate": "--wait",
+    "bbedit": "--wait",
+    "atom": "--wait",
+    "gedit": "--wait",
+    "kate": "--block",
+    "gvim": "--nofork",
+    "mvim": "--nofork",
+}
+SHORT_OPTIONS = {"--wait": "-w", "--block": "-b", "--nofork": "-f"}
+SHELL_SIGNS = frozenset("|&;<>()$`\\\"'*?[#~=%")
+STOP_SECONDS = 2.0
+
+
+def find(environment: Mapping[str, str]) -> str:
+    """The editor's command line: VISUAL, EDITOR, or what is installed. BadUsage without one."""
+    for name in ("VISUAL", "EDITOR"):
+        if environment.get(name, "").strip():
+            return environment[name].strip()
+    if os.name != "posix":
+        return "notepad"
+    for program in USUAL:
+        if shutil.which(program, path=environment.get("PATH")):
+            return program
+    raise BadUsage(
+        "no editor found for the prompt",
+        hint="Set EDITOR, or pass the prompt as an argument or with --prompt-file FILE",
+    )
+
+
+def waiting_option(editor: str) -> str | None:
+    """The option that an editor with windows lacks to wait for its window; None for others."""
+    words = editor.split()
+    option = WINDOWED.get(os.path.basename(words[0]).removesuffix(".exe")) if words else None
+    if option is None or {option, SHORT_OPTIONS[option]}.intersection(words[1:]):
+        return None
+    return option
+
+
+def edit(editor: str, path: Path) -> int:
+    """Run the editor on a file and return its exit status; 127 if there is no such program.
+
+    A command line with quotes, variables and the like is run by the shell, as git does it. Ctrl-C
+    belongs to the editor while it runs; SIGTERM ends it too.
+    """
+    command: list[str] | str = [*editor.split(), str(path)]
+    if os.name != "posix":
+        command = f'{editor} "{path}"'
+    elif SHELL_SIGNS.intersection(editor):
+        command = ["/bin/sh", "-c", f'{editor} "$@"', "sh", str(path)]
+    with _ctrl_c_ignored():
+        try:
+            process = subprocess.Popen(command)
+        except FileNotFoundError:
+            return 127
+        except OSError as problem:
+            raise BadUsage(f"cannot start the editor {editor!r}: {problem.strerror}") from None
+        try:
+            return process.wait()
+        except Interrupted:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """A handler that does nothing, rather than SIG_IGN, which the editor would inherit."""
+
+    def nothing(_number: int, _frame: FrameType | None) -> None:
+        pass
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, nothing)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,45 @@
+"""A git repository and its remote, on disk."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+
+class Repository:
+    """A clone of a bare repository on disk, with one pushed commit on main."""
+
+    def __init__(self, folder: Path) -> None:
+        self.origin = folder / "acme" / "shop.git"
+        self.path = folder / "shop"
+        subprocess.run(["git", "init", "-qb", "main", "--bare", self.origin], check=True)
+        subprocess.run(["git", "clone", "-q", self.origin, self.path], check=True)
+        self("checkout", "-qb", "main")
+        self.write("a.txt", "one\n")
+        self.write(".gitignore", "*.log\n")
+        self.commit("First")
+        self("push", "-qu", "origin", "main")
+
+    def __call__(self, *words: str) -> str:
+        author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        done = subprocess.run(
+            ["git", *author, *words], cwd=self.path, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    def write(self, name: str, text: str | bytes) -> Path:
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    def commit(self, message: str) -> None:
+        self("add", "--all")
+        self("commit", "-qm", message)
+
+    def applied(self, patch: bytes) -> Path:
+        """A new clone of origin with the patch applied."""
+        clone = self.path.parent / "applied"
+        subprocess.run(["git", "clone", "-q", self.origin, clone], check=True)
+        subprocess.run(["git", "-C", clone, "apply", "--3way"], input=patch, check=True)
+        return clone

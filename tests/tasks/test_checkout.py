@@ -1,0 +1,177 @@
+"""What `-g .` says of the repository here, and the patch of its uncommitted changes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.errors import BadUsage
+from rebyte_cli.tasks import checkout
+from tests.repositories import Repository
+
+
+@pytest.fixture
+def repository(home: Path) -> Repository:
+    return Repository(home)
+
+
+def lines(repository: Repository, branch: str = "main", *, with_changes: bool = False) -> list[str]:
+    return list(
+        checkout.check(
+            str(repository.path), "origin", branch, is_named=False, with_changes=with_changes
+        )
+    )
+
+
+def patched(repository: Repository) -> tuple[checkout.Changes, bytes]:
+    target = repository.path.parent / "changes.patch"
+    changes = checkout.write_patch(str(repository.path), target)
+    return changes, target.read_bytes()
+
+
+def test_a_clean_and_pushed_branch_has_nothing_to_say(repository: Repository) -> None:
+    repository.write("debug.log", "ignored")
+    assert lines(repository) == []
+
+
+def test_what_the_remote_lacks_is_named_with_what_to_do(repository: Repository) -> None:
+    repository.write("b.txt", "two\n")
+    repository.commit("Second")
+    repository.write("a.txt", "changed\n")
+    repository.write("new file.txt", "new\n")
+    repository("mv", "b.txt", "c.txt")
+    assert lines(repository) == [
+        "1 commit of main is not on origin: push first (`git push`)",
+        "3 uncommitted changes stay here: commit and push, or add --with-changes",
+    ]
+    assert lines(repository, with_changes=True) == [
+        "1 commit of main is not on origin: push first (`git push`)"
+    ]
+    repository("branch", "--unset-upstream")
+    assert lines(repository, with_changes=True)[0] == (
+        "Branch main has no upstream: set it with `git push -u origin main`"
+    )
+
+
+def test_a_branch_that_the_remote_cannot_have_is_an_error(repository: Repository) -> None:
+    repository("checkout", "-qb", "topic")
+    with pytest.raises(BadUsage, match="the branch topic is not on origin") as error:
+        lines(repository, "topic")
+    assert "git push -u origin topic" in str(error.value.hint)
+    repository("branch", "-u", "origin/main")
+    with pytest.raises(BadUsage) as error:
+        lines(repository, "topic")
+    assert "use its upstream: -b main" in str(error.value.hint)
+    # The user may know more than this clone.
+    named = checkout.check(
+        str(repository.path), "origin", "topic", is_named=True, with_changes=False
+    )
+    assert list(named) == []
+    repository("push", "-qu", "origin", "topic")
+    assert lines(repository, "topic") == []
+
+
+def test_the_patch_holds_all_that_is_not_committed(repository: Repository) -> None:
+    repository.write("tool", "#!/bin/sh\n").chmod(0o755)
+    repository.write("image.png", bytes(range(256)))
+    repository.write('ümläut "x".txt', "hello\n")
+    (repository.path / "link").symlink_to("a.txt")
+    repository.write("a.txt", "one\ntwo\n")
+    repository.write("deep/file.txt", "deep\n")
+    repository.write("debug.log", "ignored")
+    repository("add", "tool")
+    before = repository("status", "--porcelain")
+    changes, patch = patched(repository)
+    assert repository("status", "--porcelain") == before
+    assert set(changes.files) == {
+        "a.txt", "tool", "image.png", "ümläut \"x\".txt", "link", "deep/file.txt",
+    }  # fmt: skip
+    assert set(changes.new) == set(changes.files) - {"a.txt"}
+    assert "Sending 6 changed files as changes.patch" in checkout.described(changes)
+    clone = repository.applied(patch)
+    assert (clone / "a.txt").read_text() == "one\ntwo\n"
+    assert os.access(clone / "tool", os.X_OK)
+    assert (clone / "image.png").read_bytes() == bytes(range(256))
+    assert os.readlink(clone / "link") == "a.txt"
+    assert not (clone / "debug.log").exists()
+
+
+def test_the_patch_is_of_the_whole_tree_also_from_a_folder_or_a_worktree(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.write("deep/file.txt", "deep\n")
+    repository.write("b.txt", "b\n")
+    monkeypatch.chdir(repository.path / "deep")
+    changes = checkout.write_patch(".", repository.path.parent / "p")
+    assert changes.files == ["b.txt", "deep/file.txt"]
+    tree = repository.path.parent / "tree"
+    repository("worktree", "add", "-qb", "side", str(tree))
+    (tree / "only here.txt").write_text("x")
+    assert checkout.write_patch(str(tree), tree.parent / "p").files == ["only here.txt"]
+
+
+def test_a_patch_of_nothing_and_one_that_is_too_large(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, patch = patched(repository)
+    assert (changes.files, patch) == ([], b"")
+    repository.write("big.bin", os.urandom(5000))
+    monkeypatch.setattr(checkout, "LARGEST_PATCH", 2000)
+    with pytest.raises(BadUsage, match="the uncommitted changes are"):
+        patched(repository)
+
+
+def test_submodules_are_left_out(repository: Repository) -> None:
+    inner = repository.path / "inner"
+    subprocess.run(["git", "init", "-q", inner], check=True)
+    (inner / "x").write_text("x")
+    git = ["git", "-C", str(inner), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "add", "x"], check=True)
+    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    repository.write("b.txt", "b\n")
+    changes, patch = patched(repository)
+    assert changes.files == ["b.txt"]
+    assert b"Subproject" not in patch
+
+
+def test_a_hostile_repository_runs_nothing(repository: Repository) -> None:
+    """Each of these is a command that the repository's own configuration names."""
+    ran = repository.path.parent / "ran"
+    script = repository.path.parent / "evil"
+    script.write_text(f'#!/bin/sh\necho "$0 $*" >> {ran}\ncat\n')
+    script.chmod(0o755)
+    for name in (
+        "core.fsmonitor", "diff.external", "diff.evil.textconv", "diff.evil.command",
+        "filter.evil.clean", "filter.evil.process", "filter.e=q.clean", "core.pager",
+        "core.editor", "core.sshCommand", "uploadpack.packObjectsHook",
+    ):  # fmt: skip
+        repository("config", name, str(script))
+    repository("config", "filter.evil.required", "true")
+    hooks = repository.path.parent / "hooks"
+    hooks.mkdir()
+    for name in ("post-index-change", "reference-transaction", "pre-commit", "fsmonitor-watchman"):
+        (hooks / name).symlink_to(script)
+    repository("config", "core.hooksPath", str(hooks))
+    attributes = "*.txt filter=evil diff=evil\n*.md filter=e=q\n"
+    (repository.path / ".gitattributes").write_text(attributes)
+    repository.write("a.txt", "changed\n")
+    repository.write("b.txt", "new\n")
+    repository.write("c.md", "new\n")
+    ran.unlink(missing_ok=True)
+    lines(repository)
+    changes, patch = patched(repository)
+    assert set(changes.files) == {".gitattributes", "a.txt", "b.txt", "c.md"}
+    assert b"+changed" in patch
+    assert not ran.exists(), ran.read_text()
+
+
+def test_a_working_tree_that_is_elsewhere_is_not_uploaded(repository: Repository) -> None:
+    elsewhere = repository.path.parent / "private"
+    elsewhere.mkdir()
+    (elsewhere / "secret").write_text("secret")
+    repository("config", "core.worktree", str(elsewhere))
+    with pytest.raises(BadUsage, match="the working tree of the repository here is elsewhere"):
+        patched(repository)
