@@ -20,6 +20,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import rebyte_cli
+from rebyte_cli.app import App
 from rebyte_cli.local.server import LOCAL_KEY
 from rebyte_cli.mcp.wording import for_tools
 from tests.conftest import COMMAND, Done, need_tool
@@ -33,20 +34,41 @@ Run = Callable[..., Done]
 INVALID = "rbk_invalid"  # the local service refuses it
 
 
-def served(*options: str, story: Callable[[Client], Awaitable[None]]) -> None:
-    """Start `rebyte mcp`, let the client tell its story, and end the server."""
+Story = Callable[["Client"], Awaitable[None]]
+
+
+def told(server: Any, story: Story) -> None:
+    """Connect the SDK's client to a server, and let it tell its story."""
     from mcp import Client
-    from mcp.client.stdio import StdioServerParameters, stdio_client
 
     async def main() -> None:
-        server = StdioServerParameters(
-            command=COMMAND[0], args=[*COMMAND[1:], *options, "mcp"], env=dict(os.environ)
-        )
-        with anyio.fail_after(30), open(os.devnull, "w") as errors:
-            async with Client(stdio_client(server, errlog=errors)) as client:
+        with anyio.fail_after(30):
+            async with Client(server) as client:
                 await story(client)
 
     anyio.run(main)
+
+
+def served(*, story: Story) -> None:
+    """Serve the tools in this process."""
+    from rebyte_cli.mcp.server import build
+
+    app = App(dict(os.environ))
+    app.set_option("no_input", True)
+    try:
+        told(build(app), story)
+    finally:
+        app.close()
+
+
+def served_by_a_process(*options: str, story: Story) -> None:
+    """Start `rebyte mcp`, and end it after the story."""
+    from mcp.client.stdio import StdioServerParameters, stdio_client
+
+    command = [*COMMAND[1:], *options, "mcp"]
+    server = StdioServerParameters(command=COMMAND[0], args=command, env=dict(os.environ))
+    with open(os.devnull, "w") as errors:
+        told(stdio_client(server, errlog=errors), story)
 
 
 async def called(client: Client, tool: str, **arguments: Any) -> Any:
@@ -114,7 +136,7 @@ def test_a_task_from_create_to_diff(home: Path, service: Any) -> None:
         assert LOCAL_KEY not in transcript
         assert (await refused(client, "diff", task="@last"))["error"]["code"] == "not_found"
 
-    served(story=story)
+    served_by_a_process(story=story)
 
 
 def test_waiting_reports_progress_and_can_be_cancelled(home: Path, service: Any) -> None:
@@ -135,7 +157,7 @@ def test_waiting_reports_progress_and_can_be_cancelled(home: Path, service: Any)
         late = await refused(client, "wait", task="@last", timeout=0.2)
         assert (late["error"]["code"], late["error"]["exit"]) == ("timeout", 124)
 
-    served(story=story)
+    served_by_a_process(story=story)
 
 
 def test_a_question_is_shown_and_answered(home: Path, service: Any) -> None:
@@ -287,7 +309,7 @@ def test_the_local_service_lives_as_long_as_the_server(home: Path) -> None:
         created = await called(client, "create", prompt="Say hello [[run=2ms]]")
         assert (await called(client, "wait", task=created["id"]))["status"] == "completed"
 
-    served("-P", "local", story=story)
+    served_by_a_process("-P", "local", story=story)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

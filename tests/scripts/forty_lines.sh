@@ -1,5 +1,5 @@
 # Ten tasks: created, waited for, followed up where they failed, collected, deleted.
-# Runs under `bash -euo pipefail` and `dash -eu`: no sleep, and no parsing but jq's.
+# Runs under `bash -euo pipefail` and any POSIX shell: no sleep, and no parsing but jq's.
 folder=$1
 mkdir -p "$folder/results"
 
