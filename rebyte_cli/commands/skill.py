@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from ..app import App
+from ..config.paths import home_dir
 from ..config.permissions import private_folder
+from ..config.settings import LOCAL
 from ..errors import BadUsage, RebyteError
 from ..output.records import INSTALLED, SKILL, RecordList, Text
 from ._base import define_group, define_in, installed
@@ -22,44 +24,65 @@ MARK = b"---\nname: rebyte\n"  # how every version of it begins
 @click.option(
     "--install",
     "folder",
-    metavar="DIR",
+    metavar="[DIR]",
     type=click.Path(file_okay=False),
-    help="Copy it to DIR/rebyte/SKILL.md, where DIR holds an agent's skills.",
+    is_flag=False,
+    flag_value="",
+    help="Copy it to DIR/rebyte/SKILL.md (default: the folders where agents look).",
 )
 @click.option(
     "--uninstall",
     "left",
-    metavar="DIR",
+    metavar="[DIR]",
     type=click.Path(file_okay=False),
-    help="Remove what --install DIR wrote.",
+    is_flag=False,
+    flag_value="",
+    help="Remove what --install wrote there.",
 )
 @click.pass_context
 def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
     """Print the skill that teaches coding agents to run tasks with rebyte.
 
-    `rebyte skill list` lists the skills that `-s` can attach to agents on this machine.
+    --install without DIR copies it to ~/.agents/skills, where Codex, Gemini CLI and OpenCode look,
+    and to ~/.claude/skills if Claude Code is used here. `rebyte skill list` lists the skills
+    that `-s` can name.
 
     Examples:
 
       rebyte skill
-      rebyte skill --install ~/.claude/skills
+      rebyte skill --install
+      rebyte skill --install .claude/skills
     """
     if ctx.invoked_subcommand is not None:
         return None
     app = ctx.find_object(App)
     assert app is not None
-    from importlib.resources import files
-
-    if "" in (folder, left):
-        raise BadUsage("DIR is empty")
     if left is not None:
         if folder is not None:
             raise BadUsage("--install and --uninstall cannot be used together")
-        return installed(app, [_uninstall(app, Path(left) / "rebyte" / FILE)])
+        places = [Path(left)] if left else _places_of_agents(app, all_of_them=True)
+        return installed(app, [_uninstall(app, place / "rebyte" / FILE) for place in places])
+    from importlib.resources import files
+
     text = files("rebyte_cli").joinpath(FILE).read_text(encoding="utf-8")
     if folder is None:
         return Text(text)
-    target = Path(folder) / "rebyte" / FILE
+    places = [Path(folder)] if folder else _places_of_agents(app)
+    return installed(
+        app, [_install(app, place / "rebyte" / FILE, text.encode()) for place in places]
+    )
+
+
+def _places_of_agents(app: App, *, all_of_them: bool = False) -> list[Path]:
+    """The folders where agents look for a user's skills; Claude Code's own if it is used here."""
+    home = home_dir(app.environment)
+    claude = Path(app.environment.get("CLAUDE_CONFIG_DIR") or home / ".claude")
+    is_used = all_of_them or claude.is_dir()
+    return [home / ".agents" / "skills", *([claude / "skills"] if is_used else ())]
+
+
+def _install(app: App, target: Path, text: bytes) -> dict[str, Any]:
+    """Write the skill, unless another file is there."""
     try:
         if target.is_symlink():  # it would be written where the link leads
             raise BadUsage(f"{target} is a link", hint="Remove it, then try again")
@@ -68,14 +91,14 @@ def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
             raise BadUsage(
                 f"{target} was not written by rebyte", hint="Move it away, then try again"
             )
-        changed = there != text.encode()
+        changed = there != text
         if changed:
             private_folder(target.parent)
-            target.write_bytes(text.encode())
+            target.write_bytes(text)
     except OSError as error:
         raise RebyteError(f"cannot write {target}: {error.strerror}") from None
     app.note(f"Installed the skill in {target}")
-    return installed(app, [{"path": str(target), "changed": changed}])
+    return {"path": str(target), "changed": changed}
 
 
 def _uninstall(app: App, target: Path) -> dict[str, Any]:
@@ -95,19 +118,32 @@ def _uninstall(app: App, target: Path) -> dict[str, Any]:
 
 @define_in(command, "list", kind=SKILL, statuses=())
 def list_(app: App) -> RecordList:
-    """List the skills that `-s` can attach to agents on this machine.
+    """List the skills that `-s` can name.
 
-    A skill is a folder with a SKILL.md, in `skills` of the config folder, ~/.agents/skills,
-    ~/.claude/skills, or .agents/skills and .claude/skills of the repository here. `-s` also takes
-    github:OWNER/REPO[/PATH], which is cloned once.
+    Each is shown with the profile whose tasks can have it.
 
-    Example:
+    Agents on this machine (`-P local`) get the folders with a SKILL.md in `skills` of the config
+    folder, ~/.agents/skills, ~/.claude/skills, and .agents/skills and .claude/skills of the
+    repository here. For them, `-s` also takes github:OWNER/REPO[/PATH], which is cloned once.
+
+    The API has no list of the skills of an account, so those are the ones that the profile attaches
+    by default and that your tasks have used before.
+
+    Examples:
 
       rebyte skill list
+      rebyte skill list -P local
     """
     from ..local.agents import report
 
-    return RecordList(SKILL, report.known_skills(app.config_path.parent, _repository()))
+    found: list[dict[str, Any]] = []
+    settings = app.settings
+    if not settings.is_local:
+        used = dict.fromkeys([*(settings.skills.value or ()), *app.history.words("skills")])
+        unknown = {"description": None, "folder": None}
+        found = [{"name": name, "profile": settings.profile, **unknown} for name in used]
+    here = report.known_skills(app.config_path.parent, _repository())
+    return RecordList(SKILL, [*found, *({**each, "profile": LOCAL} for each in here)])
 
 
 def _repository() -> Path:

@@ -217,7 +217,11 @@ AGENT = _kind(
     "name program:text? version? tested:boolean? jail usable:boolean problem:text?",
     "name version tested jail usable problem",
 )  # fmt: skip
-SKILL = _kind("skill", "skills", "name", "name description:text folder:text", "name description")
+SKILL = _kind(
+    "skill", "skills", "name",
+    "name profile:text description:text? folder:text?",
+    "name profile description",
+)  # fmt: skip
 CHANGE = _kind(
     "change", "changes", "path",
     "path:text status additions:integer? deletions:integer? executable:boolean",

@@ -34,11 +34,52 @@ def test_the_skill_is_printed_and_installed(tmp_path: Path, rebyte: Callable[...
         assert rebyte("skill", "--install", str(tmp_path)).status == 0
         assert (tmp_path / "rebyte" / "SKILL.md").read_text(encoding="utf-8") == SKILL
     assert rebyte("skill", "--install", "/dev/null/x").status == 1
-    for option in ("--install", "--uninstall"):  # of a variable that is not set
-        assert rebyte("skill", option, "").status == 2
 
 
-def test_a_skill_of_somebody_else_is_not_replaced(
+def test_without_a_folder_it_goes_where_agents_look(
+    home: Path, rebyte: Callable[..., Done]
+) -> None:
+    """Claude Code has a folder of its own, which is not made for it."""
+    agents, claude = (home / f"{name}/skills/rebyte/SKILL.md" for name in (".agents", ".claude"))
+    assert rebyte("skill", "--install", "-o", "json").json["path"] == str(agents)
+    assert not claude.exists()
+    (home / ".claude").mkdir()
+    done = rebyte("skill", "--install", "-o", "jsonl").documents
+    assert [(each["path"], each["changed"]) for each in done] == [
+        (str(agents), False),
+        (str(claude), True),
+    ]
+    assert agents.read_text() == claude.read_text() == SKILL
+    moved = {"CLAUDE_CONFIG_DIR": str(home / "elsewhere")}
+    (home / "elsewhere").mkdir()
+    assert rebyte("skill", "--install", env=moved).status == 0
+    assert (home / "elsewhere/skills/rebyte/SKILL.md").exists()
+    assert rebyte("skill", "--uninstall").status == 0
+    assert not agents.exists()
+    assert not claude.exists()
+
+
+def test_the_skills_that_can_be_named(
+    home: Path, service: Service, rebyte: Callable[..., Done]
+) -> None:
+    """Those of an account are known from its profile and its tasks; folders are for `local`."""
+    skill = home / ".agents/skills/pdf/SKILL.md"
+    skill.parent.mkdir(parents=True)
+    skill.write_text("---\nname: pdf\ndescription: Reads PDF files\n---\n")
+    assert rebyte("create", "Say hello", "-s", "deep-research,xlsx").status == 0
+    assert rebyte("profile", "set", "default", "skills=xlsx,slides").status == 0
+
+    def listed(*words: str) -> list[tuple[str, str]]:
+        rows = rebyte("skill", "list", "-o", "json", *words).json["data"]
+        return [(row["name"], row["profile"]) for row in rows]
+
+    names = ("xlsx", "slides", "deep-research")
+    here = ("pdf", "local")
+    assert listed() == [*((name, "default") for name in names), here]
+    assert listed("-P", "local") == [here]
+
+
+def test_a_skill_of_another_author_is_not_replaced(
     tmp_path: Path, rebyte: Callable[..., Done]
 ) -> None:
     skill = tmp_path / "rebyte" / "SKILL.md"
