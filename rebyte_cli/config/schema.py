@@ -19,12 +19,19 @@ _DURATION = {
         {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)?$"},
     ]
 }
+_SIZE = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "pattern": r"^\d{1,9}\s*[kMGT]B?$"},
+    ]
+}
 _COMMAND = {"anyOf": [{"type": "string", "minLength": 1}, _STRINGS]}
 _AGENT = {"command": _COMMAND, "env": _STRINGS, "read": _STRINGS}
 _LOCAL = {
     "parallel": {"type": "integer", "minimum": 1, "maximum": 64},
     "limit": _DURATION,
     "stall": _DURATION,
+    "keep_free": _SIZE,
     "jail": {"enum": ["on", "off"]},
     "agents": {
         "type": "object",

@@ -21,17 +21,23 @@ BUILT_IN: tuple[type[Adapter], ...] = (OpenCode, Claude, Gemini, Codex)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
+SIZES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
 
 class ConfigError(ValueError):
     """`config.toml` says something that cannot be meant."""
 
 
 class LocalConfig(NamedTuple):
-    """The settings of `[local]`; `limit` and `stall` in seconds, 0 for none."""
+    """The settings of `[local]`; `limit` and `stall` in seconds, 0 for none.
+
+    `keep_free` are the bytes of the disk that an agent must leave free.
+    """
 
     parallel: int
     limit: float
     stall: float
+    keep_free: int
     jail: bool
     agents: dict[str, Adapter]
 
@@ -52,6 +58,7 @@ def load(config_file: Path | None) -> LocalConfig:
         parallel,
         _seconds(table, "limit", "1h"),
         _seconds(table, "stall", "15m"),
+        _bytes(table, "keep_free", "500M"),
         jail == "on",
         _agents(table.get("agents", {})),
     )
@@ -83,6 +90,17 @@ def _seconds(table: Mapping[str, Any], name: str, default: str) -> float:
     if found is None:
         raise ConfigError(f'[local] {name} must be a duration such as "90s", "15m" or "1h"')
     return float(found[1]) * UNITS[found[2] or "s"]
+
+
+def _bytes(table: Mapping[str, Any], name: str, default: str) -> int:
+    """A size such as `500M` or `2G` (powers of 1000), or a number of bytes."""
+    value = table.get(name, default)
+    if type(value) is int and value >= 0:
+        return value
+    found = re.fullmatch(r"(\d{1,9})\s*([kMGT])B?", value) if type(value) is str else None
+    if found is None:
+        raise ConfigError(f'[local] {name} must be a size such as "500M" or "2G"')
+    return int(found[1]) * SIZES[found[2]]
 
 
 def _agents(tables: object) -> dict[str, Adapter]:

@@ -1,6 +1,6 @@
-"""Files inside a folder that an agent has written to: links that it left there are not followed.
+"""Files inside a folder that an agent writes to, even at this moment: its links lead nowhere.
 
-No run of the workspace is under way when these are called, so a check holds until it is used.
+Every step is taken from the folder before it, by its descriptor, and follows no link.
 """
 
 from __future__ import annotations
@@ -8,71 +8,91 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def folder(root: Path, relative: str) -> Path:
     """Make `relative` below `root` a real folder, in place of any link or file on the way."""
-    path = root
-    for part in PurePosixPath(relative).parts:
-        path = path / part
-        try:
-            mode = path.lstat().st_mode
-        except FileNotFoundError:
-            path.mkdir(mode=0o700)
-            continue
-        if not stat.S_ISDIR(mode):
-            path.unlink()
-            path.mkdir(mode=0o700)
-    return path
+    with _opened(root, PurePosixPath(relative), make=True):
+        return root / relative
 
 
 def write(root: Path, relative: str, content: bytes) -> None:
     """Write a file with mode 0600, all or nothing."""
-    name = PurePosixPath(relative)
-    parent = folder(root, str(name.parent))
-    target, partial = parent / name.name, parent / f".{name.name}.new"
-    remove(root, str(name.parent / partial.name))
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target, ignore_errors=True)
-    os.replace(partial, target)
+    path = PurePosixPath(relative)
+    partial = f".{path.name}.new"
+    with _opened(root, path.parent, make=True) as here:
+        _remove(partial, here)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(partial, flags, 0o600, dir_fd=here), "wb") as file:
+            file.write(content)
+        try:
+            os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
+        except IsADirectoryError:
+            shutil.rmtree(path.name, ignore_errors=True, dir_fd=here)
+            os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
 
 
 def read(root: Path, relative: str, most: int) -> bytes | None:
     """The content of a regular file of up to `most` bytes; None for anything else."""
-    path = root
-    for part in PurePosixPath(relative).parts:
-        path = path / part
-        if path.is_symlink():
-            return None
+    path = PurePosixPath(relative)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with _opened(root, path.parent) as here:
+            descriptor = os.open(path.name, flags, dir_fd=here)
     except OSError:
         return None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
-            return None
-        return os.read(descriptor, most)
-    finally:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
+        return None
+    with open(descriptor, "rb") as file:
+        content = file.read(most + 1)
+    return content if len(content) <= most else None
 
 
 def remove(root: Path, relative: str) -> None:
-    """Remove a file or a link, if it is there and no link leads to it."""
-    path = root
-    parts = PurePosixPath(relative).parts
-    for part in parts[:-1]:
-        path = path / part
-        if path.is_symlink():
-            return
-    path = path / parts[-1]
+    """Remove a file, a link or a folder, if it is there and no link leads to it."""
+    path = PurePosixPath(relative)
+    with suppress(OSError), _opened(root, path.parent) as here:
+        _remove(path.name, here)
+
+
+def _remove(name: str, here: int) -> None:
     try:
-        path.unlink()
-    except (FileNotFoundError, NotADirectoryError):
+        os.unlink(name, dir_fd=here)
+    except FileNotFoundError:
         pass
     except (IsADirectoryError, PermissionError):
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(name, ignore_errors=True, dir_fd=here)
+
+
+@contextmanager
+def _opened(root: Path, path: PurePosixPath, *, make: bool = False) -> Iterator[int]:
+    """A descriptor of the folder `path` below `root`. Raises OSError, unless it can be made."""
+    here = os.open(root, _FOLDER)
+    try:
+        for part in path.parts:
+            if make:
+                _make(part, here)
+            below = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = below
+        yield here
+    finally:
+        os.close(here)
+
+
+def _make(part: str, here: int) -> None:
+    try:
+        is_folder = stat.S_ISDIR(os.stat(part, dir_fd=here, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        is_folder = False
+    else:
+        if not is_folder:
+            os.unlink(part, dir_fd=here)
+    if not is_folder:
+        os.mkdir(part, 0o700, dir_fd=here)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 CLONE_SECONDS = 1800
+PR_SET_PDEATHSIG = 1
 # Hooks and the file system monitor are commands that a repository's own config can name.
 SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
 # A clone must not act on the repository that rebyte was started from (inside a git hook).
@@ -30,8 +33,12 @@ def run(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
     timeout: float = CLONE_SECONDS,
+    dies_with_us: bool = False,
 ) -> bytes:
-    """Run `git WORDS` without asking anything and return its output. Raises GitError."""
+    """Run `git WORDS` without asking anything and return its output. Raises GitError.
+
+    With `dies_with_us` it ends with this process, even if that is killed (Linux).
+    """
     outside = os.environ if environment is None else environment
     variables = {
         name: value
@@ -48,6 +55,7 @@ def run(
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,
+            preexec_fn=_dies_with_parent() if dies_with_us else None,
             check=False,
         )
     except FileNotFoundError:
@@ -57,6 +65,19 @@ def run(
     if done.returncode:
         raise GitError(_reason(done.stderr.decode("utf-8", "replace"), words[0], done.returncode))
     return done.stdout
+
+
+def _dies_with_parent() -> Callable[[], object] | None:
+    """What a child calls before its program so that the kernel kills it after its parent."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        import ctypes
+
+        prctl = ctypes.CDLL(None).prctl
+    except (ImportError, OSError, AttributeError):  # a Python, or a C library, without it
+        return None
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _reason(stderr: str, word: str, status: int) -> str:

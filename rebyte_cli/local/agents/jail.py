@@ -34,6 +34,18 @@ SHARED_VARIABLES = (
 CERTIFICATE_VARIABLES = SHARED_VARIABLES[-5:]
 
 
+# More than a build on a large machine needs, and few enough to survive a fork bomb.
+PROCESSES = 4096
+# Run inside the jail before the agent. When memory runs out, the kernel ends the agent first; no
+# core dump puts its key into the workspace. Processes are counted as the kernel does it: not those
+# of root, and before Linux 5.14 those outside the jail, too.
+LIMITS = (
+    "{ echo 500 > /proc/self/oom_score_adj; ulimit -c 0;"
+    f" ulimit -u {PROCESSES} || ulimit -p {PROCESSES}; }} 2>/dev/null;"
+    ' exec "$@"'
+)
+
+
 class Place(NamedTuple):
     """A folder outside, and the name it has for the agent."""
 
@@ -86,7 +98,8 @@ def command(
         line += ["--ro-bind-try", path, path]
     for place in (confinement.home, confinement.code, *writable):
         line += ["--bind", str(place.outside), place.inside]
-    return [*line, "--chdir", confinement.code.inside, "--", *words]
+    line += ["--chdir", confinement.code.inside, "--"]
+    return [*line, "sh", "-c", LIMITS, "sh", *words]
 
 
 def environment(

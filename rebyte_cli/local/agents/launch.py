@@ -74,6 +74,7 @@ class Launcher:
             "parallel": settings.parallel,
             "limit": settings.limit,
             "stall": settings.stall,
+            "keep_free": settings.keep_free,
             "skills": self._skills(body),
             "source": self._source(body),
         }

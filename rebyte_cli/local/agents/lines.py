@@ -17,6 +17,7 @@ LARGEST_RAW = 256 * 1024 * 1024
 # How long to read on after the agent has ended: a child of it may hold the pipe open for ever.
 DRAIN_SECONDS = 0.5
 LOOK_SECONDS = 0.2
+WATCH_SECONDS = 2.0
 
 
 class Limits(NamedTuple):
@@ -32,21 +33,25 @@ def pump(
     record: Callable[[list[AgentEvent]], None],
     raw: IO[bytes],
     limits: Limits,
+    watch: Callable[[], str] = str,
 ) -> str:
     """Give each line to the parser and its events to `record`, and keep the bytes in `raw`.
 
-    Returns why the agent has to be killed, or an empty text when it ended by itself.
+    `watch` is called every two seconds; it may return a reason to kill the agent. Returns why the
+    agent has to be killed, or an empty text when it ended by itself.
     """
     assert process.stdout is not None
     splitter = Splitter(parser)
     descriptor, kept = process.stdout.fileno(), 0
-    began = heard = time.monotonic()
+    began = heard = watched = time.monotonic()
     ended: float | None = None
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
             now = time.monotonic()
             reason = _passed(limits, now - began, now - heard, parser)
+            if not reason and now - watched >= WATCH_SECONDS:
+                reason, watched = watch(), now
             if reason:
                 return reason
             if ended is None and process.poll() is not None:
@@ -65,7 +70,7 @@ def pump(
                 kept += len(piece)
             record(splitter.feed(piece))
         record(splitter.end())
-    return _wait(process, limits, began, parser)
+    return _wait(process, limits, began, parser, watch)
 
 
 class Splitter:
@@ -113,12 +118,20 @@ def _passed(limits: Limits, total: float, silence: float, parser: Parser) -> str
     return ""
 
 
-def _wait(process: subprocess.Popen[bytes], limits: Limits, began: float, parser: Parser) -> str:
+def _wait(
+    process: subprocess.Popen[bytes],
+    limits: Limits,
+    began: float,
+    parser: Parser,
+    watch: Callable[[], str],
+) -> str:
     """Wait for an agent that closed its output, as long as its limits allow."""
-    closed = time.monotonic()
+    closed = watched = time.monotonic()
     while process.poll() is None:
         now = time.monotonic()
         reason = _passed(limits, now - began, now - closed, parser)
+        if not reason and now - watched >= WATCH_SECONDS:
+            reason, watched = watch(), now
         if reason:
             return reason
         time.sleep(0.01)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -240,11 +241,23 @@ class Supervisor:
                 if group:
                     self._note_group(process.pid)
                 limits = Limits(self._options["limit"], self._options["stall"])
-                reason = pump(process, parser, self._append, raw, limits)
+                reason = pump(process, parser, self._append, raw, limits, self._watch)
                 status = process.poll()
             finally:
                 _kill(process, group=group)
         return process.returncode if status is None else status, reason
+
+    def _watch(self) -> str:
+        """Keep the login files current; why the agent has to be stopped, or an empty text."""
+        with contextlib.suppress(OSError):
+            credentials.exchange(self._folder)
+        free = shutil.disk_usage(self._workspace.folder).free
+        if free < self._options.get("keep_free", 0):
+            return (
+                f"{self._run.agent} was stopped: the disk has only {free // 10**6} MB left"
+                " ([local] keep_free)"
+            )
+        return ""
 
     def _note_group(self, pid: int) -> None:
         """Note the process group of an unconfined agent, in case this supervisor is killed."""

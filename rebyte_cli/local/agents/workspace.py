@@ -100,7 +100,8 @@ class Workspace:
         if source.branch:
             words += ["--branch", source.branch]
         try:
-            git.run([*words, "--", str(place or url), str(self.code)])
+            # One that outlived its supervisor would write into the next run's clone.
+            git.run([*words, "--", str(place or url), str(self.code)], dies_with_us=True)
         except GitError as error:
             raise GitError(f"cannot clone {git.without_password(url)}: {error}") from None
         origin = git.without_password(url)

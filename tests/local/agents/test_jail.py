@@ -134,6 +134,14 @@ def test_an_agent_has_no_capabilities(bench: Bench) -> None:
     assert answer.split() == ["CapEff:", "0000000000000000"]
 
 
+def test_an_agent_is_the_first_to_go_when_memory_runs_out(bench: Bench) -> None:
+    """And it leaves no core dump. The count of processes does not hold for root."""
+    lines = "cat /proc/self/oom_score_adj; ulimit -c; grep -i 'max processes' /proc/self/limits"
+    score, core, processes = (bench.run(["sh", "-c", lines]).answer or "").splitlines()
+    assert (score, core) == ("500", "0")
+    assert processes.split()[2:4] == [str(jail.PROCESSES)] * 2
+
+
 def test_usr_is_read_only(bench: Bench) -> None:
     answer = bench.run(["sh", "-c", "touch /usr/pwned 2>&1; true"]).answer
     assert "Read-only file system" in (answer or "")

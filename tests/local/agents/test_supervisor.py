@@ -7,12 +7,15 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from rebyte_cli.local.agents import credentials
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.codex import Codex
+from tests.keyring_daemon import eventually
 
 from .bench import Bench, gone, kinds, processes, script
 
@@ -73,6 +76,26 @@ def test_an_agent_that_closes_its_output_is_waited_for(bench: Bench) -> None:
     run = bench.run(["sh", "-c", "echo x; exec >&- ; sleep 0.3; exit 4"])
     assert run.outcome == "failed"
     assert "exited with status 4" in (run.answer or "")
+
+
+def test_an_agent_that_fills_the_disk_is_ended(bench: Bench) -> None:
+    run = bench.run(["sh", "-c", "echo x; sleep 77.035"], keep_free=10**18)
+    assert run.outcome == "failed"
+    assert "mine was stopped: the disk has only" in (run.answer or "")
+    assert gone("77.035")
+
+
+def test_a_clone_ends_with_its_supervisor(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would write into the next run's clone."""
+    script(tmp_path / "bin", "git", f"echo $$ > {tmp_path / 'clones'}; exec sleep 77.036")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    prompt = bench.start(["true"], source=["https://git.invalid/x.git", None, False])
+    eventually((tmp_path / "clones").exists)
+    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGKILL)
+    assert gone("77.036")
+    assert bench.look(prompt).outcome == "failed"
 
 
 def test_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> None:
@@ -317,6 +340,50 @@ def test_a_login_that_changed_meanwhile_stays(
     (bench.workspace().code / "go").touch()
     bench.wait(prompt)
     assert (user_home / LOGIN).read_text() == '{"token": "newer"}'
+
+
+def test_runs_side_by_side_share_a_login_that_changes(
+    bench: Bench, user_home: Path, tmp_path: Path
+) -> None:
+    """One refreshes it, and the other has the new one before either ends."""
+    login(user_home, "old")
+    refresh = f"""echo '{{"token": "new"}}' > ~/{LOGIN}"""
+    wait = "echo x; while [ ! -e /code/go ]; do sleep 0.02; done"
+    await_new = f"echo x; while ! grep -q new ~/{LOGIN}; do sleep 0.05; done; cat ~/{LOGIN}"
+    other = bench.start(
+        Codex(command=(script(tmp_path / "a", "codex", await_new),)), workspace="other"
+    )
+    bench.until_started(other)
+    one = bench.start(Codex(command=(script(tmp_path / "b", "codex", f"{refresh}; {wait}"),)))
+    assert bench.wait(other).ended is not None
+    assert bench.look(one).ended is None
+    (bench.workspace().code / "go").touch()
+    bench.wait(one)
+    assert json.loads((user_home / LOGIN).read_text()) == {"token": "new"}
+
+
+@pytest.mark.parametrize("link", ["/tmp", "../outside"])
+def test_a_folder_that_turns_into_a_link_is_not_followed(
+    bench: Bench, user_home: Path, tmp_path: Path, link: str
+) -> None:
+    """The agent swaps it all the time, while its login is read and written."""
+    login(user_home, "old")
+    outside = bench.workspace().folder / "outside"
+    outside.mkdir(parents=True)
+    swap = (
+        f"cd; while [ ! -e /code/go ]; do mv .codex c; ln -s {link} .codex; rm .codex; mv c .codex"
+    )
+    text = f"(echo x; {swap}; done)"
+    prompt = bench.start(Codex(command=(script(tmp_path / "bin", "codex", text),)))
+    bench.until_started(prompt)
+    folder = bench.run_folder(prompt)
+    for number in range(200):
+        login(user_home, f"token {number}")
+        with suppress(OSError):
+            credentials.exchange(folder)
+    (bench.workspace().code / "go").touch()
+    bench.wait(prompt)
+    assert list(outside.iterdir()) == []
 
 
 def test_a_login_does_not_stay_behind_after_a_crash(
