@@ -268,7 +268,8 @@ def test_the_examples_run(name: str, home: Path) -> None:
         return f"{found[number]}\n{done.stdout}\n{done.stderr}" if done.returncode else ""
 
     with ThreadPoolExecutor(4) as pool:
-        assert "".join(pool.map(play, range(len(found)))) == ""
+        failed = "".join(pool.map(play, range(len(found))))
+    assert not failed, failed
 
 
 AGENT = """#!/bin/sh
