@@ -16,45 +16,7 @@ from tests.servers import RawServer, Request, json_reply
 
 from .environment import PYTHON, REBYTE, variables
 from .measure import Row, finished, growth, ratio, run
-
-COUNT = 10_000
-# Rows that are there already, put on a terminal a hundred columns wide.
-RENDERING = """
-import io, time
-from rebyte_cli.output.records import TASK_ROW, RecordList
-from rebyte_cli.output.render import show
-from rebyte_cli.output.console import Console
-from tests.bench.lists import task
-rows = [task(n) for n in range(10_000)]
-console = Console(io.StringIO(), io.StringIO(), out_tty=True, width=100, out_color=True)
-begun = time.perf_counter()
-show(RecordList(TASK_ROW, rows, None), console=console, format="table")
-print(time.perf_counter() - begun)
-"""
-RICH = """
-import io, time
-from rich.console import Console
-from rich.table import Table
-from tests.bench.lists import task
-rows = [task(n) for n in range(10_000)]
-begun = time.perf_counter()
-table = Table("id", "title", "created", "completed")
-for row in rows:
-    table.add_row(row["id"], row["title"], row["createdAt"], row["completedAt"] or "")
-Console(file=io.StringIO(), width=100, force_terminal=True).print(table)
-print(time.perf_counter() - begun)
-"""
-
-
-def task(number: int) -> dict[str, Any]:
-    """A row of the list as the API gives it."""
-    return {
-        "id": f"00000000-0000-4000-8000-{number:012d}",
-        "url": f"https://app.rebyte.ai/run/00000000-0000-4000-8000-{number:012d}",
-        "title": f"Task {number}: find out why the nightly build is red and say what to do",
-        "createdAt": "2026-02-09T10:05:00.000Z",
-        "completedAt": None if number % 3 == 0 else "2026-02-09T10:15:00.000Z",
-    }
+from .rendering import COUNT, task
 
 
 class Pages:
@@ -93,8 +55,8 @@ def rows(home: Path) -> Iterator[Row]:
         at_terminal = ratio([REBYTE, "list"], env, terminal=True)
         yield Row("the same as a table on a terminal", at_terminal, "13.5 x")
         yield from _all(env, pages)
-    yield Row("10,000 rows as a table: rendering", f"{_seconds(RENDERING, env):.3f} s", "0.1 s")
-    yield Row("  rich.table", f"{_seconds(RICH, env):.3f} s")
+    yield Row("10,000 rows as a table: rendering", f"{_seconds('rebyte', env):.3f} s", "0.1 s")
+    yield Row("  rich.table", f"{_seconds('rich', env):.3f} s")
 
 
 def _all(env: dict[str, str], pages: Pages) -> Iterator[Row]:
@@ -115,10 +77,11 @@ def _all(env: dict[str, str], pages: Pages) -> Iterator[Row]:
     )
 
 
-def _seconds(code: str, env: dict[str, str]) -> float:
-    """What the code prints, run by the measured environment with this checkout's tests."""
+def _seconds(function: str, env: dict[str, str]) -> float:
+    """What a function of `rendering` measures in the measured environment."""
     root = str(Path(__file__).parents[2])
     # At the end of the path: the package is to come from the wheel.
-    code = f"import sys; sys.path.append({root!r})\n{code}"
+    code = f"import sys; sys.path.append({root!r})\n"
+    code += f"from tests.bench import rendering; print(rendering.{function}())"
     done = subprocess.run([PYTHON, "-c", code], env=env, cwd="/", check=True, capture_output=True)
     return float(done.stdout)
