@@ -298,7 +298,7 @@ def test_programs_are_ended_without_signals(windows: Msvcrt) -> None:
 
 
 def test_a_hook_runs_on_windows(windows: Msvcrt, tmp_path: Path) -> None:
-    """In no process group of its own, which Windows does not have."""
+    """Without its own process group, which Windows does not have."""
     hook = webhook_receiver.DeliveryCommand(f"cat > {tmp_path}/seen")
     assert hook.run({"id": "e1"}) is None
     assert (tmp_path / "seen").read_text() == '{"id": "e1"}\n'

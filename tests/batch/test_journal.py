@@ -257,7 +257,7 @@ def test_one_that_tells_of_no_task_is_anybodys(
     assert [record["is"] for record in earlier] == ["created"]
 
 
-def test_asking_who_has_it_keeps_nobody_out(tmp_path: Path) -> None:
+def test_asking_for_the_holder_does_not_lock_the_journal(tmp_path: Path) -> None:
     path = tmp_path / "j"
     opened(path)[0].close()
     stop = threading.Event()

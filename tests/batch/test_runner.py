@@ -58,7 +58,7 @@ def test_a_line_that_fails_keeps_no_other_from_being_created(batch: Batch) -> No
     assert statuses(done) == ["refused", "failed", "completed"]
 
 
-def test_a_row_comes_when_its_task_is_made_and_nobody_waits_for_its_end(batch: Batch) -> None:
+def test_no_wait_prints_a_row_once_its_task_is_created(batch: Batch) -> None:
     def hook(request: Request) -> None:
         if len(farm.tasks) == 1 and request.method == "POST":
             eventually(lambda: '"line":1' in printed(sys.stdout))
@@ -204,7 +204,7 @@ def test_those_who_follow_a_failed_line_are_skipped_and_say_why(
         assert lines_of(again.out) == lines_of(done.out)
 
 
-def test_a_chain_goes_on_in_the_next_run(batch_of: Callable[..., Done]) -> None:
+def test_a_chain_continues_in_the_next_run(batch_of: Callable[..., Done]) -> None:
     lines = [
         {"prompt": "Build <run 60>", "key": "build"},
         {"prompt": "Test", "key": "test", "workspaceId": "@build"},
@@ -444,7 +444,7 @@ def test_a_create_that_outlasts_the_patience_of_a_stop_is_called_unknown(
         assert "Stopping: waiting for 1 create under way; a second Ctrl-C exits at once" in done.err
 
 
-def test_a_lost_network_pauses_it_and_it_goes_on(
+def test_a_batch_resumes_after_a_network_outage(
     home: Path, monkeypatch: pytest.MonkeyPatch, one_clock: None
 ) -> None:
     # Tries come soon, for the test's speed; how they go on is tested elsewhere.

@@ -157,7 +157,7 @@ def test_more_tasks_than_lines_are_not_told_apart(desk: Desk) -> None:
     assert set(result.candidates) == made
 
 
-def test_what_the_journal_names_is_somebodys_already(desk: Desk) -> None:
+def test_a_task_in_the_journal_belongs_to_its_line(desk: Desk) -> None:
     desk.named.add(desk.make())
     assert desk.find("Same") == [ScanResult(0, None, True, [])]
 
@@ -246,7 +246,9 @@ def test_equal_lines_that_are_lost_together_get_a_task_each(
     assert sorted(row["id"] for row in lines_of(done.out)) == sorted(farm.tasks)
 
 
-def test_without_transcripts_nobody_can_know(batch: Callable[..., Done], home: Path) -> None:
+def test_without_transcripts_the_outcome_stays_unknown(
+    batch: Callable[..., Done], home: Path
+) -> None:
     with Farm(silent=True) as farm:
         done = batch(farm, ["One <cut>", "Two"], "--timeout", "0.5")
         assert farm.made == {"One <cut>": 1, "Two": 1}
@@ -280,7 +282,7 @@ def test_none_settles_a_line_that_has_no_task(batch: Callable[..., Done]) -> Non
         assert farm.made == {"One <cut-before>": 1}
 
 
-def test_a_line_refused_by_a_fault_is_looked_for_before_it_is_retried(
+def test_a_line_refused_by_a_server_error_is_searched_for_before_its_retry(
     batch: Callable[..., Done],
 ) -> None:
     with Farm() as farm:
@@ -346,7 +348,7 @@ def test_a_workspace_that_the_api_tells_after_all_is_used(
         assert len({task["workspaceId"] for task in farm.tasks.values()}) == 1
 
 
-def test_a_workspace_that_nobody_told_skips_those_who_need_it(
+def test_lines_that_need_an_unknown_workspace_are_skipped(
     batch: Callable[..., Done], home: Path
 ) -> None:
     chain(home, {})
@@ -400,7 +402,7 @@ def test_equal_prompts_are_told_apart_by_their_workspaces_where_the_api_tells_th
         assert len(farm.tasks) == 2
 
 
-def test_where_it_does_not_they_are_settled_by_hand(
+def test_equal_prompts_without_known_workspaces_stay_unknown(
     batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
@@ -423,7 +425,7 @@ def test_a_task_that_was_found_is_not_its_twins(batch: Callable[..., Done], home
     assert [row["id"] for row in lines_of(done.out)] == ["task-00001", "task-00002"]
 
 
-def test_a_twin_that_is_lost_while_the_other_is_looked_for_may_have_made_the_task(
+def test_a_twin_that_is_lost_during_the_search_may_have_created_the_task(
     batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is under way when the look begins and not any more when the look is judged."""
@@ -523,7 +525,7 @@ def nothing_more(reports: Queue[tuple[Any, ...]], finder: Scripted) -> None:
         reports.get_nowait()
 
 
-def test_what_is_found_is_told_once_and_looked_for_no_more(search: Search) -> None:
+def test_a_found_task_is_reported_once_and_not_searched_for_again(search: Search) -> None:
     finder = Scripted([FOUND])
     reports = search(finder, patient=True)
     assert reports.get(timeout=20) == ("found", 0, {"id": "t1"})
@@ -536,7 +538,7 @@ def test_one_that_is_old_enough_to_be_sent_again(search: Search) -> None:
     assert search(Scripted([ABSENT], seconds=900.0)).get(timeout=20) == ("absent", 0, None)
 
 
-def test_one_that_is_not_is_called_unknown_once_and_looked_for_on(search: Search) -> None:
+def test_a_missing_task_is_reported_unknown_once_and_still_searched_for(search: Search) -> None:
     finder = Scripted([ABSENT], seconds=899.0)
     reports = search(finder)
     assert reports.get(timeout=20) == ("unknown", 0, [])
@@ -559,7 +561,7 @@ def test_what_it_could_be_is_told_before_it_is_called_unknown(search: Search) ->
 
 
 @pytest.mark.parametrize("status", [400, 404, 410])
-def test_without_a_list_nobody_can_know_and_nothing_is_sent_again(
+def test_without_a_list_the_outcome_is_unknown_and_nothing_is_resent(
     search: Search, status: int
 ) -> None:
     """However old it is: that the list is refused says nothing about the task."""

@@ -180,7 +180,7 @@ def test_other_options_are_no_other_batch(batch: Callable[..., Done], home: Path
         assert farm.made == {"Task 0": 1, "Task 1": 1}
 
 
-def test_a_torn_journal_goes_on_and_looks_for_what_it_lost(
+def test_a_torn_journal_resumes_and_searches_for_what_it_lost(
     batch: Callable[..., Done], home: Path, one_clock: None
 ) -> None:
     write(home, 3)
@@ -233,7 +233,7 @@ def test_shards_run_each_line_once(batch: Callable[..., Done], home: Path) -> No
         assert sum(farm.made.values()) == 7
 
 
-def test_status_asks_nobody_and_needs_no_key(batch: Callable[..., Done], home: Path) -> None:
+def test_status_makes_no_request_and_needs_no_key(batch: Callable[..., Done], home: Path) -> None:
     write(home, 2, "Task <fail>")
     with Farm() as farm:
         no_key = {"REBYTE_API_KEY": ""}

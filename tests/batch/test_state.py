@@ -36,7 +36,7 @@ def stands(*records: dict[str, Any]) -> tuple[Entry, dict[str, Any]]:
     return entry, dict(row.record if isinstance(row, LineProblem) else row)
 
 
-def test_one_that_nobody_knows_is_looked_for_and_names_what_it_could_be() -> None:
+def test_an_unknown_line_names_its_candidates() -> None:
     sending = {"line": 3, "is": "sending", "at": NOW}
     entry, row = stands(sending, {"line": 3, "is": "unknown", "candidates": ["t1", "t2"]})
     assert (entry.is_lost, entry.is_over, entry.has_failed) == (True, False, False)
@@ -53,7 +53,7 @@ def test_a_message_names_a_few_of_many_candidates() -> None:
     assert "it could be t0 or t1 or t2 or t3 or t4 or one of 295 more;" in row["error"]["message"]
 
 
-def test_one_that_was_not_sent_after_all_is_as_new() -> None:
+def test_an_unsent_line_is_new_again() -> None:
     entry, row = stands({"line": 3, "is": "sending", "at": NOW}, {"line": 3, "is": "unsent"})
     assert (entry.state, entry.sent, row["status"]) == ("new", None, "pending")
 
@@ -119,7 +119,7 @@ def test_a_record_that_no_run_of_ours_can_have_written(record: dict[str, Any]) -
         check_record(record)
 
 
-def test_one_left_unknown_is_looked_for_by_the_next_run(home: Path) -> None:
+def test_the_next_run_searches_for_an_unknown_line(home: Path) -> None:
     (home / "t.txt").write_text("One <cut>\n")
     words = ("batch", "t.txt", "--text", "--timeout")
     with Farm(silent=True) as farm:

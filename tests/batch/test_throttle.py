@@ -28,7 +28,7 @@ class Clock:
         return Throttle(rate=rate, note=self.notes.append, clock=lambda: self.now, wait=self.wait)
 
 
-def test_without_a_rate_nobody_waits() -> None:
+def test_without_a_rate_no_create_waits() -> None:
     clock = Clock()
     throttle = clock.throttle()
     for _ in range(100):
@@ -155,7 +155,7 @@ def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
     assert clock.now == now + 1, "as patient as at first"
 
 
-def test_whoever_is_answered_ends_the_pause_of_all() -> None:
+def test_an_answered_create_ends_the_pause_of_all() -> None:
     """A look at a task may find the network back before the next create tries it."""
     clock = Clock()
     throttle = clock.throttle()
@@ -184,7 +184,7 @@ def test_a_create_between_two_tries_is_sent_home_with_those_that_wait() -> None:
     assert ended == ["create"]
 
 
-def test_stopping_sends_home_whoever_waits() -> None:
+def test_stopping_releases_waiting_creates() -> None:
     throttle = Throttle()
     throttle.pause(600, "x")
     ended: list[str] = []
@@ -237,7 +237,7 @@ class Waiters:
             self.passed += 1
 
 
-def test_whoever_passes_wakes_the_next() -> None:
+def test_an_admitted_create_wakes_the_next() -> None:
     waiters = Waiters(Throttle(rate=50), 5)
     eventually(lambda: waiters.passed == 5)
 

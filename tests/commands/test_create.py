@@ -260,7 +260,7 @@ def _on_a_terminal(arguments: list[str], env: dict[str, str]) -> str:
     return b"".join(chunks).decode()
 
 
-def test_a_lost_answer_is_looked_for_and_the_task_found(local: Run) -> None:
+def test_the_task_of_a_lost_answer_is_found(local: Run) -> None:
     done: Any = local("create", "Lose the answer [[drop]]")
     assert done.status == 0, done.err
     assert "lost" in done.err

@@ -137,7 +137,7 @@ def test_no_home_and_no_programs(inside: Run) -> None:
 
 
 def test_a_keyring_that_hangs(rebyte: Run, home: Path) -> None:
-    """In a process of its own, as the library keeps the backend that it has found."""
+    """In a new process, because the library caches the backend."""
     (home / "slowring.py").write_text("import time; time.sleep(60)")
     variables = {"PYTHONPATH": str(home), "PYTHON_KEYRING_BACKEND": "slowring.Keyring"}
     started = time.monotonic()

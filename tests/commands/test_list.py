@@ -174,7 +174,7 @@ def test_a_status_that_cannot_be_read_is_null_and_told_once(inside: Run, aim: Ai
         assert inside("list", "--status", "failed").status == 1  # what matches is not known
 
 
-def test_a_question_is_looked_for_in_twenty_running_tasks_and_in_all_when_asked(
+def test_twenty_running_tasks_are_checked_for_questions_and_all_on_request(
     inside: Run, aim: Aim
 ) -> None:
     tasks = Tasks(150, all_ended=False)  # 30 of them run

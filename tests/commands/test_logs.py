@@ -92,7 +92,7 @@ def test_follow_drops_what_each_connection_says_again(inside_local: Run) -> None
         assert end["status"] == "succeeded", steering
 
 
-def test_events_arrive_while_the_run_goes_on(service: Any) -> None:
+def test_events_arrive_during_the_run(service: Any) -> None:
     del service
     with subprocess.Popen(
         [*COMMAND, "create", "Go [[run=30s]]", "--stream", "-o", "jsonl"], stdout=subprocess.PIPE

@@ -291,7 +291,7 @@ def test_skills_are_listed_and_completed(agents: Local, home: Path) -> None:
     assert ("mine", "a program of config.toml") in list(values.executors(app))
 
 
-def test_a_line_of_a_batch_with_a_repository_of_its_own(
+def test_a_line_of_a_batch_with_its_own_repository(
     agents: Local, repository: Path, home: Path
 ) -> None:
     other = home / "other"

@@ -194,7 +194,7 @@ def test_exec_gets_json_on_stdin_and_a_failing_one_is_told(home: Any) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_a_run_goes_on_with_ends_with_the_command(home: Any, number: signal.Signals) -> None:
+def test_the_children_of_a_delivery_command_end_with_it(home: Any, number: signal.Signals) -> None:
     program = f"echo > {home}/started; trap '' INT; sleep 60; true"
     with listening("--exec", program) as (process, url):
         deliver(url, {"taskId": "t1"})

@@ -69,7 +69,7 @@ def test_a_named_profile_uses_its_own_key_and_not_the_variable(env: dict[str, st
     assert find(env).key == "rbk_work"
 
 
-def test_the_variable_goes_to_a_named_profile_of_its_own_service_only(env: dict[str, str]) -> None:
+def test_the_variable_goes_to_named_profiles_of_its_own_service_only(env: dict[str, str]) -> None:
     env["REBYTE_API_KEY"] = "rbk_variable"
     assert find(env, "work") == ("rbk_variable", "REBYTE_API_KEY")
     with pytest.raises(MissingKey) as problem:

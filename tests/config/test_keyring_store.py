@@ -120,7 +120,9 @@ def test_someone_has_longer_to_unlock_it_than_a_script(
         None,
     ],
 )
-def test_a_backend_that_is_not_here_any_more_is_looked_for(use: Use, recorded: str | None) -> None:
+def test_the_installed_backend_is_used_if_the_recorded_one_is_gone(
+    use: Use, recorded: str | None
+) -> None:
     use(Backend())
     assert UNATTENDED.fetch("someone", backend=recorded) == SECRET
 

@@ -263,7 +263,7 @@ def test_what_a_served_service_declines_is_done_in_the_process_of_the_command(
 
 
 class Serving:
-    """`rebyte local serve` in a process of its own."""
+    """`rebyte local serve` in a separate process."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -327,7 +327,7 @@ def test_a_create_whose_service_is_killed_before_it_answers_makes_one_task(
     assert local("list", "-o", "json").json["total"] == 1
 
 
-def test_a_wait_goes_on_after_its_service_was_stopped(
+def test_a_wait_continues_after_its_service_stopped(
     state: Path, local: Callable[..., Done]
 ) -> None:
     with Serving() as serving:

@@ -176,7 +176,7 @@ def test_man_install(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
     assert rebyte("man", "--install", "/dev/null/x").status == 1
 
 
-def test_who_installs_is_told_in_a_line_and_not_page_by_page(
+def test_installing_prints_one_line_and_not_one_per_page(
     tmp_path: Path, rebyte: Callable[..., Done]
 ) -> None:
     """The paths are for programs that ask for them."""
@@ -228,7 +228,7 @@ def test_man_uninstall_takes_the_pages_away_again(home: Path, rebyte: Callable[.
     assert rebyte("man", "--install", "--uninstall").status == 2
 
 
-def test_a_page_of_somebody_else_is_left_alone(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
+def test_a_foreign_page_is_left_alone(tmp_path: Path, rebyte: Callable[..., Done]) -> None:
     """Neither overwritten nor deleted, and then no other page is written."""
     own = tmp_path / "man1" / "rebyte.1"
     own.parent.mkdir()

@@ -62,7 +62,7 @@ PLACES: dict[str, Callable[[str], Any]] = {
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("place", PLACES)
 def test_case_43_every_field_in_every_format(kind: Kind, place: str) -> None:
-    """Each hostile text is in every field of a row of its own."""
+    """Each hostile text fills every field of one row."""
     values = {text: PLACES[place](text) for text in HOSTILE}
     rows = [dict.fromkeys((*kind.types, text), value) for text, value in values.items()]
     envelope = {f"note {number}": value for number, value in enumerate(values.values())}

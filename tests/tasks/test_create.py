@@ -266,7 +266,7 @@ def test_an_attempt_that_made_nothing_is_settled(bench: Bench, key: str | None) 
     assert left_open(bench) == []
     created = bench.create(key=key)
     assert bench.on_server()[-1] == created["id"]  # the 400 was the proxy's: that one was made too
-    # Nothing was looked for: nothing was lost.
+    # No search: nothing was lost.
     assert bench.proxy.count("GET", LIST) == 0
 
 
@@ -713,7 +713,7 @@ def open_ends(bench: Bench) -> int:
 # -- with a key --------------------------------------------------------------------------------
 
 
-def test_what_is_found_is_told_and_not_looked_for_twice(bench: Bench) -> None:
+def test_a_found_task_is_reported_and_not_searched_for_twice(bench: Bench) -> None:
     bench.cut_off("k")
     made = bench.direct.create_task(PROMPT)
     created = bench.create(key="k")
@@ -734,7 +734,7 @@ def test_what_is_not_found_and_sent_again_is_told(bench: Bench) -> None:
     assert bench.notes[-1] == "It created no task; sending the request again"
 
 
-def test_the_prompt_that_was_lost_is_looked_for_and_not_the_new_one(bench: Bench) -> None:
+def test_the_lost_prompt_is_searched_for_and_not_the_new_one(bench: Bench) -> None:
     lost = "Mend the logout page, and nothing else"
     bench.cut_off("k", prompt=lost)
     bench.direct.create_task(PROMPT)
@@ -779,7 +779,7 @@ def test_two_equal_tasks_are_both_named(bench: Bench) -> None:
     assert bench.proxy.count("POST") == 0
 
 
-def test_one_of_long_ago_is_not_looked_for(bench: Bench) -> None:
+def test_an_old_intent_is_not_searched_for(bench: Bench) -> None:
     bench.direct.list_tasks()
     bench.cut_off(ago=timedelta(minutes=16))
     bench.create()

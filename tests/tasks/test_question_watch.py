@@ -86,7 +86,7 @@ class User:
 
 
 class Bench:
-    """A watcher on a clock of its own, a pause of one second at a time."""
+    """A watcher with its own clock, in pauses of one second."""
 
     def __init__(self, at: Time, service: Any, policy: Any, user: User | None = None) -> None:
         self.at = at

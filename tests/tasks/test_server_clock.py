@@ -135,7 +135,7 @@ def test_a_service_that_never_tells_the_time(clocks: Clocks) -> None:
     assert clocks.clock.restamp(written) == written
 
 
-def test_times_of_an_earlier_version_are_nobodys(clocks: Clocks) -> None:
+def test_times_of_an_earlier_version_are_ignored(clocks: Clocks) -> None:
     """They do not say whose clock they are of."""
     assert clocks.clock.age("2026-02-09T11:00:00.000+00:00") == timedelta(0)
     assert clocks.clock.age("2026-02-09T11:00:00.000Z") == timedelta(hours=1)

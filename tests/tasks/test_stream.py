@@ -320,7 +320,7 @@ def test_a_service_without_a_stream_is_asked_for_the_status(status: int) -> None
     assert run.slept == [1.0] * 8
 
 
-def test_trap_4_an_answer_that_no_place_has_yet_is_looked_for_a_while() -> None:
+def test_trap_4_a_missing_answer_is_polled_for_a_while() -> None:
     early: Answer = reply(200, stream(tool(0), done()))
     run = Run([early] * 11 + [reply(200, stream(tool(0), text(1, "Found."), done("Found.", 1)))])
     assert contents(run.follow()) == ["tool_use", "Found."]

@@ -99,7 +99,7 @@ def test_each_end_is_told_apart_and_carries_its_task(board: Board) -> None:
     assert "d" in outcomes
 
 
-def test_a_word_nobody_knows_is_no_end(board: Board) -> None:
+def test_an_unknown_status_is_not_terminal(board: Board) -> None:
     board.add("a")
     board.end("a", status="resting")
     with pytest.raises(WaitTimeout):
