@@ -28,7 +28,7 @@ from rebyte_cli.errors import ReaderGone
 from rebyte_cli.local import database, http_server
 from rebyte_cli.local.agents import jail
 from rebyte_cli.output import progress
-from rebyte_cli.tasks import download, webhook_receiver
+from rebyte_cli.tasks import download, editor, hook
 from tests.conftest import Done
 from tests.output.test_console import console
 from tests.platforms import Msvcrt, become_windows
@@ -58,7 +58,8 @@ BRANCHES = {
     "output/progress.py": 1,
     "signals.py": 1,
     "tasks/download.py": 4,
-    "tasks/webhook_receiver.py": 4,
+    "tasks/editor.py": 2,
+    "tasks/hook.py": 4,
 }
 
 
@@ -293,14 +294,32 @@ def test_programs_are_ended_without_signals(windows: Msvcrt) -> None:
     """`key_command`, and `webhook listen --exec`."""
     child = Child()
     key_command._end(child, own_session=True)  # type: ignore[arg-type]  # as far as it is used
-    webhook_receiver._signal(child, signal.SIGTERM)  # type: ignore[arg-type]
+    hook._signal(child, signal.SIGTERM)  # type: ignore[arg-type]
     assert child.ended == ["kill", "terminate"]
+
+
+def test_the_editor_of_windows(windows: Msvcrt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notepad by default, and a command line that CreateProcess splits."""
+    ran: list[object] = []
+
+    class Process(Child):
+        def wait(self) -> int:
+            return 0
+
+    def start(command: object) -> Process:
+        ran.append(command)
+        return Process()
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    assert editor.find({}) == "notepad"
+    assert editor.edit('"C:\\Program Files\\code.exe" --wait', Path("draft.md")) == 0
+    assert ran == ['"C:\\Program Files\\code.exe" --wait "draft.md"']
 
 
 def test_a_hook_runs_on_windows(windows: Msvcrt, tmp_path: Path) -> None:
     """Without its own process group, which Windows does not have."""
-    hook = webhook_receiver.DeliveryCommand(f"cat > {tmp_path}/seen")
-    assert hook.run({"id": "e1"}) is None
+    runs = hook.HookCommand(f"cat > {tmp_path}/seen")
+    assert runs.run({"id": "e1"}) is None
     assert (tmp_path / "seen").read_text() == '{"id": "e1"}\n'
 
 

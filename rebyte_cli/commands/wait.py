@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import click
 
 from ..app import App
 from ..deadline import Deadline
-from ..errors import BadUsage
+from ..errors import BadUsage, NeedsAnswer, RebyteError, TaskEnded, WaitTimeout
 from ..output.records import TASK, Records
 from ._base import define
 from ._options import (
@@ -20,6 +22,8 @@ from ._options import (
     on_question_option,
     timeout_option,
 )
+
+Outcomes = Iterator[Mapping[str, Any] | RebyteError]
 
 
 @define("wait", kind=TASK, statuses=(3, 4, 5, 10, 11, 12, 124))
@@ -35,6 +39,15 @@ from ._options import (
     metavar="DURATION",
     help="Poll this often (default: every second at first, later every ten).",
 )
+@click.option(
+    "--notify", is_flag=True, help="Ring the bell and show a desktop notice when the wait is over."
+)
+@click.option(
+    "--exec",
+    "program",
+    metavar="CMD",
+    help="Run CMD for each task that is printed, with the task as JSON on its stdin.",
+)
 def command(
     app: App,
     tasks: Sequence[str],
@@ -43,6 +56,8 @@ def command(
     first_success: bool,
     timeout: float | None,
     interval: float | None,
+    notify: bool,
+    program: str | None,
 ) -> Records:
     """Wait for every TASK to end, and print each one as it ends.
 
@@ -50,12 +65,17 @@ def command(
     question, and 124 if the time limit passed. On a terminal, the question is asked here, and the
     wait continues with your answer. Many tasks are polled together, with one request per hundred.
 
+    --exec runs CMD once for each task that has ended, before the task is printed; its output goes
+    to stderr. If CMD fails, that is reported, and the status is 1. --notify works in terminals
+    that know OSC 9, such as iTerm2, kitty, WezTerm and Windows Terminal.
+
     Examples:
 
       rebyte wait @last --timeout 10m
       rebyte list -o id --status running | rebyte wait -
       rebyte wait "$first" "$second" --first-success -o id
-      rebyte wait --label run=nightly --timeout 1h30m
+      rebyte wait --label run=nightly --timeout 1h30m --notify
+      rebyte wait @1 @2 --exec 'jq -r .title | mail -s "rebyte: done" me@example.com'
     """
     from ..tasks.wait import Target
     from ._wait import finished
@@ -67,4 +87,58 @@ def command(
     )
     targets = [Target(task_id) for task_id in chosen_tasks(app, tasks, labels)]
     deadline = Deadline(timeout)
-    return Records(TASK, finished(app, targets, until=until, deadline=deadline, interval=interval))
+    if program is not None and not program.strip():
+        raise BadUsage("--exec is empty")
+    ended = finished(app, targets, until=until, deadline=deadline, interval=interval)
+    if program is not None:
+        ended = _passed_to(app, program, ended)
+    if notify:
+        ended = _notified(app, ended)
+    return Records(TASK, ended)
+
+
+def _passed_to(app: App, program: str, outcomes: Outcomes) -> Outcomes:
+    """The outcomes; `program` has run once for each task that ended, before it is yielded."""
+    from ..tasks.hook import HookCommand
+
+    hook, console = HookCommand(program, stdout_to_stderr=True), app.console
+    for outcome in outcomes:
+        task = outcome.task if isinstance(outcome, TaskEnded) else outcome
+        failure = None
+        if not isinstance(task, RebyteError):
+            with console.lock:  # the spinner must not draw over what the program prints
+                if console.region is not None:
+                    console.region.erase()
+                failure = hook.run(task)
+        yield outcome
+        if failure is not None and not isinstance(task, RebyteError):
+            yield failure.copy_with(message=f"{failure.message} for task {task.get('id')}")
+
+
+def _notified(app: App, outcomes: Outcomes) -> Outcomes:
+    """The outcomes; a notice says how the wait ended, unless it was interrupted."""
+    desktop = app.environment.get("TERM") != "dumb"
+    notify = partial(app.console.notify, desktop=desktop)
+    ends: Counter[str] = Counter()
+    title = ""
+    try:
+        for outcome in outcomes:
+            task = outcome.task if isinstance(outcome, TaskEnded | NeedsAnswer) else outcome
+            if isinstance(outcome, NeedsAnswer):
+                ends["waiting for an answer"] += 1
+            elif not isinstance(task, RebyteError):
+                ends[str(task.get("status"))] += 1
+            if not isinstance(task, RebyteError):
+                title = str(task.get("title") or task.get("id"))
+            yield outcome
+    except WaitTimeout as error:
+        notify(f"rebyte: {error.message}")
+        raise
+    except RebyteError as error:
+        notify(f"rebyte: the wait failed: {error.message}")
+        raise
+    words = ", ".join(f"{number} {status}" for status, number in ends.items())
+    if sum(ends.values()) == 1:
+        notify(f"rebyte: {title[:80]}: {next(iter(ends))}")
+    else:
+        notify(f"rebyte: {words or 'no task could be read'}")

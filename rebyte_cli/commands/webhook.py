@@ -223,9 +223,9 @@ def _passed_on(
 
     from ..output.messages import show_error
     from ..signals import StopSignal
-    from ..tasks.webhook_receiver import DeliveryCommand
+    from ..tasks.hook import HookCommand
 
-    runs = DeliveryCommand(program)
+    runs = HookCommand(program)
     free = BoundedSemaphore(jobs)
     failed: list[RebyteError] = []
 

@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from io import RawIOBase
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
@@ -279,6 +280,18 @@ class Console:
                     self.mid_line = not text.endswith("\n")
             except (OSError, ValueError):
                 _silence(self.err)
+
+    def notify(self, text: str, *, desktop: bool = True) -> None:
+        """Ring the bell of the terminal and, with `desktop`, have it show a notice there (OSC 9).
+
+        The user asked for it, so `quiet` changes nothing.
+        """
+        if self.err is None or not self.err_tty:
+            return
+        notice = f"\x1b]9;{one_line(text)}\x1b\\" if desktop else ""
+        with self.lock, suppress(OSError, ValueError):
+            self.err.write(f"\a{notice}")
+            self.err.flush()
 
 
 def _write(stream: TextIO, text: str, *, color: bool) -> None:

@@ -180,7 +180,7 @@ def _own_index(root: str, scratch: Path) -> dict[str, str]:
 def _quoted(path: str) -> str:
     """A path in the list of alternates, where colons separate and quotes escape."""
     escaped = path.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"' if os.name == "posix" else path
+    return f'"{escaped}"'
 
 
 def _check_place(folder: str, root: str) -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ def find(environment: Mapping[str, str]) -> str:
     for name in ("VISUAL", "EDITOR"):
         if environment.get(name, "").strip():
             return environment[name].strip()
-    if os.name != "posix":
+    if sys.platform == "win32":
         return "notepad"
     for program in USUAL:
         if shutil.which(program, path=environment.get("PATH")):
@@ -70,7 +71,7 @@ def edit(editor: str, path: Path) -> int:
     belongs to the editor while it runs; SIGTERM ends it too.
     """
     command: list[str] | str = [*editor.split(), str(path)]
-    if os.name != "posix":
+    if sys.platform == "win32":
         command = f'{editor} "{path}"'
     elif SHELL_SIGNS.intersection(editor):
         command = ["/bin/sh", "-c", f'{editor} "$@"', "sh", str(path)]

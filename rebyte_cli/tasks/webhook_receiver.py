@@ -10,21 +10,16 @@ from __future__ import annotations
 import contextlib
 import hmac
 import json
-import os
 import queue
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Collection, Generator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import ThreadingMixIn
-from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage
 
 LARGEST_BODY = 1024 * 1024  # bytes; the known fields of a delivery take a hundred
 CONNECTIONS = 32
@@ -269,75 +264,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- as in the parent
         """Say nothing: stderr is for what matters."""
-
-
-class DeliveryCommand:
-    """A program of the user's that is run for each delivery, and that does not outlive us.
-
-    The shell finds and splits the command line as the user wrote it. Nothing of a delivery is in
-    its arguments or its environment. Any thread may call.
-    """
-
-    def __init__(self, command: str) -> None:
-        self._command = command
-        self._lock = Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
-
-    def run(self, delivery: dict[str, Any]) -> RebyteError | None:
-        """Hand one delivery to it as JSON on its stdin; the error of a run that failed."""
-        try:
-            with self._lock:
-                if self._stopped:
-                    return None
-                # The user's own command line, with nothing of the delivery in it.
-                process = subprocess.Popen(  # noqa: S602 -- for that reason
-                    self._command,
-                    shell=True,
-                    stdin=subprocess.PIPE,
-                    # Its own process group, so that everything the shell started can be ended.
-                    process_group=None if sys.platform == "win32" else 0,
-                )
-                self._running.add(process)
-        except OSError as error:
-            return RebyteError(f"{self._command}: {error.strerror}", code="exec_failed")
-        try:
-            process.communicate(json.dumps(delivery).encode() + b"\n")
-        finally:
-            with self._lock:
-                self._running.discard(process)
-        if process.returncode == 0 or self._stopped:
-            return None
-        return RebyteError(
-            f"{self._command} exited with status {process.returncode}", code="exec_failed"
-        )
-
-    def stop(self) -> None:
-        """Start no more, and end those that run: by request, then by force."""
-        with self._lock:
-            self._stopped = True
-            running = list(self._running)
-        for process in running:
-            _signal(process, signal.SIGTERM)
-        for process in running:
-            try:
-                process.wait(GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
-
-    def kill(self) -> None:
-        """End those that run by force. Takes no lock: for a process that is about to end."""
-        self._stopped = True
-        for process in list(self._running):
-            _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
-
-
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(OSError):
-        if sys.platform == "win32":
-            process.terminate()
-        else:
-            os.killpg(process.pid, number)
 
 
 def _is_deep(value: Any) -> bool:

@@ -1,0 +1,95 @@
+"""A command of the user's, run for each document: a delivery, a task that ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any
+
+from ..errors import RebyteError
+
+GRACE_SECONDS = 3.0  # from the request to end to the end by force
+
+
+class HookCommand:
+    """A program of the user's that is given documents on its stdin, and that does not outlive us.
+
+    The shell finds and splits the command line as the user wrote it. Nothing of a document is in
+    its arguments or its environment. Any thread may call.
+    """
+
+    def __init__(self, command: str, *, stdout_to_stderr: bool = False) -> None:
+        """`stdout_to_stderr`: what it prints goes to stderr, since stdout is for data."""
+        self._command = command
+        self._stdout = 2 if stdout_to_stderr else None
+        self._lock = Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, document: Mapping[str, Any]) -> RebyteError | None:
+        """Run it with one document as JSON on its stdin; the error of a run that failed.
+
+        An interrupt ends the run.
+        """
+        try:
+            with self._lock:
+                if self._stopped:
+                    return None
+                # The user's own command line, with nothing of the document in it.
+                process = subprocess.Popen(  # noqa: S602 -- for that reason
+                    self._command,
+                    shell=True,
+                    stdin=subprocess.PIPE,
+                    stdout=self._stdout,
+                    # Its own process group, so that everything the shell started can be ended.
+                    process_group=None if sys.platform == "win32" else 0,
+                )
+                self._running.add(process)
+        except OSError as error:
+            return RebyteError(f"{self._command}: {error.strerror}", code="exec_failed")
+        try:
+            process.communicate(json.dumps(document).encode() + b"\n")
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        if process.returncode == 0 or self._stopped:
+            return None
+        return RebyteError(
+            f"{self._command} exited with status {process.returncode}", code="exec_failed"
+        )
+
+    def stop(self) -> None:
+        """Start no more, and end those that run: by request, then by force."""
+        with self._lock:
+            self._stopped = True
+            running = list(self._running)
+        for process in running:
+            _signal(process, signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    def kill(self) -> None:
+        """End those that run by force. Takes no lock: for a process that is about to end."""
+        self._stopped = True
+        for process in list(self._running):
+            _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            process.terminate()
+        else:
+            os.killpg(process.pid, number)

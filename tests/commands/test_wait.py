@@ -1,0 +1,132 @@
+"""`rebyte wait --exec` and `--notify`: what happens when a task ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import COMMAND, Done
+from tests.terminals import Session
+
+Run = Callable[..., Done]
+
+
+def created(run: Run, prompt: str) -> str:
+    done = run("create", prompt, "-o", "id")
+    assert done.status == 0, done.err
+    return done.out.strip()
+
+
+def test_a_command_gets_each_ended_task_once(inside_local: Run, home: Path) -> None:
+    good, bad = created(inside_local, "Good"), created(inside_local, "Bad [[fail]]")
+    command = f"cat >> {home}/seen; echo printed"
+    done = inside_local("wait", good, bad, good, "--exec", command, "-o", "json")
+    assert done.status == 10
+    assert {task["id"] for task in done.documents} == {good, bad}
+    seen = [json.loads(line) for line in (home / "seen").read_text().splitlines()]
+    assert {task["id"]: task["status"] for task in seen} == {good: "completed", bad: "failed"}
+    assert len(seen) == 2
+
+
+def test_what_the_command_prints_is_not_data(local: Run, home: Path) -> None:
+    good = created(local, "Good")
+    done = local("wait", good, "--exec", "echo printed", "-o", "id")
+    assert (done.status, done.out) == (0, f"{good}\n")
+    assert "printed" in done.err
+
+
+@pytest.mark.parametrize("command", ["exit 3", "no-such-program-here"])
+def test_a_command_that_fails_is_reported_and_the_wait_continues(
+    inside_local: Run, command: str
+) -> None:
+    one, two = created(inside_local, "One"), created(inside_local, "Two")
+    done = inside_local("wait", one, two, "--exec", command, "-o", "json")
+    assert done.status == 1
+    assert {task["id"] for task in done.documents} == {one, two}
+    for task in (one, two):
+        status = 3 if command == "exit 3" else 127
+        assert f"{command} exited with status {status} for task {task}" in done.err
+
+
+def test_a_task_that_cannot_be_read_runs_no_command(inside_local: Run, home: Path) -> None:
+    done = inside_local("wait", "nosuch99", "--exec", f"touch {home}/ran")
+    assert done.status == 4
+    assert not (home / "ran").exists()
+    assert inside_local("wait", "nosuch99", "--exec", " ").status == 2
+
+
+def test_an_interrupt_ends_the_command_too(service: Any, inside_local: Run, home: Path) -> None:
+    good = created(inside_local, "Good")
+    # The subshell keeps the child in the command's process group.
+    command = f"(sleep 60 & echo $! > {home}/pid; wait); true"
+    process = subprocess.Popen([*COMMAND, "wait", good, "--exec", command], stderr=subprocess.PIPE)
+    end = time.monotonic() + 20
+    while not (home / "pid").exists() or not (home / "pid").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    pid = int((home / "pid").read_text())
+    while _runs(pid):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+def on_a_terminal(*words: str, **environment: str) -> tuple[int, str]:
+    session = Session([*COMMAND, *words], **environment)
+    return session.finish(), session.raw
+
+
+def test_a_notice_says_how_the_wait_ended(inside_local: Run) -> None:
+    good, bad = created(inside_local, "Say \x1b]0;hello"), created(inside_local, "Bad [[fail]]")
+    slow = created(inside_local, "Slow [[run=60s]]")
+    status, raw = on_a_terminal("wait", good, "--notify")
+    assert status == 0
+    assert raw.count("\a") == 1
+    assert "\a\x1b]9;rebyte: Say \\x1b]0;hello: completed\x1b\\" in raw
+    _, raw = on_a_terminal("wait", good, bad, "--notify", "-q")
+    assert "rebyte: 1 completed, 1 failed\x1b\\" in raw or "rebyte: 1 failed, 1 completed" in raw
+    status, raw = on_a_terminal("wait", slow, "--timeout", "0.3", "--notify")
+    assert status == 124
+    assert f"\x1b]9;rebyte: task {slow} still running after 0.3 s\x1b\\" in raw
+    status, raw = on_a_terminal("wait", good, "--notify", TERM="dumb")
+    assert (raw.count("\a"), "\x1b]9" in raw) == (1, False)
+    assert on_a_terminal("wait", good)[1].count("\a") == 0
+
+
+def test_no_notice_where_there_is_no_terminal(inside_local: Run) -> None:
+    good = created(inside_local, "Good")
+    done = inside_local("wait", good, "--notify", "-o", "id")
+    assert (done.out, "\a" in done.err) == (f"{good}\n", False)
+
+
+def test_a_question_ends_the_wait_with_a_notice(inside_local: Run) -> None:
+    asks = created(inside_local, "Ask [[ask]]")
+    status, raw = on_a_terminal("wait", asks, "--notify", "--on-question", "stop")
+    assert status == 12
+    assert "waiting for an answer\x1b\\" in raw
+
+
+def test_the_output_of_a_command_stays_below_the_spinner(inside_local: Run) -> None:
+    good, slow = created(inside_local, "Good"), created(inside_local, "Slow [[run=2s]]")
+    session = Session([*COMMAND, "wait", good, slow, "--exec", "echo one; sleep 0.5; echo two"])
+    assert session.finish() == 0
+    lines = session.everything
+    assert lines.count("one") == lines.count("two") == 2
+    assert [lines[at + 1] for at, line in enumerate(lines) if line == "one"] == ["two", "two"]
