@@ -269,10 +269,23 @@ def test_no_module_requires_a_unix_only_module() -> None:
 
 
 def test_each_class_name_means_one_thing() -> None:
-    """A private class (`_Name`) is seen in one module only, so its name may recur."""
-    places: dict[str, list[str]] = {}
-    for name in MODULES:
-        for node in tree_of(name).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places.setdefault(node.name, []).append(name)
-    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+    """A name for a type (`X = Mapping[…]`) counts; an underscore does not make another name."""
+    types: dict[str, set[str]] = {}
+    others: dict[str, set[str]] = {}
+    for module in MODULES:
+        for node in ast.walk(tree_of(module)):
+            if isinstance(node, ast.ClassDef):
+                types.setdefault(node.name.lstrip("_"), set()).add(f"{module}.{node.name}")
+        for name in _aliases(tree_of(module)):
+            others.setdefault(name.lstrip("_"), set()).add(f"{module}.{name}")
+    assert {name: where for name, where in types.items() if len(where) > 1} == {}
+    assert {name: others[name] | types[name] for name in types.keys() & others.keys()} == {}
+
+
+def _aliases(tree: ast.Module) -> Iterator[str]:
+    """The names in CapWords that a module assigns."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name) and re.match("_?[A-Z]+[a-z]", target.id):
+                    yield target.id

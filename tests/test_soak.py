@@ -21,18 +21,18 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.connection import AttemptState
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.batch.fields import Checker, Fields
+from rebyte_cli.batch.fields import LineChecker, LineFields
 from rebyte_cli.batch.input import Input, read_input
 from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.reservations import Reservations
-from rebyte_cli.batch.runner import Callbacks, Options, Runner
-from rebyte_cli.batch.state import Entry, LineProblem
+from rebyte_cli.batch.runner import BatchOptions, Callbacks, Runner
+from rebyte_cli.batch.state import LineProblem, LineState
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import TaskFailed
 from rebyte_cli.history.history import History
-from rebyte_cli.tasks.wait import Target, watch
+from rebyte_cli.tasks.wait import WaitTarget, watch
 from tests.hour import Hour, Moody
 from tests.servers import KEY
 from tests.task_board import Time
@@ -84,12 +84,12 @@ def client_of(service: Moody, clock: Any, sleep: Any) -> RebyteClient:
 
 def lines() -> Input:
     source = BytesIO("".join(f"{prompt}\n" for prompt in PROMPTS).encode())
-    checker = Checker(Fields({}), workspace_per_line=False, find_files=lambda path: [path])
+    checker = LineChecker(LineFields({}), workspace_per_line=False, find_files=lambda path: [path])
     return read_input(source, "t", form="text", template=None, checker=checker)
 
 
 def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    batch, entries = lines(), {at: Entry() for at in range(TASKS)}
+    batch, entries = lines(), {at: LineState() for at in range(TASKS)}
     with Hour() as hour, Moody(hour) as service:
         for name in (
             "batch.runner",
@@ -119,7 +119,7 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         )
         run = Runner(
             client, batch, make_plan(batch.lines, "t"), entries, journal, throttle,
-            Options(jobs=16), callbacks,
+            BatchOptions(jobs=16), callbacks,
         )  # fmt: skip
         rows = []
         at_first = 0.0
@@ -156,7 +156,7 @@ def test_a_wait() -> None:
         at_first = 0.0
         for outcome in watch(
             client,
-            [Target(task_id) for task_id in ids],
+            [WaitTarget(task_id) for task_id in ids],
             deadline=Deadline(clock=time.clock),
             sleep=time.sleep,
             progress=lambda done, total: counts.append((done, total)),

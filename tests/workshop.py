@@ -17,7 +17,7 @@ from typing import Any
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.batch.baseline import Baseline
-from rebyte_cli.batch.fields import Checker, Fields
+from rebyte_cli.batch.fields import LineChecker, LineFields
 from rebyte_cli.batch.input import read_input
 from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.reservations import Reservations
@@ -50,7 +50,9 @@ class Workshop:
             "t",
             form="jsonl",
             template=None,
-            checker=Checker(Fields({}), workspace_per_line=False, find_files=lambda path: [path]),
+            checker=LineChecker(
+                LineFields({}), workspace_per_line=False, find_files=lambda path: [path]
+            ),
         )
         self.told: list[str] = []
         self.upload: Any = lambda path: {"id": "f1", "filename": path}

@@ -41,7 +41,7 @@ class ApiResponse:
         self.coming: Iterator[bytes] | None = None
 
 
-class Broken(Exception):
+class BrokenBody(Exception):
     """A body is not what it should be. `cut`: it ended early, so another attempt may help."""
 
     def __init__(self, why: str, *, cut: bool = False) -> None:
@@ -54,7 +54,7 @@ def chunks(response: Any) -> Iterator[bytes]:
     """The decoded bytes of a body as they arrive; `response` is one of requests, unread.
 
     Decodes gzip and deflate itself: the decoder of urllib3 accepts a cut gzip stream as a
-    whole one, and may expand one small read to any size. Raises Broken, or what urllib3 raises.
+    whole one, and may expand one small read to any size. Raises BrokenBody, or what urllib3 raises.
     """
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     raw = _raw(response.raw)
@@ -64,7 +64,7 @@ def chunks(response: Any) -> Iterator[bytes]:
         return _inflate(raw, zlib.MAX_WBITS | 16)
     if encoding == "deflate":
         return _inflate(raw, zlib.MAX_WBITS)
-    raise Broken("it came in an encoding that was not requested")
+    raise BrokenBody("it came in an encoding that was not requested")
 
 
 def _raw(source: Any) -> Iterator[bytes]:
@@ -91,19 +91,19 @@ def _inflate(raw: Iterable[bytes], bits: int) -> Iterator[bytes]:
                     while piece := inflater.decompress(b"", CHUNK):
                         yield piece
     except zlib.error:
-        raise Broken("its compression is damaged") from None
+        raise BrokenBody("its compression is damaged") from None
     if started and not inflater.eof:
-        raise Broken("it was cut off", cut=True)
+        raise BrokenBody("it was cut off", cut=True)
 
 
 def read_all(response: Any, cap: int = JSON_CAP) -> bytes:
-    """The whole decoded body; Broken when it is larger than `cap` bytes."""
+    """The whole decoded body; BrokenBody when it is larger than `cap` bytes."""
     pieces: list[bytes] = []
     size = 0
     for piece in chunks(response):
         size += len(piece)
         if size > cap:
-            raise Broken(f"it is larger than {cap // (1024 * 1024)} MiB")
+            raise BrokenBody(f"it is larger than {cap // (1024 * 1024)} MiB")
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -120,20 +120,20 @@ def read_whole(response: Any) -> bytes:
 
 
 def parse_json(data: bytes) -> Any:
-    """A JSON document; {} for an empty body (seen in clients). Raises Broken with a short why."""
+    """A JSON document; {} for an empty body (seen in clients). Raises BrokenBody with a reason."""
     if not data.strip():
         return {}
     if data.lstrip()[:1] == b"<":
-        raise Broken("it is HTML or XML instead of JSON")
+        raise BrokenBody("it is HTML or XML instead of JSON")
     try:
         return json.loads(data, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
-        raise Broken("it is nested too deeply") from None
+        raise BrokenBody("it is nested too deeply") from None
     except json.JSONDecodeError:
-        raise Broken("it is not JSON") from None
+        raise BrokenBody("it is not JSON") from None
     except ValueError:
         # Python refuses integers beyond 4,300 digits; UnicodeDecodeError is one of these too.
-        raise Broken("it holds a number or a character that cannot be read") from None
+        raise BrokenBody("it holds a number or a character that cannot be read") from None
 
 
 def _refuse(name: str) -> Any:
@@ -237,7 +237,7 @@ def file_size(path: Path) -> int:
     return info.st_size
 
 
-class Form:
+class MultipartForm:
     """Files as multipart/form-data, each in a part named `part`.
 
     `size` is that of the whole body in bytes. Raises as `file_size` does.

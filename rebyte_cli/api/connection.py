@@ -262,7 +262,7 @@ class _TLSPool(HTTPSConnectionPool):
     ConnectionCls = _WatchedTLSConnection
 
 
-class _Adapter(HTTPAdapter):
+class _TimedAdapter(HTTPAdapter):
     def __init__(
         self,
         context: Callable[[], ssl.SSLContext],
@@ -324,7 +324,7 @@ class ConnectionPool:
         self._ca_bundle = ca_bundle
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
-        self.adapter = _Adapter(self._context, size, dial, admits)
+        self.adapter = _TimedAdapter(self._context, size, dial, admits)
 
     def prepare(
         self, method: str, url: str, headers: Mapping[str, str], body: Any

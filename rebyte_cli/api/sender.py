@@ -16,7 +16,7 @@ from ..clock import since_boot
 from ..deadline import Deadline
 from ..errors import APIError, BrokenAnswer, NetworkError, RebyteError, Unsent
 from . import retry
-from .body import ERROR_CAP, Broken, parse_json, read_all
+from .body import ERROR_CAP, BrokenBody, parse_json, read_all
 from .errors import AttemptFailed, explain, lost, refusal
 from .log import AttemptLog, CallLog, Redactor
 from .request import Request
@@ -31,7 +31,7 @@ T = TypeVar("T")
 Read = Callable[["Response", "AttemptState"], T]
 
 
-class Refused(Exception):
+class ErrorResponse(Exception):
     """The answer was not 2xx. Carries it, for the caller to return or to raise.
 
     `retried`: an earlier attempt of the same call may have been carried out.
@@ -111,7 +111,8 @@ class Sender:
     def send(self, request: Request, read: Read[T]) -> tuple[T, bool]:
         """`read` of the first 2xx answer, and whether an earlier attempt may have been carried out.
 
-        Raises Refused for any other answer after all attempts, and our own errors for failures.
+        Raises ErrorResponse for any other answer after all attempts, and our own errors for
+        failures.
         """
         pool, deadline = self.pool, Deadline(request.seconds, clock=self.clock)
         from .connection import TRANSPORT_ERRORS
@@ -132,14 +133,14 @@ class Sender:
                         proxies=pool.proxies(request.url),
                     )
                 return self._read(response, attempt, log, read), may_have_worked
-            except Refused as refused:
+            except ErrorResponse as refused:
                 again = retry.may_repeat(request.repeat, status=refused.status, sent=True)
                 pause = self._pause(number, refused.headers) if again and not is_last else None
                 if refused.status == retry.MISDIRECTED and self._declined():
                     pause = 0.0
                 if pause is None or (not request.per_attempt and pause >= deadline.left()):
                     status, headers, raw = refused.status, refused.headers, refused.raw
-                    raise Refused(status, headers, raw, retried=may_have_worked) from None
+                    raise ErrorResponse(status, headers, raw, retried=may_have_worked) from None
                 may_have_worked = may_have_worked or refused.status in retry.GATEWAY
             except (AttemptFailed, *TRANSPORT_ERRORS) as error:
                 failure = self.failure(request, error, sent=attempt.sent)
@@ -155,12 +156,12 @@ class Sender:
             self.options.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
-    def error_for(self, request: Request, refused: Refused) -> APIError:
+    def error_for(self, request: Request, refused: ErrorResponse) -> APIError:
         """The error that a refusal stands for."""
         html = refused.raw.lstrip()[:1] == b"<"
         try:
             body = parse_json(refused.raw)
-        except Broken:
+        except BrokenBody:
             body = None
         unknown = retry.is_unknown(request.repeat, status=refused.status, sent=True)
         return refusal(
@@ -223,7 +224,7 @@ class Sender:
         return AttemptState(Deadline(share, clock=self.clock), idle, careful=careful)
 
     def _read(self, response: Response, attempt: AttemptState, log: AttemptLog, read: Read[T]) -> T:
-        """Read a 2xx answer. Raises Refused for another status, AttemptFailed for a bad body."""
+        """Read a 2xx answer. Raises ErrorResponse or, for a bad body, AttemptFailed."""
         log.answered(response)
         if date := response.headers.get("Date"):
             self._date = (date, since_boot())
@@ -232,11 +233,11 @@ class Sender:
                 raise AttemptFailed("the answer stopped at an interim status", code="broken_answer")
             if response.status_code >= 300:
                 log.body = self._error_body(response)
-                raise Refused(response.status_code, response.headers, log.body)
+                raise ErrorResponse(response.status_code, response.headers, log.body)
             value = read(response, attempt)
-        except Refused:
+        except ErrorResponse:
             raise
-        except Broken as error:
+        except BrokenBody as error:
             response.close()
             why = error.why if error.cut else f"the answer cannot be used: {error.why}"
             raise AttemptFailed(why, code="broken_answer", futile=not error.cut) from None
@@ -252,7 +253,7 @@ class Sender:
 
         try:
             raw = read_all(response, ERROR_CAP)
-        except (Broken, *TRANSPORT_ERRORS):
+        except (BrokenBody, *TRANSPORT_ERRORS):
             response.close()
             return b""
         # An answer that echoes the key would put it into an error message.

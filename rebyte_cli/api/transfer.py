@@ -14,7 +14,7 @@ from .body import (
     ERROR_CAP,
     JSON_CAP,
     ApiResponse,
-    Broken,
+    BrokenBody,
     UploadBody,
     as_it_came,
     chunks,
@@ -23,7 +23,7 @@ from .body import (
 )
 from .request import Request
 from .retry import RetryPolicy
-from .sender import Refused, Sender
+from .sender import ErrorResponse, Sender
 from .urls import check_target_url
 from .whole_file import whole_file
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 5
 # Which connections a URL may use, and the headers for it with or without the key.
-Route = Callable[[str, dict[str, str]], tuple[Sender, dict[str, str]]]
+Router = Callable[[str, dict[str, str]], tuple[Sender, dict[str, str]]]
 # What object stores answer for a signed URL whose time is over; which of them, differs.
 EXPIRED = frozenset({400, 401, 403, 404, 410})
 
@@ -79,7 +79,7 @@ class LiveBody:
         what = f"{request.method} {request.path}"
         try:
             yield from chunks(self._response)
-        except Broken as broken:
+        except BrokenBody as broken:
             raise BrokenAnswer(f"{what}: {broken.why}") from None
         except (HTTPError, OSError) as error:
             failure = self._sender.failure(request, error)
@@ -100,7 +100,7 @@ def stream(sender: Sender, request: Request, deadline: Deadline) -> Iterator[Liv
 
     try:
         (response, body), _ = sender.send(request, opened)
-    except Refused as refused:
+    except ErrorResponse as refused:
         raise sender.error_for(request, refused) from None
     try:
         yield body
@@ -169,7 +169,7 @@ def put(
     )
     try:
         sender.send(request, _drain)
-    except Refused as refused:
+    except ErrorResponse as refused:
         what = f"the file store refused the upload ({refused.status})"
         if refused.status in EXPIRED:
             raise SlotExpired(what, status_code=refused.status) from None
@@ -183,12 +183,12 @@ def _drain(response: Response, attempt: AttemptState) -> None:
 
     try:
         read_all(response, ERROR_CAP)
-    except (Broken, *TRANSPORT_ERRORS):
+    except (BrokenBody, *TRANSPORT_ERRORS):
         response.close()
 
 
 def download(
-    route: Route,
+    route: Router,
     request: Request,
     target: Path,
     overwrite: bool,
@@ -222,7 +222,7 @@ def _exists(name: str, folder: int | None) -> bool:
     return True
 
 
-def length(route: Route, request: Request) -> int | None:
+def length(route: Router, request: Request) -> int | None:
     """The size of what a GET would bring (bytes), None where the service does not say.
 
     No body is read. It is a GET since a signed URL is often good for nothing else.
@@ -253,7 +253,7 @@ def _saving(
             # No compression was requested. A service that compresses anyway must not decide how far
             # it expands.
             if encoding not in ("identity", "") and file.tell() + len(piece) > JSON_CAP:
-                raise Broken(f"unpacked it is larger than {JSON_CAP // (1024 * 1024)} MiB")
+                raise BrokenBody(f"unpacked it is larger than {JSON_CAP // (1024 * 1024)} MiB")
             write(piece)
             if progress is not None:
                 progress(len(piece))
@@ -269,7 +269,7 @@ def _saving(
     return save
 
 
-def _follow(route: Route, first: Request, save: Callable[[Response, AttemptState], None]) -> None:
+def _follow(route: Router, first: Request, save: Callable[[Response, AttemptState], None]) -> None:
     """Send a GET and the redirects that it leads to."""
     from urllib.parse import urljoin
 
@@ -279,7 +279,7 @@ def _follow(route: Route, first: Request, save: Callable[[Response, AttemptState
         try:
             sender.send(request, save)
             return
-        except Refused as refused:
+        except ErrorResponse as refused:
             where = refused.headers.get("Location")
             if refused.status not in (301, 302, 303, 307, 308) or not where:
                 raise sender.error_for(request, refused) from None

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 from .. import __version__
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import BadUsage, BrokenAnswer
-from .body import ApiResponse, Form, as_it_came, as_json, encode
+from .body import ApiResponse, MultipartForm, as_it_came, as_json, encode
 from .log import HIDDEN, CallLog
 from .request import Request
 from .retry import SECONDS, RetryPolicy
-from .sender import Refused, Sender, SenderOptions
+from .sender import ErrorResponse, Sender, SenderOptions
 from .urls import (
     THIS_NETWORK,
     address,
@@ -114,7 +114,7 @@ class Transport:
         request = self._request(method, path, query, headers, data, repeat, timeout)
         try:
             answer, retried = self._sender.send(request, as_json)
-        except Refused as refused:
+        except ErrorResponse as refused:
             raise self._sender.error_for(request, refused) from None
         answer.retried = retried
         return answer
@@ -144,7 +144,7 @@ class Transport:
         try:
             read = transfer.live(self._sender, request, self.limit()) if live else as_it_came
             answer, retried = self._sender.send(request, read)
-        except Refused as refused:
+        except ErrorResponse as refused:
             if check:
                 raise self._sender.error_for(request, refused) from None
             return ApiResponse(refused.status, refused.headers, None, refused.raw, refused.retried)
@@ -158,7 +158,7 @@ class Transport:
         if 200 <= answer.status < 300:
             return None
         request = self._request(method, path, None, {}, None, repeat, None)
-        refused = Refused(answer.status, answer.headers, answer.raw)
+        refused = ErrorResponse(answer.status, answer.headers, answer.raw)
         return self._sender.error_for(request, refused)
 
     def stream(
@@ -212,7 +212,7 @@ class Transport:
         progress: Callable[[int], None] | None = None,
     ) -> ApiResponse:
         """POST files as multipart/form-data, each in a part named `part`; memory stays flat."""
-        form = Form(part, files, progress)
+        form = MultipartForm(part, files, progress)
         headers = {
             "Accept": "application/json",
             "Content-Type": form.content_type,
@@ -232,7 +232,7 @@ class Transport:
         )
         try:
             return self._sender.send(request, as_json)[0]
-        except Refused as refused:
+        except ErrorResponse as refused:
             raise self._sender.error_for(request, refused) from None
 
     def download(
@@ -272,7 +272,7 @@ class Transport:
         )
         try:
             return self._signed.send(request, as_json)[0]
-        except Refused as refused:
+        except ErrorResponse as refused:
             raise self._signed.error_for(request, refused) from None
 
     def server_now(self) -> datetime | None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .status import canonical_status, is_terminal
 
-Raw = Mapping[str, Any]
+RawDocument = Mapping[str, Any]
 
 # Event kinds with text of the agent (seen in clients).
 SPEECH = frozenset({"text", "assistant", "message", "response", "result"})
@@ -41,12 +41,12 @@ def integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def mappings(value: Any) -> list[Raw]:
+def mappings(value: Any) -> list[RawDocument]:
     """The objects in a list; empty if the value is not a list."""
     return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
-def first(fields: Raw, *names: str) -> Any:
+def first(fields: RawDocument, *names: str) -> Any:
     """The first of these fields that is not empty; names vary by executor (seen in clients)."""
     found = (fields.get(name) for name in names)
     return next((each for each in found if each is not None and each != ""), None)
@@ -74,12 +74,12 @@ class EventView:
 
     __slots__ = ("payload", "raw")
 
-    def __init__(self, raw: Raw) -> None:
+    def __init__(self, raw: RawDocument) -> None:
         self.raw = raw
         payload = raw.get("payload")
         if isinstance(payload, str):
             payload = {"content": payload}
-        self.payload: Raw = payload if isinstance(payload, Mapping) else {}
+        self.payload: RawDocument = payload if isinstance(payload, Mapping) else {}
 
     @property
     def kind(self) -> str:
@@ -159,7 +159,7 @@ class EventView:
         return Question(message, number, tuple(items), batched) if items else None
 
 
-def _question_item(fields: Raw) -> QuestionItem:
+def _question_item(fields: RawDocument) -> QuestionItem:
     options = fields.get("options")
     return QuestionItem(
         str(fields.get("question") or ""),
@@ -177,7 +177,7 @@ def _option(option: Any) -> tuple[str, str]:
 class _RunView:
     """What tasks and prompts have in common."""
 
-    def __init__(self, raw: Raw) -> None:
+    def __init__(self, raw: RawDocument) -> None:
         self.raw = raw
 
     @property
@@ -236,7 +236,7 @@ class PromptView(_RunView):
         return events_of(self.raw)
 
 
-def events_of(document: Raw) -> list[EventView]:
+def events_of(document: RawDocument) -> list[EventView]:
     """The events that a document lists under `events`."""
     return [EventView(each) for each in mappings(document.get("events"))]
 
@@ -314,7 +314,7 @@ class PageView:
 
     __slots__ = ("is_sound", "limit", "offset", "rows", "total")
 
-    def __init__(self, raw: Raw) -> None:
+    def __init__(self, raw: RawDocument) -> None:
         data = raw.get("data")
         self.rows = [row for row in mappings(data) if text(row.get("id"))]
         self.is_sound = isinstance(data, list) and len(data) == len(self.rows)

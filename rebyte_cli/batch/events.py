@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal[
+EventKind = Literal[
     # From the workers, about one create:
     "created",  # (body, task)
     "refused",  # RebyteError; the API or the line's own file is to blame
@@ -29,9 +29,9 @@ Kind = Literal[
 class BatchEvent(NamedTuple):
     """`line` is the index of a line in the input, or None. `value` is what the list above says."""
 
-    kind: Kind
+    kind: EventKind
     line: int | None
     value: Any
 
 
-Report = Callable[[Kind, int | None, Any], None]
+Report = Callable[[EventKind, int | None, Any], None]

@@ -15,7 +15,7 @@ MOST_COMPARED = 1000  # names among which a similar one is searched for
 MOST_PROBLEMS = 20  # of one line; a line with more is not meant for a batch
 
 
-class Fields(NamedTuple):
+class LineFields(NamedTuple):
     """What a line says, or what holds for every line that does not say otherwise.
 
     `body` holds fields of POST /tasks except `workspaceId`, which is `workspace` (an id, or
@@ -30,11 +30,15 @@ class Fields(NamedTuple):
     labels: Mapping[str, str] = {}
 
 
-class Checker:
+class LineChecker:
     """Checks line after line, and each file that lines name only once."""
 
     def __init__(
-        self, defaults: Fields, *, workspace_per_line: bool, find_files: Callable[[str], list[str]]
+        self,
+        defaults: LineFields,
+        *,
+        workspace_per_line: bool,
+        find_files: Callable[[str], list[str]],
     ) -> None:
         """`workspace_per_line`: no line may name a workspace. `find_files` gives the files that a
         path or a pattern names, and raises when one of them cannot be uploaded.
@@ -46,7 +50,7 @@ class Checker:
 
     def check(
         self, given: Mapping[str, Any], *, prompt: str | None, data: bool
-    ) -> tuple[Fields, list[Problem]]:
+    ) -> tuple[LineFields, list[Problem]]:
         """The fields of a line over the defaults, and everything wrong with them.
 
         `prompt` is the text that a template made, None when the line brings its own. With
@@ -104,7 +108,7 @@ class Checker:
                 problems.append(("files", found))
             else:
                 files += found
-        return Fields(body, workspace, tuple(dict.fromkeys(files)), key, labels), problems
+        return LineFields(body, workspace, tuple(dict.fromkeys(files)), key, labels), problems
 
     def _check_body(self, body: Mapping[str, Any], given: Mapping[str, Any]) -> list[Problem]:
         problems: list[Problem] = []

@@ -25,7 +25,7 @@ LARGEST_INPUT = 4 << 30  # bytes
 _COLUMN = re.compile(r"\w[\w-]*")
 
 Numbered = Iterator[tuple[int, str]]
-Found = Iterator[tuple[int, dict[str, Any]]]
+NumberedRecords = Iterator[tuple[int, dict[str, Any]]]
 
 
 def decoded(source: Iterable[bytes], fingerprint: Fingerprint, bad: BadLines) -> Numbered:
@@ -57,7 +57,9 @@ def decoded(source: Iterable[bytes], fingerprint: Fingerprint, bad: BadLines) ->
             bad.add(number, f"not UTF-8: byte {error.start + 1} is 0x{byte:02x}")
 
 
-def records(form: Form, lines: Numbered, bad: BadLines, template: tuple[str, ...] | None) -> Found:
+def records(
+    form: Form, lines: Numbered, bad: BadLines, template: tuple[str, ...] | None
+) -> NumberedRecords:
     """The fields of each line, with its number. What cannot be read is added to `bad`.
 
     `template` names the fields that a template needs; None without one. Raises BadUsage for a file
@@ -81,7 +83,7 @@ def _is_utf_16(name: str) -> BadUsage:
     )
 
 
-def _text(lines: Numbered) -> Found:
+def _text(lines: Numbered) -> NumberedRecords:
     for number, line in lines:
         text = line.rstrip("\r\n")
         if text.strip():
@@ -91,7 +93,7 @@ def _text(lines: Numbered) -> Found:
 # -- JSON Lines --------------------------------------------------------------------------------
 
 
-def _jsonl(lines: Numbered, bad: BadLines) -> Found:
+def _jsonl(lines: Numbered, bad: BadLines) -> NumberedRecords:
     first: list[tuple[int, str]] = []  # lines with something in them, while none is an object
     has_objects = False
     for number, line in lines:
@@ -161,7 +163,7 @@ def _repeated(names: Iterable[str]) -> str:
 # -- CSV ---------------------------------------------------------------------------------------
 
 
-def _csv(lines: Numbered, bad: BadLines, template: tuple[str, ...] | None) -> Found:
+def _csv(lines: Numbered, bad: BadLines, template: tuple[str, ...] | None) -> NumberedRecords:
     import csv
 
     current = 0

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 DELAY = 0.25  # seconds that a task waits for others to be written with it
 LARGEST_GROUP = 100
-Task = Mapping[str, Any]
+TaskDocument = Mapping[str, Any]
 TasksCreated = Callable[[list[NewTask]], None]
-TasksEnded = Callable[[list[Task]], None]
+TasksEnded = Callable[[list[TaskDocument]], None]
 _KEPT_OF_AN_END = ("id", "title", "status", "completedAt")  # answers can be long
 
 
@@ -38,10 +38,10 @@ class HistoryWriter:
         self._write_created = tasks_created
         self._write_ended = tasks_ended
         self._created: list[NewTask] = []
-        self._ended: list[Task] = []
+        self._ended: list[TaskDocument] = []
         self.due = NO_LIMIT  # when to call `flush` at the latest
 
-    def created(self, line: InputLine, task: Task, body: Task) -> None:
+    def created(self, line: InputLine, task: TaskDocument, body: TaskDocument) -> None:
         """A task was created for a line, and the journal was told."""
         self._reservations.release(line.number, str(task["id"]))
         self._created.append(NewTask(task, body["prompt"], body, dict(line.labels)))
@@ -52,7 +52,7 @@ class HistoryWriter:
         self._reservations.release(number)
         self._schedule()
 
-    def ended(self, task: Task) -> None:
+    def ended(self, task: TaskDocument) -> None:
         """A task ended."""
         self._ended.append({name: task[name] for name in _KEPT_OF_AN_END if name in task})
         self._schedule()

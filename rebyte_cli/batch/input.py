@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from ..errors import BadUsage, NotFound
 from .bad_lines import BadLines
-from .fields import Checker, Fields
+from .fields import LineChecker, LineFields
 from .fingerprint import Fingerprint
 from .forms import LONGEST_LINE, Form, decoded, printable, records
 from .template import Template, read_template
@@ -114,7 +114,7 @@ class Input:
         self._end = 0
         self._lock = threading.Lock()
 
-    def add(self, number: int, fields: Fields) -> None:
+    def add(self, number: int, fields: LineFields) -> None:
         """Keep one more line, whose key defaults to its number."""
         data = json.dumps(fields.body, separators=(",", ":")).encode()
         try:
@@ -162,8 +162,8 @@ def read_source(
     workspace = body.pop("workspaceId", None)
     if source.workspace_per_line and workspace:
         raise BadUsage("--workspace and --workspace-per-line cannot be used together")
-    checker = Checker(
-        Fields(body, workspace, tuple(check(files)), labels=labels),
+    checker = LineChecker(
+        LineFields(body, workspace, tuple(check(files)), labels=labels),
         workspace_per_line=source.workspace_per_line,
         find_files=lambda path: check([path]),
     )
@@ -197,7 +197,7 @@ def read_input(
     *,
     form: Form,
     template: Template | None,
-    checker: Checker,
+    checker: LineChecker,
 ) -> Input:
     """Read and check every line of `source`, which yields them with their line ends.
 

@@ -57,7 +57,7 @@ class JournalFailed(RebyteError):
     code = "journal"
 
 
-class _Group:
+class _SyncGroup:
     """Records that share a sync. `is_awaited`: a thread waits for it."""
 
     __slots__ = ("_unwritten", "data", "due", "is_awaited")
@@ -110,8 +110,8 @@ class Journal:
         self.beside: Callable[[], None] = lambda: None
         self._failure: JournalFailed | None = None
         self._wake = threading.Condition()
-        self._group = _Group()
-        self._writing: _Group | None = None
+        self._group = _SyncGroup()
+        self._writing: _SyncGroup | None = None
         self._closing = False
         self._handle = open_file(path)
         try:
@@ -177,7 +177,7 @@ class Journal:
         if self._failure is not None:
             raise self._failure
 
-    def _add(self, data: bytes) -> _Group:
+    def _add(self, data: bytes) -> _SyncGroup:
         """Put records into the group that is written next. The caller holds the lock."""
         if self._failure is not None:
             raise self._failure
@@ -188,7 +188,7 @@ class Journal:
         group.data += data
         return group
 
-    def _await(self, group: _Group) -> None:
+    def _await(self, group: _SyncGroup) -> None:
         """Have a group written at once. The caller holds the lock."""
         if not group.is_awaited:
             group.is_awaited = True
@@ -200,7 +200,7 @@ class Journal:
             with self._wake:
                 while not (self._closing or self._group.is_awaited or self._group.due.has_passed):
                     self._wake.wait(self._group.due.left() if self._group.data else None)
-                group, self._group = self._group, _Group()
+                group, self._group = self._group, _SyncGroup()
                 if not group.data:
                     return
                 self._writing = group

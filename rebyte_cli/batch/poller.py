@@ -9,7 +9,7 @@ from random import random
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import APIError, RebyteError
-from ..tasks.wait import Poll, Target, too_busy
+from ..tasks.wait import Poll, WaitTarget, too_busy
 from .events import Report
 from .state import GONE
 from .throttle import ThrottleStopped
@@ -145,7 +145,7 @@ def watch_tasks(client: RebyteClient, throttle: Throttle, report: Report) -> Pol
 
     def ask(running: dict[int, str]) -> None:
         lines = {task_id: index for index, task_id in running.items()}
-        for target, outcome in poll.round([Target(task_id) for task_id in lines]):
+        for target, outcome in poll.round([WaitTarget(task_id) for task_id in lines]):
             index = lines[target.task_id]
             poller.drop(index)
             task: Mapping[str, Any] | None = getattr(outcome, "task", None)

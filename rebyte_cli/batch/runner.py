@@ -22,16 +22,16 @@ from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, RebyteError
 from ..tasks.server_clock import ServerClock
 from .baseline import Baseline
-from .events import BatchEvent, Kind
+from .events import BatchEvent, EventKind
 from .history_writer import HistoryWriter, TasksCreated, TasksEnded
 from .input import Input
 from .plan import Plan
 from .poller import watch_tasks
-from .search import Finder, LostLine, search_lost
+from .search import LostLine, LostLineSearch, search_lost
 from .state import (
     LOST,
-    Entry,
     LineProblem,
+    LineState,
     Record,
     created_record,
     ended_record,
@@ -54,10 +54,10 @@ GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}
 # main thread, the only one that handles them, is not woken.
 LISTEN = 0.5
 JOIN = 2.0  # seconds that threads with a request under way get to end after the batch
-Row = Mapping[str, Any] | RebyteError
+RowOrError = Mapping[str, Any] | RebyteError
 
 
-class Options(NamedTuple):
+class BatchOptions(NamedTuple):
     """How a batch is to run. Times in seconds.
 
     `search_for` is how long a lost create is searched for before its outcome is called unknown,
@@ -101,10 +101,10 @@ class Runner:
         client: RebyteClient,
         batch: Input,
         plan: Plan,
-        entries: Mapping[int, Entry],
+        entries: Mapping[int, LineState],
         journal: Journal,
         throttle: Throttle,
-        options: Options,
+        options: BatchOptions,
         callbacks: Callbacks,
         *,
         known: Iterable[str] = (),
@@ -138,7 +138,7 @@ class Runner:
         )
         self._workers.known.update(known)
         self._lost: set[int] = set()  # lines whose creates are being searched for
-        finder = Finder(
+        finder = LostLineSearch(
             client,
             batch,
             mine=plan.mine,
@@ -167,13 +167,13 @@ class Runner:
         self._interrupted = False
         self._leave_at_once = False
 
-    def _report(self, kind: Kind, index: int | None, value: Any) -> None:
+    def _report(self, kind: EventKind, index: int | None, value: Any) -> None:
         """Called by any thread: something happened to a line, or to the batch."""
         self._events.put(BatchEvent(kind, index, value))
 
     # -- the run -------------------------------------------------------------------------------
 
-    def run(self) -> Generator[Row]:
+    def run(self) -> Generator[RowOrError]:
         """Yield the row of every line: those that ended earlier first, then each as it ends.
 
         A line that did not end well is a LineProblem, which carries its row. What ended the
@@ -200,7 +200,7 @@ class Runner:
         if self._fault is not None:
             yield self._fault
 
-    def _start(self) -> Iterator[Row]:
+    def _start(self) -> Iterator[RowOrError]:
         """Yield what is over, take up what an earlier run began, hand out what is new."""
         self._restore_reservations()
         for index in self._plan.mine:
@@ -260,7 +260,7 @@ class Runner:
     def _unfinished(self) -> list[int]:
         return [index for index in self._plan.mine if index not in self._printed]
 
-    def _remaining_rows(self) -> Iterator[Row]:
+    def _remaining_rows(self) -> Iterator[RowOrError]:
         for index in self._unfinished():
             if index in self._workers.in_flight:
                 self._entries[index].state = "sending"
@@ -304,7 +304,7 @@ class Runner:
             index, leader = leader, self._plan.leader.get(leader)
         return self._batch.lines[index].workspace
 
-    def _search(self, index: int, entry: Entry, send_again_after: float) -> None:
+    def _search(self, index: int, entry: LineState, send_again_after: float) -> None:
         """Search for the task of a create that was not answered."""
         self._lost.add(index)
         workspace = self._workspace_of(index)
@@ -316,7 +316,7 @@ class Runner:
         entries = list(self._entries.values())
         return [{"id": entry.id, "createdAt": entry.started} for entry in entries if entry.id]
 
-    def _watch(self, index: int, entry: Entry) -> Iterator[Row]:
+    def _watch(self, index: int, entry: LineState) -> Iterator[RowOrError]:
         """Wait for the end of a task, if this run or a later line needs it."""
         if self._grace is NO_LIMIT and (self._options.wait or index in self._successor):
             self._running[index] = time.monotonic()
@@ -324,7 +324,7 @@ class Runner:
         else:
             yield self._row(index)
 
-    def _over(self, index: int) -> Iterator[Row]:
+    def _over(self, index: int) -> Iterator[RowOrError]:
         """A line is over: yield its row, and start what waited for it."""
         yield self._row(index)
         if self._options.fail_fast and self._entries[index].has_failed and not self._closed:
@@ -333,7 +333,7 @@ class Runner:
             self._close_queue()
         yield from self._advance(index)
 
-    def _advance(self, index: int) -> Iterator[Row]:
+    def _advance(self, index: int) -> Iterator[RowOrError]:
         """Create the next line of the same workspace, skipping those whose leader failed."""
         place = index
         while (following := self._successor.get(place)) is not None:
@@ -361,7 +361,7 @@ class Runner:
 
     # -- events --------------------------------------------------------------------------------
 
-    def _handle(self, event: BatchEvent) -> Iterator[Row]:
+    def _handle(self, event: BatchEvent) -> Iterator[RowOrError]:
         kind, index, value = event
         if kind == "crash":
             raise value
@@ -406,7 +406,7 @@ class Runner:
             self._fault = error
             self._stop(GRACE[signal.SIGINT])
 
-    def _on_created(self, index: int, entry: Entry, value: Any) -> Iterator[Row]:
+    def _on_created(self, index: int, entry: LineState, value: Any) -> Iterator[RowOrError]:
         body, task = value
         line = self._batch.lines[index]
         entry.apply(created_record(line.number, task))
@@ -416,24 +416,26 @@ class Runner:
         else:
             yield from self._watch(index, entry)
 
-    def _on_refused(self, index: int, entry: Entry, error: RebyteError) -> Iterator[Row]:
+    def _on_refused(self, index: int, entry: LineState, error: RebyteError) -> Iterator[RowOrError]:
         entry.apply({"is": "refused", "error": error_of(error)})
         if not entry.is_doubtful:
             self._history.not_created(self._batch.lines[index].number)
         yield from self._over(index)
 
-    def _on_unsent(self, index: int, entry: Entry, _value: None) -> Iterator[Row]:
+    def _on_unsent(self, index: int, entry: LineState, _value: None) -> Iterator[RowOrError]:
         entry.reset("new")
         self._history.not_created(self._batch.lines[index].number)
         self._hand_out(index)
         yield from ()
 
-    def _on_lost(self, index: int, entry: Entry, record: Record) -> Iterator[Row]:
+    def _on_lost(self, index: int, entry: LineState, record: Record) -> Iterator[RowOrError]:
         entry.apply(record)
         self._search(index, entry, self._options.send_again_after)
         yield from ()
 
-    def _on_found(self, index: int, entry: Entry, task: Mapping[str, Any]) -> Iterator[Row]:
+    def _on_found(
+        self, index: int, entry: LineState, task: Mapping[str, Any]
+    ) -> Iterator[RowOrError]:
         line = self._batch.lines[index]
         self._callbacks.note(
             f"Line {line.number}: the response was lost, but task {task['id']} exists"
@@ -448,14 +450,16 @@ class Runner:
         self._history.created(line, task, self._batch.body(line))
         yield from self._watch(index, entry)
 
-    def _on_absent(self, index: int, entry: Entry, _value: None) -> Iterator[Row]:
+    def _on_absent(self, index: int, entry: LineState, _value: None) -> Iterator[RowOrError]:
         self._lost.discard(index)
         number = self._batch.lines[index].number
         self._callbacks.note(f"Line {number}: no task was created; sending it again")
         self._note_down({"line": number, "is": "unsent"})
         yield from self._on_unsent(index, entry, None)
 
-    def _on_unknown(self, index: int, entry: Entry, candidates: list[str]) -> Iterator[Row]:
+    def _on_unknown(
+        self, index: int, entry: LineState, candidates: list[str]
+    ) -> Iterator[RowOrError]:
         self._lost.discard(index)
         number = self._batch.lines[index].number
         record: Record = {"line": number, "is": "unknown", "candidates": candidates}
@@ -465,11 +469,15 @@ class Runner:
         entry.apply(record)
         yield from ()  # its row comes at the end: the task may still be found
 
-    def _on_unsure(self, _index: int, entry: Entry, candidates: list[str]) -> Iterator[Row]:
+    def _on_unsure(
+        self, _index: int, entry: LineState, candidates: list[str]
+    ) -> Iterator[RowOrError]:
         entry.candidates = candidates
         yield from ()
 
-    def _on_ended(self, index: int, entry: Entry, task: Mapping[str, Any]) -> Iterator[Row]:
+    def _on_ended(
+        self, index: int, entry: LineState, task: Mapping[str, Any]
+    ) -> Iterator[RowOrError]:
         self._running.pop(index, None)
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         record = ended_record(self._batch.lines[index].number, task, now)
@@ -478,12 +486,14 @@ class Runner:
         self._history.ended(task)
         yield from self._over(index)
 
-    def _on_unreadable(self, index: int, entry: Entry, error: RebyteError) -> Iterator[Row]:
+    def _on_unreadable(
+        self, index: int, entry: LineState, error: RebyteError
+    ) -> Iterator[RowOrError]:
         self._running.pop(index, None)
         entry.error = error_of(error)
         yield self._row(index)
 
-    _handlers: Mapping[Kind, Callable[[Runner, int, Entry, Any], Iterator[Row]]] = {
+    _handlers: Mapping[EventKind, Callable[[Runner, int, LineState, Any], Iterator[RowOrError]]] = {
         "created": _on_created,
         "refused": _on_refused,
         "unsent": _on_unsent,
@@ -539,7 +549,7 @@ class Runner:
     # -- progress and signals ------------------------------------------------------------------
 
     def progress(self) -> dict[str, Any]:
-        """Where the batch stands, as `output.progress.Standing` takes it; any thread may ask."""
+        """The progress of the batch, as `output.progress.BatchProgress` takes it. Thread-safe."""
         now = time.monotonic()
         entries = [self._entries[index] for index in self._plan.mine]
         running = sorted((since, index) for index, since in list(self._running.items()))

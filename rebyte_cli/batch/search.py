@@ -54,7 +54,7 @@ class ScanResult(NamedTuple):
     candidates: list[str]
 
 
-class Finder:
+class LostLineSearch:
     """Finds the tasks of lost lines. A task is taken only if nothing else can have created it."""
 
     def __init__(
@@ -231,7 +231,7 @@ def search_lost(
     client: RebyteClient,
     throttle: Throttle,
     report: Report,
-    finder: Finder,
+    finder: LostLineSearch,
     search_for: float | None = None,
 ) -> Poller[LostLine]:
     """Rounds that report ("found", line, row), ("absent", line, None) or ("unknown", line, ids).

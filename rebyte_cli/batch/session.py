@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, Interrupted, RebyteError
 from .input import journals_of
-from .state import Entry, LineProblem, check_record, created_record, row_of
+from .state import LineProblem, LineState, check_record, created_record, row_of
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from .input import Input, InputLine, InputSource
     from .journal import Journal
     from .plan import Plan
-    from .runner import Options, Runner
+    from .runner import BatchOptions, Runner
 
-Row = Mapping[str, Any] | RebyteError
+RowOrError = Mapping[str, Any] | RebyteError
 SPARE_CONNECTIONS = 12  # for the watch and the search, beside the one of each create
 SPARE_FILES = 48  # open files beside those connections: the journal, the history, the input, …
 # Open files per connection to the service in this process: two ends, its database and journal.
@@ -73,11 +73,11 @@ class Session:
         self._report = report
         self._summary = summary
         self._path = source.journal_path
-        self._entries = {index: Entry() for index in plan.mine}
+        self._entries = {index: LineState() for index in plan.mine}
         self._by_number = {batch.lines[index].number: index for index in plan.mine}
         self._known: set[str] = set()
 
-    def status(self) -> Iterator[Row]:
+    def status(self) -> Iterator[RowOrError]:
         """Every line as the journal has it. Sends nothing and writes nothing but a report."""
         from .journal import holder, replay
 
@@ -97,8 +97,8 @@ class Session:
         self._finish(None)
 
     def run(
-        self, options: Options, *, rate: float | None, resolutions: Sequence[Resolution]
-    ) -> Iterator[Row]:
+        self, options: BatchOptions, *, rate: float | None, resolutions: Sequence[Resolution]
+    ) -> Iterator[RowOrError]:
         """Run what is left, and yield the row of every line as it ends.
 
         Raises InputHeld or JournalHeld while another run may create the same lines.
@@ -107,8 +107,8 @@ class Session:
             yield from self._run(options, rate, resolutions)
 
     def _run(
-        self, options: Options, rate: float | None, resolutions: Sequence[Resolution]
-    ) -> Iterator[Row]:
+        self, options: BatchOptions, rate: float | None, resolutions: Sequence[Resolution]
+    ) -> Iterator[RowOrError]:
         from .reservations import Reservations
         from .runner import Callbacks, Runner
         from .throttle import Throttle
@@ -312,9 +312,9 @@ class Session:
         return 0 if before is None else sum(number > before for number in self._by_number)
 
     def _progress(self, runner: Runner) -> Any:
-        from ..output.progress import Standing, batch_board
+        from ..output.progress import BatchProgress, batch_board
 
-        return batch_board(self._app.console, lambda: Standing(**runner.progress()))
+        return batch_board(self._app.console, lambda: BatchProgress(**runner.progress()))
 
     # -- after ---------------------------------------------------------------------------------
 
@@ -351,7 +351,7 @@ class ResultsFile:
             why = f"--results {path}: cannot be written: {error.strerror}"
             raise BadUsage(why) from None
 
-    def take(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def take(self, rows: Iterable[RowOrError]) -> Iterator[RowOrError]:
         """Write the rows, and yield only the errors: their exit status counts, as ever."""
         try:
             for row in rows:

@@ -29,7 +29,7 @@ _ERROR = frozenset({"code", "message", "exit"})
 _EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
 
 
-class Entry:
+class LineState:
     """The state of one line. Times are ISO 8601 as they came; `error` is None or a dict."""
 
     __slots__ = ("candidates", "error", "finished", "id", "newest", "sent", "started", "state",
@@ -122,7 +122,7 @@ class LineProblem(RebyteError):
         return copy
 
 
-def row_of(line: InputLine, entry: Entry) -> Mapping[str, Any] | LineProblem:
+def row_of(line: InputLine, entry: LineState) -> Mapping[str, Any] | LineProblem:
     """What is printed for a line: its row, inside an error when it did not end well."""
     status = {"new": "pending", "sending": "unknown"}.get(entry.state) or entry.status
     error = entry.error
@@ -144,7 +144,7 @@ def row_of(line: InputLine, entry: Entry) -> Mapping[str, Any] | LineProblem:
     return row if error is None else LineProblem(row, error)
 
 
-def _unknown(line: InputLine, entry: Entry) -> dict[str, Any]:
+def _unknown(line: InputLine, entry: LineState) -> dict[str, Any]:
     shown = entry.candidates[:MOST_CANDIDATES]
     if more := len(entry.candidates) - len(shown):
         shown.append(f"one of {more} more")
@@ -228,7 +228,7 @@ def error_of(error: RebyteError) -> dict[str, Any]:
     return {name: told.get(name) for name in ("code", "message", "status", "exit")}
 
 
-def skipped_error(leader: InputLine, entry: Entry) -> dict[str, Any]:
+def skipped_error(leader: InputLine, entry: LineState) -> dict[str, Any]:
     """Why a line is not created: its leader did not complete. Has the leader's exit status."""
     exit_status = 1 if entry.error is None else int(entry.error.get("exit") or 1)
     why = {"new": "was skipped"}.get(entry.state) or f"ended as {entry.status}"

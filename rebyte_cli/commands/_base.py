@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage
-from ..output.records import INSTALLED, Kind, Records, check_fields
+from ..output.records import INSTALLED, RecordKind, Records, check_fields
 from ._options import SHARED, Option, Output, shared_options
 
 
@@ -23,7 +23,7 @@ def _keep_blocks(text: str | None) -> str | None:
     return "\n\n".join(f"\b\n{block}" if block.startswith(" ") else block for block in paragraphs)
 
 
-class _Context(click.Context):
+class _HelpContext(click.Context):
     """Click's context, except for the width of a help page."""
 
     def make_formatter(self) -> click.HelpFormatter:
@@ -40,14 +40,14 @@ class _Shared(click.Command):
     0, 1 and 2, that it uses.
     """
 
-    context_class = _Context
+    context_class = _HelpContext
     usual_statuses: tuple[int, ...] = ()
 
     def __init__(
         self,
         *args: Any,
-        kind: Kind | None = None,
-        whole: Kind | None = None,
+        kind: RecordKind | None = None,
+        whole: RecordKind | None = None,
         text: bool = False,
         statuses: Iterable[int] | None = None,
         **kwargs: Any,
@@ -62,12 +62,12 @@ class _Shared(click.Command):
         super().__init__(*args, **kwargs)
         self.params.extend(shared_options())
 
-    def alternatives(self) -> dict[str, Kind | str]:
+    def alternatives(self) -> dict[str, RecordKind | str]:
         """What it prints instead of its usual kind, by the options that make it do so.
 
         A kind, or the name of a definition in the JSON Schema of the results.
         """
-        found: dict[str, Kind | str] = {}
+        found: dict[str, RecordKind | str] = {}
         if self.output.whole:
             found["-o json"] = self.output.whole
         for param in self.params:

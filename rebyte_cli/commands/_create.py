@@ -37,7 +37,7 @@ F = TypeVar("F", bound=Any)
 SHOWN_WORKSPACES = 8
 
 
-class Choices(NamedTuple):
+class CreateOptions(NamedTuple):
     """What to do with a new task, as the options of `create_options` say it."""
 
     files: Sequence[str]
@@ -51,7 +51,7 @@ class Choices(NamedTuple):
 
 
 def create_options(function: F) -> F:
-    """Add the options of `Choices` to a command."""
+    """Add the options of `CreateOptions` to a command."""
     decorators = (
         files_option,
         wait_option,
@@ -76,7 +76,7 @@ def create(
     app: App,
     prompt: PromptSource,
     fields: Mapping[str, Any],
-    choices: Choices,
+    choices: CreateOptions,
     *,
     patch: str | None = None,
 ) -> Any:
@@ -128,7 +128,7 @@ def create(
 def _followed(
     app: App,
     created: Mapping[str, Any],
-    choices: Choices,
+    choices: CreateOptions,
     deadline: Deadline,
     *,
     is_new: bool,
@@ -145,10 +145,10 @@ def _followed(
 
         return streamed(app, task_id, deadline=deadline)
     if choices.wait:
-        from ..tasks.wait import Target
+        from ..tasks.wait import WaitTarget
         from ._wait import finished
 
-        return Records(TASK, finished(app, [Target(task_id)], deadline=deadline))
+        return Records(TASK, finished(app, [WaitTarget(task_id)], deadline=deadline))
     return Records(CREATED, [created])
 
 

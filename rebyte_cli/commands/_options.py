@@ -16,7 +16,7 @@ import click
 from ..app import App
 from ..config import EXECUTORS, FORMATS
 from ..errors import BadUsage, NotFound, did_you_mean
-from ..output.records import EVENT, TASK, Kind
+from ..output.records import EVENT, TASK, RecordKind
 
 F = TypeVar("F", bound=Any)
 
@@ -28,8 +28,8 @@ class Output(NamedTuple):
     other formats print many records. `text`: whether `auto` means text, in a pipe too.
     """
 
-    kind: Kind | None = None
-    whole: Kind | None = None
+    kind: RecordKind | None = None
+    whole: RecordKind | None = None
     text: bool = False
 
 
@@ -44,7 +44,7 @@ class Option(click.Option):
         self,
         *args: Any,
         output: Output | None = None,
-        schema: Mapping[str, Kind | str] | None = None,
+        schema: Mapping[str, RecordKind | str] | None = None,
         **attrs: Any,
     ) -> None:
         super().__init__(*args, **attrs)

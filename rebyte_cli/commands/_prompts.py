@@ -55,12 +55,12 @@ def ask_hidden(text: str) -> str:
 
 
 if TYPE_CHECKING:
-    _Words = click.ParamType[str]
+    _WordParam = click.ParamType[str]
 else:  # Click before 8.4 has no generic types
-    _Words = click.ParamType
+    _WordParam = click.ParamType
 
 
-class Secret(_Words):
+class Secret(_WordParam):
     """The value of `--secret`: none, which prompts, or `-`, which reads stdin."""
 
     name = "secret"

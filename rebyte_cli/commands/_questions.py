@@ -27,7 +27,7 @@ class TerminalDialog:
         self._note = app.note
         self._named = named
         self._items: list[QuestionItem] = []  # still to answer; the first one is on the terminal
-        self._choices: list[questions.Choice] = []
+        self._choices: list[questions.ItemAnswer] = []
         self._line: PromptLine | None = None
 
     def __enter__(self) -> TerminalDialog:
@@ -49,7 +49,7 @@ class TerminalDialog:
             self._print(f"Task {task_id} asks:\n")
         self._show()
 
-    def listen(self, seconds: float) -> Sequence[questions.Choice] | None:
+    def listen(self, seconds: float) -> Sequence[questions.ItemAnswer] | None:
         """The answers to all items, or None if they did not come within so many seconds.
 
         Raises EOFError at Ctrl-D.
@@ -83,7 +83,7 @@ class TerminalDialog:
         self._close()
         self._note(why)
 
-    def answer(self, task_id: str, question: Question) -> Sequence[questions.Choice]:
+    def answer(self, task_id: str, question: Question) -> Sequence[questions.ItemAnswer]:
         """Ask one question, however long it takes. Raises EOFError at Ctrl-D."""
         with self:
             self._start(task_id, question)
@@ -113,13 +113,13 @@ class TerminalDialog:
             self._line = None
 
 
-def _choice(item: QuestionItem, said: str) -> questions.Choice:
+def _choice(item: QuestionItem, said: str) -> questions.ItemAnswer:
     """An answer from what was typed. Raises BadUsage if it does not fit the question."""
     if not said:
         raise BadUsage("the answer is empty; Ctrl-D answers later")
     words = said.replace(",", " ").split()
     if not item.options or not all(word.isascii() and word.isdigit() for word in words):
-        return questions.Choice(text=said)
+        return questions.ItemAnswer(text=said)
     numbers = tuple(int(word[:9]) - 1 for word in words)
     questions.check(item, numbers)
-    return questions.Choice(numbers)
+    return questions.ItemAnswer(numbers)

@@ -10,7 +10,7 @@ from ..app import App
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, NeedsAnswer, RebyteError, TaskEnded, WaitTimeout
 from ..output.records import EVENT, TASK, Records, Text, Value
-from ..tasks.wait import Target
+from ..tasks.wait import WaitTarget
 
 if TYPE_CHECKING:
     from ..tasks.question_watch import Dialog, QuestionWatcher
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def finished(
     app: App,
-    targets: Sequence[Target],
+    targets: Sequence[WaitTarget],
     *,
     until: Literal["all", "any", "first-success"] = "all",
     deadline: Deadline = NO_LIMIT,
@@ -112,7 +112,7 @@ def streamed(
     What is returned raises TaskFailed or TaskCanceled at its end, NeedsAnswer at a question that
     is not asked here, and WaitTimeout at the limit.
     """
-    target = Target(task_id, prompt_id)
+    target = WaitTarget(task_id, prompt_id)
     app.text = True
     if app.format in ("json", "id"):
         return Records(TASK, finished(app, [target], deadline=deadline))
@@ -121,11 +121,11 @@ def streamed(
     return Text(_text(app, target, deadline))
 
 
-def _logs_command(target: Target) -> Callable[[Sequence[str]], str]:
+def _logs_command(target: WaitTarget) -> Callable[[Sequence[str]], str]:
     return lambda _pending: f"See the rest with `rebyte logs {target.task_id} -f`"
 
 
-def _text(app: App, target: Target, deadline: Deadline) -> Iterator[str]:
+def _text(app: App, target: WaitTarget, deadline: Deadline) -> Iterator[str]:
     from ..tasks import logs
 
     resumable = _resumable(_logs_command(target))
@@ -141,7 +141,7 @@ def _text(app: App, target: Target, deadline: Deadline) -> Iterator[str]:
 
 
 def _events(
-    app: App, target: Target, deadline: Deadline, *, end: bool
+    app: App, target: WaitTarget, deadline: Deadline, *, end: bool
 ) -> Iterator[Mapping[str, Any]]:
     """Each event; with `end`, also the record that ends the stream."""
     from ..tasks import logs
@@ -160,7 +160,7 @@ def _events(
     _raise_outcome(app, target, deadline)
 
 
-def _raise_outcome(app: App, target: Target, deadline: Deadline) -> None:
+def _raise_outcome(app: App, target: WaitTarget, deadline: Deadline) -> None:
     """Raise how the prompt ended: what the stream says about it can be early or wrong."""
     for outcome in finished(app, [target], deadline=deadline):
         if isinstance(outcome, TaskEnded):

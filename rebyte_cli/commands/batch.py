@@ -248,13 +248,13 @@ def command(
     if only_status:
         rows = session.status()
     else:
-        from ..batch.runner import SEND_AGAIN_AFTER, Options
+        from ..batch.runner import SEND_AGAIN_AFTER, BatchOptions
 
         if resend_after is None:
             resend_after = LOCAL_SEARCH if app.settings.is_local else SEND_AGAIN_AFTER
         search_for = LOCAL_SEARCH if app.settings.is_local else None
         rows = session.run(
-            Options(jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for),
+            BatchOptions(jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for),
             rate=rate,
             resolutions=parse_resolutions(resolve, batch.lines, plan.mine),
         )

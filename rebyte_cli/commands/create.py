@@ -13,7 +13,7 @@ from ..app import App
 from ..errors import BadUsage
 from ..output.records import CREATED
 from ._base import define
-from ._create import Choices, check_workspace, create, create_options
+from ._create import CreateOptions, check_workspace, create, create_options
 from ._options import chosen_fields, task_options
 from ._prompts import prompt_options, read_prompt
 
@@ -68,7 +68,7 @@ def command(
       git diff | rebyte create "Review this diff" - -w @last
       rebyte create "Nightly audit" --once "audit-$(date +%F)" --label run=nightly --wait
     """
-    chosen = Choices(**choices)
+    chosen = CreateOptions(**choices)
     if forget:
         return _forget(app, chosen.once)
     written = read_prompt(app, prompt, prompt_option, prompt_file)

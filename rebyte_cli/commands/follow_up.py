@@ -82,10 +82,10 @@ def command(
 
         return streamed(app, task_id, prompt_id=str(answer["promptId"]), deadline=deadline)
     if wait:
-        from ..tasks.wait import Target
+        from ..tasks.wait import WaitTarget
         from ._wait import finished
 
-        target = Target(task_id, str(answer["promptId"]))
+        target = WaitTarget(task_id, str(answer["promptId"]))
         return Records(TASK, finished(app, [target], deadline=deadline))
     return Records(PROMPT, [answer])
 

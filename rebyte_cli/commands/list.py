@@ -25,13 +25,13 @@ else:  # Click before 8.2 has no generic types
     _Choice = click.Choice
 
 
-class Statuses(_Choice):
+class StatusFilter(_Choice):
     """One status, or several with commas between them."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the statuses as a tuple."""
         words = str(value).split(",") if isinstance(value, str) else list(value)
-        return tuple(super(Statuses, self).convert(word.strip(), param, ctx) for word in words)
+        return tuple(super(StatusFilter, self).convert(word.strip(), param, ctx) for word in words)
 
 
 def _flat(
@@ -54,7 +54,7 @@ def _flat(
 @click.option(
     "--status",
     "statuses",
-    type=Statuses(STATUSES),
+    type=StatusFilter(STATUSES),
     multiple=True,
     callback=_flat,
     help="Only tasks with this status; repeat it, or separate several with commas.",

@@ -37,10 +37,10 @@ def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
     ended: TaskEnded | None = None
     deadline = Deadline(timeout)
     if wait:
-        from ..tasks.wait import Target
+        from ..tasks.wait import WaitTarget
         from ._wait import finished
 
-        for outcome in finished(app, [Target(task_id)], deadline=deadline):
+        for outcome in finished(app, [WaitTarget(task_id)], deadline=deadline):
             if isinstance(outcome, TaskEnded):
                 ended = outcome
             elif isinstance(outcome, RebyteError):

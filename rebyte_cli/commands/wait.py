@@ -77,7 +77,7 @@ def command(
       rebyte wait --label run=nightly --timeout 1h30m --notify
       rebyte wait @1 @2 --exec 'jq -r .title | mail -s "rebyte: done" me@example.com'
     """
-    from ..tasks.wait import Target
+    from ..tasks.wait import WaitTarget
     from ._wait import finished
 
     if any_ and first_success:
@@ -85,7 +85,7 @@ def command(
     until: Literal["all", "any", "first-success"] = (
         "any" if any_ else "first-success" if first_success else "all"
     )
-    targets = [Target(task_id) for task_id in chosen_tasks(app, tasks, labels)]
+    targets = [WaitTarget(task_id) for task_id in chosen_tasks(app, tasks, labels)]
     deadline = Deadline(timeout)
     if program is not None and not program.strip():
         raise BadUsage("--exec is empty")

@@ -14,7 +14,7 @@ from ._base import define_group, define_in
 from ._prompts import read_secret, secret_option
 
 if TYPE_CHECKING:
-    from ..tasks.webhook_receiver import Receiver
+    from ..tasks.webhook_receiver import WebhookReceiver
 
 EVENTS = ("task.created", "task.running", "task.completed", "task.failed", "task.canceled")
 LONGEST = 500  # characters of a description and of a secret (vendor docs)
@@ -184,19 +184,19 @@ def listen(
       rebyte webhook listen --host abc.tunnel.example --secret
       rebyte webhook listen --exec 'jq -r .taskId | rebyte get - -o jsonl' --secret
     """
-    from ..tasks.webhook_receiver import Receiver
+    from ..tasks.webhook_receiver import WebhookReceiver
 
     if app.settings.output.value in (None, "auto"):
         app.set_option("output", "jsonl")
     shared = read_secret(app, secret, longest=LONGEST)
-    receiver = Receiver(port, secret=shared, hosts=hosts)
+    receiver = WebhookReceiver(port, secret=shared, hosts=hosts)
     app.note(f"Listening on {receiver.url}")
     if program is None:
         return Records(DELIVERY, _printed(receiver, count))
     return Records(DELIVERY, _passed_on(app, receiver, count, program, jobs))
 
 
-def _printed(receiver: Receiver, count: int | None) -> Iterator[dict[str, Any]]:
+def _printed(receiver: WebhookReceiver, count: int | None) -> Iterator[dict[str, Any]]:
     """The deliveries, until there were `count` or a signal came."""
     from contextlib import closing
     from itertools import islice
@@ -210,7 +210,7 @@ def _printed(receiver: Receiver, count: int | None) -> Iterator[dict[str, Any]]:
 
 
 def _passed_on(
-    app: App, receiver: Receiver, count: int | None, program: str, jobs: int
+    app: App, receiver: WebhookReceiver, count: int | None, program: str, jobs: int
 ) -> Iterator[Mapping[str, Any]]:
     """Run the program for each delivery; yields nothing, since stdout is the program's.
 

@@ -27,7 +27,7 @@ class OptionSpec:
         self.about = about
 
 
-class Section:
+class CommandSpec:
     """One command: its options, arguments and subcommands."""
 
     def __init__(self, path: str = "", fields: str = "") -> None:
@@ -43,17 +43,17 @@ class Section:
         return next((option for option in self.options if name in option.names), None)
 
 
-def load(name: str) -> tuple[dict[str, Section], list[OptionSpec]]:
+def load(name: str) -> tuple[dict[str, CommandSpec], list[OptionSpec]]:
     """The sections of a file by path (`workspace list`), and its shared options.
 
     Both are empty if there is no such command.
     """
-    sections: dict[str, Section] = {}
+    sections: dict[str, CommandSpec] = {}
     shared: list[OptionSpec] = []
-    here = Section()
+    here = CommandSpec()
     for kind, *columns in _records(name):
         if kind == "command":
-            here = sections[columns[0]] = Section(*columns)
+            here = sections[columns[0]] = CommandSpec(*columns)
         elif kind == "sub":
             here.subs.append((columns[0], columns[1]))
         elif kind == "alias":
@@ -92,7 +92,7 @@ class Position:
 
     def __init__(self, words: list[str]) -> None:
         sections, self.shared = load(ROOT)
-        self.section: Section | None = sections.get(ROOT)
+        self.section: CommandSpec | None = sections.get(ROOT)
         self.pending: OptionSpec | None = None
         self.given: list[str] = []
         self.literal = False
@@ -181,7 +181,7 @@ class Position:
 COMMA_LISTS = ("fields", "skills")
 
 
-class Item:
+class CompletionItem:
     """One thing that may stand at the cursor.
 
     `value` replaces the whole word; `shown` is how a list names it; `about` describes it.
@@ -199,7 +199,9 @@ class Completions:
     `files` is `file`, `dir` or empty; `before` is the part of the word in front of the path.
     """
 
-    def __init__(self, items: Iterable[Item] = (), files: str = "", before: str = "") -> None:
+    def __init__(
+        self, items: Iterable[CompletionItem] = (), files: str = "", before: str = ""
+    ) -> None:
         self.items = list(items)
         self.files = files
         self.before = before
@@ -222,7 +224,7 @@ def answer(words: list[str], word: str, open_app: Callable[[dict[str, str]], App
             option, start = split
             return _values(at, option.values, word[:start], word[start:], open_app)
         return Completions(
-            Item(name, option.about)
+            CompletionItem(name, option.about)
             for option in at.options()
             for name in option.names
             if name.startswith(word)
@@ -232,8 +234,8 @@ def answer(words: list[str], word: str, open_app: Callable[[dict[str, str]], App
     return _values(at, at.argument(), "", word, open_app)
 
 
-def _named(section: Section, word: str) -> Iterable[Item]:
-    return (Item(name, about) for name, about in section.subs if name.startswith(word))
+def _named(section: CommandSpec, word: str) -> Iterable[CompletionItem]:
+    return (CompletionItem(name, about) for name, about in section.subs if name.startswith(word))
 
 
 def _values(
@@ -273,7 +275,9 @@ def _values(
             found.setdefault(value, about)
     if kind == "tasks" and not word:  # @last is the first id
         found = {value: about for value, about in found.items() if not value.startswith("@")}
-    return Completions(Item(before + value, about, value) for value, about in found.items())
+    return Completions(
+        CompletionItem(before + value, about, value) for value, about in found.items()
+    )
 
 
 def _offered(

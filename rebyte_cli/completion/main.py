@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .answer import Completions, Item, answer
+from .answer import CompletionItem, Completions, answer
 
 TYPE_CHECKING = False
 
@@ -175,7 +175,7 @@ def _bash(text: str = "", replaced: str = "") -> Iterator[str]:
     found = Completions(files="file") if line.redirect else answer(line.words[1:], line.word, _app)
     if found.files and found.before.endswith("@"):
         at = len(found.before)
-        found.items = [Item(found.before + path) for path in paths(line.word[at:])]
+        found.items = [CompletionItem(found.before + path) for path in paths(line.word[at:])]
         found.files = "nospace" if [item for item in found.items if item.value[-1] == "/"] else ""
     if any(item.value.endswith("=") for item in found.items):
         found.files = "nospace"
@@ -186,7 +186,7 @@ def _bash(text: str = "", replaced: str = "") -> Iterator[str]:
             yield reply
 
 
-def _described(item: Item) -> str:
+def _described(item: CompletionItem) -> str:
     about = item.about
     if not about.isascii() or not about.isprintable():
         from ..output.console import one_line

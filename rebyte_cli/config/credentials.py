@@ -22,14 +22,14 @@ LOCAL_KEY = "rbk_local"
 Note = Callable[[str], None]
 
 
-class Found(NamedTuple):
+class FoundKey(NamedTuple):
     """A key that was checked for use and, for people, where it came from."""
 
     key: str
     source: str
 
 
-class _Choice(NamedTuple):
+class _KeySource(NamedTuple):
     """The source to use, before it is asked. `value` is what that source needs."""
 
     source: str
@@ -43,7 +43,7 @@ def find_key(
     *,
     interactive: bool,
     note: Note | None = None,
-) -> Found:
+) -> FoundKey:
     """The key for the settings' profile and origin: the first of these that exists.
 
       1. For `local`, the built-in one. Nothing else is looked at.
@@ -70,7 +70,7 @@ def find_key(
     else:
         key = choice.value
     try:
-        return Found(check_key(key), choice.source)
+        return FoundKey(check_key(key), choice.source)
     except KeyProblem as problem:
         raise KeyProblem(f"{choice.source}: {problem.message}", hint=problem.hint) from None
 
@@ -155,25 +155,25 @@ def ending(key: str) -> str:
     return f"…{key[-4:]}" if len(key) >= 16 else "…"
 
 
-def _choose(settings: Settings, environment: Mapping[str, str]) -> _Choice:
+def _choose(settings: Settings, environment: Mapping[str, str]) -> _KeySource:
     if settings.is_local:
-        return _Choice("built in", "given", LOCAL_KEY)
+        return _KeySource("built in", "given", LOCAL_KEY)
     given = environment.get(VARIABLE, "").strip()
     if given and not settings.named:
         if not _takes_variable(settings):
             raise _not_for(settings)
-        return _Choice(VARIABLE, "given", given)
+        return _KeySource(VARIABLE, "given", given)
     if settings.key_command.value and settings.origin == settings.own_origin:
         argv = settings.key_command.value
-        return _Choice(f"key_command of profile {settings.profile}", "command", argv)
+        return _KeySource(f"key_command of profile {settings.profile}", "command", argv)
     origins = read_keys(config_dir(environment)).get(settings.profile, {})
     record = origins.get(settings.origin)
     if record is not None and record["store"] == "file":
-        return _Choice(f"file {FILE_NAME}", "file", record.get("key", ""))
+        return _KeySource(f"file {FILE_NAME}", "file", record.get("key", ""))
     if record is not None:
-        return _Choice("keyring", "keyring", record.get("backend"))
+        return _KeySource("keyring", "keyring", record.get("backend"))
     if given and _takes_variable(settings):
-        return _Choice(VARIABLE, "given", given)
+        return _KeySource(VARIABLE, "given", given)
     raise _missing(settings, sorted(origins), bool(given))
 
 

@@ -73,7 +73,7 @@ class IntentHeld(RebyteError):
         )
 
 
-class _Hold(NamedTuple):
+class _HeldKey(NamedTuple):
     """A key that this process holds. A `scoped` one is released by the block that took it."""
 
     release: Callable[[], None]
@@ -102,7 +102,7 @@ class History:
         self.enabled = enabled
         self._warn = warn
         self._database = Database(path)
-        self._held: dict[str, _Hold] = {}
+        self._held: dict[str, _HeldKey] = {}
 
     def close(self) -> None:
         """Let go of the file and of every key held for an intent."""
@@ -664,7 +664,7 @@ class History:
         release = take_lock(folder / name, remove=True)
         if release is None:
             raise IntentHeld(key)
-        self._held[key] = _Hold(release, threading.get_ident(), scoped)
+        self._held[key] = _HeldKey(release, threading.get_ident(), scoped)
 
     def _release(self, key: str, *, unless_scoped: bool = False) -> None:
         held = self._held.get(key)

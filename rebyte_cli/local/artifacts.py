@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from . import http
-from .blobs import Saved, pieces, save
+from .blobs import StoredBlob, pieces, save
 from .database import Store, new_id
 from .files import check_filename, content_type
-from .http import Context, Document
+from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .records import load_tasks
 from .signed_urls import signed_url
@@ -34,7 +34,7 @@ def put(
     db: sqlite3.Connection,
     workspace: str,
     name: str,
-    saved: Saved,
+    saved: StoredBlob,
     kind: str,
     created: int,
     *,
@@ -127,7 +127,7 @@ def upload_urls(context: Context, request: HttpRequest, workspace: str) -> HttpR
     files = http.objects(body, "files")
     if not files:
         http.invalid("files must have at least one entry")
-    urls: list[Document] = []
+    urls: list[JsonObject] = []
     for given in files:
         name, kind = check_filename(given.get("name"), "name"), content_type(given)
         public = given.get("public", False)
@@ -135,7 +135,7 @@ def upload_urls(context: Context, request: HttpRequest, workspace: str) -> HttpR
             http.invalid("public must be true or false")
         place = ("public" if public else "artifacts", workspace, name)
         now = context.store.now()
-        url: Document = {
+        url: JsonObject = {
             "uploadUrl": signed_url(context.storage, context.secret, "PUT", place, now, kind)
         }
         if public:
@@ -205,7 +205,7 @@ def _rows(db: sqlite3.Connection, workspace: str) -> list[sqlite3.Row]:
     ).fetchall()
 
 
-def _shown(context: Context, row: sqlite3.Row) -> Document:
+def _shown(context: Context, row: sqlite3.Row) -> JsonObject:
     name = quote(row["filename"], safe="")
     return {
         "filename": row["filename"],

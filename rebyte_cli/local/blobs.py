@@ -13,7 +13,7 @@ from .database import new_id
 PIECE = 1024 * 1024
 
 
-class Saved(NamedTuple):
+class StoredBlob(NamedTuple):
     """A stored object."""
 
     object: str
@@ -21,7 +21,7 @@ class Saved(NamedTuple):
     sha256: str
 
 
-def save(folder: Path, source: IO[bytes], object_id: str) -> Saved:
+def save(folder: Path, source: IO[bytes], object_id: str) -> StoredBlob:
     """Copy `source` to the object, flat in memory and all or nothing."""
     digest, size = hashlib.sha256(), 0
     partial = folder / f"{new_id()}.part"
@@ -35,7 +35,7 @@ def save(folder: Path, source: IO[bytes], object_id: str) -> Saved:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    return Saved(object_id, size, digest.hexdigest())
+    return StoredBlob(object_id, size, digest.hexdigest())
 
 
 def pieces(path: Path) -> Iterator[bytes]:

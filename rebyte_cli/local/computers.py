@@ -14,12 +14,12 @@ from . import http
 from .agents import gate
 from .artifacts import remove
 from .database import new_id
-from .http import Context, Document
+from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .steering import Words
 
 PROVISION_MS = 500
-VIEWS: list[Document] = [
+VIEWS: list[JsonObject] = [
     {
         "id": f"view_{name}",
         "name": name.capitalize(),
@@ -126,10 +126,10 @@ def _load(db: sqlite3.Connection, computer: str) -> sqlite3.Row:
     return row
 
 
-def _shown(context: Context, row: sqlite3.Row, now: int, *, whole: bool = False) -> Document:
+def _shown(context: Context, row: sqlite3.Row, now: int, *, whole: bool = False) -> JsonObject:
     up, problem = now >= row["ready"], row["problem"]
     usable = up and problem is None
-    document: Document = {
+    document: JsonObject = {
         "id": row["id"],
         "name": row["name"],
         "status": "provisioning" if not up else "ready" if usable else "error",

@@ -19,7 +19,7 @@ POLL_SECONDS = 0.1
 TIMEOUT_SECONDS = 5.0
 
 
-class Due(NamedTuple):
+class DueDelivery(NamedTuple):
     """One claimed delivery."""
 
     webhook: str
@@ -52,7 +52,7 @@ class Deliverer:
         self._wake = threading.Event()
         self._ending = False
         self._seen, self._next = -1, NEVER
-        self._tried: set[tuple[int, Due]] = set()
+        self._tried: set[tuple[int, DueDelivery]] = set()
         self._thread = threading.Thread(target=self._run, name="rebyte-webhooks", daemon=True)
 
     def start(self) -> None:
@@ -86,7 +86,7 @@ class Deliverer:
                 # Thousands of running tasks must not keep a core busy.
                 pause = max(POLL_SECONDS, 4 * (time.monotonic() - began))
 
-    def _poll(self, db: sqlite3.Connection) -> list[Due]:
+    def _poll(self, db: sqlite3.Connection) -> list[DueDelivery]:
         """What is due now and was claimed for this process, in order of time."""
         now = self._store.now()
         version = db.execute("PRAGMA data_version").fetchone()[0]
@@ -95,13 +95,13 @@ class Deliverer:
         hooks = db.execute("SELECT * FROM webhooks ORDER BY seq").fetchall()
         rows = db.execute("SELECT * FROM tasks WHERE unsettled = 1").fetchall() if hooks else []
         self._seen, self._next = version, NEVER
-        found: set[tuple[int, Due]] = set()
+        found: set[tuple[int, DueDelivery]] = set()
         over: list[tuple[str, int]] = []
         for task in load_tasks(db, rows):
             until = now if task.deleted is None else min(now, task.deleted)
             for at, event in occurrences(task, until):
                 found |= {
-                    (at, Due(hook["id"], hook["url"], hook["secret"], event, task.id))
+                    (at, DueDelivery(hook["id"], hook["url"], hook["secret"], event, task.id))
                     for hook in hooks
                     if at >= hook["created"] and event in json.loads(hook["events"])
                 }
@@ -112,7 +112,9 @@ class Deliverer:
         fresh, self._tried = found - self._tried, found
         return self._claim(sorted(fresh), over) if fresh or over else []
 
-    def _claim(self, fresh: list[tuple[int, Due]], over: list[tuple[str, int]]) -> list[Due]:
+    def _claim(
+        self, fresh: list[tuple[int, DueDelivery]], over: list[tuple[str, int]]
+    ) -> list[DueDelivery]:
         with self._store.write() as db:
             claimed = [
                 due
@@ -130,7 +132,7 @@ class Deliverer:
             )
         return claimed
 
-    def _settle(self, due: Due, arrived: bool) -> None:
+    def _settle(self, due: DueDelivery, arrived: bool) -> None:
         with self._store.write() as db:
             db.execute(
                 "UPDATE webhooks SET triggered = ?, failures = failures + ? WHERE id = ?",
@@ -138,7 +140,7 @@ class Deliverer:
             )
 
 
-def _send(due: Due) -> bool:
+def _send(due: DueDelivery) -> bool:
     """POST one delivery; whether a 2xx came back."""
     parts = urlsplit(due.url)
     if parts.scheme != "http" or not is_loopback(parts.hostname):

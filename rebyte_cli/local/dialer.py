@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from .agents.key import Permission
+from .agents.key import AgentPermission
 from .database import SERVED, Store
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Dialer:
         self._store = Store(state_dir)
         self._config_file = config_file
         self._announce = announce
-        self._permission = Permission(state_dir, simulate=False, embedded=True)
+        self._permission = AgentPermission(state_dir, simulate=False, embedded=True)
         self._lock = threading.Lock()
         self._service: Service | None = None
         self._refused: set[str] = set()  # instances that failed the challenge

@@ -24,7 +24,7 @@ CODES = {
 GATEWAY_PAGE = "<html><head><title>{0}</title></head><body><h1>{0} Bad gateway</h1></body></html>"
 
 
-class Page(Exception):
+class HTMLRefusal(Exception):
     """A refusal that is an HTML page, as gateways answer."""
 
     def __init__(self, status: int) -> None:
@@ -37,7 +37,7 @@ class Page(Exception):
 def refuse_if_asked(store: Store, prompt: str) -> None:
     """Refuse before anything is done, when `prompt` says so.
 
-    Raises HangUp for `[[drop-before]]`, Refusal for `[[http=…]]`, Page for `[[html=…]]`.
+    Raises HangUp for `[[drop-before]]`, Refusal for `[[http=…]]`, HTMLRefusal for `[[html=…]]`.
     """
     words = Words(prompt)
     if "drop-before" in words:
@@ -51,7 +51,7 @@ def refuse_if_asked(store: Store, prompt: str) -> None:
             continue
         status = wanted[0]
         if name == "html":
-            raise Page(status)
+            raise HTMLRefusal(status)
         code = CODES.get(status, "internal_error" if status >= 500 else "validation_error")
         headers = {"Retry_After": "1"} if status in (429, 503) else {}
         raise Refusal(status, code, f"Refused with {status}, as the prompt asked", **headers)

@@ -6,7 +6,7 @@ import re
 
 from . import http
 from .database import new_id
-from .http import Context, Document
+from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .signed_urls import signed_url
 
@@ -46,7 +46,7 @@ def check_filename(value: object, field: str) -> str:
     return value
 
 
-def content_type(body: Document) -> str:
+def content_type(body: JsonObject) -> str:
     """The `contentType` of the body, by default application/octet-stream."""
     kind = http.optional_text(body, "contentType", most=255, least=1) or DEFAULT_TYPE
     if not _PRINTABLE.fullmatch(kind) or kind != kind.strip():

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from .agents.key import Permission
+from .agents.key import AgentPermission
 from .database import Store
 from .messages import HttpRequest, HttpResponse
 
-Document = dict[str, Any]
+JsonObject = dict[str, Any]
 
 LARGEST_JSON = 8 * 1024 * 1024
 LARGEST_OFFSET = 1 << 62
@@ -36,7 +36,7 @@ class Context(NamedTuple):
     stopping: threading.Event
     wake: Callable[[], None]
     announce: Callable[[str], None]
-    permission: Permission
+    permission: AgentPermission
     config_file: Path | None
 
 
@@ -98,7 +98,7 @@ def maybe_stamp(moment: int | None) -> str | None:
     return None if moment is None else stamp(moment)
 
 
-def body_of(request: HttpRequest) -> Document:
+def body_of(request: HttpRequest) -> JsonObject:
     """The JSON object in the body. Anything else is refused with a reason."""
     if request.mimetype != "application/json":
         invalid("The body must be JSON, sent with Content-Type: application/json")
@@ -130,7 +130,7 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def optional_text(body: Document, name: str, *, most: int, least: int = 0) -> str | None:
+def optional_text(body: JsonObject, name: str, *, most: int, least: int = 0) -> str | None:
     """A string of `least` to `most` characters, or None when the key is missing.
 
     `null` is refused, as the OpenAPI document allows strings only.
@@ -147,7 +147,7 @@ def optional_text(body: Document, name: str, *, most: int, least: int = 0) -> st
     return value
 
 
-def text(body: Document, name: str, *, most: int) -> str:
+def text(body: JsonObject, name: str, *, most: int) -> str:
     """A required, non-empty string."""
     value = optional_text(body, name, most=most, least=1)
     if value is None:
@@ -155,7 +155,7 @@ def text(body: Document, name: str, *, most: int) -> str:
     return value
 
 
-def optional_choice(body: Document, name: str, choices: tuple[str, ...]) -> str | None:
+def optional_choice(body: JsonObject, name: str, choices: tuple[str, ...]) -> str | None:
     """One of `choices`, or None when the key is missing."""
     value = optional_text(body, name, most=1000)
     if value is not None and value not in choices:
@@ -172,7 +172,7 @@ def integer(value: object, name: str) -> int:
     return value
 
 
-def strings(body: Document, name: str) -> list[str]:
+def strings(body: JsonObject, name: str) -> list[str]:
     """A list of non-empty strings; empty when the key is missing."""
     value = body.get(name, [])
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
@@ -180,7 +180,7 @@ def strings(body: Document, name: str) -> list[str]:
     return value
 
 
-def objects(body: Document, name: str) -> list[Document]:
+def objects(body: JsonObject, name: str) -> list[JsonObject]:
     """A list of JSON objects; empty when the key is missing."""
     value = body.get(name, [])
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):

@@ -31,7 +31,7 @@ class HangUp(Exception):
     """Raised by an application to close the connection without any answer."""
 
 
-class Body(io.RawIOBase):
+class RequestBody(io.RawIOBase):
     """A request body that ends where `Content-Length` says, so that the next request survives."""
 
     def __init__(self, source: io.BufferedIOBase, length: int) -> None:
@@ -114,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
                 close()
         # The answer leaves before the rest of the body is read: the client may be waiting for it.
         self.wfile.flush()
-        if not (isinstance(body, Body) and body.drain()):
+        if not (isinstance(body, RequestBody) and body.drain()):
             self.close_connection = True
 
     def _body(self) -> io.RawIOBase | None:
@@ -126,13 +126,13 @@ class Handler(BaseHTTPRequestHandler):
         if not (length.isascii() and length.isdigit() and len(length) < 19):
             self.send_error(400, "Content-Length is not a number")
             return None
-        return Body(self.rfile, int(length))
+        return RequestBody(self.rfile, int(length))
 
     def _environ(self, body: io.RawIOBase) -> Environ:
         path, _, query = self.path.partition("?")
         # As large as there is something to read: the collector comes late, and until then
         # thousands of answered requests keep theirs.
-        size = max(1, min(65536, body.left)) if isinstance(body, Body) else 65536
+        size = max(1, min(65536, body.left)) if isinstance(body, RequestBody) else 65536
         authority = None
         if path.lower().startswith(("http://", "https://")):
             _, _, authority, *rest = path.split("/", 3)

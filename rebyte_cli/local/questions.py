@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import http
-from .http import Context, Document
+from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .records import load_task
 
@@ -34,7 +34,7 @@ def answer(context: Context, request: HttpRequest, task_id: str) -> HttpResponse
     return http.reply({"ok": True})
 
 
-def _selection(body: Document, questions: int | None) -> Document:
+def _selection(body: JsonObject, questions: int | None) -> JsonObject:
     """The `answer` of the body, checked against the number of questions (None: unknown)."""
     given, is_asked = body.get("answer"), questions is not None
     if not isinstance(given, dict):
@@ -49,7 +49,7 @@ def _selection(body: Document, questions: int | None) -> Document:
     return _checked(given, is_asked=is_asked)
 
 
-def _checked(selection: Document, *, is_asked: bool) -> Document:
+def _checked(selection: JsonObject, *, is_asked: bool) -> JsonObject:
     """One selection with its options as integers; which there are, only a question tells."""
     options: Any = selection.get("selectedOptions")
     if not isinstance(options, list):

@@ -21,7 +21,7 @@ from . import (
 )
 from .agents import gate
 from .database import StateError
-from .faults import Page
+from .faults import HTMLRefusal
 from .http import Context, Refusal
 from .http_server import Environ, HangUp
 from .messages import HttpRequest, HttpResponse, http_date
@@ -111,7 +111,7 @@ class Api:
             answer: HttpResponse = endpoint(self._context, request, **arguments)
         except Refusal as refusal:
             return pages.refusal(refusal) if is_page else http.refuse(refusal)
-        except Page as page:
+        except HTMLRefusal as page:
             return page.response
         except (HangUp, ConnectionError):
             raise

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from .agents.key import Permission, machine_key
+from .agents.key import AgentPermission, machine_key
 from .database import SERVED, StateError, Store, discard, new_id
 from .deliveries import Deliverer
 from .http import Context
@@ -79,7 +79,7 @@ class Service:
         self._storage = Server(host, 0, _not_yet, log)
         self.base_url = f"{self._api.origin}/v1"
         self.storage_url = self._storage.origin
-        permission = Permission(state_dir, simulate=simulate, embedded=public_url is not None)
+        permission = AgentPermission(state_dir, simulate=simulate, embedded=public_url is not None)
         self.pages_url = f"{self._api.origin}/?key={permission.page_key()}"
         context = Context(
             store=self._store,

@@ -46,7 +46,7 @@ class SimulationPlan(TypedDict):
     cut: int
 
 
-class File(NamedTuple):
+class InputFile(NamedTuple):
     """An uploaded input file."""
 
     filename: str
@@ -54,7 +54,7 @@ class File(NamedTuple):
     sha256: str
 
 
-class Received(NamedTuple):
+class RunInput(NamedTuple):
     """What the service received for one prompt."""
 
     prompt: str
@@ -63,10 +63,10 @@ class Received(NamedTuple):
     skills: list[str]
     github_url: str | None
     branch: str | None
-    files: list[File]
+    files: list[InputFile]
 
 
-class Step(NamedTuple):
+class PlannedEvent(NamedTuple):
     """One event to come: `at` is milliseconds of running time, `late` waits for the answer."""
 
     at: int
@@ -110,7 +110,7 @@ def make_title(prompt: str) -> str:
     return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
 
 
-def make_answer(received: Received, outcome: str) -> str:
+def make_answer(received: RunInput, outcome: str) -> str:
     """The text of the answer: a notice that it is a simulation, and what was received."""
     if outcome == "canceled":
         return ""
@@ -192,7 +192,7 @@ class Dialect:
 
 def script(
     plan: SimulationPlan, prompt_id: str, answer: str, executor: str, model: str
-) -> list[Step]:
+) -> list[PlannedEvent]:
     """All events that the run will write, in order. `answer` is its final text."""
     dialect = Dialect(executor)
     steps: list[tuple[str, dict[str, Any]]] = [
@@ -224,7 +224,7 @@ def script(
 
 def _timed(
     plan: SimulationPlan, steps: list[tuple[str, dict[str, Any]]], endings: int
-) -> Iterator[Step]:
+) -> Iterator[PlannedEvent]:
     run, asked = plan["run"], not plan["ask"]
     first = run * 2 // 5 if plan["early"] else 0
     half = run // 2
@@ -232,12 +232,14 @@ def _timed(
         at = first + (run - first) * index // len(steps)
         if not asked and at > half:
             asked = True
-            yield Step(half, "ask_user_question", question(plan))
+            yield PlannedEvent(half, "ask_user_question", question(plan))
         if plan["renumber"] and kind == "tool_result":
             at = run * 95 // 100
-        yield Step(at, kind, payload, late=index >= len(steps) - endings and plan["late"] > 0)
+        yield PlannedEvent(
+            at, kind, payload, late=index >= len(steps) - endings and plan["late"] > 0
+        )
     if not asked:
-        yield Step(half, "ask_user_question", question(plan))
+        yield PlannedEvent(half, "ask_user_question", question(plan))
 
 
 def sub_script(executor: str) -> list[tuple[str, dict[str, Any]]]:

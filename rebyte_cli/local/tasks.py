@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import faults, http, simulation
 from .agents import gate
 from .database import new_id
-from .http import Context, Document
+from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .records import TaskRecord, load_task, load_tasks
 
@@ -29,15 +29,15 @@ EXECUTORS = ("opencode", "claude", "gemini", "codex")
 VISIBILITIES = ("private", "shared", "public")
 
 
-class Order(NamedTuple):
+class PromptBody(NamedTuple):
     """A checked body of a create or a follow-up."""
 
     prompt: str
     executor: str | None
     model: str | None
     skills: list[str]
-    files: list[Document]
-    body: Document
+    files: list[JsonObject]
+    body: JsonObject
 
 
 def create(context: Context, request: HttpRequest) -> HttpResponse:
@@ -73,7 +73,7 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
             ),
         )
         _add_prompt(db, (task_id, workspace), order, (executor, model), (now, ready), launch)
-    answer: Document = {
+    answer: JsonObject = {
         "id": task_id,
         "workspaceId": workspace,
         "url": f"{context.links}/run/{task_id}",
@@ -136,7 +136,7 @@ def get(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
         task = load_task(db, task_id)
     now = context.store.now()
     row = _row(context, task, now)
-    document: Document = {
+    document: JsonObject = {
         "id": row["id"],
         "url": row["url"],
         "status": task.status(now),
@@ -194,13 +194,13 @@ def set_visibility(context: Context, request: HttpRequest, task_id: str) -> Http
     with context.store.write() as db:
         load_task(db, task_id)
         db.execute("UPDATE tasks SET visibility = ? WHERE id = ?", (visibility, task_id))
-    answer: Document = {"visibility": visibility}
+    answer: JsonObject = {"visibility": visibility}
     if visibility == "public":
         answer["shareUrl"] = f"{context.links}/share/{task_id}"
     return http.reply(answer)
 
 
-def _row(context: Context, task: TaskRecord, now: int) -> Document:
+def _row(context: Context, task: TaskRecord, now: int) -> JsonObject:
     return {
         "id": task.id,
         "url": f"{context.links}/run/{task.id}",
@@ -212,13 +212,13 @@ def _row(context: Context, task: TaskRecord, now: int) -> Document:
     }
 
 
-def _order(context: Context, body: Document) -> Order:
+def _order(context: Context, body: JsonObject) -> PromptBody:
     prompt = http.text(body, "prompt", most=LONGEST_PROMPT)
     if not _NOT_BLANK.search(prompt):
         http.invalid("prompt must not be empty")
     for name, least in (("githubUrl", 1), ("branchName", 1), ("actor", 0)):
         http.optional_text(body, name, most=2000, least=least)
-    return Order(
+    return PromptBody(
         prompt,
         gate.executor(context, body, EXECUTORS),
         http.optional_text(body, "model", most=200, least=1),
@@ -231,7 +231,7 @@ def _order(context: Context, body: Document) -> Order:
 def _add_prompt(
     db: sqlite3.Connection,
     place: tuple[str, str],
-    order: Order,
+    order: PromptBody,
     worker: tuple[str, str],
     times: tuple[int, int],
     launch: Launch | None,
@@ -261,14 +261,14 @@ def _add_prompt(
 
 
 def _simulation(
-    order: Order, worker: tuple[str, str], files: list[simulation.File]
+    order: PromptBody, worker: tuple[str, str], files: list[simulation.InputFile]
 ) -> tuple[simulation.SimulationPlan, str]:
     """How the simulated run of a prompt will go, and what it will answer."""
     try:
         plan = simulation.make_plan(order.prompt, new_id())
     except ValueError as error:
         http.invalid(f"prompt: {error}")
-    received = simulation.Received(
+    received = simulation.RunInput(
         order.prompt,
         *worker,
         order.skills,
@@ -279,7 +279,7 @@ def _simulation(
     return plan, simulation.make_answer(received, plan["outcome"])
 
 
-def _file(db: sqlite3.Connection, index: int, given: Document) -> simulation.File:
+def _file(db: sqlite3.Connection, index: int, given: JsonObject) -> simulation.InputFile:
     where = f"files[{index}]"
     for name in ("id", "filename"):
         if not isinstance(given.get(name), str):
@@ -291,7 +291,7 @@ def _file(db: sqlite3.Connection, index: int, given: Document) -> simulation.Fil
         http.invalid(f"{where}.filename must be the one that POST /files returned")
     if row["uploaded"] is None:
         http.invalid(f"{where} has not been uploaded: PUT its bytes to uploadUrl first")
-    return simulation.File(row["filename"], row["size"], row["sha256"])
+    return simulation.InputFile(row["filename"], row["size"], row["sha256"])
 
 
 def _ready(db: sqlite3.Connection, workspace: str) -> int:
@@ -306,7 +306,9 @@ def _ready(db: sqlite3.Connection, workspace: str) -> int:
     return int(row["ready"])
 
 
-def _given(context: Context, order: Order, answer: Document, launch: Launch | None) -> HttpResponse:
+def _given(
+    context: Context, order: PromptBody, answer: JsonObject, launch: Launch | None
+) -> HttpResponse:
     if launch is not None:
         launch.start(context.announce)
     context.wake()

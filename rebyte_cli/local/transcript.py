@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import http
-from .http import Context, Document
+from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .records import load_task
 from .schedule import Run, ScheduledEvent
@@ -23,7 +23,7 @@ def content(context: Context, request: HttpRequest, task_id: str) -> HttpRespons
     with context.store.read() as db:
         task = load_task(db, task_id)
         for run in task.runs:
-            document: Document = {
+            document: JsonObject = {
                 "id": run.prompt.id,
                 "status": run.status(now),
                 "userPrompt": run.prompt.text,
@@ -52,7 +52,7 @@ def sub_events(
 
 def event_documents(
     run: Run, events: Sequence[ScheduledEvent], now: int, prompt_id: str, first: int = 0
-) -> list[Document]:
+) -> list[JsonObject]:
     """The events that are visible at `now`, as the wire has them, counted from `first`.
 
     `seq` counts what is visible, so an event that becomes visible late moves those after it;
@@ -60,7 +60,7 @@ def event_documents(
     """
     documents = []
     for seq, event in enumerate([one for one in events if one.at <= now], first):
-        document: Document = {"seq": seq}
+        document: JsonObject = {"seq": seq}
         if run.has_event_keys:
             document["eventKey"] = f"{prompt_id[:8]}-{event.order}"
         document["timestamp"] = http.stamp(event.at)

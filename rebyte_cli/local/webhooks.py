@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from . import http
 from .database import new_id
-from .http import Context, Document
+from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .origin import is_loopback
 
@@ -101,7 +101,7 @@ def _load(db: sqlite3.Connection, webhook: str) -> sqlite3.Row:
     return row
 
 
-def _shown(row: sqlite3.Row) -> Document:
+def _shown(row: sqlite3.Row) -> JsonObject:
     return {
         "id": row["id"],
         "url": row["url"],

@@ -17,7 +17,7 @@ from pydantic import PrivateAttr, ValidationError
 from .. import __version__
 from ..app import App
 from ..errors import BadUsage
-from ..output.records import ANSWERED, CREATED, PROMPT, TASK, TASK_ROW, Kind, results_schema
+from ..output.records import ANSWERED, CREATED, PROMPT, TASK, TASK_ROW, RecordKind, results_schema
 from .tools import Tools
 
 INSTRUCTIONS = """\
@@ -29,7 +29,7 @@ rebyte command would have ended with.\
 """
 
 
-class Spec(NamedTuple):
+class ToolSpec(NamedTuple):
     """What clients are told about a tool, besides its docstring and its parameters.
 
     `kind`: the record that it returns, with `is_list` the list of them under `data`; None for text.
@@ -38,7 +38,7 @@ class Spec(NamedTuple):
 
     name: str
     title: str
-    kind: Kind | None
+    kind: RecordKind | None
     is_list: bool = False
     read_only: bool = False
     destructive: bool = False
@@ -46,16 +46,16 @@ class Spec(NamedTuple):
 
 
 SPECS = (
-    Spec("create", "Create a task", CREATED),
-    Spec("wait", "Wait for a task", TASK, read_only=True),
-    Spec("get", "Show a task", TASK, read_only=True),
-    Spec("result", "Read the answer", None, read_only=True),
-    Spec("follow_up", "Send a follow-up", PROMPT),
-    Spec("list", "List tasks", TASK_ROW, is_list=True, read_only=True),
-    Spec("answer", "Answer a question", ANSWERED),
-    Spec("cancel", "Cancel a task", TASK, destructive=True, idempotent=True),
-    Spec("logs", "Read the transcript", None, read_only=True),
-    Spec("diff", "Read the changes", None, read_only=True),
+    ToolSpec("create", "Create a task", CREATED),
+    ToolSpec("wait", "Wait for a task", TASK, read_only=True),
+    ToolSpec("get", "Show a task", TASK, read_only=True),
+    ToolSpec("result", "Read the answer", None, read_only=True),
+    ToolSpec("follow_up", "Send a follow-up", PROMPT),
+    ToolSpec("list", "List tasks", TASK_ROW, is_list=True, read_only=True),
+    ToolSpec("answer", "Answer a question", ANSWERED),
+    ToolSpec("cancel", "Cancel a task", TASK, destructive=True, idempotent=True),
+    ToolSpec("logs", "Read the transcript", None, read_only=True),
+    ToolSpec("diff", "Read the changes", None, read_only=True),
 )
 
 
@@ -120,7 +120,7 @@ def _problems(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found)
 
 
-def _tool(tools: Tools, spec: Spec, definitions: dict[str, Any]) -> Tool:
+def _tool(tools: Tools, spec: ToolSpec, definitions: dict[str, Any]) -> Tool:
     function = getattr(tools, spec.name)
     tool = _Tool.from_function(
         function,
@@ -144,7 +144,7 @@ def _tool(tools: Tools, spec: Spec, definitions: dict[str, Any]) -> Tool:
     return tool
 
 
-def _output_schema(spec: Spec, definitions: dict[str, Any]) -> dict[str, Any]:
+def _output_schema(spec: ToolSpec, definitions: dict[str, Any]) -> dict[str, Any]:
     """The record's schema, as `rebyte schema --results` has it, with what it refers to.
 
     No key is required: a client refuses an answer that does not fit, and the API may leave some

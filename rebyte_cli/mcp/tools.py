@@ -42,7 +42,7 @@ Method = Callable[Concatenate["Tools", Arguments], Any]
 TaskRef = Annotated[
     str, Field(description="The task: its id, a prefix of it, or @last.", min_length=1)
 ]
-Prompt = Annotated[str, Field(description="The instruction for the agent.", min_length=1)]
+PromptText = Annotated[str, Field(description="The instruction for the agent.", min_length=1)]
 Skills = Annotated[Sequence[str] | None, Field(description="Skills to attach, e.g. deep-research.")]
 
 
@@ -89,7 +89,7 @@ class Tools:
     def create(
         self,
         ctx: Context[Any, Any],
-        prompt: Prompt,
+        prompt: PromptText,
         repository: Annotated[
             str | None,
             Field(description="owner/repo, a clone URL, or `.` for the server's working folder."),
@@ -161,7 +161,7 @@ class Tools:
         the hint: call `answer`, then `wait` again.
         """
         from ..tasks.question_watch import QuestionWatcher
-        from ..tasks.wait import Target, watch
+        from ..tasks.wait import WaitTarget, watch
 
         client, task_id = self._client, self._id(task)
         deadline, pause = Deadline(timeout), _Progress(ctx, timeout)
@@ -169,7 +169,7 @@ class Tools:
             client, self._history, "stop", note=pause.note, deadline=deadline, sleep=pause.sleep
         )
         for outcome in watch(
-            client, [Target(task_id, prompt_id)], deadline=deadline, pause=questions.pause
+            client, [WaitTarget(task_id, prompt_id)], deadline=deadline, pause=questions.pause
         ):
             if isinstance(outcome, RebyteError):
                 raise outcome
@@ -195,7 +195,7 @@ class Tools:
 
     @_tool
     def follow_up(
-        self, ctx: Context[Any, Any], task: TaskRef, prompt: Prompt, skills: Skills = None
+        self, ctx: Context[Any, Any], task: TaskRef, prompt: PromptText, skills: Skills = None
     ) -> Any:
         """Send another prompt to a task, running or finished, and return its promptId.
 

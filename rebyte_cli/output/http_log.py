@@ -8,7 +8,7 @@ from typing import Protocol
 from .console import Console, clean, one_line
 
 
-class Call(Protocol):
+class LoggedCall(Protocol):
     """One attempt of a request: times in seconds, `status` None without a response, `retry` 0 for
     the first attempt."""
 
@@ -36,17 +36,17 @@ class Call(Protocol):
     def curl(self) -> str | None: ...
 
 
-def call_logger(console: Console, *, debug: bool) -> Callable[[Call], None]:
+def call_logger(console: Console, *, debug: bool) -> Callable[[LoggedCall], None]:
     """A function that prints a call on stderr: a line, with `debug` also headers and bodies."""
 
-    def log(call: Call) -> None:
+    def log(call: LoggedCall) -> None:
         if not console.quiet:
             console.write_err(_line(call) + (_details(call) if debug else ""))
 
     return log
 
 
-def _line(call: Call) -> str:
+def _line(call: LoggedCall) -> str:
     """Method, path, status, time and retry: `GET /tasks?limit=50 200 132ms retry 1`."""
     outcome = str(call.status) if call.status is not None else "-"
     words = [call.method, call.path, outcome, f"{call.seconds * 1000:.0f}ms"]
@@ -57,7 +57,7 @@ def _line(call: Call) -> str:
     return one_line(" ".join(words)) + "\n"
 
 
-def _details(call: Call) -> str:
+def _details(call: LoggedCall) -> str:
     text = _said("> ", call.request_headers, call.request_body)
     text += _said("< ", call.response_headers, call.response_body)
     return text + (f"$ {clean(call.curl)}\n" if call.curl else "")

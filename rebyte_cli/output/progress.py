@@ -131,14 +131,14 @@ def _every(action: Callable[[], None], delay: float, period: float, stopped: Eve
 def _rich_console(console: Console) -> RichConsole:
     from rich.console import Console as RichConsole
 
-    class Terminal(RichConsole):
+    class TerminalConsole(RichConsole):
         """rich's console, except that it never hides the cursor: a kill would leave it hidden."""
 
         def show_cursor(self, show: bool = True) -> bool:
             del show
             return False
 
-    return Terminal(
+    return TerminalConsole(
         file=console.err,
         force_terminal=True,
         color_system="auto" if console.err_color else None,
@@ -353,7 +353,7 @@ def _draw_bar(
 # -- Board of a batch
 
 
-class Standing(NamedTuple):
+class BatchProgress(NamedTuple):
     """The progress of a batch.
 
     `running`: name and age (seconds) of each running task, oldest first. `sought`: how many
@@ -372,7 +372,7 @@ class Standing(NamedTuple):
 @contextmanager
 def batch_board(
     console: Console,
-    standing: Callable[[], Standing],
+    standing: Callable[[], BatchProgress],
     *,
     interval: float = LOG_INTERVAL,
     clock: Callable[[], float] = time.monotonic,
@@ -385,7 +385,7 @@ def batch_board(
     if console.quiet:
         yield
         return
-    board = Board(standing, clock, unicode=spells_unicode(console.err))
+    board = BatchBoard(standing, clock, unicode=spells_unicode(console.err))
     if console.live:
         with _shown(Region(console, board.make), console, DELAY, 0.2):
             yield
@@ -398,13 +398,13 @@ def batch_board(
         stopped.set()
 
 
-class Board:
+class BatchBoard:
     """The board's lines. The rate counts what ended in this run."""
 
     MOST_TASKS = 11  # lines; the rest of the terminal is for the results above
 
     def __init__(
-        self, standing: Callable[[], Standing], clock: Callable[[], float], *, unicode: bool
+        self, standing: Callable[[], BatchProgress], clock: Callable[[], float], *, unicode: bool
     ) -> None:
         self._standing = standing
         self._clock = clock
@@ -412,7 +412,7 @@ class Board:
         self._ended_before = standing().ended
         self._ellipsis = "…" if unicode else "..."
 
-    def summary(self, now: Standing) -> str:
+    def summary(self, now: BatchProgress) -> str:
         """Counts, rate and time left, in one line."""
         words = [f"{now.ended}/{now.total} ended"]
         if now.failed:
@@ -434,7 +434,7 @@ class Board:
                 words.append(f"about {duration((now.total - now.ended) / rate)} left")
         return ", ".join(words)
 
-    def tasks(self, now: Standing, rows: int) -> list[str]:
+    def tasks(self, now: BatchProgress, rows: int) -> list[str]:
         """A line for each running task, in at most `rows` lines."""
         rows = max(min(rows, self.MOST_TASKS), 0)
         shown = now.running if len(now.running) <= rows else now.running[: max(rows - 1, 0)]

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import BadUsage, RebyteError, did_you_mean
 
 
-class Kind:
+class RecordKind:
     """One kind of record.
 
     `name`: its name. `plural`: what several are called ("no tasks"). `id`: the field printed by
@@ -61,11 +61,11 @@ class Kind:
         return tuple(self.types)
 
 
-KINDS: dict[str, Kind] = {}
+KINDS: dict[str, RecordKind] = {}
 
 
-def _kind(name: str, *rest: str, **more: str) -> Kind:
-    KINDS[name] = kind = Kind(name, *rest, **more)
+def _kind(name: str, *rest: str, **more: str) -> RecordKind:
+    KINDS[name] = kind = RecordKind(name, *rest, **more)
     return kind
 
 
@@ -237,7 +237,7 @@ CHECK = _kind(
 INSTALLED = _kind("installed", "files", "path", "path:text changed:boolean?", "path changed")
 
 
-Row = Mapping[str, Any] | RebyteError
+RowOrError = Mapping[str, Any] | RebyteError
 Envelope = Mapping[str, Any] | Callable[[int], Mapping[str, Any]] | None
 Notes = Iterable[str] | None
 Shorten = Callable[[Iterable[str]], Mapping[str, str]]
@@ -252,7 +252,7 @@ class Records:
     carries a record (a task that failed) shows that on stdout first.
     """
 
-    def __init__(self, kind: Kind, rows: Iterable[Row]) -> None:
+    def __init__(self, kind: RecordKind, rows: Iterable[RowOrError]) -> None:
         self.kind = kind
         self.rows = rows
 
@@ -270,8 +270,8 @@ class RecordList:
 
     def __init__(
         self,
-        kind: Kind,
-        rows: Iterable[Row],
+        kind: RecordKind,
+        rows: Iterable[RowOrError],
         envelope: Envelope = None,
         below: Notes = None,
         *,
@@ -312,7 +312,7 @@ class Raw:
 Value = Records | RecordList | Text | Document | Raw | None
 
 
-def check_fields(kind: Kind, fields: tuple[str, ...] | None, form: str = "json") -> None:
+def check_fields(kind: RecordKind, fields: tuple[str, ...] | None, form: str = "json") -> None:
     """Raise BadUsage for a field that `kind` does not have, or for `-o id` without an id.
 
     The error lists the known names and the nearest one. Cheap, so that a command can check before
@@ -358,7 +358,7 @@ def _field(type_: str) -> dict[str, Any]:
     return schema
 
 
-def _record(kind: Kind) -> dict[str, Any]:
+def _record(kind: RecordKind) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {name: _field(type_) for name, type_ in kind.types.items()},
@@ -366,7 +366,7 @@ def _record(kind: Kind) -> dict[str, Any]:
     }
 
 
-def _list(kind: Kind) -> dict[str, Any]:
+def _list(kind: RecordKind) -> dict[str, Any]:
     rows = {"type": "array", "items": {"$ref": f"#/$defs/{kind.name}"}}
     return {"type": "object", "properties": {"data": rows}, "required": ["data"]}
 

@@ -10,11 +10,11 @@ from ..errors import BadUsage, Interrupted, RebyteError, worst
 from .console import Console, clean
 from .records import (
     Document,
-    Kind,
     Raw,
+    RecordKind,
     RecordList,
     Records,
-    Row,
+    RowOrError,
     Text,
     Value,
     check_fields,
@@ -22,7 +22,7 @@ from .records import (
 )
 
 Mappings = Iterator[Mapping[str, Any]]
-Fields = tuple[str, ...] | None
+FieldNames = tuple[str, ...] | None
 
 
 def show(
@@ -30,7 +30,7 @@ def show(
     *,
     console: Console,
     format: str,  # noqa: A002 - the option's own name
-    fields: Fields = None,
+    fields: FieldNames = None,
     errors_as_json: bool = False,
     now: Callable[[], float] = time.time,
 ) -> int:
@@ -68,7 +68,11 @@ def show(
 
 
 def _plain(
-    kind: Kind, rows: Iterable[Row], console: Console, as_json: bool, statuses: list[int]
+    kind: RecordKind,
+    rows: Iterable[RowOrError],
+    console: Console,
+    as_json: bool,
+    statuses: list[int],
 ) -> Mappings:
     """The records without their secrets; errors are printed in their place."""
     for row in rows:
@@ -89,7 +93,7 @@ def _chunks(
     value: Records | RecordList,
     rows: Mappings,
     form: str,
-    fields: Fields,
+    fields: FieldNames,
     console: Console,
     now: Callable[[], float],
 ) -> Iterator[str]:
@@ -120,7 +124,7 @@ def _encoder(console: Console, *, pretty: bool) -> Callable[[Any], str]:
 
 
 def _json_records(
-    rows: Mappings, fields: Fields, console: Console, *, pretty: bool
+    rows: Mappings, fields: FieldNames, console: Console, *, pretty: bool
 ) -> Iterator[str]:
     from .formats import pick
 
@@ -130,7 +134,7 @@ def _json_records(
 
 
 def _json_listing(
-    value: RecordList, rows: Mappings, fields: Fields, console: Console
+    value: RecordList, rows: Mappings, fields: FieldNames, console: Console
 ) -> Iterator[str]:
     """One indented document, without holding all its rows at once."""
     from .formats import pick
@@ -147,14 +151,14 @@ def _json_listing(
     yield start + encode({"data": 0, **(envelope or {})}).removeprefix('{\n  "data": 0') + "\n"
 
 
-def _ids(kind: Kind, rows: Mappings) -> Iterator[str]:
+def _ids(kind: RecordKind, rows: Mappings) -> Iterator[str]:
     from .formats import id_line
 
     for row in rows:
         yield id_line(row.get(kind.id))
 
 
-def _lines(kind: Kind, rows: Mappings, form: str, fields: Fields) -> Iterator[str]:
+def _lines(kind: RecordKind, rows: Mappings, form: str, fields: FieldNames) -> Iterator[str]:
     from .formats import csv_line, tsv_line
 
     line = csv_line if form == "csv" else tsv_line
@@ -168,12 +172,16 @@ def _lines(kind: Kind, rows: Mappings, form: str, fields: Fields) -> Iterator[st
         yield line(fields or _flat(kind, {}))
 
 
-def _flat(kind: Kind, first: Mapping[str, Any]) -> tuple[str, ...]:
+def _flat(kind: RecordKind, first: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in kind.types if name not in kind.on_request or name in first)
 
 
 def _listing_table(
-    value: RecordList, rows: Mappings, fields: Fields, console: Console, now: Callable[[], float]
+    value: RecordList,
+    rows: Mappings,
+    fields: FieldNames,
+    console: Console,
+    now: Callable[[], float],
 ) -> Iterator[str]:
     from .messages import note
     from .table import Style, listing
@@ -204,7 +212,7 @@ def _listing_table(
 
 
 def _record_tables(
-    kind: Kind, rows: Mappings, fields: Fields, console: Console, now: Callable[[], float]
+    kind: RecordKind, rows: Mappings, fields: FieldNames, console: Console, now: Callable[[], float]
 ) -> Iterator[str]:
     from .table import Style, record
 
@@ -237,7 +245,7 @@ def _text(chunks: str | Iterable[str]) -> Iterator[str]:
         yield "\n"
 
 
-def _document(value: Any, fields: Fields) -> Any:
+def _document(value: Any, fields: FieldNames) -> Any:
     if fields is None:
         return value
     if not isinstance(value, Mapping):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from .console import Console, clean, one_line
-from .records import KINDS, Kind
+from .records import KINDS, RecordKind
 
 BOLD, DIM, RED, GREEN, YELLOW = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"
 RESET = "\x1b[0m"
@@ -155,13 +155,13 @@ def _text(value: Any, type_: str, now: float) -> str:
     return one_line(encode(value))
 
 
-def _values(kind: Kind, rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+def _values(kind: RecordKind, rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     if name == "status" and kind.name in ("task", "task-row"):
         return [_status(kind, row) for row in rows]
     return [row.get(name) for row in rows]
 
 
-def _status(kind: Kind, row: Mapping[str, Any]) -> Any:
+def _status(kind: RecordKind, row: Mapping[str, Any]) -> Any:
     """A task's status for people: a run that waits for an answer is running to the API."""
     if row.get("question") is True:
         return "waiting"
@@ -174,7 +174,7 @@ def _status(kind: Kind, row: Mapping[str, Any]) -> Any:
 class _Column:
     """One column of a listing: its heading and cells, each measured once."""
 
-    def __init__(self, kind: Kind, name: str, rows: Sequence[Mapping[str, Any]], now: float):
+    def __init__(self, kind: RecordKind, name: str, rows: Sequence[Mapping[str, Any]], now: float):
         self.name = name
         self.type = kind.types.get(name, "any?")
         self.head = _head(name, self.type)
@@ -212,7 +212,7 @@ class _Column:
 
 
 def listing(
-    kind: Kind, rows: Iterable[Mapping[str, Any]], names: Sequence[str], style: Style
+    kind: RecordKind, rows: Iterable[Mapping[str, Any]], names: Sequence[str], style: Style
 ) -> str:
     """Rows under a header, a line each. `names` are the columns."""
     rows = list(rows)
@@ -244,7 +244,9 @@ def _fit(columns: Sequence[_Column], limit: int) -> None:
         left -= column.width
 
 
-def record(kind: Kind, row: Mapping[str, Any], fields: Sequence[str] | None, style: Style) -> str:
+def record(
+    kind: RecordKind, row: Mapping[str, Any], fields: Sequence[str] | None, style: Style
+) -> str:
     """One record as lines of names and values, lists of records as small tables below their name.
 
     Without `fields`, shows everything but nulls, the known fields first.
@@ -286,7 +288,7 @@ def _nested(type_: str, value: list[Mapping[str, Any]], style: Style) -> list[st
     names = list(dict.fromkeys(key for row in value for key in row))
     if len(names) > _MOST_COLUMNS:  # rows times columns would grow with the square of the answer
         return [_json_line(row, style) for row in value]
-    return listing(Kind("", "items", "", "", ""), value, names, style).splitlines()
+    return listing(RecordKind("", "items", "", "", ""), value, names, style).splitlines()
 
 
 def _json_line(value: Any, style: Style) -> str:

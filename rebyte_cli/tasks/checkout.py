@@ -39,7 +39,7 @@ class Checkout(NamedTuple):
     uncommitted: int
 
 
-class Changes(NamedTuple):
+class UncommittedChanges(NamedTuple):
     """A patch of all uncommitted changes: its size in bytes and the files in it."""
 
     size: int
@@ -120,7 +120,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def write_patch(folder: str, target: Path) -> Changes:
+def write_patch(folder: str, target: Path) -> UncommittedChanges:
     """Write what is uncommitted in the repository at `folder` to `target`, new files included.
 
     Binary files, modes and links are in it, ignored files and changes of submodules are not. The
@@ -147,10 +147,12 @@ def write_patch(folder: str, target: Path) -> Changes:
         )
     words = listed.decode("utf-8", "replace").split("\0")[:-1]
     pairs = list(zip(words[::2], words[1::2], strict=True))
-    return Changes(size, [name for _, name in pairs], [name for mark, name in pairs if mark == "A"])
+    return UncommittedChanges(
+        size, [name for _, name in pairs], [name for mark, name in pairs if mark == "A"]
+    )
 
 
-def described(changes: Changes) -> str:
+def described(changes: UncommittedChanges) -> str:
     """What is sent, for a person: files that git does not know yet are named."""
     if not changes.files:
         return "There are no uncommitted changes to send"

@@ -137,7 +137,7 @@ def _task_of(history: History, intent: Intent) -> dict[str, Any]:
     return dict(intent.task or history.task(str(intent.task_id)) or {"id": intent.task_id})
 
 
-class Findings(NamedTuple):
+class SearchOutcome(NamedTuple):
     """What a search came to: its last matches, what went wrong, whether there is no result."""
 
     matches: Matches
@@ -284,7 +284,7 @@ class Operation:
         seconds: float | None = None,
         *,
         prove_absence: bool = False,
-    ) -> Findings:
+    ) -> SearchOutcome:
         """Scan until the result is certain, hopeless, or the time is over.
 
         If another attempt may have created what was found (`is_contested`), nothing is certain.
@@ -324,11 +324,11 @@ class Operation:
             began = self._clock()
         if contested:
             matches = Matches([], matches.candidates, matches.is_complete)
-        return Findings(matches, failure, absence.is_proven)
+        return SearchOutcome(matches, failure, absence.is_proven)
 
     def _search_own(
         self, intent: Intent | None, started_at: str, seconds: float | None = None
-    ) -> Findings:
+    ) -> SearchOutcome:
         """Search for the result of what this operation has just sent."""
         request, window = self._request, self._server_clock.window
         lost = LostRequest(
@@ -339,7 +339,7 @@ class Operation:
         )
         return self.search(lost, lambda: self._is_contested(intent), seconds)
 
-    def _search_earlier(self, earlier: Intent, *, alive: bool = False) -> Findings:
+    def _search_earlier(self, earlier: Intent, *, alive: bool = False) -> SearchOutcome:
         """Search for the result of an attempt of another process; `alive` as in _is_contested."""
         request, window = self._request, self._server_clock.window
         is_same = earlier.digest == request.digest

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage, RebyteError
-from .parallel import ProgressBar, in_parallel
+from .parallel import MakeProgressBar, in_parallel
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -160,7 +160,7 @@ def fetch_all(
     force: bool,
     resume: bool,
     hidden: bool = False,
-    progress_bar: ProgressBar,
+    progress_bar: MakeProgressBar,
     note: Callable[[str], None],
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
     """Download every artifact to `folder`, several at a time, each in its own folders below it.

@@ -122,7 +122,7 @@ def with_status(
     is null. So is that of a task that cannot be read, which `note` is told once; with `wanted`,
     the error is yielded in the row's place.
     """
-    statuses = _Statuses(client, history, most, timeout=None if wanted else READ_TIMEOUT)
+    statuses = _StatusReader(client, history, most, timeout=None if wanted else READ_TIMEOUT)
     candidates = (row for row in rows if not wanted or _is_possible(row, wanted))
     failed: list[RebyteError] = []
     while chunk := list(islice(candidates, TOGETHER)):
@@ -147,7 +147,7 @@ def _is_possible(row: Row, wanted: Collection[str]) -> bool:
     return any(status != "running" for status in wanted)
 
 
-class _Statuses:
+class _StatusReader:
     """True statuses of rows: from the list itself, from the history, or read from the API.
 
     A status in the history counts if it was seen with the same `completedAt`, since a follow-up

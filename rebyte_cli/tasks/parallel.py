@@ -12,7 +12,7 @@ T = TypeVar("T")
 SIDE_BY_SIDE = 8
 # A progress bar for bytes: its name and how many there are (None: not known). It gives a function
 # that any thread may call with the number of bytes that just moved. `App.progress_bar` is one.
-ProgressBar = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+MakeProgressBar = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 
 
 def in_parallel(

@@ -32,7 +32,7 @@ _RUNS = re.compile(
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
 
 
-class Change(NamedTuple):
+class FileChange(NamedTuple):
     """What a patch does to one file; without line counts for a binary one.
 
     `status` is added, deleted, modified or renamed; `executable` says that it gains the bit.
@@ -45,7 +45,7 @@ class Change(NamedTuple):
     executable: bool
 
 
-class Conflict(RebyteError):
+class PatchConflict(RebyteError):
     """A patch that did not apply as a whole."""
 
     code = "conflict"
@@ -83,7 +83,7 @@ def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
         yield f"\x1b[{code}m{text}\x1b[m\n" if color and code else f"{text}\n"
 
 
-def changes(patch: bytes) -> list[Change]:
+def changes(patch: bytes) -> list[FileChange]:
     """What the patch does, file by file, as git reads it. RebyteError when it is no patch."""
     if not patch.strip():
         return []
@@ -95,7 +95,7 @@ def changes(patch: bytes) -> list[Change]:
         plus, minus, path = entry.split("\t", 2)
         status = "added" if path in added else "deleted" if path in deleted else "modified"
         result.append(
-            Change(
+            FileChange(
                 path,
                 "renamed" if path in renamed else status,
                 None if plus == "-" else int(plus),
@@ -106,7 +106,7 @@ def changes(patch: bytes) -> list[Change]:
     return result
 
 
-def risks(found: Iterable[Change]) -> list[str]:
+def risks(found: Iterable[FileChange]) -> list[str]:
     """The paths that tools run or read by themselves, and those that become executable."""
     return [
         f"{change.path} (executable)" if change.executable else change.path
@@ -136,7 +136,7 @@ def uncommitted(root: Path) -> list[str]:
 def apply(patch: bytes, root: Path) -> None:
     """Apply the patch to the work tree and the index, with a merge where the files moved on.
 
-    Raises Conflict with the names of files that are left with conflict markers, or with git's
+    Raises PatchConflict with the names of files that are left with conflict markers, or with git's
     reason when nothing was applied at all.
     """
     words = ["apply", "--3way", "--whitespace=nowarn"]
@@ -147,17 +147,17 @@ def apply(patch: bytes, root: Path) -> None:
         conflicts = _unmerged(root)
         if conflicts:
             many = "file has" if len(conflicts) == 1 else "files have"
-            raise Conflict(
+            raise PatchConflict(
                 f"{len(conflicts)} {many} conflicts: {', '.join(conflicts)}",
                 hint="edit them, then `git add` them; `git checkout HEAD -- .` undoes everything",
             ) from None
         if "does not match index" not in error.message:
-            raise Conflict(f"the patch does not apply: {error.message}") from None
+            raise PatchConflict(f"the patch does not apply: {error.message}") from None
     # Uncommitted changes in the same files, and --force: without the index, or not at all.
     try:
         _git(["apply", "--whitespace=nowarn"], patch, folder=root)
     except RebyteError as error:
-        raise Conflict(f"the patch does not apply: {error.message}") from None
+        raise PatchConflict(f"the patch does not apply: {error.message}") from None
 
 
 def _unmerged(root: Path) -> list[str]:

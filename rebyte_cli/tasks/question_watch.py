@@ -36,7 +36,7 @@ class Dialog(Protocol):
     def begin(self, task_id: str, question: Question) -> bool:
         """Ask the question. False if that is not possible at the moment."""
 
-    def listen(self, seconds: float) -> Sequence[questions.Choice] | None:
+    def listen(self, seconds: float) -> Sequence[questions.ItemAnswer] | None:
         """The answer, or None if none came within so many seconds; the question stays.
 
         Raises EOFError when the user declines to answer.
@@ -239,7 +239,7 @@ class QuestionWatcher:
             self._note_once(task_id, question)
         return False
 
-    def _answer(self, choices: Sequence[questions.Choice]) -> None:
+    def _answer(self, choices: Sequence[questions.ItemAnswer]) -> None:
         """Send an answer. If that fails, the question is asked again."""
         task_id, self._asking = self._asking, None
         assert task_id is not None

@@ -20,7 +20,7 @@ FEW = 3  # tasks that `get` and `list` look at unasked
 READ_TIMEOUT = 5.0  # seconds that reading the events of a task may take on the way
 
 
-class Choice(NamedTuple):
+class ItemAnswer(NamedTuple):
     """An answer to one item: zero-based options, and text in the user's own words."""
 
     options: tuple[int, ...] = ()
@@ -86,7 +86,7 @@ def waiting_or_raise(client: RebyteClient, task_id: str) -> Question:
     return question
 
 
-def choices(question: Question, options: Sequence[int], texts: Sequence[str]) -> list[Choice]:
+def choices(question: Question, options: Sequence[int], texts: Sequence[str]) -> list[ItemAnswer]:
     """Match option numbers (from 1) and texts with the items of a question.
 
     Raises BadUsage when neither is given, with the question as its hint, and when it is not clear
@@ -101,15 +101,15 @@ def choices(question: Question, options: Sequence[int], texts: Sequence[str]) ->
     if len(question.items) == 1:
         if len(texts) > 1:
             raise BadUsage("--text was given twice, but there is one question")
-        return [Choice(tuple(chosen), texts[0] if texts else None)]
+        return [ItemAnswer(tuple(chosen), texts[0] if texts else None)]
     if options and texts:
         raise BadUsage(
             f"the agent asked {len(question.items)} questions at once",
             hint="Pass one --option for each, or one --text for each, in order",
         )
     if texts:
-        return [Choice(text=text) for text in texts]
-    return [Choice((option,)) for option in chosen]
+        return [ItemAnswer(text=text) for text in texts]
+    return [ItemAnswer((option,)) for option in chosen]
 
 
 def read(client: RebyteClient, task_id: str, *, timeout: float | None = None) -> ContentView:
@@ -176,7 +176,7 @@ def asked(
     return None if question and history.was_answered(question.message_id) else question
 
 
-def body(question: Question, choices: Sequence[Choice]) -> dict[str, Any]:
+def body(question: Question, choices: Sequence[ItemAnswer]) -> dict[str, Any]:
     """The body of POST …/answer. BadUsage when the choices do not fit the question."""
     if len(choices) != len(question.items):
         raise BadUsage(
@@ -194,7 +194,7 @@ def body(question: Question, choices: Sequence[Choice]) -> dict[str, Any]:
     }
 
 
-def _selection(item: QuestionItem, choice: Choice) -> dict[str, Any]:
+def _selection(item: QuestionItem, choice: ItemAnswer) -> dict[str, Any]:
     options = list(dict.fromkeys(choice.options))
     check(item, options)
     if choice.text is not None and not choice.text.strip():
@@ -221,7 +221,7 @@ def answer(
     history: History,
     task_id: str,
     question: Question,
-    choices: Sequence[Choice],
+    choices: Sequence[ItemAnswer],
 ) -> None:
     """Send the answer to a question. The history remembers that it was answered.
 

@@ -43,7 +43,7 @@ class Window(NamedTuple):
     until: datetime | None
 
 
-class Sent(NamedTuple):
+class SendTime(NamedTuple):
     """When a request was sent, by the server's clock: between two times, None if unknown."""
 
     earliest: datetime | None
@@ -82,27 +82,27 @@ class ServerClock:
         server = self.now()
         return _written(server or local_now(), server is not None)
 
-    def sent(self, written: str) -> Sent:
+    def sent(self, written: str) -> SendTime:
         """When the request with this timestamp was sent."""
         stamp, server = _parse(written), self.now()
         times = []
         if stamp.time is not None and stamp.is_server:
             if stamp.is_bound:
-                return Sent(None, stamp.time)
+                return SendTime(None, stamp.time)
             times.append(stamp.time)
         # Without any `Date` header the local clock is good enough for a difference.
         now = server or local_now()
         if stamp.is_this_boot:
             times.append(now - timedelta(seconds=since_boot() - stamp.up))
         if not times:
-            return Sent(None, None)
+            return SendTime(None, None)
         earliest, latest = min(times), max(times)
         if server is None and not stamp.is_server:
-            return Sent(None, latest)
+            return SendTime(None, latest)
         if stamp.time is not None and not stamp.is_server:
             # A virtual machine that was paused has lost time since boot, but not wall time.
             earliest = min(earliest, stamp.time + (now - local_now()))
-        return Sent(earliest, latest)
+        return SendTime(earliest, latest)
 
     def age(self, written: str) -> timedelta:
         """How long ago the request was sent, at least; zero if that is not known.

@@ -239,7 +239,7 @@ def follow(
     errors when several connections in a row have failed: five at the start, or five minutes of
     them once the run has shown something. A service without a stream is asked for the status.
     """
-    run = _Run(client, task_id, prompt_id, deadline)
+    run = _FollowedRun(client, task_id, prompt_id, deadline)
     run.nameless = True if is_latest or prompt_id is None else None
     run.is_known = is_latest
     run.is_settled = is_past(client, completed_at, SETTLED)
@@ -269,7 +269,7 @@ def follow(
         sleep(deadline.cap(pause))
 
 
-class _Run:
+class _FollowedRun:
     """What is known about a run across its connections."""
 
     def __init__(

@@ -18,7 +18,7 @@ from ..api.views import (
     EventView,
     PromptView,
     QuestionItem,
-    Raw,
+    RawDocument,
     as_text,
     first,
 )
@@ -118,7 +118,7 @@ class Transcript:
         elif event.is_error:
             yield _folded(f"* failed: {summary(output)}")
 
-    def _rest(self, kind: str, payload: Raw) -> Iterator[str]:
+    def _rest(self, kind: str, payload: RawDocument) -> Iterator[str]:
         if kind == "thinking":
             thought = first(payload, "content", "thinking", "text")
             yield "* thinking\n" + _indented(str(thought or ""))

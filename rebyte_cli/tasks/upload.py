@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.errors import NO_SUCH_CALL
 from ..errors import APIError, BadUsage, NotFound, RebyteError, worst
-from .parallel import ProgressBar, in_parallel
+from .parallel import MakeProgressBar, in_parallel
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -92,7 +92,7 @@ def content_type(path: str) -> str:
 
 
 def upload(
-    client: RebyteClient, paths: Sequence[str], progress_bar: ProgressBar
+    client: RebyteClient, paths: Sequence[str], progress_bar: MakeProgressBar
 ) -> list[dict[str, Any]]:
     """Upload all of `paths`; `{"id", "filename"}` of each, in their order.
 
@@ -108,7 +108,7 @@ def upload(
 
 
 def uploads(
-    client: RebyteClient, paths: Sequence[str], progress_bar: ProgressBar
+    client: RebyteClient, paths: Sequence[str], progress_bar: MakeProgressBar
 ) -> Iterator[dict[str, Any] | RebyteError]:
     """As `upload`, for paths that are checked: each answer or error in its place, as they come."""
     yield from _side_by_side(lambda path, advance: send(client, path, advance), paths, progress_bar)
@@ -117,7 +117,7 @@ def uploads(
 def _side_by_side(
     send_one: Callable[[str, Callable[[int], None]], dict[str, Any]],
     paths: Sequence[str],
-    progress_bar: ProgressBar,
+    progress_bar: MakeProgressBar,
 ) -> Iterator[dict[str, Any] | RebyteError]:
     """`send_one` for each path, several at a time, under one progress bar."""
     total = sum(os.path.getsize(path) for path in paths if os.path.exists(path))
@@ -134,7 +134,7 @@ def send(
 
 
 def put(
-    client: RebyteClient, workspace_id: str, paths: Sequence[str], progress_bar: ProgressBar
+    client: RebyteClient, workspace_id: str, paths: Sequence[str], progress_bar: MakeProgressBar
 ) -> Iterator[dict[str, Any] | RebyteError]:
     """Upload checked paths to a workspace as artifacts: each answer or error in its place.
 

@@ -45,7 +45,7 @@ Item = TypeVar("Item")
 Given = TypeVar("Given")
 
 
-class Target(NamedTuple):
+class WaitTarget(NamedTuple):
     """What is waited for: a task, or with `prompt_id` that one prompt of it."""
 
     task_id: str
@@ -59,7 +59,7 @@ def too_busy(error: APIError) -> bool:
     return isinstance(error, NetworkError) or error.status_code == 429
 
 
-def ended(target: Target, task: Mapping[str, Any]) -> Mapping[str, Any] | RebyteError | None:
+def ended(target: WaitTarget, task: Mapping[str, Any]) -> Mapping[str, Any] | RebyteError | None:
     """How a target ended, by the task document: the task, an error that carries it, or None.
 
     For a prompt its own status counts: the task may run because of a newer prompt, or still
@@ -90,8 +90,8 @@ class Poll:
         self._unlisted_ends: set[str] = set()  # ended, while the list said running
 
     def round(
-        self, pending: Sequence[Target], deadline: Deadline = NO_LIMIT
-    ) -> Generator[tuple[Target, Mapping[str, Any] | RebyteError]]:
+        self, pending: Sequence[WaitTarget], deadline: Deadline = NO_LIMIT
+    ) -> Generator[tuple[WaitTarget, Mapping[str, Any] | RebyteError]]:
         """Ask once about all of `pending`, and yield those that ended, as the answers arrive.
 
         Each call ends by `deadline`. What ended is the task document, or TaskFailed, TaskCanceled,
@@ -101,7 +101,7 @@ class Poll:
         self._round += 1
         self._deadline = deadline
         self._answered = False
-        wanted: dict[str, list[Target]] = {}
+        wanted: dict[str, list[WaitTarget]] = {}
         for target in pending:
             wanted.setdefault(target.task_id, []).append(target)
         reads, fault = self._tasks_to_read(wanted)
@@ -144,7 +144,7 @@ class Poll:
     # -- which tasks to read
 
     def _tasks_to_read(
-        self, wanted: Mapping[str, list[Target]]
+        self, wanted: Mapping[str, list[WaitTarget]]
     ) -> tuple[list[str], APIError | None]:
         """The ids to read in this round, and the fault of the list if it had one."""
         prompts = {
@@ -288,7 +288,7 @@ def _answer(ask: Callable[[Given], Item], item: Given) -> Item | APIError:
         return error
 
 
-Outcome = Mapping[str, Any] | RebyteError
+TaskResult = Mapping[str, Any] | RebyteError
 # Passes the seconds between two rounds, and returns the ids of tasks that need not be waited for
 # any longer, with the reason. The second argument are the ids of the tasks that have not ended.
 Pause = Callable[[float, Collection[str]], Mapping[str, RebyteError]]
@@ -302,7 +302,7 @@ def just_sleep(seconds: float, _pending: Collection[str]) -> Mapping[str, Rebyte
 
 def watch(
     client: RebyteClient,
-    targets: Iterable[Target],
+    targets: Iterable[WaitTarget],
     *,
     until: Literal["all", "any", "first-success"] = "all",
     deadline: Deadline = NO_LIMIT,
@@ -310,7 +310,7 @@ def watch(
     pause: Pause = just_sleep,
     random: Callable[[], float] = _random,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Outcome]:
+) -> Iterator[TaskResult]:
     """Wait for `targets` and yield how each ended, as soon as it is known.
 
     Yields the task document of what completed, `TaskFailed` or `TaskCanceled` (both carry the
@@ -338,7 +338,7 @@ def watch(
     report = progress or (lambda _done, _total: None)
     pace = _Pace(deadline, random, interval)
     poll = Poll(client)
-    unsuccessful: list[Outcome] = []
+    unsuccessful: list[TaskResult] = []
     report(0, total)
     while pending:
         pace.begin()

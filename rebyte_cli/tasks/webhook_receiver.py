@@ -47,7 +47,7 @@ def check_hook(url: str) -> str:
     return url
 
 
-class Receiver(ThreadingMixIn, HTTPServer):
+class WebhookReceiver(ThreadingMixIn, HTTPServer):
     """Listen on 127.0.0.1 and hand out deliveries as they come.
 
     `port` 0 takes a free one; `secret` is what `X-Webhook-Secret` must hold, None for no check;
@@ -73,7 +73,7 @@ class Receiver(ThreadingMixIn, HTTPServer):
         # this delivery does not leave its sender without an answer.
         self.answering = threading.Lock()
         try:
-            super().__init__(("127.0.0.1", port), _Handler)
+            super().__init__(("127.0.0.1", port), _WebhookHandler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or "no such port"
             raise BadUsage(f"cannot listen on port {port}: {reason}") from None
@@ -151,12 +151,12 @@ class Receiver(ThreadingMixIn, HTTPServer):
         """Say nothing: a caller that vanished or sent no HTTP needs no report."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _WebhookHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "rebyte"
     sys_version = ""
     timeout = REQUEST_SECONDS
-    server: Receiver
+    server: WebhookReceiver
 
     def do_POST(self) -> None:
         if not self._is_for_us():

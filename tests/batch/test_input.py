@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.batch import bad_lines, forms
-from rebyte_cli.batch.fields import Checker, Fields
+from rebyte_cli.batch.fields import LineChecker, LineFields
 from rebyte_cli.batch.input import IN_MEMORY, Input, InputLine, read_input
 from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.session import parse_resolutions
@@ -28,7 +28,7 @@ from tests.farm import Farm, lines_of
 from tests.inside import inside
 from tests.servers import Answer, Request, error_reply
 
-NONE = Fields({})
+NONE = LineFields({})
 
 
 def read(
@@ -36,11 +36,11 @@ def read(
     form: Any = "jsonl",
     *,
     template: str | None = None,
-    defaults: Fields = NONE,
+    defaults: LineFields = NONE,
     fresh: bool = False,
 ) -> Input:
     raw = data.encode() if isinstance(data, str) else data
-    checker = Checker(defaults, workspace_per_line=fresh, find_files=lambda path: check([path]))
+    checker = LineChecker(defaults, workspace_per_line=fresh, find_files=lambda path: check([path]))
     made = Template(template, "letter.txt") if template is not None else None
     lines = raw.splitlines(keepends=True)
     return read_input(lines, "tasks", form=form, template=made, checker=checker)
@@ -236,7 +236,7 @@ def test_files_must_be_there_before_anything_is_sent(tmp_path: Path) -> None:
 
 def test_options_are_defaults_that_a_line_replaces_or_takes_away(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a")
-    defaults = Fields(
+    defaults = LineFields(
         {"model": "lite", "skills": ["pdf"], "githubUrl": "o/r", "branchName": "dev"},
         "ws-1",
         (str(tmp_path / "a.txt"),),
@@ -642,7 +642,7 @@ def test_lines_that_have_no_end(
 
 def test_an_input_that_would_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forms, "LARGEST_INPUT", 100_000)
-    checker = Checker(NONE, workspace_per_line=False, find_files=lambda path: [path])
+    checker = LineChecker(NONE, workspace_per_line=False, find_files=lambda path: [path])
     endless = repeat(b"x" * 1000 + b"\n")
     with pytest.raises(BadUsage, match="tasks has more than"):
         read_input(endless, "tasks", form="text", template=None, checker=checker)

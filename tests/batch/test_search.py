@@ -15,9 +15,9 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.batch import search as batch_search
-from rebyte_cli.batch.fields import Checker, Fields
+from rebyte_cli.batch.fields import LineChecker, LineFields
 from rebyte_cli.batch.input import Input, read_input
-from rebyte_cli.batch.search import Finder, LostLine, ScanResult, search_lost
+from rebyte_cli.batch.search import LostLine, LostLineSearch, ScanResult, search_lost
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import APIError, KeyRejected, ServerFault
 from rebyte_cli.local.server import LOCAL_KEY, Service
@@ -51,7 +51,7 @@ class Desk:
         self, *lines: dict[str, Any] | str, lost: Iterable[int] = (0,), mine: Any = None
     ) -> list[ScanResult]:
         batch = read(*lines)
-        finder = Finder(
+        finder = LostLineSearch(
             self.client,
             batch,
             mine=range(len(lines)) if mine is None else mine,
@@ -82,7 +82,9 @@ def read(*lines: dict[str, Any] | str) -> Input:
         "t",
         form="jsonl",
         template=None,
-        checker=Checker(Fields({}), workspace_per_line=False, find_files=lambda path: [path]),
+        checker=LineChecker(
+            LineFields({}), workspace_per_line=False, find_files=lambda path: [path]
+        ),
     )
 
 
@@ -177,7 +179,7 @@ def test_one_made_before_it_was_sent_is_not_it(desk: Desk) -> None:
 def test_the_age_of_a_create_counts_by_the_clock_of_the_service(desk: Desk) -> None:
     no_rivals: dict[str, Any] = {"in_flight": (), "lost": (), "named": (), "known_ids": set}
     no_rivals |= {"sent_by_others": dict, "clock": ServerClock(desk.client)}
-    finder = Finder(desk.client, read("Same"), mine=[0], **no_rivals)
+    finder = LostLineSearch(desk.client, read("Same"), mine=[0], **no_rivals)
     sent = desk.now - timedelta(seconds=600)
     assert finder.is_old(LostLine(0, stamp(sent), 595.0))
     assert not finder.is_old(LostLine(0, stamp(sent), 605.0))

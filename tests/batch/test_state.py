@@ -10,8 +10,8 @@ import pytest
 
 from rebyte_cli.batch.input import InputLine
 from rebyte_cli.batch.state import (
-    Entry,
     LineProblem,
+    LineState,
     check_record,
     created_record,
     ended_record,
@@ -26,9 +26,9 @@ TASK = {"id": "t1", "workspaceId": "w1", "url": "u", "createdAt": "2026-02-09T10
 LINE = InputLine(3, "key", None, (), 0, 0)
 
 
-def stands(*records: dict[str, Any]) -> tuple[Entry, dict[str, Any]]:
+def stands(*records: dict[str, Any]) -> tuple[LineState, dict[str, Any]]:
     """The state of a line after these records, and its row."""
-    entry = Entry()
+    entry = LineState()
     for record in records:
         check_record(record)
         entry.apply(record)

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from rebyte_cli.api.views import Question, QuestionItem
-from rebyte_cli.tasks.questions import Choice, body
+from rebyte_cli.tasks.questions import ItemAnswer, body
 from tests.conftest import Done, need_tool
 from tests.servers import KEY, RawServer, closed_port, reply
 
@@ -56,9 +56,9 @@ OPERATIONS: dict[str, list[str] | list[list[str]]] = {
     "answerQuestion": [
         ["api", "POST", f"/tasks/{ID}/answer", "-d", json.dumps(given)]
         for given in (
-            body(ASKED, [Choice((0,))]),
-            body(ASKED, [Choice(text="Neither")]),
-            body(ASKED_TWICE, [Choice((1,)), Choice(text="Neither")]),
+            body(ASKED, [ItemAnswer((0,))]),
+            body(ASKED, [ItemAnswer(text="Neither")]),
+            body(ASKED_TWICE, [ItemAnswer((1,)), ItemAnswer(text="Neither")]),
         )
     ],
     "createFile": ["file", "upload", "a.csv", "b.bin"],

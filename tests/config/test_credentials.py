@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.config.credentials import (
-    Found,
+    FoundKey,
     ending,
     find_key,
     forget_keys,
@@ -41,7 +41,7 @@ def settle(env: dict[str, str], profile: str | None = None, document: Any = None
     return resolve({"profile": profile}, env, Config(document or DOCUMENT, path=Path("c.toml")))
 
 
-def find(env: dict[str, str], profile: str | None = None, document: Any = None) -> Found:
+def find(env: dict[str, str], profile: str | None = None, document: Any = None) -> FoundKey:
     return find_key(settle(env, profile, document), env, interactive=False)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rebyte_cli.batch.fields import KNOWN, Checker, Fields
+from rebyte_cli.batch.fields import KNOWN, LineChecker, LineFields
 from rebyte_cli.batch.input import Form, Input, Template, read_input
 from rebyte_cli.batch.journal import Journal, Record
 from rebyte_cli.batch.plan import make_plan
@@ -44,7 +44,7 @@ def read(raw: bytes, form: Form, template: Template | None) -> Input:
     def find(_path: str) -> list[str]:
         raise BadUsage("no such file")
 
-    checker = Checker(Fields({}), workspace_per_line=False, find_files=find)
+    checker = LineChecker(LineFields({}), workspace_per_line=False, find_files=find)
     source = iter(BytesIO(raw).readline, b"")
     return read_input(source, "t.jsonl", form=form, template=template, checker=checker)
 

@@ -24,7 +24,7 @@ from rebyte_cli.api.transport import Transport
 from rebyte_cli.errors import APIError
 from rebyte_cli.local import dialer as dialer_module
 from rebyte_cli.local.agents import key as key_module
-from rebyte_cli.local.agents.key import Permission, machine_key
+from rebyte_cli.local.agents.key import AgentPermission, machine_key
 from rebyte_cli.local.database import SERVED, Store
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.server import Service
@@ -225,17 +225,17 @@ def test_a_proof_holds_for_one_challenge_instance_address_and_format(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REBYTE_LOCAL_AGENTS", "1")
-    made = Permission(state, simulate=False)
+    made = AgentPermission(state, simulate=False)
     proofs = [made.proof(*words) for words in ("cib", "xib", "cxb", "cix")]
-    proofs.append(Permission(state, simulate=True).proof(*"cib"))
+    proofs.append(AgentPermission(state, simulate=True).proof(*"cib"))
     monkeypatch.setattr(key_module, "SCHEMA_VERSION", 1)
     proofs.append(made.proof(*"cib"))
     assert len(set(proofs)) == len(proofs)
 
 
 def test_the_key_of_commands_sees_all_and_starts_nothing_in_a_served_service(state: Path) -> None:
-    served = Permission(state, simulate=False)
-    embedded = Permission(state, simulate=False, embedded=True)
+    served = AgentPermission(state, simulate=False)
+    embedded = AgentPermission(state, simulate=False, embedded=True)
     key = served.command_key()
     assert key != served.own_key()
     assert served.is_own(key)

@@ -16,8 +16,8 @@ from rebyte_cli.errors import BadUsage
 from rebyte_cli.output.console import Console, LiveRegion
 from rebyte_cli.output.messages import note
 from rebyte_cli.output.progress import (
-    Board,
-    Standing,
+    BatchBoard,
+    BatchProgress,
     batch_board,
     progress_bar,
     spinner,
@@ -219,14 +219,14 @@ def test_a_terminal_that_went_away_stops_nothing() -> None:
 # -- The board of a batch
 
 
-def standing(ended: int, running: int = 0, failed: int = 0, paused: bool = False) -> Standing:
+def standing(ended: int, running: int = 0, failed: int = 0, paused: bool = False) -> BatchProgress:
     names = [(f"line {number}  https://x", float(number)) for number in range(running)]
-    return Standing(100, ended, ended + running, failed, names, paused)
+    return BatchProgress(100, ended, ended + running, failed, names, paused)
 
 
-def summary(before: Standing, now: Standing, seconds: float) -> str:
+def summary(before: BatchProgress, now: BatchProgress, seconds: float) -> str:
     clock = Clock()
-    board = Board(lambda: before, clock, unicode=True)
+    board = BatchBoard(lambda: before, clock, unicode=True)
     clock.now = seconds
     return board.summary(now)
 
@@ -247,7 +247,7 @@ def test_a_lost_network_is_shown_instead_of_a_rate() -> None:
 
 @pytest.mark.parametrize(("columns", "rows"), [(30, 8), (80, 24), (200, 100), (80, 3)])
 def test_a_board_fits_and_leaves_room_for_results(columns: int, rows: int) -> None:
-    board = Board(lambda: standing(0, 30), Clock(), unicode=True)
+    board = BatchBoard(lambda: standing(0, 30), Clock(), unicode=True)
     lines = board.tasks(standing(0, 30), rows - 3)
     assert len(lines) <= max(min(rows - 3, 11), 0)
     if lines:
@@ -264,7 +264,7 @@ def test_a_board_fits_and_leaves_room_for_results(columns: int, rows: int) -> No
 
 def test_a_hostile_name_cannot_leave_its_line() -> None:
     evil = standing(0)._replace(running=[("\x1b[2J\nkey [bold]", 1.0)])
-    assert Board(lambda: evil, Clock(), unicode=False).tasks(evil, 5) == [
+    assert BatchBoard(lambda: evil, Clock(), unicode=False).tasks(evil, 5) == [
         "       1s  \\x1b[2J key [bold]"
     ]
 
@@ -292,13 +292,13 @@ import os, signal, sys, time
 from rebyte_cli.errors import Interrupted
 from rebyte_cli.output.console import Console
 from rebyte_cli.output.messages import note
-from rebyte_cli.output.progress import Standing, batch_board, progress_bar, spinner
+from rebyte_cli.output.progress import BatchProgress, batch_board, progress_bar, spinner
 
 def stop(number, frame):
     raise Interrupted(143)
 
 def standing():
-    return Standing(100, 7, 30, 0, [(f"line {n}  " + "x" * 200, n) for n in range(23)], False)
+    return BatchProgress(100, 7, 30, 0, [(f"line {n}  " + "x" * 200, n) for n in range(23)], False)
 
 signal.signal(signal.SIGTERM, stop)
 console = Console.detect(os.environ)

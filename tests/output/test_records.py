@@ -19,7 +19,7 @@ from rebyte_cli.output.records import (
     KINDS,
     TASK,
     TASK_ROW,
-    Kind,
+    RecordKind,
     RecordList,
     Records,
     results_schema,
@@ -66,7 +66,7 @@ def test_what_is_wrong_is_not(document: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_a_kind_makes_sense(kind: Kind) -> None:
+def test_a_kind_makes_sense(kind: RecordKind) -> None:
     assert set(kind.columns) <= set(kind.fields)
     assert set(kind.on_request) <= set(kind.fields)
     assert not kind.id or kind.id in kind.fields

@@ -17,7 +17,16 @@ from rebyte_cli.errors import APIError, OutcomeUnknown, RebyteError
 from rebyte_cli.output.http_log import call_logger
 from rebyte_cli.output.messages import note, show_error
 from rebyte_cli.output.progress import progress_bar, spinner
-from rebyte_cli.output.records import KINDS, TASK, Document, Kind, Raw, RecordList, Records, Text
+from rebyte_cli.output.records import (
+    KINDS,
+    TASK,
+    Document,
+    Raw,
+    RecordKind,
+    RecordList,
+    Records,
+    Text,
+)
 from tests.screens import Shown, console, text_of
 
 HOSTILE = [
@@ -61,7 +70,7 @@ PLACES: dict[str, Callable[[str], Any]] = {
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("place", PLACES)
-def test_case_43_every_field_in_every_format(kind: Kind, place: str) -> None:
+def test_case_43_every_field_in_every_format(kind: RecordKind, place: str) -> None:
     """Each hostile text fills every field of one row."""
     values = {text: PLACES[place](text) for text in HOSTILE}
     rows = [dict.fromkeys((*kind.types, text), value) for text, value in values.items()]

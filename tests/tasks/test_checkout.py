@@ -26,7 +26,7 @@ def lines(repository: Repository, branch: str = "main", *, with_changes: bool = 
     )
 
 
-def patched(repository: Repository) -> tuple[checkout.Changes, bytes]:
+def patched(repository: Repository) -> tuple[checkout.UncommittedChanges, bytes]:
     target = repository.path.parent / "changes.patch"
     changes = checkout.write_patch(str(repository.path), target)
     return changes, target.read_bytes()

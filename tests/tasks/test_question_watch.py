@@ -12,7 +12,7 @@ from rebyte_cli.api.views import EventView, Question
 from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import APIError, NeedsAnswer, ServerFault
 from rebyte_cli.tasks.question_watch import QuestionWatcher
-from rebyte_cli.tasks.questions import Choice
+from rebyte_cli.tasks.questions import ItemAnswer
 from tests.task_board import Time
 
 SAID = {"eventType": "text", "payload": {"content": "Working."}}
@@ -72,14 +72,14 @@ class User:
             self.seen.append(f"{task_id}: {question.items[0].text}")
         return self.is_there
 
-    def listen(self, seconds: float) -> Sequence[Choice] | None:
+    def listen(self, seconds: float) -> Sequence[ItemAnswer] | None:
         said = self.says.pop(0) if self.says else ""
         if said is None:
             raise EOFError
         if said == "":
             self.at.sleep(min(1.0, seconds))
             return None
-        return [Choice(text=said)]
+        return [ItemAnswer(text=said)]
 
     def withdraw(self, why: str) -> None:
         self.seen.append(why)

@@ -8,7 +8,7 @@ import pytest
 
 from rebyte_cli.api.views import EventView, Question
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.tasks.questions import Choice, body, last_open
+from rebyte_cli.tasks.questions import ItemAnswer, body, last_open
 
 ASKED: dict[str, Any] = {
     "actionId": "21026",
@@ -30,12 +30,12 @@ def question(**more: Any) -> Question:
 
 
 def test_the_body_has_numbers_from_zero_and_a_number_for_the_action() -> None:
-    assert body(question(), [Choice((1,))]) == {
+    assert body(question(), [ItemAnswer((1,))]) == {
         "messageId": "am_1",
         "actionId": 21026,
         "answer": {"selectedOptions": [1]},
     }
-    assert body(question(), [Choice(text="Neither")])["answer"] == {
+    assert body(question(), [ItemAnswer(text="Neither")])["answer"] == {
         "selectedOptions": [],
         "customResponse": "Neither",
     }
@@ -44,25 +44,25 @@ def test_the_body_has_numbers_from_zero_and_a_number_for_the_action() -> None:
 def test_questions_asked_together_are_answered_together() -> None:
     both = question(questions=[{"question": "One?", "options": ["x"]}, {"question": "Two?"}])
     assert [item.text for item in both.items] == ["One?", "Two?"]
-    assert body(both, [Choice((0,)), Choice(text="y")])["answer"] == {
+    assert body(both, [ItemAnswer((0,)), ItemAnswer(text="y")])["answer"] == {
         "answers": [{"selectedOptions": [0]}, {"selectedOptions": [], "customResponse": "y"}]
     }
     with pytest.raises(BadUsage, match="2 questions together"):
-        body(both, [Choice((0,))])
+        body(both, [ItemAnswer((0,))])
 
 
 def test_one_in_a_list_is_answered_as_a_list() -> None:
     single = question(questions=[{"question": "One?", "options": ["x"]}])
-    assert body(single, [Choice((0,))])["answer"] == {"answers": [{"selectedOptions": [0]}]}
+    assert body(single, [ItemAnswer((0,))])["answer"] == {"answers": [{"selectedOptions": [0]}]}
 
 
 def test_several_options_only_where_they_may_be_taken() -> None:
     with pytest.raises(BadUsage, match="accepts only one option"):
-        body(question(), [Choice((0, 1))])
-    several = body(question(multiSelect=True), [Choice((0, 1))])
+        body(question(), [ItemAnswer((0, 1))])
+    several = body(question(multiSelect=True), [ItemAnswer((0, 1))])
     assert several["answer"] == {"selectedOptions": [0, 1]}
     with pytest.raises(BadUsage, match="no option 3"):
-        body(question(), [Choice((2,))])
+        body(question(), [ItemAnswer((2,))])
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,6 @@ def test_a_question_that_something_follows_is_answered() -> None:
 
 
 def test_an_option_named_twice_is_one_and_no_words_are_no_answer() -> None:
-    assert body(question(), [Choice((1, 1))])["answer"] == {"selectedOptions": [1]}
+    assert body(question(), [ItemAnswer((1, 1))])["answer"] == {"selectedOptions": [1]}
     with pytest.raises(BadUsage, match="empty"):
-        body(question(), [Choice(text="  ")])
+        body(question(), [ItemAnswer(text="  ")])

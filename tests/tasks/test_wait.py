@@ -23,7 +23,7 @@ from rebyte_cli.errors import (
     TaskFailed,
     WaitTimeout,
 )
-from rebyte_cli.tasks.wait import Target, watch
+from rebyte_cli.tasks.wait import WaitTarget, watch
 from tests.task_board import Board, Time
 
 
@@ -33,13 +33,13 @@ def board() -> Iterator[Board]:
         yield board
 
 
-def wait(board: Board, *ids: str | Target, at: Time | None = None, **options: Any) -> list[Any]:
+def wait(board: Board, *ids: str | WaitTarget, at: Time | None = None, **options: Any) -> list[Any]:
     """What came out: ids of completed tasks, and errors. An id may be `task/prompt`."""
     at = at or Time()
     deadline = at.deadline(options.pop("timeout", None))
     arguments: dict[str, Any] = {"deadline": deadline, "pause": at.pause, "random": lambda: 1.0}
     client = options.pop("client", None) or board.client()
-    targets = [one if isinstance(one, Target) else Target(*one.split("/")) for one in ids]
+    targets = [one if isinstance(one, WaitTarget) else WaitTarget(*one.split("/")) for one in ids]
     return [
         outcome if isinstance(outcome, RebyteError) else outcome["id"]
         for outcome in watch(client, targets, **{**arguments, **options})
@@ -169,7 +169,7 @@ def test_a_server_that_says_nothing_does_not_stretch_the_limit(board: Board) -> 
     client = board.client()
     began = time.monotonic()
     with pytest.raises((WaitTimeout, NetworkError)):
-        list(watch(client, [Target("a")], deadline=Deadline(0.2)))
+        list(watch(client, [WaitTarget("a")], deadline=Deadline(0.2)))
     assert time.monotonic() - began < 4
 
 
@@ -283,7 +283,7 @@ def test_first_success_at_the_limit_shows_what_failed_so_far(board: Board) -> No
     at = Time()
     outcomes = watch(
         board.client(),
-        [Target("a"), Target("b")],
+        [WaitTarget("a"), WaitTarget("b")],
         until="first-success",
         deadline=at.deadline(3),
         pause=at.pause,
@@ -321,7 +321,7 @@ def test_a_thousand_tasks_take_at_most_twelve_requests_a_round(board: Board) -> 
 
     at.at[20.0] = lambda: board.end(*ids[500:520])
     at.at[30.0] = lambda: board.end(*ids[:500], *ids[520:])
-    targets = [Target(task_id) for task_id in ids]
+    targets = [WaitTarget(task_id) for task_id in ids]
     for outcome in watch(board.client(), targets, deadline=at.deadline(), pause=at.pause):
         assert not isinstance(outcome, RebyteError)
         seen[outcome["id"]] = at.now
@@ -462,7 +462,13 @@ def test_a_task_and_two_of_its_prompts(board: Board) -> None:
         board.end(task_id)
     at = Time()
     at.at[2.0] = lambda: prompts(board, "a", "completed", one="succeeded", two="succeeded")
-    targets = [Target("a"), Target("a", "one"), Target("a", "two"), Target("b"), Target("c")]
+    targets = [
+        WaitTarget("a"),
+        WaitTarget("a", "one"),
+        WaitTarget("a", "two"),
+        WaitTarget("b"),
+        WaitTarget("c"),
+    ]
     assert sorted(wait(board, *targets, at=at)) == ["a", "a", "a", "b", "c"]
 
 
@@ -638,7 +644,7 @@ def test_one_that_cannot_be_read_is_given_up_no_sooner_than_after_five_minutes(
     at = Time()
     at.now = 7000.0
     options: Any = {"deadline": at.deadline(), "pause": at.pause}
-    first = next(iter(watch(board.client(), [Target("a"), Target("b")], **options)))
+    first = next(iter(watch(board.client(), [WaitTarget("a"), WaitTarget("b")], **options)))
     assert isinstance(first, ServerFault)
     assert 7300 <= at.now < 7330
 

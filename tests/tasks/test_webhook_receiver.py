@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import pytest
 
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.tasks.webhook_receiver import CONNECTIONS, LARGEST_BODY, Receiver
+from rebyte_cli.tasks.webhook_receiver import CONNECTIONS, LARGEST_BODY, WebhookReceiver
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[WebhookReceiver]:
     """One that listens on a free port; deliveries stay in its queue."""
-    made = Receiver(0)
+    made = WebhookReceiver(0)
     thread = threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield made
@@ -24,7 +24,7 @@ def receiver() -> Iterator[Receiver]:
     made.server_close()
 
 
-def talk(receiver: Receiver, data: bytes) -> bytes:
+def talk(receiver: WebhookReceiver, data: bytes) -> bytes:
     """Everything that the receiver answers to these bytes."""
     with socket.create_connection(("127.0.0.1", receiver.server_address[1]), timeout=10) as line:
         line.sendall(data)
@@ -53,12 +53,12 @@ def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/") else 0
 
 
-def test_a_json_object_is_taken(receiver: Receiver) -> None:
+def test_a_json_object_is_taken(receiver: WebhookReceiver) -> None:
     assert status(talk(receiver, post(b'{"taskId": "t1", "more": [1]}'))) == 200
     assert receiver.deliveries.get_nowait() == {"taskId": "t1", "more": [1]}
 
 
-def test_a_chunked_body_is_taken(receiver: Receiver) -> None:
+def test_a_chunked_body_is_taken(receiver: WebhookReceiver) -> None:
     fields = b"Host: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked"
     head = b"POST / HTTP/1.1\r\n" + fields + b"\r\n\r\n"
     answer = talk(receiver, head + b'5\r\n{"a":\r\n3;x=y\r\n 1}\r\n0\r\n\r\n')
@@ -89,19 +89,21 @@ def test_a_chunked_body_is_taken(receiver: Receiver) -> None:
         (b"", 0),
     ],
 )
-def test_junk_is_refused_and_survived(receiver: Receiver, data: bytes, expected: int) -> None:
+def test_junk_is_refused_and_survived(
+    receiver: WebhookReceiver, data: bytes, expected: int
+) -> None:
     assert status(talk(receiver, data)) in (expected, 400 if expected == 0 else expected)
     assert receiver.deliveries.empty()
     assert status(talk(receiver, post(b'{"taskId": "after"}'))) == 200
 
 
-def test_a_refused_body_is_not_read_as_a_request(receiver: Receiver) -> None:
+def test_a_refused_body_is_not_read_as_a_request(receiver: WebhookReceiver) -> None:
     inner = post(b'{"taskId": "smuggled"}')
     talk(receiver, post(inner, Content_Length=str(LARGEST_BODY + 1)))
     assert receiver.deliveries.empty()
 
 
-def test_many_idle_connections_leave_room_once_they_are_gone(receiver: Receiver) -> None:
+def test_many_idle_connections_leave_room_once_they_are_gone(receiver: WebhookReceiver) -> None:
     address = ("127.0.0.1", receiver.server_address[1])
     idle = [socket.create_connection(address) for _ in range(CONNECTIONS * 2)]
     for line in idle:
@@ -114,7 +116,7 @@ def test_many_idle_connections_leave_room_once_they_are_gone(receiver: Receiver)
 
 
 def test_slow_callers_make_room_for_the_others(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rebyte_cli.tasks.webhook_receiver.ROOM_SECONDS", 0.1)
     address = ("127.0.0.1", receiver.server_address[1])
@@ -127,18 +129,18 @@ def test_slow_callers_make_room_for_the_others(
         line.close()
 
 
-def test_a_full_queue_says_so(receiver: Receiver) -> None:
+def test_a_full_queue_says_so(receiver: WebhookReceiver) -> None:
     receiver.most_waiting = 1
     assert status(talk(receiver, post(b"{}"))) == 200
     assert status(talk(receiver, post(b"{}"))) == 503
 
 
-def test_a_port_that_is_taken_is_a_usage_error(receiver: Receiver) -> None:
+def test_a_port_that_is_taken_is_a_usage_error(receiver: WebhookReceiver) -> None:
     with pytest.raises(BadUsage, match="cannot listen on port"):
-        Receiver(receiver.server_address[1])
+        WebhookReceiver(receiver.server_address[1])
 
 
-def test_case_55_what_a_page_can_send_is_refused(receiver: Receiver) -> None:
+def test_case_55_what_a_page_can_send_is_refused(receiver: WebhookReceiver) -> None:
     """A page must not trigger what `--exec` runs, nor one whose name resolves to this machine."""
     for fields, expected in (
         ({"Host": "evil.example"}, 421),
@@ -155,7 +157,7 @@ def test_case_55_what_a_page_can_send_is_refused(receiver: Receiver) -> None:
 
 
 def test_a_tunnel_s_host_and_any_json_type_are_accepted() -> None:
-    receiver = Receiver(0, hosts=["Abc.Tunnel.example"])
+    receiver = WebhookReceiver(0, hosts=["Abc.Tunnel.example"])
     threading.Thread(target=receiver.serve_forever, args=(0.02,), daemon=True).start()
     try:
         named = post(b"{}", Host="abc.tunnel.example:443", Content_Type="application/cloud+json")

@@ -40,7 +40,7 @@ def patch(workspace: Workspace, *, jailed: bool) -> bytes:
     command = jail.command(
         confinement,
         ["sh", "-c", script, "sh", *git],
-        writable=[jail.Place(workspace.base, BASE)],
+        writable=[jail.Mount(workspace.base, BASE)],
         network=False,
     )
     variables = jail.environment(confinement, os.environ)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .. import http
-from ..http import Context, Document, Refusal
+from ..http import Context, JsonObject, Refusal
 from ..messages import HttpRequest
 from ..records import TaskRecord
 from ..simulation import SimulatedRun
@@ -28,7 +28,7 @@ WORKSPACE_ARGUMENTS = (
 )
 
 
-def executor(context: Context, body: Document, built_in: tuple[str, ...]) -> str | None:
+def executor(context: Context, body: JsonObject, built_in: tuple[str, ...]) -> str | None:
     """The `executor` of a body: one that is built in, or a program that config.toml names."""
     given = http.optional_text(body, "executor", most=1000)
     if given is None or given in built_in:
@@ -38,7 +38,7 @@ def executor(context: Context, body: Document, built_in: tuple[str, ...]) -> str
     return http.optional_choice(body, "executor", executors(context.config_file))
 
 
-def earlier(db: sqlite3.Connection, task: TaskRecord) -> tuple[str, Document] | None:
+def earlier(db: sqlite3.Connection, task: TaskRecord) -> tuple[str, JsonObject] | None:
     """Agent and options of the task's last real run; None when all of it is simulated."""
     if all(isinstance(run, SimulatedRun) for run in task.runs):
         return None
@@ -51,8 +51,8 @@ def launch(
     context: Context,
     request: HttpRequest,
     wanted: str | None,
-    body: Document,
-    before: tuple[str, Document] | None = None,
+    body: JsonObject,
+    before: tuple[str, JsonObject] | None = None,
 ) -> Launch | None:
     """The run of a real agent that a prompt starts; None when it is simulated.
 

@@ -46,7 +46,7 @@ LIMITS = (
 )
 
 
-class Place(NamedTuple):
+class Mount(NamedTuple):
     """A folder outside, and the name it has for the agent."""
 
     outside: Path
@@ -56,8 +56,8 @@ class Place(NamedTuple):
 class Confinement(NamedTuple):
     """Where an agent works: its folders, and whether a jail holds it."""
 
-    code: Place
-    home: Place
+    code: Mount
+    home: Mount
     jailed: bool
 
 
@@ -73,8 +73,8 @@ def confine(workspace: Path, *, jailed: bool) -> Confinement:
     """The folders of a workspace as its agent sees them."""
     code, home = workspace / "code", workspace / "home"
     if jailed:
-        return Confinement(Place(code, CODE), Place(home, HOME), True)
-    return Confinement(Place(code, str(code)), Place(home, str(home)), False)
+        return Confinement(Mount(code, CODE), Mount(home, HOME), True)
+    return Confinement(Mount(code, str(code)), Mount(home, str(home)), False)
 
 
 def command(
@@ -82,7 +82,7 @@ def command(
     words: list[str],
     *,
     needs: Iterable[str] = (),
-    writable: Iterable[Place] = (),
+    writable: Iterable[Mount] = (),
     network: bool = True,
 ) -> list[str]:
     """The command line that runs `words` in the jail, or `words` alone when there is none.

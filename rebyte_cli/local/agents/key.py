@@ -18,7 +18,7 @@ PREFIX = "rbk_local_"
 SWITCH = "REBYTE_LOCAL_AGENTS"
 
 
-class Permission:
+class AgentPermission:
     """Whether a request may start real agents. With `simulate` none may.
 
     `embedded` says that the service is inside the process of the command that calls it.

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import http
 from ..database import Store
-from ..http import Document, Refusal
+from ..http import JsonObject, Refusal
 from . import config, git, jail, programs, runs, skills, supervisor
 from .adapter import Adapter
 
@@ -34,7 +34,7 @@ class Launcher:
         self._config_file = config_file
 
     def prepare(
-        self, executor: str, body: Document, earlier: dict[str, Any] | None = None
+        self, executor: str, body: JsonObject, earlier: dict[str, Any] | None = None
     ) -> Launch:
         """Check everything that can be checked before a run is recorded.
 
@@ -80,7 +80,7 @@ class Launcher:
         }
         return Launch(self._store, adapter, options)
 
-    def _source(self, body: Document) -> list[object]:
+    def _source(self, body: JsonObject) -> list[object]:
         """What to clone: `localRepository` (a path or any URL) is this service's own extension.
 
         Raises Refusal when the workspace was made from something else.
@@ -104,7 +104,7 @@ class Launcher:
                 )
         return [repository, http.optional_text(body, "branchName", most=2000, least=1), changes]
 
-    def _skills(self, body: Document) -> list[str]:
+    def _skills(self, body: JsonObject) -> list[str]:
         path = http.optional_text(body, "localRepository", most=4096, least=1)
         here = None if path is None else git.local_path(path)
         config_dir = None if self._config_file is None else self._config_file.parent

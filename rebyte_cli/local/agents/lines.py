@@ -20,7 +20,7 @@ LOOK_SECONDS = 0.2
 WATCH_SECONDS = 2.0
 
 
-class Limits(NamedTuple):
+class RunLimits(NamedTuple):
     """Seconds that a run may take, and seconds that it may print nothing; 0 for no limit."""
 
     total: float
@@ -32,7 +32,7 @@ def pump(
     parser: Parser,
     record: Callable[[list[AgentEvent]], None],
     raw: IO[bytes],
-    limits: Limits,
+    limits: RunLimits,
     watch: Callable[[], str] = str,
 ) -> str:
     """Give each line to the parser and its events to `record`, and keep the bytes in `raw`.
@@ -41,7 +41,7 @@ def pump(
     agent has to be killed, or an empty text when it ended by itself.
     """
     assert process.stdout is not None
-    splitter = Splitter(parser)
+    splitter = LineSplitter(parser)
     descriptor, kept = process.stdout.fileno(), 0
     began = heard = watched = time.monotonic()
     ended: float | None = None
@@ -73,7 +73,7 @@ def pump(
     return _wait(process, limits, began, parser, watch)
 
 
-class Splitter:
+class LineSplitter:
     """Cuts bytes into lines for a parser. A line that is too long is skipped."""
 
     def __init__(self, parser: Parser) -> None:
@@ -108,7 +108,7 @@ class Splitter:
         return self._parser.feed(line.decode("utf-8", "replace").rstrip("\r"))
 
 
-def _passed(limits: Limits, total: float, silence: float, parser: Parser) -> str:
+def _passed(limits: RunLimits, total: float, silence: float, parser: Parser) -> str:
     if parser.hopeless:
         return f"{parser.agent} failed: {parser.hopeless}"
     if limits.total and total > limits.total:
@@ -120,7 +120,7 @@ def _passed(limits: Limits, total: float, silence: float, parser: Parser) -> str
 
 def _wait(
     process: subprocess.Popen[bytes],
-    limits: Limits,
+    limits: RunLimits,
     began: float,
     parser: Parser,
     watch: Callable[[], str],

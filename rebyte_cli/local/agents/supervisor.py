@@ -24,9 +24,9 @@ from ..database import Store, new_id
 from . import changes, config, confined, credentials, git, jail, programs, runs, skills
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser
 from .git import GitError
-from .lines import Limits, pump
+from .lines import RunLimits, pump
 from .sweep import sweep
-from .workspace import Upload, Workspace, WorkspaceSource
+from .workspace import UploadedFile, Workspace, WorkspaceSource
 
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv.pop(1));"
@@ -166,7 +166,7 @@ class Supervisor:
     def _work(self) -> Outcome:
         options = self._options
         adapter = config.adapter_of(options["adapter"])
-        uploads = [Upload(name, Path(path)) for name, path in options["uploads"]]
+        uploads = [UploadedFile(name, Path(path)) for name, path in options["uploads"]]
         try:
             with self._store.read() as db:
                 # The first run's, which may have failed before it had made the workspace.
@@ -240,7 +240,7 @@ class Supervisor:
                 self._release()
                 if group:
                     self._note_group(process.pid)
-                limits = Limits(self._options["limit"], self._options["stall"])
+                limits = RunLimits(self._options["limit"], self._options["stall"])
                 reason = pump(process, parser, self._append, raw, limits, self._watch)
                 status = process.poll()
             finally:

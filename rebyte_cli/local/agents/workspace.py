@@ -29,7 +29,7 @@ class WorkspaceSource(NamedTuple):
     with_changes: bool
 
 
-class Upload(NamedTuple):
+class UploadedFile(NamedTuple):
     """An uploaded file: its name in `/code`, and where its bytes are."""
 
     name: str
@@ -50,7 +50,7 @@ class Workspace:
         """Where the files of one run are: its lock, log and raw streams."""
         return self.folder / "runs" / prompt_id
 
-    def prepare(self, source: WorkspaceSource, uploads: Iterable[Upload]) -> None:
+    def prepare(self, source: WorkspaceSource, uploads: Iterable[UploadedFile]) -> None:
         """Make `code/` and `home/` if they are missing, clone the repository, stage the files.
 
         Raises GitError, or OSError when the disk does not take it.
@@ -141,7 +141,7 @@ class Workspace:
             index.unlink(missing_ok=True)
             shutil.rmtree(objects, ignore_errors=True)
 
-    def _stage(self, upload: Upload) -> None:
+    def _stage(self, upload: UploadedFile) -> None:
         """Copy an uploaded file to `/code/NAME`, never through a link that an agent left there."""
         target = self.code / upload.name
         if target.exists() and not target.is_symlink() and target.is_dir():

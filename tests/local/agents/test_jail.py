@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.agents import changes, jail
-from rebyte_cli.local.agents.workspace import Upload, Workspace, WorkspaceSource
+from rebyte_cli.local.agents.workspace import UploadedFile, Workspace, WorkspaceSource
 
 from .bench import Bench, gone, script
 
@@ -203,7 +203,7 @@ def repository(tmp_path: Path) -> Path:
 
 
 def prepared(
-    tmp_path: Path, source: WorkspaceSource, uploads: tuple[Upload, ...] = ()
+    tmp_path: Path, source: WorkspaceSource, uploads: tuple[UploadedFile, ...] = ()
 ) -> Workspace:
     workspace = Workspace(tmp_path / "state", "ws")
     workspace.prepare(source, uploads)
@@ -255,7 +255,9 @@ def test_the_patch_applies_where_the_work_came_from(
     upload = tmp_path / "upload"
     upload.write_text("input")
     workspace = prepared(
-        tmp_path, WorkspaceSource(str(repository), None, False), (Upload("in put*.txt", upload),)
+        tmp_path,
+        WorkspaceSource(str(repository), None, False),
+        (UploadedFile("in put*.txt", upload),),
     )
     code = workspace.code
     assert (code / "in put*.txt").read_text() == "input"
@@ -294,7 +296,7 @@ def test_an_upload_does_not_go_through_a_link_of_the_agent(tmp_path: Path) -> No
     outside.write_text("outside")
     upload.write_text("input")
     (workspace.code / "in.txt").symlink_to(outside)
-    workspace.prepare(WorkspaceSource(None, None, False), [Upload("in.txt", upload)])
+    workspace.prepare(WorkspaceSource(None, None, False), [UploadedFile("in.txt", upload)])
     assert outside.read_text() == "outside"
     assert (workspace.code / "in.txt").read_text() == "input"
 

@@ -13,7 +13,7 @@ import pytest
 
 from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapter import AgentEvent, Outcome, Parser
-from rebyte_cli.local.agents.lines import Splitter
+from rebyte_cli.local.agents.lines import LineSplitter
 
 SAMPLES = Path(__file__).parent / "samples"
 INDEX: dict[str, Any] = json.loads((SAMPLES / "index.json").read_text())
@@ -64,7 +64,7 @@ def parser_of(name: str) -> Parser:
 def replay(name: str, parser: Parser, text: str | None = None) -> tuple[list[AgentEvent], Outcome]:
     """Everything that the parser says to a recording."""
     content = (SAMPLES / f"{name}.jsonl").read_bytes() if text is None else text.encode()
-    splitter, events = Splitter(parser), []
+    splitter, events = LineSplitter(parser), []
     for start in range(0, len(content), 7):  # cut anywhere, in the middle of characters too
         events += splitter.feed(content[start : start + 7])
     events += splitter.end() + parser.flush()
@@ -194,7 +194,7 @@ def test_a_long_output_of_a_tool_is_cut() -> None:
 
 def test_a_line_without_end_does_not_fill_the_memory() -> None:
     parser = parser_of("codex")
-    splitter = Splitter(parser)
+    splitter = LineSplitter(parser)
     for _ in range(40):
         assert splitter.feed(b"x" * 1_000_000) == []
     assert splitter._size <= 34_000_000
