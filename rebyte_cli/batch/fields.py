@@ -12,6 +12,8 @@ from ..tasks.prompt import check_prompt
 Problem = tuple[str, str]  # the field, and what is wrong with it
 LONGEST_KEY = 200
 MOST_COMPARED = 1000  # names among which a similar one is searched for
+NO_SUCH_FIELD = "no such field"
+NO_PROMPT = ("prompt", "missing")
 MOST_PROBLEMS = 20  # of one line; a line with more is not meant for a batch
 
 
@@ -58,6 +60,7 @@ class LineChecker:
         problems. A null removes the default. Labels of a line are added to the default ones.
         """
         problems: list[Problem] = []
+        misspelt = False
         body = dict(self._defaults.body)
         # They belong to the default repository.
         if "githubUrl" in given:
@@ -72,7 +75,8 @@ class LineChecker:
             if name not in KNOWN:
                 if not data and len(problems) < MOST_PROBLEMS:
                     near = did_you_mean(name, KNOWN)
-                    problems.append((name, f"no such field{f'. {near}' if near else ''}"))
+                    misspelt = misspelt or "'prompt'" in (near or "")
+                    problems.append((name, f"{NO_SUCH_FIELD}. {near}" if near else NO_SUCH_FIELD))
                 continue
             if value is None:
                 body.pop(name, None)
@@ -100,6 +104,8 @@ class LineChecker:
                 body[name] = value
         if prompt is not None:
             body["prompt"] = prompt
+        if not misspelt:  # else the prompt is there, under another name
+            problems += self._check_prompt(body, given)
         problems += self._check_body(body, given)
         files: list[str] = []
         for path in paths:
@@ -110,16 +116,17 @@ class LineChecker:
                 files += found
         return LineFields(body, workspace, tuple(dict.fromkeys(files)), key, labels), problems
 
+    def _check_prompt(self, body: Mapping[str, Any], given: Mapping[str, Any]) -> list[Problem]:
+        if "prompt" not in body:
+            return [NO_PROMPT] if given.get("prompt") is None else []
+        try:
+            check_prompt(body["prompt"])
+        except BadUsage as error:
+            return [("prompt", error.message)]
+        return []
+
     def _check_body(self, body: Mapping[str, Any], given: Mapping[str, Any]) -> list[Problem]:
         problems: list[Problem] = []
-        if "prompt" not in body:
-            if given.get("prompt") is None:
-                problems.append(("prompt", "missing"))
-        else:
-            try:
-                check_prompt(body["prompt"])
-            except BadUsage as error:
-                problems.append(("prompt", error.message))
         if body.get("branchName") and not body.get("githubUrl"):
             problems.append(("branchName", "needs githubUrl"))
         if self._workspace_per_line and given.get("workspaceId") is not None:

@@ -66,7 +66,7 @@ def records(
     of another form.
     """
     if form == "text":
-        return _text(lines)
+        return _text(bad.name, lines, template)
     return _jsonl(lines, bad) if form == "jsonl" else _csv(lines, bad, template)
 
 
@@ -83,7 +83,14 @@ def _is_utf_16(name: str) -> BadUsage:
     )
 
 
-def _text(lines: Numbered) -> NumberedRecords:
+def _text(name: str, lines: Numbered, template: tuple[str, ...] | None) -> NumberedRecords:
+    for field in template or ():
+        if field not in ("prompt", "line"):
+            raise BadUsage(
+                f"{name} is read with --text, so no line has {field!r}, which the template needs;"
+                " nothing was sent",
+                hint="Write {{prompt}} where the text of the line should appear.",
+            )
     for number, line in lines:
         text = line.rstrip("\r\n")
         if text.strip():

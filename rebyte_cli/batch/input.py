@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from ..errors import BadUsage, NotFound
 from .bad_lines import BadLines
-from .fields import LineChecker, LineFields
+from .fields import NO_PROMPT, NO_SUCH_FIELD, LineChecker, LineFields
 from .fingerprint import Fingerprint
 from .forms import LONGEST_LINE, Form, decoded, printable, records
 from .template import Template, read_template
@@ -208,6 +208,8 @@ def read_input(
     bad = BadLines(name)
     first_with: dict[str, int] = {}
     columns = template.fields if template is not None else None
+    foreign: str | None = None  # a field that no task has
+    has_prompts = False
     for number, record in records(form, decoded(source, read.fingerprint, bad), bad, columns):
         problems = []
         prompt = None
@@ -222,9 +224,23 @@ def read_input(
         key = fields.key or str(number)
         if first_with.setdefault(key, number) != number:
             problems.append(f"key: line {first_with[key]} already has the key {key!r}")
+        has_prompts = has_prompts or NO_PROMPT not in wrong
+        unknown = (field for field, why in wrong if why.startswith(NO_SUCH_FIELD))
+        foreign = foreign or next(unknown, None)
         for problem in problems:
             bad.add(number, problem)
         if not bad:
             read.add(number, fields)
+    if foreign is not None and not has_prompts:
+        raise _needs_template(name, foreign)
     bad.refuse()
     return read
+
+
+def _needs_template(name: str, field: str) -> BadUsage:
+    """The error for a file without a single prompt, whose fields are data for one."""
+    return BadUsage(
+        f"{name} has no line with a prompt; nothing was sent",
+        hint="To make the prompts from other fields, pass --template FILE: a text with "
+        f"{{{{{printable(field)}}}}} where the value of that field should appear.",
+    )

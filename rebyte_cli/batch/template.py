@@ -39,8 +39,11 @@ class Template:
         for field in self.fields:
             if known.get(field) is None:
                 raise BadUsage(
-                    f"the template needs {field!r}, which the line does not have",
-                    hint=did_you_mean(field, islice(values, MOST_COMPARED)),
+                    f"the template needs {field!r}, which the line "
+                    + ("has as null" if field in known else "does not have"),
+                    hint=did_you_mean(field, islice(values, MOST_COMPARED))
+                    if field not in known
+                    else None,
                 )
         return _PLACEHOLDER.sub(lambda found: _inserted(known[found[1].strip()]), self.text)
 

@@ -88,7 +88,6 @@ def test_bad_lines_stop_it_before_anything_is_sent(batch: Callable[..., Done], h
     assert done.err == (
         "Error: tasks.jsonl has 2 bad lines; nothing was sent\n"
         "       line 2: promt: no such field. Did you mean 'prompt'?\n"
-        "       line 2: prompt: missing\n"
         "       line 3: prompt: the prompt is empty\n"
     )
     assert os.listdir(home) == ["tasks.jsonl"]

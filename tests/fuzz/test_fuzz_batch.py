@@ -87,7 +87,7 @@ def explains_itself(problem: BadUsage) -> None:
     assert first.startswith("t.jsonl ")
     assert bad or problem.hint
     for line in bad:
-        assert re.match(r"line \d+: .|and \d+ more$", line), problem.message
+        assert re.match(r"lines? \d.*: .|and \d+ more mistakes?$", line), problem.message
 
 
 # -- the journal -------------------------------------------------------------------------------
