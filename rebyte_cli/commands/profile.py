@@ -213,7 +213,7 @@ def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
       rebyte profile delete staging
     """
     from ..config import credentials
-    from ..config.toml import edit_toml
+    from ..config.schema import edit_config
 
     for name in names:
         _not_local(name)
@@ -225,7 +225,7 @@ def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
             origins = credentials.forget_keys(
                 name, app.environment, interactive=app.interactive, note=app.note
             )
-        with edit_toml(app.config_path, note=app.note) as document:
+        with edit_config(app.config_path, note=app.note) as document:
             found = document.get("profiles", {}).pop(name, None)
             if document.get("default_profile") == name:
                 del document["default_profile"]
@@ -243,12 +243,12 @@ def _changed(
     built_in: bool = False,
 ) -> Records:
     """Change the file under its lock and return the profile as it then is."""
+    from ..config.schema import edit_config
     from ..config.settings import Config
-    from ..config.toml import edit_toml
 
     if not built_in:
         _not_local(name)
-    with edit_toml(app.config_path, note=app.note) as document:
+    with edit_config(app.config_path, note=app.note) as document:
         change(document, Config(document, path=app.config_path))
     app.__dict__.pop("config", None)
     return Records(PROFILE, [_record(app.config, name)])

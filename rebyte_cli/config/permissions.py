@@ -14,8 +14,9 @@ from pathlib import Path
 from ..errors import BadUsage, RebyteError
 
 LOCK_NAME = ".lock"
+SCHEMA_NAME = "config.schema.json"
 # What may be in a folder for it to be ours, and so ours to close to others.
-_OURS = {"config.toml", "credentials.json", LOCK_NAME}
+_OURS = {"config.toml", "credentials.json", LOCK_NAME, SCHEMA_NAME}
 MOUNTS = Path("/proc/self/mountinfo")
 _WITHOUT_MODES = {
     "9p", "cifs", "drvfs", "exfat", "fuseblk", "msdos", "ntfs", "ntfs3", "smb3", "vfat",

@@ -7,10 +7,19 @@ with the client, and a test holds both against each other.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from .atomic import write_private
 from .fields import FIELDS, SCHEMAS
+from .permissions import SCHEMA_NAME
 from .settings import LOCAL, LOCAL_FIELDS
+from .toml import edit_toml
+
+LINE = f"#:schema ./{SCHEMA_NAME}"
 
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 _DURATION = {
@@ -69,6 +78,23 @@ def config_schema() -> dict[str, Any]:
             }
         ),
     }
+
+
+@contextmanager
+def edit_config(path: Path, *, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Change `config.toml` as `edit_toml` does, with its schema beside it where editors look.
+
+    A file that names another schema keeps that name, and gets no schema.
+    """
+
+    def write_schema(line: str) -> str:
+        if line in ("", LINE):
+            text = json.dumps(config_schema(), indent=2) + "\n"
+            write_private(path.parent / SCHEMA_NAME, text.encode())
+        return line or LINE
+
+    with edit_toml(path, note=note, before_writing=write_schema) as document:
+        yield document
 
 
 def _table(properties: dict[str, Any]) -> dict[str, Any]:

