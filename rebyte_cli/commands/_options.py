@@ -175,12 +175,17 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 if TYPE_CHECKING:
-    _Floats = click.ParamType[float]
-else:  # Click before 8.4 has no generic types
-    _Floats = click.ParamType
+    from click import ParamType as ParamType
+else:
+
+    class ParamType(click.ParamType):
+        """Click's, which takes a type argument (`ParamType[float]`) before Click 8.4 too."""
+
+        def __class_getitem__(cls, _type: Any) -> type[click.ParamType]:
+            return cls
 
 
-class Duration(_Floats):
+class Duration(ParamType[float]):
     """A duration: seconds (`90`, `0.5`), or numbers with units, the largest first (`1h30m`)."""
 
     name = "duration"
@@ -424,6 +429,31 @@ def task_options(function: F) -> F:
     for decorate in reversed(decorators):
         function = decorate(function)
     return function
+
+
+def install_options(install: str, uninstall: str) -> Callable[[F], F]:
+    """`--install [DIR]` as `folder` and `--uninstall [DIR]` as `left`, with these help texts.
+
+    Each is None if it was not given, and "" without DIR.
+    """
+
+    def decorate(function: F) -> F:
+        for name, value, text in (
+            ("--uninstall", "left", uninstall),
+            ("--install", "folder", install),
+        ):
+            function = click.option(
+                name,
+                value,
+                metavar="[DIR]",
+                type=click.Path(file_okay=False),
+                is_flag=False,
+                flag_value="",
+                help=text,
+            )(function)
+        return function
+
+    return decorate
 
 
 def chosen_fields(

@@ -12,6 +12,7 @@ import click
 from ..app import App
 from ..errors import BadUsage, Interrupted, RebyteError
 from ..tasks.prompt import check_prompt
+from ._options import ParamType
 
 if TYPE_CHECKING:
     from ..history.drafts import Draft
@@ -54,13 +55,7 @@ def ask_hidden(text: str) -> str:
         raise Interrupted(130) from None
 
 
-if TYPE_CHECKING:
-    _WordParam = click.ParamType[str]
-else:  # Click before 8.4 has no generic types
-    _WordParam = click.ParamType
-
-
-class Secret(_WordParam):
+class Secret(ParamType[str]):
     """The value of `--secret`: none, which prompts, or `-`, which reads stdin."""
 
     name = "secret"

@@ -15,6 +15,7 @@ from ..output.records import RESULT, RecordList, Records, Text
 from ._base import define
 from ._options import (
     Duration,
+    ParamType,
     chosen_fields,
     dry_run_option,
     label_option,
@@ -25,10 +26,6 @@ from ._options import (
 if TYPE_CHECKING:
     from ..batch.input import Input
     from ..batch.plan import Plan
-
-    _Pairs = click.ParamType[tuple[int, int]]
-else:  # Click before 8.4 has no generic types
-    _Pairs = click.ParamType
 
 # Seconds. The local service has a task at once or never, and its list is never stale.
 LOCAL_SEARCH = 2.0
@@ -51,7 +48,7 @@ class Rate(click.FloatRange):
         return rate
 
 
-class Shard(_Pairs):
+class Shard(ParamType[tuple[int, int]]):
     """`I/N`: the I-th of N parts, from 1."""
 
     name = "shard"

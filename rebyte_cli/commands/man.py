@@ -11,7 +11,7 @@ from ..app import App
 from ..errors import BadUsage, NotFound, RebyteError, did_you_mean
 from ..output.records import INSTALLED, Text
 from ._base import Group, define, installed
-from ._options import completer
+from ._options import completer, install_options
 
 # Topics, and pages that share their name with a command.
 TOPICS = (
@@ -24,23 +24,9 @@ TOPICS = (
 @click.argument(
     "words", metavar="[COMMAND]…", nargs=-1, shell_complete=completer("commands", TOPICS)
 )
-@click.option(
-    "--install",
-    "folder",
-    metavar="[DIR]",
-    type=click.Path(file_okay=False),
-    is_flag=False,
-    flag_value="",
-    help="Write all pages to DIR (default: a folder that man searches).",
-)
-@click.option(
-    "--uninstall",
-    "left",
-    metavar="[DIR]",
-    type=click.Path(file_okay=False),
-    is_flag=False,
-    flag_value="",
-    help="Remove the pages that --install wrote there.",
+@install_options(
+    "Write all pages to DIR (default: a folder that man searches).",
+    "Remove the pages that --install wrote there.",
 )
 @click.pass_context
 def command(

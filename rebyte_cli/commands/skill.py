@@ -15,29 +15,16 @@ from ..config.settings import LOCAL
 from ..errors import BadUsage, RebyteError
 from ..output.records import INSTALLED, SKILL, RecordList, Text
 from ._base import define_group, define_in, installed
+from ._options import install_options
 
 FILE = "SKILL.md"
 MARK = b"---\nname: rebyte\n"  # how every version of it begins
 
 
 @define_group("skill", kind=INSTALLED, text=True, invoke_without_command=True)
-@click.option(
-    "--install",
-    "folder",
-    metavar="[DIR]",
-    type=click.Path(file_okay=False),
-    is_flag=False,
-    flag_value="",
-    help="Copy it to DIR/rebyte/SKILL.md (default: the folders where agents look).",
-)
-@click.option(
-    "--uninstall",
-    "left",
-    metavar="[DIR]",
-    type=click.Path(file_okay=False),
-    is_flag=False,
-    flag_value="",
-    help="Remove what --install wrote there.",
+@install_options(
+    "Copy it to DIR/rebyte/SKILL.md (default: the folders where agents look).",
+    "Remove what --install wrote there.",
 )
 @click.pass_context
 def command(ctx: click.Context, folder: str | None, left: str | None) -> Any:
