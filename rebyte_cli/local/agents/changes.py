@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import jail
 from .git import SAFE, GitError
+from .process_group import ProcessGroup
 from .workspace import Workspace
 
 LARGEST_PATCH = 64 * 1024 * 1024
@@ -31,6 +32,8 @@ def patch(workspace: Workspace, *, jailed: bool) -> bytes:
     git runs in a jail without network: the files that it reads are the agent's. Raises GitError
     when there is no patch to be had, for example because it would be larger than 64 MiB.
     """
+    # Left by a run whose supervisor was killed at this point; runs of a workspace take turns.
+    (workspace.base / "index.lock").unlink(missing_ok=True)
     confinement = jail.confine(workspace.folder, jailed=jailed)
     base = BASE if jailed else str(workspace.base)
     git = ["git", *OPTIONS, f"--git-dir={base}", f"--work-tree={confinement.code.inside}"]
@@ -50,22 +53,13 @@ def patch(workspace: Workspace, *, jailed: bool) -> bytes:
 
 def _output(command: list[str], variables: dict[str, str], folder: Path) -> bytes:
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            command,
-            env=variables,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-        )
-        try:
-            status = process.wait(GIT_SECONDS)
-        except BaseException as error:
-            process.kill()
-            process.wait()
-            if isinstance(error, subprocess.TimeoutExpired):
+        with ProcessGroup(
+            command, folder=folder, variables=variables, stdout=output, stderr=errors
+        ) as group:
+            try:
+                status = group.process.wait(GIT_SECONDS)
+            except subprocess.TimeoutExpired:
                 raise GitError(f"git took longer than {GIT_SECONDS} s") from None
-            raise
         if status:
             errors.seek(0)
             lines = errors.read(100_000).decode("utf-8", "replace").strip().splitlines()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import signal
+import shutil
 import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from .process_group import ProcessGroup
+
 CLONE_SECONDS = 1800
-PR_SET_PDEATHSIG = 1
 # Hooks and the file system monitor are commands that a repository's own config can name.
 SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
 # A clone must not act on the repository that rebyte was started from (inside a git hook).
@@ -31,13 +31,14 @@ def run(
     words: list[str],
     *,
     environment: Mapping[str, str] | None = None,
+    extra: Mapping[str, str] | None = None,
     folder: Path | None = None,
     timeout: float = CLONE_SECONDS,
-    dies_with_us: bool = False,
 ) -> bytes:
     """Run `git WORDS` without asking anything and return its output. Raises GitError.
 
-    With `dies_with_us` it ends with this process, even if that is killed (Linux).
+    `extra` are variables besides those of `environment`. git and its helpers end with this
+    process, even if that is killed: they would write into the next run's files.
     """
     outside = os.environ if environment is None else environment
     variables = {
@@ -47,37 +48,22 @@ def run(
     }
     variables |= {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C"}
     variables.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
-    try:
-        done = subprocess.run(
-            ["git", *SAFE, *words],
-            env=variables,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            preexec_fn=_dies_with_parent() if dies_with_us else None,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise GitError("git is not installed") from None
-    except subprocess.TimeoutExpired:
-        raise GitError(f"git {words[0]} took longer than {timeout:g} s") from None
-    if done.returncode:
-        raise GitError(_reason(done.stderr.decode("utf-8", "replace"), words[0], done.returncode))
-    return done.stdout
-
-
-def _dies_with_parent() -> Callable[[], object] | None:
-    """What a child calls before its program so that the kernel kills it after its parent."""
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        import ctypes
-
-        prctl = ctypes.CDLL(None).prctl
-    except (ImportError, OSError, AttributeError):  # a Python, or a C library, without it
-        return None
-    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    variables |= extra or {}
+    program = shutil.which("git", path=variables.get("PATH"))
+    if program is None:
+        raise GitError("git is not installed")
+    pipe = subprocess.PIPE
+    with ProcessGroup(
+        [program, *SAFE, *words], folder=folder, variables=variables, stdout=pipe, stderr=pipe
+    ) as group:
+        try:
+            output, errors = group.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise GitError(f"git {words[0]} took longer than {timeout:g} s") from None
+        status = group.process.returncode
+    if status:
+        raise GitError(_reason(errors.decode("utf-8", "replace"), words[0], status))
+    return output
 
 
 def _reason(stderr: str, word: str, status: int) -> str:

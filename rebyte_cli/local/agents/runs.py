@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..database import new_id
-from . import credentials
+from . import credentials, process_identity
 from .workspace import Workspace
 
 LOCK = "lock"
-AGENT_GROUP = "agent.group"
 VANISHED = "The run's process is gone: it was killed, or this machine was restarted"
 # What the lock's file says when the agent is dead and only its results are being collected.
-AGENT_IS_GONE = b"gone"
+AGENT_IS_GONE = "gone"
 STOP_SECONDS = 5.0
 
 
@@ -264,10 +263,12 @@ def stop(state_dir: Path, run: RunRecord) -> None:
         if content == AGENT_IS_GONE:
             return
         late = time.monotonic() > deadline
-        if content.isdigit() and (late or not asked):
+        # After a reboot, or while another command holds the lock, its process may be a stranger.
+        supervisor = process_identity.find(content)
+        if supervisor is not None and (late or not asked):
             asked = True
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(content), signal.SIGKILL if late else signal.SIGTERM)
+                os.kill(supervisor, signal.SIGKILL if late else signal.SIGTERM)
         if late:
             time.sleep(0.1)  # to die in
             break
@@ -281,11 +282,11 @@ def _lock_file(state_dir: Path, run: RunRecord) -> Path:
     return Workspace(state_dir, run.workspace).run_folder(run.prompt) / LOCK
 
 
-def _lock_content(state_dir: Path, run: RunRecord) -> bytes:
+def _lock_content(state_dir: Path, run: RunRecord) -> str:
     try:
-        return _lock_file(state_dir, run).read_bytes().strip()
+        return _lock_file(state_dir, run).read_text(encoding="ascii", errors="replace")
     except OSError:
-        return b""
+        return ""
 
 
 def _load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
@@ -306,32 +307,8 @@ def _record_vanished(db: sqlite3.Connection, state_dir: Path, run: RunRecord) ->
 
 
 def _clean_up(state_dir: Path, run: RunRecord) -> None:
-    """Do what a supervisor that was killed left undone: its agent and the lent login files."""
-    folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
-    _kill_group(folder)
-    credentials.take_back(folder)
-
-
-def _kill_group(folder: Path) -> None:
-    """Kill an agent without a jail that outlived its supervisor (a jail dies with it)."""
-    note = folder / AGENT_GROUP
-    try:
-        group, started = note.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return
-    if process_start(int(group)) == started:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(int(group), signal.SIGKILL)
-    note.unlink(missing_ok=True)
-
-
-def process_start(pid: int) -> str:
-    """When a process started, in the kernel's own count; empty when it cannot be known."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    return text.rpartition(")")[2].split()[19]
+    """Do what a supervisor that was killed left undone: take back the lent login files."""
+    credentials.take_back(Workspace(state_dir, run.workspace).run_folder(run.prompt))
 
 
 @contextlib.contextmanager

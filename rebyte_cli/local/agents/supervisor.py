@@ -25,6 +25,7 @@ from . import changes, config, confined, credentials, git, jail, programs, runs,
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser
 from .git import GitError
 from .lines import RunLimits, pump
+from .process_group import ProcessGroup
 from .sweep import sweep
 from .workspace import UploadedFile, Workspace, WorkspaceSource
 
@@ -220,32 +221,24 @@ class Supervisor:
         """Start the agent and read it to its end: its exit status, and why it was stopped."""
         prompt_file = self._folder / PROMPT_FILE
         prompt_file.write_text(prompt, encoding="utf-8", errors="surrogatepass")
-        group = not self._options["jail"]
         with (
-            prompt_file.open("rb") as stdin,
             (self._folder / RAW_FILE).open("ab") as raw,
             (self._folder / STDERR_FILE).open("wb") as stderr,
         ):
-            self._holding = True  # a signal between the start and the `try` would leave it alive
-            process = subprocess.Popen(
+            self._holding = True  # a signal between the start and the `with` would leave it alive
+            with ProcessGroup(
                 line,
-                env=variables,
-                cwd=self._workspace.code,
-                stdin=stdin,
+                folder=self._workspace.code,
+                variables=variables,
+                stdin=prompt_file,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                start_new_session=group,
-            )
-            try:
+            ) as group:
                 self._release()
-                if group:
-                    self._note_group(process.pid)
                 limits = RunLimits(self._options["limit"], self._options["stall"])
-                reason = pump(process, parser, self._append, raw, limits, self._watch)
-                status = process.poll()
-            finally:
-                _kill(process, group=group)
-        return process.returncode if status is None else status, reason
+                reason = pump(group.process, parser, self._append, raw, limits, self._watch)
+                status = group.process.poll()
+        return group.process.returncode if status is None else status, reason
 
     def _watch(self) -> str:
         """Keep the login files current; why the agent has to be stopped, or an empty text."""
@@ -258,11 +251,6 @@ class Supervisor:
                 " ([local] keep_free)"
             )
         return ""
-
-    def _note_group(self, pid: int) -> None:
-        """Note the process group of an unconfined agent, in case this supervisor is killed."""
-        note = f"{pid} {runs.process_start(pid)}"
-        (self._folder / runs.AGENT_GROUP).write_text(note, encoding="ascii")
 
     # -- what is recorded ------------------------------------------------------------------------
 
@@ -321,10 +309,10 @@ class Supervisor:
                     db, self._store.objects, self._run.workspace, "answer.md", content, now
                 )
 
-    def _say(self, text: bytes) -> None:
+    def _say(self, text: str) -> None:
         """Write into the lock's file what `runs.stop` reads there."""
         os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, text, 0)
+        os.pwrite(self._lock, text.encode(), 0)
 
     def _on_term(self, _number: int, _frame: object) -> None:
         already, self._ending = self._ending, True
@@ -336,18 +324,6 @@ class Supervisor:
         self._holding = False
         if self._ending:
             raise RunStopped
-
-
-def _kill(process: subprocess.Popen[bytes], *, group: bool) -> None:
-    """Kill the agent with all its children: the jail does, or else its process group."""
-    if process.stdout is not None:
-        process.stdout.close()
-    if group:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    if process.poll() is None:
-        process.kill()
-    process.wait()
 
 
 def _git_config() -> str:

@@ -11,6 +11,8 @@ import os
 import sys
 import time
 
+from .process_identity import identity
+
 SLOT_LOOK_SECONDS = 0.1
 
 
@@ -21,9 +23,9 @@ def main() -> None:
     before this one in its workspace.
     """
     state_dir, prompt_id, lock, slots, *before = sys.argv[1:]
-    # Cancel kills the process with this id, after it has recorded the end of the run.
+    # Cancel kills this process, after it has recorded the end of the run.
     os.ftruncate(int(lock), 0)
-    os.pwrite(int(lock), str(os.getpid()).encode(), 0)
+    os.pwrite(int(lock), identity(os.getpid()).encode(), 0)
     for lock_file in before:
         _wait_for(lock_file)
     _take_slot(f"{state_dir}/slots", int(slots))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -100,8 +99,7 @@ class Workspace:
         if source.branch:
             words += ["--branch", source.branch]
         try:
-            # One that outlived its supervisor would write into the next run's clone.
-            git.run([*words, "--", str(place or url), str(self.code)], dies_with_us=True)
+            git.run([*words, "--", str(place or url), str(self.code)])
         except GitError as error:
             raise GitError(f"cannot clone {git.without_password(url)}: {error}") from None
         origin = git.without_password(url)
@@ -121,21 +119,23 @@ class Workspace:
         there = ["-C", str(place)]
         common = git.run([*there, "rev-parse", "--path-format=absolute", "--git-path", "objects"])
         # An index and objects of our own, so that the user's repository stays as it is.
-        environment = os.environ | {
+        extra = {
             "GIT_INDEX_FILE": str(index),
             "GIT_OBJECT_DIRECTORY": str(objects),
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": common.decode().strip(),
         }
         try:
-            _with_index(["git", *git.SAFE, *there, "read-tree", "HEAD"], environment)
-            _with_index(["git", *git.SAFE, *there, "add", "-A"], environment)
+            git.run([*there, "read-tree", "HEAD"], extra=extra)
+            git.run([*there, "add", "-A"], extra=extra)
             difference = ["diff", "--cached", "--binary", "--full-index"]
             difference += ["--no-ext-diff", "--no-textconv", "HEAD"]
-            patch.write_bytes(_with_index(["git", *git.SAFE, *there, *difference], environment))
+            patch.write_bytes(git.run([*there, *difference], extra=extra))
             if patch.stat().st_size:
                 here = ["-C", str(self.code)]
                 git.run([*here, "apply", "--index", "--binary", str(patch)])
                 git.run([*here, *AUTHOR, "commit", "--quiet", "-m", "Uncommitted changes"])
+        except GitError as error:
+            raise GitError(f"cannot copy the uncommitted changes: {error}") from None
         finally:
             patch.unlink(missing_ok=True)
             index.unlink(missing_ok=True)
@@ -206,17 +206,6 @@ def _exclude(repository: Path, name: str) -> None:
     known = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     if line not in known.splitlines():
         path.write_text(f"{known}{line}\n", encoding="utf-8")
-
-
-def _with_index(words: list[str], environment: dict[str, str]) -> bytes:
-    done = subprocess.run(
-        words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    if done.returncode:
-        raise GitError(
-            f"cannot read the uncommitted changes: {done.stderr.decode(errors='replace')}"
-        )
-    return done.stdout
 
 
 def _make_writable(function: object, path: str, _error: object) -> None:

@@ -114,6 +114,10 @@ class Bench:
     def run_folder(self, prompt: str) -> Path:
         return self.workspace(self.look(prompt).workspace).run_folder(prompt)
 
+    def supervisor(self, prompt: str) -> int:
+        """The process id of the run's supervisor."""
+        return int((self.run_folder(prompt) / "lock").read_text().split()[0])
+
     def artifact(self, name: str, workspace: str = "ws") -> str | None:
         with self.store.read() as db:
             row = db.execute(

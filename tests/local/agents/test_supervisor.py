@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import credentials
+from rebyte_cli.local.agents import credentials, process_identity, runs
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.codex import Codex
 from tests.keyring_daemon import eventually
+from tests.servers import Line, RawServer
 
 from .bench import Bench, gone, kinds, processes, script
 
@@ -85,17 +88,50 @@ def test_an_agent_that_fills_the_disk_is_ended(bench: Bench) -> None:
     assert gone("77.035")
 
 
-def test_a_clone_ends_with_its_supervisor(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_clone_ends_with_its_supervisor(bench: Bench) -> None:
+    """With the helpers of git; otherwise they would write into the next run's clone."""
+    with RawServer(lambda _request: Line.wait) as server:
+        url = f"http://127.0.0.1:{server.port}/never.git"
+        prompt = bench.start(["true"], source=[url, None, False])
+        eventually(lambda: bool(server.requests))
+        os.kill(bench.supervisor(prompt), signal.SIGKILL)
+        assert gone(url)
+        assert bench.look(prompt).outcome == "failed"
+
+
+def test_a_clone_ends_with_a_cancel(bench: Bench) -> None:
+    with RawServer(lambda _request: Line.wait) as server:
+        url = f"http://127.0.0.1:{server.port}/never.git"
+        prompt = bench.start(["true"], source=[url, None, False])
+        eventually(lambda: bool(server.requests))
+        bench.cancel(prompt)
+        assert gone(url)
+
+
+def test_the_patch_is_created_after_one_that_was_cut_off(bench: Bench) -> None:
+    """A killed supervisor leaves git's own lock behind."""
+    bench.run(["true"])
+    (bench.workspace().base / "index.lock").touch()
+    bench.run(["sh", "-c", "echo x > new"])
+    assert "new" in (bench.artifact("changes.patch") or "")
+
+
+def test_a_stranger_with_the_number_of_a_supervisor_is_left_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise it would write into the next run's clone."""
-    script(tmp_path / "bin", "git", f"echo $$ > {tmp_path / 'clones'}; exec sleep 77.036")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    prompt = bench.start(["true"], source=["https://git.invalid/x.git", None, False])
-    eventually((tmp_path / "clones").exists)
-    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGKILL)
-    assert gone("77.036")
-    assert bench.look(prompt).outcome == "failed"
+    """After a reboot, numbers are given again, and the next look holds the lock for a moment."""
+    monkeypatch.setattr(runs, "STOP_SECONDS", 0.1)
+    prompt = bench.run(["true"]).prompt
+    lock = bench.run_folder(prompt) / "lock"
+    with subprocess.Popen(["sleep", "77.037"]) as stranger:
+        here, boot, start = process_identity.identity(stranger.pid).split()
+        for late in (f"{here} {boot} {int(start) - 1}", f"{here} other-boot {start}", here):
+            lock.write_text(late)
+            with lock.open("rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                runs.stop(bench.folder, bench.look(prompt))
+            assert stranger.poll() is None
+        stranger.kill()
 
 
 def test_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> None:
@@ -133,7 +169,7 @@ def test_a_killed_supervisor_is_a_failed_run_at_the_next_look(bench: Bench) -> N
     prompt = bench.start(["sh", "-c", "echo x; (setsid sleep 77.071 &); sleep 77.072"])
     run = bench.until_started(prompt)
     assert run.ended is None
-    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGKILL)
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
     run = bench.wait(prompt)
     assert run.outcome == "failed"
     assert run.answer == "The run's process is gone: it was killed, or this machine was restarted"
@@ -145,7 +181,7 @@ def test_a_reboot_is_a_failed_run(bench: Bench) -> None:
     """After one no process is left and no lock is held; the files are as they were."""
     prompt = bench.start(["sh", "-c", "echo x; sleep 77.081"])
     bench.until_started(prompt)
-    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGKILL)
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
     assert gone(prompt)
     (bench.run_folder(prompt) / "lock").unlink()
     assert bench.look(prompt).outcome == "failed"
@@ -154,7 +190,7 @@ def test_a_reboot_is_a_failed_run(bench: Bench) -> None:
 def test_sigterm_from_outside_is_a_failed_run(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", "echo x; sleep 77.091"])
     bench.until_started(prompt)
-    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGTERM)
+    os.kill(bench.supervisor(prompt), signal.SIGTERM)
     run = bench.wait(prompt)
     assert (run.outcome, run.answer) == ("failed", "The run was stopped by a signal")
     assert gone("77.091")
@@ -395,7 +431,7 @@ def test_a_login_does_not_stay_behind_after_a_crash(
     )
     bench.until_started(prompt)
     assert (bench.workspace().home / LOGIN).exists()
-    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGKILL)
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
     assert bench.wait(prompt).outcome == "failed"
     assert not (bench.workspace().home / LOGIN).exists()
 
@@ -411,7 +447,7 @@ def test_a_login_that_the_next_run_borrowed_is_left_with_it(
     bench.until_started(first)
     second = bench.start(agent)
     killed = bench.look(first)
-    os.kill(int((bench.run_folder(first) / "lock").read_text()), signal.SIGKILL)
+    os.kill(bench.supervisor(first), signal.SIGKILL)
     bench.until_started(second)
     assert bench.look(first).outcome == "failed"
     assert killed.ended is None
@@ -432,7 +468,7 @@ def test_a_run_that_waits_takes_little_memory(bench: Bench) -> None:
         assert time.monotonic() < give_up
         time.sleep(0.01)
     time.sleep(0.2)
-    loaded = Path(f"/proc/{lock.read_text()}/maps").read_text()
+    loaded = Path(f"/proc/{bench.supervisor(second)}/maps").read_text()
     assert "sqlite" not in loaded
     assert "rebyte_cli" not in loaded
     bench.cancel(second)
@@ -458,7 +494,7 @@ def test_without_a_jail_cancel_kills_the_process_group(bench: Bench) -> None:
 def test_without_a_jail_the_next_look_kills_what_outlived_its_supervisor(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", "echo x; sleep 77.131 & sleep 77.132"], jail=False)
     bench.until_started(prompt)
-    os.kill(int((bench.run_folder(prompt) / "lock").read_text()), signal.SIGKILL)
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
     assert bench.wait(prompt).outcome == "failed"
     assert gone("77.13")
     assert not processes("77.13")

@@ -1,0 +1,73 @@
+"""A program and its children that die with this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from typing import IO
+
+# The shell's input is a pipe whose other end only this process has. When that end is closed, by
+# hand or by a death of any kind, the shell in the background kills the group that it belongs to.
+# (PR_SET_PDEATHSIG reaches no grandchildren, such as the helpers of `git clone`.)
+_GUARD = (
+    'exec 3<&0; (read -r _ <&3; kill -s KILL 0) </dev/null >/dev/null 2>&1 & exec "$@" <"$0" 3<&-'
+)
+
+
+class ProcessGroup:
+    """A program with its children in a process group of its own, which dies with this process.
+
+    with ProcessGroup(["git", "clone", url], stdout=subprocess.PIPE) as group:
+        group.process.communicate()
+
+    The end of the block kills what is left of the group.
+    """
+
+    def __init__(
+        self,
+        words: list[str],
+        *,
+        folder: str | os.PathLike[str] | None,
+        variables: dict[str, str],
+        stdout: int | IO[bytes],
+        stderr: int | IO[bytes],
+        stdin: str | os.PathLike[str] = os.devnull,
+    ) -> None:
+        """Start it with the file `stdin` as its input. Raises OSError, as Popen does."""
+        theirs, self._ours = os.pipe()
+        try:
+            self.process = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARD, os.fspath(stdin), *words],
+                cwd=folder,
+                env=variables,
+                stdin=theirs,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._ours)
+            raise
+        finally:
+            os.close(theirs)
+
+    def __enter__(self) -> ProcessGroup:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the whole group, and return when its first process is dead."""
+        if self._ours < 0:
+            return
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        os.close(self._ours)
+        self._ours = -1
+        self.process.wait()

@@ -1,0 +1,40 @@
+"""Which process a number means, also after a reboot.
+
+turn.py imports this in every waiting process, so it imports only what Python has loaded anyway.
+"""
+
+from __future__ import annotations
+
+
+def identity(pid: int) -> str:
+    """The id of a process with what tells it from a later one of the same number.
+
+    That is the boot and the moment of its start, where /proc tells them (Linux).
+    """
+    return f"{pid} {_boot()} {_started(pid)}".rstrip()
+
+
+def find(known: str) -> int | None:
+    """The id of the process with this identity; None if it is gone or the text is no identity."""
+    number = known.partition(" ")[0]
+    if not (number.isascii() and number.isdigit()) or identity(int(number)) != known:
+        return None
+    return int(number)
+
+
+def _boot() -> str:
+    return _read("/proc/sys/kernel/random/boot_id").strip()
+
+
+def _started(pid: int) -> str:
+    """When the process started, in the kernel's own count."""
+    fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 else ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
