@@ -19,7 +19,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.option("--install", "do", flag_value="install", help="Install it where the shell finds it.")
 @click.option("--uninstall", "do", flag_value="uninstall", help="Remove what --install wrote.")
 def command(app: App, shell: str | None, do: str | None) -> Any:
-    """Print the completion script for a shell (default: $SHELL), or install it.
+    """Print the completion script for a shell (default: the one you are in), or install it.
 
     TAB completes commands, options and their values, tasks (with titles in zsh and fish),
     workspaces, profiles, and skills and models used before. Completion only reads files on this
@@ -48,10 +48,13 @@ def command(app: App, shell: str | None, do: str | None) -> Any:
 
 
 def _of_the_user(app: App) -> str:
-    name = app.environment.get("SHELL", "").rpartition("/")[2]
+    from ..completion.parent_shell import parent_shell
+
+    login = app.environment.get("SHELL", "").rpartition("/")[2]
+    name = parent_shell(SHELLS) or login
     if name not in SHELLS:
         raise BadUsage(
-            "cannot determine the shell from $SHELL",
+            "cannot determine the shell from the parent process or $SHELL",
             hint=f"Use rebyte completion {'|'.join(SHELLS)}",
         )
     return name

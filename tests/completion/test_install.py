@@ -38,7 +38,7 @@ def test_a_new_shell_completes_after_the_install(
     """The shell reads its own start files, as it does for a user."""
     if name in STARTS:
         (home / STARTS[name]).write_text("MINE=1  # without an end of line")
-    done = rebyte("completion", "--install", env={"SHELL": f"/bin/{name}"})
+    done = rebyte("completion", name, "--install")
     assert done.status == 0
     assert str(home) in done.err
     shell = Shell(name, home, ["-i"])
@@ -184,8 +184,11 @@ def test_a_start_file_that_is_a_link_stays_one(home: Path, rebyte: Callable[...,
     assert b"rebyte completion" in text
 
 
-def test_the_shell_has_to_be_known(rebyte: Callable[..., Done]) -> None:
-    """From the argument or from $SHELL."""
+def test_the_shell_has_to_be_known(
+    rebyte: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the argument, or from $SHELL where no shell started the command."""
+    monkeypatch.setattr("rebyte_cli.completion.parent_shell.parent_shell", lambda _shells: None)
     assert rebyte("completion", env={"SHELL": "/bin/ksh"}).status == 2
     assert rebyte("completion", env={"SHELL": "/bin/fish"}).out.startswith("# Completion")
     assert rebyte("completion", "tcsh").status == 2
