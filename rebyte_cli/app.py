@@ -52,7 +52,7 @@ class App:
         self.__dict__.pop("console", None)
         self.__dict__.pop("settings", None)
 
-    # -- options and settings
+    # Options and settings
 
     @property
     def fields(self) -> tuple[str, ...] | None:
@@ -170,7 +170,7 @@ class App:
         asked: Literal["ask", "stop", "wait"] | None = self.options.get("on_question")
         return asked or ("ask" if self.interactive else "stop")
 
-    # -- service, client, history
+    # Service, client, history
 
     @cached_property
     def service(self) -> Dialer:
@@ -242,7 +242,7 @@ class App:
         """Where the history is. Whether it exists can be told without importing SQLite."""
         return self.state_dir / "history.db"
 
-    # -- notes and progress
+    # Notes and progress
 
     def note(self, text: str) -> None:
         """Print a line for people on stderr, unless `-q` was given."""
@@ -286,7 +286,7 @@ class App:
                 document["workspaceId"] = found
         return document
 
-    # -- results and errors
+    # Results and errors
 
     @property
     def format(self) -> str:

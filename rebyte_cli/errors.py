@@ -105,7 +105,7 @@ class NotFound(RebyteError):
 
 
 class KeyProblem(RebyteError):
-    """No key can be had: the keyring is locked, absent or refused, or the key is unusable."""
+    """No key is available: the keyring is locked, absent or refused, or the key is unusable."""
 
     exit_status = 3
     code = "key_unavailable"

@@ -125,7 +125,7 @@ def lose_one(place: Place, command: Command, *, makes: bool = True) -> Done:
     return done
 
 
-# -- 78: the clock of this machine -------------------------------------------------------------
+# Case 78: the clock of this machine is wrong
 
 
 @pytest.mark.parametrize("wrong", [-1000.0, 1000.0, 3 * 3600.0, -86_400.0])
@@ -170,7 +170,7 @@ def test_case_78_a_reboot_before_any_answer(place: Place, wrong: float) -> None:
     assert place.made == 1
 
 
-# -- 79: one answer that is wrong --------------------------------------------------------------
+# Case 79: a single wrong answer
 
 
 def test_case_79_a_list_that_is_wrong_at_times(place: Place, command: Command) -> None:
@@ -226,7 +226,7 @@ def test_case_79_a_slow_list_proves_as_much_as_a_fast_one(place: Place, command:
     assert place.made == 1
 
 
-# -- 80: a list that contradicts the notes -----------------------------------------------------
+# Case 80: a list that contradicts the history
 
 
 def padded(place: Place, count: int = 130) -> None:
@@ -271,7 +271,7 @@ def test_case_80_a_list_that_ignores_the_offset(place: Place, command: Command) 
     assert place.farm.made[PROMPT] == 1
 
 
-# -- 81: a prompt that the server changed ------------------------------------------------------
+# Case 81: a prompt that the server changed
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_case_81_a_stranger_is_in_no_ones_way(place: Place, command: Command) ->
     assert place.farm.made[PROMPT] == 1
 
 
-# -- 82: two clocks of the service -------------------------------------------------------------
+# Case 82: two clocks of the service
 
 
 @pytest.mark.parametrize("skew", [3.0, 5.0, -5.0, 1000.0, -1000.0, 3 * 3600.0, -3 * 3600.0])

@@ -111,7 +111,7 @@ class RebyteClient:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    # -- tasks ---------------------------------------------------------------------------------
+    # Tasks
 
     def create_task(
         self,
@@ -326,7 +326,7 @@ class RebyteClient:
         path = f"/tasks/{path_id(task_id, 'task id')}/answer"
         return self._anything("POST", path, body=dict(body), repeat=RetryPolicy.IF_UNSENT)
 
-    # -- files ---------------------------------------------------------------------------------
+    # Files
 
     def create_file(self, filename: str, content_type: str | None = None) -> UploadSlot:
         """A slot for an upload: `id`, `filename` (a unique variant), `uploadUrl`, which is good
@@ -385,7 +385,7 @@ class RebyteClient:
         )
         return {"id": slot["id"], "filename": slot["filename"]}
 
-    # -- artifacts of a workspace --------------------------------------------------------------
+    # Artifacts of a workspace
 
     def list_artifacts(self, workspace_id: str) -> list[Artifact]:
         """The artifacts; an entry has `filename` or `name`, perhaps `size`, a URL (inferred).
@@ -465,7 +465,7 @@ class RebyteClient:
         """Remove every artifact of a workspace (path documented, answer inferred)."""
         self._delete(_artifact_path(workspace_id))
 
-    # -- agent computers -----------------------------------------------------------------------
+    # Agent computers
 
     def create_computer(self, name: str | None = None, icon: str | None = None) -> Computer:
         """A new VM, `status` `provisioning` at first (vendor docs); poll until it is `ready`."""
@@ -512,7 +512,7 @@ class RebyteClient:
         """Remove the VM (seen in a client)."""
         self._delete(_computer_path(computer_id))
 
-    # -- webhooks ------------------------------------------------------------------------------
+    # Webhooks
 
     def create_webhook(
         self,
@@ -563,7 +563,7 @@ class RebyteClient:
                 return found.strip() + "\n"
         raise BrokenAnswer(f"GET {path}: the answer holds no PEM key")
 
-    # -- account and partners ------------------------------------------------------------------
+    # Account and partners
 
     def credits(self) -> Credits:
         """The organization's balance: numbers `balance`, `totalAvailable`, `lifetimeUsed`, …"""
@@ -619,7 +619,7 @@ class RebyteClient:
         body = _given(url=url, sharedSecret=shared_secret, customHeaders=headers)
         return self._object("POST", "/mcp/servers", body=body)
 
-    # -- calls and the shape of their answers --------------------------------------------------
+    # Calls and the shape of their answers
 
     def _object(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import BadUsage
 
 MOST_FOUND = 1000  # mistakes; a file with more is another kind of file
-MOST_SHOWN = 10  # mistakes that are named; of the others only the number is told
+MOST_SHOWN = 10  # mistakes that are named; of the others only the number is shown
 MOST_NUMBERS = 5  # lines that are named for one mistake
 
 

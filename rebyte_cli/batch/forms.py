@@ -97,7 +97,7 @@ def _text(name: str, lines: Numbered, template: tuple[str, ...] | None) -> Numbe
             yield number, {"prompt": text}
 
 
-# -- JSON Lines --------------------------------------------------------------------------------
+# JSON Lines
 
 
 def _jsonl(lines: Numbered, bad: BadLines) -> NumberedRecords:
@@ -167,7 +167,7 @@ def _repeated(names: Iterable[str]) -> str:
     return next(name for name, count in Counter(names).items() if count > 1)
 
 
-# -- CSV ---------------------------------------------------------------------------------------
+# CSV
 
 
 def _csv(lines: Numbered, bad: BadLines, template: tuple[str, ...] | None) -> NumberedRecords:

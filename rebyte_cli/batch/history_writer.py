@@ -42,7 +42,7 @@ class HistoryWriter:
         self.due = NO_LIMIT  # when to call `flush` at the latest
 
     def created(self, line: InputLine, task: TaskDocument, body: TaskDocument) -> None:
-        """A task was created for a line, and the journal was told."""
+        """A task was created for a line, and the journal knows it."""
         self._reservations.release(line.number, str(task["id"]))
         self._created.append(NewTask(task, body["prompt"], body, dict(line.labels)))
         self._schedule()

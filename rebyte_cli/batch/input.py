@@ -136,7 +136,7 @@ class Input:
         return body
 
 
-# -- reading -----------------------------------------------------------------------------------
+# Reading
 
 
 def read_source(

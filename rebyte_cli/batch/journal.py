@@ -236,7 +236,7 @@ def _failed(path: Path, error: OSError) -> JournalFailed:
     )
 
 
-# -- reading -----------------------------------------------------------------------------------
+# Reading
 
 
 def replay(

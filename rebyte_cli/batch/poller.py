@@ -30,7 +30,7 @@ class Poller(Generic[T]):
     """Calls `ask` with everything that was added, again and again until it was dropped.
 
     `pause` gives the seconds to the next round, from the seconds since something was added and
-    the number of things asked about. A network fault is told to the throttle, which then counts
+    the number of things asked about. A network fault is reported to the throttle, which then counts
     the network as lost until a round succeeds. Other errors, and a service that never answered at
     all, are reported as "fatal".
     """
@@ -58,7 +58,7 @@ class Poller(Generic[T]):
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread now, unless it has been; later there may be none to be had."""
+        """Start the thread now, unless it has been; later the system may have none left."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:

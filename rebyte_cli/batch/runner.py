@@ -171,7 +171,7 @@ class Runner:
         """Called by any thread: something happened to a line, or to the batch."""
         self._events.put(BatchEvent(kind, index, value))
 
-    # -- the run -------------------------------------------------------------------------------
+    # The run
 
     def run(self) -> Generator[RowOrError]:
         """Yield the row of every line: those that ended earlier first, then each as it ends.
@@ -280,7 +280,7 @@ class Runner:
         with suppress(RebyteError):  # the first failure of the journal was reported already
             self._journal.close()
 
-    # -- what comes next for a line ------------------------------------------------------------
+    # The next step of a line
 
     def _row(self, index: int) -> Mapping[str, Any] | LineProblem:
         self._printed.add(index)
@@ -359,7 +359,7 @@ class Runner:
         self._throttle.stop_creates()
         self._handed_out.difference_update(job.line for job in self._workers.take_back())
 
-    # -- events --------------------------------------------------------------------------------
+    # Events
 
     def _handle(self, event: BatchEvent) -> Iterator[RowOrError]:
         kind, index, value = event
@@ -512,7 +512,7 @@ class Runner:
         except RebyteError as error:
             self._end_batch(error)
 
-    # -- reservations --------------------------------------------------------------------------
+    # Reservations
 
     def _restore_reservations(self) -> None:
         """Tell the history what an earlier run could not tell it any more."""
@@ -546,7 +546,7 @@ class Runner:
             or self._entries[index].is_doubtful
         }
 
-    # -- progress and signals ------------------------------------------------------------------
+    # Progress and signals
 
     def progress(self) -> dict[str, Any]:
         """The progress of the batch, as `output.progress.BatchProgress` takes it. Thread-safe."""

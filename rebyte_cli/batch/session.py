@@ -172,7 +172,7 @@ class Session:
             rows.close()
             self._finish(time.monotonic() - began)
 
-    # -- before --------------------------------------------------------------------------------
+    # Before the run
 
     @contextmanager
     def _input_lock(self) -> Iterator[None]:
@@ -316,7 +316,7 @@ class Session:
 
         return batch_board(self._app.console, lambda: BatchProgress(**runner.progress()))
 
-    # -- after ---------------------------------------------------------------------------------
+    # After the run
 
     def _rows(self) -> Iterator[Mapping[str, Any]]:
         for index, entry in self._entries.items():
@@ -385,7 +385,7 @@ class ResultsFile:
             self._failed = error
 
 
-# -- checks before anything runs ---------------------------------------------------------------
+# Checks before anything runs
 
 
 def refuse_other_shards(source: InputSource) -> None:

@@ -159,7 +159,7 @@ def _unknown(line: InputLine, entry: LineState) -> dict[str, Any]:
     }
 
 
-# -- records -----------------------------------------------------------------------------------
+# Records
 
 
 def check_record(record: Mapping[str, Any]) -> None:

@@ -54,7 +54,7 @@ class Throttle:
         self._probe_pause = PROBE_FIRST
         self._slow_pause = SLOW_FIRST
 
-    # -- one create ----------------------------------------------------------------------------
+    # One create
 
     def queue(self, ticket: object) -> None:
         """Take a place in the queue; `admit` must follow."""
@@ -114,7 +114,7 @@ class Throttle:
                 self._change.notify_all()
         self.network_answered()
 
-    # -- pauses --------------------------------------------------------------------------------
+    # Pauses
 
     def sleep(self, seconds: float) -> None:
         """Sleep before a retry, and pause all creates as long. Raises ThrottleStopped."""
@@ -154,7 +154,7 @@ class Throttle:
             self._change.notify_all()
         self.pause(seconds, why)
 
-    # -- the network ---------------------------------------------------------------------------
+    # The network
 
     def network_lost(self, why: str) -> None:
         """The network is gone: try one create at a time, at growing intervals."""
@@ -185,7 +185,7 @@ class Throttle:
         """Whether the network seems to be gone."""
         return self._network_down
 
-    # -- the end -------------------------------------------------------------------------------
+    # The end
 
     def stop_creates(self) -> None:
         """Admit no create any more; other requests may still sleep and try again."""

@@ -81,7 +81,7 @@ class WorkerPool:
         self.in_flight: set[int] = set()
         self.known: set[str] = set()
 
-    # -- for the main thread -------------------------------------------------------------------
+    # For the main thread
 
     def put(self, job: Job) -> None:
         """Have a line created as soon as a worker is free."""
@@ -123,7 +123,7 @@ class WorkerPool:
         for thread in self._threads:
             thread.join(limit.left())
 
-    # -- a worker ------------------------------------------------------------------------------
+    # A worker
 
     def _work(self) -> None:
         while (job := self._next_job()) is not None:
@@ -206,7 +206,7 @@ class WorkerPool:
         self.in_flight.discard(job.line)
         self._journal.append({"line": line.number, "is": "unsent"})
 
-    # -- what a create came to -----------------------------------------------------------------
+    # Outcomes of a create
 
     def _lost(self, job: Job, error: RebyteError, record: Record) -> None:
         """The create went out, and it is not known whether it made a task."""

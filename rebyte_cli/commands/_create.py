@@ -189,7 +189,7 @@ def _check_service(app: App) -> None:
 def check_workspace(app: App, reference: str | None, workspace_id: str | None) -> str | None:
     """The id of a workspace that was given as `reference`, resolved from the history so far.
 
-    A name that the history does not know is looked for among the account's agent computers, by
+    A name that the history does not know is searched for among the account's agent computers, by
     id and name. Raises NotFound if it is none of them. An unknown UUID passes: workspaces of tasks
     that were created elsewhere are on no list.
     """

@@ -99,7 +99,7 @@ class OnQuestionOption(Option):
             raise BadUsage("--on-question ask requires a terminal (stdin and stderr)")
 
 
-# -- Completion
+# Completion
 
 
 def completer(
@@ -117,7 +117,7 @@ def completer(
     return complete
 
 
-# -- Options of every command
+# Options of every command
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -169,7 +169,7 @@ def shared_options() -> list[click.Option]:
 SHARED = frozenset(option.name for option in shared_options())
 
 
-# -- Types of values
+# Types of values
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -288,7 +288,7 @@ def chosen_tasks(app: App, tasks: Iterable[str], labels: Mapping[str, str]) -> l
     return list(found)
 
 
-# -- Arguments and options of several commands
+# Arguments and options of several commands
 
 task_argument = click.argument("task", metavar="TASK", shell_complete=completer("tasks"))
 tasks_argument = click.argument(
@@ -389,7 +389,7 @@ def dry_run_option(
     return option
 
 
-# -- What `create` and `batch` send besides the prompt
+# What `create` and `batch` send besides the prompt
 
 
 def task_options(function: F) -> F:

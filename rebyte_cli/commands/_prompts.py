@@ -17,7 +17,7 @@ from ._options import ParamType
 if TYPE_CHECKING:
     from ..history.drafts import Draft
 
-# -- Confirmations and secrets
+# Confirmations and secrets
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Skip the confirmation.")
 

@@ -101,7 +101,7 @@ def _resumable(hint: Callable[[Sequence[str]], str]) -> Iterator[None]:
         raise error.copy_with(hint=error.hint or hint(error.pending)) from None
 
 
-# -- `--stream`
+# `--stream`
 
 
 def streamed(

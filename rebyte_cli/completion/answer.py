@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..app import App
 
 
-# -- The command tree, from `tables/NAME.txt`
+# The command tree, from `tables/NAME.txt`
 
 ROOT = "rebyte"
 
@@ -78,7 +78,7 @@ def _records(name: str) -> Iterator[list[str]]:
         yield line.split("\t")
 
 
-# -- The position of the cursor
+# The position of the cursor
 
 
 class Position:

@@ -20,7 +20,7 @@ from ..config.paths import home_dir, xdg_dir
 from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
 
-# -- The script of each shell
+# The script of each shell
 
 BASH = r"""# Completion of rebyte for bash. Printed by `rebyte completion bash`.
 

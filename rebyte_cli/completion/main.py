@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..app import App
 
 
-# -- Bash
+# Bash
 
 _OPERATORS = "|&;()\n"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")

@@ -58,7 +58,7 @@ def find_key(
 
     A source that has a key and cannot give it (locked, hung, failing) is an error and not a
     reason to try the next: that would act on another account. `interactive` says that the user
-    can unlock a keyring; `note` is told when it takes long. Raises MissingKey, KeyProblem.
+    can unlock a keyring; `note` reports when it takes long. Raises MissingKey, KeyProblem.
     """
     choice = _choose(settings, environment)
     if choice.kind == "command":

@@ -27,7 +27,7 @@ WAYS_OUT = (
 
 
 class KeyringStore(NamedTuple):
-    """The keyring: `interactive` when a user can unlock it; `note` is told when it takes long.
+    """The keyring: `interactive` when a user can unlock it; `note` reports when it takes long.
 
     Every method raises KeyProblem, with the ways out as its hint, when the keyring is absent,
     locked, silent, or not one that protects a key, and for whatever else a backend raises. A
@@ -175,7 +175,7 @@ def _kind(problem: BaseException) -> str:
     return type(problem).__name__
 
 
-# -- A time limit for calls that may never return -------------------------------------------
+# A time limit for calls that may never return
 
 
 def call_with_timeout(

@@ -98,7 +98,7 @@ def edit_toml(
 
     The file is read again under a lock beside it, so that two writers lose nothing; it is
     replaced in one step, mode 0600. Nothing is written when nothing changed or the block
-    raised. `note` is told, before the file is replaced, when comments will be lost.
+    raised. `note` reports, before the file is replaced, that comments will be lost.
     `before_writing` gets the file's `schema_line` and returns the one to write.
     """
     import copy

@@ -67,7 +67,7 @@ class Examination:
             Check("agents", self.agents, seconds=API_SECONDS, needed=False),
         ]
 
-    # -- this command
+    # This command
 
     def version(self) -> Finding:
         """This command, its Python and its libraries."""
@@ -111,7 +111,7 @@ class Examination:
             return Finding("ok", f"{found[0]}, before {', '.join(others)}", details=details)
         return Finding("ok", found[0], details=details)
 
-    # -- configuration
+    # Configuration
 
     def config(self) -> Finding:
         """Whether `config.toml` can be read, and names that mean nothing in it."""
@@ -166,7 +166,7 @@ class Examination:
         near = did_you_mean(name, self._known_variables)
         return f"{name}: {near}" if near else None
 
-    # -- the account
+    # The account
 
     def key(self) -> Finding:
         """Where the key comes from; the key itself is never shown."""
@@ -209,7 +209,7 @@ class Examination:
             details={"milliseconds": milliseconds},
         )
 
-    # -- the network
+    # The network
 
     def proxy(self) -> Finding:
         """The proxy that requests would go through."""
@@ -248,7 +248,7 @@ class Examination:
             return Finding("ok", f"{path} ({source})", details={"source": source})
         return Finding("ok", "the bundle of certifi", details={"source": "certifi"})
 
-    # -- this machine
+    # This machine
 
     def keyring(self) -> Finding:
         """Which keyring would keep a key."""
@@ -347,7 +347,7 @@ class Examination:
         shown = "; ".join(filter(None, (f"{', '.join(usable)} {jail}", missing)))
         return Finding("ok", shown, details=details)
 
-    # -- settings that cannot be had
+    # Settings that cannot be read
 
     def _settings(self) -> Settings | None:
         """The settings; None where config.toml is the reason that there are none.

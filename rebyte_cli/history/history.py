@@ -85,7 +85,7 @@ class History:
     """The history of one origin, in one file that is made on the first write.
 
     With `enabled` false nothing about tasks is written; what was written earlier can be read.
-    When the file cannot be used, `warn` is told once, reads find nothing and writes do nothing.
+    When the file cannot be used, `warn` is called once, reads find nothing and writes do nothing.
     Only the methods for intents raise then.
     """
 
@@ -110,7 +110,7 @@ class History:
             self._release(key)
         self._database.close()
 
-    # -- tasks -----------------------------------------------------------------------------------
+    # Tasks
 
     def add_task(
         self,
@@ -390,7 +390,7 @@ class History:
             found.update(dict.fromkeys(words))
         return list(found)
 
-    # -- workspaces ----------------------------------------------------------------------------
+    # Workspaces
 
     def workspaces(self) -> list[dict[str, Any]]:
         """All known ones, the last used first.
@@ -463,7 +463,7 @@ class History:
                 (self.origin, workspace_id),
             )
 
-    # -- intents -------------------------------------------------------------------------------
+    # Intents
 
     def intent(self, key: str) -> Intent | None:
         """The intent of a key, whatever its state, or None."""
@@ -585,7 +585,7 @@ class History:
             )
         return bool(done.rowcount)
 
-    # -- reservations of batch lines -----------------------------------------------------------
+    # Reservations of batch lines
 
     def reserve(self, owner: str, lines: Iterable[Reservation]) -> dict[int, int]:
         """Write down that these lines are about to be sent; the reservations' ids, by line number.
@@ -648,7 +648,7 @@ class History:
             found.setdefault(str(row["digest"]), []).append(str(row["started_at"]))
         return found
 
-    # -- keys that this process holds ----------------------------------------------------------
+    # Keys that this process holds
 
     def _holds(self, key: str) -> bool:
         held = self._held.get(key)
@@ -672,7 +672,7 @@ class History:
             del self._held[key]
             held.release()
 
-    # -- the database: faults are told once, and cost nothing but the history ---------------------
+    # The database: a fault is reported once, and disables only the history
 
     def _read(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         try:

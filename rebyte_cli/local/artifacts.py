@@ -23,7 +23,7 @@ from .signed_urls import signed_url
 if TYPE_CHECKING:
     from werkzeug.datastructures import FileStorage
 
-# -- The artifacts of a workspace, as they lie in the store.
+# The artifacts of a workspace, as they lie in the store.
 
 ANSWER_FILE = "answer.md"
 ANSWER_TYPE = "text/markdown; charset=utf-8"

@@ -159,7 +159,7 @@ def _answer(body: bytes, kind: str) -> HttpResponse:
     return answer
 
 
-# -- The list of tasks
+# The list of tasks
 
 
 def _list(tasks: list[TaskRecord], total: int, offset: int, now: int) -> Iterator[str]:
@@ -191,7 +191,7 @@ def _list(tasks: list[TaskRecord], total: int, offset: int, now: int) -> Iterato
         yield f'<nav aria-label="Pages"><p>{" ".join(links)}</p></nav>'
 
 
-# -- One task
+# One task
 
 
 def _task_page(context: Context, task: TaskRecord, body: str, *, stream: str) -> HttpResponse:
@@ -286,7 +286,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
 
 
-# -- The patch
+# The patch
 
 
 def _patch_object(db: sqlite3.Connection, task: TaskRecord) -> str | None:
@@ -324,7 +324,7 @@ def _patch_line(line: str) -> str:
     return (f"<{name}>{_h(line)}</{name}>" if name else _h(line)) + "\n"
 
 
-# -- Small pieces
+# Small pieces
 
 
 def _status_of(task: TaskRecord, now: int) -> str:

@@ -319,7 +319,7 @@ class Tools:
             )
         return text
 
-    # -- answers
+    # Answers
 
     def reply(self, value: Any) -> CallToolResult:
         """The answer to a call: `value` is text, or a record with keys as the API has them."""
@@ -365,7 +365,7 @@ class _Progress:
     def during(self, work: Callable[[], Result]) -> Result:
         """Return what `work` returns, or raise what it raises, and report progress until then.
 
-        `work` runs in a thread of its own: a request cannot be interrupted, so if the call is
+        `work` runs in a separate thread: a request cannot be interrupted, so if the call is
         cancelled, it goes on and the history learns what it has created.
         """
         done: futures.Future[Result] = futures.Future()

@@ -199,7 +199,7 @@ def _erase_on_suspend(console: Console) -> Callable[[], None]:
     return restore
 
 
-# -- Spinner
+# Spinner
 
 
 class Spinner:
@@ -266,7 +266,7 @@ def wait_spinner(
         yield tell
 
 
-# -- Progress bar
+# Progress bar
 
 
 class ProgressBar:
@@ -350,7 +350,7 @@ def _draw_bar(
     return draw
 
 
-# -- Board of a batch
+# Board of a batch
 
 
 class BatchProgress(NamedTuple):

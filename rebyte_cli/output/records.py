@@ -333,7 +333,7 @@ def unknown_field(field: str, known: Iterable[str]) -> BadUsage:
     return BadUsage(f"--fields: no such field: {field}", hint=f"{near}\n{every}" if near else every)
 
 
-# -- JSON Schema
+# JSON Schema
 
 _TYPES: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},

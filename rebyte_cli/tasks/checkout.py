@@ -1,6 +1,6 @@
 """What the repository here has that its remote lacks: it is not in the clone that a task works on.
 
-Nothing that the repository names is run: no hooks, no file system monitor, no filters of its own
+Nothing that the repository names is run: no hooks, no file system monitor, no filters from its
 configuration, no programs for diffs.
 """
 

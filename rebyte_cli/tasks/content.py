@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def content(client: RebyteClient, task_id: str, *, deadline: Deadline = NO_LIMIT) -> ContentView:
-    """The content document (seen in clients), as complete as it can be had.
+    """The content document (seen in clients), as complete as possible.
 
     Where the service has no such endpoint, the task's own prompts replace it; where it shows
     neither events nor an answer for the latest prompt, those of the event stream do. Raises

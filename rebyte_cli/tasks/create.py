@@ -172,7 +172,7 @@ class Operation:
         self._server_clock = ServerClock(client)
         self._has_sent = False
 
-    # -- send ----------------------------------------------------------------------------------
+    # Send
 
     def send(self, key: str | None = None) -> dict[str, Any]:
         """Write down the intent, send the request, and settle the intent with its outcome.
@@ -275,7 +275,7 @@ class Operation:
         self._note(f"The response was lost, but {self._request.describe(answer)} was found")
         return answer
 
-    # -- search --------------------------------------------------------------------------------
+    # Search
 
     def search(
         self,
@@ -396,7 +396,7 @@ class Operation:
         except IntentHeld:
             return True
 
-    # -- earlier attempts ----------------------------------------------------------------------
+    # Earlier attempts
 
     @contextmanager
     def held_key(self, key: str) -> Iterator[None]:
@@ -499,7 +499,7 @@ class Operation:
         self._keep(earlier, answer, as_asked=earlier.digest == self._request.digest)
         self._note(f"The response was lost, but {self._request.describe(answer)} was found")
 
-    # -- interrupts ----------------------------------------------------------------------------
+    # Interrupts
 
     @contextmanager
     def explained_interrupts(self) -> Iterator[None]:

@@ -119,7 +119,7 @@ def with_status(
     """Each row with its task's `status`; with `wanted`, only the rows that have one of these.
 
     At most `most` tasks are read for it (None: all that must be), and the status of further ones
-    is null. So is that of a task that cannot be read, which `note` is told once; with `wanted`,
+    is null. So is that of a task that cannot be read, which `note` reports once; with `wanted`,
     the error is yielded in the row's place.
     """
     statuses = _StatusReader(client, history, most, timeout=None if wanted else READ_TIMEOUT)

@@ -1,6 +1,6 @@
 """Questions during a wait: notice that a task asks its user, and ask them, stop, or go on waiting.
 
-What a task waits for is told by the events of its run alone, so each look costs a call of its own.
+Only the events of its run say what a task waits for, so each check costs a separate call.
 It happens in the pauses between two rounds of polling: see `Pause` in wait.py.
 """
 
@@ -116,7 +116,7 @@ class QuestionWatcher:
             for error in self.pause(self._deadline.cap(SLICE), [task_id]).values():
                 raise error
 
-    # -- noticing
+    # Detecting questions
 
     def _look(self, pending: Collection[str], end: float) -> None:
         """Look at the tasks whose time has come, as far as the rate and the pause allow."""
@@ -180,7 +180,7 @@ class QuestionWatcher:
             self._noted.add(question.message_id)
             self._note(questions.hint(task_id, question))
 
-    # -- giving up
+    # Giving up on a run
 
     def _given_up(self, pending: Collection[str]) -> dict[str, RebyteError]:
         """The error for each pending task, once all of them wait for an answer in vain."""
@@ -207,7 +207,7 @@ class QuestionWatcher:
             task = {"id": task_id, "status": "running"}
         return questions.needs_answer(task_id, question, task)
 
-    # -- asking
+    # Asking
 
     def _attend(self, end: float) -> None:
         """Until `end`, ask one question after another; without one, sleep."""

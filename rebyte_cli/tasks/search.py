@@ -392,7 +392,7 @@ def contradicts(row: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
 def find_prompts(content: ContentView, request: LostRequest) -> Matches:
     """The prompts of a task's content that a lost follow-up may have created.
 
-    It is complete only if every prompt has an id, and an id of its own.
+    It is complete only if every prompt has an id, and a distinct id.
     """
     window, same, unsure = request.window(), list[Row](), list[Row]()
     for prompt in content.prompts:

@@ -141,7 +141,7 @@ class Poll:
         elif not is_over and self._rows[task_id] is not None:
             self._disproved[task_id] = self._rows[task_id]
 
-    # -- which tasks to read
+    # Which tasks to read
 
     def _tasks_to_read(
         self, wanted: Mapping[str, list[WaitTarget]]
@@ -178,7 +178,7 @@ class Poll:
     def _in_turn(self, ids: list[str], most: int) -> list[str]:
         return sorted(ids, key=lambda task_id: self._read_in.get(task_id, 0))[:most]
 
-    # -- the list
+    # The list
 
     def _ask_list(self, wanted: set[str]) -> APIError | None:
         """Fill `_rows` from the list; returns the fault that kept it from being complete."""
@@ -243,7 +243,7 @@ class Poll:
             total = offset + count + (PAGE if count >= PAGE else 0)
         return page.rows, total
 
-    # -- calls
+    # Calls
 
     def _read(self, task_id: str) -> Mapping[str, Any]:
         return self._client.get_task(task_id, timeout=self._deadline.for_call())

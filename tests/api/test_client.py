@@ -281,7 +281,7 @@ def test_waiting_tells_a_call_that_took_its_usual_time_in_vain() -> None:
             client.wait_for_task("t", timeout_seconds=60)
 
 
-# -- What the client makes of refusals, and of answers that have no shape of their own.
+# Refusals, and answers of an unexpected shape
 
 
 @pytest.mark.parametrize("status", [404, 410])
@@ -385,7 +385,7 @@ def test_a_header_that_would_break_the_request_is_refused(header: str) -> None:
     assert server.requests == []
 
 
-# -- Lists: pages when they are wanted, each row once, any wrapping.
+# Lists: pages, each row once, any envelope
 
 
 def test_a_list_takes_its_window_by_place_or_by_name() -> None:

@@ -177,7 +177,7 @@ def test_ca_variables_are_read(
     assert answer.data == {"a": 1}
 
 
-# -- Through a proxy: what it sees, what it cannot see, and what its refusals prove.
+# Proxies: what they see, and what their refusals prove
 
 CREATED = json_reply({"id": "t1"}, 201)
 
@@ -354,7 +354,7 @@ def test_the_cas_of_the_system_are_not_trusted_beside_those_named(
         RebyteClient(transport=wire_to(server, ca_bundle=trusted.ca_file)).create_task("x")
 
 
-# -- Names that lead to this machine, as a DNS server may answer at any time.
+# Names that a DNS server resolves to this machine
 
 
 @pytest.fixture

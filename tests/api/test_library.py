@@ -161,7 +161,7 @@ def test_the_library_has_its_names() -> None:
         assert getattr(rebyte_cli, name)
 
 
-# -- Every method of the library against the local service, which shares no code with it.
+# Every method of the library against the local service, which shares no code with it.
 
 # What partners call, and direct access to a VM: the local service has nothing of the kind.
 CLOUD_ONLY = {

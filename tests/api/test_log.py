@@ -1,4 +1,4 @@
-"""What `-v` and `--debug` are told: one record per try, with nothing secret in it."""
+"""What `-v` and `--debug` receive: one record per attempt, without secrets."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def test_nothing_else_does() -> None:
         assert not is_unknown(RetryPolicy.IF_UNSENT, status=status, sent=True)
 
 
-# -- words -------------------------------------------------------------------------------------
+# Wording of errors
 
 WORDS: list[tuple[Any, str]] = [
     (hang_up, "closed the connection (4 tries)"),
@@ -179,7 +179,7 @@ def test_each_fault_has_its_words(answer: Any, words: str) -> None:
 
 @contextmanager
 def speaking_first(data: bytes) -> Iterator[int]:
-    """A port where everybody is told `data`, whatever they came to say."""
+    """A port that answers `data` to any request."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def tell() -> None:

@@ -263,7 +263,7 @@ except BadUsage as error:
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
 
 
-# -- Bodies that do not fit into memory: uploads and forms.
+# Bodies that do not fit into memory: uploads and forms.
 
 
 class Store:

@@ -396,7 +396,7 @@ def test_a_control_character_is_named_once() -> None:
     ]
 
 
-# -- What the command refuses before it sends anything.
+# What the command refuses before it sends anything.
 
 Batch = Callable[..., Done]
 
@@ -600,7 +600,7 @@ def test_a_file_that_goes_away_meanwhile_refuses_its_line_and_pauses_nothing(
     assert farm.made == {"One": 1}
 
 
-# -- Odd lines: what is skipped, what is refused, and what a template gets.
+# Unusual lines: skipped, refused, or passed to a template
 
 
 def test_an_empty_row_of_csv_is_passed_over() -> None:
@@ -639,7 +639,7 @@ def test_a_template_gets_empty_cells_and_words_of_every_language() -> None:
     assert found == [{"prompt": 'For ["Zoë"]'}]
 
 
-# -- Bounds: what is read has an end, and nothing costs the square of what a file holds.
+# Limits: how much is read, and time that grows linearly with the file
 
 
 def test_a_template_that_has_no_end(batch: Batch, farm: Farm, home: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_comes_once_has_no_lock(tmp_path: Path) -> None:
     assert not (tmp_path / "locks").exists()
 
 
-# -- whole runs --------------------------------------------------------------------------------
+# Whole runs
 
 
 class Place:

@@ -221,7 +221,7 @@ def test_young_tasks_are_asked_about_often(since: float, count: int, seconds: fl
     assert watch_tasks(client, Throttle(), print)._pause(since, count) == seconds
 
 
-# -- What a batch makes of a task that it made and cannot follow to its end.
+# Tasks that were created and cannot be read afterwards
 
 FIRST = "/v1/tasks/task-00001"
 Batch = Callable[..., Done]

@@ -131,7 +131,7 @@ def test_the_task_that_failed_is_not_taken_for_the_next_one(
     assert lines_of(done.out)[0]["id"] == "task-00002"
 
 
-# -- Lines that share a workspace, follow one another, or bring files.
+# Lines that share a workspace, follow one another, or bring files.
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ def test_jobs_bound_the_creates_under_way(batch_of: Callable[..., Done]) -> None
 
 
 def test_a_429_of_one_create_slows_all_of_them(batch_of: Callable[..., Done]) -> None:
-    # The first is told to wait a second, so no other line may be created in that second.
+    # The answer to the first asks for a pause of one second: no line may be created during it.
     lines = [{"prompt": "<429>"}, *({"prompt": f"n {number}"} for number in range(8))]
     with Farm(delay=0.1) as farm:
         done = batch_of(farm, lines, "--jobs", "2", "--no-wait")
@@ -300,7 +300,7 @@ def test_a_service_that_is_not_available_gets_one_create_at_a_time(batch_of: Any
     assert "The service is not available (503): pausing creates for" in done.err
 
 
-# -- Signals.
+# Signals.
 
 
 def test_a_signal_that_another_thread_takes_is_heard(home: Path) -> None:
@@ -329,7 +329,7 @@ def test_afterwards_signals_are_whose_they_were_before(home: Path) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-# -- A batch that is stopped: by Ctrl-C, SIGTERM, a lost network, a reader that goes away.
+# Stopping: Ctrl-C, SIGTERM, a lost network, a closed pipe
 
 PROMPTS = [f"Task {number}" for number in range(40)]
 
@@ -405,7 +405,7 @@ def test_a_second_signal_leaves_at_once_and_nothing_is_lost(home: Path) -> None:
 def test_a_second_signal_is_heard_wherever_it_comes(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here while the history is told, which survives its own faults."""
+    """Runs while the history is written, which survives its own faults."""
     (home / "t.txt").write_text("One\nTwo\n")
 
     def twice(*_: object) -> None:

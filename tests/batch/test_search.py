@@ -186,7 +186,7 @@ def test_the_age_of_a_create_counts_by_the_clock_of_the_service(desk: Desk) -> N
     assert not finder.is_old(LostLine(0, sent.isoformat(), 0.1))  # of either clock
 
 
-# -- Creates whose answers are lost: looked for, never sent twice, and left unknown where in do
+# Lost answers: the task is searched for, never created twice, and unknown if in doubt
 
 
 @pytest.fixture
@@ -451,7 +451,7 @@ def test_a_twin_that_is_lost_during_the_search_may_have_created_the_task(
             return close_after(looks)
         if request.path.endswith("/content") and not looks:
             looks.append(request.path)
-            time.sleep(0.2)  # the time in which the loss of the other is told
+            time.sleep(0.2)  # until the loss of the other has been reported
         return None
 
     with Farm(hook=hook) as farm:
@@ -460,7 +460,7 @@ def test_a_twin_that_is_lost_during_the_search_may_have_created_the_task(
     assert set(statuses(done).values()) == {"unknown"}
 
 
-# -- What a batch hears of its search for lost answers, look after look.
+# Results of the search, scan after scan
 
 FOUND = ScanResult(0, {"id": "t1"}, False, [])
 ABSENT = ScanResult(0, None, True, [])

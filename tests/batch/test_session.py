@@ -423,7 +423,7 @@ def test_other_defaults_than_in_the_run_before_are_told(
         assert "The options differ" not in same.err  # nothing is left to be asked for
 
 
-# -- kill -9 at random moments, again and again: every line still makes exactly one task.
+# kill -9 at random moments: every line still creates exactly one task
 
 # One run by default; REBYTE_TEST_KILLS=20 runs them all.
 RUNS = int(os.environ.get("REBYTE_TEST_KILLS", "1"))

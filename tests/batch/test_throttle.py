@@ -214,7 +214,7 @@ def test_stopping_releases_waiting_creates() -> None:
         throttle.admit()
 
 
-# -- Who waits at the throttle of a batch is woken, and who looks on is told what is worth it.
+# Waking waiting threads, and notes for the user
 
 
 class Waiters:

@@ -214,7 +214,7 @@ def test_lines_come_to_the_gate_in_the_order_of_the_file(tmp_path: Path, server:
     shop.close()
 
 
-# -- The workers of a batch and the gate: what a lost network and a service that fails do to it
+# Workers and the throttle: a lost network, and a failing service
 
 
 def test_a_network_that_went_away_closes_the_gate(shop: Workshop, server: RawServer) -> None:
@@ -303,7 +303,7 @@ def test_a_file_that_is_gone_says_nothing_about_the_network(
     shop.close()
 
 
-# -- A network that goes away while a line's file is uploaded: the line is not sent without it.
+# A network lost while a file of a line is uploaded: the line is not sent without the file
 
 
 @pytest.mark.usefixtures("home")

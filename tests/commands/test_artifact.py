@@ -159,7 +159,7 @@ def test_a_name_may_be_called_filename_and_a_size_anything(
     assert len([r for r in server.requests if r.path.endswith("/a.txt")]) == 1
 
 
-# -- get --all, run again
+# `get --all`, repeated
 
 LENGTHS = {"told": reply(200, b"first"), "untold": chunked([b"fi", b"rst"])}
 

@@ -178,7 +178,7 @@ def test_without_a_content_endpoint_the_stream_stands_in(inside: Run, aim: Aim) 
     assert done.out == ">\n\nThree files changed.\n"
 
 
-# -- prompts that wait for their turn
+# Queued prompts
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def test_an_old_prompt_that_is_stuck_does_not_hold_up_the_latest(
     assert done.out.endswith("New answer\n")
 
 
-# -- a service that lacks, breaks or delays a part
+# Services with missing, broken or late endpoints
 
 
 GONE = {
@@ -429,7 +429,7 @@ def test_a_service_that_never_answered_is_not_said_to_run(inside: Run, aim: Aim)
     assert "task abcd1234 could not be read in 0.3 s" in done.err
 
 
-# -- a run without any text: how long its words are waited for depends on when it ended
+# Runs without text: how long to wait for it depends on when the run ended
 
 
 EMPTY = reply(200, 'event: done\ndata: {"status": "succeeded", "lastSeq": -1}\n\n')

@@ -53,7 +53,7 @@ def answered(session: Session, *replies: str) -> list[str]:
     return session.everything
 
 
-# -- without a terminal
+# Without a terminal
 
 
 @pytest.mark.parametrize("words", [["--wait"], ["--stream"], ["--stream", "-o", "jsonl"]])
@@ -146,7 +146,7 @@ def test_a_service_that_only_streams_asks_too(inside: Run, aim: Aim) -> None:
     assert done.out == "? Which?\n  1. a\n"
 
 
-# -- on a terminal
+# On a terminal
 
 
 def test_a_wait_asks_and_continues(terminal: Terminal) -> None:

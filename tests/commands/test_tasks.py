@@ -217,7 +217,7 @@ def test_references_that_are_ambiguous_list_what_they_could_be(
 ) -> None:
     from rebyte_cli.history.history import History
 
-    # Ids that begin alike cannot be asked for, so the history is told of two.
+    # A service gives no ids that begin alike, so two are written to the history.
     origin = json.loads(inside_local("auth", "status").out)["origin"]
     history = History(home / ".local" / "state" / "rebyte" / "history.db", origin=origin)
     for task in ("abcd-1", "abcd-2"):

@@ -80,7 +80,7 @@ def test_without_a_terminal_it_cannot_eat_our_stdin() -> None:
     assert run(python("import sys; print(repr(sys.stdin.read()))"), interactive=False) == "''"
 
 
-# -- What it leaves behind: no process, and a terminal as it was ----------------------------------
+# Cleaning up: processes and the state of the terminal
 
 
 def is_running(pid: Path) -> bool:

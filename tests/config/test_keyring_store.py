@@ -157,7 +157,7 @@ def test_what_is_forgotten_is_gone_from_the_keyring(use: Use, tmp_path: Path) ->
     assert forget_keys("default", env, interactive=False) == [settings.origin]
 
 
-# -- backends of the keyring library, each judged in a separate process --------------------------
+# Backends of the keyring library, each judged in a separate process
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_without_a_keyring_no_file_is_written_by_itself(
     assert not list(Path(env["REBYTE_CONFIG_DIR"]).glob("*"))
 
 
-# -- a real keyring, on a private bus ------------------------------------------------------------
+# A real keyring, on a private bus
 
 Rebyte = Callable[..., Done]
 ACCOUNT, KEY = "default@{}", "rbk_0123456789abcdef"

@@ -90,7 +90,7 @@ def explains_itself(problem: BadUsage) -> None:
         assert re.match(r"lines? \d.*: .|and \d+ more mistakes?$", line), problem.message
 
 
-# -- the journal -------------------------------------------------------------------------------
+# The journal
 
 HEADER = {"input": "x", "lines": 2, "origin": "http://127.0.0.1"}
 RECORDS: list[Record] = [

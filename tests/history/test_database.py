@@ -200,7 +200,7 @@ def test_a_file_that_was_moved_away_comes_back_in_no_part(tmp_path: Path) -> Non
     assert [task["id"] for task in fresh.tasks()] == ["new"]
 
 
-# -- A writer that is stuck: it costs a moment once, and holds up nothing else --------------------
+# A writer that hangs delays the others once, and briefly
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def test_case_57_neither_a_create_nor_a_batch_is_held_up_by_a_stuck_writer(
     writer.close()
 
 
-# -- Rows that this version would not have written ------------------------------------------------
+# Rows of other versions, and damaged ones
 
 
 @pytest.mark.parametrize(

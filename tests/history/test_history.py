@@ -315,7 +315,7 @@ class TestWorkspaces:
         ]
 
 
-# -- Intents: written before the request, held by one process, provable after its death ---------
+# Intents: written before the request, held by one process, readable after its death
 
 Ending = Literal["refused", "unsent", "unknown", "done"]
 

@@ -193,7 +193,7 @@ def test_installing_prints_one_line_and_not_one_per_page(
 def test_man_installs_at_home(home: Path, rebyte: Callable[..., Done]) -> None:
     """Without a folder: where man looks for the pages of one user, if ~/.local/bin is in PATH.
 
-    Where it does not look, the line that it is told says what to do, and that works.
+    Where it does not look, the note says which line to add, and that line works.
     """
     need_tool("man")
     told = rebyte("man", "--install").err

@@ -39,7 +39,7 @@ def test_the_skill_is_printed_and_installed(tmp_path: Path, rebyte: Callable[...
 def test_without_a_folder_it_goes_where_agents_look(
     home: Path, rebyte: Callable[..., Done]
 ) -> None:
-    """Claude Code has a folder of its own, which is not made for it."""
+    """Claude Code has a separate folder, which is not created for it."""
     agents, claude = (home / f"{name}/skills/rebyte/SKILL.md" for name in (".agents", ".claude"))
     assert rebyte("skill", "--install", "-o", "json").json["path"] == str(agents)
     assert not claude.exists()

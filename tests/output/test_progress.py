@@ -216,7 +216,7 @@ def test_a_terminal_that_went_away_stops_nothing() -> None:
         note(it, "unseen")
 
 
-# -- The board of a batch
+# The board of a batch
 
 
 def standing(ended: int, running: int = 0, failed: int = 0, paused: bool = False) -> BatchProgress:
@@ -285,7 +285,7 @@ def test_a_log_gets_a_plain_line_now_and_then_and_quiet_none() -> None:
     assert quiet.getvalue() == ""
 
 
-# -- Real terminals
+# Real terminals
 
 PROGRAM = """
 import os, signal, sys, time

@@ -239,7 +239,7 @@ def test_an_empty_key_is_a_mistake(bench: Bench) -> None:
     assert bench.proxy.seen == []
 
 
-# -- What an attempt leaves behind when it ends, and what the next one of the same makes of it.
+# What an attempt leaves in the history, and how the next one uses it
 
 
 def left_open(bench: Bench) -> list[str]:
@@ -331,7 +331,7 @@ def test_a_promise_that_cannot_be_written_is_not_begun(
     assert bench.on_server() == []
 
 
-# -- attempts that were cut off ----------------------------------------------------------------
+# Interrupted attempts
 
 
 def test_two_that_died_may_have_made_one_task_which_is_taken(bench: Bench) -> None:
@@ -376,7 +376,7 @@ def test_what_asked_for_something_else_is_not_taken_up(bench: Bench) -> None:
     assert bench.proxy.count("GET") == 0
 
 
-# -- --once, and commands in processes of their own
+# `--once`, across processes
 
 
 @pytest.fixture
@@ -620,7 +620,7 @@ def test_asked_again_without_a_key_what_was_never_made_is_made(bench: Bench) -> 
     assert AGAIN in bench.notes
 
 
-# -- Interrupted while it looks for a task whose answer was lost: a glance, and what is said th
+# Interrupts during the search for a lost answer: one last scan, then a report
 
 
 class Stop(Time):
@@ -703,14 +703,14 @@ def test_what_stays_unknown_without_a_look_says_so(bench: Bench) -> None:
     assert bench.proxy.count("GET", LIST) == 1
 
 
-# -- Run again after an attempt that was cut off
+# Repeating a command after an interrupted attempt
 
 
 def open_ends(bench: Bench) -> int:
     return len(bench.memory().unsettled(digest_of(PROMPT)))
 
 
-# -- with a key --------------------------------------------------------------------------------
+# With a key
 
 
 def test_a_found_task_is_reported_and_not_searched_for_twice(bench: Bench) -> None:
@@ -760,7 +760,7 @@ def test_another_executor_than_the_lost_one_asked_for_is_doubtful(bench: Bench) 
     assert [task["id"] for task in caught.value.candidates] == [made["id"]]
 
 
-# -- without a key -----------------------------------------------------------------------------
+# Without a key
 
 
 def test_one_that_has_a_key_is_left_to_its_key(bench: Bench) -> None:
@@ -825,7 +825,7 @@ def test_the_same_files_uploaded_again_are_the_same_request(bench: Bench) -> Non
     assert AGAIN in bench.notes
 
 
-# -- what is told of a task that was found -----------------------------------------------------
+# Notes on a task that was found
 
 
 def test_a_task_is_taken_although_its_status_cannot_be_had(bench: Bench) -> None:

@@ -127,7 +127,7 @@ def test_what_it_may_be_is_named_with_its_times(bench: Bench, task: str) -> None
     assert all(one["id"] in caught.value.message for one in made)
 
 
-# -- A service that shows prompts wrongly, after an attempt that was killed
+# Services that show prompts wrongly, after an attempt that was killed
 
 
 class Thread:

@@ -307,7 +307,7 @@ def test_the_edges_of_its_time_are_part_of_it(look: Start) -> None:
     assert names(found.same) == ["last", "first"]
 
 
-# -- what proves what
+# What counts as proof
 
 
 @pytest.mark.parametrize(

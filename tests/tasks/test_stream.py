@@ -273,7 +273,7 @@ def test_a_task_that_is_not_there_ends_it_at_once() -> None:
     assert len(server.requests) == 2
 
 
-# -- One run while its service is down, slow, or lacks a part: what is waited for, and how long
+# Services that are down, slow or incomplete: what is retried, and for how long
 
 
 class Outage(Run):
@@ -377,7 +377,7 @@ def test_failures_count_only_in_a_row() -> None:
     assert contents(run.follow()) == ["a"]
 
 
-# -- Whose events are shown, where a task has several prompts and its stream names none of them
+# Several prompts, and events that name none of them
 
 
 class Late(Run):
@@ -449,7 +449,7 @@ def test_nameless_events_are_not_ours_while_our_turn_has_not_come() -> None:
         assert events[-1].data["finalResult"] == "said by p1"
 
 
-# -- runs without an end
+# Runs that never end
 
 
 def test_case_71_a_long_run_takes_bounded_memory_and_is_still_shown_once(

@@ -131,7 +131,7 @@ def test_progress_counts(board: Board) -> None:
     assert told == [(0, 2), (1, 2), (2, 2)]
 
 
-# -- the time limit ----------------------------------------------------------------------------
+# The time limit
 
 
 def test_the_limit_names_what_still_runs_and_is_not_overslept(board: Board) -> None:
@@ -173,7 +173,7 @@ def test_a_server_that_says_nothing_does_not_stretch_the_limit(board: Board) -> 
     assert time.monotonic() - began < 4
 
 
-# -- faults ------------------------------------------------------------------------------------
+# Faults
 
 
 def test_faults_in_between_are_survived(board: Board) -> None:
@@ -237,7 +237,7 @@ def test_one_task_that_cannot_be_read_is_given_up_after_five_minutes(board: Boar
     assert fine == "b"
 
 
-# -- one is enough -----------------------------------------------------------------------------
+# Stopping at the first end (--any)
 
 
 def test_any_stops_after_the_first_that_ended_however_it_did(board: Board) -> None:
@@ -294,7 +294,7 @@ def test_first_success_at_the_limit_shows_what_failed_so_far(board: Board) -> No
         next(outcomes)
 
 
-# -- many tasks, and single prompts, with few requests
+# Few requests for many tasks and single prompts
 
 
 class Counted(Time):
@@ -427,7 +427,7 @@ def test_a_list_in_trouble_does_not_bring_a_read_for_each(board: Board) -> None:
     assert max(at.rounds[3:5]) <= 5  # four tries at the list, one task
 
 
-# -- prompts -----------------------------------------------------------------------------------
+# Prompts
 
 
 def prompts(board: Board, task_id: str, status: str, **prompts: str) -> None:
@@ -483,7 +483,7 @@ def test_a_task_that_is_seldom_read_is_not_given_up_for_two_faults(board: Board)
     assert sorted(wait(board, *ids, at=at)) == sorted(ids)
 
 
-# -- how far the list can be trusted
+# Lists that lag behind
 
 
 def lists(board: Board) -> list[str]:
@@ -586,7 +586,7 @@ def test_an_old_end_in_the_list_does_not_keep_a_task_from_being_read(board: Boar
     assert at.now < 7
 
 
-# -- how long faults are tolerated, and how much is asked for
+# How long faults are tolerated, and the size of requests
 
 
 def failing(board: Board, status: int) -> None:
@@ -696,7 +696,7 @@ def test_the_limit_of_a_single_task_names_it(board: Board) -> None:
         wait(board, "a", at=Time(), timeout=3)
 
 
-# -- what is asked for -------------------------------------------------------------------------
+# Requests
 
 
 def asked(board: Board) -> list[tuple[int, int]]:

@@ -30,7 +30,7 @@ def patch(workspace: Workspace, *, jailed: bool) -> bytes:
     """The changes since the base commit as a git patch, binary files and modes included.
 
     git runs in a jail without network: the files that it reads are the agent's. Raises GitError
-    when there is no patch to be had, for example because it would be larger than 64 MiB.
+    when there is no patch, for example because it would be larger than 64 MiB.
     """
     # Left by a run whose supervisor was killed at this point; runs of a workspace take turns.
     (workspace.base / "index.lock").unlink(missing_ok=True)

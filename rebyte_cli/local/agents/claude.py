@@ -55,7 +55,7 @@ class Claude(Adapter):
             "DISABLE_AUTOUPDATER": "1",
             # `@NAME` in a prompt is text, and not a file to attach.
             "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",
-            # As root claude refuses to bypass permissions unless it is told of a sandbox.
+            # As root claude refuses to bypass permissions unless it runs in a sandbox.
             "IS_SANDBOX": "1",
         }
 

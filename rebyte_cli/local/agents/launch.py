@@ -156,7 +156,7 @@ class Launch:
     def start(self, announce: Callable[[str], None]) -> None:
         """Start the supervisor, after the transaction of `record` is committed.
 
-        `announce` is told what runs where: once for each agent, and always without a jail.
+        `announce` reports what runs where: once for each agent, and always without a jail.
         """
         assert self._lock is not None
         name = self.adapter.title

@@ -173,7 +173,7 @@ def keep_artifact(
         (objects / row[0]).unlink(missing_ok=True)
 
 
-# -- the lock of a run ---------------------------------------------------------------------------
+# The lock of a run
 
 
 def lock_new(state_dir: Path, workspace: str, prompt: str) -> int:

@@ -162,7 +162,7 @@ class Supervisor:
         for row in rows:
             runs.wait_for(self._state_dir, runs.RunRecord(*row))
 
-    # -- the work --------------------------------------------------------------------------------
+    # The work
 
     def _work(self) -> Outcome:
         options = self._options
@@ -252,7 +252,7 @@ class Supervisor:
             )
         return ""
 
-    # -- what is recorded ------------------------------------------------------------------------
+    # What is recorded
 
     def _append(self, events: list[AgentEvent]) -> None:
         if not events:

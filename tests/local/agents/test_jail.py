@@ -176,7 +176,7 @@ def test_a_jail_that_worked_is_not_tried_again(bench: Bench, tmp_path: Path) -> 
     assert cache.stat().st_mtime_ns == before
 
 
-# -- what a workspace begins with, and the patch ---------------------------------------------------
+# The initial workspace, and the patch
 
 
 @pytest.fixture

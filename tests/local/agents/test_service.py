@@ -143,7 +143,7 @@ def test_without_an_executor_the_run_is_simulated(machine: Machine) -> None:
     assert "This is a simulation" in task["finalResult"]
 
 
-# -- who may ---------------------------------------------------------------------------------------
+# Permission to start agents
 
 
 def test_any_other_key_reaches_the_simulation(machine: Machine) -> None:
@@ -192,7 +192,7 @@ def test_everything_can_be_simulated(
         assert "This is a simulation" in task["finalResult"]
 
 
-# -- what is refused before anything runs ----------------------------------------------------------
+# Requests refused before anything runs
 
 
 def test_an_agent_that_is_not_installed(
@@ -263,7 +263,7 @@ def test_a_configuration_that_cannot_be_meant(start: Starter, config: str, reaso
         assert reason in answer.message
 
 
-# -- skills and files ------------------------------------------------------------------------------
+# Skills and files
 
 
 def test_skills_are_put_into_the_private_home(
@@ -342,7 +342,7 @@ def test_uploaded_files_are_staged(start: Starter) -> None:
         assert machine.artifact(created["workspaceId"], "changes.patch") == ""
 
 
-# -- cancel, delete --------------------------------------------------------------------------------
+# Canceling and deleting
 
 
 def begun(machine: Machine, executor: str = "slow") -> dict[str, Any]:
@@ -439,7 +439,7 @@ def test_a_run_outlives_the_service_that_started_it(start: Starter) -> None:
         assert machine.wait(created["id"])["finalResult"] == "done"
 
 
-# -- what is found ---------------------------------------------------------------------------------
+# Agents found on this machine
 
 
 def test_agents_that_are_found(

@@ -310,7 +310,7 @@ def test_a_rejected_key_ends_the_run_at_once(bench: Bench, tmp_path: Path) -> No
     assert gone("77.101")
 
 
-# -- login files ----------------------------------------------------------------------------------
+# Login files
 
 LOGIN = ".codex/auth.json"
 
@@ -475,7 +475,7 @@ def test_a_run_that_waits_takes_little_memory(bench: Bench) -> None:
     bench.cancel(first)
 
 
-# -- without a jail -------------------------------------------------------------------------------
+# Without a jail
 
 
 def test_without_a_jail_the_agent_has_a_private_home_all_the_same(bench: Bench) -> None:
