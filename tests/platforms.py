@@ -19,8 +19,8 @@ import pytest
 MODULES = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty")
 OS = (
     *("O_CLOEXEC", "O_DIRECTORY", "O_NOCTTY", "O_NOFOLLOW", "O_NONBLOCK", "ST_RDONLY"),
-    *("fchmod", "fdatasync", "geteuid", "getpgid", "getuid", "killpg", "pwrite", "setsid"),
-    *("statvfs", "uname"),
+    *("fchmod", "fdatasync", "geteuid", "getpgid", "getpgrp", "getuid", "killpg", "pwrite"),
+    *("setsid", "statvfs", "tcgetpgrp", "uname"),
 )
 SIGNAL = (
     *("ITIMER_REAL", "SIGALRM", "SIGHUP", "SIGKILL", "SIGQUIT", "SIGTSTP", "SIGTTOU"),

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli import clock
+from rebyte_cli.api.whole_file import whole_file
 from rebyte_cli.batch import journal, session
 from rebyte_cli.commands import _prompts
 from rebyte_cli.config import atomic, credentials_file, key_command, permissions, terminal
@@ -27,7 +28,7 @@ from rebyte_cli.config.paths import config_dir, state_dir
 from rebyte_cli.errors import ReaderGone
 from rebyte_cli.local import database, http_server
 from rebyte_cli.local.agents import jail
-from rebyte_cli.output import progress
+from rebyte_cli.output import progress, prompt_line
 from rebyte_cli.tasks import download, editor, hook
 from tests.conftest import Done
 from tests.output.test_console import console
@@ -38,6 +39,7 @@ ROOT = PACKAGE.parent
 # Where the code asks for the platform, and how often. What is new here needs a test below, or in
 # completion/test_install.py, which the functions of `install` take as an argument.
 BRANCHES = {
+    "api/whole_file.py": 2,
     "batch/journal.py": 3,
     "batch/session.py": 5,
     "clock.py": 1,
@@ -56,6 +58,7 @@ BRANCHES = {
     "local/http_server.py": 1,
     "output/console.py": 2,
     "output/progress.py": 1,
+    "output/prompt_line.py": 1,
     "signals.py": 1,
     "tasks/download.py": 4,
     "tasks/editor.py": 2,
@@ -77,6 +80,27 @@ def test_every_branch_is_known() -> None:
         if count := sum(bool(re.search(asked, line)) for line in lines):
             found[path.relative_to(PACKAGE).as_posix()] = count
     assert found == BRANCHES
+
+
+def test_every_module_can_be_loaded_on_windows() -> None:
+    """Without what only POSIX has, even those that do nothing there."""
+    code = """if True:
+        import importlib, pkgutil, sys
+        from tests import platforms
+        sys.argv = ["tests.platforms", "--version"]
+        try:
+            platforms.main()
+        except SystemExit:
+            pass
+        import rebyte_cli
+        for module in pkgutil.walk_packages(rebyte_cli.__path__, "rebyte_cli."):
+            if not module.name.endswith(".__main__") and ".mcp." not in module.name:
+                importlib.import_module(module.name)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_command_on_windows(home: Path, tmp_path: Path) -> None:
@@ -117,6 +141,30 @@ def test_the_command_on_windows(home: Path, tmp_path: Path) -> None:
     assert (roaming / "rebyte" / "config.toml").exists()
     assert (local_data / "rebyte" / "history.db").exists()
     assert list(home.rglob("*")) == []
+
+
+def test_a_prompt_blocks_where_a_terminal_cannot_be_waited_for(windows: Msvcrt) -> None:
+    """`select` takes only sockets there."""
+    with open(os.devnull) as stream:
+        assert prompt_line.in_foreground(stream)
+        assert prompt_line._has_line(stream, 60)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_file_gets_its_name_when_it_is_whole(
+    windows: Msvcrt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    """Without files that have no name, and without descriptors of folders."""
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    target = tmp_path / "target"
+    if overwrite:
+        target.write_text("old")
+    with whole_file(target, overwrite=overwrite) as file:
+        file.write(b"new")
+    assert target.read_text() == "new"
+    with pytest.raises(FileExistsError), whole_file(target, overwrite=False) as file:
+        file.write(b"newer")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
 
 
 def test_folders_of_windows(windows: Msvcrt, tmp_path: Path) -> None:

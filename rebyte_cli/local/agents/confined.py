@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
 
 def folder(root: Path, relative: str) -> Path:
     """Make `relative` below `root` a real folder, in place of any link or file on the way."""
@@ -73,12 +71,13 @@ def _remove(name: str, here: int) -> None:
 @contextmanager
 def _opened(root: Path, path: PurePosixPath, *, make: bool = False) -> Iterator[int]:
     """A descriptor of the folder `path` below `root`. Raises OSError, unless it can be made."""
-    here = os.open(root, _FOLDER)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    here = os.open(root, flags)
     try:
         for part in path.parts:
             if make:
                 _make(part, here)
-            below = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=here)
+            below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=here)
             os.close(here)
             here = below
         yield here
