@@ -58,7 +58,7 @@ BRANCHES = {
     "local/http_server.py": 1,
     "output/console.py": 2,
     "output/progress.py": 1,
-    "output/prompt_line.py": 1,
+    "output/prompt_line.py": 3,
     "signals.py": 1,
     "tasks/download.py": 4,
     "tasks/editor.py": 2,
@@ -148,6 +148,7 @@ def test_a_prompt_blocks_where_a_terminal_cannot_be_waited_for(windows: Msvcrt) 
     with open(os.devnull) as stream:
         assert prompt_line.in_foreground(stream)
         assert prompt_line._has_line(stream, 60)
+        prompt_line._drop_input(stream)
 
 
 @pytest.mark.parametrize("overwrite", [True, False])

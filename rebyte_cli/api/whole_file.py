@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -24,7 +25,7 @@ def whole_file(target: Path, *, overwrite: bool, folder: int | None = None) -> I
     """
     with ExitStack() as stack:
         hidden = f".{target.name[:100]}.{os.urandom(6).hex()}.part"
-        if folder is None and os.open in os.supports_dir_fd:
+        if sys.platform != "win32" and folder is None:
             folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, folder)
         name = str(target) if folder is None else target.name

@@ -91,10 +91,10 @@ class PromptLine(LiveRegion):
 
 def in_foreground(stream: TextIO) -> bool:
     """Whether this process may read from the terminal: one in the background would be stopped."""
+    if sys.platform == "win32":  # no job control
+        return True
     try:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
-    except AttributeError:  # no job control, as on Windows
-        return True
     except (OSError, ValueError):  # a terminal of another session, which has no jobs of ours
         return False
 
@@ -110,9 +110,9 @@ def _has_line(stream: TextIO, seconds: float) -> bool:
 
 
 def _drop_input(stream: TextIO) -> None:
-    try:
-        import termios
-    except ImportError:
+    if sys.platform == "win32":
         return
+    import termios
+
     with suppress(OSError, ValueError, termios.error):
         termios.tcflush(stream.fileno(), termios.TCIFLUSH)
