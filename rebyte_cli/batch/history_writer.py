@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,8 @@ class HistoryWriter:
     def created(self, line: InputLine, task: TaskDocument, body: TaskDocument) -> None:
         """A task was created for a line, and the journal knows it."""
         self._reservations.release(line.number, str(task["id"]))
-        self._created.append(NewTask(task, body["prompt"], body, dict(line.labels)))
+        files = list(map(os.path.abspath, line.paths)) or None
+        self._created.append(NewTask(task, body["prompt"], body, dict(line.labels), files))
         self._schedule()
 
     def not_created(self, number: int) -> None:

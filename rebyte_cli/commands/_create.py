@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +23,9 @@ from ..errors import (
 )
 from ..output.records import CREATED, TASK, Document, Records
 from ._options import (
+    TaskOptions,
     check_files,
+    chosen_fields,
     dry_run_option,
     files_option,
     label_option,
@@ -38,7 +41,7 @@ SHOWN_WORKSPACES = 8
 
 
 class CreateOptions(NamedTuple):
-    """What to do with a new task, as the options of `create_options` say it."""
+    """What else is sent for a new task and what to do with it: the values of `create_options`."""
 
     files: Sequence[str]
     wait: bool
@@ -48,6 +51,8 @@ class CreateOptions(NamedTuple):
     once: str | None
     dry_run: bool
     open_page: bool
+    with_changes: bool
+    no_jail: bool
 
 
 def create_options(function: F) -> F:
@@ -66,40 +71,53 @@ def create_options(function: F) -> F:
         click.option(
             "--open", "open_page", is_flag=True, help="Open the task's page in the browser."
         ),
+        click.option(
+            "--with-changes",
+            is_flag=True,
+            help="With `-g .`: send uncommitted changes, new files included.",
+        ),
+        click.option(
+            "--no-jail",
+            is_flag=True,
+            help="With -P local: run the agent unconfined, on your own files.",
+        ),
     )
     for decorate in reversed(decorators):
         function = decorate(function)
     return function
 
 
+def split(options: Mapping[str, Any]) -> tuple[TaskOptions, CreateOptions]:
+    """The values of `task_options` and `create_options`, as Click passes them."""
+    task = TaskOptions(*(options[name] for name in TaskOptions._fields))
+    return task, CreateOptions(*(options[name] for name in CreateOptions._fields))
+
+
 def create(
     app: App,
     prompt: PromptSource,
-    fields: Mapping[str, Any],
+    options: TaskOptions,
     choices: CreateOptions,
     *,
-    patch: str | None = None,
+    earlier: Mapping[str, Any] | None = None,
 ) -> Any:
     """Create a task and print what the choices ask for. The editor opens after all checks.
 
-    `fields` are those of POST /tasks besides the prompt and files. `patch` is a file with
-    uncommitted changes that the agent is to apply.
+    `earlier` is as in `chosen_fields`.
     """
-    paths = [*check_files(choices.files), *([patch] if patch else [])]
-    if choices.dry_run:
-        with prompt.kept("create") as text:
-            body = _body(text, fields, patch)
-            return Document(
-                {**body, **({"files": [{"path": path} for path in paths]} if paths else {})}
-            )
-    from ..tasks import create as engine
+    fields = _fields(app, options, choices, earlier)
+    files = check_files(choices.files)
+    with _patch(app, options.github_url, wanted=choices.with_changes) as patch:
+        paths = [*files, *([patch] if patch else [])]
+        if choices.dry_run:
+            return _planned(prompt, fields, paths, patch)
+        from ..tasks import create as engine
 
-    created = engine.created_before(app.history, choices.once) if choices.once else None
-    is_new = created is None
-    if created is not None and prompt.is_unwritten:
-        app.note(f"Key {choices.once!r} already created task {created['id']}")
-        deadline = Deadline(choices.timeout)
-    else:
+        created = engine.created_before(app.history, choices.once) if choices.once else None
+        is_new = created is None
+        if created is not None and prompt.is_unwritten:
+            app.note(f"Key {choices.once!r} already created task {created['id']}")
+            return _followed(app, created, choices, Deadline(choices.timeout), is_new=False)
         if prompt.is_unwritten:
             _check_service(app)
         with prompt.kept("create") as text:
@@ -118,11 +136,68 @@ def create(
                     prompt=body["prompt"],
                     key=choices.once,
                     labels=choices.labels,
+                    files=list(map(os.path.abspath, files)),
                     on_created=prompt.sent,
                     note=app.note,
                     deadline=deadline,
                 )
     return _followed(app, created, choices, deadline, is_new=is_new)
+
+
+def _fields(
+    app: App, options: TaskOptions, choices: CreateOptions, earlier: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The fields of POST /tasks besides the prompt and files, checked."""
+    fields = chosen_fields(app, options, with_changes=choices.with_changes, earlier=earlier)
+    if not choices.dry_run and options.workspace:
+        fields["workspaceId"] = check_workspace(app, options.workspace, fields.get("workspaceId"))
+    return fields | _local_fields(app, fields, choices)
+
+
+def _planned(
+    prompt: PromptSource, fields: Mapping[str, Any], paths: Sequence[str], patch: str | None
+) -> Document:
+    """What would be sent, with paths instead of uploaded files."""
+    with prompt.kept("create") as text:
+        files = {"files": [{"path": path} for path in paths]} if paths else {}
+        return Document({**_body(text, fields, patch), **files})
+
+
+def _local_fields(app: App, fields: Mapping[str, Any], choices: CreateOptions) -> dict[str, Any]:
+    """The fields that the local service alone understands. BadUsage for any other service."""
+    if not app.settings.is_local:
+        if choices.no_jail:
+            raise BadUsage("--no-jail requires -P local: it is for agents on this machine")
+        return {}
+    if choices.with_changes and not ("localRepository" in fields and "executor" in fields):
+        raise BadUsage("--with-changes requires -g . and, with -P local, an executor (-x)")
+    return {
+        **({"withChanges": True} if choices.with_changes else {}),
+        **({"jail": "off"} if choices.no_jail else {}),
+    }
+
+
+@contextmanager
+def _patch(app: App, github_url: str | None, *, wanted: bool) -> Iterator[str | None]:
+    """The file with the uncommitted changes here while the block runs, or None.
+
+    Agents on this machine get them with the clone.
+    """
+    if not wanted or app.settings.is_local:
+        yield None
+        return
+    if github_url != ".":
+        raise BadUsage("--with-changes requires -g .")
+    import tempfile
+    from pathlib import Path
+
+    from ..tasks import checkout
+
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        path = Path(folder) / checkout.PATCH_NAME
+        changes = checkout.write_patch(".", path)
+        app.note(checkout.described(changes))
+        yield str(path) if changes.files else None
 
 
 def _followed(

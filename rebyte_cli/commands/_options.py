@@ -456,23 +456,35 @@ def install_options(install: str, uninstall: str) -> Callable[[F], F]:
     return decorate
 
 
+class TaskOptions(NamedTuple):
+    """The values of `task_options`."""
+
+    skills: list[str]
+    executor: str | None
+    model: str | None
+    github_url: str | None
+    branch: str | None
+    workspace: str | None
+
+
+_REPOSITORY = ("githubUrl", "branchName", "localRepository")
+
+
 def chosen_fields(
     app: App,
+    options: TaskOptions,
     *,
-    skills: list[str],
-    executor: str | None,
-    model: str | None,
-    github_url: str | None,
-    branch: str | None,
-    workspace: str | None,
     with_changes: bool = False,
+    earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the body of POST /tasks without the prompt: from the options, then the profile.
 
-    `with_changes` says that uncommitted changes of the repository here are sent besides. Raises
-    BadUsage for an empty value, and for --branch without --github-url.
+    `with_changes` says that uncommitted changes of the repository here are sent besides.
+    `earlier` holds the fields of an earlier task, which apply instead of the profile. Raises
+    BadUsage for an empty value, and for --branch without a repository.
     """
     settings = app.settings
+    skills, executor, model, github_url, branch, workspace = options
     for option, text in (
         ("--executor", executor),
         ("--model", model),
@@ -486,9 +498,17 @@ def chosen_fields(
     known = (*EXECUTORS, *app.config.local_agents())
     if executor and executor not in known and (near := did_you_mean(executor, known)):
         app.note(f"Unknown executor {executor!r} is sent as is. {near}")
-    executor = executor or settings.executor.value
-    source: dict[str, Any] = {}
-    if github_url or branch:
+    if earlier is None:
+        earlier = {
+            "executor": settings.executor.value,
+            "model": settings.model.value,
+            "skills": list(settings.skills.value or ()),
+        }
+    executor = executor or earlier.get("executor")
+    source: dict[str, Any] = {name: earlier.get(name) for name in _REPOSITORY}
+    if branch and not github_url and any(source.values()):
+        source["branchName"] = branch
+    elif github_url or branch:
         from ..tasks import git
 
         source = git.source(
@@ -505,9 +525,9 @@ def chosen_fields(
         workspace = references.workspace(app.history, workspace)
     chosen = {
         "executor": executor,
-        "model": model or settings.model.value,
-        "skills": skills or list(settings.skills.value or ()),
+        "model": model or earlier.get("model"),
+        "skills": skills or earlier.get("skills"),
         **source,
-        "workspaceId": workspace,
+        "workspaceId": workspace or earlier.get("workspaceId"),
     }
     return {name: value for name, value in chosen.items() if value}

@@ -113,8 +113,13 @@ MOST_BYTES = 16 << 20  # far more than 100,000 characters take; input may have n
 
 def prompt_options(function: F) -> F:
     """Add `[PROMPT] [-]`, `-p/--prompt` and `--prompt-file` to a command."""
+    decorate = click.argument("prompt", nargs=-1, metavar="[PROMPT] [-]")
+    return decorate(prompt_source_options(function))
+
+
+def prompt_source_options(function: F) -> F:
+    """Add `-p/--prompt` and `--prompt-file` to a command."""
     decorators = (
-        click.argument("prompt", nargs=-1, metavar="[PROMPT] [-]"),
         click.option("-p", "--prompt", "prompt_option", metavar="TEXT", help="The prompt."),
         click.option(
             "--prompt-file",

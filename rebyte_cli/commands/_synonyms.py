@@ -12,6 +12,7 @@ from ..errors import alternatives, did_you_mean
 
 # A word that is no command of `rebyte`, and what is meant by it.
 _COMMANDS = {
+    "again redo repeat restart retry": "rerun TASK",
     "abort kill stop terminate end": "cancel TASK",
     "add exec new start submit task-create": "create PROMPT",
     "ask continue chat reply resume send prompt": "follow-up TASK PROMPT",

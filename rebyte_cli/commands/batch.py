@@ -16,6 +16,7 @@ from ._base import define
 from ._options import (
     Duration,
     ParamType,
+    TaskOptions,
     chosen_fields,
     dry_run_option,
     label_option,
@@ -222,7 +223,7 @@ def command(
         raise BadUsage(f"{name} cannot be used with --status or --dry-run")
     if not dry_run:
         refuse_other_shards(source)
-    defaults = chosen_fields(app, **choices)
+    defaults = chosen_fields(app, TaskOptions(**choices))
     stdin = app.stdin if file == "-" else None
     batch = read_source(source, stdin, defaults=defaults, files=files, labels=labels)
     plan = make_plan(batch.lines, source.name, shard)

@@ -77,6 +77,12 @@ MIGRATIONS = (
         origin TEXT NOT NULL, message_id TEXT NOT NULL, PRIMARY KEY (origin, message_id)
     ) WITHOUT ROWID;
     """,
+    # What else a rerun needs: the folder or URL that an agent on this machine worked on, and the
+    # workspace that the task was told to use, which `workspace_id` has of every task.
+    """
+    ALTER TABLE tasks ADD COLUMN local_repository TEXT;
+    ALTER TABLE tasks ADD COLUMN given_workspace TEXT;
+    """,
 )
 VERSION = len(MIGRATIONS)
 # How long to wait for other writers, in seconds. A write takes milliseconds: a file that is locked

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -119,12 +119,14 @@ class History:
         prompt: str,
         body: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
+        files: Sequence[str] | None = None,
     ) -> None:
         """Remember a task: `created` is the API's answer, `body` what was sent for it.
 
-        Adding one that is known updates it and leaves its place in the order as it was.
+        `files` is as in `NewTask`. Adding one that is known updates it and leaves its place in the
+        order as it was.
         """
-        self.add_tasks([NewTask(created, prompt, body or {}, labels or {})])
+        self.add_tasks([NewTask(created, prompt, body or {}, labels or {}, files)])
 
     def add_tasks(self, made: Iterable[NewTask]) -> None:
         """As add_task, for many in one step.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ..redaction import redact_keys
@@ -31,6 +31,8 @@ COLUMNS = {
     "githubUrl": "github_url",
     "branchName": "branch",
     "files": "files",
+    "localRepository": "local_repository",
+    "givenWorkspaceId": "given_workspace",
 }
 _LISTS = ("skills", "files")
 # Fields of an answer that name what was made and cannot hold a user's text.
@@ -61,12 +63,17 @@ class Intent(NamedTuple):
 
 
 class NewTask(NamedTuple):
-    """A task to remember: the API's answer, its prompt, the body that was sent, its labels."""
+    """A task to remember: the API's answer, its prompt, the body that was sent, its labels.
+
+    `files` are the absolute paths of uploaded files, so that they can be uploaded again; with None,
+    the names that the body has for them are kept.
+    """
 
     created: Mapping[str, Any]
     prompt: str
     sent: Mapping[str, Any]
     labels: Mapping[str, str] = {}
+    files: Sequence[str] | None = None
 
 
 class Reservation(NamedTuple):
@@ -129,18 +136,20 @@ def _json_of(value: Any) -> Any:
 def columns_of(new: NewTask) -> list[Any]:
     """What is kept of a new task, in the order of COLUMNS: of its prompt the first line only.
 
-    Of uploaded files the names are kept. Keys are cut out of all text.
+    Keys are cut out of all text.
     """
-    created, prompt, sent, _labels = new
-    files = [file["filename"] for file in sent.get("files") or () if file.get("filename")]
+    created, prompt, sent, _labels, paths = new
+    names = [file["filename"] for file in sent.get("files") or () if file.get("filename")]
+    files = names if paths is None else list(paths)
     first_line = next((line for line in prompt.splitlines() if line.strip()), "")
     values = {
         "prompt": redact_keys(first_line.strip())[:PROMPT_LENGTH],
         "executor": sent.get("executor"),
         "model": sent.get("model"),
         "skills": json.dumps(sent["skills"]) if sent.get("skills") else None,
-        # A clone URL may carry a token.
-        "githubUrl": re.sub(r"//[^/@]*@", "//", str(sent.get("githubUrl") or "")) or None,
+        "githubUrl": _without_token(sent.get("githubUrl")),
+        "localRepository": _without_token(sent.get("localRepository")),
+        "givenWorkspaceId": sent.get("workspaceId"),
         "branchName": sent.get("branchName"),
         "files": json.dumps(files) if files else None,
         "workspaceId": sent.get("workspaceId"),
@@ -152,6 +161,11 @@ def columns_of(new: NewTask) -> list[Any]:
         None if values.get(name) is None else stored_text(values[name], plain=name in _NAMES)
         for name in COLUMNS
     ]
+
+
+def _without_token(repository: Any) -> str | None:
+    """A folder or a clone URL, which may carry a token."""
+    return re.sub(r"//[^/@]*@", "//", str(repository or "")) or None
 
 
 def stored_text(value: Any, *, plain: bool = False) -> str:

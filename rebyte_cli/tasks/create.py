@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,6 +52,7 @@ def create(
     prompt: str,
     key: str | None = None,
     labels: Mapping[str, str] | None = None,
+    files: Sequence[str] | None = None,
     on_created: Callable[[], None] = lambda: None,
     note: Callable[[str], None],
     deadline: Deadline = NO_LIMIT,
@@ -61,7 +62,8 @@ def create(
     """POST /tasks with `body`, at most once, and return what was created.
 
     The answer has `id`, `url`, `status`, `createdAt`, and `workspaceId` if it is known: a task
-    that was found after its answer was lost has none. The history keeps `labels` with the task.
+    that was found after its answer was lost has none. The history keeps `labels` and `files`
+    (paths that were uploaded) with the task.
     `on_created` is called once it is certain that a task with this very prompt exists, also if the
     call is interrupted then.
     `note` is called with progress for a person to read. `look_for` is how long to search for a
@@ -81,7 +83,7 @@ def create(
     with a hint that says whether a task exists, and what `create_from` raises if the request was
     refused or never sent; the key can then be used again.
     """
-    request = TaskRequest(client, history, body, prompt, labels or {})
+    request = TaskRequest(client, history, body, prompt, labels or {}, files)
     operation = Operation(
         request, client, history, note, deadline, sleep, look_for, on_created=on_created
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,10 +41,13 @@ class TaskRequest:
         body: Mapping[str, Any],
         prompt: str,
         labels: Mapping[str, str] | None = None,
+        files: Sequence[str] | None = None,
     ) -> None:
+        """`labels` and `files` are for the history; see `history.records.NewTask`."""
         self._client = client
         self._history = history
         self._labels = labels or {}
+        self._files = files
         self._search = Search(client, history.knows, created=lambda: history.tasks(RECENT))
         self.body = body
         self.prompt = prompt
@@ -66,7 +69,13 @@ class TaskRequest:
     def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
         """Add the task to the history; returns its id. `as_asked`: it has this prompt."""
         if as_asked:
-            self._history.add_task(answer, prompt=self.prompt, body=self.body, labels=self._labels)
+            self._history.add_task(
+                answer,
+                prompt=self.prompt,
+                body=self.body,
+                labels=self._labels,
+                files=self._files,
+            )
         else:
             self._history.add_task(answer, prompt="", labels=self._labels)
         return str(answer["id"])

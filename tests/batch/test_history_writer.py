@@ -49,7 +49,7 @@ def test_it_is_told_a_little_later_and_after_the_journal() -> None:
     assert told.writer.due is NO_LIMIT
     assert told.heard == [
         ("settle", None),
-        ("made", [({"id": "t1"}, "Say hi", BODY, {"run": "7"})]),
+        ("made", [({"id": "t1"}, "Say hi", BODY, {"run": "7"}, None)]),
         ("ended", [{"id": "t1", "title": "T", "status": "failed", "completedAt": "c"}]),
         ("flush", None),
     ]

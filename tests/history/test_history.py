@@ -91,10 +91,27 @@ def test_a_task_is_remembered_with_what_was_sent(history: History) -> None:
             "githubUrl": "o/r",
             "branchName": "next",
             "files": ["a.txt"],
+            "localRepository": None,
+            "givenWorkspaceId": None,
         }
     ]
     assert history.path.stat().st_mode & 0o777 == 0o600
     assert history.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_a_rerun_needs_is_remembered_besides(history: History) -> None:
+    body = {
+        "githubUrl": "o/r",
+        "localRepository": "https://me:ghp_token@git.example/o/r",
+        "workspaceId": "ws-0",
+        "files": [{"id": "f1", "filename": "a-ab12.txt"}],
+    }
+    history.add_task({**CREATED, "workspaceId": "ws-9"}, prompt="x", body=body, files=["/d/a.txt"])
+    task = history.task("task-1")
+    assert task is not None
+    assert (task["workspaceId"], task["givenWorkspaceId"]) == ("ws-9", "ws-0")
+    assert task["localRepository"] == "https://git.example/o/r"
+    assert task["files"] == ["/d/a.txt"]
 
 
 def test_of_a_prompt_only_the_first_line_is_kept_and_no_key(history: History) -> None:
