@@ -248,7 +248,7 @@ class App:
         """Print a line for people on stderr, unless `-q` was given."""
         from .output.messages import note
 
-        note(self.console, self._with_profile(text))
+        note(self.console, self.with_profile(text))
 
     def spinner(self, text: str) -> AbstractContextManager[Any]:
         """A spinner on stderr while something blocks; nothing off a terminal."""
@@ -326,7 +326,7 @@ class App:
             self.show(Records(TASK, [self.with_workspace(error.record)]))
         with suppress(RebyteError):  # stdout is lost: `error` says so, or matters more
             self.console.flush_out()
-        hint = error.hint and self._with_profile(error.hint)
+        hint = error.hint and self.with_profile(error.hint)
         if isinstance(error, Interrupted):
             error = Interrupted(error.exit_status, hint=hint)
         else:
@@ -340,7 +340,7 @@ class App:
         if service is not None:
             service.stop()
 
-    def _with_profile(self, text: str) -> str:
+    def with_profile(self, text: str) -> str:
         """Add the `-P NAME` of this run to the commands that a text suggests.
 
         Without it, `rebyte wait ID` would look for the task in another account.

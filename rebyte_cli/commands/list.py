@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
-from ..output.records import TASK_ROW, RecordList
+from ..output.records import TASK_ROW, RecordList, Records
 from ._base import define
 from ._options import label_filter_option
 
@@ -20,6 +20,10 @@ Row = Mapping[str, Any]
 
 
 if TYPE_CHECKING:
+    from ..output.live_table import LiveRow
+    from ..tasks.list import Test
+    from ..tasks.task_watch import TaskWatch, WatchedTask
+
     _Choice = click.Choice[str]
 else:  # Click before 8.2 has no generic types
     _Choice = click.Choice
@@ -63,6 +67,11 @@ def _flat(
     "--no-status", is_flag=True, help="Don't fetch tasks to get their status: one request per page."
 )
 @click.option("--full-ids", is_flag=True, help="Show whole ids in a table on a terminal.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Keep the table up to date until Ctrl-C; in a pipe, print what changes.",
+)
 @label_filter_option
 @click.option("--search", metavar="TEXT", help="Only tasks whose title contains TEXT.")
 @click.option(
@@ -81,11 +90,12 @@ def command(
     statuses: tuple[str, ...],
     no_status: bool,
     full_ids: bool,
+    watch: bool,
     labels: Mapping[str, str],
     search: str | None,
     since: str | None,
     until: str | None,
-) -> RecordList:
+) -> RecordList | Records | None:
     """List the tasks created through the API, newest first.
 
     The API's list has no status, so rebyte fetches each finished task once and stores its status in
@@ -95,9 +105,15 @@ def command(
     A running task that waits for an answer is shown as waiting, and has "question": true in JSON.
     rebyte looks for that in at most 20 running tasks, with --fields question in all.
 
+    --watch shows what runs, for how long, its last step, and which tasks wait for an answer. It
+    makes at most two requests per second, and watches the newest 100 tasks, or as many as --limit
+    says. In a pipe, or with -o json, jsonl, csv, tsv or id, it prints each task once, and again
+    whenever its status changes or it begins or ceases to wait for an answer.
+
     Examples:
 
       rebyte list --limit 10
+      rebyte list --watch --label run=nightly
       rebyte list --status failed --since 7d -o id
       rebyte list --all -o jsonl | jq -r .title
     """
@@ -107,8 +123,16 @@ def command(
         raise BadUsage("--all and --limit cannot be used together")
     if no_status and (statuses or "status" in (app.fields or ())):
         raise BadUsage("--no-status cannot be used with --status or --fields status")
-    ids = app.history.labeled(labels) if labels else None
-    tests = row_tests(search=search, since=since, until=until, ids=ids)
+    if watch and (all_ or offset or no_status):
+        raise BadUsage("--watch cannot be used with --all, --offset or --no-status")
+
+    def row_tests_now() -> list[Test]:
+        ids = app.history.labeled(labels) if labels else None
+        return row_tests(search=search, since=since, until=until, ids=ids)
+
+    if watch:
+        return _watched(app, limit or PAGE, row_tests_now, statuses, full_ids=full_ids)
+    tests = row_tests_now()
     most = None if all_ else limit or 50
     plain = not (all_ or tests or statuses or (limit or 0) > PAGE)
     if plain:
@@ -134,6 +158,77 @@ def command(
         envelope,
         shorten=shorten,
         footer=None if all_ or tests or statuses else _footer(envelope, offset),
+    )
+
+
+def _watched(
+    app: App,
+    most: int,
+    tests: Callable[[], list[Test]],
+    statuses: tuple[str, ...],
+    *,
+    full_ids: bool,
+) -> Records | None:
+    """The tasks as they change: drawn until an interrupt, or a record for each change."""
+    from ..tasks.task_watch import TaskWatch
+
+    if app.format == "table" and not (app.console.out_live and not app.fields):
+        raise BadUsage(
+            "--watch draws a table without --fields, on a terminal that can redraw it",
+            hint="Use -o jsonl to print what changes",
+        )
+
+    def passes(task: WatchedTask) -> bool:
+        return not statuses or task.has_status(statuses)
+
+    watch = TaskWatch(app.client, app.history, most=most, tests=tests, note=app.note)
+    with app.spinner("Reading the list of tasks"):
+        watch.begin()
+    if app.format != "table":
+        changed = (app.located(task.record) for task in watch.changes() if passes(task))
+        return Records(TASK_ROW, changed)
+    _draw(app, watch, passes, full_ids=full_ids)
+    return None
+
+
+def _draw(
+    app: App, watch: TaskWatch, passes: Callable[[WatchedTask], bool], *, full_ids: bool
+) -> None:
+    """Show the table until an interrupt."""
+    import time
+
+    from ..output.live_table import LiveState, LiveTable, live_table
+
+    def state() -> LiveState:
+        tasks = [task for task in watch.tasks if passes(task)]
+        ids = [task.id for task in tasks]
+        names = {} if full_ids else app.history.shortest_prefixes(ids)
+        asking = next((task.id for task in tasks if task.question is not None), None)
+        return LiveState(
+            [_live_row(task, names.get(task.id, task.id)) for task in tasks],
+            app.with_profile(f"Answer with `rebyte answer {names.get(asking, asking)}`")
+            if asking
+            else "",
+            f"Cannot read the tasks: {watch.trouble}" if watch.trouble else "",
+        )
+
+    table = LiveTable(app.console, state())
+    with live_table(app.console, table):
+        while True:
+            time.sleep(watch.step())
+            table.state = state()
+
+
+def _live_row(task: WatchedTask, name: str) -> LiveRow:
+    from ..output.live_table import LiveRow
+
+    status = "waiting" if task.question is not None else task.status
+    return LiveRow(
+        name,
+        status or "ended",
+        str(task.row.get("completedAt") or task.began or ""),
+        str(task.row.get("title") or ""),
+        task.step,
     )
 
 

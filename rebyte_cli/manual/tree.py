@@ -213,7 +213,7 @@ def _prints(command: click.Command) -> dict[str, Any] | None:
     returned = _function(command).__annotations__.get("return", "")
     return {
         "kind": kind.name if kind else None,
-        "list": returned == "RecordList",
+        "list": "RecordList" in returned.split(" | "),
         "text": text,
         "fields": list(kind.fields) if kind else [],
         "also": list(_also(command)),

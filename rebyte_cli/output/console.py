@@ -156,8 +156,9 @@ class Console:
     `out`, `err`: the text streams, or None when the process was started with one closed.
     `out_tty`, `err_tty`: whether each is a terminal. `width`: columns of the terminal, 80 where
     that is unknown. `out_color`, `err_color`: whether each gets colours. `live`: whether stderr
-    can show a region that is redrawn. `unicode`: whether stdout can encode any character.
-    `quiet`: print nothing on stderr but errors. `verbose`: print a line for each request.
+    can show a region that is redrawn, `out_live`: whether stdout can. `unicode`: whether stdout can
+    encode any character. `quiet`: print nothing on stderr but errors. `verbose`: print a line for
+    each request.
     """
 
     def __init__(
@@ -171,6 +172,7 @@ class Console:
         out_color: bool = False,
         err_color: bool = False,
         live: bool = False,
+        out_live: bool = False,
         quiet: bool = False,
         verbose: bool = False,
     ) -> None:
@@ -182,6 +184,7 @@ class Console:
         self.out_color = out_color
         self.err_color = err_color
         self.live = live
+        self.out_live = out_live
         self.quiet = quiet
         self.verbose = verbose
         self.unicode = spells_unicode(out)
@@ -214,6 +217,7 @@ class Console:
             out_color=_wants_color(environment, color, out_tty),
             err_color=_wants_color(environment, color, err_tty),
             live=err_tty and not quiet and environment.get("TERM") != "dumb",
+            out_live=out_tty and environment.get("TERM") != "dumb",
             quiet=quiet,
             verbose=verbose,
         )

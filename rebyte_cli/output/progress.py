@@ -36,10 +36,16 @@ class Region:
     puts it below. It never appears behind an unfinished line.
     """
 
-    def __init__(self, console: Console, make: Callable[[RichConsole], Draw]) -> None:
-        """`make` is called once, when rich is needed; its result is called for each redraw."""
+    def __init__(
+        self, console: Console, make: Callable[[RichConsole], Draw], *, on_out: bool = False
+    ) -> None:
+        """`make` is called once, when rich is needed; its result is called for each redraw.
+
+        It is drawn on stderr, or on stdout if it is the data itself (`on_out`).
+        """
         self._console = console
         self._make = make
+        self._on_out = on_out
         self._draw: Draw | None = None
         self._rich: RichConsole | None = None
         self._live: Live | None = None  # while the region is on the screen
@@ -59,7 +65,7 @@ class Region:
     def redraw(self) -> None:
         """Draw the region now, unless the cursor stands behind an unfinished line."""
         if self._rich is None:  # before the lock is taken: the import takes a while
-            self._rich = _rich_console(self._console)
+            self._rich = _rich_console(self._console, on_out=self._on_out)
             self._draw = self._make(self._rich)
         console = self._console
         with console.lock:
@@ -89,7 +95,7 @@ class Region:
             self._thread.join(1)
 
     def _refresh(self, rich: RichConsole) -> None:
-        columns, rows = terminal_size(self._console)
+        columns, rows = terminal_size(self._console, on_out=self._on_out)
         rich.size = (columns - 1, rows)
         if self._live is not None:
             self._live.refresh()
@@ -128,7 +134,7 @@ def _every(action: Callable[[], None], delay: float, period: float, stopped: Eve
     return thread
 
 
-def _rich_console(console: Console) -> RichConsole:
+def _rich_console(console: Console, *, on_out: bool = False) -> RichConsole:
     from rich.console import Console as RichConsole
 
     class TerminalConsole(RichConsole):
@@ -138,22 +144,24 @@ def _rich_console(console: Console) -> RichConsole:
             del show
             return False
 
+    color = console.out_color if on_out else console.err_color
     return TerminalConsole(
-        file=console.err,
+        file=console.out if on_out else console.err,
         force_terminal=True,
-        color_system="auto" if console.err_color else None,
-        no_color=not console.err_color,
+        color_system="auto" if color else None,
+        no_color=not color,
         markup=False,
         emoji=False,
         highlight=False,
     )
 
 
-def terminal_size(console: Console) -> tuple[int, int]:
-    """Columns and rows of the terminal that stderr is, as they are now."""
+def terminal_size(console: Console, *, on_out: bool = False) -> tuple[int, int]:
+    """Columns and rows of the terminal that stderr (or stdout) is, as they are now."""
+    stream = console.out if on_out else console.err
     try:
-        if console.err is not None:
-            columns, rows = os.get_terminal_size(console.err.fileno())
+        if stream is not None:
+            columns, rows = os.get_terminal_size(stream.fileno())
             if columns and rows:
                 return columns, rows
     except (OSError, ValueError):
@@ -162,7 +170,7 @@ def terminal_size(console: Console) -> tuple[int, int]:
 
 
 @contextmanager
-def _shown(region: Region, console: Console, delay: float, period: float) -> Iterator[None]:
+def shown(region: Region, console: Console, delay: float, period: float) -> Iterator[None]:
     """Show `region` until the block ends; Ctrl-Z takes it away and `fg` brings it back."""
     restore = _erase_on_suspend(console)
     region.start(delay, period)
@@ -245,7 +253,7 @@ def spinner(
     if not console.live:
         yield spinning
         return
-    with _shown(Region(console, spinning.make), console, delay, 0.1):
+    with shown(Region(console, spinning.make), console, delay, 0.1):
         yield spinning
 
 
@@ -307,7 +315,7 @@ def progress_bar(
     def make(rich: RichConsole) -> Draw:
         return _draw_bar(rich, bar, lambda: clock() - started, ellipsis)
 
-    with _shown(Region(console, make), console, delay, 0.2):
+    with shown(Region(console, make), console, delay, 0.2):
         yield bar
 
 
@@ -387,7 +395,7 @@ def batch_board(
         return
     board = BatchBoard(standing, clock, unicode=spells_unicode(console.err))
     if console.live:
-        with _shown(Region(console, board.make), console, DELAY, 0.2):
+        with shown(Region(console, board.make), console, DELAY, 0.2):
             yield
         return
     stopped = Event()

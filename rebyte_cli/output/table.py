@@ -106,15 +106,22 @@ def wrap(text: str, width: int) -> Iterator[str]:
 _UNITS = ((365 * 86400, "y"), (30 * 86400, "mo"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
-def ago(timestamp: str, now: float) -> str:
-    """An ISO 8601 time relative to `now`: `3m ago`, `in 2h`; other text unchanged."""
+def seconds_since(timestamp: str, now: float) -> float | None:
+    """Seconds from an ISO 8601 time to `now`; None for other text."""
     try:
         then = datetime.fromisoformat(timestamp)
     except ValueError:
-        return one_line(timestamp)
+        return None
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)
-    seconds = now - then.timestamp()
+    return now - then.timestamp()
+
+
+def ago(timestamp: str, now: float) -> str:
+    """An ISO 8601 time relative to `now`: `3m ago`, `in 2h`; other text unchanged."""
+    seconds = seconds_since(timestamp, now)
+    if seconds is None:
+        return one_line(timestamp)
     if -60 < seconds < 1:  # clocks differ a little
         return "now"
     distance = abs(seconds)

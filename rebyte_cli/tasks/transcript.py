@@ -7,7 +7,7 @@ agent's answer as it was written.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..api.status import canonical_status, is_terminal
@@ -156,6 +156,24 @@ def part(prompt: PromptView, transcript: Transcript) -> Iterator[str]:
         yield from transcript.event(event)
     yield from transcript.answer(prompt.response)
     yield ending(prompt.status)
+
+
+def last_step(events: Sequence[EventView]) -> str:
+    """The last thing that a run did, on one line, marked as in a transcript; "" before the first.
+
+    What was said counts with its last line, since text comes in pieces that continue each other.
+    """
+    for event in reversed(events):
+        if event.kind == "tool_use":
+            given = summary(event.input) if event.input else ""
+            return f"* {_word(event.tool or 'tool')}{f': {given}' if given else ''}"
+        if event.kind == ASKS:
+            asked = event.question
+            words = asked.items[0].text if asked else first(event.payload, "question")
+            return f"? {summary(words or event.payload)}"
+        if event.kind in SPEECH and event.speech:
+            return summary(event.speech.strip().rpartition("\n")[2])
+    return ""
 
 
 def summary(given: Any) -> str:

@@ -1,0 +1,232 @@
+"""Watching the list of tasks: which run, since when, their last step, and who needs an answer.
+
+The API tells each of these in a place of its own (a page of the list, the task, its content), and
+nothing announces a change. So one request is made at a time, whichever is needed most, and at most
+`RATE` of them a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..api.status import canonical_status, is_terminal
+from ..api.views import ContentView, PageView, Question, text
+from ..errors import APIError, KeyRejected, ResourceNotFound
+from . import questions, transcript
+from .list import MOST_READ, Row, Test, with_status
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from ..history.history import History
+
+RATE = 2.0  # requests per second at most
+PAGE = 100  # rows of one page, the largest that the API gives (vendor docs)
+REFRESH = 2.0  # seconds between two reads of the list; as many more as it has further pages
+LOOK_PAUSE = 3.0  # seconds before the events of the same run are read again
+COST = 20  # a run is left alone for so many times as long as reading it took
+READ_TIMEOUT = 10.0  # seconds for one request
+LONGEST_OUTAGE_PAUSE = 10.0  # seconds between two requests while they fail
+
+
+class WatchedTask:
+    """A task of the list, and what is known about its run.
+
+    `status` is None while the end of the run has not been read. `step` is the last thing that the
+    run did, `question` the one that it waits on, `began` when its latest prompt was submitted (as
+    the service wrote it).
+    """
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.status: str | None = None
+        self.step = ""
+        self.question: Question | None = None
+        self.began: Any = row.get("createdAt")
+        self.next_look = 0.0
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return str(self.row.get("id"))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its run is over."""
+        return bool(self.row.get("completedAt")) or is_terminal(self.status or "")
+
+    def has_status(self, statuses: Collection[str]) -> bool:
+        """Whether its status is known, and one of these task statuses."""
+        return canonical_status(self.status) in statuses
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The row with `status`, and with `question` where the run waits for an answer."""
+        asks = {"question": True} if self.question is not None else {}
+        return {**self.row, "status": self.status, **asks}
+
+
+class TaskWatch:
+    """The newest tasks, kept up to date by `step`, which makes one request at a time.
+
+    `tasks` is the newest state, in the order of the list; it is replaced as a whole, so that
+    another thread may read it. `trouble` is why the service cannot be read at the moment, or "".
+    """
+
+    def __init__(
+        self,
+        client: RebyteClient,
+        history: History,
+        *,
+        most: int,
+        tests: Callable[[], Sequence[Test]],
+        note: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`most`: how many of the newest tasks to watch. `tests`: made for each read of the list;
+        only rows that pass them all are watched (see `list.row_tests`).
+        """
+        self._client = client
+        self._history = history
+        self._most = most
+        self._tests = tests
+        self._note = note
+        self._clock = clock
+        self._rows: list[Row] = []  # of the pages read so far
+        self._next_refresh = 0.0
+        self._failures = 0
+        self.tasks: list[WatchedTask] = []
+        self.trouble = ""
+
+    def begin(self) -> None:
+        """Read the list and every status in it, as `rebyte list` does. Raises its errors."""
+        while not self._read_page():
+            pass
+        rows = [task.row for task in self.tasks]
+        read = with_status(self._client, self._history, rows, most=MOST_READ, note=self._note)
+        for task, row in zip(self.tasks, read, strict=True):
+            if isinstance(row, Mapping):
+                task.status = row.get("status")
+
+    def step(self) -> float:
+        """Make the request that is needed most, if one is; returns the seconds until the next.
+
+        A request that fails sets `trouble` and is made again later. Raises KeyRejected.
+        """
+        try:
+            asked = self._ask()
+        except KeyRejected:
+            raise
+        except APIError as error:
+            self._failures += 1
+            self.trouble = error.message
+            return min(LONGEST_OUTAGE_PAUSE, 2.0**self._failures / RATE)
+        if asked:
+            self._failures, self.trouble = 0, ""
+        return 1 / RATE
+
+    def changes(self, sleep: Callable[[float], None] = time.sleep) -> Iterator[WatchedTask]:
+        """Every task, then each one that is new or has another status or question, for ever.
+
+        Notes when the service cannot be read, and when it can be again.
+        """
+        shown: dict[str, object] = {}
+        trouble = ""
+        while True:
+            for task in self.tasks:
+                state = (task.row.get("completedAt"), task.status, task.question is not None)
+                if shown.get(task.id) != state and not (task.has_ended and not task.status):
+                    shown[task.id] = state
+                    yield task
+            sleep(self.step())
+            if bool(trouble) != bool(self.trouble):
+                self._note(
+                    f"Cannot read the tasks: {self.trouble}"
+                    if self.trouble
+                    else "Reading the tasks again"
+                )
+            trouble = self.trouble
+
+    def _ask(self) -> bool:
+        """Make one request: the list when it is due, an end that is not known, a run's events."""
+        now = self._clock()
+        if self._rows or now >= self._next_refresh:
+            if not self._rows:
+                pages = -(-self._most // PAGE)
+                self._next_refresh = now + REFRESH + pages - 1
+            self._read_page()
+            return True
+        for task in self.tasks:
+            if task.has_ended and task.status is None:
+                self._read_end(task)
+                return True
+        due = [task for task in self.tasks if not task.has_ended and task.next_look <= now]
+        if due:
+            self._look_at(min(due, key=lambda task: task.next_look))
+        return bool(due)
+
+    def _read_page(self) -> bool:
+        """Read the next page of the list; True if it was the last, so that `tasks` is new."""
+        before = len(self._rows)
+        limit = min(PAGE, self._most - before)
+        page = PageView(self._client.list_tasks(limit, before, timeout=READ_TIMEOUT))
+        self._rows += page.rows
+        if len(page.rows) == limit and len(self._rows) < self._most:
+            return False
+        rows, self._rows = self._rows, []
+        self._update(rows)
+        return True
+
+    def _update(self, rows: Sequence[Row]) -> None:
+        known = {task.id: task for task in self.tasks}
+        tests, found = self._tests(), dict[str, WatchedTask]()
+        for row in rows:
+            verdicts = [test(row) for test in tests]
+            if None in verdicts:
+                break
+            if not all(verdicts):
+                continue
+            old, task = known.get(str(row["id"])), WatchedTask(row)
+            if old is not None and old.row.get("completedAt") == row.get("completedAt"):
+                old.row = row
+                task = old
+            elif row.get("status"):  # not sent today (vendor docs)
+                task.status = str(row["status"])
+            elif not row.get("completedAt"):
+                task.status = "running"
+            found[task.id] = task
+        self._history.remember_shown(task.row for task in found.values() if task.id not in known)
+        self.tasks = list(found.values())
+
+    def _read_end(self, task: WatchedTask) -> None:
+        """Read how a run ended."""
+        try:
+            read = self._client.get_task(task.id, timeout=READ_TIMEOUT)
+        except ResourceNotFound:  # deleted; the next page leaves it out
+            task.status = "deleted"
+            return
+        task.status = text(read.get("status")) or "unknown"
+        self._history.remember_shown([{**task.row, **read}])
+
+    def _look_at(self, task: WatchedTask) -> None:
+        """Read what a run does, and whether it waits for an answer."""
+        began = self._clock()
+        task.next_look = began + LOOK_PAUSE  # also if it fails, so that others have their turn
+        try:
+            content = questions.read(self._client, task.id, timeout=READ_TIMEOUT)
+        except ResourceNotFound:
+            return
+        question = questions.open_question(content)
+        if question is not None and self._history.was_answered(question.message_id):
+            question = None
+        task.question = question
+        self._describe(task, content)
+        now = self._clock()
+        task.next_look = now + max(LOOK_PAUSE, COST * (now - began))
+
+    def _describe(self, task: WatchedTask, content: ContentView) -> None:
+        started = [prompt for prompt in content.prompts if prompt.has_started]
+        if started:
+            task.began = started[-1].submitted_at or task.began
+            task.step = transcript.last_step(started[-1].events)

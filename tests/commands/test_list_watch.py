@@ -1,0 +1,139 @@
+"""`rebyte list --watch`: a table that is redrawn on a terminal, the changes in a pipe."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands.test_list import Tasks
+from tests.conftest import COMMAND, Done
+from tests.servers import RawServer, Request, json_reply
+from tests.terminals import Session
+
+Run = Callable[..., Done]
+WATCH = [*COMMAND, "list", "--watch"]
+
+
+@pytest.fixture
+def terminal(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Session]]:
+    """`list --watch` on a pseudo-terminal."""
+    del home
+    monkeypatch.delenv("COLUMNS")
+    sessions: list[Session] = []
+
+    def start(*words: str, **options: Any) -> Session:
+        sessions.append(Session([*WATCH, *words], **options))
+        return sessions[-1]
+
+    yield start
+    for session in sessions:
+        session.child.close(force=True)
+
+
+def test_the_table_follows_what_happens(
+    inside_local: Run, terminal: Callable[..., Session]
+) -> None:
+    asking = inside_local("create", "Deploy it [[ask]]", "-o", "id").out.strip()
+    session = terminal(columns=100, rows=12)
+    lines = session.until(lambda lines: "? How should the simulation continue?" in str(lines))
+    assert lines[0].split() == ["ID", "STATUS", "TIME", "TITLE", "STEP"]
+    assert lines[1].startswith(f"{asking[:8]}  waiting")
+    assert lines[-1] == f"Answer with `rebyte answer {asking[:8]}`"
+    assert inside_local("answer", asking, "--option", "1").status == 0
+    inside_local("create", "Bad [[fail]]")
+    ended = ["failed", "completed"]
+    lines = session.until(lambda lines: [line.split()[1] for line in lines[1:3] if line] == ended)
+    assert lines[-1] == "0 running, 2 ended"
+    assert lines[-1] == "0 running, 2 ended"
+    session.resize(40, 8)
+    lines = session.until(lambda lines: "ID        STATUS     TIME     TITLE" in lines)
+    session.child.sendintr()
+    assert session.finish() == 130
+    assert session.lines[-1] == "0 running, 2 ended"
+    assert session.raw.endswith("\n")
+    assert "\x1b[?25l" not in session.raw  # a kill would leave the cursor hidden
+
+
+def test_a_hundred_running_tasks_take_two_requests_a_second(
+    aim: Callable[[Any], Any], terminal: Callable[..., Session]
+) -> None:
+    tasks, began = Tasks(100), time.monotonic()
+    tasks.statuses = dict.fromkeys(range(100), "running")
+    times: list[float] = []
+
+    def script(request: Request) -> bytes:
+        times.append(time.monotonic() - began)
+        if "/content" in request.path:
+            return json_reply({"prompts": [{"status": "running", "events": []}]})
+        return tasks(request)
+
+    with RawServer(script) as server:
+        aim(server)
+        session = terminal(rows=30)
+        session.until(lambda lines: "100 running, 0 ended; 74 not shown" in str(lines))
+        session.until(lambda _: len(times) >= 6)
+        session.child.sendintr()
+        assert session.finish() == 130
+    assert times[-1] - times[1] >= (len(times) - 2) / 2 - 0.2
+
+
+def test_a_pipe_gets_each_change(inside_local: Run, home: Path) -> None:
+    asking = inside_local("create", "Deploy it [[ask]]", "-o", "id").out.strip()
+    watch = subprocess.Popen(
+        [*WATCH, "-o", "jsonl"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home
+    )
+    assert watch.stdout is not None
+    assert watch.stderr is not None
+    first, second = (json.loads(watch.stdout.readline()) for _ in range(2))
+    assert (first["id"], first["status"], "question" in first) == (asking, "running", False)
+    assert (second["id"], second["question"]) == (asking, True)
+    assert second["workspaceId"]
+    inside_local("answer", asking, "--option", "1")
+    ended = json.loads(watch.stdout.readline())
+    while ended["status"] == "running":  # seen between the answer and the end
+        ended = json.loads(watch.stdout.readline())
+    assert (ended["id"], ended["status"]) == (asking, "completed")
+    watch.terminate()
+    assert watch.wait(10) == 143
+    assert watch.stderr.read() == ""
+    watch.stdout.close()
+    watch.stderr.close()
+
+
+def test_filters_hold(inside_local: Run, home: Path) -> None:
+    inside_local("create", "Good", "--wait")
+    failed = inside_local("create", "Bad [[fail]]", "--label", "run=a", "--wait", "-o", "id").out
+    words = ["--status", "failed", "--label", "run=a", "-o", "id"]
+    watch = subprocess.Popen([*WATCH, *words], stdout=subprocess.PIPE, text=True, cwd=home)
+    assert watch.stdout is not None
+    assert watch.stdout.readline() == failed
+    watch.kill()
+    watch.wait()
+    watch.stdout.close()
+
+
+@pytest.mark.parametrize("words", [["--all"], ["--offset", "5"], ["--no-status"], ["-o", "table"]])
+def test_what_cannot_be_watched(inside_local: Run, words: list[str]) -> None:
+    done = inside_local("list", "--watch", *words)
+    assert (done.status, "--watch" in done.err) == (2, True)
+
+
+def test_a_terminal_that_cannot_redraw_is_refused(
+    service: Any, terminal: Callable[..., Session]
+) -> None:
+    del service
+    session = terminal(TERM="dumb")
+    assert session.finish() == 2
+    assert "Use -o jsonl to print what changes" in str(session.lines)
+
+
+def test_the_first_read_fails_as_a_list_does(inside: Run, aim: Callable[[Any], Any]) -> None:
+    with RawServer(json_reply({"error": {"code": "no", "message": "No"}}, 401)) as server:
+        aim(server)
+        assert inside("list", "--watch").status == 3
