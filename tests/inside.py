@@ -26,7 +26,12 @@ class _Entry(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
         words = list(args or ())
-        sys.exit(run(words, App(os.environ, words)))
+        app = App(os.environ, words)
+        status = run(words, app)
+        for name in ("client", "history"):  # the end of a process would close them
+            if name in vars(app):
+                getattr(app, name).close()
+        sys.exit(status)
 
 
 def inside(

@@ -158,7 +158,7 @@ def test_a_wait() -> None:
             client,
             [WaitTarget(task_id) for task_id in ids],
             deadline=Deadline(clock=time.clock),
-            sleep=time.sleep,
+            pause=lambda seconds, _: time.sleep(seconds) or {},
             progress=lambda done, total: counts.append((done, total)),
         ):
             task = outcome.task if isinstance(outcome, TaskFailed) else outcome

@@ -25,7 +25,7 @@ def test_verbose_is_one_line_a_request(inside_local: Run) -> None:
     done = inside_local("create", "x", "-v", "-o", "id")
     first = done.err.splitlines()[0]
     assert re.fullmatch(r"POST /tasks 201 \d+ms", first)
-    done = inside_local("list", "--limit", "2", "--verbose")
+    done = inside_local("list", "--limit", "2", "--no-status", "--verbose")
     assert re.fullmatch(r"GET /tasks\?limit=2&offset=0 200 \d+ms\n", done.err)
 
 

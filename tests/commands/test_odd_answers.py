@@ -78,10 +78,10 @@ workspace show abcd1234
 """
 # These look for a lost task for a while, which their own tests cover with a clock in hand, ...
 LOOKING = {"create", "follow-up", "batch"}
-# ... and these call nothing.
+# ... these report what is wrong line by line (doctor), or call nothing.
 QUIET = {
-    "completion", "help", "local agents", "local key", "skill list", "workspace path", "man",
-    "schema", "skill", "webhook listen", "workspace forget",
+    "completion", "doctor", "help", "local agents", "local key", "skill list", "workspace path",
+    "man", "schema", "skill", "webhook listen", "workspace forget",
     "workspace name", "auth logout", "profile create", "profile delete", "profile list",
     "profile set", "profile show", "profile unset", "profile use", "local reset", "local serve",
     "local status", "auth login", "auth status", "mcp",

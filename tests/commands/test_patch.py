@@ -253,11 +253,10 @@ def test_the_folder_of_a_workspace(agents: Local, repository: Path, home: Path) 
     assert agents("workspace", "path", str(folder.parent.name)).status == 4
 
 
-def test_options_for_local_agents_are_for_no_other_service(inside: Local) -> None:
-    for option in ("--no-jail", "--with-changes"):
-        done = inside("create", "x", option, "-o", "table", env={"REBYTE_API_KEY": "rbk_x"})
-        assert done.status == 2
-        assert f"{option} requires -P local" in done.err
+def test_no_jail_is_for_no_other_service(inside: Local) -> None:
+    done = inside("create", "x", "--no-jail", "-o", "table", env={"REBYTE_API_KEY": "rbk_x"})
+    assert done.status == 2
+    assert "--no-jail requires -P local" in done.err
 
 
 def test_agents_and_key(agents: Local, home: Path) -> None:
