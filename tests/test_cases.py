@@ -98,6 +98,10 @@ CASES = {
     81: "a prompt that the server changed may be ours",
     82: "Date and createdAt differ",
     83: "other shards, other journals and links of one file at once",
+    84: "the recipes for schedulers as they stand",
+    85: "a run whose supervisor was killed leaves no process, git's helpers included",
+    86: "a cancel leaves no process",
+    87: "a process that got the number of an earlier one is left alone",
 }
 _CASE = re.compile(r"case_(\d+)(?!\d)")
 

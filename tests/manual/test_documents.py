@@ -139,7 +139,10 @@ def test_the_line_for_cron(home: Path) -> None:
 
 
 def test_no_block_goes_untested() -> None:
-    """Each kind of fence has a test here, or in test_{man,parallel,readme,sessions,skill}.py."""
+    """Each kind of fence has a test.
+
+    It is here, or in test_{man,parallel,readme,schedulers,sessions,skill}.py.
+    """
     known = {
         "README.md": {"console", "sh", "python"},
         "CONTRIBUTING.md": {"sh", "python"},

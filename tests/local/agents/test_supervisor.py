@@ -88,7 +88,7 @@ def test_an_agent_that_fills_the_disk_is_ended(bench: Bench) -> None:
     assert gone("77.035")
 
 
-def test_a_clone_ends_with_its_supervisor(bench: Bench) -> None:
+def test_case_85_a_clone_ends_with_its_supervisor(bench: Bench) -> None:
     """With the helpers of git; otherwise they would write into the next run's clone."""
     with RawServer(lambda _request: Line.wait) as server:
         url = f"http://127.0.0.1:{server.port}/never.git"
@@ -99,7 +99,7 @@ def test_a_clone_ends_with_its_supervisor(bench: Bench) -> None:
         assert bench.look(prompt).outcome == "failed"
 
 
-def test_a_clone_ends_with_a_cancel(bench: Bench) -> None:
+def test_case_86_a_clone_ends_with_a_cancel(bench: Bench) -> None:
     with RawServer(lambda _request: Line.wait) as server:
         url = f"http://127.0.0.1:{server.port}/never.git"
         prompt = bench.start(["true"], source=[url, None, False])
@@ -116,7 +116,7 @@ def test_the_patch_is_created_after_one_that_was_cut_off(bench: Bench) -> None:
     assert "new" in (bench.artifact("changes.patch") or "")
 
 
-def test_a_stranger_with_the_number_of_a_supervisor_is_left_alone(
+def test_case_87_a_stranger_with_the_number_of_a_supervisor_is_left_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a reboot, numbers are given again, and the next look holds the lock for a moment."""
@@ -134,7 +134,7 @@ def test_a_stranger_with_the_number_of_a_supervisor_is_left_alone(
         stranger.kill()
 
 
-def test_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> None:
+def test_case_86_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> None:
     line = "echo x; (setsid nohup sleep 77.041 &) ; nohup sleep 77.042 & trap '' TERM; sleep 77.043"
     prompt = bench.start(["sh", "-c", line])
     bench.until_started(prompt)
@@ -165,7 +165,7 @@ def test_cancel_of_a_run_that_waits(bench: Bench) -> None:
     bench.cancel(first)
 
 
-def test_a_killed_supervisor_is_a_failed_run_at_the_next_look(bench: Bench) -> None:
+def test_case_85_a_killed_supervisor_is_a_failed_run_at_the_next_look(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", "echo x; (setsid sleep 77.071 &); sleep 77.072"])
     run = bench.until_started(prompt)
     assert run.ended is None
@@ -491,7 +491,9 @@ def test_without_a_jail_cancel_kills_the_process_group(bench: Bench) -> None:
     assert gone("77.12")
 
 
-def test_without_a_jail_the_next_look_kills_what_outlived_its_supervisor(bench: Bench) -> None:
+def test_case_85_without_a_jail_the_next_look_kills_what_outlived_its_supervisor(
+    bench: Bench,
+) -> None:
     prompt = bench.start(["sh", "-c", "echo x; sleep 77.131 & sleep 77.132"], jail=False)
     bench.until_started(prompt)
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
