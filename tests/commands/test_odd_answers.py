@@ -77,7 +77,7 @@ workspace list
 workspace show abcd1234
 """
 # These look for a lost task for a while, which their own tests cover with a clock in hand, ...
-LOOKING = {"create", "follow-up", "batch"}
+LOOKING = {"batch", "create", "follow-up", "rerun"}
 # ... these report what is wrong line by line (doctor), or call nothing.
 QUIET = {
     "completion", "doctor", "help", "local agents", "local key", "skill list", "workspace path",
