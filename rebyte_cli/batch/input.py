@@ -19,6 +19,7 @@ from .fingerprint import Fingerprint
 from .forms import LONGEST_LINE, Form, decoded, printable, records
 from .template import Template, read_template
 
+LONGEST_TITLE = 72  # characters
 IN_MEMORY = 8 << 20  # bytes of bodies before they go to a file
 
 
@@ -75,6 +76,13 @@ class InputSource(NamedTuple):
         return self.file if begun == [True, False] else target
 
 
+def title_of(prompt: str) -> str:
+    """How a prompt begins, on one line."""
+    first = prompt.lstrip()[: 4 * LONGEST_TITLE].splitlines()[0]
+    words = " ".join(first.split())
+    return words if len(words) <= LONGEST_TITLE else words[: LONGEST_TITLE - 1].rstrip() + "…"
+
+
 def journals_of(file: str) -> list[str]:
     """The names of the journals beside a file, whatever their shards."""
     folder, name = os.path.split(file)
@@ -90,7 +98,7 @@ class InputLine(NamedTuple):
 
     `workspace` is an id, `@key` for the workspace of another line, or None for a new one.
     `paths` are files to upload, `labels` pairs for the history. `offset` and `size` say where its
-    body is kept.
+    body is kept. `title` is how its prompt begins.
     """
 
     number: int
@@ -100,6 +108,17 @@ class InputLine(NamedTuple):
     offset: int
     size: int
     labels: tuple[tuple[str, str], ...] = ()
+    title: str = ""
+
+    @property
+    def has_own_key(self) -> bool:
+        """Whether the input names it; else its key is its number."""
+        return self.key != str(self.number)
+
+    @property
+    def name(self) -> str:
+        """What people know it by: its key, or how its prompt begins."""
+        return self.key if self.has_own_key or not self.title else self.title
 
 
 class Input:
@@ -123,7 +142,10 @@ class Input:
             raise BadUsage(f"cannot store the input: {error.strerror}") from None
         key = fields.key or str(number)
         labels = tuple(fields.labels.items())
-        line = InputLine(number, key, fields.workspace, fields.paths, self._end, len(data), labels)
+        title = title_of(fields.body["prompt"])
+        line = InputLine(
+            number, key, fields.workspace, fields.paths, self._end, len(data), labels, title
+        )
         self.lines.append(line)
         self._end += len(data)
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +32,7 @@ from .poller import watch_tasks
 from .search import LostLine, LostLineSearch, search_lost
 from .state import (
     LOST,
+    OVER,
     LineProblem,
     LineState,
     Record,
@@ -548,25 +551,33 @@ class Runner:
 
     # Progress and signals
 
-    def progress(self) -> dict[str, Any]:
-        """The progress of the batch, as `output.progress.BatchProgress` takes it. Thread-safe."""
+    def progress(self, most: int) -> dict[str, Any]:
+        """The progress of the batch, as `output.progress.BatchProgress` takes it. Thread-safe.
+
+        `most` is the number of running tasks that are described, the oldest first.
+        """
         now = time.monotonic()
-        entries = [self._entries[index] for index in self._plan.mine]
-        running = sorted((since, index) for index, since in list(self._running.items()))
+        states = Counter((entry.state, entry.status) for entry in self._entries.values())
+        over = {status: count for (state, status), count in states.items() if state in OVER}
+        running = self._running.copy()  # in the order in which they began
         return {
-            "total": len(entries),
-            "ended": sum(entry.is_over for entry in entries),
-            "created": sum(entry.state != "new" for entry in entries),
-            "failed": sum(entry.has_failed for entry in entries),
-            "running": [(self._name(index), now - since) for since, index in running],
+            "total": states.total(),
+            "ended": sum(over.values()),
+            "created": sum(count for (state, _), count in states.items() if state != "new"),
+            "failed": sum(count for status, count in over.items() if status != "completed"),
+            "running": len(running),
+            "oldest": [
+                (*self._described(index), now - since)
+                for index, since in islice(running.items(), most)
+            ],
             "paused": self._throttle.network_is_down,
             "sought": len(self._lost),
         }
 
-    def _name(self, index: int) -> str:
+    def _described(self, index: int) -> tuple[str, str]:
         line, entry = self._batch.lines[index], self._entries[index]
-        name = f"line {line.number}" if line.key == str(line.number) else line.key
-        return f"{name}  {entry.url or entry.id}"
+        name = line.key if line.has_own_key else f"line {line.number}"
+        return f"{name}  {line.title}", entry.url or str(entry.id)
 
     @contextmanager
     def _signals_as_events(self) -> Iterator[None]:

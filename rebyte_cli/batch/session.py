@@ -314,7 +314,7 @@ class Session:
     def _progress(self, runner: Runner) -> Any:
         from ..output.progress import BatchProgress, batch_board
 
-        return batch_board(self._app.console, lambda: BatchProgress(**runner.progress()))
+        return batch_board(self._app.console, lambda most: BatchProgress(**runner.progress(most)))
 
     # After the run
 

@@ -20,6 +20,7 @@ from .input import InputLine
 
 Record = dict[str, Any]
 LOST = frozenset({"sending", "unknown"})
+OVER = frozenset({"ended", "refused"})
 # The status of a task that no longer exists; the API has no word for it.
 GONE = "gone"
 MOST_CANDIDATES = 5  # named in a message; the journal has all of them
@@ -79,7 +80,7 @@ class LineState:
     @property
     def is_over(self) -> bool:
         """Whether a run has nothing left to do for this line."""
-        return self.state in ("ended", "refused")
+        return self.state in OVER
 
     @property
     def is_lost(self) -> bool:
@@ -140,6 +141,7 @@ def row_of(line: InputLine, entry: LineState) -> Mapping[str, Any] | LineProblem
         "error": error and {name: error.get(name) for name in ("code", "message", "status")},
         "startedAt": entry.started or (entry.sent and without_tags(entry.sent)),
         "finishedAt": entry.finished,
+        "title": line.title,
     }
     return row if error is None else LineProblem(row, error)
 

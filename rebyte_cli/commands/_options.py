@@ -329,6 +329,9 @@ label_option = click.option(
     callback=parse_labels,
     help="Label the task on this machine; repeatable.",
 )
+full_ids_option = click.option(
+    "--full-ids", is_flag=True, help="Show whole ids in a table on a terminal."
+)
 label_filter_option = click.option(
     "--label",
     "labels",

@@ -19,6 +19,7 @@ from ._options import (
     TaskOptions,
     chosen_fields,
     dry_run_option,
+    full_ids_option,
     label_option,
     task_options,
     timeout_option,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 # Seconds. The local service has a task at once or never, and its list is never stale.
 LOCAL_SEARCH = 2.0
+KEYED = ("line", "key", *RESULT.columns[1:])  # of a table whose lines have keys
 _SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 
 
@@ -147,6 +149,7 @@ class Shard(ParamType[tuple[int, int]]):
     help="Write the results to PATH as JSON Lines instead of stdout.",
 )
 @click.option("--report", metavar="PATH", type=click.Path(), help="Write a report: .html or .md.")
+@full_ids_option
 @dry_run_option("Print the request body of each line and send nothing.", "planned")
 def command(
     app: App,
@@ -170,6 +173,7 @@ def command(
     resend_after: float | None,
     results: str | None,
     report: str | None,
+    full_ids: bool,
     dry_run: bool,
     **choices: Any,
 ) -> Any:
@@ -258,7 +262,13 @@ def command(
         )
     if not as_table:
         return Records(RESULT, rows)
-    return RecordList(RESULT, _created_first(rows), below=counts)
+    return RecordList(
+        RESULT,
+        _created_first(rows),
+        below=counts,
+        columns=KEYED if any(line.has_own_key for line in batch.lines) else None,
+        shorten=None if full_ids else app.history.shortest_prefixes,
+    )
 
 
 def _created_first(rows: Iterator[Any]) -> Iterator[Any]:

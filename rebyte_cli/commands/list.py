@@ -11,7 +11,7 @@ from ..app import App
 from ..errors import BadUsage, RebyteError
 from ..output.records import TASK_ROW, RecordList, Records
 from ._base import define
-from ._options import label_filter_option
+from ._options import full_ids_option, label_filter_option
 
 STATUSES = ("running", "completed", "failed", "canceled")
 PAGE = 100  # the largest page the API gives (vendor docs)
@@ -66,7 +66,7 @@ def _flat(
 @click.option(
     "--no-status", is_flag=True, help="Don't fetch tasks to get their status: one request per page."
 )
-@click.option("--full-ids", is_flag=True, help="Show whole ids in a table on a terminal.")
+@full_ids_option
 @click.option(
     "--watch",
     is_flag=True,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .console import Console, LiveRegion, one_line, spells_unicode
 from .messages import note
-from .table import duration, truncate
+from .table import duration, truncate, width_of
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -364,15 +364,16 @@ def _draw_bar(
 class BatchProgress(NamedTuple):
     """The progress of a batch.
 
-    `running`: name and age (seconds) of each running task, oldest first. `sought`: how many
-    creates lost their answer and are being searched for. `paused`: no network.
+    `oldest`: name, link and age (seconds) of the running tasks to show, oldest first. `sought`:
+    how many creates lost their answer and are being searched for. `paused`: no network.
     """
 
     total: int
     ended: int
     created: int
     failed: int
-    running: list[tuple[str, float]]
+    running: int
+    oldest: list[tuple[str, str, float]]
     paused: bool
     sought: int = 0
 
@@ -380,12 +381,14 @@ class BatchProgress(NamedTuple):
 @contextmanager
 def batch_board(
     console: Console,
-    standing: Callable[[], BatchProgress],
+    standing: Callable[[int], BatchProgress],
     *,
     interval: float = LOG_INTERVAL,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[None]:
     """Show what `standing` returns until the block ends; another thread calls it.
+
+    Its argument is the number of running tasks that there is room for.
 
     On a terminal: a bar with counts, rate and time left, and a line for each running task, as many
     as fit. Elsewhere: a plain line every `interval` seconds. Nothing with `--quiet`.
@@ -399,7 +402,7 @@ def batch_board(
             yield
         return
     stopped = Event()
-    _every(lambda: note(console, board.summary(standing())), interval, interval, stopped)
+    _every(lambda: note(console, board.summary(standing(0))), interval, interval, stopped)
     try:
         yield
     finally:
@@ -409,46 +412,60 @@ def batch_board(
 class BatchBoard:
     """The board's lines. The rate counts what ended in this run."""
 
-    MOST_TASKS = 11  # lines; the rest of the terminal is for the results above
+    ROOM_ABOVE = 4  # rows of the terminal for what is printed above the board
+    SHORTEST_BAR, LONGEST_BAR = 6, 24  # cells
 
     def __init__(
-        self, standing: Callable[[], BatchProgress], clock: Callable[[], float], *, unicode: bool
+        self,
+        standing: Callable[[int], BatchProgress],
+        clock: Callable[[], float],
+        *,
+        unicode: bool,
     ) -> None:
         self._standing = standing
         self._clock = clock
         self._started = clock()
-        self._ended_before = standing().ended
+        self._ended_before = standing(0).ended
         self._ellipsis = "…" if unicode else "..."
 
-    def summary(self, now: BatchProgress) -> str:
-        """Counts, rate and time left, in one line."""
-        words = [f"{now.ended}/{now.total} ended"]
-        if now.failed:
-            words.append(f"{now.failed} failed")
-        if now.running:
-            words.append(f"{len(now.running)} running")
-        if now.sought:
-            words.append(f"{now.sought} being searched for")
-        if now.created < now.total:
-            words.append(f"{now.total - now.created} to create")
-        seconds = self._clock() - self._started
-        ended = now.ended - self._ended_before
-        if now.paused:
-            words.append("paused: no network")
-        elif ended > 0 and seconds > 0:
-            rate = ended / seconds
-            words.append(f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min")
-            if now.ended < now.total:
-                words.append(f"about {duration((now.total - now.ended) / rate)} left")
-        return ", ".join(words)
+    def summary(self, now: BatchProgress, room: int | None = None) -> str:
+        """Counts, rate and time left in one line, without what matters least if it is too long."""
+        words = self._words(now)
+        by_weight = ["ended", "paused", "left", "failed", "running", "sought", "new", "rate"]
+        names = [name for name in by_weight if words.get(name)]
+        while True:
+            line = ", ".join(word for name, word in words.items() if word and name in names)
+            if room is None or len(line) <= room or len(names) == 1:
+                return line
+            names.pop()
 
-    def tasks(self, now: BatchProgress, rows: int) -> list[str]:
-        """A line for each running task, in at most `rows` lines."""
-        rows = max(min(rows, self.MOST_TASKS), 0)
-        shown = now.running if len(now.running) <= rows else now.running[: max(rows - 1, 0)]
-        lines = [f"  {duration(age):>7}  {one_line(name)}" for name, age in shown]
-        if len(shown) < len(now.running) and rows:
-            lines.append(f"  and {len(now.running) - len(shown)} more")
+    def _words(self, now: BatchProgress) -> dict[str, str]:
+        """What the summary may say, in the order in which it says it; empty if it does not hold."""
+        seconds = self._clock() - self._started
+        rate = (now.ended - self._ended_before) / seconds if seconds > 0 and not now.paused else 0
+        speed = f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min"
+        to_create, to_end = now.total - now.created, now.total - now.ended
+        return {
+            "ended": f"{now.ended}/{now.total} ended",
+            "failed": f"{now.failed} failed" if now.failed else "",
+            "running": f"{now.running} running" if now.running else "",
+            "sought": f"{now.sought} being searched for" if now.sought else "",
+            "new": f"{to_create} to create" if to_create else "",
+            "paused": "paused: no network" if now.paused else "",
+            "rate": speed if rate else "",
+            "left": f"about {duration(to_end / rate)} left" if rate and to_end else "",
+        }
+
+    def tasks(self, now: BatchProgress, rows: int, columns: int) -> list[str]:
+        """A line for each running task in at most `rows` lines, with its link if that fits."""
+        shown = now.oldest[:rows] if now.running <= rows else now.oldest[: max(rows - 1, 0)]
+        lines = []
+        for name, link, age in shown:
+            line, end = f"  {duration(age):>7}  {one_line(name)}", f"  {one_line(link)}"
+            fits = width_of(line) + width_of(end) <= columns
+            lines.append(truncate(line + end if fits else line, columns, self._ellipsis))
+        if len(shown) < now.running and rows > 0:
+            lines.append(f"  and {now.running - len(shown)} more")
         return lines
 
     def make(self, _rich: RichConsole) -> Draw:
@@ -459,14 +476,13 @@ class BatchBoard:
         from rich.text import Text
 
         def draw(columns: int, rows: int) -> RenderableType:
-            now = self._standing()
-            cells = 24 if columns >= 70 else 8
-            bar = ProgressBar(max(now.total, 1), now.ended, width=cells)
-            room = max(columns - cells - 1, 1)
+            left = max(rows - self.ROOM_ABOVE, 0)
+            now = self._standing(left)
+            room = max(columns - self.SHORTEST_BAR - 1, 1)
+            summary = truncate(self.summary(now, room), room, self._ellipsis)
+            cells = min(max(columns - len(summary) - 1, self.SHORTEST_BAR), self.LONGEST_BAR)
             head = Table.grid(padding=(0, 1, 0, 0))
-            head.add_row(bar, Text(truncate(self.summary(now), room, self._ellipsis)))
-            # Two rows are left for what is printed above.
-            lines = self.tasks(now, rows - 3)
-            return Group(head, *(Text(truncate(line, columns, self._ellipsis)) for line in lines))
+            head.add_row(ProgressBar(max(now.total, 1), now.ended, width=cells), Text(summary))
+            return Group(head, *map(Text, self.tasks(now, left, columns)))
 
         return draw

@@ -186,8 +186,9 @@ CONTENT = _kind("content", "transcripts", "id", "id status prompts:object[]", "i
 # A line of a batch's results.
 RESULT = _kind(
     "result", "results", "id",
-    "key line:integer id? workspaceId? url? status error:any? startedAt:time? finishedAt:time?",
-    "line key status id error",
+    "key line:integer id? workspaceId? url? status error:any? startedAt:time? finishedAt:time?"
+    " title:text?",
+    "line title status id error",
 )  # fmt: skip
 
 # Profiles, their settings with the source of each, and the state of a key.
@@ -263,7 +264,8 @@ class RecordList:
     `envelope` holds the API's other keys (`total`, `limit`, `offset`), or makes them from the
     number of rows that were printed. `below` are notes for below a table, complete once the rows
     are; rows with such notes are results: what came before an interrupt is shown too. `shorten`
-    gives short forms of ids, for a table on a terminal. `footer` makes a note below a table from
+    gives short forms of ids, for a table on a terminal. `columns` are those of a table, instead of
+    the usual ones of the kind. `footer` makes a note below a table from
     the number of its rows. `draw` makes lines of one row and a `table.Style`, which are printed in
     place of a table, as the rows arrive.
     """
@@ -275,6 +277,7 @@ class RecordList:
         envelope: Envelope = None,
         below: Notes = None,
         *,
+        columns: tuple[str, ...] | None = None,
         shorten: Shorten | None = None,
         footer: Footer | None = None,
         draw: Draw | None = None,
@@ -283,6 +286,7 @@ class RecordList:
         self.rows = rows
         self.envelope = envelope
         self.below = below
+        self.columns = columns
         self.shorten = shorten
         self.footer = footer
         self.draw = draw

@@ -196,9 +196,10 @@ def _listing_table(
     # Rows that did arrive are shown, unless an interrupt says that a list is not wanted any more.
     if found and not (isinstance(problem, Interrupted) and value.below is None):
         if value.shorten is not None and console.out_tty:
-            short = value.shorten(str(row.get(kind.id)) for row in found)
+            ids = (row.get(kind.id) for row in found)
+            short = value.shorten(task_id for task_id in ids if isinstance(task_id, str))
             found = [{**row, kind.id: short.get(str(row.get(kind.id)))} for row in found]
-        yield listing(kind, found, fields or kind.columns, look)
+        yield listing(kind, found, fields or value.columns or kind.columns, look)
     elif problem is None and not value.below:
         note(console, f"no {kind.plural}")
     console.flush_out()

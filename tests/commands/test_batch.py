@@ -59,6 +59,7 @@ def test_each_line_becomes_a_task_and_a_result(batch: Callable[..., Done]) -> No
         "error": None,
         "startedAt": first["createdAt"],
         "finishedAt": rows[1]["finishedAt"],
+        "title": "One",
     }
     assert rows[2]["key"] == "2"
     assert sorted(farm.bodies, key=lambda body: str(body["prompt"])) == [
@@ -66,6 +67,23 @@ def test_each_line_becomes_a_task_and_a_result(batch: Callable[..., Done]) -> No
         {"prompt": "Two", "executor": "codex", "model": "lite", "skills": ["pdf"]},
     ]
     assert "2 lines: 2 completed (" in done.err
+
+
+def test_a_table_has_titles_and_the_keys_of_lines_that_have_one(
+    batch: Callable[..., Done],
+) -> None:
+    long = "Review the module:\n\nall of it"
+    with Farm() as farm:
+        batch(farm, [{"prompt": "  Fix   it "}, {"prompt": long}], "-q", "--jobs", "1")
+        table = batch(farm, None, "--status", "-o", "table")
+        assert table.out.splitlines() == [
+            "LINE  TITLE               STATUS     ID          ERROR",
+            "   1  Fix it              completed  task-00001",
+            "   2  Review the module:  completed  task-00002",
+        ]
+        batch(farm, [{"prompt": "One", "key": "a"}, {"prompt": "Two"}], "-q", "--journal", "j")
+        table = batch(farm, None, "--status", "--journal", "j", "-o", "table")
+    assert table.out.splitlines()[0] == "LINE  KEY  TITLE  STATUS     ID          ERROR"
 
 
 def test_a_finished_batch_is_told_again_without_a_request(batch: Callable[..., Done]) -> None:

@@ -220,21 +220,39 @@ def test_a_terminal_that_went_away_stops_nothing() -> None:
 
 
 def standing(ended: int, running: int = 0, failed: int = 0, paused: bool = False) -> BatchProgress:
-    names = [(f"line {number}  https://x", float(number)) for number in range(running)]
-    return BatchProgress(100, ended, ended + running, failed, names, paused)
+    oldest = [(f"line {number}  Fix it", "https://x", float(number)) for number in range(running)]
+    return BatchProgress(100, ended, ended + running, failed, running, oldest, paused)
 
 
-def summary(before: BatchProgress, now: BatchProgress, seconds: float) -> str:
+def summary(
+    before: BatchProgress, now: BatchProgress, seconds: float, room: int | None = None
+) -> str:
     clock = Clock()
-    board = BatchBoard(lambda: before, clock, unicode=True)
+    board = BatchBoard(lambda _most: before, clock, unicode=True)
     clock.now = seconds
-    return board.summary(now)
+    return board.summary(now, room)
 
 
 def test_the_board_has_counts_rate_and_the_time_left() -> None:
     assert summary(standing(10), standing(40, 2, failed=3), 10) == (
         "40/100 ended, 3 failed, 2 running, 58 to create, 3.0/s, about 20s left"
     )
+
+
+@pytest.mark.parametrize(
+    ("room", "line"),
+    [
+        (83, "1040/12000 ended, 300 failed, 800 running, 10160 to create, about 29h 38m left"),
+        (50, "1040/12000 ended, 300 failed, about 29h 38m left"),
+        (40, "1040/12000 ended, about 29h 38m left"),
+        (20, "1040/12000 ended"),
+        (5, "1040/12000 ended"),
+    ],
+)
+def test_the_time_left_stays_on_a_narrow_terminal(room: int, line: str) -> None:
+    now = BatchProgress(12_000, 1040, 1840, 300, 800, [], False)
+    before = now._replace(ended=40)
+    assert summary(before, now, 9735.0, room) == line
 
 
 def test_what_ended_in_earlier_runs_does_not_count_for_the_rate() -> None:
@@ -247,31 +265,39 @@ def test_a_lost_network_is_shown_instead_of_a_rate() -> None:
 
 @pytest.mark.parametrize(("columns", "rows"), [(30, 8), (80, 24), (200, 100), (80, 3)])
 def test_a_board_fits_and_leaves_room_for_results(columns: int, rows: int) -> None:
-    board = BatchBoard(lambda: standing(0, 30), Clock(), unicode=True)
-    lines = board.tasks(standing(0, 30), rows - 3)
-    assert len(lines) <= max(min(rows - 3, 11), 0)
-    if lines:
+    board = BatchBoard(lambda _most: standing(0, 30), Clock(), unicode=True)
+    lines = board.tasks(standing(0, 30), rows - 4, 80)
+    assert len(lines) == max(min(rows - 4, 30), 0)
+    if 0 < rows - 4 < 30:
         assert lines[-1] == f"  and {30 - len(lines) + 1} more"
     terminal = Terminal(columns)
     it = terminal.console()
-    with batch_board(it, lambda: standing(7, 30), clock=Clock()):
+    with batch_board(it, lambda _most: standing(7, 30), clock=Clock()):
         region(it).redraw()
         assert "7/100 ended" in terminal.lines[0]
-        assert len(terminal.lines) == 12
+        assert len(terminal.lines) == 21  # of 24
         assert all(width_of(line.replace("…", "~")) < columns for line in terminal.lines)
     assert terminal.lines == []
 
 
 def test_a_hostile_name_cannot_leave_its_line() -> None:
-    evil = standing(0)._replace(running=[("\x1b[2J\nkey [bold]", 1.0)])
-    assert BatchBoard(lambda: evil, Clock(), unicode=False).tasks(evil, 5) == [
-        "       1s  \\x1b[2J key [bold]"
+    evil = standing(0)._replace(running=1, oldest=[("\x1b[2J\nkey [bold]", "\x1b", 1.0)])
+    assert BatchBoard(lambda _most: evil, Clock(), unicode=False).tasks(evil, 5, 80) == [
+        "       1s  \\x1b[2J key [bold]  \\x1b"
     ]
+
+
+def test_a_link_is_shown_whole_or_not_at_all() -> None:
+    one = standing(0, 1)
+    board = BatchBoard(lambda _most: one, Clock(), unicode=True)
+    assert board.tasks(one, 5, 40) == ["       0s  line 0  Fix it  https://x"]
+    assert board.tasks(one, 5, 30) == ["       0s  line 0  Fix it"]
+    assert board.tasks(one, 5, 20) == ["       0s  line 0…"]
 
 
 def test_a_log_gets_a_plain_line_now_and_then_and_quiet_none() -> None:
     err = io.StringIO()
-    with batch_board(Console(io.StringIO(), err), lambda: standing(1, 2), interval=0.02):
+    with batch_board(Console(io.StringIO(), err), lambda _most: standing(1, 2), interval=0.02):
         end = time.monotonic() + 5
         while not err.getvalue() and time.monotonic() < end:
             time.sleep(0.01)
@@ -279,7 +305,7 @@ def test_a_log_gets_a_plain_line_now_and_then_and_quiet_none() -> None:
     assert "\x1b" not in err.getvalue()
     quiet = io.StringIO()
     with batch_board(
-        Console(io.StringIO(), quiet, quiet=True), lambda: standing(1), interval=0.001
+        Console(io.StringIO(), quiet, quiet=True), lambda _most: standing(1), interval=0.001
     ):
         time.sleep(0.02)
     assert quiet.getvalue() == ""
@@ -297,8 +323,9 @@ from rebyte_cli.output.progress import BatchProgress, batch_board, progress_bar,
 def stop(number, frame):
     raise Interrupted(143)
 
-def standing():
-    return BatchProgress(100, 7, 30, 0, [(f"line {n}  " + "x" * 200, n) for n in range(23)], False)
+def standing(most):
+    oldest = [(f"line {n}  " + "x" * 200, "", n) for n in range(23)]
+    return BatchProgress(100, 7, 30, 0, 23, oldest[:most], False)
 
 signal.signal(signal.SIGTERM, stop)
 console = Console.detect(os.environ)
@@ -341,12 +368,12 @@ def test_rows_above_a_board_stay_whole(columns: int, rows: int) -> None:
 
 
 def test_a_window_that_is_resized() -> None:
-    session = Session.python(PROGRAM, "board", "1", "60", columns=100, rows=30)
-    session.until(lambda lines: "and 13 more" in lines[-1] if lines else False)
+    session = Session.python(PROGRAM, "board", "1", "60", columns=100, rows=20)
+    session.until(lambda lines: "and 8 more" in lines[-1] if lines else False)
     session.resize(40, 10)
-    session.until(lambda lines: "  and 17 more" in lines)
-    session.resize(120, 30)
-    wide = session.until(lambda lines: "  and 13 more" in lines)
+    session.until(lambda lines: "  and 18 more" in lines)
+    session.resize(120, 20)
+    wide = session.until(lambda lines: "  and 8 more" in lines)
     assert max(map(len, wide)) > 100
     session.child.sendintr()
     assert session.finish() == 0
@@ -358,7 +385,7 @@ def test_ctrl_z_takes_the_region_away_and_fg_brings_it_back(tmp_path: Path) -> N
     bash = need_tool("bash")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    session = Session([bash, "--norc", "--noprofile", "-i"], PS1="$ ")
+    session = Session([bash, "--norc", "--noprofile", "-i"], PS1="$ ", rows=40)
     session.child.send(f"{sys.executable} {program} board 1 60\n")
     session.until(lambda lines: "7/100 ended" in "".join(lines))
     session.child.sendcontrol("z")

@@ -62,13 +62,23 @@ def test_a_listing_in_colour() -> None:
 
 def test_numbers_stand_to_the_right_and_the_widest_text_gives_way() -> None:
     rows = [
-        {"line": 7, "key": "k", "status": "failed", "error": {"code": "c", "message": "m" * 50}},
-        {"line": 1200, "key": "k", "status": "completed", "id": "t1", "error": None},
+        {"line": 7, "title": "k", "status": "failed", "error": {"code": "c", "message": "m" * 50}},
+        {"line": 1200, "title": "k", "status": "completed", "id": "t1", "error": None},
     ]
     assert table(RecordList(RESULT, rows), tty=True, width=40) == dedent("""
-        LINE  KEY  STATUS     ID  ERROR
-           7  k    failed         mmmmmmmmmmmmm…
-        1200  k    completed  t1
+        LINE  TITLE  STATUS     ID  ERROR
+           7  k      failed         mmmmmmmmmmm…
+        1200  k      completed  t1
+    """)
+
+
+def test_a_row_without_an_id_has_no_short_one() -> None:
+    rows = [{"line": 1, "status": "completed", "id": "task-1"}, {"line": 2, "status": "pending"}]
+    short = RecordList(RESULT, rows, shorten=lambda ids: {each: each[:4] for each in ids})
+    assert table(short, tty=True) == dedent("""
+        LINE  TITLE  STATUS     ID    ERROR
+           1         completed  task
+           2         pending
     """)
 
 
