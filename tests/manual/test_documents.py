@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from docs import build
 from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.local.server import Service
 from tests.conftest import Done, need_tool
@@ -179,6 +180,18 @@ def test_pages_name_pages_that_exist() -> None:
     for page in PAGES.glob("rebyte*.md"):
         for name, section in re.findall(r"(rebyte[\w-]*)\((\d)\)", page.read_text()):
             assert (ROOT / "man" / f"{name}.{section}").exists(), (page.name, name)
+
+
+def test_the_site_has_every_page() -> None:
+    """What `make site` gives to MkDocs, which is strict: each page once, and links to no other."""
+    parts = build.pages()
+    pages = {page.file: page for part in parts.values() for page in part}
+    assert len(pages) == sum(map(len, parts.values()))
+    assert {page.name for page in (ROOT / "man").iterdir()} <= {name[:-3] for name in pages}
+    assert all(page.file.endswith(".1.md") for page in parts["Commands"])
+    for page in pages.values():
+        for target in re.findall(r"\]\((?!https://|session\.svg)([^)]+)\)", page.text):
+            assert target in pages, (page.file, target)
 
 
 def test_documents_are_about_no_machine() -> None:
