@@ -149,8 +149,13 @@ def run(argv: list[str], app: App | None = None) -> int:
     """
     app = app or App(argv=argv)
     try:
-        with _signals():
-            return _invoke(argv, app)
+        try:
+            with _signals():
+                return _invoke(argv, app)
+        except MemoryError:
+            pass  # with the exception go the frames that filled the memory
+        hint = "Raise the limits of this process (see ulimit -a)"
+        return app.fail(RebyteError("out of memory", hint=hint))
     except KeyboardInterrupt:
         return app.fail(Interrupted(130))
     except (RebyteError, Interrupted) as error:

@@ -129,11 +129,12 @@ class CallLog:
         self._url = hide(request.url)
         query = self._url.partition("?")[2]
         self.method = request.method
-        self.path = f"{request.path}?{query}" if query else request.path
+        path = hide(request.path)
+        self.path = f"{path}?{query}" if query else path
         self.status = attempt.status
         self.seconds = now - attempt.started
         self.retry = attempt.number
-        self.error = attempt.error
+        self.error = attempt.error and self._redact.text(attempt.error)
 
     @property
     def request_headers(self) -> Mapping[str, str]:

@@ -65,6 +65,16 @@ def test_the_query_of_our_own_calls_is_shown() -> None:
     assert told[0].path == "/tasks?limit=5&offset=0"
 
 
+def test_a_key_that_was_pasted_as_an_id_is_hidden() -> None:
+    told: list[CallLog] = []
+    with RawServer(error_reply(404, "not_found", "No such task")) as server:
+        client = RebyteClient(transport=wire_to(server, log=told.append))
+        for pasted in (KEY, "rbk_of_another_account"):
+            with pytest.raises(APIError):
+                client.get_task(pasted)
+    assert [call.path for call in told] == ["/tasks/[hidden]", "/tasks/rbk_…"]
+
+
 def test_the_curl_line_does_the_same(tmp_path: Path) -> None:
     curl = need_tool("curl")
     told: list[CallLog] = []

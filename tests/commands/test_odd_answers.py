@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,10 @@ from urllib.parse import quote
 import click
 import pytest
 
-from rebyte_cli.cli import root
+from rebyte_cli import RebyteClient
+from rebyte_cli.app import App
+from rebyte_cli.cli import root, run
+from rebyte_cli.errors import RebyteError
 from tests.conftest import Done
 from tests.servers import RawServer, error_reply, json_reply, reply
 
@@ -180,3 +185,24 @@ def test_case_72_an_id_of_any_shape_works_everywhere(
             assert (done.status, done.out) == (0, f"{task_id}\n"), done.err
         done = inside("batch", str(lines), "-o", "jsonl")
         assert (done.status, json.loads(done.out)["id"]) == (0, task_id), done.err
+
+
+@pytest.mark.usefixtures("home")
+def test_a_lack_of_memory_is_no_internal_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what filled the memory is gone when the error is printed."""
+    alive: list[Any] = []
+    told: list[tuple[Any, str]] = []
+
+    def fill(_client: RebyteClient) -> Any:
+        large = RebyteClient(api_key="rbk_x")  # anything that a weak reference can name
+        alive.append(weakref.ref(large))
+        raise MemoryError
+
+    def fail(app: App, error: RebyteError) -> int:
+        told.append((alive[0](), str(error)))
+        return error.exit_status
+
+    monkeypatch.setattr(RebyteClient, "credits", fill)
+    monkeypatch.setattr(App, "fail", fail)
+    assert run(["credits"], App({**os.environ, "REBYTE_API_KEY": "rbk_x"}, ["credits"])) == 1
+    assert told == [(None, "out of memory")]
