@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import Any
 
-from ..output.console import one_line
+from ..output.console import clean, one_line
 from ..output.table import duration
 from ..tasks.browser import is_page
+from .answers import LineTexts
+from .state import name_of
 from .timeline import Row, Timeline
 
 # In this order in the bar on top, from good to not started yet.
-_STATUSES = ("completed", "running", "failed", "refused", "gone", "unknown", "canceled",
+_STATUSES = ("completed", "running", "waiting", "failed", "refused", "gone", "unknown", "canceled",
              "skipped", "pending")  # fmt: skip
-_LABELLED = 60  # tasks in the chart; with more, their names would be too small to read
-_WIDTH, _LABEL = 1000, 170
+_LABELED = 60  # tasks in the chart; with more, their names would be too small to read
 _TALLEST = 900  # height of a chart without names
+_UNITS = 1000  # width of the chart, in units of its own: it is stretched to the page
 
 _STYLE = """
 :root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1c2128;--dim:#656d76;--line:#d9dee4;
---link:#0a58ca;--completed:#2a9d60;--running:#3b82d6;--failed:#d1453b;--refused:#b02a5b;
---gone:#a0522d;--unknown:#8250df;--canceled:#bf8700;--skipped:#9aa4af;--pending:#c3cad2}
+--link:#0a58ca;--well:#f2f4f7;--completed:#2a9d60;--running:#3b82d6;--waiting:#0e9aa7;
+--failed:#d1453b;--refused:#b02a5b;--gone:#a0522d;--unknown:#8250df;--canceled:#bf8700;
+--skipped:#9aa4af;--pending:#c3cad2}
 @media(prefers-color-scheme:dark){:root{--bg:#0f1216;--card:#171b21;--ink:#e4e8ec;--dim:#8d96a0;
---line:#2b323a;--link:#6cb2ff;--completed:#3fb97a;--running:#58a0ee;--failed:#f0675d;
---refused:#e05b8d;--gone:#cd7f55;--unknown:#a983f5;--canceled:#d9a521;--skipped:#6c7681;
---pending:#3d4650}}
+--line:#2b323a;--link:#6cb2ff;--well:#0f1216;--completed:#3fb97a;--running:#58a0ee;
+--waiting:#3cc4d0;--failed:#f0675d;--refused:#e05b8d;--gone:#cd7f55;--unknown:#a983f5;
+--canceled:#d9a521;--skipped:#6c7681;--pending:#3d4650}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 main{max-width:70rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
 h1{font-size:1.6rem;line-height:1.25;margin:0;overflow-wrap:anywhere}
 h2{font-size:1.05rem;margin:0 0 .75rem}
+h3{font-size:.85rem;font-weight:500;color:var(--dim);margin:.9rem 0 .3rem}
 .when{color:var(--dim);margin:.3rem 0 1.5rem}
 section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1.25rem;
 margin:0 0 1.25rem}
@@ -42,49 +46,70 @@ dd{margin:0;font-size:1.5rem;font-weight:600;line-height:1.2;font-variant-numeri
 .parts{display:flex;gap:2px;height:12px;border-radius:6px;overflow:hidden}
 .parts i{min-width:4px}
 .legend{display:flex;flex-wrap:wrap;gap:.3rem 1.25rem;margin:.8rem 0 0;padding:0;list-style:none}
-.dot{display:inline-block;width:.65em;height:.65em;border-radius:50%;margin-right:.45em}
-svg{display:block;width:100%;height:auto}
-svg text{fill:var(--dim);font:12px system-ui,sans-serif}
-svg line{stroke:var(--line)}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:.93rem}
-th{text-align:left;color:var(--dim);font-weight:500;font-size:.85rem}
-th,td{padding:.42rem .75rem .42rem 0;border-bottom:1px solid var(--line);vertical-align:top}
-tr:last-child td{border-bottom:0}
-.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.k{overflow-wrap:anywhere;min-width:7rem}
+.dot{display:inline-block;flex:none;width:.65em;height:.65em;border-radius:50%;margin-right:.5em}
+.chart{display:flex;gap:.75rem}
+.names{flex:0 0 26%;min-width:0;margin:24px 0 0;padding:0;list-style:none;font-size:12px;
+line-height:20px;color:var(--dim)}
+.names li{height:20px;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
+.bars{flex:1;min-width:0;position:relative;padding-top:24px}
+.bars svg{display:block;width:100%;position:relative}
+.bars span{position:absolute;top:0;bottom:0;border-left:1px solid var(--line);padding-left:4px;
+font-size:12px;line-height:18px;color:var(--dim);white-space:nowrap}
+.bars span.last{border-left:0;border-right:1px solid var(--line);padding:0 4px 0 0}
+.lines>*{border-bottom:1px solid var(--line)}
+.lines>:last-child{border-bottom:0}
+.row{display:grid;grid-template-columns:3.5rem minmax(0,1fr) 7.5rem 5.5rem;gap:0 .75rem;
+padding:.45rem 0;align-items:baseline}
+summary{cursor:pointer;list-style:none}
+summary::-webkit-details-marker{display:none}
+summary .n:first-child::before{content:"▸";float:left}
+details[open] summary .n:first-child::before{content:"▾"}
+summary:hover .k{text-decoration:underline}
+.n{text-align:right;color:var(--dim);font-variant-numeric:tabular-nums;white-space:nowrap}
+.k{overflow-wrap:anywhere}
 .s{white-space:nowrap}
-.id{font:13px/1.6 ui-monospace,monospace;white-space:nowrap}
+.more{margin:0 0 .9rem 4.25rem;overflow-wrap:anywhere}
+.more p{margin:.3rem 0}
+.id{font:13px/1.6 ui-monospace,monospace}
+pre{margin:0;padding:.7rem .85rem;background:var(--well);border-radius:8px;white-space:pre-wrap;
+overflow-wrap:anywhere;font:13px/1.5 ui-monospace,monospace;max-height:32rem;overflow-y:auto}
 a{color:var(--link);text-decoration:none}
 a:hover{text-decoration:underline}
-@media print{body{background:none}section{border:0;padding:0;break-inside:auto}}
+@media(max-width:640px){main{padding:1.25rem .75rem 2.5rem}section{padding:1rem}
+dl{display:grid;grid-template-columns:repeat(2,1fr);gap:.75rem 1rem}dd{font-size:1.25rem}
+.row{grid-template-columns:2.75rem minmax(0,1fr) auto;gap:0 .6rem}
+.row .k{grid-column:2/-1}.row .s{grid-column:2;font-size:.88rem}.row .n:last-child{font-size:.88rem}
+.more{margin-left:0}.bars span:nth-of-type(even):not(.last){display:none}.names{flex-basis:34%}}
+@media print{body{background:none}section{border:0;padding:0}pre{max-height:none}}
 """ + "".join(
     f".{name}{{background:var(--{name})}}rect.{name}{{fill:var(--{name})}}" for name in _STATUSES
 )
 
 
-def render(title: str, summary: str, rows: Sequence[Row], timeline: Timeline) -> Iterator[str]:
+def render(
+    title: str, summary: str, rows: Sequence[Row], texts: Iterable[LineTexts], timeline: Timeline
+) -> Iterator[str]:
     """The page, piece by piece. `rows` (kind RESULT) are in the order of their lines."""
     heading = _h(title)
-    failures = [at for at, row in enumerate(rows) if row.get("error")]
     yield f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{heading}: {_h(summary)}</title><style>{_STYLE}</style></head><body><main>
 <h1>{heading}</h1>
 <p class="when">{_h(timeline.period())}</p>
 {_outcomes(rows, timeline)}
 """
+    yield from _failures(rows, timeline)
     yield from _chart(rows, timeline)
-    yield from _table("Failures", "failures", rows, failures, timeline)
-    yield from _table("All lines", "all", rows, range(len(rows)), timeline)
+    yield from _lines(rows, texts, timeline)
     yield "</main></body></html>\n"
 
 
 def _outcomes(rows: Sequence[Row], timeline: Timeline) -> str:
     """The figures, and how many lines have which status."""
     found = Counter(_class(row) for row in rows)
-    done = f"{100 * found['completed'] // len(rows)} %" if rows else ""
+    done = f"{100 * found['completed'] // len(rows)}%" if rows else ""
     figures = [
         ("lines", str(len(rows))),
         ("completed", done),
@@ -104,81 +129,101 @@ def _outcomes(rows: Sequence[Row], timeline: Timeline) -> str:
     )
 
 
-def _chart(rows: Sequence[Row], timeline: Timeline) -> Iterator[str]:
-    """A chart with a bar for each task, from its start to its end."""
-    order = timeline.by_start()
-    if not order:
+def _failures(rows: Sequence[Row], timeline: Timeline) -> Iterator[str]:
+    """What ended with an error, and the error."""
+    failures = [at for at, row in enumerate(rows) if row.get("error")]
+    if not failures:
         return
-    labelled = len(order) <= _LABELLED
-    pitch = 20.0 if labelled else min(8.0, _TALLEST / len(order))
-    thick = pitch * (0.7 if labelled else 0.85)
-    left = _LABEL if labelled else 0
-    room = _WIDTH - left - 8
-    tall = pitch * len(order)
-    yield (
-        "<section><h2>Timeline</h2>"
-        f'<svg viewBox="0 0 {_WIDTH} {tall + 28:.0f}" role="img" aria-label="A bar for each'
-        ' task, from its start to its end">\n'
-    )
-    for part, words in timeline.ticks():
-        x = left + part * room
-        anchor = "start" if part < 0.04 else "end" if part > 0.96 else "middle"
+    yield '<section><h2>Failures</h2><div class="lines failures">\n'
+    for at in failures:
+        error = rows[at]["error"].get("message") or ""
         yield (
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="20" y2="{tall + 24:.0f}"/>'
-            f'<text x="{x:.1f}" y="12" text-anchor="{anchor}">{_h(words)}</text>'
+            f'<div><div class="row">{_cells(rows[at], timeline.length(at))}</div>'
+            f'<div class="more"><p>{_h(error)}</p>{_task(rows[at])}</div></div>\n'
         )
-    for place, at in enumerate(order):
-        bar = timeline.bar(at)
-        assert bar is not None
-        row, y = rows[at], 24 + place * pitch
-        length = max((bar.end - bar.begin) * room, 2.0)
-        x = min(left + bar.begin * room, _WIDTH - 8 - length)
-        if labelled:
-            name = one_line(str(row["key"]))
-            name = name if len(name) <= 24 else name[:23] + "…"
-            yield f'<text x="0" y="{y + thick - 2:.1f}">{_h(name)}</text>\n'
-        tooltip = f"line {row['line']} ({row['key']}): {row.get('status')}, {timeline.length(at)}"
-        yield (
-            f'<rect class="{_class(row)}" x="{x:.1f}" y="{y:.2f}" width="{length:.1f}"'
-            f' height="{thick:.2f}" rx="{min(3.0, thick / 3):.1f}">'
-            f"<title>{_h(tooltip)}</title></rect>\n"
-        )
-    yield "</svg></section>\n"
+    yield "</div></section>\n"
 
 
-def _table(
-    title: str, name: str, rows: Sequence[Row], chosen: Sequence[int], timeline: Timeline
-) -> Iterator[str]:
-    """A table of some lines; that of the failures ends with the error."""
-    if not chosen:
+def _lines(rows: Sequence[Row], texts: Iterable[LineTexts], timeline: Timeline) -> Iterator[str]:
+    """Every line, with its prompt and answer folded away."""
+    if not rows:
         return
-    has_errors = name == "failures"
-    heads = '<th class="n">Line</th><th>Key</th><th>Status</th><th class="n">Time</th><th>Task</th>'
-    error_head = "<th>Error</th>" if has_errors else ""
-    yield (
-        f'<section><h2>{title}</h2><div class="scroll"><table class="{name}"><thead><tr>{heads}'
-        f"{error_head}</tr></thead><tbody>\n"
+    yield '<section><h2>All lines</h2><div class="lines all">\n'
+    for at, (row, text) in enumerate(zip(rows, texts, strict=False)):
+        inside = _task(row) + _text("Prompt", text.prompt) + _text("Answer", text.answer)
+        cells = _cells(row, timeline.length(at))
+        if inside:
+            yield (
+                f'<details><summary class="row">{cells}</summary>'
+                f'<div class="more">{inside}</div></details>\n'
+            )
+        else:
+            yield f'<div class="row">{cells}</div>\n'
+    yield "</div></section>\n"
+
+
+def _cells(row: Row, length: str) -> str:
+    return (
+        f'<span class="n">{_h(row["line"])}</span><span class="k">{_h(name_of(row))}</span>'
+        f'<span class="s"><i class="dot {_class(row)}"></i>{_h(row.get("status"))}</span>'
+        f'<span class="n">{_h(length)}</span>'
     )
-    for at in chosen:
-        row = rows[at]
-        error = (row.get("error") or {}).get("message") or ""
-        last = f'<td class="k">{_h(error)}</td>' if has_errors else ""
-        yield (
-            f'<tr><td class="n">{_h(row["line"])}</td><td class="k">{_h(row["key"])}</td>'
-            f'<td class="s"><i class="dot {_class(row)}"></i>{_h(row.get("status"))}</td>'
-            f'<td class="n">{_h(timeline.length(at))}</td><td class="id">{_task(row)}</td>'
-            f"{last}</tr>\n"
-        )
-    yield "</tbody></table></div></section>\n"
+
+
+def _text(heading: str, text: str | None) -> str:
+    if not text:
+        return ""
+    return f"<h3>{heading}</h3><pre>{escape(clean(text).strip())}</pre>"
 
 
 def _task(row: Row) -> str:
     """The id of a task, as a link if `open` would open its URL."""
     name, url = str(row.get("id") or ""), str(row.get("url") or "")
-    short = _h(name if len(name) <= 16 else name[:8] + "…")
     if not is_page(url):
-        return f'<span title="{_h(name)}">{short}</span>' if name else ""
-    return f'<a href="{_h(url)}" rel="noreferrer" title="{_h(name)}">{short or _h(url)}</a>'
+        return f'<p class="id">{_h(name)}</p>' if name else ""
+    return f'<p class="id"><a href="{_h(url)}" rel="noreferrer">{_h(name or url)}</a></p>'
+
+
+def _chart(rows: Sequence[Row], timeline: Timeline) -> Iterator[str]:
+    """A chart with a bar for each task, from its start to its end.
+
+    The bars are stretched to the width of the page, and text stays what it is.
+    """
+    order = timeline.by_start()
+    if not order:
+        return
+    labeled = len(order) <= _LABELED
+    pitch = 20.0 if labeled else min(8.0, _TALLEST / len(order))
+    tall = pitch * len(order)
+    yield '<section><h2>Timeline</h2><div class="chart">\n'
+    if labeled:
+        names = "".join(f"<li>{_h(name_of(rows[at]))}</li>\n" for at in order)
+        yield f'<ul class="names">\n{names}</ul>\n'
+    yield '<div class="bars">\n'
+    for part, words in timeline.ticks():
+        if part > 0.96:
+            yield f'<span class="last" style="right:{100 * (1 - part):.1f}%">{_h(words)}</span>\n'
+        else:
+            yield f'<span style="left:{100 * part:.1f}%">{_h(words)}</span>\n'
+    yield (
+        f'<svg viewBox="0 0 {_UNITS} {tall:.0f}" height="{tall:.0f}" preserveAspectRatio="none"'
+        ' role="img" aria-label="A bar for each task, from its start to its end">\n'
+    )
+    for place, at in enumerate(order):
+        yield _bar(rows[at], at, timeline, pitch, place * pitch)
+    yield "</svg></div></div></section>\n"
+
+
+def _bar(row: Row, at: int, timeline: Timeline, pitch: float, y: float) -> str:
+    bar = timeline.bar(at)
+    assert bar is not None
+    length = max((bar.end - bar.begin) * _UNITS, 2.0)
+    x = min(bar.begin * _UNITS, _UNITS - length)
+    tooltip = f"line {row['line']} ({name_of(row)}): {row.get('status')}, {timeline.length(at)}"
+    return (
+        f'<rect class="{_class(row)}" x="{x:.1f}" y="{y + pitch * 0.15:.2f}" width="{length:.1f}"'
+        f' height="{pitch * 0.7:.2f}"><title>{_h(tooltip)}</title></rect>\n'
+    )
 
 
 def _class(row: Row) -> str:

@@ -115,11 +115,6 @@ class InputLine(NamedTuple):
         """Whether the input names it; else its key is its number."""
         return self.key != str(self.number)
 
-    @property
-    def name(self) -> str:
-        """What people know it by: its key, or how its prompt begins."""
-        return self.key if self.has_own_key or not self.title else self.title
-
 
 class Input:
     """Every line of a batch. `fingerprint` stands for the content and how it was read."""

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import repeat
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, Interrupted, RebyteError
@@ -31,6 +32,7 @@ SPARE_FILES = 48  # open files beside those connections: the journal, the histor
 FILES_OF_LOCAL = 4
 SPARE_MEMORY = 320 << 20  # bytes of address space beside the threads that create
 ARENA = 64 << 20  # bytes that glibc reserves for the memory of a thread
+ANSWERED = frozenset({"completed", "failed"})  # statuses of tasks that may have an answer
 RETRY_AFTER_CAP = 300.0  # seconds
 
 
@@ -94,7 +96,7 @@ class Session:
                     if entry.state == "sending":  # under way, and no more than that
                         entry.reset("new")
         yield from self._rows()
-        self._finish(None)
+        self._finish(None, None)
 
     def run(
         self, options: BatchOptions, *, rate: float | None, resolutions: Sequence[Resolution]
@@ -162,15 +164,17 @@ class Session:
             known=self._known,
         )
         rows = runner.run()
+        is_whole = False
         try:
             with self._progress(runner):
                 yield from rows if results is None else results.take(rows)
+            is_whole = True
         except Interrupted as error:
             hint = f"Resume with `{_command_line(app)}`"
             raise Interrupted(error.exit_status, hint=hint) from None
         finally:
             rows.close()
-            self._finish(time.monotonic() - began)
+            self._finish(time.monotonic() - began, client if is_whole else None)
 
     # Before the run
 
@@ -323,14 +327,33 @@ class Session:
             row = row_of(self._batch.lines[index], entry)
             yield row.row if isinstance(row, LineProblem) else row
 
-    def _finish(self, seconds: float | None) -> None:
+    def _finish(self, seconds: float | None, client: RebyteClient | None) -> None:
+        """Print the counts and write the report, with answers if there is a client to read them."""
         from ..output.table import duration
-        from .report import counts, write
+        from .report import counts
 
         took = "" if seconds is None else f" ({duration(seconds)})"
         self._summary(counts(self._rows()) + took)
         if self._report:
-            write(self._report, self._source.name, list(self._rows()))
+            self._write_report(self._report, client)
+
+    def _write_report(self, path: str, client: RebyteClient | None) -> None:
+        from ..output.progress import spinner
+        from .answers import LineTexts, excerpt, read_answers
+        from .report import write
+
+        rows, lines = list(self._rows()), [self._batch.lines[index] for index in self._entries]
+        prompts = (str(self._batch.body(line)["prompt"]) for line in lines)
+        answers: Iterable[str | None] = repeat(None)
+        if client is not None:
+            ended = (row["id"] if row["status"] in ANSWERED else None for row in rows)
+            answers = read_answers(client, ended, self._app.note)
+        texts = (
+            LineTexts(excerpt(prompt, len(rows)), answer and excerpt(answer, len(rows)))
+            for prompt, answer in zip(prompts, answers, strict=False)
+        )
+        with spinner(self._app.console, "Writing the report"):
+            write(path, self._source.name, rows, texts)
 
 
 class ResultsFile:

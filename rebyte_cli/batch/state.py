@@ -146,6 +146,14 @@ def row_of(line: InputLine, entry: LineState) -> Mapping[str, Any] | LineProblem
     return row if error is None else LineProblem(row, error)
 
 
+def name_of(row: Mapping[str, Any]) -> str:
+    """What people know a row by: how its prompt begins, behind its key if the input gave it one."""
+    key, title = str(row["key"]), str(row.get("title") or "")
+    if not title:
+        return key
+    return title if key == str(row["line"]) else f"{key}: {title}"
+
+
 def _unknown(line: InputLine, entry: LineState) -> dict[str, Any]:
     shown = entry.candidates[:MOST_CANDIDATES]
     if more := len(entry.candidates) - len(shown):

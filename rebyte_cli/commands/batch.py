@@ -148,7 +148,12 @@ class Shard(ParamType[tuple[int, int]]):
     type=click.Path(),
     help="Write the results to PATH as JSON Lines instead of stdout.",
 )
-@click.option("--report", metavar="PATH", type=click.Path(), help="Write a report: .html or .md.")
+@click.option(
+    "--report",
+    metavar="PATH",
+    type=click.Path(),
+    help="Write a report with prompts and answers: .html or .md.",
+)
 @full_ids_option
 @dry_run_option("Print the request body of each line and send nothing.", "planned")
 def command(

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from rebyte_cli.batch.answers import LineTexts, excerpt
 from rebyte_cli.batch.report import check, write
 from rebyte_cli.batch.timeline import Timeline
 from rebyte_cli.errors import BadUsage
@@ -29,6 +30,7 @@ def row(line: int, status: str = "completed", **more: Any) -> dict[str, Any]:
         "url": f"https://app.example/run/task-{line}",
         "status": status,
         "error": None,
+        "title": "Fix it",
         "startedAt": f"2026-02-09T10:00:0{line}.000Z",
         "finishedAt": f"2026-02-09T10:05:0{line}.000Z",
     }
@@ -36,30 +38,35 @@ def row(line: int, status: str = "completed", **more: Any) -> dict[str, Any]:
 
 
 ROWS = [
-    row(2, "failed", error={"code": "task_failed", "message": EVIL, "status": None}),
     row(1, key=EVIL, url="javascript:alert(1)"),
+    row(2, "failed", error={"code": "task_failed", "message": EVIL, "status": None}),
     row(3, "running", finishedAt=None),
     row(4, "pending", id=None, url=None, startedAt=None, finishedAt=None),
 ]
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page."""
+    """What a browser would make of a page: its tags, and the text in those of each class."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.cells: list[str] = []
+        self.texts: list[tuple[str, str]] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag == "td":
-            self.cells.append("")
+        if tag != "i":
+            self.texts.append((dict(attrs).get("class") or tag, ""))
 
     def handle_data(self, data: str) -> None:
-        if self.cells:
-            self.cells[-1] += data
+        if self.texts:
+            name, before = self.texts[-1]
+            self.texts[-1] = name, before + data
+
+    def of(self, name: str) -> list[str]:
+        """The texts of one class, or of a tag without one."""
+        return [text.strip() for each, text in self.texts if each == name]
 
 
 def test_the_page_has_a_row_and_a_bar_per_task(tmp_path: Path) -> None:
@@ -68,22 +75,59 @@ def test_the_page_has_a_row_and_a_bar_per_task(tmp_path: Path) -> None:
     page = Page(text)
     assert "<dd>4</dd>" in text
     assert [text.count(f"</i>1 {word}") for word in ("completed", "failed", "pending")] == [1, 1, 1]
+    assert "<dd>25%</dd>" in text
     assert "2026-02-09 10:00:01 UTC to 2026-02-09 10:10:00 UTC (9m 59s)" in text
-    # First those with an error, of six cells; then every line, of five.
-    assert page.cells[:3] == ["2", "k2", "failed"]
-    assert [cell.strip() for cell in page.cells[6::5]] == ["1", "2", "3", "4"]
-    assert page.cells[8::5] == ["completed", "failed", "running", "pending"]
+    # First the one with an error, then every line; each with its number and its time.
+    assert page.of("n")[::2] == ["2", "1", "2", "3", "4"]
+    assert page.of("n")[1::2] == ["5m 00s", "5m 00s", "5m 00s", "9m 57s", ""]
+    assert page.of("s") == ["failed", "completed", "failed", "running", "pending"]
+    assert page.of("k")[2:] == ["k2: Fix it", "k3: Fix it", "k4: Fix it"]
     picture = text[text.index("<svg") : text.index("</svg>") + 6]
     bars = ElementTree.fromstring(picture).findall("rect")  # and so it is well-formed
     assert len(bars) == 3
     # Of 599 s the second ran from 1 s to 301 s, the third from 2 s to the end.
-    begin, room = float(bars[0].attrib["x"]), 599 * float(bars[1].attrib["width"]) / 300
-    assert 800 < room < 1000
-    assert float(bars[1].attrib["x"]) - begin == pytest.approx(room * 1 / 599, abs=0.2)
-    assert float(bars[2].attrib["width"]) == pytest.approx(room * 597 / 599, abs=0.3)
-    names = [mark.text for mark in ElementTree.fromstring(picture).findall("text")]
-    assert names[:3] == ["0s", "2m", "4m"]
-    assert names[-2:] == ["k2", "k3"]
+    assert float(bars[0].attrib["x"]) == 0
+    assert float(bars[1].attrib["x"]) == pytest.approx(1000 * 1 / 599, abs=0.1)
+    assert float(bars[1].attrib["width"]) == pytest.approx(1000 * 300 / 599, abs=0.1)
+    assert float(bars[2].attrib["width"]) == pytest.approx(1000 * 597 / 599, abs=0.1)
+    assert page.of("span")[:3] == ["0s", "2m", "4m"]
+    assert page.of("li")[-2:] == ["k2: Fix it", "k3: Fix it"]
+
+
+def test_prompts_and_answers_are_folded(tmp_path: Path) -> None:
+    texts = [
+        LineTexts("Fix it\n\n<b>all</b> of it", "Done:\n```sh\nmake\n```"),
+        LineTexts("", None),
+    ]
+    write(str(tmp_path / "r.html"), "t", [row(1), row(2)], texts, now=NOW)
+    page = Page((tmp_path / "r.html").read_text())
+    assert page.of("pre") == ["Fix it\n\n<b>all</b> of it", "Done:\n```sh\nmake\n```"]
+    assert [attrs for tag, attrs in page.tags if tag == "details"] == [{}, {}]  # none is open
+    write(str(tmp_path / "r.md"), "t", [row(1), row(2)], texts, now=NOW)
+    assert (
+        (tmp_path / "r.md")
+        .read_text()
+        .endswith("""
+<details><summary>Line 1: k1: Fix it</summary>
+
+```text
+Fix it
+
+<b>all</b> of it
+```
+
+Answer:
+
+````text
+Done:
+```sh
+make
+```
+````
+
+</details>
+""")
+    )
 
 
 def test_ten_thousand_lines_make_a_page_that_can_be_looked_at(tmp_path: Path) -> None:
@@ -100,7 +144,7 @@ def test_ten_thousand_lines_make_a_page_that_can_be_looked_at(tmp_path: Path) ->
     text = (tmp_path / "r.html").read_text()
     picture = ElementTree.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
     assert len(picture.findall("rect")) == 10_000
-    assert float(picture.attrib["viewBox"].split()[3]) < 1000
+    assert float(picture.attrib["height"]) < 1000
     assert len(text) < 8_000_000
 
 
@@ -154,24 +198,26 @@ def test_nothing_in_the_page_runs_or_leads_elsewhere(tmp_path: Path) -> None:
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
     assert links == [f"https://app.example/run/task-{number}" for number in (2, 2, 3)]
     assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
-    assert "<script>alert(1)</script>" in page.cells[7]  # as text
+    assert "<script>alert(1)</script>" in page.of("p")[0]  # as text
 
 
 def test_markdown_has_the_same_and_text_stays_text(tmp_path: Path) -> None:
     write(str(tmp_path / "r.md"), "tasks.jsonl", ROWS, now=NOW)
     text = (tmp_path / "r.md").read_text()
-    assert text.startswith("# tasks\\.jsonl\n\n4 lines: ")
+    assert text.startswith(
+        "# tasks.jsonl\n\n4 lines: 1 completed, 1 failed, 1 running, 1 pending\n"
+    )
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 6
     for line in table[2:]:
         assert len(re.findall(r"(?<!\\)\|", line)) == 7
-    assert "[task\\-2](<https://app.example/run/task-2>)" in text
+    assert "[task-2](<https://app.example/run/task-2>)" in text
     assert "javascript:1)" not in text.replace("\\", "").split("](")[0]
     assert "<script>" not in text.split("\n\n", 4)[-1]
     assert "\x1b" not in text
     bars = [line for line in text.splitlines() if line.startswith("    ")]
     assert len(bars) == 3
-    assert bars[2].startswith("    k3")
+    assert bars[2].startswith("    k3: Fix it")
     assert bars[2].endswith("█| running 9m 57s")
 
 
@@ -180,6 +226,12 @@ def test_the_bars_in_markdown_stand_below_each_other_whatever_the_keys(tmp_path:
     write(str(tmp_path / "r.md"), "t", rows)
     bars = [line for line in (tmp_path / "r.md").read_text().splitlines() if "█" in line]
     assert len({width_of(line.partition("|")[0]) for line in bars}) == 1
+
+
+def test_long_texts_share_what_a_report_has_room_for() -> None:
+    assert excerpt("x" * 10_000, 100) == "x" * 10_000
+    assert excerpt("x" * 12_345, 100) == "x" * 10_000 + "… (2,345 more characters)"
+    assert len(excerpt("x" * 10_000, 20_000)) < 1100
 
 
 def test_a_batch_without_tasks_has_a_report_too(tmp_path: Path) -> None:

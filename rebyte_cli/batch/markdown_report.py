@@ -1,0 +1,81 @@
+"""The report of a batch as Markdown, for a pull request or a wiki."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from typing import Any
+
+from ..output.console import clean, one_line
+from ..output.table import truncate, width_of
+from ..tasks.browser import is_page
+from .answers import LineTexts
+from .state import name_of
+from .timeline import Row, Timeline
+
+_BAR_CELLS = 50  # columns of the chart
+_NAME_CELLS = 20
+_SPECIAL = re.compile(r"[\\`*_\[\]<>|~&#]")  # what means something in the middle of a line
+
+
+def render(
+    title: str, summary: str, rows: Sequence[Row], texts: Iterable[LineTexts], timeline: Timeline
+) -> Iterator[str]:
+    """The document, piece by piece. `rows` (kind RESULT) are in the order of their lines."""
+    parts = [f"# {_m(title)}", _m(summary), _m(timeline.period()), _chart(rows, timeline)]
+    yield from (f"{part}\n\n" for part in parts if part)
+    yield "| Line | Title | Status | Time | Task | Error |\n| --: | --- | --- | --- | --- | --- |\n"
+    for at, row in enumerate(rows):
+        task, url = _m(row.get("id") or ""), one_line(str(row.get("url") or ""))
+        if is_page(url):
+            task = f"[{task or 'task'}](<{url}>)"
+        error = (row.get("error") or {}).get("message") or ""
+        cells = [
+            row["line"],
+            _m(name_of(row)),
+            _m(row.get("status")),
+            timeline.length(at),
+            task,
+            _m(error),
+        ]
+        yield "| " + " | ".join(map(str, cells)) + " |\n"
+    for row, text in zip(rows, texts, strict=False):
+        yield from _folded(row, text)
+
+
+def _folded(row: Row, text: LineTexts) -> Iterator[str]:
+    """The prompt and the answer of a line. In code blocks, so that no text can end them."""
+    if not text.prompt:
+        return
+    heading = f"Line {row['line']}: {name_of(row)}"
+    yield f"\n<details><summary>{escape(one_line(heading))}</summary>\n\n{_block(text.prompt)}"
+    if text.answer is not None:
+        yield f"\nAnswer:\n\n{_block(text.answer)}"
+    yield "\n</details>\n"
+
+
+def _block(text: str) -> str:
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(longest + 1, 3)
+    return f"{fence}text\n{clean(text).rstrip()}\n{fence}\n"
+
+
+def _chart(rows: Sequence[Row], timeline: Timeline) -> str:
+    """The chart in characters. Indented, so that no text can end the block."""
+    lines = []
+    for at in timeline.by_start():
+        bar = timeline.bar(at)
+        assert bar is not None
+        begin = min(int(bar.begin * _BAR_CELLS), _BAR_CELLS - 1)
+        end = max(begin + 1, round(bar.end * _BAR_CELLS))
+        drawn = (" " * begin + "█" * (end - begin)).ljust(_BAR_CELLS)
+        name = truncate(one_line(name_of(rows[at])), _NAME_CELLS)
+        name += " " * (_NAME_CELLS - width_of(name))
+        lines.append(f"    {name} |{drawn}| {rows[at].get('status')} {timeline.length(at)}")
+    return "\n".join(lines)
+
+
+def _m(value: Any) -> str:
+    """Text that Markdown shows as it is, in a heading, a cell of a table or a paragraph."""
+    return _SPECIAL.sub(lambda found: f"\\{found[0]}", one_line(str(value)))
