@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -22,13 +23,17 @@ from ..errors import (
     did_you_mean,
 )
 from ..output.records import CREATED, TASK, Document, Records
+from ._notice import EndNotice
 from ._options import (
+    Option,
     TaskOptions,
+    check_executor,
     check_files,
     chosen_fields,
     dry_run_option,
     files_option,
     label_option,
+    notify_option,
     on_question_option,
     stream_option,
     timeout_option,
@@ -38,6 +43,7 @@ from ._prompts import PromptSource
 
 F = TypeVar("F", bound=Any)
 SHOWN_WORKSPACES = 8
+MOST_ATTEMPTS = 20
 
 
 class CreateOptions(NamedTuple):
@@ -53,6 +59,31 @@ class CreateOptions(NamedTuple):
     open_page: bool
     with_changes: bool
     no_jail: bool
+    notify: bool
+    attempts: int
+    executors: Sequence[str]
+
+
+class AttemptsOption(Option):
+    """`--attempts`, and how it goes with the options that are about one task."""
+
+    def check(self, ctx: click.Context) -> None:
+        """See `Option.check`."""
+        given = ctx.params
+        attempts, executors = given["attempts"], given["executors"]
+        if len(executors) > attempts:
+            raise BadUsage(
+                f"{len(executors)} executors require --attempts {len(executors)} or more",
+                hint="Without --attempts, a task has one executor",
+            )
+        if attempts == 1:
+            return
+        if not (given["wait"] or given["dry_run"]):
+            raise BadUsage("--attempts requires --wait")
+        for option in ("stream", "once", "open_page"):
+            if given[option]:
+                name = option.removesuffix("_page")
+                raise BadUsage(f"--attempts and --{name} cannot be used together")
 
 
 def create_options(function: F) -> F:
@@ -62,6 +93,15 @@ def create_options(function: F) -> F:
         wait_option,
         timeout_option,
         stream_option,
+        notify_option,
+        click.option(
+            "--attempts",
+            cls=AttemptsOption,
+            type=click.IntRange(1, MOST_ATTEMPTS),
+            default=1,
+            metavar="N",
+            help="Create N tasks, print the first that completes, and cancel the others.",
+        ),
         label_option,
         on_question_option,
         click.option(
@@ -89,7 +129,8 @@ def create_options(function: F) -> F:
 
 def split(options: Mapping[str, Any]) -> tuple[TaskOptions, CreateOptions]:
     """The values of `task_options` and `create_options`, as Click passes them."""
-    task = TaskOptions(*(options[name] for name in TaskOptions._fields))
+    executor = next(iter(options["executors"]), None)
+    task = TaskOptions(*({**options, "executor": executor}[name] for name in TaskOptions._fields))
     return task, CreateOptions(*(options[name] for name in CreateOptions._fields))
 
 
@@ -127,21 +168,46 @@ def create(
 
                 body["files"] = upload(app.client, paths, app.progress_bar)
             deadline = Deadline(choices.timeout)
+            details: dict[str, Any] = {
+                "prompt": body["prompt"],
+                "labels": choices.labels,
+                "files": list(map(os.path.abspath, files)),
+                "on_created": prompt.sent,
+                "note": app.note,
+                "deadline": deadline,
+            }
+            if choices.attempts > 1:
+                from ._attempts import create_attempts
+
+                create_one = partial(engine.create, app.client, app.history, **details)
+                attempts = create_attempts(app, _of_attempts(body, choices), create_one)
+                return _of_best(app, attempts, choices, deadline)
             waiting = app.spinner("Creating the task (waiting for its VM)")
             with waiting, _naming_workspace(app, body):
-                created = engine.create(
-                    app.client,
-                    app.history,
-                    body,
-                    prompt=body["prompt"],
-                    key=choices.once,
-                    labels=choices.labels,
-                    files=list(map(os.path.abspath, files)),
-                    on_created=prompt.sent,
-                    note=app.note,
-                    deadline=deadline,
-                )
+                created = engine.create(app.client, app.history, body, key=choices.once, **details)
     return _followed(app, created, choices, deadline, is_new=is_new)
+
+
+def _of_attempts(body: Mapping[str, Any], choices: CreateOptions) -> list[Mapping[str, Any]]:
+    """The body of each attempt: the executors take turns."""
+    from itertools import cycle, islice
+
+    if not choices.executors:
+        return [body] * choices.attempts
+    turns = islice(cycle(choices.executors), choices.attempts)
+    return [{**body, "executor": executor} for executor in turns]
+
+
+def _of_best(
+    app: App,
+    attempts: Sequence[Mapping[str, Any] | RebyteError],
+    choices: CreateOptions,
+    deadline: Deadline,
+) -> Records:
+    from ._attempts import first_success
+
+    ended = first_success(app, attempts, deadline)
+    return Records(TASK, EndNotice(app).of_outcomes(ended) if choices.notify else ended)
 
 
 def _fields(
@@ -149,6 +215,13 @@ def _fields(
 ) -> dict[str, Any]:
     """The fields of POST /tasks besides the prompt and files, checked."""
     fields = chosen_fields(app, options, with_changes=choices.with_changes, earlier=earlier)
+    for executor in choices.executors[1:]:
+        check_executor(app, executor)
+    if choices.attempts > 1 and "workspaceId" in fields:
+        raise BadUsage(
+            "--attempts needs a workspace for each attempt, so -w cannot be used",
+            hint="Leave -w out, or, with rerun, add --new-workspace",
+        )
     if not choices.dry_run and options.workspace:
         fields["workspaceId"] = check_workspace(app, options.workspace, fields.get("workspaceId"))
     return fields | _local_fields(app, fields, choices)
@@ -215,15 +288,17 @@ def _followed(
         app.note(f"Created task {task_id}\n{created.get('url', '')}".rstrip())
     if choices.open_page and created.get("url"):
         _open(app, created["url"])
+    notice = EndNotice(app) if choices.notify else None
     if choices.stream:
         from ._wait import streamed
 
-        return streamed(app, task_id, deadline=deadline)
+        return streamed(app, task_id, deadline=deadline, notice=notice)
     if choices.wait:
         from ..tasks.wait import WaitTarget
         from ._wait import finished
 
-        return Records(TASK, finished(app, [WaitTarget(task_id)], deadline=deadline))
+        ended = finished(app, [WaitTarget(task_id)], deadline=deadline)
+        return Records(TASK, notice.of_outcomes(ended) if notice else ended)
     return Records(CREATED, [created])
 
 

@@ -365,6 +365,24 @@ stream_option = click.option(
     help="Stream the run's output, then exit with its status.",
 )
 
+
+class NotifyOption(Option):
+    """`--notify`, which is refused where the command does not wait."""
+
+    def check(self, ctx: click.Context) -> None:
+        """See `Option.check`."""
+        given = ctx.params
+        if given.get("notify") and not (given.get("wait", True) or given.get("stream")):
+            raise BadUsage("--notify requires --wait or --stream")
+
+
+notify_option = click.option(
+    "--notify",
+    cls=NotifyOption,
+    is_flag=True,
+    help="Ring the bell and show a desktop notice when the wait is over.",
+)
+
 on_question_option = click.option(
     "--on-question",
     cls=OnQuestionOption,
@@ -395,16 +413,22 @@ def dry_run_option(
 # What `create` and `batch` send besides the prompt
 
 
-def task_options(function: F) -> F:
-    """Add `-s`, `-x`, `-m`, `-g`, `-b` and `-w` to a command; `chosen_fields` reads them."""
+def task_options(*, executors: bool = False) -> Callable[[F], F]:
+    """Add `-s`, `-x`, `-m`, `-g`, `-b` and `-w` to a command; `chosen_fields` reads them.
+
+    With `executors`, `-x` can be repeated, and its values are called that.
+    """
+    repeat = "; with --attempts, repeat it to try several" if executors else ""
     decorators = (
         skills_option,
         click.option(
             "-x",
             "--executor",
+            "executors" if executors else "executor",
             metavar="NAME",
+            multiple=executors,
             shell_complete=completer("executors", EXECUTORS),
-            help="opencode, claude, gemini or codex; the service chooses by default.",
+            help=f"opencode, claude, gemini or codex; the service chooses by default{repeat}.",
         ),
         click.option(
             "-m",
@@ -429,9 +453,13 @@ def task_options(function: F) -> F:
             help="Run in this workspace: an id, an alias, @last, or a task.",
         ),
     )
-    for decorate in reversed(decorators):
-        function = decorate(function)
-    return function
+
+    def decorate(function: F) -> F:
+        for option in reversed(decorators):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def install_options(install: str, uninstall: str) -> Callable[[F], F]:
@@ -470,6 +498,13 @@ class TaskOptions(NamedTuple):
     workspace: str | None
 
 
+def check_executor(app: App, executor: str | None) -> None:
+    """Note an executor that looks mistyped: the service may know more of them than this version."""
+    known = (*EXECUTORS, *app.config.local_agents())
+    if executor and executor not in known and (near := did_you_mean(executor, known)):
+        app.note(f"Unknown executor {executor!r} is sent as is. {near}")
+
+
 _REPOSITORY = ("githubUrl", "branchName", "localRepository")
 
 
@@ -498,9 +533,7 @@ def chosen_fields(
         # An unset variable must not silently choose another machine or another branch.
         if text is not None and not text.strip():
             raise BadUsage(f"{option} is empty")
-    known = (*EXECUTORS, *app.config.local_agents())
-    if executor and executor not in known and (near := did_you_mean(executor, known)):
-        app.note(f"Unknown executor {executor!r} is sent as is. {near}")
+    check_executor(app, executor)
     if earlier is None:
         earlier = {
             "executor": settings.executor.value,

@@ -14,6 +14,7 @@ from ..tasks.wait import WaitTarget
 
 if TYPE_CHECKING:
     from ..tasks.question_watch import Dialog, QuestionWatcher
+    from ._notice import EndNotice
 
 
 def finished(
@@ -33,7 +34,7 @@ def finished(
     from ..tasks.wait import watch
 
     ids = [target.task_id for target in targets]
-    resumable = _resumable(lambda pending: _wait_command(pending or ids))
+    resumable = _resumable(lambda pending: _wait_command(pending or ids, until), len(ids))
     spinner = wait_spinner(app.console, len(targets))
     with resumable, spinner as progress, question_watcher(app, deadline) as questions:
         for outcome in watch(
@@ -79,24 +80,28 @@ def question_watcher(app: App, deadline: Deadline) -> Iterator[QuestionWatcher]:
         yield watcher(dialog)
 
 
-def _wait_command(ids: Sequence[str]) -> str:
+def _wait_command(ids: Sequence[str], until: str) -> str:
     more = " …" if len(ids) > 5 else ""
-    return f"Resume with `rebyte wait {' '.join(ids[:5])}{more}`"
+    option = "" if until == "all" else f" --{until}"
+    return f"Resume with `rebyte wait {' '.join(ids[:5])}{more}{option}`"
 
 
 @contextmanager
-def _resumable(hint: Callable[[Sequence[str]], str]) -> Iterator[None]:
+def _resumable(hint: Callable[[Sequence[str]], str], tasks: int = 1) -> Iterator[None]:
     """Raise an interrupt or the end of a time limit with a hint, unless it has one already.
 
-    `hint` makes it from the ids that are still running, where the error knows them.
+    `hint` makes it from the ids that are still running, where the error knows them. `tasks` is how
+    many are waited for.
     """
+    keeps = "The task keeps" if tasks == 1 else "The tasks keep"
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(130, hint=f"The task keeps running. {hint(())}") from None
+        raise Interrupted(130, hint=f"{keeps} running. {hint(())}") from None
     except Interrupted as error:
-        keeps = f"The task keeps running. {hint(())}"
-        raise Interrupted(error.exit_status, hint=error.hint or keeps) from None
+        raise Interrupted(
+            error.exit_status, hint=error.hint or f"{keeps} running. {hint(())}"
+        ) from None
     except WaitTimeout as error:
         raise error.copy_with(hint=error.hint or hint(error.pending)) from None
 
@@ -105,27 +110,37 @@ def _resumable(hint: Callable[[Sequence[str]], str]) -> Iterator[None]:
 
 
 def streamed(
-    app: App, task_id: str, *, prompt_id: str | None = None, deadline: Deadline = NO_LIMIT
+    app: App,
+    task_id: str,
+    *,
+    prompt_id: str | None = None,
+    deadline: Deadline = NO_LIMIT,
+    notice: EndNotice | None = None,
 ) -> Value:
     """What `--stream` prints: the run as text, each event (`jsonl`), or the finished task (`json`).
 
     What is returned raises TaskFailed or TaskCanceled at its end, NeedsAnswer at a question that
-    is not asked here, and WaitTimeout at the limit.
+    is not asked here, and WaitTimeout at the limit. `notice` is given at the end.
     """
     target = WaitTarget(task_id, prompt_id)
     app.text = True
     if app.format in ("json", "id"):
-        return Records(TASK, finished(app, [target], deadline=deadline))
+        ended = finished(app, [target], deadline=deadline)
+        return Records(TASK, notice.of_outcomes(ended) if notice else ended)
     if app.format in ("jsonl", "csv", "tsv"):
-        return Records(EVENT, _events(app, target, deadline, end=app.format == "jsonl"))
-    return Text(_text(app, target, deadline))
+        events = _events(app, target, deadline, notice, end=app.format == "jsonl")
+        return Records(EVENT, notice.of_stream(events) if notice else events)
+    text = _text(app, target, deadline, notice)
+    return Text(notice.of_stream(text) if notice else text)
 
 
 def _logs_command(target: WaitTarget) -> Callable[[Sequence[str]], str]:
     return lambda _pending: f"See the rest with `rebyte logs {target.task_id} -f`"
 
 
-def _text(app: App, target: WaitTarget, deadline: Deadline) -> Iterator[str]:
+def _text(
+    app: App, target: WaitTarget, deadline: Deadline, notice: EndNotice | None
+) -> Iterator[str]:
     from ..tasks import logs
 
     resumable = _resumable(_logs_command(target))
@@ -137,11 +152,11 @@ def _text(app: App, target: WaitTarget, deadline: Deadline) -> Iterator[str]:
             deadline=deadline,
             asked=questions.settle,
         )
-    _raise_outcome(app, target, deadline)
+    _raise_outcome(app, target, deadline, notice)
 
 
 def _events(
-    app: App, target: WaitTarget, deadline: Deadline, *, end: bool
+    app: App, target: WaitTarget, deadline: Deadline, notice: EndNotice | None, *, end: bool
 ) -> Iterator[Mapping[str, Any]]:
     """Each event; with `end`, also the record that ends the stream."""
     from ..tasks import logs
@@ -157,13 +172,17 @@ def _events(
         ):
             if end or event.name != "done":
                 yield event.data
-    _raise_outcome(app, target, deadline)
+    _raise_outcome(app, target, deadline, notice)
 
 
-def _raise_outcome(app: App, target: WaitTarget, deadline: Deadline) -> None:
+def _raise_outcome(
+    app: App, target: WaitTarget, deadline: Deadline, notice: EndNotice | None
+) -> None:
     """Raise how the prompt ended: what the stream says about it can be early or wrong."""
     for outcome in finished(app, [target], deadline=deadline):
         if isinstance(outcome, TaskEnded):
             raise type(outcome)(outcome.task, shown=True)
         if isinstance(outcome, RebyteError):
             raise outcome
+        if notice is not None:
+            notice.see(outcome)

@@ -78,7 +78,7 @@ class Shard(ParamType[tuple[int, int]]):
     type=click.Path(dir_okay=False),
     help="Make each prompt from this text and the fields of the line: {{field}}.",
 )
-@task_options
+@task_options()
 @click.option(
     "-f",
     "--file",

@@ -17,7 +17,7 @@ from ._prompts import prompt_options, read_prompt
 
 @define("create", kind=CREATED, statuses=(3, 4, 5, 6, 10, 11, 12, 124))
 @prompt_options
-@task_options
+@task_options(executors=True)
 @create_options
 @click.option("--forget", is_flag=True, help="With --once: forget KEY, so that it can be reused.")
 def command(
@@ -38,6 +38,9 @@ def command(
     With --once KEY, a script can repeat the whole command after any interruption and still create
     only one task.
 
+    --attempts N creates N tasks for the same prompt, with several -x in turn. The first that
+    completes is printed, and the others are canceled; if none completes, all are printed.
+
     `-g .` says what the remote lacks: uncommitted changes, commits that are not pushed. With
     --with-changes, uncommitted changes are uploaded as a patch for the agent to apply.
 
@@ -47,6 +50,7 @@ def command(
       rebyte create "Finish what I began" -g . --with-changes
       rebyte create -p "Summarise" -f report.pdf -f data/*.csv --wait -o json | jq .status
       git diff | rebyte create "Review this diff" - -w @last
+      rebyte create "Fix the flaky test" -g . -x claude -x codex --attempts 2 --wait --notify
       rebyte create "Nightly audit" --once "audit-$(date +%F)" --label run=nightly --wait
     """
     given, choices = split(options)

@@ -9,10 +9,12 @@ from ..app import App
 from ..deadline import Deadline
 from ..output.records import PROMPT, TASK, Document, Records
 from ._base import define
+from ._notice import EndNotice
 from ._options import (
     check_files,
     dry_run_option,
     files_option,
+    notify_option,
     on_question_option,
     skills_option,
     stream_option,
@@ -31,6 +33,7 @@ from ._prompts import PromptSource, prompt_options, read_prompt
 @wait_option
 @timeout_option
 @stream_option
+@notify_option
 @on_question_option
 @dry_run_option()
 def command(
@@ -44,6 +47,7 @@ def command(
     wait: bool,
     timeout: float | None,
     stream: bool,
+    notify: bool,
     dry_run: bool,
 ) -> Any:
     """Send PROMPT to TASK, which may be running or finished.
@@ -77,16 +81,20 @@ def command(
         answer = _sent(app, task_id, body, written, deadline)
     if stream or wait:
         app.note(f"Sent prompt {answer['promptId']} to task {task_id}")
+    notice = EndNotice(app) if notify else None
     if stream:
         from ._wait import streamed
 
-        return streamed(app, task_id, prompt_id=str(answer["promptId"]), deadline=deadline)
+        return streamed(
+            app, task_id, prompt_id=str(answer["promptId"]), deadline=deadline, notice=notice
+        )
     if wait:
         from ..tasks.wait import WaitTarget
         from ._wait import finished
 
         target = WaitTarget(task_id, str(answer["promptId"]))
-        return Records(TASK, finished(app, [target], deadline=deadline))
+        ended = finished(app, [target], deadline=deadline)
+        return Records(TASK, notice.of_outcomes(ended) if notice else ended)
     return Records(PROMPT, [answer])
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Run in a new workspace, even if TASK was created with -w.",
 )
-@task_options
+@task_options(executors=True)
 @create_options
 def command(
     app: App,

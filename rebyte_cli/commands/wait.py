@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import click
 
 from ..app import App
 from ..deadline import Deadline
-from ..errors import BadUsage, NeedsAnswer, RebyteError, TaskEnded, WaitTimeout
+from ..errors import BadUsage, RebyteError, TaskEnded
 from ..output.records import TASK, Records
 from ._base import define
+from ._notice import EndNotice
 from ._options import (
     Duration,
     chosen_tasks,
     label_filter_option,
     labeled_tasks_argument,
+    notify_option,
     on_question_option,
     timeout_option,
 )
@@ -39,9 +39,7 @@ Outcomes = Iterator[Mapping[str, Any] | RebyteError]
     metavar="DURATION",
     help="Poll this often (default: every second at first, later every ten).",
 )
-@click.option(
-    "--notify", is_flag=True, help="Ring the bell and show a desktop notice when the wait is over."
-)
+@notify_option
 @click.option(
     "--exec",
     "program",
@@ -67,7 +65,8 @@ def command(
 
     --exec runs CMD once for each task that has ended, before the task is printed; its output goes
     to stderr. If CMD fails, that is reported, and the status is 1. --notify works in terminals
-    that know OSC 9, such as iTerm2, kitty, WezTerm and Windows Terminal.
+    that know OSC 9, such as iTerm2, kitty, WezTerm and Windows Terminal; tmux passes it on after
+    `set -g allow-passthrough on`. The bell rings everywhere.
 
     Examples:
 
@@ -93,7 +92,7 @@ def command(
     if program is not None:
         ended = _passed_to(app, program, ended)
     if notify:
-        ended = _notified(app, ended)
+        ended = EndNotice(app).of_outcomes(ended)
     return Records(TASK, ended)
 
 
@@ -113,32 +112,3 @@ def _passed_to(app: App, program: str, outcomes: Outcomes) -> Outcomes:
         yield outcome
         if failure is not None and not isinstance(task, RebyteError):
             yield failure.copy_with(message=f"{failure.message} for task {task.get('id')}")
-
-
-def _notified(app: App, outcomes: Outcomes) -> Outcomes:
-    """The outcomes; a notice says how the wait ended, unless it was interrupted."""
-    desktop = app.environment.get("TERM") != "dumb"
-    notify = partial(app.console.notify, desktop=desktop)
-    ends: Counter[str] = Counter()
-    title = ""
-    try:
-        for outcome in outcomes:
-            task = outcome.task if isinstance(outcome, TaskEnded | NeedsAnswer) else outcome
-            if isinstance(outcome, NeedsAnswer):
-                ends["waiting for an answer"] += 1
-            elif not isinstance(task, RebyteError):
-                ends[str(task.get("status"))] += 1
-            if not isinstance(task, RebyteError):
-                title = str(task.get("title") or task.get("id"))
-            yield outcome
-    except WaitTimeout as error:
-        notify(f"rebyte: {error.message}")
-        raise
-    except RebyteError as error:
-        notify(f"rebyte: the wait failed: {error.message}")
-        raise
-    words = ", ".join(f"{number} {status}" for status, number in ends.items())
-    if sum(ends.values()) == 1:
-        notify(f"rebyte: {title[:80]}: {next(iter(ends))}")
-    else:
-        notify(f"rebyte: {words or 'no task could be read'}")

@@ -285,14 +285,17 @@ class Console:
             except (OSError, ValueError):
                 _silence(self.err)
 
-    def notify(self, text: str, *, desktop: bool = True) -> None:
+    def notify(self, text: str, *, desktop: bool = True, in_tmux: bool = False) -> None:
         """Ring the bell of the terminal and, with `desktop`, have it show a notice there (OSC 9).
 
+        tmux passes the notice on only if it is wrapped, and if its option allow-passthrough is on.
         The user asked for it, so `quiet` changes nothing.
         """
         if self.err is None or not self.err_tty:
             return
         notice = f"\x1b]9;{one_line(text)}\x1b\\" if desktop else ""
+        if notice and in_tmux:
+            notice = f"\x1bPtmux;{notice.replace(chr(27), chr(27) * 2)}\x1b\\"
         with self.lock, suppress(OSError, ValueError):
             self.err.write(f"\a{notice}")
             self.err.flush()

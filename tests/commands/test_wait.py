@@ -110,6 +110,18 @@ def test_a_notice_says_how_the_wait_ended(inside_local: Run) -> None:
     assert on_a_terminal("wait", good)[1].count("\a") == 0
 
 
+def test_a_create_that_waits_gives_a_notice_too(inside_local: Run) -> None:
+    _, raw = on_a_terminal("create", "Say hello", "--wait", "--notify", TMUX="/tmp/tmux,1,0")
+    assert "\a\x1bPtmux;\x1b\x1b]9;rebyte: Say hello: completed\x1b\x1b\\\x1b\\" in raw
+    status, raw = on_a_terminal("follow-up", "@last", "Bad [[fail]]", "--stream", "--notify")
+    assert (status, raw.count("\a")) == (10, 1)
+    assert "\x1b]9;rebyte: Say hello: failed\x1b\\" in raw
+    for command in (("create", "x"), ("follow-up", "@last", "x")):
+        done = inside_local(*command, "--notify")
+        assert done.status == 2
+        assert "--notify requires --wait or --stream" in done.err
+
+
 def test_no_notice_where_there_is_no_terminal(inside_local: Run) -> None:
     good = created(inside_local, "Good")
     done = inside_local("wait", good, "--notify", "-o", "id")

@@ -1,0 +1,81 @@
+"""`--attempts`: several tasks for one prompt; the first success is printed, the rest canceled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..app import App
+from ..deadline import Deadline
+from ..errors import OutcomeUnknown, RebyteError, TaskEnded, worst
+from ..tasks.wait import WaitTarget
+from ._wait import finished
+
+
+def create_attempts(
+    app: App,
+    bodies: Sequence[Mapping[str, Any]],
+    create: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> list[Mapping[str, Any] | RebyteError]:
+    """Create a task for each body, at the same time; a task or an error for each, in order.
+
+    Raises the highest-ranking error if there is no task at all.
+    """
+    from ..tasks import attempts
+
+    count = len(bodies)
+
+    def created(at: int, task: Mapping[str, Any]) -> None:
+        app.keep_workspace(task)
+        executor = bodies[at].get("executor")
+        which = f"attempt {at + 1} of {count}{f', {executor}' if executor else ''}"
+        app.note(f"Created task {task['id']} ({which})\n{task.get('url', '')}".rstrip())
+
+    with app.spinner(f"Creating {count} tasks (waiting for their VMs)"):
+        results = attempts.create_all(lambda at: create(bodies[at]), count, created)
+    errors = [result for result in results if isinstance(result, RebyteError)]
+    if len(errors) == count:
+        status = worst(error.exit_status for error in errors)
+        raise next(error for error in errors if error.exit_status == status)
+    for at, result in enumerate(results, 1):
+        if isinstance(result, RebyteError) and not isinstance(result, OutcomeUnknown):
+            app.note(f"Attempt {at} was not created: {result.message}")
+    return results
+
+
+def first_success(
+    app: App, results: Sequence[Mapping[str, Any] | RebyteError], deadline: Deadline
+) -> Iterator[Mapping[str, Any] | RebyteError]:
+    """Yield the first task that completed, after canceling the others; or how each ended.
+
+    An attempt whose outcome is unknown is yielded too, since its task may be running.
+    """
+    ids = [str(one["id"]) for one in results if not isinstance(one, RebyteError)]
+    targets = [WaitTarget(task_id) for task_id in ids]
+    running = set(ids)
+    for outcome in finished(app, targets, until="first-success", deadline=deadline):
+        if isinstance(outcome, TaskEnded):
+            running.discard(str(outcome.task["id"]))
+        elif not isinstance(outcome, RebyteError):
+            running.discard(str(outcome["id"]))
+            _cancel(app, str(outcome["id"]), [each for each in ids if each in running])
+        yield outcome
+    yield from (one for one in results if isinstance(one, OutcomeUnknown))
+
+
+def _cancel(app: App, winner: str, others: Sequence[str]) -> None:
+    """Cancel the attempts that may still run, and say what became of them."""
+    from ..tasks import attempts
+
+    canceled = []
+    with app.spinner("Canceling the other attempts"):
+        for task_id, task in attempts.cancel(app.client, others):
+            if isinstance(task, RebyteError):
+                app.note(
+                    f"Could not cancel task {task_id}: {task.message}; "
+                    f"try again with `rebyte cancel {task_id}`"
+                )
+            elif app.with_workspace(task).get("status") == "canceled":
+                canceled.append(task_id)
+    also = f"; canceled {' '.join(canceled)}" if canceled else ""
+    app.note(f"Task {winner} completed first{also}")

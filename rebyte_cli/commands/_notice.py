@@ -1,0 +1,73 @@
+"""`--notify`: tell how a wait ended, on the terminal that it ran on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from ..app import App
+from ..errors import NeedsAnswer, RebyteError, TaskEnded, WaitTimeout
+
+T = TypeVar("T")
+
+
+class EndNotice:
+    """Rings the bell and shows a desktop notice once a wait is over, unless it was interrupted."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._ends: Counter[str] = Counter()
+        self._title = ""
+
+    def of_outcomes(
+        self, outcomes: Iterator[Mapping[str, Any] | RebyteError]
+    ) -> Iterator[Mapping[str, Any] | RebyteError]:
+        """The outcomes of a wait; the notice comes after the last."""
+        with self._given():
+            for outcome in outcomes:
+                self.see(outcome)
+                yield outcome
+
+    def of_stream(self, parts: Iterator[T]) -> Iterator[T]:
+        """What a run says; the notice comes at its end, which `see` was told or which is raised."""
+        with self._given():
+            yield from parts
+
+    def see(self, outcome: Mapping[str, Any] | RebyteError) -> None:
+        """Take note of how a task ended."""
+        task = outcome.task if isinstance(outcome, TaskEnded | NeedsAnswer) else outcome
+        if isinstance(task, RebyteError):
+            return
+        status = str(task.get("status"))
+        self._ends["waiting for an answer" if isinstance(outcome, NeedsAnswer) else status] += 1
+        self._title = str(task.get("title") or task.get("id"))
+
+    @contextmanager
+    def _given(self) -> Iterator[None]:
+        try:
+            yield
+        except (TaskEnded, NeedsAnswer) as end:
+            self.see(end)
+            self._show(self._summary())
+            raise
+        except WaitTimeout as error:
+            self._show(error.message)
+            raise
+        except RebyteError as error:
+            self._show(f"the wait failed: {error.message}")
+            raise
+        self._show(self._summary())
+
+    def _summary(self) -> str:
+        if sum(self._ends.values()) == 1:
+            return f"{self._title[:80]}: {next(iter(self._ends))}"
+        words = ", ".join(f"{number} {status}" for status, number in self._ends.items())
+        return words or "no task could be read"
+
+    def _show(self, text: str) -> None:
+        environment = self._app.environment
+        # A bare console would print the text of a sequence that it does not know.
+        desktop = environment.get("TERM") not in ("dumb", "linux")
+        self._app.console.notify(f"rebyte: {text}", desktop=desktop, in_tmux="TMUX" in environment)

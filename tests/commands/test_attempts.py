@@ -1,0 +1,190 @@
+"""`create --attempts`: several tasks for one prompt, of which the first success counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import COMMAND, Done
+from tests.servers import Answer, RawServer, Request, error_reply, json_reply, reset, stall
+from tests.terminals import Session
+
+Run = Callable[..., Done]
+
+
+class Contest:
+    """A service whose tasks end as their executor says: `wins`, `fails`, `runs` until canceled.
+
+    `lost` creates a task without an answer, `hangs` never answers, `refused` creates none.
+    """
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, str] = {}
+        self.bodies: list[dict[str, Any]] = []
+        self.server = RawServer(self._answer)
+        self.cancel: Answer | None = None
+        self._lock = threading.Lock()
+
+    def _answer(self, request: Request) -> Answer:
+        if request.method == "POST" and request.path == "/v1/tasks":
+            return self._create(request.json)
+        parts = request.path.split("/")
+        if request.path.startswith("/v1/tasks?"):
+            return json_reply({"data": [], "total": 0, "limit": 100, "offset": 0})
+        task_id = parts[3]
+        if parts[-1] == "cancel":
+            if self.cancel is not None:
+                return self.cancel
+            if self.statuses[task_id] == "running":
+                self.statuses[task_id] = "canceled"
+        return json_reply({"id": task_id, "status": self.statuses[task_id], "title": "Fix"})
+
+    def _create(self, body: dict[str, Any]) -> Answer:
+        executor = body.get("executor", "wins")
+        with self._lock:
+            number = len(self.bodies) + 1
+            self.bodies.append(body)
+        if executor == "refused":
+            return error_reply(400, "validation_error", "No such executor")
+        if executor == "lost":
+            return reset
+        if executor == "hangs":
+            return stall
+        task_id = f"{executor}-{number}"
+        ends = {"wins": "completed", "fails": "failed"}
+        self.statuses[task_id] = ends.get(executor, "running")
+        return json_reply({"id": task_id, "workspaceId": f"ws-{number}", "status": "running"}, 201)
+
+
+@pytest.fixture
+def contest(aim: Callable[[Any], Any]) -> Iterator[Contest]:
+    made = Contest()
+    with made.server as server:
+        aim(server)
+        yield made
+
+
+def attempt(run: Run, *executors: str, count: int | None = None, **options: Any) -> Done:
+    words = [word for executor in executors for word in ("-x", executor)]
+    number = str(count or len(executors))
+    return run("create", "Fix", *words, "--attempts", number, "--wait", "-o", "json", **options)
+
+
+def test_the_first_success_is_printed_and_the_others_are_canceled(
+    contest: Contest, inside: Run
+) -> None:
+    done = attempt(inside, "runs", "wins", "fails")
+    assert done.status == 0, done.err
+    (task,) = done.documents
+    assert task["id"].startswith("wins-")
+    assert task["workspaceId"].startswith("ws-")
+    states = {task.split("-")[0]: status for task, status in contest.statuses.items()}
+    assert states == {"runs": "canceled", "wins": "completed", "fails": "failed"}
+    assert f"Task {task['id']} completed first; canceled runs-" in done.err
+    assert "(attempt 1 of 3, runs)" in done.err
+
+
+def test_executors_take_turns(contest: Contest, inside: Run) -> None:
+    assert attempt(inside, "wins", "fails", count=5).status == 0
+    assert sorted(body["executor"] for body in contest.bodies) == ["fails"] * 2 + ["wins"] * 3
+    contest.bodies.clear()
+    assert attempt(inside, count=2).status == 0
+    assert contest.bodies == [{"prompt": "Fix"}] * 2
+
+
+def test_without_a_success_every_attempt_is_printed(contest: Contest, inside: Run) -> None:
+    done = attempt(inside, "fails", count=2)
+    assert done.status == 10
+    assert [task["status"] for task in done.documents] == ["failed", "failed"]
+
+
+def test_an_attempt_that_is_refused_does_not_stop_the_others(contest: Contest, inside: Run) -> None:
+    done = attempt(inside, "refused", "wins")
+    assert done.status == 0
+    assert "Attempt 1 was not created: No such executor" in done.err
+    done = attempt(inside, "refused", count=2)
+    assert (done.status, done.out) == (1, "")
+    assert json.loads(done.err.splitlines()[-1])["error"]["message"] == "No such executor"
+
+
+def test_an_attempt_with_an_unknown_outcome_is_not_sent_again_and_ends_in_6(
+    contest: Contest, inside: Run
+) -> None:
+    words = ("-x", "lost", "-x", "wins", "--attempts", "2", "--wait", "--timeout", "0.5")
+    done = inside("create", "Fix", *words)
+    assert done.status == 6, done.err
+    assert done.json["id"].startswith("wins-")
+    assert [body["executor"] for body in contest.bodies].count("lost") == 1
+
+
+def test_a_task_that_cannot_be_canceled_is_named(contest: Contest, inside: Run) -> None:
+    contest.cancel = error_reply(400, "validation_error", "Not now")
+    done = attempt(inside, "wins", "runs")
+    assert done.status == 0
+    assert "Could not cancel task runs-" in done.err
+    assert "Not now; try again with `rebyte cancel runs-" in done.err
+
+
+def test_a_time_limit_leaves_the_attempts_running_and_says_how_to_resume(
+    contest: Contest, inside: Run
+) -> None:
+    words = ("create", "Fix", "-x", "runs", "--attempts", "2", "--wait", "--timeout", "0.3")
+    done = inside(*words)
+    assert done.status == 124
+    assert list(contest.statuses.values()) == ["running", "running"]
+    hint = json.loads(done.err.splitlines()[-1])["error"]["hint"]
+    ids = hint.removeprefix("Resume with `rebyte wait ").removesuffix(" --first-success`").split()
+    assert sorted(ids) == sorted(contest.statuses)
+
+
+def test_an_interrupt_says_what_exists_and_what_is_unknown(contest: Contest) -> None:
+    words = ("create", "Fix", "-x", "runs", "-x", "hangs", "--attempts", "2", "--wait")
+    session = Session([*COMMAND, *words], columns=200)
+    session.until(lambda lines: any("(attempt 1 of 2, runs)" in line for line in lines))
+    end = time.monotonic() + 20
+    while len(contest.bodies) < 2:
+        assert time.monotonic() < end
+    os.kill(session.child.pid, signal.SIGTERM)
+    assert session.finish() == 143
+    shown = " ".join(session.everything)
+    (task,) = contest.statuses
+    assert f"Task {task} keeps running; stop with `rebyte cancel {task}`" in shown
+    assert "The outcome of 1 create is unknown; see `rebyte list`" in shown
+
+
+def test_an_interrupted_wait_says_how_to_resume(contest: Contest) -> None:
+    words = ("create", "Fix", "-x", "runs", "--attempts", "2", "--wait")
+    session = Session([*COMMAND, *words], columns=200)
+    session.until(lambda lines: any("Waiting: 0" in line for line in lines))
+    session.child.sendintr()
+    assert session.finish() == 130
+    shown = " ".join(session.everything)
+    assert "The tasks keep running. Resume with `rebyte wait runs-" in shown
+    assert "--first-success`" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("--attempts 2", "--attempts requires --wait"),
+        ("--attempts 2 --wait --once k", "--attempts and --once cannot be used together"),
+        ("--attempts 2 --wait --stream", "--attempts and --stream cannot be used together"),
+        ("--attempts 2 --wait -w abcd", "--attempts needs a workspace for each attempt"),
+        ("-x claude -x codex --wait", "2 executors require --attempts 2 or more"),
+        ("--attempts 0 --wait", "0 is not in the range"),
+        ("--attempts 21 --wait", "21 is not in the range"),
+    ],
+)
+def test_what_is_about_one_task_is_refused(
+    contest: Contest, inside: Run, words: str, problem: str
+) -> None:
+    done = inside("create", "Fix", *words.split())
+    assert (done.status, problem in done.err) == (2, True), done.err
+    assert contest.bodies == []
