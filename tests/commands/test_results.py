@@ -38,6 +38,10 @@ wait @1 @2
 list
 list --status completed --all
 list --since 1h --limit 1
+rerun @1
+rerun @1 --wait
+rerun @1 --stream
+rerun @1 --dry-run
 cancel @1
 logs @1
 logs @1 --follow

@@ -300,7 +300,8 @@ def test_case_57_neither_a_create_nor_a_batch_is_held_up_by_a_stuck_writer(
         for words in commands
     ]
     assert [process.wait(timeout=60) for process in started] == [0, 0]
-    assert time.monotonic() - began < 2 * database.WAIT
+    # Waiting once is right. Waiting for each of the writes would take ten times as long.
+    assert time.monotonic() - began < 4 * database.WAIT
     writer.close()
 
 
