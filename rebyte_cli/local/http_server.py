@@ -286,8 +286,9 @@ class Server(ThreadingMixIn, HTTPServer):
 
     def start(self) -> None:
         """Accept connections on a daemon thread."""
-        self._thread = threading.Thread(target=self._accept, name="rebyte-local", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._accept, name="rebyte-local", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def _accept(self) -> None:
         while True:
@@ -323,7 +324,8 @@ class Server(ThreadingMixIn, HTTPServer):
             return
         self.stopping = True
         if self._thread is not None:
-            with contextlib.suppress(OSError):
+            # A LookupError when there is no memory left for the encoding of host names.
+            with contextlib.suppress(OSError, LookupError):
                 socket.create_connection((self._host, self.server_port), timeout=1).close()
             self._thread.join(timeout=2)
         self.server_close()

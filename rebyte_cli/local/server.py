@@ -99,7 +99,10 @@ class Service:
         self._storage.application = ObjectStore(context, log)
 
     def start(self) -> Self:
-        """Answer on daemon threads and return at once. Safe to call twice."""
+        """Answer on daemon threads and return at once. Safe to call twice.
+
+        Raises StateError when this process may not have threads (`ulimit -u`, `ulimit -v`).
+        """
         if self._started:
             return self
         self._started = True
@@ -109,9 +112,14 @@ class Service:
                     self._store.forget(SERVED + instance)
             self._store.remember("address", self._api.origin)
             self._store.remember(SERVED + self._instance, self._api.origin)
-        self._api.start()
-        self._storage.start()
-        self._deliverer.start()
+        try:
+            self._api.start()
+            self._storage.start()
+            self._deliverer.start()
+        except RuntimeError:
+            self.stop()
+            problem = "no thread can be started: raise the limits of this process (see ulimit -a)"
+            raise StateError(self._store.folder, problem) from None
         return self
 
     def stop(self) -> None:

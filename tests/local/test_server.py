@@ -8,6 +8,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.local.database import StateError
 from rebyte_cli.local.server import LOCAL_KEY, Service, reset, status
 from tests.conftest import need_tool
 from tests.forks import run_forks
@@ -186,6 +188,17 @@ def test_port_that_is_taken_and_address_that_is_not_loopback(tmp_path: Path) -> 
             Service(tmp_path, port=port)
     with pytest.raises(ValueError, match="not a loopback"):
         Service(tmp_path, host="0.0.0.0")
+
+
+def test_a_process_without_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits of memory or of processes forbid them."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(StateError, match="no thread can be started"), Service(tmp_path / "state"):
+        pass
 
 
 def test_service_shares_nothing_with_the_client_and_imports_little(tmp_path: Path) -> None:
