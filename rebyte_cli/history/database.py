@@ -83,6 +83,15 @@ MIGRATIONS = (
     ALTER TABLE tasks ADD COLUMN local_repository TEXT;
     ALTER TABLE tasks ADD COLUMN given_workspace TEXT;
     """,
+    # A number for each answered question, so that the oldest can be dropped.
+    """
+    DROP TABLE answered;
+    CREATE TABLE answered (
+        seq INTEGER PRIMARY KEY,
+        origin TEXT NOT NULL, message_id TEXT NOT NULL,
+        UNIQUE (origin, message_id)
+    );
+    """,
 )
 VERSION = len(MIGRATIONS)
 # How long to wait for other writers, in seconds. A write takes milliseconds: a file that is locked

@@ -38,23 +38,27 @@ from .records import (
 
 LATEST_INTENTS = 1000  # kept whatever their age
 MOST_SHOWN = 100_000  # ids of tasks that were shown; about 100 bytes each
+MOST_ANSWERED = 1000
 T = TypeVar("T")
 
 _SELECT_TASK = f"SELECT {', '.join(COLUMNS.values())} FROM tasks WHERE origin = ? AND NOT deleted"  # noqa: S608 -- constants
-# The ids of both tables, each with what its tasks say about it. A forgotten workspace shows
-# again once a task newer than the forgetting runs in it.
+# The ids of both tables within a span, each with what its tasks say about it. A forgotten workspace
+# shows again once a task newer than the forgetting runs in it.
 _SELECT_WORKSPACE = """
-    SELECT known.id, named.alias, COUNT(task.seq) AS tasks, MAX(task.seq) AS last_seq,
-           MIN(task.created_at) AS created_at, MAX(task.created_at) AS last_used_at
-    FROM (SELECT DISTINCT workspace_id AS id FROM tasks
-            WHERE origin = :origin AND workspace_id IS NOT NULL
-          UNION SELECT id FROM workspaces WHERE origin = :origin) AS known
-    LEFT JOIN workspaces AS named ON named.origin = :origin AND named.id = known.id
-    LEFT JOIN tasks AS task ON task.origin = :origin AND task.workspace_id = known.id
-    GROUP BY known.id
-    HAVING named.hidden_at IS NULL OR MAX(task.seq) > named.hidden_at
-    ORDER BY MAX(task.seq) IS NULL, MAX(task.seq) DESC, known.id
+    SELECT found.*, last.id AS last_task, last.github_url
+    FROM (SELECT known.id, named.alias, COUNT(task.seq) AS tasks, MAX(task.seq) AS last_seq,
+                 MIN(task.created_at) AS created_at, MAX(task.created_at) AS last_used_at
+          FROM (SELECT DISTINCT workspace_id AS id FROM tasks
+                  WHERE origin = ? AND workspace_id >= ? AND workspace_id < ?
+                UNION SELECT id FROM workspaces WHERE origin = ? AND id >= ? AND id < ?) AS known
+          LEFT JOIN workspaces AS named ON named.origin = ? AND named.id = known.id
+          LEFT JOIN tasks AS task ON task.origin = ? AND task.workspace_id = known.id
+          GROUP BY known.id
+          HAVING named.hidden_at IS NULL OR MAX(task.seq) > named.hidden_at) AS found
+    LEFT JOIN tasks AS last ON last.seq = found.last_seq
+    ORDER BY found.last_seq IS NULL, found.last_seq DESC, found.id
 """
+_AFTER_ALL = "\U0010ffff"  # sorts after every text that ids begin with
 
 
 # Intents of an origin whose task may exist although nothing here names it.
@@ -306,10 +310,13 @@ class History:
         self.update_tasks(ended)
 
     def remember_answered(self, message_id: str) -> None:
-        """Remember that a question was answered, by the id of its message."""
+        """Remember that a question was answered, by the id of its message.
+
+        Only for the time in which the service may still show it as open: the oldest are dropped.
+        """
         if self.enabled:
             row = [self.origin, stored_text(message_id, plain=True)]
-            self._write("INSERT OR IGNORE INTO answered VALUES (?, ?)", [row])
+            self._write_with(partial(_write_answered, row))
 
     def was_answered(self, message_id: str) -> bool:
         """Whether a question was answered from here."""
@@ -318,7 +325,7 @@ class History:
 
     def shown(self, prefix: str) -> list[str]:
         """The ids that start like this among all that were created or shown here."""
-        span = (self.origin, prefix, prefix + "\U0010ffff")
+        span = (self.origin, prefix, prefix + _AFTER_ALL)
         rows = self._read(
             "SELECT id FROM tasks WHERE origin = ? AND id >= ? AND id < ? AND NOT deleted"
             " UNION SELECT id FROM seen WHERE origin = ? AND id >= ? AND id < ?",
@@ -394,35 +401,33 @@ class History:
 
     # Workspaces
 
-    def workspaces(self) -> list[dict[str, Any]]:
-        """All known ones, the last used first.
+    def workspaces(self, prefix: str = "") -> list[dict[str, Any]]:
+        """All known ones whose id starts like this, the last used first.
 
         Keys: `id`, `name` (the alias, or None), `tasks` (how many were created from here),
         `lastTask`, `createdAt`, `lastUsedAt`, `githubUrl`; what is not known is None.
         """
-        sql = _SELECT_WORKSPACE.replace(":origin", "?")
-        found = []
-        for row in self._read(sql, *[self.origin] * sql.count("?")):
-            last = self._read("SELECT id, github_url FROM tasks WHERE seq = ?", row["last_seq"])
-            found.append(
-                {
-                    "id": str(row["id"]),
-                    "name": text_of(row["alias"]),
-                    "tasks": row["tasks"],
-                    "lastTask": text_of(last[0]["id"]) if last else None,
-                    "createdAt": text_of(row["created_at"]),
-                    "lastUsedAt": text_of(row["last_used_at"]),
-                    "githubUrl": text_of(last[0]["github_url"]) if last else None,
-                }
-            )
-        return found
+        span = (self.origin, prefix, prefix + _AFTER_ALL)
+        return [
+            {
+                "id": str(row["id"]),
+                "name": text_of(row["alias"]),
+                "tasks": row["tasks"],
+                "lastTask": text_of(row["last_task"]),
+                "createdAt": text_of(row["created_at"]),
+                "lastUsedAt": text_of(row["last_used_at"]),
+                "githubUrl": text_of(row["github_url"]),
+            }
+            for row in self._read(_SELECT_WORKSPACE, *span, *span, self.origin, self.origin)
+        ]
 
     def workspace(self, id_or_alias: str) -> dict[str, Any] | None:
         """One workspace by its alias or its id, or None."""
-        known = self.workspaces()
-        for key in ("name", "id"):
-            for workspace in known:
-                if workspace[key] == id_or_alias:
+        sql = "SELECT id FROM workspaces WHERE origin = ? AND alias = ?"
+        named = [str(row["id"]) for row in self._read(sql, self.origin, id_or_alias)]
+        for workspace_id in (*named, id_or_alias):
+            for workspace in self.workspaces(workspace_id):
+                if workspace["id"] == workspace_id:
                     return workspace
         return None
 
@@ -700,6 +705,13 @@ class History:
         if warn is not None:
             hint = f" ({problem.hint})" if problem.hint else ""
             warn(f"{problem.message}; continuing without the history{hint}")
+
+
+def _write_answered(row: list[str], connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT OR IGNORE INTO answered (origin, message_id) VALUES (?, ?)", row)
+    connection.execute(
+        "DELETE FROM answered WHERE seq <= (SELECT MAX(seq) FROM answered) - ?", (MOST_ANSWERED,)
+    )
 
 
 def _write_shown(rows: Iterable[list[Any]], connection: sqlite3.Connection) -> None:

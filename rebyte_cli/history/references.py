@@ -74,11 +74,9 @@ def workspace(history: History, reference: str) -> str:
     if named is not None:
         return str(named["id"])
     check_id(reference, "workspace id or alias")
-    near = [
-        str(known["id"])
-        for known in history.workspaces()
-        if len(reference) >= SHORTEST and str(known["id"]).startswith(reference)
-    ]
+    near = []
+    if len(reference) >= SHORTEST:
+        near = [str(known["id"]) for known in history.workspaces(reference)]
     task_id = _by_prefix(history, reference)
     of_task = history.task(task_id) if task_id else None
     if of_task and of_task["workspaceId"]:

@@ -53,6 +53,13 @@ def test_an_answered_question_is_remembered_for_its_account(
     assert not off.path.exists()
 
 
+def test_answered_questions_are_bounded(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_module, "MOST_ANSWERED", 3)
+    for number in range(5):
+        history.remember_answered(f"am_{number}")
+    assert [history.was_answered(f"am_{number}") for number in range(5)] == [False] * 2 + [True] * 3
+
+
 def contents(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.iterdir() if path.is_file())
 
@@ -259,6 +266,24 @@ def test_the_newest_tasks_are_found_without_a_sort(history: History) -> None:
             sql = f"EXPLAIN QUERY PLAN SELECT id, title FROM tasks WHERE origin = ? {order}"
             plans += [row[3] for row in connection.execute(sql, (history.origin,))]
     assert plans == ["SEARCH tasks USING INDEX tasks_by_origin (origin=?)"] * 2
+
+
+def test_workspaces_are_found_in_few_queries(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        add(history, f"t{number}", f"ws-{number:02}")
+    history.name_workspace("ws-07", "shop")
+    queries = []
+    rows = history._database.rows
+    monkeypatch.setattr(history._database, "rows", lambda *args: queries.append(1) or rows(*args))
+    assert len(history.workspaces()) == 20
+    assert len(queries) == 1
+    assert (history.workspace("shop") or {})["id"] == "ws-07"
+    assert (history.workspace("ws-19") or {})["lastTask"] == "t19"
+    assert history.workspace("ws-1") is None
+    assert history.workspaces("ws-1")[0]["id"] == "ws-19"
+    assert len(history.workspaces("ws-1")) == 10
 
 
 def test_many_ids_can_be_asked_about_at_once(history: History) -> None:
