@@ -20,4 +20,5 @@ _rebyte() {
 }
 
 # Bash before 4.4 sorts what it shows.
-complete -o nosort -F _rebyte rebyte 2>/dev/null || complete -F _rebyte rebyte
+complete -o nosort -F _rebyte rebyte rebyte-cli 2>/dev/null ||
+    complete -F _rebyte rebyte rebyte-cli

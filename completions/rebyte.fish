@@ -28,4 +28,5 @@ function __rebyte_complete
     end
 end
 
-complete --command rebyte --no-files --keep-order --arguments '(__rebyte_complete)'
+complete --command rebyte --command rebyte-cli --no-files --keep-order \
+    --arguments '(__rebyte_complete)'

@@ -21,7 +21,7 @@ READY = {"zsh": "autoload -Uz compinit && compinit -u -D"}
 
 
 class Shell:
-    """One interactive shell in which `rebyte` is the command under test.
+    """One interactive shell in which `rebyte` and `rebyte-cli` are the command under test.
 
     `folder` is its home, and gets a `bin/` with the command and with `args`, which notes its
     arguments.
@@ -38,7 +38,8 @@ class Shell:
         python = shlex.quote(sys.executable)
         run = "from rebyte_cli.__main__ import main; main()"
         # Without site-packages: TAB is to need nothing but this package and the standard library.
-        self._program(programs / "rebyte", f'exec {python} -S -c "{run}" "$@"')
+        for command in ("rebyte", "rebyte-cli"):
+            self._program(programs / command, f'exec {python} -S -c "{run}" "$@"')
         noted = shlex.quote(str(self._noted))
         self._program(programs / "args", f"printf '%s\\0' \"$@\" > {noted}; echo noted")
         environment = {

@@ -44,17 +44,18 @@ _rebyte() {
 }
 
 # Bash before 4.4 sorts what it shows.
-complete -o nosort -F _rebyte rebyte 2>/dev/null || complete -F _rebyte rebyte
+complete -o nosort -F _rebyte rebyte rebyte-cli 2>/dev/null ||
+    complete -F _rebyte rebyte rebyte-cli
 """
 
-ZSH = r"""#compdef rebyte
+ZSH = r"""#compdef rebyte rebyte-cli
 # Completion of rebyte for zsh. Printed by `rebyte completion zsh`.
 
 _rebyte() {
     local program=${(Q)words[1]} line files before value shown
     local -a lines values listed suffix
     integer width=0
-    [[ $program == */* && -x $program ]] || program=rebyte
+    [[ $program == rebyte-cli || $program == */* && -x $program ]] || program=rebyte
     lines=("${(@f)$(_REBYTE_COMPLETE=zsh command $program \
         "${(@Q)words[2,CURRENT-1]}" "${(Q)PREFIX}" </dev/null 2>/dev/null)}")
     files=${lines[1]%%$'\t'*}
@@ -85,7 +86,7 @@ _rebyte() {
 if [[ ${zsh_eval_context[-1]} == loadautofunc ]]; then
     _rebyte "$@"
 else
-    compdef _rebyte rebyte
+    compdef _rebyte rebyte rebyte-cli
 fi
 """
 
@@ -119,7 +120,8 @@ function __rebyte_complete
     end
 end
 
-complete --command rebyte --no-files --keep-order --arguments '(__rebyte_complete)'
+complete --command rebyte --command rebyte-cli --no-files --keep-order \
+    --arguments '(__rebyte_complete)'
 """
 
 # Each shell's script and the name of its file, as the shell wants to find it.
@@ -156,17 +158,19 @@ def install(
     Raises BadUsage if a file that rebyte did not write is in the way, RebyteError if one cannot be
     written.
     """
-    script, start_file = _places(shell, environment, platform)
-    present = _read(script)
-    if present and MARK not in present:
-        raise BadUsage(f"{script} was not written by rebyte", hint="Move it away, then try again")
-    done = [(script, _write(script, present, SCRIPTS[shell]))]
+    scripts, start_file = _places(shell, environment, platform)
+    present = {script: _read(script) for script in scripts}
+    for script, text in present.items():
+        if text and MARK not in text:
+            hint = "Move it away, then try again"
+            raise BadUsage(f"{script} was not written by rebyte", hint=hint)
+    done = [(script, _write(script, text, SCRIPTS[shell])) for script, text in present.items()]
     if start_file is not None:
         text = _read(start_file)
         before = _without_block(text)
         made = _MADE in text or not start_file.exists()
         gap = "" if not before or before.endswith("\n") else "\n"
-        block = _block(start_file, script, made)
+        block = _block(start_file, scripts[0], made)
         done.append((start_file, _write(start_file, text, before + gap + block)))
     return done
 
@@ -175,16 +179,8 @@ def uninstall(
     shell: str, environment: Mapping[str, str], *, platform: str = sys.platform
 ) -> list[tuple[Path, bool]]:
     """Undo `install`: each file, and whether it changed (a script of ours is deleted)."""
-    script, _ = _places(shell, environment, platform)
-    # We make no links; pipx does, to the script in its environment of the command.
-    ours = MARK in _read(script) and not script.is_symlink()
-    if ours:
-        try:
-            script.unlink()
-        except OSError as error:
-            raise RebyteError(f"cannot remove {script}: {error.strerror}") from None
-        remove_empty(script.parent, environment)
-    done = [(script, ours)]
+    scripts, _ = _places(shell, environment, platform)
+    done = [(script, _remove(script, environment)) for script in scripts]
     starts = _start_files(shell, environment, platform)
     for start_file in list(filter(Path.exists, starts)) or starts[:1]:
         text = _read(start_file)
@@ -195,6 +191,19 @@ def uninstall(
                 start_file.unlink()
         done.append((start_file, changed))
     return done
+
+
+def _remove(script: Path, environment: Mapping[str, str]) -> bool:
+    """Delete a script, and folders that are empty without it; False if it is not ours."""
+    # We make no links; pipx does, to the script in its environment of the command.
+    if MARK not in _read(script) or script.is_symlink():
+        return False
+    try:
+        script.unlink()
+    except OSError as error:
+        raise RebyteError(f"cannot remove {script}: {error.strerror}") from None
+    remove_empty(script.parent, environment)
+    return True
 
 
 def fresh(shell: str, *, platform: str = sys.platform) -> str:
@@ -211,22 +220,27 @@ def remove_empty(folder: Path, environment: Mapping[str, str]) -> None:
             folder = folder.parent
 
 
-def _places(shell: str, environment: Mapping[str, str], platform: str) -> tuple[Path, Path | None]:
-    """The script's file, and the start file that must read it where nothing else does."""
+def _places(
+    shell: str, environment: Mapping[str, str], platform: str
+) -> tuple[list[Path], Path | None]:
+    """The script's files, and the start file that must read the first where nothing else does.
+
+    Fish and bash-completion look for a file with the name of the command, which has two names.
+    """
     data = xdg_dir(environment, "XDG_DATA_HOME", ".local/share")
     config = xdg_dir(environment, "XDG_CONFIG_HOME", ".config")
     if shell == "fish":
-        return config / "fish" / "completions" / FILES[shell], None
+        folder = config / "fish" / "completions"
+        return [folder / FILES[shell], folder / "rebyte-cli.fish"], None
     if shell == "zsh":
-        return data / "zsh" / "site-functions" / FILES[shell], _start_files(
-            shell, environment, platform
-        )[0]
+        script = data / "zsh" / "site-functions" / FILES[shell]
+        return [script], _start_files(shell, environment, platform)[0]
     own = environment.get("BASH_COMPLETION_USER_DIR")
     folder = Path(own) if own and os.path.isabs(own) else data / "bash-completion"
-    script = folder / "completions" / "rebyte"
+    scripts = [folder / "completions" / name for name in ("rebyte", "rebyte-cli")]
     starts = _start_files(shell, environment, platform)
     start_file = next(filter(Path.exists, starts), starts[0])
-    return script, None if _loads_completion(start_file) else start_file
+    return scripts, None if _loads_completion(start_file) else start_file
 
 
 def _loads_completion(start_file: Path) -> bool:

@@ -44,7 +44,8 @@ def test_a_new_shell_completes_after_the_install(
     shell = Shell(name, home, ["-i"])
     if name != "fish":
         shell.run("PS1='READY> '")
-    assert shell.completed("rebyte crea") == ["rebyte", "create"]
+    for command in ("rebyte-cli", "rebyte"):
+        assert shell.completed(f"{command} crea") == [command, "create"]
     shell.close()
 
 
@@ -84,6 +85,17 @@ def test_a_home_is_left_as_empty_as_it_was(
     assert rebyte("completion", name, "--install").status == 0
     assert rebyte("completion", name, "--uninstall").status == 0
     assert list(home.rglob("*")) == [start]
+
+
+def test_the_other_name_is_completed_where_another_program_has_the_first(home: Path) -> None:
+    """`rebyte-cli` is for machines where something else is called `rebyte`."""
+    shell = Shell("zsh", home, ["-f", "-i"])
+    (home / "bin" / "rebyte").write_text("#!/bin/sh\nexit 3\n")
+    script = home / "_rebyte"
+    script.write_text(SCRIPTS["zsh"])
+    shell.run("PS1='READY> '; autoload -Uz compinit && compinit -u -D; source ./_rebyte")
+    assert shell.completed("rebyte-cli crea") == ["rebyte-cli", "create"]
+    shell.close()
 
 
 @pytest.mark.parametrize(
@@ -153,8 +165,9 @@ def test_a_foreign_file_is_left_alone(home: Path, rebyte: Callable[..., Done]) -
     own.unlink()
     own.symlink_to(home / "script")  # as pipx makes one, to the script in its environment
     (home / "script").write_text(SCRIPTS["fish"])
-    assert rebyte("completion", "fish", "--install", "-o", "json").json["changed"] is False
-    assert rebyte("completion", "fish", "--uninstall", "-o", "json").json["changed"] is False
+    assert rebyte("completion", "fish", "--install", "-o", "json").documents[0]["changed"] is False
+    removed = rebyte("completion", "fish", "--uninstall", "-o", "json").documents
+    assert [file["changed"] for file in removed] == [False, True]
     assert own.is_symlink()
 
 
