@@ -103,6 +103,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def rebyte(home: Path) -> Callable[..., Done]:
     """Run the command in a separate process: `rebyte("list", "-o", "id", stdin="…")`."""
+    from tests.fork_server import commands
+
+    command = commands() / "rebyte"
 
     def run(
         *arguments: str,
@@ -112,7 +115,7 @@ def rebyte(home: Path) -> Callable[..., Done]:
         timeout: float = 60,
     ) -> Done:
         done = subprocess.run(
-            [*COMMAND, *arguments],
+            [command, *arguments],
             input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True,
             env={**os.environ, **(env or {})},

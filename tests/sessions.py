@@ -24,6 +24,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.fork_server import commands
+
 BLOCK = re.compile(r"^```console(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 CHANGING = (
@@ -124,7 +126,7 @@ def run_step(step: Step, env: dict[str, str], cwd: Path, columns: int = COLUMNS)
 def environment(home: Path) -> dict[str, str]:
     """The variables of a newcomer: a home, this `rebyte` on PATH, and nothing of ours."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
-    kept["PATH"] = f"{Path(sys.executable).parent}:{kept['PATH']}"
+    kept["PATH"] = f"{commands()}:{Path(sys.executable).parent}:{kept['PATH']}"
     kept.update(HOME=str(home), TERM="dumb", NO_COLOR="1", LC_ALL="C.UTF-8", USER="me")
     return kept
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import need_tool
+from tests.fork_server import commands
 from tests.script_blocks import blocks
 
 ROOT = Path(__file__).parents[1]
@@ -63,8 +64,7 @@ def action(home: Path, service: Any) -> Callable[..., Ran]:
     """Run the step for a task with the inputs of a workflow, after an installed `rebyte`."""
     program = home / "temp" / "rebyte" / "bin" / "rebyte"
     program.parent.mkdir(parents=True)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m rebyte_cli "$@"\n')
-    program.chmod(0o755)
+    program.symlink_to(commands() / "rebyte")
 
     def run(**given: str) -> Ran:
         inputs = {name: str(about.get("default", "")) for name, about in ACTION["inputs"].items()}

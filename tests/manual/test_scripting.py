@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 from rebyte_cli.local.server import LOCAL_KEY, Service
 from tests.conftest import need_tool
+from tests.fork_server import commands
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "forty_lines.sh"
 
@@ -33,7 +33,7 @@ def test_any_shell_can_read_the_script() -> None:
 def test_forty_lines_do_the_whole_job(home: Path) -> None:
     for tool in ("jq", "bash"):
         need_tool(tool)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{commands()}{os.pathsep}{os.environ['PATH']}"
     with Service(home / "served") as service:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", str(SCRIPT), str(home / "work")],

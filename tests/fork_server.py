@@ -1,0 +1,192 @@
+"""Processes of the command that start in a tenth of the time: forked from one that has the imports.
+
+`commands()` is a folder with a `rebyte` for tests that start it often, or type it in a shell. It
+passes its arguments, environment, folder and standard streams to a server, which forks a child that
+runs `rebyte_cli.__main__.main` with them, and ends as the child ends. Start-up itself, signals of a
+terminal and limits of a process need the real command.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import io
+import marshal
+import os
+import pkgutil
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+CLIENT = Path(__file__).with_name("fork_client.py")
+# Besides the package itself: what its functions import when they are called.
+LIBRARIES = ("requests", "sqlite3", "tomllib", "rich.console", "rich.live", "rich.progress")
+
+_LOCK = threading.Lock()
+
+
+def commands() -> Path:
+    """The folder of the `rebyte` that forks; that of the installed one where no server can run."""
+    if not hasattr(os, "pidfd_open"):
+        return Path(sys.executable).parent
+    with _LOCK:
+        return _folder()
+
+
+@cache
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="rebyte-forks."))
+    address = folder / "socket"
+    source = CLIENT.read_text(encoding="utf-8")
+    client = folder / "rebyte"
+    client.write_text(
+        f"#!{sys.executable} -IS\n{source}\nmain({str(address)!r}, {sys.executable!r})\n"
+    )
+    client.chmod(0o755)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.fork_server", str(address)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,  # ends the server when this process ends, however it does
+        stdout=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name in ("PATH", "HOME")},
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+
+    def stop() -> None:
+        server.stdin.close()
+        server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(stop)
+    return folder
+
+
+def serve(address: str) -> None:
+    """Answer clients until standard input ends."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    _import_all()
+    print("ready", flush=True)
+    poll = select.poll()
+    poll.register(0)
+    poll.register(listener, select.POLLIN)
+    running: dict[int, tuple[int, socket.socket]] = {}  # process and client, by pidfd
+    clients: dict[int, int] = {}  # pidfd by the client's descriptor
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor == 0:
+                os._exit(0)
+            elif descriptor == listener.fileno():
+                client, _ = listener.accept()
+                try:
+                    pid = _start(client, listener)
+                except EOFError:  # the client was killed at once
+                    client.close()
+                    continue
+                pidfd = os.pidfd_open(pid)
+                with suppress(BrokenPipeError):
+                    client.sendall(pid.to_bytes(8, "little"))
+                running[pidfd] = (pid, client)
+                clients[client.fileno()] = pidfd
+                poll.register(pidfd, select.POLLIN)
+                poll.register(client, select.POLLIN)
+            elif descriptor in running:
+                pid, client = running.pop(descriptor)
+                poll.unregister(descriptor)
+                if clients.pop(client.fileno(), None) is not None:
+                    poll.unregister(client)
+                os.close(descriptor)
+                _, status = os.waitpid(pid, 0)
+                with suppress(BrokenPipeError):
+                    client.sendall(status.to_bytes(8, "little"))
+                client.close()
+            elif descriptor in clients:  # the client was killed
+                signal.pidfd_send_signal(clients.pop(descriptor), signal.SIGKILL)
+                poll.unregister(descriptor)
+
+
+def _import_all() -> None:
+    from rebyte_cli import __main__ as entry
+
+    entry._spare_the_guessers()
+    package = importlib.import_module("rebyte_cli")
+    for found in pkgutil.walk_packages(package.__path__, "rebyte_cli."):
+        if not found.name.endswith("__main__") and ".mcp" not in found.name:
+            importlib.import_module(found.name)
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def _start(client: socket.socket, listener: socket.socket) -> int:
+    """Fork a child that runs the command for a client; its process id."""
+    head, streams, *_ = socket.recv_fds(client, 8, 3)
+    wanted, body = int.from_bytes(head, "little"), b""
+    while len(body) < wanted and (piece := client.recv(wanted - len(body))):
+        body += piece
+    request = marshal.loads(body)
+    pid = os.fork()
+    if pid:
+        for descriptor in streams:
+            os.close(descriptor)
+        return pid
+    try:
+        listener.close()
+        client.close()
+        _run(request, streams)
+    finally:
+        os._exit(70)
+
+
+def _run(request: Any, streams: list[int]) -> None:
+    words, environment, folder, umask = request
+    os.setpgid(0, 0)
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.closerange(3, 64)
+    os.chdir(folder)
+    os.umask(umask)
+    os.environb.clear()
+    os.environb.update(environment)
+    time.tzset()
+    # As the interpreter opens them in a UTF-8 locale.
+    is_tty = os.isatty(1)
+    for name, number, mode, errors, at_once in (
+        ("stdin", 0, "rb", "strict", False),
+        ("stdout", 1, "wb", "strict", is_tty),
+        ("stderr", 2, "wb", "backslashreplace", True),
+    ):
+        stream = io.TextIOWrapper(
+            open(number, mode, closefd=False),  # noqa: SIM115 - lives as long as the process
+            encoding="utf-8",
+            errors=errors,
+            line_buffering=at_once,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.argv = ["rebyte", *map(os.fsdecode, words)]
+    gc.enable()
+    from rebyte_cli.__main__ import main
+
+    main()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
