@@ -43,7 +43,7 @@ def _run(arguments: list[str]) -> int:
     import gc
 
     # A command allocates hardly any garbage before it ends, and the default thresholds spend a
-    # tenth of a short run on looking for it.
+    # twelfth of a short run on looking for it.
     gc.set_threshold(50_000, 20, 20)
     _spare_the_guessers()
     from .cli import run
@@ -54,9 +54,9 @@ def _run(arguments: list[str]) -> int:
 def _spare_the_guessers() -> None:
     """Keep requests from importing a library that guesses the encoding of text.
 
-    Without one it assumes UTF-8, as this command does anyway, and loads a sixth faster. requests
-    supports that but warns about it; warnings are for programmers, who get them with `-W` or
-    PYTHONWARNINGS.
+    Without one it assumes UTF-8, as this command does anyway; `rebyte list` takes a sixteenth less
+    time. requests supports that but warns about it; warnings are for programmers, who get them
+    with `-W` or PYTHONWARNINGS.
     """
     import warnings
 

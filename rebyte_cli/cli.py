@@ -86,14 +86,12 @@ def _modules() -> dict[str, str]:
 
 def _summary(module: str) -> str:
     """The first line of a command file's docstring, read without importing the file."""
-    from importlib.util import find_spec
+    from . import commands
 
-    spec = find_spec(f"{__package__}.commands.{module}")
-    if spec is None or spec.origin is None or spec.loader is None:
-        return ""
-    get_data = getattr(spec.loader, "get_data")  # noqa: B009 -- not in the loader protocol
-    first = get_data(spec.origin).split(b"\n", 1)[0].decode()
-    return str(first.strip().strip('"'))
+    folder = os.path.dirname(commands.__file__ or "")
+    loader: Any = commands.__loader__  # reads files in a zip archive too
+    source: bytes = loader.get_data(os.path.join(folder, f"{module}.py"))
+    return source.split(b"\n", 1)[0].decode().strip().strip('"')
 
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:

@@ -7,18 +7,17 @@ import re
 # Prefixes that announce a secret, as their issuers document them: Rebyte (rbk_, and sbx_ for a
 # sandbox), OpenAI and Anthropic (sk-), Stripe (sk_, pk_, rk_), GitHub, GitLab, Slack, Hugging
 # Face, npm, PyPI, AWS (AKIA, ASIA) and Google (AIza). Upper case too: people shout in titles.
-_KEY = re.compile(
+_KEY = (
     r"(?<![A-Za-z0-9])(?:"
     r"(rbk_)[\w-]+"
     r"|(gh[oprsu]_|github_pat_|glpat-|xox[a-z]-|sbx_)[\w-]{4,}"
     r"|([prs]k[-_]|hf_|npm_|pypi-)[\w-]{8,}"
     r"|(AKIA|ASIA)[A-Z0-9]{12,}"
     r"|(AIza)[\w-]{20,}"
-    r")",
-    re.IGNORECASE,
+    r")"
 )
 
 
 def redact_keys(text: str) -> str:
     """The text with everything that looks like a key cut down to its prefix: `rbk_…`."""
-    return _KEY.sub(lambda found: f"{found[found.lastindex or 0]}…", text)
+    return re.sub(_KEY, lambda found: f"{found[found.lastindex or 0]}…", text, flags=re.IGNORECASE)

@@ -32,7 +32,15 @@ URLLIB3 = {"hashlib", "importlib.metadata"}  # what it loads itself
 if sys.version_info >= (3, 14):
     URLLIB3.add("dataclasses")  # by logging, for the colours of tracebacks
 PAGE = {
-    "data": [{"id": "t1", "title": "Fix the build", "createdAt": "2026-02-09T10:05:00.000Z"}],
+    "data": [
+        {
+            "id": "t1",
+            "title": "Fix the build",
+            "createdAt": "2026-02-09T10:05:00.000Z",
+            "completedAt": "2026-02-09T10:15:00.000Z",
+            "status": "completed",
+        }
+    ],
     "total": 1,
     "limit": 50,
     "offset": 0,
@@ -76,6 +84,8 @@ def test_help_needs_neither_the_wire_nor_what_is_stored(
     """Nor shutil and its archives, which Click would load to learn how wide the terminal is."""
     modules = loaded(*words)
     assert modules.isdisjoint(HTTP | HEAVY | STORES | {"concurrent", "difflib", "shutil"})
+    if "--help" in words:
+        assert modules.isdisjoint({"importlib.util", "pathlib", "urllib"})
     assert not [
         name
         for name in modules
@@ -95,12 +105,12 @@ def test_a_list_needs_the_wire_and_the_history_alone(
     assert "requests" in modules
     # Requests would load a guesser of encodings, which nothing here asks.
     assert modules.isdisjoint({"charset_normalizer.api", "chardet.universaldetector"})
-    # The history learns the ids, and nothing has to be read in parallel for a task that runs.
-    others = STORES - {"sqlite3"} | {"concurrent", "difflib"}
+    # The history learns the ids, and nothing has to be read in parallel for a task that ended.
+    others = STORES - {"sqlite3"} | {"concurrent"}
     assert modules.isdisjoint((HEAVY | others) - URLLIB3)
     assert modules.isdisjoint(
         f"rebyte_cli.{name}"
-        for name in ("api.transfer", "api.sse", "config.keyring_store", "local")
+        for name in ("api.transfer", "api.sse", "config.keyring_store", "local", "tasks.questions")
     )
 
 

@@ -81,13 +81,6 @@ class _Shared(click.Command):
             app.text = self.output.text  # for errors in what follows
         return super().parse_args(ctx, args)
 
-    def make_parser(self, ctx: click.Context) -> Any:
-        parser = super().make_parser(ctx)
-        # Click searches the long names for `-o` first and, when it is not among them, imports
-        # difflib for a suggestion before it tries the short names: 2 ms of a `list -o json`.
-        getattr(parser, "_long_opt", {}).update(getattr(parser, "_short_opt", {}))
-        return parser
-
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own: list[tuple[str, str]] = []
         shared: list[tuple[str, str]] = []

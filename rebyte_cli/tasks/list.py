@@ -218,21 +218,28 @@ def with_questions(
 
     The events of each running task are read for it, of `most` of them (None: all).
     """
-    from . import questions
-    from .parallel import in_parallel
-
     left = sys.maxsize if most is None else most
     every = iter(rows)
     while chunk := list(islice(every, TOGETHER)):
         running = [_id(row) for row in chunk if isinstance(row, Mapping) and _is_running(row)]
         running = running[:left]
         left -= len(running)
-        answers = in_parallel(partial(questions.asked, client, history), running)
-        asked = {task for task, found in zip(running, answers, strict=True) if found is not None}
+        asked = _asking(client, history, running)
         for row in chunk:
             if isinstance(row, Mapping) and _id(row) in asked:
                 row = {**row, "question": True}
             yield row
+
+
+def _asking(client: RebyteClient, history: History, ids: Sequence[str]) -> set[str]:
+    """Those of the tasks whose runs wait for an answer."""
+    if not ids:
+        return set()
+    from . import questions
+    from .parallel import in_parallel
+
+    answers = in_parallel(partial(questions.asked, client, history), ids)
+    return {task for task, found in zip(ids, answers, strict=True) if found is not None}
 
 
 def _is_running(row: Row) -> bool:
