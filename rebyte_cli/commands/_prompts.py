@@ -134,22 +134,33 @@ def prompt_source_options(function: F) -> F:
 
 
 class PromptSource:
-    """The prompt of a task: a text that was given, or one that is still to be written in $EDITOR.
+    """The prompt of a task: a text that was given, or one that is still to be written.
 
-    `text` is None until it is written. Everything else that can be checked is checked before
-    `kept` opens the editor.
+    It is written in $EDITOR, or typed into the terminal that is standard input. `text` is None
+    until then. Everything else that can be checked is checked before `kept` asks for it.
     """
 
-    def __init__(self, app: App, text: str | None, draft: Draft | None = None) -> None:
-        """`draft` is the file of `text`, if that is a draft; with None for both, it is written."""
+    def __init__(
+        self,
+        app: App,
+        text: str | None,
+        draft: Draft | None = None,
+        *,
+        typed_after: Sequence[str] | None = None,
+    ) -> None:
+        """`draft` is the file of `text`, if that is a draft; with None for both, it is written.
+
+        With `typed_after`, it is typed into the terminal, and follows these texts.
+        """
         self.text = text
         self._app = app
         self._draft = draft
+        self._typed_after = typed_after
         self._initial = ""  # what the editor starts with
 
     @property
     def is_unwritten(self) -> bool:
-        """Whether the editor has to be opened for it."""
+        """Whether the user has to be asked for it."""
         return self.text is None
 
     def edit(self) -> None:
@@ -159,7 +170,7 @@ class PromptSource:
         """
         if not self._app.interactive:
             raise BadUsage("--edit needs a terminal", hint="Pass the prompt with -p TEXT")
-        self._initial, self.text = self.text or "", None
+        self._initial, self.text, self._typed_after = self.text or "", None, None
 
     @contextmanager
     def kept(self, command: str) -> Iterator[str]:
@@ -174,7 +185,8 @@ class PromptSource:
         draft = self._draft = self._draft or self._new_draft(command)
         try:
             if self.text is None:
-                self.text = self._written(draft)
+                is_typed = self._typed_after is not None
+                self.text = self._typed(draft) if is_typed else self._written(draft)
             yield self.text
         except KeyboardInterrupt:
             raise Interrupted(130, hint=self._where()) from None
@@ -206,12 +218,27 @@ class PromptSource:
             )
         return drafts.new(folder, command, self._initial)
 
+    def _typed(self, draft: Draft) -> str:
+        self._app.note("Type the prompt; end it with Ctrl-D on a line of its own")
+        data = self._app.read_bytes("-", limit=MOST_BYTES)
+        if not data.strip():
+            draft.discard()
+            raise BadUsage("the prompt is empty; nothing was sent")
+        before = "".join(f"{text}\n\n" for text in self._typed_after or ())
+        draft.write(before.encode() + data)
+        return check_prompt(before + _decode(data, "standard input"))
+
     def _written(self, draft: Draft) -> str:
         from ..tasks import editor
 
-        program = editor.find(self._app.environment)
         before = draft.path.stat()
-        status = editor.edit(program, draft.path)
+        try:
+            program = editor.find(self._app.environment)
+            status = editor.edit(program, draft.path)
+        except BadUsage:
+            if not before.st_size:
+                draft.discard()
+            raise
         draft.sync()
         try:
             after = draft.path.stat()
@@ -272,12 +299,12 @@ def read_prompt(
     given = [source for source in (*words, option, file) if source is not None]
     if len(given) > 1:
         raise BadUsage("pass the prompt once: as an argument, with -p, or with --prompt-file")
-    with_stdin = "-" in arguments and file != "-"
+    with_stdin = "-" in arguments or file == "-"
     draft = None
-    if file is not None:
+    if file is not None and file != "-":
         texts = [_read_file(app, file)]
         draft = _draft_of(app, file)
-    elif given:
+    elif given and file is None:
         texts = [given[0]]
     elif with_stdin:
         texts = []
@@ -288,15 +315,17 @@ def read_prompt(
             "no prompt",
             hint="Pass it as an argument, with -p TEXT, or with --prompt-file FILE (- is stdin)",
         )
+    if with_stdin and app.stdin.isatty():
+        return PromptSource(app, None, typed_after=texts)
     if with_stdin:
         texts.append(_read_file(app, "-"))
-    elif file != "-" and _has_unread_input():
+    elif _has_unread_input():
         app.note("Standard input was not read; add `-` after the prompt to send it too")
     return PromptSource(app, check_prompt("\n\n".join(texts)), draft)
 
 
 def _draft_of(app: App, file: str) -> Draft | None:
-    if not file.endswith(".md") or file == "-":
+    if not file.endswith(".md"):
         return None
     from ..history import drafts
 

@@ -35,6 +35,14 @@ class Draft:
         with suppress(OSError):
             self.path.unlink()
 
+    def write(self, data: bytes) -> None:
+        """Replace the text, synced. Without room for it, there is no draft."""
+        try:
+            self.path.write_bytes(data)
+        except OSError:
+            self.discard()
+        self.sync()
+
     def sync(self) -> None:
         """Make what the editor saved survive a power cut."""
         with suppress(OSError), open(self.path, "rb") as file:

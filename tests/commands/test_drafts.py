@@ -275,6 +275,50 @@ def test_a_follow_up_keeps_its_prompt_too(
         assert f"--prompt-file {draft}" in shown
 
 
+@pytest.mark.parametrize(
+    ("words", "before"),
+    [(["-"], ""), (["Review this", "-"], "Review this\n\n"), (["--prompt-file", "-"], "")],
+)
+def test_a_prompt_that_was_typed_is_kept_too(
+    aim: Aim, drafts: Path, words: list[str], before: str
+) -> None:
+    with RawServer(answering(error_reply(400, "validation_error", "No"))) as server:
+        aim(server)
+        session = Session([*COMMAND, "create", *words], columns=400)
+        session.until(lambda lines: any("Type the prompt" in line for line in lines))
+        session.child.send("Fix the\nlogin\n")
+        session.child.sendeof()
+        assert session.finish() == 1
+        (draft,) = drafts.glob("*.md")
+        assert draft.read_text() == f"{before}Fix the\nlogin\n"
+        assert server.seen("POST")[0].json["prompt"] == draft.read_text()
+        assert f"--prompt-file {draft}" in "\n".join(session.everything)
+
+
+def test_a_prompt_is_typed_only_after_everything_was_checked(
+    aim: Aim, run: Run, drafts: Path, home: Path
+) -> None:
+    with RawServer(error_reply(401, "invalid_api_key", "Bad key")) as server:
+        aim(server)
+        assert run("create", "-", "-f", "missing.txt")[0] == 4
+        status, shown = run("follow-up", "abcd1234", "-")
+        assert (status, "Type the prompt" in shown) == (3, False)
+    assert not drafts.exists()
+
+
+def test_nothing_is_kept_where_nothing_was_written(
+    aim: Aim, run: Run, drafts: Path, home: Path
+) -> None:
+    (home / "bin").mkdir()
+    with RawServer(answering(json_reply(MADE, 201))) as server:
+        aim(server)
+        status, shown = run("create", PATH=str(home / "bin"))
+        assert (status, "no editor found" in shown, "is kept" in shown) == (2, True, False)
+        status, shown = run("create", EDITOR=str(home))
+        assert (status, "cannot start the editor" in shown, "is kept" in shown) == (2, True, False)
+    assert list(drafts.glob("*.md")) == []
+
+
 def test_ctrl_c_belongs_to_the_editor(aim: Aim, editor: Callable[[str], Path], home: Path) -> None:
     editor(f"trap 'touch {home}/heard' INT; sleep 1 & wait; wait; {WRITES}")
     with RawServer(answering(json_reply(MADE, 201))) as server:
