@@ -91,8 +91,8 @@ def wrap(text: str, width: int) -> Iterator[str]:
             continue
         if number:
             yield line
-        start = 0
-        while length > width and "://" not in word:
+        start, is_link = 0, "://" in word
+        while length > width and not is_link:
             head = word[start : start + width]
             while (excess := width_of(head) - width) > 0:
                 head = head[: -max(excess // 2, 1)]

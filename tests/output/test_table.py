@@ -159,11 +159,14 @@ def test_a_name_from_elsewhere_leaves_room_for_the_values() -> None:
     assert printed == f"id             t1\n{'k' * 12}…  {'v ' * 12}v\n{' ' * 15}v v v v v v v\n"
 
 
-@pytest.mark.parametrize("text", ["x" * 200_000, "x " * 100_000, "日" * 100_000, "\t" * 50_000])
-def test_wrapping_takes_no_time_to_speak_of(text: str) -> None:
-    begun = time.process_time()
-    assert max(map(width_of, wrap(text, 60))) <= 60
-    assert time.process_time() - begun < 2
+@pytest.mark.parametrize("text", ["x", "x ", "日", "\t"])
+def test_wrapping_takes_linear_time(text: str) -> None:
+    def seconds(count: int) -> float:
+        begun = time.process_time()
+        assert max(map(width_of, wrap(text * count, 60))) <= 60
+        return time.process_time() - begun
+
+    assert seconds(400_000) < 8 * max(seconds(100_000), 0.02)
 
 
 def test_a_record_in_colour() -> None:
