@@ -1,9 +1,18 @@
-"""A git repository and its remote, on disk."""
+"""Git repositories on disk."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+
+
+def git(folder: Path, *words: str) -> str:
+    """Run git in a folder, with an author for commits; what it prints."""
+    identity = ("-c", "user.name=x", "-c", "user.email=x@example.com")
+    done = subprocess.run(
+        ["git", *identity, *words], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
 
 
 class Repository:
@@ -21,11 +30,7 @@ class Repository:
         self("push", "-qu", "origin", "main")
 
     def __call__(self, *words: str) -> str:
-        author = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-        done = subprocess.run(
-            ["git", *author, *words], cwd=self.path, check=True, capture_output=True, text=True
-        )
-        return done.stdout
+        return git(self.path, *words)
 
     def write(self, name: str, text: str | bytes) -> Path:
         path = self.path / name

@@ -290,7 +290,7 @@ def closed_port() -> int:
 KEY = "rbk_0123456789abcdef"
 
 
-def wire_to(server: RawServer, **options: Any) -> Any:
+def transport_to(server: RawServer, **options: Any) -> Any:
     """A Transport to the server with the key `KEY`, whose pauses take no time."""
     from rebyte_cli.api.transport import Transport
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from io import BytesIO
 from pathlib import Path
@@ -18,14 +19,14 @@ from typing import Any
 from rebyte_cli import RebyteClient
 from rebyte_cli.batch.baseline import Baseline
 from rebyte_cli.batch.fields import LineChecker, LineFields
-from rebyte_cli.batch.input import read_input
+from rebyte_cli.batch.input import Input, read_input
 from rebyte_cli.batch.journal import Journal
 from rebyte_cli.batch.reservations import Reservations
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.batch.workers import Job, WorkerPool
 from rebyte_cli.history.history import History
 from rebyte_cli.tasks.server_clock import ServerClock
-from tests.servers import RawServer, json_reply, wire_to
+from tests.servers import RawServer, json_reply, transport_to
 
 MADE = json_reply({"id": "t1", "status": "running"}, 201, {"Date": formatdate(usegmt=True)})
 
@@ -37,30 +38,34 @@ class KnownBaseline(Baseline):
         """Ask nothing."""
 
 
+def input_of(records: Iterable[Mapping[str, Any]]) -> Input:
+    """The input of a file of JSON Lines with these records."""
+    data = b"".join(json.dumps(record).encode() + b"\n" for record in records)
+    return read_input(
+        iter(BytesIO(data).readline, b""),
+        "t",
+        form="jsonl",
+        template=None,
+        checker=LineChecker(
+            LineFields({}), workspace_per_line=False, find_files=lambda path: [path]
+        ),
+    )
+
+
 class Workshop:
     """One worker, and what it reports; `answers` are those of the server, the last for ever."""
 
     def __init__(
         self, folder: Path, server: RawServer, count: int = 1, throttle: Throttle | None = None
     ) -> None:
-        lines = [json.dumps({"prompt": f"n {n}", "files": ["f"][:n]}) for n in range(2)] * 20
-        records = b"".join(line.encode() + b"\n" for line in lines)
-        self.batch = read_input(
-            iter(BytesIO(records).readline, b""),
-            "t",
-            form="jsonl",
-            template=None,
-            checker=LineChecker(
-                LineFields({}), workspace_per_line=False, find_files=lambda path: [path]
-            ),
-        )
+        self.batch = input_of([{"prompt": f"n {n}", "files": ["f"][:n]} for n in range(2)] * 20)
         self.told: list[str] = []
         self.upload: Any = lambda path: {"id": "f1", "filename": path}
         self.throttle = throttle or Throttle(note=self.told.append)
         self.journal = Journal(folder / "j", {"input": "d"}, run={})
         self.history = History(folder / "history.db", origin="o")
         self.reports: Queue[tuple[str, int, Any]] = Queue()
-        self.client = RebyteClient(transport=wire_to(server, sleep=lambda _seconds: None))
+        self.client = RebyteClient(transport=transport_to(server, sleep=lambda _seconds: None))
         self.pool = WorkerPool(
             self.client,
             self.batch,

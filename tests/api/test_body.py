@@ -28,7 +28,7 @@ from tests.servers import (
     stall,
     then_close,
     then_stall,
-    wire_to,
+    transport_to,
 )
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -38,7 +38,7 @@ HEAD = b"HTTP/1.1 200 X\r\nContent-Length: %d\r\n\r\n"
 
 
 def get(server: RawServer, **options: Any) -> Any:
-    return wire_to(server, **options).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
+    return transport_to(server, **options).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
 
 
 def one_short_line(error: APIError) -> str:
@@ -77,7 +77,7 @@ def test_case_24_a_list_where_an_object_belongs() -> None:
     from rebyte_cli import RebyteClient
 
     with RawServer(json_reply([])) as server, pytest.raises(BrokenAnswer) as caught:
-        RebyteClient(transport=wire_to(server)).get_task("a")
+        RebyteClient(transport=transport_to(server)).get_task("a")
     assert "is not an object" in one_short_line(caught.value)
 
 
@@ -281,7 +281,7 @@ def test_an_empty_success_is_an_empty_object(answer: bytes, data: Any) -> None:
 
 def test_a_204_with_a_body_does_not_spoil_the_next_answer() -> None:
     with RawServer([reply(204, b'{"odd": true}'), json_reply({"a": 1})]) as server:
-        wire = wire_to(server)
+        wire = transport_to(server)
         assert wire.send("DELETE", "/tasks/a", repeat=RetryPolicy.SAFE).data == {}
         assert wire.send("GET", "/tasks/b", repeat=RetryPolicy.SAFE).data == {"a": 1}
     assert server.connections == 2

@@ -20,7 +20,16 @@ from rebyte_cli.errors import (
     ResourceNotFound,
     WaitTimeout,
 )
-from tests.servers import Answer, RawServer, Request, error_reply, json_reply, reply, stall, wire_to
+from tests.servers import (
+    Answer,
+    RawServer,
+    Request,
+    error_reply,
+    json_reply,
+    reply,
+    stall,
+    transport_to,
+)
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -135,7 +144,7 @@ def test_what_goes_out_and_that_unknown_keys_stay(
 ) -> None:
     document = {"id": "x", "promptId": "p9", "unheardOf": {"deep": [1, None]}}
     with RawServer(json_reply(document)) as server:
-        assert call(RebyteClient(transport=wire_to(server))) == document
+        assert call(RebyteClient(transport=transport_to(server))) == document
     (request,) = server.requests
     assert (request.method, request.path) == (method, f"/v1{path}")
     assert (request.json if request.body else None) == body
@@ -145,7 +154,7 @@ def test_what_goes_out_and_that_unknown_keys_stay(
 
 def test_every_field_of_a_create() -> None:
     with RawServer(json_reply({"id": "t"}, 201)) as server:
-        RebyteClient(transport=wire_to(server)).create_task(
+        RebyteClient(transport=transport_to(server)).create_task(
             "p",
             executor="codex",
             model="gpt-5.4",
@@ -187,7 +196,7 @@ def test_a_delete_gives_nothing_whatever_is_answered(
     call: Callable[[RebyteClient], Any], answer: bytes
 ) -> None:
     with RawServer(answer) as server:
-        assert call(RebyteClient(transport=wire_to(server))) is None
+        assert call(RebyteClient(transport=transport_to(server))) is None
     assert server.requests[0].method == "DELETE"
 
 
@@ -197,7 +206,7 @@ class Waiting:
     def __init__(self, server: RawServer) -> None:
         self.now = 0.0
         self.slept: list[float] = []
-        transport = wire_to(server, clock=lambda: self.now, sleep=self.sleep)
+        transport = transport_to(server, clock=lambda: self.now, sleep=self.sleep)
         self.client = RebyteClient(transport=transport)
 
     def sleep(self, seconds: float) -> None:
@@ -245,7 +254,7 @@ def test_waiting_ends_in_a_timeout_error() -> None:
 )
 def test_what_cannot_be_sent_is_refused_before_it_is(call: Callable[[RebyteClient], Any]) -> None:
     with RawServer(json_reply({})) as server, pytest.raises(BadUsage):
-        call(RebyteClient(transport=wire_to(server)))
+        call(RebyteClient(transport=transport_to(server)))
     assert server.connections == 0
 
 
@@ -270,13 +279,13 @@ def test_waiting_ends_at_its_limit_where_reading_hangs() -> None:
     with RawServer(stall) as server:
         begun = time.monotonic()
         with pytest.raises(WaitTimeout, match=r"t could not be read in 0\.3 s"):
-            RebyteClient(transport=wire_to(server)).wait_for_task("t", timeout_seconds=0.3)
+            RebyteClient(transport=transport_to(server)).wait_for_task("t", timeout_seconds=0.3)
         assert time.monotonic() - begun < 5
 
 
 def test_waiting_tells_a_call_that_took_its_usual_time_in_vain() -> None:
     with RawServer(stall) as server:
-        client = RebyteClient(transport=wire_to(server, timeout=0.3))
+        client = RebyteClient(transport=transport_to(server, timeout=0.3))
         with pytest.raises(NetworkError, match="timed out"):
             client.wait_for_task("t", timeout_seconds=60)
 
@@ -287,14 +296,14 @@ def test_waiting_tells_a_call_that_took_its_usual_time_in_vain() -> None:
 @pytest.mark.parametrize("status", [404, 410])
 def test_an_api_without_tasks_is_named(status: int) -> None:
     with RawServer(reply(status, "<html>")) as server, pytest.raises(ResourceNotFound) as caught:
-        RebyteClient(transport=wire_to(server)).list_tasks()
+        RebyteClient(transport=transport_to(server)).list_tasks()
     assert "base URL is wrong or the API was retired" in caught.value.message
 
 
 def test_a_task_that_is_not_there_is_told_in_the_servers_words() -> None:
     missing = error_reply(404, "not_found", "Task not found")
     with RawServer(missing) as server, pytest.raises(APIError) as caught:
-        RebyteClient(transport=wire_to(server)).get_task("t")
+        RebyteClient(transport=transport_to(server)).get_task("t")
     assert (caught.value.message, caught.value.status_code) == ("Task not found", 404)
     assert caught.value.response == {"error": {"code": "not_found", "message": "Task not found"}}
 
@@ -313,7 +322,7 @@ def test_a_task_that_is_not_there_is_told_in_the_servers_words() -> None:
 )
 def test_errors_in_other_shapes(body: Any, message: str) -> None:
     with RawServer(json_reply(body, 400)) as server, pytest.raises(APIError) as caught:
-        RebyteClient(transport=wire_to(server)).get_task("t")
+        RebyteClient(transport=transport_to(server)).get_task("t")
     assert caught.value.message == message
 
 
@@ -321,7 +330,7 @@ def test_errors_in_other_shapes(body: Any, message: str) -> None:
 def test_a_rejected_key_says_what_to_do(status: int, hint: str) -> None:
     refusal = error_reply(status, "word", "No")
     with RawServer(refusal) as server, pytest.raises(KeyRejected) as caught:
-        RebyteClient(transport=wire_to(server)).get_task("t")
+        RebyteClient(transport=transport_to(server)).get_task("t")
     assert hint in str(caught.value.hint)
     assert len(server.requests) == 1
 
@@ -329,7 +338,7 @@ def test_a_rejected_key_says_what_to_do(status: int, hint: str) -> None:
 @pytest.mark.parametrize("answer", [reply(200), b"HTTP/1.1 204 X\r\n\r\n"])
 def test_a_cancel_may_answer_nothing(answer: bytes) -> None:
     with RawServer(answer) as server:
-        assert RebyteClient(transport=wire_to(server)).cancel_task("t") == {}
+        assert RebyteClient(transport=transport_to(server)).cancel_task("t") == {}
 
 
 PEM = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
@@ -346,17 +355,17 @@ PEM = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 )
 def test_the_public_key_is_found(answer: bytes) -> None:
     with RawServer(answer) as server:
-        assert RebyteClient(transport=wire_to(server)).webhook_public_key() == PEM
+        assert RebyteClient(transport=transport_to(server)).webhook_public_key() == PEM
 
 
 def test_a_public_key_that_is_none() -> None:
     with RawServer(json_reply({"key": "no"})) as server, pytest.raises(BrokenAnswer):
-        RebyteClient(transport=wire_to(server)).webhook_public_key()
+        RebyteClient(transport=transport_to(server)).webhook_public_key()
 
 
 def test_health_is_asked_at_the_root_without_the_key() -> None:
     with RawServer(json_reply({"status": "ok"})) as server:
-        assert RebyteClient(transport=wire_to(server)).health() == {"status": "ok"}
+        assert RebyteClient(transport=transport_to(server)).health() == {"status": "ok"}
     assert server.requests[0].path == "/health"
     assert "api_key" not in server.requests[0].headers
 
@@ -365,7 +374,7 @@ def test_raw_gives_the_answer_as_it_came() -> None:
     from rebyte_cli.api.retry import RetryPolicy
 
     with RawServer(reply(404, b"\xff\x00<html>", {"X-A": "b"})) as server:
-        wire = wire_to(server)
+        wire = transport_to(server)
         answer = wire.raw(
             "POST", "/v1/x?a=b", query={"c": "d"}, data=b"\x00{", repeat=RetryPolicy.SAFE
         )
@@ -381,7 +390,7 @@ def test_a_header_that_would_break_the_request_is_refused(header: str) -> None:
     from rebyte_cli.api.retry import RetryPolicy
 
     with RawServer(json_reply({})) as server, pytest.raises(BadUsage):
-        wire_to(server).raw("GET", "/x", headers={"X-A": header}, repeat=RetryPolicy.SAFE)
+        transport_to(server).raw("GET", "/x", headers={"X-A": header}, repeat=RetryPolicy.SAFE)
     assert server.requests == []
 
 
@@ -391,7 +400,7 @@ def test_a_header_that_would_break_the_request_is_refused(header: str) -> None:
 def test_a_list_takes_its_window_by_place_or_by_name() -> None:
     page = {"data": [{"id": "a"}], "total": 1, "limit": 3, "offset": 6, "more": True}
     with RawServer(json_reply(page)) as server:
-        client = RebyteClient(transport=wire_to(server))
+        client = RebyteClient(transport=transport_to(server))
         assert client.list_tasks(3, 6) == client.list_tasks(limit=3, offset=6) == page
         client.list_tasks()
     paths = [request.path for request in server.requests]
@@ -411,7 +420,7 @@ def test_pages_are_asked_for_when_they_are_wanted() -> None:
     names = [f"t{n}" for n in range(250)]
     total: list[int] = []
     with RawServer(pages(names, 100)) as server:
-        rows = RebyteClient(transport=wire_to(server)).iter_tasks(total=total)
+        rows = RebyteClient(transport=transport_to(server)).iter_tasks(total=total)
         assert [next(rows)["id"] for _ in range(100)] == names[:100]
         assert len(server.requests) == 1
         assert total == [250]
@@ -431,7 +440,7 @@ def test_the_memory_of_a_long_list_is_flat() -> None:
     expected, held = list(names), []
     tracemalloc.start()
     with RawServer(script) as server:
-        rows = RebyteClient(transport=wire_to(server)).iter_tasks(1000)
+        rows = RebyteClient(transport=transport_to(server)).iter_tasks(1000)
         for number, (row, name) in enumerate(zip(rows, expected, strict=True), 1):
             assert row["id"] == name
             if number % 10_000 == 5_000:
@@ -449,20 +458,20 @@ def test_tasks_made_between_two_pages_do_not_come_twice() -> None:
         return answer
 
     with RawServer(script) as server:
-        rows = [row["id"] for row in RebyteClient(transport=wire_to(server)).iter_tasks(3)]
+        rows = [row["id"] for row in RebyteClient(transport=transport_to(server)).iter_tasks(3)]
     assert rows == [f"t{n}" for n in range(6)]
 
 
 def test_a_server_that_gives_smaller_pages_is_read_to_its_end() -> None:
     with RawServer(pages([f"t{n}" for n in range(7)], 2)) as server:
-        assert len(list(RebyteClient(transport=wire_to(server)).iter_tasks())) == 7
+        assert len(list(RebyteClient(transport=transport_to(server)).iter_tasks())) == 7
     assert len(server.requests) == 4
 
 
 def test_a_server_that_ignores_the_offset_does_not_go_on_for_ever() -> None:
     page = json_reply({"data": [{"id": "a"}, {"id": "b"}]})
     with RawServer(page) as server:
-        rows = list(RebyteClient(transport=wire_to(server)).iter_tasks(2))
+        rows = list(RebyteClient(transport=transport_to(server)).iter_tasks(2))
     assert [row["id"] for row in rows] == ["a", "b"]
     assert len(server.requests) == 3
 
@@ -470,7 +479,7 @@ def test_a_server_that_ignores_the_offset_does_not_go_on_for_ever() -> None:
 @pytest.mark.parametrize("page", [{}, {"data": None}, {"data": [1]}, {"data": {"id": 1}}])
 def test_a_list_that_is_none(page: Any) -> None:
     with RawServer(json_reply(page)) as server:
-        client = RebyteClient(transport=wire_to(server))
+        client = RebyteClient(transport=transport_to(server))
         with pytest.raises(BrokenAnswer):
             client.list_tasks()
         with pytest.raises(BrokenAnswer):
@@ -480,24 +489,24 @@ def test_a_list_that_is_none(page: Any) -> None:
 @pytest.mark.parametrize("answer", [[{"name": "a"}], {"data": [{"name": "a"}]}])
 def test_artifacts_are_listed_in_any_wrapping(answer: Any) -> None:
     with RawServer(json_reply(answer)) as server:
-        assert RebyteClient(transport=wire_to(server)).list_artifacts("w") == [{"name": "a"}]
+        assert RebyteClient(transport=transport_to(server)).list_artifacts("w") == [{"name": "a"}]
 
 
 @pytest.mark.parametrize("answer", [{"webhooks": [{"id": "w"}]}, {"data": [{"id": "w"}]}])
 def test_webhooks_are_listed_in_any_wrapping(answer: Any) -> None:
     with RawServer(json_reply(answer)) as server:
-        assert RebyteClient(transport=wire_to(server)).list_webhooks() == [{"id": "w"}]
+        assert RebyteClient(transport=transport_to(server)).list_webhooks() == [{"id": "w"}]
 
 
 def test_a_list_in_no_known_wrapping_is_broken() -> None:
     with RawServer(json_reply({"items": []})) as server, pytest.raises(BrokenAnswer):
-        RebyteClient(transport=wire_to(server)).list_webhooks()
+        RebyteClient(transport=transport_to(server)).list_webhooks()
 
 
 def test_signed_urls_for_artifacts_are_one_per_file() -> None:
     urls = {"urls": [{"uploadUrl": "https://s/x", "publicUrl": "https://p/x"}]}
     with RawServer(json_reply(urls)) as server:
-        client = RebyteClient(transport=wire_to(server))
+        client = RebyteClient(transport=transport_to(server))
         assert client.artifact_upload_urls("w", [{"name": "x"}]) == urls["urls"]
         with pytest.raises(BrokenAnswer):
             client.artifact_upload_urls("w", [{"name": "x"}, {"name": "y"}])

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.api import connection as wire_module
+from rebyte_cli.api import connection
 from rebyte_cli.api.retry import RetryPolicy
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.errors import (
@@ -36,7 +36,7 @@ from tests.servers import (
     json_reply,
     reply,
     reset,
-    wire_to,
+    transport_to,
 )
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("home")
 
 def test_every_request_says_who_asks_and_carries_the_key() -> None:
     with RawServer(json_reply({"id": "t1"})) as server:
-        wire_to(server).send("GET", "/tasks/t1", repeat=RetryPolicy.SAFE)
+        transport_to(server).send("GET", "/tasks/t1", repeat=RetryPolicy.SAFE)
     (request,) = server.requests
     assert request.path == "/v1/tasks/t1"
     assert request.headers["api_key"] == KEY
@@ -61,7 +61,7 @@ def test_case_16_redirect_to_another_host(status: int, method: str) -> None:
         with RawServer(away) as server:
             repeat = RetryPolicy.SAFE if method == "GET" else RetryPolicy.IF_UNSENT
             with pytest.raises(Redirected) as caught:
-                wire_to(server).send(method, "/tasks", body={}, repeat=repeat)
+                transport_to(server).send(method, "/tasks", body={}, repeat=repeat)
     assert thief.requests == []
     assert len(server.requests) == 1
     assert caught.value.exit_status == 5
@@ -72,7 +72,9 @@ def test_case_17_redirect_from_https_to_http(tmp_path: Path) -> None:
     with RawServer(json_reply({})) as plain:
         down = reply(302, b"", {"Location": f"{plain.base_url}/tasks"})
         with RawServer(down, tls=tls.server) as server, pytest.raises(Redirected):
-            wire_to(server, ca_bundle=tls.ca_file).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
+            transport_to(server, ca_bundle=tls.ca_file).send(
+                "GET", "/tasks", repeat=RetryPolicy.SAFE
+            )
     assert plain.requests == []
 
 
@@ -81,7 +83,9 @@ def test_case_18_a_create_answered_by_a_redirect_is_an_error_and_no_get() -> Non
         return reply(302, b"", {"Location": "/v1/tasks"})
 
     with RawServer(script) as server, pytest.raises(Redirected):
-        wire_to(server).send("POST", "/tasks", body={"prompt": "x"}, repeat=RetryPolicy.IF_UNSENT)
+        transport_to(server).send(
+            "POST", "/tasks", body={"prompt": "x"}, repeat=RetryPolicy.IF_UNSENT
+        )
     assert [request.method for request in server.requests] == ["POST"]
 
 
@@ -92,7 +96,7 @@ def test_a_redirect_with_an_endless_body_is_not_read() -> None:
             line.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
 
     with RawServer(lambda request: act) as server, pytest.raises(Redirected):
-        wire_to(server, timeout=20).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
+        transport_to(server, timeout=20).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
 
 
 def test_case_19_netrc_adds_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,13 +105,13 @@ def test_case_19_netrc_adds_nothing(home: Path, monkeypatch: pytest.MonkeyPatch)
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     with RawServer(json_reply({})) as server:
-        wire_to(server).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
+        transport_to(server).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert "authorization" not in server.requests[0].headers
 
 
 def test_cookies_are_not_kept() -> None:
     with RawServer(json_reply({}, headers={"Set-Cookie": "a=b"})) as server:
-        wire = wire_to(server)
+        wire = transport_to(server)
         wire.send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
         wire.send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert "cookie" not in server.requests[1].headers
@@ -115,7 +119,7 @@ def test_cookies_are_not_kept() -> None:
 
 def test_the_key_is_refused_to_another_origin() -> None:
     with RawServer(json_reply({})) as server:
-        wire = wire_to(server)
+        wire = transport_to(server)
         for url in ("https://evil.example/v1", f"http://127.0.0.1:{server.port + 1}/v1"):
             with pytest.raises(BadUsage, match="belongs to"):
                 wire.keyed(url, {})
@@ -125,7 +129,7 @@ def test_case_22_a_signed_put_goes_without_the_key(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_bytes(b"a,b\n1,2\n")
     with RawServer(reply(200)) as store, RawServer(json_reply({})) as server:
-        wire_to(server).put_signed(f"{store.origin}/bucket/x?signature=s", path, "text/csv")
+        transport_to(server).put_signed(f"{store.origin}/bucket/x?signature=s", path, "text/csv")
     (put,) = store.requests
     assert KEY.encode() not in put.raw
     assert (put.method, put.path) == ("PUT", "/bucket/x?signature=s")
@@ -139,7 +143,7 @@ def test_case_22_a_signed_url_of_the_api_itself_gets_no_key_either(tmp_path: Pat
     path = tmp_path / "x"
     path.write_bytes(b"x")
     with RawServer(reply(200)) as server:
-        wire_to(server).put_signed(f"{server.origin}/up?sig=1", path, "text/plain")
+        transport_to(server).put_signed(f"{server.origin}/up?sig=1", path, "text/plain")
     assert KEY.encode() not in server.requests[0].raw
 
 
@@ -150,13 +154,15 @@ def test_case_23_untrusted_certificate_and_unreadable_ca_file_differ(tmp_path: P
     garbage.write_text("not a certificate")
     with RawServer(json_reply({}), tls=tls.server) as server:
         with pytest.raises(Unsent) as untrusted:
-            wire_to(server).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
+            transport_to(server).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
         connections = server.connections
         with pytest.raises(BadUsage) as unreadable:
-            wire_to(server, ca_bundle=missing).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
+            transport_to(server, ca_bundle=missing).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
         with pytest.raises(BadUsage) as empty:
-            wire_to(server, ca_bundle=str(garbage)).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
-        wire_to(server, ca_bundle=tls.ca_file).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
+            transport_to(server, ca_bundle=str(garbage)).send(
+                "GET", "/tasks", repeat=RetryPolicy.SAFE
+            )
+        transport_to(server, ca_bundle=tls.ca_file).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
     assert "not trusted" in untrusted.value.message
     assert connections == 1, "another try cannot end better"
     assert f"cannot read the CA file {missing}: No such file" in unreadable.value.message
@@ -173,7 +179,7 @@ def test_ca_variables_are_read(
     tls = certificate(tmp_path)
     monkeypatch.setenv(variable, tls.ca_file)
     with RawServer(json_reply({"a": 1}), tls=tls.server) as server:
-        answer = wire_to(server).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
+        answer = transport_to(server).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert answer.data == {"a": 1}
 
 
@@ -186,7 +192,7 @@ def test_loopback_is_never_reached_through_a_proxy(monkeypatch: pytest.MonkeyPat
     with RawServer(json_reply({})) as proxy, RawServer(json_reply({"here": 1})) as server:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.origin)
-        answer = wire_to(server).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
+        answer = transport_to(server).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert answer.data == {"here": 1}
     assert proxy.requests == []
 
@@ -230,7 +236,7 @@ def test_a_call_through_a_proxy_is_encrypted_to_its_end(
             monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden-pw@127.0.0.1:{proxy.port}")
             client = far_client(tls.ca_file)
             assert client.create_task("x") == {"id": "t1"}
-            monkeypatch.setattr(wire_module, "FRESH_SECONDS", 0.0)  # the next one reconnects
+            monkeypatch.setattr(connection, "FRESH_SECONDS", 0.0)  # the next one reconnects
             assert client.create_task("x") == {"id": "t1"}
     assert [request.headers["api_key"] for request in server.requests] == [KEY, KEY]
     assert "proxy-authorization" not in server.requests[0].headers
@@ -335,7 +341,7 @@ def test_a_proxy_for_something_else_may_make_no_sense(monkeypatch: pytest.Monkey
 def test_a_certificate_of_another_host_is_refused(tmp_path: Path) -> None:
     tls = certificate(tmp_path, "other.example")
     with RawServer(CREATED, tls=tls.server) as server, pytest.raises(Unsent) as caught:
-        RebyteClient(transport=wire_to(server, ca_bundle=tls.ca_file)).create_task("x")
+        RebyteClient(transport=transport_to(server, ca_bundle=tls.ca_file)).create_task("x")
     assert "not trusted" in caught.value.message
     assert server.requests == []
 
@@ -351,7 +357,7 @@ def test_the_cas_of_the_system_are_not_trusted_beside_those_named(
     monkeypatch.setenv("SSL_CERT_FILE", other.ca_file)
     assert ssl.create_default_context().get_ca_certs() != []
     with RawServer(CREATED, tls=other.server) as server, pytest.raises(Unsent):
-        RebyteClient(transport=wire_to(server, ca_bundle=trusted.ca_file)).create_task("x")
+        RebyteClient(transport=transport_to(server, ca_bundle=trusted.ca_file)).create_task("x")
 
 
 # Names that a DNS server resolves to this machine

@@ -26,7 +26,7 @@ from tests.servers import (
     reply,
     reset,
     stall,
-    wire_to,
+    transport_to,
 )
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("home")
 def test_each_try_is_one_record() -> None:
     told: list[CallLog] = []
     with RawServer([reset, reply(503), json_reply({"id": "a"})]) as server:
-        RebyteClient(transport=wire_to(server, log=told.append)).get_task("a")
+        RebyteClient(transport=transport_to(server, log=told.append)).get_task("a")
     seen = [(call.method, call.path, call.status, call.retry) for call in told]
     assert seen == [
         ("GET", "/tasks/a", None, 0),
@@ -50,7 +50,7 @@ def test_each_try_is_one_record() -> None:
 def test_a_record_has_what_was_said() -> None:
     told: list[CallLog] = []
     with RawServer(json_reply({"id": "t1"}, 201, {"X-Request-Id": "r7"})) as server:
-        RebyteClient(transport=wire_to(server, log=told.append)).create_task("Say hé")
+        RebyteClient(transport=transport_to(server, log=told.append)).create_task("Say hé")
     (call,) = told
     assert json.loads(str(call.request_body)) == {"prompt": "Say hé"}
     assert call.response_headers["X-Request-Id"] == "r7"
@@ -61,14 +61,14 @@ def test_a_record_has_what_was_said() -> None:
 def test_the_query_of_our_own_calls_is_shown() -> None:
     told: list[CallLog] = []
     with RawServer(json_reply({"data": []})) as server:
-        RebyteClient(transport=wire_to(server, log=told.append)).list_tasks(5)
+        RebyteClient(transport=transport_to(server, log=told.append)).list_tasks(5)
     assert told[0].path == "/tasks?limit=5&offset=0"
 
 
 def test_a_key_that_was_pasted_as_an_id_is_hidden() -> None:
     told: list[CallLog] = []
     with RawServer(error_reply(404, "not_found", "No such task")) as server:
-        client = RebyteClient(transport=wire_to(server, log=told.append))
+        client = RebyteClient(transport=transport_to(server, log=told.append))
         for pasted in (KEY, "rbk_of_another_account"):
             with pytest.raises(APIError):
                 client.get_task(pasted)
@@ -79,7 +79,7 @@ def test_the_curl_line_does_the_same(tmp_path: Path) -> None:
     curl = need_tool("curl")
     told: list[CallLog] = []
     with RawServer(json_reply({"id": "t1", "data": []}, 201)) as server:
-        client = RebyteClient(transport=wire_to(server, log=told.append))
+        client = RebyteClient(transport=transport_to(server, log=told.append))
         client.create_task('it\'s $(touch planted) "quoted"\n')
         client.list_tasks(1)
         for call in told:
@@ -132,7 +132,7 @@ def test_case_15_nothing_secret_is_told(tmp_path: Path) -> None:
     told: list[CallLog] = []
     errors: list[RebyteError] = []
     with RawServer(Leaky()) as server:
-        client = RebyteClient(transport=wire_to(server, log=told.append))
+        client = RebyteClient(transport=transport_to(server, log=told.append))
         client.get_computer("c1")
         for act in (
             lambda: client.upload_file(path),
@@ -156,7 +156,7 @@ def test_case_15_no_key_of_another_service_is_told() -> None:
     told: list[CallLog] = []
     other = "ghp_0123456789abcdefABCDEF"
     with RawServer(json_reply({"id": "t1", "title": f"Use {other}"}, 201)) as server:
-        RebyteClient(transport=wire_to(server, log=told.append)).create_task(f"Use {other}")
+        RebyteClient(transport=transport_to(server, log=told.append)).create_task(f"Use {other}")
     (call,) = told
     shown = [call.request_body, call.response_body, call.curl]
     assert not [text for text in shown if other in str(text)]
@@ -190,7 +190,7 @@ Transport(url, key, timeout=0.3).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
 
 def test_a_header_that_cannot_be_parsed_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with RawServer(b"HTTP/1.1 200 X\r\nContent-Length: 2\r\nno colon\r\n\r\n{}") as server:
-        wire_to(server, timeout=1).raw("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
+        transport_to(server, timeout=1).raw("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert capfd.readouterr() == ("", "")
 
 

@@ -29,7 +29,7 @@ from tests.servers import (
     reset,
     stall,
     then_close,
-    wire_to,
+    transport_to,
 )
 from tests.task_board import Time
 
@@ -53,7 +53,7 @@ def test_a_read_has_a_minute(seconds: float, in_time: bool) -> None:
     """Half of it for each try but the last, which may take what is left."""
     at = Time()
     with RawServer(late(at, seconds, json_reply({"id": "t1"}))) as server:
-        client = RebyteClient(transport=wire_to(server, clock=at.clock, sleep=at.sleep))
+        client = RebyteClient(transport=transport_to(server, clock=at.clock, sleep=at.sleep))
         if in_time:
             assert client.get_task("t1")["id"] == "t1"
             return
@@ -66,7 +66,7 @@ def test_a_create_has_ten_minutes_all_for_its_one_try(seconds: float, in_time: b
     at = Time()
     answer = json_reply({"id": "t1", "status": "running"}, 201)
     with RawServer(late(at, seconds, answer)) as server:
-        client = RebyteClient(transport=wire_to(server, clock=at.clock, sleep=at.sleep))
+        client = RebyteClient(transport=transport_to(server, clock=at.clock, sleep=at.sleep))
         if in_time:
             assert client.create_task("Do it")["id"] == "t1"
         else:
@@ -79,7 +79,7 @@ def test_each_try_of_a_download_has_a_minute(tmp_path: Path) -> None:
     at = Time()
     slow = [late(at, 50, reply(503)), late(at, 50, reply(200, b"whole"))]
     with RawServer(lambda request: slow.pop(0)(request)) as server:
-        transport = wire_to(server, clock=at.clock, sleep=at.sleep)
+        transport = transport_to(server, clock=at.clock, sleep=at.sleep)
         transport.download("/tasks/t1/artifacts/a", tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == b"whole"
 
@@ -88,7 +88,7 @@ def test_all_tries_of_a_create_end_by_its_deadline() -> None:
     at = Time()
     slow = [late(at, 500, reply(429)), late(at, 500, json_reply({"id": "t1"}, 201))]
     with RawServer(lambda request: slow.pop(0)(request)) as server:
-        client = RebyteClient(transport=wire_to(server, clock=at.clock, sleep=at.sleep))
+        client = RebyteClient(transport=transport_to(server, clock=at.clock, sleep=at.sleep))
         with pytest.raises(OutcomeUnknown, match="timed out"):
             client.create_task("Do it")
         assert len(server.requests) == 2
@@ -106,7 +106,7 @@ def test_an_upload_may_take_long_and_its_answer_may_not(tmp_path: Path) -> None:
             line.wait(0.05)  # a separate read, as in `late`
 
     with RawServer(lambda request: drips) as server:
-        transport = wire_to(server, clock=at.clock, sleep=at.sleep)
+        transport = transport_to(server, clock=at.clock, sleep=at.sleep)
         with pytest.raises(OutcomeUnknown, match="timed out"):
             transport.post_files("/files", "file", [tmp_path / "a"])
 
@@ -114,7 +114,7 @@ def test_an_upload_may_take_long_and_its_answer_may_not(tmp_path: Path) -> None:
 def test_no_pause_between_tries_outlasts_the_deadline() -> None:
     at = Time()
     with RawServer(lambda _request: hang_up) as server, pytest.raises(NetworkError):
-        wire_to(server, timeout=1.2, clock=at.clock, sleep=at.sleep, random=lambda: 1.0).send(
+        transport_to(server, timeout=1.2, clock=at.clock, sleep=at.sleep, random=lambda: 1.0).send(
             "GET", "/tasks/a", repeat=RetryPolicy.SAFE
         )
     assert at.slept == [0.5]  # the next one would be a second
@@ -129,7 +129,7 @@ def test_a_date_to_come_back_at_is_read_by_the_servers_clock() -> None:
     }
     slept: list[float] = []
     with RawServer([reply(503, b"", later), json_reply({})]) as server:
-        wire_to(server, sleep=slept.append).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
+        transport_to(server, sleep=slept.append).send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
     assert slept == [pytest.approx(7, abs=0.5)]
 
 
@@ -168,7 +168,7 @@ def test_each_fault_has_its_words(answer: Any, words: str) -> None:
         answer = then_close(answer)
     limit = 0.3 if answer is stall else 5
     with RawServer(lambda _request: answer) as server, pytest.raises(NetworkError) as caught:
-        wire_to(server, timeout=limit, sleep=lambda _s: None).send(
+        transport_to(server, timeout=limit, sleep=lambda _s: None).send(
             "GET", "/tasks/a", repeat=RetryPolicy.SAFE
         )
     assert caught.value.message.startswith("GET /tasks/a: ")

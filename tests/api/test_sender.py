@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.api import connection as wire_module
-from rebyte_cli.api import sender
+from rebyte_cli.api import connection, sender
 from rebyte_cli.api.retry import RetryPolicy
 from rebyte_cli.errors import (
     APIError,
@@ -34,7 +33,7 @@ from tests.servers import (
     stall,
     then_close,
     then_stall,
-    wire_to,
+    transport_to,
 )
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -44,7 +43,7 @@ HEAD = b"HTTP/1.1 201 X\r\nContent-Length: 99\r\n\r\n"
 
 
 def creating(server: RawServer, **options: Any) -> dict[str, Any]:
-    return RebyteClient(transport=wire_to(server, **options)).create_task("Say hello")
+    return RebyteClient(transport=transport_to(server, **options)).create_task("Say hello")
 
 
 def test_a_create_is_one_post_with_what_was_given() -> None:
@@ -110,7 +109,7 @@ def test_case_37_a_gateway_that_gave_up_on_a_create(status: int) -> None:
 @pytest.mark.parametrize("answer", [reset, reply(504), reply(201, "[]"), reply(201, "{}")])
 def test_case_39_a_follow_up_whose_answer_is_lost_is_not_repeated(answer: Answer) -> None:
     with RawServer(lambda request: answer) as server, pytest.raises(OutcomeUnknown):
-        RebyteClient(transport=wire_to(server)).follow_up("t1", "more")
+        RebyteClient(transport=transport_to(server)).follow_up("t1", "more")
     assert [request.path for request in server.requests] == ["/v1/tasks/t1/prompts"]
 
 
@@ -194,7 +193,7 @@ def test_connections_are_kept_and_shared_by_threads() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with RawServer(json_reply(CREATED, 201)) as server:
-        client = RebyteClient(transport=wire_to(server, pool=4))
+        client = RebyteClient(transport=transport_to(server, pool=4))
         with ThreadPoolExecutor(4) as pool:
             made = list(pool.map(client.create_task, ["a"] * 40))
     assert made == [CREATED] * 40
@@ -204,7 +203,7 @@ def test_connections_are_kept_and_shared_by_threads() -> None:
 def test_a_get_over_a_connection_that_the_server_has_closed_goes_again() -> None:
     once = then_close(json_reply({"a": 1}))
     with RawServer([once, json_reply({"a": 2})]) as server:
-        client = RebyteClient(transport=wire_to(server))
+        client = RebyteClient(transport=transport_to(server))
         assert client.get_task("a") == {"a": 1}
         assert client.get_task("a") == {"a": 2}
 
@@ -212,12 +211,12 @@ def test_a_get_over_a_connection_that_the_server_has_closed_goes_again() -> None
 def test_a_create_does_not_use_a_connection_that_was_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     # Waiting until a connection counts as idle takes 2 s; the limit is lowered instead.
     with RawServer(json_reply(CREATED)) as server:
-        client = RebyteClient(transport=wire_to(server))
+        client = RebyteClient(transport=transport_to(server))
         client.get_task("t1")
         client.get_task("t1")
         client.create_task("x")
         assert server.connections == 1, "a fresh one is shared"
-        monkeypatch.setattr(wire_module, "FRESH_SECONDS", 0.0)
+        monkeypatch.setattr(connection, "FRESH_SECONDS", 0.0)
         client.create_task("x")
         assert server.connections == 2
         client.get_task("t1")
@@ -227,13 +226,13 @@ def test_a_create_does_not_use_a_connection_that_was_idle(monkeypatch: pytest.Mo
 def test_a_delete_answers_404_to_our_own_second_try() -> None:
     missing = error_reply(404, "not_found", "Task not found")
     with RawServer([reset, missing]) as server:
-        RebyteClient(transport=wire_to(server)).delete_task("t1")
+        RebyteClient(transport=transport_to(server)).delete_task("t1")
     assert len(server.requests) == 2
     with RawServer([reply(504), missing]) as server:
-        RebyteClient(transport=wire_to(server)).delete_task("t1")
+        RebyteClient(transport=transport_to(server)).delete_task("t1")
     for first in (missing, reply(429)):
         with RawServer([first, missing]) as server, pytest.raises(ResourceNotFound):
-            RebyteClient(transport=wire_to(server)).delete_task("t1")
+            RebyteClient(transport=transport_to(server)).delete_task("t1")
 
 
 def test_the_servers_clock_is_known_after_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +242,7 @@ def test_the_servers_clock_is_known_after_an_answer(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sender, "since_boot", lambda: ticks[0])
     date = {"Date": "Tue, 10 Feb 2026 10:00:00 GMT"}
     with RawServer([json_reply({}, headers=date), json_reply({}, headers={"Date": "x"})]) as server:
-        wire = wire_to(server)
+        wire = transport_to(server)
         assert wire.server_now() is None
         wire.send("GET", "/tasks/a", repeat=RetryPolicy.SAFE)
         ticks[0] += 30

@@ -22,7 +22,7 @@ from tests.servers import (
     stall,
     then_close,
     then_stall,
-    wire_to,
+    transport_to,
 )
 
 HEAD = b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -99,7 +99,7 @@ def test_cuts_change_nothing(values: list[str], sizes: list[int], end: str) -> N
 
 
 def events(server: RawServer, **options: float) -> list[tuple[str, dict[str, object]]]:
-    client = RebyteClient(transport=wire_to(server))
+    client = RebyteClient(transport=transport_to(server))
     return [(event.name, event.data) for event in client.stream_events("t1", **options)]
 
 
@@ -133,7 +133,7 @@ class TestOverASocket:
 
     def test_events_come_as_they_arrive(self) -> None:
         with RawServer(lambda request: then_stall(HEAD + record("event", seq=0))) as server:
-            client = RebyteClient(transport=wire_to(server))
+            client = RebyteClient(transport=transport_to(server))
             stream = client.stream_events("t1", idle=5)
             assert next(stream).data == {"seq": 0}
             stream.close()  # type: ignore[attr-defined]  # it is a generator
@@ -148,14 +148,14 @@ class TestOverASocket:
     def test_a_stream_may_last_longer_than_a_call_as_long_as_events_come(self) -> None:
         slow = parts(HEAD, *[record("event", seq=0)] * 8, every=0.1)
         with RawServer(lambda request: slow) as server:
-            client = RebyteClient(transport=wire_to(server, timeout=0.4))
+            client = RebyteClient(transport=transport_to(server, timeout=0.4))
             assert len(list(client.stream_events("t1"))) == 8
 
     @pytest.mark.parametrize("noise", [b": alive\n\n", b"data: 7\n\n", b"id: 1\n", b"data:\n"])
     def test_case_63_keep_alives_do_not_hide_that_nothing_comes(self, noise: bytes) -> None:
         endless = parts(HEAD, record("event", seq=0), *[noise] * 60, every=0.05)
         with RawServer(lambda request: endless) as server:
-            events = RebyteClient(transport=wire_to(server)).stream_events("t1", idle=0.4)
+            events = RebyteClient(transport=transport_to(server)).stream_events("t1", idle=0.4)
             assert next(events).data == {"seq": 0}
             begun = time.monotonic()
             with pytest.raises(NetworkError, match=r"nothing came for 0\.4 s") as caught:
@@ -166,7 +166,7 @@ class TestOverASocket:
     def test_case_63_a_deadline_ends_a_stream_that_never_pauses(self) -> None:
         endless = parts(HEAD, *[record("event", seq=0)] * 60, every=0.05)
         with RawServer(lambda request: endless) as server:
-            client = RebyteClient(transport=wire_to(server))
+            client = RebyteClient(transport=transport_to(server))
             begun = time.monotonic()
             with pytest.raises(NetworkError):
                 list(client.stream_events("t1", deadline=Deadline(0.5)))

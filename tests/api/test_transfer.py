@@ -40,14 +40,14 @@ from tests.servers import (
     reset,
     then_close,
     then_stall,
-    wire_to,
+    transport_to,
 )
 
 pytestmark = pytest.mark.usefixtures("home")
 
 
 def download(server: RawServer, target: Path, **options: Any) -> None:
-    client = RebyteClient(transport=wire_to(server, timeout=5))
+    client = RebyteClient(transport=transport_to(server, timeout=5))
     client.get_artifact("w1", "r&d ü/report.pdf", target, **options)
 
 
@@ -99,11 +99,11 @@ def test_a_cut_download_that_works_the_second_time_is_whole(tmp_path: Path) -> N
 def test_a_download_that_stalls_ends_by_its_idle_limit(tmp_path: Path) -> None:
     slow = parts(LENGTH, *[b"x" * 100] * 10, every=0.08)
     with RawServer(lambda request: slow) as server:
-        client = RebyteClient(transport=wire_to(server, timeout=0.4))
+        client = RebyteClient(transport=transport_to(server, timeout=0.4))
         client.get_artifact("w1", "a", tmp_path / "slow")
     mute = then_stall(LENGTH + b"x")
     with RawServer(lambda request: mute) as server:
-        client = RebyteClient(transport=wire_to(server, timeout=0.1))
+        client = RebyteClient(transport=transport_to(server, timeout=0.1))
         with pytest.raises(NetworkError) as caught:
             client.get_artifact("w1", "a", tmp_path / "b")
     assert caught.value.code == "timeout"
@@ -178,7 +178,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["", ".", "..", "a\0b", "\ud800"])
 def test_a_name_that_would_change_the_path(tmp_path: Path, name: str) -> None:
     with RawServer(reply(200)) as server:
-        client = RebyteClient(transport=wire_to(server))
+        client = RebyteClient(transport=transport_to(server))
         with pytest.raises(BadUsage):
             client.get_artifact("w1", name, tmp_path / "a")
         with pytest.raises(BadUsage):
@@ -285,7 +285,7 @@ class Store:
 
 
 def upload(server: RawServer, path: Path, **options: Any) -> dict[str, Any]:
-    return RebyteClient(transport=wire_to(server)).upload_file(path, **options)
+    return RebyteClient(transport=transport_to(server)).upload_file(path, **options)
 
 
 @pytest.fixture
@@ -446,7 +446,7 @@ def test_files_as_a_form(table: Path, tmp_path: Path) -> None:
     odd.write_bytes(b"odd")
     sent: list[int] = []
     with RawServer(json_reply({"data": [{"filename": "a.csv"}, "no"]}, 201)) as server:
-        client = RebyteClient(transport=wire_to(server))
+        client = RebyteClient(transport=transport_to(server))
         listed = client.put_artifacts("w1", [table, odd], progress=sent.append)
     assert listed == [{"filename": "a.csv"}]
     (request,) = server.requests
@@ -464,7 +464,7 @@ def test_files_as_a_form(table: Path, tmp_path: Path) -> None:
 
 def test_a_form_whose_answer_is_lost_is_not_repeated(table: Path) -> None:
     with RawServer(lambda request: reset) as server, pytest.raises(OutcomeUnknown):
-        RebyteClient(transport=wire_to(server)).put_artifacts("w1", [table])
+        RebyteClient(transport=transport_to(server)).put_artifacts("w1", [table])
     assert len(server.requests) == 1
 
 

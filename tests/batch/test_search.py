@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -15,8 +14,7 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.batch import search as batch_search
-from rebyte_cli.batch.fields import LineChecker, LineFields
-from rebyte_cli.batch.input import Input, read_input
+from rebyte_cli.batch.input import Input
 from rebyte_cli.batch.search import LostLine, LostLineSearch, ScanResult, search_lost
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import APIError, KeyRejected, ServerFault
@@ -29,6 +27,7 @@ from tests.farm import Farm, lines_of
 from tests.inside import inside
 from tests.keyring_daemon import eventually
 from tests.servers import Answer, Line, Request, json_reply, reset
+from tests.workshop import input_of
 
 
 class Desk:
@@ -75,17 +74,7 @@ def stamp(moment: datetime) -> str:
 
 
 def read(*lines: dict[str, Any] | str) -> Input:
-    records = [line if isinstance(line, dict) else {"prompt": line} for line in lines]
-    data = b"".join(json.dumps(record).encode() + b"\n" for record in records)
-    return read_input(
-        iter(BytesIO(data).readline, b""),
-        "t",
-        form="jsonl",
-        template=None,
-        checker=LineChecker(
-            LineFields({}), workspace_per_line=False, find_files=lambda path: [path]
-        ),
-    )
+    return input_of(line if isinstance(line, dict) else {"prompt": line} for line in lines)
 
 
 @pytest.fixture

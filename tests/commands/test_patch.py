@@ -16,6 +16,7 @@ import pytest
 from rebyte_cli.app import App
 from rebyte_cli.local.agents import jail
 from tests.conftest import Done, need_tool
+from tests.repositories import git
 
 Local = Callable[..., Done]
 
@@ -49,14 +50,6 @@ def agents(home: Path, local: Local, monkeypatch: pytest.MonkeyPatch) -> Local:
     config.parent.mkdir(parents=True)
     config.write_text(f'[local.agents.mine]\ncommand = ["{program}"]\n')
     return local
-
-
-def git(folder: Path, *words: str) -> str:
-    identity = ("-c", "user.name=x", "-c", "user.email=x@example.com")
-    done = subprocess.run(
-        ["git", *identity, *words], cwd=folder, capture_output=True, text=True, check=True
-    )
-    return done.stdout
 
 
 @pytest.fixture

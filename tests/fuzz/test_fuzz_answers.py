@@ -21,7 +21,7 @@ from rebyte_cli.history.history import History
 from rebyte_cli.tasks import create
 
 from ..commands.test_odd_answers import CALLS
-from ..servers import KEY, RawServer, Request, json_reply, reply, wire_to
+from ..servers import KEY, RawServer, Request, json_reply, reply, transport_to
 from ..task_board import Time
 from . import ANY_JSON, STATUSES, ends_well, tries, within
 
@@ -203,7 +203,7 @@ def test_any_json_for_a_create_is_one_post(
     server.requests.clear()
     time = Time()
     history = History(tmp_path / f"{len(list(tmp_path.iterdir()))}.db", origin=server.origin)
-    client = RebyteClient(transport=wire_to(server, clock=time.clock, sleep=time.sleep))
+    client = RebyteClient(transport=transport_to(server, clock=time.clock, sleep=time.sleep))
     try:
         made = create.create(
             client, history, {"prompt": "Do it"}, prompt="Do it", key=key, note=lambda _text: None,
@@ -228,7 +228,7 @@ def test_any_json_for_the_library(pieces: list[Any], seed: int) -> None:
     """Dicts and lists come out, or errors of the tree: never a KeyError of ours."""
     luck = random.Random(seed)
     with RawServer(lambda _request: json_reply(luck.choice(pieces))) as other:
-        client = RebyteClient(transport=wire_to(other))
+        client = RebyteClient(transport=transport_to(other))
         for call in (
             lambda: client.get_task("t1"),
             lambda: client.list_tasks(),

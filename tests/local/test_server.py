@@ -125,7 +125,7 @@ def test_connection_is_kept_through_refusals_and_unread_bodies(tmp_path: Path) -
             began = time.monotonic()
             caller.call("GET", "/tasks")
             lengths.append(time.monotonic() - began)
-        # Delayed acknowledgements would cost 40 ms for nearly each of these, on an idle machine too.
+        # Delayed acknowledgements would cost 40 ms for nearly each of these, even if idle.
         assert sorted(lengths)[3] < 0.035
         assert caller.connection.sock is kept
 

@@ -10,7 +10,7 @@ import pytest
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks import checkout
-from tests.repositories import Repository
+from tests.repositories import Repository, git
 
 
 @pytest.fixture
@@ -128,9 +128,8 @@ def test_submodules_are_left_out(repository: Repository) -> None:
     inner = repository.path / "inner"
     subprocess.run(["git", "init", "-q", inner], check=True)
     (inner / "x").write_text("x")
-    git = ["git", "-C", str(inner), "-c", "user.name=a", "-c", "user.email=a@b.c"]
-    subprocess.run([*git, "add", "x"], check=True)
-    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    git(inner, "add", "x")
+    git(inner, "commit", "-qm", "x")
     repository.write("b.txt", "b\n")
     changes, patch = patched(repository)
     assert changes.files == ["b.txt"]

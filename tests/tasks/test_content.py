@@ -13,13 +13,13 @@ from rebyte_cli.api.transport import Transport
 from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import BrokenAnswer, NetworkError, WaitTimeout
 from rebyte_cli.tasks.content import content
-from tests.servers import Answer, RawServer, json_reply, reset, stall, wire_to
+from tests.servers import Answer, RawServer, json_reply, reset, stall, transport_to
 
 PROMPT = {"id": "p1", "status": "succeeded", "response": "It is 4."}
 
 
 def client_of(server: RawServer, **options: Any) -> RebyteClient:
-    return RebyteClient(transport=wire_to(server, sleep=lambda _seconds: None, **options))
+    return RebyteClient(transport=transport_to(server, sleep=lambda _seconds: None, **options))
 
 
 def read(answer: Answer, seconds: float | None = None, **options: Any) -> Mapping[str, Any]:

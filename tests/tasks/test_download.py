@@ -13,7 +13,7 @@ from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.errors import BadUsage, BrokenAnswer, RebyteError
 from rebyte_cli.tasks.download import fetch_all, is_whole, open_folder, parts_of
 from tests.screens import no_bar
-from tests.servers import RawServer, reply, wire_to
+from tests.servers import RawServer, reply, transport_to
 
 ESCAPES = [
     "..", ".", "", "../a", "a/../../b", "/etc/passwd", "a//b", "a/", "//host/share", "a\0b",
@@ -125,7 +125,7 @@ def test_whole_means_a_plain_file_of_that_size(tmp_path: Path) -> None:
 
 
 def get_all(server: RawServer, folder: Path, names: list[str], force: bool = False) -> list[Any]:
-    client = RebyteClient(transport=wire_to(server))
+    client = RebyteClient(transport=transport_to(server))
     listed = [{"name": name, "size": 3} for name in names]
     return list(
         fetch_all(

@@ -12,7 +12,7 @@ from rebyte_cli.api.views import ContentView
 from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import APIError, ServerFault, WaitTimeout
 from rebyte_cli.tasks.logs import FAILURES, LATE_READS, QueuedPrompt, QueuedPrompts
-from tests.servers import Answer, RawServer, error_reply, json_reply, wire_to
+from tests.servers import Answer, RawServer, error_reply, json_reply, transport_to
 
 BROKEN = error_reply(503, "down", "Not now")
 
@@ -45,7 +45,7 @@ class Bench:
         self.script: list[Any] = []
         self.asked = 0
         self.server = RawServer(self.answer)
-        self.client = RebyteClient(transport=wire_to(self.server, sleep=lambda _seconds: None))
+        self.client = RebyteClient(transport=transport_to(self.server, sleep=lambda _seconds: None))
 
     def answer(self, _request: Any) -> Answer:
         said = self.script[min(self.asked, len(self.script) - 1)]

@@ -11,7 +11,7 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.history.history import History
 from rebyte_cli.tasks.request_kinds import PromptRequest, TaskRequest
-from tests.servers import Answer, RawServer, error_reply, json_reply, wire_to
+from tests.servers import Answer, RawServer, error_reply, json_reply, transport_to
 
 ROW = {"id": "t1", "url": "https://x/", "createdAt": "c", "title": "Fix it"}
 TASK = {"id": "t1", "workspaceId": "w1", "status": "completed", "prompts": []}
@@ -26,7 +26,7 @@ def answers() -> list[Answer]:
 def client(answers: list[Answer]) -> Iterator[RebyteClient]:
     with (
         RawServer(lambda _request: answers[-1]) as server,
-        RebyteClient(transport=wire_to(server)) as client,
+        RebyteClient(transport=transport_to(server)) as client,
     ):
         yield client
 

@@ -24,7 +24,7 @@ from tests.servers import (
     stall,
     then_close,
     then_stall,
-    wire_to,
+    transport_to,
 )
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -92,7 +92,7 @@ class Run:
 
     def follow(self, **options: Any) -> list[Any]:
         with RawServer(self) as server:
-            client = RebyteClient(transport=wire_to(server))
+            client = RebyteClient(transport=transport_to(server))
             return list(follow(client, "t1", sleep=self.slept.append, **options))
 
 
@@ -267,7 +267,7 @@ def test_which_errors_end_it(answer: Answer, kind: type[Exception], opened: int)
 
 def test_a_task_that_is_not_there_ends_it_at_once() -> None:
     with RawServer(error_reply(404, "not_found", "no")) as server:
-        client = RebyteClient(transport=wire_to(server))
+        client = RebyteClient(transport=transport_to(server))
         with pytest.raises(ResourceNotFound):
             list(follow(client, "t1", sleep=lambda seconds: None))
     assert len(server.requests) == 2
@@ -303,7 +303,7 @@ def test_an_outage_without_end_is_given_up_after_minutes() -> None:
         now[0] += max(seconds, 20.0)  # a minute here is three looks
 
     with RawServer(run) as server:
-        client = RebyteClient(transport=wire_to(server))
+        client = RebyteClient(transport=transport_to(server))
         events = follow(client, "t1", deadline=Deadline(clock=lambda: now[0]), sleep=sleep)
         with pytest.raises(NetworkError):
             list(events)
@@ -499,7 +499,7 @@ def test_case_71_a_snapshot_of_a_run_that_never_pauses_has_an_end(
     monkeypatch.setattr("rebyte_cli.tasks.stream.SNAPSHOT_SIZE", 10_000)
     endless = parts(HEAD, *[stream(text(0, "x" * 1000))] * 200, every=0.001)
     with RawServer(lambda _request: endless) as server:
-        found = snapshot(RebyteClient(transport=wire_to(server)), "t1")
+        found = snapshot(RebyteClient(transport=transport_to(server)), "t1")
     assert 5 <= len(found) <= 10
 
 

@@ -16,7 +16,7 @@ from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.errors import BadUsage, NetworkError, NotFound, RebyteError
 from rebyte_cli.tasks.upload import check, content_type, put, upload, uploads
 from tests.screens import no_bar
-from tests.servers import RawServer, json_reply, reply, wire_to
+from tests.servers import RawServer, json_reply, reply, transport_to
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_several_go_side_by_side_and_come_back_in_order(tmp_path: Path) -> None:
 
     with RawServer(keep) as storage, RawServer(stored(storage)) as api:
         # All four are under way at once, or the barrier breaks.
-        client = RebyteClient(transport=wire_to(api))
+        client = RebyteClient(transport=transport_to(api))
         send = client.upload_file
 
         def at_once(path: Any, **options: Any) -> Any:
@@ -99,7 +99,7 @@ def test_an_expired_url_is_asked_for_again(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("body")
     with RawServer([reply(403), reply(200)]) as storage, RawServer(stored(storage)) as api:
-        (row,) = upload(RebyteClient(transport=wire_to(api)), [str(path)], no_bar)
+        (row,) = upload(RebyteClient(transport=transport_to(api)), [str(path)], no_bar)
     assert len(api.requests) == 2
     assert row["id"] == "f1"
     assert [request.body for request in storage.requests] == [b"body", b"body"]
@@ -113,7 +113,7 @@ def test_an_expired_url_for_an_artifact_is_asked_for_again(
     with RawServer([reply(403), reply(200)]) as storage:
         urls = json_reply({"urls": [{"uploadUrl": f"{storage.origin}/a?signature=1"}]})
         with RawServer(urls) as api:
-            client = RebyteClient(transport=wire_to(api))
+            client = RebyteClient(transport=transport_to(api))
             (row,) = put(client, "ws", [str(tmp_path / "a.mp4")], no_bar)
     assert row == {"name": "a.mp4", "size": 4}
     assert len(api.requests) == 2
@@ -124,12 +124,12 @@ def test_a_file_that_vanishes_is_named_and_the_others_go_on(tmp_path: Path) -> N
     paths = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     Path(paths[1]).write_text("body")
     with RawServer(json_reply([])) as api:
-        client = RebyteClient(transport=wire_to(api))
+        client = RebyteClient(transport=transport_to(api))
         first, second = put(client, "ws", paths, no_bar)
     assert isinstance(first, NotFound)
     assert isinstance(second, dict)
     with RawServer(reply(200)) as storage, RawServer(stored(storage)) as api:
-        first, second = uploads(RebyteClient(transport=wire_to(api)), paths, no_bar)
+        first, second = uploads(RebyteClient(transport=transport_to(api)), paths, no_bar)
     assert isinstance(first, NotFound)
     assert isinstance(second, dict)
 
@@ -139,7 +139,7 @@ def test_a_name_that_is_not_text_is_sent_as_text(tmp_path: Path) -> None:
     path = os.path.join(os.fsencode(tmp_path), b"b\xffd.txt")
     Path(os.fsdecode(path)).write_text("body")
     with RawServer(reply(200)) as storage, RawServer(stored(storage)) as api:
-        upload(RebyteClient(transport=wire_to(api)), [os.fsdecode(path)], no_bar)
+        upload(RebyteClient(transport=transport_to(api)), [os.fsdecode(path)], no_bar)
     assert api.requests[0].json["filename"] == "b?d.txt"
 
 
@@ -152,7 +152,7 @@ def test_one_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
         return reply(500 if request.body == b"a.txt" else 200)
 
     with RawServer(script) as storage, RawServer(stored(storage)) as api:
-        client = RebyteClient(transport=wire_to(api))
+        client = RebyteClient(transport=transport_to(api))
         first, second = uploads(client, paths, no_bar)
         assert isinstance(first, RebyteError)
         assert isinstance(second, dict)
@@ -163,7 +163,7 @@ def test_one_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
 def test_an_empty_file_says_that_it_is_empty(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with RawServer(reply(200)) as storage, RawServer(stored(storage)) as api:
-        upload(RebyteClient(transport=wire_to(api)), [str(tmp_path / "empty")], no_bar)
+        upload(RebyteClient(transport=transport_to(api)), [str(tmp_path / "empty")], no_bar)
     assert storage.requests[0].headers["content-length"] == "0"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from rebyte_cli.local.agents import changes, jail
 from rebyte_cli.local.agents.workspace import UploadedFile, Workspace, WorkspaceSource
+from tests.repositories import git
 
 from .bench import Bench, gone, script
 
@@ -41,14 +42,6 @@ def hostile(tmp_path: Path, user_home: Path) -> Path:
         git(repository, *words.split(" "))
     script(repository / "hooks", "post-checkout", f'echo pwned > "{user_home}/pwned"')
     return repository
-
-
-def git(folder: Path, *words: str) -> str:
-    identity = ("-c", "user.name=x", "-c", "user.email=x@example.com")
-    done = subprocess.run(
-        ["git", *identity, *words], cwd=folder, capture_output=True, text=True, check=True
-    )
-    return done.stdout
 
 
 ATTACK = """

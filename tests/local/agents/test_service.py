@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from rebyte_cli.local import server
 from rebyte_cli.local.agents import programs, report, sweep
 from rebyte_cli.local.server import Service
+from tests.repositories import git
 from tests.witness import Caller
 
 from .bench import gone, need_jail, script
@@ -291,8 +291,7 @@ def test_repositories_and_skills_of_github(start: Starter, tmp_path: Path, user_
     hub = tmp_path / "hub/acme/shop.git"
     script(hub / "tools/audit", "SKILL.md", "---\nname: audit\n---\n")
     for words in ("init -q -b main", "add -A", "commit -q -m Start", "checkout -q -b other"):
-        identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-        subprocess.run(["git", *identity, *words.split()], cwd=hub, check=True)
+        git(hub, *words.split())
     (user_home / ".gitconfig").write_text(
         f'[url "{tmp_path}/hub/"]\n\tinsteadOf = https://github.com/\n'
     )
@@ -321,8 +320,7 @@ def test_a_workspace_has_one_repository(start: Starter, tmp_path: Path) -> None:
         assert machine.wait(created["id"])["status"] == "failed"
         script(repository, "code", "")
         for words in ("init -q", "add -A", "commit -q -m Start"):
-            identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-            subprocess.run(["git", *identity, *words.split()], cwd=repository, check=True)
+            git(repository, *words.split())
         machine.own.call("POST", f"/tasks/{created['id']}/prompts", {"prompt": "again"})
         assert machine.wait(created["id"])["finalResult"] == "code"
         place = {"prompt": "x", "executor": "mine", "workspaceId": created["workspaceId"]}
