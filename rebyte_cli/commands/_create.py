@@ -43,6 +43,7 @@ from ._prompts import PromptSource
 
 F = TypeVar("F", bound=Any)
 SHOWN_WORKSPACES = 8
+SHORT_ID = 8  # characters of an id that usually stand for it alone
 MOST_ATTEMPTS = 20
 
 
@@ -371,7 +372,8 @@ def no_such_workspace(app: App, reference: str, names: Sequence[str] = ()) -> No
     """The error for a workspace that does not exist, with those that do."""
     known = app.history.workspaces()
     aliases = [*(each["name"] for each in known if each["name"]), *filter(None, names)]
-    shown = list(dict.fromkeys([*aliases, *(str(each["id"]) for each in known)]))
+    ids = (str(each["id"])[:SHORT_ID] for each in known if not each["name"])
+    shown = list(dict.fromkeys([*aliases, *ids]))
     near = did_you_mean(reference, aliases)
     more = ", …" if len(shown) > SHOWN_WORKSPACES else ""
     there = f"Workspaces: {', '.join(shown[:SHOWN_WORKSPACES])}{more}" if shown else None

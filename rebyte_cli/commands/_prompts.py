@@ -220,12 +220,15 @@ class PromptSource:
 
     def _typed(self, draft: Draft) -> str:
         self._app.note("Type the prompt; end it with Ctrl-D on a line of its own")
-        data = self._app.read_bytes("-", limit=MOST_BYTES)
+        before = "".join(f"{text}\n\n" for text in self._typed_after or ())
+        data = b""
+        while len(data) <= MOST_BYTES and (line := self._app.stdin.buffer.readline()):
+            draft.append(line if data else before.encode() + line)
+            data += line
+        draft.sync()
         if not data.strip():
             draft.discard()
             raise BadUsage("the prompt is empty; nothing was sent")
-        before = "".join(f"{text}\n\n" for text in self._typed_after or ())
-        draft.write(before.encode() + data)
         return check_prompt(before + _decode(data, "standard input"))
 
     def _written(self, draft: Draft) -> str:
@@ -257,7 +260,8 @@ class PromptSource:
             if option is not None:
                 raise BadUsage(
                     "the editor did not wait for its window to be closed; nothing was sent",
-                    hint=f"export EDITOR='{program} {option}'",
+                    hint=f"export EDITOR='{program} {option}'\n"
+                    f"What you save in the window goes to {draft.path}",
                 )
             draft.discard()
             raise BadUsage("the editor saved no prompt; nothing was sent")
@@ -269,8 +273,8 @@ class PromptSource:
         return check_prompt(text)
 
     def _where(self) -> str | None:
-        """Where the draft is and how to send it; None if it is not needed any more."""
-        if self._draft is None or self._draft.is_discarded:
+        """Where the draft is and how to send it; None if there is nothing in it to send."""
+        if self._draft is None or self._draft.is_empty:
             return None
         import shlex
 

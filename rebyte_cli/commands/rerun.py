@@ -85,12 +85,13 @@ def _earlier(app: App, task_id: str) -> Earlier:
     known = rerun.remembered(app.history, task_id)
     if known is not None:
         return known
+    found = rerun.shown(app.client, task_id)
     app.note(
-        f"Task {task_id} was not created on this machine, so its skills, repository, workspace"
-        " and files are unknown; add what it needs with -s, -g, -w and -f"
+        f"Task {task_id} was not created on this machine; if it needs them, add its skills (-s),"
+        " repository (-g), workspace (-w) and files (-f)"
     )
     # The executor that the local service shows for a simulated run would start a real agent.
-    return rerun.Earlier({}) if app.settings.is_local else rerun.shown(app.client, task_id)
+    return rerun.Earlier({}) if app.settings.is_local else found
 
 
 def _first_prompt(app: App, task_id: str, *, with_changes: bool) -> PromptSource:

@@ -35,13 +35,21 @@ class Draft:
         with suppress(OSError):
             self.path.unlink()
 
-    def write(self, data: bytes) -> None:
-        """Replace the text, synced. Without room for it, there is no draft."""
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no text in it, or it was discarded."""
         try:
-            self.path.write_bytes(data)
+            return self.is_discarded or not self.path.stat().st_size
+        except OSError:
+            return True
+
+    def append(self, data: bytes) -> None:
+        """Add text. Where there is no room for it, there is no draft."""
+        try:
+            with open(self.path, "ab") as file:
+                file.write(data)
         except OSError:
             self.discard()
-        self.sync()
 
     def sync(self) -> None:
         """Make what the editor saved survive a power cut."""

@@ -203,7 +203,8 @@ def test_an_editor_with_a_window_is_told_to_wait(
         assert status == 2
         assert "the editor did not wait for its window to be closed" in shown
         assert f"export EDITOR='{home}/code --wait'" in shown
-        assert len(list(drafts.glob("*.md"))) == 1  # what is saved in the window goes there
+        (draft,) = drafts.glob("*.md")
+        assert f"What you save in the window goes to {draft}" in shown
         status, shown = run("create", VISUAL=f"{home}/code --wait")
         assert status == 0, shown
         assert server.seen("POST")[0].json["prompt"] == "Fix the\nlogin"
@@ -293,6 +294,22 @@ def test_a_prompt_that_was_typed_is_kept_too(
         assert draft.read_text() == f"{before}Fix the\nlogin\n"
         assert server.seen("POST")[0].json["prompt"] == draft.read_text()
         assert f"--prompt-file {draft}" in "\n".join(session.everything)
+
+
+@pytest.mark.parametrize("typed", ["Fix the\n", ""])
+def test_an_interrupt_keeps_what_was_typed(aim: Aim, drafts: Path, typed: str) -> None:
+    with RawServer(answering(json_reply(MADE, 201))) as server:
+        aim(server)
+        session = Session([*COMMAND, "create", "-"], columns=400, echo=True)
+        session.until(lambda lines: any("Type the prompt" in line for line in lines))
+        session.child.send(typed)
+        (draft,) = drafts.glob("*.md")
+        session.until(lambda _lines: draft.read_text() == typed)
+        session.child.sendintr()
+        assert session.finish() == 130
+        assert server.seen("POST") == []
+    assert draft.read_text() == typed
+    assert ("is kept" in "\n".join(session.everything)) == bool(typed)
 
 
 def test_a_prompt_is_typed_only_after_everything_was_checked(

@@ -237,7 +237,7 @@ def test_an_unknown_workspace_is_named_with_those_that_exist(inside: Run, aim: A
         assert done.status == 4
         assert "no such workspace: demi" in done.err
         assert "Did you mean 'demo'?" in done.err
-        assert "Workspaces: demo, shop, twin, ws-1" in done.err
+        assert "Workspaces: demo, shop, twin\n" in done.err
         done = inside("create", "x", "-w", "twin")
         assert (done.status, "'twin' is the name of 2 workspaces" in done.err) == (2, True)
         assert len(server.seen("POST")) == sent
