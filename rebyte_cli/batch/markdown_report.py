@@ -9,6 +9,7 @@ from typing import Any
 
 from ..output.console import clean, one_line
 from ..output.table import truncate, width_of
+from ..redaction import redact_keys
 from ..tasks.browser import is_page
 from .answers import LineTexts
 from .state import name_of
@@ -78,4 +79,5 @@ def _chart(rows: Sequence[Row], timeline: Timeline) -> str:
 
 def _m(value: Any) -> str:
     """Text that Markdown shows as it is, in a heading, a cell of a table or a paragraph."""
-    return _SPECIAL.sub(lambda found: f"\\{found[0]}", one_line(str(value)))
+    # Here, since the escaped text hides what looks like a key.
+    return _SPECIAL.sub(lambda found: f"\\{found[0]}", redact_keys(one_line(str(value))))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..config.atomic import replace
 from ..errors import BadUsage, RebyteError
+from ..redaction import redact_keys
 from . import html_report, markdown_report
 from .answers import LineTexts
 from .timeline import Row, Timeline
@@ -52,7 +53,7 @@ def write(
             parts = render(
                 title, counts(rows), rows, texts or repeat(LineTexts("", None)), timeline
             )
-            file.writelines(parts)
+            file.writelines(map(redact_keys, parts))  # reports are passed around
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)

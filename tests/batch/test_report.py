@@ -130,6 +130,22 @@ make
     )
 
 
+@pytest.mark.parametrize("name", ["r.html", "r.md"])
+def test_a_report_holds_no_key(tmp_path: Path, name: str) -> None:
+    key = "rbk_0123456789abcdef"
+    texts = [LineTexts(f"Use {key}", f"It was {key}.")]
+    write(
+        str(tmp_path / name),
+        key,
+        [row(1, "failed", title=key, error={"message": key})],
+        texts,
+        now=NOW,
+    )
+    page = (tmp_path / name).read_text()
+    assert "0123456789" not in page
+    assert "It was rbk_…." in page
+
+
 def test_ten_thousand_lines_make_a_page_that_can_be_looked_at(tmp_path: Path) -> None:
     rows = [
         {
