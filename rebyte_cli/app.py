@@ -177,8 +177,13 @@ class App:
         """The way to the local service: a running `local serve`, or one inside this process."""
         from .local.dialer import Dialer
 
-        self.note("local service")
-        return Dialer(self.local_folder(), self.config.path, self.note)
+        folder = self.local_folder()
+        if not (self.environment.get("REBYTE_LOCAL_QUIET") or self.console.quiet):
+            from .local.shell_session import is_first_use
+
+            if is_first_use(self.state_dir / "shells"):
+                self.note("local service")
+        return Dialer(folder, self.config.path, self.note)
 
     @cached_property
     def client(self) -> RebyteClient:

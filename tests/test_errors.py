@@ -95,3 +95,16 @@ def test_errors_are_not_changed_where_they_pass() -> None:
                     and target.value.id == handler.name
                 ]
     assert changed == []
+
+
+def test_every_hint_is_a_sentence_or_a_command() -> None:
+    """As written in the source: hints begin with a capital letter, or with what to type."""
+    begins = re.compile(r"""hint = f?"([a-z][^"]*)|hint=f?"([a-z][^"]*)""")
+    typed = ("chmod ", "export ", "rebyte ", "rm ", "output=json", "http://")
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        for match in begins.finditer(path.read_text(encoding="utf-8")):
+            text = match[1] or match[2]
+            if not text.startswith(typed):
+                wrong.append(f"{path.name}: {text}")
+    assert not wrong

@@ -89,7 +89,7 @@ def make_context(ca_bundle: str | None) -> ssl.SSLContext:
             why = "it holds no certificate"
         raise BadUsage(
             f"cannot read the CA file {file or folder}: {why}",
-            hint="it is named by ca_bundle, REQUESTS_CA_BUNDLE or SSL_CERT_FILE",
+            hint="It is named by ca_bundle, REQUESTS_CA_BUNDLE or SSL_CERT_FILE",
         ) from None
     return context
 

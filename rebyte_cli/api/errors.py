@@ -69,16 +69,16 @@ def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -
         return AttemptFailed(
             f"the certificate of {host} is not trusted ({certificate.verify_message})",
             code="certificate",
-            hint="if your network inspects TLS, set its CA with ca_bundle or SSL_CERT_FILE",
+            hint="If your network inspects TLS, set its CA with ca_bundle or SSL_CERT_FILE",
             futile=True,
         )
     if tunnel := next((t for each in chain if (t := _tunnel_status(each))), None):
-        hint = "give the proxy's user name and password in HTTPS_PROXY" if tunnel == 407 else None
+        hint = "Give the proxy's user name and password in HTTPS_PROXY" if tunnel == 407 else None
         return AttemptFailed(
             f"{there} refused to connect ({tunnel})", hint=hint, futile=tunnel == 407
         )
     if having(socket.gaierror) or "NameResolutionError" in names:
-        return AttemptFailed(f"no such host: {there}", hint="check the base URL and your network")
+        return AttemptFailed(f"no such host: {there}", hint="Check the base URL and your network")
     if having(TimeoutError) or names & {"ReadTimeoutError", "ConnectTimeoutError"}:
         return AttemptFailed(
             "timed out" if sent else f"timed out connecting to {there}", code="timeout"
@@ -147,7 +147,7 @@ def refusal(
     if 300 <= status < 400:
         return Redirected(
             f"{method} {path} was answered with a redirect ({status}), which is not followed",
-            hint="check the base URL; a redirect would carry the key elsewhere",
+            hint="Check the base URL; a redirect would carry the key elsewhere",
             **rest,
         )
     if unknown:
@@ -159,13 +159,25 @@ def refusal(
     if status in (404, 410) and path == "/tasks" and method == "GET":
         return ResourceNotFound(
             f"this API has no /tasks ({status}): the base URL is wrong or the API was retired",
-            hint="see `rebyte profile show`; the base URL ends with /v1",
+            hint="See `rebyte profile show`; the base URL ends with /v1",
             code=code,
             **rest,
         )
     absent = status in (404, 410)
     kind = ResourceNotFound if absent else ServerFault if status >= 500 else APIError
-    return kind(said, hint=_hint(body), code=code, subject=_subject(path), retried=retried, **rest)
+    told = _hint(body) or (_list_hint(path) if absent else None)
+    return kind(said, hint=told, code=code, subject=_subject(path), retried=retried, **rest)
+
+
+def _list_hint(path: str) -> str | None:
+    """The command that lists what a call with this path can be about."""
+    noun, *rest = path.strip("/").split("/")
+    if rest[1:2] == ["artifacts"]:
+        command = f"artifact list {rest[0]}" if len(rest) == 3 else "workspace list"
+    else:
+        nouns = {"tasks": "list", "agent-computers": "workspace list", "webhooks": "webhook list"}
+        command = nouns.get(noun, "") if rest else ""
+    return f"See `rebyte {command}`" if command else None
 
 
 def _subject(path: str) -> str | None:
@@ -211,7 +223,7 @@ def _hint(body: Any) -> str | None:
 def _scope_hint(method: str) -> str:
     # tasks:read is the one scope that any source names (seen in a client).
     scope = "`tasks:read`" if method == "GET" else "one that allows writing"
-    return f"the key lacks a scope, here {scope}; create a key that has it at {KEYS_PAGE}"
+    return f"The key lacks a scope, here {scope}; create a key that has it at {KEYS_PAGE}"
 
 
 # What a service answers for an endpoint that it does not have.

@@ -125,7 +125,7 @@ def check_key(key: str) -> str:
     if not all("!" <= char <= "~" for char in key):
         raise KeyProblem(
             "the API key contains a space, a line break or a character outside ASCII",
-            hint="copy it again; a key is one word that starts with rbk_",
+            hint="Copy it again; a key is one word that starts with rbk_",
         )
     return key
 

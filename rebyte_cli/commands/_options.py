@@ -217,7 +217,7 @@ def split_commas(_ctx: click.Context, _param: click.Parameter, value: tuple[str,
     """Turn `-s a,b -s c` into `[a, b, c]`. Raises BadUsage for an empty slug."""
     slugs = [part.strip() for text in value for part in text.split(",")]
     if any(not slug for slug in slugs):
-        raise BadUsage("--skill: empty value", hint="use -s deep-research, or -s pdf,deep-research")
+        raise BadUsage("--skill: empty value", hint="Use -s deep-research, or -s pdf,deep-research")
     return list(dict.fromkeys(slugs))
 
 

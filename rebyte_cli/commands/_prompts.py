@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -251,6 +252,12 @@ class PromptSource:
         if status != 0:
             if not after.st_size:
                 draft.discard()
+            if status in (
+                -signal.SIGINT,
+                128 + signal.SIGINT,
+            ):  # Ctrl-C, which leaves its line open
+                self._app.console.write_err("\n")
+                raise Interrupted(130)
             if status == 127:
                 raise BadUsage(f"cannot start the editor {program!r}", hint="Set EDITOR")
             raise BadUsage(f"the editor exited with status {status}; nothing was sent")

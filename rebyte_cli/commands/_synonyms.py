@@ -143,6 +143,14 @@ def for_command(path: str, words: Sequence[str], known: Iterable[str]) -> str:
     return f"Did you mean {alternatives(likely)}?" if likely else "See `rebyte --help`"
 
 
+def for_page(word: str, topics: Sequence[str]) -> str:
+    """The hint for a word that has no manual page; `topics` are those that have one."""
+    meant = (_lookup(_COMMANDS, word.casefold()) or "").partition(" ")[0]
+    if meant in topics:
+        return f"Did you mean `rebyte man {meant}`?"
+    return did_you_mean(word, topics) or f"The pages are {', '.join(sorted(topics))}"
+
+
 def for_option(option: str, taken: Iterable[str]) -> str | None:
     """The hint for an option that does not exist; `taken` are the names that the command takes.
 

@@ -126,6 +126,8 @@ def status(app: App) -> Records:
     except RebyteError as problem:
         refused = False if isinstance(problem, KeyRejected) else None
         record = _record(app, source=source, key=key, accepted=refused, problem=problem)
+        if app.format == "table" and not app.fields:  # stderr says it, with the hint
+            del record["error"]
         return Records(AUTH, [record, problem])
     return Records(AUTH, [_record(app, source=source, key=key, accepted=True)])
 
@@ -168,7 +170,7 @@ def _ask(app: App) -> str:
 
     if not app.interactive:
         raise BadUsage(
-            "cannot ask for the key without a terminal", hint="pass it on stdin with --with-key"
+            "cannot ask for the key without a terminal", hint="Pass it on stdin with --with-key"
         )
     app.note(f"Get a key at {KEYS_PAGE}")
     return check_key(ask_hidden("API key"))

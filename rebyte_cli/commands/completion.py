@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -41,10 +42,19 @@ def command(app: App, shell: str | None, do: str | None) -> Any:
 
     done = getattr(install, do)(shell, app.environment)
     for path, changed in done:
-        app.note(f"{'Changed' if changed else 'Already up to date:'} {path}")
+        app.note(_said(do, path, changed))
     if do == "install":
         app.note(f"Open a new {shell} to use it, or run: exec {install.fresh(shell)}")
     return installed(app, [{"path": str(path), "changed": changed} for path, changed in done])
+
+
+def _said(do: str, path: Path, changed: bool) -> str:
+    """What became of a file: the script, or a start file that reads it."""
+    if do == "install":
+        return f"{'Changed' if changed else 'Already up to date:'} {path}"
+    if not changed:
+        return f"Not installed: {path}"
+    return f"Removed the lines of rebyte from {path}" if path.exists() else f"Removed {path}"
 
 
 def _of_the_user(app: App) -> str:

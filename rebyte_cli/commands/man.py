@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, NotFound, RebyteError, did_you_mean
+from ..errors import BadUsage, NotFound, RebyteError
 from ..output.records import INSTALLED, Text
 from ._base import Group, define, installed
 from ._options import completer, install_options
@@ -91,8 +91,10 @@ def _find(words: tuple[str, ...], known: list[str]) -> str:
     found = [name for name in known if name.rpartition(".")[0] == stem and name.endswith(section)]
     if found:
         return min(found, key=lambda name: name[-1])
-    topics = [name.removeprefix("rebyte-").partition(".")[0] for name in known]
-    raise NotFound(f"no manual page for {first}", hint=did_you_mean(first, topics))
+    from ._synonyms import for_page
+
+    topics = list(dict.fromkeys(name.removeprefix("rebyte-").partition(".")[0] for name in known))
+    raise NotFound(f"no manual page for {first}", hint=for_page(first, topics))
 
 
 def _uninstall(app: App, folder: str) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def locked(path: Path, *, seconds: float = 10.0) -> Iterator[None]:
         if time.monotonic() >= deadline:
             raise RebyteError(
                 f"another process has kept {path} locked for {seconds:g} s",
-                hint="wait for the other `rebyte` to end, then try again",
+                hint="Wait for the other `rebyte` to end, then try again",
             )
         time.sleep(0.02)
         release = take_lock(path)

@@ -223,7 +223,7 @@ def _not_for(settings: Settings) -> MissingKey:
 def _missing(settings: Settings, elsewhere: list[str], given: bool) -> MissingKey:
     named = f" -P {settings.profile}" if settings.named else ""
     lines = [
-        f"get one at {KEYS_PAGE}",
+        f"Get one at {KEYS_PAGE}",
         *(_ways_to_mean_it(settings) if given else [f"export {VARIABLE}=…"]),
         f"rebyte{named} auth login",
         "or try `rebyte -P local …` with no account",

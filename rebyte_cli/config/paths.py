@@ -64,7 +64,7 @@ def home_dir(environment: Mapping[str, str]) -> Path:
     if not os.path.isabs(home):
         raise BadUsage(
             "cannot find your home folder",
-            hint="set HOME to an absolute path, or set REBYTE_CONFIG_DIR and REBYTE_STATE_DIR",
+            hint="Set HOME to an absolute path, or set REBYTE_CONFIG_DIR and REBYTE_STATE_DIR",
         )
     return Path(home)
 

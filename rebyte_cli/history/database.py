@@ -293,12 +293,12 @@ class Database:
             if _is_busy(problem):
                 raise HistoryBusy(
                     f"{unusable}: another process has kept it locked for {WAIT:g} s",
-                    hint="end the other `rebyte`, or try again later",
+                    hint="End the other `rebyte`, or try again later",
                 ) from None
             hint = None
             # Not when a disk is full: the keys of --once would be lost.
             if _code(problem) in (_ERROR, _CORRUPT, _NOT_A_DATABASE):
-                hint = f"if it is damaged, move it away: mv {self.path} {self.path}.old"
+                hint = f"If it is damaged, move it away: mv {self.path} {self.path}.old"
             raise HistoryUnusable(f"{unusable}: {problem}", hint=hint) from None
         except UnsafeFile as problem:
             raise HistoryUnusable(problem.message, hint=problem.hint) from None

@@ -73,7 +73,7 @@ class IntentHeld(RebyteError):
     def __init__(self, key: str) -> None:
         super().__init__(
             f"another `rebyte` is creating the task for {key!r} right now",
-            hint="wait for it, then run the same command again: it returns the same task",
+            hint="Wait for it, then run the same command again: it returns the same task",
         )
 
 
@@ -240,6 +240,11 @@ class History:
             number - 1,
         )
         return task_of(rows[0]) | {"deleted": bool(rows[0]["deleted"])} if rows else None
+
+    def count(self) -> int:
+        """How many tasks were created from here, deleted ones included; see `nth`."""
+        rows = self._read("SELECT COUNT(*) AS tasks FROM tasks WHERE origin = ?", self.origin)
+        return int(rows[0]["tasks"]) if rows else 0
 
     def task(self, task_id: str) -> dict[str, Any] | None:
         """What is known about one task, or None."""

@@ -106,15 +106,22 @@ def _numbered(history: History, reference: str) -> dict[str, object]:
         )
     newest = history.tasks(1) if name == "last" else []
     found = newest[0] if newest else history.nth(1 if name == "last" else int(name))
-    hint = "the history is kept per service; `rebyte list` shows all tasks of the account"
+    hint = "The history is kept per service; `rebyte list` shows all tasks of the account"
     if found is None:
+        count = 0 if name == "last" else history.count()
         raise NotFound(
-            f"{reference} doesn't exist: fewer tasks were created on this machine", hint=hint
+            f"{reference} doesn't exist: {_count(count)} created on this machine", hint=hint
         )
     if found.get("deleted"):
         every = "every task that was created from here" if name == "last" else f"task {found['id']}"
         raise NotFound(f"{reference} doesn't exist: {every} was deleted", hint=hint)
     return found
+
+
+def _count(tasks: int) -> str:
+    if not tasks:
+        return "no task was"
+    return "only one task was" if tasks == 1 else f"only {tasks:,} tasks were"
 
 
 def _by_prefix(history: History, reference: str) -> str | None:
@@ -142,7 +149,7 @@ def _id_in_url(url: str, folders: tuple[str, ...], what: str) -> str:
             return check_id(unquote(name), f"{what} id")
     raise BadUsage(
         f"{url!r} is not the URL of a {what}",
-        hint="copy the page's URL (https://app.rebyte.ai/run/ID), or give the id alone",
+        hint="Copy the page's URL (https://app.rebyte.ai/run/ID), or give the id alone",
     )
 
 

@@ -207,10 +207,12 @@ def _rows(db: sqlite3.Connection, workspace: str) -> list[sqlite3.Row]:
 
 def _shown(context: Context, row: sqlite3.Row) -> JsonObject:
     name = quote(row["filename"], safe="")
+    # The address of a service inside a command is gone when the user could follow the link.
+    url = f"{context.base}/workspaces/{row['workspace']}/artifacts/{name}"
     return {
         "filename": row["filename"],
         "size": row["size"],
         "contentType": row["type"],
-        "url": f"{context.base}/workspaces/{row['workspace']}/artifacts/{name}",
+        **({} if context.is_embedded else {"url": url}),
         "createdAt": http.stamp(row["created"]),
     }

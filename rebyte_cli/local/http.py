@@ -25,7 +25,11 @@ LARGEST_OFFSET = 1 << 62
 
 
 class Context(NamedTuple):
-    """What an endpoint may touch. `links` is the origin that links to tasks point at."""
+    """What an endpoint may touch.
+
+    `links` is the origin that links to tasks point at. `is_embedded` says that the service is
+    inside the process of a command, so that its own address ends with it.
+    """
 
     store: Store
     base: str
@@ -38,6 +42,7 @@ class Context(NamedTuple):
     announce: Callable[[str], None]
     permission: AgentPermission
     config_file: Path | None
+    is_embedded: bool = False
 
 
 class Refusal(Exception):

@@ -93,6 +93,7 @@ class Service:
             announce=announce,
             permission=permission,
             config_file=config_file,
+            is_embedded=public_url is not None,
         )
         self.key = machine_key(state_dir)
         self._api.application = Api(context, log)

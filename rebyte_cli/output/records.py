@@ -333,7 +333,7 @@ def unknown_field(field: str, known: Iterable[str]) -> BadUsage:
     """The error for an unknown name in `--fields`, with the nearest one and all known ones."""
     names = list(known)
     near = did_you_mean(field, names)
-    every = f"the fields are {', '.join(names)}"
+    every = f"The fields are {', '.join(names)}"
     return BadUsage(f"--fields: no such field: {field}", hint=f"{near}\n{every}" if near else every)
 
 

@@ -75,6 +75,7 @@ def _plain(
     statuses: list[int],
 ) -> Mappings:
     """The records without their secrets; errors are printed in their place."""
+    hinted: set[str | None] = set()
     for row in rows:
         record = row.record if isinstance(row, RebyteError) else row
         if record is not None:
@@ -85,7 +86,9 @@ def _plain(
             from .messages import show_error
 
             # The record was printed when the reader came back for more.
-            show_error(console, row, as_json=as_json)
+            repeats = row.hint in hinted and not as_json
+            show_error(console, row.copy_with(hint=None) if repeats else row, as_json=as_json)
+            hinted.add(row.hint)
             statuses.append(row.exit_status)
 
 

@@ -26,6 +26,7 @@ _STATUS_COLORS = {
     **dict.fromkeys(("canceled", "cancelled"), DIM),
 }
 _GAP = "  "
+_ACRONYMS = frozenset(("api", "ca", "id", "url"))
 _NARROWEST = 8  # cells: a column of text is never cut below this
 _MOST_COLUMNS = 20  # of a table of objects that are no kind of ours
 
@@ -232,12 +233,24 @@ def listing(
     return "\n".join(line.rstrip(" ") for line in lines) + "\n"
 
 
-def _head(name: str, type_: str) -> str:
-    """A field's name as a heading: `createdAt` is CREATED, `workspaceId` WORKSPACE ID."""
+def _words(name: str, type_: str) -> list[str]:
+    """The words of a field's name in lower case: `workspaceId` is `workspace`, `id`."""
     if type_.startswith("time"):
         name = name.removesuffix("At")
     spaced = "".join(" " + letter if letter.isupper() else letter for letter in one_line(name))
-    return spaced.replace("_", " ").strip().upper()
+    return spaced.replace("_", " ").lower().split()
+
+
+def _head(name: str, type_: str) -> str:
+    """A field's name as a heading: `createdAt` is CREATED, `workspaceId` WORKSPACE ID."""
+    return " ".join(_words(name, type_)).upper()
+
+
+def _label(name: str, type_: str) -> str:
+    """A field's name as a label: `createdAt` is Created, `workspaceId` Workspace ID."""
+    words = [word.upper() if word in _ACRONYMS else word for word in _words(name, type_)]
+    label = " ".join(words)
+    return label[:1].upper() + label[1:]
 
 
 def _fit(columns: Sequence[_Column], limit: int) -> None:
@@ -261,7 +274,7 @@ def record(
     if fields is None:
         known = [name for name in kind.types if row.get(name) is not None]
         fields = known + [name for name in row if name not in kind.types and row[name] is not None]
-    labels = [one_line(name) for name in fields]
+    labels = [_label(name, kind.types.get(name, "")) or one_line(name) for name in fields]
     if style.width is not None:  # a long name from the API must leave room for values
         labels = [
             truncate(label, max(style.width // 3, _NARROWEST), style.ellipsis) for label in labels

@@ -71,7 +71,7 @@ def _run(command: str, page: str) -> bool | None:
         words = shlex.split(command)
         in_background = words[-1:] == ["&"]
         words = words[:-1] if in_background else words
-        if len(words) < 2:
+        if not words or (len(words) < 2 and not in_background):
             return None
         line = [word.replace("%s", page) for word in words]
         if line == words:

@@ -512,7 +512,7 @@ class Operation:
             if self._has_sent:
                 raise
             status = stop.exit_status if isinstance(stop, Interrupted) else 130
-            raise Interrupted(status, hint="nothing was sent yet") from None
+            raise Interrupted(status, hint="Nothing was sent yet") from None
 
     def _after_interrupt(
         self, intent: Intent | None, key: str | None, started_at: str, answer: Mapping[str, Any]

@@ -59,7 +59,7 @@ def parts_of(name: str, *, hidden: bool = False) -> list[str]:
     if not hidden and any(map(_is_hidden, compared)):
         raise RebyteError(
             f"{name!r} was not written: it is hidden, or run by some tool because of its name",
-            hint="check what is in it; --hidden writes it",
+            hint="Check what is in it; --hidden writes it",
             code="hidden_name",
         )
     return parts

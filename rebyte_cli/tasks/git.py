@@ -40,7 +40,7 @@ def repository(
         "--short",
         "HEAD",
         problem="HEAD is detached, so the current branch is unknown",
-        hint="check out a branch, or name one with -b",
+        hint="Check out a branch, or name one with -b",
     )
     return _owner_repo(url, note), branch
 
@@ -49,11 +49,11 @@ def _remote() -> str:
     """The remote of the repository here: `origin`, or the only one. BadUsage for none."""
     remotes = _git("remote", problem="not inside a git repository").split()
     if not remotes:
-        raise BadUsage("the repository here has no remote", hint="use -g owner/repo")
+        raise BadUsage("the repository here has no remote", hint="Use -g owner/repo")
     if "origin" not in remotes and len(remotes) > 1:
         raise BadUsage(
             f"the repository here has no remote called origin, but {', '.join(remotes)}",
-            hint="use -g owner/repo",
+            hint="Use -g owner/repo",
         )
     return "origin" if "origin" in remotes else remotes[0]
 

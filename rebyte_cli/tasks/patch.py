@@ -58,7 +58,7 @@ def fetch(client: RebyteClient, task_id: str, workspace_id: str | None) -> bytes
     if not isinstance(workspace_id, str):
         raise NotFound(
             f"the workspace of task {task_id} is unknown on this machine",
-            hint="tasks created from this machine have one; see `rebyte workspace list`",
+            hint="Tasks created from this machine have one; see `rebyte workspace list`",
         )
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         target = Path(folder) / PATCH_FILE
@@ -149,7 +149,7 @@ def apply(patch: bytes, root: Path) -> None:
             many = "file has" if len(conflicts) == 1 else "files have"
             raise PatchConflict(
                 f"{len(conflicts)} {many} conflicts: {', '.join(conflicts)}",
-                hint="edit them, then `git add` them; `git checkout HEAD -- .` undoes everything",
+                hint="Edit them, then `git add` them; `git checkout HEAD -- .` undoes everything",
             ) from None
         if "does not match index" not in error.message:
             raise PatchConflict(f"the patch does not apply: {error.message}") from None

@@ -182,7 +182,7 @@ def body(question: Question, choices: Sequence[ItemAnswer]) -> dict[str, Any]:
         raise BadUsage(
             f"the run asks {len(question.items)} questions together, and"
             f" {len(choices)} answer{'s were' if len(choices) != 1 else ' was'} given",
-            hint="one --option or --text for each of them, in order",
+            hint="One --option or --text for each of them, in order",
         )
     selections = [
         _selection(item, choice) for item, choice in zip(question.items, choices, strict=True)

@@ -103,7 +103,7 @@ def pages(client: RebyteClient, request: RawRequest, *, with_headers: bool) -> I
         rows, total = document.get("data"), document.get("total")
         if not isinstance(rows, list) or (rows and rows == before):
             what = "the same page came twice" if before else "the answer is no page with `data`"
-            raise BrokenAnswer(f"GET {path}: {what}", hint="try again without --paginate")
+            raise BrokenAnswer(f"GET {path}: {what}", hint="Try again without --paginate")
         before = rows
         # A service may give less than was asked for, and says so in `limit`.
         given = document.get("limit")

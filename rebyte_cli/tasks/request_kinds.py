@@ -100,7 +100,7 @@ class TaskRequest:
         elif failure:
             message += f"; looking for it failed: {failure}"
         if key is None:
-            hint = "see `rebyte list`; `--once KEY` makes a create safe to repeat"
+            hint = "See `rebyte list`; `--once KEY` makes a create safe to repeat"
         else:
             hint = (
                 "run the same command again: it looks for the task first, and sends the request"

@@ -61,12 +61,12 @@ def _check_one(path: str) -> None:
     if stat.S_ISDIR(mode):
         raise BadUsage(
             f"{path} is a folder, and only files can be uploaded",
-            hint="name the files, or pack the folder: tar czf folder.tar.gz folder",
+            hint="Name the files, or pack the folder: tar czf folder.tar.gz folder",
         )
     if not stat.S_ISREG(mode):
         raise BadUsage(
             f"{path} is not a regular file, so its size is not known",
-            hint="write it to a file first",
+            hint="Write it to a file first",
         )
     if len(os.path.basename(path)) > LONGEST_NAME:
         raise BadUsage(f"the name of {path} has more than {LONGEST_NAME} characters")

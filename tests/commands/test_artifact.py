@@ -36,6 +36,17 @@ def test_put_then_list(inside_local: Run, shop: str) -> None:
     ]
 
 
+def test_an_address_that_ends_with_the_command_is_not_printed(
+    inside: Run, inside_local: Run, shop: str
+) -> None:
+    assert all(row["url"] for row in inside_local("artifact", "list", "shop").json["data"])
+    inside("-P", "local", "create", "Say hello [[run=1ms]]")
+    inside("-P", "local", "artifact", "put", "@last", "a.txt")
+    listed = inside("-P", "local", "artifact", "list", "@last")
+    assert listed.json["data"]
+    assert "127.0.0.1" not in listed.out
+
+
 def test_get_puts_a_file_and_says_where(inside_local: Run, shop: str, home: Path) -> None:
     done = inside_local("artifact", "get", "shop", "b.png", "-d", "out")
     assert done.json["path"] == "out/b.png"

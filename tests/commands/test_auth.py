@@ -196,6 +196,14 @@ def test_status_of_a_rejected_key_is_3_with_the_record_on_stdout(rebyte: Rebyte,
     assert json.loads(done.err)["error"]["exit"] == 3
 
 
+def test_status_says_a_problem_once(rebyte: Rebyte, url: str) -> None:
+    done = rebyte("auth", "status", "-o", "table", env={"REBYTE_API_KEY": "rbk_invalid"})
+    problem = done.err.splitlines()[0].removeprefix("Error: ")
+    assert (done.out + done.err).count(problem) == 1
+    listed = rebyte("auth", "status", "-o", "table", "--fields", "error")
+    assert listed.out.startswith("Error  ")
+
+
 def test_status_without_a_key(rebyte: Rebyte, home: Path) -> None:
     done = rebyte("auth", "status")
     assert done.status == 3

@@ -352,6 +352,18 @@ def test_ctrl_c_belongs_to_the_editor(aim: Aim, editor: Callable[[str], Path], h
         assert server.seen("POST")[0].json["prompt"] == "Fix the\nlogin"
 
 
+def test_an_editor_that_ctrl_c_ends_interrupts_the_command(
+    aim: Aim, editor: Callable[[str], Path], home: Path
+) -> None:
+    editor("kill -INT $$")
+    with RawServer(answering(json_reply(MADE, 201))) as server:
+        aim(server)
+        session = Session([*COMMAND, "create"])
+        assert session.finish() == 130
+        assert session.everything == []
+        assert not server.seen("POST")
+
+
 def test_a_key_that_has_its_task_opens_no_editor(
     aim: Aim, run: Run, editor: Callable[[str], Path], inside: Callable[..., Done]
 ) -> None:

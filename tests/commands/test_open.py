@@ -52,6 +52,24 @@ def test_the_browser_may_have_arguments(
     assert browser.read_text() == f"--new {url}\n"
 
 
+def test_a_program_alone_may_run_in_the_background(
+    local: Run, home: Path, browser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = home / "browser"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" > "{browser}.part"\nmv "{browser}.part" "{browser}"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{program} &")
+    url = local("create", "Say hello [[run=1ms]]").json["url"]
+    assert local("open", "@last").status == 0
+    until = time.monotonic() + 20
+    while not browser.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert browser.read_text() == f"{url}\n"
+
+
 def test_a_browser_that_fails_is_told(local: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROWSER", "false --new-window")
     local("create", "Say hello [[run=1ms]]")

@@ -16,6 +16,7 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from tests.conftest import COMMAND, Done
+from tests.servers import RawServer, error_reply, json_reply
 
 Run = Callable[..., Done]
 
@@ -159,6 +160,44 @@ def test_cancel_reads_the_truth(local: Run) -> None:
     local("create", "Slow [[run=60s]]")
     assert local("cancel", "@last").json["status"] == "canceled"
     assert local("follow-up", "@last", "Go on", "--wait").json["status"] == "completed"
+
+
+def test_cancel_says_which_tasks_had_ended(inside_local: Run) -> None:
+    done = inside_local("create", "Quick [[run=1ms]]", "--wait").json["id"]
+    slow = inside_local("create", "Slow [[run=60s]]").json["id"]
+    canceled = inside_local("cancel", done, slow)
+    assert [task["status"] for task in canceled.documents] == ["completed", "canceled"]
+    assert (canceled.status, canceled.err) == (0, f"Task {done} had already completed\n")
+
+
+@pytest.mark.parametrize(("task", "ends_with"), [("failed", 0), ("running", 1)])
+def test_a_refusal_to_cancel_matters_only_while_the_task_runs(
+    inside: Run, aim: Any, task: str, ends_with: int
+) -> None:
+    refused = error_reply(409, "conflict", "Task is not running")
+    known = json_reply({"id": "t1", "status": task})
+    with RawServer(lambda request: refused if request.method == "POST" else known) as server:
+        aim(server)
+        done = inside("cancel", "t1")
+    assert done.status == ends_with
+    assert ("had already failed" if task == "failed" else "Task is not running") in done.err
+
+
+def test_a_task_that_does_not_exist_says_where_to_look(inside_local: Run) -> None:
+    inside_local("create", "Quick [[run=1ms]]")
+    missing = inside_local("get", "999", "998", "-o", "table").err
+    assert missing.splitlines() == [
+        "Error: 999: Task not found", "Hint: See `rebyte list`", "Error: 998: Task not found",
+    ]  # fmt: skip
+    far = json.loads(inside_local("get", "@999").err)["error"]
+    assert far["message"] == "@999 doesn't exist: only one task was created on this machine"
+    for words, hint in (
+        (("webhook", "show", "x"), "See `rebyte webhook list`"),
+        (("artifact", "get", "@last", "x"), "See `rebyte artifact list"),
+        (("artifact", "list", "x"), "See `rebyte workspace list`"),
+        (("workspace", "show", "x"), "See `rebyte workspace list`"),
+    ):
+        assert json.loads(inside_local(*words).err)["error"]["hint"].startswith(hint), words
 
 
 def test_the_history_is_kept_per_origin(local: Run, rebyte: Run, home: Path) -> None:

@@ -65,9 +65,14 @@ def test_uninstall_removes_what_install_wrote(
     again = rebyte("completion", name, "--install", "-o", "json")
     assert files(home) == {**installed, start.name: start.read_text()}
     assert again.documents[0]["changed"] is False
-    assert rebyte("completion", name, "--uninstall").status == 0
+    removed = rebyte("completion", name, "--uninstall").err.splitlines()
+    assert removed[0] == f"Removed {again.documents[0]['path']}"
+    if name != "fish":
+        assert removed[1] == f"Removed the lines of rebyte from {start}"
     assert files(home) == {**before, start.name: before[start.name] + "later=1\n"}
     assert start.stat().st_mode & 0o777 == 0o600
+    nothing = rebyte("completion", name, "--uninstall").err.splitlines()
+    assert all(line.startswith("Not installed: ") for line in nothing)
     assert rebyte("completion", name, "--uninstall", "-o", "json").status == 0
 
 

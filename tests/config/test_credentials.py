@@ -142,7 +142,7 @@ def test_without_any_key_each_way_out_is_a_line(env: dict[str, str]) -> None:
         find(env)
     assert problem.value.message == f"no API key for {CLOUD} (profile default)"
     assert str(problem.value.hint).splitlines() == [
-        "get one at https://app.rebyte.ai/settings/api-keys",
+        "Get one at https://app.rebyte.ai/settings/api-keys",
         "export REBYTE_API_KEY=…",
         "rebyte auth login",
         "or try `rebyte -P local …` with no account",

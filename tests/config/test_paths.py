@@ -41,4 +41,4 @@ def test_a_relative_path_gets_into_no_start_file(
     assert not (home / "x").exists()
     done = rebyte(*command.split(), "--install", env={**relative, "HOME": "relative"})
     assert done.status == 2
-    assert "set HOME to an absolute path" in done.err
+    assert "Set HOME to an absolute path" in done.err

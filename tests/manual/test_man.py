@@ -143,6 +143,11 @@ def test_man_shows_the_page(rebyte: Callable[..., Done]) -> None:
     missing = rebyte("man", "creat")
     assert missing.status == 4
     assert "'create'" in missing.err
+    for word, hint in (
+        ("nothing", "The pages are answer, api, "),
+        ("kill", "Did you mean `rebyte man cancel`?"),
+    ):
+        assert hint in rebyte("man", word).err
 
 
 def test_a_command_names_the_pages_about_its_subject() -> None:

@@ -145,7 +145,7 @@ def test_fields_pick_and_order() -> None:
     assert out(value, "jsonl", fields=fields) == '{"title":"t","model":null,"id":"a"}\n'
     assert out(value, "csv", fields=fields) == "title,model,id\nt,,a\n"
     assert out(value, "tsv", fields=fields) == "title\tmodel\tid\nt\t\ta\n"
-    assert out(value, "table", fields=fields) == "title  t\nmodel\nid     a\n"
+    assert out(value, "table", fields=fields) == "Title  t\nModel\nID     a\n"
     listing = RecordList(TASK, value.rows, {"total": 1})
     assert out(listing, "table", fields=fields) == "TITLE  MODEL  ID\nt             a\n"
     assert json.loads(out(listing, "json", fields=fields)) == {
@@ -158,7 +158,7 @@ def test_an_unknown_field_names_the_known_ones_and_the_nearest() -> None:
     shown = Shown(Records(PROMPT, [{"promptId": "p"}]), "json", fields=("promptid",))
     assert isinstance(shown.error, BadUsage)
     assert shown.error.message == "--fields: no such field: promptid"
-    assert shown.error.hint == "Did you mean 'promptId'?\nthe fields are promptId"
+    assert shown.error.hint == "Did you mean 'promptId'?\nThe fields are promptId"
     assert shown.out == ""
 
 

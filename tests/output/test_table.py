@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.output.records import CREDITS, RESULT, SKILL, TASK, TASK_ROW, RecordList, Records
+from rebyte_cli.output.records import (
+    CREDITS,
+    LOCAL,
+    RESULT,
+    SKILL,
+    TASK,
+    TASK_ROW,
+    RecordList,
+    Records,
+)
 from rebyte_cli.output.table import ago, duration, truncate, width_of, wrap
 from tests.screens import NOW, ROWS, TASK_DONE, Shown
 
@@ -116,19 +125,19 @@ def test_an_empty_listing_says_so_on_stderr() -> None:
 
 def test_a_record_is_names_and_values() -> None:
     assert table(Records(TASK, [TASK_DONE]), tty=True) == dedent("""
-        id           550e8400-e29b-41d4-a716-446655440000
-        url          https://app.rebyte.ai/run/550e8400-e29b-41d4-a716-446655440000
-        status       completed
-        title        Security review
-        executor     opencode
-        createdAt    2026-02-09T10:30:00.000Z (5m ago)
-        completedAt  2026-02-09T10:32:00.000Z (3m ago)
-        prompts
+        ID            550e8400-e29b-41d4-a716-446655440000
+        URL           https://app.rebyte.ai/run/550e8400-e29b-41d4-a716-446655440000
+        Status        completed
+        Title         Security review
+        Executor      opencode
+        Created       2026-02-09T10:30:00.000Z (5m ago)
+        Completed     2026-02-09T10:32:00.000Z (3m ago)
+        Prompts
           ID        STATUS     SUBMITTED  COMPLETED
           880e8400  succeeded  4m ago     3m ago
-        finalResult  Two "problems",
-                     both small.
-        extra        {"new":[1,2.5,true]}
+        Final result  Two "problems",
+                      both small.
+        Extra         {"new":[1,2.5,true]}
     """)
 
 
@@ -139,24 +148,24 @@ def test_long_values_are_wrapped_under_themselves_on_a_terminal() -> None:
     )
     row = {"id": "t1", "finalResult": answer, "extra": {"k": "0123456789" * 4}}
     assert table(Records(TASK, [row]), tty=True, width=40) == dedent(f"""
-        id           t1
-        finalResult  The quick brown fox jumps
-                     over the dog.
+        ID            t1
+        Final result  The quick brown fox jumps
+                      over the dog.
 
-                       Link:
-                     {link}
-                     .
-                     日本語のレビュー日本語のレ
-                     ビュー
-        extra        {{"k":"012345678901234567890
-                     1234567890123456789"}}
+                        Link:
+                      {link}
+                      .
+                      日本語のレビュー日本語のレ
+                      ビュー
+        Extra         {{"k":"01234567890123456789
+                      01234567890123456789"}}
     """)
     assert f"  Link: {link} .\n" in table(Records(TASK, [row]))
 
 
 def test_a_name_from_elsewhere_leaves_room_for_the_values() -> None:
     printed = table(Records(TASK, [{"id": "t1", "k" * 100: "v " * 20}]), tty=True, width=40)
-    assert printed == f"id             t1\n{'k' * 12}…  {'v ' * 12}v\n{' ' * 15}v v v v v v v\n"
+    assert printed == f"ID             t1\nK{'k' * 11}…  {'v ' * 12}v\n{' ' * 15}v v v v v v v\n"
 
 
 @pytest.mark.parametrize("text", ["x", "x ", "日", "\t"])
@@ -172,15 +181,15 @@ def test_wrapping_takes_linear_time(text: str) -> None:
 def test_a_record_in_colour() -> None:
     value = Records(TASK, [{"id": "a", "status": "failed", "prompts": []}])
     assert table(value, tty=True, color=True) == (
-        "\x1b[1mid\x1b[0m       a\n"
-        "\x1b[1mstatus\x1b[0m   \x1b[31mfailed\x1b[0m\n"
-        "\x1b[1mprompts\x1b[0m\n"
+        "\x1b[1mID\x1b[0m       a\n"
+        "\x1b[1mStatus\x1b[0m   \x1b[31mfailed\x1b[0m\n"
+        "\x1b[1mPrompts\x1b[0m\n"
     )
 
 
 def test_records_are_divided_by_an_empty_line() -> None:
     assert table(Records(CREDITS, [{"balance": 10}, {"balance": 2.5}])) == (
-        "balance  10\n\nbalance  2.5\n"
+        "Balance  10\n\nBalance  2.5\n"
     )
 
 
@@ -245,3 +254,16 @@ def test_case_76_objects_with_ever_new_keys_are_shown_in_linear_time() -> None:
     few, many = min(seconds(2000) for _ in range(3)), min(seconds(8000) for _ in range(3))
     assert many < 8 * few + 0.1
     assert many < 1
+
+
+def test_labels_are_words() -> None:
+    local = {
+        "path": "/x",
+        "agents_running": 0,
+        "key_leaks": 0,
+        "baseUrl": "u",
+        "sandboxApiKey": "k",
+    }
+    printed = table(Records(LOCAL, [local]))
+    labels = [line.split("  ")[0] for line in printed.splitlines()]
+    assert labels == ["Path", "Key leaks", "Agents running", "Base URL", "Sandbox API key"]

@@ -229,7 +229,7 @@ def test_an_interrupt_while_looking_says_what_is_known(bench: Bench) -> None:
     # The next attempt looks for that one first; cut short there, nothing was sent by it.
     with pytest.raises(Interrupted) as caught:
         bench.create(sleep=stopped)
-    assert "nothing was sent yet" in str(caught.value.hint)
+    assert "Nothing was sent yet" in str(caught.value.hint)
     assert bench.proxy.count("POST") == 1
 
 
