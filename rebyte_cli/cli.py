@@ -210,7 +210,9 @@ def _invoke(argv: list[str], app: App) -> int:
 
             near = for_option(error.option_name, _options(error.ctx))
             raise BadUsage(f"no such option: {error.option_name}", hint=near or hint) from None
-        raise BadUsage(error.format_message().rstrip("."), hint=hint) from None
+        from .commands import _refusals
+
+        raise BadUsage(_refusals.message(error), hint=_refusals.hint(error) or hint) from None
 
 
 def _options(ctx: click.Context | None) -> list[str]:

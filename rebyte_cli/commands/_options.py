@@ -78,7 +78,7 @@ class LabelFilter(Option):
         if tasks and labels:
             raise BadUsage("--label cannot be used together with TASK")
         if not tasks and not labels:
-            raise click.UsageError("Missing argument 'TASK…' or option '--label'", ctx=ctx)
+            raise click.UsageError("missing argument: TASK… (or --label)", ctx=ctx)
 
 
 class OnQuestionOption(Option):

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..api.status import canonical_status
 from ..app import App
 from ..errors import BadUsage, RebyteError
 from ..output.records import TASK_ROW, RecordList, Records
 from ._base import define
 from ._options import full_ids_option, label_filter_option
 
-STATUSES = ("running", "completed", "failed", "canceled")
+STATUSES = ("running", "waiting", "completed", "failed", "canceled")
 PAGE = 100  # the largest page the API gives (vendor docs)
 
 Row = Mapping[str, Any]
@@ -34,7 +35,8 @@ class StatusFilter(_Choice):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the statuses as a tuple."""
-        words = str(value).split(",") if isinstance(value, str) else list(value)
+        words = str(value).lower().split(",") if isinstance(value, str) else list(value)
+        words = ["canceled" if word.strip() == "cancelled" else word for word in words]
         return tuple(super(StatusFilter, self).convert(word.strip(), param, ctx) for word in words)
 
 
@@ -77,7 +79,7 @@ def _flat(
 @click.option(
     "--since",
     metavar="WHEN",
-    help="Only tasks created after a date (2026-02-09) or within 7d, 12h, 30m.",
+    help="Only tasks created after a date (2026-02-09) or within 7d, 12h, 30m; or today.",
 )
 @click.option(
     "--until", metavar="WHEN", help="Only tasks created before this; same formats as --since."
@@ -103,7 +105,8 @@ def command(
     --status or --fields status, all are fetched; with --no-status, none.
 
     A running task that waits for an answer is shown as waiting, and has "question": true in JSON.
-    rebyte looks for that in at most 20 running tasks, with --fields question in all.
+    rebyte looks for that in at most 20 running tasks, with --status waiting or --fields question in
+    all.
 
     --watch shows what runs, for how long, its last step, and which tasks wait for an answer. It
     makes at most two requests per second, and watches the newest 100 tasks, or as many as --limit
@@ -146,9 +149,12 @@ def command(
         if not statuses:
             rows = at_most(rows, most)
     found = _told(app, rows, statuses, no_status=no_status)
+    if "waiting" in statuses:
+        every = with_questions(app.client, app.history, found, most=None)
+        found = (row for row in every if isinstance(row, RebyteError) or _is_one_of(row, statuses))
     if statuses:
         found = at_most(found, most)
-    if not no_status and _shows_questions(app):
+    if not no_status and "waiting" not in statuses and _shows_questions(app):
         insists = "question" in (app.fields or ())
         found = with_questions(app.client, app.history, found, most=None if insists else MOST_ASKED)
     shorten = None if full_ids else app.history.shortest_prefixes
@@ -232,6 +238,11 @@ def _live_row(task: WatchedTask, name: str) -> LiveRow:
     )
 
 
+def _is_one_of(row: Row, statuses: tuple[str, ...]) -> bool:
+    """Whether a row has one of the statuses, `waiting` included."""
+    return canonical_status(row.get("status")) in statuses or bool(row.get("question"))
+
+
 def _footer(envelope: Any, offset: int) -> Callable[[int], str | None]:
     """What to say below a table that is not the whole list."""
 
@@ -257,7 +268,8 @@ def _told(
         app.client,
         app.history,
         rows,
-        wanted=statuses,
+        # The API calls a run that waits `running`.
+        wanted=[status.replace("waiting", "running") for status in statuses],
         most=None if insists else MOST_READ,
         note=app.note,
     )

@@ -12,7 +12,7 @@ from ..deadline import Deadline
 from ..errors import BadUsage, KeyProblem, NotFound, ResourceNotFound, did_you_mean
 from ..output.records import COMPUTER, DELETED, WORKSPACE, RecordList, Records, Text
 from ._base import define_group, define_in
-from ._options import timeout_option, workspace_argument
+from ._options import full_ids_option, timeout_option, workspace_argument
 from ._prompts import confirm, yes_option
 
 
@@ -33,24 +33,62 @@ def command() -> None:
 
 
 @define_in(command, "list", kind=WORKSPACE)
-def list_(app: App) -> RecordList:
-    """List workspaces, those used on this machine first.
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="List at most N workspaces (default: 50 in a table, else all).",
+)
+@click.option("--all", "all_", is_flag=True, help="List all workspaces.")
+@click.option("--named", is_flag=True, help="Only workspaces with a name.")
+@click.option(
+    "--search", metavar="TEXT", help="Only workspaces whose name, id or repository contains TEXT."
+)
+@full_ids_option
+def list_(
+    app: App, limit: int | None, all_: bool, named: bool, search: str | None, full_ids: bool
+) -> RecordList:
+    """List workspaces: those with a name first, then those used most recently.
 
-    The most recently used comes first; the account's other agent computers follow. If the API has
-    no agent computers, or the key may not list them, only the history is listed.
+    Every task without -w has a workspace of its own, which the history knows; the account's agent
+    computers are listed with them. If the API has no agent computers, or the key may not list them,
+    only the history is listed.
 
-    Example:
+    Examples:
 
-      rebyte workspace list --fields id,name,tasks
+      rebyte workspace list --named
+      rebyte workspace list --search acme/shop --fields id,name,tasks
     """
     from ..tasks import computers
 
+    if all_ and limit is not None:
+        raise BadUsage("--all and --limit cannot be used together")
     try:
         found = computers.computers(app.client, app.note)
     except KeyProblem as problem:
         app.note(f"Only workspaces used on this machine: {problem.message}")
         found = []
-    return RecordList(WORKSPACE, computers.joined(app.history.workspaces(), found))
+    rows = [
+        row
+        for row in computers.joined(app.history.workspaces(), found)
+        if _matches(row, named=named, search=search)
+    ]
+    most = limit or (50 if app.format == "table" and not all_ else len(rows))
+    footer = f"{most} of {len(rows):,} workspaces; --all shows all"
+    return RecordList(
+        WORKSPACE,
+        rows[:most],
+        shorten=None if full_ids else app.history.shortest_workspace_prefixes,
+        footer=lambda count: footer if count < len(rows) else None,
+    )
+
+
+def _matches(row: Mapping[str, Any], *, named: bool, search: str | None) -> bool:
+    """Whether a workspace is one of those that the options of `list` ask for."""
+    if named and not row["name"]:
+        return False
+    wanted = (search or "").casefold()
+    return any(wanted in str(row.get(key) or "").casefold() for key in ("name", "id", "githubUrl"))
 
 
 @define_in(command, "show", kind=WORKSPACE)

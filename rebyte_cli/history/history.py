@@ -36,6 +36,7 @@ from .records import (
     texts_of,
 )
 
+SHORTEST_SHOWN = 8  # characters of an id in a table
 LATEST_INTENTS = 1000  # kept whatever their age
 MOST_SHOWN = 100_000  # ids of tasks that were shown; about 100 bytes each
 MOST_ANSWERED = 1000
@@ -346,12 +347,23 @@ class History:
         """
         found = {}
         for task_id in ids:
-            near, length = self.shown(task_id[:8]), 8
-            others = [other for other in near if other != task_id]
-            # The whole id stands for itself, even if others start like it.
-            while length < len(task_id) and any(o.startswith(task_id[:length]) for o in others):
-                length += 1
-            found[task_id] = task_id[:length] if len(near) > len(others) else task_id
+            near = self.shown(task_id[:SHORTEST_SHOWN])
+            found[task_id] = _shortest(task_id, near) if task_id in near else task_id
+        return found
+
+    def shortest_workspace_prefixes(self, ids: Iterable[str]) -> dict[str, str]:
+        """As `shortest_prefixes`, for workspaces, whose prefixes must be none of a task either."""
+        known: dict[str, list[str]] = {}
+        for workspace in self.workspaces():
+            known.setdefault(workspace["id"][:SHORTEST_SHOWN], []).append(workspace["id"])
+        found = {}
+        for workspace_id in ids:
+            start = workspace_id[:SHORTEST_SHOWN]
+            near = known.get(start, [])
+            whole = workspace_id not in near
+            found[workspace_id] = (
+                workspace_id if whole else _shortest(workspace_id, near + self.shown(start))
+            )
         return found
 
     def ends(self, ids: Iterable[str]) -> dict[tuple[str, str], str]:
@@ -717,6 +729,18 @@ def _write_answered(row: list[str], connection: sqlite3.Connection) -> None:
     connection.execute(
         "DELETE FROM answered WHERE seq <= (SELECT MAX(seq) FROM answered) - ?", (MOST_ANSWERED,)
     )
+
+
+def _shortest(wanted: str, near: Iterable[str]) -> str:
+    """The shortest prefix of an id that none of the other ids `near` starts with.
+
+    The whole id stands for itself, even if others start like it.
+    """
+    others = [other for other in near if other != wanted]
+    length = SHORTEST_SHOWN
+    while length < len(wanted) and any(other.startswith(wanted[:length]) for other in others):
+        length += 1
+    return wanted[:length]
 
 
 def _write_shown(rows: Iterable[list[Any]], connection: sqlite3.Connection) -> None:

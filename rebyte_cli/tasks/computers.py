@@ -49,13 +49,15 @@ def computers(client: RebyteClient, note: Callable[[str], None]) -> list[Compute
 def joined(
     known: Sequence[Mapping[str, Any]], computers: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Workspaces of the history, the last used first, then the computers never used from here."""
+    """Workspaces of the history, the last used first, then the computers never used from here.
+
+    In this order, those with a name come before those without.
+    """
     by_id = {one_id: one for one in computers if (one_id := text(one.get("id")))}
     odd = [one for one in computers if not text(one.get("id"))]
-    for workspace in known:
-        yield merged(workspace, by_id.pop(workspace["id"], None))
-    for computer in [*by_id.values(), *odd]:
-        yield merged(None, computer)
+    rows = [merged(workspace, by_id.pop(workspace["id"], None)) for workspace in known]
+    rows += [merged(None, computer) for computer in [*by_id.values(), *odd]]
+    yield from sorted(rows, key=lambda row: not row["name"])
 
 
 def merged(known: Mapping[str, Any] | None, computer: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -31,16 +31,24 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def moment(text: str, *, now: datetime | None = None) -> datetime:
-    """A date, a date and time, or `7d`, `12h`, `30m` ago, with its zone. BadUsage otherwise."""
+    """A date, a date and time, `today`, `yesterday`, or `7d`, `12h`, `30m` ago, with its zone.
+
+    Days begin at midnight where the command runs. BadUsage for anything else.
+    """
     ago = re.fullmatch(_AGO, text.strip())
+    days = {"today": 0, "yesterday": 1}.get(text.strip().lower())
+    now = now or datetime.now(UTC)
     try:
         if ago:
-            seconds = float(ago[1]) * _SECONDS[ago[2]]
-            return (now or datetime.now(UTC)) - timedelta(seconds=seconds)
+            return now - timedelta(seconds=float(ago[1]) * _SECONDS[ago[2]])
+        if days is not None:
+            day = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+            return (day - timedelta(days=days)).astimezone()
         found = datetime.fromisoformat(text.strip())
     except (ValueError, OverflowError):
         raise BadUsage(
-            f"{text!r} is not a time", hint="2026-02-09, 2026-02-09T10:30:00Z, or 7d, 12h, 30m"
+            f"{text!r} is not a time",
+            hint="Write 2026-02-09, 2026-02-09T10:30:00Z, today, 7d, 12h or 30m",
         ) from None
     return found if found.tzinfo else found.astimezone()
 

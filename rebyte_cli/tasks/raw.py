@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
@@ -37,6 +38,12 @@ def check_path(path: str, query: Iterable[tuple[str, str]] = ()) -> str:
         raise BadUsage(
             "expected a PATH, not a URL: the key is only sent to the API of the profile",
             hint="rebyte api GET /tasks; for another service use another profile",
+        )
+    if re.match(r"[A-Za-z]:[/\\]", path):
+        raise BadUsage(
+            f"not a path of the API: {path!r}",
+            hint="Git Bash turns an argument that begins with / into the path of a file. Leave out"
+            " the first slash: rebyte api tasks",
         )
     bare, _, own = path.partition("?")
     if "\\" in path or "#" in path or any(mark <= " " or mark == "\x7f" for mark in path):

@@ -57,8 +57,9 @@ class WatchedTask:
         return bool(self.row.get("completedAt")) or is_terminal(self.status or "")
 
     def has_status(self, statuses: Collection[str]) -> bool:
-        """Whether its status is known, and one of these task statuses."""
-        return canonical_status(self.status) in statuses
+        """Whether its status is known, and one of these; `waiting` is one that asks a question."""
+        asks = self.question is not None and "waiting" in statuses
+        return asks or canonical_status(self.status) in statuses
 
     @property
     def record(self) -> dict[str, Any]:

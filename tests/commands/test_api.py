@@ -185,6 +185,12 @@ def test_paginate_does_not_go_on_for_ever(inside: Run, aim: Aim) -> None:
     assert len(server.requests) == 2
 
 
+def test_a_path_that_git_bash_rewrote_is_explained(inside: Run) -> None:
+    done = inside("api", "C:/Program Files/Git/tasks")
+    assert done.status == 2
+    assert "Leave out the first slash: rebyte api tasks" in done.err
+
+
 def test_a_mistyped_method_is_answered_with_the_nearest(inside: Run) -> None:
     done = inside("api", "GTE", "/tasks")
     assert done.status == 2

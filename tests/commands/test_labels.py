@@ -52,8 +52,8 @@ def test_a_label_without_tasks_is_an_error_except_in_a_list(inside_local: Run) -
         ("create x --label =7", "'' is not a label name"),
         ("create x --label a=1 --label a=2", "a has two values, '1' and '2'"),
         ("wait abcd --label a=1", "--label cannot be used together with TASK"),
-        ("wait", "Missing argument 'TASK…' or option '--label'"),
-        ("delete", "Missing argument 'TASK…' or option '--label'"),
+        ("wait", "missing argument: TASK… (or --label)"),
+        ("delete", "missing argument: TASK… (or --label)"),
     ],
 )
 def test_what_is_no_label_is_refused_before_anything_is_sent(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from rebyte_cli.tasks.list import moment
 from tests.conftest import Done
 from tests.servers import RawServer, Request, error_reply, json_reply
 
@@ -193,6 +195,35 @@ def test_twenty_running_tasks_are_checked_for_questions_and_all_on_request(
             inside("list", "--all", *words)
             looks = [request for request in server.requests if "/content" in request.path]
             assert len(looks) == most, words
+
+
+def test_runs_that_wait_are_found_by_that_status(inside_local: Run) -> None:
+    inside_local("create", "Quick [[fail]] [[run=1ms]]", "--wait")
+    asks = inside_local("create", "Asks [[ask]] [[run=40ms]]", "--wait", "--on-question", "stop")
+    assert asks.status == 12
+    runs = inside_local("create", "Runs [[run=60s]]").json["id"]
+
+    def listed(status: str) -> list[str]:
+        return inside_local("list", "--status", status, "-o", "id").out.split()
+
+    assert listed("waiting") == [asks.json["id"]]
+    assert listed("running") == [runs, asks.json["id"]]  # as the API calls both
+    assert len(listed("waiting,failed")) == 2
+    assert inside_local("list", "--status", "waiting").json["data"][0]["question"] is True
+
+
+def test_a_status_may_be_spelled_as_the_british_do(inside_local: Run) -> None:
+    made = inside_local("create", "Stop [[cancel]] [[run=1ms]]", "--wait").json["id"]
+    assert inside_local("list", "--status", "Cancelled", "-o", "id").out.split() == [made]
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [("today", "2026-02-09T00:00:00"), ("Yesterday", "2026-02-08T00:00:00")],
+)
+def test_days_begin_at_midnight_here(text: str, start: str) -> None:
+    now = datetime.fromisoformat("2026-02-09T10:35:00").astimezone()
+    assert moment(text, now=now) == datetime.fromisoformat(start).astimezone()
 
 
 def test_several_statuses_are_taken(inside: Run, aim: Aim) -> None:

@@ -305,3 +305,38 @@ def test_lines_without_an_end_are_refused(home: object) -> None:
         yes.kill()
     assert done.returncode in (2, 4)
     assert "line 1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["list", "--limit", "0"], "--limit: 0 is less than 1", "See `rebyte list --help`"),
+        (["list", "--limit", "x"], "--limit: 'x' is not a number", "See `rebyte list --help`"),
+        (["list", "--limit"], "--limit requires a value", None),
+        (["list", "--all=3"], "--all takes no value", None),
+        (["list", "a", "b"], "unexpected argument: a b", "See `rebyte list --help`"),
+        (["list", "--status", "faild"],
+         "--status: 'faild' is not one of running, waiting, completed, failed, canceled",
+         "Did you mean 'failed'?"),
+        (["get"], "missing argument: TASK…", "See `rebyte get --help`"),
+        (["webhook", "create", "x"], "missing option: --event",
+         "See `rebyte webhook create --help`"),
+        (["completion", "tcsh"], "SHELL: 'tcsh' is not one of bash, zsh, fish",
+         "See `rebyte completion --help`"),
+        (["local", "serve", "--port", "99999"], "--port: 99999 is not between 0 and 65535",
+         "See `rebyte local serve --help`"),
+        (["wait", "x", "--timeout", "soon"],
+         "--timeout: 'soon' is not a duration (90, 90s, 15m, 1h30m)", "See `rebyte wait --help`"),
+        (["-o", "yaml", "list"],
+         "-o/--output: 'yaml' is not one of auto, table, json, jsonl, csv, tsv, id",
+         "See `rebyte --help`"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_in_one_form(
+    inside: Run, words: list[str], message: str, hint: str | None
+) -> None:
+    done = inside(*words)
+    text = f"Error: {message}\n" + (f"Hint: {hint}\n" if hint else "")
+    found = error(done) if done.err.startswith("{") else {}
+    assert done.status == 2
+    assert done.err == text or (found["message"], found["hint"]) == (message, hint)

@@ -16,6 +16,7 @@ from rebyte_cli.errors import RebyteError, WaitTimeout
 from rebyte_cli.tasks.computers import ready
 from tests.conftest import COMMAND, Done
 from tests.servers import KEY, RawServer, Request, closed_port, error_reply, json_reply
+from tests.terminals import Session
 
 Run = Callable[..., Done]
 
@@ -56,9 +57,9 @@ def test_list_joins_the_account_with_the_history(inside_local: Run) -> None:
     inside_local("api", "POST", "/agent-computers", "-d", '{"name": "elsewhere"}')
     rows = inside_local("workspace", "list").json["data"]
     assert [(row["name"], row["tasks"]) for row in rows] == [
-        ("used", 1), (None, 1), ("elsewhere", 0),
+        ("used", 1), ("elsewhere", 0), (None, 1),
     ]  # fmt: skip
-    assert [row["id"] for row in rows[:2]] == [used, here]
+    assert [rows[0]["id"], rows[2]["id"]] == [used, here]
     assert rows[0]["status"] == "ready" or rows[0]["status"] == "provisioning"
 
 
@@ -250,3 +251,42 @@ def test_an_unknown_workspace_is_named_with_those_that_exist(inside: Run, aim: A
         assert done.status == 4
         assert f"no such workspace: {elsewhere}" in done.err
         assert "Workspaces: demo" in done.err
+
+
+def test_a_long_list_is_filtered_and_cut(inside: Run, inside_local: Run, service: Any) -> None:
+    prompts = [f'{{"prompt": "Task {n} [[run=1ms]]"}}' for n in range(60)]
+    assert (
+        inside_local("batch", "-", "--journal", "j", "--wait", stdin="\n".join(prompts)).status == 0
+    )
+    ids = [row["id"] for row in inside_local("workspace", "list").json["data"]]
+    assert len(ids) == 60
+    inside_local("workspace", "name", ids[-1], "shop")
+    inside_local("workspace", "name", ids[-2], "shop-tests")
+
+    def listed(*words: str) -> list[str]:
+        return inside_local("workspace", "list", *words, "-o", "id").out.split()
+
+    named = [ids[-2], ids[-1]]  # the more recent first
+    assert listed() == named + ids[:-2]
+    assert listed("--named") == named
+    assert listed("--named", "--search", "TESTS") == [ids[-2]]
+    assert listed("--search", ids[5][:13]) == [ids[5]]
+    assert listed("--limit", "3") == [*named, ids[0]]
+    table = inside_local("workspace", "list", "-o", "table")
+    assert len(table.out.splitlines()) == 1 + 50
+    assert table.err == "50 of 60 workspaces; --all shows all\n"
+    assert len(inside_local("workspace", "list", "--all", "-o", "table").out.splitlines()) == 61
+    assert inside_local("workspace", "list", "--all", "--limit", "3").status == 2
+
+
+def test_a_terminal_shows_short_ids_that_answer(inside_local: Run) -> None:
+    made = inside_local("create", "Say hello [[run=1ms]]").json["workspaceId"]
+    session = Session([*COMMAND, "workspace", "list"])
+    assert session.finish() == 0
+    short = session.lines[-1].split()[0]
+    assert made.startswith(short)
+    assert len(short) == 8
+    assert inside_local("workspace", "show", short, "-o", "id").out.split() == [made]
+    whole = Session([*COMMAND, "workspace", "list", "--full-ids"])
+    assert whole.finish() == 0
+    assert whole.lines[-1].split()[0] == made

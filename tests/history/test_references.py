@@ -192,6 +192,22 @@ def test_an_id_shown_once_answers_by_prefix_beside_those_created_here(history: H
         references.task(history, "aaaa")
 
 
+def test_a_short_id_of_a_workspace_is_none_of_a_task(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.db", origin="https://api.rebyte.ai")
+    ids = ["abcdefgh-1", "abcdefgh-2", "12345678-1"]
+    for number, workspace_id in enumerate(ids):
+        history.add_task({"id": f"task-{number}", "workspaceId": workspace_id}, prompt="Hi")
+    history.remember_shown([{"id": "12345678-2"}])
+    short = history.shortest_workspace_prefixes([*ids, "stranger-to-it"])
+    assert short == {
+        "abcdefgh-1": "abcdefgh-1", "abcdefgh-2": "abcdefgh-2", "12345678-1": "12345678-1",
+        "stranger-to-it": "stranger-to-it",
+    }  # fmt: skip
+    history.add_task({"id": "task-9", "workspaceId": "87654321-9"}, prompt="Hi")
+    assert history.shortest_workspace_prefixes(["87654321-9"]) == {"87654321-9": "87654321"}
+    assert references.workspace(history, "87654321") == "87654321-9"
+
+
 def test_the_shortest_text_that_stands_for_an_id(history: History) -> None:
     ids = ["12345678-aaaa", "12345678-aabb", "87654321-cccc", "87654321-cccc-1", "short"]
     history.remember_shown({"id": each} for each in ids)
