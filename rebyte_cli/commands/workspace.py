@@ -48,7 +48,7 @@ def command() -> None:
 def list_(
     app: App, limit: int | None, all_: bool, named: bool, search: str | None, full_ids: bool
 ) -> RecordList:
-    """List workspaces: those with a name first, then those used most recently.
+    """List workspaces, named ones first, then the last used.
 
     Every task without -w has a workspace of its own, which the history knows; the account's agent
     computers are listed with them. If the API has no agent computers, or the key may not list them,
