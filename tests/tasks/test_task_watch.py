@@ -168,6 +168,9 @@ def test_the_last_step_and_the_question_are_shown(watching: Watch) -> None:
     its.run(5)
     (task,) = watch.tasks
     assert (task.step, task.record["question"]) == ("? Which, m?", True)
+    assert [task.has_status([word]) for word in ("running", "waiting", "failed")] == [
+        True, True, False,
+    ]  # fmt: skip
     its.service.events["task-0000"].append(SAID)
     its.run(5)
     (task,) = watch.tasks
@@ -176,6 +179,7 @@ def test_the_last_step_and_the_question_are_shown(watching: Watch) -> None:
     its.history.remember_answered("n")
     its.run(5)
     assert watch.tasks[0].question is None
+    assert not watch.tasks[0].has_status(["waiting"])
 
 
 def test_an_outage_is_told_and_survived(watching: Watch) -> None:
