@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..api.status import canonical_status
 from ..app import App
 from ..errors import BadUsage, RebyteError
 from ..output.records import TASK_ROW, RecordList, Records
@@ -120,7 +119,7 @@ def command(
       rebyte list --status failed --since 7d -o id
       rebyte list --all -o jsonl | jq -r .title
     """
-    from ..tasks.list import MOST_ASKED, at_most, row_tests, walk, with_questions
+    from ..tasks.list import MOST_ASKED, at_most, has_status, row_tests, walk, with_questions
 
     if all_ and limit is not None:
         raise BadUsage("--all and --limit cannot be used together")
@@ -151,7 +150,7 @@ def command(
     found = _told(app, rows, statuses, no_status=no_status)
     if "waiting" in statuses:
         every = with_questions(app.client, app.history, found, most=None)
-        found = (row for row in every if isinstance(row, RebyteError) or _is_one_of(row, statuses))
+        found = (row for row in every if isinstance(row, RebyteError) or has_status(row, statuses))
     if statuses:
         found = at_most(found, most)
     if not no_status and "waiting" not in statuses and _shows_questions(app):
@@ -236,11 +235,6 @@ def _live_row(task: WatchedTask, name: str) -> LiveRow:
         str(task.row.get("title") or ""),
         task.step,
     )
-
-
-def _is_one_of(row: Row, statuses: tuple[str, ...]) -> bool:
-    """Whether a row has one of the statuses, `waiting` included."""
-    return canonical_status(row.get("status")) in statuses or bool(row.get("question"))
 
 
 def _footer(envelope: Any, offset: int) -> Callable[[int], str | None]:

@@ -250,6 +250,11 @@ def _asking(client: RebyteClient, history: History, ids: Sequence[str]) -> set[s
     return {task for task, found in zip(ids, answers, strict=True) if found is not None}
 
 
+def has_status(row: Row, statuses: Collection[str]) -> bool:
+    """Whether a row of `with_questions` has one of the statuses; `waiting` is one of them."""
+    return canonical_status(row.get("status")) in statuses or bool(row.get("question"))
+
+
 def _is_running(row: Row) -> bool:
     status = row.get("status")
     return status == "running" if status else not row.get("completedAt")
