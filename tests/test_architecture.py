@@ -278,6 +278,19 @@ def test_no_module_requires_a_unix_only_module() -> None:
     assert done.stderr == ""
 
 
+def test_functions_fit_on_a_screen() -> None:
+    """60 lines of statements: signatures and help texts may be longer."""
+    long = []
+    for module in MODULES:
+        for node in ast.walk(tree_of(module)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            first = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0]
+            if (node.end_lineno or 0) - first.lineno >= 60:
+                long.append(f"{module}.{node.name}")
+    assert long == []
+
+
 def test_each_class_name_means_one_thing() -> None:
     """A name for a type (`X = Mapping[…]`) counts; an underscore does not make another name."""
     types: dict[str, set[str]] = {}

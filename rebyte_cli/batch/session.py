@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .input import Input, InputLine, InputSource
     from .journal import Journal
     from .plan import Plan
-    from .runner import BatchOptions, Runner
+    from .runner import BatchOptions, Callbacks, Runner
 
 RowOrError = Mapping[str, Any] | RebyteError
 SPARE_CONNECTIONS = 12  # for the watch and the search, beside the one of each create
@@ -111,8 +111,7 @@ class Session:
     def _run(
         self, options: BatchOptions, rate: float | None, resolutions: Sequence[Resolution]
     ) -> Iterator[RowOrError]:
-        from .reservations import Reservations
-        from .runner import Callbacks, Runner
+        from .runner import Runner
         from .throttle import Throttle
 
         # A short command lets the collector come late; a batch lasts, and would keep what the
@@ -142,16 +141,6 @@ class Session:
             journal.close()
             raise
         self._say_what_is_left()
-        from ..tasks.upload import send
-
-        callbacks = Callbacks(
-            note=app.note,
-            tasks_created=lambda tasks: app.history.add_tasks(tasks),
-            tasks_ended=lambda tasks: app.history.update_tasks(tasks),
-            known_ids=lambda ids: app.history.knows(ids),
-            upload=lambda path: send(client, path),
-            reservations=Reservations(app.history, f"batch {journal.name}"),
-        )
         runner = Runner(
             client,
             self._batch,
@@ -160,7 +149,7 @@ class Session:
             journal,
             throttle,
             options,
-            callbacks,
+            self._callbacks(client, journal),
             known=self._known,
         )
         rows = runner.run()
@@ -175,6 +164,21 @@ class Session:
         finally:
             rows.close()
             self._finish(time.monotonic() - began, client if is_whole else None)
+
+    def _callbacks(self, client: RebyteClient, journal: Journal) -> Callbacks:
+        from ..tasks.upload import send
+        from .reservations import Reservations
+        from .runner import Callbacks
+
+        history = self._app.history
+        return Callbacks(
+            note=self._app.note,
+            tasks_created=lambda tasks: history.add_tasks(tasks),
+            tasks_ended=lambda tasks: history.update_tasks(tasks),
+            known_ids=lambda ids: history.knows(ids),
+            upload=lambda path: send(client, path),
+            reservations=Reservations(history, f"batch {journal.name}"),
+        )
 
     # Before the run
 
