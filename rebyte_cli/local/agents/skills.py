@@ -85,22 +85,12 @@ def install(home: Path, sources: Iterable[str]) -> None:
 
 def _from_github(name: str, cache: Path) -> Path:
     """The folder of `OWNER/REPO[/PATH]` (or the repository's URL), cloned once."""
-    import shutil
-
-    from . import git
-
     parts = name.removeprefix("https://github.com/").removesuffix("/").split("/")
-    if len(parts) < 2 or any(part in ("", ".", "..") for part in parts):
+    # Anything else git could take for a folder, or for a command of its `ext::` protocol.
+    is_github = all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", part) for part in parts[:2])
+    if len(parts) < 2 or not is_github or any(part in ("", ".", "..") for part in parts):
         raise UnknownSkill(f"github:{name} is not github:OWNER/REPO or github:OWNER/REPO/PATH")
-    owner, repository = parts[0], parts[1].removesuffix(".git")
-    clone = cache / f"{owner}+{repository}"
-    if not clone.exists():
-        partial = cache / f".{clone.name}.new"
-        shutil.rmtree(partial, ignore_errors=True)
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-        url = git.clone_url(f"{owner}/{repository}")
-        git.run(["clone", "--quiet", "--depth=1", "--template=", "--", url, str(partial)])
-        partial.rename(clone)
+    clone = _clone(parts[0], parts[1].removesuffix(".git"), cache)
     folder = clone.joinpath(*parts[2:])
     if not (folder / "SKILL.md").is_file():
         folders_with_one = sorted(
@@ -111,6 +101,28 @@ def _from_github(name: str, cache: Path) -> Path:
     if not folder.resolve().is_relative_to(clone.resolve()):
         raise UnknownSkill(f"github:{name} leads out of its repository")
     return folder
+
+
+def _clone(owner: str, repository: str, cache: Path) -> Path:
+    """The clone of a repository of GitHub in `cache`, made by the first who asks for it."""
+    import fcntl
+    import shutil
+
+    from . import git
+
+    clone = cache / f"{owner}+{repository}"
+    if clone.exists():
+        return clone
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (cache / f".{clone.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not clone.exists():
+            partial = cache / f".{clone.name}.new"
+            shutil.rmtree(partial, ignore_errors=True)
+            url = git.clone_url(f"{owner}/{repository}")
+            git.run(["clone", "--quiet", "--depth=1", "--template=", "--", url, str(partial)])
+            partial.rename(clone)
+    return clone
 
 
 def _description(path: Path) -> str:

@@ -8,13 +8,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rebyte_cli.local import server
-from rebyte_cli.local.agents import programs, report, sweep
+from rebyte_cli.local.agents import programs, report, skills, sweep
 from rebyte_cli.local.server import Service
 from tests.repositories import git
 from tests.witness import Caller
@@ -310,6 +311,30 @@ def test_repositories_and_skills_of_github(start: Starter, tmp_path: Path, user_
             "cannot clone https://github.com/acme/gone.git"
             in (machine.wait(gone["id"])["finalResult"])
         )
+
+
+def test_the_first_uses_of_a_skill_share_one_clone(tmp_path: Path, user_home: Path) -> None:
+    """The lines of a batch name it at the same moment."""
+    hub = tmp_path / "hub/acme/skills.git"
+    script(hub / "audit", "SKILL.md", "---\nname: audit\n---\n")
+    for words in ("init -q -b main", "add -A", "commit -q -m Start"):
+        git(hub, *words.split())
+    (user_home / ".gitconfig").write_text(
+        f'[url "{tmp_path}/hub/"]\n\tinsteadOf = https://github.com/\n'
+    )
+    cache = tmp_path / "cache"
+    (cache / ".acme+skills.new/left").mkdir(parents=True)  # by a clone that was killed
+    with ThreadPoolExecutor(8) as pool:
+        found = list(
+            pool.map(lambda _: skills.resolve(["github:acme/skills/audit"], [], cache), range(8))
+        )
+    assert found == [[str(cache / "acme+skills/audit")]] * 8
+
+
+@pytest.mark.parametrize("name", ["ext::sh -c 'touch planted'/x", "/etc/x", "a", "a/..", "-u/x"])
+def test_a_skill_that_is_not_on_github(tmp_path: Path, name: str) -> None:
+    with pytest.raises(skills.UnknownSkill, match="is not github:OWNER/REPO"):
+        skills.resolve([f"github:{name}"], [], tmp_path)
 
 
 def test_a_workspace_has_one_repository(start: Starter, tmp_path: Path) -> None:
