@@ -46,8 +46,8 @@ def command(
     Options replace these: -s all skills, -f all files, -g the repository and its branch; --label
     adds labels. Files are uploaded again from where they were.
 
-    The history of this machine knows these options. Of a task that was created elsewhere, the
-    prompt, the executor and the model are taken over.
+    These options are in the history of this machine. Of a task that was created elsewhere, only
+    the prompt, the executor and the model are taken over.
 
     Examples:
 
@@ -87,8 +87,8 @@ def _earlier(app: App, task_id: str) -> Earlier:
         return known
     found = rerun.shown(app.client, task_id)
     app.note(
-        f"Task {task_id} was not created on this machine; if it needs them, add its skills (-s),"
-        " repository (-g), workspace (-w) and files (-f)"
+        f"The history of this machine does not have task {task_id}; if it needs them, add its"
+        " skills (-s), repository (-g), workspace (-w) and files (-f)"
     )
     # The executor that the local service shows for a simulated run would start a real agent.
     return rerun.Earlier({}) if app.settings.is_local else found

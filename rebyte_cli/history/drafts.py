@@ -44,7 +44,9 @@ class Draft:
             return True
 
     def append(self, data: bytes) -> None:
-        """Add text. Where there is no room for it, there is no draft."""
+        """Add text. Where there is no room for all of it, there is no draft."""
+        if self.is_discarded:
+            return
         try:
             with open(self.path, "ab") as file:
                 file.write(data)

@@ -138,7 +138,7 @@ def test_a_task_from_elsewhere_is_run_again_as_far_as_the_service_shows_it(
     task = made.out.strip()
     done = inside("rerun", task)
     assert done.status == 0, done.err
-    assert f"Task {task} was not created on this machine" in done.err
+    assert f"The history of this machine does not have task {task}" in done.err
     assert farm.bodies[-1] == {"prompt": PROMPT}
     farm.tasks[task] |= {"executor": "claude", "model": "big"}
     farm.hook = lambda request: (
