@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 from pathlib import Path
 
 from ..database import SCHEMA_VERSION, make_folder
 
 KEY_FILE = "key"
 PREFIX = "rbk_local_"
+KEY_BYTES = 24
 SWITCH = "REBYTE_LOCAL_AGENTS"
 
 
@@ -81,20 +83,34 @@ class AgentPermission:
 def machine_key(state_dir: Path) -> str:
     """Read the key of this state folder; it is made on first use. Raises OSError."""
     path = state_dir / KEY_FILE
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        pass
+    found = _read(path)
+    if found is not None:
+        return found
     make_folder(state_dir)
     partial = state_dir / f".{KEY_FILE}.{os.urandom(8).hex()}"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(f"{PREFIX}{os.urandom(24).hex()}\n")
+        file.write(f"{PREFIX}{os.urandom(KEY_BYTES).hex()}\n")
+        file.flush()
+        os.fsync(descriptor)
     try:
         # Of two processes that make it at the same moment, one does: a link replaces nothing.
         os.link(partial, path)
     except FileExistsError:
-        pass
+        if _read(path) is None:
+            os.replace(partial, path)
     finally:
-        partial.unlink()
+        partial.unlink(missing_ok=True)
     return path.read_text(encoding="ascii").strip()
+
+
+def _read(path: Path) -> str | None:
+    """The key in a file; None if there is none, or not a whole one (after a power cut).
+
+    Of an empty one anybody could derive the other keys.
+    """
+    try:
+        text = path.read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    return text if re.fullmatch(f"{PREFIX}[0-9a-f]{{{2 * KEY_BYTES}}}", text) else None

@@ -16,6 +16,7 @@ import pytest
 
 from rebyte_cli.local import server
 from rebyte_cli.local.agents import programs, report, skills, sweep
+from rebyte_cli.local.agents.key import machine_key
 from rebyte_cli.local.server import Service
 from tests.repositories import git
 from tests.witness import Caller
@@ -158,6 +159,18 @@ def test_the_key_is_for_its_owner_alone(machine: Machine) -> None:
     assert key.stat().st_mode & 0o777 == 0o600
     assert machine.state.stat().st_mode & 0o077 == 0
     assert len(key.read_text().strip()) > 40
+
+
+@pytest.mark.parametrize("text", ["", "\0" * 59, "rbk_local_0123"], ids=["empty", "zeros", "cut"])
+def test_a_key_that_a_power_cut_left_behind_is_replaced(tmp_path: Path, text: str) -> None:
+    """From an empty one, anybody could derive the key that `-P local` sends."""
+    (tmp_path / "key").write_text(text)
+    with ThreadPoolExecutor(4) as pool:
+        made = set(pool.map(machine_key, [tmp_path] * 4))
+    found = machine_key(tmp_path)
+    assert found in made
+    assert len(found) == len("rbk_local_") + 48
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
 
 
 def test_other_keys_do_not_see_the_users_work(machine: Machine) -> None:
