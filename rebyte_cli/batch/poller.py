@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from random import random
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..api.client import RebyteClient
+    from ..tasks.question_watch import QuestionWatcher
     from .throttle import Throttle
 
 YOUNG = 3.0  # seconds; tasks that were added so recently are often about to end
 FEW = 10
+SLICE = 0.5  # seconds that are spent on questions at a time
 MORE_ROOM = "Use a smaller --jobs, or raise the limits of this process (see ulimit -a)."
 T = TypeVar("T")
 
@@ -44,13 +47,16 @@ class Poller(Generic[T]):
         *,
         ask: Callable[[dict[int, T]], None],
         pause: Callable[[float, int], float],
+        between: Callable[[float], None] | None = None,
     ) -> None:
+        """`between` spends so many seconds between two rounds, or fewer; None to sleep."""
         self._name = name
         self._client = client
         self._throttle = throttle
         self._report = report
         self._ask = ask
         self._pause = pause
+        self._between = between or self._sleep
         self._things: dict[int, T] = {}
         self._change = threading.Condition()
         self._added = 0.0
@@ -77,6 +83,11 @@ class Poller(Generic[T]):
                 self._change.notify()
         self.start()
 
+    def things(self) -> dict[int, T]:
+        """What is asked about now, by line."""
+        with self._change:
+            return dict(self._things)
+
     def drop(self, index: int) -> None:
         """Stop asking about a line."""
         with self._change:
@@ -102,20 +113,28 @@ class Poller(Generic[T]):
                     return
                 things, added = dict(self._things), self._added
             began = time.monotonic()
-            if not self._ask_once(things):
+            if not self._attempt(partial(self._ask_all, things)):
                 return
-            with self._change:
-                # Counted from the start of the round, so that slow answers do not stretch it.
-                spread = 0.8 + 0.2 * random()  # noqa: S311 -- spreads load, guards nothing
-                due = began + self._pause(began - added, len(things)) * spread
-                while (left := due - time.monotonic()) > 0 and not self._stopped:
-                    self._change.wait(left)
+            # Counted from the start of the round, so that slow answers do not stretch it.
+            spread = 0.8 + 0.2 * random()  # noqa: S311 -- spreads load, guards nothing
+            due = began + self._pause(began - added, len(things)) * spread
+            while (left := due - time.monotonic()) > 0 and not self._stopped:
+                if not self._attempt(partial(self._between, left)):
+                    return
 
-    def _ask_once(self, things: dict[int, T]) -> bool:
-        """Ask one round. False when it was the last one."""
+    def _ask_all(self, things: dict[int, T]) -> None:
+        self._ask(things)
+        self._throttle.network_answered()
+
+    def _sleep(self, seconds: float) -> None:
+        with self._change:
+            if not self._stopped:
+                self._change.wait(seconds)
+
+    def _attempt(self, action: Callable[[], None]) -> bool:
+        """Do it, and report what goes wrong. False if the thread has to end."""
         try:
-            self._ask(things)
-            self._throttle.network_answered()
+            action()
         except ThrottleStopped:
             return False
         except APIError as error:
@@ -135,11 +154,18 @@ def no_thread() -> RebyteError:
     return RebyteError("cannot start a thread", hint=MORE_ROOM)
 
 
-def watch_tasks(client: RebyteClient, throttle: Throttle, report: Report) -> Poller[str]:
+def watch_tasks(
+    client: RebyteClient,
+    throttle: Throttle,
+    report: Report,
+    questions: QuestionWatcher | None = None,
+    more_to_come: Callable[[], bool] = lambda: False,
+) -> Poller[str]:
     """A poller of task ids that reports each end: ("ended", line, task) or ("unreadable", …).
 
     It asks every second while tasks are young and every ten later, through the list where that
-    tells enough.
+    tells enough. Between two rounds, `questions` looks for tasks that wait for an answer. Once all
+    do, none is attended to and no `more_to_come`, each is reported: ("unattended", line, error).
     """
     poll = Poll(client)
 
@@ -160,5 +186,17 @@ def watch_tasks(client: RebyteClient, throttle: Throttle, report: Report) -> Pol
         # A few new tasks may be short ones, and asking about them costs a request or two.
         return 0.25 if since < YOUNG and count <= FEW else min(10.0, max(1.0, since / 60))
 
-    poller: Poller[str] = Poller("watch", client, throttle, report, ask=ask, pause=pause)
+    def attend(seconds: float) -> None:
+        assert questions is not None
+        lines = {task_id: index for index, task_id in poller.things().items()}
+        # In slices: a batch that ends does not wait for the user.
+        unattended = questions.pause(min(seconds, SLICE), lines, more_to_come=more_to_come())
+        for task_id, error in unattended.items():
+            poller.drop(lines[task_id])
+            report("unattended", lines[task_id], error)
+
+    between = None if questions is None else attend
+    poller: Poller[str] = Poller(
+        "watch", client, throttle, report, ask=ask, pause=pause, between=between
+    )
     return poller

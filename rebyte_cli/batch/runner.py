@@ -47,6 +47,7 @@ from .workers import Job, Upload, WorkerPool
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from ..tasks.question_watch import QuestionWatcher
     from .journal import Journal
     from .reservations import Reservations
 
@@ -82,7 +83,7 @@ class Callbacks(NamedTuple):
     `note`: a line for the user. `tasks_created`: new tasks, each with its prompt and body.
     `tasks_ended`: tasks that ended. `known_ids`: which of the ids are tasks created on this
     machine. `upload`: a path to `{"id", "filename"}`. `reservations`: what other commands must
-    know of creates under way.
+    know of creates under way. `questions`: what notices tasks that wait for an answer.
     """
 
     note: Callable[[str], None]
@@ -91,6 +92,7 @@ class Callbacks(NamedTuple):
     known_ids: Callable[[Iterable[str]], set[str]]
     upload: Upload
     reservations: Reservations
+    questions: QuestionWatcher | None = None
 
 
 class Runner:
@@ -153,7 +155,10 @@ class Runner:
             clock=self._server_clock,
             created=self._answered,
         )
-        self._watcher = watch_tasks(client, throttle, self._report)
+        questions = callbacks.questions if options.wait else None
+        self._watcher = watch_tasks(
+            client, throttle, self._report, questions, self._has_more_to_come
+        )
         self._searcher = search_lost(client, throttle, self._report, finder, options.search_for)
         self._history = HistoryWriter(
             journal, callbacks.reservations, callbacks.tasks_created, callbacks.tasks_ended
@@ -173,6 +178,10 @@ class Runner:
     def _report(self, kind: EventKind, index: int | None, value: Any) -> None:
         """Called by any thread: something happened to a line, or to the batch."""
         self._events.put(BatchEvent(kind, index, value))
+
+    def _has_more_to_come(self) -> bool:
+        """Whether tasks may begin that are not watched yet. Thread-safe."""
+        return bool(self._handed_out or self._lost)
 
     # The run
 
@@ -496,6 +505,13 @@ class Runner:
         entry.error = error_of(error)
         yield self._row(index)
 
+    def _on_unattended(
+        self, index: int, entry: LineState, error: RebyteError
+    ) -> Iterator[RowOrError]:
+        self._running.pop(index, None)
+        entry.status, entry.error = "waiting", {**error_of(error), "hint": error.hint}
+        yield self._row(index)
+
     _handlers: Mapping[EventKind, Callable[[Runner, int, LineState, Any], Iterator[RowOrError]]] = {
         "created": _on_created,
         "refused": _on_refused,
@@ -507,6 +523,7 @@ class Runner:
         "unsure": _on_unsure,
         "ended": _on_ended,
         "unreadable": _on_unreadable,
+        "unattended": _on_unattended,
     }
 
     def _note_down(self, record: Record) -> None:

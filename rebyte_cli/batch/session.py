@@ -20,6 +20,7 @@ from .state import LineProblem, LineState, check_record, created_record, row_of
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..app import App
+    from ..tasks.question_watch import QuestionWatcher
     from .input import Input, InputLine, InputSource
     from .journal import Journal
     from .plan import Plan
@@ -99,17 +100,27 @@ class Session:
         self._finish(None, None)
 
     def run(
-        self, options: BatchOptions, *, rate: float | None, resolutions: Sequence[Resolution]
+        self,
+        options: BatchOptions,
+        *,
+        rate: float | None,
+        resolutions: Sequence[Resolution],
+        questions: QuestionWatcher | None = None,
     ) -> Iterator[RowOrError]:
         """Run what is left, and yield the row of every line as it ends.
 
-        Raises InputHeld or JournalHeld while another run may create the same lines.
+        `questions` notices tasks that wait for an answer. Raises InputHeld or JournalHeld while
+        another run may create the same lines.
         """
         with self._input_lock():
-            yield from self._run(options, rate, resolutions)
+            yield from self._run(options, rate, resolutions, questions)
 
     def _run(
-        self, options: BatchOptions, rate: float | None, resolutions: Sequence[Resolution]
+        self,
+        options: BatchOptions,
+        rate: float | None,
+        resolutions: Sequence[Resolution],
+        questions: QuestionWatcher | None,
     ) -> Iterator[RowOrError]:
         from .runner import Runner
         from .throttle import Throttle
@@ -149,7 +160,7 @@ class Session:
             journal,
             throttle,
             options,
-            self._callbacks(client, journal),
+            self._callbacks(client, journal)._replace(questions=questions),
             known=self._known,
         )
         rows = runner.run()

@@ -104,7 +104,8 @@ class LineProblem(RebyteError):
     def __init__(self, row: Mapping[str, Any], error: Mapping[str, Any]) -> None:
         key, number = str(row["key"]), row["line"]
         name = f"line {number}" if key == str(number) else f"line {number} ({key})"
-        super().__init__(f"{name}: {error['message']}", code=str(error["code"]))
+        what = f"{name}: {error['message']}"
+        super().__init__(what, code=str(error["code"]), hint=error.get("hint"))
         # A line can be refused for what is bad usage elsewhere; the batch itself was not.
         self.exit_status = int(error["exit"]) if error["exit"] in RANK else 1
         self.status_code = error.get("status")

@@ -93,7 +93,8 @@ class OnQuestionOption(Option):
         if not (
             given.get("wait", "follow" not in given) or given.get("stream") or given.get("follow")
         ):
-            wanted = "--follow" if "follow" in given else "--wait or --stream"
+            wanted = "--wait or --stream" if "stream" in given else "--wait"
+            wanted = "--follow" if "follow" in given else wanted
             raise BadUsage(f"--on-question requires {wanted}")
         if app.on_question == "ask" and not app.interactive:
             raise BadUsage("--on-question ask requires a terminal (stdin and stderr)")

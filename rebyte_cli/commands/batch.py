@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..app import App
+from ..deadline import NO_LIMIT
 from ..errors import BadUsage
 from ..output.records import RESULT, RecordList, Records, Text
 from ._base import define
@@ -21,9 +23,11 @@ from ._options import (
     dry_run_option,
     full_ids_option,
     label_option,
+    on_question_option,
     task_options,
     timeout_option,
 )
+from ._wait import question_watcher
 
 if TYPE_CHECKING:
     from ..batch.input import Input
@@ -66,7 +70,7 @@ class Shard(ParamType[tuple[int, int]]):
         return int(found[1]), int(found[2])
 
 
-@define("batch", kind=RESULT, statuses=(3, 4, 5, 6, 10, 11, 124))
+@define("batch", kind=RESULT, statuses=(3, 4, 5, 6, 10, 11, 12, 124))
 @click.argument("file", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--text", is_flag=True, help="Read FILE as one prompt per line.")
 @click.option(
@@ -112,6 +116,7 @@ class Shard(ParamType[tuple[int, int]]):
     "--wait/--no-wait", default=True, show_default=True, help="Wait for the tasks to end."
 )
 @timeout_option
+@on_question_option
 @click.option("--fail-fast", is_flag=True, help="Stop creating tasks once a line fails.")
 @click.option("--retry-failed", is_flag=True, help="Create a new task for each line that failed.")
 @click.option(
@@ -201,13 +206,18 @@ def command(
 
     Each run prints every line, those that ended earlier first. A status is completed, failed,
     canceled, refused (by the API, on create), gone (the task no longer exists), skipped (the line
-    it follows did not complete), running, pending (not created yet) or unknown. --results writes
+    it follows did not complete), running, waiting (for an answer to a question), pending (not
+    created yet) or unknown. --results writes
     them to a file, which is replaced only after the run has locked the journal, so starting a
     batch twice is safe.
 
     Lines with the same workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in
     the workspace of the line with that key, after that line has completed. Lines that belong
     together stay in one shard. See rebyte-shards(7) for running shards on several machines.
+
+    If a task asks a question, a terminal asks you while the other lines go on. Without a terminal,
+    the batch ends with status 12 once only such tasks are left; answer them with `rebyte answer`,
+    then run the same command again.
 
     A 429, a 503 or a Retry-After slows down the whole batch. A network outage pauses it until the
     network is back or --timeout ends it. Ctrl-C stops creating tasks and waits for the creates
@@ -260,10 +270,16 @@ def command(
         if resend_after is None:
             resend_after = LOCAL_SEARCH if app.settings.is_local else SEND_AGAIN_AFTER
         search_for = LOCAL_SEARCH if app.settings.is_local else None
-        rows = session.run(
-            BatchOptions(jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for),
-            rate=rate,
-            resolutions=parse_resolutions(resolve, batch.lines, plan.mine),
+        rows = _attended(
+            app,
+            partial(
+                session.run,
+                BatchOptions(
+                    jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for
+                ),
+                rate=rate,
+                resolutions=parse_resolutions(resolve, batch.lines, plan.mine),
+            ),
         )
     if not as_table:
         return Records(RESULT, rows)
@@ -274,6 +290,12 @@ def command(
         columns=KEYED if any(line.has_own_key for line in batch.lines) else None,
         shorten=None if full_ids else app.history.shortest_prefixes,
     )
+
+
+def _attended(app: App, run: Callable[..., Iterator[Any]]) -> Iterator[Any]:
+    """The rows of a run whose tasks may ask questions."""
+    with question_watcher(app, NO_LIMIT) as questions:
+        yield from run(questions=questions)
 
 
 def _created_first(rows: Iterator[Any]) -> Iterator[Any]:

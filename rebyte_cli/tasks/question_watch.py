@@ -86,13 +86,18 @@ class QuestionWatcher:
         self._looks = float(BURST)  # that may be spent
         self._earned = self._clock()
 
-    def pause(self, seconds: float, pending: Collection[str]) -> Mapping[str, RebyteError]:
-        """Spend the time between two rounds; returns the tasks to give up on (a `wait.Pause`)."""
+    def pause(
+        self, seconds: float, pending: Collection[str], *, more_to_come: bool = False
+    ) -> Mapping[str, RebyteError]:
+        """Spend the time between two rounds; returns the tasks to give up on (a `wait.Pause`).
+
+        Nothing is given up while more tasks are to come than those that are pending now.
+        """
         end = self._clock() + seconds
         for task_id in [task_id for task_id in self._open if task_id not in pending]:
             self._close(task_id)
         self._look(pending, end)
-        given_up = self._given_up(pending)
+        given_up = {} if more_to_come else self._given_up(pending)
         if given_up:
             return given_up
         for task_id, question in self._open.items():

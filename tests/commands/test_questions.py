@@ -146,6 +146,33 @@ def test_a_service_that_only_streams_asks_too(inside: Run, aim: Aim) -> None:
     assert done.out == "? Which?\n  1. a\n"
 
 
+def test_a_batch_ends_with_12_when_only_questions_are_left(inside_local: Run, home: Path) -> None:
+    (home / "t.txt").write_text(f"{ASK}\nSlow [[run=1s]]\n")
+    words = ["batch", "t.txt", "--text", "--jobs", "1"]
+    done = inside_local(*words)
+    assert done.status == 12
+    rows = {row["line"]: row for row in map(json.loads, done.out.splitlines())}
+    assert [rows[line]["status"] for line in (1, 2)] == ["waiting", "completed"]
+    task = rows[1]["id"]
+    assert rows[1]["error"]["code"] == "needs_answer"
+    assert f"line 1: task {task} is waiting for an answer: How should the" in done.err
+    assert f"Answer with `rebyte answer {task} --option N`" in done.err
+    assert "2 lines: 1 waiting, 1 completed" in done.err
+    assert inside_local("answer", task, "--option", "1").status == 0
+    done = inside_local(*words)
+    assert (done.status, "2 lines: 2 completed" in done.err) == (0, True)
+
+
+def test_a_batch_keeps_waiting_if_told_so(inside_local: Run, home: Path) -> None:
+    (home / "t.txt").write_text(f"{ASK}\n")
+    words = ["batch", "t.txt", "--text"]
+    done = inside_local(*words, "--on-question", "wait", "--timeout", "1.5")
+    assert done.status == 124
+    assert done.err.count("is waiting for an answer: How") == 1
+    done = inside_local(*words, "--no-wait", "--on-question", "wait", "-o", "table")
+    assert "--on-question requires --wait\n" in done.err
+
+
 # On a terminal
 
 
@@ -159,6 +186,15 @@ def test_a_wait_asks_and_continues(terminal: Terminal) -> None:
     assert "the answer is empty; Ctrl-D answers later\nNumber" in text
     assert f"{PROMPT} 2\n{{\n" in text
     assert "Answered: Stop here" in text
+
+
+def test_a_batch_asks_while_other_lines_go_on(terminal: Terminal, home: Path) -> None:
+    (home / "t.txt").write_text(f"{ASK}\nOther [[run=1s]]\n")
+    session = terminal("batch", str(home / "t.txt"), "--text")
+    shown = answered(session, "1")
+    assert "1. Go on: Take the default." in " ".join(shown)
+    assert "2 lines: 2 completed" in shown[-1]
+    assert session.child.exitstatus == 0
 
 
 def test_a_stream_asks_and_continues(terminal: Terminal) -> None:
