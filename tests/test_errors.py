@@ -40,7 +40,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     ("statuses", "status"),
     [([], 0), ([0, 0], 0), ([4, 10, 0], 4), ([124, 11], 11), ([1, 6, 3], 6), ([6, 130], 130)],
 )
-def test_one_status_stands_for_several(statuses: list[int], status: int) -> None:
+def test_the_status_of_several_errors(statuses: list[int], status: int) -> None:
     assert worst(statuses) == status
 
 

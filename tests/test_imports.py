@@ -78,7 +78,7 @@ def test_the_version_needs_no_parser(loaded: Callable[..., set[str]]) -> None:
     "words",
     [("--help",), ("create", "--help"), ("workspace", "--help"), ("create", "x", "--dry-run")],
 )
-def test_help_needs_neither_the_wire_nor_what_is_stored(
+def test_help_imports_neither_http_nor_storage(
     loaded: Callable[..., set[str]], words: tuple[str, ...]
 ) -> None:
     """Nor shutil and its archives, which Click would load to learn how wide the terminal is."""
@@ -94,7 +94,7 @@ def test_help_needs_neither_the_wire_nor_what_is_stored(
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl", "csv", "table"])
-def test_a_list_needs_the_wire_and_the_history_alone(
+def test_a_list_imports_only_http_and_the_history(
     loaded: Callable[..., set[str]], form: str
 ) -> None:
     """With its key in a variable and nothing stored, in every format."""

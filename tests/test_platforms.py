@@ -299,7 +299,7 @@ def test_the_reader_of_a_pipe_that_is_gone(
     assert not isinstance(console()._lost(gone), ReaderGone)
 
 
-def test_what_a_terminal_of_windows_lacks(windows: Msvcrt) -> None:
+def test_features_that_a_windows_terminal_lacks(windows: Msvcrt) -> None:
     """No attributes to restore, no count of bytes in a pipe, no Ctrl-Z."""
     with terminal.terminal_restored():
         pass

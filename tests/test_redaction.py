@@ -41,7 +41,7 @@ def test_other_words_are_left_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize("part", ["sk-", "rbk_", "ghp_a ", "x" * 10, "sk-sk-", "AKIA", "\u2028"])
-def test_it_takes_time_in_proportion(part: str) -> None:
+def test_redaction_takes_linear_time(part: str) -> None:
     def seconds(count: int) -> float:
         text = part * count
         began = time.perf_counter()

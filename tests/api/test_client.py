@@ -139,7 +139,7 @@ ROUTES: list[tuple[Callable[[RebyteClient], Any], str, str, Any]] = [
 @pytest.mark.parametrize(
     ("call", "method", "path", "body"), ROUTES, ids=[f"{m} {p}" for _, m, p, _ in ROUTES]
 )
-def test_what_goes_out_and_that_unknown_keys_stay(
+def test_requests_as_sent_and_unknown_keys_kept(
     call: Callable[[RebyteClient], Any], method: str, path: str, body: Any
 ) -> None:
     document = {"id": "x", "promptId": "p9", "unheardOf": {"deep": [1, None]}}
@@ -252,7 +252,7 @@ def test_waiting_ends_in_a_timeout_error() -> None:
         lambda c: c.follow_up("t", "p", files="a.txt"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_before_it_is(call: Callable[[RebyteClient], Any]) -> None:
+def test_values_that_cannot_be_sent_are_refused_first(call: Callable[[RebyteClient], Any]) -> None:
     with RawServer(json_reply({})) as server, pytest.raises(BadUsage):
         call(RebyteClient(transport=transport_to(server)))
     assert server.connections == 0

@@ -100,9 +100,7 @@ def test_an_error_knows_whom_it_is_about(path: str, subject: str | None) -> None
         ({"error": {"message": "many\n  lines\tof it"}}, "many lines of it", "api_error"),
     ],
 )
-def test_what_the_api_said_is_taken_from_where_it_stands(
-    body: Any, message: str, code: str
-) -> None:
+def test_the_message_is_found_in_any_envelope(body: Any, message: str, code: str) -> None:
     error = refusal("POST", "/x", 400, body)
     assert (error.message, error.code) == (message, code)
     assert error.response == body

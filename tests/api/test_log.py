@@ -32,7 +32,7 @@ from tests.servers import (
 pytestmark = pytest.mark.usefixtures("home")
 
 
-def test_each_try_is_one_record() -> None:
+def test_each_attempt_is_one_record() -> None:
     told: list[CallLog] = []
     with RawServer([reset, reply(503), json_reply({"id": "a"})]) as server:
         RebyteClient(transport=transport_to(server, log=told.append)).get_task("a")

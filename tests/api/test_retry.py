@@ -134,7 +134,7 @@ def test_a_date_to_come_back_at_is_read_by_the_servers_clock() -> None:
 
 
 @pytest.mark.parametrize("status", [502, 503, 504, 520, 521, 522, 523, 524])
-def test_what_a_gateway_says_of_a_create_leaves_it_open(status: int) -> None:
+def test_a_gateway_error_leaves_the_outcome_of_a_create_open(status: int) -> None:
     assert status in GATEWAY
     assert may_repeat(RetryPolicy.SAFE, status=status, sent=True)
     assert not may_repeat(RetryPolicy.IF_UNSENT, status=status, sent=True)

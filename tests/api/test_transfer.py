@@ -148,7 +148,7 @@ def test_a_missing_artifact(tmp_path: Path) -> None:
         download(server, tmp_path / "a")
 
 
-def test_what_is_there_is_not_overwritten_and_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_existing_files_are_kept_and_links_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("mine")
     link = tmp_path / "link"
@@ -421,7 +421,7 @@ def test_a_put_that_breaks_goes_again_from_its_first_byte(table: Path) -> None:
     assert "secret" not in f"{caught.value.as_dict()}"
 
 
-def test_what_cannot_be_uploaded_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+def test_files_that_cannot_be_uploaded_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with RawServer(Store([reply(200)])) as server:

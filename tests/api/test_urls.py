@@ -113,7 +113,7 @@ def test_an_empty_key_is_a_problem() -> None:
 @pytest.mark.parametrize(
     "value", ["", ".", "..", "a/b", "a\n", "a\x00", "\x7f", "\x85", "\ud800", "a" * 513, None, 7]
 )
-def test_what_cannot_be_an_id_is_refused(value: Any) -> None:
+def test_invalid_ids_are_refused(value: Any) -> None:
     with pytest.raises(BadUsage):
         path_id(value)
 

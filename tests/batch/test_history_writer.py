@@ -39,7 +39,7 @@ class Told:
         self.heard.append(("flush", None))
 
 
-def test_it_is_told_a_little_later_and_after_the_journal() -> None:
+def test_tasks_reach_the_history_after_the_journal() -> None:
     told = Told()
     told.writer.created(LINE, {"id": "t1"}, BODY)
     told.writer.ended({"id": "t1", "title": "T", "status": "failed", "completedAt": "c", "x": 1})
@@ -55,7 +55,7 @@ def test_it_is_told_a_little_later_and_after_the_journal() -> None:
     ]
 
 
-def test_whatever_comes_first_sets_the_time() -> None:
+def test_the_first_task_sets_the_time_of_the_write() -> None:
     for note in (
         lambda writer: writer.created(LINE, {"id": "t1"}, BODY),
         lambda writer: writer.not_created(1),
@@ -70,7 +70,7 @@ def test_whatever_comes_first_sets_the_time() -> None:
     assert DELAY < 1, "a batch that is killed has told nearly all"
 
 
-def test_of_many_it_is_told_at_once() -> None:
+def test_many_tasks_are_written_at_once() -> None:
     told = Told()
     for number in range(LARGEST_GROUP):
         assert told.heard == []
@@ -78,7 +78,7 @@ def test_of_many_it_is_told_at_once() -> None:
     assert [kind for kind, _ in told.heard] == ["settle", "ended", "flush"]
 
 
-def test_it_never_knows_what_the_journal_could_not_write() -> None:
+def test_the_history_never_gets_what_the_journal_could_not_write() -> None:
     told = Told()
     told.journal_fails = True
     told.writer.created(LINE, {"id": "t1"}, BODY)

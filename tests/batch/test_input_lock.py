@@ -60,7 +60,7 @@ def test_a_run_that_was_killed_is_in_no_ones_way(tmp_path: Path, file: str) -> N
         pass
 
 
-def test_what_comes_once_has_no_lock(tmp_path: Path) -> None:
+def test_an_input_that_can_be_read_only_once_has_no_lock(tmp_path: Path) -> None:
     with ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(input_lock(tmp_path / "locks", "-", (1, 1), "o"))
@@ -187,7 +187,7 @@ def test_locks_that_cannot_be_had_cost_a_word_and_no_more(place: Place) -> None:
     assert len(lines_of(done.out)) == LINES
 
 
-def test_one_that_another_machine_began_meanwhile_is_seen(
+def test_a_journal_started_by_another_machine_is_noticed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its locks are its own; but each looks again once its journal is there."""

@@ -36,7 +36,7 @@ def opened(path: Path, **header: Any) -> tuple[Journal, list[dict[str, Any]]]:
     return journal, [record for record in records if "run" not in record]
 
 
-def test_what_was_written_is_there_in_the_next_run(tmp_path: Path) -> None:
+def test_records_are_there_in_the_next_run(tmp_path: Path) -> None:
     journal, earlier = opened(tmp_path / "j")
     assert earlier == []
     journal.commit({"line": 1, "is": "sending"})
@@ -150,7 +150,7 @@ def zeroed(path: Path, begin: int, end: int) -> None:
 
 
 @pytest.mark.parametrize("where", ["its first sector", "one in its middle", "all but its last"])
-def test_what_was_never_synced_was_never_sent_whatever_a_crash_left_of_it(
+def test_a_create_whose_record_was_not_synced_was_not_sent(
     grown: tuple[Path, int], where: str
 ) -> None:
     """A power cut may write the sectors of the last group in any order, or only some of them."""
@@ -174,7 +174,7 @@ def test_what_was_never_synced_was_never_sent_whatever_a_crash_left_of_it(
 
 
 @pytest.mark.parametrize("what", ["a sector", "a byte of the last group", "an unmarked group"])
-def test_what_a_crash_cannot_have_lost_is_damage(grown: tuple[Path, int], what: str) -> None:
+def test_a_gap_that_no_crash_leaves_is_damage(grown: tuple[Path, int], what: str) -> None:
     path, size = grown
     if what == "a sector":  # of a group that was synced
         zeroed(path, SECTOR, 2 * SECTOR)
@@ -236,7 +236,7 @@ def test_a_journal_of_something_else_is_refused(
         ([{"line": 1}], False),
     ],
 )
-def test_one_that_tells_of_no_task_is_anybodys(
+def test_a_journal_without_a_task_belongs_to_any_batch(
     tmp_path: Path, records: list[dict[str, Any]], is_free: bool
 ) -> None:
     """A file that is fixed after a refused first run is accepted."""
@@ -351,7 +351,9 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device"])
-def test_what_is_no_file_is_refused_before_it_is_read(tmp_path: Path, kind: str) -> None:
+def test_a_journal_that_is_not_a_file_is_refused_before_it_is_read(
+    tmp_path: Path, kind: str
+) -> None:
     """A device can be read for ever, and a pipe waits for ever."""
     path = tmp_path / "pipe" if kind == "pipe" else Path("/dev/zero")
     if kind == "pipe":
@@ -425,7 +427,7 @@ def test_a_commit_returns_after_its_sync_and_not_before(journal: Journal, disk: 
     journal.close()
 
 
-def test_what_nothing_waits_for_shares_the_sync_of_the_next_commit(
+def test_records_that_can_wait_share_the_next_sync(
     journal: Journal, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker appends what became of one create right before it commits the next one."""
@@ -440,7 +442,7 @@ def test_what_nothing_waits_for_shares_the_sync_of_the_next_commit(
     assert journal.path.read_bytes().count(b"\n") == 102
 
 
-def test_what_is_appended_is_synced_without_a_commit_too(journal: Journal, disk: Disk) -> None:
+def test_appended_records_are_synced_without_a_commit(journal: Journal, disk: Disk) -> None:
     before = disk.syncs
     journal.append({"line": 1})
     eventually(lambda: disk.syncs > before)
@@ -468,7 +470,7 @@ def test_to_settle_waits_for_what_was_appended(
     journal.close()
 
 
-def test_what_was_appended_is_synced_when_it_is_closed(journal: Journal, disk: Disk) -> None:
+def test_appended_records_are_synced_on_close(journal: Journal, disk: Disk) -> None:
     journal.append({"line": 1})
     before = disk.syncs
     journal.close()
@@ -543,14 +545,14 @@ def test_a_refused_journal_is_let_go_of(tmp_path: Path) -> None:
     assert after <= before
 
 
-def test_one_that_cannot_be_begun_is_let_go_of_too(tmp_path: Path, disk: Disk) -> None:
+def test_a_journal_that_cannot_be_started_is_unlocked(tmp_path: Path, disk: Disk) -> None:
     disk.broken = True
     with pytest.raises(JournalFailed, match="No space left on device"):
         Journal(tmp_path / "j", HEADER, run={})
     Journal(tmp_path / "j", HEADER, run={}).close()  # not held
 
 
-def test_one_of_the_first_format_is_read_for_ever(tmp_path: Path) -> None:
+def test_a_journal_of_the_first_format_can_still_be_read(tmp_path: Path) -> None:
     path = tmp_path / "j"
     path.write_bytes(WRITTEN_LONG_AGO)
     found: list[dict[str, object]] = []

@@ -117,7 +117,7 @@ def at_work(before: set[threading.Thread]) -> list[str]:
     return [name for name in names if name.startswith(("create-", "watch", "search", "journal"))]
 
 
-def test_each_is_asked_about_until_it_is_dropped(bench: Bench) -> None:
+def test_every_item_is_polled_until_it_is_dropped(bench: Bench) -> None:
     bench.rounds.add(1, "t1")
     assert bench.asked.get(timeout=5) == {1: "t1"}
     bench.rounds.add(2, "t2")
@@ -161,7 +161,7 @@ def test_the_pause_is_kept(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_it_stops_at_once(bench: Bench, busy: bool) -> None:
+def test_the_poller_stops_at_once(bench: Bench, busy: bool) -> None:
     """In a pause, and with nothing to ask about."""
     bench.seconds = 60.0 if busy else 0.01
     bench.rounds.add(1, "t1")
@@ -174,7 +174,7 @@ def test_it_stops_at_once(bench: Bench, busy: bool) -> None:
     assert bench.reports.empty()
 
 
-def test_one_that_is_sent_home_says_nothing(bench: Bench) -> None:
+def test_a_stopped_poller_reports_nothing(bench: Bench) -> None:
     bench.raising(ThrottleStopped())
     bench.rounds.add(1, "t1")
     bench.asked.get(timeout=5)
@@ -193,7 +193,7 @@ def test_a_fault_closes_the_gate_until_a_look_succeeds(bench: Bench, error: APIE
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_what_time_does_not_mend_ends_the_batch(bench: Bench, known: bool) -> None:
+def test_permanent_errors_end_the_batch(bench: Bench, known: bool) -> None:
     """A refused key, and a service that never answered: its address is wrong."""
     error = KeyRejected("no", status_code=401) if known else NetworkError("refused")
     if not known:
@@ -306,7 +306,7 @@ def test_a_workspace_that_only_the_end_tells_is_kept_for_the_next_run(batch: Bat
     assert asked == ["ws-9", "ws-9"]
 
 
-def test_one_that_has_ended_when_it_is_answered_is_not_asked_about(batch: Batch) -> None:
+def test_a_task_that_ended_on_create_is_not_polled(batch: Batch) -> None:
     def hook(request: Request) -> Answer | None:
         if request.method != "POST":
             return None

@@ -256,7 +256,7 @@ def test_a_batch_without_tasks_has_a_report_too(tmp_path: Path) -> None:
         assert "No task was created" in (tmp_path / name).read_text()
 
 
-def test_where_a_report_cannot_go_is_said_before_the_batch(tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_written_is_refused_before_the_batch(tmp_path: Path) -> None:
     check(str(tmp_path / "new.html"))
     with pytest.raises(BadUsage, match=r"must end with \.html or \.md"):
         check(str(tmp_path / "new.txt"))

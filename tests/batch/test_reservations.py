@@ -120,7 +120,7 @@ def test_a_create_does_not_take_the_task_of_a_line_under_way(place: Place) -> No
     assert [task["id"] for task in caught.value.candidates] == list(place.farm.tasks)
 
 
-def test_nor_that_of_a_batch_that_was_killed_and_nor_takes_it_up(place: Place) -> None:
+def test_a_create_does_not_take_the_task_of_a_killed_batch(place: Place) -> None:
     place.farm.delay = 30
     with place.batch() as process:
         process.kill()
@@ -136,7 +136,7 @@ def test_nor_that_of_a_batch_that_was_killed_and_nor_takes_it_up(place: Place) -
     assert (row["status"], row["id"]) == ("unknown", None)
 
 
-def test_nor_one_that_the_history_was_not_told_of_in_time(place: Place) -> None:
+def test_a_create_does_not_take_a_task_that_reached_the_history_late(place: Place) -> None:
     """Killed after its journal had the task and before its history had it."""
     place.farm.run = 60
     place.again("--no-wait")
@@ -154,7 +154,7 @@ def test_nor_one_that_the_history_was_not_told_of_in_time(place: Place) -> None:
 
 
 @pytest.mark.parametrize("history", ["on", "off"])
-def test_nor_one_that_was_answered(place: Place, history: str) -> None:
+def test_a_create_does_not_take_the_task_of_an_answered_line(place: Place, history: str) -> None:
     env = place.off if history == "off" else {}
     place.again(**env)
     with pytest.raises(OutcomeUnknown) as caught:
@@ -177,7 +177,7 @@ def test_a_line_does_not_take_the_task_of_a_create_under_way(place: Place) -> No
 
 
 @pytest.mark.parametrize("history", ["on", "off"])
-def test_nor_one_that_a_create_was_answered(place: Place, history: str) -> None:
+def test_a_line_does_not_take_the_task_of_an_answered_create(place: Place, history: str) -> None:
     made = place.create(hears=True, enabled=history == "on")
     place.farm.hook = lambda request: reset if request.method == "POST" else None
     (row,) = place.again(**(place.off if history == "off" else {}))
@@ -226,7 +226,7 @@ def test_two_batches_with_the_same_line(place: Place) -> None:
 
 
 @pytest.mark.parametrize("word", ["<400>", "<429>", ""])
-def test_what_is_settled_leaves_no_reservation(place: Place, word: str) -> None:
+def test_a_settled_create_leaves_no_reservation(place: Place, word: str) -> None:
     (place.home / "t.txt").write_text(f"{SAME} {word}\n")
     place.again()
     path = place.history().path
@@ -234,7 +234,7 @@ def test_what_is_settled_leaves_no_reservation(place: Place, word: str) -> None:
         assert connection.execute("SELECT COUNT(*) FROM intents").fetchone() == (0,)
 
 
-def test_nor_does_what_was_never_sent(place: Place) -> None:
+def test_a_create_that_was_never_sent_leaves_no_reservation(place: Place) -> None:
     """The lines that come next are reserved with the first."""
     (place.home / "t.txt").write_text("One <400>\nTwo\nThree\n")
     place.again("--fail-fast", "--rate", "1", "--jobs", "1")

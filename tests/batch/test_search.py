@@ -94,7 +94,7 @@ def test_the_one_with_its_prompt_is_taken(desk: Desk) -> None:
     assert (taken([result]), result.absent, result.candidates) == ([made], False, [])
 
 
-def test_where_there_is_none_it_is_absent(desk: Desk) -> None:
+def test_a_line_without_a_match_is_absent(desk: Desk) -> None:
     desk.make("Other")
     assert desk.find("Same") == [ScanResult(0, None, True, [])]
 
@@ -153,13 +153,13 @@ def test_a_task_in_the_journal_belongs_to_its_line(desk: Desk) -> None:
     assert desk.find("Same") == [ScanResult(0, None, True, [])]
 
 
-def test_what_only_the_history_knows_is_neither_taken_nor_ruled_out(desk: Desk) -> None:
+def test_a_task_that_only_the_history_knows_is_neither_taken_nor_ruled_out(desk: Desk) -> None:
     made = desk.make()
     desk.history.add(made)
     assert desk.find("Same") == [ScanResult(0, None, False, [made])]
 
 
-def test_one_made_before_it_was_sent_is_not_it(desk: Desk) -> None:
+def test_a_task_created_before_the_request_is_no_match(desk: Desk) -> None:
     desk.make()
     desk.now += timedelta(minutes=1)
     assert desk.find("Same") == [ScanResult(0, None, True, [])]
@@ -204,7 +204,7 @@ def test_a_lost_answer_is_found_by_its_prompt(batch: Callable[..., Done]) -> Non
     assert farm.tasks[rows[1]["id"]]["prompt"] == "One <cut>"
 
 
-def test_one_that_made_nothing_is_sent_again_when_its_time_is_over(
+def test_a_create_that_made_nothing_is_sent_again_after_its_time(
     batch: Callable[..., Done], home: Path, one_clock: None
 ) -> None:
     prompt = "One <cut-before>"
@@ -525,7 +525,7 @@ def test_a_found_task_is_reported_once_and_not_searched_for_again(search: Search
     assert finder.looks == 1
 
 
-def test_one_that_is_old_enough_to_be_sent_again(search: Search) -> None:
+def test_a_create_old_enough_to_be_sent_again(search: Search) -> None:
     assert search(Scripted([ABSENT], seconds=900.0)).get(timeout=20) == ("absent", 0, None)
 
 
@@ -538,7 +538,7 @@ def test_a_missing_task_is_reported_unknown_once_and_still_searched_for(search: 
     assert reports.get(timeout=20) == ("absent", 0, None)
 
 
-def test_what_it_could_be_is_named_and_keeps_it_from_being_absent(search: Search) -> None:
+def test_candidates_are_named_and_prevent_absent(search: Search) -> None:
     finder = Scripted([DOUBTFUL])
     reports = search(finder)
     told = reports.get(timeout=20)
@@ -546,7 +546,7 @@ def test_what_it_could_be_is_named_and_keeps_it_from_being_absent(search: Search
     assert told[0] in ("unsure", "unknown")
 
 
-def test_what_it_could_be_is_told_before_it_is_called_unknown(search: Search) -> None:
+def test_candidates_are_reported_before_unknown(search: Search) -> None:
     reports = search(Scripted([DOUBTFUL]), patient=True)
     assert reports.get(timeout=20) == ("unsure", 0, ["t1", "t2"])
 

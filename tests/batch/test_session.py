@@ -66,7 +66,7 @@ def test_two_at_once_and_the_second_is_told_who_has_it(
         assert set(farm.made.values()) == {1}
 
 
-def test_another_content_is_refused_and_nothing_sent(
+def test_changed_lines_are_refused_before_anything_is_sent(
     batch: Callable[..., Done], home: Path
 ) -> None:
     write(home, 2)
@@ -338,7 +338,7 @@ def test_results_go_to_a_file_that_only_the_run_with_the_journal_replaces(
         (["--results", "r.md", "--report", "r.md"], "--report and --results name the same file"),
     ],
 )
-def test_where_results_cannot_go(
+def test_results_that_cannot_be_written_are_refused(
     batch: Callable[..., Done], home: Path, options: list[str], says: str
 ) -> None:
     write(home, 1)

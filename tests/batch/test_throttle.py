@@ -51,7 +51,7 @@ def test_a_rate_spaces_creates_evenly_and_saves_nothing_up() -> None:
     assert clock.now - before == pytest.approx(0.25)
 
 
-def test_what_one_request_is_told_to_wait_all_wait() -> None:
+def test_a_retry_after_pauses_all_requests() -> None:
     clock = Clock()
     throttle = clock.throttle()
     throttle.admit()

@@ -60,7 +60,7 @@ def test_an_answer_that_is_lost_is_reported_with_the_record_of_its_sending(
 
 
 @pytest.mark.parametrize("status", [401, 403, 302])
-def test_what_every_other_create_would_meet_ends_the_batch(
+def test_an_error_that_every_create_would_meet_ends_the_batch(
     shop: Workshop, answers: list[Answer], status: int
 ) -> None:
     answers.append(error_reply(status, "told", "No"))
@@ -235,7 +235,9 @@ def test_a_network_that_was_never_there_ends_the_batch(shop: Workshop, server: R
     assert not shop.throttle.network_is_down
 
 
-def test_what_is_turned_away_at_every_try_pauses_all(shop: Workshop, answers: list[Answer]) -> None:
+def test_a_create_that_is_refused_on_every_attempt_pauses_all(
+    shop: Workshop, answers: list[Answer]
+) -> None:
     answers.append(error_reply(429, "too_many", "Slow down"))
     assert shop.create(0) == ("unsent", None)
     assert shop.states() == ["sending", "unsent"]
@@ -253,9 +255,7 @@ def test_faults_at_every_create_slow_it_down(shop: Workshop, answers: list[Answe
     assert shop.told == ["The service fails at every create: pausing creates for 5 s"]
 
 
-def test_one_that_goes_through_ends_the_count_of_faults(
-    shop: Workshop, answers: list[Answer]
-) -> None:
+def test_a_success_resets_the_count_of_faults(shop: Workshop, answers: list[Answer]) -> None:
     for turn in range(FAULTS_IN_A_ROW * 2):
         fine = turn == FAULTS_IN_A_ROW - 1
         answers.append(MADE if fine else error_reply(500, "internal_error", "Broken"))

@@ -51,7 +51,7 @@ def test_questions_asked_together_take_one_answer_each(inside_local: Run) -> Non
     assert inside_local("result", task, "--wait").out.endswith("Answered: Go on; Stop here\n")
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_sent(inside_local: Run) -> None:
+def test_invalid_answers_are_refused_before_anything_is_sent(inside_local: Run) -> None:
     task = parked(inside_local, "[[ask]]")
     for words in (["--option", "3"], ["--option", "1", "--option", "2"], ["--text", "a"] * 2, []):
         assert inside_local("answer", task, *words).status == 2, words
@@ -125,7 +125,7 @@ def asking() -> Callable[[bytes], RawServer]:
     return make
 
 
-def test_the_wire_wants_numbers_from_zero(
+def test_the_api_counts_options_from_zero(
     inside: Run, aim: Aim, asking: Callable[[bytes], RawServer]
 ) -> None:
     with asking(json_reply({})) as server:

@@ -218,7 +218,7 @@ def key(monkeypatch: pytest.MonkeyPatch, home: Any) -> Callable[[RawServer], Non
     return point
 
 
-def test_what_has_come_is_out_before_the_end_and_ctrl_c_ends_it(key: Any) -> None:
+def test_a_stream_is_printed_as_it_comes_and_ctrl_c_ends_it(key: Any) -> None:
     with RawServer(then_stall(HEAD + EVENT)) as server:
         key(server)
         command = [*COMMAND, "api", "GET", PATH, "-i"]
@@ -247,7 +247,7 @@ def test_control_characters_are_visible_on_a_terminal_alone(
     assert "\x1b]0" not in shown
 
 
-def test_it_may_take_longer_than_a_call_but_not_be_silent_for_so_long(
+def test_a_stream_may_last_but_not_stay_silent(
     inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REBYTE_REQUEST_TIMEOUT", "0.6")
@@ -265,7 +265,7 @@ def test_it_may_take_longer_than_a_call_but_not_be_silent_for_so_long(
     assert "nothing came for 0.6 s" in done.err
 
 
-def test_one_that_breaks_off_is_a_fault_and_a_refusal_is_none_of_it(inside: Run, aim: Aim) -> None:
+def test_a_stream_that_breaks_off_is_a_fault(inside: Run, aim: Aim) -> None:
     cut = HEAD.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n")
     cut += b"%x\r\n%s\r\n" % (len(EVENT), EVENT)
     with RawServer(then_close(cut)) as server:

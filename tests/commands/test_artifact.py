@@ -106,7 +106,7 @@ def test_a_large_file_goes_to_a_signed_url(inside_local: Run, shop: str, home: P
     "words", [["get", "WS"], ["get", "WS", "a", "--all"], ["get", "WS", "a", "b", "-O", "x"],
               ["delete", "WS"], ["put", "WS", "x/same.txt", "y/same.txt"]],
 )  # fmt: skip
-def test_what_contradicts_itself_is_refused(inside: Run, home: Path, words: list[str]) -> None:
+def test_contradictory_options_are_refused(inside: Run, home: Path, words: list[str]) -> None:
     for folder in ("x", "y"):
         (home / folder).mkdir()
         (home / folder / "same.txt").touch()
@@ -196,7 +196,7 @@ def test_a_second_run_needs_no_size_in_the_list(
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_what_is_there_and_differs_is_refused_and_replaced_with_force(
+def test_a_different_file_is_refused_and_replaced_with_force(
     length: str, inside: Run, aim: Aim, home: Path
 ) -> None:
     there = home / "out" / "a.txt"
@@ -213,7 +213,7 @@ def test_what_is_there_and_differs_is_refused_and_replaced_with_force(
     assert there.read_text() == "first"
 
 
-def test_where_no_length_is_told_the_bytes_decide(inside: Run, aim: Aim, home: Path) -> None:
+def test_without_a_length_the_bytes_decide(inside: Run, aim: Aim, home: Path) -> None:
     (home / "a.txt").write_text("FIRST")
     with RawServer(store(LENGTHS["untold"])) as server:
         aim(server)

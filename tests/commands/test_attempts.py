@@ -182,7 +182,7 @@ def test_an_interrupted_wait_says_how_to_resume(contest: Contest) -> None:
         ("--attempts 21 --wait", "21 is not in the range"),
     ],
 )
-def test_what_is_about_one_task_is_refused(
+def test_options_for_a_single_task_are_refused(
     contest: Contest, inside: Run, words: str, problem: str
 ) -> None:
     done = inside("create", "Fix", *words.split())

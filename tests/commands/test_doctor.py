@@ -39,7 +39,7 @@ def well(home: Path, service: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def test_where_all_is_well(inside: Run, well: Path) -> None:
+def test_all_checks_pass(inside: Run, well: Path) -> None:
     """Nothing on disk is changed, and the key is not shown."""
     before = {path: path.stat().st_mtime_ns for path in well.rglob("*")}
     done = inside("doctor")

@@ -168,7 +168,7 @@ def test_a_prompt_outlives_its_command(
         ("head -c 100001 /dev/zero | tr '\\0' x > \"$1\"", "100,001 characters", "x" * 100_001),
     ],
 )
-def test_what_an_editor_leaves_has_a_clear_outcome(
+def test_every_result_of_an_editor_has_a_clear_outcome(
     aim: Aim,
     run: Run,
     editor: Callable[[str], Path],

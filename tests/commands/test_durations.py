@@ -34,7 +34,7 @@ def test_a_duration(text: str, seconds: float) -> None:
     "text",
     ["", "m", "-1", "1e3", "nan", "inf", "30m1h", "1h1h", "1h30", "1x", "1 h", "1000000000", "٣s"],
 )
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a duration"):
         Duration().convert(text, None, None)
 

@@ -108,7 +108,7 @@ def test_the_output_variable_and_profile_are_beaten_by_the_option(
         ["workspace", "create", "--fields", "nope"],
     ],
 )
-def test_what_cannot_be_printed_is_refused_before_anything_happens(
+def test_fields_that_cannot_be_printed_are_refused_before_anything_happens(
     inside_local: Run, words: list[str]
 ) -> None:
     before = inside_local("create", "One", "--wait").json

@@ -35,7 +35,7 @@ def test_prints_the_id_and_the_name_that_a_task_takes(inside_local: Run, data: P
     assert second["filename"].endswith(".csv")
 
 
-def test_what_it_prints_goes_into_a_body(inside_local: Run, data: Path) -> None:
+def test_the_output_is_valid_in_a_request_body(inside_local: Run, data: Path) -> None:
     file = inside_local("file", "upload", "report.pdf").json
     body = json.dumps({"prompt": "Read [[run=1ms]]", "files": [file]})
     inside_local("api", "POST", "/tasks", "-d", "-", stdin=body)

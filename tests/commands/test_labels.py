@@ -56,7 +56,7 @@ def test_a_label_without_tasks_is_an_error_except_in_a_list(inside_local: Run) -
         ("delete", "missing argument: TASK… (or --label)"),
     ],
 )
-def test_what_is_no_label_is_refused_before_anything_is_sent(
+def test_invalid_labels_are_refused_before_anything_is_sent(
     inside: Run, words: str, problem: str
 ) -> None:
     done = inside(*words.split())

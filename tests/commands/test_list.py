@@ -104,7 +104,7 @@ def test_a_task_without_an_end_is_running_and_not_read(inside: Run, aim: Aim) ->
         assert reads(server) == (1, 8)
 
 
-def test_another_end_of_a_task_is_read_again(inside: Run, aim: Aim) -> None:
+def test_a_changed_end_of_a_task_is_read_again(inside: Run, aim: Aim) -> None:
     """A follow-up may fail what was completed: the end that was seen says nothing about it."""
     tasks = Tasks(3)
     with RawServer(tasks) as server:
@@ -124,7 +124,7 @@ def test_a_task_that_was_waited_for_is_not_read_again(inside_local: Run) -> None
     assert len(done.err.splitlines()) == 1, done.err
 
 
-def test_of_a_long_list_a_hundred_are_read_and_all_when_asked(inside: Run, aim: Aim) -> None:
+def test_a_long_list_reads_a_hundred_tasks_or_all_on_request(inside: Run, aim: Aim) -> None:
     tasks = Tasks(230)
     with RawServer(tasks) as server:
         aim(server)

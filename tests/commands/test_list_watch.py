@@ -119,7 +119,7 @@ def test_filters_hold(inside_local: Run, home: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["--all"], ["--offset", "5"], ["--no-status"], ["-o", "table"]])
-def test_what_cannot_be_watched(inside_local: Run, words: list[str]) -> None:
+def test_options_that_cannot_be_watched(inside_local: Run, words: list[str]) -> None:
     done = inside_local("list", "--watch", *words)
     assert (done.status, "--watch" in done.err) == (2, True)
 

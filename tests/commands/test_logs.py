@@ -190,7 +190,7 @@ def queue(inside_local: Run) -> None:
 
 
 @pytest.mark.usefixtures("queue")
-def test_what_runs_and_waits_before_the_latest_is_shown(inside_local: Run) -> None:
+def test_queued_prompts_before_the_latest_are_shown(inside_local: Run) -> None:
     followed = inside_local("logs", "@last", "-f")
     assert followed.out == inside_local("logs", "@last").out
     assert followed.out.count("This is a simulation") == 3
@@ -198,7 +198,7 @@ def test_what_runs_and_waits_before_the_latest_is_shown(inside_local: Run) -> No
 
 
 @pytest.mark.usefixtures("queue")
-def test_each_event_is_told_once_and_one_end_comes_last(inside_local: Run) -> None:
+def test_each_event_is_printed_once_and_one_end_comes_last(inside_local: Run) -> None:
     followed = inside_local("logs", "@last", "-f", "-o", "jsonl").out.splitlines()
     assert followed[:-1] == inside_local("logs", "@last", "-o", "jsonl").out.splitlines()
     assert json.loads(followed[-1])["status"] == "succeeded"
@@ -318,7 +318,7 @@ def test_a_finished_task_shows_its_answer_wherever_it_is(
             assert inside("result", "abcd1234").out == "It is 4.\n"
 
 
-def test_what_was_said_is_the_answer_when_nothing_else_has_one(inside: Run, aim: Aim) -> None:
+def test_the_text_of_the_events_is_the_answer_if_there_is_no_other(inside: Run, aim: Aim) -> None:
     more = {**TEXT, "seq": 2, "payload": {"text": "Two of them."}}
     with RawServer(Service(stream(TOOL, TEXT, more))) as server:
         aim(server)
@@ -467,7 +467,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("content", [True, False], ids=["content", "without"])
 @pytest.mark.parametrize("last", [stream(TOOL), EMPTY], ids=["tool", "empty"])
 @pytest.mark.parametrize("words", [["result"], ["logs"], ["logs", "-f"]], ids=" ".join)
-def test_one_connection_is_enough_for_a_run_that_ended_long_ago(
+def test_a_run_that_ended_long_ago_takes_one_connection(
     words: list[str], last: Answer, content: bool, inside: Run, aim: Aim
 ) -> None:
     service = Ended(30, last, content=content)

@@ -35,7 +35,7 @@ Run = Callable[..., Done]
     webhook show nope
     webhook delete nope""".splitlines(),
 )
-def test_one_that_is_not_there_is_named(inside_local: Run, line: str) -> None:
+def test_a_missing_task_is_named(inside_local: Run, line: str) -> None:
     inside_local("create", "Hello [[run=1ms]]")
     done = inside_local(*line.split(), "-o", "json")
     assert done.status == 4, done
@@ -46,7 +46,7 @@ def test_one_that_is_not_there_is_named(inside_local: Run, line: str) -> None:
     assert all(error["code"] == "not_found" for error in told)
 
 
-def test_each_of_several_is_named(inside_local: Run) -> None:
+def test_every_missing_task_is_named(inside_local: Run) -> None:
     for words in (["get"], ["cancel"], ["delete"], ["wait"], ["webhook", "delete"]):
         done = inside_local(*words, "nope-1", "nope-2", "nope-3", "-o", "jsonl")
         messages = [json.loads(row)["error"]["message"] for row in done.err.splitlines()]

@@ -105,7 +105,7 @@ def test_create_does_not_lose_its_task_to_a_link_that_is_none(
     assert not browser.exists()
 
 
-def test_what_a_browser_prints_stays_out_of_stdout(
+def test_output_of_a_browser_stays_out_of_stdout(
     local: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROWSER", "echo existing session %s")
@@ -141,7 +141,7 @@ def test_the_history_answers_without_a_call(inside: Run, service: Any) -> None:
         "https://app.rebyte.ai@evil.example/",
     ],
 )
-def test_what_is_no_web_page_is_not_opened(inside: Run, aim: Aim, browser: Path, url: str) -> None:
+def test_only_web_pages_are_opened(inside: Run, aim: Aim, browser: Path, url: str) -> None:
     with RawServer(json_reply({"id": "abcd1234", "url": url})) as server:
         aim(server)
         done = inside("open", "abcd1234")

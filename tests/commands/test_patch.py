@@ -198,7 +198,7 @@ def test_a_dirty_tree_is_refused(agents: Local, repository: Path) -> None:
     assert "LINE 3" in (repository / "code.txt").read_text()
 
 
-def test_what_tools_run_by_themselves_is_named(agents: Local, repository: Path) -> None:
+def test_files_that_tools_run_by_themselves_are_named(agents: Local, repository: Path) -> None:
     script = "mkdir -p .github/workflows; echo x > .github/workflows/ci.yml; echo x > Makefile"
     work(agents, repository, f"{script}; chmod +x run.sh; echo x > harmless.txt")
     done = agents("apply", "@last", cwd=repository)

@@ -131,7 +131,7 @@ def test_show_of_a_name_is_show_with_that_profile(rebyte: Rebyte, file: Path) ->
         (["show", "wrok"], 4, "Did you mean 'work'?"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_not_done(
+def test_impossible_changes_are_refused(
     rebyte: Rebyte, file: Path, words: list[str], status: int, says: str
 ) -> None:
     file.parent.mkdir(parents=True)

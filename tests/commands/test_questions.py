@@ -229,7 +229,7 @@ def test_a_question_that_is_answered_elsewhere_is_withdrawn(
     assert session.lines[-1] == task
 
 
-def test_what_ends_meanwhile_is_shown_above_the_question(
+def test_tasks_that_end_meanwhile_are_shown_above_the_question(
     terminal: Terminal, inside_local: Run
 ) -> None:
     task = inside_local("create", ASK, "-o", "id").out.strip()
@@ -267,7 +267,7 @@ def test_ctrl_d_leaves_the_question_open(terminal: Terminal, inside_local: Run) 
     assert inside_local("answer", task, "--option", "1").status == 0
 
 
-def test_what_was_typed_before_the_question_is_no_answer(
+def test_keys_typed_before_the_question_are_no_answer(
     terminal: Terminal, inside_local: Run
 ) -> None:
     inside_local("create", ASK)

@@ -29,7 +29,7 @@ def test_the_same_in_every_format(inside_local: Run) -> None:
     assert inside_local("result", "@last", "-o", "json").out == text
 
 
-def test_it_is_the_answer_to_the_latest_prompt(inside_local: Run) -> None:
+def test_prints_the_answer_to_the_latest_prompt(inside_local: Run) -> None:
     inside_local("create", f"One {NOW}", "--wait")
     inside_local("follow-up", "@last", f"Two {NOW}", "--wait")
     assert "Prompt: Two" in inside_local("result", "@last").out
@@ -70,7 +70,7 @@ def test_an_answer_that_can_be_read_only_later_is_found(inside_local: Run) -> No
     assert inside_local("result", "@last").out.startswith("This is a simulation")
 
 
-def test_each_place_that_may_have_the_text_is_looked_at(inside: Run, aim: Aim) -> None:
+def test_every_field_that_may_hold_the_text_is_read(inside: Run, aim: Aim) -> None:
     task = {
         "id": "abcd1234",
         "status": "completed",

@@ -153,7 +153,7 @@ def names(commands: Any, path: str) -> set[str]:
     return {re.sub(".*/", "", each["$ref"]) for each in commands[path]["anyOf"]}
 
 
-def test_what_every_command_prints_is_what_its_schema_says(inside_local: Run, home: Path) -> None:
+def test_every_command_prints_what_its_schema_says(inside_local: Run, home: Path) -> None:
     """Each document meets one of the definitions of its command, with no key besides; and of
     each definition there is a document, so that none promises what never comes."""
     results = closed(inside_local("schema", "--results").json)

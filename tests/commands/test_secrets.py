@@ -50,7 +50,7 @@ def test_no_format_tells_a_secret(words: list[str], inside: Run, aim: Aim) -> No
 
 
 @pytest.mark.parametrize("more", [*FORMATS[:5], *ASKED], ids=" ".join)
-def test_each_format_tells_it_when_asked(more: list[str], inside: Run, aim: Aim) -> None:
+def test_every_format_shows_a_secret_on_request(more: list[str], inside: Run, aim: Aim) -> None:
     with RawServer(service) as server:
         aim(server)
         done = inside(*SHOW, "--show-secrets", *more)

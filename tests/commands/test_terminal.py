@@ -67,7 +67,7 @@ def editor(home: Path, script: str) -> str:
         ("exit 3", 2, "the editor exited with status 3"),
     ],
 )
-def test_what_an_editor_may_leave(
+def test_text_that_an_editor_may_leave(
     terminal: Terminal, home: Path, script: str, status: int, said: str
 ) -> None:
     child = terminal("create", "--dry-run", EDITOR=editor(home, script))

@@ -36,7 +36,7 @@ def test_a_command_gets_each_ended_task_once(inside_local: Run, home: Path) -> N
     assert len(seen) == 2
 
 
-def test_what_the_command_prints_is_not_data(local: Run, home: Path) -> None:
+def test_output_of_the_hook_is_not_data(local: Run, home: Path) -> None:
     good = created(local, "Good")
     done = local("wait", good, "--exec", "echo printed", "-o", "id")
     assert (done.status, done.out) == (0, f"{good}\n")

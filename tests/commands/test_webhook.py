@@ -212,7 +212,7 @@ def wait_for(path: Any) -> None:
         time.sleep(0.01)
 
 
-def test_what_the_service_delivers_arrives(inside_local: Run) -> None:
+def test_deliveries_of_the_service_arrive(inside_local: Run) -> None:
     with listening("--count", "2", secret="s3") as (process, url):
         words = ["--event", "task.created", "--event", "task.completed", "--secret", "-"]
         inside_local("webhook", "create", url, *words, stdin="s3\n")

@@ -43,7 +43,7 @@ def test_the_workspace_of_a_task_is_no_agent_computer(inside_local: Run) -> None
     assert f"`rebyte workspace forget {workspace}`" in json.loads(done.err)["error"]["hint"]
 
 
-def test_one_that_cannot_start_says_why(inside_local: Run) -> None:
+def test_a_computer_that_cannot_start_says_why(inside_local: Run) -> None:
     done = inside_local("workspace", "create", "--name", "[[fail]]", "--wait")
     assert done.status == 1
     assert json.loads(done.err.splitlines()[-1])["error"]["code"] == "provision_failed"

@@ -42,7 +42,7 @@ def test_options_given_before_are_not_offered_again() -> None:
     assert "--output" not in offered("-o", "json", "create", "--")
 
 
-def test_what_follows_two_dashes_is_no_option() -> None:
+def test_words_after_two_dashes_are_no_options() -> None:
     """As Click reads it."""
     assert offered("create", "--", "--") == []
     assert offered("-P", "--", "create", "--wai") == ["--wait"]  # here it is the profile's name

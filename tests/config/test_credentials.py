@@ -233,12 +233,12 @@ def test_a_variable_beside_a_url_that_is_refused_is_not_used(env: dict[str, str]
     assert find_key(settle(env, "staging"), env, interactive=False).key == "rbk_variable"
 
 
-def test_where_a_key_was_stored_is_said_as_it_is(env: dict[str, str]) -> None:
+def test_the_place_of_a_stored_key_is_reported(env: dict[str, str]) -> None:
     where = store_key(settle(env, "staging"), "rbk_secret", env, interactive=False, insecure=True)
     assert where == str(Path(env["REBYTE_CONFIG_DIR"]) / "credentials.json")
     assert "rbk_secret" in Path(where).read_text()
 
 
-def test_of_sixteen_characters_four_are_shown() -> None:
+def test_four_of_sixteen_characters_are_shown() -> None:
     assert ending("rbk_123456789abc") == "…9abc"
     assert ending("rbk_123456789ab") == "…"

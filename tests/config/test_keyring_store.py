@@ -89,7 +89,7 @@ class CollectionLocked(Exception):
         (RuntimeError(f"{SECRET}: item is Locked"), "the keyring is locked"),
     ],
 )
-def test_whatever_a_backend_raises_is_one_line_without_its_words(
+def test_any_exception_of_a_backend_is_one_line_without_its_text(
     use: Use, problem: BaseException, said: str
 ) -> None:
     use(Backend(raising(problem)))
@@ -137,7 +137,7 @@ def test_the_backend_that_took_the_key_is_asked_unless_another_is_named(
     assert UNATTENDED.fetch("someone", backend="keyring.backends.null.Keyring") == SECRET
 
 
-def test_what_is_forgotten_is_gone_from_the_keyring(use: Use, tmp_path: Path) -> None:
+def test_a_forgotten_key_is_gone_from_the_keyring(use: Use, tmp_path: Path) -> None:
     backend = use(Backend())
     env = {"REBYTE_CONFIG_DIR": str(tmp_path / "config")}
     settings = resolve({}, env, Config({}, path=tmp_path / "c.toml"))
@@ -223,27 +223,27 @@ def judged(
         ("Keyring", "keyring.backends.fail", "no keyring on this machine"),
     ],
 )
-def test_what_protects_nothing_is_refused(
+def test_backends_without_protection_are_refused(
     env: dict[str, str], name: str, module: str, why: str
 ) -> None:
     (said,) = judged(env, name, module)
     assert why in said
 
 
-def test_any_other_is_believed_when_it_gives_the_key_back(env: dict[str, str]) -> None:
+def test_other_backends_are_accepted_if_they_return_the_key(env: dict[str, str]) -> None:
     stored, source, forgotten = judged(env, "Vault", "company.keys")
     assert (stored, source) == ("keyring", "keyring")
     assert forgotten == "['https://api.rebyte.ai']"
 
 
 @pytest.mark.parametrize("kept", ["None", "key + 'x'", "''"])
-def test_one_that_gives_something_else_back_is_not(env: dict[str, str], kept: str) -> None:
+def test_a_backend_that_returns_another_key_is_refused(env: dict[str, str], kept: str) -> None:
     assert judged(env, "Vault", "company.keys", kept=kept) == [
         "the keyring accepted the key but does not return it"
     ]
 
 
-def test_one_that_keeps_what_it_was_told_to_remove_is_told_on(env: dict[str, str]) -> None:
+def test_a_backend_that_keeps_a_removed_key_is_reported(env: dict[str, str]) -> None:
     said = judged(env, "Vault", "company.keys", deleted="pass")
     assert said[2:] == ["the keyring did not remove the key"]
 

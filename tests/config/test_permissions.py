@@ -125,7 +125,7 @@ def test_case_61_a_file_or_a_group_of_another_user(file: Path) -> None:
     assert "belongs to them" in refusal(file)[0]
 
 
-def test_where_a_file_system_has_no_modes_they_say_nothing(
+def test_a_file_system_without_modes_is_trusted(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a Windows drive under WSL, where all is 0777 and chmod changes nothing."""
@@ -234,7 +234,7 @@ def test_case_61_a_journal_that_others_can_write(rebyte: Rebyte, home: Path, ser
     assert rebyte(*batch).status == 0
 
 
-def test_what_a_report_or_a_skill_would_overwrite_through_a_link_stays(
+def test_a_report_or_a_skill_does_not_overwrite_through_a_link(
     rebyte: Rebyte, home: Path, service: Any
 ) -> None:
     precious = home / "precious"

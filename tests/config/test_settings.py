@@ -166,7 +166,7 @@ def test_a_bad_file_is_named_with_the_place_and_not_repeated(
     assert "\n" not in problem.value.message
 
 
-def test_what_is_not_text_is_named_with_its_line(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_named_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b'a = 1\nb = "\xff"\n')
     with pytest.raises(BadUsage, match=r"config\.toml, line 2: not UTF-8"):

@@ -11,7 +11,7 @@ from rebyte_cli.errors import BadUsage
 OK = Finding("ok", "fine")
 
 
-def test_they_run_side_by_side_and_are_reported_in_order() -> None:
+def test_checks_run_side_by_side_and_are_reported_in_order() -> None:
     """Each waits for the other, which no sequence of them could survive."""
     both = threading.Barrier(2, timeout=20)
 
@@ -23,7 +23,7 @@ def test_they_run_side_by_side_and_are_reported_in_order() -> None:
     assert found == [("a", OK), ("b", OK)]
 
 
-def test_one_that_hangs_is_left_behind() -> None:
+def test_a_check_that_hangs_is_left_behind() -> None:
     never = threading.Event()
 
     def hang() -> Finding:

@@ -106,7 +106,7 @@ def test_a_task_is_remembered_with_what_was_sent(history: History) -> None:
     assert history.path.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_what_a_rerun_needs_is_remembered_besides(history: History) -> None:
+def test_the_options_that_a_rerun_needs_are_remembered(history: History) -> None:
     body = {
         "githubUrl": "o/r",
         "localRepository": "https://me:ghp_token@git.example/o/r",
@@ -121,7 +121,7 @@ def test_what_a_rerun_needs_is_remembered_besides(history: History) -> None:
     assert task["files"] == ["/d/a.txt"]
 
 
-def test_of_a_prompt_only_the_first_line_is_kept_and_no_key(history: History) -> None:
+def test_only_the_first_line_of_a_prompt_is_kept_without_keys(history: History) -> None:
     add(history, "a", prompt=f"{'x' * 300}\nSECOND")
     body = {"githubUrl": "https://me:ghp_token@github.com/o/r"}
     history.add_task({"id": "b"}, prompt="use rbk_0123456789abcdef now\nTHIRD", body=body)
@@ -504,7 +504,7 @@ def test_no_more_is_kept_of_a_task_than_the_history_may_know(path: Path) -> None
         assert kept.task == ({**answer, "title": "Fix it"} if enabled else answer)
 
 
-def test_what_tells_of_a_task_outlives_a_power_cut(path: Path) -> None:
+def test_records_of_a_task_survive_a_power_cut(path: Path) -> None:
     """Each step is synced: what a cut of the power does cannot be tried here."""
     history = History(path, origin="o")
 

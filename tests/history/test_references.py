@@ -70,7 +70,7 @@ def test_an_exact_id_wins_over_longer_ones(history: History) -> None:
         ("-", BadUsage, "can mean several tasks"),
     ],
 )
-def test_what_stands_for_no_task(
+def test_references_without_a_task(
     history: History, reference: str, error: type[BadUsage], says: str
 ) -> None:
     with pytest.raises(error) as problem:
@@ -150,7 +150,7 @@ def test_a_workspace(history: History, reference: str, workspace: str) -> None:
         ("https://app.rebyte.ai/", BadUsage, "is not the URL of a workspace or task"),
     ],
 )
-def test_what_stands_for_no_workspace(
+def test_references_without_a_workspace(
     history: History, reference: str, error: type[BadUsage], says: str
 ) -> None:
     with pytest.raises(error) as problem:

@@ -245,7 +245,7 @@ def test_the_key_of_commands_sees_all_and_starts_nothing_in_a_served_service(sta
     assert not served.is_own(key[:-1] + ("0" if key[-1] != "0" else "1"))
 
 
-def test_what_a_served_service_declines_is_done_in_the_process_of_the_command(
+def test_requests_that_a_served_service_declines_run_in_the_process_of_the_command(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real agent: the command says what runs where, and the agent gets its environment."""

@@ -37,7 +37,7 @@ def rebyte(home: Path) -> Callable[..., Done]:
     return run
 
 
-def test_what_is_generated_is_current() -> None:
+def test_generated_files_are_current() -> None:
     """Completions, tables, pages and the skill say what the command says: else run `make docs`."""
     wanted = dict(generated())
     for path, text in wanted.items():

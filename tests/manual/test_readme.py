@@ -29,7 +29,7 @@ def test_the_script_runs() -> None:
     assert (done.stdout, done.stderr) == ("completed\n", "")
 
 
-def test_what_each_shard_runs_is_what_was_tested() -> None:
+def test_the_shards_of_the_readme_are_those_tested() -> None:
     """The lines of the table are those of rebyte-shards(7), which test_parallel.py runs."""
     pages = ROOT / "rebyte_cli" / "manual" / "pages"
     shown = re.findall(r"`(rebyte batch [^`|]*--shard [^`|]*)` \|$", TEXT, re.MULTILINE)

@@ -116,12 +116,12 @@ def test_the_front_matter_names_it() -> None:
     assert 40 < len(found[2]) < 1024
 
 
-def test_it_is_short() -> None:
+def test_the_skill_is_short() -> None:
     """An agent reads it each time: at most 1,500 tokens, at four characters each."""
     assert len(SKILL) / 4 < 1500
 
 
-def test_it_names_every_command() -> None:
+def test_the_skill_names_every_command() -> None:
     """The list is generated, so that it cannot fall behind."""
     with root.make_context("rebyte", [], resilient_parsing=True) as ctx:
         for name in root.list_commands(ctx):

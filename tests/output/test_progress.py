@@ -255,7 +255,7 @@ def test_the_time_left_stays_on_a_narrow_terminal(room: int, line: str) -> None:
     assert summary(before, now, 9735.0, room) == line
 
 
-def test_what_ended_in_earlier_runs_does_not_count_for_the_rate() -> None:
+def test_tasks_of_earlier_runs_do_not_count_for_the_rate() -> None:
     assert "/s" not in summary(standing(90), standing(90), 10)
 
 
@@ -414,7 +414,7 @@ def test_what_the_environment_asks_for(
     assert bool(re.search(r"\x1b\[[\d;]*m", session.raw)) == colored
 
 
-def test_what_does_not_move_costs_no_rich() -> None:
+def test_static_output_does_not_import_rich() -> None:
     script = """
 import io, sys
 from rebyte_cli.output.records import *

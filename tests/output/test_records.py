@@ -43,7 +43,7 @@ def test_the_schema_is_one() -> None:
     assert json.loads(json.dumps(document)) == document
 
 
-def test_what_is_printed_is_valid() -> None:
+def test_printed_records_are_valid() -> None:
     validate(json.loads(Shown(Records(TASK, [TASK_DONE]), "json").out), "task")
     listing = RecordList(TASK_ROW, ROWS, {"total": 3, "limit": 50, "offset": 0})
     validate(json.loads(Shown(listing, "json").out), "task-row-list")
@@ -60,7 +60,7 @@ def test_what_is_printed_is_valid() -> None:
         ({"rows": []}, "task-row-list"),
     ],
 )
-def test_what_is_wrong_is_not(document: Any, name: str) -> None:
+def test_wrong_records_are_invalid(document: Any, name: str) -> None:
     with pytest.raises(ValidationError):
         validate(document, name)
 

@@ -117,7 +117,7 @@ def test_text_documents_and_raw_bytes(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_what_goes_to_stderr(text: str) -> None:
+def test_text_for_stderr_is_safe(text: str) -> None:
     errors = [
         RebyteError(text, hint=text, code=text),
         APIError(text, status_code=400, response={text: text}),

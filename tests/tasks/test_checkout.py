@@ -37,7 +37,7 @@ def test_a_clean_and_pushed_branch_has_nothing_to_say(repository: Repository) ->
     assert lines(repository) == []
 
 
-def test_what_the_remote_lacks_is_named_with_what_to_do(repository: Repository) -> None:
+def test_commits_that_the_remote_lacks_are_named_with_a_remedy(repository: Repository) -> None:
     repository.write("b.txt", "two\n")
     repository.commit("Second")
     repository.write("a.txt", "changed\n")

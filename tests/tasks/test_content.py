@@ -45,7 +45,7 @@ def test_a_service_that_hangs_is_one_within_the_limit_of_a_call() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.3, 5.0])
-def test_one_that_outlasts_the_limit_of_a_call_is_a_fault(timeout: float) -> None:
+def test_a_read_that_outlasts_the_limit_of_a_call_is_a_fault(timeout: float) -> None:
     """A wrong address, or a service that is down: more time would not help."""
     begun = time.monotonic()
     with pytest.raises(NetworkError) as caught:
@@ -54,7 +54,7 @@ def test_one_that_outlasts_the_limit_of_a_call_is_a_fault(timeout: float) -> Non
     assert time.monotonic() - begun < 4
 
 
-def test_where_the_tries_of_a_call_are_over_too_soon_it_is_asked_again() -> None:
+def test_a_call_whose_attempts_are_used_up_early_is_repeated() -> None:
     calls: list[float] = []
 
     class Slow:
@@ -89,7 +89,7 @@ def test_prompts_that_are_none_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize("word", ["pending", "queued"])
-def test_one_whose_turn_has_not_come_has_no_stream_to_look_at(word: str) -> None:
+def test_the_stream_of_a_queued_prompt_is_not_read(word: str) -> None:
     prompts = [PROMPT, {"id": "p2", "status": word}]
     with RawServer(lambda _request: json_reply({"prompts": prompts})) as server:
         with client_of(server) as client:

@@ -188,7 +188,7 @@ def test_another_executor_makes_a_match_doubtful(bench: Bench) -> None:
     assert [task["id"] for task in caught.value.candidates] == bench.on_server()
 
 
-def test_a_failing_look_says_why(bench: Bench) -> None:
+def test_a_failing_search_says_why(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.AFTER)
     bench.proxy.cut("GET", TASKS[:-1], Cut.STATUS, status=500, times=20)
     with pytest.raises(OutcomeUnknown, match="500"):
@@ -220,7 +220,7 @@ def stopped(_seconds: float) -> None:
     raise KeyboardInterrupt
 
 
-def test_an_interrupt_while_looking_says_what_is_known(bench: Bench) -> None:
+def test_an_interrupt_during_the_search_says_what_is_known(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.BEFORE)
     with pytest.raises(Interrupted) as caught:
         bench.create(sleep=stopped)
@@ -283,7 +283,7 @@ def test_a_fault_of_the_server_is_raised_and_leaves_it_open(bench: Bench, key: s
     assert left_open(bench) == []
 
 
-def test_what_was_sent_and_lost_is_left_open(bench: Bench) -> None:
+def test_a_lost_request_stays_open(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.BEFORE)
     with pytest.raises(OutcomeUnknown):
         bench.create(key="k")
@@ -291,14 +291,14 @@ def test_what_was_sent_and_lost_is_left_open(bench: Bench) -> None:
     assert any("looking for the result" in note for note in bench.notes)
 
 
-def test_a_look_that_fails_is_taken_again(bench: Bench) -> None:
+def test_a_failed_search_is_repeated(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.AFTER)
     bench.proxy.cut("GET", LIST, Cut.STATUS, status=500)
     created = bench.create(look_for=5)
     assert bench.on_server() == [created["id"]]
 
 
-def test_a_key_that_is_rejected_meanwhile_ends_the_look(bench: Bench) -> None:
+def test_a_rejected_key_ends_the_search(bench: Bench) -> None:
     at = Time()
     bench.proxy.cut("POST", TASKS, Cut.AFTER)
     bench.proxy.cut("GET", LIST, Cut.STATUS, status=401, times=50)
@@ -367,7 +367,7 @@ def test_the_task_of_one_that_is_at_work_is_not_taken(bench: Bench) -> None:
     assert [task["id"] for task in caught.value.candidates] == [made["id"]]
 
 
-def test_what_asked_for_something_else_is_not_taken_up(bench: Bench) -> None:
+def test_an_attempt_with_another_request_is_not_resumed(bench: Bench) -> None:
     """The same prompt for another executor: its task is not what this call asks for."""
     bench.cut_off(owner="gone", executor="gemini")
     made = bench.direct.create_task(PROMPT, executor="gemini")
@@ -574,7 +574,7 @@ def test_a_twin_in_flight_is_waited_for_before_a_match_is_believed(bench: Bench)
     assert [twin[0]["id"], mine["id"]] == bench.on_server()
 
 
-def test_what_a_twin_makes_its_own_during_the_look_is_not_taken(bench: Bench) -> None:
+def test_a_task_claimed_by_a_twin_during_the_search_is_not_taken(bench: Bench) -> None:
     """The twin ends between our look and our question who else is at work."""
     theirs = bench.direct.create_task(PROMPT)
     request = TaskRequest(bench.client, bench.history, {"prompt": PROMPT}, PROMPT)
@@ -659,7 +659,7 @@ def test_a_glance_finds_the_task(bench: Bench, stop: BaseException) -> None:
     assert bench.proxy.count("GET") == asked
 
 
-def test_it_is_no_more_than_a_glance(bench: Bench) -> None:
+def test_an_interrupt_leaves_time_for_one_scan(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.BEFORE)
     at = Stop(KeyboardInterrupt())
     with pytest.raises(Interrupted, match=r".") as caught:
@@ -696,7 +696,7 @@ def test_the_shortest_look_waits_for_an_answer_that_is_a_little_slow(bench: Benc
     assert bench.create(look_for=0)["id"] == bench.on_server()[0]
 
 
-def test_what_stays_unknown_without_a_look_says_so(bench: Bench) -> None:
+def test_an_outcome_left_unknown_without_a_search_says_so(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.BEFORE)
     with pytest.raises(OutcomeUnknown, match="outcome is unknown"):
         bench.create(look_for=0)
@@ -728,7 +728,7 @@ def test_a_found_task_is_reported_and_not_searched_for_twice(bench: Bench) -> No
     assert bench.proxy.count("GET") == looks
 
 
-def test_what_is_not_found_and_sent_again_is_told(bench: Bench) -> None:
+def test_sending_again_after_a_fruitless_search_is_noted(bench: Bench) -> None:
     bench.cut_off("k", ago=timedelta(minutes=16))
     bench.create(key="k", look_for=1.5)
     assert bench.notes[-1] == "It created no task; sending the request again"
@@ -746,7 +746,7 @@ def test_the_lost_prompt_is_searched_for_and_not_the_new_one(bench: Bench) -> No
     assert not remembered["prompt"]
 
 
-def test_what_was_asked_for_beside_the_prompt_is_that_of_the_lost_one(bench: Bench) -> None:
+def test_a_resumed_create_keeps_the_options_of_the_lost_one(bench: Bench) -> None:
     bench.cut_off("k", executor="gemini")
     made = bench.direct.create_task(PROMPT, executor="gemini")
     assert bench.create(key="k", body={"executor": "claude"})["id"] == made["id"]
@@ -763,7 +763,7 @@ def test_another_executor_than_the_lost_one_asked_for_is_doubtful(bench: Bench) 
 # Without a key
 
 
-def test_one_that_has_a_key_is_left_to_its_key(bench: Bench) -> None:
+def test_an_attempt_with_a_key_is_resumed_only_with_it(bench: Bench) -> None:
     bench.cut_off("k")
     made = bench.direct.create_task(PROMPT)
     assert bench.create()["id"] != made["id"]
@@ -788,7 +788,7 @@ def test_an_old_intent_is_not_searched_for(bench: Bench) -> None:
     assert open_ends(bench) == 0
 
 
-def test_what_was_cut_off_is_not_sent_again_before_its_outcome_was_told(bench: Bench) -> None:
+def test_an_interrupted_create_is_not_sent_again_before_its_outcome_is_shown(bench: Bench) -> None:
     """A crash told no one; who repeats the command after being told means it."""
     bench.cut_off()
     bench.proxy.cut("GET", LIST, Cut.STATUS, status=500, times=50)

@@ -141,7 +141,7 @@ def get_all(server: RawServer, folder: Path, names: list[str], force: bool = Fal
     )
 
 
-def test_one_bad_name_does_not_keep_the_others(tmp_path: Path) -> None:
+def test_a_bad_name_does_not_stop_the_others(tmp_path: Path) -> None:
     with RawServer(reply(200, b"abc")) as server:
         rows = get_all(server, tmp_path / "out", ["a", "../b", "c/d"])
     assert [row.get("path") if isinstance(row, dict) else row.code for row in rows] == [

@@ -116,7 +116,7 @@ def test_a_finished_task_is_remembered_as_running_again(bench: Bench, task: str)
     assert (remembered["status"], remembered.get("completedAt")) == ("running", None)
 
 
-def test_what_it_may_be_is_named_with_its_times(bench: Bench, task: str) -> None:
+def test_candidates_are_named_with_their_times(bench: Bench, task: str) -> None:
     bench.proxy.cut("POST", PROMPTS, Cut.AFTER, then=lambda: bench.direct.follow_up(task, PROMPT))
     with pytest.raises(OutcomeUnknown) as caught:
         bench.follow_up(task)

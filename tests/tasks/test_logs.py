@@ -84,7 +84,7 @@ def words(turns: list[QueuedPrompt]) -> list[list[str]]:
     return [[row.payload["content"] for row, _ in turn.events] for turn in turns]
 
 
-def test_what_is_new_is_shown_look_by_look(bench: Bench) -> None:
+def test_new_events_are_shown_read_by_read(bench: Bench) -> None:
     turns = list(bench.follow(*looks({**RUNS, "events": [event("a")]}, RUNS, SPOKE)))
     assert words(turns) == [["a"], [], ["b"]]
     assert [(turn.first, turn.last) for turn in turns] == [
@@ -100,21 +100,21 @@ def test_the_last_words_of_one_that_just_ended_are_waited_for(bench: Bench) -> N
     assert [turn.last for turn in turns] == [False, False, False, True]
 
 
-def test_but_not_for_ever(bench: Bench) -> None:
+def test_waiting_for_the_last_words_ends(bench: Bench) -> None:
     assert len(list(bench.follow(*looks(RUNS, SILENT)))) == 1 + LATE_READS
 
 
 @pytest.mark.parametrize("end", [{"status": "failed"}, {**SILENT, "response": "Done"}])
-def test_nor_where_none_are_to_come(bench: Bench, end: dict[str, Any]) -> None:
+def test_no_wait_for_last_words_that_cannot_come(bench: Bench, end: dict[str, Any]) -> None:
     assert len(list(bench.follow(*looks(RUNS, end)))) == 2
 
 
-def test_one_that_ended_before_is_shown_at_once(bench: Bench) -> None:
+def test_a_prompt_that_ended_before_is_shown_at_once(bench: Bench) -> None:
     assert len(list(bench.follow(*looks(SILENT)))) == 1
     assert bench.pauses == []
 
 
-def test_it_asks_ever_more_rarely(bench: Bench) -> None:
+def test_the_pauses_between_reads_grow(bench: Bench) -> None:
     list(bench.follow(*looks(*[RUNS] * 10, SPOKE)))
     assert bench.pauses[:3] == [1.0, 1.25, 1.5625]
     assert bench.pauses[-2:] == [5.0, 5.0]
@@ -127,7 +127,7 @@ def test_the_last_pause_ends_at_the_time_limit(bench: Bench) -> None:
     assert caught.value.pending == ["t1"]
 
 
-def test_looks_that_fail_are_put_up_with_until_it_is_too_many(bench: Bench) -> None:
+def test_failed_reads_are_tolerated_up_to_a_limit(bench: Bench) -> None:
     turns = bench.follow(*looks(RUNS, BROKEN))
     for _ in range(FAILURES):
         assert not next(turns).last
@@ -135,7 +135,7 @@ def test_looks_that_fail_are_put_up_with_until_it_is_too_many(bench: Bench) -> N
         next(turns)
 
 
-def test_one_that_succeeds_makes_good_for_those_before(bench: Bench) -> None:
+def test_a_successful_read_resets_the_count_of_failures(bench: Bench) -> None:
     turns = bench.follow(*looks(RUNS, BROKEN))
     for _ in range(FAILURES):
         next(turns)
@@ -146,7 +146,7 @@ def test_one_that_succeeds_makes_good_for_those_before(bench: Bench) -> None:
     assert next(turns).last
 
 
-def test_what_time_does_not_mend_ends_it_at_once(bench: Bench) -> None:
+def test_permanent_errors_end_it_at_once(bench: Bench) -> None:
     turns = bench.follow(*looks(RUNS, error_reply(400, "odd", "Not this one")))
     next(turns)
     with pytest.raises(APIError, match="Not this one"):

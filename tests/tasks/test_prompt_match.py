@@ -33,7 +33,7 @@ def match(shown: str | None, prompt: str = PROMPT, *, is_known: bool = False) ->
         ("Hi", False),
     ],
 )
-def test_what_a_prompt_proves(shown: str | None, expected: bool | None) -> None:
+def test_prompts_that_prove_a_match(shown: str | None, expected: bool | None) -> None:
     assert match(shown) is expected
 
 
@@ -80,7 +80,7 @@ def test_lines_of_one_template_are_told_apart(shown: str, prompt: str) -> None:
     assert match(shown, prompt) is False
 
 
-def test_what_another_line_asks_for_is_not_ours_unless_its_letters_are() -> None:
+def test_the_task_of_another_line_matches_only_with_equal_letters() -> None:
     assert match("Task 10", "Task 1") is None  # the server may have added to ours
     assert match("Task 10", "Task 1", is_known=True) is False
     assert match("Fix it", "Fix  it", is_known=True) is None

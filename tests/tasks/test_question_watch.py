@@ -119,19 +119,19 @@ def at() -> Time:
     return Time()
 
 
-def test_a_wait_that_ends_soon_looks_at_nothing(at: Time) -> None:
+def test_a_short_wait_checks_for_no_question(at: Time) -> None:
     service = Service(at, t=[SAID])
     Bench(at, service, "stop").wait(2, "t")
     assert service.looks == []
 
 
-def test_one_task_is_looked_at_every_ten_seconds_in_the_end(at: Time) -> None:
+def test_one_task_is_checked_every_ten_seconds_in_the_end(at: Time) -> None:
     service = Service(at, t=[SAID])
     Bench(at, service, "wait").wait(120, "t")
     assert 12 <= len(service.looks) <= 16
 
 
-def test_many_tasks_share_one_look_a_second(at: Time) -> None:
+def test_many_tasks_share_one_check_a_second(at: Time) -> None:
     tasks = {f"t{number}": [SAID] for number in range(40)}
     service = Service(at, **tasks)
     Bench(at, service, "stop").wait(100, *tasks)
@@ -235,7 +235,7 @@ def test_the_question_of_a_task_that_ended_is_withdrawn(at: Time) -> None:
     assert len(user.seen) == 2
 
 
-def test_what_the_user_declines_ends_the_wait_once_nothing_else_is_left(at: Time) -> None:
+def test_a_declined_question_ends_the_wait_after_the_other_tasks(at: Time) -> None:
     service, user = Service(at, t=[asks("q")], u=[SAID]), User(at, None)
     bench = Bench(at, service, "ask", user)
     assert bench.wait(30, "t", "u") == {}

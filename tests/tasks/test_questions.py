@@ -51,7 +51,7 @@ def test_questions_asked_together_are_answered_together() -> None:
         body(both, [ItemAnswer((0,))])
 
 
-def test_one_in_a_list_is_answered_as_a_list() -> None:
+def test_a_question_in_a_list_is_answered_with_a_list() -> None:
     single = question(questions=[{"question": "One?", "options": ["x"]}])
     assert body(single, [ItemAnswer((0,))])["answer"] == {"answers": [{"selectedOptions": [0]}]}
 
@@ -71,7 +71,7 @@ def test_several_options_only_where_they_may_be_taken() -> None:
      {**ASKED, "actionId": -1}, {**ASKED, "messageId": 7}, {**ASKED, "actionId": "9" * 5000},
      {**ASKED, "questions": ["junk"]}],
 )  # fmt: skip
-def test_what_cannot_be_answered_is_no_question(payload: Any) -> None:
+def test_an_event_that_cannot_be_answered_is_no_question(payload: Any) -> None:
     assert EventView({**EVENT, "payload": payload}).question is None
 
 

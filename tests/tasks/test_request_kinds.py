@@ -62,7 +62,7 @@ def test_a_task_is_named_with_its_link_if_it_has_one(
         ([{"id": "1"}, {"id": "2"}], "no list", "{0}; it may be {1}1 or 2"),
     ],
 )
-def test_what_cannot_be_known_says_what_it_may_be_and_why(
+def test_an_unknown_outcome_names_its_candidates_and_the_reason(
     client: RebyteClient, history: History, rows: list[dict[str, Any]], why: str, says: str
 ) -> None:
     create = TaskRequest(client, history, {"prompt": "Hi"}, "Hi")

@@ -231,7 +231,7 @@ def test_a_row_without_a_time_does_not_hide_how_old_the_page_is(look: Start) -> 
     assert tasks.offsets == [0]
 
 
-def test_more_strangers_than_are_read_leave_it_open(look: Start) -> None:
+def test_more_candidates_than_can_be_read_leave_it_open(look: Start) -> None:
     rows = [row(f"t{at}") for at in range(READS + 1)]
     prompts = dict.fromkeys(names(rows), "Something else") | {"t0": PROMPT}
     tasks = Tasks(rows, prompts)
@@ -259,7 +259,7 @@ def test_a_list_without_an_end_leaves_it_open(look: Start) -> None:
     assert len(tasks.offsets) == PAGES
 
 
-def test_what_was_read_once_is_not_asked_again_and_what_was_absent_is(look: Start) -> None:
+def test_transcripts_are_read_once_and_missing_ones_again(look: Start) -> None:
     tasks = Tasks([row("a"), row("b"), row("c")], {"a": "Something else", "b": " "})
     again = look(tasks)
     assert names(scan(again).unsure) == ["b", "c"]
@@ -274,7 +274,7 @@ def test_a_transcript_without_a_text_leaves_it_open(look: Start, asked: Any) -> 
     assert names(scan(look(Tasks([row("a")], {"a": asked}))).unsure) == ["a"]
 
 
-def test_a_look_is_over_in_time(look: Start) -> None:
+def test_a_scan_ends_in_time(look: Start) -> None:
     """Transcripts that never come cost what is left, those that are slow are waited for."""
 
     def answer(request: Request) -> Answer:
@@ -292,7 +292,7 @@ def test_a_look_is_over_in_time(look: Start) -> None:
     assert names(scan(look(answer, ["mute"]), limit=Deadline(20)).same) == ["slow"]
 
 
-def test_outside_its_time_a_match_is_no_more_than_doubtful(look: Start) -> None:
+def test_a_match_outside_the_time_window_is_doubtful(look: Start) -> None:
     rows = [row("before", ago=3), row("silent", ago=4), row("long ago", ago=30)]
     tasks = Tasks(rows, {"before": PROMPT})
     found = scan(look(tasks), lost(room=5))
@@ -301,7 +301,7 @@ def test_outside_its_time_a_match_is_no_more_than_doubtful(look: Start) -> None:
     assert scan(look(tasks)).candidates == []
 
 
-def test_the_edges_of_its_time_are_part_of_it(look: Start) -> None:
+def test_the_time_window_includes_its_edges(look: Start) -> None:
     edges = [row("last", ago=-1), row("first", ago=1)]
     found = scan(look(Tasks(edges, {"last": PROMPT, "first": PROMPT})))
     assert names(found.same) == ["last", "first"]
@@ -325,7 +325,9 @@ def test_the_edges_of_its_time_are_part_of_it(look: Start) -> None:
         ({"executor": "claude", "model": "sonnet-4"}, {"model": "opus-4.5"}, True),
     ],
 )
-def test_what_contradicts(has: dict[str, Any], wanted: dict[str, Any], expected: bool) -> None:
+def test_fields_that_contradict_a_request(
+    has: dict[str, Any], wanted: dict[str, Any], expected: bool
+) -> None:
     assert contradicts(has, wanted) is expected
 
 
@@ -355,7 +357,7 @@ def test_prompts_of_a_follow_up() -> None:
     assert not find_prompts(ContentView({"prompts": None}), lost()).shows_none
 
 
-def test_another_scan_may_settle_what_is_unsure() -> None:
+def test_a_later_scan_may_settle_a_doubt() -> None:
     ours, twin, unsure = {"id": "ours"}, {"id": "twin"}, {"id": "unsure"}
     assert Matches([ours], [], True).is_settled
     assert Matches([ours, twin], [unsure], True).is_settled  # two are two, whatever the third is
@@ -367,7 +369,7 @@ def test_scans_are_close_together_at_first() -> None:
     assert list(islice(pauses(), 7)) == pytest.approx([0.5, 0.8, 1.28, 2.048, 3.2768, 4, 4])
 
 
-def test_that_there_is_none_takes_several_scans_that_agree_for_a_while() -> None:
+def test_absence_takes_several_scans_that_agree_for_a_while() -> None:
     none, one = Matches([], [], True), Matches([], [{"id": "t"}], True)
     absence = Absence(20.0)
     for began in (0.0, 10.0, 19.9):

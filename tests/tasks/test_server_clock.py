@@ -84,7 +84,7 @@ def test_a_local_time_of_another_boot_is_never_old(clocks: Clocks) -> None:
     assert (window.since, window.until) == (None, None)
 
 
-def test_but_from_the_first_search_on_it_ages(clocks: Clocks) -> None:
+def test_a_timestamp_ages_from_the_first_search_on(clocks: Clocks) -> None:
     written = clocks.written_before_any_answer()
     clocks.reboot()
     bound = clocks.clock.restamp(written)
@@ -94,7 +94,7 @@ def test_but_from_the_first_search_on_it_ages(clocks: Clocks) -> None:
     assert clocks.clock.restamp(bound) == bound
 
 
-def test_what_was_written_before_any_answer_becomes_the_servers_time(clocks: Clocks) -> None:
+def test_local_times_become_server_times_with_the_first_answer(clocks: Clocks) -> None:
     written = clocks.written_before_any_answer()
     clocks.run(MINUTE)
     stamped = clocks.clock.restamp(written)
@@ -142,7 +142,7 @@ def test_times_of_an_earlier_version_are_ignored(clocks: Clocks) -> None:
     assert clocks.clock.age("then") == timedelta(0)
 
 
-def test_what_is_seen_of_the_skew_widens_the_window(clocks: Clocks) -> None:
+def test_observed_skew_widens_the_window(clocks: Clocks) -> None:
     written = clocks.clock.timestamp()
     clocks.clock.observe("2026-02-09T10:00:00.000Z", written)
     window = clocks.clock.window(written)
@@ -163,7 +163,7 @@ def test_later_than_the_newest_task_is_always_possible(clocks: Clocks) -> None:
     assert window.since == NOON - SKEW - ROOM
 
 
-def test_what_was_under_way_at_the_same_time(clocks: Clocks) -> None:
+def test_requests_that_overlapped(clocks: Clocks) -> None:
     first = clocks.written_before_any_answer()
     clocks.local += timedelta(days=1)
     clocks.run(LIFE - MINUTE)

@@ -91,7 +91,7 @@ def test_the_same_words_after_a_tool_are_an_answer_of_their_own() -> None:
      event("ask_user_question"), event("init", model=None)],
 )  # fmt: skip
 @pytest.mark.parametrize("full", [False, True])
-def test_whatever_comes_nothing_breaks(odd: dict[str, Any], full: bool) -> None:
+def test_no_event_breaks_the_transcript(odd: dict[str, Any], full: bool) -> None:
     assert text(odd, event("text", content="after"), full=full).endswith("after\n")
 
 

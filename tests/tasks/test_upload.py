@@ -40,7 +40,7 @@ def test_each_file_once_and_patterns_expanded(tmp_path: Path) -> None:
     assert check([str(tmp_path / "lit[1].csv")]) == [str(tmp_path / "lit[1].csv")]
 
 
-def test_what_cannot_be_uploaded_is_named(tmp_path: Path) -> None:
+def test_files_that_cannot_be_uploaded_are_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for path, error in (
@@ -143,7 +143,7 @@ def test_a_name_that_is_not_text_is_sent_as_text(tmp_path: Path) -> None:
     assert api.requests[0].json["filename"] == "b?d.txt"
 
 
-def test_one_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
+def test_a_failed_upload_does_not_stop_the_others(tmp_path: Path) -> None:
     paths = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     for path in paths:
         Path(path).write_text(path[-5:])

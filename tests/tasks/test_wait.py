@@ -84,7 +84,7 @@ def test_interval_fixes_the_pauses(board: Board) -> None:
     assert set(at.slept) == {2.5}
 
 
-def test_each_end_is_told_apart_and_carries_its_task(board: Board) -> None:
+def test_each_end_has_its_class_and_carries_its_task(board: Board) -> None:
     board.add("a", "b", "c", "d")
     board.end("b", status="failed")
     board.end("c", status="cancelled")
@@ -112,7 +112,7 @@ def test_a_target_given_twice_ends_once(board: Board) -> None:
     assert wait(board, "a", "a") == ["a"]
 
 
-def test_one_that_is_not_there_does_not_keep_the_others(board: Board) -> None:
+def test_a_missing_task_does_not_stop_the_others(board: Board) -> None:
     board.add("a", "b", "c")
     for task_id in "abc":
         board.end(task_id)
@@ -615,7 +615,7 @@ def test_two_outages_are_not_added_up(board: Board) -> None:
 
 
 @pytest.mark.parametrize("ids", ["a", "abcde"])
-def test_being_turned_away_for_a_while_is_borne(board: Board, ids: str) -> None:
+def test_refusals_for_a_while_are_tolerated(board: Board, ids: str) -> None:
     board.add(*ids)
     at = Time()
     at.at[5.0] = lambda: failing(board, 429)
@@ -626,7 +626,7 @@ def test_being_turned_away_for_a_while_is_borne(board: Board, ids: str) -> None:
 
 @pytest.mark.parametrize("ids", ["a", "abcde"])
 @pytest.mark.parametrize("status", [401, 403, 302])
-def test_what_no_patience_mends_ends_it_at_once(board: Board, ids: str, status: int) -> None:
+def test_permanent_errors_end_the_wait_at_once(board: Board, ids: str, status: int) -> None:
     board.add(*ids)
     at = Time()
     at.at[5.0] = lambda: failing(board, status)
@@ -636,7 +636,7 @@ def test_what_no_patience_mends_ends_it_at_once(board: Board, ids: str, status: 
     assert isinstance(caught.value, KeyRejected) == (status != 302)
 
 
-def test_one_that_cannot_be_read_is_given_up_no_sooner_than_after_five_minutes(
+def test_an_unreadable_task_is_given_up_after_five_minutes(
     board: Board,
 ) -> None:
     board.add("a", "b")
@@ -649,7 +649,7 @@ def test_one_that_cannot_be_read_is_given_up_no_sooner_than_after_five_minutes(
     assert 7300 <= at.now < 7330
 
 
-def test_faults_with_answers_in_between_are_no_reason_to_give_up(board: Board) -> None:
+def test_faults_with_answers_in_between_are_tolerated(board: Board) -> None:
     board.add("a", "b")
     turn = [0]
 

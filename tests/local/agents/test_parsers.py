@@ -177,7 +177,7 @@ def test_an_overloaded_api_is_tried_further() -> None:
     assert not parser.hopeless
 
 
-def test_what_a_run_cost_is_kept() -> None:
+def test_the_cost_of_a_run_is_kept() -> None:
     _, outcome = replay("claude-write", parser_of("claude"))
     assert outcome.usage["cost_usd"] == 0.00035
     assert (outcome.usage["input_tokens"], outcome.usage["output_tokens"]) == (20, 10)

@@ -148,7 +148,7 @@ def test_case_86_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> No
     assert bench.artifact("changes.patch") == ""
 
 
-def test_what_an_agent_leaves_in_the_background_ends_with_it(bench: Bench) -> None:
+def test_background_processes_of_an_agent_end_with_it(bench: Bench) -> None:
     run = bench.run(["sh", "-c", "(setsid nohup sleep 77.051 &) ; sleep 77.052 & echo done"])
     assert (run.outcome, run.answer) == ("succeeded", "done")
     assert gone("77.05")
@@ -350,7 +350,7 @@ def test_a_refreshed_login_comes_back(bench: Bench, user_home: Path, tmp_path: P
         f"rm ~/{LOGIN}; mkfifo ~/{LOGIN}",
     ],
 )
-def test_what_is_no_login_does_not_come_back(
+def test_only_login_files_are_copied_back(
     bench: Bench, user_home: Path, tmp_path: Path, text: str
 ) -> None:
     login(user_home, "old")
