@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import TIMEOUT_MAX, Thread
 from typing import TYPE_CHECKING, Any
 
 from ..api.views import TaskView
+from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, Interrupted, RebyteError
 from .parallel import in_parallel
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from ..api.client import RebyteClient
 
 GRACE = 2.0  # seconds that creates in progress have to end after an interrupt
@@ -31,39 +32,43 @@ def create_all(
     `created` is called in this thread with each task as soon as it exists. An interrupt is raised
     with a hint that says which tasks exist.
     """
-    from concurrent.futures import ThreadPoolExecutor, as_completed
-
-    pool = ThreadPoolExecutor(count, "rebyte-attempt")
-    futures: dict[Future[Created | RebyteError], int] = {}
+    answers: SimpleQueue[tuple[int, Created | Exception]] = SimpleQueue()
     results: dict[int, Created | RebyteError] = {}
 
-    def take(future: Future[Created | RebyteError]) -> None:
-        number, result = futures[future], future.result()
-        results[number] = result
-        if not isinstance(result, RebyteError):
-            created(number, result)
+    def work(at: int) -> None:
+        try:
+            answers.put((at, create(at)))
+        except Exception as error:  # one that is not ours is raised in the main thread
+            answers.put((at, error))
+
+    def take(limit: Deadline) -> None:
+        at, answer = answers.get(timeout=min(limit.left(), TIMEOUT_MAX))
+        if isinstance(answer, RebyteError):
+            results[at] = answer
+        elif isinstance(answer, Exception):
+            raise answer
+        else:
+            results[at] = answer
+            created(at, answer)
 
     try:
-        futures.update((pool.submit(_answer, create, at), at) for at in range(count))
-        for future in as_completed(list(futures)):
-            take(future)
+        for at in range(count):
+            # Not an executor: it can run what it has refused for lack of a thread.
+            thread = Thread(target=work, args=(at,), name=f"attempt-{at + 1}", daemon=True)
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError):
+                results[at] = RebyteError("cannot start another thread", code="out_of_memory")
+        while len(results) < count:
+            take(NO_LIMIT)
     except (KeyboardInterrupt, Interrupted) as stop:
         status = stop.exit_status if isinstance(stop, Interrupted) else 130
-        with suppress(KeyboardInterrupt, Interrupted, TimeoutError):
-            left = [one for one, at in futures.items() if at not in results]
-            for future in as_completed(left, GRACE):
-                take(future)
+        limit = Deadline(GRACE)
+        with suppress(KeyboardInterrupt, Interrupted, Empty):
+            while len(results) < count:
+                take(limit)
         raise Interrupted(status, hint=_left(results, count)) from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
     return [results[at] for at in range(count)]
-
-
-def _answer(create: Callable[[int], Created], at: int) -> Created | RebyteError:
-    try:
-        return create(at)
-    except RebyteError as error:
-        return error
 
 
 def _left(results: Mapping[int, Created | RebyteError], count: int) -> str:

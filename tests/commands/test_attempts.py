@@ -124,6 +124,24 @@ def test_an_attempt_with_an_unknown_outcome_is_not_sent_again_and_ends_in_6(
     assert [body["executor"] for body in contest.bodies].count("lost") == 1
 
 
+def test_an_attempt_without_a_thread_is_not_sent(
+    contest: Contest, inside: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An executor of threads would send it later, and its task would not be known here."""
+    start = threading.Thread.start
+
+    def one_only(thread: threading.Thread) -> None:
+        if thread.name == "attempt-2":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", one_only)
+    done = attempt(inside, "wins", count=2)
+    assert done.status == 0
+    assert "Attempt 2 was not created: cannot start another thread" in done.err
+    assert len(contest.bodies) == 1
+
+
 def test_a_task_that_cannot_be_canceled_is_named(contest: Contest, inside: Run) -> None:
     contest.cancel = error_reply(400, "validation_error", "Not now")
     done = attempt(inside, "wins", "runs")
@@ -178,8 +196,8 @@ def test_an_interrupted_wait_says_how_to_resume(contest: Contest) -> None:
         ("--attempts 2 --wait --stream", "--attempts and --stream cannot be used together"),
         ("--attempts 2 --wait -w abcd", "--attempts needs a workspace for each attempt"),
         ("-x claude -x codex --wait", "2 executors require --attempts 2 or more"),
-        ("--attempts 0 --wait", "0 is not in the range"),
-        ("--attempts 21 --wait", "21 is not in the range"),
+        ("--attempts 0 --wait", "0 is not between 1 and 20"),
+        ("--attempts 21 --wait", "21 is not between 1 and 20"),
     ],
 )
 def test_options_for_a_single_task_are_refused(
