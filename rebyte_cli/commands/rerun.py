@@ -68,6 +68,8 @@ def command(
     fields = dict(earlier.fields)
     if new_workspace:
         fields.pop("workspaceId", None)
+    if not given.github_url:
+        rerun.check_repository(task_id, fields)
     if not choices.files:
         rerun.check_files(task_id, earlier.files)
         choices = choices._replace(files=earlier.files)

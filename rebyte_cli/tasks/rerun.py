@@ -89,6 +89,18 @@ def first_prompt(client: RebyteClient, task_id: str) -> FirstPrompt:
     return FirstPrompt(plain if had_changes else text, len(content.prompts) - 1, had_changes)
 
 
+def check_repository(task_id: str, fields: Mapping[str, Any]) -> None:
+    """Raise NotFound if the task worked on a folder of this machine that is gone."""
+    import os
+
+    folder = str(fields.get("localRepository") or "")
+    if os.path.isabs(folder) and not os.path.isdir(folder):
+        raise NotFound(
+            f"the repository of task {task_id} no longer exists: {folder}",
+            hint="Name another one with -g",
+        )
+
+
 def check_files(task_id: str, files: Sequence[str]) -> None:
     """Raise NotFound if a file of an earlier task cannot be uploaded again."""
     import os

@@ -213,6 +213,12 @@ def test_a_repository_on_this_machine_is_worked_on_again(home: Path, inside: Run
     body = inside("-P", "local", "rerun", "@last", "--dry-run").json
     assert body["localRepository"] == str(repository.path)
     assert (body["githubUrl"], body["branchName"]) == ("acme/shop", "main")
+    repository.path.rename(home / "moved")
+    done = inside("-P", "local", "rerun", "@last")
+    assert done.status == 4
+    assert f"no longer exists: {repository.path}" in done.err
+    body = inside("-P", "local", "rerun", "@last", "--dry-run", "-g", "./moved").json
+    assert body["localRepository"] == str(home / "moved")
 
 
 def test_the_prompt_is_changed_in_the_editor(farm: Farm, inside: Run, home: Path) -> None:
