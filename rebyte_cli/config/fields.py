@@ -100,7 +100,7 @@ def check_name(name: str) -> str:
             hint="`rebyte auth login` stores one in the keyring; key_command names a program",
         )
     near = did_you_mean(name, FIELDS)
-    known = f"settings: {', '.join(FIELDS)}"
+    known = f"The settings are {', '.join(FIELDS)}"
     # Repeat the name only when it can be one: it may be a key, typed in the wrong place.
     plausible = name.replace("_", "").isalpha() and not name.startswith("rbk")
     shown = f": {name}" if plausible else ""

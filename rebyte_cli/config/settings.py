@@ -70,7 +70,7 @@ class Config:
             return self.profiles[name]
         if name in (LOCAL, DEFAULT):
             return {}
-        known = f"profiles: {', '.join(self.names())}"
+        known = f"The profiles are {', '.join(self.names())}"
         hint = did_you_mean(name, self.names())
         raise NotFound(f"no profile {name!r}", hint=f"{hint}\n{known}" if hint else known)
 

@@ -2,7 +2,8 @@
 
 The fields of a kind are a line of words, from which `--fields`, tables and the JSON Schema are
 derived. A word is `name:type`, where the type is `string` (also when none is given), `text` (a
-string that a table may cut), `time` (ISO 8601), `integer`, `number`, `boolean`, `object`, `any`
+string that a table may cut), `time` (ISO 8601), `integer`, `bytes`
+(an integer that a table shows with a unit), `number`, `boolean`, `object`, `any`
 or the name of another kind; `[]` makes a list of them and a final `?` says that the field may
 be null or missing.
 """
@@ -138,7 +139,7 @@ COMPUTER = _kind(
 
 # The answer of POST /files (vendor docs). Anyone with the signed URL may write there.
 FILE = _kind(
-    "file", "files", "id", "id filename size:integer? contentType?", "id filename size",
+    "file", "files", "id", "id filename size:bytes? contentType?", "id filename size",
     on_request="size contentType",
     withheld="uploadUrl",
 )  # fmt: skip
@@ -146,7 +147,7 @@ FILE = _kind(
 # The shape of an artifact is a guess from a sibling API (inferred).
 ARTIFACT = _kind(
     "artifact", "artifacts", "name",
-    "name:text filename:text? size:integer? contentType? url? path:text? createdAt:time?",
+    "name:text filename:text? size:bytes? contentType? url? path:text? createdAt:time?",
     "name size contentType",
     on_request="filename path createdAt",
 )  # fmt: skip
@@ -156,7 +157,7 @@ WEBHOOK = _kind(
     "webhook", "webhooks", "id",
     "id url:text events:string[] description:text? hasSecret:boolean? isActive:boolean?"
     " createdAt:time? lastTriggeredAt:time? failureCount:integer?",
-    "id url events isActive failureCount",
+    "id url events isActive",
     withheld="secret",
 )  # fmt: skip
 DELIVERY = _kind(
@@ -209,7 +210,7 @@ AUTH = _kind(
 LOCAL = _kind(
     "local", "services", "serving",
     "path:text tasks:integer running:integer workspaces:integer webhooks:integer"
-    " key_leaks:integer agents_running:integer? agents_queued:integer? disk:integer? serving:text?",
+    " key_leaks:integer agents_running:integer? agents_queued:integer? disk:bytes? serving:text?",
     "path tasks running agents_running agents_queued disk serving",
 )  # fmt: skip
 # The real agents of the local service, the skills it can give them, and what a patch changes.
@@ -344,6 +345,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "text": {"type": "string"},
     "time": {"type": "string", "format": "date-time"},
     "integer": {"type": "integer"},
+    "bytes": {"type": "integer"},
     "number": {"type": "number"},
     "boolean": {"type": "boolean"},
     "object": {"type": "object"},

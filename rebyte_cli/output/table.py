@@ -131,6 +131,15 @@ def ago(timestamp: str, now: float) -> str:
     return f"{count} ago" if seconds > 0 else f"in {count}"
 
 
+def byte_size(count: int) -> str:
+    """A number of bytes for people: `165 B`, `1.2 MiB`."""
+    size, units = float(count), iter(("KiB", "MiB", "GiB", "TiB"))
+    unit = "B"
+    while size >= 1023.95 and (larger := next(units, None)):
+        size, unit = size / 1024, larger
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
 def duration(seconds: float) -> str:
     """A length of time for people: `12s`, `3m 05s`, `2h 10m`."""
     whole = int(seconds)
@@ -149,6 +158,8 @@ def _text(value: Any, type_: str, now: float) -> str:
         return ago(value, now) if type_.startswith("time") else one_line(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int) and type_.startswith("bytes"):
+        return byte_size(value)
     if isinstance(value, list):
         if any(isinstance(item, Mapping | list) for item in value):
             kind = KINDS.get(type_.removesuffix("?").removesuffix("[]"))
@@ -195,7 +206,7 @@ class _Column:
         self.sizes = list(map(width_of, self.texts))
         self.width = max(width_of(self.head), max(self.sizes, default=0))
         self.elastic = self.type.startswith(("text", "any"))
-        self.right = self.type.startswith(("integer", "number"))
+        self.right = self.type.startswith(("integer", "number", "bytes"))
 
     def truncate(self, ellipsis: str) -> None:
         """Truncate the cells that are wider than the column has become."""
@@ -234,9 +245,12 @@ def listing(
 
 
 def _words(name: str, type_: str) -> list[str]:
-    """The words of a field's name in lower case: `workspaceId` is `workspace`, `id`."""
+    """The words of a field's name in lower case: `workspaceId` is `workspace`, `id`; `isActive` is
+    `active`."""
     if type_.startswith("time"):
         name = name.removesuffix("At")
+    if type_.startswith("boolean"):
+        name = name.removeprefix("is")
     spaced = "".join(" " + letter if letter.isupper() else letter for letter in one_line(name))
     return spaced.replace("_", " ").lower().split()
 

@@ -85,7 +85,7 @@ def test_tables_show_what_waits(inside_local: Run) -> None:
     rows = inside_local("list", "-o", "table").out.splitlines()[1:]
     assert [row.split()[1] for row in rows] == ["running", "waiting"]
     shown = inside_local("get", task, "-o", "table").out
-    assert "\nstatus " in shown
+    assert "\nStatus " in shown
     assert "waiting" in shown
     rows = inside_local("list").json["data"]
     assert [row["status"] for row in rows] == ["running"] * 2

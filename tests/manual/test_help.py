@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from rebyte_cli.app import App
 from rebyte_cli.cli import root
@@ -63,3 +64,13 @@ def test_no_line_of_a_list_of_commands_is_cut_off() -> None:
     for node in NODES:
         for sub in node["commands"]:
             assert len(sub["summary"]) <= 64, sub["path"]
+
+
+def test_ranges_are_words() -> None:
+    def helped(*words: str) -> str:
+        shown = CliRunner().invoke(root, [*words, "--help"]).output
+        return " ".join(shown.split())
+
+    assert "[default: 8; 1 to 256]" in helped("batch")
+    assert "[1 to 20]" in helped("create")
+    assert "Skip the first N tasks. --all" in helped("list")

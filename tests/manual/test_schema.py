@@ -75,7 +75,7 @@ def test_an_option_is_described_in_full(schema: Any) -> None:
     status = next(
         option for option in find(schema, "list")["options"] if "--status" in option["names"]
     )
-    assert status["choices"] == ["running", "completed", "failed", "canceled"]
+    assert status["choices"] == ["running", "waiting", "completed", "failed", "canceled"]
     port = next(
         option for option in find(schema, "local serve")["options"] if "--port" in option["names"]
     )

@@ -76,7 +76,7 @@ def test_a_kind_makes_sense(kind: RecordKind) -> None:
         assert base in {*KINDS, *PLAIN}
 
 
-PLAIN = ("string", "text", "time", "integer", "number", "boolean", "object", "any")
+PLAIN = ("string", "text", "time", "integer", "bytes", "number", "boolean", "object", "any")
 CALL = {
     "method": "GET",
     "path": "/v1/tasks?limit=1",

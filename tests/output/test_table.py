@@ -9,16 +9,18 @@ from typing import Any
 import pytest
 
 from rebyte_cli.output.records import (
+    ARTIFACT,
     CREDITS,
     LOCAL,
     RESULT,
     SKILL,
     TASK,
     TASK_ROW,
+    WEBHOOK,
     RecordList,
     Records,
 )
-from rebyte_cli.output.table import ago, duration, truncate, width_of, wrap
+from rebyte_cli.output.table import ago, byte_size, duration, truncate, width_of, wrap
 from tests.screens import NOW, ROWS, TASK_DONE, Shown
 
 
@@ -267,3 +269,21 @@ def test_labels_are_words() -> None:
     printed = table(Records(LOCAL, [local]))
     labels = [line.split("  ")[0] for line in printed.splitlines()]
     assert labels == ["Path", "Key leaks", "Agents running", "Base URL", "Sandbox API key"]
+
+
+def test_sizes_have_units() -> None:
+    sizes = {"a": 0, "b": 1023, "c": 1_288_490}
+    rows = [{"name": name, "size": size} for name, size in sizes.items()]
+    assert table(RecordList(ARTIFACT, rows), fields=("name", "size")) == dedent("""
+        NAME     SIZE
+        a         0 B
+        b      1023 B
+        c     1.2 MiB
+    """)
+    assert byte_size(1024**2 - 1) == "1.0 MiB"
+    assert byte_size(5 * 1024**5) == "5120.0 TiB"
+
+
+def test_a_heading_leaves_out_is() -> None:
+    listing = RecordList(WEBHOOK, [{"isActive": True}])
+    assert table(listing, fields=("isActive",)) == "ACTIVE\nyes\n"
