@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -257,6 +257,8 @@ class App:
 
     def spinner(self, text: str) -> AbstractContextManager[Any]:
         """A spinner on stderr while something blocks; nothing off a terminal."""
+        if not self.console.live:
+            return nullcontext()
         from .output.progress import spinner
 
         return spinner(self.console, text)

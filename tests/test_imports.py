@@ -121,7 +121,7 @@ def test_the_embedded_service_needs_no_framework(
     """werkzeug would be a sixth of the whole; it parses forms, and these have none."""
     modules = loaded("-P", "local", *words)
     assert "rebyte_cli.local.server" in modules
-    assert modules.isdisjoint(HEAVY - URLLIB3 | {"tomllib"})
+    assert modules.isdisjoint(HEAVY - URLLIB3 | {"tomllib", "rebyte_cli.output.progress"})
 
 
 def test_beside_a_served_service_the_command_needs_none(

@@ -98,7 +98,10 @@ VERSION = len(MIGRATIONS)
 # for WAIT without a change is stuck; one that many write to gets a little longer.
 WAIT = 5.0
 LONGEST_WAIT = 30.0
+# Between two attempts, doubled after each: hundreds of processes that asked every few milliseconds
+# would keep the one that writes from running.
 PAUSE = 0.02
+LONGEST_PAUSE = 0.16
 # SQLite's own codes; PyPy's sqlite3 has no names for them.
 _BUSY, _LOCKED = 5, 6
 _ERROR, _CORRUPT, _NOT_A_DATABASE = 1, 11, 26
@@ -195,7 +198,7 @@ class Database:
         other thread: here the guard is free between two attempts.
         """
         began = last_change = time.monotonic()
-        changes = None
+        changes, pause = None, PAUSE
         while True:
             try:
                 with self._guard:
@@ -207,7 +210,8 @@ class Database:
                 stuck = now - last_change >= WAIT or now - began >= LONGEST_WAIT
                 if stuck or not _is_busy(problem):
                     raise
-            time.sleep(PAUSE)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def _changes(self) -> int | None:
         """A number that changes when another process commits; None when that cannot be told."""

@@ -258,6 +258,28 @@ def test_a_writer_that_gets_on_is_waited_for_longer(
     assert [task["id"] for task in history.tasks()] == ["b", "a"]
 
 
+def test_a_writer_that_waits_for_long_asks_less_and_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of creates at once would keep the one that writes from running."""
+    path = tmp_path / "history.db"
+    history = History(path, origin="o", warn=pytest.fail)
+    history.add_task({"id": "a"}, prompt="x")
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if sum(pauses) > 2:
+            writer.close()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    history.add_task({"id": "b"}, prompt="x")
+    assert [task["id"] for task in history.tasks()] == ["b", "a"]
+    assert len(pauses) < 20
+
+
 def test_case_58_sigterm_ends_a_create_that_waits_for_the_history(
     rebyte: Callable[..., Done], home: Path
 ) -> None:
