@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import COMMAND, Done
+from tests.fork_server import commands
 from tests.servers import RawServer, Request, closed_port, error_reply, json_reply, stall
 from tests.terminals import Session
 
@@ -45,7 +46,7 @@ def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int,
     monkeypatch.chdir(home)
 
     def on_a_terminal(*words: str, **environment: str) -> tuple[int, str]:
-        session = Session([*COMMAND, *words], columns=400, **environment)
+        session = Session([str(commands() / "rebyte"), *words], columns=400, **environment)
         status = session.finish()
         return status, "\n".join(session.everything)
 
