@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 from ..errors import BadUsage, NotFound
 from .bad_lines import BadLines
 from .fields import NO_PROMPT, NO_SUCH_FIELD, LineChecker, LineFields
+from .file_formats import LONGEST_LINE, FileFormat, decoded, printable, records
 from .fingerprint import Fingerprint
-from .forms import LONGEST_LINE, Form, decoded, printable, records
 from .template import Template, read_template
 
 LONGEST_TITLE = 72  # characters
@@ -40,7 +40,7 @@ class InputSource(NamedTuple):
         return "standard input" if self.file == "-" else self.file
 
     @property
-    def form(self) -> Form:
+    def form(self) -> FileFormat:
         """How the lines are written. BadUsage for two ways at once."""
         if self.text and self.csv:
             raise BadUsage("--text and --csv cannot be used together")
@@ -212,7 +212,7 @@ def read_input(
     source: Iterable[bytes],
     name: str,
     *,
-    form: Form,
+    form: FileFormat,
     template: Template | None,
     checker: LineChecker,
 ) -> Input:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.batch import bad_lines, forms
+from rebyte_cli.batch import bad_lines, file_formats
 from rebyte_cli.batch.fields import LineChecker, LineFields
 from rebyte_cli.batch.input import IN_MEMORY, Input, InputLine, read_input
 from rebyte_cli.batch.plan import make_plan
@@ -652,7 +652,7 @@ def test_a_template_that_has_no_end(batch: Batch, farm: Farm, home: Path) -> Non
 def test_lines_that_have_no_end(
     batch: Batch, farm: Farm, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forms, "MOST_LINES", 5000)  # of a million, for the test's speed
+    monkeypatch.setattr(file_formats, "MOST_LINES", 5000)  # of a million, for the test's speed
     os.mkfifo(home / "pipe")
 
     def write() -> None:
@@ -670,7 +670,7 @@ def test_lines_that_have_no_end(
 
 
 def test_an_input_that_would_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forms, "LARGEST_INPUT", 100_000)
+    monkeypatch.setattr(file_formats, "LARGEST_INPUT", 100_000)
     checker = LineChecker(NONE, workspace_per_line=False, find_files=lambda path: [path])
     endless = repeat(b"x" * 1000 + b"\n")
     with pytest.raises(BadUsage, match="tasks has more than"):

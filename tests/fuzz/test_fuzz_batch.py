@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rebyte_cli.batch.fields import KNOWN, LineChecker, LineFields
-from rebyte_cli.batch.input import Form, Input, Template, read_input
+from rebyte_cli.batch.input import FileFormat, Input, Template, read_input
 from rebyte_cli.batch.journal import Journal, Record
 from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.state import check_record
@@ -40,7 +40,7 @@ LINES = st.one_of(
 FILES = st.lists(LINES, max_size=6).map(b"\n".join)
 
 
-def read(raw: bytes, form: Form, template: Template | None) -> Input:
+def read(raw: bytes, form: FileFormat, template: Template | None) -> Input:
     def find(_path: str) -> list[str]:
         raise BadUsage("no such file")
 
@@ -52,9 +52,9 @@ def read(raw: bytes, form: Form, template: Template | None) -> Input:
 @tries(250)
 @example(b'{"\\u00e9\\n": null}', "jsonl", None)
 @example(b'{"a\\nb": 1, "a\\nb": 2}', "jsonl", None)
-@given(FILES, st.sampled_from(get_args(Form)), st.sampled_from([None, "Do {{a}} {{line}}"]))
+@given(FILES, st.sampled_from(get_args(FileFormat)), st.sampled_from([None, "Do {{a}} {{line}}"]))
 def test_any_file_is_tasks_or_its_mistakes_are_named(
-    raw: bytes, form: Form, text: str | None
+    raw: bytes, form: FileFormat, text: str | None
 ) -> None:
     template = None if text is None else Template(text, "letter.txt")
     try:

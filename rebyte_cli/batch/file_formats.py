@@ -1,6 +1,6 @@
-"""The three forms of an input file, JSON Lines, CSV and text, as fields by line.
+"""The formats of an input file, JSON Lines, CSV and text, as fields by line.
 
-A file in another form than was asked for would have a mistake in every line. It is recognized
+A file in another format than was asked for would have a mistake in every line. It is recognized
 and explained once instead, with the option that reads it.
 """
 
@@ -18,7 +18,7 @@ from .bad_lines import MOST_SHOWN, BadLines
 from .fields import KNOWN, MOST_COMPARED, from_cells
 from .fingerprint import Fingerprint
 
-Form = Literal["jsonl", "text", "csv"]
+FileFormat = Literal["jsonl", "text", "csv"]
 LONGEST_LINE = 16 << 20  # bytes; a device or a picture has no lines at all
 MOST_LINES = 1_000_000
 LARGEST_INPUT = 4 << 30  # bytes
@@ -58,7 +58,7 @@ def decoded(source: Iterable[bytes], fingerprint: Fingerprint, bad: BadLines) ->
 
 
 def records(
-    form: Form, lines: Numbered, bad: BadLines, template: tuple[str, ...] | None
+    form: FileFormat, lines: Numbered, bad: BadLines, template: tuple[str, ...] | None
 ) -> NumberedRecords:
     """The fields of each line, with its number. What cannot be read is added to `bad`.
 
