@@ -324,6 +324,7 @@ class ConnectionPool:
         self._ca_bundle = ca_bundle
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
+        self._prepared: tuple[tuple[str, str, dict[str, str]], PreparedRequest] | None = None
         self.adapter = _TimedAdapter(self._context, size, dial, admits)
 
     def prepare(
@@ -334,12 +335,23 @@ class ConnectionPool:
         `body` is bytes, or an object with `read` together with a Content-Length in `headers`.
         """
         request = PreparedRequest()
+        like = self._like(method, url, headers)
+        request.method, request.url, request.headers = like.method, like.url, like.headers.copy()
         # The body is set afterwards: requests would send an empty file as chunked.
-        request.prepare(method=method, url=url, headers=dict(headers))
         if body is not None and "Content-Length" not in headers:
             request.headers["Content-Length"] = str(len(body))
         request.body = body
         return request
+
+    def _like(self, method: str, url: str, headers: Mapping[str, str]) -> PreparedRequest:
+        """A request without a body, prepared once for many in a row that differ only in theirs."""
+        call = (method, url, dict(headers))
+        known = self._prepared
+        if known is None or known[0] != call:
+            made = PreparedRequest()
+            made.prepare(method=method, url=url, headers=dict(headers))
+            self._prepared = known = (call, made)
+        return known[1]
 
     def proxies(self, url: str) -> dict[str, str]:
         """The proxies that the environment names for a URL; none for this machine.

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ..clock import since_boot
@@ -179,13 +180,9 @@ class Sender:
         """The server's clock now, in seconds since the epoch, from its last `Date` header."""
         if self._date is None:
             return None
-        from email.utils import parsedate_to_datetime
-
         text, at = self._date
-        try:
-            return parsedate_to_datetime(text).timestamp() + since_boot() - at
-        except (ValueError, TypeError, OverflowError):
-            return None
+        seconds = _seconds_of(text)
+        return None if seconds is None else seconds + since_boot() - at
 
     def failure(self, request: Request, error: Exception, *, sent: bool = True) -> AttemptFailed:
         """Turn an exception of requests or urllib3 into an AttemptFailed."""
@@ -303,3 +300,14 @@ def _random() -> Callable[[], float]:
     from random import random
 
     return random
+
+
+@lru_cache(maxsize=8)
+def _seconds_of(date: str) -> float | None:
+    """The time in a `Date` header; cached, since it changes once a second."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -100,14 +100,15 @@ def hide_from_others(context: Context, request: HttpRequest, arguments: Mapping[
     """
     for name, column, what in (("task_id", "task", "Task"), *WORKSPACE_ARGUMENTS):
         value = arguments.get(name)
-        if value is None or context.permission.is_own(request.environ.get("rebyte.key")):
+        if value is None:
             continue
         with context.store.read() as db:
             found = db.execute(
                 f"SELECT 1 FROM runs WHERE {column} = ? LIMIT 1",  # noqa: S608 - our own names
                 (value,),
             ).fetchone()
-        if found is not None:
+        # Asked last: it reads the key from its file, and most tasks are of no agent.
+        if found is not None and not context.permission.is_own(request.environ.get("rebyte.key")):
             raise http.missing(what)
 
 
