@@ -64,7 +64,7 @@ def command(
       rebyte api /tasks -d '{"prompt": "Say hello"}'
       rebyte api GET /tasks --paginate | jq -r '.data[].id'
       rebyte api GET /tasks/ID/events | grep ^data:
-      rebyte api PATCH /agent-computers/ID -d '{"agent_instructions": "Answer in English."}'
+      rebyte api PATCH /agent-computers/ID -d '{"agent_instructions": "Be brief"}'
     """
     from ..tasks import raw
 

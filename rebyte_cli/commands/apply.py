@@ -29,7 +29,7 @@ def command(app: App, task: str, force: bool, yes: bool) -> RecordList:
     Examples:
 
       rebyte apply @last
-      rebyte diff @last && rebyte apply @last --yes && git commit -m "Fix the parser"
+      rebyte diff @last && rebyte apply @last --yes && git commit -m "Fix it"
     """
     from ..history import references
     from ..tasks import patch

@@ -48,10 +48,10 @@ def command(
 
       rebyte create "Fix the login test" -g . --wait
       rebyte create "Finish what I began" -g . --with-changes
-      rebyte create -p "Summarise" -f report.pdf -f data/*.csv --wait -o json | jq .status
+      rebyte create "Summarise" -f report.pdf -f data/*.csv --wait | jq .status
       git diff | rebyte create "Review this diff" - -w @last
-      rebyte create "Fix the flaky test" -g . -x claude -x codex --attempts 2 --wait --notify
-      rebyte create "Nightly audit" --once "audit-$(date +%F)" --label run=nightly --wait
+      rebyte create "Fix it" -g . -x claude -x codex --attempts 2 --wait
+      rebyte create "Nightly audit" --once "audit-$(date +%F)" --label run=nightly
     """
     given, choices = split(options)
     if forget:

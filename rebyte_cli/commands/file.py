@@ -35,7 +35,8 @@ def upload(app: App, paths: Sequence[str]) -> Records:
     Examples:
 
       rebyte file upload report.pdf data/*.csv -o jsonl
-      rebyte file upload a.csv | jq -s '{prompt: "Look", files: .}' | rebyte api POST /tasks -d -
+      rebyte file upload a.csv | jq '{prompt: "Look", files: [.]}' > task.json
+      rebyte api /tasks -d @task.json
     """
     from ..tasks import upload
 

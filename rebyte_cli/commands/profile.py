@@ -99,7 +99,7 @@ def create(app: App, name: str, values: tuple[str, ...], use_it: bool) -> Record
     Examples:
 
       rebyte profile create work
-      rebyte profile create staging base_url=https://rebyte.example.com/v1 output=json --use
+      rebyte profile create staging base_url=https://rebyte.example.com/v1 --use
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise BadUsage("a profile name has at most 64 letters, digits, dots, _ and -")

@@ -74,7 +74,7 @@ def command(
       rebyte list -o id --status running | rebyte wait -
       rebyte wait "$first" "$second" --first-success -o id
       rebyte wait --label run=nightly --timeout 1h30m --notify
-      rebyte wait @1 @2 --exec 'jq -r .title | mail -s "rebyte: done" me@example.com'
+      rebyte wait @1 @2 --exec 'jq -r .title | mail -s "rebyte: done" me'
     """
     from ..tasks.wait import WaitTarget
     from ._wait import finished

@@ -27,7 +27,7 @@ def command() -> None:
 
     Examples:
 
-      rebyte webhook create https://ci.example.com/hook --event task.completed --event task.failed
+      rebyte webhook create https://ci.example.com/hook --event task.completed
       rebyte webhook listen --port 8788
     """
 
@@ -182,7 +182,7 @@ def listen(
 
       rebyte webhook listen --port 8788
       rebyte webhook listen --host abc.tunnel.example --secret
-      rebyte webhook listen --exec 'jq -r .taskId | rebyte get - -o jsonl' --secret
+      rebyte webhook listen --exec 'jq -r .taskId | rebyte get -' --secret
     """
     from ..tasks.webhook_receiver import WebhookReceiver
 

@@ -125,7 +125,9 @@ def test_an_unknown_profile_is_answered_with_the_nearest() -> None:
     with pytest.raises(NotFound) as problem:
         settle({"profile": "wrok"})
     assert problem.value.message == "no profile 'wrok'"
-    assert problem.value.hint == "Did you mean 'work'?\nThe profiles are default, plain, work, local"
+    assert (
+        problem.value.hint == "Did you mean 'work'?\nThe profiles are default, plain, work, local"
+    )
 
 
 SECRET = "rbk_0123456789abcdef"

@@ -60,6 +60,12 @@ def test_the_examples_are_of_that_command_and_parse(node: dict[str, list[str]]) 
     assert any(path.startswith(str(node["path"])) for path in paths)
 
 
+@pytest.mark.parametrize("node", NODES, ids=lambda node: str(node["path"]))
+def test_the_examples_fit_into_eighty_columns(node: dict[str, list[str]]) -> None:
+    lines = "\n".join(node["examples"]).splitlines()
+    assert [line for line in lines if len(line) > 76] == []  # four more for the indent
+
+
 def test_no_line_of_a_list_of_commands_is_cut_off() -> None:
     for node in NODES:
         for sub in node["commands"]:
