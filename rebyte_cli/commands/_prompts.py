@@ -330,7 +330,12 @@ def read_prompt(
         return PromptSource(app, None, typed_after=texts)
     if with_stdin:
         texts.append(_read_file(app, "-"))
-    elif _has_unread_input():
+        if not texts[-1].strip():
+            if not texts[:-1]:
+                raise BadUsage("the prompt is empty: standard input has no text")
+            app.note("Standard input has no text; the prompt is sent without it")
+            del texts[-1]
+    elif has_unread_input():
         app.note("Standard input was not read; add `-` after the prompt to send it too")
     return PromptSource(app, check_prompt("\n\n".join(texts)), draft)
 
@@ -348,7 +353,7 @@ def _read_file(app: App, file: str) -> str:
     return _decode(data, "standard input" if file == "-" else file)
 
 
-def _has_unread_input() -> bool:
+def has_unread_input() -> bool:
     """Whether standard input is a pipe with something in it."""
     import os
     import stat

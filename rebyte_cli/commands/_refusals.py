@@ -31,13 +31,23 @@ def message(error: click.ClickException) -> str:
 
 
 def hint(error: click.ClickException) -> str | None:
-    """The nearest choice for a value that is none of them, if one is near."""
+    """What to type instead: `-` for a pipe full of tasks, or the nearest choice; or None."""
+    if isinstance(error, click.UsageError) and error.message.startswith("missing argument: TASK…"):
+        return _hint_of_stdin()
+    if isinstance(error, click.MissingParameter) and error.param and error.param.name == "tasks":
+        return _hint_of_stdin()
     if not isinstance(error, click.BadParameter) or error.param is None:
         return None
     value = re.match(r"'(.*)' is not one of ", error.message)
     if value is None or not isinstance(error.param.type, click.Choice):
         return None
     return did_you_mean(value[1], map(str, error.param.type.choices))
+
+
+def _hint_of_stdin() -> str | None:
+    from ._prompts import has_unread_input
+
+    return "Pass `-` to read tasks from standard input" if has_unread_input() else None
 
 
 def _names(error: click.BadParameter) -> str:

@@ -89,7 +89,8 @@ def _method_and_path(first: str | None, path: str | None, *, has_body: bool) -> 
     method = first.upper()
     if method not in METHODS:
         raise BadUsage(
-            f"no such method: {method}", hint=did_you_mean(method, METHODS) or ", ".join(METHODS)
+            f"no such method: {method}",
+            hint=did_you_mean(method, METHODS) or f"The methods are {', '.join(METHODS)}",
         )
     return method, path
 

@@ -92,7 +92,7 @@ def get(
       rebyte artifact get shop --all -d results
     """
     if all_ == bool(names):
-        raise BadUsage("pass the NAME of an artifact, or --all")
+        raise _name_or_all(workspace)
     if file is not None and (all_ or len(names) != 1 or folder):
         raise BadUsage("-O FILE requires exactly one NAME and cannot be used with --dir")
     workspace_id = _workspace(app, workspace)
@@ -165,7 +165,7 @@ def delete(app: App, workspace: str, names: Sequence[str], all_: bool, yes: bool
       rebyte artifact delete shop --all --yes
     """
     if all_ == bool(names):
-        raise BadUsage("pass the NAME of an artifact, or --all")
+        raise _name_or_all(workspace)
     workspace_id = _workspace(app, workspace)
     if not all_:
         return Records(DELETED, _delete(app, workspace_id, names))
@@ -183,6 +183,12 @@ def _delete(
     answers = in_parallel(lambda name: app.client.delete_artifact(workspace_id, name), names)
     for name, answer in zip(names, answers, strict=True):
         yield answer if isinstance(answer, RebyteError) else {"id": name, "deleted": True}
+
+
+def _name_or_all(workspace: str) -> BadUsage:
+    return BadUsage(
+        "pass the NAME of an artifact, or --all", hint=f"See `rebyte artifact list {workspace}`"
+    )
 
 
 def _named(artifact: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Config:
             return {}
         known = f"The profiles are {', '.join(self.names())}"
         hint = did_you_mean(name, self.names())
-        raise NotFound(f"no profile {name!r}", hint=f"{hint}\n{known}" if hint else known)
+        raise NotFound(f"no such profile: {name}", hint=f"{hint}\n{known}" if hint else known)
 
     def value(self, profile: str, name: str) -> Any:
         """A setting of a profile, checked and usable; None when the profile does not have it."""

@@ -102,7 +102,7 @@ def _numbered(history: History, reference: str) -> dict[str, object]:
     if name != "last" and not (name.isascii() and name.isdigit() and len(name) < 10 and int(name)):
         raise BadUsage(
             f"{reference!r} is not a reference",
-            hint="@last, or @N for the N-th newest (@1 = @last)",
+            hint="Use @last, or @N for the N-th newest task created here",
         )
     newest = history.tasks(1) if name == "last" else []
     found = newest[0] if newest else history.nth(1 if name == "last" else int(name))

@@ -148,6 +148,14 @@ def test_a_pipe_that_is_left_unread_is_pointed_out(rebyte: Run) -> None:
         assert (empty.status, empty.err) == (0, "")
 
 
+def test_a_pipe_without_text_is_pointed_out(local: Run) -> None:
+    done = local("create", "Review this", "-", "--dry-run", stdin=" \n")
+    assert (done.status, done.json) == (0, {"prompt": "Review this"})
+    assert done.err == "Standard input has no text; the prompt is sent without it\n"
+    alone = local("create", "-", "--dry-run")
+    assert (alone.status, "standard input has no text" in alone.err) == (2, True)
+
+
 def test_two_prompts_are_refused(local: Run) -> None:
     done = local("create", "One", "-p", "Two", "--dry-run")
     assert done.status == 2

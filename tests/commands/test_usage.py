@@ -340,3 +340,13 @@ def test_mistakes_are_told_in_one_form(
     found = error(done) if done.err.startswith("{") else {}
     assert done.status == 2
     assert done.err == text or (found["message"], found["hint"]) == (message, hint)
+
+
+@pytest.mark.parametrize("command", ["get", "wait", "cancel", "delete"])
+def test_a_pipe_full_of_tasks_is_told_the_dash(home: Path, command: str) -> None:
+    """In a process, whose standard input is a pipe."""
+    done = subprocess.run(
+        [*COMMAND, command, "-o", "table"], input=b"t1\n", capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert b"Hint: Pass `-` to read tasks from standard input\n" in done.stderr

@@ -124,7 +124,7 @@ def test_a_bad_base_url_in_the_environment_is_named() -> None:
 def test_an_unknown_profile_is_answered_with_the_nearest() -> None:
     with pytest.raises(NotFound) as problem:
         settle({"profile": "wrok"})
-    assert problem.value.message == "no profile 'wrok'"
+    assert problem.value.message == "no such profile: wrok"
     assert (
         problem.value.hint == "Did you mean 'work'?\nThe profiles are default, plain, work, local"
     )
