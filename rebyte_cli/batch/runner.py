@@ -320,7 +320,14 @@ class Runner:
         """Search for the task of a create that was not answered."""
         self._lost.add(index)
         workspace = self._workspace_of(index)
-        lost = LostLine(index, entry.sent or "", send_again_after, workspace, entry.newest)
+        lost = LostLine(
+            index,
+            entry.sent or "",
+            send_again_after,
+            workspace,
+            entry.newest,
+            tuple(entry.candidates),
+        )
         self._searcher.add(index, lost)
 
     def _answered(self) -> list[dict[str, Any]]:

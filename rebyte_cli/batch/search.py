@@ -32,7 +32,8 @@ class LostLine(NamedTuple):
 
     `sent` is when, as the journal has it. Once that is `patience` seconds ago and there is no
     task, none will come any more. `workspace` is the one it asked for, None for a new one.
-    `newest` is the `createdAt` of the newest task that was listed before it was sent.
+    `newest` is the `createdAt` of the newest task that was listed before it was sent, and
+    `candidates` are the tasks that an earlier run thought possible.
     """
 
     at: int
@@ -40,6 +41,7 @@ class LostLine(NamedTuple):
     patience: float
     workspace: str | None = None
     newest: str | None = None
+    candidates: tuple[str, ...] = ()
 
 
 class ScanResult(NamedTuple):
@@ -125,7 +127,9 @@ class LostLineSearch:
             return self._clock.window(one.sent, room=room, newest=newest)
 
         body = self._batch.body(self._batch.lines[one.at])
-        return LostRequest(self._digest(one.at), window, body["prompt"], body)
+        return LostRequest(
+            self._digest(one.at), window, body["prompt"], body, candidates=one.candidates
+        )
 
     def _judge(self, group: list[tuple[LostLine, Matches]], doubt: bool) -> list[ScanResult]:
         """Verdicts for lines with one and the same prompt, the first sent first."""

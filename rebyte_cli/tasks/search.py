@@ -59,6 +59,7 @@ class LostRequest(NamedTuple):
     fields that were sent. `window` says when it can have taken effect; it is called after an
     answer that told the server's time. A task that is early by up to `doubt` and has exactly this
     prompt is a candidate, too: the service may write `createdAt` in another time zone.
+    `candidates` are ids that an earlier search thought possible.
     """
 
     digest: str
@@ -66,6 +67,7 @@ class LostRequest(NamedTuple):
     prompt: str | None = None
     body: Mapping[str, Any] = MappingProxyType({})
     doubt: timedelta = timedelta(0)
+    candidates: Sequence[str] = ()
 
     @property
     def since(self) -> datetime | None:
@@ -274,7 +276,7 @@ class Search:
     def _unless_vanished(self, request: LostRequest, matches: Matches, listed: set[str]) -> Matches:
         """A list without a task that was a candidate before is wrong, now or then."""
         ever = self._candidates.setdefault(request.digest, set())
-        ever.update(row["id"] for row in matches.candidates)
+        ever.update(request.candidates, (row["id"] for row in matches.candidates))
         return matches if ever <= listed else matches._replace(is_complete=False)
 
     def _matches(

@@ -237,6 +237,24 @@ def test_equal_lines_that_are_lost_together_get_a_task_each(
     assert sorted(row["id"] for row in lines_of(done.out)) == sorted(farm.tasks)
 
 
+def test_a_candidate_of_an_earlier_run_is_not_forgotten(
+    batch: Callable[..., Done], one_clock: None
+) -> None:
+    """A list that no longer shows it does not prove that the create made nothing."""
+    with Farm(silent=True) as farm:
+        done = batch(farm, ["One <cut>"])
+        assert (done.status, statuses(done)) == (6, {1: "unknown"})
+        hidden = list(farm.tasks)
+        farm.page = lambda page: {
+            **page,
+            "data": [row for row in page["data"] if row["id"] not in hidden],
+            "total": page["total"] - 1,
+        }
+        done = batch(farm, None, "--resend-after", "0.1")
+        assert (done.status, statuses(done)) == (6, {1: "unknown"})
+        assert farm.tried["One <cut>"] == 1
+
+
 def test_without_transcripts_the_outcome_stays_unknown(
     batch: Callable[..., Done], home: Path
 ) -> None:
