@@ -40,7 +40,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0
 NodeName={host} NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
 PartitionName=all Nodes={host} Default=YES State=UP
 """
-PATIENCE = 60
+PATIENCE = 120
 
 
 class SlurmCluster:

@@ -412,6 +412,30 @@ def test_delete_stops_the_run(machine: Machine, tmp_path: Path) -> None:
     assert machine.own.call("GET", f"/tasks/{created['id']}").status == 404
 
 
+def test_delete_stops_the_follow_ups_that_wait(machine: Machine, tmp_path: Path) -> None:
+    created = begun(machine)
+    task, folder = created["id"], machine.state / "workspaces" / created["workspaceId"]
+    for _ in range(2):
+        body = {"prompt": "y", "executor": "mine"}
+        assert machine.own.call("POST", f"/tasks/{task}/prompts", body).status == 201
+    assert machine.own.call("DELETE", f"/tasks/{task}").status == 204
+    assert gone(nap(tmp_path))
+    assert gone(str(machine.state))  # a supervisor has it in its command line
+    assert not (folder / "code/made").exists()
+
+
+def test_two_quick_follow_ups_run_in_order(machine: Machine) -> None:
+    created = machine.own.create("one", executor="mine")
+    for text in ("two", "three"):
+        body = {"prompt": text, "executor": "mine"}
+        assert machine.own.call("POST", f"/tasks/{created['id']}/prompts", body).status == 201
+    assert machine.wait(created["id"])["finalResult"] == "three"
+    prompts = machine.own.task(created["id"])["prompts"]
+    assert [prompt["status"] for prompt in prompts] == ["succeeded"] * 3
+    ends = [prompt["completedAt"] for prompt in prompts]
+    assert ends == sorted(ends)
+
+
 def test_a_workspace_is_removed_an_hour_after_its_last_task(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
