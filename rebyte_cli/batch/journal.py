@@ -106,9 +106,10 @@ class Journal:
         process has it, JournalFailed when it cannot be written.
         """
         self.path = path
+        self._file = Path(os.path.realpath(path))
         self.name: str | None = None
         self.beside: Callable[[], None] = lambda: None
-        self._failure: JournalFailed | None = None
+        self._failure: RebyteError | None = None
         self._wake = threading.Condition()
         self._group = _SyncGroup()
         self._writing: _SyncGroup | None = None
@@ -122,7 +123,7 @@ class Journal:
             os.ftruncate(self._handle, self._size)
             this = {"run": {**identity(), "journal": self.name, "groups": True, **run}}
             self._write(begin + encode([this]))
-            sync_folder(path.parent)
+            sync_folder(self._file.parent)
         except OSError as error:
             os.close(self._handle)
             raise _failed(path, error) from None
@@ -173,6 +174,11 @@ class Journal:
             self._closing = True
             self._wake.notify()
         self._writer.join()
+        try:
+            if self._failure is None:
+                self._keep_in_place()
+        except (OSError, RebyteError) as error:
+            self._failure = _failed(self.path, error)
         os.close(self._handle)
         if self._failure is not None:
             raise self._failure
@@ -207,7 +213,7 @@ class Journal:
             self.beside()
             try:
                 self._write(GROUP + group.data)
-            except OSError as error:
+            except (OSError, RebyteError) as error:
                 with self._wake:
                     self._failure = _failed(self.path, error)
                     self._group.done()
@@ -227,9 +233,50 @@ class Journal:
                 os.ftruncate(self._handle, self._size)
             raise
         self._size += len(data)
+        self._keep_in_place()
+
+    def _keep_in_place(self) -> None:
+        """Put the journal back if it was deleted: the next run would create its lines again.
+
+        Raises OSError, and JournalFailed if another file took its place; what is known is then
+        kept beside it.
+        """
+        with suppress(OSError):
+            if os.path.samestat(os.stat(self.path), os.fstat(self._handle)):
+                return
+        try:
+            self._copy_to(self._file)
+        except FileExistsError:
+            beside = self._file.with_name(f"{self._file.name}.{self.name}")
+            self._copy_to(beside)
+            raise JournalFailed(
+                f"the journal {self.path} was replaced by another file during this run",
+                hint=f"What this run did is in {beside}. Move it back before the next run: without"
+                " it, lines would be created twice.",
+            ) from None
+
+    def _copy_to(self, path: Path) -> None:
+        """Go on in a new file with the same records, locked as before. Raises OSError."""
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, 0o600)
+        try:
+            hold(handle, path)
+            with open(os.dup(self._handle), "rb") as before:
+                before.seek(0)
+                left = memoryview(before.read(self._size))
+            while left:
+                left = left[os.write(handle, left) :]
+            sync(handle)
+            sync_folder(path.parent)
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(self._handle)
+        self._handle = handle
 
 
-def _failed(path: Path, error: OSError) -> JournalFailed:
+def _failed(path: Path, error: OSError | RebyteError) -> RebyteError:
+    if isinstance(error, RebyteError):
+        return error
     return JournalFailed(
         f"cannot write the journal {path}: {error.strerror}",
         hint="Nothing is created without it. Run the same command again once it can be written.",

@@ -136,7 +136,18 @@ def test_a_journal_that_was_deleted_under_a_run_opens_no_door(place: Place) -> N
         (place.home / "t.txt.journal").unlink()
         done = place.run()
         assert done.status == 1
-        assert "another run is creating tasks from t.txt" in done.err
+        assert "another run is " in done.err
+    assert set(place.farm.made.values()) == {1}
+
+
+def test_a_run_whose_journal_was_deleted_puts_it_back(place: Place) -> None:
+    with place.running():
+        (place.home / "t.txt.journal").unlink()
+        known = len(place.farm.made)
+        eventually(lambda: len(place.farm.made) >= known + 3)
+    place.farm.delay = 0.0
+    place.run("--timeout", "3")
+    assert place.farm.made.total() >= LINES - 1
     assert set(place.farm.made.values()) == {1}
 
 

@@ -86,6 +86,56 @@ def test_many_threads_lose_nothing_and_share_syncs(
     assert len(syncs) < 800
 
 
+def test_a_journal_that_is_deleted_is_put_back(tmp_path: Path) -> None:
+    journal, _ = opened(tmp_path / "j")
+    journal.commit({"line": 1, "is": "sending"})
+    (tmp_path / "j").unlink()
+    journal.commit({"line": 2, "is": "sending"})
+    assert holder(tmp_path / "j")  # it is locked as before
+    (tmp_path / "j").unlink()
+    journal.close()
+    journal, earlier = opened(tmp_path / "j")
+    journal.close()
+    assert [record["line"] for record in earlier] == [1, 2]
+    assert (tmp_path / "j").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_journal_that_is_replaced_is_kept_beside_the_other(tmp_path: Path) -> None:
+    journal, _ = opened(tmp_path / "j")
+    journal.commit({"line": 1, "is": "sending"})
+    (tmp_path / "other").write_text("mine\n")
+    os.replace(tmp_path / "other", tmp_path / "j")
+    with pytest.raises(JournalFailed, match="was replaced by another file") as caught:
+        journal.commit({"line": 2, "is": "sending"})
+    with pytest.raises(JournalFailed):
+        journal.commit({"line": 3, "is": "sending"})
+    with pytest.raises(JournalFailed):
+        journal.close()
+    assert (tmp_path / "j").read_text() == "mine\n"
+    kept = tmp_path / f"j.{journal.name}"
+    assert f"What this run did is in {kept}" in str(caught.value.hint)
+    os.replace(kept, tmp_path / "j")
+    journal, earlier = opened(tmp_path / "j")
+    journal.close()
+    assert [record["line"] for record in earlier] == [1, 2]
+
+
+def test_a_journal_behind_a_link_is_synced_and_put_back_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "j").symlink_to(tmp_path / "disk" / "j")
+    synced: list[Path] = []
+    monkeypatch.setattr(journal_module, "sync_folder", synced.append)
+    journal, _ = opened(tmp_path / "j")
+    assert synced == [tmp_path / "disk"]
+    (tmp_path / "disk" / "j").unlink()
+    journal.commit({"line": 1, "is": "sending"})
+    journal.close()
+    assert (tmp_path / "j").is_symlink()
+    assert b'"line":1' in (tmp_path / "disk" / "j").read_bytes()
+
+
 @pytest.mark.parametrize("torn", [b'{"line":2,"is":"sen', b'{"line":2}', b"\0\0\0\0", b'{"a\n\0\0'])
 def test_a_torn_end_is_cut_off(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "j"
