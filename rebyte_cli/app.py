@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from .errors import BadUsage, Interrupted, NotFound, ReaderGone, RebyteError
+from .errors import BadUsage, Interrupted, NotFound, OutcomeUnknown, ReaderGone, RebyteError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -331,6 +331,8 @@ class App:
             from .output.records import TASK, Records
 
             self.show(Records(TASK, [self.with_workspace(error.record)]))
+        if isinstance(error, OutcomeUnknown) and error.candidates:
+            self.history.remember_shown(error.candidates)  # a prefix of one is enough from now on
         with suppress(RebyteError):  # stdout is lost: `error` says so, or matters more
             self.console.flush_out()
         hint = error.hint and self.with_profile(error.hint)

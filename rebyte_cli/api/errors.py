@@ -176,7 +176,7 @@ def _list_hint(path: str) -> str | None:
         command = f"artifact list {rest[0]}" if len(rest) == 3 else "workspace list"
     else:
         nouns = {"tasks": "list", "agent-computers": "workspace list", "webhooks": "webhook list"}
-        command = nouns.get(noun, "") if rest else ""
+        command = nouns.get(noun, "") if rest and rest != ["public_key"] else ""
     return f"See `rebyte {command}`" if command else None
 
 

@@ -278,7 +278,7 @@ def command(
                     jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for
                 ),
                 rate=rate,
-                resolutions=parse_resolutions(resolve, batch.lines, plan.mine),
+                resolutions=parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine),
             ),
         )
     if not as_table:
@@ -290,6 +290,16 @@ def command(
         columns=KEYED if any(line.has_own_key for line in batch.lines) else None,
         shorten=None if full_ids else app.history.shortest_prefixes,
     )
+
+
+def _with_ids(app: App, words: Iterable[str]) -> Iterator[str]:
+    """The values of --resolve with the ids of the tasks that they refer to."""
+    from ..history import references
+
+    for word in words:
+        line, _, task = word.rpartition("=")
+        known = not task or task == "none"
+        yield word if known else f"{line}={references.task(app.history, task)}"
 
 
 def _attended(app: App, run: Callable[..., Iterator[Any]]) -> Iterator[Any]:

@@ -171,7 +171,7 @@ def listen(
     hosts: Sequence[str],
     secret: str | None,
 ) -> Value:
-    """Receive deliveries on this machine, for example through a tunnel.
+    """Receive deliveries of webhooks on this machine.
 
     Prints each delivery as one line of JSON, or passes it to CMD. With --secret, only deliveries
     with that X-Webhook-Secret are accepted. Without it, anyone who reaches the port can send one,

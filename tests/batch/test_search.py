@@ -276,7 +276,7 @@ def test_without_transcripts_the_outcome_stays_unknown(
         assert batch(farm, None, "--resolve", f"1={taken}").status == 2
 
         free = next(task["id"] for task in farm.tasks.values() if task["prompt"] != "Two")
-        done = batch(farm, None, "--resolve", f"1={free}")
+        done = batch(farm, None, "--resolve", f"1=https://app.rebyte.ai/run/{free}")
         assert done.status == 0
         assert {row["line"]: row["id"] for row in lines_of(done.out)}[1] == free
         assert farm.made == {"One <cut>": 1, "Two": 1}

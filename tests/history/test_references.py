@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.errors import BadUsage, NotFound
+from rebyte_cli.app import App
+from rebyte_cli.errors import BadUsage, NotFound, OutcomeUnknown
 from rebyte_cli.history import references
 from rebyte_cli.history.history import History
 
@@ -219,3 +220,14 @@ def test_the_shortest_text_that_stands_for_an_id(history: History) -> None:
         "short": "short",
         "stranger-to-it": "stranger-to-it",
     }
+
+
+def test_the_candidates_of_a_lost_create_answer_by_prefix(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del home
+    app = App()
+    lost = OutcomeUnknown("lost", candidates=[{"id": "abcdefgh-1"}])
+    assert app.fail(lost) == 6
+    assert "abcdefgh-1" in capsys.readouterr().err
+    assert references.task(app.history, "abcd") == "abcdefgh-1"

@@ -80,3 +80,10 @@ def test_ranges_are_words() -> None:
     assert "[default: 8; 1 to 256]" in helped("batch")
     assert "[1 to 20]" in helped("create")
     assert "Skip the first N tasks. --all" in helped("list")
+
+
+def test_no_summary_of_a_subcommand_is_cut_off() -> None:
+    groups = [node["path"] for node in NODES if node["commands"]]
+    for path in groups:
+        shown = CliRunner().invoke(root, [*str(path).split(), "--help"]).output
+        assert "..." not in shown.replace("[ARGS]...", ""), path
