@@ -93,7 +93,7 @@ site: $(READY) ## Build the documents as a site, build/site, and check it (MkDoc
 	@$(BIN)/python -m pytest tests/site
 	@echo "build/site/index.html"
 
-bench: $(READY) ## Measure what it costs, beside what it is to reach (a minute)
+bench: $(READY) ## Measure what it costs, beside what it is to reach (five minutes)
 	@$(BIN)/python -m tests.bench
 
 pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from . import environment, lists, many, start, uploads
+from . import agents, environment, history, lists, many, service, start, uploads
 from .measure import NOTHING, run
 
 WIDTH = 52
@@ -36,7 +36,7 @@ def main() -> None:
         bare = median(run(NOTHING, env).cpu for _ in range(15))
         print(f"Python {platform.python_version()}, `python -c pass`: {1000 * bare:.1f} ms of CPU")
         print(f"\n{'':{WIDTH}}{'measured':26}to reach", flush=True)
-        for section in (start, uploads, lists, many):
+        for section in (start, history, uploads, lists, service, agents, many):
             home = Path(folder) / section.__name__  # so that none meets the history of another
             home.mkdir()
             for row in section.rows(home):

@@ -50,16 +50,19 @@ def run(
         )
     if terminal:
         os.close(follower)
-        _drain(leader)
+        drain(leader)
     return finished(process, begun)
 
 
-def finished(process: subprocess.Popen[Any], begun: float) -> Run:
-    """Wait for a process that began at `begun` (perf_counter), and read what it used."""
-    _, status, used = os.wait4(process.pid, 0)
+def finished(process: subprocess.Popen[Any], begun: float, *, status: int = 0) -> Run:
+    """Wait for a process that began at `begun` (perf_counter), and read what it used.
+
+    RuntimeError when it ends with another exit status than `status`.
+    """
+    _, ended, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - begun
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    process.returncode = os.waitstatus_to_exitcode(ended)
+    if process.returncode != status:
         raise RuntimeError(f"status {process.returncode}: {process.args!r}")
     # A process starts with the peak of the one that started it, so a smaller one is not known.
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -67,7 +70,8 @@ def finished(process: subprocess.Popen[Any], begun: float) -> Run:
     return Run(seconds, used.ru_utime + used.ru_stime, peak)
 
 
-def _drain(leader: int) -> None:
+def drain(leader: int) -> None:
+    """Read a terminal to its end, and close it."""
     while select.select([leader], [], [], 60)[0]:
         try:
             if not os.read(leader, 65536):
