@@ -305,6 +305,14 @@ class App:
             return "table" if self.console.out_tty else "json"
         return wanted
 
+    def speech(self) -> Callable[[str], str]:
+        """What prepares Markdown for stdout: rendered on a terminal, unchanged elsewhere."""
+        if not self.console.out_tty:
+            return str
+        from .output.markup import speech
+
+        return speech(self.console)
+
     def show(self, value: Any) -> int:
         """Print what a command returned; returns the exit status."""
         from .output.records import Text

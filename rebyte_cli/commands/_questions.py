@@ -104,8 +104,9 @@ class TerminalDialog:
 
     def _print(self, text: str) -> None:
         from ..output.console import clean
+        from ..output.table import wrap_lines
 
-        self._console.write_err(clean(text))
+        self._console.write_err(wrap_lines(clean(text), self._console.size()[0]))
 
     def _close(self) -> None:
         if self._line is not None:

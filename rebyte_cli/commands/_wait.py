@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..app import App
 from ..deadline import NO_LIMIT, Deadline
@@ -15,6 +15,9 @@ from ..tasks.wait import WaitTarget
 if TYPE_CHECKING:
     from ..tasks.question_watch import Dialog, QuestionWatcher
     from ._notice import EndNotice
+
+
+T = TypeVar("T")
 
 
 def finished(
@@ -109,6 +112,20 @@ def _resumable(hint: Callable[[Sequence[str]], str], tasks: int = 1) -> Iterator
 # `--stream`
 
 
+def sign_of_life(app: App, parts: Iterator[T]) -> Iterator[T]:
+    """The parts of a run that is followed, with a spinner on the terminal while none comes.
+
+    If another program reads stdout, the spinner ends with the first part: what that program prints
+    on the same terminal would run into it.
+    """
+    with app.spinner("Waiting for output of the run"):
+        for part in parts:
+            yield part
+            if not app.console.out_tty:
+                break
+    yield from parts
+
+
 def streamed(
     app: App,
     task_id: str,
@@ -131,7 +148,7 @@ def streamed(
         events = _events(app, target, deadline, notice, end=app.format == "jsonl")
         return Records(EVENT, notice.of_stream(events) if notice else events)
     text = _text(app, target, deadline, notice)
-    return Text(notice.of_stream(text) if notice else text)
+    return Text(notice.of_stream(text) if notice else text, prose=True)
 
 
 def _logs_command(target: WaitTarget) -> Callable[[Sequence[str]], str]:
@@ -145,13 +162,15 @@ def _text(
 
     resumable = _resumable(_logs_command(target))
     with resumable, question_watcher(app, deadline) as questions:
-        yield from logs.run(
+        parts = logs.run(
             app.client,
             target.task_id,
             prompt_id=target.prompt_id,
             deadline=deadline,
+            speech=app.speech(),
             asked=questions.settle,
         )
+        yield from sign_of_life(app, parts)
     _raise_outcome(app, target, deadline, notice)
 
 
@@ -163,13 +182,14 @@ def _events(
 
     resumable = _resumable(_logs_command(target))
     with resumable, question_watcher(app, deadline) as questions:
-        for event in logs.followed(
+        events = logs.followed(
             app.client,
             target.task_id,
             prompt_id=target.prompt_id,
             deadline=deadline,
             asked=questions.settle,
-        ):
+        )
+        for event in sign_of_life(app, events):
             if end or event.name != "done":
                 yield event.data
     _raise_outcome(app, target, deadline, notice)

@@ -22,6 +22,8 @@ from ._options import on_question_option, task_argument, timeout_option
 def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
     """Print only the text of TASK's answer.
 
+    On a terminal, the answer is rendered as Markdown; --color never, and a pipe, get it as it came.
+
     Exits with 1 while the task runs (unless --wait is given), with 10 if it failed without an
     answer, and with 11 if it was canceled. With --wait, exits with 10 if the task failed, even if
     it has an answer to print.
@@ -57,7 +59,7 @@ def _text(app: App, task_id: str, ended: TaskEnded | None, deadline: Deadline) -
     from ..tasks import result
 
     try:
-        yield result.answer(app.client, task_id, deadline=deadline)
+        yield app.speech()(result.answer(app.client, task_id, deadline=deadline))
     except TaskEnded as error:
         raise type(error)(error.task, shown=True) from None
     if ended is not None:

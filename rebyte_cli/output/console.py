@@ -222,6 +222,18 @@ class Console:
             verbose=verbose,
         )
 
+    def size(self, *, on_out: bool = False) -> tuple[int, int]:
+        """Columns and rows of the terminal that stderr (or stdout) is, as they are now."""
+        stream = self.out if on_out else self.err
+        try:
+            if stream is not None:
+                columns, rows = os.get_terminal_size(stream.fileno())
+                if columns and rows:
+                    return columns, rows
+        except (OSError, ValueError):
+            pass
+        return self.width, 24
+
     def write_out(self, text: str, *, flush: bool = False) -> None:
         """Write data to stdout.
 

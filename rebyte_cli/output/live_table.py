@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from .console import Console, clean
-from .progress import Region, shown, terminal_size
+from .progress import Region, shown
 from .records import RecordKind
 from .table import Style, ago, duration, listing, seconds_since, truncate
 
@@ -120,5 +120,5 @@ def live_table(console: Console, table: LiveTable) -> Iterator[None]:
         with shown(region, console, 0.0, PERIOD):
             yield
     finally:
-        columns, rows = terminal_size(console, on_out=True)
+        columns, rows = console.size(on_out=True)
         console.write_out(table.text(columns - 1, rows), flush=True)

@@ -11,7 +11,8 @@ _RED, _BOLD, _RESET = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
 def note(console: Console, text: str) -> None:
     """Print a line for people, unless `--quiet` was given."""
     if not console.quiet:
-        console.write_err(clean(text) + "\n")
+        text = clean(text)
+        console.write_err((_fitted(console, text) if console.err_tty else text) + "\n")
 
 
 def show_error(
@@ -56,8 +57,17 @@ def _message(error: RebyteError | Interrupted) -> str:
 
 def _labelled(console: Console, label: str, text: str, color: str) -> str:
     """The text after its label, further lines aligned under the first."""
-    first, *rest = clean(text).rstrip("\n").split("\n")
+    text = clean(text).rstrip("\n")
+    first, *rest = (_fitted(console, text, len(label)) if console.err_tty else text).split("\n")
     word = label.rstrip()
     shown = f"{color}{word}{_RESET} " if console.err_color else label
     lines = [shown + first, *((" " * len(label) + line).rstrip() for line in rest)]
     return "\n".join(lines) + "\n"
+
+
+def _fitted(console: Console, text: str, less: int = 0) -> str:
+    """The text with its lines wrapped between words to the terminal, `less` columns narrower."""
+    from .table import wrap_lines
+
+    columns, _ = console.size()
+    return wrap_lines(text, max(columns - less, 1))

@@ -6,7 +6,6 @@ drawn for the first time, so that a pipe, and whatever ends within `DELAY`, does
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -95,7 +94,7 @@ class Region:
             self._thread.join(1)
 
     def _refresh(self, rich: RichConsole) -> None:
-        columns, rows = terminal_size(self._console, on_out=self._on_out)
+        columns, rows = self._console.size(on_out=self._on_out)
         rich.size = (columns - 1, rows)
         if self._live is not None:
             self._live.refresh()
@@ -154,19 +153,6 @@ def _rich_console(console: Console, *, on_out: bool = False) -> RichConsole:
         emoji=False,
         highlight=False,
     )
-
-
-def terminal_size(console: Console, *, on_out: bool = False) -> tuple[int, int]:
-    """Columns and rows of the terminal that stderr (or stdout) is, as they are now."""
-    stream = console.out if on_out else console.err
-    try:
-        if stream is not None:
-            columns, rows = os.get_terminal_size(stream.fileno())
-            if columns and rows:
-                return columns, rows
-    except (OSError, ValueError):
-        pass
-    return console.width, 24
 
 
 @contextmanager

@@ -294,10 +294,14 @@ class RecordList:
 
 
 class Text:
-    """Text under every format: a transcript, a script, a page of the manual."""
+    """Text under every format: a transcript, a script, a page of the manual.
 
-    def __init__(self, chunks: str | Iterable[str]) -> None:
+    The lines of `prose` are wrapped between words on a terminal, except those that are `Rendered`.
+    """
+
+    def __init__(self, chunks: str | Iterable[str], *, prose: bool = False) -> None:
         self.chunks = chunks
+        self.prose = prose
 
 
 class Document:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import BadUsage, Interrupted, RebyteError, worst
 from .console import Console, clean
+from .markup import Rendered, json_highlighter
 from .records import (
     Document,
     Raw,
@@ -48,18 +49,19 @@ def show(
     if isinstance(value, Records | RecordList):
         check_fields(value.kind, fields, format)
         rows = _plain(value.kind, value.rows, console, errors_as_json, statuses)
+        prepare = json_highlighter(console) if format in ("json", "jsonl") else str
         whole = isinstance(value, RecordList) and (
             format == "json" or (format in ("table", "text") and not value.draw)
         )
         for chunk in _chunks(value, rows, format, fields, console, now):
-            console.write_out(chunk, flush=not whole)
+            console.write_out(prepare(chunk), flush=not whole)
     elif isinstance(value, Document):
-        document = _document(value.value, fields)
-        console.write_out(_encoder(console, pretty=format != "jsonl")(document) + "\n")
+        document = _encoder(console, pretty=format != "jsonl")(_document(value.value, fields))
+        console.write_out(json_highlighter(console)(document) + "\n")
     elif fields is not None:
         raise BadUsage("--fields: this output has no fields")
     elif isinstance(value, Text):
-        for chunk in _text(value.chunks):
+        for chunk in _text(value.chunks, console if value.prose and console.out_tty else None):
             console.write_out(chunk, flush=True)
     elif isinstance(value, Raw):
         _raw(value.data, console)
@@ -226,18 +228,27 @@ def _record_tables(
         between = "\n"
 
 
-def _text(chunks: str | Iterable[str]) -> Iterator[str]:
-    """Clean text that ends with a newline, even if it is cut off; CRLF becomes LF."""
+def _text(chunks: str | Iterable[str], terminal: Console | None = None) -> Iterator[str]:
+    """Clean text that ends with a newline, even if it is cut off; CRLF becomes LF.
+
+    It is wrapped to the width of `terminal`. Text that is `Rendered` stays as it is.
+    """
+    from .table import wrap_lines
+
     held = last = ""
     try:
         for chunk in (chunks,) if isinstance(chunks, str) else chunks:
+            if isinstance(chunk, Rendered):
+                last = chunk[-1:] or last
+                yield chunk
+                continue
             text = held + chunk
             # A CR at the end may be half of a CRLF.
             held = "\r" if text.endswith("\r") else ""
             text = clean(text.removesuffix(held).replace("\r\n", "\n"))
             if text:
                 last = text[-1]
-                yield text
+                yield text if terminal is None else wrap_lines(text, terminal.size(on_out=True)[0])
     except (RebyteError, Interrupted, KeyboardInterrupt):
         if last not in ("", "\n"):
             yield "\n"

@@ -25,9 +25,11 @@ _STATUS_COLORS = {
     **dict.fromkeys(("failed", "error"), RED),
     **dict.fromkeys(("canceled", "cancelled"), DIM),
 }
+COMMAND = "`rebyte"
 _GAP = "  "
 _ACRONYMS = frozenset(("api", "ca", "id", "url"))
 _NARROWEST = 8  # cells: a column of text is never cut below this
+_MOST_LEAD = 12  # characters: a longer start of a line is no mark or indentation
 _MOST_COLUMNS = 20  # of a table of objects that are no kind of ours
 
 
@@ -79,21 +81,23 @@ def truncate(text: str, width: int, ellipsis: str = "…") -> str:
 def wrap(text: str, width: int) -> Iterator[str]:
     """Wrap one line to pieces of at most `width` cells, between words if possible.
 
-    A link stays in one piece, however long, so that it can be copied.
+    A link, and a command in backquotes, stay in one piece, however long, so that they can be
+    copied.
     """
     if width_of(text) <= width:
         yield text
         return
     line, size = "", 0
-    for number, word in enumerate(text.expandtabs().split(" ")):
+    for number, word in enumerate(_unbroken(text.expandtabs())):
         length = width_of(word)
         if number and size + 1 + length <= width:
             line, size = f"{line} {word}", size + 1 + length
             continue
         if number:
             yield line
-        start, is_link = 0, "://" in word
-        while length > width and not is_link:
+        start = 0
+        is_whole = "://" in word or word.startswith(COMMAND)
+        while length > width and not is_whole:
             head = word[start : start + width]
             while (excess := width_of(head) - width) > 0:
                 head = head[: -max(excess // 2, 1)]
@@ -102,6 +106,37 @@ def wrap(text: str, width: int) -> Iterator[str]:
             length -= width_of(head)
         line, size = word[start:], length
     yield line
+
+
+def _unbroken(text: str) -> Iterator[str]:
+    """The text between spaces, commands in backquotes whole."""
+    words = iter(text.split(" "))
+    for word in words:
+        if word.startswith(COMMAND) and "`" not in word[1:]:
+            rest = []
+            for each in words:
+                rest.append(each)
+                if "`" in each:
+                    break
+            word = " ".join([word, *rest])
+        yield word
+
+
+def wrap_lines(text: str, width: int) -> str:
+    """Wrap each line of a text between words; what continues a line is indented as its text is.
+
+    The mark of a prompt (`>`) is repeated.
+    """
+    if max(map(len, text.split("\n"))) <= width // 2:  # nothing to measure
+        return text
+    wrapped = []
+    for line in text.split("\n"):
+        lead = line[: len(line) - len(line.lstrip(" >*?0123456789."))]
+        lead = lead if lead.endswith(" ") and len(lead) <= _MOST_LEAD else ""
+        first, *rest = wrap(line[len(lead) :], max(width - len(lead), _NARROWEST))
+        under = lead if lead.startswith(">") else " " * len(lead)
+        wrapped += [lead + first, *(under + each for each in rest)]
+    return "\n".join(wrapped)
 
 
 _UNITS = ((365 * 86400, "y"), (30 * 86400, "mo"), (86400, "d"), (3600, "h"), (60, "m"), (1, "s"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..api.sse import StreamEvent
 from ..api.views import SPEECH, ContentView, EventView, PromptView, Question, events_of
@@ -17,7 +19,9 @@ from .stream import EventDeduplicator, StreamConnection
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
+T = TypeVar("T")
 Event = Mapping[str, Any]
+Speech = Callable[[str], str]  # see Transcript
 # Told of each question of a run that is followed, once its event was passed on: the task's id and
 # the question. The run is followed further when it returns.
 Asked = Callable[[str, Question], None]
@@ -138,13 +142,28 @@ def events(
     *,
     asked: Asked,
     end: bool = True,
+    tail: int | None = None,
 ) -> Iterator[Event]:
     """Every event of the task, oldest first, each once; with `follow` to the end of the run.
 
     With `follow` the record that ends the stream comes last, also when the run was over before,
     unless `end` is false. An event without `promptId` gets that of its prompt, since the events of
-    several prompts are printed together here.
+    several prompts are printed together here. With `tail`, only so many of those that are there
+    already are given.
     """
+    return _last(_events(client, task_id, follow, deadline, asked=asked, end=end), tail)
+
+
+def _events(
+    client: RebyteClient,
+    task_id: str,
+    follow: bool,
+    deadline: Deadline,
+    *,
+    asked: Asked,
+    end: bool,
+) -> Iterator[Event | None]:
+    """As `events`; None stands before what happens from now on."""
     found = content(client, task_id, deadline=deadline)
     if not follow or found.is_over:
         for prompt in found.prompts:
@@ -157,27 +176,31 @@ def events(
     for read in queued:
         for event, _ in read.events:
             yield _owned(event.raw, read.prompt)
+        if not read.last:
+            yield None
         _tell(task_id, read, asked)
     latest = queued.found.latest
-    for name, data, _ in followed(
+    for told in _followed(
         client,
         task_id,
         prompt_id=_id(latest),
         is_latest=True,
         deadline=deadline,
         asked=asked,
-        before=_events(latest),
+        before=_events_of(latest),
     ):
-        if name != "done":
-            yield _owned(data, latest)
+        if told is None:
+            yield None
+        elif told.name != "done":
+            yield _owned(told.data, latest)
         elif end:
-            yield data
+            yield told.data
 
 
 def _end_record(found: ContentView) -> Event:
     """What a stream would end with, for a run that was over before."""
     latest = found.latest
-    seqs = [event.seq for event in _events(latest) if event.seq is not None]
+    seqs = [event.seq for event in _events_of(latest) if event.seq is not None]
     return {
         "status": latest.status if latest else None,
         "lastSeq": max(seqs, default=-1),
@@ -189,7 +212,7 @@ def _id(prompt: PromptView | None) -> str | None:
     return (prompt.id or None) if prompt else None
 
 
-def _events(prompt: PromptView | None) -> list[EventView]:
+def _events_of(prompt: PromptView | None) -> list[EventView]:
     return prompt.events if prompt else []
 
 
@@ -208,50 +231,106 @@ def text(
     *,
     full: bool,
     note: Callable[[str], None],
+    speech: Speech = str,
     asked: Asked = lambda _task, _question: None,
+    tail: int | None = None,
 ) -> Iterator[str]:
-    """The transcript, with a note if the run waits for an answer and is not followed."""
+    """The transcript, with a note if the run waits for an answer and is not followed.
+
+    With `tail`, only so many lines of what is there already are given. `speech` prepares what the
+    agent says for the terminal.
+    """
+    parts = _text(
+        client, task_id, follow, deadline, full=full, note=note, speech=speech, asked=asked
+    )
+    if tail is None:
+        return _last(parts, None)
+    return _last((line for part in parts for line in _lines(part)), tail)
+
+
+def _text(
+    client: RebyteClient,
+    task_id: str,
+    follow: bool,
+    deadline: Deadline,
+    *,
+    full: bool,
+    note: Callable[[str], None],
+    speech: Speech,
+    asked: Asked,
+) -> Iterator[str | None]:
+    """As `text`; None stands before what happens from now on."""
     found = content(client, task_id, deadline=deadline)
+
+    def make() -> transcript.Transcript:
+        return _transcript(client, task_id, full, speech)
+
     if not follow or found.is_over:
-        yield from transcript.whole(found, lambda: _transcript(client, task_id, full))
-        question = None if found.is_over else questions.last_open(_events(found.latest))
+        yield from transcript.whole(found, make)
+        question = None if found.is_over else questions.last_open(_events_of(found.latest))
         if question is not None:
             note(questions.hint(task_id, question))
         return
     queued = QueuedPrompts(client, task_id, found, deadline=deadline)
     between = ""
-    for part in _queued_text(client, task_id, queued, full=full, asked=asked):
+    for part in _queued_text(task_id, queued, make, asked):
         yield part
         between = "\n"
     latest = queued.found.latest
     if latest:
         yield between + transcript.prompt(latest.text) + "\n"
-    yield from run(
+    events = _followed(
         client,
         task_id,
         prompt_id=_id(latest),
         is_latest=True,
         deadline=deadline,
-        full=full,
         asked=asked,
-        before=_events(latest),
+        before=_events_of(latest),
     )
+    yield from _run_text(events, make())
+
+
+def _lines(part: str | None) -> Iterator[str | None]:
+    """The lines of a part, of the same type as it; None stays None."""
+    if not part:
+        yield part
+        return
+    *lines, rest = part.split("\n")
+    for line in lines:
+        yield type(part)(line + "\n")
+    if rest:
+        yield type(part)(rest)
+
+
+def _last(parts: Iterable[T | None], count: int | None) -> Iterator[T]:
+    """The last `count` of the parts before the first None (None: all), then those after it."""
+    held: deque[T] = deque(maxlen=count)
+    is_live = count is None
+    for part in parts:
+        if part is None:
+            yield from held
+            held.clear()
+            is_live = True
+        elif is_live:
+            yield part
+        elif part:
+            held.append(part)
+    yield from held
 
 
 def _queued_text(
-    client: RebyteClient,
     task_id: str,
     queued: QueuedPrompts,
-    *,
-    full: bool,
+    make: Callable[[], transcript.Transcript],
     asked: Asked,
-) -> Iterator[str]:
+) -> Iterator[str | None]:
     """The transcript of the prompts before the latest one."""
     between = ""
     for read in queued:
         prompt, new, is_first, is_last = read
         if is_first:
-            writer = _transcript(client, task_id, full)
+            writer = make()
             yield between + transcript.prompt(prompt.text) + "\n"
             between = "\n"
         for event, is_repeated in new:
@@ -259,6 +338,8 @@ def _queued_text(
         if is_last:
             yield from writer.answer(prompt.response)
             yield transcript.ending(prompt.status)
+        else:
+            yield None
         _tell(task_id, read, asked)
 
 
@@ -274,26 +355,26 @@ def run(
     task_id: str,
     *,
     prompt_id: str | None = None,
-    is_latest: bool = False,
     deadline: Deadline = NO_LIMIT,
-    full: bool = False,
+    speech: Speech = str,
     asked: Asked,
-    before: Iterable[EventView] = (),
 ) -> Iterator[str]:
     """The agent's part of the latest prompt (or of `prompt_id`), live, to its end; the answer once.
 
-    See `followed` for `asked` and `before`.
+    See `followed` for `asked`.
     """
-    writer = _transcript(client, task_id, full)
-    for name, data, is_repeated in followed(
-        client,
-        task_id,
-        prompt_id=prompt_id,
-        is_latest=is_latest,
-        deadline=deadline,
-        asked=asked,
-        before=before,
-    ):
+    events = followed(client, task_id, prompt_id=prompt_id, deadline=deadline, asked=asked)
+    return _last(_run_text(events, _transcript(client, task_id, False, speech)), None)
+
+
+def _run_text(
+    events: Iterable[StreamEvent | None], writer: transcript.Transcript
+) -> Iterator[str | None]:
+    for event in events:
+        if event is None:
+            yield None
+            continue
+        name, data, is_repeated = event
         if name == "done":
             if not is_repeated:
                 yield from writer.answer(data.get("finalResult"))
@@ -307,27 +388,59 @@ def followed(
     task_id: str,
     *,
     prompt_id: str | None = None,
+    deadline: Deadline = NO_LIMIT,
+    asked: Asked,
+) -> Iterator[StreamEvent]:
+    """`stream.follow`, with `asked` told of the questions."""
+    return _last(
+        _followed(client, task_id, prompt_id=prompt_id, deadline=deadline, asked=asked), None
+    )
+
+
+def _followed(
+    client: RebyteClient,
+    task_id: str,
+    *,
+    prompt_id: str | None = None,
     is_latest: bool = False,
     deadline: Deadline = NO_LIMIT,
     asked: Asked,
-    before: Iterable[EventView] = (),
-) -> Iterator[StreamEvent]:
-    """`stream.follow`, with `asked` told of the questions.
+    before: Sequence[EventView] = (),
+) -> Iterator[StreamEvent | None]:
+    """As `followed`; None stands before what happens from now on.
 
     `before` are events known to have been there earlier: a question among them that something
     followed was answered, so `asked` is not told of it.
     """
-    answered = _answered(list(before))
+    answered = _answered(before)
+    earlier = set(map(_identity, before))
+    if not earlier:
+        yield None
     for event in stream.follow(
         client, task_id, prompt_id=prompt_id, is_latest=is_latest, deadline=deadline
     ):
+        view = EventView(event.data)
+        if earlier and _identity(view) not in earlier:
+            earlier.clear()
+            yield None
         yield event
-        question = EventView(event.data).question
+        if earlier:
+            earlier.remove(_identity(view))
+            if not earlier:
+                yield None
+        question = view.question
         if question is not None and question.message_id not in answered:
             asked(task_id, question)
 
 
-def _transcript(client: RebyteClient, task_id: str, full: bool) -> transcript.Transcript:
+def _identity(event: EventView) -> str:
+    """What tells an event from others, wherever it is read."""
+    return event.key or json.dumps([event.kind, event.payload], sort_keys=True)
+
+
+def _transcript(
+    client: RebyteClient, task_id: str, full: bool, speech: Speech
+) -> transcript.Transcript:
     def delegated(prompt_id: str) -> list[EventView]:
         try:
             return delegated_events(client, task_id, prompt_id)
@@ -336,7 +449,7 @@ def _transcript(client: RebyteClient, task_id: str, full: bool) -> transcript.Tr
         except (BadUsage, APIError):  # also for an id that cannot be one
             return []
 
-    return transcript.Transcript(full=full, delegated=delegated)
+    return transcript.Transcript(full=full, delegated=delegated, speech=speech)
 
 
 def delegated_events(
@@ -361,7 +474,7 @@ def delegated_events(
     return found
 
 
-def _answered(events: list[EventView]) -> set[str]:
+def _answered(events: Sequence[EventView]) -> set[str]:
     """The message ids of the questions that something was written after."""
     asked = [event.question for event in events if event.question is not None]
     still_open = questions.last_open(events)

@@ -44,7 +44,8 @@ class Transcript:
     """Turns the events of one prompt, in order, into text.
 
     `full` unfolds: thoughts, the whole input and output of tools, and what delegated runs did,
-    which `delegated` reads (a sub-prompt's id to its events).
+    which `delegated` reads (a sub-prompt's id to its events). `speech` prepares what the agent says
+    for the terminal.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Transcript:
         *,
         full: bool = False,
         delegated: Callable[[str], Iterable[EventView]] | None = None,
+        speech: Callable[[str], str] = str,
     ) -> None:
         self._full = full
+        self._speech = speech
         self._delegated = delegated
         self._spoken = SpokenText()
         self._tools: dict[str, str] = {}
@@ -87,7 +90,7 @@ class Transcript:
     def _say(self, words: str) -> Iterator[str]:
         if words.strip():
             self._spoken.add(words)
-            yield words.rstrip() + "\n"
+            yield self._speech(words.rstrip() + "\n")
 
     def _use(self, event: EventView) -> Iterator[str]:
         name = _word(event.tool or "tool")

@@ -497,3 +497,81 @@ def test_a_connection_that_breaks_does_not_count(inside: Run, aim: Aim) -> None:
     with RawServer(service) as server:
         aim(server)
         assert inside("result", "abcd1234").out == "Three files changed.\n"
+
+
+def test_tail_is_the_last_lines_or_events(inside_local: Run) -> None:
+    inside_local("create", f"One [[events=5]] {NOW}", "--wait")
+    inside_local("follow-up", "@last", f"Two [[events=4]] {NOW}", "--wait")
+    whole = inside_local("logs", "@last").out.splitlines(keepends=True)
+    for words in ([], ["-f"]):
+        for count in (0, 1, 7, 1000):
+            out = inside_local("logs", "@last", "--tail", str(count), *words).out
+            assert out.splitlines(keepends=True) == whole[max(len(whole) - count, 0) :]
+    events = inside_local("logs", "@last", "-o", "jsonl").out.splitlines()
+    assert (
+        inside_local("logs", "@last", "-o", "jsonl", "--tail", "6").out.splitlines()
+        == (events[-6:])
+    )
+    refused = inside_local("logs", "@last", "--tail", "1", "-o", "json")
+    assert (refused.status, "--tail" in refused.err) == (2, True)
+
+
+def test_tail_leaves_out_nothing_that_happens_later(inside_local: Run) -> None:
+    inside_local("create", f"One {NOW}", "--wait")
+    inside_local("follow-up", "@last", "Two [[ask]] [[run=200ms]]")
+    task = inside_local("get", "@last").json["id"]
+    watched = subprocess.Popen(
+        [*COMMAND, "logs", task, "-f", "--tail", "1", "--on-question", "wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert watched.stdout is not None
+    # The last line of what is there, before anything else happens: the question's last option.
+    assert watched.stdout.readline().startswith("  2. ")
+    assert inside_local("answer", task, "--option", "1").status == 0
+    rest = watched.stdout.read()
+    assert rest.startswith(NOTICE)
+    assert "Answered: Go on" in rest
+    assert watched.wait(10) == 0
+    watched.stdout.close()
+
+
+def event_of(**fields: Any) -> dict[str, Any]:
+    return {"eventType": "text", "payload": {"content": "x"}, **fields}
+
+
+@pytest.mark.parametrize(
+    ("there", "streamed", "shown"),
+    [
+        ("abc", "abcde", "cde"),
+        ("", "abc", "c"),  # a service whose content has no events: they are read from the stream
+        ("abc", "ade", "ade"),  # the stream holds less than the content
+        ("aa", "aab", "aab"),  # nothing tells the first two apart
+    ],
+)
+def test_tail_ends_where_the_stream_goes_beyond_the_content(
+    inside: Run, aim: Aim, there: str, streamed: str, shown: str
+) -> None:
+    def events(texts: str) -> list[dict[str, Any]]:
+        return [event_of(seq=n, payload={"content": text}) for n, text in enumerate(texts)]
+
+    def script(request: Any) -> Answer:
+        path = request.path.partition("?")[0]
+        if path.endswith("/events"):
+            lines = [*events(streamed), {"status": "completed", "finalResult": ""}]
+            names = ["event"] * len(streamed) + ["done"]
+            stream = "".join(
+                f"event: {name}\ndata: {json.dumps(line)}\n\n"
+                for name, line in zip(names, lines, strict=True)
+            )
+            return reply(200, stream, {"Content-Type": "text/event-stream"})
+        status = "running" if path.endswith("/content") else "completed"
+        prompt = {"id": "p", "status": status, "userPrompt": "Go", "events": events(there)}
+        return json_reply({"id": "t1234567", "status": status, "prompts": [prompt]})
+
+    with RawServer(script) as server:
+        aim(server)
+        done = inside("logs", "t1234567", "-f", "--tail", "1", "-o", "jsonl")
+        texts = [line.get("payload", {}).get("content") for line in lines(done.out)]
+        assert "".join(filter(None, texts)) == shown

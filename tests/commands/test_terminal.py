@@ -202,7 +202,8 @@ def test_an_interrupt_takes_the_spinner_away(terminal: Terminal) -> None:
     said = rest(child)
     assert child.exitstatus == 130
     assert re.search(
-        r"\x1b\[2KError: interrupted\nHint: The task keeps running. Resume with `rebyte wait ", said
+        r"\x1b\[2KError: interrupted\nHint: The task keeps running. Resume with\s+`rebyte wait ",
+        said,
     )
     assert "\x1b[?25l" not in said  # the cursor is never hidden, so it need not come back
 

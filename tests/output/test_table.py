@@ -20,7 +20,7 @@ from rebyte_cli.output.records import (
     RecordList,
     Records,
 )
-from rebyte_cli.output.table import ago, byte_size, duration, truncate, width_of, wrap
+from rebyte_cli.output.table import ago, byte_size, duration, truncate, width_of, wrap, wrap_lines
 from tests.screens import NOW, ROWS, TASK_DONE, Shown
 
 
@@ -287,3 +287,26 @@ def test_sizes_have_units() -> None:
 def test_a_heading_leaves_out_is() -> None:
     listing = RecordList(WEBHOOK, [{"isActive": True}])
     assert table(listing, fields=("isActive",)) == "ACTIVE\nyes\n"
+
+
+def test_lines_are_wrapped_between_words_under_their_text() -> None:
+    text = (
+        "> Deploy the application to every region\n"
+        "* Bash: npm run deploy -- --region eu-west-1\n"
+        "  2. Stop here: Answer with what is known so far.\n"
+        "Hint: Resume with `rebyte wait 550e8400-e29b-41d4-a716` or not\n"
+        "short\n"
+    )
+    assert wrap_lines(text, 30) == (
+        "> Deploy the application to\n"
+        "> every region\n"
+        "* Bash: npm run deploy --\n"
+        "  --region eu-west-1\n"
+        "  2. Stop here: Answer with\n"
+        "     what is known so far.\n"
+        "Hint: Resume with\n"
+        "`rebyte wait 550e8400-e29b-41d4-a716`\n"
+        "or not\n"
+        "short\n"
+    )
+    assert wrap_lines(text, 80) == text

@@ -1,0 +1,197 @@
+"""Markdown and JSON in colour, for a terminal. rich draws both, and is imported when it does.
+
+Text from the API is cleaned before rich wraps it. What Markdown could hide (raw HTML, images, the
+address of a link) is shown as it was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from .console import Console, clean
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.console import RenderableType
+
+MOST_COLUMNS = 100  # longer lines of prose are hard to read
+# Characters that are rendered at most. The worst text takes two seconds.
+LONGEST_MARKDOWN = 50_000
+LONGEST_JSON = 200_000
+# Only these are highlighted: the text names the lexer, and others may be slow on hostile input.
+_LEXERS = (
+    "bash c c++ console cpp css diff docker dockerfile go html java javascript js json jsx kotlin"
+    " lua make makefile php py python rb ruby rust rs sh shell sql swift toml ts tsx typescript xml"
+    " yaml yml zsh"
+)
+
+
+class Rendered(str):
+    """Text that is printed as it is: it was cleaned and styled for this terminal."""
+
+    __slots__ = ()
+
+
+def speech(console: Console) -> Callable[[str], str]:
+    """What prepares text in Markdown for stdout: rendered on a terminal with colours, as it came
+    anywhere else. A text that is too long, or nested too deeply, stays as it came.
+    """
+    if not console.out_tty:
+        return str
+    if not _is_rich(console):
+        return _as_it_came
+    rich: list[RichConsole] = []
+
+    def render(text: str) -> str:
+        if len(text) > LONGEST_MARKDOWN:
+            return _as_it_came(text)
+        if not rich:
+            rich.append(_rich_console(console))
+        columns, _ = console.size(on_out=True)
+        try:
+            return Rendered(_drawn(rich[0], _markdown(text), min(columns, MOST_COLUMNS)))
+        except RecursionError:
+            return _as_it_came(text)
+
+    return render
+
+
+def _as_it_came(text: str) -> str:
+    return Rendered(clean(text.replace("\r\n", "\n")))
+
+
+def json_highlighter(console: Console) -> Callable[[str], str]:
+    """What prepares JSON for stdout: in colour on a terminal that has some, as it is elsewhere.
+
+    Takes a document in pieces that end between two values, and stops after `LONGEST_JSON`
+    characters, since each takes some microseconds.
+    """
+    if not _is_rich(console):
+        return str
+    left = LONGEST_JSON
+    rich: list[RichConsole] = []
+
+    def highlight(piece: str) -> str:
+        nonlocal left
+        left -= len(piece)
+        if left < 0:
+            return piece
+        from rich.highlighter import JSONHighlighter
+        from rich.text import Text
+
+        if not rich:
+            rich.append(_rich_console(console))
+        text = Text(piece, end="")
+        JSONHighlighter().highlight(text)
+        with rich[0].capture() as capture:
+            rich[0].print(text, soft_wrap=True, end="")
+        return capture.get()
+
+    return highlight
+
+
+def _is_rich(console: Console) -> bool:
+    return console.out_live and console.out_color and console.unicode
+
+
+def _rich_console(console: Console) -> RichConsole:
+    from rich.console import Console as RichConsole
+    from rich.theme import Theme
+
+    return RichConsole(
+        file=console.out,
+        force_terminal=True,
+        color_system="standard",
+        no_color=False,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        theme=Theme(
+            {"markdown.code": "cyan", "markdown.h1": "bold underline", "markdown.h2": "bold"}
+        ),
+    )
+
+
+def _drawn(rich: RichConsole, renderable: RenderableType, columns: int) -> str:
+    """The lines of a renderable, without blanks at their ends."""
+    from rich.segment import Segment, Segments
+
+    lines = rich.render_lines(renderable, rich.options.update(width=columns), pad=False)
+    drawn: list[Segment] = []
+    for line in lines:
+        while (
+            line and not line[-1].text.strip() and not (line[-1].style and line[-1].style.bgcolor)
+        ):
+            line.pop()
+        if line:
+            last = line.pop()
+            line.append(Segment(last.text.rstrip(), last.style))
+        drawn += [*line, Segment.line()]
+    with rich.capture() as capture:
+        rich.print(Segments(drawn), end="", soft_wrap=True)
+    return capture.get().rstrip("\n") + "\n"
+
+
+def _markdown(text: str) -> RenderableType:
+    from markdown_it import MarkdownIt
+    from rich import markdown
+    from rich.console import ConsoleOptions, RenderResult
+    from rich.padding import Padding
+    from rich.syntax import Syntax
+
+    class Heading(markdown.Heading):
+        """A heading at the left, in bold."""
+
+        def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+            heading = self.text.copy()
+            heading.justify = "left"
+            heading.stylize("bold")
+            yield heading
+
+    class CodeBlock(markdown.CodeBlock):
+        """Code, indented, in the colours of the terminal."""
+
+        def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+            lexer = self.lexer_name if self.lexer_name.lower() in _LEXERS.split() else "text"
+            code = Syntax(
+                str(self.text).rstrip(),
+                lexer,
+                theme="ansi_dark",
+                background_color="default",
+                word_wrap=True,
+            )
+            yield Padding(code, (0, 0, 0, 2))
+
+    class Markdown(markdown.Markdown):
+        """Markdown that shows everything that was written."""
+
+        elements: ClassVar = {
+            **markdown.Markdown.elements,
+            "heading_open": Heading,
+            "fence": CodeBlock,
+            "code_block": CodeBlock,
+        }
+
+    drawn = Markdown("", hyperlinks=False)
+    parser = MarkdownIt("commonmark", {"html": False})
+    parser.enable("strikethrough").enable("table").disable("image")
+    drawn.parsed = _faithful(parser.parse(text))
+    return drawn
+
+
+def _faithful(tokens: list[Any]) -> list[Any]:
+    """The tokens with clean text, line breaks where the text has them, and each address once."""
+    kept = []
+    for token in tokens:
+        token.content = clean(token.content)
+        if token.type == "softbreak":
+            token.type = "hardbreak"
+        if token.type == "link_open":
+            token.attrs["href"] = clean(str(token.attrs.get("href", "")))
+        if token.type in ("link_open", "link_close") and token.info == "auto":
+            continue
+        if token.children:
+            token.children = _faithful(token.children)
+        kept.append(token)
+    return kept

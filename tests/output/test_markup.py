@@ -1,0 +1,157 @@
+"""Markdown and JSON on a terminal: rendered, and as harmless and complete as the text was."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rebyte_cli.output.console import Console
+from rebyte_cli.output.markup import LONGEST_JSON, LONGEST_MARKDOWN, json_highlighter, speech
+from rebyte_cli.output.records import TASK, Document, RecordList, Records, Text
+from tests.output.test_safety import HOSTILE, RAW
+from tests.screens import ROWS, TASK_DONE, Shown, console
+
+SGR = re.compile(r"\x1b\[[0-9;]*m")
+ANSWER = """\
+# Two problems
+
+Both are *small* and in `src/login.py`,
+see [the docs](https://docs.example/login) or <https://example.com/x>.
+
+1. Use `List<T>` instead of <T>, ![a picture](https://example.com/p.png)
+2. A long item that has to be wrapped before the edge of a terminal of 60 columns
+
+```python
+def f():
+    return 1
+```
+"""
+
+
+def terminal(columns: int = 60, **more: Any) -> Console:
+    return console(tty=True, **{"color": True, "out_live": True, "width": columns, **more})
+
+
+def rendered(text: str, columns: int = 60) -> str:
+    return speech(terminal(columns))(text)
+
+
+def plain(text: str, columns: int = 60) -> str:
+    return SGR.sub("", rendered(text, columns))
+
+
+def test_an_answer_is_rendered_and_nothing_of_it_is_lost() -> None:
+    assert plain(ANSWER) == (
+        "Two problems\n"
+        "\n"
+        "Both are small and in src/login.py,\n"
+        "see the docs (https://docs.example/login) or\n"
+        "https://example.com/x.\n"
+        "\n"
+        " 1 Use List<T> instead of <T>, !a picture\n"
+        "   (https://example.com/p.png)\n"
+        " 2 A long item that has to be wrapped before the edge of a\n"
+        "   terminal of 60 columns\n"
+        "\n"
+        "  def f():\n"
+        "      return 1\n"
+    )
+    shown = rendered(ANSWER)
+    assert "\x1b[1;4mTwo problems\x1b[0m" in shown
+    assert "\x1b[3msmall\x1b[0m" in shown
+    assert "\x1b]8;" not in shown  # a link that hides where it leads
+
+
+def test_a_table_is_a_table() -> None:
+    table = plain("| file | lines |\n|---|--:|\n| a.py | 12 |\n")
+    assert re.findall(r"[\w.]+", table) == ["file", "lines", "a.py", "12"]
+    assert "|" not in table
+
+
+@pytest.mark.parametrize("columns", [20, 40, 300])
+def test_lines_fit_and_are_never_too_long_to_read(columns: int) -> None:
+    lines = plain("word " * 100 + "\n\n- " + "item " * 50, columns).splitlines()
+    assert max(map(len, lines)) <= min(columns, 100)
+    assert set(" ".join(lines).split()) == {"word", "item", "•"}
+
+
+@pytest.mark.parametrize(
+    "more", [{"color": False}, {"out_live": False}], ids=["NO_COLOR", "TERM=dumb"]
+)
+def test_without_colours_the_text_stays_as_it_came(more: dict[str, bool]) -> None:
+    text = "# A *title*\r\n\x1b[2J" + "word " * 30
+    prepared = speech(terminal(**more))(text)
+    shown = Shown(Text([prepared], prose=True), "text", tty=True, width=40)
+    assert shown.out == "# A *title*\n\\x1b[2J" + "word " * 30 + "\n"
+
+
+def test_a_pipe_gets_the_text_as_it_came() -> None:
+    piped = console(tty=False, color=True)  # --color always
+    assert speech(piped)("# A *title*") == "# A *title*"
+    assert json_highlighter(piped)('{"a": 1}') == '{"a": 1}'
+
+
+@pytest.mark.parametrize("evil", HOSTILE)
+def test_no_control_sequence_comes_out_raw(evil: str) -> None:
+    for text in (evil, f"`{evil}`", f"```{evil}\n{evil}\n```", f"[{evil}](http://x/{evil})"):
+        assert not RAW.search(plain(text)), text
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.characters(exclude_categories=()), max_size=60), st.sampled_from("#>-`*[|<&"))
+def test_nothing_raw_comes_out_of_any_text(text: str, mark: str) -> None:
+    assert not RAW.search(plain(f"{mark} {text}{mark}"))
+
+
+def test_entities_and_escaped_addresses_are_harmless() -> None:
+    shown = plain("&#x202e; &#27;[2J <https://x.example/%E2%80%AEexe> &#x9b;")
+    assert not RAW.search(shown)
+    assert "\\u202e" in shown
+
+
+@pytest.mark.parametrize("unit", ["[", "[a](", "*a_ ", ">", "- ", "![", "[[]", "&", "a\n", "|a"])
+def test_hostile_text_takes_linear_time(unit: str) -> None:
+    def seconds(size: int) -> float:
+        text = (unit * size)[:size]
+        begun = time.process_time()
+        rendered(text)
+        return time.process_time() - begun
+
+    seconds(100)  # the imports
+    small, large = seconds(4000), seconds(16000)
+    assert large < max(9 * small, 0.5)
+
+
+def test_what_is_too_long_is_not_rendered() -> None:
+    text = "*a* " * (LONGEST_MARKDOWN // 4 + 1)
+    assert rendered(text) == text
+    row = '{"a": 1}\n'
+    highlight = json_highlighter(terminal())
+    count = LONGEST_JSON // len(row)
+    shown = [highlight(row) for _ in range(count + 3)]
+    assert shown[-1] == row != shown[0]
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Records(TASK, [TASK_DONE, {"id": "\x1b[2J[bold]" + "x" * 200}]),
+        lambda: RecordList(TASK, iter(ROWS), {"total": 3}),
+        lambda: Document({"a": [1, None, True, "b"]}),
+    ],
+    ids=["records", "list", "document"],
+)
+def test_json_in_colour_is_the_same_json(make: Any, form: str) -> None:
+    bare = Shown(make(), form)
+    colored = Shown(make(), form, tty=True, color=True, out_live=True, width=40)
+    assert SGR.sub("", colored.out) == bare.out
+    assert "\x1b[" in colored.out
+    for more in ({"color": False}, {"out_live": False}, {"out_live": False, "tty": False}):
+        look = {"tty": True, "color": True, "out_live": True, **more}
+        assert "\x1b[" not in Shown(make(), form, **look).out, more
