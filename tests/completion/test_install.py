@@ -68,7 +68,7 @@ def test_uninstall_removes_what_install_wrote(
     removed = rebyte("completion", name, "--uninstall").err.splitlines()
     assert removed[0] == f"Removed {again.documents[0]['path']}"
     if name != "fish":
-        assert removed[1] == f"Removed the lines of rebyte from {start}"
+        assert removed[-1] == f"Removed the lines of rebyte from {start}"
     assert files(home) == {**before, start.name: before[start.name] + "later=1\n"}
     assert start.stat().st_mode & 0o777 == 0o600
     nothing = rebyte("completion", name, "--uninstall").err.splitlines()
