@@ -67,6 +67,20 @@ LONG = (
 )
 
 
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
+    """Skip files of tests that only run on Linux, with the reason, before they are imported."""
+    from tests.elsewhere import ModuleForLinux, reason
+
+    why = reason(module_path)
+    if why is None:
+        return None
+    module: ModuleForLinux = ModuleForLinux.from_parent(parent, path=module_path)
+    module.reason = why
+    return module
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first (`make test` keeps this order)."""
     place = {stem: number for number, stem in enumerate(LONG)}

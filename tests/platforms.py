@@ -66,8 +66,8 @@ def become_windows(monkeypatch: pytest.MonkeyPatch) -> Msvcrt:
     return msvcrt
 
 
-def main() -> None:
-    """Load what is not ours, which would look for the real Windows, and run the command."""
+def load_libraries() -> None:
+    """Load what is not ours, which would look for the real Windows."""
     import email.mime.multipart
     import logging.handlers
     import sqlite3
@@ -82,6 +82,11 @@ def main() -> None:
 
     loaded: list[Any] = [email, logging, sqlite3, tempfile]
     loaded += [click, keyring, requests, rich, werkzeug]
+
+
+def main() -> None:
+    """Run the command."""
+    load_libraries()
     become_windows(pytest.MonkeyPatch())
     from rebyte_cli.__main__ import main as command
 

@@ -30,6 +30,7 @@ from rebyte_cli.local import database, http_server
 from rebyte_cli.local.agents import jail
 from rebyte_cli.output import progress, prompt_line
 from rebyte_cli.tasks import download, editor, hook
+from tests import elsewhere
 from tests.conftest import Done
 from tests.output.test_console import console
 from tests.platforms import Msvcrt, become_windows
@@ -80,6 +81,16 @@ def test_every_branch_is_known() -> None:
         if count := sum(bool(re.search(asked, line)) for line in lines):
             found[path.relative_to(PACKAGE).as_posix()] = count
     assert found == BRANCHES
+
+
+def test_a_test_that_does_not_run_elsewhere_has_a_reason() -> None:
+    """The others can at least be imported on Windows; `python -m tests.elsewhere` runs them."""
+    for name in elsewhere.REASONS:
+        assert (elsewhere.HERE / name).exists(), name
+    collect = [sys.executable, "-m", "tests.elsewhere", "--collect-only", "-qq"]
+    done = subprocess.run(collect, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tests/api/test_client.py: " in done.stdout
 
 
 def test_every_module_can_be_loaded_on_windows() -> None:
