@@ -21,7 +21,7 @@ import pytest
 
 from rebyte_cli import clock
 from rebyte_cli.api.whole_file import whole_file
-from rebyte_cli.batch import journal, session
+from rebyte_cli.batch import journal, limits
 from rebyte_cli.commands import _prompts
 from rebyte_cli.config import atomic, credentials_file, key_command, permissions, terminal
 from rebyte_cli.config.paths import config_dir, state_dir
@@ -42,7 +42,7 @@ ROOT = PACKAGE.parent
 BRANCHES = {
     "api/whole_file.py": 2,
     "batch/journal.py": 3,
-    "batch/session.py": 5,
+    "batch/limits.py": 5,
     "clock.py": 1,
     "commands/_prompts.py": 1,
     "completion/install.py": 3,
@@ -320,9 +320,9 @@ def test_features_that_a_windows_terminal_lacks(windows: Msvcrt) -> None:
 
 
 def test_limits_of_a_process_are_those_of_unix(windows: Msvcrt) -> None:
-    assert session._file_limit(10**6) == session._memory_limit() == float("inf")
-    assert session._thread_memory() == session.ARENA
-    assert session._unlimited(5) == 5
+    assert limits._file_limit(10**6) == limits._memory_limit() == float("inf")
+    assert limits._thread_memory() == limits.ARENA
+    assert limits._unlimited(5) == 5
 
 
 def test_the_clock_of_windows(windows: Msvcrt) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from ..errors import BadUsage, RebyteError
 from ..redaction import redact_keys
 from . import html_report, markdown_report
 from .answers import LineTexts
+from .state import counts
 from .timeline import Row, Timeline
 
 ENDINGS = (".html", ".htm", ".md")
@@ -65,11 +65,3 @@ def write(
         if temporary is not None:
             with suppress(OSError):
                 Path(temporary).unlink()
-
-
-def counts(rows: Iterable[Row]) -> str:
-    """`120 lines: 118 completed, 2 failed`, the most frequent first."""
-    found = Counter(str(row.get("status")) for row in rows)
-    lines = "1 line" if found.total() == 1 else f"{found.total()} lines"
-    words = ", ".join(f"{count} {status}" for status, count in found.most_common())
-    return f"{lines}: {words}" if words else "no lines"

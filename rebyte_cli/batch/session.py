@@ -3,45 +3,31 @@
 from __future__ import annotations
 
 import gc
-import math
-import os
-import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import repeat
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage, Interrupted, RebyteError
-from .input import journals_of
-from .state import LineProblem, LineState, check_record, created_record, row_of
+from .limits import SPARE_CONNECTIONS, affordable_jobs
+from .preflight import refuse_other_shards
+from .resolutions import Resolution
+from .results_file import ResultsFile
+from .state import LineProblem, LineState, check_record, counts, created_record, row_of
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..app import App
     from ..tasks.question_watch import QuestionWatcher
-    from .input import Input, InputLine, InputSource
+    from .input import Input, InputSource
     from .journal import Journal
     from .plan import Plan
     from .runner import BatchOptions, Callbacks, Runner
 
 RowOrError = Mapping[str, Any] | RebyteError
-SPARE_CONNECTIONS = 12  # for the watch and the search, beside the one of each create
-SPARE_FILES = 48  # open files beside those connections: the journal, the history, the input, …
-# Open files per connection to the service in this process: two ends, its database and journal.
-FILES_OF_LOCAL = 4
-SPARE_MEMORY = 320 << 20  # bytes of address space beside the threads that create
-ARENA = 64 << 20  # bytes that glibc reserves for the memory of a thread
 ANSWERED = frozenset({"completed", "failed"})  # statuses of tasks that may have an answer
 RETRY_AFTER_CAP = 300.0  # seconds
-
-
-class Resolution(NamedTuple):
-    """What the user says of a line (by its index): the id of its task, or None for no task."""
-
-    line: int
-    task: str | None
 
 
 class Session:
@@ -262,24 +248,12 @@ class Session:
                 self._known.add(str(record.get("id")))
 
     def _affordable(self, jobs: int) -> int:
-        """How many creates can be under way with the open files and memory of this process."""
-        if sys.platform == "win32":
-            return jobs
+        """How many of so many jobs can run here; says so if that is fewer."""
         has_files = any(line.paths for line in self._batch.lines)
         is_local = self._app.settings.is_local
-        files = FILES_OF_LOCAL if is_local else 1  # open files per connection
-        spare = SPARE_CONNECTIONS * files + SPARE_FILES
-        each = files + has_files  # an upload reads a file
-        memory = _thread_memory() * (2 if is_local else 1)  # the service has a thread as well
-        lacking = {
-            "open files (ulimit -n)": (_file_limit(each * jobs + spare) - spare) // each,
-            "memory (ulimit -v)": (_memory_limit() - SPARE_MEMORY) // memory,
-        }
-        lack = min(lacking, key=lambda what: lacking[what])
-        if lacking[lack] >= jobs:
-            return jobs
-        found = max(1, int(lacking[lack]))
-        self._app.note(f"Running {found} jobs instead of {jobs}, for lack of {lack}")
+        found, lack = affordable_jobs(jobs, has_files=has_files, is_local=is_local)
+        if found < jobs:
+            self._app.note(f"Running {found} jobs instead of {jobs}, for lack of {lack}")
         return found
 
     def _resolve(
@@ -345,7 +319,6 @@ class Session:
     def _finish(self, seconds: float | None, client: RebyteClient | None) -> None:
         """Print the counts and write the report, with answers if there is a client to read them."""
         from ..output.table import duration
-        from .report import counts
 
         took = "" if seconds is None else f" ({duration(seconds)})"
         self._summary(counts(self._rows()) + took)
@@ -369,171 +342,6 @@ class Session:
         )
         with spinner(self._app.console, "Writing the report"):
             write(path, self._source.name, rows, texts)
-
-
-class ResultsFile:
-    """The file of `--results`: a row per line as JSON Lines, written as the lines end.
-
-    It is opened, and what an earlier run wrote replaced, once the journal is held: a second run
-    of the same batch ends before it can harm the results of the first.
-    """
-
-    def __init__(self, path: str, fields: tuple[str, ...] | None) -> None:
-        """BadUsage when the file cannot be written."""
-        self._path = path
-        self._fields = fields
-        self._failed: OSError | None = None
-        try:
-            self._file: IO[str] = open(path, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 -- closed by `take`
-        except OSError as error:
-            why = f"--results {path}: cannot be written: {error.strerror}"
-            raise BadUsage(why) from None
-
-    def take(self, rows: Iterable[RowOrError]) -> Iterator[RowOrError]:
-        """Write the rows, and yield only the errors: their exit status counts, as ever."""
-        try:
-            for row in rows:
-                record = row.record if isinstance(row, RebyteError) else row
-                if record is not None:
-                    self._write(record)
-                if isinstance(row, LineProblem):
-                    yield row.without_record()
-                elif isinstance(row, RebyteError):
-                    yield row
-        finally:
-            try:  # writes what is left in the buffer
-                self._file.close()
-            except OSError as error:
-                self._failed = error
-        if self._failed is not None:
-            yield RebyteError(
-                f"cannot write {self._path}: {self._failed.strerror}",
-                hint="Run the same command again; it writes the results of every line.",
-            )
-
-    def _write(self, record: Mapping[str, Any]) -> None:
-        from ..output.formats import encode, pick
-
-        if self._failed is not None:
-            return
-        try:
-            self._file.write(encode(pick(record, self._fields)) + "\n")
-            self._file.flush()
-        except OSError as error:  # the tasks run on, and the journal has them
-            self._failed = error
-
-
-# Checks before anything runs
-
-
-def refuse_other_shards(source: InputSource) -> None:
-    """BadUsage when the file was begun with another number of shards: lines would run twice.
-
-    Also for standard input without a journal, before any of it is read.
-    """
-    if source.journal_path is None or source.journal is not None:
-        return
-    file, of = source.beside, source.shard[1]
-    own = r"" if of == 1 else rf"\.\d+-of-{of}"
-    own_part = re.compile(re.escape(os.path.basename(file)) + own + r"\.journal")
-    for other in journals_of(file):
-        if not own_part.fullmatch(other):
-            raise BadUsage(
-                f"{source.file} was started with another --shard: "
-                f"{os.path.join(os.path.dirname(file), other)} exists",
-                hint="Its lines would get a second task. To start over, pass a new --journal.",
-            )
-
-
-def check_outputs(source: InputSource, *, results: str | None, report: str | None) -> None:
-    """BadUsage when results or a report cannot be written, or would replace what is read."""
-    from .report import check
-
-    if report is not None:
-        check(report)
-    if results is not None and (os.path.isdir(results) or not results):
-        raise BadUsage(f"--results {results}: not a file")
-    inputs = [path for path in (source.file, source.template, source.journal) if path]
-    if source.journal is not None or source.file != "-":
-        inputs.append(str(source.journal_path))
-    for option, path in (("--report", report), ("--results", results)):
-        for other in filter(os.path.exists, inputs if path else ()):
-            if path and os.path.exists(path) and os.path.samefile(other, path):
-                raise BadUsage(f"{option} {path}: would overwrite {other}")
-    if report and results and os.path.realpath(report) == os.path.realpath(results):
-        raise BadUsage("--report and --results name the same file")
-
-
-def parse_resolutions(
-    words: Iterable[str], lines: Sequence[InputLine], mine: Iterable[int]
-) -> list[Resolution]:
-    """`7=ID` and `7=none`, with a line's number or its key before the sign. Raises BadUsage."""
-    found: list[Resolution] = []
-    ours = set(mine)
-    seen: set[int | str] = set()
-    by_name = {line.key: index for index, line in enumerate(lines)}
-    by_name.update({str(line.number): index for index, line in enumerate(lines)})
-    for word in words:
-        name, sign, task = word.rpartition("=")
-        if not sign or not task:
-            raise BadUsage(f"--resolve {word}: must be LINE=ID or LINE=none")
-        index = by_name.get(name)
-        if index is None or index not in ours:
-            raise BadUsage(f"--resolve {word}: there is no line {name}")
-        one = Resolution(index, None if task == "none" else task)
-        if index in seen or one.task in seen:
-            raise BadUsage(f"--resolve {word}: the line or the task is named twice")
-        seen.add(index)
-        if one.task is not None:
-            seen.add(one.task)
-        found.append(one)
-    return found
-
-
-def _file_limit(wanted: int) -> float:
-    """How many files this process may have open, after raising the soft limit if needed."""
-    if sys.platform == "win32":
-        return math.inf
-    import resource
-
-    soft, hard = map(_unlimited, resource.getrlimit(resource.RLIMIT_NOFILE))
-    if soft < wanted:
-        raised = min(wanted, hard)
-        with suppress(OSError, ValueError):
-            before = resource.getrlimit(resource.RLIMIT_NOFILE)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (int(raised), before[1]))
-            return raised
-    return soft
-
-
-def _memory_limit() -> float:
-    """How many bytes of address space this process may have."""
-    if sys.platform == "win32":
-        return math.inf
-    import resource
-
-    if not hasattr(resource, "RLIMIT_AS"):  # OpenBSD
-        return math.inf
-    return _unlimited(resource.getrlimit(resource.RLIMIT_AS)[0])
-
-
-def _thread_memory() -> float:
-    """Bytes of address space that a thread takes at most."""
-    if sys.platform == "win32":
-        return ARENA
-    import resource
-
-    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
-    return ARENA + (8 << 20 if stack == resource.RLIM_INFINITY else stack)
-
-
-def _unlimited(limit: int) -> float:
-    """A limit of the system as a number that compares."""
-    if sys.platform == "win32":
-        return limit
-    import resource
-
-    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def _command_line(app: App) -> str:

@@ -32,6 +32,7 @@ from ._wait import question_watcher
 if TYPE_CHECKING:
     from ..batch.input import Input
     from ..batch.plan import Plan
+    from ..batch.runner import BatchOptions
 
 # Seconds. The local service has a task at once or never, and its list is never stale.
 LOCAL_SEARCH = 2.0
@@ -233,7 +234,9 @@ def command(
     """
     from ..batch.input import InputSource, read_source
     from ..batch.plan import make_plan
-    from ..batch.session import Session, check_outputs, parse_resolutions, refuse_other_shards
+    from ..batch.preflight import check_outputs, refuse_other_shards
+    from ..batch.resolutions import parse_resolutions
+    from ..batch.session import Session
 
     source = InputSource(file, text, csv, template, workspace_per_line, shard, journal)
     check_outputs(source, results=results, report=report)
@@ -265,22 +268,10 @@ def command(
     if only_status:
         rows = session.status()
     else:
-        from ..batch.runner import SEND_AGAIN_AFTER, BatchOptions
-
-        if resend_after is None:
-            resend_after = LOCAL_SEARCH if app.settings.is_local else SEND_AGAIN_AFTER
-        search_for = LOCAL_SEARCH if app.settings.is_local else None
-        rows = _attended(
-            app,
-            partial(
-                session.run,
-                BatchOptions(
-                    jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for
-                ),
-                rate=rate,
-                resolutions=parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine),
-            ),
-        )
+        options = _options(app, jobs, wait, timeout, fail_fast, retry_failed, resend_after)
+        resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
+        run = partial(session.run, options, rate=rate, resolutions=resolutions)
+        rows = _attended(app, run)
     if not as_table:
         return Records(RESULT, rows)
     return RecordList(
@@ -290,6 +281,24 @@ def command(
         columns=KEYED if any(line.has_own_key for line in batch.lines) else None,
         shorten=None if full_ids else app.history.shortest_prefixes,
     )
+
+
+def _options(
+    app: App,
+    jobs: int,
+    wait: bool,
+    timeout: float | None,
+    fail_fast: bool,
+    retry_failed: bool,
+    resend_after: float | None,
+) -> BatchOptions:
+    """How the batch is to run; the service says how long a lost create is searched for."""
+    from ..batch.runner import SEND_AGAIN_AFTER, BatchOptions
+
+    search_for = LOCAL_SEARCH if app.settings.is_local else None
+    if resend_after is None:
+        resend_after = LOCAL_SEARCH if app.settings.is_local else SEND_AGAIN_AFTER
+    return BatchOptions(jobs, wait, timeout, fail_fast, retry_failed, resend_after, search_for)
 
 
 def _with_ids(app: App, words: Iterable[str]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from rebyte_cli.batch import bad_lines, file_formats
 from rebyte_cli.batch.fields import LineChecker, LineFields
 from rebyte_cli.batch.input import IN_MEMORY, Input, InputLine, read_input
 from rebyte_cli.batch.plan import make_plan
-from rebyte_cli.batch.session import parse_resolutions
+from rebyte_cli.batch.resolutions import parse_resolutions
 from rebyte_cli.batch.template import Template
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks.upload import check
