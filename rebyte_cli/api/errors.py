@@ -165,6 +165,8 @@ def refusal(
         )
     absent = status in (404, 410)
     kind = ResourceNotFound if absent else ServerFault if status >= 500 else APIError
+    if absent and said == "Workspace not found":  # and not what was looked for in it
+        path = "/".join(path.split("/")[:3])
     told = _hint(body) or (_list_hint(path) if absent else None)
     return kind(said, hint=told, code=code, subject=_subject(path), retried=retried, **rest)
 
@@ -172,10 +174,15 @@ def refusal(
 def _list_hint(path: str) -> str | None:
     """The command that lists what a call with this path can be about."""
     noun, *rest = path.strip("/").split("/")
-    if rest[1:2] == ["artifacts"]:
-        command = f"artifact list {rest[0]}" if len(rest) == 3 else "workspace list"
+    if rest[1:2] == ["artifacts"] and len(rest) == 3:
+        command = f"artifact list {rest[0]}"
     else:
-        nouns = {"tasks": "list", "agent-computers": "workspace list", "webhooks": "webhook list"}
+        nouns = {
+            "tasks": "list",
+            "workspaces": "workspace list",
+            "agent-computers": "workspace list",
+            "webhooks": "webhook list",
+        }
         command = nouns.get(noun, "") if rest and rest != ["public_key"] else ""
     return f"See `rebyte {command}`" if command else None
 

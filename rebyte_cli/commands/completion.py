@@ -17,9 +17,9 @@ SHELLS = ("bash", "zsh", "fish")
 
 @define("completion", kind=INSTALLED, text=True, statuses=())
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
-@click.option("--install", "do", flag_value="install", help="Install it where the shell finds it.")
-@click.option("--uninstall", "do", flag_value="uninstall", help="Remove what --install wrote.")
-def command(app: App, shell: str | None, do: str | None) -> Any:
+@click.option("--install", is_flag=True, help="Install it where the shell finds it.")
+@click.option("--uninstall", is_flag=True, help="Remove what --install wrote.")
+def command(app: App, shell: str | None, install: bool, uninstall: bool) -> Any:
     """Print the completion script for a shell (default: the one you are in), or install it.
 
     TAB completes commands, options and their values, tasks (with titles in zsh and fish),
@@ -33,25 +33,28 @@ def command(app: App, shell: str | None, do: str | None) -> Any:
       rebyte completion zsh > ~/.zfunc/_rebyte
       rebyte completion fish --uninstall
     """
-    from ..completion.install import SCRIPTS
+    from ..completion import install as scripts
 
+    if install and uninstall:
+        raise BadUsage("--install and --uninstall cannot be used together")
     shell = shell or _of_the_user(app)
-    if do is None:
-        return Text(SCRIPTS[shell])
-    from ..completion import install
-
-    done = getattr(install, do)(shell, app.environment)
+    if not (install or uninstall):
+        return Text(scripts.SCRIPTS[shell])
+    act = scripts.install if install else scripts.uninstall
+    done = act(shell, app.environment)
     for path, changed in done:
-        app.note(_said(do, path, changed))
-    if do == "install":
-        app.note(f"Open a new {shell} to use it, or run: exec {install.fresh(shell)}")
+        app.note(_installed(path, changed) if install else _uninstalled(path, changed))
+    if install:
+        app.note(f"Open a new {shell} to use it, or run: exec {scripts.fresh(shell)}")
     return installed(app, [{"path": str(path), "changed": changed} for path, changed in done])
 
 
-def _said(do: str, path: Path, changed: bool) -> str:
-    """What became of a file: the script, or a start file that reads it."""
-    if do == "install":
-        return f"{'Changed' if changed else 'Already up to date:'} {path}"
+def _installed(path: Path, changed: bool) -> str:
+    return f"{'Changed' if changed else 'Already up to date:'} {path}"
+
+
+def _uninstalled(path: Path, changed: bool) -> str:
+    """What became of a file: the script, or a start file that read it."""
     if not changed:
         return f"Not installed: {path}"
     return f"Removed the lines of rebyte from {path}" if path.exists() else f"Removed {path}"

@@ -267,7 +267,7 @@ def _parsed(values: Iterable[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals:
             # Not repeated: it may be a key in the wrong place.
-            raise BadUsage("a setting is given as KEY=VALUE", hint="output=json")
+            raise BadUsage("a setting is given as KEY=VALUE", hint="For example output=json")
         table[key.strip()] = parse_value(key.strip(), value)
     return table
 

@@ -461,7 +461,7 @@ class History:
         other = self.workspace(alias)
         if other is not None and other["id"] != workspace_id:
             raise BadUsage(
-                f"{alias} is workspace {other['id']}",
+                f"the name {alias} is taken by workspace {other['id']}",
                 hint=f"`rebyte workspace name {other['id']} ANOTHER` renames that one first",
             )
         with self._database.transaction() as connection:

@@ -44,7 +44,9 @@ def parse(words: Iterable[str]) -> dict[str, str]:
     for word in words:
         name, equals, value = word.partition("=")
         if not equals:
-            raise BadUsage(f"--label {word!r} is not NAME=VALUE", hint="--label team=search")
+            raise BadUsage(
+                f"--label {word!r} is not NAME=VALUE", hint="For example --label team=search"
+            )
         problem = problem_of(name, value)
         if problem is not None:
             raise BadUsage(f"--label: {problem}")

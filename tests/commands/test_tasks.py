@@ -195,6 +195,7 @@ def test_a_task_that_does_not_exist_says_where_to_look(inside_local: Run) -> Non
         (("webhook", "show", "x"), "See `rebyte webhook list`"),
         (("artifact", "get", "@last", "x"), "See `rebyte artifact list"),
         (("artifact", "list", "x"), "See `rebyte workspace list`"),
+        (("artifact", "get", "no-ws", "x"), "See `rebyte workspace list`"),
         (("workspace", "show", "x"), "See `rebyte workspace list`"),
     ):
         assert json.loads(inside_local(*words).err)["error"]["hint"].startswith(hint), words

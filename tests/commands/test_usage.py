@@ -82,8 +82,14 @@ def test_a_word_of_another_tool_is_answered_with_ours(
 
 
 def test_several_near_words_are_listed_as_in_prose(inside: Run) -> None:
+    hint = error(inside("list", "--statu", "id"))["hint"]
+    assert hint == "Did you mean '--status' or '--no-status'?"
+
+
+def test_dashes_make_no_option_near(inside: Run) -> None:
+    assert error(inside("credits", "--foo"))["hint"] == "See `rebyte credits --help`"
     hint = error(inside("list", "--fileds", "id"))["hint"]
-    assert hint == "Did you mean '--fields', '--profile' or '--full-ids'?"
+    assert hint == "Did you mean '--fields' or '--profile'?"
 
 
 def test_every_synonym_means_a_command_that_exists(inside: Run) -> None:

@@ -210,3 +210,8 @@ def test_the_shell_has_to_be_known(
     assert rebyte("completion", env={"SHELL": "/bin/ksh"}).status == 2
     assert rebyte("completion", env={"SHELL": "/bin/fish"}).out.startswith("# Completion")
     assert rebyte("completion", "tcsh").status == 2
+
+
+def test_installing_and_removing_at_once_is_refused(rebyte: Callable[..., Done]) -> None:
+    done = rebyte("completion", "bash", "--install", "--uninstall")
+    assert (done.status, "cannot be used together" in done.err) == (2, True)

@@ -335,7 +335,7 @@ class TestWorkspaces:
         assert found is not None
         assert (found["id"], found["name"]) == ("ws-1", "store")
         assert history.workspace("shop") is None
-        with pytest.raises(BadUsage, match="store is workspace ws-1"):
+        with pytest.raises(BadUsage, match="the name store is taken by workspace ws-1"):
             history.name_workspace("ws-2", "store")
 
     @pytest.mark.parametrize("alias", ["@last", "-x", "a b", "", "a/b", "x" * 65, "é"])
