@@ -95,7 +95,9 @@ def in_foreground(stream: TextIO) -> bool:
         return True
     try:
         return os.tcgetpgrp(stream.fileno()) == os.getpgrp()
-    except (OSError, ValueError):  # a terminal of another session, which has no jobs of ours
+    except OSError:  # the terminal of another session, as behind `su -c`: nothing stops us there
+        return stream.isatty()
+    except ValueError:  # closed
         return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.output.prompt_line import in_foreground
 from tests.conftest import COMMAND, Done
 from tests.servers import RawServer, Request, json_reply, reply
 from tests.terminals import Session
@@ -321,3 +323,13 @@ def test_a_job_in_the_background_is_not_stopped(home: Path, service: Any) -> Non
     shell.child.sendline("echo ended with $?")
     shell.until(lambda lines: "ended with 0" in str(lines))
     shell.child.close(force=True)
+
+
+def test_a_terminal_of_another_session_is_read() -> None:
+    """`su USER -c` starts a command in one; with nothing read there, it would seem to hang."""
+    ours, theirs = os.openpty()
+    with open(theirs) as terminal, open(ours, "wb", buffering=0):
+        assert in_foreground(terminal)
+    with open(os.devnull) as nothing:
+        assert not in_foreground(nothing)
+    assert not in_foreground(nothing)
