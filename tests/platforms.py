@@ -19,7 +19,17 @@ import pytest
 MODULES = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty")
 OS = (
     *("O_CLOEXEC", "O_DIRECTORY", "O_NOCTTY", "O_NOFOLLOW", "O_NONBLOCK", "ST_RDONLY"),
-    *("fchmod", "fdatasync", "geteuid", "getpgid", "getpgrp", "getuid", "killpg", "pwrite"),
+    *(
+        "fchmod",
+        "fdatasync",
+        "geteuid",
+        "getpgid",
+        "getpgrp",
+        "getsid",
+        "getuid",
+        "killpg",
+        "pwrite",
+    ),
     *("setsid", "statvfs", "tcgetpgrp", "uname"),
 )
 SIGNAL = (

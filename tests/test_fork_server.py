@@ -18,7 +18,7 @@ def test_streams_folder_and_status(home: Path, command: list[str]) -> None:
     for words, status, out, err in (
         (["-P", "local", "batch", "t.txt", "--text", "--dry-run"], 0, "Grüße", ""),
         (["-P", "local", "create", "-", "--dry-run", "-o", "json"], 0, "von stdin", ""),
-        (["get"], 2, "", "Missing argument"),
+        (["get"], 2, "", "missing argument"),
     ):
         done = subprocess.run(
             [*command, *words],

@@ -26,7 +26,7 @@ from rebyte_cli.commands import _prompts
 from rebyte_cli.config import atomic, credentials_file, key_command, permissions, terminal
 from rebyte_cli.config.paths import config_dir, state_dir
 from rebyte_cli.errors import ReaderGone
-from rebyte_cli.local import database, http_server
+from rebyte_cli.local import database, http_server, shell_session
 from rebyte_cli.local.agents import jail
 from rebyte_cli.output import progress, prompt_line
 from rebyte_cli.tasks import download, editor, hook
@@ -57,6 +57,7 @@ BRANCHES = {
     "local/agents/workspace.py": 1,
     "local/database.py": 1,
     "local/http_server.py": 1,
+    "local/shell_session.py": 1,
     "output/console.py": 2,
     "output/progress.py": 1,
     "output/prompt_line.py": 3,
@@ -315,8 +316,12 @@ def test_features_that_a_windows_terminal_lacks(windows: Msvcrt) -> None:
     with terminal.terminal_restored():
         pass
     terminal._restore(0, [])
-    assert _prompts._has_unread_input() is False
+    assert _prompts.has_unread_input() is False
     progress._erase_on_suspend(console())()
+
+
+def test_a_shell_session_is_known_by_the_parent_on_windows(windows: Msvcrt) -> None:
+    assert shell_session._session() == os.getppid()
 
 
 def test_limits_of_a_process_are_those_of_unix(windows: Msvcrt) -> None:
