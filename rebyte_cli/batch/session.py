@@ -68,7 +68,8 @@ class Session:
 
     def status(self) -> Iterator[RowOrError]:
         """Every line as the journal has it. Sends nothing and writes nothing but a report."""
-        from .journal import holder, replay
+        from .journal import holder
+        from .journal_format import replay
 
         try:
             replay(self._path, self._header(), self._apply, self._batch.fingerprint.begins_with)

@@ -14,15 +14,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli.batch import journal as journal_module
-from rebyte_cli.batch.journal import (
-    SECTOR,
-    Journal,
-    JournalFailed,
-    JournalHeld,
-    holder,
-    replay,
-    sync,
-)
+from rebyte_cli.batch.journal import Journal, JournalFailed, JournalHeld, holder, sync
+from rebyte_cli.batch.journal_format import SECTOR, replay
 from rebyte_cli.config.atomic import sync_folder
 from rebyte_cli.errors import BadUsage
 from tests.keyring_daemon import eventually
