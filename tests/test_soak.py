@@ -21,12 +21,14 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.connection import AttemptState
 from rebyte_cli.api.transport import Transport
+from rebyte_cli.batch.callbacks import Callbacks
 from rebyte_cli.batch.fields import LineChecker, LineFields
 from rebyte_cli.batch.input import Input, read_input
 from rebyte_cli.batch.journal import Journal
+from rebyte_cli.batch.options import BatchOptions
 from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.reservations import Reservations
-from rebyte_cli.batch.runner import BatchOptions, Callbacks, Runner
+from rebyte_cli.batch.runner import Runner
 from rebyte_cli.batch.state import LineProblem, LineState
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.deadline import Deadline

@@ -17,16 +17,18 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..api.status import is_terminal
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, RebyteError
 from ..tasks.server_clock import ServerClock
 from .baseline import Baseline
+from .callbacks import Callbacks
 from .events import BatchEvent, EventKind
-from .history_writer import HistoryWriter, TasksCreated, TasksEnded
+from .history_writer import HistoryWriter
 from .input import Input
+from .options import BatchOptions
 from .plan import Plan
 from .poller import watch_tasks
 from .search import LostLine, LostLineSearch, search_lost
@@ -43,15 +45,12 @@ from .state import (
     skipped_error,
 )
 from .throttle import Throttle
-from .workers import Job, Upload, WorkerPool
+from .workers import Job, WorkerPool
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from ..tasks.question_watch import QuestionWatcher
     from .journal import Journal
-    from .reservations import Reservations
 
-SEND_AGAIN_AFTER = 900.0  # seconds; the same as for `create --once`
 # Seconds that creates under way may still take after an interrupt.
 GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}
 # Seconds. The system may give both of two simultaneous signals to a worker thread, and then the
@@ -59,40 +58,6 @@ GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}
 LISTEN = 0.5
 JOIN = 2.0  # seconds that threads with a request under way get to end after the batch
 RowOrError = Mapping[str, Any] | RebyteError
-
-
-class BatchOptions(NamedTuple):
-    """How a batch is to run. Times in seconds.
-
-    `search_for` is how long a lost create is searched for before its outcome is called unknown,
-    and how long scans must agree that there is no task before it is sent again.
-    """
-
-    jobs: int = 8
-    wait: bool = True
-    timeout: float | None = None
-    fail_fast: bool = False
-    retry_failed: bool = False
-    send_again_after: float = SEND_AGAIN_AFTER
-    search_for: float | None = None
-
-
-class Callbacks(NamedTuple):
-    """What a batch tells the rest of the command, and asks it.
-
-    `note`: a line for the user. `tasks_created`: new tasks, each with its prompt and body.
-    `tasks_ended`: tasks that ended. `known_ids`: which of the ids are tasks created on this
-    machine. `upload`: a path to `{"id", "filename"}`. `reservations`: what other commands must
-    know of creates under way. `questions`: what notices tasks that wait for an answer.
-    """
-
-    note: Callable[[str], None]
-    tasks_created: TasksCreated
-    tasks_ended: TasksEnded
-    known_ids: Callable[[Iterable[str]], set[str]]
-    upload: Upload
-    reservations: Reservations
-    questions: QuestionWatcher | None = None
 
 
 class Runner:

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..app import App
     from ..tasks.question_watch import QuestionWatcher
+    from .callbacks import Callbacks
     from .input import Input, InputSource
     from .journal import Journal
+    from .options import BatchOptions
     from .plan import Plan
-    from .runner import BatchOptions, Callbacks, Runner
+    from .runner import Runner
 
 RowOrError = Mapping[str, Any] | RebyteError
 ANSWERED = frozenset({"completed", "failed"})  # statuses of tasks that may have an answer
@@ -165,8 +167,8 @@ class Session:
 
     def _callbacks(self, client: RebyteClient, journal: Journal) -> Callbacks:
         from ..tasks.upload import send
+        from .callbacks import Callbacks
         from .reservations import Reservations
-        from .runner import Callbacks
 
         history = self._app.history
         return Callbacks(

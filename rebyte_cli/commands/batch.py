@@ -31,8 +31,8 @@ from ._wait import question_watcher
 
 if TYPE_CHECKING:
     from ..batch.input import Input
+    from ..batch.options import BatchOptions
     from ..batch.plan import Plan
-    from ..batch.runner import BatchOptions
 
 # Seconds. The local service has a task at once or never, and its list is never stale.
 LOCAL_SEARCH = 2.0
@@ -293,7 +293,7 @@ def _options(
     resend_after: float | None,
 ) -> BatchOptions:
     """How the batch is to run; the service says how long a lost create is searched for."""
-    from ..batch.runner import SEND_AGAIN_AFTER, BatchOptions
+    from ..batch.options import SEND_AGAIN_AFTER, BatchOptions
 
     search_for = LOCAL_SEARCH if app.settings.is_local else None
     if resend_after is None:
