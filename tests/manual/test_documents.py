@@ -194,6 +194,14 @@ def test_the_site_has_every_page() -> None:
             assert target in pages, (page.file, target)
 
 
+def test_a_version_has_each_kind_of_change_once() -> None:
+    """In the order of Keep a Changelog."""
+    kinds = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+    for version in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
+        found = re.findall(r"^### (\w+)$", version, re.MULTILINE)
+        assert found == sorted(set(found), key=kinds.index), version[:20]
+
+
 def test_documents_are_about_no_machine() -> None:
     """Recorded sessions carry no path, user or port of where they were recorded."""
     for document in [*DOCUMENTS, ROOT / "rebyte_cli" / "manual" / "session.svg"]:
