@@ -1,4 +1,4 @@
-"""An hour of 500 tasks with a service that fails one call in five: nothing doubled, nothing lost.
+"""An hour of 250 tasks with a service that fails one call in five: nothing doubled, nothing lost.
 
 The hour is a clock of the test's own, so it takes seconds (see `hour.py`). Two patches make the
 engines live in it: their modules find its `time`, and a socket waits 50 ms at most, however much
@@ -39,7 +39,7 @@ from tests.hour import Hour, Moody
 from tests.servers import KEY
 from tests.task_board import Time
 
-TASKS = 500
+TASKS = 250
 LONGEST = 3000  # seconds that a task runs
 PROMPTS = [
     f"Task {n} [{n * LONGEST // TASKS}]" + ("!" if n % 10 == 3 else "") for n in range(TASKS)

@@ -10,7 +10,7 @@ from rebyte_cli import cli
 from tests.conftest import Done
 from tests.forks import run_forks
 
-COUNT = int(os.environ.get("REBYTE_TEST_CREATES", "60"))
+COUNT = int(os.environ.get("REBYTE_TEST_CREATES", "40"))
 
 
 def create(number: int) -> None:
