@@ -78,7 +78,7 @@ check: $(READY) ## Lint and type-check
 
 docs: $(READY) ## Write what is generated in the documents, the manual and the completions
 	@$(BIN)/python -m tests.sessions README.md rebyte_cli/manual/pages/*.md
-	@$(BIN)/python -m tests.picture rebyte_cli/manual/session.svg
+	@$(BIN)/python -m tests.picture rebyte_cli/manual
 	@$(BIN)/python -m rebyte_cli.manual
 
 SITE := .venv-site

@@ -33,7 +33,7 @@ class SitePage(NamedTuple):
 
 ROOT = Path(__file__).parents[1]
 ABOUT = "Run coding-agent tasks in cloud VMs from a shell, a script or a CI job."
-PICTURE = "rebyte_cli/manual/session.svg"
+PICTURES = "rebyte_cli/manual/*.svg"
 # The pages of the manual that are about no single command, in the order of the site.
 GUIDES = {
     "rebyte-tutorial.7": "Tutorial",
@@ -105,7 +105,7 @@ def _document(file: str) -> SitePage:
         mark, words, place = found.groups()
         if re.match(r"[a-z]+:|#", place):
             return found[0]
-        if place == PICTURE:
+        if Path(place).match(PICTURES):
             return f"{mark}[{words}]({Path(place).name})"
         if place in DOCUMENTS:
             return f"[{words}]({DOCUMENTS[place].file})"
@@ -155,7 +155,8 @@ def write(folder: Path, base: str) -> None:
     target.mkdir(parents=True)
     for page in (page for listed in parts.values() for page in listed):
         (target / page.file).write_text(page.text, encoding="utf-8")
-    shutil.copy(ROOT / PICTURE, target)
+    for picture in ROOT.glob(PICTURES):
+        shutil.copy(picture, target)
     (target / "llms.txt").write_text(llms(parts, base), encoding="utf-8")
     full = "\n\n".join(page.text for listed in parts.values() for page in listed)
     (target / "llms-full.txt").write_text(full, encoding="utf-8")

@@ -1,24 +1,32 @@
-"""The picture in the README: a session on a terminal, recorded and drawn.
+"""The pictures in the README: sessions on a terminal, recorded and drawn.
 
-`python -m tests.picture FILE` redraws it when what is seen has changed by more than ids and
-times. rich lays the letters out; the frame around them is ours, because rich's own fetches fonts.
+`python -m tests.picture FOLDER` redraws those in which what is seen has changed by more than ids
+and times. rich lays the letters out; the frame around them is ours, because rich's own fetches
+fonts.
 """
 
 from __future__ import annotations
 
 import html
 import io
+import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.style import Style
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from tests.sessions import Step, environment, run_step, stable
+from tests.terminals import Session
 
 COLUMNS = 92
 # The last line ends first, so that the order is that of the service's list on a slow machine too.
@@ -92,6 +100,78 @@ def record() -> Text:
     return shown
 
 
+# Tasks for the picture of what is redrawn: what they do takes longer than the recording.
+RUNNING = (
+    ("Upgrade the billing", "[[run=60s]] [[events=60]]"),
+    ("Find security bugs", "[[run=60s]] [[events=60]]"),
+    ("Migrate the database", "[[fail]]"),
+)
+ASKING = "Deploy the shop [[ask]]"
+
+
+def record_live() -> Text:
+    """A question inside a wait, and `list --watch`, as a terminal shows them, in colour."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = environment(Path(folder)) | {
+            "REBYTE_PROFILE": "local",
+            "REBYTE_LOCAL_QUIET": "1",
+            "TERM": "xterm-256color",
+        }
+        del env["NO_COLOR"]
+        # The fork server's command is not in the foreground of the terminal, so it asks nothing.
+        env["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        shown = Text()
+        wait = f'rebyte create "{ASKING}" --wait -q -o json --fields status,title'
+        with _session(wait, env) as session:
+            session.until(lambda lines: "own words:" in str(lines))
+            session.child.sendline("1")
+            assert session.finish() == 0
+            _add(shown, wait, session)
+        for title, words in RUNNING:
+            run_step(Step(f'rebyte create "{title} {words}" -q -o id', ""), env, Path(folder))
+        run_step(Step(f'rebyte create "{ASKING}" -q -o id', ""), env, Path(folder))
+        with _session("rebyte list --watch", env, rows=11) as session:
+            session.until(_is_settled)
+            _add(shown, "rebyte list --watch", session)
+    shown.rstrip()
+    return shown
+
+
+def _is_settled(lines: list[str]) -> bool:
+    text = "\n".join(lines)
+    expected = ("? How", "Answer with", "  failed  ", "  completed  ")
+    return text.count("* Bash: ls") == 2 and all(words in text for words in expected)
+
+
+@contextmanager
+def _session(command: str, env: Mapping[str, str], rows: int = 24) -> Any:
+    session = Session(["bash", "-c", command], COLUMNS, rows, echo=True, env=env)
+    try:
+        yield session
+    finally:
+        session.child.close(force=True)
+
+
+def _add(shown: Text, command: str, session: Session) -> None:
+    """A command and what the screen holds of its output."""
+    shown.append("$ ", "bright_black").append(f"{command}\n", "bold bright_white")
+    for number, line in enumerate(session.lines):
+        cells = [session.screen.buffer[number][column] for column in range(len(line))]
+        for style, run in groupby(cells, _style):
+            shown.append("".join(cell.data for cell in run), style)
+        shown.append("\n")
+    shown.append("\n")
+
+
+def _style(cell: Any) -> Style:
+    color = COLORS.get(cell.fg, cell.fg)
+    return Style(color=None if color == "default" else color, bold=cell.bold)
+
+
+# How pyte names colours, and rich.
+COLORS = {"brown": "yellow", **{f"bright{c}": f"bright_{c}" for c in ("black", "blue", "white")}}
+
+
 def draw(session: Text) -> str:
     """The session as an SVG image that needs nothing from elsewhere."""
     console = Console(record=True, width=COLUMNS + 2, file=io.StringIO(), legacy_windows=False)
@@ -106,14 +186,19 @@ def said(drawn: str) -> str:
     lines: dict[float, str] = {}
     for y, text in re.findall(r'<text [^>]*? y="([\d.]+)"[^>]*>(.*?)</text>', drawn):
         lines[float(y)] = lines.get(float(y), "") + html.unescape(text)
-    return stable("\n".join(lines[y] for y in sorted(lines)).replace("\xa0", " "))
+    text = stable("\n".join(lines[y] for y in sorted(lines)).replace("\xa0", " "))
+    return re.sub(r" {2,}", "  ", re.sub(r"\b(\d+m )?\d+s  +", "<age>  ", text))
 
 
-def update(picture: Path) -> None:
-    """Redraw the picture unless it already shows the present output."""
-    drawn = draw(record())
-    if not picture.exists() or said(picture.read_text()) != said(drawn):
-        picture.write_text(drawn)
+PICTURES: Mapping[str, Callable[[], Text]] = {"session.svg": record, "live.svg": record_live}
+
+
+def update(folder: Path) -> None:
+    """Redraw each picture that does not show the present output."""
+    for name, recorded in PICTURES.items():
+        picture, drawn = folder / name, draw(recorded())
+        if not picture.exists() or said(picture.read_text()) != said(drawn):
+            picture.write_text(drawn)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pexpect
@@ -59,12 +59,15 @@ class Session:
         rows: int = 24,
         *,
         echo: bool = False,
+        env: Mapping[str, str] | None = None,
         **environment: str,
     ) -> None:
+        """`env` takes the place of this process's environment, to which `environment` adds."""
+        ours = {"LC_ALL": "C.UTF-8", "TERM": "xterm-256color", **environment}
         self.child = pexpect.spawn(
             command[0],
             command[1:],
-            env={**os.environ, "LC_ALL": "C.UTF-8", "TERM": "xterm-256color", **environment},
+            env={**os.environ, **ours} if env is None else {**env, **environment},
             dimensions=(rows, columns),
             encoding="utf-8",
             echo=echo,

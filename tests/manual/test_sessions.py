@@ -17,8 +17,8 @@ from tests.sessions import columns_of, environment, played, stable
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-TUTORIAL = ROOT / "rebyte_cli" / "manual" / "pages" / "rebyte-tutorial.7.md"
-PICTURE = ROOT / "rebyte_cli" / "manual" / "session.svg"
+MANUAL = ROOT / "rebyte_cli" / "manual"
+TUTORIAL = MANUAL / "pages" / "rebyte-tutorial.7.md"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def recorded() -> Iterator[Mapping[Any, Future[Any]]]:
         yield {
             README: pool.submit(record, README),
             TUTORIAL: pool.submit(record, TUTORIAL),
-            PICTURE: pool.submit(picture.record),
+            **{name: pool.submit(make) for name, make in picture.PICTURES.items()},
             "demo": pool.submit(demo),
         }
 
@@ -63,9 +63,10 @@ def test_every_command_prints_what_it_says(
         assert stable(happened) == stable(said), "make docs"
 
 
-def test_the_picture_shows_what_happens(recorded: Mapping[Any, Future[Any]]) -> None:
-    now = picture.draw(recorded[PICTURE].result())
-    assert picture.said(now) == picture.said(PICTURE.read_text()), "make docs"
+@pytest.mark.parametrize("name", picture.PICTURES)
+def test_the_picture_shows_what_happens(name: str, recorded: Mapping[Any, Future[Any]]) -> None:
+    now = picture.draw(recorded[name].result())
+    assert picture.said(now) == picture.said((MANUAL / name).read_text()), "make docs"
 
 
 def test_the_demo_tells_the_whole_story(recorded: Mapping[Any, Future[Any]]) -> None:
