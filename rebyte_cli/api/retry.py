@@ -15,8 +15,8 @@ SLOW_SECONDS = 600.0  # a create answers only after a VM is up (seed document)
 # same thing from a well-known content network (inferred: none was seen from this API).
 GATEWAY = frozenset({502, 503, 504, 520, 521, 522, 523, 524})
 TOO_MANY = 429
-# Refused unheard: any request may be repeated over another connection (RFC 9110, 15.5.20), if
-# there is another place to connect to.
+# Refused before it was read: any request may be repeated over another connection (RFC 9110,
+# 15.5.20), if there is another place to connect to.
 MISDIRECTED = 421
 # Pauses grow 0.5, 1, 2 s at most; full jitter draws from the whole span, so that many clients
 # that failed together do not come back together.

@@ -49,7 +49,7 @@ class LiveBody:
     """The body of an answer while it arrives: iterate over its decoded bytes.
 
     Something useful must come within `idle` seconds, and by `deadline`: call `keep_waiting` when
-    it does. Bytes alone do not count, since keep-alives would hide the end of a run for ever.
+    it does. Bytes alone do not count, since keep-alives would hide the end of a run forever.
     """
 
     def __init__(

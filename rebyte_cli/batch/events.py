@@ -19,7 +19,7 @@ EventKind = Literal[
     # From the watch over running tasks:
     "ended",  # the task
     "unreadable",  # APIError
-    "unattended",  # NeedsAnswer; the task waits for an answer, and nobody gives it
+    "unattended",  # NeedsAnswer; the task waits for an answer, and there is no one to give it
     # About the whole batch:
     "fatal",  # RebyteError that every other create would meet too
     "crash",  # an exception that is a bug in rebyte

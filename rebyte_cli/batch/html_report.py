@@ -19,7 +19,7 @@ _STATUSES = ("completed", "running", "waiting", "failed", "refused", "gone", "un
              "skipped", "pending")  # fmt: skip
 _LABELED = 60  # tasks in the chart; with more, their names would be too small to read
 _TALLEST = 900  # height of a chart without names
-_UNITS = 1000  # width of the chart, in units of its own: it is stretched to the page
+_UNITS = 1000  # width of the chart in its own units: it is stretched to the page
 
 _STYLE = """
 :root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1c2128;--dim:#656d76;--line:#d9dee4;

@@ -220,7 +220,7 @@ class PromptSource:
         return drafts.new(folder, command, self._initial)
 
     def _typed(self, draft: Draft) -> str:
-        self._app.note("Type the prompt; end it with Ctrl-D on a line of its own")
+        self._app.note("Type the prompt; end it with Ctrl-D on an empty line")
         before = "".join(f"{text}\n\n" for text in self._typed_after or ())
         data = b""
         while len(data) <= MOST_BYTES and (line := self._app.stdin.buffer.readline()):

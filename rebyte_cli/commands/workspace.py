@@ -50,7 +50,7 @@ def list_(
 ) -> RecordList:
     """List workspaces, named ones first, then the last used.
 
-    Every task without -w has a workspace of its own, which the history knows; the account's agent
+    Every task without -w has its own workspace, which the history knows; the account's agent
     computers are listed with them. If the API has no agent computers, or the key may not list them,
     only the history is listed.
 

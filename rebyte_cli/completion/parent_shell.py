@@ -24,7 +24,7 @@ def parent_shell(
 ) -> str | None:
     """The nearest interactive shell of `shells` above this process, or None.
 
-    An interactive shell gives each command a process group of its own. One that runs a script
+    An interactive shell gives each command its own process group. One that runs a script
     does not, and is passed over: an installer written in bash is started from other shells too.
     None as well where processes cannot be read, as on Windows. `read` is for tests.
     """

@@ -25,7 +25,7 @@ _UNMAPPED = 65534  # what the owner of a folder looks like where a sandbox does 
 
 
 class UnsafeFile(BadUsage):
-    """A file that another user can change, or that is not a file; the hint mends it."""
+    """A file that another user can change, or that is not a file; the hint says how to fix it."""
 
     code = "unsafe_file"
 

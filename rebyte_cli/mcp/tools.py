@@ -366,7 +366,7 @@ class _Progress:
         """Return what `work` returns, or raise what it raises, and report progress until then.
 
         `work` runs in a separate thread: a request cannot be interrupted, so if the call is
-        cancelled, it goes on and the history learns what it has created.
+        cancelled, it continues and the history learns what it has created.
         """
         done: futures.Future[Result] = futures.Future()
 

@@ -1,6 +1,6 @@
 """Create several tasks for one prompt, of which the first success counts.
 
-Each is created at most once, like any other task: an attempt whose answer was lost is looked for
+Each is created at most once, like any other task: an attempt whose answer was lost is searched for
 and never sent again.
 """
 

@@ -188,7 +188,7 @@ class QuestionWatcher:
     # Giving up on a run
 
     def _given_up(self, pending: Collection[str]) -> dict[str, RebyteError]:
-        """The error for each pending task, once all of them wait for an answer in vain."""
+        """The error for each pending task, once all of them wait for answers in vain."""
         if self._policy == "wait" or not all(map(self._is_unattended, pending)):
             return {}
         for task_id in pending:  # others may have ended long after it asked

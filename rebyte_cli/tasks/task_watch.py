@@ -1,6 +1,6 @@
 """Watching the list of tasks: which run, since when, their last step, and who needs an answer.
 
-The API tells each of these in a place of its own (a page of the list, the task, its content), and
+The API tells each of these in a different place (a page of the list, the task, its content), and
 nothing announces a change. So one request is made at a time, whichever is needed most, and at most
 `RATE` of them a second.
 """
@@ -128,7 +128,7 @@ class TaskWatch:
         return 1 / RATE
 
     def changes(self, sleep: Callable[[float], None] = time.sleep) -> Iterator[WatchedTask]:
-        """Every task, then each one that is new or has another status or question, for ever.
+        """Every task, then each one that is new or has another status or question, without end.
 
         Notes when the service cannot be read, and when it can be again.
         """

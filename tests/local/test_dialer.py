@@ -132,7 +132,7 @@ def test_without_a_served_service_the_store_is_opened_once(
     "answer",
     [
         pytest.param(lambda _: said('{"status": "ok", "instance": "an-instance"}'), id="health"),
-        pytest.param(lambda _: said("0" * 64), id="a proof of its own making"),
+        pytest.param(lambda _: said("0" * 64), id="a proof that it made up"),
         pytest.param(lambda _: b"SSH-2.0-OpenSSH_9.2\r\n" * 300, id="another protocol"),
         pytest.param(lambda _: b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", id="404"),
         pytest.param(lambda _: None, id="silence"),

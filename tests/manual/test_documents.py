@@ -202,6 +202,23 @@ def test_a_version_has_each_kind_of_change_once() -> None:
         assert found == sorted(set(found), key=kinds.index), version[:20]
 
 
+def test_no_file_has_words_that_are_out_of_date() -> None:
+    words = re.compile(
+        r"\b(anew|nobody|somebody|goes on|is looked for|of its own|hitherto|betimes)\b",
+        re.IGNORECASE,
+    )
+    files = [*ROOT.glob("*.md"), *ROOT.glob(".github/**/*.yml")]
+    for folder in ("rebyte_cli", "tests", "man", "completions"):
+        files += [path for path in (ROOT / folder).rglob("*") if path.suffix not in (".pyc", "")]
+    files.remove(Path(__file__))
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in files
+        for match in words.finditer(path.read_text(encoding="utf-8", errors="replace"))
+    ]
+    assert found == []
+
+
 def test_documents_are_about_no_machine() -> None:
     """Recorded sessions carry no path, user or port of where they were recorded."""
     for document in [*DOCUMENTS, *(ROOT / "rebyte_cli" / "manual").glob("*.svg")]:

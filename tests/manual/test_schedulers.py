@@ -69,7 +69,7 @@ BEFORE = "@2026-02-09 02:14:58"
 
 
 def test_case_84_the_line_for_cron_under_cron(home: Path) -> None:
-    """In a mount namespace of its own, so that the crontabs of this machine stay out of it."""
+    """In a separate mount namespace, so that the crontabs of this machine stay out of it."""
     if os.geteuid() != 0:
         pytest.skip("cron runs as root")
     need_tool("bwrap")

@@ -75,7 +75,7 @@ class Service:
 
 
 class Watching:
-    """A watch of a service on a clock of its own."""
+    """A watch of a service on a separate clock."""
 
     def __init__(self, home: Path, count: int = 0, **options: Any) -> None:
         self.at = Time()
@@ -144,7 +144,7 @@ def test_tasks_come_end_and_go(watching: Watch) -> None:
     its.run(4)
     assert its.states() == {"task-0003": "running", "task-0001": "canceled", "task-0000": "failed"}
     its.run(20)
-    # Each end is read once, the one that a follow-up leads to anew.
+    # Each end is read once, and the one of a follow-up again.
     assert its.service.called("get") == ["get task-0000", "get task-0001"]
     its.service.tasks["task-0001"].update(status="running", completedAt=None)
     its.run(3)

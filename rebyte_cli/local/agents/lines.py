@@ -14,7 +14,7 @@ from .adapter import AgentEvent, Parser
 PIECE = 65_536
 LONGEST_LINE = 32 * 1024 * 1024
 LARGEST_RAW = 256 * 1024 * 1024
-# How long to read on after the agent has ended: a child of it may hold the pipe open for ever.
+# How long to read on after the agent has ended: a child of it may hold the pipe open forever.
 DRAIN_SECONDS = 0.5
 LOOK_SECONDS = 0.2
 WATCH_SECONDS = 2.0

@@ -17,7 +17,7 @@ _GUARD = (
 
 
 class ProcessGroup:
-    """A program with its children in a process group of its own, which dies with this process.
+    """A program with its children in their own process group, which dies with this process.
 
     with ProcessGroup(["git", "clone", url], stdout=subprocess.PIPE) as group:
         group.process.communicate()

@@ -13,7 +13,7 @@ LONGEST_ANSWER = 1_000_000
 
 @dataclass(frozen=True)
 class ProgramAdapter(Adapter):
-    """`[local.agents.NAME] command = […]`. Each run starts afresh: it has no sessions."""
+    """`[local.agents.NAME] command = […]`. Each run starts from nothing: it has no sessions."""
 
     label: str = ""
 

@@ -20,7 +20,7 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
 
     `name`, `program` (None when it is not found), `version`, `tested` (whether this version was,
     None for an unknown version or a program of the user's own), `jail` (`on`, `off`,
-    `unavailable`), `usable`, and `problem`: why it is not, with what mends it.
+    `unavailable`), `usable`, and `problem`: why it is not, with what to do.
     Nothing is written when `state_dir` is None. Raises config.ConfigError.
     """
     settings = config.load(config_file)

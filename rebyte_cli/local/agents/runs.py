@@ -263,7 +263,7 @@ def stop(state_dir: Path, run: RunRecord) -> None:
         if content == AGENT_IS_GONE:
             return
         late = time.monotonic() > deadline
-        # After a reboot, or while another command holds the lock, its process may be a stranger.
+        # After a reboot, or while another command holds the lock, its process may be unrelated.
         supervisor = process_identity.find(content)
         if supervisor is not None and (late or not asked):
             asked = True
