@@ -115,9 +115,11 @@ class Session:
         from .throttle import Throttle
 
         # A short command lets the collector come late; a batch lasts, and would keep what the
-        # local service in this process has answered.
-        if hasattr(gc, "set_threshold"):  # PyPy has none
-            gc.set_threshold(2000, 20, 20)
+        # local service in this process has answered. What was imported stays, so it need not be
+        # looked at again and again.
+        if hasattr(gc, "freeze"):  # PyPy has none of these
+            gc.freeze()
+            gc.set_threshold(5000, 20, 20)
         app, began = self._app, time.monotonic()
         options = options._replace(jobs=self._affordable(options.jobs))
         throttle = Throttle(rate=rate, note=app.note)
