@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 100  # longer lines of prose are hard to read
 # Characters that are rendered at most. The worst text takes two seconds.
 LONGEST_MARKDOWN = 50_000
+MOST_MARKDOWN = 500_000  # ... and of all the texts that one command prints
 LONGEST_JSON = 200_000
 # Only these are highlighted: the text names the lexer, and others may be slow on hostile input.
 _LEXERS = (
@@ -41,10 +42,13 @@ def speech(console: Console) -> Callable[[str], str]:
         return str
     if not _is_rich(console):
         return _as_it_came
+    left = MOST_MARKDOWN
     rich: list[RichConsole] = []
 
     def render(text: str) -> str:
-        if len(text) > LONGEST_MARKDOWN:
+        nonlocal left
+        left -= len(text)
+        if len(text) > LONGEST_MARKDOWN or left < 0:
             return _as_it_came(text)
         if not rich:
             rich.append(_rich_console(console))

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rebyte_cli.output.console import Console
-from rebyte_cli.output.markup import LONGEST_JSON, LONGEST_MARKDOWN, json_highlighter, speech
+from rebyte_cli.output.markup import (
+    LONGEST_JSON,
+    LONGEST_MARKDOWN,
+    MOST_MARKDOWN,
+    json_highlighter,
+    speech,
+)
 from rebyte_cli.output.records import TASK, Document, RecordList, Records, Text
 from tests.output.test_safety import HOSTILE, RAW
 from tests.screens import ROWS, TASK_DONE, Shown, console
@@ -125,6 +131,15 @@ def test_hostile_text_takes_linear_time(unit: str) -> None:
     seconds(100)  # the imports
     small, large = seconds(4000), seconds(16000)
     assert large < max(9 * small, 0.5)
+
+
+def test_many_texts_have_a_limit_in_all() -> None:
+    """A transcript may have a thousand; what is plain anyway counts too."""
+    render = speech(terminal(60))
+    assert render("*a*") != "*a*"
+    for _ in range(MOST_MARKDOWN // LONGEST_MARKDOWN):
+        render("x" * (LONGEST_MARKDOWN + 1))
+    assert render("*a*") == "*a*"
 
 
 def test_what_is_too_long_is_not_rendered() -> None:
