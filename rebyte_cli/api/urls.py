@@ -137,7 +137,8 @@ def check_id(value: str, what: str = "id") -> str:
     characters, and `.` and `..`, which every HTTP library resolves away.
     """
     fits = isinstance(value, str) and 0 < len(value) <= LONGEST_ID and value not in (".", "..")
-    if not fits or any(char == "/" or _is_control(char) for char in value):
+    has_control = fits and not value.isprintable() and any(map(_is_control, value))
+    if not fits or "/" in value or has_control:
         shown = value if isinstance(value, str) and len(value) <= 80 else "this value"
         raise BadUsage(f"{shown!r} is not a {what}")
     return value
@@ -173,7 +174,7 @@ def address(base_url: str, path: str, query: Mapping[str, Any] | None) -> tuple[
 
 
 def _split(url: str, what: str) -> SplitResult:
-    if any(char <= " " or char == "\x7f" or char == "\\" or char > "~" for char in url):
+    if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
         raise BadUsage(f"the {what} contains an invalid character")
     try:
         parts = urlsplit(url)
