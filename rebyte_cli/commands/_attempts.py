@@ -7,7 +7,7 @@ from typing import Any
 
 from ..app import App
 from ..deadline import Deadline
-from ..errors import OutcomeUnknown, RebyteError, TaskEnded, worst
+from ..errors import OutcomeUnknown, RebyteError, worst
 from ..tasks.wait import WaitTarget
 from ._wait import finished
 
@@ -52,19 +52,16 @@ def first_success(
     """
     ids = [str(one["id"]) for one in results if not isinstance(one, RebyteError)]
     targets = [WaitTarget(task_id) for task_id in ids]
-    running = set(ids)
     for outcome in finished(app, targets, until="first-success", deadline=deadline):
-        if isinstance(outcome, TaskEnded):
-            running.discard(str(outcome.task["id"]))
-        elif not isinstance(outcome, RebyteError):
-            running.discard(str(outcome["id"]))
-            _cancel(app, str(outcome["id"]), [each for each in ids if each in running])
+        if not isinstance(outcome, RebyteError):
+            winner = str(outcome["id"])
+            _cancel(app, winner, [task_id for task_id in ids if task_id != winner])
         yield outcome
     yield from (one for one in results if isinstance(one, OutcomeUnknown))
 
 
 def _cancel(app: App, winner: str, others: Sequence[str]) -> None:
-    """Cancel the attempts that may still run, and say what became of them."""
+    """Cancel the other attempts, which changes none that has ended, and say what was canceled."""
     from ..tasks import attempts
 
     canceled = []

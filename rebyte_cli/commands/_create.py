@@ -152,7 +152,7 @@ def create(
     with _patch(app, options.github_url, wanted=choices.with_changes) as patch:
         paths = [*files, *([patch] if patch else [])]
         if choices.dry_run:
-            return _planned(prompt, fields, paths, patch)
+            return _planned(app, prompt, fields, choices, paths, patch)
         from ..tasks import create as engine
 
         created = engine.created_before(app.history, choices.once) if choices.once else None
@@ -229,9 +229,18 @@ def _fields(
 
 
 def _planned(
-    prompt: PromptSource, fields: Mapping[str, Any], paths: Sequence[str], patch: str | None
+    app: App,
+    prompt: PromptSource,
+    fields: Mapping[str, Any],
+    choices: CreateOptions,
+    paths: Sequence[str],
+    patch: str | None,
 ) -> Document:
     """What would be sent, with paths instead of uploaded files."""
+    if choices.attempts > 1:
+        turns = ", ".join(choices.executors[1:])
+        also = f"; executors take turns, and the next are {turns}" if turns else ""
+        app.note(f"This is the first of {choices.attempts} attempts{also}")
     with prompt.kept("create") as text:
         files = {"files": [{"path": path} for path in paths]} if paths else {}
         return Document({**_body(text, fields, patch), **files})

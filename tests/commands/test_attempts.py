@@ -95,6 +95,9 @@ def test_executors_take_turns(contest: Contest, inside: Run) -> None:
     assert attempt(inside, "wins", "fails", count=5).status == 0
     assert sorted(body["executor"] for body in contest.bodies) == ["fails"] * 2 + ["wins"] * 3
     contest.bodies.clear()
+    done = inside("create", "Fix", "-x", "wins", "-x", "fails", "--attempts", "3", "--dry-run")
+    assert done.json == {"prompt": "Fix", "executor": "wins"}
+    assert "This is the first of 3 attempts; executors take turns" in done.err
     assert attempt(inside, count=2).status == 0
     assert contest.bodies == [{"prompt": "Fix"}] * 2
 
