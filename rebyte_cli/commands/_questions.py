@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class TerminalDialog:
     """Shows a question on stderr and reads its answer, item by item, until each fits.
 
-    A context manager: at its end, an open prompt is closed.
+    Whatever else is printed meanwhile appears above the question. A context manager: at its end, an
+    open prompt is closed.
     """
 
     def __init__(self, app: App, *, named: bool = True) -> None:
@@ -45,9 +46,7 @@ class TerminalDialog:
 
     def _start(self, task_id: str, question: Question) -> None:
         self._items, self._choices = list(question.items), []
-        if self._named:
-            self._print(f"Task {task_id} asks:\n")
-        self._show()
+        self._show(f"Task {task_id} asks:\n" if self._named else "")
 
     def listen(self, seconds: float) -> Sequence[questions.ItemAnswer] | None:
         """The answers to all items, or None if they did not come within so many seconds.
@@ -68,8 +67,7 @@ class TerminalDialog:
         try:
             choice = _choice(self._items[0], said.strip())
         except BadUsage as error:
-            self._print(f"{error.message}\n")
-            self._prompt()
+            self._show(f"{error.message}\n", again=True)
             return None
         self._choices.append(choice)
         del self._items[0]
@@ -91,22 +89,19 @@ class TerminalDialog:
                 pass
         return choices
 
-    def _show(self) -> None:
-        self._print("".join(transcript.item_lines(self._items[0])))
-        self._prompt()
-
-    def _prompt(self) -> None:
-        item = self._items[0]
-        several = " (or several, separated by commas)" if item.multiple else ""
-        wanted = f"Number{several}, or your own words" if item.options else "Answer"
-        self._line = PromptLine(self._console, f"{wanted}: ")
-        self._line.open()
-
-    def _print(self, text: str) -> None:
+    def _show(self, heading: str = "", *, again: bool = False) -> None:
+        """Ask the next item, or only prompt for its answer once more (`again`)."""
         from ..output.console import clean
         from ..output.table import wrap_lines
 
-        self._console.write_err(wrap_lines(clean(text), self._console.size()[0]))
+        item = self._items[0]
+        several = " (or several, separated by commas)" if item.multiple else ""
+        wanted = f"Number{several}, or your own words" if item.options else "Answer"
+        asked = "" if again else "".join(transcript.item_lines(item))
+        columns, _ = self._console.size()
+        text = wrap_lines(clean(f"{heading}{asked}{wanted}:"), columns - 1)
+        self._line = PromptLine(self._console, f"{text} ")
+        self._line.open()
 
     def _close(self) -> None:
         if self._line is not None:

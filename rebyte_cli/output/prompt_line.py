@@ -10,13 +10,15 @@ from contextlib import suppress
 from typing import TextIO
 
 from .console import Console, LiveRegion, clean
+from .table import width_of
 
 SLICE = 0.5  # seconds between two looks at what else happened
 ERASE = "\r\x1b[2K"
+UP = "\x1b[1A\x1b[2K"
 
 
 class PromptLine(LiveRegion):
-    """A line on stderr that ends with `text`, behind which the user types an answer.
+    """A text on stderr, behind whose last line the user types an answer.
 
     While it is open, whatever else is printed appears above it, and the prompt is shown again
     below. Input that was typed before it opened is dropped: it was not meant as an answer.
@@ -60,8 +62,13 @@ class PromptLine(LiveRegion):
     def erase(self) -> None:
         """Take the prompt away until it is redrawn. The caller holds the lock."""
         if self._shown:
-            self._write(ERASE if self._console.live else "\n")
+            self._write(ERASE + UP * (self._rows() - 1) if self._console.live else "\n")
             self._shown = False
+
+    def _rows(self) -> int:
+        """How many rows the text takes on the terminal as it is now."""
+        columns, _ = self._console.size()
+        return sum(max(-(-width_of(line) // columns), 1) for line in self._text.split("\n"))
 
     def read(self, seconds: float) -> str | None:
         """The line that the user enters within `seconds`, or None. EOFError at Ctrl-D."""

@@ -238,10 +238,54 @@ def test_tasks_that_end_meanwhile_are_shown_above_the_question(
     other = inside_local("create", "Slow [[run=4s]]", "-o", "id").out.strip()
     session = terminal("wait", task, other, "-o", "id")
     session.until(lambda lines: PROMPT in str(lines))
-    session.until(lambda lines: other in str(lines) and PROMPT in lines[-1])
-    assert str(session.lines).count(PROMPT) == 1
+    shown = session.until(lambda lines: other in str(lines) and PROMPT in lines[-1])
+    question = [
+        f"Task {task} asks:",
+        "? How should the simulation continue?",
+        "  1. Go on: Take the default.",
+        "  2. Stop here: Answer with what there is.",
+        PROMPT,
+    ]
+    assert shown == [other, *question]
     session.child.sendline("1")
     assert session.finish() == 0
+    assert session.lines == [other, *question[:-1], f"{PROMPT} 1", task]
+
+
+def test_questions_of_several_tasks_are_asked_one_after_another(
+    terminal: Terminal, inside_local: Run
+) -> None:
+    inside_local("create", "First [[ask=2]] [[run=200ms]]")
+    inside_local("create", "Second [[ask]] [[run=200ms]]")
+    session = terminal("wait", "@2", "@1", "--fields", "status", "-o", "tsv")
+    shown = "\n".join(answered(session, "1", "later", "2"))
+    assert session.child.exitstatus == 0
+    asked = re.findall(r"\? (How|Question \d)|own words: (\w+)$", shown, re.MULTILINE)
+    assert ["".join(each) for each in asked] in (
+        ["Question 1", "1", "Question 2", "later", "How", "2"],
+        ["How", "1", "Question 1", "later", "Question 2", "2"],
+    )
+
+
+def test_ctrl_z_at_a_question(home: Path, service: Any) -> None:
+    """The shell takes the terminal; after `fg`, the whole question is there again."""
+    del service
+    shell = Session(["bash", "--norc", "-i"], columns=90, PS1="% ")
+    shell.child.sendline(f"cd {home}; {' '.join(COMMAND)} create '{ASK}' --wait -o id")
+    shell.until(lambda lines: lines and lines[-1] == PROMPT)
+    shell.child.send("\x1a")
+    shell.until(lambda lines: "Stopped" in str(lines))
+    shell.child.sendline("clear; fg")
+    lines = shell.until(lambda lines: lines and lines[-1] == PROMPT)
+    assert lines[-4:-1] == [
+        "? How should the simulation continue?",
+        "  1. Go on: Take the default.",
+        "  2. Stop here: Answer with what there is.",
+    ]
+    shell.child.sendline("1")
+    shell.child.sendline("echo ended with $?")
+    shell.until(lambda lines: "ended with 0" in str(lines))
+    shell.child.close(force=True)
 
 
 @pytest.mark.parametrize(
