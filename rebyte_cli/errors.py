@@ -341,13 +341,19 @@ def _as_dict(error: RebyteError | Interrupted) -> dict[str, Any]:
     }
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """The hint for a mistyped word, `Did you mean 'list'?`; None when nothing is near."""
+def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str | None:
+    """The hint for a mistyped word, `Did you mean 'list'?`; None when nothing is near.
+
+    `prefix` is what all words begin with, which makes none of them nearer.
+    """
     from difflib import get_close_matches
 
-    by_case = {name.casefold(): name for name in known}
-    near = get_close_matches(word.casefold(), by_case, n=3, cutoff=0.6)
-    return f"Did you mean {alternatives([repr(by_case[name]) for name in near])}?" if near else None
+    def compared(name: str) -> str:
+        return name.casefold().removeprefix(prefix.casefold())
+
+    found = {compared(name): name for name in known}
+    near = get_close_matches(compared(word), found, n=3, cutoff=0.6)
+    return f"Did you mean {alternatives([repr(found[name]) for name in near])}?" if near else None
 
 
 def alternatives(words: Sequence[str]) -> str:

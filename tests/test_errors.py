@@ -19,6 +19,7 @@ from rebyte_cli.errors import (
     RebyteError,
     TaskFailed,
     WaitTimeout,
+    did_you_mean,
     worst,
 )
 
@@ -108,3 +109,11 @@ def test_every_hint_is_a_sentence_or_a_command() -> None:
             if not text.startswith(typed):
                 wrong.append(f"{path.name}: {text}")
     assert not wrong
+
+
+def test_what_all_words_begin_with_makes_none_nearer() -> None:
+    variables = ["REBYTE_OUTPUT", "REBYTE_PROFILE"]
+    assert did_you_mean("REBYTE_FOO", variables) is not None
+    assert did_you_mean("REBYTE_FOO", variables, prefix="REBYTE_") is None
+    found = did_you_mean("rebyte_ouptut", variables, prefix="REBYTE_")
+    assert found == "Did you mean 'REBYTE_OUTPUT'?"

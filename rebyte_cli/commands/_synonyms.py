@@ -163,10 +163,8 @@ def for_option(option: str, taken: Iterable[str]) -> str | None:
     needed, hint = _OPTIONS.get(option, ("", ""))
     if hint and (not needed or needed in taken):
         return hint
-    # Compared without dashes, which would make all long options alike.
-    bare = {name.lstrip("-"): name for name in taken if name.startswith("--")}
-    near = get_close_matches(option.lstrip("-").casefold(), bare, n=3, cutoff=0.6)
-    return f"Did you mean {alternatives([repr(bare[name]) for name in near])}?" if near else None
+    long = [name for name in taken if name.startswith("--")]
+    return did_you_mean(option, long, prefix="--")
 
 
 def _in_group(word: str, known: Sequence[str]) -> str | None:

@@ -163,7 +163,7 @@ class Examination:
         instead = _VENDOR_VARIABLES.get(name)
         if instead is not None:
             return f"{name} is for other tools: {instead}"
-        near = did_you_mean(name, self._known_variables)
+        near = did_you_mean(name, self._known_variables, prefix="REBYTE_")
         return f"{name}: {near}" if near else None
 
     # The account
