@@ -1,8 +1,8 @@
 """An hour of 250 tasks with a service that fails one call in five: nothing doubled, nothing lost.
 
-The hour is a clock of the test's own, so it takes seconds (see `hour.py`). Two patches make the
-engines live in it: their modules find its `time`, and a socket waits 50 ms at most, however much
-of the hour a call may take.
+The hour is simulated, so it takes seconds (see `simulated_hour.py`). Two patches make the modules
+live in it: they find its `time`, and a socket waits 50 ms at most, however much of the hour a call
+may take.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import TaskFailed
 from rebyte_cli.history.history import History
 from rebyte_cli.tasks.wait import WaitTarget, watch
-from tests.hour import Hour, Moody
 from tests.servers import KEY
+from tests.simulated_hour import FaultyService, SimulatedHour
 from tests.task_board import Time
 
 TASKS = 250
@@ -76,7 +76,7 @@ def memory() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
 
 
-def client_of(service: Moody, clock: Any, sleep: Any) -> RebyteClient:
+def client_of(service: FaultyService, clock: Any, sleep: Any) -> RebyteClient:
     return RebyteClient(
         transport=Transport(
             service.server.base_url, KEY, pool=40, retry_after_cap=300, clock=clock, sleep=sleep
@@ -92,7 +92,7 @@ def lines() -> Input:
 
 def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     batch, entries = lines(), {at: LineState() for at in range(TASKS)}
-    with Hour() as hour, Moody(hour) as service:
+    with SimulatedHour() as hour, FaultyService(hour) as service:
         for name in (
             "batch.runner",
             "batch.workers",
@@ -137,7 +137,7 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lost = [row for row in rows if row["status"] not in ("completed", "failed")]
     assert not lost, [(r["line"], r["status"], r["error"]) for r in lost]
     assert hour.now >= LONGEST
-    assert set(service.failed) == set(Moody.KINDS)
+    assert set(service.failed) == set(FaultyService.KINDS)
     assert sum(service.failed.values()) > service.calls / 7
     assert dict(service.made) == dict.fromkeys(PROMPTS, 1), "each line has made one task"
     assert sorted(row["line"] for row in rows) == list(range(1, TASKS + 1)), "each is told once"
@@ -150,7 +150,7 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_a_wait() -> None:
     time = Time()
-    with Moody(Passing(time)) as service:
+    with FaultyService(Passing(time)) as service:
         ids = [service.add(prompt)["id"] for prompt in PROMPTS]
         client = client_of(service, time.clock, time.sleep)
         seen: dict[str, float] = {}
@@ -176,7 +176,7 @@ def test_a_wait() -> None:
 
     assert sorted(seen) == sorted(ids)
     assert counts == [(n, TASKS) for n in range(TASKS + 1)]
-    assert set(service.failed) == set(Moody.KINDS)
+    assert set(service.failed) == set(FaultyService.KINDS)
     late = [seen[task_id] - at * LONGEST / TASKS for at, task_id in enumerate(ids)]
     assert max(late) < 120, "an end is noticed at the next round, faults and all"
     assert grown < 16, f"{grown:.1f} MB more at the end than after the first end"

@@ -22,12 +22,12 @@ from rebyte_cli.local.server import LOCAL_KEY, Service
 from rebyte_cli.tasks import search as search_module
 from rebyte_cli.tasks.server_clock import ServerClock
 from tests import farm as farm_module
+from tests.batch_worker import input_of
 from tests.conftest import Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
 from tests.keyring_daemon import eventually
 from tests.servers import Answer, Line, Request, json_reply, reset
-from tests.workshop import input_of
 
 
 class Desk:

@@ -16,9 +16,9 @@ from rebyte_cli.batch import throttle
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.batch.workers import FAULTS_IN_A_ROW, Job
 from rebyte_cli.errors import BadUsage, KeyRejected, NetworkError, RebyteError, ServerFault
+from tests.batch_worker import MADE, WorkerBench, take_away
 from tests.keyring_daemon import eventually
 from tests.servers import Answer, RawServer, error_reply, reset
-from tests.workshop import MADE, Workshop, take_away
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -35,101 +35,101 @@ def server(answers: list[Answer]) -> Iterator[RawServer]:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, server: RawServer) -> Iterator[Workshop]:
-    shop = Workshop(tmp_path, server)
-    yield shop
-    shop.close()
+def bench(tmp_path: Path, server: RawServer) -> Iterator[WorkerBench]:
+    bench = WorkerBench(tmp_path, server)
+    yield bench
+    bench.close()
 
 
-def test_a_create_that_went_through(shop: Workshop) -> None:
-    kind, (body, task) = shop.create(0)
+def test_a_create_that_went_through(bench: WorkerBench) -> None:
+    kind, (body, task) = bench.create(0)
     assert (kind, body["prompt"], task["id"]) == ("created", "n 0", "t1")
-    assert shop.states() == ["sending", "created"]
-    assert shop.pool.known == {"t1"}
-    assert shop.pool.in_flight == {0}  # taken out by who reads the reports
+    assert bench.states() == ["sending", "created"]
+    assert bench.pool.known == {"t1"}
+    assert bench.pool.in_flight == {0}  # taken out by who reads the reports
 
 
 def test_an_answer_that_is_lost_is_reported_with_the_record_of_its_sending(
-    shop: Workshop, answers: list[Answer]
+    bench: WorkerBench, answers: list[Answer]
 ) -> None:
     answers.append(lambda line: reset(line))
-    kind, record = shop.create(0)
+    kind, record = bench.create(0)
     assert (kind, record["line"], record["is"]) == ("lost", 1, "sending")
     assert record["at"].startswith("20")
-    assert shop.states() == ["sending"]
+    assert bench.states() == ["sending"]
 
 
 @pytest.mark.parametrize("status", [401, 403, 302])
 def test_an_error_that_every_create_would_meet_ends_the_batch(
-    shop: Workshop, answers: list[Answer], status: int
+    bench: WorkerBench, answers: list[Answer], status: int
 ) -> None:
     answers.append(error_reply(status, "told", "No"))
-    kind, error = shop.create(0)
+    kind, error = bench.create(0)
     assert kind == "fatal"
     assert isinstance(error, KeyRejected) == (status != 302)
-    assert shop.states() == ["sending", "unsent"]
-    shop.pool.put(Job(2, None))
-    assert shop.reports.get(timeout=20)[0] == "unsent", "the gate is shut at once"
+    assert bench.states() == ["sending", "unsent"]
+    bench.pool.put(Job(2, None))
+    assert bench.reports.get(timeout=20)[0] == "unsent", "the gate is shut at once"
 
 
-def test_a_refusal_is_of_that_line_alone(shop: Workshop, answers: list[Answer]) -> None:
+def test_a_refusal_is_of_that_line_alone(bench: WorkerBench, answers: list[Answer]) -> None:
     answers.append(error_reply(400, "validation_error", "No such model"))
-    kind, error = shop.create(0)
+    kind, error = bench.create(0)
     assert (kind, error.message) == ("refused", "No such model")
-    assert shop.states() == ["sending", "refused"]
+    assert bench.states() == ["sending", "refused"]
     answers.append(MADE)
-    assert shop.create(2)[0] == "created"
+    assert bench.create(2)[0] == "created"
 
 
-def test_a_file_that_cannot_be_uploaded_refuses_its_line(shop: Workshop) -> None:
+def test_a_file_that_cannot_be_uploaded_refuses_its_line(bench: WorkerBench) -> None:
     def gone(path: str) -> None:
         raise BadUsage(f"cannot read {path}")
 
-    shop.upload = gone
-    kind, error = shop.create(1)
+    bench.upload = gone
+    kind, error = bench.create(1)
     assert (kind, error.message) == ("refused", "cannot read f")
-    assert shop.states() == ["refused"], "nothing was sent"
+    assert bench.states() == ["refused"], "nothing was sent"
 
 
-def test_a_file_of_many_lines_is_uploaded_once(shop: Workshop) -> None:
+def test_a_file_of_many_lines_is_uploaded_once(bench: WorkerBench) -> None:
     uploads: list[str] = []
 
     def upload(path: str) -> dict[str, str]:
         uploads.append(path)
         return {"id": "f1", "filename": path}
 
-    shop.upload = upload
+    bench.upload = upload
     for at in (1, 3, 5):
-        _, (body, _) = shop.create(at)
+        _, (body, _) = bench.create(at)
         assert body["files"] == [{"id": "f1", "filename": "f"}]
     assert uploads == ["f"]
 
 
-def test_a_mistake_of_ours_does_not_look_like_a_hanging_batch(shop: Workshop) -> None:
+def test_a_mistake_of_ours_does_not_look_like_a_hanging_batch(bench: WorkerBench) -> None:
     def wrong(_path: str) -> None:
         raise ZeroDivisionError
 
-    shop.upload = wrong
-    kind, error = shop.create(1)
+    bench.upload = wrong
+    kind, error = bench.create(1)
     assert kind == "crash"
     assert isinstance(error, ZeroDivisionError)
 
 
 def test_a_journal_that_fails_ends_it_before_anything_is_sent(
-    shop: Workshop, server: RawServer, monkeypatch: pytest.MonkeyPatch
+    bench: WorkerBench, server: RawServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_records: object) -> None:
         raise RebyteError("cannot write the journal: No space left on device")
 
-    monkeypatch.setattr(shop.journal, "commit", full)
-    kind, error = shop.create(0)
+    monkeypatch.setattr(bench.journal, "commit", full)
+    kind, error = bench.create(0)
     assert (kind, "No space left" in error.message) == ("fatal", True)
     assert server.requests == []
 
 
 @pytest.mark.parametrize("is_sent", [False, True])
 def test_out_of_memory_is_unsent_unless_the_create_went_out(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch, is_sent: bool
+    bench: WorkerBench, monkeypatch: pytest.MonkeyPatch, is_sent: bool
 ) -> None:
     send = HTTPAdapter.send
 
@@ -138,25 +138,25 @@ def test_out_of_memory_is_unsent_unless_the_create_went_out(
             send(*given, **options)
         raise MemoryError
 
-    shop.create(2)
+    bench.create(2)
     monkeypatch.setattr(HTTPAdapter, "send", too_large)
-    kind, value = shop.create(0)
+    kind, value = bench.create(0)
     if is_sent:
-        assert (kind, shop.states()[2:]) == ("lost", ["sending"])
+        assert (kind, bench.states()[2:]) == ("lost", ["sending"])
     else:
         assert (kind, "out of memory" in value.message) == ("fatal", True)
-        assert shop.states()[2:] == ["sending", "unsent"]
-        assert 0 not in shop.pool.in_flight
+        assert bench.states()[2:] == ["sending", "unsent"]
+        assert 0 not in bench.pool.in_flight
 
 
 def test_a_system_without_a_thread_to_spare_ends_the_batch(
-    shop: Workshop, server: RawServer, monkeypatch: pytest.MonkeyPatch
+    bench: WorkerBench, server: RawServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    kind, error = shop.create(0)
+    kind, error = bench.create(0)
     monkeypatch.undo()
     assert (kind, error.message) == ("fatal", "cannot start a thread")
     assert server.requests == []
@@ -165,16 +165,16 @@ def test_a_system_without_a_thread_to_spare_ends_the_batch(
 def test_no_more_threads_than_were_asked_for_and_what_none_began_is_given_back(
     tmp_path: Path, server: RawServer
 ) -> None:
-    shop = Workshop(tmp_path, server, count=2)
-    shop.throttle.pause(60, "a pause")
+    bench = WorkerBench(tmp_path, server, count=2)
+    bench.throttle.pause(60, "a pause")
     for at in range(0, 10, 2):
-        shop.pool.put(Job(at, None))
-    eventually(lambda: shop.pool.jobs.qsize() == 3)
-    assert [job.line for job in shop.pool.take_back()] == [4, 6, 8]
+        bench.pool.put(Job(at, None))
+    eventually(lambda: bench.pool.jobs.qsize() == 3)
+    assert [job.line for job in bench.pool.take_back()] == [4, 6, 8]
     assert sum(thread.name.startswith("create-") for thread in threading.enumerate()) >= 2
-    assert len(shop.pool._threads) == 2
-    shop.close()
-    assert sorted(shop.reports.get(timeout=20)[:2] for _ in range(2)) == [
+    assert len(bench.pool._threads) == 2
+    bench.close()
+    assert sorted(bench.reports.get(timeout=20)[:2] for _ in range(2)) == [
         ("unsent", 0),
         ("unsent", 2),
     ]
@@ -192,7 +192,7 @@ def test_lines_come_to_the_gate_in_the_order_of_the_file(tmp_path: Path, server:
                 order.append(ticket.line)
             return passed
 
-    shop = Workshop(tmp_path, server, count=4, throttle=Noted(rate=1000))
+    bench = WorkerBench(tmp_path, server, count=4, throttle=Noted(rate=1000))
     first = threading.Event()
 
     class Slow(SimpleQueue[Job | None]):
@@ -205,65 +205,67 @@ def test_lines_come_to_the_gate_in_the_order_of_the_file(tmp_path: Path, server:
                     time.sleep(0.01)
             return job
 
-    shop.pool.jobs = Slow()
+    bench.pool.jobs = Slow()
     for at in range(0, 8, 2):
-        shop.pool.put(Job(at, None))
+        bench.pool.put(Job(at, None))
     for _ in range(4):
-        assert shop.reports.get(timeout=20)[0] == "created"
+        assert bench.reports.get(timeout=20)[0] == "created"
     assert order == [0, 2, 4, 6]
-    shop.close()
+    bench.close()
 
 
 # Workers and the throttle: a lost network, and a failing service
 
 
-def test_a_network_that_went_away_closes_the_gate(shop: Workshop, server: RawServer) -> None:
-    shop.create(0)
+def test_a_network_that_went_away_closes_the_gate(bench: WorkerBench, server: RawServer) -> None:
+    bench.create(0)
     take_away(server)
-    shop.client.close()
-    assert shop.create(2) == ("unsent", None)
-    assert shop.states()[2:] == ["sending", "unsent"]
-    assert shop.throttle.network_is_down
-    assert "Paused" in shop.told[0]
+    bench.client.close()
+    assert bench.create(2) == ("unsent", None)
+    assert bench.states()[2:] == ["sending", "unsent"]
+    assert bench.throttle.network_is_down
+    assert "Paused" in bench.told[0]
 
 
-def test_a_network_that_was_never_there_ends_the_batch(shop: Workshop, server: RawServer) -> None:
+def test_a_network_that_was_never_there_ends_the_batch(
+    bench: WorkerBench, server: RawServer
+) -> None:
     take_away(server)
-    kind, error = shop.create(0)
+    kind, error = bench.create(0)
     assert kind == "fatal"
     assert isinstance(error, NetworkError)
-    assert not shop.throttle.network_is_down
+    assert not bench.throttle.network_is_down
 
 
 def test_a_create_that_is_refused_on_every_attempt_pauses_all(
-    shop: Workshop, answers: list[Answer]
+    bench: WorkerBench, answers: list[Answer]
 ) -> None:
     answers.append(error_reply(429, "too_many", "Slow down"))
-    assert shop.create(0) == ("unsent", None)
-    assert shop.states() == ["sending", "unsent"]
-    assert shop.told == ["The service turns creates away (429): pausing creates for 5 s"]
+    assert bench.create(0) == ("unsent", None)
+    assert bench.states() == ["sending", "unsent"]
+    assert bench.told == ["The service turns creates away (429): pausing creates for 5 s"]
 
 
-def test_faults_at_every_create_slow_it_down(shop: Workshop, answers: list[Answer]) -> None:
+def test_faults_at_every_create_slow_it_down(bench: WorkerBench, answers: list[Answer]) -> None:
     answers.append(error_reply(500, "internal_error", "Broken"))
     for turn in range(FAULTS_IN_A_ROW):
-        assert shop.told == []
-        kind, error = shop.create(turn * 2)
+        assert bench.told == []
+        kind, error = bench.create(turn * 2)
         assert kind == "refused"
         assert isinstance(error, ServerFault)
-    eventually(lambda: shop.told)  # it is reported before it is counted
-    assert shop.told == ["The service fails at every create: pausing creates for 5 s"]
+    eventually(lambda: bench.told)  # it is reported before it is counted
+    assert bench.told == ["The service fails at every create: pausing creates for 5 s"]
 
 
-def test_a_success_resets_the_count_of_faults(shop: Workshop, answers: list[Answer]) -> None:
+def test_a_success_resets_the_count_of_faults(bench: WorkerBench, answers: list[Answer]) -> None:
     for turn in range(FAULTS_IN_A_ROW * 2):
         fine = turn == FAULTS_IN_A_ROW - 1
         answers.append(MADE if fine else error_reply(500, "internal_error", "Broken"))
         if turn == FAULTS_IN_A_ROW * 2 - 1:
-            assert shop.told == []
-        shop.create(turn * 2)
-    eventually(lambda: shop.told)
-    assert len(shop.told) == 1
+            assert bench.told == []
+        bench.create(turn * 2)
+    eventually(lambda: bench.told)
+    assert len(bench.told) == 1
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -275,14 +277,14 @@ def test_any_answer_says_that_the_network_is_back(
     refused: bool,
 ) -> None:
     monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
-    shop = Workshop(tmp_path, server)
-    shop.throttle.network_lost("no route")
-    assert shop.throttle.network_is_down
+    bench = WorkerBench(tmp_path, server)
+    bench.throttle.network_lost("no route")
+    assert bench.throttle.network_is_down
     answers.append(error_reply(400, "validation_error", "No") if refused else MADE)
-    assert shop.create(0)[0] == ("refused" if refused else "created")
-    assert not shop.throttle.network_is_down
-    assert shop.told[-1] == "The network is back"
-    shop.close()
+    assert bench.create(0)[0] == ("refused" if refused else "created")
+    assert not bench.throttle.network_is_down
+    assert bench.told[-1] == "The network is back"
+    bench.close()
 
 
 def test_a_file_that_is_gone_says_nothing_about_the_network(
@@ -290,17 +292,17 @@ def test_a_file_that_is_gone_says_nothing_about_the_network(
 ) -> None:
     """It had the one try that a lost network allows, so the next one must get it."""
     monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
-    shop = Workshop(tmp_path, server)
+    bench = WorkerBench(tmp_path, server)
 
     def gone(path: str) -> None:
         raise BadUsage(f"cannot read {path}")
 
-    shop.upload = gone
-    shop.throttle.network_lost("no route")
-    assert shop.create(1)[0] == "refused"
-    assert shop.throttle.network_is_down
-    assert shop.create(0)[0] == "created"
-    shop.close()
+    bench.upload = gone
+    bench.throttle.network_lost("no route")
+    assert bench.create(1)[0] == "refused"
+    assert bench.throttle.network_is_down
+    assert bench.create(0)[0] == "created"
+    bench.close()
 
 
 # A network lost while a file of a line is uploaded: the line is not sent without the file
@@ -312,14 +314,14 @@ def test_a_line_whose_file_could_not_go_up_is_not_sent(tmp_path: Path) -> None:
         raise NetworkError("no route")
 
     with RawServer(lambda _request: MADE) as server:
-        shop = Workshop(tmp_path, server)
-        shop.create(0)  # so that it is no wrong address
+        bench = WorkerBench(tmp_path, server)
+        bench.create(0)  # so that it is no wrong address
         sent = len(server.requests)
-        shop.upload = unreachable
-        assert shop.create(1) == ("unsent", None)
-        assert shop.throttle.network_is_down
-        shop.close()
+        bench.upload = unreachable
+        assert bench.create(1) == ("unsent", None)
+        assert bench.throttle.network_is_down
+        bench.close()
         assert len(server.requests) == sent
-        assert shop.reports.empty()
+        assert bench.reports.empty()
         records = (tmp_path / "j").read_text()
         assert '"line":2' not in records

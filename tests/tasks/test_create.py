@@ -42,8 +42,8 @@ from rebyte_cli.tasks.request_kinds import TaskRequest
 from rebyte_cli.tasks.search import LostRequest
 from rebyte_cli.tasks.server_clock import ServerClock
 from tests.conftest import COMMAND
+from tests.create_bench import PROMPT, TASKS, Bench, timestamp
 from tests.cutting_proxy import Cut, CuttingProxy
-from tests.once_bench import PROMPT, TASKS, Bench, timestamp
 from tests.servers import closed_port
 from tests.task_board import Time
 

@@ -17,8 +17,8 @@ from rebyte_cli.history.history import History
 from rebyte_cli.local.server import Service
 from rebyte_cli.tasks import create
 from rebyte_cli.tasks.request_kinds import PromptRequest
+from tests.create_bench import PROMPT, Bench, timestamp
 from tests.cutting_proxy import Cut, CuttingProxy
-from tests.once_bench import PROMPT, Bench, timestamp
 from tests.servers import RawServer, Request, json_reply
 
 PROMPTS = "/prompts$"

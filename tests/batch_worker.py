@@ -1,8 +1,8 @@
-"""One worker of a batch, on a bench: a server, a journal, a gate, and what is reported.
+"""One worker of a batch on a bench: a server, a journal, a throttle, and what is reported.
 
-with RawServer(...) as server:
-    shop = Workshop(folder, server)
-    kind, value = shop.create(0)
+with RawServer(…) as server:
+    bench = WorkerBench(folder, server)
+    kind, value = bench.create(0)
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def input_of(records: Iterable[Mapping[str, Any]]) -> Input:
     )
 
 
-class Workshop:
+class WorkerBench:
     """One worker, and what it reports; `answers` are those of the server, the last for ever."""
 
     def __init__(

@@ -1,9 +1,9 @@
 """An hour that passes in seconds, and a service that fails one call in five during it.
 
-`Hour` is a clock that moves on only while no request is under way, so that a busy machine never
-turns into a late one: its threads wait on it instead of on the real clock.
+`SimulatedHour` is a clock that moves on only while no request is under way, so that a busy machine
+never turns into a late one: its threads wait on it instead of on the real clock.
 
-    with Hour() as hour, Moody(hour) as service:
+    with SimulatedHour() as hour, FaultyService(hour) as service:
         ...
 """
 
@@ -28,7 +28,7 @@ STEP = 4.0  # seconds of the hour ...
 TICK = 0.0025  # ... in so many real ones
 
 
-class Hour:
+class SimulatedHour:
     """Seconds since its beginning, for any number of threads."""
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ def _before(kind: str) -> bool:
     return not kind.endswith("after")
 
 
-class Moody:
+class FaultyService:
     """Makes tasks that run for `[N]` seconds, as their prompt says, and then complete, or fail
     with `!`. One call in five goes wrong, in the ways of `KINDS` in turn; a create that goes
     wrong `after` has made its task.
