@@ -101,6 +101,17 @@ def test_retried_after_a_fault_it_is_sent_at_once_where_the_fault_made_no_task(
     assert statuses(done) == ["refused"]
 
 
+def test_a_line_costs_one_request_and_one_more_to_see_its_end(batch: Batch) -> None:
+    with Farm() as farm:
+        lines = [f"Task {number}" for number in range(200)]
+        done = batch(farm, lines, "--no-wait", "--jobs", "16")
+        assert (done.status, dict(farm.calls)) == (0, {"GET list": 1, "POST 2": 200})
+        farm.calls.clear()
+        assert batch(farm, None).status == 0
+        assert farm.calls["GET 3"] == 200
+        assert farm.calls.total() < 220
+
+
 def test_retried_after_a_fault_it_is_unknown_until_it_is_found(batch: Batch) -> None:
     with Farm() as farm:
         batch(farm, ["One <500>"])
