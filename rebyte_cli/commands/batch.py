@@ -145,7 +145,7 @@ class Shard(ParamType[tuple[int, int]]):
     "--resend-after",
     type=Duration(),
     default=None,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="Resend a create that got no response if no task is found after this long (15m).",
 )
 @click.option(
