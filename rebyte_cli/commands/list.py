@@ -116,6 +116,7 @@ def command(
 
       rebyte list --limit 10
       rebyte list --watch --label run=nightly
+      rebyte list --watch -o jsonl | jq -r 'select(.question) | .url'
       rebyte list --status failed --since 7d -o id
       rebyte list --all -o jsonl | jq -r .title
     """
