@@ -150,9 +150,9 @@ def stored_origins(profile: str, environment: Mapping[str, str]) -> list[str]:
     return sorted(read_keys(config_dir(environment)).get(profile, {}))
 
 
-def ending(key: str) -> str:
-    """What may be shown of a key: its last four characters, of a long one only."""
-    return f"…{key[-4:]}" if len(key) >= 16 else "…"
+def ending(key: str) -> str | None:
+    """What may be shown of a key: its last four characters, and nothing of a short one."""
+    return f"…{key[-4:]}" if len(key) >= 16 else None
 
 
 def _choose(settings: Settings, environment: Mapping[str, str]) -> _KeySource:
