@@ -22,11 +22,12 @@ class TerminalDialog:
     open prompt is closed.
     """
 
-    def __init__(self, app: App, *, named: bool = True) -> None:
-        """`named`: say which task asks."""
+    def __init__(self, app: App, *, named: bool = True, shown: bool = False) -> None:
+        """`named`: say which task asks. `shown`: the terminal shows each question already."""
         self._console = app.console
         self._note = app.note
         self._named = named
+        self._shown = shown
         self._items: list[QuestionItem] = []  # still to answer; the first one is on the terminal
         self._choices: list[questions.ItemAnswer] = []
         self._line: PromptLine | None = None
@@ -46,7 +47,10 @@ class TerminalDialog:
 
     def _start(self, task_id: str, question: Question) -> None:
         self._items, self._choices = list(question.items), []
-        self._show(f"Task {task_id} asks:\n" if self._named else "")
+        if self._shown and len(self._items) == 1:
+            self._show(again=True)
+        else:
+            self._show(f"Task {task_id} asks:\n" if self._named else "")
 
     def listen(self, seconds: float) -> Sequence[questions.ItemAnswer] | None:
         """The answers to all items, or None if they did not come within so many seconds.

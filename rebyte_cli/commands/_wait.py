@@ -60,8 +60,13 @@ def finished(
 
 
 @contextmanager
-def question_watcher(app: App, deadline: Deadline) -> Iterator[QuestionWatcher]:
-    """What notices the questions of runs, and asks them on the terminal if `app` says so."""
+def question_watcher(
+    app: App, deadline: Deadline, *, shown: bool = False
+) -> Iterator[QuestionWatcher]:
+    """What notices the questions of runs, and asks them on the terminal if `app` says so.
+
+    `shown`: what the command prints on stdout has each question in it.
+    """
     from ..tasks.question_watch import QuestionWatcher
 
     def watcher(dialog: Dialog | None) -> QuestionWatcher:
@@ -79,7 +84,7 @@ def question_watcher(app: App, deadline: Deadline) -> Iterator[QuestionWatcher]:
         return
     from ._questions import TerminalDialog
 
-    with TerminalDialog(app) as dialog:
+    with TerminalDialog(app, shown=shown and app.console.out_tty) as dialog:
         yield watcher(dialog)
 
 
@@ -161,7 +166,7 @@ def _text(
     from ..tasks import logs
 
     resumable = _resumable(_logs_command(target))
-    with resumable, question_watcher(app, deadline) as questions:
+    with resumable, question_watcher(app, deadline, shown=True) as questions:
         parts = logs.run(
             app.client,
             target.task_id,

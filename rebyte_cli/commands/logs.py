@@ -78,7 +78,7 @@ def _text(
 ) -> Iterator[str]:
     from ..tasks import logs
 
-    with question_watcher(app, deadline) as questions:
+    with question_watcher(app, deadline, shown=tail is None) as questions:
         parts = logs.text(
             app.client,
             task_id,

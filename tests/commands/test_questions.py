@@ -206,6 +206,14 @@ def test_a_stream_asks_and_continues(terminal: Terminal) -> None:
     assert shown.endswith("Answered: Go on; not now")
 
 
+def test_a_stream_does_not_repeat_the_question_that_it_showed(terminal: Terminal) -> None:
+    session = terminal("create", "Deploy it [[ask]] [[run=200ms]]", "--stream")
+    shown = answered(session, "1")
+    at = shown.index("? How should the simulation continue?")
+    assert shown[at + 3] == f"{PROMPT} 1"
+    assert str(shown).count("? How") == 1
+
+
 def test_logs_ask_what_is_open_and_nothing_that_was_answered(
     terminal: Terminal, inside_local: Run
 ) -> None:
