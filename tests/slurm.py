@@ -1,4 +1,7 @@
-"""A Slurm cluster of one node: Debian's own daemons, on loopback, with a key of their own."""
+"""A Slurm cluster of one node: Debian's own daemons, on loopback, with a key of their own.
+
+They and their clients meet at a socket in /run, which is a folder of the test for them.
+"""
 
 from __future__ import annotations
 
@@ -53,13 +56,16 @@ class SlurmCluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        run = ["--bind", str(folder / "run"), "/run"]
+        self._inside = ["bwrap", "--dev-bind", "/", "/", *run]
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> SlurmCluster:
         system = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
         daemons = [shutil.which(name, path=system) for name in ("slurmctld", "slurmd")]
         programs = [path or need_tool("slurmd") for path in daemons]
-        for name in ("state", "spool"):
+        need_tool("bwrap")
+        for name in ("state", "spool", "run"):
             (self.folder / name).mkdir(parents=True)
         key = self.folder / "slurm.key"
         key.touch(mode=0o600)
@@ -78,7 +84,9 @@ class SlurmCluster:
         with (self.folder / "log").open("ab") as log:
             for program in programs:
                 self._daemons.append(
-                    subprocess.Popen([program, "-D"], env=self.environment, stderr=log)
+                    subprocess.Popen(
+                        [*self._inside, program, "-D"], env=self.environment, stderr=log
+                    )
                 )
         give_up = time.monotonic() + PATIENCE
         while self._ask("sinfo", "--noheader", "--format=%T") != "idle":
@@ -100,7 +108,7 @@ class SlurmCluster:
     def submit(self, script: Path, *options: str) -> subprocess.Popen[str]:
         """Submit a script from its folder; the process ends with the job, and like it."""
         return subprocess.Popen(
-            ["sbatch", "--wait", *options, str(script)],
+            [*self._inside, "sbatch", "--wait", *options, str(script)],
             env=self.environment,
             cwd=script.parent,
             stdout=subprocess.PIPE,
@@ -110,6 +118,10 @@ class SlurmCluster:
 
     def _ask(self, *words: str) -> str:
         done = subprocess.run(
-            words, env=self.environment, capture_output=True, text=True, check=False
+            [*self._inside, *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.stdout.strip()

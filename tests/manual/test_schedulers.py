@@ -82,17 +82,10 @@ def test_case_84_the_line_for_cron_under_cron(home: Path) -> None:
     table.write_text(f'HOME={home}\nMAILTO=""\nREBYTE_PROFILE=local\n{line}')
     table.chmod(0o600)
     jail = ["bwrap", "--dev-bind", "/", "/", "--die-with-parent", "--unshare-pid"]
-    jail += [
-        "--tmpfs",
-        "/run",
-        "--tmpfs",
-        "/dev/shm",
-        "--bind",
-        str(home / "spool"),
-        "/var/spool/cron",
-    ]
-    if os.path.isdir("/etc/cron.d"):
-        jail += ["--tmpfs", "/etc/cron.d"]
+    jail += ["--tmpfs", "/run", "--tmpfs", "/dev/shm"]
+    jail += ["--bind", str(home / "spool"), "/var/spool/cron"]
+    if os.path.exists("/etc/crontab"):  # the jobs of this machine
+        jail += ["--tmpfs", "/etc/cron.d", "--ro-bind", os.devnull, "/etc/crontab"]
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
     preload = library or need_tool("faketime")
     clock = ["env", f"LD_PRELOAD={preload}", f"FAKETIME={BEFORE}", "TZ=UTC"]
