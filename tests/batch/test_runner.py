@@ -26,7 +26,7 @@ from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
 from tests.keyring_daemon import eventually
-from tests.servers import Answer, Request, closed_port, json_reply, reset
+from tests.servers import Answer, Request, closed_port, error_reply, json_reply, reset
 
 Batch = Callable[..., Done]
 
@@ -71,10 +71,26 @@ def test_no_wait_prints_a_row_once_its_task_is_created(batch: Batch) -> None:
     assert statuses(done) == ["running", "running"]
 
 
+def refuses(reads_of: str, *, after: str) -> Callable[[Request], Answer | None]:
+    """Refuse reads of a task once another one was read: that ends the batch at a known point."""
+    read: set[str] = set()
+
+    def hook(request: Request) -> Answer | None:
+        name = request.path.rpartition("/")[2]
+        if request.method == "GET":
+            if name == reads_of and after in read:
+                return error_reply(401, "invalid_api_key", "No")
+            read.add(name)
+        return None
+
+    return hook
+
+
 def test_a_follower_that_runs_already_is_not_made_again(batch: Batch) -> None:
-    with Farm() as farm:
+    with Farm(hook=refuses("task-00002", after="task-00002")) as farm:
         lines = ["One", "Two <run 60>", "Three"]
-        first = batch(farm, lines, "-w", "ws-7", "--timeout", "0.5")
+        first = batch(farm, lines, "-w", "ws-7")
+        farm.hook = lambda _request: None
         assert statuses(first) == ["completed", "running", "pending"]
         farm.tasks["task-00002"]["ends"] = 0.0
         assert statuses(batch(farm, None, "-w", "ws-7")) == ["completed"] * 3
@@ -82,9 +98,10 @@ def test_a_follower_that_runs_already_is_not_made_again(batch: Batch) -> None:
 
 
 def test_retrying_what_failed_leaves_alone_what_runs(batch: Batch) -> None:
-    with Farm() as farm:
-        batch(farm, ["One <run 60>", "Two <fail>"], "--timeout", "0.5")
-        done = batch(farm, None, "--retry-failed", "--timeout", "0.5")
+    with Farm(hook=refuses("task-00001", after="task-00002")) as farm:
+        batch(farm, ["One <run 60>", "Two <fail>"], "--jobs", "1")
+        farm.hook = refuses("task-00001", after="task-00003")
+        done = batch(farm, None, "--retry-failed")
     assert statuses(done) == ["running", "failed"]
     assert farm.made == {"One <run 60>": 1, "Two <fail>": 2}
 
@@ -220,11 +237,12 @@ def test_a_chain_continues_in_the_next_run(batch_of: Callable[..., Done]) -> Non
         {"prompt": "Build <run 60>", "key": "build"},
         {"prompt": "Test", "key": "test", "workspaceId": "@build"},
     ]
-    with Farm() as farm:
-        done = batch_of(farm, lines, "--timeout", "0.5")
-        assert done.status == 124
+    with Farm(hook=refuses("task-00001", after="task-00001")) as farm:
+        done = batch_of(farm, lines)
+        assert done.status == 3
         statuses = {row["key"]: row["status"] for row in lines_of(done.out)}
         assert statuses == {"build": "running", "test": "pending"}
+        farm.hook = lambda _request: None
         farm.tasks["task-00001"]["ends"] = 0.0
         done = batch_of(farm, None, "--no-wait")
         statuses = {row["key"]: row["status"] for row in lines_of(done.out)}
