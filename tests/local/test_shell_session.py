@@ -17,7 +17,7 @@ def test_each_shell_session_is_told_once(home: Path) -> None:
 
     def session() -> list[str]:
         done = subprocess.run(
-            ["/bin/sh", "-c", f"{command}; {command} -q; {command}"],
+            ["/bin/sh", "-c", f"{command}; {command}"],
             cwd=home,
             capture_output=True,
             text=True,
