@@ -131,7 +131,8 @@ def write_patch(folder: str, target: Path) -> UncommittedChanges:
     _check_place(folder, root)
     with tempfile.TemporaryDirectory(prefix="rebyte-") as scratch:
         environment = _filters_off(root) | _own_index(root, Path(scratch))
-        run(["-c", "advice.addEmbeddedRepo=false", "add", "--all", "."], root, environment)
+        staged = [".", *_without_submodules(root, environment)]
+        run(["-c", "advice.addEmbeddedRepo=false", "add", "--all", *staged], root, environment)
         compared = ["diff", "--cached", "--no-ext-diff", "--no-textconv", "--no-color"]
         compared += ["--ignore-submodules=all", "--no-renames"]
         listed = run([*compared, "--name-status", "-z", "HEAD"], root, environment)
@@ -162,6 +163,18 @@ def described(changes: UncommittedChanges) -> str:
     size = f"{changes.size / 1024:.0f} KiB" if changes.size >= 1024 else f"{changes.size} bytes"
     added = f"; new: {new}" if new else ""
     return f"Sending {_count(len(changes.files), 'changed file')} as {PATCH_NAME} ({size}{added})"
+
+
+def _without_submodules(root: str, environment: Mapping[str, str]) -> Iterator[str]:
+    """Pathspecs that leave the submodules out.
+
+    `git add` would run `git status` inside each of them, with the filters of its configuration.
+    """
+    listed = run(["ls-files", "--stage", "-z"], root, environment)
+    for entry in listed.decode("utf-8", "surrogateescape").split("\0"):
+        state, _, name = entry.partition("\t")
+        if state.startswith("160000 "):
+            yield f":(exclude,literal){name}"
 
 
 def _own_index(root: str, scratch: Path) -> dict[str, str]:

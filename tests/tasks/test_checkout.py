@@ -167,6 +167,27 @@ def test_a_hostile_repository_runs_nothing(repository: Repository) -> None:
     assert not ran.exists(), ran.read_text()
 
 
+def test_a_hostile_submodule_runs_nothing(repository: Repository) -> None:
+    inner = repository.path / "inner"
+    subprocess.run(["git", "init", "-q", inner], check=True)
+    (inner / "x").write_text("x")
+    git(inner, "add", "x")
+    git(inner, "commit", "-qm", "x")
+    repository("add", "inner")
+    repository.commit("Submodule")
+    ran = repository.path.parent / "ran"
+    git(inner, "config", "filter.evil.clean", f"touch {ran}; cat")
+    (inner / ".gitattributes").write_text("x filter=evil\n")
+    # Of the same size, so that git has to read it to see whether it changed.
+    (inner / "x").write_text("y")
+    os.utime(inner / "x", (2**31, 2**31))
+    repository.write("b.txt", "b\n")
+    lines(repository)
+    changes, _ = patched(repository)
+    assert changes.files == ["b.txt"]
+    assert not ran.exists()
+
+
 def test_a_working_tree_that_is_elsewhere_is_not_uploaded(repository: Repository) -> None:
     elsewhere = repository.path.parent / "private"
     elsewhere.mkdir()
