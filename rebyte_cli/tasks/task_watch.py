@@ -159,7 +159,7 @@ class TaskWatch:
             self._read_page()
             return True
         for task in self.tasks:
-            if task.has_ended and task.status is None:
+            if task.has_ended and task.status is None and task.next_look <= now:
                 self._read_end(task)
                 return True
         due = [task for task in self.tasks if not task.has_ended and task.next_look <= now]
@@ -202,6 +202,7 @@ class TaskWatch:
 
     def _read_end(self, task: WatchedTask) -> None:
         """Read how a run ended."""
+        task.next_look = self._clock() + LOOK_PAUSE  # also if it fails, as in `_look_at`
         try:
             read = self._client.get_task(task.id, timeout=READ_TIMEOUT)
         except ResourceNotFound:  # deleted; the next page leaves it out

@@ -30,6 +30,7 @@ class Service:
         self.events: dict[str, list[dict[str, Any]]] = {}
         self.calls: list[tuple[float, str]] = []
         self.error: Exception | None = None
+        self.broken: set[str] = set()  # tasks that cannot be read
         for number in range(count):
             self.add(f"task-{number:04d}")
 
@@ -66,6 +67,8 @@ class Service:
         self._call(f"get {task_id}")
         if task_id not in self.tasks:
             raise ResourceNotFound("gone", status_code=404)
+        if task_id in self.broken:
+            raise ServerFault("500 from http://x", status_code=500)
         return {**self.tasks[task_id]}
 
     def task_content(self, task_id: str, **_: Any) -> dict[str, Any]:
@@ -210,6 +213,19 @@ def test_a_task_that_is_gone_before_its_end_is_read(watching: Watch) -> None:
     assert its.states() == {"task-0000": "deleted"}
     its.run(3)
     assert its.states() == {}
+
+
+def test_an_end_that_cannot_be_read_keeps_nothing_else_waiting(watching: Watch) -> None:
+    its = watching(count=2)
+    watch = its.begin()
+    its.service.broken.add("task-0001")
+    its.service.end("task-0001")
+    its.service.events["task-0000"].append(asks("m"))
+    its.run(30)
+    assert watch.tasks[1].question is not None
+    its.service.broken.clear()
+    its.run(15)
+    assert its.states()["task-0001"] == "completed"
 
 
 def test_only_what_is_asked_for_is_watched(watching: Watch) -> None:
