@@ -118,15 +118,29 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _body(self) -> io.RawIOBase | None:
-        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            from werkzeug import serving
+        """The body; None for a request whose end is unclear, which is refused.
 
-            return serving.DechunkedInput(cast(IO[bytes], self.rfile))
-        length = self.headers.get("Content-Length", "0").strip()
-        if not (length.isascii() and length.isdigit() and len(length) < 19):
+        Whatever is read as a body here is not read as the next request, and the other way round
+        (RFC 9112, sections 5.1 and 6.3).
+        """
+        encodings = self.headers.get_all("Transfer-Encoding", [])
+        lengths = {value.strip() for value in self.headers.get_all("Content-Length", ["0"])}
+        if self.headers.defects:
+            self.send_error(400, "A header has no name, or a space behind it")
+        elif encodings:
+            if [value.strip().lower() for value in encodings] == ["chunked"]:
+                from werkzeug import serving
+
+                return serving.DechunkedInput(cast(IO[bytes], self.rfile))
+            self.send_error(501, "The only Transfer-Encoding is chunked")
+        elif len(lengths) > 1:
+            self.send_error(400, "Content-Length is given twice")
+        else:
+            length = lengths.pop()
+            if length.isascii() and length.isdigit() and len(length) < 19:
+                return RequestBody(self.rfile, int(length))
             self.send_error(400, "Content-Length is not a number")
-            return None
-        return RequestBody(self.rfile, int(length))
+        return None
 
     def _environ(self, body: io.RawIOBase) -> Environ:
         path, _, query = self.path.partition("?")

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -128,6 +129,34 @@ def test_connection_is_kept_through_refusals_and_unread_bodies(tmp_path: Path) -
         # Delayed acknowledgements would cost 40 ms for nearly each of these, even if idle.
         assert sorted(lengths)[3] < 0.035
         assert caller.connection.sock is kept
+
+
+@pytest.mark.parametrize(
+    ("framing", "status"),
+    [
+        ("Transfer-Encoding: gzip", b"501"),
+        ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", b"501"),
+        ("Transfer-Encoding: xchunked", b"501"),
+        ("Content-Length: 0\r\nContent-Length: 9", b"400"),
+        ("Content-Length : 9", b"400"),
+        ("no colon\r\nContent-Length: 9", b"400"),
+        ("Content-Length: -1", b"400"),
+        ("Content-Length: 0\r\nContent-Length: 0", b"200"),
+    ],
+)
+def test_a_body_without_a_clear_end_is_never_a_request(
+    service: Any, framing: str, status: bytes
+) -> None:
+    """A proxy might read the end of such a body elsewhere, and let a request through in it."""
+    first = f"GET /v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\n{framing}\r\n\r\n"
+    inside = "GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    address = urlsplit(service.base_url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as wire:
+        wire.sendall((first + inside).encode())
+        with wire.makefile("rb") as file:
+            answers = file.read()
+    assert answers.split()[1] == status
+    assert (b"HTTP/1.1 404" in answers) == (status == b"200")
 
 
 def test_date_header_is_the_clock_that_dates_tasks(tmp_path: Path) -> None:
