@@ -11,7 +11,7 @@ A line that a crash left in `sending` is as good as unknown: its task is searche
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..api.status import canonical_status
@@ -52,7 +52,7 @@ class LineState:
         self.newest: str | None = None  # `createdAt` of the newest task listed before it was sent
         self.started: str | None = None
         self.finished: str | None = None
-        self.candidates: list[str] = []
+        self.candidates: Sequence[str] = ()
 
     def apply(self, record: Mapping[str, Any]) -> None:
         """Change the state as a record says."""
@@ -75,7 +75,7 @@ class LineState:
             self.error = record.get("error")
         elif state == "unknown":
             self.state, self.status = "unknown", "unknown"
-            self.candidates = list(record.get("candidates") or [])
+            self.candidates = record.get("candidates") or ()
             self.sent = record.get("at") or self.sent
 
     @property
@@ -165,7 +165,7 @@ def counts(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _unknown(line: InputLine, entry: LineState) -> dict[str, Any]:
-    shown = entry.candidates[:MOST_CANDIDATES]
+    shown = list(entry.candidates[:MOST_CANDIDATES])
     if more := len(entry.candidates) - len(shown):
         shown.append(f"one of {more} more")
     could_be = f"; it could be {' or '.join(shown)}" if shown else ""
