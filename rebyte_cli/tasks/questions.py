@@ -141,7 +141,7 @@ def needs_answer(task_id: str, question: Question, task: Mapping[str, Any]) -> N
 
     options = [line for item in question.items for line in item_lines(item)]
     if len(question.items) == 1:
-        del options[0]  # the question is in the message
+        options = [line.lstrip() for line in options[1:]]  # the question is in the message
     numbers = " --option N" * len(question.items) if question.items[0].options else " --text TEXT"
     return NeedsAnswer(
         summary(task_id, question),

@@ -65,12 +65,15 @@ def test_without_a_terminal_a_question_ends_the_wait(inside_local: Run, words: l
     task = inside_local("get", "@last", "-q").json["id"]
     assert f"task {task} is waiting for an answer: How should the simulation continue?" in done.err
     assert f"`rebyte answer {task} --option N`" in done.err
-    assert "1. Go on: Take the default." in done.err
     if words == ["--wait"]:
         assert (done.json["id"], done.json["status"]) == (task, "running")
         assert done.json["question"] is True
         error = json.loads(done.err.splitlines()[-1])["error"]
         assert (error["code"], error["exit"]) == ("needs_answer", 12)
+        assert error["hint"].splitlines()[:2] == [
+            "1. Go on: Take the default.",
+            "2. Stop here: Answer with what there is.",
+        ]
     else:
         assert "How should the simulation continue?" in done.out
 
