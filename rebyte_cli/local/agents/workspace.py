@@ -16,8 +16,15 @@ from . import git
 from .git import GitError
 
 BASE = "base.git"
-# HOME of git for our own commits: no settings of the user, none of the repository.
-AUTHOR = ("-c", "user.name=rebyte", "-c", "user.email=rebyte@localhost")
+# Of our own commits: git needs a name, and must not ask for the passphrase of a key.
+AUTHOR = (
+    "-c", "user.name=rebyte", "-c", "user.email=rebyte@localhost", "-c", "commit.gpgSign=false",
+)  # fmt: skip
+# A patch that `git apply` takes, whatever the user's configuration says of diffs.
+DIFF = (
+    "diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color",
+    "--src-prefix=a/", "--dst-prefix=b/",
+)  # fmt: skip
 
 
 class WorkspaceSource(NamedTuple):
@@ -122,17 +129,15 @@ class Workspace:
         extra = {
             "GIT_INDEX_FILE": str(index),
             "GIT_OBJECT_DIRECTORY": str(objects),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": common.decode().strip(),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(os.fsdecode(common.removesuffix(b"\n"))),
         }
         try:
             git.run([*there, "read-tree", "HEAD"], extra=extra)
             git.run([*there, "add", "-A"], extra=extra)
-            difference = ["diff", "--cached", "--binary", "--full-index"]
-            difference += ["--no-ext-diff", "--no-textconv", "HEAD"]
-            patch.write_bytes(git.run([*there, *difference], extra=extra))
+            patch.write_bytes(git.run([*there, *DIFF, "HEAD"], extra=extra))
             if patch.stat().st_size:
                 here = ["-C", str(self.code)]
-                git.run([*here, "apply", "--index", "--binary", str(patch)])
+                git.run([*here, "apply", "--index", "--whitespace=nowarn", str(patch)])
                 git.run([*here, *AUTHOR, "commit", "--quiet", "-m", "Uncommitted changes"])
         except GitError as error:
             raise GitError(f"cannot copy the uncommitted changes: {error}") from None
@@ -175,6 +180,12 @@ def disk_usage(folder: Path) -> int:
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)
     return total
+
+
+def _quoted(path: str) -> str:
+    """A path in the list of alternates, where colons separate and quotes escape."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _has_commit(code: Path) -> bool:

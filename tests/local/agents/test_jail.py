@@ -241,6 +241,23 @@ def test_uncommitted_changes_come_along_when_they_are_wanted(
     assert changes.patch(workspace, jailed=False) == b""
 
 
+def test_uncommitted_changes_come_along_whatever_the_users_configuration_and_folder(
+    tmp_path: Path, repository: Path
+) -> None:
+    here = repository.rename(tmp_path / 'a:"b')
+    (here / "c").write_text("trailing space \n")
+    for name, value in (
+        ("diff.noprefix", "true"), ("diff.mnemonicPrefix", "true"), ("color.ui", "always"),
+        ("commit.gpgSign", "true"), ("gpg.program", "false"), ("apply.whitespace", "error"),
+    ):  # fmt: skip
+        git(here, "config", "--file", str(tmp_path / "gitconfig"), name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+        workspace = prepared(tmp_path, WorkspaceSource(str(here), None, True))
+    assert (workspace.code / "a").read_text() == "a\nuncommitted\n"
+    assert (workspace.code / "c").exists()
+
+
 @pytest.mark.parametrize("jailed", [True, False])
 def test_the_patch_applies_where_the_work_came_from(
     bench: Bench, tmp_path: Path, repository: Path, jailed: bool
