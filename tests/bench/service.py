@@ -60,10 +60,9 @@ def _at_once(env: dict[str, str]) -> Iterator[Row]:
     seconds = time.perf_counter() - begun
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-    assert not failed
     figure = f"{seconds:.1f} s  {1000 * cpu / AT_ONCE:.0f} ms of CPU each"
     target = "20 s" if os.cpu_count() == 2 else ""
-    yield Row(f"{AT_ONCE} of these creates at once", figure, target)
+    yield Row(f"{AT_ONCE} of these creates at once", figure, target, f"{failed} failed")
 
 
 def _curls(home: Path, env: dict[str, str]) -> Iterator[Row]:
