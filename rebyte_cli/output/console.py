@@ -14,12 +14,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import RawIOBase
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from ..errors import ReaderGone, RebyteError
-
-if TYPE_CHECKING:
-    import re
 
 Color = Literal["auto", "always", "never"]
 
@@ -33,7 +30,6 @@ _UNSAFE = (
 )
 _FIRST_SELECTOR = "\U000e0100"  # from here on characters count as printable although nothing shows
 _FEW = 64  # up to so many different characters are replaced one by one, which is fastest
-_compiled: re.Pattern[str] | None = None
 
 
 def replace_unsafe(text: str, escape: Callable[[int], str]) -> str:
@@ -43,14 +39,11 @@ def replace_unsafe(text: str, escape: Callable[[int], str]) -> str:
     """
     if is_plain(text) or is_plain(text.replace("\n", "")):  # settles nearly all text
         return text
-    global _compiled
-    if _compiled is None:
-        import re
+    import re
 
-        _compiled = re.compile(_UNSAFE)
-    found = set(_compiled.findall(text))
+    found = set(re.findall(_UNSAFE, text))
     if len(found) > _FEW:
-        return _compiled.sub(lambda match: escape(ord(match[0])), text)
+        return re.sub(_UNSAFE, lambda match: escape(ord(match[0])), text)
     for character in found:
         text = text.replace(character, escape(ord(character)))
     return text
