@@ -7,7 +7,7 @@ from typing import Any
 
 from ..app import App
 from ..deadline import Deadline
-from ..errors import OutcomeUnknown, RebyteError, worst
+from ..errors import Interrupted, OutcomeUnknown, RebyteError, worst
 from ..tasks.wait import WaitTarget
 from ._wait import finished
 
@@ -61,18 +61,32 @@ def first_success(
 
 
 def _cancel(app: App, winner: str, others: Sequence[str]) -> None:
-    """Cancel the other attempts, which changes none that has ended, and say what was canceled."""
+    """Cancel the other attempts, which changes none that has ended, and say what was canceled.
+
+    What fails is only noted, since there is a task to print. An interrupt is raised with a hint.
+    """
     from ..tasks import attempts
 
     canceled = []
-    with app.spinner("Canceling the other attempts"):
-        for task_id, task in attempts.cancel(app.client, others):
-            if isinstance(task, RebyteError):
-                app.note(
-                    f"Could not cancel task {task_id}: {task.message}; "
-                    f"try again with `rebyte cancel {task_id}`"
-                )
-            elif app.with_workspace(task).get("status") == "canceled":
-                canceled.append(task_id)
+    try:
+        with app.spinner("Canceling the other attempts"):
+            for task_id, task in attempts.cancel(app.client, others):
+                if isinstance(task, RebyteError):
+                    _note_failure(app, f"task {task_id}", task, [task_id])
+                elif app.with_workspace(task).get("status") == "canceled":
+                    canceled.append(task_id)
+    except RebyteError as error:  # of the key, which may be allowed to create tasks only
+        _note_failure(app, "the other attempts", error, others)
+    except (KeyboardInterrupt, Interrupted) as stop:
+        status = stop.exit_status if isinstance(stop, Interrupted) else 130
+        left = " ".join(each for each in others if each not in canceled)
+        hint = f"Task {winner} completed; stop the others with `rebyte cancel {left}`"
+        raise Interrupted(status, hint=hint) from None
     also = f"; canceled {' '.join(canceled)}" if canceled else ""
     app.note(f"Task {winner} completed first{also}")
+
+
+def _note_failure(app: App, what: str, error: RebyteError, ids: Sequence[str]) -> None:
+    app.note(
+        f"Could not cancel {what}: {error.message}; try again with `rebyte cancel {' '.join(ids)}`"
+    )

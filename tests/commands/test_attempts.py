@@ -153,6 +153,25 @@ def test_a_task_that_cannot_be_canceled_is_named(contest: Contest, inside: Run) 
     assert "Not now; try again with `rebyte cancel runs-" in done.err
 
 
+def test_a_key_that_cannot_cancel_does_not_cost_the_result(contest: Contest, inside: Run) -> None:
+    contest.cancel = error_reply(403, "insufficient_scopes", "The key may not cancel")
+    done = attempt(inside, "wins", "runs", "runs")
+    assert (done.status, done.documents[0]["status"]) == (0, "completed")
+    assert "Could not cancel the other attempts: " in done.err
+    assert "try again with `rebyte cancel runs-" in done.err
+
+
+def test_an_interrupt_while_the_others_are_canceled_names_the_winner(contest: Contest) -> None:
+    contest.cancel = stall
+    words = ("create", "Fix", "-x", "wins", "-x", "runs", "--attempts", "3", "--wait")
+    session = Session([*COMMAND, *words], columns=200)
+    session.until(lambda lines: any("Canceling the other attempts" in line for line in lines))
+    session.child.sendintr()
+    assert session.finish() == 130
+    shown = " ".join(session.everything)
+    assert " completed; stop the others with `rebyte cancel " in shown
+
+
 def test_a_time_limit_leaves_the_attempts_running_and_says_how_to_resume(
     contest: Contest, inside: Run
 ) -> None:
