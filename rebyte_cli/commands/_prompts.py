@@ -261,7 +261,7 @@ class PromptSource:
             if status == 127:
                 raise BadUsage(f"cannot start the editor {program!r}", hint="Set EDITOR")
             raise BadUsage(f"the editor exited with status {status}; nothing was sent")
-        if not after.st_size and after.st_mtime_ns == before.st_mtime_ns:
+        if (after.st_mtime_ns, after.st_size) == (before.st_mtime_ns, before.st_size):
             # One with a window may have left it open: the file stays for what is saved there.
             option = editor.waiting_option(program)
             if option is not None:
@@ -270,8 +270,9 @@ class PromptSource:
                     hint=f"export EDITOR='{program} {option}'\n"
                     f"What you save in the window goes to {draft.path}",
                 )
-            draft.discard()
-            raise BadUsage("the editor saved no prompt; nothing was sent")
+            if not after.st_size:
+                draft.discard()
+                raise BadUsage("the editor saved no prompt; nothing was sent")
         data = self._app.read_bytes(str(draft.path), limit=MOST_BYTES)
         text = _decode(data, "the prompt from the editor")
         if not text.strip():

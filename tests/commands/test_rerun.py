@@ -221,6 +221,22 @@ def test_a_repository_on_this_machine_is_worked_on_again(home: Path, inside: Run
     assert body["localRepository"] == str(home / "moved")
 
 
+def test_a_prompt_is_not_sent_before_the_editor_has_changed_it(
+    farm: Farm, inside: Run, home: Path
+) -> None:
+    """An editor with a window returns before the user has seen the prompt."""
+    inside("create", "Fix it")
+    editor = home / "code"
+    editor.write_text("#!/bin/sh\n")
+    editor.chmod(0o755)
+    session = Session([*COMMAND, "rerun", "@last", "--edit"], EDITOR=str(editor), columns=300)
+    assert session.finish() == 2
+    assert len(farm.bodies) == 1
+    shown = " ".join(session.everything)
+    assert "the editor did not wait for its window to be closed" in shown
+    assert f"export EDITOR='{editor} --wait'" in shown
+
+
 def test_the_prompt_is_changed_in_the_editor(farm: Farm, inside: Run, home: Path) -> None:
     assert inside("create", PROMPT, "-x", "claude").status == 0
     editor = home / "editor"
