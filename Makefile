@@ -106,7 +106,7 @@ bench: $(READY) ## Measure what it costs, beside what it is to reach (five minut
 pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
 	@rm -rf build/pyz && mkdir -p dist
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --target build/pyz .
-	@rm -rf build/pyz/bin build/pyz/share build/pyz/cryptography* build/pyz/*cffi*
+	@rm -rf build/pyz/bin build/pyz/share build/pyz/cryptography* build/pyz/*cffi* build/pyz/charset_normalizer*
 	@$(BIN)/python -m zipapp build/pyz -c -p '/usr/bin/env python3' -m rebyte_cli.__main__:main -o dist/rebyte.pyz
 
 clean: ## Remove what the other targets made

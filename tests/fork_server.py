@@ -32,14 +32,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CLIENT = Path(__file__).with_name("fork_client.py")
 # Besides the package itself: what its functions import when they are called.
-LIBRARIES = (
-    "rebyte_cli.api.connection",
-    "sqlite3",
-    "tomllib",
-    "rich.console",
-    "rich.live",
-    "rich.progress",
-)
+LIBRARIES = ("requests", "sqlite3", "tomllib", "rich.console", "rich.live", "rich.progress")
 
 _LOCK = threading.Lock()
 
@@ -128,7 +121,9 @@ def serve(address: str) -> None:
 
 
 def _import_all() -> None:
+    from rebyte_cli import __main__ as entry
 
+    entry._spare_the_guessers()
     package = importlib.import_module("rebyte_cli")
     for found in pkgutil.walk_packages(package.__path__, "rebyte_cli."):
         if not found.name.endswith("__main__") and ".mcp" not in found.name:

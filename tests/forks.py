@@ -42,7 +42,7 @@ def main(module: str, name: str, count: str, *arguments: str) -> int:
     for found in pkgutil.walk_packages(rebyte_cli.__path__, "rebyte_cli."):
         if not found.name.endswith("__main__") and ".mcp" not in found.name:
             importlib.import_module(found.name)
-    importlib.import_module("urllib3")
+    importlib.import_module("requests")
     gc.freeze()
     waiting, go = os.pipe()
     children = [_child(function, number, arguments, waiting, go) for number in range(int(count))]

@@ -85,13 +85,13 @@ def load_libraries() -> None:
 
     import click._termui_impl
     import keyring
+    import requests
     import rich.live
     import rich.progress
-    import urllib3
     import werkzeug.serving
 
     loaded: list[Any] = [email, logging, sqlite3, tempfile]
-    loaded += [click, keyring, rich, urllib3, werkzeug]
+    loaded += [click, keyring, requests, rich, werkzeug]
 
 
 def main() -> None:

@@ -224,7 +224,7 @@ def test_only_commands_import_batch() -> None:
             assert package_of(importer) in ("batch", "commands"), f"{importer} imports {module}"
 
 
-@pytest.mark.parametrize("name", ["rich", "keyring", "urllib3", "werkzeug", "sqlite3"])
+@pytest.mark.parametrize("name", ["requests", "rich", "keyring", "urllib3", "werkzeug", "sqlite3"])
 def test_commands_import_no_heavy_library(name: str) -> None:
     found = [one.importer for one in imports() if one.module.split(".")[0] == name]
     assert not [
@@ -234,6 +234,7 @@ def test_commands_import_no_heavy_library(name: str) -> None:
 
 def test_each_heavy_library_is_used_by_few_packages() -> None:
     allowed = {
+        "requests": {"api"},
         "urllib3": {"api"},
         "keyring": {"config"},
         "rich": {"output"},

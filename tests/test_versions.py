@@ -38,7 +38,6 @@ def test_every_library_that_is_imported_is_named() -> None:
     foreign = imported - sys.stdlib_module_names - {"rebyte_cli"}
     distributions = packages_distributions()
     needed = {distributions[name][0].lower().replace("_", "-") for name in foreign}
-    needed.add("idna")  # which urllib3 imports for a host that is not ASCII, if it is there
     assert needed == {name.lower() for name in lowest.run_time()}
 
 

@@ -51,13 +51,13 @@ class BrokenBody(Exception):
 
 
 def chunks(response: Any) -> Iterator[bytes]:
-    """The decoded bytes of a body as they arrive; `response` is one of urllib3, unread.
+    """The decoded bytes of a body as they arrive; `response` is one of requests, unread.
 
     Decodes gzip and deflate itself: the decoder of urllib3 accepts a cut gzip stream as a
     whole one, and may expand one small read to any size. Raises BrokenBody, or what urllib3 raises.
     """
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
-    raw = _raw(response)
+    raw = _raw(response.raw)
     if encoding in ("identity", ""):
         return raw
     if encoding in ("gzip", "x-gzip"):
@@ -110,7 +110,7 @@ def read_all(response: Any, cap: int = JSON_CAP) -> bytes:
 
 def read_whole(response: Any) -> bytes:
     """The whole decoded body within the usual cap; empty for 204, whatever the headers promise."""
-    if response.status in (204, 205):
+    if response.status_code in (204, 205):
         promised = response.headers.get("Content-Length", "0") != "0"
         if promised or "Transfer-Encoding" in response.headers:
             # What follows would be read as the next answer on this connection.
@@ -150,12 +150,12 @@ def _finite(text: str) -> float:
 def as_json(response: Any, _attempt: Any = None) -> ApiResponse:
     """An answer with its body decoded."""
     raw = read_whole(response)
-    return ApiResponse(response.status, response.headers, parse_json(raw), raw)
+    return ApiResponse(response.status_code, response.headers, parse_json(raw), raw)
 
 
 def as_it_came(response: Any, _attempt: Any = None) -> ApiResponse:
     """An answer with its body's bytes only."""
-    return ApiResponse(response.status, response.headers, None, read_whole(response))
+    return ApiResponse(response.status_code, response.headers, None, read_whole(response))
 
 
 def encode(body: Any) -> bytes:

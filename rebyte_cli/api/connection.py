@@ -1,15 +1,14 @@
-"""Connections: urllib3's pools with time limits, and a record of what was sent.
+"""Connections: requests' adapter with time limits, and a record of what was sent.
 
-Imported by the first request only; it pulls in urllib3 (about 60 ms of CPU).
+Imported by the first request only; it pulls in requests and urllib3 (about 95 ms of CPU).
 
-urllib3 without requests: of that only the adapter would be used, since its `Session` follows
-redirects with our header on them, reads `.netrc`, keeps cookies, and reads the whole body of a
-redirect. Proxy variables and certificate variables are honoured here.
+Only the adapter of requests is used, not its `Session`: a session follows redirects with our
+header on them, reads `.netrc`, keeps cookies, and reads the whole body of a redirect. Proxy
+variables and certificate variables are honoured here, which is all we would want one for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import socket
@@ -20,12 +19,12 @@ from functools import partial
 from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 
-from urllib3 import PoolManager, ProxyManager, Timeout
+from requests import PreparedRequest, RequestException
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, NewConnectionError
-from urllib3.response import BaseHTTPResponse
-from urllib3.util.request import make_headers
 from urllib3.util.ssl_ import create_urllib3_context
 
 from ..errors import BadUsage
@@ -36,8 +35,8 @@ if TYPE_CHECKING:
     from ..deadline import Deadline
 
 
-# What urllib3 and the system raise when a request or an answer comes to nothing.
-TRANSPORT_ERRORS = (HTTPError, HTTPException, OSError, UnicodeError, MemoryError)
+# What requests, urllib3 and the system raise when a request or an answer comes to nothing.
+TRANSPORT_ERRORS = (RequestException, HTTPError, HTTPException, OSError, UnicodeError, MemoryError)
 # Connecting gets less time than an answer: the next attempt may reach another address, and nothing
 # has been sent by then.
 CONNECT_SECONDS = 10.0
@@ -147,7 +146,7 @@ class AttemptState:
 class _TimedReader(io.RawIOBase):
     """The reading end of a socket, whose every read ends by the deadline of its attempt.
 
-    A timeout of urllib3 is one per read: a server that drips a byte a second, in headers or
+    A timeout of requests is one per read: a server that drips a byte a second, in headers or
     body, never exceeds it.
     """
 
@@ -263,12 +262,55 @@ class _TLSPool(HTTPSConnectionPool):
     ConnectionCls = _WatchedTLSConnection
 
 
+class _TimedAdapter(HTTPAdapter):
+    def __init__(
+        self,
+        context: Callable[[], ssl.SSLContext],
+        size: int,
+        dial: Dial | None,
+        admits: Admits,
+    ) -> None:
+        self._context = context
+        self._pools: dict[str, Any] = {
+            "http": partial(_Pool, dial=dial, admits=admits),
+            "https": partial(_TLSPool, admits=admits),
+        }
+        super().__init__(pool_connections=4, pool_maxsize=size)
+
+    def init_poolmanager(self, *args: Any, **named: Any) -> None:
+        super().init_poolmanager(*args, blocksize=BLOCK, **named)
+        manager: Any = self.poolmanager
+        manager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
+        if proxy.lower().startswith("https:"):
+            named["proxy_ssl_context"] = self._context()
+        manager = super().proxy_manager_for(proxy, **named)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
+
+    def build_connection_pool_key_attributes(
+        self, request: Any, verify: Any, cert: Any = None
+    ) -> Any:
+        # One context for all connections: the bundle is read once, not per connection, and 32
+        # connections share its memory.
+        host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
+        if host["scheme"] != "https":
+            return host, {}
+        return host, {"ssl_context": self._context(), "cert_reqs": "CERT_REQUIRED"}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Nothing: the context verifies; requests would load the bundle again here."""
+
+
 class ConnectionPool:
     """Pooled connections, with the proxies and certificates of this process.
 
     It knows no key. Thread-safe. `ca_bundle` is as in `make_context`, `size` the number of idle
     connections kept per host. `dial` may connect plain HTTP in its own way. `admits` is asked
-    about each new connection, except to a proxy.
+    about each new connection, except to a proxy. `adapter` sends one
+    request and follows no redirect; it raises `TRANSPORT_ERRORS`, which `errors.explain` turns into
+    words.
     """
 
     def __init__(
@@ -280,46 +322,36 @@ class ConnectionPool:
         admits: Admits = lambda _address: True,
     ) -> None:
         self._ca_bundle = ca_bundle
-        self._size = size
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
-        self._managers: dict[str | None, PoolManager] = {}  # by proxy
-        self._pools: dict[str, Any] = {
-            "http": partial(_Pool, dial=dial, admits=admits),
-            "https": partial(self._tls_pool, admits=admits),
-        }
+        self._prepared: tuple[tuple[str, str, dict[str, str]], PreparedRequest] | None = None
+        self.adapter = _TimedAdapter(self._context, size, dial, admits)
 
-    def send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: Any,
-        timeouts: tuple[float, float],
-    ) -> BaseHTTPResponse:
-        """Send one request, and return its answer with the body unread. Follows no redirect.
+    def prepare(
+        self, method: str, url: str, headers: Mapping[str, str], body: Any
+    ) -> PreparedRequest:
+        """A request as `adapter` takes it.
 
-        `body` is None, bytes, or an object with `read` together with a Content-Length in `headers`.
-        `timeouts` are seconds to connect and for the first read. Raises `TRANSPORT_ERRORS`, which
-        `errors.explain` turns into words, and BadUsage for a header that cannot be sent.
+        `body` is bytes, or an object with `read` together with a Content-Length in `headers`.
         """
-        sent = dict(headers)
-        if any(character in part for pair in sent.items() for part in pair for character in "\r\n"):
-            raise BadUsage("a header holds a character that cannot be sent")
-        if body is not None and "Content-Length" not in sent:
-            sent["Content-Length"] = str(len(body))
-        connect, read = timeouts
-        return self._manager(url).urlopen(
-            method,
-            url,
-            body=body,
-            headers=sent,
-            timeout=Timeout(connect=connect, read=read),
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            decode_content=False,
-        )
+        request = PreparedRequest()
+        like = self._like(method, url, headers)
+        request.method, request.url, request.headers = like.method, like.url, like.headers.copy()
+        # The body is set afterwards: requests would send an empty file as chunked.
+        if body is not None and "Content-Length" not in headers:
+            request.headers["Content-Length"] = str(len(body))
+        request.body = body
+        return request
+
+    def _like(self, method: str, url: str, headers: Mapping[str, str]) -> PreparedRequest:
+        """A request without a body, prepared once for many in a row that differ only in theirs."""
+        call = (method, url, dict(headers))
+        known = self._prepared
+        if known is None or known[0] != call:
+            made = PreparedRequest()
+            made.prepare(method=method, url=url, headers=dict(headers))
+            self._prepared = known = (call, made)
+        return known[1]
 
     def proxies(self, url: str) -> dict[str, str]:
         """The proxies that the environment names for a URL; none for this machine.
@@ -331,11 +363,7 @@ class ConnectionPool:
         target = urlsplit(url)
         if is_loopback(target.hostname or ""):
             return {}
-        if _is_excepted(target.hostname or "", target.port):
-            return {}
-        from urllib.request import getproxies
-
-        found = getproxies()
+        found = dict(get_environ_proxies(url))
         for name, proxy in found.items():
             if not proxy or name not in (target.scheme, "all"):
                 continue
@@ -351,71 +379,13 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Close idle connections."""
-        with self._lock:
-            managers = list(self._managers.values())
-        for manager in managers:
-            manager.clear()
-
-    def _manager(self, url: str) -> PoolManager:
-        """The pools for a URL: direct ones, or those of its proxy."""
-        found = self.proxies(url)
-        proxy = found.get(url.partition(":")[0].lower()) or found.get("all")
-        with self._lock:
-            manager = self._managers.get(proxy)
-        if manager is None:
-            manager = self._new_manager(proxy)
-            with self._lock:
-                manager = self._managers.setdefault(proxy, manager)
-        return manager
-
-    def _new_manager(self, proxy: str | None) -> PoolManager:
-        options: dict[str, Any] = {"num_pools": 4, "maxsize": self._size, "blocksize": BLOCK}
-        manager: PoolManager
-        if proxy is None:
-            manager = PoolManager(**options)
-        else:
-            from urllib.parse import unquote, urlsplit
-
-            proxy = proxy if "://" in proxy else f"http://{proxy}"
-            parts = urlsplit(proxy)
-            if parts.username is not None:
-                login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-                options["proxy_headers"] = make_headers(proxy_basic_auth=login)
-            if parts.scheme == "https":
-                options["proxy_ssl_context"] = self._context()
-            manager = ProxyManager(proxy, **options)
-        manager.pool_classes_by_scheme = self._pools
-        return manager
-
-    def _tls_pool(self, *args: Any, **named: Any) -> _TLSPool:
-        # One context for all connections: the bundle is read once, not per connection, and 32
-        # connections share its memory.
-        named.update(ssl_context=self._context(), cert_reqs="CERT_REQUIRED")
-        return _TLSPool(*args, **named)
+        self.adapter.close()
 
     def _context(self) -> ssl.SSLContext:
         with self._lock:
             if self._tls is None:
                 self._tls = make_context(self._ca_bundle)
             return self._tls
-
-
-def _is_excepted(host: str, port: int | None) -> bool:
-    """Whether NO_PROXY, or the system's settings, say to reach a host directly."""
-    from urllib.request import proxy_bypass
-
-    if proxy_bypass(host if port is None else f"{host}:{port}"):
-        return True
-    import ipaddress
-
-    for entry in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(","):
-        # The standard library takes no networks, such as 10.0.0.0/8; curl and others do.
-        with contextlib.suppress(ValueError):
-            if "/" in entry and ipaddress.ip_address(host) in ipaddress.ip_network(
-                entry.strip(), strict=False
-            ):
-                return True
-    return False
 
 
 def _monotonic() -> float:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from urllib3.response import BaseHTTPResponse
+    from requests import Response
 
     from .request import Request
 
@@ -206,9 +206,9 @@ class AttemptLog:
         self.headers: Mapping[str, str] = {}
         self.body: bytes | None = None
 
-    def answered(self, response: BaseHTTPResponse) -> None:
+    def answered(self, response: Response) -> None:
         """Note the head of an answer."""
-        self.status = response.status
+        self.status = response.status_code
         self.headers = response.headers
 
     def record(self, redact: Redactor, now: float) -> CallLog:

@@ -24,12 +24,12 @@ from .request import Request
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from urllib3.response import BaseHTTPResponse
+    from requests import Response
 
     from .connection import Admits, AttemptState, ConnectionPool, Dial
 
 T = TypeVar("T")
-Read = Callable[["BaseHTTPResponse", "AttemptState"], T]
+Read = Callable[["Response", "AttemptState"], T]
 
 
 class ErrorResponse(Exception):
@@ -74,7 +74,7 @@ class SenderOptions(NamedTuple):
 
 
 class Sender:
-    """Makes calls over one pool of connections. Thread-safe; urllib3 is imported by the first.
+    """Makes calls over one pool of connections. Thread-safe; requests is imported by the first.
 
     `secret` is the key, to keep it out of logs and messages; it is not sent from here.
     """
@@ -125,9 +125,13 @@ class Sender:
             log = AttemptLog(request, number, self.clock())
             try:
                 body = request.body(attempt) if callable(request.body) else request.body
+                prepared = pool.prepare(request.method, request.url, request.headers, body)
                 with attempt:
-                    response = pool.send(
-                        request.method, request.url, request.headers, body, attempt.timeouts()
+                    response = pool.adapter.send(
+                        prepared,
+                        stream=True,
+                        timeout=attempt.timeouts(),
+                        proxies=pool.proxies(request.url),
                     )
                 return self._read(response, attempt, log, read), may_have_worked
             except ErrorResponse as refused:
@@ -181,7 +185,7 @@ class Sender:
         return None if seconds is None else seconds + since_boot() - at
 
     def failure(self, request: Request, error: Exception, *, sent: bool = True) -> AttemptFailed:
-        """Turn an exception of urllib3 into an AttemptFailed."""
+        """Turn an exception of requests or urllib3 into an AttemptFailed."""
         if isinstance(error, AttemptFailed):
             return error
         from urllib.parse import urlsplit
@@ -216,19 +220,17 @@ class Sender:
             share /= 2
         return AttemptState(Deadline(share, clock=self.clock), idle, careful=careful)
 
-    def _read(
-        self, response: BaseHTTPResponse, attempt: AttemptState, log: AttemptLog, read: Read[T]
-    ) -> T:
+    def _read(self, response: Response, attempt: AttemptState, log: AttemptLog, read: Read[T]) -> T:
         """Read a 2xx answer. Raises ErrorResponse or, for a bad body, AttemptFailed."""
         log.answered(response)
         if date := response.headers.get("Date"):
             self._date = (date, since_boot())
         try:
-            if response.status < 200:
+            if response.status_code < 200:
                 raise AttemptFailed("the answer stopped at an interim status", code="broken_answer")
-            if response.status >= 300:
+            if response.status_code >= 300:
                 log.body = self._error_body(response)
-                raise ErrorResponse(response.status, response.headers, log.body)
+                raise ErrorResponse(response.status_code, response.headers, log.body)
             value = read(response, attempt)
         except ErrorResponse:
             raise
@@ -242,7 +244,7 @@ class Sender:
         log.body = getattr(value, "raw", None)
         return value
 
-    def _error_body(self, response: BaseHTTPResponse) -> bytes:
+    def _error_body(self, response: Response) -> bytes:
         """The body of a refusal, empty when it cannot be read: the status says what happened."""
         from .connection import TRANSPORT_ERRORS
 

@@ -28,7 +28,7 @@ from .urls import check_target_url
 from .whole_file import whole_file
 
 if TYPE_CHECKING:
-    from urllib3.response import BaseHTTPResponse
+    from requests import Response
 
     from .connection import AttemptState
 
@@ -56,7 +56,7 @@ class LiveBody:
         self,
         sender: Sender,
         request: Request,
-        response: BaseHTTPResponse,
+        response: Response,
         attempt: AttemptState,
         deadline: Deadline = NO_LIMIT,
     ) -> None:
@@ -93,9 +93,7 @@ class LiveBody:
 def stream(sender: Sender, request: Request, deadline: Deadline) -> Iterator[LiveBody]:
     """The body of an answer as it arrives; see `Transport.stream`."""
 
-    def opened(
-        response: BaseHTTPResponse, attempt: AttemptState
-    ) -> tuple[BaseHTTPResponse, LiveBody]:
+    def opened(response: Response, attempt: AttemptState) -> tuple[Response, LiveBody]:
         body = LiveBody(sender, request, response, attempt, deadline)
         body.keep_waiting()
         return response, body
@@ -112,20 +110,20 @@ def stream(sender: Sender, request: Request, deadline: Deadline) -> Iterator[Liv
 
 def live(
     sender: Sender, request: Request, idle: float
-) -> Callable[[BaseHTTPResponse, AttemptState], ApiResponse]:
+) -> Callable[[Response, AttemptState], ApiResponse]:
     """A reader of answers as they came, except that the body of an event stream is left to be
     read as it arrives (`ApiResponse.coming`).
 
     Such a body may take as long as it likes; `idle` bounds each read (seconds).
     """
 
-    def read(response: BaseHTTPResponse, attempt: AttemptState) -> ApiResponse:
+    def read(response: Response, attempt: AttemptState) -> ApiResponse:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
             return as_it_came(response)
         attempt.untimed()
         request.idle = attempt.idle = idle
-        answer = ApiResponse(response.status, response.headers, None, b"")
+        answer = ApiResponse(response.status_code, response.headers, None, b"")
         answer.coming = iter(LiveBody(sender, request, response, attempt))
         return answer
 
@@ -179,7 +177,7 @@ def put(
         raise kind(what, status_code=refused.status) from None
 
 
-def _drain(response: BaseHTTPResponse, attempt: AttemptState) -> None:
+def _drain(response: Response, attempt: AttemptState) -> None:
     """Read what a store says beside 200: it does not matter, but keeps the connection usable."""
     from .connection import TRANSPORT_ERRORS
 
@@ -231,7 +229,7 @@ def length(route: Router, request: Request) -> int | None:
     """
     found: list[str] = []
 
-    def look(response: BaseHTTPResponse, _attempt: AttemptState) -> None:
+    def look(response: Response, _attempt: AttemptState) -> None:
         if response.headers.get("Content-Encoding", "identity").strip().lower() == "identity":
             found.append(response.headers.get("Content-Length", ""))
         response.close()
@@ -243,8 +241,8 @@ def length(route: Router, request: Request) -> int | None:
 
 def _saving(
     file: Any, target: Path, progress: Callable[[int], None] | None
-) -> Callable[[BaseHTTPResponse, AttemptState], None]:
-    def save(response: BaseHTTPResponse, attempt: AttemptState) -> None:
+) -> Callable[[Response, AttemptState], None]:
+    def save(response: Response, attempt: AttemptState) -> None:
         attempt.untimed()
         if progress is not None and file.tell():
             progress(-file.tell())
@@ -271,9 +269,7 @@ def _saving(
     return save
 
 
-def _follow(
-    route: Router, first: Request, save: Callable[[BaseHTTPResponse, AttemptState], None]
-) -> None:
+def _follow(route: Router, first: Request, save: Callable[[Response, AttemptState], None]) -> None:
     """Send a GET and the redirects that it leads to."""
     from urllib.parse import urljoin
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..config.settings import Settings
 
 API_SECONDS = 10.0
-LIBRARIES = ("click", "urllib3", "rich", "keyring", "werkzeug", "tomli-w")
+LIBRARIES = ("click", "requests", "urllib3", "rich", "keyring", "werkzeug", "tomli-w")
 # What the vendor's SDKs and example programs read (seen in clients), and what to use here.
 _VENDOR_VARIABLES = {
     "REBYTE_BASE_URL": "use REBYTE_API_URL",
@@ -212,7 +212,7 @@ class Examination:
     # The network
 
     def proxy(self) -> Finding:
-        """The proxy that requests go through."""
+        """The proxy that requests would go through."""
         settings = self._settings()
         if settings is None:
             return self._unknown()

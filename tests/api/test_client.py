@@ -266,7 +266,7 @@ def test_nothing_of_http_is_imported_before_the_first_call() -> None:
 import sys
 from rebyte_cli import RebyteClient
 RebyteClient("rbk_x")
-heavy = {"urllib3", "ssl", "http.client", "certifi", "dataclasses", "logging", "email"}
+heavy = {"requests", "urllib3", "ssl", "http.client", "certifi", "dataclasses", "logging", "email"}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run(

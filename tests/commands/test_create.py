@@ -288,17 +288,17 @@ def test_once_makes_one_task_per_key(local: Run) -> None:
 def test_a_create_takes_six_steps_from_the_command_to_the_socket(
     inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from urllib3 import PoolManager
+    from requests.adapters import HTTPAdapter
 
     steps: list[str] = []
-    send = PoolManager.urlopen
+    send = HTTPAdapter.send
 
-    def traced(self: PoolManager, *args: Any, **named: Any) -> Any:
+    def traced(self: HTTPAdapter, *args: Any, **named: Any) -> Any:
         ours = [frame for frame in traceback.extract_stack() if "/rebyte_cli/" in frame.filename]
         steps[:] = [f"{Path(frame.filename).stem}.{frame.name}" for frame in ours]
         return send(self, *args, **named)
 
-    monkeypatch.setattr(PoolManager, "urlopen", traced)
+    monkeypatch.setattr(HTTPAdapter, "send", traced)
     with RawServer(json_reply({"id": "t1"}, 201)) as server:
         aim(server)
         assert inside("create", "Hi").status == 0
@@ -310,5 +310,4 @@ def test_a_create_takes_six_steps_from_the_command_to_the_socket(
         "client.create_from",
         "transport.send",
         "sender.send",
-        "connection.send",
     ]

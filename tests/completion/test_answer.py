@@ -174,7 +174,7 @@ def test_nothing_is_asked_of_the_service(home: Path, rebyte: Callable[..., Done]
             server.accept()
 
 
-HEAVY = ("click", "rich", "keyring", "urllib3", "werkzeug")
+HEAVY = ("click", "requests", "rich", "keyring", "urllib3", "werkzeug")
 
 
 @pytest.mark.parametrize(

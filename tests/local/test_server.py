@@ -235,7 +235,7 @@ def test_service_shares_nothing_with_the_client_and_imports_little(tmp_path: Pat
         "import sys, rebyte_cli.local.server as s\n"
         "print([n for n in sys.modules if n.startswith('rebyte_cli')"
         " and not n.startswith('rebyte_cli.local')])\n"
-        "print([n for n in ('click', 'urllib3', 'rich', 'keyring', 'werkzeug',"
+        "print([n for n in ('click', 'requests', 'rich', 'keyring', 'werkzeug',"
         " 'importlib.metadata', 'asyncio') if n in sys.modules])"
     )
     out = subprocess.run(

@@ -418,7 +418,7 @@ def test_static_output_does_not_import_rich() -> None:
     script = """
 import io, sys
 from rebyte_cli.output.records import *
-heavy = {"rich", "json", "dataclasses", "urllib3", "sqlite3"} & set(sys.modules)
+heavy = {"rich", "json", "dataclasses", "requests", "sqlite3"} & set(sys.modules)
 assert not heavy, heavy
 from rebyte_cli.output.console import Console
 from rebyte_cli.output.messages import note
@@ -431,7 +431,7 @@ for live in (False, True):  # what ends at once is never drawn
         show(RecordList(TASK, rows), console=console, format=form)
     with spinner(console, "busy"), progress_bar(console, "busy", 10):
         note(console, "said")
-heavy = {"rich", "dataclasses", "urllib3", "sqlite3"} & set(sys.modules)
+heavy = {"rich", "dataclasses", "requests", "sqlite3"} & set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", script], check=True)
