@@ -8,6 +8,7 @@ answer. This one keeps connections, streams, and logs nothing unless asked to.
 from __future__ import annotations
 
 import contextlib
+import email.errors
 import io
 import socket
 import sys
@@ -25,6 +26,13 @@ Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 IDLE_SECONDS = 120.0
 DRAIN_LIMIT = 64 * 1024 * 1024
 KEY_HEADERS = frozenset({"api-key", "x-api-key"})
+# Not the defects that the parser, which sees no body, finds in the headers of a multipart form.
+MALFORMED = (
+    email.errors.FirstHeaderLineIsContinuationDefect,
+    email.errors.HeaderDefect,
+    email.errors.MisplacedEnvelopeHeaderDefect,
+    email.errors.MissingHeaderBodySeparatorDefect,
+)
 
 
 class HangUp(Exception):
@@ -125,7 +133,7 @@ class Handler(BaseHTTPRequestHandler):
         """
         encodings = self.headers.get_all("Transfer-Encoding", [])
         lengths = {value.strip() for value in self.headers.get_all("Content-Length", ["0"])}
-        if self.headers.defects:
+        if any(isinstance(defect, MALFORMED) for defect in self.headers.defects):
             self.send_error(400, "A header has no name, or a space behind it")
         elif encodings:
             if [value.strip().lower() for value in encodings] == ["chunked"]:
