@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -126,6 +127,22 @@ def test_without_a_served_service_the_store_is_opened_once(
         client.create_task("Say hello")
         assert is_embedded(dialer)
     assert opened == [state]
+
+
+@pytest.mark.parametrize("is_served", [True, False])
+def test_a_body_does_not_wait_for_the_acknowledgement_of_its_head(
+    state: Path, is_served: bool
+) -> None:
+    """Between two programs of one machine, that would take longer than all the rest."""
+    with contextlib.ExitStack() as stack:
+        if is_served:
+            stack.enter_context(Service(state))
+        _, dialer = stack.enter_context(calling(state))
+        parts = urlsplit(dialer.origin)
+        connection = dialer.connect((str(parts.hostname), parts.port or 0), 5.0)
+        assert connection is not None
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize(
