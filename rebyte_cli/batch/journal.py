@@ -200,10 +200,10 @@ class Journal:
                 if not group.data:
                     return
                 self._writing = group
-            self.beside()
             try:
+                self.beside()
                 self._write(GROUP + group.data)
-            except (OSError, RebyteError) as error:
+            except Exception as error:  # whatever it is: all others wait for this thread
                 with self._wake:
                     self._failure = _failed(self.path, error)
                     self._group.done()
@@ -264,11 +264,13 @@ class Journal:
         self._handle = handle
 
 
-def _failed(path: Path, error: OSError | RebyteError) -> RebyteError:
+def _failed(path: Path, error: Exception) -> RebyteError:
     if isinstance(error, RebyteError):
         return error
+    why = "out of memory" if isinstance(error, MemoryError) else repr(error)
+    why = str(error.strerror) if isinstance(error, OSError) else why
     return JournalFailed(
-        f"cannot write the journal {path}: {error.strerror}",
+        f"cannot write the journal {path}: {why}",
         hint="Nothing is created without it. Run the same command again once it can be written.",
     )
 

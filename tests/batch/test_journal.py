@@ -606,3 +606,23 @@ def test_a_journal_of_the_first_format_can_still_be_read(tmp_path: Path) -> None
     new = tmp_path / "new"
     Journal(new, HEADER, run={}).close()
     assert new.read_bytes().split(b"\n")[0] == WRITTEN_LONG_AGO.split(b"\n")[0]
+
+
+def test_a_writer_that_runs_out_of_memory_is_not_waited_for(journal: Journal) -> None:
+    def run_out() -> None:
+        raise MemoryError
+
+    journal.beside = run_out
+    told: list[str] = []
+
+    def commit() -> None:
+        try:
+            journal.commit({"line": 1})
+        except JournalFailed as error:
+            told.append(error.message)
+
+    thread = begun(commit)
+    thread.join(20)
+    assert told == [f"cannot write the journal {journal.path}: out of memory"]
+    with pytest.raises(JournalFailed):
+        journal.close()
