@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..app import App
@@ -65,12 +66,14 @@ def _cancel(app: App, winner: str, others: Sequence[str]) -> None:
 
     What fails is only noted, since there is a task to print. An interrupt is raised with a hint.
     """
-    from ..tasks import attempts
+    from ..tasks.cancel import cancel
+    from ..tasks.parallel import in_parallel
 
     canceled = []
     try:
         with app.spinner("Canceling the other attempts"):
-            for task_id, task in attempts.cancel(app.client, others):
+            states = in_parallel(partial(cancel, app.client), others)
+            for task_id, task in zip(others, states, strict=True):
                 if isinstance(task, RebyteError):
                     _note_failure(app, f"task {task_id}", task, [task_id])
                 elif app.with_workspace(task).get("status") == "canceled":

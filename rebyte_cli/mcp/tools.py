@@ -273,9 +273,9 @@ class Tools:
     @_tool
     def cancel(self, task: TaskRef) -> Any:
         """Cancel a running task and return its state. One that has ended is left unchanged."""
-        client, task_id = self._client, self._id(task)
-        client.cancel_task(task_id)
-        return self._app.with_workspace(client.get_task(task_id))
+        from ..tasks import cancel
+
+        return self._app.with_workspace(cancel.cancel(self._client, self._id(task)))
 
     @_tool
     def logs(

@@ -6,19 +6,14 @@ and never sent again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..api.views import TaskView
 from ..deadline import NO_LIMIT, Deadline
-from ..errors import APIError, Interrupted, RebyteError
-from .parallel import in_parallel
-
-if TYPE_CHECKING:
-    from ..api.client import RebyteClient
+from ..errors import Interrupted, RebyteError
 
 GRACE = 2.0  # seconds that creates in progress have to end after an interrupt
 Created = Mapping[str, Any]
@@ -85,20 +80,3 @@ def _left(results: Mapping[int, Created | RebyteError], count: int) -> str:
         creates = "1 create is" if unknown == 1 else f"{unknown} creates are"
         parts.append(f"The outcome of {creates} unknown; see `rebyte list`")
     return "\n".join(parts)
-
-
-def cancel(client: RebyteClient, ids: Sequence[str]) -> Iterator[tuple[str, Created | RebyteError]]:
-    """Cancel tasks that may have ended meanwhile; each with its state afterwards, or the error."""
-
-    def cancel_one(task_id: str) -> Created:
-        try:
-            client.cancel_task(task_id)
-        except APIError:
-            task = client.get_task(task_id)
-            if TaskView(task).is_over:
-                return task
-            raise
-        # The response to a cancel is not documented, so the task itself is read.
-        return client.get_task(task_id)
-
-    yield from zip(ids, in_parallel(cancel_one, ids), strict=True)

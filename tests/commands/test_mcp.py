@@ -25,6 +25,7 @@ from rebyte_cli.local.server import LOCAL_KEY
 from rebyte_cli.mcp.wording import for_tools
 from tests.conftest import COMMAND, Done, need_tool
 from tests.node_tools import install as node_tools
+from tests.servers import RawServer, error_reply, json_reply
 
 if TYPE_CHECKING:  # each worker imports this file, and only one runs it: the SDK takes a while
     from mcp import Client
@@ -137,6 +138,19 @@ def test_a_task_from_create_to_diff(home: Path, service: Any) -> None:
         assert (await refused(client, "diff", task="@last"))["error"]["code"] == "not_found"
 
     served_by_a_process(story=story)
+
+
+def test_a_task_that_has_ended_is_left_unchanged_by_cancel(home: Path, aim: Any) -> None:
+    """Some services refuse to cancel such a task."""
+    conflict = error_reply(409, "conflict", "Task is not running")
+    known = json_reply({"id": "t1", "status": "failed"})
+
+    async def story(client: Client) -> None:
+        assert (await called(client, "cancel", task="t1"))["status"] == "failed"
+
+    with RawServer(lambda request: conflict if request.method == "POST" else known) as server:
+        aim(server)
+        served(story=story)
 
 
 def test_waiting_reports_progress_and_can_be_cancelled(home: Path, service: Any) -> None:
