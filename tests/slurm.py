@@ -88,10 +88,11 @@ class SlurmCluster:
                         [*self._inside, program, "-D"], env=self.environment, stderr=log
                     )
                 )
-        give_up = time.monotonic() + PATIENCE
-        while self._ask("sinfo", "--noheader", "--format=%T") != "idle":
-            assert time.monotonic() < give_up, (self.folder / "log").read_text()
-            time.sleep(0.05)
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(
@@ -100,6 +101,15 @@ class SlurmCluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._stop()
+
+    def _wait_until_ready(self) -> None:
+        give_up = time.monotonic() + PATIENCE
+        while self._ask("sinfo", "--noheader", "--format=%T") != "idle":
+            assert time.monotonic() < give_up, (self.folder / "log").read_text()
+            time.sleep(0.05)
+
+    def _stop(self) -> None:
         for daemon in self._daemons:
             daemon.terminate()
         for daemon in self._daemons:
