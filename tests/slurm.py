@@ -44,6 +44,8 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
 PartitionName=all Nodes={host} Default=YES State=UP
 """
 PATIENCE = 120
+# Of bwrap: it stays between us and the daemon, and takes the daemon's children along.
+ENDS_WITH_US = ["--die-with-parent", "--unshare-pid", "--proc", "/proc"]
 
 
 class SlurmCluster:
@@ -85,7 +87,9 @@ class SlurmCluster:
             for program in programs:
                 self._daemons.append(
                     subprocess.Popen(
-                        [*self._inside, program, "-D"], env=self.environment, stderr=log
+                        [*self._inside, *ENDS_WITH_US, program, "-D"],
+                        env=self.environment,
+                        stderr=log,
                     )
                 )
         try:
