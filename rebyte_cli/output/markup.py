@@ -6,7 +6,8 @@ address of a link) is shown as it was written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .console import Console, clean
@@ -20,6 +21,8 @@ MOST_COLUMNS = 100  # longer lines of prose are hard to read
 LONGEST_MARKDOWN = 50_000
 MOST_MARKDOWN = 500_000  # ... and of all the texts that one command prints
 LONGEST_JSON = 200_000
+DEEPEST = 20  # levels of nesting; the parser drops what is deeper without a word
+_SGR = r"\x1b\[[0-9;]*m"
 # Only these are highlighted: the text names the lexer, and others may be slow on hostile input.
 _LEXERS = (
     "bash c c++ console cpp css diff docker dockerfile go html java javascript js json jsx kotlin"
@@ -36,7 +39,8 @@ class Rendered(str):
 
 def speech(console: Console) -> Callable[[str], str]:
     """What prepares text in Markdown for stdout: rendered on a terminal with colours, as it came
-    anywhere else. A text that is too long, or nested too deeply, stays as it came.
+    anywhere else. A text that is too long, nested too deeply, or too wide to be shown in full
+    stays as it came.
     """
     if not console.out_tty:
         return str
@@ -53,12 +57,29 @@ def speech(console: Console) -> Callable[[str], str]:
         if not rich:
             rich.append(_rich_console(console))
         columns, _ = console.size(on_out=True)
+        import re
+
         try:
-            return Rendered(_drawn(rich[0], _markdown(text), min(columns, MOST_COLUMNS)))
+            document = _markdown(text)
+            drawn = _drawn(rich[0], document, min(columns, MOST_COLUMNS))
         except RecursionError:
             return _as_it_came(text)
+        is_whole = _words(document.parsed) <= _count(re.sub(_SGR, "", drawn))
+        return Rendered(drawn) if is_whole else _as_it_came(text)
 
     return render
+
+
+def _words(tokens: Sequence[Any]) -> Counter[str]:
+    """How often each letter and digit is in what the tokens say."""
+    found: Counter[str] = Counter()
+    for token in tokens:
+        found += _words(token.children) if token.children else _count(token.content)
+    return found
+
+
+def _count(text: str) -> Counter[str]:
+    return Counter(filter(str.isalnum, text))
 
 
 def _as_it_came(text: str) -> str:
@@ -137,7 +158,8 @@ def _drawn(rich: RichConsole, renderable: RenderableType, columns: int) -> str:
     return capture.get().rstrip("\n") + "\n"
 
 
-def _markdown(text: str) -> RenderableType:
+def _markdown(text: str) -> Any:
+    """The text as a `rich.markdown.Markdown`, whose `parsed` are the tokens that it draws."""
     from markdown_it import MarkdownIt
     from rich import markdown
     from rich.console import ConsoleOptions, RenderResult
@@ -167,6 +189,15 @@ def _markdown(text: str) -> RenderableType:
             )
             yield Padding(code, (0, 0, 0, 2))
 
+    class Table(markdown.TableElement):
+        """A table whose long words are broken: a path that ends with `…` is of no use."""
+
+        def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+            for row in (self.header and self.header.row, *(self.body.rows if self.body else ())):
+                for cell in row.cells if row else ():
+                    cell.content.overflow = "fold"
+            yield from super().__rich_console__(console, options)
+
     class Markdown(markdown.Markdown):
         """Markdown that shows everything that was written."""
 
@@ -175,12 +206,17 @@ def _markdown(text: str) -> RenderableType:
             "heading_open": Heading,
             "fence": CodeBlock,
             "code_block": CodeBlock,
+            "table_open": Table,
         }
 
     drawn = Markdown("", hyperlinks=False)
-    parser = MarkdownIt("commonmark", {"html": False})
-    parser.enable("strikethrough").enable("table").disable("image")
-    drawn.parsed = _faithful(parser.parse(text))
+    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": DEEPEST})
+    # A definition of a link (`[1]: https://…`) would not be shown at all.
+    parser.enable("strikethrough").enable("table").disable("image").disable("reference")
+    tokens = parser.parse(text)
+    if any(token.level >= DEEPEST - 1 for token in tokens):
+        raise RecursionError
+    drawn.parsed = _faithful(tokens)
     return drawn
 
 

@@ -73,6 +73,43 @@ def test_an_answer_is_rendered_and_nothing_of_it_is_lost() -> None:
     assert "\x1b]8;" not in shown  # a link that hides where it leads
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'The sources:\n\n[1]: https://example.com/a\n[2]: src/login.py:12 "word"',
+        f"{'>' * 40} word",
+        "".join(f"{'  ' * level}- word{level}\n" for level in range(40)),
+        f"{'>' * 18} word\n{'>' * 18}\n{'>' * 18} - a\n",
+    ],
+)
+def test_what_the_parser_would_drop_is_shown(text: str) -> None:
+    shown = plain(text)
+    for word in re.findall(r"\w{4,}", text):
+        assert word in shown, word
+
+
+def test_a_long_word_in_a_table_is_broken_and_not_cut_off() -> None:
+    path = "src/components/checkout/payment_methods.py:128"
+    shown = plain(f"|file|why|\n|-|-|\n|{path}|it is too long for its column|\n", 40)
+    assert path in "".join(line[:20].strip() for line in shown.splitlines())
+    assert "|" not in shown
+
+
+@pytest.mark.parametrize("columns", [20, 60])
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{'>' * 16} deep",
+        "".join(f"{'  ' * level}- word{level}\n" for level in range(9)),
+        f"{'|head' * 40}|\n{'|-' * 40}|\n{'|cell' * 40}|\n",
+    ],
+)
+def test_what_does_not_fit_is_shown_as_it_came(text: str, columns: int) -> None:
+    shown = "".join(plain(text, columns).split())
+    for word in re.findall(r"\w{4,}", text):
+        assert shown.count(word) >= text.count(word), word
+
+
 def test_a_table_is_a_table() -> None:
     table = plain("| file | lines |\n|---|--:|\n| a.py | 12 |\n")
     assert re.findall(r"[\w.]+", table) == ["file", "lines", "a.py", "12"]
