@@ -107,13 +107,14 @@ def upload(context: Context, request: HttpRequest, workspace: str) -> HttpRespon
     if not parts:
         http.invalid("There is no part named files with a filename")
     names = [check_filename(part.filename or "", "filename") for part in parts]
+    types = (part.content_type for part in parts)
+    kinds = [content_type({"contentType": kind} if kind else {}) for kind in types]
     folder = context.store.objects
     saved = [save(folder, part.stream, new_id()) for part in parts]
     with context.store.write() as db:
         settle(context.store, db, workspace)
         now = context.store.now()
-        for name, part, one in zip(names, parts, saved, strict=True):
-            kind = part.content_type or "application/octet-stream"
+        for name, kind, one in zip(names, kinds, saved, strict=True):
             put(context.store, db, workspace, name, one, kind, now)
         rows = [row for row in _rows(db, workspace) if row["filename"] in names]
     return http.reply({"data": [_shown(context, row) for row in rows]}, 201)
@@ -192,6 +193,10 @@ def _form_files(request: HttpRequest, name: str) -> list[FileStorage]:
         return Request(request.environ).files.getlist(name)
     except exceptions.HTTPException as error:
         http.invalid(f"The form cannot be read: {error.description}")
+    except ConnectionError:
+        raise
+    except OSError as error:  # of a body in chunks
+        http.invalid(f"The form cannot be read: {error}")
 
 
 def _check(db: sqlite3.Connection, workspace: str) -> None:

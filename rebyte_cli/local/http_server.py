@@ -122,8 +122,14 @@ class Handler(BaseHTTPRequestHandler):
                 close()
         # The answer leaves before the rest of the body is read: the client may be waiting for it.
         self.wfile.flush()
-        if not (isinstance(body, RequestBody) and body.drain()):
-            self.close_connection = True
+        if isinstance(body, RequestBody):
+            if not body.drain():
+                self.close_connection = True
+            return
+        with contextlib.suppress(OSError):  # what is unread at the end of a connection resets it
+            left = DRAIN_LIMIT
+            while left > 0 and (piece := body.read(65536)):
+                left -= len(piece)
 
     def _body(self) -> io.RawIOBase | None:
         """The body; None for a request whose end is unclear, which is refused.
@@ -139,6 +145,7 @@ class Handler(BaseHTTPRequestHandler):
             if [value.strip().lower() for value in encodings] == ["chunked"]:
                 from werkzeug import serving
 
+                self.close_connection = True  # and say so
                 return serving.DechunkedInput(cast(IO[bytes], self.rfile))
             self.send_error(501, "The only Transfer-Encoding is chunked")
         elif len(lengths) > 1:

@@ -99,3 +99,19 @@ def _all_404(caller: Caller, path: str) -> None:
     ):  # fmt: skip
         answer = caller.call(method, f"{path}{below}")
         assert (answer.status, answer.message) == (404, "Workspace not found")
+
+
+def test_a_form_that_could_not_be_given_back_is_refused(service: Any) -> None:
+    """Nobody could download a file whose type is no header."""
+    caller = Caller(service)
+    path = f"/workspaces/{caller.create('[[run=1h]]')['workspaceId']}/artifacts"
+    form = {"Content-Type": "multipart/form-data; boundary=B"}
+    head = 'Content-Disposition: form-data; name="files"; filename="a"'
+    for kind in ("text/€", "x" * 300):
+        body = f"--B\r\n{head}\r\nContent-Type: {kind}\r\n\r\nhi\r\n--B--\r\n".encode()
+        refused = caller.call("POST", path, data=body, headers=form)
+        assert (refused.status, refused.message[:11]) == (400, "contentType")
+    chunked = {**form, "Transfer-Encoding": "chunked"}
+    refused = caller.call("POST", path, data=b"zz\r\n", headers=chunked)
+    assert (refused.status, refused.message[:23]) == (400, "The form cannot be read")
+    assert caller.call("GET", path).document == {"data": []}

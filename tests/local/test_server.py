@@ -131,6 +131,19 @@ def test_connection_is_kept_through_refusals_and_unread_bodies(tmp_path: Path) -
         assert caller.connection.sock is kept
 
 
+def test_a_connection_that_ends_says_so(service: Any) -> None:
+    """Otherwise the client would send its next request to a service that is gone."""
+    address = urlsplit(service.base_url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=10)
+    with contextlib.closing(connection):
+        for _ in range(2):
+            body = iter([b"x" * 100_000] * 20)  # nothing reads it before the answer
+            connection.request("POST", "/v1/health", body, encode_chunked=True)
+            answer = connection.getresponse()
+            answer.read()
+            assert (answer.status, answer.headers["Connection"]) == (405, "close")
+
+
 @pytest.mark.parametrize(
     ("framing", "status"),
     [
