@@ -67,6 +67,10 @@ _SHELL = (
 _KEY = ("", "Set REBYTE_API_KEY, or store the key with `rebyte auth login`")
 _URL = ("", "Set REBYTE_API_URL, or use `rebyte profile set NAME base_url=URL`")
 _AT_ONCE = ("--wait", "Leave it out: without --wait or --stream, the command returns at once")
+_RETRIES = (
+    "--attempts",
+    "Leave it out: requests are retried where that is safe. --attempts N creates N tasks at once",
+)
 _UNASKED = ("", "Leave it out: this command asks for no confirmation")
 # An option that other tools have: the option that the command must have for the hint to hold (empty
 # for any command), and the hint.
@@ -103,9 +107,9 @@ _OPTIONS = {
     "--no-wait": _AT_ONCE,
     "--agent": ("--executor", "Use -x NAME"),
     "--engine": ("--executor", "Use -x NAME"),
-    "--retries": ("--attempts", "Use --attempts N"),
-    "--retry": ("--attempts", "Use --attempts N"),
-    "--tries": ("--attempts", "Use --attempts N"),
+    "--retries": _RETRIES,
+    "--retry": _RETRIES,
+    "--tries": _RETRIES,
     "--repo": ("--github-url", "Use -g owner/repo"),
     "-R": ("--github-url", "Use -g owner/repo"),
     "--follow": ("--stream", "Use --stream, or `rebyte logs -f TASK`"),

@@ -69,6 +69,11 @@ def test_the_nearest_word_is_the_hint(inside: Run, words: list[str], hint: str) 
         (["list", "-n", "5"], "Use --limit N"),
         (["create", "x", "--follow"], "Use --stream, or `rebyte logs -f TASK`"),
         (
+            ["create", "x", "--retries", "3"],
+            "Leave it out: requests are retried where that is safe. --attempts N creates N tasks"
+            " at once",
+        ),
+        (
             ["--api-key", "x", "list"],
             "Set REBYTE_API_KEY, or store the key with `rebyte auth login`",
         ),
