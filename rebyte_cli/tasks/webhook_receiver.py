@@ -181,6 +181,8 @@ class _WebhookHandler(BaseHTTPRequestHandler):
                 self._reply(503, "too many deliveries are waiting")
 
     def do_GET(self) -> None:
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # a body, which would be read as the next request
         if self._is_for_us(with_body=False):
             self._reply(200, "rebyte webhook listen: POST deliveries here")
 
@@ -219,10 +221,13 @@ class _WebhookHandler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes | None:
         """The body, or None when it was refused. Chunked ones come from tunnels."""
-        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            return self._chunked()
+        encodings = [value.lower() for value in self.headers.get_all("Transfer-Encoding", [])]
         lengths = self.headers.get_all("Content-Length", [])
-        text = lengths[0] if len(lengths) == 1 else ""  # readers differ about which of two counts
+        if encodings == ["chunked"]:
+            self.close_connection = bool(lengths) or self.close_connection  # RFC 9112, section 6.3
+            return self._chunked()
+        # Readers differ about which of two lengths counts.
+        text = lengths[0] if len(lengths) == 1 and not encodings else ""
         if not (text.isascii() and text.isdigit()):
             return self._refuse(411, "exactly one Content-Length is required")
         if len(text) > 18 or int(text) > LARGEST_BODY:

@@ -103,6 +103,25 @@ def test_a_refused_body_is_not_read_as_a_request(receiver: WebhookReceiver) -> N
     assert receiver.deliveries.empty()
 
 
+@pytest.mark.parametrize(
+    ("method", "framing", "body", "expected"),
+    [
+        ("GET", "Content-Length: 9", b"", 200),
+        ("POST", "Transfer-Encoding: gzip, chunked", b"2\r\n{}\r\n0\r\n\r\n", 411),
+        ("POST", "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", b"", 411),
+        ("POST", "Transfer-Encoding: chunked\r\nContent-Length: 2", b"0\r\n\r\n", 400),
+    ],
+)
+def test_what_a_tunnel_may_take_for_a_body_is_no_request(
+    receiver: WebhookReceiver, method: str, framing: str, body: bytes, expected: int
+) -> None:
+    fields = f"Host: localhost\r\nContent-Type: application/json\r\n{framing}"
+    head = f"{method} / HTTP/1.1\r\n{fields}\r\n\r\n".encode()
+    answer = talk(receiver, head + body + post(b"{}"))
+    assert (status(answer), answer.count(b"HTTP/1.1 ")) == (expected, 1)
+    assert receiver.deliveries.empty()
+
+
 def test_many_idle_connections_leave_room_once_they_are_gone(receiver: WebhookReceiver) -> None:
     address = ("127.0.0.1", receiver.server_address[1])
     idle = [socket.create_connection(address) for _ in range(CONNECTIONS * 2)]
