@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -47,6 +48,8 @@ class Examination:
         self._config_error = _error_of(lambda: app.config)
         self._settings_error = self._config_error or _error_of(lambda: app.settings)
         self._state_error = _error_of(lambda: app.state_dir)
+        self._key_lock = Lock()
+        self._key: tuple[str, str] | RebyteError | None = None
 
     def checks(self) -> list[Check]:
         """Every check, in the order of the report."""
@@ -177,10 +180,22 @@ class Examination:
         return Finding("ok", source, details={"source": source})
 
     def _find_key(self, settings: Settings) -> tuple[str, str]:
+        """The key and its source. Raises what is wrong with them.
+
+        Two checks ask: a `key_command`, which may ask its user something, runs once all the same.
+        """
         from ..config.credentials import find_key
 
-        found = find_key(settings, self._environment, interactive=False)
-        return found.key, found.source
+        with self._key_lock:
+            if self._key is None:
+                try:
+                    found = find_key(settings, self._environment, interactive=False)
+                    self._key = (found.key, found.source)
+                except RebyteError as error:
+                    self._key = error
+            if isinstance(self._key, RebyteError):
+                raise self._key
+            return self._key
 
     def api(self) -> Finding:
         """Whether the API answers and takes the key."""

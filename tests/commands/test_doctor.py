@@ -89,6 +89,26 @@ def test_no_key_is_a_problem_and_the_api_is_reached_all_the_same(
     assert found["api"]["message"].endswith("answers; no key to try")
 
 
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_key_command_runs_once(
+    inside: Run, aim: Aim, home: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """It may ask its user to unlock something."""
+    ran = home / "ran"
+    with RawServer(lambda _: json_reply(PAGE)) as server:
+        base_url = aim(server).base_url
+        monkeypatch.delenv("REBYTE_API_KEY")
+        monkeypatch.delenv("REBYTE_API_URL")
+        command = f"echo x >> {ran}; echo {KEY}; exit {status}"
+        made = inside(
+            "profile", "create", "work", f"base_url={base_url}", f"key_command=sh -c '{command}'"
+        )
+        assert made.status == 0, made.err
+        found = findings(inside("-P", "work", "doctor"))
+    assert ran.read_text() == "x\n"
+    assert found["key"]["status"] == ("problem" if status else "ok")
+
+
 def test_a_service_that_hangs_holds_nothing_up(
     inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
