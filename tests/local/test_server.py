@@ -172,6 +172,16 @@ def test_a_body_without_a_clear_end_is_never_a_request(
     assert (b"HTTP/1.1 404" in answers) == (status == b"200")
 
 
+def test_the_head_of_a_chunk_has_a_limit(service: Any) -> None:
+    """A line that never ends is kept in memory otherwise, however long it gets."""
+    address = urlsplit(service.base_url)
+    head = b"POST /v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=5) as wire:
+        wire.sendall(head + b"z" * 1000)
+        with wire.makefile("rb") as file:
+            assert file.read().split()[1] == b"405"  # and the connection has ended
+
+
 def test_date_header_is_the_clock_that_dates_tasks(tmp_path: Path) -> None:
     clock = Clock()
     with serving(tmp_path, clock) as caller:
