@@ -112,7 +112,7 @@ def _round_trips(home: Path) -> Iterator[Row]:
             pages.times.clear()
             run([REBYTE, "list"], env)
             trips = round((max(pages.times) - min(pages.times)) / delay) + 1
-            figure = f"round trips: {trips}  requests: {len(pages.times)}"
+            figure = f"{trips} round trips, {len(pages.times)} requests"
             yield Row(what, figure, target)
 
 
