@@ -64,7 +64,7 @@ BRANCHES = {
     "signals.py": 1,
     "tasks/download.py": 4,
     "tasks/editor.py": 2,
-    "tasks/hook.py": 4,
+    "tasks/hook.py": 5,
 }
 
 

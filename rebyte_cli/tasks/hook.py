@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from threading import Lock
 from typing import Any
@@ -68,23 +69,39 @@ class HookCommand:
         )
 
     def stop(self) -> None:
-        """Start no more, and end those that run: by request, then by force."""
+        """Start no more, and end those that run with all they started: by request, then by force."""
         with self._lock:
             self._stopped = True
             running = list(self._running)
         for process in running:
             _signal(process, signal.SIGTERM)
+        end = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < end and any(map(_has_members, running)):
+            time.sleep(0.01)
         for process in running:
-            try:
+            _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+        for process in running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def kill(self) -> None:
         """End those that run by force. Takes no lock: for a process that is about to end."""
         self._stopped = True
         for process in list(self._running):
             _signal(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def _has_members(process: subprocess.Popen[bytes]) -> bool:
+    """Whether anything of its process group still runs. Collects the process itself."""
+    if process.poll() is None:
+        return True
+    if sys.platform == "win32":
+        return False
+    try:
+        os.killpg(process.pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -9,10 +9,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
+from rebyte_cli.tasks.hook import HookCommand
 from tests.conftest import COMMAND, Done
 from tests.terminals import Session
 
@@ -78,6 +80,27 @@ def test_an_interrupt_ends_the_command_too(service: Any, inside_local: Run, home
     while _runs(pid):
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_what_ignores_the_request_to_end_is_ended_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shell obeys, and is gone long before."""
+    monkeypatch.setattr("rebyte_cli.tasks.hook.GRACE_SECONDS", 0.2)
+    script = f"trap '' TERM; echo $$ > {tmp_path}/made; mv {tmp_path}/made {tmp_path}/pid; sleep 60"
+    (tmp_path / "stubborn").write_text(f"{script}; true\n")
+    hook = HookCommand(f"sh {tmp_path}/stubborn & wait")
+    run = Thread(target=hook.run, args=({},))
+    run.start()
+    end = time.monotonic() + 20
+    while not (tmp_path / "pid").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    hook.stop()
+    run.join(10)
+    while _runs(int((tmp_path / "pid").read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def _runs(pid: int) -> bool:
