@@ -318,13 +318,18 @@ class RebyteClient:
         path = f"/tasks/{path_id(task_id, 'task id')}/prompts/{path_id(prompt_id, 'prompt id')}"
         return cast("PromptEvents", self._object("GET", f"{path}/events"))
 
-    def answer(self, task_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def answer(
+        self, task_id: str, body: Mapping[str, Any], *, timeout: float | None = None
+    ) -> dict[str, Any]:
         """Answer the question that parked a run: `messageId`, `actionId`, `answer` (seen in a
         client). 409 means that nothing waits for an answer any more. What a success holds is
         unknown.
+
+        `timeout` shortens the time limit of this call (seconds).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/answer"
-        return self._anything("POST", path, body=dict(body), repeat=RetryPolicy.IF_UNSENT)
+        repeat, limit = RetryPolicy.IF_UNSENT, self._at_most(timeout)
+        return self._anything("POST", path, body=dict(body), repeat=repeat, timeout=limit)
 
     # Files
 
@@ -650,9 +655,10 @@ class RebyteClient:
         *,
         body: Any = None,
         repeat: RetryPolicy = RetryPolicy.SAFE,
+        timeout: float | None = None,
     ) -> dict[str, Any]:
         """A call whose answer no source shows: an object as it came, {} for anything else."""
-        answer = self.transport.send(method, path, body=body, repeat=repeat)
+        answer = self.transport.send(method, path, body=body, repeat=repeat, timeout=timeout)
         return answer.data if isinstance(answer.data, dict) else {}
 
     def _rows(self, path: str, *names: str) -> list[dict[str, Any]]:

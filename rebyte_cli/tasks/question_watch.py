@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..api.views import ContentView, Question
-from ..deadline import NO_LIMIT, Deadline
+from ..deadline import GRACE, NO_LIMIT, Deadline
 from ..errors import KeyRejected, RebyteError
 from . import questions
 
@@ -53,7 +53,8 @@ class QuestionWatcher:
     the user declines is left open. `stop` gives up a wait once every task that has not ended waits
     for an answer, `ask` once the user has declined them all. `wait` only notes each question.
 
-    No call goes beyond the `deadline` of the wait. A look that fails is tried again later.
+    No call goes beyond the `deadline` of the wait, but for the two seconds that an answer has at
+    least. A look that fails is tried again later.
     """
 
     def __init__(
@@ -248,9 +249,9 @@ class QuestionWatcher:
         """Send an answer. If that fails, the question is asked again."""
         task_id, self._asking = self._asking, None
         assert task_id is not None
-        question = self._open[task_id]
+        question, limit = self._open[task_id], self._deadline.for_call(GRACE)
         try:
-            questions.answer(self._client, self._history, task_id, question, choices)
+            questions.answer(self._client, self._history, task_id, question, choices, timeout=limit)
         except KeyRejected:
             raise
         except RebyteError as error:

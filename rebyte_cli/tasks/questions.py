@@ -222,15 +222,19 @@ def answer(
     task_id: str,
     question: Question,
     choices: Sequence[ItemAnswer],
+    *,
+    timeout: float | None = None,
 ) -> None:
     """Send the answer to a question. The history remembers that it was answered.
+
+    `timeout` shortens the time limit of the call (seconds).
 
     Raises BadUsage when the choices do not fit the question, and RebyteError (`not_waiting`) when
     nothing waits for the answer any more (409).
     """
     given = body(question, choices)
     try:
-        client.answer(task_id, given)
+        client.answer(task_id, given, timeout=timeout)
     except APIError as error:
         if error.status_code != 409:
             raise

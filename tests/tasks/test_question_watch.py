@@ -38,6 +38,7 @@ class Service:
         self.tasks = tasks
         self.looks: list[str] = []
         self.answers: list[tuple[str, Any]] = []
+        self.limits: list[float | None] = []  # in seconds, of each answer
         self.refusals: list[APIError] = []
         self.is_down = False
 
@@ -50,7 +51,8 @@ class Service:
     def get_task(self, task_id: str, **_: Any) -> dict[str, Any]:
         return {"id": task_id, "status": "running"}
 
-    def answer(self, task_id: str, given: Any) -> dict[str, Any]:
+    def answer(self, task_id: str, given: Any, *, timeout: float | None) -> dict[str, Any]:
+        self.limits.append(timeout)
         if self.refusals:
             raise self.refusals.pop()
         self.answers.append((task_id, given["answer"]))
@@ -88,7 +90,14 @@ class User:
 class Bench:
     """A watcher with its own clock, in pauses of one second."""
 
-    def __init__(self, at: Time, service: Any, policy: Any, user: User | None = None) -> None:
+    def __init__(
+        self,
+        at: Time,
+        service: Any,
+        policy: Any,
+        user: User | None = None,
+        seconds: float | None = None,
+    ) -> None:
         self.at = at
         self.notes: list[str] = []
         self.answered: set[str] = set()
@@ -101,7 +110,7 @@ class Bench:
             policy,
             note=self.notes.append,
             dialog=user,
-            deadline=Deadline(clock=at.clock),
+            deadline=Deadline(seconds, clock=at.clock),
             sleep=at.sleep,
         )
 
@@ -195,6 +204,14 @@ def test_the_answer_of_the_user_is_sent(at: Time) -> None:
     assert service.answers == [("t", {"selectedOptions": [], "customResponse": "both"})]
     assert user.seen == ["t: Which, q?"]
     assert bench.notes == []
+
+
+def test_sending_an_answer_ends_with_the_wait(at: Time) -> None:
+    service, user = Service(at, t=[asks("q")]), User(at, "", "", "both")
+    bench = Bench(at, service, "ask", user, seconds=30)
+    bench.wait(30, "t")
+    assert service.limits[0] is not None
+    assert 2 <= service.limits[0] <= 30
 
 
 def test_questions_of_several_tasks_are_asked_one_after_another(at: Time) -> None:
