@@ -33,8 +33,19 @@ class Finding(NamedTuple):
             "status": self.status,
             "message": redact_keys(self.message),
             "hint": hint,
-            "details": dict(self.details),
+            "details": _without_keys(dict(self.details)),
         }
+
+
+def _without_keys(value: Any) -> Any:
+    """The JSON value with every key in its texts cut down to its prefix."""
+    if isinstance(value, str):
+        return redact_keys(value)
+    if isinstance(value, Mapping):
+        return {name: _without_keys(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_keys(each) for each in value]
+    return value
 
 
 class Check(NamedTuple):

@@ -69,7 +69,7 @@ class HookCommand:
         )
 
     def stop(self) -> None:
-        """Start no more, and end those that run with all they started: by request, then by force."""
+        """Start no more, and end all they have started: by request, then by force."""
         with self._lock:
             self._stopped = True
             running = list(self._running)

@@ -56,5 +56,8 @@ def test_an_error_is_a_finding() -> None:
 
 
 def test_a_record_holds_no_key() -> None:
-    record = Finding("problem", "not rbk_0123456789abcdef", "nor rbk_0123456789abcdef").record("a")
+    key = "rbk_0123456789abcdef"
+    details = {"at": [{"value": f"in {key}"}], "count": 2}
+    record = Finding("problem", f"not {key}", f"nor {key}", details).record("a")
+    assert record["details"] == {"at": [{"value": "in rbk_…"}], "count": 2}
     assert "0123456789" not in str(record)
