@@ -25,10 +25,16 @@ def create_all(
     """Call `create` with 0 to `count` - 1, all at the same time; the results in this order.
 
     `created` is called in this thread with each task as soon as it exists. An interrupt is raised
-    with a hint that says which tasks exist.
+    with a hint that says which tasks exist. An exception that is no RebyteError is raised when all
+    have ended, so that each task that exists was told.
     """
     answers: SimpleQueue[tuple[int, Created | Exception]] = SimpleQueue()
     results: dict[int, Created | RebyteError] = {}
+    faults: dict[int, Exception] = {}
+    begun = 0
+
+    def open_ones() -> int:
+        return begun - len(results) - len(faults)
 
     def work(at: int) -> None:
         try:
@@ -41,33 +47,36 @@ def create_all(
         if isinstance(answer, RebyteError):
             results[at] = answer
         elif isinstance(answer, Exception):
-            raise answer
+            faults[at] = answer
         else:
             results[at] = answer
             created(at, answer)
 
     try:
         for at in range(count):
+            begun = at + 1  # before it is: an interrupt may come in between
             # Not an executor: it can run what it has refused for lack of a thread.
             thread = Thread(target=work, args=(at,), name=f"attempt-{at + 1}", daemon=True)
             try:
                 thread.start()
             except (RuntimeError, MemoryError):
                 results[at] = RebyteError("cannot start another thread", code="out_of_memory")
-        while len(results) < count:
+        while open_ones():
             take(NO_LIMIT)
     except (KeyboardInterrupt, Interrupted) as stop:
         status = stop.exit_status if isinstance(stop, Interrupted) else 130
         limit = Deadline(GRACE)
         with suppress(KeyboardInterrupt, Interrupted, Empty):
-            while len(results) < count:
+            while open_ones():
                 take(limit)
-        raise Interrupted(status, hint=_left(results, count)) from None
+        raise Interrupted(status, hint=_left(results, open_ones())) from None
+    if faults:
+        raise faults[min(faults)]
     return [results[at] for at in range(count)]
 
 
-def _left(results: Mapping[int, Created | RebyteError], count: int) -> str:
-    """What an interrupt leaves behind."""
+def _left(results: Mapping[int, Created | RebyteError], unknown: int) -> str:
+    """What an interrupt leaves behind. `unknown`: how many creates have not ended."""
     ids = [str(one["id"]) for one in results.values() if not isinstance(one, RebyteError)]
     parts = []
     if ids:
@@ -75,7 +84,6 @@ def _left(results: Mapping[int, Created | RebyteError], count: int) -> str:
         keeps = "keeps" if len(ids) == 1 else "keep"
         listed = " ".join(ids)
         parts.append(f"{what} {listed} {keeps} running; stop with `rebyte cancel {listed}`")
-    unknown = count - len(results)
     if unknown:
         creates = "1 create is" if unknown == 1 else f"{unknown} creates are"
         parts.append(f"The outcome of {creates} unknown; see `rebyte list`")
