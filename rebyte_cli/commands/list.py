@@ -215,7 +215,7 @@ def _draw(
             app.with_profile(f"Answer with `rebyte answer {names.get(asking, asking)}`")
             if asking
             else "",
-            f"Cannot read the tasks: {watch.trouble}" if watch.trouble else "",
+            next((f"Cannot read {what}: {why}" for what, why in watch.errors.items()), ""),
         )
 
     table = LiveTable(app.console, state())

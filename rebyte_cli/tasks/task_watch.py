@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..api.status import canonical_status, is_terminal
@@ -35,7 +36,7 @@ class WatchedTask:
 
     `status` is None while the end of the run has not been read. `step` is the last thing that the
     run did, `question` the one that it waits on, `began` when its latest prompt was submitted (as
-    the service wrote it).
+    the service wrote it), `error` why the last read of it failed, or "".
     """
 
     def __init__(self, row: Row) -> None:
@@ -45,6 +46,7 @@ class WatchedTask:
         self.question: Question | None = None
         self.began: Any = row.get("createdAt")
         self.next_look = 0.0
+        self.error = ""
 
     @property
     def id(self) -> str:
@@ -72,7 +74,7 @@ class TaskWatch:
     """The newest tasks, kept up to date by `step`, which makes one request at a time.
 
     `tasks` is the newest state, in the order of the list; it is replaced as a whole, so that
-    another thread may read it. `trouble` is why the service cannot be read at the moment, or "".
+    another thread may read it.
     """
 
     def __init__(
@@ -97,8 +99,14 @@ class TaskWatch:
         self._rows: list[Row] = []  # of the pages read so far
         self._next_refresh = 0.0
         self._failures = 0
+        self._list_error = ""
         self.tasks: list[WatchedTask] = []
-        self.trouble = ""
+
+    @property
+    def errors(self) -> dict[str, str]:
+        """What could not be read at the last attempt (`the tasks`, `task ID`), and why."""
+        errors = {"the tasks": self._list_error} if self._list_error else {}
+        return errors | {f"task {task.id}": task.error for task in self.tasks if task.error}
 
     def begin(self) -> None:
         """Read the list and every status in it, as `rebyte list` does. Raises its errors."""
@@ -113,27 +121,23 @@ class TaskWatch:
     def step(self) -> float:
         """Make the request that is needed most, if one is; returns the seconds until the next.
 
-        A request that fails sets `trouble` and is made again later. Raises KeyRejected.
+        A request that fails is made again later; see `errors`. Raises KeyRejected.
         """
-        try:
-            asked = self._ask()
-        except KeyRejected:
-            raise
-        except APIError as error:
+        error = self._ask()
+        if error:
             self._failures += 1
-            self.trouble = error.message
             return min(LONGEST_OUTAGE_PAUSE, 2.0**self._failures / RATE)
-        if asked:
-            self._failures, self.trouble = 0, ""
+        if error is not None:
+            self._failures = 0
         return 1 / RATE
 
     def changes(self, sleep: Callable[[float], None] = time.sleep) -> Iterator[WatchedTask]:
         """Every task, then each one that is new or has another status or question, without end.
 
-        Notes when the service cannot be read, and when it can be again.
+        Notes what cannot be read, once until it can be, and when the list can be read again.
         """
         shown: dict[str, object] = {}
-        trouble = ""
+        errors: dict[str, str] = {}
         while True:
             for task in self.tasks:
                 state = (task.row.get("completedAt"), task.status, task.question is not None)
@@ -141,31 +145,35 @@ class TaskWatch:
                     shown[task.id] = state
                     yield task
             sleep(self.step())
-            if bool(trouble) != bool(self.trouble):
-                self._note(
-                    f"Cannot read the tasks: {self.trouble}"
-                    if self.trouble
-                    else "Reading the tasks again"
-                )
-            trouble = self.trouble
+            known, errors = errors, self.errors
+            for what in errors.keys() - known.keys():
+                self._note(f"Cannot read {what}: {errors[what]}")
+            if "the tasks" in known and "the tasks" not in errors:
+                self._note("Reading the tasks again")
 
-    def _ask(self) -> bool:
-        """Make one request: the list when it is due, an end that is not known, a run's events."""
+    def _ask(self) -> str | None:
+        """Make one request: the list when it is due, an end that is not known, a run's events.
+
+        Returns None if there was none to make, else the message of its error, "" without one.
+        """
         now = self._clock()
         if self._rows or now >= self._next_refresh:
             if not self._rows:
                 pages = -(-self._most // PAGE)
                 self._next_refresh = now + REFRESH + pages - 1
-            self._read_page()
-            return True
-        for task in self.tasks:
-            if task.has_ended and task.status is None and task.next_look <= now:
-                self._read_end(task)
-                return True
+            self._list_error = _error_of(self._read_page)
+            return self._list_error
+        ends = (task for task in self.tasks if task.has_ended and task.status is None)
+        ended = next((task for task in ends if task.next_look <= now), None)
+        if ended is not None:
+            ended.error = _error_of(partial(self._read_end, ended))
+            return ended.error
         due = [task for task in self.tasks if not task.has_ended and task.next_look <= now]
-        if due:
-            self._look_at(min(due, key=lambda task: task.next_look))
-        return bool(due)
+        if not due:
+            return None
+        next_one = min(due, key=lambda task: task.next_look)
+        next_one.error = _error_of(partial(self._look_at, next_one))
+        return next_one.error
 
     def _read_page(self) -> bool:
         """Read the next page of the list; True if it was the last, so that `tasks` is new."""
@@ -232,3 +240,14 @@ class TaskWatch:
         if started:
             task.began = started[-1].submitted_at or task.began
             task.step = transcript.last_step(started[-1].events)
+
+
+def _error_of(request: Callable[[], object]) -> str:
+    """The message of the error that the request ended with, or "". Raises KeyRejected."""
+    try:
+        request()
+    except KeyRejected:
+        raise
+    except APIError as error:
+        return error.message
+    return ""

@@ -191,12 +191,12 @@ def test_an_outage_is_told_and_survived(watching: Watch) -> None:
     its.service.error = ServerFault("502 from http://x")
     before = len(its.service.calls)
     its.run(60)
-    assert watch.trouble == "502 from http://x"
+    assert watch.errors["the tasks"] == "502 from http://x"
     assert len(its.service.calls) - before < 15
     assert len(watch.tasks) == 2
     its.service.error = None
     its.run(11)
-    assert watch.trouble == ""
+    assert watch.errors == {}
     its.service.error = KeyRejected("no", status_code=401)
     with pytest.raises(KeyRejected):
         its.run(5)
@@ -257,3 +257,15 @@ def test_changes_are_told_once(watching: Watch) -> None:
         ("task-0002", "completed", False),
     ]
     assert its.notes == ["Cannot read the tasks: down", "Reading the tasks again"]
+
+
+def test_a_task_that_cannot_be_read_is_noted_once(watching: Watch) -> None:
+    its = watching(count=2)
+    watch = its.begin()
+    its.service.broken.add("task-0001")
+    its.service.end("task-0001")
+    its.at.at[60.0] = lambda: its.service.broken.clear()
+    told = [(task.id, task.status) for task in islice(watch.changes(its.at.sleep), 3)]
+    assert told[2] == ("task-0001", "completed")
+    assert its.at.now >= 60
+    assert its.notes == ["Cannot read task task-0001: 500 from http://x"]
