@@ -60,7 +60,7 @@ BRANCHES = {
     "local/shell_session.py": 1,
     "output/console.py": 2,
     "output/progress.py": 1,
-    "output/prompt_line.py": 3,
+    "output/prompt_line.py": 4,
     "signals.py": 1,
     "tasks/download.py": 4,
     "tasks/editor.py": 2,

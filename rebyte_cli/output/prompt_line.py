@@ -27,6 +27,7 @@ class PromptLine(LiveRegion):
     def __init__(self, console: Console, text: str) -> None:
         self._console = console
         self._text = clean(text)
+        self._typed = b""  # the beginning of a line, which Ctrl-D inside it hands over
         self._shown = False
         self._outer: LiveRegion | None = None
 
@@ -57,7 +58,7 @@ class PromptLine(LiveRegion):
         with self._console.lock:
             if self._console.region is self and not self._shown:
                 self._shown = True  # before it is, so that an interrupt ends the line
-                self._write(self._text)
+                self._write(self._content())
 
     def erase(self) -> None:
         """Take the prompt away until it is redrawn. The caller holds the lock."""
@@ -68,7 +69,11 @@ class PromptLine(LiveRegion):
     def _rows(self) -> int:
         """How many rows the text takes on the terminal as it is now."""
         columns, _ = self._console.size()
-        return sum(max(-(-width_of(line) // columns), 1) for line in self._text.split("\n"))
+        return sum(max(-(-width_of(line) // columns), 1) for line in self._content().split("\n"))
+
+    def _content(self) -> str:
+        """The text, and what is known to be typed behind it."""
+        return self._text + clean(self._typed.decode(errors="replace"))
 
     def read(self, seconds: float) -> str | None:
         """The line that the user enters within `seconds`, or None. EOFError at Ctrl-D."""
@@ -77,17 +82,34 @@ class PromptLine(LiveRegion):
             self.redraw()
             began = time.monotonic()
             if _has_line(sys.stdin, min(SLICE, max(end - began, 0.0))):
-                line = sys.stdin.readline()
-                self._shown = bool(line) and not line.endswith("\n")
-                if not line:
-                    self._shown = True  # Ctrl-D leaves the cursor behind the prompt
-                    raise EOFError
-                return line
+                line = self._take()
+                if line is not None:
+                    return line
             now = time.monotonic()
             if now - began > SLICE + 1.0:  # stopped by Ctrl-Z meanwhile: the shell has written
                 self._shown = False
             if now >= end:
                 return None
+
+    def _take(self) -> str | None:
+        """The line, once its end has been typed. EOFError at Ctrl-D on an empty one.
+
+        Without buffers: they would wait for the end of a line whose beginning has arrived.
+        """
+        if sys.platform == "win32":
+            line = sys.stdin.readline()
+            self._shown = not line.endswith("\n")
+        else:
+            piece = os.read(sys.stdin.fileno(), 65536)
+            self._typed += piece
+            self._shown = not piece.endswith(b"\n")  # Ctrl-D leaves the cursor where it is
+            if piece and self._shown:
+                return None
+            typed, self._typed = self._typed, b""
+            line = typed.decode(sys.stdin.encoding)
+        if not line:
+            raise EOFError
+        return line
 
     def _write(self, text: str) -> None:
         if self._console.err is not None:

@@ -348,6 +348,25 @@ def test_the_time_limit_holds_while_a_question_is_open(
     assert session.raw.endswith("\n")
 
 
+def test_ctrl_d_inside_a_line_does_not_hold_up_the_wait(
+    terminal: Terminal, inside_local: Run
+) -> None:
+    inside_local("create", ASK)
+    session = terminal("wait", "@last", "--timeout", "3.5")
+    session.until(lambda lines: PROMPT in str(lines))
+    session.child.send("My own\x04")
+    session.until(lambda lines: "still running" in str(lines), seconds=10)
+    assert session.finish() == 124
+    session = terminal("answer", "@last")
+    session.until(lambda lines: PROMPT in str(lines))
+    session.child.send("My own\x04")
+    session.until(lambda lines: "My own" in str(lines))
+    session.child.sendline(" words")
+    assert session.finish() == 0
+    inside_local("wait", "@last")
+    assert "My own words" in inside_local("result", "@last").out
+
+
 def test_no_input_stops_on_a_terminal(terminal: Terminal, inside_local: Run) -> None:
     inside_local("create", ASK)
     assert terminal("wait", "@last", "--no-input").finish() == 12
