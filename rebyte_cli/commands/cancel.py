@@ -25,7 +25,7 @@ def command(app: App, tasks: Sequence[str], labels: Mapping[str, str]) -> Record
     Examples:
 
       rebyte cancel @last
-      rebyte list -o id --status running | rebyte cancel -
+      rebyte list --all -o id --status running | rebyte cancel -
       rebyte cancel --label run=nightly
     """
     ids = chosen_tasks(app, tasks, labels)

@@ -28,7 +28,7 @@ def command(
     Examples:
 
       rebyte delete @last
-      rebyte list -o id --status failed | rebyte delete -
+      rebyte list --all -o id --status failed | rebyte delete -
       rebyte delete --label run=nightly
     """
     ids = chosen_tasks(app, tasks, labels)

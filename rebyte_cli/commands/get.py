@@ -25,7 +25,7 @@ def command(app: App, tasks: Sequence[str]) -> Records:
 
       rebyte get @last
       rebyte get @1 @2 --fields id,status,title
-      rebyte list -o id | rebyte get - -o jsonl
+      rebyte list --all -o id | rebyte get - -o jsonl
     """
     from ..history import references
 

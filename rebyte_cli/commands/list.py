@@ -15,6 +15,7 @@ from ._options import full_ids_option, label_filter_option
 
 STATUSES = ("running", "waiting", "completed", "failed", "canceled")
 PAGE = 100  # the largest page the API gives (vendor docs)
+DEFAULT_LIMIT = 50
 
 Row = Mapping[str, Any]
 
@@ -117,7 +118,7 @@ def command(
       rebyte list --limit 10
       rebyte list --watch --label run=nightly
       rebyte list --watch -o jsonl | jq -r 'select(.question) | .url'
-      rebyte list --status failed --since 7d -o id
+      rebyte list --all --status failed --since 7d -o id
       rebyte list --all -o jsonl | jq -r .title
     """
     from ..tasks.list import MOST_ASKED, at_most, has_status, row_tests, walk, with_questions
@@ -136,10 +137,10 @@ def command(
     if watch:
         return _watched(app, limit or PAGE, row_tests_now, statuses, full_ids=full_ids)
     tests = row_tests_now()
-    most = None if all_ else limit or 50
+    most = None if all_ else limit or DEFAULT_LIMIT
     plain = not (all_ or tests or statuses or (limit or 0) > PAGE)
     if plain:
-        page = app.client.list_tasks(limit=limit or 50, offset=offset)
+        page = app.client.list_tasks(limit=limit or DEFAULT_LIMIT, offset=offset)
         rows: Iterator[Row] = iter(page.get("data") or [])
         envelope: Any = {name: value for name, value in page.items() if name != "data"}
     else:
@@ -163,7 +164,9 @@ def command(
         _located(app, found) if _shows(app, "workspaceId", False) else found,
         envelope,
         shorten=shorten,
-        footer=None if all_ or tests or statuses else _footer(envelope, offset),
+        footer=None
+        if all_
+        else _footer(app, envelope, offset, limit, filtered=bool(tests or statuses)),
     )
 
 
@@ -238,10 +241,18 @@ def _live_row(task: WatchedTask, name: str) -> LiveRow:
     )
 
 
-def _footer(envelope: Any, offset: int) -> Callable[[int], str | None]:
-    """What to say below a table that is not the whole list."""
+def _footer(
+    app: App, envelope: Any, offset: int, limit: int | None, *, filtered: bool
+) -> Callable[[int], str | None]:
+    """What to say of a list that is not the whole one, unless a script asked for its length."""
 
     def footer(count: int) -> str | None:
+        if limit is not None and (filtered or app.format != "table"):
+            return None
+        if filtered:  # how many more would match is unknown: they have not been read
+            return (
+                f"The first {count} that match; --all shows all" if count == DEFAULT_LIMIT else None
+            )
         total = (envelope(count) if callable(envelope) else envelope).get("total")
         if not isinstance(total, int) or total <= offset + count:
             return None

@@ -53,7 +53,7 @@ def command(
 
       rebyte rerun @last --wait
       rebyte rerun @last -x codex --edit
-      rebyte list --status failed -o id | xargs -n 1 rebyte rerun
+      rebyte list --all --status failed -o id | xargs -n 1 rebyte rerun
     """
     from ..history import references
     from ..tasks import rerun

@@ -71,7 +71,7 @@ def command(
     Examples:
 
       rebyte wait @last --timeout 10m
-      rebyte list -o id --status running | rebyte wait -
+      rebyte list --all -o id --status running | rebyte wait -
       rebyte wait "$first" "$second" --first-success -o id
       rebyte wait --label run=nightly --timeout 1h30m --notify
       rebyte wait @1 @2 --exec 'jq -r .title | mail -s "rebyte: done" me'

@@ -79,7 +79,7 @@ def list_(
         WORKSPACE,
         rows[:most],
         shorten=None if full_ids else app.history.shortest_workspace_prefixes,
-        footer=lambda count: footer if count < len(rows) else None,
+        footer=lambda count: footer if app.format == "table" and count < len(rows) else None,
     )
 
 

@@ -266,9 +266,9 @@ class RecordList:
     number of rows that were printed. `below` are notes for below a table, complete once the rows
     are; rows with such notes are results: what came before an interrupt is shown too. `shorten`
     gives short forms of ids, for a table on a terminal. `columns` are those of a table, instead of
-    the usual ones of the kind. `footer` makes a note below a table from
-    the number of its rows. `draw` makes lines of one row and a `table.Style`, which are printed in
-    place of a table, as the rows arrive.
+    the usual ones of the kind. `footer` makes a note for stderr from the
+    number of rows, if these are not all. `draw` makes lines of one row and a `table.Style`, which
+    are printed in place of a table, as the rows arrive.
     """
 
     def __init__(

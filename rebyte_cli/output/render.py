@@ -53,8 +53,19 @@ def show(
         whole = isinstance(value, RecordList) and (
             format == "json" or (format in ("table", "text") and not value.draw)
         )
-        for chunk in _chunks(value, rows, format, fields, console, now):
+        count = 0
+
+        def counted() -> Mappings:
+            nonlocal count
+            for row in rows:
+                count += 1
+                yield row
+
+        for chunk in _chunks(value, counted(), format, fields, console, now):
             console.write_out(prepare(chunk), flush=not whole)
+        # JSON has the `total` in its envelope, for a program that looks.
+        if isinstance(value, RecordList) and (format != "json" or console.err_tty):
+            _footer(value, count, console)
     elif isinstance(value, Document):
         document = _encoder(console, pretty=format != "jsonl")(_document(value.value, fields))
         console.write_out(json_highlighter(console)(document) + "\n")
@@ -210,11 +221,18 @@ def _listing_table(
     console.flush_out()
     for line in value.below or ():
         note(console, line)
-    footer = value.footer(len(found)) if found and value.footer and problem is None else None
-    if footer is not None:
-        note(console, footer)
     if problem is not None:
         raise problem
+
+
+def _footer(value: RecordList, count: int, console: Console) -> None:
+    """The note that a list of `count` rows is not all there is."""
+    from .messages import note
+
+    footer = value.footer(count) if count and value.footer else None
+    if footer is not None:
+        console.flush_out()
+        note(console, footer)
 
 
 def _record_tables(

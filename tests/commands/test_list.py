@@ -274,5 +274,30 @@ def test_a_table_of_a_part_says_how_much_there_is(inside: Run, aim: Aim) -> None
         assert inside(*words).err == "50 of 213 tasks; --all shows all\n"
         assert inside(*words, "--limit", "120").err == "120 of 213 tasks; --all shows all\n"
         assert inside(*words, "-q").err == ""
-        for more in (["--all"], ["--offset", "200"], ["--search", "Task 1"], ["-o", "json"]):
+        for more in (["--all"], ["--offset", "200"], ["-o", "json"]):
             assert inside(*words, *more).err == "", more
+
+
+def test_a_part_of_the_list_in_a_pipe_says_so_too(inside: Run, aim: Aim) -> None:
+    """A loop over the ids would take the part for the whole."""
+    with RawServer(Tasks(213)) as server:
+        aim(server)
+        for form in ("id", "csv", "tsv", "jsonl"):
+            assert inside("list", "-o", form, "--no-status").err == (
+                "50 of 213 tasks; --all shows all\n"
+            )
+        assert not inside("list", "-o", "json", "--no-status").err  # its `total` says so
+        assert not inside("list", "-o", "id", "--limit", "20").err  # asked for
+        assert not inside("list", "-o", "id", "--all").err
+
+
+def test_a_filtered_part_of_the_list_says_so(inside: Run, aim: Aim) -> None:
+    with RawServer(Tasks(213)) as server:
+        aim(server)
+        words = ["list", "--since", "2000-01-01", "--no-status"]
+        note = "The first 50 that match; --all shows all\n"
+        for form in ("id", "table"):
+            done = inside(*words, "-o", form)
+            assert done.err == note
+            assert not inside(*words, "-o", form, "--all").err
+        assert not inside("list", "--search", "nothing such", "-o", "id").err
