@@ -9,7 +9,15 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from .errors import BadUsage, Interrupted, NotFound, OutcomeUnknown, ReaderGone, RebyteError
+from .errors import (
+    BadUsage,
+    Interrupted,
+    NotFound,
+    OutcomeUnknown,
+    ReaderGone,
+    RebyteError,
+    worst,
+)
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -37,6 +45,7 @@ class App:
         self.options: dict[str, Any] = {}
         self.text = False  # whether `auto` means text for this command
         self._workspaces: dict[str, Any] = {}
+        self._statuses: list[int] = []  # of the errors that were printed
 
     def set_option(self, name: str, value: Any) -> None:
         """Keep the value of a shared option; the last one given wins.
@@ -326,10 +335,14 @@ class App:
             format=form,
             fields=self.fields,
             errors_as_json=self.errors_as_json,
+            prepare_error=self._prepared,
         )
 
     def fail(self, error: RebyteError | Interrupted) -> int:
-        """Print an error, after the record that it carries; returns its exit status."""
+        """Print an error, after the record that it carries; returns the exit status.
+
+        That is the highest-ranking one where errors were printed before it.
+        """
         if isinstance(error, ReaderGone) or (isinstance(error, Interrupted) and not error.hint):
             return error.exit_status  # no reader left, or nothing to add to the key press
         from .output.messages import show_error
@@ -339,17 +352,21 @@ class App:
             from .output.records import TASK, Records
 
             self.show(Records(TASK, [self.with_workspace(error.record)]))
-        if isinstance(error, OutcomeUnknown) and error.candidates:
-            self.history.remember_shown(error.candidates)  # a prefix of one is enough from now on
         with suppress(RebyteError):  # stdout is lost: `error` says so, or matters more
             self.console.flush_out()
-        hint = error.hint and self.with_profile(error.hint)
         if isinstance(error, Interrupted):
-            error = Interrupted(error.exit_status, hint=hint)
-        else:
-            error = error.copy_with(hint=hint)
-        show_error(self.console, error, as_json=as_json)
-        return error.exit_status
+            hint = error.hint and self.with_profile(error.hint)
+            show_error(self.console, Interrupted(error.exit_status, hint=hint), as_json=as_json)
+            return error.exit_status
+        show_error(self.console, self._prepared(error), as_json=as_json)
+        return worst(self._statuses)
+
+    def _prepared(self, error: RebyteError) -> RebyteError:
+        """An error as it is printed, with the profile in its hint; its status counts."""
+        self._statuses.append(error.exit_status)
+        if isinstance(error, OutcomeUnknown) and error.candidates:
+            self.history.remember_shown(error.candidates)  # a prefix of one is enough from now on
+        return error.copy_with(hint=error.hint and self.with_profile(error.hint))
 
     def close(self) -> None:
         """Stop the local service, after it has delivered what is due."""

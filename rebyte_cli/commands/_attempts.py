@@ -49,8 +49,10 @@ def first_success(
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
     """Yield the first task that completed, after canceling the others; or how each ended.
 
-    An attempt whose outcome is unknown is yielded too, since its task may be running.
+    An attempt whose outcome is unknown is yielded before all of them, since its task may be
+    running however the wait ends.
     """
+    yield from (one for one in results if isinstance(one, OutcomeUnknown))
     ids = [str(one["id"]) for one in results if not isinstance(one, RebyteError)]
     targets = [WaitTarget(task_id) for task_id in ids]
     for outcome in finished(app, targets, until="first-success", deadline=deadline):
@@ -58,7 +60,6 @@ def first_success(
             winner = str(outcome["id"])
             _cancel(app, winner, [task_id for task_id in ids if task_id != winner])
         yield outcome
-    yield from (one for one in results if isinstance(one, OutcomeUnknown))
 
 
 def _cancel(app: App, winner: str, others: Sequence[str]) -> None:

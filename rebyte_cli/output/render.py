@@ -33,22 +33,28 @@ def show(
     format: str,  # noqa: A002 - the option's own name
     fields: FieldNames = None,
     errors_as_json: bool = False,
+    prepare_error: Callable[[RebyteError], RebyteError] = lambda error: error,
     now: Callable[[], float] = time.time,
 ) -> int:
     """Print what a command returned, as it arrives; returns the exit status.
 
     `format` is one of `config.FORMATS` (the App has settled what `auto` means) or `text`;
     `fields` is what `--fields` named, `errors_as_json` says how rows that are errors are printed
-    on stderr, `now` the time in seconds that "3m ago" counts from.
+    on stderr, `prepare_error` makes of each what is printed, and `now` is the time in seconds that
+    "3m ago" counts from.
     Raises BadUsage for a field or an id that the value does not have, ReaderGone and RebyteError
     if stdout cannot be written, and whatever the rows raise. What was printed before stays, and an
     incomplete JSON list is left open so that no reader takes it for complete.
     """
     fields = fields or None
     statuses: list[int] = []
+
+    def prepared(row: RowOrError) -> RowOrError:
+        return prepare_error(row) if isinstance(row, RebyteError) else row
+
     if isinstance(value, Records | RecordList):
         check_fields(value.kind, fields, format)
-        rows = _plain(value.kind, value.rows, console, errors_as_json, statuses)
+        rows = _plain(value.kind, map(prepared, value.rows), console, errors_as_json, statuses)
         prepare = json_highlighter(console) if format in ("json", "jsonl") else str
         whole = isinstance(value, RecordList) and (
             format == "json" or (format in ("table", "text") and not value.draw)

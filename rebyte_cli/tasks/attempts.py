@@ -85,6 +85,6 @@ def _left(results: Mapping[int, Created | RebyteError], unknown: int) -> str:
         listed = " ".join(ids)
         parts.append(f"{what} {listed} {keeps} running; stop with `rebyte cancel {listed}`")
     if unknown:
-        creates = "1 create is" if unknown == 1 else f"{unknown} creates are"
-        parts.append(f"The outcome of {creates} unknown; see `rebyte list`")
+        creates = "1 create" if unknown == 1 else f"{unknown} creates"
+        parts.append(f"The outcome of {creates} is unknown; see `rebyte list`")
     return "\n".join(parts)

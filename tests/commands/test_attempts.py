@@ -127,6 +127,15 @@ def test_an_attempt_with_an_unknown_outcome_is_not_sent_again_and_ends_in_6(
     assert [body["executor"] for body in contest.bodies].count("lost") == 1
 
 
+def test_a_time_limit_does_not_hide_an_attempt_with_an_unknown_outcome(
+    contest: Contest, inside: Run
+) -> None:
+    words = ("-x", "lost", "-x", "runs", "--attempts", "2", "--wait", "--timeout", "0.5")
+    done = inside("create", "Fix", *words)
+    codes = [json.loads(line)["error"]["code"] for line in done.err.splitlines() if line[0] == "{"]
+    assert (done.status, codes) == (6, ["outcome_unknown", "timeout"])
+
+
 def test_an_attempt_without_a_thread_is_not_sent(
     contest: Contest, inside: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,18 +194,19 @@ def test_a_time_limit_leaves_the_attempts_running_and_says_how_to_resume(
 
 
 def test_an_interrupt_says_what_exists_and_what_is_unknown(contest: Contest) -> None:
-    words = ("create", "Fix", "-x", "runs", "-x", "hangs", "--attempts", "2", "--wait")
+    executors = ("-x", "runs", "-x", "hangs", "-x", "hangs")
+    words = ("create", "Fix", *executors, "--attempts", "3", "--wait")
     session = Session([*COMMAND, *words], columns=200)
-    session.until(lambda lines: any("(attempt 1 of 2, runs)" in line for line in lines))
+    session.until(lambda lines: any("(attempt 1 of 3, runs)" in line for line in lines))
     end = time.monotonic() + 20
-    while len(contest.bodies) < 2:
+    while len(contest.bodies) < 3:
         assert time.monotonic() < end
     os.kill(session.child.pid, signal.SIGTERM)
     assert session.finish() == 143
     shown = " ".join(session.everything)
     (task,) = contest.statuses
     assert f"Task {task} keeps running; stop with `rebyte cancel {task}`" in shown
-    assert "The outcome of 1 create is unknown; see `rebyte list`" in shown
+    assert "The outcome of 2 creates is unknown; see `rebyte list`" in shown
 
 
 def test_an_interrupted_wait_says_how_to_resume(contest: Contest) -> None:

@@ -38,6 +38,22 @@ def test_a_command_gets_each_ended_task_once(inside_local: Run, home: Path) -> N
     assert len(seen) == 2
 
 
+def test_the_end_of_the_time_limit_ranks_below_what_was_printed_before(
+    inside_local: Run,
+) -> None:
+    bad, slow = created(inside_local, "Bad [[fail]]"), created(inside_local, "Slow [[run=60s]]")
+    assert inside_local("wait", bad, slow, "--timeout", "1").status == 10
+    assert inside_local("wait", "nosuch99", slow, "--timeout", "0.1").status == 4
+
+
+def test_the_hint_of_each_error_names_the_profile(inside_local: Run) -> None:
+    """Without `-P local`, the suggested command would act on another account."""
+    done = inside_local("-P", "local", "get", "0123abcd-nosuch", "4567abcd-nosuch")
+    lines = [line for line in done.err.splitlines() if line.startswith("{")]
+    errors = [json.loads(line)["error"] for line in lines]
+    assert [error["hint"] for error in errors] == ["See `rebyte -P local list`"] * 2
+
+
 def test_output_of_the_hook_is_not_data(local: Run, home: Path) -> None:
     good = created(local, "Good")
     done = local("wait", good, "--exec", "echo printed", "-o", "id")
