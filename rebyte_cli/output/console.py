@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -87,6 +88,14 @@ def _is_tty(stream: TextIO | None) -> bool:
         return False
 
 
+def _is_pipe(stream: TextIO | None) -> bool:
+    try:
+        mode = os.fstat(stream.fileno()).st_mode if stream is not None else 0
+    except (OSError, ValueError):  # closed, or no file of the system
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
 def _wants_color(environment: Mapping[str, str], color: Color, tty: bool) -> bool:
     """`--color`, then NO_COLOR, then FORCE_COLOR, then what the stream is."""
     if color != "auto":
@@ -149,7 +158,8 @@ class Console:
     `out`, `err`: the text streams, or None when the process was started with one closed.
     `out_tty`, `err_tty`: whether each is a terminal. `width`: columns of the terminal, 80 where
     that is unknown. `out_color`, `err_color`: whether each gets colours. `live`: whether stderr
-    can show a region that is redrawn, `out_live`: whether stdout can. `unicode`: whether stdout can
+    can show a region that is redrawn, `out_live`: whether stdout can. `out_pipe`: whether stdout
+    has a reader, which may print on the same terminal. `unicode`: whether stdout can
     encode any character. `quiet`: print nothing on stderr but errors. `verbose`: print a line for
     each request.
     """
@@ -166,6 +176,7 @@ class Console:
         err_color: bool = False,
         live: bool = False,
         out_live: bool = False,
+        out_pipe: bool = False,
         quiet: bool = False,
         verbose: bool = False,
     ) -> None:
@@ -178,6 +189,7 @@ class Console:
         self.err_color = err_color
         self.live = live
         self.out_live = out_live
+        self.out_pipe = out_pipe
         self.quiet = quiet
         self.verbose = verbose
         self.unicode = spells_unicode(out)
@@ -211,6 +223,7 @@ class Console:
             err_color=_wants_color(environment, color, err_tty),
             live=err_tty and not quiet and environment.get("TERM") != "dumb",
             out_live=out_tty and environment.get("TERM") != "dumb",
+            out_pipe=_is_pipe(out),
             quiet=quiet,
             verbose=verbose,
         )
@@ -248,8 +261,12 @@ class Console:
         if self.out is None:
             raise RebyteError("cannot write to stdout: it is closed", code="stdout")
         with self.lock:
-            if self.region is not None and self.out_tty:
-                self.region.erase()
+            if self.out_tty:
+                self._erase()
+            elif self.out_pipe and data and self.live:
+                # The reader prints at a moment of its choice, and a redraw would land inside it.
+                self._erase()
+                self.live = False
             try:
                 if isinstance(data, bytes):
                     self.out.flush()
@@ -262,6 +279,10 @@ class Console:
                     self.out.flush()
             except (OSError, ValueError) as error:
                 raise self._lost(error) from error
+
+    def _erase(self) -> None:
+        if self.region is not None:
+            self.region.erase()
 
     def _lost(self, error: Exception) -> RebyteError:
         """Return the error for an stdout that cannot be written, and silence the stream."""
@@ -278,8 +299,7 @@ class Console:
         if self.err is None:
             return
         with self.lock:
-            if self.region is not None:
-                self.region.erase()
+            self._erase()
             if self.mid_line and self.err_tty:
                 text = "\n" + text
             try:

@@ -70,6 +70,8 @@ class Region:
         with console.lock:
             if console.region is not self or console.mid_line or self._stopped.is_set():
                 return
+            if not (console.live or self._on_out):  # a reader of stdout has the terminal now
+                return
             try:
                 self._refresh(self._rich)
             except (OSError, ValueError):  # the terminal is gone; the work continues without it

@@ -14,6 +14,7 @@ import pexpect
 import pytest
 
 from tests.conftest import COMMAND
+from tests.terminals import Session
 
 Terminal = Callable[..., "pexpect.spawn[str]"]
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -206,6 +207,29 @@ def test_an_interrupt_takes_the_spinner_away(terminal: Terminal) -> None:
         said,
     )
     assert "\x1b[?25l" not in said  # the cursor is never hidden, so it need not come back
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "batch three.txt --text -o id",
+        "create 'Slow [[run=600ms]]' --wait -o id",
+        "create 'Slow [[run=3s]]' --stream",
+    ],
+)
+def test_what_the_reader_of_a_pipe_prints_stays_whole(home: Path, service: Any, words: str) -> None:
+    """It prints on the same terminal, below what was erased and above nothing that is redrawn."""
+    del service
+    (home / "three.txt").write_text("".join(f"x [[run={n}00ms]]\n" for n in (5, 8, 11)))
+    command = f"cd {home}; {shlex.join(COMMAND)} {words} | tee seen"
+    session = Session(["/bin/sh", "-c", command], columns=120)
+    assert session.finish() == 0
+    assert re.search("Waiting|running", session.raw)
+    seen = list(filter(None, (home / "seen").read_text().splitlines()))
+    assert seen
+    shown = session.lines
+    assert [line for line in shown if line in seen] == seen
+    assert not [line for line in shown if "Waiting" in line or " running" in line]
 
 
 def test_quiet_leaves_a_terminal_to_the_data(terminal: Terminal) -> None:
