@@ -102,7 +102,7 @@ def _all_404(caller: Caller, path: str) -> None:
 
 
 def test_a_form_that_could_not_be_given_back_is_refused(service: Any) -> None:
-    """Nobody could download a file whose type is no header."""
+    """A file with a type that is no header could not be downloaded."""
     caller = Caller(service)
     path = f"/workspaces/{caller.create('[[run=1h]]')['workspaceId']}/artifacts"
     form = {"Content-Type": "multipart/form-data; boundary=B"}

@@ -109,8 +109,9 @@ def test_the_recipes_for_a_desk(home: Path) -> None:
     desktop.write_text('#!/bin/sh\necho "$@"\n')
     desktop.chmod(0o755)
     local = {"REBYTE_PROFILE": "local", "FZF_DEFAULT_OPTS": "--filter=haiku"}
-    ended = "rebyte create 'Write a haiku [[run=1ms]]' && rebyte create 'Say hello [[run=1ms]]'"
-    run(ended, home, **local)
+    # A task has no title at first.
+    run("rebyte create --wait 'Write a haiku [[run=400ms]]'", home, **local)
+    run("rebyte create 'Say hello [[run=1ms]]'", home, **local)
     pick, told, job = (run(block, home, **local) for block in blocks(EXAMPLES, "bash"))
     assert "Prompt: Write a haiku" in pick.stdout, pick.stderr
     assert told.stdout == "rebyte Audit the dependencies: completed\n", told.stderr
