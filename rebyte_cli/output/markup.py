@@ -220,10 +220,20 @@ def _markdown(text: str) -> Any:
     return drawn
 
 
+def _is_language(info: str) -> bool:
+    return all(letter.isalnum() or letter in "+#-_" for letter in info)
+
+
 def _faithful(tokens: list[Any]) -> list[Any]:
-    """The tokens with clean text, line breaks where the text has them, and each address once."""
+    """The tokens with clean text, line breaks where the text has them, and each address once.
+
+    A fence that says more than its language, such as the file that its code is from, is kept.
+    """
     kept = []
     for token in tokens:
+        if token.type == "fence" and not _is_language(token.info.strip()):
+            content, token.info = f"{token.markup}{token.info}\n{token.content}{token.markup}", ""
+            token.content = content
         token.content = clean(token.content)
         if token.type == "softbreak":
             token.type = "hardbreak"

@@ -88,6 +88,14 @@ def test_what_the_parser_would_drop_is_shown(text: str) -> None:
         assert word in shown, word
 
 
+@pytest.mark.parametrize("info", ["12:15:src/app.py", 'python title="app.py"', "\x1b[31m"])
+def test_what_a_fence_says_besides_the_language_is_shown(info: str) -> None:
+    shown = plain(f"```{info}\nx = 1\n```\n")
+    assert shown.splitlines()[0].strip() == "```" + info.replace("\x1b", "\\x1b")
+    assert "x = 1" in shown
+    assert "```" not in plain("```c++\nint x;\n```\n")
+
+
 def test_a_long_word_in_a_table_is_broken_and_not_cut_off() -> None:
     path = "src/components/checkout/payment_methods.py:128"
     shown = plain(f"|file|why|\n|-|-|\n|{path}|it is too long for its column|\n", 40)
