@@ -6,7 +6,9 @@ configuration, no programs for diffs.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +22,7 @@ from ..errors import BadUsage, RebyteError
 SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 SECONDS = 120.0
 LARGEST_PATCH = 30 << 20  # bytes; a client of the API stops there (seen in a client)
+MOST_COPIED = 10 * LARGEST_PATCH  # bytes of new files; what is binary becomes smaller in a patch
 PATCH_NAME = "changes.patch"
 SHOWN_FILES = 3
 # Added to the prompt. The service puts a short id before the ending of an uploaded file's name
@@ -131,6 +134,7 @@ def write_patch(folder: str, target: Path) -> UncommittedChanges:
     _check_place(folder, root)
     with tempfile.TemporaryDirectory(prefix="rebyte-") as scratch:
         environment = _filters_off(root) | _own_index(root, Path(scratch))
+        _check_new_files(root, environment)
         staged = [".", *_without_submodules(root, environment)]
         run(["-c", "advice.addEmbeddedRepo=false", "add", "--all", *staged], root, environment)
         compared = ["diff", "--cached", "--no-ext-diff", "--no-textconv", "--no-color"]
@@ -141,15 +145,30 @@ def write_patch(folder: str, target: Path) -> UncommittedChanges:
             run([*compared, *patch], root, environment, file.fileno())
     size = target.stat().st_size
     if size > LARGEST_PATCH:
-        raise BadUsage(
-            f"the uncommitted changes are {size / (1 << 20):.0f} MiB, and {LARGEST_PATCH >> 20}"
-            " MiB can be uploaded",
-            hint="Commit and push large files, or list them in .gitignore",
-        )
+        raise _too_large(size)
     words = listed.decode("utf-8", "replace").split("\0")[:-1]
     pairs = list(zip(words[::2], words[1::2], strict=True))
     return UncommittedChanges(
         size, [name for _, name in pairs], [name for mark, name in pairs if mark == "A"]
+    )
+
+
+def _check_new_files(root: str, environment: Mapping[str, str]) -> None:
+    """Refuse more than can fit into a patch before it is all copied into a scratch folder."""
+    listed = run(["ls-files", "--others", "--exclude-standard", "-z"], root, environment)
+    size = 0
+    for name in listed.split(b"\0")[:-1]:
+        with contextlib.suppress(OSError):  # gone meanwhile
+            size += os.lstat(os.path.join(os.fsencode(root), name)).st_size
+    if size > MOST_COPIED:
+        raise _too_large(size)
+
+
+def _too_large(size: int) -> BadUsage:
+    return BadUsage(
+        f"the uncommitted changes are {size / (1 << 20):.0f} MiB, and {LARGEST_PATCH >> 20}"
+        " MiB can be uploaded",
+        hint="Commit and push large files, or list them in .gitignore",
     )
 
 
@@ -211,21 +230,18 @@ def _filters_off(folder: str) -> dict[str, str]:
     """Variables that disable the filters that the repository's own configuration defines.
 
     Those of the user, such as git-lfs, stay: without them, unchanged files would look changed.
+    Raises GitFailed rather than leave one on.
     """
-    pattern = r"^filter\..*\.(clean|smudge|process|required)$"
-    words = ["config", "-z", "--show-scope", "--name-only", "--get-regexp", pattern]
-    try:
-        output = run(words, folder).decode("utf-8", "surrogateescape")
-    except GitFailed:  # there is none
-        output = ""
-    parts = output.split("\0")
+    words = ["config", "-z", "--show-scope", "--name-only", "--list"]
+    parts = run(words, folder).decode("utf-8", "surrogateescape").split("\0")
     count = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
     variables = {}
     # Not with -c, which cannot spell a name with `=` in it.
     for scope, name in zip(parts[::2], parts[1::2], strict=False):
-        if scope in ("local", "worktree"):
+        found = re.fullmatch(r"filter\..*\.(clean|smudge|process|required)", name)
+        if scope in ("local", "worktree") and found:
             variables[f"GIT_CONFIG_KEY_{count}"] = name
-            variables[f"GIT_CONFIG_VALUE_{count}"] = "false" if name.endswith(".required") else ""
+            variables[f"GIT_CONFIG_VALUE_{count}"] = "false" if found[1] == "required" else ""
             count += 1
     return {**variables, "GIT_CONFIG_COUNT": str(count)} if variables else {}
 

@@ -124,6 +124,21 @@ def test_a_patch_of_nothing_and_one_that_is_too_large(
         patched(repository)
 
 
+def test_new_files_that_are_too_large_are_not_even_read(repository: Repository) -> None:
+    with open(repository.write("huge", ""), "wb") as file:
+        file.truncate(2 << 40)
+    with pytest.raises(BadUsage, match="the uncommitted changes are 2097152 MiB"):
+        patched(repository)
+
+
+def test_a_broken_environment_is_told_as_git_does(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "some")
+    with pytest.raises(checkout.GitFailed, match="command-line config"):
+        patched(repository)
+
+
 def test_submodules_are_left_out(repository: Repository) -> None:
     inner = repository.path / "inner"
     subprocess.run(["git", "init", "-q", inner], check=True)
