@@ -66,6 +66,37 @@ def run(
     return output
 
 
+def untrusted(repository: Path, index: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What `git add` in someone's working tree needs so that no command of its configuration runs.
+
+    Variables besides those of `index`, which name an index of our own; and pathspecs of everything
+    but the submodules, inside which git would run `git status` with their configuration. Filters
+    of the user's own configuration, such as git-lfs, stay: without them, unchanged files would
+    look changed. Raises GitError.
+    """
+    # A missing object is fetched by a program that the repository can name.
+    variables = {"GIT_NO_LAZY_FETCH": "1"}
+    here = ["-C", str(repository)]
+    output = run([*here, "config", "-z", "--show-scope", "--name-only", "--list"])
+    parts = output.decode("utf-8", "surrogateescape").split("\0")
+    count = 0
+    # Not with -c, which cannot spell a name with `=` in it.
+    for scope, name in zip(parts[::2], parts[1::2], strict=False):
+        found = re.fullmatch(r"filter\..*\.(clean|smudge|process|required)", name)
+        if scope in ("local", "worktree") and found:
+            variables[f"GIT_CONFIG_KEY_{count}"] = name
+            variables[f"GIT_CONFIG_VALUE_{count}"] = "false" if found[1] == "required" else ""
+            count += 1
+    variables["GIT_CONFIG_COUNT"] = str(count)
+    listed = run([*here, "ls-files", "--stage", "-z"], extra={**index, **variables})
+    paths = ["."]
+    for entry in listed.decode("utf-8", "surrogateescape").split("\0"):
+        state, _, name = entry.partition("\t")
+        if state.startswith("160000 "):
+            paths.append(f":(exclude,literal){name}")
+    return variables, paths
+
+
 def _reason(stderr: str, word: str, status: int) -> str:
     """git's own explanation: its last `fatal:` or `error:` line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]

@@ -118,7 +118,10 @@ class Workspace:
             self._bring_changes(place)
 
     def _bring_changes(self, place: Path) -> None:
-        """Commit what is uncommitted in the repository at `place` on top of the clone."""
+        """Commit what is uncommitted in the repository at `place` on top of the clone.
+
+        This is outside the jail, so nothing that its configuration names is run.
+        """
         patch = self.folder / "uncommitted.patch"
         index = self.folder / "uncommitted.index"
         objects = self.folder / "uncommitted.objects"
@@ -133,7 +136,9 @@ class Workspace:
         }
         try:
             git.run([*there, "read-tree", "HEAD"], extra=extra)
-            git.run([*there, "add", "-A"], extra=extra)
+            variables, paths = git.untrusted(place, extra)
+            extra |= variables
+            git.run([*there, "add", "-A", *paths], extra=extra)
             patch.write_bytes(git.run([*there, *DIFF, "HEAD"], extra=extra))
             if patch.stat().st_size:
                 here = ["-C", str(self.code)]

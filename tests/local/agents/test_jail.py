@@ -99,8 +99,18 @@ def test_a_hostile_repository_reaches_nothing_of_the_users_home(
 def test_uncommitted_changes_of_a_hostile_repository(
     bench: Bench, hostile: Path, user_home: Path
 ) -> None:
-    """Its owner trusts it enough to work in it, but hooks and monitors stay off all the same."""
-    git(hostile, "config", "--remove-section", "filter.evil")
+    """They are read outside the jail, where no command of its own or a submodule's may run."""
+    inner, pwn = hostile / "inner", hostile / "pwn.sh"
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+        inner.mkdir(exist_ok=True)
+        git(inner, *words)
+    quiet = ["-c", "core.fsmonitor=", "-c", "core.hooksPath=", "-c", "filter.evil.clean="]
+    git(hostile, *quiet, "add", "inner")
+    git(hostile, *quiet, "commit", "-q", "-m", "Submodule")
+    for name in ("core.fsmonitor", "filter.evil.clean"):
+        git(inner, "config", name, str(pwn))
+    (inner / ".gitattributes").write_text("* filter=evil\n")
+    git(hostile, "config", "filter.evil.required", "true")
     (hostile / "new").write_text("new")
     run = bench.run(["cat", "new"], source=[str(hostile), None, True])
     assert run.answer == "new"
