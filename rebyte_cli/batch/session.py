@@ -290,6 +290,8 @@ class Session:
         if all(entry.state == "new" for entry in entries):
             return
         words = [f"{sum(entry.is_over for entry in entries)} of {len(entries)} lines are done"]
+        if running := sum(entry.state == "running" for entry in entries):
+            words.append(f"{running} running")
         if lost := sum(entry.is_lost for entry in entries):
             words.append(f"searching for {lost} with unknown outcome")
         if added := self._added_since():

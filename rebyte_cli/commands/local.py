@@ -18,8 +18,8 @@ def command() -> None:
     """Run tasks on this machine, without an account or a network.
 
     `rebyte -P local …` starts the local service automatically. `rebyte local serve` makes it
-    available to curl and other programs. Its agent is a simulation and says so in its answers,
-    unless -x names a real one.
+    available to curl and other programs. Without -x, a run is simulated, and its answer says so;
+    with -x, that agent runs here and must be installed.
 
     Examples:
 

@@ -179,6 +179,7 @@ class Position:
 
 
 COMMA_LISTS = ("fields", "skills")
+FEW = 20  # ids offered before anything is typed: more than a screen of them helps nobody
 
 
 class CompletionItem:
@@ -275,9 +276,8 @@ def _values(
             found.setdefault(value, about)
     if kind == "tasks" and not word:  # @last is the first id
         found = {value: about for value, about in found.items() if not value.startswith("@")}
-    return Completions(
-        CompletionItem(before + value, about, value) for value, about in found.items()
-    )
+    items = [CompletionItem(before + value, about, value) for value, about in found.items()]
+    return Completions(items if word else items[:FEW] if kind in ("tasks", "workspaces") else items)
 
 
 def _offered(

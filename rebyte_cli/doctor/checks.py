@@ -356,7 +356,7 @@ class Examination:
             hint = "\n".join(dict.fromkeys(str(row["problem"]) for row in installed))
             return Finding("warning", f"{names}: installed, but not usable", hint, details)
         if not usable:
-            shown = f"{missing}; `-P local` simulates the runs"
+            shown = f"{missing}; without `-x`, `-P local` simulates runs"
             return Finding("ok", shown, details=details)
         jail = "in a bubblewrap sandbox" if found[0]["jail"] == "on" else "without a sandbox"
         shown = "; ".join(filter(None, (f"{', '.join(usable)} {jail}", missing)))

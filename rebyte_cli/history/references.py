@@ -126,9 +126,13 @@ def _count(tasks: int) -> str:
 
 def _by_prefix(history: History, reference: str) -> str | None:
     """The one id that was created or shown here and starts like this."""
-    if len(reference) < SHORTEST:
-        return None
     candidates = history.shown(reference)
+    if len(reference) < SHORTEST:
+        if candidates and reference not in candidates:
+            raise BadUsage(
+                f"{reference!r} is too short: give at least {SHORTEST} characters of an id"
+            )
+        return None
     if len(candidates) > 1 and reference not in candidates:
         raise _ambiguous(reference, set(candidates))
     return reference if reference in candidates else next(iter(candidates), None)

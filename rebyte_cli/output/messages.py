@@ -50,9 +50,18 @@ def _message(error: RebyteError | Interrupted) -> str:
     """The message with its subject in front: "Task not found" does not say which."""
     subject = getattr(error, "subject", None)
     message = error.message
-    if subject and subject not in message:
+    if subject and not _mentions(message, subject):
         message = f"{subject}: {message}"
     return message
+
+
+def _mentions(message: str, subject: str) -> bool:
+    """Whether the message names the subject, and does not just contain such a word or letters."""
+    import re
+
+    # A subject of letters only could be any word: it is named if it ends a path, or is set off.
+    before = r"[/:'\"`]\s?" if subject.isalpha() else r"(?<![\w-])"
+    return re.search(rf"{before}{re.escape(subject)}(?![\w-])", message) is not None
 
 
 def _labelled(console: Console, label: str, text: str, color: str) -> str:

@@ -198,6 +198,18 @@ def test_a_torn_journal_resumes_and_searches_for_what_it_lost(
         assert farm.made == {"Task 0": 1, "Task 1": 2, "Task 2": 2}
 
 
+def test_a_resume_counts_what_still_runs(batch: Callable[..., Done], home: Path) -> None:
+    """Or it looks as if nothing had been done."""
+    write(home, 3)
+    journal = home / "t.txt.journal"
+    with Farm() as farm:
+        batch(farm)
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(line for line in lines if b'"ended"' not in line))
+        assert "0 of 3 lines are done, 3 running\n" in batch(farm).err
+        assert "3 of 3 lines are done\n" in batch(farm).err
+
+
 def test_a_task_that_only_the_history_knows_is_never_doubled(
     batch: Callable[..., Done], home: Path, one_clock: None
 ) -> None:

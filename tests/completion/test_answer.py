@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from rebyte_cli.app import App
 from rebyte_cli.commands.man import TOPICS
 from rebyte_cli.completion.answer import answer
 from rebyte_cli.completion.main import CommandLine
@@ -103,6 +104,27 @@ def test_the_profile_that_is_built_in_is_not_offered_to_be_changed(
         words = [line.partition("\t")[0] for line in told.out.splitlines()[1:]]
         assert "work" in words, command
         assert "local" not in words, command
+
+
+def test_before_anything_is_typed_a_few_ids_are_offered(home: Path) -> None:
+    """A screen of them at most, and names come first."""
+    known = History(
+        home / ".local" / "state" / "rebyte" / "history.db", origin="https://api.rebyte.ai"
+    )
+    for number in range(30):
+        task, workspace = (f"{number:02}{letter}" + TASK[3:] for letter in "ab")
+        known.add_task({"id": task, "workspaceId": workspace}, prompt="x")
+    known.name_workspace(f"05b{TASK[3:]}", "shop")
+    known.close()
+
+    def look_up(_options: dict[str, str]) -> App:
+        return App({"HOME": str(home)})
+
+    tasks = offered("get", "", look_up=look_up)
+    assert (tasks[0][:2], len(tasks)) == ("29", 20)
+    assert len(offered("get", "0", look_up=look_up)) == 10
+    workspaces = offered("workspace", "show", "", look_up=look_up)
+    assert (workspaces[0], len(workspaces)) == ("shop", 20)
 
 
 def test_unknown_commands_have_nothing_to_offer() -> None:

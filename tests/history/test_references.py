@@ -34,8 +34,8 @@ def history(tmp_path: Path) -> History:
         ("https://app.rebyte.ai/share/cccc-4444", "cccc-4444"),
         ("https://api.rebyte.ai/v1/tasks/cccc-4444", "cccc-4444"),
         ("http://127.0.0.1:8787/run/a%20b", "a b"),
-        # Made elsewhere, or too short to be looked up: the API will know.
-        ("bbb", "bbb"),
+        # Made elsewhere: the API will know.
+        ("ccc", "ccc"),
         ("cccc-4444", "cccc-4444"),
         ("bbbb-33334", "bbbb-33334"),
         ("AAAA-1", "AAAA-1"),
@@ -49,12 +49,15 @@ def test_a_task(history: History, reference: str, task: str) -> None:
 def test_an_exact_id_wins_over_longer_ones(history: History) -> None:
     history.add_task({"id": "aaaa"}, prompt="x")
     assert references.task(history, "aaaa") == "aaaa"
+    history.add_task({"id": "bbb"}, prompt="x")
+    assert references.task(history, "bbb") == "bbb"
 
 
 @pytest.mark.parametrize(
     ("reference", "error", "says"),
     [
         ("aaaa", BadUsage, "'aaaa' matches 2 ids"),
+        ("bbb", BadUsage, "'bbb' is too short: give at least 4 characters of an id"),
         ("@4", NotFound, "@4"),
         ("@0", BadUsage, "'@0' is not a reference"),
         ("@", BadUsage, "is not a reference"),

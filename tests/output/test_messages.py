@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rebyte_cli.errors import BadUsage, OutcomeUnknown, ReaderGone
+import pytest
+
+from rebyte_cli.errors import BadUsage, OutcomeUnknown, ReaderGone, ResourceNotFound
 from rebyte_cli.output.messages import note, show_error
 from tests.screens import console, text_of
 
@@ -53,3 +55,21 @@ def test_a_reader_that_went_away_is_no_error_to_print() -> None:
     it = console()
     show_error(it, ReaderGone())
     assert text_of(it.err) == ""
+
+
+@pytest.mark.parametrize(
+    ("subject", "message", "said"),
+    [
+        ("a", "Task not found", "a: Task not found"),
+        ("not", "Task not found", "not: Task not found"),
+        ("t1", "Task t10 not found", "t1: Task t10 not found"),
+        ("t1", "Task t1 not found", "Task t1 not found"),
+        ("abc", "Task not found: abc", "Task not found: abc"),
+        ("abc", "GET /tasks/abc: HTTP 500", "GET /tasks/abc: HTTP 500"),
+        ("a b.txt", "No artifact 'a b.txt'", "No artifact 'a b.txt'"),
+    ],
+)
+def test_an_error_names_its_subject_once(subject: str, message: str, said: str) -> None:
+    it = console()
+    show_error(it, ResourceNotFound(message, subject=subject))
+    assert text_of(it.err) == f"Error: {said}\n"

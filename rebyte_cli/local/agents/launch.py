@@ -201,5 +201,5 @@ def _not_installed(adapter: Adapter, settings: config.LocalConfig) -> Refusal:
         400,
         "executor_unavailable",
         f"{adapter.title} is not installed: {adapter.program} is not on PATH",
-        f"{how} ({there})",
+        f"{how} ({there}). For a simulated run, leave out -x or set REBYTE_LOCAL_AGENTS=0",
     )

@@ -223,7 +223,10 @@ def test_an_agent_that_is_not_installed(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "claude"})
     hint = answer.document["error"]["hint"]
-    assert hint == "Install it: npm install -g @anthropic-ai/claude-code (found here: mine, slow)"
+    assert hint == (
+        "Install it: npm install -g @anthropic-ai/claude-code (found here: mine, slow). "
+        "For a simulated run, leave out -x or set REBYTE_LOCAL_AGENTS=0"
+    )
     assert machine.own.call("GET", "/tasks").document["total"] == 0
 
 
