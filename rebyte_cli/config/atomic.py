@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +17,33 @@ from .permissions import private_folder
 def write_private(path: Path, data: bytes) -> None:
     """Replace a file in one step: whole or not at all, mode 0600, a link stays a link.
 
-    The temporary file is in the same folder as the real file, because a rename cannot cross
-    file systems. Raises RebyteError when the disk or the folder refuses.
+    Raises RebyteError when the disk or the folder refuses.
+    """
+    private_folder(path.parent)
+    _write(path, data)
+
+
+def write_shared(path: Path, data: bytes) -> None:
+    """As `write_private`, but with the mode that the file has, or that the umask gives a new one.
+
+    Its folder stays as it is.
+    """
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except OSError:
+        umask = os.umask(0o077)  # which can be read in no other way
+        os.umask(umask)
+        mode = 0o666 & ~umask
+    _write(path, data, mode)
+
+
+def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """The temporary file is in the same folder as the real file, because a rename cannot cross
+    file systems.
     """
     import tempfile
 
     real = Path(os.path.realpath(path))
-    private_folder(path.parent)
     temporary = None
     try:
         # mkstemp makes 0600 whatever the umask is; the new file also replaces a wider old one.
@@ -31,6 +52,8 @@ def write_private(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if mode != 0o600:
+            os.chmod(temporary, mode)
         replace(temporary, real)
         temporary = None
         sync_folder(real.parent)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config.atomic import write_private
+from ..config.atomic import write_private, write_shared
 from ..errors import BadUsage, RebyteError
 
 NAME = "rebyte"
@@ -85,12 +85,13 @@ def path_of(client: str, environment: Mapping[str, str]) -> Path:
 def install(client: str, path: Path, words: Sequence[str]) -> bool:
     """Write the entry into `path`, the client's file; False if it was there already.
 
-    The rest of the file stays as it is, comments in TOML included. Raises BadUsage for a file that
-    cannot be read as what it should be, or whose `rebyte` entry is another one, which may have
-    been edited.
+    The rest of the file stays as it is, line ends and comments in TOML included. Raises BadUsage
+    for a file that cannot be read as what it should be, or whose `rebyte` entry is another one,
+    which may have been edited.
     """
     made = entry(client, words)
-    text = _read(path)
+    original = _read(path)
+    text = original.removeprefix("\ufeff").replace("\r\n", "\n")
     document = _parsed(path, text)
     table = document.get(CLIENTS[client].table, {})
     if not isinstance(table, dict):
@@ -106,24 +107,19 @@ def install(client: str, path: Path, words: Sequence[str]) -> bool:
     else:
         whole = {**document, CLIENTS[client].table: {**table, NAME: made}}
         new = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-    _write(path, new, is_shared=CLIENTS[client].folder is None)
+    if "\r\n" in original:
+        new = new.replace("\n", "\r\n")
+    mark = "\ufeff" if original.startswith("\ufeff") else ""
+    # What a project shares keeps the modes that its other files have.
+    write = write_shared if CLIENTS[client].folder is None else write_private
+    write(path, f"{mark}{new}".encode())
     return True
 
 
-def _write(path: Path, text: str, *, is_shared: bool) -> None:
-    """Replace the file. What a project shares keeps the modes that its other files have."""
-    if not is_shared:
-        write_private(path, text.encode())
-        return
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RebyteError(f"cannot write {path}: {error.strerror}") from None
-
-
 def _read(path: Path) -> str:
+    """The text with its own line ends and its byte order mark; "" for a file that is missing."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()
     except FileNotFoundError:
         return ""
     except UnicodeDecodeError:

@@ -399,7 +399,30 @@ def test_install_leaves_the_modes_of_a_project_alone(inside: Run, home: Path) ->
     assert folder.stat().st_mode & 0o777 == 0o775
     plain = folder / "plain"
     plain.touch()
-    assert (folder / ".mcp.json").stat().st_mode == plain.stat().st_mode
+    file = folder / ".mcp.json"
+    assert file.stat().st_mode == plain.stat().st_mode
+    file.chmod(0o640)
+    file.write_text("{}")
+    before = file.stat().st_ino
+    assert inside("mcp", "--install", "claude", cwd=folder).status == 0
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert file.stat().st_ino != before  # replaced in one step
+
+
+@pytest.mark.parametrize(("client", "name"), [("claude", ".mcp.json"), ("codex", "config.toml")])
+def test_install_keeps_the_line_ends_and_the_byte_order_mark(
+    inside: Run, home: Path, monkeypatch: pytest.MonkeyPatch, client: str, name: str
+) -> None:
+    """As editors on Windows write them."""
+    monkeypatch.setenv("CODEX_HOME", str(home))
+    theirs = 'model = "o"' if client == "codex" else '{\r\n  "theme": "dark"\r\n}'
+    (home / name).write_bytes(f"\ufeff{theirs}\r\n".encode())
+    done = inside("mcp", "--install", client, cwd=home)
+    assert done.status == 0, done.err
+    text = (home / name).read_bytes().decode()
+    assert text.startswith("\ufeff" + theirs[:12])
+    assert "rebyte" in text
+    assert text.count("\n") == text.count("\r\n") > 3
 
 
 def test_install_goes_where_the_agent_was_told_to_look(
