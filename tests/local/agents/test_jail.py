@@ -101,15 +101,18 @@ def test_uncommitted_changes_of_a_hostile_repository(
 ) -> None:
     """They are read outside the jail, where no command of its own or a submodule's may run."""
     inner, pwn = hostile / "inner", hostile / "pwn.sh"
-    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
-        inner.mkdir(exist_ok=True)
+    inner.mkdir()
+    (inner / "x").write_text("x")
+    for words in (["init", "-q"], ["add", "x"], ["commit", "-q", "-m", "x"]):
         git(inner, *words)
     quiet = ["-c", "core.fsmonitor=", "-c", "core.hooksPath=", "-c", "filter.evil.clean="]
     git(hostile, *quiet, "add", "inner")
     git(hostile, *quiet, "commit", "-q", "-m", "Submodule")
-    for name in ("core.fsmonitor", "filter.evil.clean"):
-        git(inner, "config", name, str(pwn))
-    (inner / ".gitattributes").write_text("* filter=evil\n")
+    git(inner, "config", "filter.inner.clean", str(pwn))
+    (inner / ".gitattributes").write_text("* filter=inner\n")
+    # Of the same size, so that git has to read it to see whether it changed.
+    (inner / "x").write_text("y")
+    os.utime(inner / "x", (2**31, 2**31))
     git(hostile, "config", "filter.evil.required", "true")
     (hostile / "new").write_text("new")
     run = bench.run(["cat", "new"], source=[str(hostile), None, True])
