@@ -238,7 +238,8 @@ def _faithful(tokens: list[Any]) -> list[Any]:
         if token.type == "softbreak":
             token.type = "hardbreak"
         if token.type == "link_open":
-            token.attrs["href"] = clean(str(token.attrs.get("href", "")))
+            title = f' "{token.attrs["title"]}"' if "title" in token.attrs else ""
+            token.attrs["href"] = clean(f"{token.attrs.get('href', '')}{title}")
         if token.type in ("link_open", "link_close") and token.info == "auto":
             continue
         if token.children:

@@ -96,6 +96,11 @@ def test_what_a_fence_says_besides_the_language_is_shown(info: str) -> None:
     assert "```" not in plain("```c++\nint x;\n```\n")
 
 
+def test_the_title_of_a_link_is_shown() -> None:
+    shown = plain('See [the docs](https://x.example "of \x1b[2J 2024") or [more](/a).', 100)
+    assert shown == 'See the docs (https://x.example "of \\x1b[2J 2024") or more (/a).\n'
+
+
 def test_a_long_word_in_a_table_is_broken_and_not_cut_off() -> None:
     path = "src/components/checkout/payment_methods.py:128"
     shown = plain(f"|file|why|\n|-|-|\n|{path}|it is too long for its column|\n", 40)
