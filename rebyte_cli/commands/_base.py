@@ -149,7 +149,7 @@ def _check_output(app: App, output: Output) -> None:
         elif app.format in ("text", "table"):
             kind = None
     if kind is not None:
-        check_fields(kind, app.fields, asked)
+        check_fields(kind, app.fields, app.format if app.fields else asked)
     elif app.text and app.fields:
         hint = "-o json and -o jsonl print records" if output.whole else None
         raise BadUsage("--fields: text has no fields", hint=hint)

@@ -322,7 +322,7 @@ Value = Records | RecordList | Text | Document | Raw | None
 
 
 def check_fields(kind: RecordKind, fields: tuple[str, ...] | None, form: str = "json") -> None:
-    """Raise BadUsage for a field that `kind` does not have, or for `-o id` without an id.
+    """Raise BadUsage for a field that `kind` does not have, or for `-o id` without its id.
 
     The error lists the known names and the nearest one. Cheap, so that a command can check before
     it sends anything.
@@ -332,6 +332,11 @@ def check_fields(kind: RecordKind, fields: tuple[str, ...] | None, form: str = "
     for field in fields or ():
         if field not in kind.types:
             raise unknown_field(field, kind.types)
+    if form == "id" and fields and kind.id not in fields:
+        raise BadUsage(
+            f"--fields: -o id prints only {kind.id}, which is not among them",
+            hint=f"-o csv and -o jsonl print {', '.join(fields)}",
+        )
 
 
 def unknown_field(field: str, known: Iterable[str]) -> BadUsage:

@@ -103,6 +103,8 @@ def test_the_output_variable_and_profile_are_beaten_by_the_option(
         ["follow-up", "@1", "x", "--wait", "--fields", "promptId"],
         ["follow-up", "@1", "x", "--stream", "--fields", "promptId"],
         ["cancel", "@1", "--fields", "nope"],
+        ["cancel", "@1", "-o", "id", "--fields", "status"],
+        ["create", "x", "-o", "id", "--fields", "status,title"],
         ["delete", "@1", "--fields", "status"],
         ["result", "@1", "--wait", "--fields", "id"],
         ["workspace", "create", "--fields", "nope"],
@@ -118,6 +120,14 @@ def test_fields_that_cannot_be_printed_are_refused_before_anything_happens(
     assert inside_local("list").json["total"] == 1
     assert inside_local("get", "@1").json == before
     assert len(inside_local("workspace", "list").json["data"]) == 1
+
+
+def test_fields_without_the_id_are_refused_for_ids_from_the_environment(
+    inside_local: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REBYTE_OUTPUT", "id")
+    assert inside_local("create", "x", "--fields", "status").status == 2
+    assert inside_local("list", "-o", "json").json["total"] == 0
 
 
 def test_fields_of_what_is_streamed(inside_local: Run) -> None:
