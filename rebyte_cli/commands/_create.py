@@ -184,7 +184,7 @@ def create(
                 attempts = create_attempts(app, _of_attempts(body, choices), create_one)
                 return _of_best(app, attempts, choices, deadline)
             waiting = app.spinner("Creating the task (waiting for its VM)")
-            with waiting, _naming_workspace(app, body):
+            with waiting, _naming_workspace(app, body, is_given=bool(options.workspace)):
                 created = engine.create(app.client, app.history, body, key=choices.once, **details)
     return _followed(app, created, choices, deadline, is_new=is_new)
 
@@ -322,14 +322,14 @@ def _body(text: str, fields: Mapping[str, Any], patch: str | None) -> dict[str, 
 
 
 @contextmanager
-def _naming_workspace(app: App, body: Mapping[str, Any]) -> Iterator[None]:
+def _naming_workspace(app: App, body: Mapping[str, Any], *, is_given: bool) -> Iterator[None]:
     """Raise a 404 of a create as what it means: the workspace does not exist."""
     try:
         yield
     except ResourceNotFound:
         if "workspaceId" not in body:
             raise
-        raise no_such_workspace(app, body["workspaceId"]) from None
+        raise no_such_workspace(app, body["workspaceId"], is_given=is_given) from None
 
 
 def _check_service(app: App) -> None:
@@ -377,8 +377,13 @@ def check_workspace(app: App, reference: str | None, workspace_id: str | None) -
     return named[0]
 
 
-def no_such_workspace(app: App, reference: str, names: Sequence[str] = ()) -> NotFound:
-    """The error for a workspace that does not exist, with those that do."""
+def no_such_workspace(
+    app: App, reference: str, names: Sequence[str] = (), *, is_given: bool = True
+) -> NotFound:
+    """The error for a workspace that does not exist, with those that do.
+
+    `is_given`: it was named with -w, not taken over from an earlier task.
+    """
     known = app.history.workspaces()
     aliases = [*(each["name"] for each in known if each["name"]), *filter(None, names)]
     ids = (str(each["id"])[:SHORT_ID] for each in known if not each["name"])
@@ -386,7 +391,8 @@ def no_such_workspace(app: App, reference: str, names: Sequence[str] = ()) -> No
     near = did_you_mean(reference, aliases)
     more = ", …" if len(shown) > SHOWN_WORKSPACES else ""
     there = f"Workspaces: {', '.join(shown[:SHOWN_WORKSPACES])}{more}" if shown else None
-    see = "See `rebyte workspace list`; without -w, the task gets a new one"
+    how = "without -w" if is_given else "with --new-workspace"
+    see = f"See `rebyte workspace list`; {how}, the task gets a new one"
     return NotFound(
         f"no such workspace: {reference}", hint="\n".join(filter(None, (near, there, see)))
     )

@@ -99,6 +99,23 @@ def test_a_default_that_was_not_sent_is_not_sent_now(
     assert rerun(inside, farm) == {"prompt": PROMPT}
 
 
+def test_a_workspace_that_is_gone_is_left_out_with_an_option(farm: Farm, inside: Run) -> None:
+    assert inside("create", PROMPT).status == 0
+    assert inside("create", PROMPT, "-w", "@last").status == 0
+
+    def gone(request: Request) -> Answer | None:
+        if request.method == "POST" and request.path == "/v1/tasks":
+            return error_reply(404, "not_found", "Workspace not found")
+        return None
+
+    farm.hook = gone
+    done = inside("rerun", "@last")
+    assert done.status == 4
+    assert "with --new-workspace, the task gets a new one" in done.err
+    done = inside("rerun", "@last", "-w", "@last")
+    assert "without -w, the task gets a new one" in done.err
+
+
 def test_the_workspace_is_used_again_only_if_it_was_chosen(farm: Farm, inside: Run) -> None:
     assert inside("create", PROMPT).status == 0
     assert "workspaceId" not in rerun(inside, farm)

@@ -60,6 +60,8 @@ class Parser(ABC):
         self.error = ""
         # Why waiting for the agent is pointless, as soon as that is known.
         self.hopeless = ""
+        # Characters and bytes of the output that were not read.
+        self.omitted = 0
 
     def feed(self, line: str) -> list[AgentEvent]:
         """The events of one line. A line that is not understood gives none."""
@@ -75,6 +77,10 @@ class Parser(ABC):
             for kind, payload in self.read(document):
                 events.append(AgentEvent(kind, shorten(payload)))
         return events
+
+    def skip(self, size: int) -> None:
+        """Take note of a line of `size` bytes that was too long to be read."""
+        self.omitted += size
 
     @abstractmethod
     def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:

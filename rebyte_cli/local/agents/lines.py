@@ -97,13 +97,14 @@ class LineSplitter:
     def _add(self, part: bytes) -> None:
         if part and self._size <= LONGEST_LINE:
             self._parts.append(part)
-            self._size += len(part)
+        self._size += len(part)
 
     def _line(self, last: bytes) -> list[AgentEvent]:
         self._add(last)
         line, size = b"".join(self._parts), self._size
         self._parts, self._size = [], 0
         if size > LONGEST_LINE:
+            self._parser.skip(size)
             return []
         return self._parser.feed(line.decode("utf-8", "replace").rstrip("\r"))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, last_line, shorten
 
-LONGEST_ANSWER = 1_000_000
+LONGEST_ANSWER = 999_900  # characters, with room for a note below the million that is stored
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ProgramAdapter(Adapter):
 
 
 class ProgramParser(Parser):
-    """Plain text: all of it is the answer."""
+    """Plain text: all of it is the answer, which says how much of a very long text is left out."""
 
     def __init__(self, agent: str) -> None:
         super().__init__(agent)
@@ -37,9 +37,11 @@ class ProgramParser(Parser):
         self._size = 0
 
     def feed(self, line: str) -> list[AgentEvent]:
-        if self._size < LONGEST_ANSWER:
-            self._lines.append(line)
-            self._size += len(line)
+        room = max(LONGEST_ANSWER - self._size, 0)
+        if room:
+            self._lines.append(line[:room])
+        self.omitted += len(line[room:])
+        self._size += len(line) + 1
         return []
 
     def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -55,4 +57,6 @@ class ProgramParser(Parser):
         return self.unfinished(status, stderr or last_line(self._text()))
 
     def _text(self) -> str:
-        return "\n".join(self._lines).strip("\n")
+        text = "\n".join(self._lines).strip("\n")
+        note = f"[{self.omitted} more characters]" if self.omitted else ""
+        return "\n".join(filter(None, (text, note)))

@@ -14,6 +14,7 @@ import pytest
 from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapter import AgentEvent, Outcome, Parser
 from rebyte_cli.local.agents.lines import LineSplitter
+from rebyte_cli.local.agents.program import ProgramParser
 
 SAMPLES = Path(__file__).parent / "samples"
 INDEX: dict[str, Any] = json.loads((SAMPLES / "index.json").read_text())
@@ -197,6 +198,19 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
     splitter = LineSplitter(parser)
     for _ in range(40):
         assert splitter.feed(b"x" * 1_000_000) == []
-    assert splitter._size <= 34_000_000
+    assert sum(map(len, splitter._parts)) <= 34_000_000
     (event,) = splitter.feed(b'\n{"type":"thread.started","thread_id":"t"}\n')
     assert event.kind == "init"
+
+
+def test_an_answer_says_how_much_of_it_is_left_out() -> None:
+    parser = ProgramParser("mine")
+    splitter = LineSplitter(parser)
+    for piece in [b"x" * 1_000_000] * 34:  # a line that is longer than any that is read
+        splitter.feed(piece)
+    splitter.feed(b"\nend\n")
+    assert parser.finish(0, "").answer == "end\n[34000000 more characters]"
+    splitter.feed(b"y" * 2_000_000 + b"\n")
+    answer = parser.finish(0, "").answer
+    assert len(answer) < 1_000_000
+    assert answer.endswith(f"y\n[{34_000_000 + 2_000_000 - answer.count('y')} more characters]")
