@@ -738,6 +738,10 @@ def _created(path: str, answer: ApiResponse, identity: str) -> dict[str, Any]:
         raise _unexpected("POST", path, answer, RetryPolicy.IF_UNSENT, "an object")
     if not isinstance(made.get(identity), str) or not made[identity]:
         raise lost("POST", path, f"the answer holds no {identity}", response=made)
+    try:
+        path_id(made[identity], "usable id")
+    except BadUsage as problem:
+        raise lost("POST", path, f"the answer is wrong: {problem.message}", response=made) from None
     return made
 
 

@@ -399,3 +399,32 @@ def test_a_state_folder_that_cannot_be_written_costs_no_prompt(
         assert status == 1
         path = shown.split("--prompt-file ")[1].split()[0]
         assert Path(path).read_text() == "Fix the\nlogin"
+
+
+@pytest.mark.parametrize("executor", ["missing", "nowhere"])
+def test_an_agent_that_cannot_run_here_is_refused_before_the_editor_opens(
+    run: Callable[..., tuple[int, str]],
+    editor: Callable[[str], Path],
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    executor: str,
+) -> None:
+    monkeypatch.delenv("REBYTE_LOCAL_AGENTS", raising=False)
+    folder = home / ".config" / "rebyte"
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "config.toml").write_text('[local.agents.missing]\ncommand = ["no-such-program"]\n')
+    opened = editor("echo Fix it > $1")
+    status, shown = run("-P", "local", "create", "-x", executor)
+    assert status == 1
+    why = "no-such-program is not on PATH" if executor == "missing" else "executor must be one of"
+    assert why in shown
+    assert not opened.exists()
+
+
+def test_a_simulated_agent_need_not_be_here(
+    run: Callable[..., tuple[int, str]], editor: Callable[[str], Path]
+) -> None:
+    opened = editor("echo Fix it > $1")
+    words = ("-P", "local", "create", "-x", "codex", "-o", "id")
+    assert run(*words, REBYTE_LOCAL_AGENTS="0", PATH="/usr/bin:/bin")[0] == 0
+    assert opened.exists()
