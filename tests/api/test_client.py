@@ -17,6 +17,7 @@ from rebyte_cli.errors import (
     KeyRejected,
     MissingKey,
     NetworkError,
+    OutcomeUnknown,
     ResourceNotFound,
     WaitTimeout,
 )
@@ -510,3 +511,12 @@ def test_signed_urls_for_artifacts_are_one_per_file() -> None:
         assert client.artifact_upload_urls("w", [{"name": "x"}]) == urls["urls"]
         with pytest.raises(BrokenAnswer):
             client.artifact_upload_urls("w", [{"name": "x"}, {"name": "y"}])
+
+
+@pytest.mark.parametrize("task_id", ["\x1b]0;x\x07", "a/b", ".."])
+def test_a_create_whose_answer_names_no_usable_id_has_an_unknown_outcome(task_id: str) -> None:
+    """As a mistake of the user's (status 2), it would say that nothing was sent."""
+    with RawServer(json_reply({"id": task_id}, 201)) as server:
+        client = RebyteClient(api_key="rbk_x", base_url=server.base_url)
+        with pytest.raises(OutcomeUnknown, match="is not a usable id"):
+            client.create_task("Fix")
