@@ -162,6 +162,7 @@ def create(
             return _followed(app, created, choices, Deadline(choices.timeout), is_new=False)
         if prompt.is_unwritten:
             _check_service(app)
+            _check_agents(app, [fields.get("executor"), *choices.executors], fields.get("jail"))
         with prompt.kept("create") as text:
             body = _body(text, fields, patch)
             if paths and is_new:
@@ -344,6 +345,20 @@ def _check_service(app: App) -> None:
             raise
         except APIError:
             pass  # it answers
+
+
+def _check_agents(app: App, executors: Sequence[str | None], jail: str | None) -> None:
+    """Raise what the local service would refuse these executors with."""
+    if not app.settings.is_local or app.environment.get("REBYTE_LOCAL_AGENTS") == "0":
+        return
+    for executor in dict.fromkeys(filter(None, executors)):
+        from ..local.agents.launch import usable_agent
+        from ..local.http import Refusal
+
+        try:
+            usable_agent(executor, app.config.path, app.local_folder(), jail)
+        except Refusal as refusal:
+            raise RebyteError(refusal.message, hint=refusal.hint, code=refusal.code) from None
 
 
 def check_workspace(app: App, reference: str | None, workspace_id: str | None) -> str | None:

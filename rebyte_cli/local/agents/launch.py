@@ -41,31 +41,12 @@ class Launcher:
         `earlier` are the options of the last run of the same task, whose jail the next one has.
         Raises Refusal when the agent is not installed, no jail can be made, or a skill is unknown.
         """
-        if sys.platform == "win32":
-            raise Refusal(
-                400,
-                "executor_unavailable",
-                "real agents run on Linux and macOS only",
-                "Run rebyte in the Windows Subsystem for Linux, or without -x to simulate a run",
-            )
-        settings = _load(self._config_file)
-        adapter = settings.agents.get(executor)
-        if adapter is None:
-            http.invalid(f"executor must be one of {', '.join(settings.agents)}")
-        if programs.find(adapter, os.environ) is None:
-            raise _not_installed(adapter, settings)
         wanted = http.optional_choice(body, "jail", ("on", "off"))
-        jailed = settings.jail if earlier is None else bool(earlier["jail"])
-        jailed = jailed if wanted is None else wanted == "on"
-        if jailed:
-            check = jail.probe(self._store.folder / JAIL_CACHE)
-            if not check.works:
-                raise Refusal(
-                    400,
-                    "jail_unavailable",
-                    f"{executor} cannot be sandboxed on this machine: {check.reason}",
-                    f"{check.fix}. To run it unconfined: --no-jail",
-                )
+        if wanted is None and earlier is not None:
+            wanted = "on" if earlier["jail"] else "off"
+        adapter, settings, jailed = usable_agent(
+            executor, self._config_file, self._store.folder, wanted
+        )
         model = http.optional_text(body, "model", most=200, least=1)
         options = {
             "adapter": config.describe(adapter),
@@ -191,6 +172,39 @@ def _load(config_file: Path | None) -> config.LocalConfig:
         return config.load(config_file)
     except config.ConfigError as error:
         raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
+
+
+def usable_agent(
+    executor: str, config_file: Path | None, state_dir: Path, wanted: str | None
+) -> tuple[Adapter, config.LocalConfig, bool]:
+    """The agent, the settings, and whether it runs in a jail, which `wanted` says (`on`, `off`).
+
+    Raises Refusal when it cannot run on this machine.
+    """
+    if sys.platform == "win32":
+        raise Refusal(
+            400,
+            "executor_unavailable",
+            "real agents run on Linux and macOS only",
+            "Run rebyte in the Windows Subsystem for Linux, or without -x to simulate a run",
+        )
+    settings = _load(config_file)
+    adapter = settings.agents.get(executor)
+    if adapter is None:
+        http.invalid(f"executor must be one of {', '.join(settings.agents)}")
+    if programs.find(adapter, os.environ) is None:
+        raise _not_installed(adapter, settings)
+    jailed = settings.jail if wanted is None else wanted == "on"
+    if jailed:
+        check = jail.probe(state_dir / JAIL_CACHE)
+        if not check.works:
+            raise Refusal(
+                400,
+                "jail_unavailable",
+                f"{executor} cannot be sandboxed on this machine: {check.reason}",
+                f"{check.fix}. To run it unconfined: --no-jail",
+            )
+    return adapter, settings, jailed
 
 
 def _not_installed(adapter: Adapter, settings: config.LocalConfig) -> Refusal:
