@@ -216,8 +216,8 @@ class Tools:
         self,
         limit: Annotated[int, Field(description="At most so many.", ge=1, le=1000)] = 20,
         status: Annotated[
-            Literal["running", "completed", "failed", "canceled"] | None,
-            Field(description="Only tasks with this status."),
+            Literal["running", "waiting", "completed", "failed", "canceled"] | None,
+            Field(description="Only tasks with this status; `waiting`: for an answer."),
         ] = None,
         search: Annotated[
             str | None, Field(description="Only tasks whose title contains this text.")
@@ -227,7 +227,7 @@ class Tools:
         ] = None,
     ) -> Any:
         """List tasks, newest first, as `data`, each with its status."""
-        from ..tasks.list import MOST_READ, at_most, row_tests, walk, with_status
+        from ..tasks.list import MOST_READ, at_most, row_tests, walk, with_questions, with_status
 
         notes: list[str] = []
         client, history = self._client, self._history
@@ -236,10 +236,14 @@ class Tools:
             client,
             history,
             rows if status else at_most(rows, limit),
-            wanted=(status,) if status else (),
+            # The API calls a run that waits `running`.
+            wanted=(status.replace("waiting", "running"),) if status else (),
             most=None if status else MOST_READ,
             note=notes.append,
         )
+        if status == "waiting":
+            every = with_questions(client, history, found, most=None)
+            found = (one for one in every if isinstance(one, RebyteError) or one.get("question"))
         data = []
         for row in at_most(found, limit):
             if isinstance(row, RebyteError):

@@ -176,15 +176,19 @@ def test_waiting_reports_progress_and_can_be_cancelled(home: Path, service: Any)
 
 def test_a_question_is_shown_and_answered(home: Path, service: Any) -> None:
     async def story(client: Client) -> None:
+        await called(client, "create", prompt="Go on [[run=1h]]")
         await called(client, "create", prompt="Go [[ask]] [[run=2ms]]")
         with anyio.fail_after(5):
             while "notes" not in (found := await called(client, "get", task="@last")):
                 await anyio.sleep(0.02)
         assert "is waiting for an answer" in found["notes"][0]
+        (waiting,) = (await called(client, "list", status="waiting"))["data"]
+        assert (waiting["id"], waiting["question"]) == (found["id"], True)
         unclear = await refused(client, "answer", task="@last")
         assert "1" in unclear["error"]["hint"]
         assert (await called(client, "answer", task="@last", options=[1]))["answered"] is True
         assert (await called(client, "wait", task="@last"))["status"] == "completed"
+        assert await called(client, "list", status="waiting") == {"data": []}
 
     served(story=story)
 
