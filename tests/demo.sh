@@ -25,7 +25,7 @@ show() {
 
 run() {
   show "$@"
-  "$rebyte" -q "$@"
+  "$rebyte" "$@"
 }
 
 echo "Everything below runs on this machine: no account, no network, a simulated agent."

@@ -145,7 +145,8 @@ def shared_options() -> list[click.Option]:
             "-o",
             "--output",
             type=click.Choice(FORMATS),
-            help="Output format (REBYTE_OUTPUT): a table on a terminal, JSON in a pipe.",
+            help="Output format (REBYTE_OUTPUT): a table on a terminal, JSON in a pipe (batch: JSON"
+            " Lines).",
         ),
         _shared(
             "--fields",

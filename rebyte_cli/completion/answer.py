@@ -179,7 +179,7 @@ class Position:
 
 
 COMMA_LISTS = ("fields", "skills")
-FEW = 20  # ids offered before anything is typed: more than a screen of them helps nobody
+FEW = 20  # ids offered before anything is typed: more would not fit on a screen
 
 
 class CompletionItem:
