@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 EVENTS = ("task.created", "task.running", "task.completed", "task.failed", "task.canceled")
 LONGEST = 500  # characters of a description and of a secret (vendor docs)
+LENGTH_OF_ID = 36  # a UUID (vendor docs)
+SHORTEST_PREFIX = 4
 SIGNAL_POLL_SECONDS = 0.2  # how soon a signal is seen while every job is busy
 
 
@@ -48,11 +50,35 @@ def list_(app: App) -> RecordList:
 def show(app: App, webhook: str) -> Records:
     """Show one webhook. Its secret is never shown.
 
+    ID may be a unique prefix of four characters or more.
+
     Example:
 
       rebyte webhook show 880e8400-e29b-41d4-a716-446655440006
     """
-    return Records(WEBHOOK, [app.client.get_webhook(webhook)])
+    return Records(WEBHOOK, [app.client.get_webhook(*_ids(app, [webhook]))])
+
+
+def _ids(app: App, references: Sequence[str]) -> list[str]:
+    """The ids of webhooks that are named by their ids or unique prefixes, each once.
+
+    What matches none is passed on. Only a prefix takes a request: there are three webhooks at most.
+    """
+    known: list[str] = []
+    if any(len(reference) < LENGTH_OF_ID for reference in references):
+        known = [str(hook.get("id")) for hook in app.client.list_webhooks()]
+    ids = []
+    for reference in references:
+        found = [each for each in known if each.startswith(reference)]
+        if reference in found or len(reference) < SHORTEST_PREFIX or not found:
+            found = [reference]
+        if len(found) > 1:
+            raise BadUsage(
+                f"{reference!r} matches {len(found)} webhooks; use a longer prefix",
+                hint="\n".join(found),
+            )
+        ids += found
+    return list(dict.fromkeys(ids))
 
 
 @define_in(command, "create", kind=WEBHOOK, statuses=(3, 4, 5, 6))
@@ -106,11 +132,13 @@ def _event(name: str) -> str:
 def delete(app: App, webhooks: Sequence[str]) -> Records:
     """Delete each webhook, without confirmation.
 
+    ID may be a unique prefix of four characters or more.
+
     Example:
 
       rebyte webhook list -o id | xargs rebyte webhook delete
     """
-    return Records(DELETED, _delete(app, list(dict.fromkeys(webhooks))))
+    return Records(DELETED, _delete(app, _ids(app, webhooks)))
 
 
 def _delete(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:

@@ -37,6 +37,29 @@ def test_create_list_show_delete(inside_local: Run) -> None:
     assert inside_local("webhook", "list").json == {"data": []}
 
 
+def test_a_unique_prefix_of_an_id_will_do(inside: Run, aim: Aim) -> None:
+    ids = [f"{start}-e29b-41d4-a716-446655440006" for start in ("880e8400", "880e9500", "99990000")]
+    asked: list[str] = []
+
+    def answer(request: Any) -> Any:
+        asked.append(f"{request.method} {request.path.removeprefix('/v1/webhooks')}")
+        hooks = [{"id": each, "url": URL, "events": []} for each in ids]
+        return json_reply(hooks if request.path == "/v1/webhooks" else hooks[0])
+
+    with RawServer(answer) as server:
+        aim(server)
+        assert inside("webhook", "show", "880e84").status == 0
+        assert asked == ["GET ", f"GET /{ids[0]}"]
+        assert inside("webhook", "delete", ids[1], "9999", ids[2]).status == 0
+        assert sorted(asked[3:]) == [f"DELETE /{ids[1]}", f"DELETE /{ids[2]}"]
+        ambiguous = inside("webhook", "delete", "880e")
+        assert (ambiguous.status, ids[1] in ambiguous.err) == (2, True)
+        del asked[:]
+        inside("webhook", "delete", ids[1])
+        inside("webhook", "show", "880")
+        assert asked == [f"DELETE /{ids[1]}", "GET ", "GET /880"]
+
+
 def test_the_fourth_is_refused_by_the_service_in_one_line(inside_local: Run) -> None:
     for number in range(3):
         assert inside_local("webhook", "create", f"{URL}{number}", *EVENT).status == 0

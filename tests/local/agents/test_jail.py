@@ -99,7 +99,7 @@ def test_a_hostile_repository_reaches_nothing_of_the_users_home(
 def test_uncommitted_changes_of_a_hostile_repository(
     bench: Bench, hostile: Path, user_home: Path
 ) -> None:
-    """They are read outside the jail, where no command of its own or a submodule's may run."""
+    """They are read outside the jail, where no command of the repository or a submodule may run."""
     inner, pwn = hostile / "inner", hostile / "pwn.sh"
     inner.mkdir()
     (inner / "x").write_text("x")
