@@ -37,7 +37,7 @@ _COMMANDS = {
     "switch use": "profile use NAME",
     "token whoami": "auth status",
     "transcript": "logs TASK",
-    "update upgrade version": "--version",
+    "version": "--version",
     "upload": "file upload PATH",
     "watch": "wait TASK",
     "web browse browser": "open TASK",
@@ -63,6 +63,8 @@ _SHELL = (
     "rebyte has no shell into a VM. `rebyte follow-up TASK PROMPT` asks the agent there; "
     "`rebyte artifact get WS --all` fetches its files"
 )
+
+_UPGRADE = "Upgrade it with what installed it, such as `pipx upgrade rebyte-cli`"
 
 _KEY = ("", "Set REBYTE_API_KEY, or store the key with `rebyte auth login`")
 _URL = ("", "Set REBYTE_API_URL, or use `rebyte profile set NAME base_url=URL`")
@@ -117,10 +119,17 @@ _OPTIONS = {
     "--web": ("", "Use `rebyte open TASK`"),
     "-n": ("--limit", "Use --limit N"),
     "-L": ("--limit", "Use --limit N"),
+    "-e": ("--prompt-file", "Leave out PROMPT: on a terminal, $EDITOR opens"),
+    "--edit": ("--prompt-file", "Leave out PROMPT: on a terminal, $EDITOR opens"),
+    "-A": ("--all", "Use --all"),
+    "-a": ("--all", "Use --all"),
     "-y": _UNASKED,
     "--yes": _UNASKED,
     "--force": _UNASKED,
 }
+# The same for commands that lack the option needed above.
+_OPTIONS_ELSEWHERE = {"-n": ("--tail", "Use --tail N")}
+CERTAIN = 0.85  # similarity from which on other words of similar letters are not meant
 
 
 def for_command(path: str, words: Sequence[str], known: Iterable[str]) -> str:
@@ -138,14 +147,21 @@ def for_command(path: str, words: Sequence[str], known: Iterable[str]) -> str:
         return "To run a prompt as a task, use `rebyte create PROMPT`"
     if word in ("ssh", "shell", "sh", "bash", "terminal"):
         return _SHELL
+    if word in ("update", "upgrade"):
+        return _UPGRADE
     if word in ("task", "tasks"):
         verb = words[1] if words[1:] and words[1] in known else "list"
         return f"Commands for tasks have no noun: `rebyte {verb}`"
-    shown = {name: repr(name) for name in known}
+    shown = {name: f"`rebyte {name}`" for name in known}
     for others, meant in _COMMANDS.items():
         shown.update(dict.fromkeys(others.split(), f"`rebyte {meant}`"))
     word = word.casefold()
-    near = [word] if word in shown else get_close_matches(word, shown, n=3, cutoff=0.66)
+    near = (
+        [word]
+        if word in shown
+        else get_close_matches(word, shown, n=1, cutoff=CERTAIN)
+        or get_close_matches(word, shown, n=3, cutoff=0.66)
+    )
     likely = list(dict.fromkeys(shown[name] for name in near))
     return f"Did you mean {alternatives(likely)}?" if likely else "See `rebyte --help`"
 
@@ -164,9 +180,10 @@ def for_option(option: str, taken: Iterable[str]) -> str | None:
     None when no option is near.
     """
     taken = list(taken)
-    needed, hint = _OPTIONS.get(option, ("", ""))
-    if hint and (not needed or needed in taken):
-        return hint
+    for table in (_OPTIONS, _OPTIONS_ELSEWHERE):
+        needed, hint = table.get(option, ("", ""))
+        if hint and (not needed or needed in taken):
+            return hint
     long = [name for name in taken if name.startswith("--")]
     return did_you_mean(option, long, prefix="--")
 

@@ -59,6 +59,8 @@ def command(
         target = Path(folder) if folder else reader.home(app.environment)
         written = {name: roff.page(builder.markdown(name, described)) for name in known}
         return installed(app, _install(app, written, target))
+    if len(words) > 1 and words[0].isdigit():  # as man(1) takes it
+        words = (f"{words[1]}({words[0]})",)
     words = tuple(root.canonical(ctx.find_root(), word) for word in words[:1])
     return _show(app, builder.markdown(_find(words, known), described))
 
@@ -86,7 +88,7 @@ def _show(app: App, text: str) -> Text | None:
 def _find(words: tuple[str, ...], known: list[str]) -> str:
     """The page for `create`, `workspace list` (in its group's), `config`, `local(7)`."""
     first = words[0] if words else "rebyte"
-    stem, _, section = first.removesuffix(")").partition("(")
+    stem, _, section = first.removesuffix(")").replace(".", "(").partition("(")
     stem = stem if stem.startswith("rebyte") else f"rebyte-{stem}"
     found = [name for name in known if name.rpartition(".")[0] == stem and name.endswith(section)]
     if found:

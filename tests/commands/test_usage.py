@@ -27,8 +27,8 @@ def error(done: Done) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["craete", "x"], "'create'"),
-        (["Create", "x"], "'create'"),
+        (["craete", "x"], "`rebyte create`"),
+        (["Create", "x"], "`rebyte create`"),
         (["workspace", "lst"], "'list'"),
         (["wait", "x", "--timout", "3"], "'--timeout'"),
         (["--ouput", "json", "list"], "'--output'"),
@@ -57,7 +57,7 @@ def test_the_nearest_word_is_the_hint(inside: Run, words: list[str], hint: str) 
         (["Status"], "Did you mean `rebyte get TASK`?"),
         (["tail", "-f", "x"], "Did you mean `rebyte logs -f TASK`?"),
         (["tial"], "Did you mean `rebyte logs -f TASK`?"),
-        (["logni"], "Did you mean `rebyte auth login` or 'logs'?"),
+        (["logni"], "Did you mean `rebyte auth login` or `rebyte logs`?"),
         (["tasks", "get", "x"], "Commands for tasks have no noun: `rebyte get`"),
         (["task"], "Commands for tasks have no noun: `rebyte list`"),
         (["Say hello"], "To run a prompt as a task, use `rebyte create PROMPT`"),
@@ -67,6 +67,12 @@ def test_the_nearest_word_is_the_hint(inside: Run, words: list[str], hint: str) 
         (["list", "--json"], "Use -o json; --fields id,title picks keys"),
         (["list", "--jq", ".id"], "Pipe the output to jq: rebyte … -o json | jq .id"),
         (["list", "-n", "5"], "Use --limit N"),
+        (["logs", "x", "-o", "jsonl", "-n", "5"], "Use --tail N"),
+        (["create", "-e"], "Leave out PROMPT: on a terminal, $EDITOR opens"),
+        (["list", "-A"], "Use --all"),
+        (["creat", "x"], "Did you mean `rebyte create`?"),
+        (["followup", "x"], "Did you mean `rebyte follow-up`?"),
+        (["upgrade"], "Upgrade it with what installed it, such as `pipx upgrade rebyte-cli`"),
         (["create", "x", "--follow"], "Use --stream, or `rebyte logs -f TASK`"),
         (
             ["create", "x", "--retries", "3"],

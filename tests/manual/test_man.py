@@ -136,6 +136,8 @@ def test_man_shows_the_page(rebyte: Callable[..., Done]) -> None:
         ("config",): "REBYTE-CONFIG(5)",
         ("api",): "REBYTE-API(1)",
         ("api(7)",): "REBYTE-API(7)",
+        ("7", "api"): "REBYTE-API(7)",
+        ("rebyte-api.7",): "REBYTE-API(7)",
         (): "REBYTE(1)",
     }
     for words, title in titles.items():
