@@ -82,6 +82,8 @@ def serve(app: App, port: int, simulate: bool) -> None:
     with StopSignal() as stop:
         with service:
             stop.wait()
+            if app.console.err_tty:  # end the line that the terminal began with `^C`
+                app.console.write_err("\n")
         stop.raise_if_requested()
 
 

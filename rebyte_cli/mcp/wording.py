@@ -23,6 +23,7 @@ _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"--text(?![\w-])", "text in `texts`"),
     (r"(?<![\w-])-g owner/repo", "a `repository` such as owner/repo"),
     (r"(?<![\w-])-g(?!\w)|--github-url", "`repository`"),
+    (r"(?<![\w-])-x(?!\w)", "`executor`"),
     (r"(?<![\w-])-b(?!\w)|--branch(?![\w-])", "`branch`"),
 )
 

@@ -274,6 +274,10 @@ def test_no_error_speaks_of_the_command_line() -> None:
         assert not of_a_shell.search(told), told
 
 
+def test_the_hint_of_a_missing_agent_names_the_parameter() -> None:
+    assert for_tools("leave out -x or set A=0") == "leave out `executor` or set A=0"
+
+
 def test_the_inspector_calls_the_tools(home: Path, service: Any) -> None:
     """Another client: the command line of the MCP inspector, on the TypeScript SDK."""
     need_tool("npm")

@@ -21,8 +21,9 @@ import pytest
 
 from rebyte_cli.local.database import StateError
 from rebyte_cli.local.server import LOCAL_KEY, Service, reset, status
-from tests.conftest import need_tool
+from tests.conftest import COMMAND, need_tool
 from tests.forks import run_forks
+from tests.terminals import Session
 from tests.witness import KEY, Caller, Clock, serving
 
 
@@ -301,3 +302,11 @@ def test_credits(tmp_path: Path) -> None:
         after = caller.call("GET", "/billing/credits").document
     assert before["updatedAt"] is None
     assert before["balance"] - after["balance"] == after["lifetimeUsed"] == 1
+
+
+def test_ctrl_c_leaves_the_prompt_at_the_start_of_a_line(home: Path) -> None:
+    session = Session([*COMMAND, "local", "serve", "--port", "0"], columns=200, echo=True)
+    session.until(lambda lines: "Ctrl-C stops it." in "".join(lines))
+    session.child.sendintr()
+    assert session.finish() == 130
+    assert session.raw.endswith("^C\r\n")
