@@ -59,6 +59,8 @@ def _mentions(message: str, subject: str) -> bool:
     """Whether the message names the subject, and does not just contain such a word or letters."""
     import re
 
+    if message.startswith(f"{subject}: "):
+        return True
     # A subject of letters only could be any word: it is named if it ends a path, or is set off.
     before = r"[/:'\"`]\s?" if subject.isalpha() else r"(?<![\w-])"
     return re.search(rf"{before}{re.escape(subject)}(?![\w-])", message) is not None

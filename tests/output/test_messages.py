@@ -65,6 +65,7 @@ def test_a_reader_that_went_away_is_no_error_to_print() -> None:
         ("t1", "Task t10 not found", "t1: Task t10 not found"),
         ("t1", "Task t1 not found", "Task t1 not found"),
         ("abc", "Task not found: abc", "Task not found: abc"),
+        ("abc", "abc: Task not found", "abc: Task not found"),
         ("abc", "GET /tasks/abc: HTTP 500", "GET /tasks/abc: HTTP 500"),
         ("a b.txt", "No artifact 'a b.txt'", "No artifact 'a b.txt'"),
     ],
