@@ -191,7 +191,7 @@ class App:
             from .local.shell_session import is_first_use
 
             if is_first_use(self.state_dir / "shells"):
-                self.note("Using the local service")
+                self.note("local service")
         return Dialer(folder, self.config.path, self.note)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The note `Using the local service`: once per shell session, and never with REBYTE_LOCAL_QUIET."""
+"""The note `local service`: once per shell session, and never with REBYTE_LOCAL_QUIET."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_each_shell_session_is_told_once(home: Path) -> None:
         )
         return done.stderr.splitlines()
 
-    assert [session(), session()] == [["Using the local service"]] * 2
+    assert [session(), session()] == [["local service"]] * 2
 
 
 def test_a_variable_or_a_quiet_command_says_nothing_and_marks_nothing(
@@ -35,7 +35,7 @@ def test_a_variable_or_a_quiet_command_says_nothing_and_marks_nothing(
     command = ("-P", "local", "list", "-o", "id")
     assert inside(*command, env={"REBYTE_LOCAL_QUIET": "1"}).err == ""
     assert inside(*command, "-q").err == ""
-    assert inside(*command).err == "Using the local service\n"
+    assert inside(*command).err == "local service\n"
     assert inside(*command).err == ""
 
 
