@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # The suite starts the command a thousand times; without bytecode files each start compiles it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: fuzz help demo test lowest agents browser audit check docs site bench pyz clean
+.PHONY: fuzz help demo test slow lowest agents browser audit check docs site bench pyz clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -32,8 +32,11 @@ $(COMPILED): $(READY) $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py)
 	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true
 	@mkdir -p $(@D) && touch $@
 
-test: $(READY) $(COMPILED) ## Run every test
-	@$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
+test: $(READY) $(COMPILED) ## Run the tests
+	@$(BIN)/python -m pytest -m "not slow" -n 6 --dist loadfile --no-loadscope-reorder
+
+slow: $(READY) $(COMPILED) ## Run the tests that build packages, start schedulers or download tools
+	@$(BIN)/python -m pytest -m slow -n 3 --dist loadfile
 
 LOWEST := .venv-lowest
 CORE := api commands config history local output test_imports.py \
@@ -46,7 +49,7 @@ lowest: $(READY) ## Run the core of the tests with the oldest libraries that are
 	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -c $(LOWEST)/constraints.txt -e '.[dev]'
 	@cd tests && ../$(LOWEST)/bin/python -m pytest -n 6 --dist loadfile -p no:cacheprovider \
-	  --ignore config/test_schema.py $(CORE)
+	  -m "not slow" --ignore config/test_schema.py $(CORE)
 
 FUZZ := .venv-fuzz
 FUZZ_SECONDS ?= 60

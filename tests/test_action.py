@@ -128,6 +128,7 @@ def test_a_key_that_is_refused_fails_the_step(action: Callable[..., Ran]) -> Non
     assert (done.status, done.outputs) == (3, {})
 
 
+@pytest.mark.slow
 def test_the_action_installs_the_command(tmp_path: Path, home: Path) -> None:
     """From its own checkout; here without the index, with the libraries of the tests."""
     libraries = str(Path(yaml.__file__).parents[1])

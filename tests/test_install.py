@@ -24,6 +24,8 @@ import hatch_build
 from rebyte_cli import __version__
 from tests.conftest import need_tool
 
+pytestmark = pytest.mark.slow  # environments and archives are built
+
 ROOT = Path(__file__).parents[1]
 
 

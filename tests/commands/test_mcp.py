@@ -278,6 +278,7 @@ def test_the_hint_of_a_missing_agent_names_the_parameter() -> None:
     assert for_tools("leave out -x or set A=0") == "leave out `executor` or set A=0"
 
 
+@pytest.mark.slow
 def test_the_inspector_calls_the_tools(home: Path, service: Any) -> None:
     """Another client: the command line of the MCP inspector, on the TypeScript SDK."""
     need_tool("npm")

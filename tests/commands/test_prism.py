@@ -173,6 +173,7 @@ def test_the_table_names_every_operation() -> None:
     assert set(OPERATIONS) == operations()
 
 
+@pytest.mark.slow
 def test_every_operation_follows_the_document(
     inside: Run, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

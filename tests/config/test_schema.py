@@ -125,6 +125,7 @@ def test_another_checker_takes_a_file_that_the_command_wrote(
     assert check("--schemafile", schema, config) == 1
 
 
+@pytest.mark.slow
 def test_an_editor_finds_the_schema(rebyte: Callable[..., Done], home: Path) -> None:
     """Taplo is what Even Better TOML and other editors run; nothing tells it of a schema here."""
     need_tool("npm")

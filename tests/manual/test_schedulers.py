@@ -17,6 +17,8 @@ from tests.keyring_daemon import eventually
 from tests.script_blocks import blocks
 from tests.slurm import PATIENCE, SlurmCluster
 
+pytestmark = pytest.mark.slow  # the daemons of Slurm and cron are started
+
 PAGES = Path(__file__).parents[2] / "rebyte_cli" / "manual" / "pages"
 
 
