@@ -64,7 +64,16 @@ LONG = (
     *("test_time_limit", "test_man", "test_tasks", "test_service", "test_parallel", "test_wait"),
     *("test_create", "test_session", "test_patch", "test_runner", "test_local", "test_list_watch"),
     *("test_drafts", "test_sessions", "test_documents", "test_logs", "test_soak", "test_install"),
-    *("test_shells", "test_fields", "test_action", "test_scripting", "test_prism", "test_mcp"),
+    *(
+        "test_shells",
+        "test_fields",
+        "test_action",
+        "test_scripting",
+        "test_prism",
+        "test_mcp",
+        "test_questions",
+        "test_list_watch",
+    ),
 )
 
 

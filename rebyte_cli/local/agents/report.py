@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -75,10 +77,24 @@ def disk(state_dir: Path) -> int:
     return disk_usage(state_dir / "workspaces")
 
 
-def folder(state_dir: Path, workspace: str) -> Path | None:
-    """The folder where the agents of a workspace work; None when there is none."""
-    code = Workspace(state_dir, workspace).code
-    return code if "/" not in workspace and code.is_dir() else None
+def folder(
+    state_dir: Path, workspace: str, sleep: Callable[[float], None] = time.sleep
+) -> Path | None:
+    """The folder where the agents of a workspace work; None when there is none.
+
+    The supervisor of the first run makes it, shortly after the task was created: up to ten seconds
+    are left to it.
+    """
+    place = Workspace(state_dir, workspace)
+    if "/" in workspace:
+        return None
+    for _ in range(200):
+        if place.code.is_dir():
+            return place.code
+        if not place.folder.is_dir():
+            break
+        sleep(0.05)
+    return None
 
 
 def known_skills(config_dir: Path, here: Path | None) -> list[dict[str, str]]:

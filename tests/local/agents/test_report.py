@@ -1,0 +1,31 @@
+"""`local/agents/report.py`: where the agents of a workspace work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rebyte_cli.local.agents import report
+from rebyte_cli.local.agents.workspace import Workspace
+
+
+def test_a_folder_that_is_still_being_made_is_waited_for(tmp_path: Path) -> None:
+    place = Workspace(tmp_path, "w")
+    place.run_folder("p").mkdir(parents=True)
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            place.code.mkdir()
+
+    assert report.folder(tmp_path, "w", sleep) == place.code
+    assert len(pauses) == 3
+
+
+def test_a_folder_that_is_never_made_is_not_waited_for_long(tmp_path: Path) -> None:
+    pauses: list[float] = []
+    assert report.folder(tmp_path, "w", pauses.append) is None
+    assert pauses == []
+    Workspace(tmp_path, "w").folder.mkdir(parents=True)
+    assert report.folder(tmp_path, "w", pauses.append) is None
+    assert sum(pauses) <= 10.1
