@@ -118,7 +118,7 @@ def processes(folder: Path) -> list[str]:
     return found
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 90) -> None:
     """Wait until the condition holds; fail when it does not."""
     deadline = time.monotonic() + seconds
     while not condition():

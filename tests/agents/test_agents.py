@@ -98,7 +98,7 @@ def test_cancel_in_a_tool_call(run: Run, agent: str, tmp_path: Path) -> None:
 
     run("cancel", task)
     assert run("get", task, "-o", "json").json["status"] == "canceled"
-    eventually(lambda: not processes(tmp_path), seconds=5)
+    eventually(lambda: not processes(tmp_path))
     run("wait", task, status=11)
 
     run("follow-up", task, "Still there? [[recall]]", "--wait")
