@@ -21,7 +21,7 @@ import pytest
 
 from rebyte_cli import clock
 from rebyte_cli.api.whole_file import whole_file
-from rebyte_cli.batch import journal, limits
+from rebyte_cli.batch import journal, process_limits
 from rebyte_cli.commands import _prompts
 from rebyte_cli.config import atomic, credentials_file, key_command, permissions, terminal
 from rebyte_cli.config.paths import config_dir, state_dir
@@ -42,7 +42,7 @@ ROOT = PACKAGE.parent
 BRANCHES = {
     "api/whole_file.py": 2,
     "batch/journal.py": 3,
-    "batch/limits.py": 5,
+    "batch/process_limits.py": 5,
     "clock.py": 1,
     "commands/_prompts.py": 1,
     "completion/install.py": 3,
@@ -325,9 +325,9 @@ def test_a_shell_session_is_known_by_the_parent_on_windows(windows: Msvcrt) -> N
 
 
 def test_limits_of_a_process_are_those_of_unix(windows: Msvcrt) -> None:
-    assert limits._file_limit(10**6) == limits._memory_limit() == float("inf")
-    assert limits._thread_memory() == limits.ARENA
-    assert limits._unlimited(5) == 5
+    assert process_limits._file_limit(10**6) == process_limits._memory_limit() == float("inf")
+    assert process_limits._thread_memory() == process_limits.ARENA
+    assert process_limits._unlimited(5) == 5
 
 
 def test_the_clock_of_windows(windows: Msvcrt) -> None:

@@ -10,8 +10,8 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage, Interrupted, RebyteError
-from .limits import SPARE_CONNECTIONS, affordable_jobs
 from .preflight import refuse_other_shards
+from .process_limits import SPARE_CONNECTIONS, affordable_jobs
 from .resolutions import Resolution
 from .results_file import ResultsFile
 from .state import LineProblem, LineState, check_record, counts, created_record, row_of
