@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import queue
 import sqlite3
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,13 +144,17 @@ class Store:
         self.objects = folder / "objects"
         self.file = folder / "service.db"
         self._clock = clock
-        self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self._idle: list[sqlite3.Connection] = []  # for reading
+        # SQLite makes writers wait by sleeping, longer each time, and wakes none when it is free.
+        # The pages that one connection has cached are good until another one writes.
+        self._writing = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
         # Prompts and webhook secrets lie here: for the owner's eyes only.
         make_folder(folder)
         check_folder(folder)
         self.objects.mkdir(exist_ok=True, mode=0o700)
         with self._explained():
-            self._idle.put(_retry_locked(self._open))
+            self._idle.append(_retry_locked(self._open))
 
     def now(self) -> int:
         """The time by the injected clock, in milliseconds."""
@@ -164,14 +168,16 @@ class Store:
             try:
                 yield connection
             finally:
-                self._idle.put(connection)
+                self._idle.append(connection)
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A connection inside one write transaction: committed at the end, undone by an error."""
-        with self._explained():
-            connection = self._take()
-            try:
+        if not self._writing.acquire(timeout=BUSY_SECONDS):
+            raise StateError(self.file, f"this process has been writing for {BUSY_SECONDS:g} s")
+        try:
+            with self._explained():
+                connection = self._writer = self._writer or self._take()
                 # IMMEDIATE takes the write lock at once. A transaction that read first and then
                 # asked for it would be refused without waiting when another process wrote in
                 # between.
@@ -183,14 +189,17 @@ class Store:
                     if connection.in_transaction:  # SQLite may have undone it by itself
                         connection.execute("ROLLBACK")
                     raise
-            finally:
-                self._idle.put(connection)
+        finally:
+            self._writing.release()
 
     def close(self) -> None:
         """Close the idle connections. The store must not be used afterwards."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._idle.get_nowait().close()
+        while self._idle:
+            self._idle.pop().close()
+        if self._writer is not None and self._writing.acquire(blocking=False):
+            self._writer.close()
+            self._writer = None
+            self._writing.release()
 
     def remember(self, name: str, value: str) -> None:
         """Keep one named value, for example the address where `serve` answers."""
@@ -268,8 +277,8 @@ class Store:
 
     def _take(self) -> sqlite3.Connection:
         try:
-            return self._idle.get_nowait()
-        except queue.Empty:
+            return self._idle.pop()
+        except IndexError:
             return _retry_locked(self._open)
 
     def _open(self) -> sqlite3.Connection:
@@ -277,7 +286,7 @@ class Store:
             self.file,
             timeout=BUSY_SECONDS,
             isolation_level=None,
-            check_same_thread=False,  # a connection serves one thread at a time: see `_idle`
+            check_same_thread=False,  # but each serves one thread at a time
         )
         try:
             connection.row_factory = sqlite3.Row

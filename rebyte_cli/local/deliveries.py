@@ -51,6 +51,7 @@ class Deliverer:
         self._store = store
         self._wake = threading.Event()
         self._ending = False
+        self._has_hooks = True  # as far as was seen
         self._seen, self._next = -1, NEVER
         self._tried: set[tuple[int, DueDelivery]] = set()
         self._thread = threading.Thread(target=self._run, name="rebyte-webhooks", daemon=True)
@@ -60,8 +61,9 @@ class Deliverer:
         self._thread.start()
 
     def wake(self) -> None:
-        """Poll now."""
-        self._wake.set()
+        """Poll now, unless the last poll found no webhook: the next one comes soon enough."""
+        if self._has_hooks:
+            self._wake.set()
 
     def stop(self) -> None:
         """Send what is due at this moment, then end."""
@@ -93,8 +95,11 @@ class Deliverer:
         if version == self._seen and now < self._next:
             return []
         hooks = db.execute("SELECT * FROM webhooks ORDER BY seq").fetchall()
-        rows = db.execute("SELECT * FROM tasks WHERE unsettled = 1").fetchall() if hooks else []
+        self._has_hooks = bool(hooks)
         self._seen, self._next = version, NEVER
+        if not hooks:
+            return []
+        rows = db.execute("SELECT * FROM tasks WHERE unsettled = 1").fetchall()
         found: set[tuple[int, DueDelivery]] = set()
         over: list[tuple[str, int]] = []
         for task in load_tasks(db, rows):

@@ -65,8 +65,8 @@ class RequestBody(io.RawIOBase):
         """Read what the application left. False when that is too much to read."""
         if self.left > DRAIN_LIMIT:
             return False
-        while self.read(65536):
-            pass
+        while self.left:
+            self.read(min(self.left, 65536))
         return True
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.local import deliveries
+from rebyte_cli.local.deliveries import Deliverer
 from rebyte_cli.local.server import Service
 from tests.witness import Caller, Clock, serving
 
@@ -96,6 +98,22 @@ def test_embedded_service_delivers_before_it_ends(tmp_path: Path) -> None:
             caller.create()
         assert [one.event for one in arrived] == ["task.created"]
         assert arrived[0].secret is None
+
+
+def test_tasks_cost_no_poll_while_there_is_no_webhook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll for each of ten thousand tasks would find the same nothing."""
+    polls: list[int] = []
+    poll = Deliverer._poll
+    monkeypatch.setattr(Deliverer, "_poll", lambda self, db: (poll(self, db), polls.append(1))[0])
+    monkeypatch.setattr(deliveries, "POLL_SECONDS", 60.0)
+    with serving(tmp_path, Clock()) as caller:
+        caller.create()
+        until(lambda: len(polls) == 1)
+        for _ in range(20):
+            caller.create()
+    assert len(polls) <= 2  # ... and one at the end
 
 
 def test_failed_deliveries_are_counted_and_nothing_leaves_the_machine(tmp_path: Path) -> None:
