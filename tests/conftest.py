@@ -60,20 +60,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Files of few tests that take long, most of it waiting: they begin, and the many short ones fill
 # what is left, so that at the end no worker waits for another.
 LONG = (
-    *("test_never_twice", "test_questions", "test_supervisor", "test_keyring_store"),
-    *("test_time_limit", "test_man", "test_tasks", "test_service", "test_parallel", "test_wait"),
-    *("test_create", "test_session", "test_patch", "test_runner", "test_local", "test_list_watch"),
-    *("test_drafts", "test_sessions", "test_documents", "test_logs", "test_soak", "test_install"),
-    *(
-        "test_shells",
-        "test_fields",
-        "test_action",
-        "test_scripting",
-        "test_prism",
-        "test_mcp",
-        "test_questions",
-        "test_list_watch",
-    ),
+    *("test_never_twice", "test_questions", "test_tasks", "test_runner", "test_session"),
+    *("test_create", "test_local", "test_supervisor", "test_keyring_store", "test_list_watch"),
+    *("test_wait", "test_terminal", "test_patch", "test_drafts", "test_logs", "test_fields"),
+    *("test_time_limit", "test_shells", "test_mcp", "test_man", "test_documents", "test_service"),
 )
 
 

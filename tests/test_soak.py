@@ -46,7 +46,10 @@ PROMPTS = [
 ]
 FAILED = {prompt for prompt in PROMPTS if prompt.endswith("!")}
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts in /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts in /proc"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import need_tool
 
 USER_CODE = """\
@@ -27,6 +29,8 @@ print(client.create_task("p", files=[client.upload_file("a")])["id"])
 print(client.wait_for_task("t1")["status"], client.get_computer("c")["id"])
 """
 WRONG = [number for number, line in enumerate(USER_CODE.splitlines(), 1) if "# wrong" in line]
+
+pytestmark = pytest.mark.slow  # whole type checkers run
 
 
 def errors(command: list[str], folder: Path) -> list[int]:

@@ -100,6 +100,7 @@ def test_the_line_for_the_vendors_client(migration: Migration) -> None:
 EXAMPLES = (PAGES / "rebyte-examples.7.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_recipes_for_a_desk(home: Path) -> None:
     """fzf runs without a user here: it takes what fits. And there is no desktop to notify."""
     for tool in ("jq", "fzf"):
@@ -227,6 +228,7 @@ def test_documents_are_about_no_machine() -> None:
         assert found == [], document
 
 
+@pytest.mark.slow
 def test_a_command_is_one_file_and_its_test(tmp_path: Path) -> None:
     """The command in CONTRIBUTING.md, added to a copy of the project."""
     command, test = blocks((ROOT / "CONTRIBUTING.md").read_text(), "python")

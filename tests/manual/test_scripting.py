@@ -7,6 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from rebyte_cli.local.server import LOCAL_KEY, Service
 from tests.conftest import need_tool
 from tests.fork_server import commands
@@ -30,6 +32,7 @@ def test_any_shell_can_read_the_script() -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_forty_lines_do_the_whole_job(home: Path) -> None:
     for tool in ("jq", "bash"):
         need_tool(tool)

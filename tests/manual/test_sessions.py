@@ -20,6 +20,8 @@ README = ROOT / "README.md"
 MANUAL = ROOT / "rebyte_cli" / "manual"
 TUTORIAL = MANUAL / "pages" / "rebyte-tutorial.7.md"
 
+pytestmark = pytest.mark.slow  # everything that the documents show is recorded again
+
 
 @pytest.fixture(scope="module")
 def recorded() -> Iterator[Mapping[Any, Future[Any]]]:

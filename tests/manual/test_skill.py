@@ -128,6 +128,7 @@ def test_the_skill_names_every_command() -> None:
             assert re.search(rf"^- `{name}[` ]", SKILL, re.MULTILINE), name
 
 
+@pytest.mark.slow
 def test_its_commands_run(home: Path, service: Service) -> None:
     """In order, with a key in the environment, against a service."""
     need_tool("jq")

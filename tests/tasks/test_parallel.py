@@ -22,6 +22,8 @@ JOB = yaml.safe_load(blocks(TEXT, "yaml")[0])
 KUBERNETES = JOB["spec"]["template"]["spec"]["containers"][0]["args"][0]
 PROMPTS = [f"Task {number}" for number in range(1, 21)]
 
+pytestmark = pytest.mark.slow  # many processes on each of several machines, played side by side
+
 
 def played(home: Path, farm: Farm, script: str, values: Iterable[dict[str, str]]) -> list[int]:
     """Run a script for each machine, all at once; the lines in the results, by number."""
