@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..app import App
 from ..deadline import Deadline
 from ..errors import Interrupted, OutcomeUnknown, RebyteError, worst
-from ..tasks.wait import WaitTarget
 from ._wait import finished
+
+if TYPE_CHECKING:
+    from ..tasks.attempts import Attempts
+    from ..tasks.wait import WaitTarget
 
 
 def create_attempts(
     app: App,
     bodies: Sequence[Mapping[str, Any]],
     create: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-) -> list[Mapping[str, Any] | RebyteError]:
-    """Create a task for each body, at the same time; a task or an error for each, in order.
+    deadline: Deadline,
+) -> Iterator[Mapping[str, Any] | RebyteError]:
+    """Create a task for each body, at the same time; returns once the first exists.
 
-    Raises the highest-ranking error if there is no task at all.
+    What is returned yields the first task that completed, after canceling the others, or how each
+    ended. Raises the highest-ranking error if there is no task at all.
     """
-    from ..tasks import attempts
+    from ..tasks.attempts import Attempts
 
     count = len(bodies)
 
@@ -32,45 +37,74 @@ def create_attempts(
         which = f"attempt {at + 1} of {count}{f', {executor}' if executor else ''}"
         app.note(f"Created task {task['id']} ({which})\n{task.get('url', '')}".rstrip())
 
-    with app.spinner(f"Creating {count} tasks (waiting for their VMs)"):
-        results = attempts.create_all(lambda at: create(bodies[at]), count, created)
-    errors = [result for result in results if isinstance(result, RebyteError)]
-    if len(errors) == count:
-        status = worst(error.exit_status for error in errors)
-        raise next(error for error in errors if error.exit_status == status)
-    for at, result in enumerate(results, 1):
-        if isinstance(result, RebyteError) and not isinstance(result, OutcomeUnknown):
-            app.note(f"Attempt {at} was not created: {result.message}")
-    return results
+    def refused(at: int, error: RebyteError) -> None:
+        app.note(f"Attempt {at + 1} was not created: {error.message}")
+
+    attempts = Attempts(lambda at: create(bodies[at]), count, created=created, refused=refused)
+    try:
+        with app.spinner(f"Creating {count} tasks (waiting for their VMs)"):
+            attempts.start()
+            targets = attempts.join(block=True)
+    except (KeyboardInterrupt, Interrupted) as stop:
+        raise attempts.interrupted(stop) from None
+    if targets:
+        return _first_success(app, attempts, targets, deadline)
+    attempts.raise_fault()
+    status = worst(error.exit_status for error in attempts.errors.values())
+    numbers = sorted(attempts.errors)
+    raise next(attempts.errors[at] for at in numbers if attempts.errors[at].exit_status == status)
 
 
-def first_success(
-    app: App, results: Sequence[Mapping[str, Any] | RebyteError], deadline: Deadline
+def _first_success(
+    app: App, attempts: Attempts, targets: Sequence[WaitTarget], deadline: Deadline
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
-    """Yield the first task that completed, after canceling the others; or how each ended.
+    """Yield what counts, then the attempts whose outcome is unknown, however the wait ended.
 
-    An attempt whose outcome is unknown is yielded before all of them, since its task may be
-    running however the wait ends.
+    A create that is still under way then is waited for: its task has to be canceled, or named.
     """
-    yield from (one for one in results if isinstance(one, OutcomeUnknown))
-    ids = [str(one["id"]) for one in results if not isinstance(one, RebyteError)]
-    targets = [WaitTarget(task_id) for task_id in ids]
-    for outcome in finished(app, targets, until="first-success", deadline=deadline):
-        if not isinstance(outcome, RebyteError):
-            winner = str(outcome["id"])
-            _cancel(app, winner, [task_id for task_id in ids if task_id != winner])
-        yield outcome
+    winner, failure = "", None
+    wait = partial(finished, app, targets, until="first-success", deadline=deadline)
+    try:
+        try:
+            for outcome in wait(late=attempts):
+                if not isinstance(outcome, RebyteError):
+                    winner = str(outcome["id"])
+                    canceled = _cancel(app, winner, [one for one in attempts.ids if one != winner])
+                    also = f"; canceled {' '.join(canceled)}" if canceled else ""
+                    app.note(f"Task {winner} completed first{also}")
+                yield outcome
+        except RebyteError as error:
+            failure = error
+        _end_creates(app, attempts, winner)
+    except (KeyboardInterrupt, Interrupted) as stop:
+        raise attempts.interrupted(stop) from None
+    yield from (one for one in attempts.errors.values() if isinstance(one, OutcomeUnknown))
+    attempts.raise_fault()
+    if failure is not None:
+        raise failure
 
 
-def _cancel(app: App, winner: str, others: Sequence[str]) -> None:
-    """Cancel the other attempts, which changes none that has ended, and say what was canceled.
+def _end_creates(app: App, attempts: Attempts, winner: str) -> None:
+    """Wait for the creates that are under way; if there is a winner, cancel what they create."""
+    if not attempts.under_way:
+        return
+    creates = "1 create" if attempts.under_way == 1 else f"{attempts.under_way} creates"
+    with app.spinner(f"Waiting for {creates} to end{', to cancel the task' if winner else ''}"):
+        while late := [target.task_id for target in attempts.join(block=True)]:
+            canceled = _cancel(app, winner, late) if winner else []
+            if canceled:
+                app.note(f"Canceled {' '.join(canceled)}")
+
+
+def _cancel(app: App, winner: str, others: Sequence[str]) -> list[str]:
+    """Cancel the other attempts, which changes none that has ended; returns those canceled.
 
     What fails is only noted, since there is a task to print. An interrupt is raised with a hint.
     """
     from ..tasks.cancel import cancel
     from ..tasks.parallel import in_parallel
 
-    canceled = []
+    canceled: list[str] = []
     try:
         with app.spinner("Canceling the other attempts"):
             states = in_parallel(partial(cancel, app.client), others)
@@ -86,8 +120,7 @@ def _cancel(app: App, winner: str, others: Sequence[str]) -> None:
         left = " ".join(each for each in others if each not in canceled)
         hint = f"Task {winner} completed; stop the others with `rebyte cancel {left}`"
         raise Interrupted(status, hint=hint) from None
-    also = f"; canceled {' '.join(canceled)}" if canceled else ""
-    app.note(f"Task {winner} completed first{also}")
+    return canceled
 
 
 def _note_failure(app: App, what: str, error: RebyteError, ids: Sequence[str]) -> None:

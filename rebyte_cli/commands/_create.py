@@ -182,8 +182,8 @@ def create(
                 from ._attempts import create_attempts
 
                 create_one = partial(engine.create, app.client, app.history, **details)
-                attempts = create_attempts(app, _of_attempts(body, choices), create_one)
-                return _of_best(app, attempts, choices, deadline)
+                ends = create_attempts(app, _of_attempts(body, choices), create_one, deadline)
+                return Records(TASK, EndNotice(app).of_outcomes(ends) if choices.notify else ends)
             waiting = app.spinner("Creating the task (waiting for its VM)")
             with waiting, _naming_workspace(app, body, is_given=bool(options.workspace)):
                 created = engine.create(app.client, app.history, body, key=choices.once, **details)
@@ -198,18 +198,6 @@ def _of_attempts(body: Mapping[str, Any], choices: CreateOptions) -> list[Mappin
         return [body] * choices.attempts
     turns = islice(cycle(choices.executors), choices.attempts)
     return [{**body, "executor": executor} for executor in turns]
-
-
-def _of_best(
-    app: App,
-    attempts: Sequence[Mapping[str, Any] | RebyteError],
-    choices: CreateOptions,
-    deadline: Deadline,
-) -> Records:
-    from ._attempts import first_success
-
-    ended = first_success(app, attempts, deadline)
-    return Records(TASK, EndNotice(app).of_outcomes(ended) if choices.notify else ended)
 
 
 def _fields(

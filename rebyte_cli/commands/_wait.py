@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -10,7 +10,7 @@ from ..app import App
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, NeedsAnswer, RebyteError, TaskEnded, WaitTimeout
 from ..output.records import EVENT, TASK, Records, Text, Value
-from ..tasks.wait import WaitTarget
+from ..tasks.wait import LateTargets, WaitTarget
 
 if TYPE_CHECKING:
     from ..tasks.question_watch import Dialog, QuestionWatcher
@@ -27,27 +27,35 @@ def finished(
     until: Literal["all", "any", "first-success"] = "all",
     deadline: Deadline = NO_LIMIT,
     interval: float | None = None,
+    late: LateTargets | None = None,
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
     """Yield each task as it ends, with `workspaceId` from the history; progress is on stderr.
 
-    Yields tasks and errors as `tasks.wait.watch` does. An interrupt and the end of the time limit
-    are raised with the command that resumes the wait.
+    `late` are targets that become known during the wait. Yields tasks and errors as
+    `tasks.wait.watch` does. An interrupt and the end of the time limit are raised with the command
+    that resumes the wait.
     """
     from ..output.progress import wait_spinner
     from ..tasks.wait import watch
 
-    ids = [target.task_id for target in targets]
-    resumable = _resumable(lambda pending: _wait_command(pending or ids, until), len(ids))
+    ids = late.ids if late is not None else [target.task_id for target in targets]
+    resumable = _resumable(lambda pending: _wait_command(pending or ids, until), ids)
     spinner = wait_spinner(app.console, len(targets))
     with resumable, spinner as progress, question_watcher(app, deadline) as questions:
+
+        def pause(seconds: float, pending: Collection[str]) -> Mapping[str, RebyteError]:
+            more_to_come = late is not None and late.under_way > 0
+            return questions.pause(seconds, pending, more_to_come=more_to_come)
+
         for outcome in watch(
             app.client,
             targets,
             until=until,
             deadline=deadline,
             interval=interval,
+            late=late,
             progress=progress,
-            pause=questions.pause,
+            pause=pause,
         ):
             if isinstance(outcome, TaskEnded):
                 yield type(outcome)(app.with_workspace(outcome.task))
@@ -95,21 +103,19 @@ def _wait_command(ids: Sequence[str], until: str) -> str:
 
 
 @contextmanager
-def _resumable(hint: Callable[[Sequence[str]], str], tasks: int = 1) -> Iterator[None]:
+def _resumable(hint: Callable[[Sequence[str]], str], ids: Sequence[str]) -> Iterator[None]:
     """Raise an interrupt or the end of a time limit with a hint, unless it has one already.
 
-    `hint` makes it from the ids that are still running, where the error knows them. `tasks` is how
-    many are waited for.
+    `hint` makes it from the ids that are still running, where the error knows them. `ids` are those
+    of the tasks that are waited for; more may be added during the wait.
     """
-    keeps = "The task keeps" if tasks == 1 else "The tasks keep"
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(130, hint=f"{keeps} running. {hint(())}") from None
-    except Interrupted as error:
-        raise Interrupted(
-            error.exit_status, hint=error.hint or f"{keeps} running. {hint(())}"
-        ) from None
+    except (KeyboardInterrupt, Interrupted) as stop:
+        keeps = "The task keeps" if len(ids) == 1 else "The tasks keep"
+        status = stop.exit_status if isinstance(stop, Interrupted) else 130
+        said = stop.hint if isinstance(stop, Interrupted) else None
+        raise Interrupted(status, hint=said or f"{keeps} running. {hint(())}") from None
     except WaitTimeout as error:
         raise error.copy_with(hint=error.hint or hint(error.pending)) from None
 
@@ -165,7 +171,7 @@ def _text(
 ) -> Iterator[str]:
     from ..tasks import logs
 
-    resumable = _resumable(_logs_command(target))
+    resumable = _resumable(_logs_command(target), [target.task_id])
     with resumable, question_watcher(app, deadline, shown=True) as questions:
         parts = logs.run(
             app.client,
@@ -185,7 +191,7 @@ def _events(
     """Each event; with `end`, also the record that ends the stream."""
     from ..tasks import logs
 
-    resumable = _resumable(_logs_command(target))
+    resumable = _resumable(_logs_command(target), [target.task_id])
     with resumable, question_watcher(app, deadline) as questions:
         events = logs.followed(
             app.client,

@@ -12,79 +12,128 @@ from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX, Thread
 from typing import Any
 
-from ..deadline import NO_LIMIT, Deadline
-from ..errors import Interrupted, RebyteError
+from ..deadline import Deadline
+from ..errors import Interrupted, OutcomeUnknown, RebyteError
+from .wait import WaitTarget
 
 GRACE = 2.0  # seconds that creates in progress have to end after an interrupt
 Created = Mapping[str, Any]
 
 
-def create_all(
-    create: Callable[[int], Created], count: int, created: Callable[[int, Created], None]
-) -> list[Created | RebyteError]:
-    """Call `create` with 0 to `count` - 1, all at the same time; the results in this order.
+class Attempts:
+    """Creates that are under way at the same time; their tasks join a wait as they answer.
 
-    `created` is called in this thread with each task as soon as it exists. An interrupt is raised
-    with a hint that says which tasks exist. An exception that is no RebyteError is raised when all
-    have ended, so that each task that exists was told.
+    Everything but the creates themselves happens in the thread that calls the methods. It is a
+    `wait.LateTargets`.
     """
-    answers: SimpleQueue[tuple[int, Created | Exception]] = SimpleQueue()
-    results: dict[int, Created | RebyteError] = {}
-    faults: dict[int, Exception] = {}
-    begun = 0
 
-    def open_ones() -> int:
-        return begun - len(results) - len(faults)
+    def __init__(
+        self,
+        create: Callable[[int], Created],
+        count: int,
+        *,
+        created: Callable[[int, Created], None],
+        refused: Callable[[int, RebyteError], None],
+    ) -> None:
+        """`create` is called with 0 to `count` - 1 once `start` is.
 
-    def work(at: int) -> None:
-        try:
-            answers.put((at, create(at)))
-        except Exception as error:  # one that is not ours is raised in the main thread
-            answers.put((at, error))
+        `created` is called with each task as soon as it is known to exist. `refused` is called with
+        each error that created none, as soon as there is a task, since without any the errors are
+        the result.
+        """
+        self.ids: list[str] = []  # of all tasks so far
+        self.errors: dict[int, RebyteError] = {}  # by number, of the creates that failed
+        self._create = create
+        self._count = count
+        self._created = created
+        self._refused = refused
+        self._answers: SimpleQueue[tuple[int, Created | Exception]] = SimpleQueue()
+        self._begun = self._ended = 0
+        self._joined: set[str] = set()  # ids that `join` has returned
+        self._told: set[int] = set()  # errors that `refused` was called with
+        self._faults: dict[int, Exception] = {}
 
-    def take(limit: Deadline) -> None:
-        at, answer = answers.get(timeout=min(limit.left(), TIMEOUT_MAX))
-        if isinstance(answer, RebyteError):
-            results[at] = answer
-        elif isinstance(answer, Exception):
-            faults[at] = answer
-        else:
-            results[at] = answer
-            created(at, answer)
+    @property
+    def under_way(self) -> int:
+        """How many creates have not answered yet."""
+        return self._begun - self._ended
 
-    try:
-        for at in range(count):
-            begun = at + 1  # before it is: an interrupt may come in between
+    def start(self) -> None:
+        """Begin all creates."""
+        for at in range(self._count):
+            self._begun = at + 1  # before it is: an interrupt may come in between
             # Not an executor: it can run what it has refused for lack of a thread.
-            thread = Thread(target=work, args=(at,), name=f"attempt-{at + 1}", daemon=True)
+            thread = Thread(target=self._work, args=(at,), name=f"attempt-{at + 1}", daemon=True)
             try:
                 thread.start()
             except (RuntimeError, MemoryError):
-                results[at] = RebyteError("cannot start another thread", code="out_of_memory")
-        while open_ones():
-            take(NO_LIMIT)
-    except (KeyboardInterrupt, Interrupted) as stop:
-        status = stop.exit_status if isinstance(stop, Interrupted) else 130
+                error = RebyteError("cannot start another thread", code="out_of_memory")
+                self._answers.put((at, error))
+
+    def join(self, *, block: bool) -> list[WaitTarget]:
+        """The tasks that became known since the last call; with `block`, one if any comes."""
+        known = len(self._joined)
+        while self.under_way:
+            try:
+                self._take(TIMEOUT_MAX if block and len(self.ids) == known else 0)
+            except Empty:
+                break
+        joining = [task_id for task_id in self.ids if task_id not in self._joined]
+        self._joined.update(joining)
+        return [WaitTarget(task_id) for task_id in joining]
+
+    def interrupted(self, stop: KeyboardInterrupt | Interrupted) -> Interrupted:
+        """An interrupt, with a hint that says what it leaves behind.
+
+        The creates under way have GRACE seconds to answer.
+        """
         limit = Deadline(GRACE)
         with suppress(KeyboardInterrupt, Interrupted, Empty):
-            while open_ones():
-                take(limit)
-        raise Interrupted(status, hint=_left(results, open_ones())) from None
-    if faults:
-        raise faults[min(faults)]
-    return [results[at] for at in range(count)]
+            while self.under_way:
+                self._take(limit.left())
+        status = stop.exit_status if isinstance(stop, Interrupted) else 130
+        hints = [stop.hint if isinstance(stop, Interrupted) else None, *self._left_behind()]
+        return Interrupted(status, hint="\n".join(filter(None, hints)) or None)
 
+    def raise_fault(self) -> None:
+        """Raise the exception of a create that was no RebyteError, if there was one."""
+        if self._faults:
+            raise self._faults[min(self._faults)]
 
-def _left(results: Mapping[int, Created | RebyteError], unknown: int) -> str:
-    """What an interrupt leaves behind. `unknown`: how many creates have not ended."""
-    ids = [str(one["id"]) for one in results.values() if not isinstance(one, RebyteError)]
-    parts = []
-    if ids:
-        what = "Task" if len(ids) == 1 else "Tasks"
-        keeps = "keeps" if len(ids) == 1 else "keep"
-        listed = " ".join(ids)
-        parts.append(f"{what} {listed} {keeps} running; stop with `rebyte cancel {listed}`")
-    if unknown:
-        creates = "1 create" if unknown == 1 else f"{unknown} creates"
-        parts.append(f"The outcome of {creates} is unknown; see `rebyte list`")
-    return "\n".join(parts)
+    def _work(self, at: int) -> None:
+        try:
+            self._answers.put((at, self._create(at)))
+        except Exception as error:  # one that is not ours is raised in the main thread
+            self._answers.put((at, error))
+
+    def _take(self, seconds: float) -> None:
+        """Take one answer. Raises Empty if none comes in so many seconds."""
+        at, answer = self._answers.get(timeout=seconds)
+        self._ended += 1
+        if isinstance(answer, RebyteError):
+            self.errors[at] = answer
+        elif isinstance(answer, Exception):
+            self._faults[at] = answer
+        else:
+            self.ids.append(str(answer["id"]))
+            self._created(at, answer)
+        for number, error in self.errors.items() if self.ids else ():
+            if number not in self._told and not isinstance(error, OutcomeUnknown):
+                self._told.add(number)
+                self._refused(number, error)
+
+    def _left_behind(self) -> list[str]:
+        """What is left of the tasks that joined no wait, and of the creates without an answer."""
+        parts = []
+        ids = [task_id for task_id in self.ids if task_id not in self._joined]
+        if ids:
+            what = "Task" if len(ids) == 1 else "Tasks"
+            keeps = "keeps" if len(ids) == 1 else "keep"
+            listed = " ".join(ids)
+            parts.append(f"{what} {listed} {keeps} running; stop with `rebyte cancel {listed}`")
+        unknown = [error for error in self.errors.values() if isinstance(error, OutcomeUnknown)]
+        count = self.under_way + len(unknown)
+        if count:
+            creates = "1 create" if count == 1 else f"{count} creates"
+            parts.append(f"The outcome of {creates} is unknown; see `rebyte list`")
+        return parts

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import closing
 from random import random as _random
 from time import sleep as _sleep
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from ..api.views import PageView, TaskView
 from ..deadline import NO_LIMIT, Deadline
@@ -288,6 +288,25 @@ def _answer(ask: Callable[[Given], Item], item: Given) -> Item | APIError:
         return error
 
 
+class LateTargets(Protocol):
+    """Targets that become known during a wait."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The ids of all tasks that are known so far, with those that the wait began with."""
+
+    @property
+    def under_way(self) -> int:
+        """How many may still come."""
+
+    def join(self, *, block: bool) -> Sequence[WaitTarget]:
+        """The targets that became known since the last call.
+
+        With `block`, which means that nothing else is waited for, it returns some as soon as there
+        are any, and none only if no more can come.
+        """
+
+
 TaskResult = Mapping[str, Any] | RebyteError
 # Passes the seconds between two rounds, and returns the ids of tasks that need not be waited for
 # any longer, with the reason. The second argument are the ids of the tasks that have not ended.
@@ -307,6 +326,7 @@ def watch(
     until: Literal["all", "any", "first-success"] = "all",
     deadline: Deadline = NO_LIMIT,
     interval: float | None = None,
+    late: LateTargets | None = None,
     pause: Pause = just_sleep,
     random: Callable[[], float] = _random,
     progress: Callable[[int, int], None] | None = None,
@@ -323,8 +343,9 @@ def watch(
 
     `interval` is in seconds; None asks every second in the first minute, then at growing intervals
     up to ten seconds, all a little early at random, so that many waiting processes spread. A last
-    round is asked when the deadline is near. `pause` spends the time between two rounds, and may
-    give up on tasks: its reason is then the outcome of such a task.
+    round is asked when the deadline is near. `late` gives targets that join the wait between two
+    rounds; they all have to be known by the deadline. `pause` spends the time between two rounds,
+    and may give up on tasks: its reason is then the outcome of such a task.
 
     Raises WaitTimeout with the pending ids at the deadline, KeyRejected at once, and the last
     NetworkError when there was no answer at all for five minutes. A service that never answered
@@ -336,11 +357,22 @@ def watch(
     pending = dict.fromkeys(targets)
     total = len(pending)
     report = progress or (lambda _done, _total: None)
+
+    def join(*, block: bool) -> bool:
+        """Take in late targets; returns whether there were any."""
+        nonlocal total
+        targets = late.join(block=block) if late is not None else ()
+        pending.update(dict.fromkeys(targets))
+        total += len(targets)
+        if targets:
+            report(total - len(pending), total)
+        return bool(targets)
+
     pace = _Pace(deadline, random, interval)
     poll = Poll(client)
     unsuccessful: list[TaskResult] = []
     report(0, total)
-    while pending:
+    while join(block=not pending) or pending:
         pace.begin()
         try:
             with closing(poll.round(list(pending), pace.answer_by)) as ends:
@@ -362,13 +394,17 @@ def watch(
             ):
                 raise
         if not pending:
-            break
+            continue
+        while deadline.has_passed and join(block=True):
+            pass
         ids = list(dict.fromkeys(target.task_id for target in pending))
         try:
             seconds = pace.seconds_to_next(ids, total)
         except WaitTimeout:
             yield from unsuccessful
             raise
+        if late is not None and late.under_way:
+            seconds = min(seconds, FIRST_PAUSE)
         given_up = pause(seconds, ids)
         for target in [target for target in pending if target.task_id in given_up]:
             del pending[target]

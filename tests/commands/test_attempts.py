@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.conftest import COMMAND, Done
-from tests.servers import Answer, RawServer, Request, error_reply, json_reply, reset, stall
+from tests.servers import Answer, Line, RawServer, Request, error_reply, json_reply, reset, stall
 from tests.terminals import Session
 
 Run = Callable[..., Done]
@@ -22,7 +24,8 @@ Run = Callable[..., Done]
 class Contest:
     """A service whose tasks end as their executor says: `wins`, `fails`, `runs` until canceled.
 
-    `lost` creates a task without an answer, `hangs` never answers, `refused` creates none.
+    `lost` creates a task without an answer, `hangs` never answers, `refused` creates none. A create
+    for `late-runs`, `late-wins` or `late-lost` is answered once `released` is set.
     """
 
     def __init__(self) -> None:
@@ -30,6 +33,8 @@ class Contest:
         self.bodies: list[dict[str, Any]] = []
         self.server = RawServer(self._answer)
         self.cancel: Answer | None = None
+        self.released = threading.Event()
+        self.release_on_read = False  # of a task: the wait has begun
         self._lock = threading.Lock()
 
     def _answer(self, request: Request) -> Answer:
@@ -39,6 +44,8 @@ class Contest:
         if request.path.startswith("/v1/tasks?"):
             return json_reply({"data": [], "total": 0, "limit": 100, "offset": 0})
         task_id = parts[3]
+        if request.method == "GET" and self.release_on_read:
+            self.released.set()
         if parts[-1] == "cancel":
             if self.cancel is not None:
                 return self.cancel
@@ -51,6 +58,16 @@ class Contest:
         with self._lock:
             number = len(self.bodies) + 1
             self.bodies.append(body)
+        if executor.startswith("late-"):
+            return partial(self._answer_late, executor.removeprefix("late-"), number)
+        return self._created(executor, number)
+
+    def _answer_late(self, executor: str, number: int, line: Line) -> None:
+        assert self.released.wait(20)
+        answer = self._created(executor, number)
+        line.send(answer) if isinstance(answer, bytes) else answer(line)
+
+    def _created(self, executor: str, number: int) -> Answer:
         if executor == "refused":
             return error_reply(400, "validation_error", "No such executor")
         if executor == "lost":
@@ -87,7 +104,8 @@ def test_the_first_success_is_printed_and_the_others_are_canceled(
     assert task["workspaceId"].startswith("ws-")
     states = {task.split("-")[0]: status for task, status in contest.statuses.items()}
     assert states == {"runs": "canceled", "wins": "completed", "fails": "failed"}
-    assert f"Task {task['id']} completed first; canceled runs-" in done.err
+    assert f"Task {task['id']} completed first" in done.err
+    assert "canceled runs-" in done.err.lower()  # in a note of its own if it was created later
     assert "(attempt 1 of 3, runs)" in done.err
 
 
@@ -100,6 +118,50 @@ def test_executors_take_turns(contest: Contest, inside: Run) -> None:
     assert "This is the first of 3 attempts; executors take turns" in done.err
     assert attempt(inside, count=2).status == 0
     assert contest.bodies == [{"prompt": "Fix"}] * 2
+
+
+def test_a_late_task_joins_the_wait(contest: Contest, inside: Run) -> None:
+    contest.release_on_read = True
+    done = attempt(inside, "runs", "late-wins")
+    assert done.status == 0, done.err
+    assert re.search(r"Task wins-. completed first; canceled runs-.", done.err)
+
+
+def test_a_create_that_hangs_does_not_hold_back_the_first_success(contest: Contest) -> None:
+    """Its task is canceled when it turns up."""
+    words = ("create", "Fix", "-x", "wins", "-x", "late-runs", "--attempts", "2", "--wait")
+    session = Session([*COMMAND, *words], columns=200)
+    session.until(lambda lines: any("Waiting for 1 create to end" in line for line in lines))
+    shown = " ".join(session.lines)
+    assert "completed first" in shown
+    assert "Status" in shown
+    contest.released.set()
+    assert session.finish() == 0
+    assert sorted(contest.statuses.values()) == ["canceled", "completed"]
+    assert "Canceled runs-" in " ".join(session.everything)
+
+
+def test_a_late_create_with_an_unknown_outcome_ends_in_6(contest: Contest, inside: Run) -> None:
+    contest.release_on_read = True
+    words = ("-x", "wins", "-x", "late-lost", "--attempts", "2", "--wait", "--timeout", "0.5")
+    done = inside("create", "Fix", *words)
+    assert (done.status, done.json["status"]) == (6, "completed")
+
+
+def test_when_the_others_have_failed_a_late_create_is_waited_for(
+    contest: Contest, inside: Run
+) -> None:
+    contest.release_on_read = True
+    done = attempt(inside, "fails", "late-wins")
+    assert (done.status, done.json["status"]) == (0, "completed")
+
+
+def test_the_end_of_the_time_limit_names_late_tasks(contest: Contest, inside: Run) -> None:
+    contest.release_on_read = True
+    words = ("-x", "runs", "-x", "late-runs", "--attempts", "2", "--wait", "--timeout", "0.3")
+    done = inside("create", "Fix", *words)
+    assert done.status == 124
+    assert re.search("Resume with `rebyte wait runs-. runs-. --first-success`", done.err)
 
 
 def test_without_a_success_every_attempt_is_printed(contest: Contest, inside: Run) -> None:
@@ -205,7 +267,7 @@ def test_an_interrupt_says_what_exists_and_what_is_unknown(contest: Contest) -> 
     assert session.finish() == 143
     shown = " ".join(session.everything)
     (task,) = contest.statuses
-    assert f"Task {task} keeps running; stop with `rebyte cancel {task}`" in shown
+    assert f"The task keeps running. Resume with `rebyte wait {task} --first-success`" in shown
     assert "The outcome of 2 creates is unknown; see `rebyte list`" in shown
 
 

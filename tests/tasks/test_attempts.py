@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from rebyte_cli.errors import Interrupted
-from rebyte_cli.tasks.attempts import create_all
+from rebyte_cli.tasks.attempts import Attempts
+
+
+def attempts_of(
+    create: Callable[[int], Mapping[str, Any]], count: int, told: list[str] | None = None
+) -> Attempts:
+    told = [] if told is None else told
+    return Attempts(
+        create,
+        count,
+        created=lambda _at, task: told.append(task["id"]),
+        refused=lambda _at, error: told.append(error.message),
+    )
 
 
 def test_an_attempt_that_never_began_is_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,11 +35,11 @@ def test_an_attempt_that_never_began_is_not_in_doubt(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(threading.Thread, "start", start_until_interrupted)
     monkeypatch.setattr("rebyte_cli.tasks.attempts.GRACE", 0.2)
-    with pytest.raises(Interrupted) as stop:
-        create_all(lambda at: {"id": f"t{at}"}, 9, lambda _at, _task: None)
-    assert str(stop.value.hint).splitlines()[1:] == [
-        "The outcome of 1 create is unknown; see `rebyte list`"
-    ]
+    attempts = attempts_of(lambda at: {"id": f"t{at}"}, 9)
+    with pytest.raises(KeyboardInterrupt) as stop:
+        attempts.start()
+    hint = attempts.interrupted(stop.value).hint
+    assert str(hint).splitlines()[1:] == ["The outcome of 1 create is unknown; see `rebyte list`"]
 
 
 def test_every_task_is_told_before_an_unexpected_exception() -> None:
@@ -42,6 +53,10 @@ def test_every_task_is_told_before_an_unexpected_exception() -> None:
         assert has_failed.wait(10)
         return {"id": f"t{at}"}
 
-    with pytest.raises(ZeroDivisionError):
-        create_all(create, 3, lambda _at, task: told.append(task["id"]))
+    attempts = attempts_of(create, 3, told)
+    attempts.start()
+    while attempts.join(block=True):
+        pass
     assert sorted(told) == ["t1", "t2"]
+    with pytest.raises(ZeroDivisionError):
+        attempts.raise_fault()
