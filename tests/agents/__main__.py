@@ -28,7 +28,6 @@ def main() -> None:
     if sandbox.returncode != 0:
         give_up(f"bubblewrap does not work here: {sandbox.stderr.strip()}")
     install()
-    os.sync()  # what the runs sync would have to wait for 350 MB of npm
     try:
         go_offline()
     except OSError as error:

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -25,8 +26,9 @@ def agent(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def model(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
+def model(home: Path, state: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
     """The model server; the user's settings of every agent name it."""
+    del state  # only to be set before a service starts
     monkeypatch.setenv("REBYTE_LOCAL_QUIET", "1")
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     with Model() as running:
@@ -57,6 +59,18 @@ def model(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
 
 
 @pytest.fixture
+def state(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of the folder with the state, by which `processes` knows the runs of this test.
+
+    pytest's own names return in its next session, which could take what is left of a session that
+    failed or was killed for its own.
+    """
+    name = uuid4().hex
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / name))
+    return name
+
+
+@pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A git repository with one commit."""
     folder = tmp_path / "project"
@@ -69,7 +83,7 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(
-    local: Callable[..., Done], model: Model, repository: Path, tmp_path: Path
+    local: Callable[..., Done], model: Model, repository: Path, state: str
 ) -> Iterator[Callable[..., Done]]:
     """`rebyte -P local …` inside the repository; at the end no process of an agent is left."""
 
@@ -79,7 +93,10 @@ def run(
         return done
 
     yield call
-    eventually(lambda: not processes(tmp_path))
+    try:
+        all_gone(state)
+    finally:
+        call("local", "reset", "--yes")  # a test that failed may not have ended its runs
 
 
 @pytest.fixture
@@ -104,9 +121,9 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def processes(folder: Path) -> list[str]:
+def processes(state: str) -> list[str]:
     """Command lines of processes that name this folder or, in a jail, have mounted a part of it."""
-    marker, found = f"{folder.parent.name}/{folder.name}/".encode(), []
+    marker, found = f"/{state}/".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes()
@@ -118,9 +135,21 @@ def processes(folder: Path) -> list[str]:
     return found
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 90) -> None:
-    """Wait until the condition holds; fail when it does not."""
+def all_gone(state: str) -> None:
+    """Fail unless all processes of the runs end soon: the agents, then those who write the patch.
+
+    That takes 0.2 s on an idle machine.
+    """
+    eventually(lambda: not processes(state), seconds=10, otherwise=lambda: processes(state))
+
+
+def eventually(
+    condition: Callable[[], bool],
+    seconds: float = 60,
+    otherwise: Callable[[], object] = lambda: "waited in vain",
+) -> None:
+    """Wait until the condition holds; fail with what `otherwise` tells when it does not."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, otherwise()
         time.sleep(0.05)

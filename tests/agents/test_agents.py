@@ -16,7 +16,7 @@ from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 import pytest
 
 from ..conftest import Done
-from .conftest import configure, eventually, processes
+from .conftest import all_gone, configure, eventually, processes
 from .install import AGENTS, HERE
 from .scripted_model import Model
 
@@ -89,16 +89,16 @@ def test_prompt_arrives_as_typed(run: Run, model: Model, agent: str, prompt: str
     assert not any("A project." in text for text in said)  # what README.md holds
 
 
-def test_cancel_in_a_tool_call(run: Run, agent: str, tmp_path: Path) -> None:
+def test_cancel_in_a_tool_call(run: Run, agent: str, state: str) -> None:
     prompt = "The codeword is stork. [[shell touch started; sleep 4321]]"
     task = run("create", prompt, "-x", agent, "-g", ".", "-o", "id").out.strip()
     code = Path(run("workspace", "path", task).out.strip())
     eventually(lambda: list(code.rglob("started")) != [])
-    assert any("sleep 4321" in line for line in processes(tmp_path))
+    assert any("sleep 4321" in line for line in processes(state))
 
     run("cancel", task)
     assert run("get", task, "-o", "json").json["status"] == "canceled"
-    eventually(lambda: not processes(tmp_path))
+    all_gone(state)
     run("wait", task, status=11)
 
     run("follow-up", task, "Still there? [[recall]]", "--wait")
@@ -116,11 +116,11 @@ def test_rejected_key(run: Run, model: Model, agent: str) -> None:
     assert "secret" not in json.dumps(done.json)
 
 
-def test_silent_server(run: Run, model: Model, home: Path, tmp_path: Path) -> None:
+def test_silent_server(run: Run, model: Model, home: Path, state: str) -> None:
     configure(home, stall="20s")
     tasks = [run("create", "[[silent]]", "-x", agent, "-o", "id").out.strip() for agent in AGENTS]
     run("wait", *tasks, status=10)
-    assert not processes(tmp_path)
+    all_gone(state)
     for task in tasks:
         done = run("get", task, "-o", "json").json
         assert done["status"] == "failed"
