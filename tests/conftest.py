@@ -87,6 +87,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the workers of a parallel run share the process that commands are forked from."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        from tests.fork_server import share
+
+        share()
+
+
 COMMAND = [sys.executable, "-m", "rebyte_cli"]
 
 

@@ -34,6 +34,7 @@ CLIENT = Path(__file__).with_name("fork_client.py")
 # Besides the package itself: what its functions import when they are called.
 LIBRARIES = ("requests", "sqlite3", "tomllib", "rich.console", "rich.live", "rich.progress")
 
+SHARED = "FORKED_COMMANDS"  # the folder, in the environment of workers
 _LOCK = threading.Lock()
 
 
@@ -42,7 +43,12 @@ def commands() -> Path:
     if not hasattr(os, "pidfd_open"):
         return Path(sys.executable).parent
     with _LOCK:
-        return _folder()
+        return Path(os.environ.get(SHARED) or _folder())
+
+
+def share() -> None:
+    """Start the server for the workers that this process starts: each would import everything."""
+    os.environ[SHARED] = str(commands())
 
 
 @cache
