@@ -10,6 +10,10 @@ _COMMANDS = "create|wait|get|result|follow-up|list|answer|cancel|logs"
 # In this order: an option with its value comes before the bare option.
 _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"run the same command again", "call the tool again with the same arguments"),
+    (
+        r"To run it unconfined: --no-jail",
+        'To run it unconfined, the user sets `jail = "off"` in `[local]` of config.toml',
+    ),
     (r"--forget drops", "`rebyte create --once KEY --forget` in a shell drops"),
     (r"`rebyte(?: -P \S+)? result \S+ --wait`", "the tool `wait`"),
     (

@@ -131,7 +131,7 @@ def write_patch(folder: str, target: Path) -> UncommittedChanges:
     """
     root = run(["rev-parse", "--show-toplevel"], folder).decode("utf-8", "surrogateescape")
     root = root.removesuffix("\n")
-    _check_place(folder, root)
+    check_place(folder, root)
     with tempfile.TemporaryDirectory(prefix="rebyte-") as scratch:
         environment = _filters_off(root) | _own_index(root, Path(scratch))
         _check_new_files(root, environment)
@@ -217,12 +217,14 @@ def _quoted(path: str) -> str:
     return f'"{escaped}"'
 
 
-def _check_place(folder: str, root: str) -> None:
-    """Refuse a working tree that the repository's configuration puts elsewhere: all is uploaded."""
-    here, there = os.path.realpath(folder), os.path.realpath(root)
-    if os.path.commonpath([here, there]) != there or not os.path.lexists(
-        os.path.join(root, ".git")
-    ):
+def check_place(folder: str, root: str) -> None:
+    """Refuse a working tree that the configuration of the repository at `folder` puts elsewhere.
+
+    `root` is where git takes it to be, and everything there would be read. Raises BadUsage.
+    """
+    path = Path(os.path.realpath(folder))
+    above = (one for one in (path, *path.parents) if os.path.lexists(one / ".git"))
+    if next(above, None) != Path(os.path.realpath(root)):
         raise BadUsage(f"the working tree of the repository here is elsewhere: {root}")
 
 

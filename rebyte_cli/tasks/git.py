@@ -111,6 +111,7 @@ def local_source(
     folder = os.path.abspath(os.path.expanduser(given))
     problem = f"{given} is not inside a git repository"
     root = _git("-C", folder, "rev-parse", "--show-toplevel", problem=problem)
+    checkout.check_place(folder, root)
     plain = root
     for line in checkout.left_out(root, with_changes=with_changes):
         note(line)

@@ -278,6 +278,13 @@ def test_the_hint_of_a_missing_agent_names_the_parameter() -> None:
     assert for_tools("leave out -x or set A=0") == "leave out `executor` or set A=0"
 
 
+def test_the_hint_of_a_missing_jail_names_a_setting_of_the_user() -> None:
+    """An agent does not decide whether another runs without a sandbox."""
+    told = for_tools("Install it: apt install bubblewrap. To run it unconfined: --no-jail")
+    assert "--no-jail" not in told
+    assert told.endswith('the user sets `jail = "off"` in `[local]` of config.toml')
+
+
 @pytest.mark.slow
 def test_the_inspector_calls_the_tools(home: Path, service: Any) -> None:
     """Another client: the command line of the MCP inspector, on the TypeScript SDK."""

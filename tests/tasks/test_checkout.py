@@ -10,6 +10,7 @@ import pytest
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks import checkout
+from rebyte_cli.tasks.git import local_source
 from tests.repositories import Repository, git
 
 
@@ -204,9 +205,15 @@ def test_a_hostile_submodule_runs_nothing(repository: Repository) -> None:
 
 
 def test_a_working_tree_that_is_elsewhere_is_not_uploaded(repository: Repository) -> None:
+    """Not even one that is a repository of its own, above this one."""
     elsewhere = repository.path.parent / "private"
     elsewhere.mkdir()
     (elsewhere / "secret").write_text("secret")
-    repository("config", "core.worktree", str(elsewhere))
-    with pytest.raises(BadUsage, match="the working tree of the repository here is elsewhere"):
-        patched(repository)
+    git(repository.path.parent, "init", "-q")
+    for there in (elsewhere, repository.path.parent):
+        repository("config", "core.worktree", str(there))
+        message = "the working tree of the repository here is elsewhere"
+        with pytest.raises(BadUsage, match=message):
+            patched(repository)
+        with pytest.raises(BadUsage, match=message):
+            local_source(str(repository.path), note=print)

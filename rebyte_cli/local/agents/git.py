@@ -66,6 +66,19 @@ def run(
     return output
 
 
+def check_working_tree(repository: Path) -> None:
+    """Refuse a working tree that the repository's configuration (`core.worktree`) puts elsewhere.
+
+    `git add` would take everything that is there. Raises GitError.
+    """
+    output = run(["-C", str(repository), "rev-parse", "--show-toplevel"])
+    there = os.fsdecode(output.removesuffix(b"\n"))
+    above = (one for one in (repository, *repository.parents) if os.path.lexists(one / ".git"))
+    here = next(above, None)
+    if here is None or os.path.realpath(here) != os.path.realpath(there):
+        raise GitError(f"its working tree is elsewhere: {there}")
+
+
 def untrusted(repository: Path, index: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """What `git add` in someone's working tree needs so that no command of its configuration runs.
 

@@ -62,7 +62,7 @@ class Confinement(NamedTuple):
 
 
 class JailCheck(NamedTuple):
-    """Whether jails work on this machine; otherwise why not, and what to do about it."""
+    """Whether jails work on this machine; otherwise why not, and a remedy if there is one."""
 
     works: bool
     reason: str = ""
@@ -123,7 +123,7 @@ def probe(cache: Path | None) -> JailCheck:
     """Try whether a jail can be made. What worked once is remembered in the file `cache`."""
     program = shutil.which("bwrap")
     if not sys.platform.startswith("linux"):
-        return JailCheck(False, "bubblewrap runs on Linux only", "Run unconfined with --no-jail")
+        return JailCheck(False, "bubblewrap runs on Linux only")
     if program is None:
         return JailCheck(False, "bubblewrap is not installed", "Install it: apt install bubblewrap")
     mark = [program, os.stat(program).st_mtime, os.uname().release, os.getuid()]

@@ -135,6 +135,7 @@ class Workspace:
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(os.fsdecode(common.removesuffix(b"\n"))),
         }
         try:
+            git.check_working_tree(place)
             git.run([*there, "read-tree", "HEAD"], extra=extra)
             variables, paths = git.untrusted(place, extra)
             extra |= variables

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.agents import changes, jail
+from rebyte_cli.local.agents.git import GitError
 from rebyte_cli.local.agents.workspace import UploadedFile, Workspace, WorkspaceSource
 from tests.repositories import git
 
@@ -269,6 +270,17 @@ def test_uncommitted_changes_come_along_whatever_the_users_configuration_and_fol
         workspace = prepared(tmp_path, WorkspaceSource(str(here), None, True))
     assert (workspace.code / "a").read_text() == "a\nuncommitted\n"
     assert (workspace.code / "c").exists()
+
+
+def test_a_working_tree_that_is_elsewhere_is_not_copied(tmp_path: Path, repository: Path) -> None:
+    """Not even one above the repository: git would add all that is there."""
+    elsewhere = tmp_path / "private"
+    elsewhere.mkdir()
+    (elsewhere / "secret").write_text("secret")
+    for number, there in enumerate((elsewhere, tmp_path)):
+        git(repository, "config", "core.worktree", str(there))
+        with pytest.raises(GitError, match=f"its working tree is elsewhere: {there}"):
+            prepared(tmp_path / str(number), WorkspaceSource(str(repository), None, True))
 
 
 @pytest.mark.parametrize("jailed", [True, False])
