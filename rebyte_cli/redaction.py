@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 # Prefixes that announce a secret, as their issuers document them: Rebyte (rbk_, and sbx_ for a
 # sandbox), OpenAI and Anthropic (sk-), Stripe (sk_, pk_, rk_), GitHub, GitLab, Slack, Hugging
@@ -20,4 +21,14 @@ _KEY = (
 
 def redact_keys(text: str) -> str:
     """The text with everything that looks like a key cut down to its prefix: `rbk_…`."""
-    return re.sub(_KEY, lambda found: f"{found[found.lastindex or 0]}…", text, flags=re.IGNORECASE)
+    return _pattern().sub(_cut, text)
+
+
+@cache
+def _pattern() -> re.Pattern[str]:
+    # Not at the import, which most commands do without. `re` would search its own cache each time.
+    return re.compile(_KEY, re.IGNORECASE)
+
+
+def _cut(found: re.Match[str]) -> str:
+    return f"{found[found.lastindex or 0]}…"

@@ -7,6 +7,7 @@ is taken for another's.
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 import threading
@@ -40,6 +41,7 @@ SHORTEST_SHOWN = 8  # characters of an id in a table
 LATEST_INTENTS = 1000  # kept whatever their age
 MOST_SHOWN = 100_000  # ids of tasks that were shown; about 100 bytes each
 MOST_ANSWERED = 1000
+_PROGRESS = ("title", "status", "completedAt")  # what changes of a task
 T = TypeVar("T")
 
 _SELECT_TASK = f"SELECT {', '.join(COLUMNS.values())} FROM tasks WHERE origin = ? AND NOT deleted"  # noqa: S608 -- constants
@@ -200,22 +202,36 @@ class History:
         """As update_task, for many in one step."""
         if not self.enabled:
             return
+        given = [
+            (stored_text(task.get("id"), plain=True), task)
+            for task in tasks
+            if any(task.get(name) is not None for name in _PROGRESS)
+        ]
+        if not given:
+            return
+        ids = json.dumps([task_id for task_id, _ in given])
+        rows = self._read(
+            "SELECT id, title, status, completed_at FROM tasks WHERE origin = ? AND NOT deleted"
+            " AND id IN (SELECT value FROM json_each(?))",
+            self.origin,
+            ids,
+        )
+        known = {row["id"]: [text_of(value) for value in tuple(row)[1:]] for row in rows}
         changed = []
-        for task in tasks:
-            news = [
-                stored_text(task[name]) if task.get(name) is not None else None
-                for name in ("title", "status", "completedAt")
-            ]
-            known = self.task(stored_text(task.get("id"), plain=True)) if any(news) else None
-            if known is None:
+        for task_id, task in given:
+            old = known.get(task_id)
+            if old is None:
                 continue
-            old = [known["title"], known["status"], known["completedAt"]]
+            news = [
+                None if task.get(name) is None else stored_text(task[name]) for name in _PROGRESS
+            ]
             # A follow-up sets a task back to running: its completedAt is then gone.
             reopened = task.get("status") == "running" and "completedAt" in task
             values = [new or before for new, before in zip(news, old, strict=True)]
             values[2] = news[2] if reopened else values[2]
             if values != old:
-                changed.append([*values, self.origin, known["id"]])
+                changed.append([*values, self.origin, task_id])
+                known[task_id] = values
         if changed:
             self._write(
                 "UPDATE tasks SET title = ?, status = ?, completed_at = ?"

@@ -286,6 +286,19 @@ def test_workspaces_are_found_in_few_queries(
     assert len(history.workspaces("ws-1")) == 10
 
 
+def test_news_of_many_tasks_are_taken_over_with_one_query(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(50):
+        add(history, f"t{number}")
+    queries = []
+    rows = history._database.rows
+    monkeypatch.setattr(history._database, "rows", lambda *args: queries.append(1) or rows(*args))
+    history.update_tasks({"id": f"t{number}", "status": "completed"} for number in range(50))
+    assert len(queries) == 1
+    assert {task["status"] for task in history.tasks()} == {"completed"}
+
+
 def test_many_ids_can_be_asked_about_at_once(history: History) -> None:
     add(history, "a")
     assert history.knows([*map(str, range(2000)), "a"]) == {"a"}
