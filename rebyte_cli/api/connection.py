@@ -40,12 +40,14 @@ TRANSPORT_ERRORS = (RequestException, HTTPError, HTTPException, OSError, Unicode
 # Connecting gets less time than an answer: the next attempt may reach another address, and nothing
 # has been sent by then.
 CONNECT_SECONDS = 10.0
+SLACK = 0.01  # seconds by which a single read or write may exceed its limit
 # A server may close an idle connection at any moment; a create sent at that moment has an unknown
 # outcome. Servers keep connections for 5 s or more, so one idle for less is still good.
 FRESH_SECONDS = 2.0
 # What an upload sends at a time: with the 16 KiB of http.client it takes four times as long, and
 # of a larger one not all might go out within the idle limit of a slow line.
 BLOCK = 64 * 1024
+MOST_PREPARED = 8  # kinds of requests; a batch alternates between two
 
 # Gives a connected socket for an address (host, port) within so many seconds; None for an address
 # that is to be dialed as usual. Raises OSError.
@@ -130,10 +132,12 @@ class AttemptState:
             raise TimeoutError("time limit")
         return left
 
-    def timeouts(self) -> tuple[float, float]:
-        """Seconds to connect, and for the first read."""
-        left = self.left()
-        return min(CONNECT_SECONDS, left), left
+    def bound(self, sock: socket.socket) -> None:
+        """Give the next read or write of a socket as long as it may take."""
+        left, now = self.left(), sock.gettimeout()
+        # A system call, for which a batch would switch threads.
+        if now is None or not left <= now <= left + SLACK:
+            sock.settimeout(left)
 
     def __enter__(self) -> None:
         """The connections that this thread uses now report to this attempt."""
@@ -159,7 +163,7 @@ class _TimedReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._attempt.left())
+        self._attempt.bound(self._sock)
         count: int | None = self._inner.readinto(buffer)
         return count
 
@@ -183,6 +187,7 @@ class _WatchedConnection(HTTPConnection):
     response_class = _TimedResponse
     _connecting = False
     _last_used = 0.0
+    _body = b""  # leaves in one packet with the head that is sent next
 
     def __init__(self, *args: Any, admits: Admits, dial: Dial | None = None, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -225,10 +230,18 @@ class _WatchedConnection(HTTPConnection):
 
     def connect(self) -> None:
         self._connecting = True
+        if isinstance(self.timeout, (int, float)):
+            self.timeout = min(self.timeout, CONNECT_SECONDS)
         try:
             super().connect()
         finally:
             self._connecting = False
+
+    def request(self, method: str, url: str, body: Any = None, *args: Any, **named: Any) -> None:
+        self._body = b""
+        if isinstance(body, bytes) and len(body) <= BLOCK:
+            self._body, body = body, None
+        super().request(method, url, body, *args, **named)
 
     def send(self, data: Any) -> None:
         attempt: AttemptState | None = getattr(_current, "attempt", None)
@@ -238,7 +251,9 @@ class _WatchedConnection(HTTPConnection):
             # CONNECT goes to the proxy and comes through here too, while connecting; only what
             # follows is meant for the API.
             attempt.sent = True
-            self.sock.settimeout(attempt.left())
+            attempt.bound(self.sock)
+        if self._body and not self._connecting:
+            data, self._body = data + self._body, b""
         super().send(data)
 
     def getresponse(self) -> Any:
@@ -275,6 +290,7 @@ class _TimedAdapter(HTTPAdapter):
             "http": partial(_Pool, dial=dial, admits=admits),
             "https": partial(_TLSPool, admits=admits),
         }
+        self._direct: tuple[list[str], Any] | None = None  # host and pool of the last request
         super().__init__(pool_connections=4, pool_maxsize=size)
 
     def init_poolmanager(self, *args: Any, **named: Any) -> None:
@@ -298,6 +314,21 @@ class _TimedAdapter(HTTPAdapter):
         if host["scheme"] != "https":
             return host, {}
         return host, {"ssl_context": self._context(), "cert_reqs": "CERT_REQUIRED"}
+
+    def get_connection_with_tls_context(
+        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        if proxies:
+            return super().get_connection_with_tls_context(request, verify, proxies, cert)
+        host = request.url.split("/", 3)[:3]
+        if self._direct is None or self._direct[0] != host:  # a tenth of the time of a request
+            found = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            self._direct = host, found
+        return self._direct[1]
+
+    def close(self) -> None:
+        self._direct = None
+        super().close()
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Nothing: the context verifies; requests would load the bundle again here."""
@@ -324,7 +355,7 @@ class ConnectionPool:
         self._ca_bundle = ca_bundle
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
-        self._prepared: tuple[tuple[str, str, dict[str, str]], PreparedRequest] | None = None
+        self._prepared: dict[tuple[Any, ...], tuple[PreparedRequest, str]] = {}
         self.adapter = _TimedAdapter(self._context, size, dial, admits)
 
     def prepare(
@@ -335,23 +366,34 @@ class ConnectionPool:
         `body` is bytes, or an object with `read` together with a Content-Length in `headers`.
         """
         request = PreparedRequest()
-        like = self._like(method, url, headers)
-        request.method, request.url, request.headers = like.method, like.url, like.headers.copy()
+        like, its_url = self._like(method, url, headers)
+        request.method, request.headers = like.method, like.headers.copy()
+        if url == its_url:
+            request.url = like.url
+        else:
+            request.prepare_url(url, None)
         # The body is set afterwards: requests would send an empty file as chunked.
         if body is not None and "Content-Length" not in headers:
             request.headers["Content-Length"] = str(len(body))
         request.body = body
         return request
 
-    def _like(self, method: str, url: str, headers: Mapping[str, str]) -> PreparedRequest:
-        """A request without a body, prepared once for many in a row that differ only in theirs."""
-        call = (method, url, dict(headers))
-        known = self._prepared
-        if known is None or known[0] != call:
+    def _like(
+        self, method: str, url: str, headers: Mapping[str, str]
+    ) -> tuple[PreparedRequest, str]:
+        """A request without a body, and its URL, prepared once for many that differ in path.
+
+        Not in the host: requests makes a header of a user name before it.
+        """
+        call = (method, url.split("/", 3)[2], *headers.items())
+        known = self._prepared.get(call)
+        if known is None:
             made = PreparedRequest()
             made.prepare(method=method, url=url, headers=dict(headers))
-            self._prepared = known = (call, made)
-        return known[1]
+            if len(self._prepared) >= MOST_PREPARED:
+                self._prepared.clear()
+            self._prepared[call] = known = made, url
+        return known
 
     def proxies(self, url: str) -> dict[str, str]:
         """The proxies that the environment names for a URL; none for this machine.

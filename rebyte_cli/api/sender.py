@@ -130,7 +130,7 @@ class Sender:
                     response = pool.adapter.send(
                         prepared,
                         stream=True,
-                        timeout=attempt.timeouts(),
+                        timeout=attempt.left(),
                         proxies=pool.proxies(request.url),
                     )
                 return self._read(response, attempt, log, read), may_have_worked

@@ -53,30 +53,78 @@ def test_every_request_says_who_asks_and_carries_the_key() -> None:
     assert "cookie" not in request.headers
 
 
-def test_creates_in_a_row_are_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes a tenth of the time of a create."""
+def test_requests_of_a_kind_are_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a tenth of the time of a create, and a batch alternates between two kinds."""
     from requests import PreparedRequest
 
-    prepared: list[str] = []
-    prepare_url = PreparedRequest.prepare_url
+    prepared: list[Any] = []
+    prepare = PreparedRequest.prepare
 
-    def counted(request: PreparedRequest, url: str, params: Any) -> None:
-        prepared.append(url)
-        prepare_url(request, url, params)
+    def counted(request: PreparedRequest, **named: Any) -> None:
+        prepared.append(named)
+        prepare(request, **named)
 
-    monkeypatch.setattr(PreparedRequest, "prepare_url", counted)
+    monkeypatch.setattr(PreparedRequest, "prepare", counted)
     with RawServer(json_reply({"id": "t1"})) as server:
         transport = transport_to(server)
         for number in range(5):
             body = {"prompt": "x" * (number + 1)}
             transport.send("POST", "/tasks", body=body, repeat=RetryPolicy.IF_UNSENT)
-        transport.send("GET", "/tasks/t1", repeat=RetryPolicy.SAFE)
-        transport.send("POST", "/tasks", body={"prompt": "y"}, repeat=RetryPolicy.IF_UNSENT)
-    assert len(prepared) == 3
+            transport.send("GET", f"/tasks/t{number}", repeat=RetryPolicy.SAFE)
+    assert len(prepared) == 2
     posts = [request for request in server.requests if request.method == "POST"]
-    assert [request.json["prompt"] for request in posts] == ["x", "xx", "xxx", "xxxx", "xxxxx", "y"]
+    assert [request.json["prompt"] for request in posts] == ["x", "xx", "xxx", "xxxx", "xxxxx"]
+    gets = [request for request in server.requests if request.method == "GET"]
+    assert [request.path for request in gets] == [f"/v1/tasks/t{number}" for number in range(5)]
     assert {request.headers["api_key"] for request in server.requests} == {KEY}
-    assert "content-length" not in server.requests[5].headers
+    assert not any("content-length" in request.headers for request in gets)
+
+
+def test_a_request_costs_few_calls_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a batch each is a switch to another thread: one packet, and one limit for each way."""
+    calls: list[tuple[int, str]] = []  # threads, and what they called
+
+    class CountingSocket(socket.socket):
+        def settimeout(self, value: float | None) -> None:
+            calls.append((threading.get_ident(), "settimeout"))
+            super().settimeout(value)
+
+        def sendall(self, data: Any, flags: int = 0) -> None:
+            calls.append((threading.get_ident(), "sendall"))
+            super().sendall(data, flags)
+
+    monkeypatch.setattr(socket, "socket", CountingSocket)
+    with RawServer(json_reply({"id": "t1"})) as server:
+        transport = transport_to(server)
+        for _ in range(2):
+            calls.clear()
+            transport.send("POST", "/tasks", body={"prompt": "x"}, repeat=RetryPolicy.IF_UNSENT)
+    ours = [call for thread, call in calls if thread == threading.get_ident()]
+    assert ours == ["settimeout", "sendall", "settimeout"]
+
+
+def test_the_pool_of_a_host_is_found_once_and_not_after_it_was_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from urllib3 import PoolManager
+
+    found: list[Any] = []
+    find = PoolManager.connection_from_host
+
+    def counted(self: PoolManager, *args: Any, **named: Any) -> Any:
+        found.append(find(self, *args, **named))
+        return found[-1]
+
+    monkeypatch.setattr(PoolManager, "connection_from_host", counted)
+    with RawServer(json_reply({"id": "t1"})) as server:
+        transport = transport_to(server)
+        for _ in range(3):
+            transport.send("GET", "/tasks/t1", repeat=RetryPolicy.SAFE)
+        assert len(found) == 1
+        transport.close()
+        transport.send("GET", "/tasks/t1", repeat=RetryPolicy.SAFE)
+    assert len(found) == 2
+    assert found[0] is not found[1]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
