@@ -105,7 +105,7 @@ def test_the_first_success_is_printed_and_the_others_are_canceled(
     states = {task.split("-")[0]: status for task, status in contest.statuses.items()}
     assert states == {"runs": "canceled", "wins": "completed", "fails": "failed"}
     assert f"Task {task['id']} completed first" in done.err
-    assert "canceled runs-" in done.err.lower()  # in a note of its own if it was created later
+    assert "canceled runs-" in done.err.lower()  # in a separate note if it was created later
     assert "(attempt 1 of 3, runs)" in done.err
 
 

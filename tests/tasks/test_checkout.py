@@ -205,7 +205,7 @@ def test_a_hostile_submodule_runs_nothing(repository: Repository) -> None:
 
 
 def test_a_working_tree_that_is_elsewhere_is_not_uploaded(repository: Repository) -> None:
-    """Not even one that is a repository of its own, above this one."""
+    """Not even one that is itself a repository, above this one."""
     elsewhere = repository.path.parent / "private"
     elsewhere.mkdir()
     (elsewhere / "secret").write_text("secret")
