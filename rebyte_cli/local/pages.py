@@ -31,6 +31,8 @@ HINT = (
 )
 COOKIE_SECONDS = 365 * 86400
 PATCH = "changes.patch"
+SPEECH = ("text", "assistant", "message", "response")  # events in which an agent says something
+SPOKEN = ("content", "text", "thinking")  # the names under which they hold it
 LONGEST_PATCH = 256 * 1024  # shown; the rest is in the file
 TASKS_PER_PAGE = 50
 # Nothing from elsewhere, no inline script or style, no frame around it, no form out of it.
@@ -219,10 +221,14 @@ def _prompt(number: int, run: Run, events: list[ScheduledEvent], now: int) -> st
     """What was asked, what the agent did, and what it answered."""
     prompt, answer = run.prompt, run.answer(now)
     name = prompt.id
+    begun = [one for one in events if one.at <= now]
+    said = [_first(one.payload, *SPOKEN) for one in begun if one.kind in SPEECH]
+    # The answer has its own place; a program's is all that it printed, in pieces.
+    elsewhere = said if "\n".join(map(_text, said)) == answer else [answer]
     items = "".join(
         f'<li id="e-{name}-{one.order}">{html}</li>\n'
-        for one in events
-        if one.at <= now and (html := _event(one, answer))
+        for one in begun
+        if (html := _event(one, elsewhere))
     )
     box = f"<h3>Answer</h3><pre class='text'>{_h(answer)}</pre>" if answer else ""
     waiting = run.question(now) is not None
@@ -237,18 +243,18 @@ def _prompt(number: int, run: Run, events: list[ScheduledEvent], now: int) -> st
     )
 
 
-def _event(event: ScheduledEvent, answer: str | None) -> str:
-    """One event as HTML; empty for the answer, which has its own place, and what has no text.
+def _event(event: ScheduledEvent, elsewhere: list[Any]) -> str:
+    """One event as HTML; empty for texts that are shown elsewhere, and what has no text.
 
     The names of a payload's fields vary by executor.
     """
     payload = event.payload
     if event.kind in ("init", "result"):
         return ""
-    if event.kind in ("thinking", "text", "assistant", "message", "response"):
+    if event.kind == "thinking" or event.kind in SPEECH:
         kind = "thinking" if event.kind == "thinking" else "text"
-        text = _first(payload, "content", "text", "thinking")
-        return "" if text == answer else f'<pre class="{kind}">{_h(text)}</pre>'
+        text = _first(payload, *SPOKEN)
+        return "" if text in elsewhere else f'<pre class="{kind}">{_h(text)}</pre>'
     if event.kind == "tool_use":
         name, given = _first(payload, "name", "tool_name"), _first(payload, "input", "params")
         return _folded(f"<b>{_h(name)}</b> <code>{_h(_gist(given))}</code>", given)

@@ -86,6 +86,10 @@ class Parser(ABC):
     def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         """Yield the events of one JSON line as (eventType, payload)."""
 
+    def pause(self) -> list[AgentEvent]:
+        """The events that are due now, while more output may follow: asked a few times a second."""
+        return []
+
     def flush(self) -> list[AgentEvent]:
         """The events that waited for more output which cannot come any more."""
         return []

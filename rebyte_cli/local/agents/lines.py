@@ -43,7 +43,7 @@ def pump(
     assert process.stdout is not None
     splitter = LineSplitter(parser)
     descriptor, kept = process.stdout.fileno(), 0
-    began = heard = watched = time.monotonic()
+    began = heard = watched = paused = time.monotonic()
     ended: float | None = None
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
@@ -54,6 +54,9 @@ def pump(
                 reason, watched = watch(), now
             if reason:
                 return reason
+            if now - paused >= LOOK_SECONDS:
+                record(parser.pause())
+                paused = now
             if ended is None and process.poll() is not None:
                 ended = now
             if ended is not None and now - ended > DRAIN_SECONDS:
@@ -69,7 +72,7 @@ def pump(
                 raw.flush()
                 kept += len(piece)
             record(splitter.feed(piece))
-        record(splitter.end())
+        record([*splitter.end(), *parser.pause()])
     return _wait(process, limits, began, parser, watch)
 
 

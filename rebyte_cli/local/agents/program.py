@@ -1,4 +1,7 @@
-"""Any program: the prompt on stdin, the answer on stdout, the exit status as the outcome."""
+"""Any program: the prompt on stdin, the answer on stdout, the exit status as the outcome.
+
+What it prints becomes an event a few times a second, not for each line: a build prints thousands.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,7 @@ class ProgramParser(Parser):
         super().__init__(agent)
         self._lines: list[str] = []
         self._size = 0
+        self._told = 0  # of the lines, how many are in events
 
     def feed(self, line: str) -> list[AgentEvent]:
         room = max(LONGEST_ANSWER - self._size, 0)
@@ -47,9 +51,18 @@ class ProgramParser(Parser):
     def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         return ()
 
+    def pause(self) -> list[AgentEvent]:
+        new = self._lines[self._told :]
+        while new and not new[-1]:
+            new.pop()  # a blank line waits for what it comes before
+        text = "\n".join(new)
+        if not self._told:
+            text = text.lstrip("\n")
+        self._told += len(new)
+        return _said(text)
+
     def flush(self) -> list[AgentEvent]:
-        text = self._text()
-        return [AgentEvent("text", shorten({"content": text}))] if text else []
+        return [*self.pause(), *_said(self._note())]
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if status == 0:
@@ -58,5 +71,11 @@ class ProgramParser(Parser):
 
     def _text(self) -> str:
         text = "\n".join(self._lines).strip("\n")
-        note = f"[{self.omitted} more characters]" if self.omitted else ""
-        return "\n".join(filter(None, (text, note)))
+        return "\n".join(filter(None, (text, self._note())))
+
+    def _note(self) -> str:
+        return f"[{self.omitted} more characters]" if self.omitted else ""
+
+
+def _said(text: str) -> list[AgentEvent]:
+    return [AgentEvent("text", shorten({"content": text}))] if text else []

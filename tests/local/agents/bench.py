@@ -81,6 +81,10 @@ class Bench:
         with self.store.read() as db:
             return runs.events(db, prompt)
 
+    def said(self, prompt: str) -> str:
+        """What the agent has said so far, one event after another."""
+        return "\n".join(e.payload["content"] for e in self.events(prompt) if e.kind == "text")
+
     def wait(self, prompt: str) -> RunRecord:
         """The run when it has ended and its supervisor has gone."""
         give_up = time.monotonic() + PATIENCE

@@ -18,6 +18,7 @@ from rebyte_cli.local import server
 from rebyte_cli.local.agents import programs, report, skills, sweep
 from rebyte_cli.local.agents.key import machine_key
 from rebyte_cli.local.server import Service
+from tests.keyring_daemon import eventually
 from tests.repositories import git
 from tests.witness import Caller
 
@@ -35,6 +36,13 @@ command = ["sh", "-c", "echo begun; sleep {nap}"]
 
 [local.agents.missing]
 command = ["no-such-program"]
+"""
+
+
+# A program that continues once there is a file `go`.
+STEPS = """
+[local.agents.steps]
+command = ["sh", "-c", "echo one; until [ -e go ]; do sleep 0.02; done; echo two"]
 """
 
 
@@ -127,6 +135,23 @@ def test_events_are_streamed_as_they_are_recorded(machine: Machine) -> None:
     assert names == ["event: event", "event: event", "event: done"]
     done = json.loads(text.rpartition("data: ")[2])
     assert done == {"status": "succeeded", "lastSeq": 1, "finalResult": "Say hello"}
+
+
+def test_the_page_shows_what_a_program_prints_as_it_comes_and_then_once(start: Starter) -> None:
+    with start(CONFIG + STEPS) as machine:
+        created = machine.own.create("x", executor="steps")
+        link = machine.own.service.pages_url.partition("?")[2]
+        given = machine.own.call("GET", f"//?{link}", check=False).headers["set-cookie"]
+        headers = {"Cookie": given.partition(";")[0]}
+
+        def page() -> str:
+            path = f"//run/{created['id']}"
+            return machine.own.call("GET", path, headers=headers, check=False).raw.decode()
+
+        eventually(lambda: '<pre class="text">one</pre>' in page())
+        (machine.state / "workspaces" / created["workspaceId"] / "code/go").touch()
+        assert machine.wait(created["id"])["finalResult"] == "one\ntwo"
+        assert page().count("two") == 1
 
 
 def test_a_follow_up_runs_in_the_same_workspace(machine: Machine) -> None:

@@ -32,13 +32,30 @@ def test_a_program_gets_the_prompt_on_stdin_and_prints_the_answer(bench: Bench) 
     assert run.started is not None
     assert run.ended is not None
     assert run.queued <= run.started <= run.ended
-    text, result = bench.events(prompt)
-    assert (text.kind, text.payload) == ("text", {"content": "Say hello\n/code"})
+    *_, result = bench.events(prompt)
+    assert bench.said(prompt) == "Say hello\n/code"
     assert result.kind == "result"
     assert result.payload["status"] == "succeeded"
     assert result.payload["result"] == "Say hello\n/code"
     assert bench.artifact("answer.md") == "Say hello\n/code\n"
     assert bench.artifact("changes.patch") == ""
+
+
+def test_the_output_of_a_program_is_recorded_as_it_comes(bench: Bench) -> None:
+    waiting = "until [ -e go ]; do sleep 0.02; done"
+    prompt = bench.start(["sh", "-c", f"echo; echo one; echo; echo two; {waiting}; echo; echo 3"])
+    eventually(lambda: bench.said(prompt) == "one\n\ntwo")
+    assert bench.look(prompt).ended is None
+    (bench.workspace().code / "go").touch()
+    assert bench.wait(prompt).answer == "one\n\ntwo\n\n3"
+    assert bench.said(prompt) == "one\n\ntwo\n\n3"
+
+
+def test_a_program_that_prints_much_does_not_wait_for_each_line(bench: Bench) -> None:
+    prompt = bench.start(["sh", "-c", "i=0; while [ $i -lt 9999 ]; do i=$((i+1)); echo $i; done"])
+    assert bench.wait(prompt).answer == "\n".join(map(str, range(1, 10_000)))
+    assert bench.said(prompt) == bench.look(prompt).answer
+    assert len(bench.events(prompt)) < 50
 
 
 @pytest.mark.parametrize(
