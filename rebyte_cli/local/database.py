@@ -178,11 +178,11 @@ class Store:
         try:
             with self._explained():
                 connection = self._writer = self._writer or self._take()
-                # IMMEDIATE takes the write lock at once. A transaction that read first and then
-                # asked for it would be refused without waiting when another process wrote in
-                # between.
-                _retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
                 try:
+                    # IMMEDIATE takes the write lock at once. A transaction that read first and then
+                    # asked for it would be refused without waiting when another process wrote in
+                    # between. A signal that arrives meanwhile raises when the transaction is open.
+                    _retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException:

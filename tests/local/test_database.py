@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -100,3 +102,29 @@ def test_a_write_that_never_ends_holds_no_other_for_ever(
         refused = pool.submit(store.remember, "name", "value").exception()
     assert isinstance(refused, StateError)
     assert "has been writing for 0.01 s" in str(refused)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no such timer")
+def test_a_signal_while_another_process_writes_leaves_no_transaction_open(tmp_path: Path) -> None:
+    """A canceled run still writes its patch, and holds up nobody until then."""
+
+    def stop(_number: int, _frame: object) -> None:
+        raise InterruptedError
+
+    file = tmp_path / "service.db"
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        with (
+            closing(Store(tmp_path)) as store,
+            closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other,
+        ):
+            other.execute("BEGIN IMMEDIATE")
+            threading.Timer(0.1, lambda: other.execute("COMMIT")).start()
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            with pytest.raises(InterruptedError), store.write():
+                pass  # SQLite does not notice the signal before it has the lock
+            store.remember("name", "value")
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+    finally:
+        signal.signal(signal.SIGALRM, before)
