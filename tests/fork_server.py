@@ -32,7 +32,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CLIENT = Path(__file__).with_name("fork_client.py")
 # Besides the package itself: what its functions import when they are called.
-LIBRARIES = ("requests", "sqlite3", "tomllib", "rich.console", "rich.live", "rich.progress")
+LIBRARIES = ("requests", "sqlite3", "tomllib", "rich.console", "rich.progress")
 
 SHARED = "FORKED_COMMANDS"  # the folder, in the environment of workers
 _LOCK = threading.Lock()

@@ -86,7 +86,7 @@ def load_libraries() -> None:
     import click._termui_impl
     import keyring
     import requests
-    import rich.live
+    import rich.console
     import rich.progress
     import werkzeug.serving
 

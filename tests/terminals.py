@@ -38,6 +38,21 @@ class Terminal(io.StringIO):
         self._stream.feed(text.replace("\n", "\r\n"))
         return super().write(text)
 
+    def resize(self, columns: int, rows: int, *, wraps: bool) -> None:
+        """Resize the window; `wraps`: as terminals do that wrap lines which no longer fit."""
+        if not wraps:
+            self.screen.resize(rows, columns)
+            return
+        above = [line.rstrip() for line in self.screen.display[: self.screen.cursor.y]]
+        below = [line.rstrip() for line in self.screen.display[self.screen.cursor.y :]]
+        assert self.screen.cursor.x < columns
+        x, y = self.screen.cursor.x, sum(max(-(-len(line) // columns), 1) for line in above)
+        self.screen = pyte.Screen(columns, rows)
+        self._stream = pyte.Stream(self.screen)
+        self._stream.feed("\r\n".join([*above, *below]).rstrip())
+        assert y < rows
+        self.screen.cursor_position(y + 1, x + 1)
+
     @property
     def lines(self) -> list[str]:
         """See `lines_of`."""

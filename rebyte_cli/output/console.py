@@ -310,6 +310,16 @@ class Console:
             except (OSError, ValueError):
                 _silence(self.err)
 
+    def draw(self, text: str, *, on_out: bool = False) -> None:
+        """Write text with ANSI sequences to the terminal that stderr (or stdout) is.
+
+        Raises OSError or ValueError if it is gone.
+        """
+        stream = self.out if on_out else self.err
+        if stream is not None:
+            _write(stream, text, color=True)
+            stream.flush()
+
     def notify(self, text: str, *, desktop: bool = True, in_tmux: bool = False) -> None:
         """Ring the bell of the terminal and, with `desktop`, have it show a notice there (OSC 9).
 

@@ -20,11 +20,12 @@ from .table import duration, truncate, width_of
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.console import RenderableType
-    from rich.live import Live
 
     Draw = Callable[[int, int], RenderableType]  # columns and rows of the terminal
 
 DELAY = 0.3  # seconds: what ends sooner draws nothing
+ERASE_RIGHT = "\x1b[K"  # from the cursor to the end of its line
+ERASE_BELOW = "\x1b[J"  # ... of the screen
 LOG_INTERVAL = 30.0  # seconds between the lines of a batch that runs off a terminal
 
 
@@ -33,6 +34,9 @@ class Region:
 
     Whatever else is written erases the region first (see `Console.region`), and the next redraw
     puts it below. It never appears behind an unfinished line.
+
+    The cursor stands where the region begins, so that nobody has to know how high it is: when a
+    terminal gets narrower, some wrap the lines that are shown and some do not.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class Region:
         self._on_out = on_out
         self._draw: Draw | None = None
         self._rich: RichConsole | None = None
-        self._live: Live | None = None  # while the region is on the screen
+        self._is_drawn = False
         self._stopped = Event()
         self._thread: Thread | None = None
         self._outer: LiveRegion | None = None
@@ -73,17 +77,18 @@ class Region:
             if not (console.live or self._on_out):  # a reader of stdout has the terminal now
                 return
             try:
-                self._refresh(self._rich)
+                console.draw(self._drawn(self._rich), on_out=self._on_out)
+                self._is_drawn = True
             except (OSError, ValueError):  # the terminal is gone; the work continues without it
                 self._stopped.set()
-                self._live = None
+                self._is_drawn = False
 
     def erase(self) -> None:
         """Take the region off the screen until the next redraw. The caller holds the lock."""
-        live, self._live = self._live, None
-        if live is not None:
+        if self._is_drawn:
+            self._is_drawn = False
             with suppress(OSError, ValueError):
-                live.stop()
+                self._console.draw(f"\r{ERASE_BELOW}", on_out=self._on_out)
 
     def stop(self) -> None:
         """Take the region off the screen for good."""
@@ -95,30 +100,16 @@ class Region:
         if self._thread is not None and self._draw is not None:  # else it may be importing rich
             self._thread.join(1)
 
-    def _refresh(self, rich: RichConsole) -> None:
+    def _drawn(self, rich: RichConsole) -> str:
+        """The region as it is now, in place of what the terminal shows from the cursor on."""
+        assert self._draw is not None
         columns, rows = self._console.size(on_out=self._on_out)
         rich.size = (columns - 1, rows)
-        if self._live is not None:
-            self._live.refresh()
-            return
-        from rich.live import Live
-
-        # A Live that starts again would move up by the height that it had before.
-        self._live = Live(
-            console=rich,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            vertical_overflow="crop",
-            get_renderable=self._renderable,
-        )
-        self._live.start(refresh=True)
-
-    def _renderable(self) -> RenderableType:
-        assert self._draw is not None
-        assert self._rich is not None
-        return self._draw(*self._rich.size)
+        with rich.capture() as captured:
+            rich.print(self._draw(*rich.size))
+        lines = captured.get().removesuffix("\n").split("\n")[:rows]
+        back = f"\r\x1b[{len(lines) - 1}A" if len(lines) > 1 else "\r"
+        return "\r" + f"{ERASE_RIGHT}\n".join(lines) + ERASE_BELOW + back
 
 
 def _every(action: Callable[[], None], delay: float, period: float, stopped: Event) -> Thread:
@@ -138,15 +129,8 @@ def _every(action: Callable[[], None], delay: float, period: float, stopped: Eve
 def _rich_console(console: Console, *, on_out: bool = False) -> RichConsole:
     from rich.console import Console as RichConsole
 
-    class TerminalConsole(RichConsole):
-        """rich's console, except that it never hides the cursor: a kill would leave it hidden."""
-
-        def show_cursor(self, show: bool = True) -> bool:
-            del show
-            return False
-
     color = console.out_color if on_out else console.err_color
-    return TerminalConsole(
+    return RichConsole(
         file=console.out if on_out else console.err,
         force_terminal=True,
         color_system="auto" if color else None,

@@ -37,7 +37,7 @@ def test_on_a_terminal_the_lines_are_gone_when_it_ends(home: Path) -> None:
     (home / "t.txt").write_text("One <run 0.8>\nTwo <run 0.8>\n")
     with Farm() as farm, on_a_terminal(home, farm) as child:
         child.expect(
-            r"0/2 ended, 2 running\r\n +\ds  line [12]  (One|Two) <run 0.8>  https://app.example/run/task-0000"
+            r"0/2 ended, 2 running\x1b\[K\r\n +\ds  line [12]  (One|Two) <run 0.8>  https://app.example/run/task-0000"
         )
         child.expect("LINE")
         child.expect(r"2 lines: 2 completed \(")

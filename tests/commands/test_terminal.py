@@ -203,7 +203,7 @@ def test_an_interrupt_takes_the_spinner_away(terminal: Terminal) -> None:
     said = rest(child)
     assert child.exitstatus == 130
     assert re.search(
-        r"\x1b\[2KError: interrupted\nHint: The task keeps running. Resume with\s+`rebyte wait ",
+        r"\x1b\[JError: interrupted\nHint: The task keeps running. Resume with\s+`rebyte wait ",
         said,
     )
     assert "\x1b[?25l" not in said  # the cursor is never hidden, so it need not come back

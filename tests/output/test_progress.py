@@ -152,8 +152,8 @@ def test_a_terminal_of_few_characters() -> None:
         bar.advance(5)
         region(it).redraw()
     err.flush()
-    assert b"- creating a task in a new...\r" in raw.getvalue()
-    assert b"up  50%\r" in raw.getvalue()
+    assert b"- creating a task in a new...\x1b[J\r" in raw.getvalue()
+    assert b"up  50%\x1b[J\r" in raw.getvalue()
 
 
 def test_how_many_tasks_ended() -> None:
@@ -378,6 +378,25 @@ def test_a_window_that_is_resized() -> None:
     session.child.sendintr()
     assert session.finish() == 0
     assert session.lines[-1] == "stopped"
+
+
+@pytest.mark.parametrize("wraps", [True, False])
+def test_a_narrower_window_keeps_no_row_of_the_region(wraps: bool) -> None:
+    terminal = Terminal(100, 40)
+    it = terminal.console()
+    note(it, "above")
+    with batch_board(it, lambda _most: standing(7, 5), clock=Clock()):
+        region(it).redraw()
+        assert len(terminal.lines) == 7
+        it.width = 30
+        terminal.resize(30, 40, wraps=wraps)
+        region(it).redraw()
+        assert terminal.lines[0] == "above"
+        assert len(terminal.lines) == 7
+        assert "7/100 ended" in terminal.lines[1]
+        it.width = 12
+        terminal.resize(12, 40, wraps=wraps)
+    assert terminal.lines == ["above"]
 
 
 def test_ctrl_z_takes_the_region_away_and_fg_brings_it_back(tmp_path: Path) -> None:
