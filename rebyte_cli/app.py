@@ -44,6 +44,7 @@ class App:
         self.argv = list(argv)
         self.options: dict[str, Any] = {}
         self.text = False  # whether `auto` means text for this command
+        self.is_busy = False  # whether this command makes so many requests that it takes a while
         self._workspaces: dict[str, Any] = {}
         self._statuses: list[int] = []  # of the errors that were printed
 
@@ -183,7 +184,7 @@ class App:
 
     @cached_property
     def service(self) -> Dialer:
-        """The way to the local service: a running `local serve`, or one inside this process."""
+        """The way to the local service: a running `local serve`, or one that ends with this run."""
         from .local.dialer import Dialer
 
         folder = self.local_folder()
@@ -192,7 +193,7 @@ class App:
 
             if is_first_use(self.state_dir / "shells"):
                 self.note("local service")
-        return Dialer(folder, self.config.path, self.note)
+        return Dialer(folder, self.config.path, self.note, busy=self.is_busy)
 
     @cached_property
     def client(self) -> RebyteClient:

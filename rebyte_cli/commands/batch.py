@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # Seconds. The local service has a task at once or never, and its list is never stale.
 LOCAL_SEARCH = 2.0
+MANY = 500  # lines, from which on a process for the local service saves more than it takes
 KEYED = ("line", "key", *RESULT.columns[1:])  # of a table whose lines have keys
 _SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 
@@ -269,6 +270,7 @@ def command(
         rows = session.status()
     else:
         options = _options(app, jobs, wait, timeout, fail_fast, retry_failed, resend_after)
+        app.is_busy = len(plan.mine) >= MANY
         resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
         run = partial(session.run, options, rate=rate, resolutions=resolutions)
         rows = _attended(app, run)

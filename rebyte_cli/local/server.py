@@ -47,6 +47,8 @@ class Service:
     line per request and per internal error. `config_file` is the
     config.toml whose `[local]` says how real agents run; with `simulate` none does.
     `announce` gets a line that says what runs where when an agent is used for the first time.
+    `embedded`: whether it is inside the process of the command that calls it, which is so with a
+    `public_url` unless it says otherwise.
     `store` is an open store of the folder, which is closed with the service.
 
     ValueError: `host` is not a loopback address. OSError: the port is taken, or the folder cannot
@@ -66,20 +68,23 @@ class Service:
         simulate: bool = False,
         announce: Callable[[str], None] = _quiet,
         store: Store | None = None,
+        embedded: bool | None = None,
     ) -> None:
         if not is_loopback(host):
             raise ValueError(f"{host} is not a loopback address; the local service trusts callers")
         self._store = store or Store(state_dir, clock)
         self._public_url = public_url
+        embedded = public_url is not None if embedded is None else embedded
         self._started = False
         self._stopping = threading.Event()
-        self._instance = new_id()
+        self.instance = new_id()
         self._deliverer = Deliverer(self._store)
         self._api = Server(host, port, _not_yet, log)
         self._storage = Server(host, 0, _not_yet, log)
-        self.base_url = f"{self._api.origin}/v1"
+        self.origin = self._api.origin
+        self.base_url = f"{self.origin}/v1"
         self.storage_url = self._storage.origin
-        permission = AgentPermission(state_dir, simulate=simulate, embedded=public_url is not None)
+        permission = AgentPermission(state_dir, simulate=simulate, embedded=embedded)
         self.pages_url = f"{self._api.origin}/?key={permission.page_key()}"
         context = Context(
             store=self._store,
@@ -87,13 +92,13 @@ class Service:
             storage=self.storage_url,
             links=(public_url or self._api.origin).rstrip("/"),
             secret=self._store.secret(),
-            instance=self._instance,
+            instance=self.instance,
             stopping=self._stopping,
             wake=self._deliverer.wake,
             announce=announce,
             permission=permission,
             config_file=config_file,
-            is_embedded=public_url is not None,
+            is_embedded=embedded,
         )
         self.key = machine_key(state_dir)
         self._api.application = Api(context, log)
@@ -112,7 +117,7 @@ class Service:
                 if not _answers(origin, instance):  # it was killed
                     self._store.forget(SERVED + instance)
             self._store.remember("address", self._api.origin)
-            self._store.remember(SERVED + self._instance, self._api.origin)
+            self._store.remember(SERVED + self.instance, self._api.origin)
         try:
             self._api.start()
             self._storage.start()
@@ -133,7 +138,7 @@ class Service:
         self._deliverer.stop()
         if self._started and self._public_url is None:
             with contextlib.suppress(OSError, sqlite3.Error):
-                self._store.forget(SERVED + self._instance)
+                self._store.forget(SERVED + self.instance)
                 others = self._store.served()
                 if others:
                     self._store.remember("address", others[0][0])

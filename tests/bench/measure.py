@@ -70,6 +70,31 @@ def finished(process: subprocess.Popen[Any], begun: float, *, status: int = 0) -
     return Run(seconds, used.ru_utime + used.ru_stime, peak)
 
 
+def run_together(command: Sequence[str], env: Mapping[str, str]) -> Run:
+    """As `run`, with the peak of the memory of the process and its children, looked at often.
+
+    What they share is counted once; None where the system does not tell.
+    """
+    begun, peak = time.perf_counter(), 0
+    process = subprocess.Popen(list(command), env=dict(env), stdout=subprocess.DEVNULL)
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        children = "".join(
+            path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children")
+        )
+        peak = max(peak, sum(map(_memory, [str(process.pid), *children.split()])))
+        time.sleep(0.1)
+    return finished(process, begun)._replace(peak=peak or None)
+
+
+def _memory(process: str) -> int:
+    """Bytes of memory of a process, with its part of what it shares; 0 if it is gone."""
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in text.splitlines() if line[:4] == "Pss:")
+
+
 def drain(leader: int) -> None:
     """Read a terminal to its end, and close it."""
     while select.select([leader], [], [], 60)[0]:

@@ -182,7 +182,7 @@ def test_a_stranger_cannot_pass_on_the_proof_of_the_real_service(state: Path) ->
                 return real.recv(65536)
 
         with Stranger(pass_on) as stranger:
-            record(state, stranger.origin, service._instance)
+            record(state, stranger.origin, service.instance)
             with calling(state) as (client, dialer):
                 assert client.list_tasks()["data"] == []
                 assert is_embedded(dialer)
@@ -193,7 +193,7 @@ def test_the_service_of_another_folder_on_a_recycled_port_is_not_used(
     state: Path, tmp_path: Path
 ) -> None:
     with Service(tmp_path / "other") as other, calling(tmp_path / "other") as (elsewhere, _):
-        record(state, other.base_url.removesuffix("/v1"), other._instance)
+        record(state, other.base_url.removesuffix("/v1"), other.instance)
         with calling(state) as (client, dialer):
             client.create_task("Say hello")
             assert is_embedded(dialer)
@@ -221,7 +221,7 @@ def test_an_older_service_does_not_hide_the_one_that_works(state: Path) -> None:
         with calling(state) as (client, dialer):
             client.create_task("Say hello")
             assert not is_embedded(dialer)
-        assert [instance for _, instance in Store(state).served()] == [service._instance]
+        assert [instance for _, instance in Store(state).served()] == [service.instance]
 
 
 @pytest.mark.parametrize("side", ["serve --simulate", "a command with REBYTE_LOCAL_AGENTS=0"])
