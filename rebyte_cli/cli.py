@@ -30,6 +30,8 @@ SECTIONS = (
     ("This command", "doctor local completion man help schema skill mcp"),
 )
 
+LEAST_FILES = 32  # open files that a command with the local service in its process gets along with
+
 
 class Root(Group):
     """The root group. A command is a file: `follow-up` is `commands/follow_up.py`."""
@@ -148,6 +150,7 @@ def run(argv: list[str], app: App | None = None) -> int:
     app = app or App(argv=argv)
     try:
         try:
+            _check_open_files()
             with _signals():
                 return _invoke(argv, app)
         except MemoryError:
@@ -166,6 +169,19 @@ def run(argv: list[str], app: App | None = None) -> int:
         return app.fail(_bug(error, app))
     finally:
         app.close()
+
+
+def _check_open_files() -> None:
+    """Raise RebyteError if this process may open so few files that it could fail half-way."""
+    if not hasattr(os, "sysconf"):  # Windows has no such limit
+        return
+    limit = os.sysconf("SC_OPEN_MAX")  # -1 if there is none
+    if 0 <= limit < LEAST_FILES:
+        raise RebyteError(
+            f"this process may open only {limit} files at a time, and rebyte needs {LEAST_FILES}",
+            hint="Raise the limit, for example with `ulimit -n 1024`",
+            code="open_files",
+        )
 
 
 def _bug(error: Exception, app: App) -> RebyteError:

@@ -30,7 +30,7 @@ OS = (
         "killpg",
         "pwrite",
     ),
-    *("setsid", "statvfs", "tcgetpgrp", "uname"),
+    *("setsid", "statvfs", "sysconf", "tcgetpgrp", "uname"),
 )
 SIGNAL = (
     *("ITIMER_REAL", "SIGALRM", "SIGHUP", "SIGKILL", "SIGQUIT", "SIGTSTP", "SIGTTOU"),

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli import clock
+from rebyte_cli import cli, clock
 from rebyte_cli.api.whole_file import whole_file
 from rebyte_cli.batch import journal, process_limits
 from rebyte_cli.commands import _prompts
@@ -43,6 +43,7 @@ BRANCHES = {
     "api/whole_file.py": 2,
     "batch/journal.py": 3,
     "batch/process_limits.py": 5,
+    "cli.py": 1,
     "clock.py": 1,
     "commands/_prompts.py": 1,
     "completion/install.py": 3,
@@ -325,6 +326,7 @@ def test_a_shell_session_is_known_by_the_parent_on_windows(windows: Msvcrt) -> N
 
 
 def test_limits_of_a_process_are_those_of_unix(windows: Msvcrt) -> None:
+    cli._check_open_files()
     assert process_limits._file_limit(10**6) == process_limits._memory_limit() == float("inf")
     assert process_limits._thread_memory() == process_limits.ARENA
     assert process_limits._unlimited(5) == 5

@@ -367,3 +367,15 @@ def test_a_pipe_full_of_tasks_is_told_the_dash(home: Path, command: str) -> None
     )
     assert done.returncode == 2
     assert b"Hint: Pass `-` to read tasks from standard input\n" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["-P local create x", "batch tasks.txt --text"])
+def test_too_few_open_files_are_an_error_before_anything_is_done(home: Path, words: str) -> None:
+    (home / "tasks.txt").write_text("One\n")
+    script = f"ulimit -n 8; exec {' '.join(COMMAND)} {words} -o json"
+    done = subprocess.run(["sh", "-c", script], cwd=home, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    found = json.loads(done.stderr)["error"]
+    assert found["message"] == "this process may open only 8 files at a time, and rebyte needs 32"
+    assert "ulimit -n" in found["hint"]
+    assert [path.name for path in home.iterdir()] == ["tasks.txt"]
