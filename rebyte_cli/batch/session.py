@@ -295,7 +295,7 @@ class Session:
         if lost := sum(entry.is_lost for entry in entries):
             words.append(f"searching for {lost} with unknown outcome")
         if added := self._added_since():
-            words.append(f"{added} were added since")
+            words.append(f"{added} added since")
         self._app.note(f"Resuming from {self._path}: {', '.join(words)}")
         before, now = self._asked_before, self._asked
         if isinstance(before, Mapping) and not all(entry.is_over for entry in entries):

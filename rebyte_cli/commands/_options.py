@@ -273,14 +273,19 @@ def check_files(paths: Iterable[str]) -> list[str]:
     return check(paths)
 
 
-def chosen_tasks(app: App, tasks: Iterable[str], labels: Mapping[str, str]) -> list[str]:
-    """The ids of the TASKs, or of the tasks with all of the labels. NotFound if there are none."""
+def chosen_tasks(
+    app: App, tasks: Iterable[str], labels: Mapping[str, str], *, ignore_missing: bool = False
+) -> list[str]:
+    """The ids of the TASKs, or of the tasks with all of the labels.
+
+    NotFound if there are none, or for an `@N` that names none, unless `ignore_missing`.
+    """
     if not labels:
         from ..history import references
 
-        return references.tasks(app.history, tasks, app.lines())
+        return references.tasks(app.history, tasks, app.lines(), ignore_missing=ignore_missing)
     found = app.history.labeled(labels)
-    if not found:
+    if not found and not ignore_missing:
         from ..history.labels import shown
 
         raise NotFound(

@@ -65,6 +65,7 @@ def _reason(text: str) -> str:
     text = text[:1].lower() + text[1:]
     text = re.sub(r" is not a valid (integer|float)( range)?$", " is not a number", text)
     text = re.sub(r"(\S+) is not in the range x>=(\S+)$", r"\1 is less than \2", text)
+    text = re.sub(r"(\S+) is not in the range x>(\S+)$", r"\1 is not greater than \2", text)
     text = re.sub(
         r"(\S+) is not in the range (\S+?)<=x<=(\S+)$", r"\1 is not between \2 and \3", text
     )

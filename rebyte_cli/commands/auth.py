@@ -76,7 +76,8 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
     else:
         if in_use not in ("keyring", f"file {FILE_NAME}"):
             app.note(f"The stored key is not used: the key comes from {in_use}")
-    return Records(AUTH, [_record(app, source=where, key=key, accepted=True)])
+    source = f"file {FILE_NAME}" if insecure_storage else where
+    return Records(AUTH, [_record(app, source=source, key=key, accepted=True)])
 
 
 @define_in(command, "logout", statuses=(3, 4))

@@ -31,7 +31,7 @@ def command(
       rebyte list --all -o id --status failed | rebyte delete -
       rebyte delete --label run=nightly
     """
-    ids = chosen_tasks(app, tasks, labels)
+    ids = chosen_tasks(app, tasks, labels, ignore_missing=ignore_missing)
     return Records(DELETED, _delete(app, list(dict.fromkeys(ids)), ignore_missing))
 
 

@@ -256,7 +256,7 @@ def _changed(
 
 def _not_local(name: str) -> None:
     if name == "local":
-        raise BadUsage("the profile `local` is built in and cannot be changed or deleted")
+        raise BadUsage("the profile `local` is built in and cannot be created or deleted")
 
 
 def _parsed(values: Iterable[str]) -> dict[str, Any]:

@@ -222,9 +222,10 @@ def _not_for(settings: Settings) -> MissingKey:
 
 def _missing(settings: Settings, elsewhere: list[str], given: bool) -> MissingKey:
     named = f" -P {settings.profile}" if settings.named else ""
+    url = "" if _takes_variable(settings) else f"REBYTE_API_URL={settings.base_url.value} "
     lines = [
         f"Get one at {KEYS_PAGE}",
-        *(_ways_to_mean_it(settings) if given else [f"export {VARIABLE}=…"]),
+        *(_ways_to_mean_it(settings) if given else [f"export {url}{VARIABLE}=…"]),
         f"rebyte{named} auth login",
         "or try `rebyte -P local …` with no account",
     ]

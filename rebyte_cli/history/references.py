@@ -7,7 +7,7 @@ is asked, never the API.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..api.urls import check_id
@@ -40,20 +40,39 @@ def task(history: History, reference: str) -> str:
     return _by_prefix(history, reference) or reference
 
 
-def tasks(history: History, references: Iterable[str], stdin: Iterable[str]) -> list[str]:
+def tasks(
+    history: History,
+    references: Iterable[str],
+    stdin: Iterable[str],
+    *,
+    ignore_missing: bool = False,
+) -> list[str]:
     """The ids of several tasks in the order given, each once; `-` reads stdin, line by line.
 
-    Raises as `task` does, naming the line when the reference came from stdin.
+    Raises as `task` does, naming the line when the reference came from stdin. With
+    `ignore_missing`, an `@N` that names no task is left out.
     """
     found: dict[str, None] = {}
+    for reference, number in _each(references, stdin):
+        try:
+            one = _from_line(history, reference, number) if number else task(history, reference)
+        except NotFound:
+            if not ignore_missing:
+                raise
+        else:
+            found[one] = None
+    return list(found)
+
+
+def _each(references: Iterable[str], stdin: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Each reference and the number of its line of stdin; 0 if it was an argument."""
     for reference in references:
         if reference != "-":
-            found[task(history, reference)] = None
+            yield reference, 0
             continue
         for number, line in enumerate(stdin, 1):
             if line.strip():
-                found[_from_line(history, line.strip(), number)] = None
-    return list(found)
+                yield line.strip(), number
 
 
 def workspace(history: History, reference: str) -> str:

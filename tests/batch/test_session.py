@@ -103,7 +103,7 @@ def test_lines_added_at_the_end_are_created_by_the_next_run(
         ]
         done = batch(farm)
         assert done.status == 0
-        assert "2 of 4 lines are done, 2 were added since" in done.err
+        assert "2 of 4 lines are done, 2 added since" in done.err
         assert [row["line"] for row in lines_of(done.out)[:2]] == [1, 2]
         assert farm.made == {f"Task {number}": 1 for number in range(4)}
         # What the second run made is as fixed as what the first one made.

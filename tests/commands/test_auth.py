@@ -171,8 +171,9 @@ def test_a_service_that_cannot_be_reached_stores_nothing(rebyte: Rebyte, home: P
 
 
 def test_status_tells_the_source_and_never_the_key(rebyte: Rebyte, url: str) -> None:
-    login(rebyte)
+    stored = login(rebyte)
     done = rebyte("auth", "status")
+    assert json.loads(stored.out)["source"] == json.loads(done.out)["source"]
     assert done.status == 0
     assert done.json == {
         "profile": "default",

@@ -140,6 +140,17 @@ def test_delete(local: Run) -> None:
     assert ignored.json == {"id": task, "deleted": False}
 
 
+def test_ignore_missing_covers_numbers_and_labels_that_name_no_task(local: Run) -> None:
+    kept, gone = (local("create", prompt).json["id"] for prompt in ("Kept", "Gone"))
+    assert local("delete", "@1").status == 0
+    done = local("delete", "@1", "@9", "@2", "--ignore-missing", "-o", "id")
+    assert (done.status, done.out.split()) == (0, [kept]), gone
+    for words in (["@last"], ["--label", "no=such"]):
+        assert local("delete", *words).status == 4
+        done = local("delete", *words, "--ignore-missing", "-q")
+        assert (done.status, done.out, done.err) == (0, "", "")
+
+
 def test_deleting_by_number_deletes_what_was_listed(local: Run) -> None:
     ids = [local("create", f"Task {number}").json["id"] for number in range(4)]
     assert local("delete", "@1", "-o", "id").out.split() == [ids[3]]

@@ -328,6 +328,8 @@ def test_lines_without_an_end_are_refused(home: object) -> None:
     ("words", "message", "hint"),
     [
         (["list", "--limit", "0"], "--limit: 0 is less than 1", "See `rebyte list --help`"),
+        (["batch", "-", "--rate", "0"], "--rate: 0.0 is not greater than 0",
+         "See `rebyte batch --help`"),
         (["list", "--limit", "x"], "--limit: 'x' is not a number", "See `rebyte list --help`"),
         (["list", "--limit"], "--limit requires a value", None),
         (["list", "--all=3"], "--all takes no value", None),

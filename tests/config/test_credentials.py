@@ -150,6 +150,12 @@ def test_without_any_key_each_way_out_is_a_line(env: dict[str, str]) -> None:
     with pytest.raises(MissingKey) as problem:
         find(env, "work")
     assert "rebyte -P work auth login" in str(problem.value.hint)
+    with pytest.raises(MissingKey) as problem:
+        find(env, "staging")
+    way = f"export REBYTE_API_URL={STAGING}/v1 REBYTE_API_KEY=…"
+    assert str(problem.value.hint).splitlines()[1] == way
+    env.update(REBYTE_API_URL=f"{STAGING}/v1", REBYTE_API_KEY="rbk_staging")
+    assert find(env, "staging").key == "rbk_staging"
     assert not os.path.exists(env["REBYTE_CONFIG_DIR"])
 
 
