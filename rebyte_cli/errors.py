@@ -198,6 +198,12 @@ class BrokenAnswer(NetworkError):
     code = "broken_answer"
 
 
+class AnswerTooLarge(BrokenAnswer):
+    """An answer is larger than what is read into memory."""
+
+    code = "answer_too_large"
+
+
 class Redirected(NetworkError):
     """The API answered with a redirect. It is not followed: the key would go along."""
 

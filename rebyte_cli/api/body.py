@@ -50,6 +50,13 @@ class BrokenBody(Exception):
         self.cut = cut
 
 
+class BodyTooLarge(BrokenBody):
+    """A body is larger than its cap, in bytes."""
+
+    def __init__(self, cap: int) -> None:
+        super().__init__(f"it is larger than {cap >> 20} MiB")
+
+
 def chunks(response: Any) -> Iterator[bytes]:
     """The decoded bytes of a body as they arrive; `response` is one of requests, unread.
 
@@ -97,13 +104,13 @@ def _inflate(raw: Iterable[bytes], bits: int) -> Iterator[bytes]:
 
 
 def read_all(response: Any, cap: int = JSON_CAP) -> bytes:
-    """The whole decoded body; BrokenBody when it is larger than `cap` bytes."""
+    """The whole decoded body; BodyTooLarge when it has more than `cap` bytes."""
     pieces: list[bytes] = []
     size = 0
     for piece in chunks(response):
         size += len(piece)
         if size > cap:
-            raise BrokenBody(f"it is larger than {cap // (1024 * 1024)} MiB")
+            raise BodyTooLarge(cap)
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from ..clock import since_boot
 from ..deadline import Deadline
-from ..errors import APIError, BrokenAnswer, NetworkError, RebyteError, Unsent
+from ..errors import AnswerTooLarge, APIError, BrokenAnswer, NetworkError, RebyteError, Unsent
 from . import retry
-from .body import ERROR_CAP, BrokenBody, parse_json, read_all
+from .body import ERROR_CAP, BodyTooLarge, BrokenBody, parse_json, read_all
 from .errors import AttemptFailed, explain, lost, refusal
 from .log import AttemptLog, CallLog, Redactor
 from .request import Request
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Read = Callable[["Response", "AttemptState"], T]
+# What an answer that cannot be used is raised as, by the code of the attempt.
+UNUSABLE: Mapping[str | None, type[NetworkError]] = {
+    kind.code: kind for kind in (BrokenAnswer, AnswerTooLarge)
+}
 
 
 class ErrorResponse(Exception):
@@ -237,7 +241,8 @@ class Sender:
         except BrokenBody as error:
             response.close()
             why = error.why if error.cut else f"the answer cannot be used: {error.why}"
-            raise AttemptFailed(why, code="broken_answer", futile=not error.cut) from None
+            kind = AnswerTooLarge if isinstance(error, BodyTooLarge) else BrokenAnswer
+            raise AttemptFailed(why, code=kind.code, futile=not error.cut) from None
         except BaseException:
             response.close()
             raise
@@ -269,11 +274,9 @@ class Sender:
             return lost(request.method, request.path, why, seconds=seconds)
         if attempts > 1:
             why += f" ({attempts} tries)"
-        kind: type[NetworkError] = NetworkError
-        if not attempt.sent:
-            kind = Unsent
-        elif failure.code == "broken_answer":
-            kind = BrokenAnswer
+        kind: type[NetworkError] = Unsent
+        if attempt.sent:
+            kind = UNUSABLE.get(failure.code, NetworkError)
         message = f"{request.method} {request.path}: {why}"
         return kind(message, code=failure.code, hint=failure.hint, seconds=seconds)
 

@@ -54,7 +54,7 @@ def command(
     if app.format in ("json", "id"):
         if tail is not None:
             raise BadUsage(f"--tail cannot be used with -o {app.format}", hint="Use -o jsonl")
-        return Records(CONTENT, logs.document(app.client, task_id, follow, deadline))
+        return Records(CONTENT, logs.document(app.client, task_id, follow, deadline, note=app.note))
     if app.format in ("jsonl", "csv", "tsv"):
         return Records(EVENT, _events(app, task_id, follow, deadline, tail))
     return Text(_text(app, task_id, follow, deadline, full=full, tail=tail), prose=True)
@@ -68,7 +68,14 @@ def _events(
     end = app.format == "jsonl"  # the others have no columns for how a stream ends
     with question_watcher(app, deadline) as questions:
         events = logs.events(
-            app.client, task_id, follow, deadline, end=end, asked=questions.settle, tail=tail
+            app.client,
+            task_id,
+            follow,
+            deadline,
+            end=end,
+            asked=questions.settle,
+            note=app.note,
+            tail=tail,
         )
         yield from sign_of_life(app, events) if follow else events
 

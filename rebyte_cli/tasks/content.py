@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..api.body import JSON_CAP
 from ..api.errors import is_unsupported
 from ..api.views import ContentView, PromptView, mappings, text
 from ..deadline import NO_LIMIT, Deadline
-from ..errors import APIError, BrokenAnswer, NetworkError, WaitTimeout
+from ..errors import AnswerTooLarge, APIError, BrokenAnswer, NetworkError, WaitTimeout
 from .stream import follow, snapshot
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 
-def content(client: RebyteClient, task_id: str, *, deadline: Deadline = NO_LIMIT) -> ContentView:
+def content(
+    client: RebyteClient,
+    task_id: str,
+    *,
+    deadline: Deadline = NO_LIMIT,
+    note: Callable[[str], None] = lambda _text: None,
+) -> ContentView:
     """The content document (seen in clients), as complete as possible.
 
-    Where the service has no such endpoint, the task's own prompts replace it; where it shows
-    neither events nor an answer for the latest prompt, those of the event stream do. Raises
-    WaitTimeout when it cannot be read by the deadline.
+    Where the service has no such endpoint, or the document is too large for the memory, the task's
+    own prompts replace it; where it shows neither events nor an answer for the latest prompt, those
+    of the event stream do. `note` is told that a document is too large. Raises WaitTimeout when it
+    cannot be read by the deadline.
     """
     while True:
         try:
-            found, answer = read_content(client, task_id, deadline)
+            found, answer = read_content(client, task_id, deadline, note)
             return _completed(client, task_id, found, answer, deadline)
         except NetworkError as error:
             if not deadline.cut_short(error, usual=client.transport.limit()):
@@ -34,7 +43,10 @@ def content(client: RebyteClient, task_id: str, *, deadline: Deadline = NO_LIMIT
 
 
 def read_content(
-    client: RebyteClient, task_id: str, deadline: Deadline = NO_LIMIT
+    client: RebyteClient,
+    task_id: str,
+    deadline: Deadline = NO_LIMIT,
+    note: Callable[[str], None] = lambda _text: None,
 ) -> tuple[ContentView, str]:
     """The content with its events, or the task in its place together with its `finalResult`.
 
@@ -47,6 +59,12 @@ def read_content(
     except APIError as error:
         if not is_unsupported(error):
             raise
+        if isinstance(error, AnswerTooLarge):
+            note(
+                f"The transcript of task {task_id} is larger than {JSON_CAP >> 20} MiB. Only the"
+                " events of its latest prompt are shown, as far as they fit into that;"
+                f" `rebyte api /tasks/{task_id}/events` prints them all"
+            )
         # Either the endpoint is missing or the task is; reading the task tells which.
         task = client.get_task(task_id, timeout=deadline.for_call())
         found = {name: task.get(name) for name in ("id", "status", "prompts")}

@@ -25,6 +25,7 @@ Speech = Callable[[str], str]  # see Transcript
 # Told of each question of a run that is followed, once its event was passed on: the task's id and
 # the question. The run is followed further when it returns.
 Asked = Callable[[str, Question], None]
+Note = Callable[[str], None]  # what a person should know besides the transcript
 
 # Seconds between two reads of the content while a queued prompt runs.
 PAUSE = 1.0
@@ -124,14 +125,14 @@ class QueuedPrompts:
 
 
 def document(
-    client: RebyteClient, task_id: str, follow: bool, deadline: Deadline
+    client: RebyteClient, task_id: str, follow: bool, deadline: Deadline, *, note: Note
 ) -> Iterator[Mapping[str, Any]]:
     """The content document with its events, after the run's end when `follow` is set."""
     if follow:
         for _ in stream.follow(client, task_id, deadline=deadline):
             pass
         deadline = deadline.with_grace()  # to show a run that ended at the last moment
-    yield content(client, task_id, deadline=deadline).raw
+    yield content(client, task_id, deadline=deadline, note=note).raw
 
 
 def events(
@@ -141,6 +142,7 @@ def events(
     deadline: Deadline,
     *,
     asked: Asked,
+    note: Note,
     end: bool = True,
     tail: int | None = None,
 ) -> Iterator[Event]:
@@ -151,7 +153,8 @@ def events(
     several prompts are printed together here. With `tail`, only so many of those that are there
     already are given.
     """
-    return _last(_events(client, task_id, follow, deadline, asked=asked, end=end), tail)
+    found = _events(client, task_id, follow, deadline, asked=asked, note=note, end=end)
+    return _last(found, tail)
 
 
 def _events(
@@ -161,10 +164,11 @@ def _events(
     deadline: Deadline,
     *,
     asked: Asked,
+    note: Note,
     end: bool,
 ) -> Iterator[Event | None]:
     """As `events`; None stands before what happens from now on."""
-    found = content(client, task_id, deadline=deadline)
+    found = content(client, task_id, deadline=deadline, note=note)
     if not follow or found.is_over:
         for prompt in found.prompts:
             for event in prompt.events:
@@ -230,7 +234,7 @@ def text(
     deadline: Deadline,
     *,
     full: bool,
-    note: Callable[[str], None],
+    note: Note,
     speech: Speech = str,
     asked: Asked = lambda _task, _question: None,
     tail: int | None = None,
@@ -255,12 +259,12 @@ def _text(
     deadline: Deadline,
     *,
     full: bool,
-    note: Callable[[str], None],
+    note: Note,
     speech: Speech,
     asked: Asked,
 ) -> Iterator[str | None]:
     """As `text`; None stands before what happens from now on."""
-    found = content(client, task_id, deadline=deadline)
+    found = content(client, task_id, deadline=deadline, note=note)
 
     def make() -> transcript.Transcript:
         return _transcript(client, task_id, full, speech)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 import subprocess
@@ -155,7 +156,10 @@ def test_a_question_is_shown_with_the_way_to_answer_it(inside_local: Run) -> Non
     assert f"`rebyte answer {task}`" in done.err
 
 
-def test_without_a_content_endpoint_the_stream_stands_in(inside: Run, aim: Aim) -> None:
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_stream_stands_in_for_content_that_is_missing_or_too_large(
+    inside: Run, aim: Aim, is_there: bool
+) -> None:
     event = {"seq": 0, "eventType": "text", "payload": {"content": "Three files changed."}}
     stream = f"event: event\ndata: {json.dumps(event)}\n\nevent: done\ndata: {{}}\n\n"
     task = {
@@ -169,6 +173,8 @@ def test_without_a_content_endpoint_the_stream_stands_in(inside: Run, aim: Aim) 
             return reply(200, stream, {"Content-Type": "text/event-stream"})
         if request.path.endswith("/abcd1234"):
             return json_reply(task)
+        if is_there:
+            return reply(200, gzip.compress(b" " * (65 << 20)), {"Content-Encoding": "gzip"})
         return error_reply(404, "not_found", "Cannot GET")
 
     with RawServer(answer) as server:
@@ -176,6 +182,7 @@ def test_without_a_content_endpoint_the_stream_stands_in(inside: Run, aim: Aim) 
         done = inside("logs", "abcd1234")
     assert done.status == 0
     assert done.out == ">\n\nThree files changed.\n"
+    assert ("`rebyte api /tasks/abcd1234/events` prints them all" in done.err) == is_there
 
 
 # Queued prompts
