@@ -35,7 +35,7 @@ class Region:
     Whatever else is written erases the region first (see `Console.region`), and the next redraw
     puts it below. It never appears behind an unfinished line.
 
-    The cursor stands where the region begins, so that nobody has to know how high it is: when a
+    The cursor stands where the region begins, so that its height need not be known: when a
     terminal gets narrower, some wrap the lines that are shown and some do not.
     """
 

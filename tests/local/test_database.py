@@ -106,7 +106,7 @@ def test_a_write_that_never_ends_holds_no_other_for_ever(
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no such timer")
 def test_a_signal_while_another_process_writes_leaves_no_transaction_open(tmp_path: Path) -> None:
-    """A canceled run still writes its patch, and holds up nobody until then."""
+    """A canceled run still writes its patch, and keeps no other writer waiting."""
 
     def stop(_number: int, _frame: object) -> None:
         raise InterruptedError
