@@ -210,6 +210,16 @@ def installed(app: App, files: Iterable[Mapping[str, Any]]) -> Records | None:
     return None if app.format == "text" and not app.fields else Records(INSTALLED, rows)
 
 
+def note_unserved_page(app: App) -> None:
+    """Say what shows the pages of tasks of the local service, unless it runs."""
+    if not app.settings.is_local:
+        return
+    from ..local import server
+
+    if not server.status(app.state_dir / "local")["serving"]:
+        app.note("The page is only available while `rebyte local serve` runs")
+
+
 def define(name: str | None = None, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:
     """Make a command of a function that takes the App first and returns a value."""
 

@@ -23,6 +23,7 @@ from ..errors import (
     did_you_mean,
 )
 from ..output.records import CREATED, TASK, Document, Records
+from ._base import note_unserved_page
 from ._notice import EndNotice
 from ._options import (
     Option,
@@ -405,6 +406,7 @@ def _open(app: App, url: object) -> None:
     """Open the task's page. A failure is only a note, since the task exists."""
     from ..tasks import browser
 
+    note_unserved_page(app)
     try:
         if not browser.open_page(url):
             app.note("Could not start a browser")

@@ -7,7 +7,7 @@ import click
 from ..app import App
 from ..errors import RebyteError
 from ..output.records import Text
-from ._base import define
+from ._base import define, note_unserved_page
 from ._options import task_argument
 
 
@@ -36,11 +36,7 @@ def command(app: App, task: str, only_print: bool) -> Text | None:
     if only_print:
         return Text(page)
     app.note(f"Opening {page}")
-    if app.settings.is_local:
-        from ..local import server
-
-        if not server.status(app.state_dir / "local")["serving"]:
-            app.note("The page is only available while `rebyte local serve` runs")
+    note_unserved_page(app)
     if not browser.open_page(page):
         raise RebyteError(
             f"could not start a browser for {page}",

@@ -7,7 +7,7 @@ import click
 from ..app import App
 from ..errors import BadUsage
 from ..output.records import VISIBILITY, Records
-from ._base import define
+from ._base import define, note_unserved_page
 from ._options import task_argument
 from ._prompts import confirm, yes_option
 
@@ -41,4 +41,6 @@ def command(app: App, task: str, public: bool, shared: bool, private: bool, yes:
     answer = app.client.set_visibility(task_id, chosen[0])
     if public and not answer.get("shareUrl"):
         app.note("The service returned no link")
+    elif public:
+        note_unserved_page(app)
     return Records(VISIBILITY, [{"id": task_id, **answer} | {"id": task_id}])

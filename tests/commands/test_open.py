@@ -90,8 +90,9 @@ def test_a_page_of_the_local_service_is_there_while_it_is_served(
 
 
 def test_create_opens_it_too(local: Run, browser: Path) -> None:
-    url = local("create", "Say hello [[run=1ms]]", "--open").json["url"]
-    assert browser.read_text() == f"{url}\n"
+    done = local("create", "Say hello [[run=1ms]]", "--open")
+    assert browser.read_text() == f"{done.json['url']}\n"
+    assert "The page is only available while `rebyte local serve` runs" in done.err
 
 
 def test_create_does_not_lose_its_task_to_a_link_that_is_none(

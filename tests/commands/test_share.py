@@ -27,6 +27,13 @@ def test_public_prints_the_link_and_anybody_can_read_it(inside_local: Run) -> No
         urlopen(shared["shareUrl"])
 
 
+def test_the_link_of_a_local_task_is_there_while_it_is_served(local: Run) -> None:
+    local("create", f"Say hello {NOW}")
+    told = "The page is only available while `rebyte local serve` runs"
+    assert told in local("share", "@last", "--public", "--yes").err
+    assert told not in local("share", "@last", "--private").err
+
+
 def test_shared_is_for_the_organization(inside_local: Run) -> None:
     inside_local("create", f"Say hello {NOW}")
     assert inside_local("share", "@last", "--shared").json["visibility"] == "shared"
