@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .console import Console, clean
@@ -47,21 +48,19 @@ def speech(console: Console) -> Callable[[str], str]:
     if not _is_rich(console):
         return _as_it_came
     left = MOST_MARKDOWN
-    rich: list[RichConsole] = []
+    rich = cache(partial(_rich_console, console))  # made for the first text
 
     def render(text: str) -> str:
         nonlocal left
         left -= len(text)
         if len(text) > LONGEST_MARKDOWN or left < 0:
             return _as_it_came(text)
-        if not rich:
-            rich.append(_rich_console(console))
         columns, _ = console.size(on_out=True)
         import re
 
         try:
             document = _markdown(text)
-            drawn = _drawn(rich[0], document, min(columns, MOST_COLUMNS))
+            drawn = _drawn(rich(), document, min(columns, MOST_COLUMNS))
         except RecursionError:
             return _as_it_came(text)
         is_whole = _words(document.parsed) <= _count(re.sub(_SGR, "", drawn))
@@ -95,7 +94,7 @@ def json_highlighter(console: Console) -> Callable[[str], str]:
     if not _is_rich(console):
         return str
     left = LONGEST_JSON
-    rich: list[RichConsole] = []
+    rich = cache(partial(_rich_console, console))  # made for the first text
 
     def highlight(piece: str) -> str:
         nonlocal left
@@ -105,12 +104,10 @@ def json_highlighter(console: Console) -> Callable[[str], str]:
         from rich.highlighter import JSONHighlighter
         from rich.text import Text
 
-        if not rich:
-            rich.append(_rich_console(console))
         text = Text(piece, end="")
         JSONHighlighter().highlight(text)
-        with rich[0].capture() as capture:
-            rich[0].print(text, soft_wrap=True, end="")
+        with rich().capture() as capture:
+            rich().print(text, soft_wrap=True, end="")
         return capture.get()
 
     return highlight
