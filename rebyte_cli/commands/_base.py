@@ -125,7 +125,7 @@ class Command(_Shared):
         for param in self.params:
             value = ctx.params.get(param.name or "")
             if not isinstance(param.type, click.Path) and not _is_text(value):
-                raise BadUsage(f"{param.get_error_hint(ctx)}: not valid UTF-8")
+                raise click.BadParameter("not valid UTF-8", ctx=ctx, param=param)
             if isinstance(param, Option):
                 param.check(ctx)
                 if value and param.output is not None:

@@ -57,7 +57,9 @@ def _names(error: click.BadParameter) -> str:
         return str(param.name).upper()  # and not its choices, which follow
     shown = error.param_hint or (param and param.get_error_hint(error.ctx))
     words = [shown] if isinstance(shown, str) else list(shown or ())
-    return " ".join(words).replace("'", "").replace(" / ", "/")
+    names = " ".join(words).replace("'", "").replace(" / ", "/")
+    # An argument that may be left out is shown in brackets, with the `-` that may follow it.
+    return names.removesuffix(" [-]").strip("[]") if isinstance(param, click.Argument) else names
 
 
 def _reason(text: str) -> str:

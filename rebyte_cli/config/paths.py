@@ -59,8 +59,10 @@ def xdg_dir(environment: Mapping[str, str], variable: str, below_home: str) -> P
 
 
 def home_dir(environment: Mapping[str, str]) -> Path:
-    """The home folder; BadUsage when there is none, or HOME is a relative path."""
-    home = environment.get("HOME") or os.path.expanduser("~")
+    """The home folder; BadUsage when there is none, or HOME is empty or a relative path."""
+    home = environment.get("HOME")
+    if home is None:
+        home = os.path.expanduser("~")
     if not os.path.isabs(home):
         raise BadUsage(
             "cannot find your home folder",

@@ -193,6 +193,11 @@ def test_an_argument_that_is_not_text_is_refused(inside_local: Run, words: list[
     assert inside_local("list").json["total"] == 0
 
 
+def test_an_argument_is_named_as_the_help_names_it(inside_local: Run) -> None:
+    assert error(inside_local("create", "x\udcff"))["message"] == "PROMPT: not valid UTF-8"
+    assert error(inside_local("get", "x\udcff"))["message"] == "TASK…: not valid UTF-8"
+
+
 def test_a_file_may_have_any_name(inside_local: Run, home: Path) -> None:
     (home / "caf\udce9.md").write_text("Say hello")
     done = inside_local("create", "--prompt-file", "caf\udce9.md", "--dry-run")

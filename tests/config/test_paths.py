@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.config.paths import config_dir, state_dir
+from rebyte_cli.errors import BadUsage
 from tests.conftest import Done
 
 
@@ -26,6 +27,13 @@ def test_folders_on_linux_are_those_of_xdg() -> None:
     xdg = {**home, "XDG_CONFIG_HOME": "/c", "XDG_STATE_HOME": "relative"}
     assert config_dir(xdg) == Path("/c/rebyte")
     assert state_dir(xdg) == Path("/h/.local/state/rebyte")
+
+
+@pytest.mark.parametrize("home", ["", "relative"])
+def test_a_home_that_is_none_is_refused(home: str) -> None:
+    """Python takes an empty HOME for the root folder."""
+    with pytest.raises(BadUsage, match="cannot find your home folder"):
+        state_dir({"HOME": home})
 
 
 @pytest.mark.parametrize("command", ["completion bash", "completion zsh", "man"])
