@@ -11,7 +11,7 @@ _COMMANDS = "create|wait|get|result|follow-up|list|answer|cancel|logs"
 _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"run the same command again", "call the tool again with the same arguments"),
     (
-        r"To run it unconfined: --no-jail",
+        r"To run it unconfined: create --no-jail, or jail = \"off\" in \[local\] of config\.toml",
         'To run it unconfined, the user sets `jail = "off"` in `[local]` of config.toml',
     ),
     (r"--forget drops", "`rebyte create --once KEY --forget` in a shell drops"),

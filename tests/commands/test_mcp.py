@@ -280,7 +280,9 @@ def test_the_hint_of_a_missing_agent_names_the_parameter() -> None:
 
 def test_the_hint_of_a_missing_jail_names_a_setting_of_the_user() -> None:
     """An agent does not decide whether another runs without a sandbox."""
-    told = for_tools("Install it: apt install bubblewrap. To run it unconfined: --no-jail")
+    from rebyte_cli.local.agents import jail
+
+    told = for_tools(f"Install it: apt install bubblewrap. {jail.UNCONFINED}")
     assert "--no-jail" not in told
     assert told.endswith('the user sets `jail = "off"` in `[local]` of config.toml')
 

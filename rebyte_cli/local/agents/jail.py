@@ -18,6 +18,7 @@ from typing import NamedTuple
 CODE = "/code"
 HOME = "/home/agent"
 PROBE_SECONDS = 10
+UNCONFINED = 'To run it unconfined: create --no-jail, or jail = "off" in [local] of config.toml'
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What names, TLS and the dynamic linker need of /etc.
 ETC = (

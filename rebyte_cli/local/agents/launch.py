@@ -202,7 +202,7 @@ def usable_agent(
                 400,
                 "jail_unavailable",
                 f"{executor} cannot be sandboxed on this machine: {check.reason}",
-                ". ".join(filter(None, (check.fix, "To run it unconfined: --no-jail"))),
+                ". ".join(filter(None, (check.fix, jail.UNCONFINED))),
             )
     return adapter, settings, jailed
 

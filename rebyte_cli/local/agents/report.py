@@ -37,7 +37,7 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
     for row in rows:
         row["jail"] = confined
         if confined == "unavailable" and row["problem"] is None:
-            what_to_do = check.fix or "To run it unconfined: create --no-jail"
+            what_to_do = check.fix or jail.UNCONFINED
             row["problem"] = f"{check.reason}. {what_to_do}"
         row["usable"] = row["problem"] is None
     return rows

@@ -11,6 +11,7 @@ SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 GITHUB = "github:"
 # All four agents read one of these, and the clone in /code stays clean.
 PLACES = (".agents/skills", ".claude/skills")
+NONE_KNOWN = "Put it into ~/.agents/skills/NAME/SKILL.md, or name one with github:OWNER/REPO/PATH"
 
 
 class Skill(NamedTuple):
@@ -62,9 +63,10 @@ def resolve(slugs: Iterable[str], places: list[Path], cache: Path) -> list[str]:
         elif slug in found:
             result.append(str(found[slug].folder.resolve()))
         else:
-            names = ", ".join(sorted(found)) or "none"
+            names = ", ".join(sorted(found))
             raise UnknownSkill(
-                f"There is no skill {slug!r} on this machine", f"Known skills: {names}"
+                f"There is no skill {slug!r} on this machine",
+                f"Known skills: {names}" if names else NONE_KNOWN,
             )
     return result
 

@@ -270,7 +270,9 @@ def test_a_machine_without_a_jail_refuses_and_obeys_who_insists(
         answer = machine.own.call("POST", "/tasks", {"prompt": "x", "executor": "mine"})
         assert (answer.status, answer.code) == (400, "jail_unavailable")
         assert "No permissions to create a namespace" in answer.message
-        assert answer.document["error"]["hint"].endswith(". To run it unconfined: --no-jail")
+        assert answer.document["error"]["hint"].endswith(
+            '. To run it unconfined: create --no-jail, or jail = "off" in [local] of config.toml'
+        )
         created = machine.own.create("x", executor="mine", jail="off")
         assert machine.wait(created["id"])["finalResult"] == "x"
         # A follow-up is as confined as the run before it.
@@ -326,6 +328,12 @@ def test_skills_are_put_into_the_private_home(
     assert refused.code == "unknown_skill"
     assert refused.document["error"]["hint"] == "Known skills: audit, pdf"
     assert [one["name"] for one in report.known_skills(tmp_path, None)] == ["audit", "pdf"]
+
+
+def test_a_hint_says_where_skills_go_if_there_are_none(tmp_path: Path) -> None:
+    with pytest.raises(skills.UnknownSkill) as problem:
+        skills.resolve(["pdf"], [tmp_path], tmp_path)
+    assert "~/.agents/skills/NAME/SKILL.md" in str(problem.value.hint)
 
 
 def test_repositories_and_skills_of_github(start: Starter, tmp_path: Path, user_home: Path) -> None:
