@@ -32,6 +32,7 @@ PAGE = 100  # the largest page the API gives
 LIST_FROM = 3  # with fewer tasks, reading each costs no more than asking the list
 READS = 100  # tasks read directly in one round, at most
 WORKERS = 8
+MOST_ASKED = 4 * WORKERS  # calls at a time, those that wait for a worker included
 OUTAGE = 300.0  # seconds of nothing but faults after which a task, or everything, is given up
 FAULTS = 10  # ... and as many of them, since minutes may lie between two reads of one task
 LIST_PAUSE = 10  # rounds without the list after it showed none of our tasks
@@ -260,21 +261,28 @@ class Poll:
             for item in todo:
                 yield item, _answer(ask, item)
             return
-        from concurrent.futures import ThreadPoolExecutor, as_completed
+        from concurrent.futures import Future, ThreadPoolExecutor
+        from queue import SimpleQueue
 
         pool = ThreadPoolExecutor(min(WORKERS, len(todo)), "rebyte-wait")
+        done: SimpleQueue[Future[Item | APIError]] = SimpleQueue()
+        asked: dict[Future[Item | APIError], Given] = {}
         try:
-            asked = {}
-            while todo:
-                try:
-                    asked[pool.submit(_answer, ask, todo[0])] = todo[0]
-                except RuntimeError:  # no further thread; asked twice does no harm
-                    break
-                todo.pop(0)
             for item in todo:
-                yield item, _answer(ask, item)
-            for future in as_completed(asked):
-                yield asked[future], future.result()
+                # Answers that are not used yet take memory: of thousands, tens of megabytes.
+                while len(asked) >= MOST_ASKED:
+                    future = done.get()
+                    yield asked.pop(future), future.result()
+                try:
+                    future = pool.submit(_answer, ask, item)
+                except RuntimeError:  # no further thread; asked twice does no harm
+                    yield item, _answer(ask, item)
+                else:
+                    asked[future] = item
+                    future.add_done_callback(done.put)
+            while asked:
+                future = done.get()
+                yield asked.pop(future), future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

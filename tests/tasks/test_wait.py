@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,7 +24,7 @@ from rebyte_cli.errors import (
     TaskFailed,
     WaitTimeout,
 )
-from rebyte_cli.tasks.wait import WaitTarget, watch
+from rebyte_cli.tasks.wait import MOST_ASKED, Poll, WaitTarget, watch
 from tests.task_board import Board, Time
 
 
@@ -406,6 +407,24 @@ def test_without_a_list_each_is_read(board: Board) -> None:
     at.at[3.0] = lambda: board.end(*"abcd")
     assert sorted(wait(board, *"abcd", at=at)) == ["a", "b", "c", "d"]
     assert at.now < 5
+
+
+def test_a_few_are_read_ahead_of_those_that_are_used(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All documents of thousands of tasks at a time would take tens of megabytes."""
+    submitted: list[int] = []
+    submit = ThreadPoolExecutor.submit
+
+    def counted(self: ThreadPoolExecutor, *args: Any) -> Any:
+        submitted.append(1)
+        return submit(self, *args)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", counted)
+    each = Poll(board.client())._each(str, range(1000))
+    seen = [next(each)[1] for _ in range(10)]
+    assert len(submitted) <= MOST_ASKED + 10
+    assert sorted([*seen, *(answer for _, answer in each)]) == sorted(map(str, range(1000)))
 
 
 def test_a_list_in_trouble_does_not_bring_a_read_for_each(board: Board) -> None:
