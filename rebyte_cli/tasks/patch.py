@@ -140,6 +140,7 @@ def apply(patch: bytes, root: Path) -> None:
     reason when nothing was applied at all.
     """
     words = ["apply", "--3way", "--whitespace=nowarn"]
+    undo = "" if uncommitted(root) else "; `git reset --hard` undoes everything"
     try:
         _git(words, patch, folder=root)
         return
@@ -149,7 +150,7 @@ def apply(patch: bytes, root: Path) -> None:
             many = "file has" if len(conflicts) == 1 else "files have"
             raise PatchConflict(
                 f"{len(conflicts)} {many} conflicts: {', '.join(conflicts)}",
-                hint="Edit them, then `git add` them; `git checkout HEAD -- .` undoes everything",
+                hint=f"Edit them, then `git add` them{undo}",
             ) from None
         if "does not match index" not in error.message:
             raise PatchConflict(f"the patch does not apply: {error.message}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -170,6 +171,26 @@ def test_a_conflict_is_named(agents: Local, repository: Path) -> None:
     assert done.status == 1
     assert "1 file has conflicts: code.txt" in done.err
     assert "<<<<<<<" in (repository / "code.txt").read_text()
+    found = re.search("`(git [^`]+)` undoes everything", done.err)
+    assert found, done.err
+    git(repository, *found[1].split()[1:])
+    assert git(repository, "status", "--porcelain") == ""
+
+
+def test_after_a_conflict_in_a_dirty_tree_no_hint_loses_what_is_not_committed(
+    agents: Local, repository: Path
+) -> None:
+    work(agents, repository)
+    text = (repository / "code.txt").read_text().replace("line 3\n", "other 3\n")
+    (repository / "code.txt").write_text(text)
+    (repository / "mine.txt").write_text("mine\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Meanwhile")
+    (repository / "mine.txt").write_text("not committed\n")
+    done = agents("apply", "@last", "--yes", "--force", "-o", "table", cwd=repository)
+    assert done.status == 1
+    assert "1 file has conflicts: code.txt" in done.err
+    assert "undoes" not in done.err
 
 
 def test_a_patch_that_does_not_apply_changes_nothing(agents: Local, repository: Path) -> None:
