@@ -59,7 +59,7 @@ BRANCHES = {
     "local/database.py": 1,
     "local/http_server.py": 1,
     "local/shell_session.py": 1,
-    "output/console.py": 2,
+    "output/console.py": 3,
     "output/progress.py": 1,
     "output/prompt_line.py": 4,
     "signals.py": 1,
@@ -319,6 +319,7 @@ def test_features_that_a_windows_terminal_lacks(windows: Msvcrt) -> None:
     terminal._restore(0, [])
     assert _prompts.has_unread_input() is False
     progress._erase_on_suspend(console())()
+    assert not console().in_background()
 
 
 def test_a_shell_session_is_known_by_the_parent_on_windows(windows: Msvcrt) -> None:

@@ -240,6 +240,16 @@ class Console:
             pass
         return self.width, 24
 
+    def in_background(self, *, on_out: bool = False) -> bool:
+        """Whether a shell has the terminal now that stderr (or stdout) is, as after `&` or `bg`."""
+        stream = self.out if on_out else self.err
+        if sys.platform == "win32" or stream is None:  # no job control
+            return False
+        try:
+            return os.tcgetpgrp(stream.fileno()) != os.getpgrp()
+        except (OSError, ValueError):  # the terminal of another session, or none
+            return False
+
     def write_out(self, text: str, *, flush: bool = False) -> None:
         """Write data to stdout.
 

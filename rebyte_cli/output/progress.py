@@ -76,6 +76,8 @@ class Region:
                 return
             if not (console.live or self._on_out):  # a reader of stdout has the terminal now
                 return
+            if console.in_background(on_out=self._on_out):  # the user may be typing a command
+                return
             try:
                 console.draw(self._drawn(self._rich), on_out=self._on_out)
                 self._is_drawn = True

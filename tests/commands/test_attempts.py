@@ -259,7 +259,7 @@ def test_an_interrupt_says_what_exists_and_what_is_unknown(contest: Contest) -> 
     executors = ("-x", "runs", "-x", "hangs", "-x", "hangs")
     words = ("create", "Fix", *executors, "--attempts", "3", "--wait")
     session = Session([*COMMAND, *words], columns=200)
-    session.until(lambda lines: any("(attempt 1 of 3, runs)" in line for line in lines))
+    session.until(lambda lines: any("Waiting for the task to end" in line for line in lines))
     end = time.monotonic() + 20
     while len(contest.bodies) < 3:
         assert time.monotonic() < end

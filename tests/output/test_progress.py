@@ -419,6 +419,18 @@ def test_ctrl_z_takes_the_region_away_and_fg_brings_it_back(tmp_path: Path) -> N
     session.child.close(force=True)
 
 
+def test_in_the_background_nothing_moves(tmp_path: Path) -> None:
+    """The user types the next command where it would be drawn."""
+    bash = need_tool("bash")
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    session = Session([bash, "--norc", "--noprofile", "-i"], PS1="$ ", rows=40)
+    session.child.send(f"{sys.executable} {program} spinner 1 1 & wait; echo ended\n")
+    session.until(lambda lines: lines[-2:] == ["ended", "$"])
+    assert "busy" not in session.raw
+    session.child.close(force=True)
+
+
 @pytest.mark.parametrize(
     ("environment", "drawn", "colored"),
     [({}, True, True), ({"NO_COLOR": "1"}, True, False), ({"TERM": "dumb"}, False, False)],
