@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from . import http
+from .agents import gate
 from .blobs import StoredBlob, pieces, save
 from .database import Store, new_id
 from .files import check_filename, content_type
@@ -90,6 +91,7 @@ def settle(store: Store, db: sqlite3.Connection, workspace: str) -> None:
 
 def list_all(context: Context, _request: HttpRequest, workspace: str) -> HttpResponse:
     """GET /workspaces/{id}/artifacts."""
+    gate.wait_for_results(context, workspace)
     with context.store.write() as db:
         _check(db, workspace)
         settle(context.store, db, workspace)
@@ -149,6 +151,7 @@ def download(
     context: Context, _request: HttpRequest, workspace: str, filename: str
 ) -> HttpResponse:
     """GET /workspaces/{id}/artifacts/{filename}: the bytes, or 302 to a signed URL."""
+    gate.wait_for_results(context, workspace)
     with context.store.write() as db:
         _check(db, workspace)
         settle(context.store, db, workspace)

@@ -93,6 +93,26 @@ def stop_runs(context: Context, canceled: list[RunRecord]) -> None:
             runs.stop(context.store.folder, run)
 
 
+def wait_for_results(context: Context, workspace: str) -> None:
+    """Wait until the artifacts of a workspace hold what its canceled run changed.
+
+    A cancel is answered as soon as the agent is dead, and git may take a while for the patch.
+    """
+    with context.store.read() as db:
+        # Of those that had begun: runs of a workspace take turns, so no other can be at work.
+        row = db.execute(
+            "SELECT prompt FROM runs WHERE workspace = ? AND outcome = 'canceled'"
+            " AND started IS NOT NULL ORDER BY seq DESC LIMIT 1",
+            (workspace,),
+        ).fetchone()
+        if row is None:
+            return
+        from . import runs
+
+        (canceled,) = runs.load(db, [row[0]]).values()
+    runs.wait_for_results(context.store.folder, canceled)
+
+
 def hide_from_others(context: Context, request: HttpRequest, arguments: Mapping[str, str]) -> None:
     """Refuse, as not found, a task or workspace of real agents to any key but the machine's own.
 

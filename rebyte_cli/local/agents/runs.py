@@ -25,6 +25,8 @@ VANISHED = "The run's process is gone: it was killed, or this machine was restar
 # What the lock's file says when the agent is dead and only its results are being collected.
 AGENT_IS_GONE = "gone"
 STOP_SECONDS = 5.0
+# How long an artifact is waited for: less than a client waits for an answer.
+COLLECT_SECONDS = 20.0
 
 
 class RunRecord(NamedTuple):
@@ -276,6 +278,13 @@ def stop(state_dir: Path, run: RunRecord) -> None:
     with _claimed(state_dir, run) as claimed:
         if claimed:
             _clean_up(state_dir, run)
+
+
+def wait_for_results(state_dir: Path, run: RunRecord) -> None:
+    """Wait until the supervisor of a run whose end is recorded has written the patch, and ended."""
+    deadline = time.monotonic() + COLLECT_SECONDS
+    while is_held(state_dir, run) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _lock_file(state_dir: Path, run: RunRecord) -> Path:

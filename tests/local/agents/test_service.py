@@ -39,6 +39,11 @@ command = ["no-such-program"]
 """
 
 
+# A program whose patch takes git some tenths of a second.
+MANY = """
+[local.agents.many]
+command = ["sh", "-c", "seq 1500 | split -l 1 -a 3; echo done; sleep {nap}"]
+"""
 # A program that continues once there is a file `go`.
 STEPS = """
 [local.agents.steps]
@@ -152,6 +157,17 @@ def test_the_page_shows_what_a_program_prints_as_it_comes_and_then_once(start: S
         (machine.state / "workspaces" / created["workspaceId"] / "code/go").touch()
         assert machine.wait(created["id"])["finalResult"] == "one\ntwo"
         assert page().count("two") == 1
+
+
+def test_the_patch_of_a_canceled_run_is_waited_for(start: Starter) -> None:
+    """A follow-up would otherwise show the patch of the run before it."""
+    with start(CONFIG + MANY) as machine:
+        created = machine.own.create("x", executor="many")
+        task = created["id"]
+        eventually(lambda: machine.content(task)["events"])
+        machine.own.call("POST", f"/tasks/{task}/cancel")
+        patch = machine.artifact(created["workspaceId"], "changes.patch")
+        assert patch.count("new file mode") == 1500
 
 
 def test_a_follow_up_runs_in_the_same_workspace(machine: Machine) -> None:
