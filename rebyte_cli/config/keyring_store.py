@@ -21,8 +21,8 @@ SECONDS_ON_A_TERMINAL = 60.0
 
 WAYS_OUT = (
     "export REBYTE_API_KEY=…  (nothing is stored)\n"
-    "rebyte profile set NAME key_command='pass show rebyte'  (a program prints the key)\n"
-    "rebyte auth login --insecure-storage  (a file that only you can read)"
+    "`rebyte profile set NAME key_command='pass show rebyte'`  (a program prints the key)\n"
+    "`rebyte auth login --insecure-storage`  (a file that only you can read)"
 )
 
 

@@ -290,8 +290,8 @@ def ways_out(done: Done) -> bool:
     assert "Traceback" not in done.err
     return done.status == told["exit"] == 3 and [line.split("=")[0] for line in hint[-3:]] == [
         "export REBYTE_API_KEY",
-        "rebyte profile set NAME key_command",
-        "rebyte auth login --insecure-storage  (a file that only you can read)",
+        "`rebyte profile set NAME key_command",
+        "`rebyte auth login --insecure-storage`  (a file that only you can read)",
     ]
 
 
@@ -303,6 +303,8 @@ def test_case_1_no_bus(rebyte: Rebyte, url: str) -> None:
     assert ways_out(login(rebyte, "-q"))
     # Said before the key is read, so that a user does not type one in vain.
     assert ways_out(login(rebyte, "-q", key="rbk_invalid"))
+    named = login(rebyte, "-q", "-P", "default")
+    assert "`rebyte -P default auth login --insecure-storage`" in named.err
     missing = rebyte("list")
     assert (missing.status, json.loads(missing.err)["error"]["code"]) == (3, "missing_key")
 
