@@ -19,6 +19,8 @@ from rebyte_cli.local.agents.workspace import Workspace
 from rebyte_cli.local.database import Store, new_id
 
 PATIENCE = 30.0
+# How an agent sleeps, more digits to follow: tests of another checkout have other processes.
+NAP = f"77.{os.getpid():08}"
 
 
 def need_jail(folder: Path) -> None:

@@ -13,7 +13,7 @@ from rebyte_cli.local.agents.git import GitError
 from rebyte_cli.local.agents.workspace import UploadedFile, Workspace, WorkspaceSource
 from tests.repositories import git
 
-from .bench import Bench, gone, script
+from .bench import NAP, Bench, gone, script
 
 SECRET = "the user's secret"
 
@@ -64,7 +64,7 @@ git -C inner -c core.fsmonitor= add x; git -C inner -c core.fsmonitor= \
 rm -f ran
 # Links where the service writes before the next run.
 rm -rf ~/.gitconfig; ln -s "{home}/pwned" ~/.gitconfig; ln -s "{home}" ~/.agents
-(setsid nohup sleep 88.011 >/dev/null 2>&1 &)
+(setsid nohup sleep {nap} >/dev/null 2>&1 &)
 echo work > made
 """
 
@@ -73,7 +73,7 @@ def test_a_hostile_repository_reaches_nothing_of_the_users_home(
     bench: Bench, hostile: Path, user_home: Path
 ) -> None:
     before = sorted(path.name for path in user_home.iterdir())
-    attack = ["sh", "-c", ATTACK.format(home=user_home, state=bench.folder)]
+    attack = ["sh", "-c", ATTACK.format(home=user_home, state=bench.folder, nap=f"{NAP}011")]
     source = [str(hostile), None, False]
     upload = bench.folder / "uploaded"
     upload.write_text("input")
@@ -91,7 +91,7 @@ def test_a_hostile_repository_reaches_nothing_of_the_users_home(
     # Nothing was written there, not even by ours through a link that the agent left.
     assert sorted(path.name for path in user_home.iterdir()) == before
     assert not (bench.workspace().code / "ran").exists()
-    assert gone("88.011")
+    assert gone(f"{NAP}011")
     patch = bench.artifact("changes.patch") or ""
     assert "+work" in patch
     assert "input.txt" not in patch

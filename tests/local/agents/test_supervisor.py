@@ -20,7 +20,7 @@ from rebyte_cli.local.agents.codex import Codex
 from tests.keyring_daemon import eventually
 from tests.servers import Line, RawServer
 
-from .bench import Bench, gone, kinds, processes, script
+from .bench import NAP, Bench, gone, kinds, processes, script
 
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -87,9 +87,9 @@ def test_the_wall_clock_ends_a_run(bench: Bench) -> None:
 
 
 def test_a_silent_agent_is_ended(bench: Bench) -> None:
-    run = bench.run(["sh", "-c", "echo x; sleep 77.031"], stall=0.3)
+    run = bench.run(["sh", "-c", f"echo x; sleep {NAP}031"], stall=0.3)
     assert (run.outcome, run.answer) == ("failed", "mine printed nothing for 0.3s")
-    assert gone("77.031")
+    assert gone(f"{NAP}031")
 
 
 def test_an_agent_that_closes_its_output_is_waited_for(bench: Bench) -> None:
@@ -99,10 +99,10 @@ def test_an_agent_that_closes_its_output_is_waited_for(bench: Bench) -> None:
 
 
 def test_an_agent_that_fills_the_disk_is_ended(bench: Bench) -> None:
-    run = bench.run(["sh", "-c", "echo x; sleep 77.035"], keep_free=10**18)
+    run = bench.run(["sh", "-c", f"echo x; sleep {NAP}035"], keep_free=10**18)
     assert run.outcome == "failed"
     assert "mine was stopped: the disk has only" in (run.answer or "")
-    assert gone("77.035")
+    assert gone(f"{NAP}035")
 
 
 def test_case_85_a_clone_ends_with_its_supervisor(bench: Bench) -> None:
@@ -140,7 +140,7 @@ def test_case_87_a_stranger_with_the_number_of_a_supervisor_is_left_alone(
     monkeypatch.setattr(runs, "STOP_SECONDS", 0.1)
     prompt = bench.run(["true"]).prompt
     lock = bench.run_folder(prompt) / "lock"
-    with subprocess.Popen(["sleep", "77.037"]) as stranger:
+    with subprocess.Popen(["sleep", f"{NAP}037"]) as stranger:
         here, boot, start = process_identity.identity(stranger.pid).split()
         for late in (f"{here} {boot} {int(start) - 1}", f"{here} other-boot {start}", here):
             lock.write_text(late)
@@ -152,13 +152,14 @@ def test_case_87_a_stranger_with_the_number_of_a_supervisor_is_left_alone(
 
 
 def test_case_86_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> None:
-    line = "echo x; (setsid nohup sleep 77.041 &) ; nohup sleep 77.042 & trap '' TERM; sleep 77.043"
+    line = f"echo x; (setsid nohup sleep {NAP}041 &) ; nohup sleep {NAP}042 &"
+    line += f" trap '' TERM; sleep {NAP}043"
     prompt = bench.start(["sh", "-c", line])
     bench.until_started(prompt)
     began = time.monotonic()
     bench.cancel(prompt)
     assert time.monotonic() - began < 2
-    assert gone("77.04")
+    assert gone(f"{NAP}04")
     run = bench.wait(prompt)
     assert (run.outcome, run.answer) == ("canceled", "")
     # Its work until then is there.
@@ -166,13 +167,13 @@ def test_case_86_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> No
 
 
 def test_background_processes_of_an_agent_end_with_it(bench: Bench) -> None:
-    run = bench.run(["sh", "-c", "(setsid nohup sleep 77.051 &) ; sleep 77.052 & echo done"])
+    run = bench.run(["sh", "-c", f"(setsid nohup sleep {NAP}051 &) ; sleep {NAP}052 & echo done"])
     assert (run.outcome, run.answer) == ("succeeded", "done")
-    assert gone("77.05")
+    assert gone(f"{NAP}05")
 
 
 def test_cancel_of_a_run_that_waits(bench: Bench) -> None:
-    first = bench.start(["sh", "-c", "echo x; sleep 77.061"])
+    first = bench.start(["sh", "-c", f"echo x; sleep {NAP}061"])
     bench.until_started(first)
     second = bench.start(["sh", "-c", "echo never"])
     bench.cancel(second)
@@ -183,20 +184,20 @@ def test_cancel_of_a_run_that_waits(bench: Bench) -> None:
 
 
 def test_case_85_a_killed_supervisor_is_a_failed_run_at_the_next_look(bench: Bench) -> None:
-    prompt = bench.start(["sh", "-c", "echo x; (setsid sleep 77.071 &); sleep 77.072"])
+    prompt = bench.start(["sh", "-c", f"echo x; (setsid sleep {NAP}071 &); sleep {NAP}072"])
     run = bench.until_started(prompt)
     assert run.ended is None
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
     run = bench.wait(prompt)
     assert run.outcome == "failed"
     assert run.answer == "The run's process is gone: it was killed, or this machine was restarted"
-    assert gone("77.07")
+    assert gone(f"{NAP}07")
     assert kinds(bench.events(prompt)) == ["result"]
 
 
 def test_a_reboot_is_a_failed_run(bench: Bench) -> None:
     """After one no process is left and no lock is held; the files are as they were."""
-    prompt = bench.start(["sh", "-c", "echo x; sleep 77.081"])
+    prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}081"])
     bench.until_started(prompt)
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
     assert gone(prompt)
@@ -205,12 +206,12 @@ def test_a_reboot_is_a_failed_run(bench: Bench) -> None:
 
 
 def test_sigterm_from_outside_is_a_failed_run(bench: Bench) -> None:
-    prompt = bench.start(["sh", "-c", "echo x; sleep 77.091"])
+    prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}091"])
     bench.until_started(prompt)
     os.kill(bench.supervisor(prompt), signal.SIGTERM)
     run = bench.wait(prompt)
     assert (run.outcome, run.answer) == ("failed", "The run was stopped by a signal")
-    assert gone("77.091")
+    assert gone(f"{NAP}091")
 
 
 def test_runs_in_one_workspace_go_one_after_another_in_order(bench: Bench) -> None:
@@ -319,13 +320,13 @@ def test_a_session_that_the_agent_has_lost_is_begun_again(bench: Bench, tmp_path
 
 
 def test_a_rejected_key_ends_the_run_at_once(bench: Bench, tmp_path: Path) -> None:
-    text = f"head -3 {tmp_path}/bin/s.jsonl; sleep 77.101"
+    text = f"head -3 {tmp_path}/bin/s.jsonl; sleep {NAP}101"
     path = script(tmp_path / "bin", "claude", text)
     sample = tmp_path / "bin/s.jsonl"
     sample.write_bytes((SAMPLES / "claude-http401.jsonl").read_bytes())
     run = bench.run(Claude(command=(path,), extra_paths=(str(sample),)))
     assert run.answer == "claude failed: the API answered 401 (authentication_failed)"
-    assert gone("77.101")
+    assert gone(f"{NAP}101")
 
 
 # Login files
@@ -445,7 +446,7 @@ def test_a_login_does_not_stay_behind_after_a_crash(
 ) -> None:
     login(user_home, "old")
     prompt = bench.start(
-        Codex(command=(script(tmp_path / "bin", "codex", "echo x; sleep 77.111"),))
+        Codex(command=(script(tmp_path / "bin", "codex", f"echo x; sleep {NAP}111"),))
     )
     bench.until_started(prompt)
     assert (bench.workspace().home / LOGIN).exists()
@@ -477,7 +478,7 @@ def test_a_login_that_the_next_run_borrowed_is_left_with_it(
 
 def test_a_run_that_waits_takes_little_memory(bench: Bench) -> None:
     """A thousand may wait, so nothing of the supervisor is loaded yet."""
-    first = bench.start(["sh", "-c", "echo x; sleep 77.141"])
+    first = bench.start(["sh", "-c", f"echo x; sleep {NAP}141"])
     bench.until_started(first)
     second = bench.start(["true"])
     give_up = time.monotonic() + 10
@@ -503,18 +504,18 @@ def test_without_a_jail_the_agent_has_a_private_home_all_the_same(bench: Bench) 
 
 
 def test_without_a_jail_cancel_kills_the_process_group(bench: Bench) -> None:
-    prompt = bench.start(["sh", "-c", "echo x; sleep 77.121 & sleep 77.122"], jail=False)
+    prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}121 & sleep {NAP}122"], jail=False)
     bench.until_started(prompt)
     bench.cancel(prompt)
-    assert gone("77.12")
+    assert gone(f"{NAP}12")
 
 
 def test_case_85_without_a_jail_the_next_look_kills_what_outlived_its_supervisor(
     bench: Bench,
 ) -> None:
-    prompt = bench.start(["sh", "-c", "echo x; sleep 77.131 & sleep 77.132"], jail=False)
+    prompt = bench.start(["sh", "-c", f"echo x; sleep {NAP}131 & sleep {NAP}132"], jail=False)
     bench.until_started(prompt)
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
     assert bench.wait(prompt).outcome == "failed"
-    assert gone("77.13")
-    assert not processes("77.13")
+    assert gone(f"{NAP}13")
+    assert not processes(f"{NAP}13")
