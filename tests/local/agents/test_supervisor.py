@@ -166,6 +166,18 @@ def test_case_86_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> No
     assert bench.artifact("changes.patch") == ""
 
 
+def test_cancel_of_a_run_whose_supervisor_hangs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "STOP_SECONDS", 0.2)
+    prompt = bench.start(["sh", "-c", f"echo x; (setsid sleep {NAP}045 &); sleep {NAP}046"])
+    bench.until_started(prompt)
+    os.kill(bench.supervisor(prompt), signal.SIGSTOP)
+    bench.cancel(prompt)
+    assert gone(f"{NAP}04")
+    assert bench.wait(prompt).outcome == "canceled"
+
+
 def test_background_processes_of_an_agent_end_with_it(bench: Bench) -> None:
     run = bench.run(["sh", "-c", f"(setsid nohup sleep {NAP}051 &) ; sleep {NAP}052 & echo done"])
     assert (run.outcome, run.answer) == ("succeeded", "done")
