@@ -267,8 +267,9 @@ class Poll:
         pool = ThreadPoolExecutor(min(WORKERS, len(todo)), "rebyte-wait")
         done: SimpleQueue[Future[Item | APIError]] = SimpleQueue()
         asked: dict[Future[Item | APIError], Given] = {}
+        items = iter(todo)
         try:
-            for item in todo:
+            for item in items:
                 # Answers that are not used yet take memory: of thousands, tens of megabytes.
                 while len(asked) >= MOST_ASKED:
                     future = done.get()
@@ -277,6 +278,8 @@ class Poll:
                     future = pool.submit(_answer, ask, item)
                 except RuntimeError:  # no further thread; asked twice does no harm
                     yield item, _answer(ask, item)
+                    for each in items:
+                        yield each, _answer(ask, each)
                 else:
                     asked[future] = item
                     future.add_done_callback(done.put)

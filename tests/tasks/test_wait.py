@@ -427,6 +427,24 @@ def test_a_few_are_read_ahead_of_those_that_are_used(
     assert sorted([*seen, *(answer for _, answer in each)]) == sorted(map(str, range(1000)))
 
 
+def test_without_a_further_thread_the_rest_is_read_one_by_one(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted: list[int] = []
+    submit = ThreadPoolExecutor.submit
+
+    def limited(self: ThreadPoolExecutor, *args: Any) -> Any:
+        submitted.append(1)
+        if len(submitted) > 2:
+            raise RuntimeError("can't start new thread")
+        return submit(self, *args)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", limited)
+    answers = Poll(board.client())._each(str, range(10))
+    assert sorted(answer for _, answer in answers) == list(map(str, range(10)))
+    assert len(submitted) == 3
+
+
 def test_a_list_in_trouble_does_not_bring_a_read_for_each(board: Board) -> None:
     ids = [f"task-{number}" for number in range(300)]
     board.add(*ids)
