@@ -345,6 +345,23 @@ def test_a_create_that_is_lost_behind_the_proxy_is_unknown(
     assert len(server.requests) == 1
 
 
+def test_the_environment_is_searched_for_the_proxies_of_a_host_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched: list[str] = []
+    search = connection.get_environ_proxies
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "near.example")
+    monkeypatch.setattr(
+        connection, "get_environ_proxies", lambda url: searched.append(url) or search(url)
+    )
+    pool = connection.ConnectionPool(ca_bundle=None, size=1)
+    for _ in range(3):
+        assert pool.proxies("https://far.example/v1/tasks")["https"] == "http://proxy.example:3128"
+        assert pool.proxies("https://near.example/v1/tasks") == {}
+    assert len(searched) == 2
+
+
 def test_no_proxy_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     with RawServer(reply(502)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
