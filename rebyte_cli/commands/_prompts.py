@@ -215,7 +215,7 @@ class PromptSource:
         if left := drafts.unsent(folder):
             more = f" (and {len(left) - 1} more in {folder})" if len(left) > 1 else ""
             self._app.note(
-                f"An earlier prompt was not sent: {left[0]}{more}; --prompt-file sends it"
+                f"An earlier prompt may not have been sent: {left[0]}{more}; --prompt-file sends it"
             )
         return drafts.new(folder, command, self._initial)
 
