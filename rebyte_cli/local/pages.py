@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import Any
 
 from . import http
+from .agents import gate
 from .http import Context, Refusal, missing
 from .messages import PLAIN, HttpRequest, HttpResponse
 from .records import TaskRecord, load_task
@@ -94,6 +95,7 @@ def _cookie(request: HttpRequest) -> str:
 
 def run(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /run/{id}: the transcript of a task, its answers and its patch."""
+    _wait_for_patch(context, task_id)
     with context.store.read() as db:
         task = load_task(db, task_id)
         body = _task(context, db, task)
@@ -112,6 +114,7 @@ def share(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse
 
 def patch(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /run/{id}/changes.patch: the whole patch as text."""
+    _wait_for_patch(context, task_id)
     with context.store.read() as db:
         found = _patch_object(db, load_task(db, task_id))
     if found is None:
@@ -293,6 +296,13 @@ def _text(value: object) -> str:
 
 
 # The patch
+
+
+def _wait_for_patch(context: Context, task_id: str) -> None:
+    """Wait for the patch of a task that was just canceled: its page is not fetched again."""
+    with context.store.read() as db:
+        workspace = load_task(db, task_id).workspace
+    gate.wait_for_results(context, workspace)
 
 
 def _patch_object(db: sqlite3.Connection, task: TaskRecord) -> str | None:
