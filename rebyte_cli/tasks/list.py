@@ -45,12 +45,12 @@ def moment(text: str, *, now: datetime | None = None) -> datetime:
             day = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
             return (day - timedelta(days=days)).astimezone()
         found = datetime.fromisoformat(text.strip())
+        return found if found.tzinfo else found.astimezone()
     except (ValueError, OverflowError):
         raise BadUsage(
             f"{text!r} is not a time",
             hint="Write 2026-02-09, 2026-02-09T10:30:00Z, today, 7d, 12h or 30m",
         ) from None
-    return found if found.tzinfo else found.astimezone()
 
 
 def row_tests(

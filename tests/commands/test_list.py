@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks.list import moment
 from tests.conftest import Done
 from tests.servers import RawServer, Request, error_reply, json_reply
@@ -223,6 +224,12 @@ def test_a_status_may_be_spelled_as_the_british_do(inside_local: Run) -> None:
 def test_days_begin_at_midnight_here(text: str, start: str) -> None:
     now = datetime.fromisoformat("2026-02-09T10:35:00").astimezone()
     assert moment(text, now=now) == datetime.fromisoformat(start).astimezone()
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "99999999d", "soon"])
+def test_a_time_that_is_none_is_a_usage_error(text: str) -> None:
+    with pytest.raises(BadUsage, match="is not a time"):
+        moment(text)
 
 
 def test_several_statuses_are_taken(inside: Run, aim: Aim) -> None:
