@@ -91,7 +91,8 @@ def explain(error: BaseException, *, host: str, proxy: str | None, sent: bool) -
         return AttemptFailed(f"TLS with {there} failed")
     if having(ConnectionError) or "RemoteDisconnected" in names:
         return AttemptFailed(f"{there} closed the connection")
-    if names & {"BadStatusLine", "LineTooLong", "HTTPException", "UnknownProtocol"}:
+    not_http = {"BadStatusLine", "LineTooLong", "HTTPException", "UnknownProtocol"}
+    if names & {*not_http, "InvalidHeader"}:
         return AttemptFailed("the answer is not HTTP", code="broken_answer")
     system = having(OSError)
     why = getattr(system, "strerror", None)

@@ -155,6 +155,10 @@ WORDS: list[tuple[Any, str]] = [
     (reset, "closed the connection (4 tries)"),
     (stall, "timed out after 0.3 s"),
     (then_close(b"SSH-2.0-OpenSSH_9\r\n"), "the answer is not HTTP (4 tries)"),
+    (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        "the answer is not HTTP (4 tries)",
+    ),
     (reply(200, b"{", length=9), "the answer was cut off (4 tries)"),
     (reply(200, b"\x1f\x8b", {"Content-Encoding": "gzip"}), "it was cut off (4 tries)"),
     (reply(200, b"no gzip", {"Content-Encoding": "gzip"}), "its compression is damaged"),
