@@ -77,7 +77,7 @@ def get(
 ) -> Value:
     """Download each NAME, or everything with --all.
 
-    Prints where each file is. A file appears only when it is complete, and never replaces an
+    Prints the path of each file. A file appears only when it is complete, and never replaces an
     existing one without --force. With --all, existing files of the same size are skipped, so
     running an interrupted command again resumes it.
 

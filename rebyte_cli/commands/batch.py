@@ -197,21 +197,21 @@ def command(
     All of FILE is checked before the first task is created, and every bad line is reported
     (status 2).
 
-    FILE.journal (FILE.I-of-N.journal for a shard) records what was done, on disk before anything
-    is sent. After an interrupt, a crash or a power cut, run the same command again to resume:
-    finished lines are not repeated, running tasks are resumed, and if a create got no
+    FILE.journal (FILE.I-of-N.journal for a shard) records the state of each line, on disk before
+    anything is sent. After an interrupt, a crash or a power cut, run the same command again to
+    resume: finished lines are not repeated, running tasks are resumed, and if a create got no
     response, rebyte looks for its task. It is resent only if no task is found and the attempt is 15
-    minutes old (--resend-after). A line whose outcome stays unknown has the status `unknown`
-    (exit status 6); the next run looks again, or use --resolve to set its task. Lines appended to
-    FILE are created by the next run. rebyte refuses a journal that belongs to a different
-    profile or URL, or whose lines were changed. To start over, pass a new --journal.
+    minutes old (--resend-after). A line whose outcome stays unknown has the status `unknown` (exit
+    status 6); the next run looks again, or use --resolve to set its task. Lines appended to FILE
+    are created by the next run. rebyte refuses a journal that belongs to a different profile or
+    URL, or whose lines were changed. To start over, pass a new --journal.
 
-    Each run prints every line, those that ended earlier first. A status is completed, failed,
-    canceled, refused (by the API, on create), gone (the task no longer exists), skipped (the line
-    it follows did not complete), running, waiting (for an answer to a question), pending (not
-    created yet) or unknown. --results writes
-    them to a file, which is replaced only after the run has locked the journal, so starting a
-    batch twice is safe.
+    Each run prints the result of every line, beginning with those that ended in an earlier run. The
+    status of a line is completed, failed, canceled, refused (by the API, on create), gone (the task
+    no longer exists), skipped (the line it follows did not complete), running, waiting (for an
+    answer to a question), pending (not created yet) or unknown. --results writes the results to a
+    file, which is replaced only after the run has locked the journal, so starting a batch twice is
+    safe.
 
     Lines with the same workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in
     the workspace of the line with that key, after that line has completed. Lines that belong

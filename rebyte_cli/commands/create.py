@@ -31,18 +31,20 @@ def command(
     """Run PROMPT as a new task and print the task.
 
     Returns when the VM is up. With --wait, returns when the task has ended and prints only the
-    finished task. The id and the link appear on stderr as soon as they are known. Without PROMPT,
-    $EDITOR opens on a terminal; what it saved is kept in a file until the task exists.
+    finished task. The id and the link appear on stderr as soon as they are known.
+
+    `-` after PROMPT adds standard input to it; `-` alone is the whole prompt. Without PROMPT,
+    $EDITOR opens on a terminal; what you write there is kept in a file until the task exists.
 
     If the response to a create is lost, rebyte looks for the task instead of creating it again.
     With --once KEY, a script can repeat the whole command after any interruption and still create
     only one task.
 
-    --attempts N creates N tasks for the same prompt, with several -x in turn. The first that
-    completes is printed, and the others are canceled; if none completes, all are printed.
+    --attempts N creates N tasks for the same prompt; with several -x, they take turns. The first
+    task that completes is printed, and the others are canceled; if none completes, all are printed.
 
-    `-g .` says what the remote lacks: uncommitted changes, commits that are not pushed. With
-    --with-changes, uncommitted changes are uploaded as a patch for the agent to apply.
+    With `-g .`, stderr names uncommitted changes and unpushed commits, which the remote doesn't
+    have. --with-changes uploads the uncommitted changes as a patch for the agent to apply.
 
     Examples:
 

@@ -15,11 +15,11 @@ from ._base import define
 def command(app: App) -> RecordList:
     """Check versions, profile, key, API, proxy, TLS, keyring, editor, git and local agents.
 
-    Each line says what a command would use, and whether it works; below a warning or a problem is
-    what to do about it. The checks run side by side, each for a few seconds at most. Nothing is
-    changed, and the key is never shown, so the report can be attached to an issue.
+    Each line says what a command would use, and whether it works. A warning or a problem is
+    followed by what to do about it. The checks run side by side, each for a few seconds at most.
+    Nothing is changed, and the key is never shown, so the report can be attached to an issue.
 
-    The status is 1 if something doesn't work, 0 otherwise, also with warnings.
+    The status is 1 if something doesn't work; with warnings alone, it is 0.
 
     Examples:
 

@@ -105,13 +105,13 @@ def command(
     --status or --fields status, all are fetched; with --no-status, none.
 
     A running task that waits for an answer is shown as waiting, and has "question": true in JSON.
-    rebyte looks for that in at most 20 running tasks, with --status waiting or --fields question in
-    all.
+    rebyte checks at most 20 running tasks for this; with --status waiting or --fields question, it
+    checks all of them.
 
     --watch shows what runs, for how long, its last step, and which tasks wait for an answer. It
     makes at most two requests per second, and watches the newest 100 tasks, or as many as --limit
     says. In a pipe, or with -o json, jsonl, csv, tsv or id, it prints each task once, and again
-    whenever its status changes or it begins or ceases to wait for an answer.
+    whenever its status changes, or it starts or stops waiting for an answer.
 
     Examples:
 

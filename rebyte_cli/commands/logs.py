@@ -34,10 +34,11 @@ def command(
     """Show the transcript of TASK.
 
     Prompts are marked with `>`, tool calls with `*` and questions with `?`. On a terminal, what the
-    agent says is rendered as Markdown; --color never prints it as it came. -o jsonl prints each
-    event as it arrives, and with -f the record that ends the stream (`status`, `lastSeq`,
-    `finalResult`). -o json prints one document at the end, with the events of every prompt. The
-    exit status doesn't depend on how the run ended.
+    agent says is rendered as Markdown; with `--color never`, it is printed unchanged.
+
+    -o jsonl prints each event as it arrives, and with -f also the record that ends the stream
+    (`status`, `lastSeq`, `finalResult`). -o json prints one document at the end, with the events of
+    every prompt. The exit status doesn't depend on how the run ended.
 
     Examples:
 

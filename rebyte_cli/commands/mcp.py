@@ -30,10 +30,10 @@ def command(app: App, client: str | None, dry_run: bool) -> Any:
     others. Requires the extra mcp: `pip install "rebyte-cli[mcp]"`.
 
     The tools are create (with once), wait, get, result, follow_up, list, answer, cancel, logs and
-    diff. They use the profile of -P, and return the errors and statuses of the commands with
-    these names. create, follow_up and wait report progress every second, and wait reports when the
-    task asks a question.
-    If a client cancels a long call, the task keeps running, and wait can be called again.
+    diff. They use the profile given with -P, and return the errors and statuses of the commands
+    with these names. create, follow_up and wait report progress every second, and wait reports when
+    the task asks a question. If a client cancels a long call, the task keeps running, and wait can
+    be called again.
 
     Examples:
 

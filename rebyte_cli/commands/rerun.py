@@ -43,10 +43,10 @@ def command(
 
     Takes over the prompt that TASK was created with (not its follow-ups), its executor, model,
     skills, repository and branch, files, labels, and its workspace if it was created with -w.
-    Options replace these: -s all skills, -f all files, -g the repository and its branch; --label
-    adds labels. Files are uploaded again from where they were.
+    Options replace these values: -s replaces all skills, -f all files, and -g the repository and
+    its branch. --label adds labels. Files are uploaded again from where they were.
 
-    These options are in the history of this machine. Of a task that was created elsewhere, only
+    The history of this machine stores these values. From a task that was created elsewhere, only
     the prompt, the executor and the model are taken over.
 
     Examples:

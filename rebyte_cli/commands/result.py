@@ -22,7 +22,8 @@ from ._options import on_question_option, task_argument, timeout_option
 def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
     """Print only the text of TASK's answer.
 
-    On a terminal, the answer is rendered as Markdown; --color never, and a pipe, get it as it came.
+    On a terminal, the answer is rendered as Markdown. In a pipe, or with `--color never`, it is
+    printed unchanged.
 
     Exits with 1 while the task runs (unless --wait is given), with 10 if it failed without an
     answer, and with 11 if it was canceled. With --wait, exits with 10 if the task failed, even if

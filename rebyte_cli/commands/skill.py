@@ -107,14 +107,14 @@ def _uninstall(app: App, target: Path) -> dict[str, Any]:
 def list_(app: App) -> RecordList:
     """List the skills that `-s` can name.
 
-    Each is shown with the profile whose tasks can have it.
+    Each is shown with the profile whose tasks can use it.
 
     Agents on this machine (`-P local`) get the folders with a SKILL.md in `skills` of the config
     folder, ~/.agents/skills, ~/.claude/skills, and .agents/skills and .claude/skills of the
     repository here. For them, `-s` also takes github:OWNER/REPO[/PATH], which is cloned once.
 
-    The API has no list of the skills of an account, so those are the ones that the profile attaches
-    by default and that your tasks have used before.
+    The API has no list of an account's skills. For other profiles, the list has the skills that the
+    profile attaches by default and those that your tasks have used before.
 
     Examples:
 

@@ -50,9 +50,9 @@ def list_(
 ) -> RecordList:
     """List workspaces, named ones first, then the last used.
 
-    Every task without -w has its own workspace, which the history knows; the account's agent
-    computers are listed with them. If the API has no agent computers, or the key may not list them,
-    only the history is listed.
+    Lists the workspaces in the history (a task created without -w has its own) and the account's
+    agent computers. If the API has no agent computers, or the key may not list them, only the
+    history is listed.
 
     Examples:
 
