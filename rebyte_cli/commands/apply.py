@@ -36,6 +36,12 @@ def command(app: App, task: str, force: bool, yes: bool) -> RecordList:
 
     task_id = references.task(app.history, task)
     root = patch.top_level()
+    workspace = app.located({"id": task_id}).get("workspaceId")
+    found = patch.fetch(app.client, task_id, workspace)
+    changes = patch.changes(found)
+    if not changes:
+        app.note("The task changed nothing")
+        return RecordList(CHANGE, [])
     dirty = [] if force else patch.uncommitted(root)
     if dirty:
         more = f" and {len(dirty) - 3} more" if len(dirty) > 3 else ""
@@ -43,12 +49,6 @@ def command(app: App, task: str, force: bool, yes: bool) -> RecordList:
             f"there are uncommitted changes: {', '.join(dirty[:3])}{more}",
             hint="Commit or stash them, or use --force to apply anyway",
         )
-    workspace = app.located({"id": task_id}).get("workspaceId")
-    found = patch.fetch(app.client, task_id, workspace)
-    changes = patch.changes(found)
-    if not changes:
-        app.note("The task changed nothing")
-        return RecordList(CHANGE, [])
     risks = patch.risks(changes)
     if risks and not yes:
         app.note("Files that tools run or read by themselves:\n  " + "\n  ".join(risks))

@@ -92,15 +92,34 @@ def left_out(folder: str, *, with_changes: bool) -> Iterator[str]:
         yield f"{_staying(state)}: commit, or add --with-changes"
 
 
+def check_local_branch(folder: str, branch: str) -> None:
+    """Raise BadUsage unless a clone of this very folder can check out `branch`, or a tag."""
+    if any(_has_ref(folder, f"refs/{kind}/{branch}") for kind in ("heads", "tags")):
+        return
+    is_known = _has_ref(folder, f"refs/remotes/origin/{branch}")
+    raise BadUsage(
+        f"the repository {folder} has no branch or tag {branch!r}",
+        hint=f"It is on origin: `git branch {branch} origin/{branch}` makes it here"
+        if is_known
+        else "`git branch --list` shows what there is",
+    )
+
+
+def _has_ref(folder: str, name: str) -> bool:
+    try:
+        run(["rev-parse", "--quiet", "--verify", name], folder)
+    except GitFailed:
+        return False
+    return True
+
+
 def _staying(state: Checkout) -> str:
     count = _count(state.uncommitted, "uncommitted change")
     return f"{count} {'stays' if state.uncommitted == 1 else 'stay'} here"
 
 
 def _check_branch(folder: str, remote: str, branch: str, upstream: str | None) -> Iterator[str]:
-    try:
-        run(["rev-parse", "--quiet", "--verify", f"refs/remotes/{remote}/{branch}"], folder)
-    except GitFailed:
+    if not _has_ref(folder, f"refs/remotes/{remote}/{branch}"):
         other = (upstream or "").removeprefix(f"{remote}/")
         instead = (
             f", or use its upstream: -b {other}" if other not in ("", upstream, branch) else ""
@@ -108,7 +127,7 @@ def _check_branch(folder: str, remote: str, branch: str, upstream: str | None) -
         raise BadUsage(
             f"the branch {branch} is not on {remote}, so a task cannot check it out",
             hint=f"Push it with `git push -u {remote} {branch}`{instead}; -b NAME names another",
-        ) from None
+        )
     words = ["rev-list", "--count", "HEAD", "--not", f"--remotes={remote}"]
     ahead = int(run(words, folder).decode().strip() or 0)
     if upstream is None:

@@ -102,7 +102,7 @@ def local_source(
     host, and is left out when `githubUrl` says it all. The other two are as `repository` gives
     them, for a simulated run and the history. Commits that were not pushed are in the clone.
     Raises BadUsage as that does, but takes folders, a repository without a remote and a detached
-    HEAD.
+    HEAD; and for a branch that a folder does not have.
     """
     if given != "." and not given.startswith(("/", "./", "../", "~")):
         plain, branch = repository(given, branch, note=lambda _text: None)
@@ -112,6 +112,8 @@ def local_source(
     problem = f"{given} is not inside a git repository"
     root = _git("-C", folder, "rev-parse", "--show-toplevel", problem=problem)
     checkout.check_place(folder, root)
+    if branch is not None:
+        checkout.check_local_branch(root, branch)
     plain = root
     for line in checkout.left_out(root, with_changes=with_changes):
         note(line)

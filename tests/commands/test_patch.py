@@ -234,6 +234,10 @@ def test_nothing_to_apply(agents: Local, repository: Path) -> None:
     done = agents("apply", "@last", cwd=repository)
     assert (done.status, done.json) == (0, {"data": []})
     assert "changed nothing" in done.err
+    (repository / "run.sh").write_text("#!/bin/sh\necho mine\n")
+    done = agents("apply", "@last", cwd=repository)
+    assert done.status == 0, "a tree need not be clean for nothing"
+    assert "changed nothing" in done.err
 
 
 def test_a_simulated_task_has_no_patch(local: Local, home: Path) -> None:

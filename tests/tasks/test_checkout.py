@@ -217,3 +217,18 @@ def test_a_working_tree_that_is_elsewhere_is_not_uploaded(repository: Repository
             patched(repository)
         with pytest.raises(BadUsage, match=message):
             local_source(str(repository.path), note=print)
+
+
+def test_a_branch_that_a_folder_lacks_is_refused(repository: Repository) -> None:
+    """Before a task exists: the clone of it can have no other."""
+    repository("tag", "v1")
+    for known in ("main", "v1", None):
+        source = local_source(str(repository.path), known, note=print)
+        assert source["branchName"] == known
+    with pytest.raises(BadUsage, match="has no branch or tag 'topic'") as error:
+        local_source(str(repository.path), "topic", note=print)
+    assert "git branch topic origin/topic" not in str(error.value.hint)
+    repository("update-ref", "refs/remotes/origin/topic", "HEAD")
+    with pytest.raises(BadUsage) as error:
+        local_source(str(repository.path), "topic", note=print)
+    assert "git branch topic origin/topic" in str(error.value.hint)
