@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -249,20 +249,18 @@ class Database:
             if self.path.exists():
                 return
             new = self.path.with_name(f".{self.path.name}.new")
-            with suppress(FileNotFoundError):
-                new.unlink()
+            # What an earlier file left beside it would be read as a part of the new one.
+            _remove(new, *_side_files(new), *_side_files(self.path))
             # SQLite gives its side files the mode of this one.
             os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            connection = _connect(new)
             try:
-                connection.execute("PRAGMA journal_mode=WAL")
-                self._upgrade(connection)
-            finally:
-                connection.close()
-            # What a file that was moved away left here would be read as a part of the new one.
-            for side in ("-wal", "-shm"):
-                with suppress(FileNotFoundError):
-                    self.path.with_name(self.path.name + side).unlink()
+                with closing(_connect(new)) as connection:
+                    self._upgrade(connection)
+                    # Only now: in WAL, a full disk would let the commit pass and leave half a file.
+                    connection.execute("PRAGMA journal_mode=WAL")
+            except BaseException:
+                _remove(new, *_side_files(new))
+                raise
             os.replace(new, self.path)
             sync_folder(self.path.parent)
 
@@ -320,6 +318,16 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     return connection
+
+
+def _side_files(path: Path) -> list[Path]:
+    return [path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal")]
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with suppress(FileNotFoundError):
+            path.unlink()
 
 
 def _version(connection: sqlite3.Connection) -> int:

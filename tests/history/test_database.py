@@ -20,7 +20,7 @@ from rebyte_cli.history import database, references
 from rebyte_cli.history.database import VERSION, HistoryUnusable
 from rebyte_cli.history.history import History
 from rebyte_cli.history.records import Reservation
-from tests.conftest import COMMAND, Done
+from tests.conftest import COMMAND, Done, need_tool
 from tests.forks import run_forks
 from tests.keyring_daemon import eventually
 from tests.servers import RawServer, json_reply
@@ -98,6 +98,40 @@ def test_a_file_cut_in_the_middle(tmp_path: Path) -> None:
     history = History(path, origin="o", warn=told.append)
     history.tasks()
     assert len(told) == 1
+
+
+FULL_DISK = """
+import os, sys
+from pathlib import Path
+from rebyte_cli.history.history import History
+
+def told(number):
+    found = []
+    history = History(Path(f"{sys.argv[2]}/h/history.db"), origin="o", warn=found.append)
+    history.add_task({"id": f"t{number}"}, prompt="x")
+    return [task["id"] for task in history.tasks()], len(found)
+
+with open(f"{sys.argv[2]}/filler", "wb") as filler:
+    filler.write(bytes(int(sys.argv[1])))
+told(1)
+os.unlink(f"{sys.argv[2]}/filler")
+ids, problems = told(2)
+print(ids[0], problems)
+"""
+
+
+@pytest.mark.parametrize("free", [16, 80, 140])  # KiB
+def test_a_history_that_a_full_disk_stopped_is_made_once_there_is_room(
+    free: int, tmp_path: Path
+) -> None:
+    """A part of it used to stay, as a damaged file."""
+    size = 1 << 20
+    disk = ["--size", str(size), "--tmpfs", str(tmp_path)]
+    code = [sys.executable, "-c", FULL_DISK, str(size - (free << 10)), str(tmp_path)]
+    words = [need_tool("bwrap"), "--dev-bind", "/", "/", *disk, *code]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "t2 0\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is where even root cannot write")
