@@ -12,6 +12,7 @@
     │   │   ├── Unsent                 5   provably never reached the API
     │   │   ├── ServerFault            5   5xx after all tries
     │   │   ├── BrokenAnswer           5   an answer that is not what it should be
+    │   │   │   └── AnswerTooLarge     5   an answer that is larger than what is read into memory
     │   │   └── Redirected             5   a redirect; it is never followed with a key
     │   └── OutcomeUnknown             6   a create was sent and no answer came back
     ├── TaskFailed                    10   waited for, and it failed (carries the task)
