@@ -56,6 +56,8 @@ GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}
 # Seconds. The system may give both of two simultaneous signals to a worker thread, and then the
 # main thread, the only one that handles them, is not woken.
 LISTEN = 0.5
+# Of one line in one run: a service that never answers it must not keep the batch running.
+MOST_RESENDS = 3
 JOIN = 2.0  # seconds that threads with a request under way get to end after the batch
 RowOrError = Mapping[str, Any] | RebyteError
 
@@ -108,6 +110,7 @@ class Runner:
         )
         self._workers.known.update(known)
         self._lost: set[int] = set()  # lines whose creates are being searched for
+        self._resent: Counter[int] = Counter()  # creates of a line that made no task
         finder = LostLineSearch(
             client,
             batch,
@@ -435,6 +438,10 @@ class Runner:
         yield from self._watch(index, entry)
 
     def _on_absent(self, index: int, entry: LineState, _value: None) -> Iterator[RowOrError]:
+        if self._resent[index] == MOST_RESENDS:
+            yield from self._on_unknown(index, entry, [])
+            return
+        self._resent[index] += 1
         self._lost.discard(index)
         number = self._batch.lines[index].number
         self._callbacks.note(f"Line {number}: no task was created; sending it again")

@@ -147,7 +147,8 @@ class Shard(ParamType[tuple[int, int]]):
     type=Duration(),
     default=None,
     metavar="DURATION",
-    help="Resend a create that got no response if no task is found after this long (15m).",
+    help="Resend a create that got no response if no task is found after this long (15m; 2s with"
+    " -P local), three times at most.",
 )
 @click.option(
     "--results",

@@ -221,6 +221,19 @@ def test_a_create_that_made_nothing_is_sent_again_after_its_time(
     assert "no task was created; sending it again" in done.err
 
 
+def test_a_create_that_never_gets_an_answer_does_not_keep_a_batch_running(
+    batch: Callable[..., Done], one_clock: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rebyte_cli.batch.search.LATER", 0.1)
+    with Farm(cuts=2.0) as farm:  # none makes a task
+        done = batch(farm, ["One"], "--resend-after", "0.1", "--timeout", "30")
+        assert (done.status, statuses(done)) == (6, {1: "unknown"})
+        assert farm.tried == {"One": 4}
+        farm.cuts = 0.0
+        again = batch(farm, None, "--resend-after", "0.1", "--timeout", "30")
+    assert (again.status, statuses(again)) == (0, {1: "completed"})
+
+
 def test_equal_lines_that_are_lost_together_get_a_task_each(
     batch: Callable[..., Done], one_clock: None
 ) -> None:
