@@ -81,7 +81,7 @@ _UNUSABLE = {
     sqlite3.SQLITE_READONLY: "it cannot be written",
     sqlite3.SQLITE_PERM: "it cannot be opened",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
-    sqlite3.SQLITE_IOERR: "the disk does not take or give it",
+    sqlite3.SQLITE_IOERR: "the disk cannot be read or written, or is full",
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_BUSY: f"another process has been writing for {BUSY_SECONDS:g} s",
     sqlite3.SQLITE_LOCKED: f"another process has been writing for {BUSY_SECONDS:g} s",
