@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 from ..errors import RebyteError
@@ -38,6 +38,21 @@ class HookCommand:
 
         An interrupt ends the run.
         """
+        results: list[RebyteError | None] = []
+        # A signal raises in the main thread, even in the moment in which the process is there and
+        # we do not know it yet. Here it only ends `join`, and `stop` waits for that moment to pass.
+        worker = Thread(target=lambda: results.append(self._run(document)))
+        try:
+            worker.start()
+            worker.join()
+        except RuntimeError as error:  # no more threads
+            return RebyteError(f"{self._command}: {error}", code="exec_failed")
+        except BaseException:
+            self.stop()
+            raise
+        return results[0]
+
+    def _run(self, document: Mapping[str, Any]) -> RebyteError | None:
         try:
             with self._lock:
                 if self._stopped:
@@ -56,9 +71,6 @@ class HookCommand:
             return RebyteError(f"{self._command}: {error.strerror}", code="exec_failed")
         try:
             process.communicate(json.dumps(document).encode() + b"\n")
-        except BaseException:
-            self.stop()
-            raise
         finally:
             with self._lock:
                 self._running.discard(process)

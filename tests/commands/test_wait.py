@@ -6,10 +6,11 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -98,6 +99,26 @@ def test_an_interrupt_ends_the_command_too(service: Any, inside_local: Run, home
         time.sleep(0.02)
 
 
+def test_an_interrupt_while_the_command_is_being_started_ends_it(tmp_path: Path) -> None:
+    """A signal in the moment in which the process is there, and Python does not know it yet."""
+
+    def interrupt(_frame: Any, event: str, called: Any) -> None:
+        if event == "c_return" and called.__name__ == "fork_exec":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    hook = HookCommand(f"echo $$ > {tmp_path}/made; mv {tmp_path}/made {tmp_path}/pid; sleep 60")
+    threading.setprofile(interrupt)
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            hook.run({})
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    time.sleep(0.3)  # a process that was not ended would have written by now
+    assert not (tmp_path / "pid").exists() or not _runs(int((tmp_path / "pid").read_text()))
+
+
 def test_what_ignores_the_request_to_end_is_ended_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +127,7 @@ def test_what_ignores_the_request_to_end_is_ended_too(
     script = f"trap '' TERM; echo $$ > {tmp_path}/made; mv {tmp_path}/made {tmp_path}/pid; sleep 60"
     (tmp_path / "stubborn").write_text(f"{script}; true\n")
     hook = HookCommand(f"sh {tmp_path}/stubborn & wait")
-    run = Thread(target=hook.run, args=({},))
+    run = threading.Thread(target=hook.run, args=({},))
     run.start()
     end = time.monotonic() + 20
     while not (tmp_path / "pid").exists():
