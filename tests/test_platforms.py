@@ -85,6 +85,7 @@ def test_every_branch_is_known() -> None:
     assert found == BRANCHES
 
 
+@pytest.mark.slow
 def test_a_test_that_does_not_run_elsewhere_has_a_reason() -> None:
     """The others can at least be imported on Windows; `python -m tests.elsewhere` runs them."""
     for name in elsewhere.REASONS:

@@ -113,7 +113,7 @@ def test_tasks_cost_no_poll_while_there_is_no_webhook(
         until(lambda: len(polls) == 1)
         for _ in range(20):
             caller.create()
-    assert len(polls) <= 2  # ... and one at the end
+    assert len(polls) <= 3  # one was perhaps asked for during the first; ... and one at the end
 
 
 def test_failed_deliveries_are_counted_and_nothing_leaves_the_machine(tmp_path: Path) -> None:
