@@ -211,7 +211,10 @@ def test_no_file_has_words_that_are_out_of_date() -> None:
     )
     files = [*ROOT.glob("*.md"), *ROOT.glob(".github/**/*.yml")]
     for folder in ("rebyte_cli", "tests", "man", "completions"):
-        files += [path for path in (ROOT / folder).rglob("*") if path.suffix not in (".pyc", "")]
+        for path in (ROOT / folder).rglob("*.*"):
+            # `make lowest` leaves Hypothesis's folder in tests/.
+            if path.is_file() and path.suffix != ".pyc" and ".hypothesis" not in path.parts:
+                files.append(path)
     files.remove(Path(__file__))
     found = [
         f"{path.relative_to(ROOT)}: {match[0]}"
