@@ -38,7 +38,7 @@ def command(app: App, task: str, force: bool, yes: bool) -> RecordList:
     root = patch.top_level()
     workspace = app.located({"id": task_id}).get("workspaceId")
     found = patch.fetch(app.client, task_id, workspace)
-    changes = patch.changes(found)
+    changes = patch.changes(found, root)
     if not changes:
         app.note("The task changed nothing")
         return RecordList(CHANGE, [])

@@ -83,12 +83,13 @@ def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
         yield f"\x1b[{code}m{text}\x1b[m\n" if color and code else f"{text}\n"
 
 
-def changes(patch: bytes) -> list[FileChange]:
+def changes(patch: bytes, root: Path) -> list[FileChange]:
     """What the patch does, file by file, as git reads it. RebyteError when it is no patch."""
     if not patch.strip():
         return []
-    counts = _git(["apply", "--numstat", "-z"], patch).decode("utf-8", "replace")
-    summary = _git(["apply", "--summary"], patch, "-c", "core.quotePath=false")
+    # In a folder below the root, git would leave out every file that is not in that folder.
+    counts = _git(["apply", "--numstat", "-z"], patch, folder=root).decode("utf-8", "replace")
+    summary = _git(["apply", "--summary"], patch, folder=root)
     added, deleted, renamed, executable = _summary(summary.decode("utf-8", "replace"))
     result = []
     for entry in filter(None, counts.split("\0")):
@@ -120,10 +121,11 @@ def top_level() -> Path:
     try:
         return Path(_git(["rev-parse", "--show-toplevel"], b"").decode().removesuffix("\n"))
     except RebyteError as error:
-        if "not a git repository" not in error.message:
+        outside = re.search("(?:not|run in) (a git repository|a work tree)", error.message)
+        if not outside:
             raise
         raise BadUsage(
-            "not inside a git repository", hint="Run this command inside the repository to change"
+            f"not inside {outside[1]}", hint="Run this command inside the repository to change"
         ) from None
 
 
@@ -152,13 +154,19 @@ def apply(patch: bytes, root: Path) -> None:
                 f"{len(conflicts)} {many} conflicts: {', '.join(conflicts)}",
                 hint=f"Edit them, then `git add` them{undo}",
             ) from None
-        if "does not match index" not in error.message:
-            raise PatchConflict(f"the patch does not apply: {error.message}") from None
-    # Uncommitted changes in the same files, and --force: without the index, or not at all.
+        reason = error.message
+    # With --force, files that have uncommitted changes are patched without the index. Otherwise
+    # only the reason is wanted: a failed merge often gives none.
+    is_dirty = "does not match index" in reason
+    words = ["apply", "--whitespace=nowarn"] if is_dirty else ["apply", "--check"]
     try:
-        _git(["apply", "--whitespace=nowarn"], patch, folder=root)
+        _git(words, patch, folder=root)
     except RebyteError as error:
-        raise PatchConflict(f"the patch does not apply: {error.message}") from None
+        reason = error.message
+    else:
+        if is_dirty:
+            return
+    raise PatchConflict(f"the patch does not apply: {reason}")
 
 
 def _unmerged(root: Path) -> list[str]:
@@ -169,41 +177,37 @@ def _unmerged(root: Path) -> list[str]:
 def _summary(text: str) -> tuple[set[str], set[str], set[str], set[str]]:
     """Paths that are added, deleted, renamed, made executable, out of `git apply --summary`."""
     added, deleted, renamed, executable = set[str](), set[str](), set[str](), set[str]()
-    for line in text.splitlines():
-        if found := re.fullmatch(r" (create|delete) mode (\d+) (.*)", line):
-            (added if found[1] == "create" else deleted).add(_unquoted(found[3]))
+    moved = ""
+    # git prints names as they are, line breaks included.
+    for entry in re.split(r"\n(?= (?:create|delete|rename|copy|rewrite|mode change) )", text):
+        line = entry.removesuffix("\n")
+        if found := re.fullmatch(r" (create|delete) mode (\d+) (.*)", line, re.DOTALL):
+            (added if found[1] == "create" else deleted).add(found[3])
             if found[1] == "create" and found[2] == "100755":
-                executable.add(_unquoted(found[3]))
-        elif found := re.fullmatch(r" mode change \d+ => (\d+)(?: (.*))?", line):
-            if found[1] == "100755" and found[2]:
-                executable.add(_unquoted(found[2]))
-        elif found := re.fullmatch(r" (?:rename|copy) (.*) \(\d+%\)", line):
-            renamed.add(_renamed_to(found[1]))
+                executable.add(found[3])
+        elif found := re.fullmatch(r" mode change \d+ => (\d+)(?: (.*))?", line, re.DOTALL):
+            if found[1] == "100755":
+                executable.add(found[2] or moved)
+        elif found := re.fullmatch(r" (?:rename|copy) (.*) \(\d+%\)", line, re.DOTALL):
+            moved = _renamed_to(found[1])
+            renamed.add(moved)
     return added, deleted, renamed, executable
 
 
 def _renamed_to(text: str) -> str:
     """The new name in `a/{b => c}/d` or `old => new`."""
-    if found := re.fullmatch(r"(.*)\{(.*) => (.*)\}(.*)", text):
+    if found := re.fullmatch(r"(.*)\{(.*) => (.*)\}(.*)", text, re.DOTALL):
         return re.sub("/+", "/", f"{found[1]}{found[3]}{found[4]}")
     return text.partition(" => ")[2]
 
 
-def _unquoted(path: str) -> str:
-    """The path without git's quotes around odd characters (tab, quote, backslash, newline)."""
-    if not (path.startswith('"') and path.endswith('"')):
-        return path
-    escapes = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
-    return re.sub(r"\\(.)", lambda match: escapes.get(match[1], match[1]), path[1:-1])
-
-
-def _git(words: list[str], stdin: bytes, *before: str, folder: Path | None = None) -> bytes:
+def _git(words: list[str], stdin: bytes, *, folder: Path | None = None) -> bytes:
     """The output of git. RebyteError with its last `error:` or `fatal:` line."""
     import os
 
     try:
         done = subprocess.run(
-            ["git", *before, *words],
+            ["git", *words],
             input=stdin,
             cwd=folder,
             env={**os.environ, "LC_ALL": "C"},

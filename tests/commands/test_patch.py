@@ -206,6 +206,15 @@ def test_a_patch_that_does_not_apply_changes_nothing(agents: Local, repository: 
     assert sorted(path.name for path in other.iterdir()) == [".git"]
 
 
+def test_a_file_in_the_way_is_named(agents: Local, repository: Path) -> None:
+    work(agents, repository)
+    (repository / "data.bin").write_text("mine")
+    done = agents("apply", "@last", "--yes", "-o", "table", cwd=repository)
+    assert done.status == 1
+    assert "does not apply: data.bin: already exists in working directory" in done.err
+    assert git(repository, "status", "--porcelain") == "?? data.bin\n"
+
+
 def test_a_dirty_tree_is_refused(agents: Local, repository: Path) -> None:
     work(agents, repository)
     (repository / "run.sh").write_text("#!/bin/sh\necho mine\n")
@@ -227,6 +236,34 @@ def test_files_that_tools_run_by_themselves_are_named(agents: Local, repository:
     for name in (".github/workflows/ci.yml", "Makefile", "run.sh (executable)"):
         assert name in done.err
     assert "harmless.txt" not in done.err
+
+
+def test_apply_in_a_folder_below_the_root_applies_everything(
+    agents: Local, repository: Path
+) -> None:
+    work(agents, repository, "echo new > code.txt; echo x > Makefile; mkdir src; echo x > src/a")
+    below = repository / "src"
+    below.mkdir()
+    done = agents("apply", "@last", cwd=below)
+    assert [row["path"] for row in done.json["data"]] == ["Makefile", "code.txt", "src/a"]
+    assert "by themselves:\n  Makefile" in done.err
+    assert (repository / "code.txt").read_text() == "new\n"
+
+
+def test_odd_names_hide_no_executable_file(agents: Local, repository: Path) -> None:
+    script = """
+    mv old.txt moved.txt; chmod +x moved.txt
+    for name in 'two
+lines' '"quoted"' 'back\\slash'; do printf x > "$name"; chmod +x "$name"; done
+    """
+    work(agents, repository, script)
+    done = agents("apply", "@last", cwd=repository)
+    rows = {row["path"]: row for row in done.json["data"]}
+    added = {"two\nlines", '"quoted"', "back\\slash"}
+    assert {path: row["status"] for path, row in rows.items()} == {
+        "moved.txt": "renamed", **dict.fromkeys(added, "added")
+    }  # fmt: skip
+    assert all(row["executable"] for row in rows.values())
 
 
 def test_nothing_to_apply(agents: Local, repository: Path) -> None:
@@ -252,6 +289,10 @@ def test_outside_of_a_repository(agents: Local, repository: Path, home: Path) ->
     done = agents("apply", "@last", "-o", "table", cwd=home)
     assert done.status == 2
     assert "not inside a git repository" in done.err
+    git(home, "clone", "-q", "--bare", str(repository), "bare.git")
+    done = agents("apply", "@last", "-o", "table", cwd=home / "bare.git")
+    assert done.status == 2
+    assert "not inside a work tree" in done.err
 
 
 def test_uncommitted_changes_come_along(agents: Local, repository: Path) -> None:
