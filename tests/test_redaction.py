@@ -44,9 +44,9 @@ def test_other_words_are_left_alone(text: str) -> None:
 def test_redaction_takes_linear_time(part: str) -> None:
     def seconds(count: int) -> float:
         text = part * count
-        began = time.perf_counter()
+        began = time.process_time()
         redact_keys(text)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     seconds(1000)
     assert seconds(100_000) < 1.0
