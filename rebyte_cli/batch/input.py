@@ -53,9 +53,12 @@ class InputSource(NamedTuple):
         """Where the journal is. BadUsage for standard input without `--journal`."""
         if self.journal is not None:
             return Path(self.journal)
-        if self.file == "-":
+        # What a name such as /dev/stdin or /dev/fd/63 stands for differs from run to run.
+        target = Path(os.path.realpath(self.file))
+        is_lasting = target.is_file() or target.is_fifo()
+        if self.file == "-" or (os.path.exists(self.file) and not is_lasting):
             raise BadUsage(
-                "a batch from standard input needs --journal PATH",
+                f"a batch from {self.name} needs --journal PATH",
                 hint="The next run reads it to resume.",
             )
         number, of = self.shard

@@ -200,7 +200,11 @@ def test_standard_input_needs_a_journal(rebyte: Rebyte, home: Path) -> None:
     with Farm() as farm:
         done = rebyte("batch", "-", "--text", env=farm.env, stdin="Say hi\n")
         assert done.status == 2
-        assert "needs --journal PATH" in done.err
+        assert "a batch from standard input needs --journal PATH" in done.err
+        done = rebyte("batch", "/dev/stdin", "--text", env=farm.env, stdin="Say hi\n")
+        assert done.status == 2
+        assert "a batch from /dev/stdin needs --journal PATH" in done.err
+        assert farm.made == {}
         for _ in range(2):
             done = rebyte("batch", "-", "--text", "--journal", "j", env=farm.env, stdin="Say hi\n")
             assert [row["status"] for row in lines_of(done.out)] == ["completed"]
