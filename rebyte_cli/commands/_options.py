@@ -315,7 +315,7 @@ files_option = click.option(
     metavar="PATH",
     multiple=True,
     type=click.Path(),
-    help="Upload a file for the task; repeatable, or use a pattern.",
+    help="Upload a file to /code; repeatable, or use a pattern.",
 )
 skills_option = click.option(
     "-s",

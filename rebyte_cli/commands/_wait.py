@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..app import App
@@ -162,8 +162,9 @@ def streamed(
     return Text(notice.of_stream(text) if notice else text, prose=True)
 
 
-def _logs_command(target: WaitTarget) -> Callable[[Sequence[str]], str]:
-    return lambda _pending: f"See the rest with `rebyte logs {target.task_id} -f`"
+def resumable_logs(task_id: str) -> AbstractContextManager[None]:
+    """Say how to see the rest of a transcript that an interrupt or a time limit cuts short."""
+    return _resumable(lambda _pending: f"See the rest with `rebyte logs {task_id} -f`", [task_id])
 
 
 def _text(
@@ -171,8 +172,7 @@ def _text(
 ) -> Iterator[str]:
     from ..tasks import logs
 
-    resumable = _resumable(_logs_command(target), [target.task_id])
-    with resumable, question_watcher(app, deadline, shown=True) as questions:
+    with resumable_logs(target.task_id), question_watcher(app, deadline, shown=True) as questions:
         parts = logs.run(
             app.client,
             target.task_id,
@@ -191,8 +191,7 @@ def _events(
     """Each event; with `end`, also the record that ends the stream."""
     from ..tasks import logs
 
-    resumable = _resumable(_logs_command(target), [target.task_id])
-    with resumable, question_watcher(app, deadline) as questions:
+    with resumable_logs(target.task_id), question_watcher(app, deadline) as questions:
         events = logs.followed(
             app.client,
             target.task_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -13,7 +13,9 @@ from ..errors import BadUsage
 from ..output.records import CONTENT, EVENT, Records, Text
 from ._base import define
 from ._options import on_question_option, task_argument, timeout_option
-from ._wait import question_watcher, sign_of_life
+from ._wait import question_watcher, resumable_logs, sign_of_life
+
+T = TypeVar("T")
 
 
 @define("logs", kind=EVENT, whole=CONTENT, text=True, statuses=(3, 4, 5, 12, 124))
@@ -55,10 +57,18 @@ def command(
     if app.format in ("json", "id"):
         if tail is not None:
             raise BadUsage(f"--tail cannot be used with -o {app.format}", hint="Use -o jsonl")
-        return Records(CONTENT, logs.document(app.client, task_id, follow, deadline, note=app.note))
+        document = logs.document(app.client, task_id, follow, deadline, note=app.note)
+        return Records(CONTENT, _resumable(task_id, document) if follow else document)
     if app.format in ("jsonl", "csv", "tsv"):
-        return Records(EVENT, _events(app, task_id, follow, deadline, tail))
-    return Text(_text(app, task_id, follow, deadline, full=full, tail=tail), prose=True)
+        events = _events(app, task_id, follow, deadline, tail)
+        return Records(EVENT, _resumable(task_id, events) if follow else events)
+    text = _text(app, task_id, follow, deadline, full=full, tail=tail)
+    return Text(_resumable(task_id, text) if follow else text, prose=True)
+
+
+def _resumable(task_id: str, parts: Iterator[T]) -> Iterator[T]:
+    with resumable_logs(task_id):
+        yield from parts
 
 
 def _events(

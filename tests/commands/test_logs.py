@@ -139,12 +139,22 @@ def test_stream_as_json_is_the_finished_task(inside_local: Run) -> None:
 
 
 def test_the_time_limit_ends_in_124_and_says_how_to_go_on(inside_local: Run) -> None:
-    for words in (["create", "Go [[run=1m]]", "--stream"], ["logs", "@last", "-f"]):
+    follow = ["logs", "@last", "-f"]
+    for words in (
+        ["create", "Go [[run=1m]]", "--stream"],
+        follow,
+        [*follow, "-o", "jsonl"],
+        [*follow, "-o", "table"],
+    ):
         begun = time.monotonic()
         done = inside_local(*words, "--timeout", "0.3")
         assert done.status == 124
         assert time.monotonic() - begun < 5
-    assert "still running after 0.3 s" in done.err
+        assert "still running after 0.3 s" in done.err
+        assert "See the rest with `rebyte logs " in done.err
+    done = inside_local(*follow, "-o", "json", "--timeout", "0.3")
+    assert done.status == 124
+    assert "See the rest with `rebyte logs " in json.loads(done.err)["error"]["hint"]
 
 
 def test_a_question_is_shown_with_the_way_to_answer_it(inside_local: Run) -> None:
