@@ -237,20 +237,34 @@ class OutcomeUnknown(APIError):
 class TaskEnded(RebyteError):
     """A task that was waited for did not complete; it is carried, and shown on stdout first.
 
-    `shown` says that what belongs on stdout is there already: its text, or its events.
+    `reason` is why, in one line, or an empty string.
     """
 
     verb = "ended"
 
-    def __init__(self, task: Mapping[str, Any], *, shown: bool = False) -> None:
-        super().__init__(f"task {task.get('id')} {self.verb}")
+    def __init__(self, task: Mapping[str, Any], reason: str = "") -> None:
+        how = f"task {task.get('id')} {self.verb}"
+        super().__init__(f"{how}: {reason}" if reason else how)
         self.task = dict(task)
-        self._shown = shown
+        self.reason = reason
+        self._shown = False
 
     @property
     def record(self) -> Mapping[str, Any] | None:
-        """The task itself, unless it was shown."""
+        """The task itself, unless what belongs on stdout is there already."""
         return None if self._shown else self.task
+
+    def with_task(self, task: Mapping[str, Any]) -> Self:
+        """The same error with another document of the task."""
+        copy = self.copy_with()
+        copy.task = dict(task)
+        return copy
+
+    def without_record(self) -> Self:
+        """The same error for a task whose text or events were printed."""
+        copy = self.copy_with()
+        copy._shown = True
+        return copy
 
 
 class TaskFailed(TaskEnded):

@@ -23,10 +23,14 @@ ENDED = "2026-02-09T10:05:00.000Z"
 
 
 class Board:
-    """Tasks by id, newest last. `requests` are the paths asked for so far."""
+    """Tasks by id, newest last, and the `contents` of those that have any.
+
+    `requests` are the paths asked for so far.
+    """
 
     def __init__(self) -> None:
         self.tasks: dict[str, dict[str, Any]] = {}
+        self.contents: dict[str, dict[str, Any]] = {}
         self.unlisted: set[str] = set()
         self.stale: set[str] = set()  # ids whose rows always show the same old end
         self.rows_tell = True  # whether rows of the list have their `completedAt`
@@ -64,9 +68,10 @@ class Board:
             return status, {"error": {"code": "told", "message": f"told to say {status}"}}
         parts = urlsplit(target)
         if parts.path != "/v1/tasks":
-            task = self.tasks.get(parts.path.rpartition("/")[2])
+            task_id, _, part = parts.path.removeprefix("/v1/tasks/").partition("/")
+            found = (self.contents if part == "content" else self.tasks).get(task_id)
             missing = {"error": {"code": "not_found", "message": "Task not found"}}
-            return (404, missing) if task is None else (200, task)
+            return (404, missing) if found is None else (200, found)
         query = {name: int(values[0]) for name, values in parse_qs(parts.query).items()}
         limit, offset = min(query["limit"], self.page), query["offset"]
         rows = [

@@ -65,7 +65,7 @@ ALLOWED = {
         "redaction",
         "tasks",
     },
-    "tasks": {"api", "clock", "deadline", "errors", "history", "output"},
+    "tasks": {"api", "clock", "deadline", "errors", "history", "output", "redaction"},
     "history": {"api", "config", "errors", "redaction"},
     "config": {"api", "errors", "redaction"},
     "output": {"errors", "redaction"},

@@ -64,7 +64,7 @@ def test_an_interrupt_is_no_exception_that_a_handler_of_faults_would_catch() -> 
         BadUsage("m", hint="h"),
         MissingKey(),
         OutcomeUnknown("m", candidates=[{"id": "t"}], status_code=504),
-        TaskFailed({"id": "t"}, shown=True),
+        TaskFailed({"id": "t"}, "no key").without_record(),
         WaitTimeout("m", pending=["t"]),
     ],
     ids=lambda error: type(error).__name__,

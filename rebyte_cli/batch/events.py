@@ -17,7 +17,7 @@ EventKind = Literal[
     "unsure",  # ids of the tasks it could be, so far
     "unknown",  # ids of the tasks it could be, after the search has taken long enough
     # From the watch over running tasks:
-    "ended",  # the task
+    "ended",  # (task, why it failed)
     "unreadable",  # APIError
     "unattended",  # NeedsAnswer; the task waits for an answer, and there is no one to give it
     # About the whole batch:

@@ -11,7 +11,7 @@ from ..output.console import clean, one_line
 from ..output.table import duration
 from ..tasks.browser import is_page
 from .answers import LineTexts
-from .state import name_of
+from .state import name_of, reason_of
 from .timeline import Row, Timeline
 
 # In this order in the bar on top, from good to not started yet.
@@ -136,10 +136,9 @@ def _failures(rows: Sequence[Row], timeline: Timeline) -> Iterator[str]:
         return
     yield '<section><h2>Failures</h2><div class="lines failures">\n'
     for at in failures:
-        error = rows[at]["error"].get("message") or ""
         yield (
             f'<div><div class="row">{_cells(rows[at], timeline.length(at))}</div>'
-            f'<div class="more"><p>{_h(error)}</p>{_task(rows[at])}</div></div>\n'
+            f'<div class="more"><p>{_h(reason_of(rows[at]))}</p>{_task(rows[at])}</div></div>\n'
         )
     yield "</div></section>\n"
 

@@ -12,7 +12,7 @@ from ..output.table import truncate, width_of
 from ..redaction import redact_keys
 from ..tasks.browser import is_page
 from .answers import LineTexts
-from .state import name_of
+from .state import name_of, reason_of
 from .timeline import Row, Timeline
 
 _BAR_CELLS = 50  # columns of the chart
@@ -31,14 +31,13 @@ def render(
         task, url = _m(row.get("id") or ""), one_line(str(row.get("url") or ""))
         if is_page(url):
             task = f"[{task or 'task'}](<{url}>)"
-        error = (row.get("error") or {}).get("message") or ""
         cells = [
             row["line"],
             _m(name_of(row)),
             _m(row.get("status")),
             timeline.length(at),
             task,
-            _m(error),
+            _m(reason_of(row)),
         ]
         yield "| " + " | ".join(map(str, cells)) + " |\n"
     for row, text in zip(rows, texts, strict=False):

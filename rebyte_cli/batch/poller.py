@@ -7,17 +7,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 from random import random
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ..errors import APIError, RebyteError
+from ..errors import APIError, RebyteError, TaskEnded
 from ..tasks.wait import Poll, WaitTarget, too_busy
 from .events import Report
 from .state import GONE
 from .throttle import ThrottleStopped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..api.client import RebyteClient
     from ..tasks.question_watch import QuestionWatcher
     from .throttle import Throttle
@@ -161,7 +159,7 @@ def watch_tasks(
     questions: QuestionWatcher | None = None,
     more_to_come: Callable[[], bool] = lambda: False,
 ) -> Poller[str]:
-    """A poller of task ids that reports each end: ("ended", line, task) or ("unreadable", …).
+    """A poller of task ids that reports each end: ("ended", line, …) or ("unreadable", line, …).
 
     It asks every second while tasks are young and every ten later, through the list where that
     tells enough. Between two rounds, `questions` looks for tasks that wait for an answer. Once all
@@ -174,13 +172,14 @@ def watch_tasks(
         for target, outcome in poll.round([WaitTarget(task_id) for task_id in lines]):
             index = lines[target.task_id]
             poller.drop(index)
-            task: Mapping[str, Any] | None = getattr(outcome, "task", None)
-            if task is None and isinstance(outcome, APIError):
-                if outcome.exit_status != 4:
-                    report("unreadable", index, outcome)
-                    continue
-                task = {"id": target.task_id, "status": GONE}
-            report("ended", index, outcome if task is None else task)
+            if isinstance(outcome, TaskEnded):
+                report("ended", index, (outcome.task, outcome.reason))
+            elif not isinstance(outcome, RebyteError):
+                report("ended", index, (outcome, ""))
+            elif outcome.exit_status == 4:
+                report("ended", index, ({"id": target.task_id, "status": GONE}, ""))
+            else:
+                report("unreadable", index, outcome)
 
     def pause(since: float, count: int) -> float:
         # A few new tasks may be short ones, and asking about them costs a request or two.

@@ -399,7 +399,7 @@ class Runner:
         entry.apply(created_record(line.number, task))
         self._history.created(line, task, body)
         if is_terminal(task.get("status")):
-            yield from self._on_ended(index, entry, task)
+            yield from self._on_ended(index, entry, (task, ""))
         else:
             yield from self._watch(index, entry)
 
@@ -466,12 +466,11 @@ class Runner:
         entry.candidates = candidates
         yield from ()
 
-    def _on_ended(
-        self, index: int, entry: LineState, task: Mapping[str, Any]
-    ) -> Iterator[RowOrError]:
+    def _on_ended(self, index: int, entry: LineState, value: Any) -> Iterator[RowOrError]:
+        task, reason = value
         self._running.pop(index, None)
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        record = ended_record(self._batch.lines[index].number, task, now)
+        record = ended_record(self._batch.lines[index].number, task, now, reason)
         self._note_down(record)
         entry.apply(record)
         self._history.ended(task)

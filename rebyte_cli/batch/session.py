@@ -14,7 +14,15 @@ from .preflight import refuse_other_shards
 from .process_limits import SPARE_CONNECTIONS, affordable_jobs
 from .resolutions import Resolution
 from .results_file import ResultsFile
-from .state import LineProblem, LineState, check_record, counts, created_record, row_of
+from .state import (
+    LineProblem,
+    LineState,
+    check_record,
+    counts,
+    created_record,
+    row_of,
+    shared_reasons,
+)
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -50,7 +58,7 @@ class Session:
         """`asked` is what the options ask for, for every line that does not say otherwise.
 
         `results` is the file that takes the rows instead of stdout, and `report` the one for a
-        report. `summary` is called with the counts when everything is over.
+        report. `summary` is called with each line of the counts when everything is over.
         """
         self._app = app
         self._source = source
@@ -324,11 +332,16 @@ class Session:
             yield row.row if isinstance(row, LineProblem) else row
 
     def _finish(self, seconds: float | None, client: RebyteClient | None) -> None:
-        """Print the counts and write the report, with answers if there is a client to read them."""
+        """Print the counts, with reasons that lines share, and write the report.
+
+        The report has answers if there is a client to read them.
+        """
         from ..output.table import duration
 
         took = "" if seconds is None else f" ({duration(seconds)})"
         self._summary(counts(self._rows()) + took)
+        for line in shared_reasons(self._rows()):
+            self._summary(line)
         if self._report:
             self._write_report(self._report, client)
 

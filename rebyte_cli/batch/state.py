@@ -11,7 +11,7 @@ A line that a crash left in `sending` is as good as unknown: its task is searche
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..api.status import canonical_status
@@ -25,6 +25,7 @@ OVER = frozenset({"ended", "refused"})
 # The status of a task that no longer exists; the API has no word for it.
 GONE = "gone"
 MOST_CANDIDATES = 5  # named in a message; the journal has all of them
+MOST_REASONS = 3  # below the counts
 _STATES = ("sending", "unsent", "created", "ended", "refused", "unknown")
 _TEXTS = ("id", "at", "newest", "status")
 _ERROR = frozenset({"code", "message", "exit"})
@@ -118,6 +119,12 @@ class LineProblem(RebyteError):
         """The row, unless it was written elsewhere."""
         return None if self._shown else self.row
 
+    def with_row(self, row: Mapping[str, Any]) -> LineProblem:
+        """The same error with another row."""
+        copy = self.copy_with()
+        copy.row = dict(row)
+        return copy
+
     def without_record(self) -> LineProblem:
         """The same error for a row that was written elsewhere."""
         copy = self.copy_with()
@@ -162,6 +169,20 @@ def counts(rows: Iterable[Mapping[str, Any]]) -> str:
     lines = "1 line" if found.total() == 1 else f"{found.total()} lines"
     words = ", ".join(f"{count} {status}" for status, count in found.most_common())
     return f"{lines}: {words}" if words else "no lines"
+
+
+def reason_of(row: Mapping[str, Any]) -> str:
+    """Why a line did not end well, without the id of its task; an empty string if it did."""
+    message = str((row.get("error") or {}).get("message") or "")
+    return message.removeprefix(f"task {row.get('id')} failed: ")
+
+
+def shared_reasons(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What several lines have in common: `98 lines failed: REASON`, the most frequent first."""
+    found = Counter((str(row.get("status")), reason_of(row)) for row in rows if row.get("error"))
+    for (status, reason), count in found.most_common(MOST_REASONS):
+        if count > 1:
+            yield f"{count} lines {status}: {reason}"
 
 
 def _unknown(line: InputLine, entry: LineState) -> dict[str, Any]:
@@ -216,8 +237,11 @@ def created_record(number: int, task: Mapping[str, Any], **more: Any) -> Record:
     return {"line": number, "is": "created", **kept, **more}
 
 
-def ended_record(number: int, task: Mapping[str, Any], now: str) -> Record:
-    """The line's task has ended. `now` stands for `completedAt` where the API has none."""
+def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "") -> Record:
+    """The line's task has ended, and why if it failed.
+
+    `now` stands for `completedAt` where the API has none.
+    """
     status = canonical_status(task.get("status"))
     record: Record = {
         "line": number,
@@ -229,9 +253,10 @@ def ended_record(number: int, task: Mapping[str, Any], now: str) -> Record:
         record["workspaceId"] = task["workspaceId"]
     if status != "completed":
         words = {"failed": "failed", "canceled": "was canceled", GONE: "no longer exists"}
+        how = f"task {task.get('id')} {words.get(status, f'ended as {status}')}"
         record["error"] = {
             "code": f"task_{status}",
-            "message": f"task {task.get('id')} {words.get(status, f'ended as {status}')}",
+            "message": f"{how}: {reason}" if reason else how,
             "exit": _EXITS.get(status, 1),
         }
     return record

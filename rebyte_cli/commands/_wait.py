@@ -57,9 +57,7 @@ def finished(
             progress=progress,
             pause=pause,
         ):
-            if isinstance(outcome, TaskEnded):
-                yield type(outcome)(app.with_workspace(outcome.task))
-            elif isinstance(outcome, NeedsAnswer):
+            if isinstance(outcome, TaskEnded | NeedsAnswer):
                 yield outcome.with_task(app.with_workspace(outcome.task))
             elif isinstance(outcome, RebyteError):
                 yield outcome
@@ -211,7 +209,7 @@ def _raise_outcome(
     """Raise how the prompt ended: what the stream says about it can be early or wrong."""
     for outcome in finished(app, [target], deadline=deadline):
         if isinstance(outcome, TaskEnded):
-            raise type(outcome)(outcome.task, shown=True)
+            raise outcome.without_record()
         if isinstance(outcome, RebyteError):
             raise outcome
         if notice is not None:

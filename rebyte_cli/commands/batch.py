@@ -12,7 +12,7 @@ import click
 
 from ..app import App
 from ..deadline import NO_LIMIT
-from ..errors import BadUsage
+from ..errors import BadUsage, RebyteError
 from ..output.records import RESULT, RecordList, Records, Text
 from ._base import define
 from ._options import (
@@ -210,9 +210,10 @@ def command(
     Each run prints the result of every line, beginning with those that ended in an earlier run. The
     status of a line is completed, failed, canceled, refused (by the API, on create), gone (the task
     no longer exists), skipped (the line it follows did not complete), running, waiting (for an
-    answer to a question), pending (not created yet) or unknown. --results writes the results to a
-    file, which is replaced only after the run has locked the journal, so starting a batch twice is
-    safe.
+    answer to a question), pending (not created yet) or unknown. The `error` of a failed line says
+    why; stderr ends with the counts and the most frequent reasons that several lines share.
+    --results writes the results to a file, which is replaced only after the run has locked the
+    journal, so starting a batch twice is safe.
 
     Lines with the same workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in
     the workspace of the line with that key, after that line has completed. Lines that belong
@@ -279,7 +280,7 @@ def command(
         return Records(RESULT, rows)
     return RecordList(
         RESULT,
-        _created_first(rows),
+        _for_table(rows),
         below=counts,
         columns=KEYED if any(line.has_own_key for line in batch.lines) else None,
         shorten=None if full_ids else app.history.shortest_prefixes,
@@ -320,15 +321,30 @@ def _attended(app: App, run: Callable[..., Iterator[Any]]) -> Iterator[Any]:
         yield from run(questions=questions)
 
 
-def _created_first(rows: Iterator[Any]) -> Iterator[Any]:
-    """Lines that were never created come last, and not at all when an interrupt ends the rows."""
+def _for_table(rows: Iterator[Any]) -> Iterator[Any]:
+    """The rows with errors that leave out the id, which is in a column.
+
+    Lines that were never created come last, and not at all when an interrupt ends the rows.
+    """
+    from ..batch.state import LineProblem
+
     never = []
     for row in rows:
-        if isinstance(row, Mapping) and row["status"] == "pending":
+        if isinstance(row, LineProblem):
+            yield row.with_row(_without_id(row.row))
+        elif isinstance(row, RebyteError):
+            yield row
+        elif row["status"] == "pending":
             never.append(row)
         else:
-            yield row
+            yield _without_id(row)
     yield from never
+
+
+def _without_id(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    from ..batch.state import reason_of
+
+    return {**row, "error": row["error"] and {**row["error"], "message": reason_of(row)}}
 
 
 def _bodies(batch: Input, plan: Plan) -> Iterator[str]:

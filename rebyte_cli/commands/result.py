@@ -62,6 +62,6 @@ def _text(app: App, task_id: str, ended: TaskEnded | None, deadline: Deadline) -
     try:
         yield app.speech()(result.answer(app.client, task_id, deadline=deadline))
     except TaskEnded as error:
-        raise type(error)(error.task, shown=True) from None
+        raise error.without_record() from None
     if ended is not None:
-        raise type(ended)(ended.task, shown=True)
+        raise ended.without_record()

@@ -111,12 +111,15 @@ def make_title(prompt: str) -> str:
 
 
 def make_answer(received: RunInput, outcome: str) -> str:
-    """The text of the answer: a notice that it is a simulation, and what was received."""
+    """The text of the answer: a notice that it is a simulation, and what was received.
+
+    A failed run says why before that.
+    """
     if outcome == "canceled":
         return ""
     lines = [NOTICE, ""]
     if outcome == "failed":
-        lines[1:1] = ["", "The run failed, because [[fail]] in the prompt asked for it."]
+        lines[:0] = ["The prompt contains [[fail]].", ""]
     lines.append(f"Prompt: {received.prompt.strip().split(chr(10), 1)[0].strip()}")
     lines.append(f"Executor: {received.executor}")
     lines.append(f"Model: {received.model}")

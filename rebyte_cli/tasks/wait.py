@@ -21,6 +21,7 @@ from ..errors import (
     TaskFailed,
     WaitTimeout,
 )
+from .failure import FailureReasons
 from .parallel import named
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ FIRST_MINUTE = 60.0
 LONGEST_PAUSE = 10.0
 GROWTH = 1.25
 
+TaskResult = Mapping[str, Any] | RebyteError
 Item = TypeVar("Item")
 Given = TypeVar("Given")
 
@@ -60,7 +62,7 @@ def too_busy(error: APIError) -> bool:
     return isinstance(error, NetworkError) or error.status_code == 429
 
 
-def ended(target: WaitTarget, task: Mapping[str, Any]) -> Mapping[str, Any] | RebyteError | None:
+def ended(target: WaitTarget, task: Mapping[str, Any]) -> TaskResult | None:
     """How a target ended, by the task document: the task, an error that carries it, or None.
 
     For a prompt its own status counts: the task may run because of a newer prompt, or still
@@ -79,6 +81,7 @@ class Poll:
 
     def __init__(self, client: RebyteClient) -> None:
         self._client = client
+        self._reasons = FailureReasons(client)
         self._deadline = NO_LIMIT  # of the calls of this round
         self._round = 0
         self._answered = False
@@ -92,11 +95,11 @@ class Poll:
 
     def round(
         self, pending: Sequence[WaitTarget], deadline: Deadline = NO_LIMIT
-    ) -> Generator[tuple[WaitTarget, Mapping[str, Any] | RebyteError]]:
+    ) -> Generator[tuple[WaitTarget, TaskResult]]:
         """Ask once about all of `pending`, and yield those that ended, as the answers arrive.
 
-        Each call ends by `deadline`. What ended is the task document, or TaskFailed, TaskCanceled,
-        or the APIError that says why it cannot be known.
+        Each call ends by `deadline`. What ended is the task document, or TaskFailed (with the
+        reason), TaskCanceled, or the APIError that says why it cannot be known.
         Raises KeyRejected and Redirected at once, and the last fault when every call failed.
         """
         self._round += 1
@@ -107,7 +110,8 @@ class Poll:
             wanted.setdefault(target.task_id, []).append(target)
         reads, fault = self._tasks_to_read(wanted)
         failed: list[tuple[str, APIError]] = []
-        for task_id, answer in self._each(self._read, reads):
+        ends = self._each(lambda task_id: self._read(task_id, wanted[task_id]), reads)
+        for task_id, answer in ends:
             self._read_in[task_id] = self._round
             if isinstance(answer, APIError) and too_busy(answer):
                 fault = answer
@@ -115,12 +119,10 @@ class Poll:
                 continue
             self._answered = True
             self._failing.pop(task_id, None)
-            for target in wanted[task_id]:
-                outcome = (
-                    named(answer, task_id)
-                    if isinstance(answer, APIError)
-                    else ended(target, answer)
-                )
+            if isinstance(answer, APIError):
+                lost = named(answer, task_id)
+                answer = [(target, lost) for target in wanted[task_id]]
+            for target, outcome in answer:
                 if outcome is not None:
                     yield target, outcome
                 self._compare(task_id, outcome is not None)
@@ -246,8 +248,19 @@ class Poll:
 
     # Calls
 
-    def _read(self, task_id: str) -> Mapping[str, Any]:
-        return self._client.get_task(task_id, timeout=self._deadline.for_call())
+    def _read(
+        self, task_id: str, targets: Iterable[WaitTarget]
+    ) -> list[tuple[WaitTarget, TaskResult | None]]:
+        """How each of these targets of the task ended; None for one that has not."""
+        task = self._client.get_task(task_id, timeout=self._deadline.for_call())
+        outcomes: list[tuple[WaitTarget, TaskResult | None]] = []
+        for target in targets:
+            outcome = ended(target, task)
+            if isinstance(outcome, TaskFailed):
+                why = self._reasons.of(task, target.prompt_id, self._deadline)
+                outcome = TaskFailed(task, why)
+            outcomes.append((target, outcome))
+        return outcomes
 
     def _each(
         self, ask: Callable[[Given], Item], items: Iterable[Given]
@@ -318,7 +331,6 @@ class LateTargets(Protocol):
         """
 
 
-TaskResult = Mapping[str, Any] | RebyteError
 # Passes the seconds between two rounds, and returns the ids of tasks that need not be waited for
 # any longer, with the reason. The second argument are the ids of the tasks that have not ended.
 Pause = Callable[[float, Collection[str]], Mapping[str, RebyteError]]

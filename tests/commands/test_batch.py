@@ -12,6 +12,7 @@ import pytest
 
 from ..conftest import Done
 from ..farm import Farm, lines_of
+from ..servers import Answer, Request, error_reply, json_reply
 
 Rebyte = Callable[..., Done]
 
@@ -237,3 +238,71 @@ def test_the_carried_service_runs_a_batch_too(local: Rebyte, home: Path) -> None
     done = local("batch", "p.txt", "--text", "-o", "id")
     assert done.status == 0
     assert len(done.out.split()) == 2
+
+
+# Why lines failed
+
+
+def test_a_row_an_error_and_the_journal_say_why(batch: Callable[..., Done]) -> None:
+    """Of failed lines alone, with one request each; a run that resumes needs none."""
+
+    def hook(request: Request) -> Answer | None:
+        if not request.path.endswith("/content"):
+            return None
+        asked.append(request.path)
+        return json_reply({"prompts": [{"response": "Invalid API key\nPlease run /login"}]})
+
+    asked: list[str] = []
+    lines = [{"prompt": "Fine"}, *({"prompt": f"{n} <fail>"} for n in range(2))]
+    with Farm(hook=hook) as farm:
+        done = batch(farm, [*lines, {"prompt": "<cancel>"}])
+        failed = {row["id"] for row in lines_of(done.out) if row["status"] == "failed"}
+        assert sorted(asked) == sorted(f"/v1/tasks/{task_id}/content" for task_id in failed)
+        calls = sum(farm.calls.values())
+        again = batch(farm, None)
+        status = batch(farm, None, "--status")
+        assert (len(asked), sum(farm.calls.values())) == (2, calls)
+    for run in (done, again, status):
+        rows = [row for row in lines_of(run.out) if row["status"] == "failed"]
+        assert {row["error"]["message"] for row in rows} == {
+            f"task {task_id} failed: Invalid API key" for task_id in failed
+        }
+        assert run.err.endswith("\n2 lines failed: Invalid API key\n")
+    for run in (done, again):
+        told = [json.loads(line)["error"] for line in run.err.splitlines() if line[0] == "{"]
+        names = {f"line {row['line']}: {row['error']['message']}" for row in rows}
+        assert names < {error["message"] for error in told}
+
+
+def test_lines_that_completed_cost_no_further_request(batch: Callable[..., Done]) -> None:
+    with Farm() as farm:
+        done = batch(farm, [{"prompt": f"Line {n}"} for n in range(50)])
+        assert done.status == 0
+        assert farm.calls["POST 2"] == farm.calls["GET 3"] == 50
+        assert farm.calls["GET 4"] == 0
+
+
+def test_reasons_that_cannot_be_read_leave_the_batch_as_it_is(batch: Callable[..., Done]) -> None:
+    def hook(request: Request) -> Answer | None:
+        return error_reply(500, "odd", "No") if request.path.endswith("/content") else None
+
+    with Farm(hook=hook) as farm:
+        done = batch(farm, [{"prompt": "One"}, {"prompt": "<fail>"}])
+    rows = {row["line"]: row for row in lines_of(done.out)}
+    assert (done.status, rows[1]["status"], rows[2]["status"]) == (10, "completed", "failed")
+    assert rows[2]["error"]["message"] == f"task {rows[2]['id']} failed"
+
+
+def test_a_table_and_the_reports_have_the_reason_without_the_id(
+    inside_local: Rebyte, home: Path
+) -> None:
+    (home / "p.txt").write_text("Say one [[run=1ms]]\nBad [[fail]]\nWorse [[fail]]\n")
+    reason = "The prompt contains [[fail]]."
+    shown = inside_local("batch", "p.txt", "--text", "-o", "table", "--report", "r.html")
+    assert sum(line.endswith(f"  {reason}") for line in shown.out.splitlines()) == 2
+    assert shown.err.endswith(f"\n2 lines failed: {reason}\n")
+    failures = (home / "r.html").read_text().partition("Failures</h2>")[2]
+    assert failures.count(f"<p>{reason}</p>") == 2
+    inside_local("batch", "p.txt", "--text", "-q", "--report", "r.md")
+    rows = [line for line in (home / "r.md").read_text().splitlines() if line.startswith("| ")]
+    assert sum(line.endswith(r" | The prompt contains \[\[fail\]\]. |") for line in rows) == 2

@@ -198,6 +198,7 @@ def test_errors_have_the_codes_of_the_command(home: Path, service: Any) -> None:
         await called(client, "create", prompt="Go wrong [[fail]] [[run=2ms]]")
         failed = await refused(client, "wait", task="@last")
         assert (failed["error"]["code"], failed["error"]["exit"]) == ("task_failed", 10)
+        assert failed["error"]["message"].endswith(" failed: The prompt contains [[fail]].")
         assert failed["task"]["status"] == "failed"
         unknown = await refused(client, "get", task="11111111-2222-3333-4444-555555555555")
         assert (unknown["error"]["code"], unknown["error"]["status"]) == ("not_found", 404)

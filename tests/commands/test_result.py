@@ -53,9 +53,10 @@ def test_a_failed_task_has_its_text_and_with_wait_its_status(inside_local: Run) 
     inside_local("create", f"Go [[fail]] {NOW}")
     text = inside_local("result", "@last")
     assert text.status == 0
-    assert "The run failed" in text.out
+    assert text.out.startswith("The prompt contains [[fail]].\n\nThis is a simulation")
     waited = inside_local("result", "@last", "--wait")
     assert (waited.status, waited.out) == (10, text.out)
+    assert " failed: The prompt contains [[fail]]." in waited.err
 
 
 def test_a_canceled_task_without_text_ends_in_11_and_prints_nothing(inside_local: Run) -> None:
