@@ -367,26 +367,17 @@ class RebyteClient:
 
         path = Path(path)
         file_size(path)
-        sent = 0
-
-        def count(amount: int) -> None:
-            nonlocal sent
-            sent += amount
-            if progress is not None:
-                progress(amount)
-
         try:
-            return self._upload(path, content_type, count)
+            return self._upload(path, content_type, progress)
         except SlotExpired:
-            count(-sent)
-            return self._upload(path, content_type, count)
+            return self._upload(path, content_type, progress)
 
     def _upload(
-        self, path: Path, content_type: str | None, count: Callable[[int], None]
+        self, path: Path, content_type: str | None, progress: Callable[[int], None] | None
     ) -> FileRef:
         slot = self.create_file(path.name, content_type)
         self.transport.put_signed(
-            slot["uploadUrl"], path, content_type or DEFAULT_TYPE, progress=count
+            slot["uploadUrl"], path, content_type or DEFAULT_TYPE, progress=progress
         )
         return {"id": slot["id"], "filename": slot["filename"]}
 

@@ -138,7 +138,10 @@ def put(
     limit: float,
     progress: Callable[[int], None] | None,
 ) -> None:
-    """PUT to a signed URL; see `Transport.put_signed`. `limit` is the idle limit in seconds."""
+    """PUT to a signed URL; see `Transport.put_signed`. `limit` is the idle limit in seconds.
+
+    When it raises SlotExpired, `progress` has been told to take back all that was sent.
+    """
     size = len(source) if isinstance(source, bytes) else file_size(source)
     sent = 0
 
@@ -148,12 +151,15 @@ def put(
         if progress is not None:
             progress(amount)
 
-    def body(attempt: AttemptState) -> Any:
+    def start_over() -> None:
         nonlocal sent
-        attempt.untimed()
         if progress is not None and sent:
-            progress(-sent)  # a new attempt starts from the first byte
+            progress(-sent)
         sent = 0
+
+    def body(attempt: AttemptState) -> Any:
+        attempt.untimed()
+        start_over()
         return UploadBody(source, size, attempt, count) if size else b""
 
     request = Request(
@@ -172,6 +178,7 @@ def put(
     except ErrorResponse as refused:
         what = f"the file store refused the upload ({refused.status})"
         if refused.status in EXPIRED:
+            start_over()
             raise SlotExpired(what, status_code=refused.status) from None
         kind = NetworkError if refused.status >= 500 else APIError
         raise kind(what, status_code=refused.status) from None

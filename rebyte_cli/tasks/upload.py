@@ -168,12 +168,6 @@ def _put_signed(
 
     kind = content_type(path)
     wanted = {"name": os.path.basename(path), "contentType": kind}
-    sent = 0
-
-    def count(amount: int) -> None:
-        nonlocal sent
-        sent += amount
-        advance(amount)
 
     def once() -> dict[str, Any] | None:
         try:
@@ -182,11 +176,10 @@ def _put_signed(
             if error.status_code in NO_SUCH_CALL:
                 return None  # no such endpoint or no such workspace: the other way shows which
             raise
-        client.transport.put_signed(urls[0]["uploadUrl"], Path(path), kind, progress=count)
+        client.transport.put_signed(urls[0]["uploadUrl"], Path(path), kind, progress=advance)
         return {}
 
     try:
         return once()
     except SlotExpired:  # a new one may be requested, as for any signed URL
-        count(-sent)
         return once()
