@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BadUsage, NotFound
 
 if TYPE_CHECKING:
+    from requests import Response
+
     from .connection import AttemptState
 
 
@@ -23,21 +25,17 @@ ERROR_CAP = 64 * 1024
 
 class ApiResponse:
     """An answer: `status`, `headers` (case does not matter), `data` (decoded JSON; {} for an
-    empty body; None from `Transport.raw`), `raw` (the body's bytes), `retried` (whether our own
-    earlier attempt may have been carried out already), `coming` (an event stream's body while it
-    arrives; None where `raw` is all).
+    empty body; None from `Transport.raw`), `raw` (the body's bytes), `coming` (an event stream's
+    body while it arrives; None where `raw` is all).
     """
 
-    __slots__ = ("coming", "data", "headers", "raw", "retried", "status")
+    __slots__ = ("coming", "data", "headers", "raw", "status")
 
-    def __init__(
-        self, status: int, headers: Mapping[str, str], data: Any, raw: bytes, retried: bool = False
-    ) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], data: Any, raw: bytes) -> None:
         self.status = status
         self.headers = headers
         self.data = data
         self.raw = raw
-        self.retried = retried
         self.coming: Iterator[bytes] | None = None
 
 
@@ -57,7 +55,7 @@ class BodyTooLarge(BrokenBody):
         super().__init__(f"it is larger than {cap >> 20} MiB")
 
 
-def chunks(response: Any) -> Iterator[bytes]:
+def chunks(response: Response) -> Iterator[bytes]:
     """The decoded bytes of a body as they arrive; `response` is one of requests, unread.
 
     Decodes gzip and deflate itself: the decoder of urllib3 accepts a cut gzip stream as a
@@ -103,7 +101,7 @@ def _inflate(raw: Iterable[bytes], bits: int) -> Iterator[bytes]:
         raise BrokenBody("it was cut off", cut=True)
 
 
-def read_all(response: Any, cap: int = JSON_CAP) -> bytes:
+def read_all(response: Response, cap: int = JSON_CAP) -> bytes:
     """The whole decoded body; BodyTooLarge when it has more than `cap` bytes."""
     pieces: list[bytes] = []
     size = 0
@@ -115,7 +113,7 @@ def read_all(response: Any, cap: int = JSON_CAP) -> bytes:
     return b"".join(pieces)
 
 
-def read_whole(response: Any) -> bytes:
+def read_whole(response: Response) -> bytes:
     """The whole decoded body within the usual cap; empty for 204, whatever the headers promise."""
     if response.status_code in (204, 205):
         promised = response.headers.get("Content-Length", "0") != "0"
@@ -154,13 +152,13 @@ def _finite(text: str) -> float:
     return number
 
 
-def as_json(response: Any, _attempt: Any = None) -> ApiResponse:
+def as_json(response: Response, _attempt: AttemptState) -> ApiResponse:
     """An answer with its body decoded."""
     raw = read_whole(response)
     return ApiResponse(response.status_code, response.headers, parse_json(raw), raw)
 
 
-def as_it_came(response: Any, _attempt: Any = None) -> ApiResponse:
+def as_it_came(response: Response, _attempt: AttemptState) -> ApiResponse:
     """An answer with its body's bytes only."""
     return ApiResponse(response.status_code, response.headers, None, read_whole(response))
 

@@ -25,7 +25,8 @@ from ..errors import (
 from .errors import lost
 from .retry import SECONDS, SLOW_SECONDS, RetryPolicy
 from .status import is_terminal
-from .urls import check_base_url, check_key, path_id
+from .urls import BASE_URL, check_base_url, check_key, path_id
+from .views import PAGE
 
 if TYPE_CHECKING:
     from .body import ApiResponse
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 
-PAGE = 100  # the largest page of a list (vendor docs)
 REMEMBERED = 10_000  # rows that a page walk tells from new ones; at most twice as many
 # What an upload slot has when nothing was declared; the PUT must then say it too (vendor docs).
 DEFAULT_TYPE = "application/octet-stream"
@@ -71,7 +71,7 @@ class RebyteClient:
     there is no key. No connection is opened and no HTTP library imported before the first call.
     """
 
-    BASE_URL = "https://api.rebyte.ai/v1"
+    BASE_URL = BASE_URL
 
     def __init__(
         self,
@@ -260,9 +260,7 @@ class RebyteClient:
 
         What the answer holds is unknown, possibly nothing: read the task for the truth.
         """
-        return cast(
-            "Canceled", self._anything("POST", f"/tasks/{path_id(task_id, 'task id')}/cancel")
-        )
+        return cast("Canceled", self._post(f"/tasks/{path_id(task_id, 'task id')}/cancel"))
 
     def set_visibility(self, task_id: str, visibility: str) -> Visibility:
         """`private`, `shared` or `public`; returns `visibility`, and `shareUrl` when public
@@ -329,7 +327,7 @@ class RebyteClient:
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/answer"
         repeat, limit = RetryPolicy.IF_UNSENT, self._at_most(timeout)
-        return self._anything("POST", path, body=dict(body), repeat=repeat, timeout=limit)
+        return self._post(path, body=dict(body), repeat=repeat, timeout=limit)
 
     # Files
 
@@ -639,17 +637,16 @@ class RebyteClient:
             return answer.data
         raise _unexpected(method, path, answer, repeat, "an object")
 
-    def _anything(
+    def _post(
         self,
-        method: str,
         path: str,
         *,
         body: Any = None,
         repeat: RetryPolicy = RetryPolicy.SAFE,
         timeout: float | None = None,
     ) -> dict[str, Any]:
-        """A call whose answer no source shows: an object as it came, {} for anything else."""
-        answer = self.transport.send(method, path, body=body, repeat=repeat, timeout=timeout)
+        """A POST whose answer no source shows: an object as it came, {} for anything else."""
+        answer = self.transport.send("POST", path, body=body, repeat=repeat, timeout=timeout)
         return answer.data if isinstance(answer.data, dict) else {}
 
     def _rows(self, path: str, *names: str) -> list[dict[str, Any]]:

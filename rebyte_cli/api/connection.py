@@ -106,7 +106,7 @@ class AttemptState:
 
     __slots__ = ("_limit", "careful", "deadline", "idle", "sent")
 
-    def __init__(self, deadline: Deadline, idle: float, *, careful: bool = False) -> None:
+    def __init__(self, deadline: Deadline, idle: float, *, careful: bool) -> None:
         self._limit = self.deadline = deadline
         self.idle = idle
         self.careful = careful

@@ -162,7 +162,7 @@ class CallLog:
         request = self._attempt.request
         body = request.body
         is_file = callable(body) or len(body or b"") > LONGEST_BODY
-        return curl_line(
+        return _curl_line(
             self.method, self._url, self.request_headers, self.request_body, file=is_file
         )
 
@@ -171,8 +171,8 @@ def _has_key(request: Request) -> bool:
     return "API_KEY" in request.headers
 
 
-def curl_line(
-    method: str, url: str, headers: Mapping[str, str], body: str | None, *, file: bool = False
+def _curl_line(
+    method: str, url: str, headers: Mapping[str, str], body: str | None, *, file: bool
 ) -> str:
     """The call as a command to paste: the key comes from the environment, secrets stay out.
 
@@ -210,7 +210,3 @@ class AttemptLog:
         """Note the head of an answer."""
         self.status = response.status_code
         self.headers = response.headers
-
-    def record(self, redact: Redactor, now: float) -> CallLog:
-        """The log of it; `now` is the clock that it was started by."""
-        return CallLog(self, redact, now)

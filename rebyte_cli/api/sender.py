@@ -113,8 +113,8 @@ class Sender:
                 )
             return self._pool
 
-    def send(self, request: Request, read: Read[T]) -> tuple[T, bool]:
-        """`read` of the first 2xx answer, and whether an earlier attempt may have been carried out.
+    def send(self, request: Request, read: Read[T]) -> T:
+        """`read` of the first 2xx answer.
 
         Raises ErrorResponse for any other answer after all attempts, and our own errors for
         failures.
@@ -137,7 +137,7 @@ class Sender:
                         timeout=attempt.left(),
                         proxies=pool.proxies(request.url),
                     )
-                return self._read(response, attempt, log, read), may_have_worked
+                return self._read(response, attempt, log, read)
             except ErrorResponse as refused:
                 again = retry.may_repeat(request.repeat, status=refused.status, sent=True)
                 pause = self._pause(number, refused.headers) if again and not is_last else None
@@ -295,7 +295,7 @@ class Sender:
 
     def _tell(self, log: AttemptLog) -> None:
         if self.options.log is not None:
-            self.options.log(log.record(self.redact, self.clock()))
+            self.options.log(CallLog(log, self.redact, self.clock()))
 
 
 def _random() -> Callable[[], float]:

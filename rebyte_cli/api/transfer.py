@@ -99,7 +99,7 @@ def stream(sender: Sender, request: Request, deadline: Deadline) -> Iterator[Liv
         return response, body
 
     try:
-        (response, body), _ = sender.send(request, opened)
+        response, body = sender.send(request, opened)
     except ErrorResponse as refused:
         raise sender.error_for(request, refused) from None
     try:
@@ -120,7 +120,7 @@ def live(
     def read(response: Response, attempt: AttemptState) -> ApiResponse:
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
-            return as_it_came(response)
+            return as_it_came(response, attempt)
         attempt.untimed()
         request.idle = attempt.idle = idle
         answer = ApiResponse(response.status_code, response.headers, None, b"")

@@ -100,7 +100,6 @@ class Transport:
         body: Any = None,
         repeat: RetryPolicy,
         timeout: float | None = None,
-        accept: str = "application/json",
     ) -> ApiResponse:
         """One JSON call. `path` starts after the base URL; `body` is JSON data or None.
 
@@ -108,27 +107,23 @@ class Transport:
         OutcomeUnknown when a request that creates something was sent and got no usable answer.
         """
         data = None if body is None else encode(body)
-        headers = {"Accept": accept}
+        headers = {"Accept": "application/json"}
         if data is not None:
             headers["Content-Type"] = "application/json"
         request = self._request(method, path, query, headers, data, repeat, timeout)
         try:
-            answer, retried = self._sender.send(request, as_json)
+            return self._sender.send(request, as_json)
         except ErrorResponse as refused:
             raise self._sender.error_for(request, refused) from None
-        answer.retried = retried
-        return answer
 
     def raw(
         self,
         method: str,
         path: str,
         *,
-        query: Mapping[str, Any] | None = None,
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         repeat: RetryPolicy,
-        timeout: float | None = None,
         check: bool = False,
         live: bool = False,
     ) -> ApiResponse:
@@ -140,16 +135,14 @@ class Transport:
         """
         from . import transfer
 
-        request = self._request(method, path, query, dict(headers or {}), data, repeat, timeout)
+        request = self._request(method, path, None, dict(headers or {}), data, repeat, None)
         try:
             read = transfer.live(self._sender, request, self.limit()) if live else as_it_came
-            answer, retried = self._sender.send(request, read)
+            return self._sender.send(request, read)
         except ErrorResponse as refused:
             if check:
                 raise self._sender.error_for(request, refused) from None
-            return ApiResponse(refused.status, refused.headers, None, refused.raw, refused.retried)
-        answer.retried = retried
-        return answer
+            return ApiResponse(refused.status, refused.headers, None, refused.raw)
 
     def problem(
         self, method: str, path: str, answer: ApiResponse, repeat: RetryPolicy
@@ -231,7 +224,7 @@ class Transport:
             per_attempt=True,
         )
         try:
-            return self._sender.send(request, as_json)[0]
+            return self._sender.send(request, as_json)
         except ErrorResponse as refused:
             raise self._sender.error_for(request, refused) from None
 
@@ -271,7 +264,7 @@ class Transport:
             "GET", path, url, headers=headers, repeat=RetryPolicy.SAFE, seconds=seconds
         )
         try:
-            return self._signed.send(request, as_json)[0]
+            return self._signed.send(request, as_json)
         except ErrorResponse as refused:
             raise self._signed.error_for(request, refused) from None
 

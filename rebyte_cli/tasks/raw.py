@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 from ..api.retry import RetryPolicy
+from ..api.views import PAGE
 from ..errors import BadUsage, BrokenAnswer, RebyteError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT"})  # twice is as good as once
-PAGE = 100
 _WHOLE = ("webhooks", "artifacts", "files")  # lists that come in one piece, under their own name
 
 

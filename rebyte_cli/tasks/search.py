@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.views import ContentView, PageView
+from ..api.views import PAGE, ContentView, PageView
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 LOOK_FOR = 20.0  # seconds for which a lost task is searched without a break
 LOOKS = 3  # that must agree, spread over LOOK_FOR, before "there is none" is believed
-PAGE = 100
 PAGES = 100
 READS = 200  # transcripts fetched in one scan
 OVERLAP = 5  # rows of the list that are read twice, to see that no page is missing

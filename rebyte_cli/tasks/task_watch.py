@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..api.status import canonical_status, is_terminal
-from ..api.views import ContentView, PageView, Question, text
+from ..api.views import PAGE, ContentView, PageView, Question, text
 from ..errors import APIError, KeyRejected, ResourceNotFound
 from . import questions, transcript
 from .list import MOST_READ, Row, Test, with_status
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ..history.history import History
 
 RATE = 2.0  # requests per second at most
-PAGE = 100  # rows of one page, the largest that the API gives (vendor docs)
 REFRESH = 2.0  # seconds between two reads of the list; as many more as it has further pages
 LOOK_PAUSE = 3.0  # seconds before the events of the same run are read again
 COST = 20  # a run is left alone for so many times as long as reading it took

@@ -8,7 +8,7 @@ from random import random as _random
 from time import sleep as _sleep
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
-from ..api.views import PageView, TaskView
+from ..api.views import PAGE, PageView, TaskView
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ..errors import RebyteError
 
 
-PAGE = 100  # the largest page the API gives
 LIST_FROM = 3  # with fewer tasks, reading each costs no more than asking the list
 READS = 100  # tasks read directly in one round, at most
 WORKERS = 8

@@ -243,7 +243,7 @@ def test_v_looks_at_no_body() -> None:
                    body=Body(b"x"), repeat=RetryPolicy.SAFE, seconds=1)  # fmt: skip
     attempt = AttemptLog(request, 0, 0.0)
     attempt.body = Body(b"y")
-    call = attempt.record(Redactor(KEY), 1.5)
+    call = CallLog(attempt, Redactor(KEY), 1.5)
     assert [getattr(call, name) for name in CALL_FIELDS[:6]] == [
         "POST",
         "/tasks",
