@@ -345,6 +345,11 @@ class Interrupted(BaseException):
         self.exit_status = exit_status
         self.hint = hint
 
+    @classmethod
+    def of(cls, stop: KeyboardInterrupt | Interrupted) -> Interrupted:
+        """The interrupt itself; for a KeyboardInterrupt, the one that it stands for."""
+        return stop if isinstance(stop, cls) else cls()
+
     def as_dict(self) -> dict[str, Any]:
         """The object printed on stderr when the output is JSON."""
         return _as_dict(self)

@@ -116,10 +116,9 @@ def _cancel(app: App, winner: str, others: Sequence[str]) -> list[str]:
     except RebyteError as error:  # of the key, which may be allowed to create tasks only
         _note_failure(app, "the other attempts", error, others)
     except (KeyboardInterrupt, Interrupted) as stop:
-        status = stop.exit_status if isinstance(stop, Interrupted) else 130
         left = " ".join(each for each in others if each not in canceled)
         hint = f"Task {winner} completed; stop the others with `rebyte cancel {left}`"
-        raise Interrupted(status, hint=hint) from None
+        raise Interrupted(Interrupted.of(stop).exit_status, hint=hint) from None
     return canceled
 
 

@@ -91,9 +91,9 @@ class Attempts:
         with suppress(KeyboardInterrupt, Interrupted, Empty):
             while self.under_way:
                 self._take(limit.left())
-        status = stop.exit_status if isinstance(stop, Interrupted) else 130
-        hints = [stop.hint if isinstance(stop, Interrupted) else None, *self._left_behind()]
-        return Interrupted(status, hint="\n".join(filter(None, hints)) or None)
+        stop = Interrupted.of(stop)
+        hints = [stop.hint, *self._left_behind()]
+        return Interrupted(stop.exit_status, hint="\n".join(filter(None, hints)) or None)
 
     def raise_fault(self) -> None:
         """Raise the exception of a create that was no RebyteError, if there was one."""

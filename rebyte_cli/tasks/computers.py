@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..api.errors import NO_SUCH_CALL
 from ..api.views import text
 from ..deadline import GRACE, NO_LIMIT, Deadline
 from ..errors import KeyRejected, NetworkError, RebyteError, ResourceNotFound
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 SECRET = "sandboxApiKey"  # noqa: S105 -- the name of a field, seen in a client
 FIRST_PAUSE = 0.5  # seconds before the second read, doubled after each ...
 LONGEST_PAUSE = 2.0  # ... up to the interval that the clients use
-GONE_OR_CLOSED = (404, 405, 410, 501)
 # What a row takes from the API, since the history does not know it.
 _FROM_API = ("status", "url", "createdAt")
 
@@ -39,7 +39,7 @@ def computers(client: RebyteClient, note: Callable[[str], None]) -> list[Compute
     except NetworkError as error:
         why = error.message
     except RebyteError as error:
-        if getattr(error, "status_code", None) not in GONE_OR_CLOSED:
+        if getattr(error, "status_code", None) not in NO_SUCH_CALL:
             raise
         why = error.message
     note(f"Only workspaces used on this machine: {why}")

@@ -83,7 +83,7 @@ def create(
     with a hint that says whether a task exists, and what `create_from` raises if the request was
     refused or never sent; the key can then be used again.
     """
-    request = TaskRequest(client, history, body, prompt, labels or {}, files)
+    request = TaskRequest(client, history, body, prompt, labels, files)
     operation = Operation(
         request, client, history, note, deadline, sleep, look_for, on_created=on_created
     )
@@ -194,9 +194,8 @@ class Operation:
                         raise
                     answer = self._find_lost(intent, key, started_at, fault)
             except (KeyboardInterrupt, Interrupted) as stop:
-                status = stop.exit_status if isinstance(stop, Interrupted) else 130
                 hint = self._after_interrupt(intent, key, started_at, answer)
-                raise Interrupted(status, hint=hint) from None
+                raise Interrupted(Interrupted.of(stop).exit_status, hint=hint) from None
             except (Unsent, Redirected):
                 self._settle(intent, "unsent")
                 raise
@@ -511,7 +510,7 @@ class Operation:
         except (KeyboardInterrupt, Interrupted) as stop:
             if self._has_sent:
                 raise
-            status = stop.exit_status if isinstance(stop, Interrupted) else 130
+            status = Interrupted.of(stop).exit_status
             raise Interrupted(status, hint="Nothing was sent yet") from None
 
     def _after_interrupt(

@@ -63,7 +63,7 @@ class QueuedPrompts:
         task_id: str,
         found: ContentView,
         *,
-        deadline: Deadline = NO_LIMIT,
+        deadline: Deadline,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.found = found
@@ -184,15 +184,7 @@ def _events(
             yield None
         _tell(task_id, read, asked)
     latest = queued.found.latest
-    for told in _followed(
-        client,
-        task_id,
-        prompt_id=_id(latest),
-        is_latest=True,
-        deadline=deadline,
-        asked=asked,
-        before=_events_of(latest),
-    ):
+    for told in _latest_followed(client, task_id, latest, deadline, asked):
         if told is None:
             yield None
         elif told.name != "done":
@@ -210,10 +202,6 @@ def _end_record(found: ContentView) -> Event:
         "lastSeq": max(seqs, default=-1),
         "finalResult": latest.response if latest else "",
     }
-
-
-def _id(prompt: PromptView | None) -> str | None:
-    return (prompt.id or None) if prompt else None
 
 
 def _events_of(prompt: PromptView | None) -> list[EventView]:
@@ -283,15 +271,7 @@ def _text(
     latest = queued.found.latest
     if latest:
         yield between + transcript.prompt(latest.text) + "\n"
-    events = _followed(
-        client,
-        task_id,
-        prompt_id=_id(latest),
-        is_latest=True,
-        deadline=deadline,
-        asked=asked,
-        before=_events_of(latest),
-    )
+    events = _latest_followed(client, task_id, latest, deadline, asked)
     yield from _run_text(events, make())
 
 
@@ -391,8 +371,8 @@ def followed(
     client: RebyteClient,
     task_id: str,
     *,
-    prompt_id: str | None = None,
-    deadline: Deadline = NO_LIMIT,
+    prompt_id: str | None,
+    deadline: Deadline,
     asked: Asked,
 ) -> Iterator[StreamEvent]:
     """`stream.follow`, with `asked` told of the questions."""
@@ -401,13 +381,32 @@ def followed(
     )
 
 
+def _latest_followed(
+    client: RebyteClient,
+    task_id: str,
+    latest: PromptView | None,
+    deadline: Deadline,
+    asked: Asked,
+) -> Iterator[StreamEvent | None]:
+    """The run of the latest prompt, as it was read a moment ago."""
+    return _followed(
+        client,
+        task_id,
+        prompt_id=(latest.id or None) if latest else None,
+        is_latest=True,
+        deadline=deadline,
+        asked=asked,
+        before=_events_of(latest),
+    )
+
+
 def _followed(
     client: RebyteClient,
     task_id: str,
     *,
-    prompt_id: str | None = None,
+    prompt_id: str | None,
     is_latest: bool = False,
-    deadline: Deadline = NO_LIMIT,
+    deadline: Deadline,
     asked: Asked,
     before: Sequence[EventView] = (),
 ) -> Iterator[StreamEvent | None]:

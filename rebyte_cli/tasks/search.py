@@ -410,9 +410,9 @@ def find_prompts(content: ContentView, request: LostRequest) -> Matches:
     return Matches(same, unsure, is_complete)
 
 
-def pauses(first: float = 0.5, growth: float = 1.6, most: float = 4.0) -> Iterator[float]:
+def pauses() -> Iterator[float]:
     """Seconds between two scans: short at first, since a task is mostly there at once."""
-    pause = first
+    pause = 0.5
     while True:
         yield pause
-        pause = min(pause * growth, most)
+        pause = min(pause * 1.6, 4.0)
