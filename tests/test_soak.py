@@ -121,10 +121,11 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             known_ids=history.knows,
             upload=lambda path: {},
             reservations=Reservations(history, "batch"),
+            questions=None,
         )
         run = Runner(
             client, batch, make_plan(batch.lines, "t"), entries, journal, throttle,
-            BatchOptions(jobs=16), callbacks,
+            BatchOptions(jobs=16), callbacks, known=(),
         )  # fmt: skip
         rows = []
         at_first = 0.0

@@ -28,4 +28,4 @@ class Callbacks(NamedTuple):
     known_ids: Callable[[Iterable[str]], set[str]]
     upload: Upload
     reservations: Reservations
-    questions: QuestionWatcher | None = None
+    questions: QuestionWatcher | None

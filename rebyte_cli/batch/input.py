@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from ..errors import BadUsage, NotFound
@@ -165,7 +164,7 @@ def read_source(
     *,
     defaults: Mapping[str, Any],
     files: Iterable[str],
-    labels: Mapping[str, str] = MappingProxyType({}),
+    labels: Mapping[str, str],
 ) -> Input:
     """The checked input of a batch.
 

@@ -14,7 +14,8 @@ def refuse_other_shards(source: InputSource) -> None:
 
     Also for standard input without a journal, before any of it is read.
     """
-    if source.journal_path is None or source.journal is not None:
+    path = source.journal_path
+    if source.journal is not None:
         return
     file, of = source.beside, source.shard[1]
     own = r"" if of == 1 else rf"\.\d+-of-{of}"
@@ -22,8 +23,7 @@ def refuse_other_shards(source: InputSource) -> None:
     for other in journals_of(file):
         if not own_part.fullmatch(other):
             raise BadUsage(
-                f"{source.file} was started with another --shard: "
-                f"{os.path.join(os.path.dirname(file), other)} exists",
+                f"{source.file} was started with another --shard: {path.with_name(other)} exists",
                 hint="Its lines would get a second task. To start over, pass a new --journal.",
             )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import BadUsage, RebyteError
 from .state import LineProblem
 
-RowOrError = Mapping[str, Any] | RebyteError
+if TYPE_CHECKING:
+    from ..output.records import RowOrError
 
 
 class ResultsFile:

@@ -49,6 +49,7 @@ from .workers import Job, WorkerPool
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from ..output.records import RowOrError
     from .journal import Journal
 
 # Seconds that creates under way may still take after an interrupt.
@@ -59,7 +60,6 @@ LISTEN = 0.5
 # Of one line in one run: a service that never answers it must not keep the batch running.
 MOST_RESENDS = 3
 JOIN = 2.0  # seconds that threads with a request under way get to end after the batch
-RowOrError = Mapping[str, Any] | RebyteError
 
 
 class Runner:
@@ -79,7 +79,7 @@ class Runner:
         options: BatchOptions,
         callbacks: Callbacks,
         *,
-        known: Iterable[str] = (),
+        known: Iterable[str],
     ) -> None:
         """`known` are the ids of every task that the journal names, replaced ones too."""
         self._batch = batch
@@ -393,36 +393,37 @@ class Runner:
             self._fault = error
             self._stop(GRACE[signal.SIGINT])
 
-    def _on_created(self, index: int, entry: LineState, value: Any) -> Iterator[RowOrError]:
+    # Each returns the rows that the event brings.
+
+    def _on_created(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
         body, task = value
         line = self._batch.lines[index]
         entry.apply(created_record(line.number, task))
         self._history.created(line, task, body)
         if is_terminal(task.get("status")):
-            yield from self._on_ended(index, entry, (task, ""))
-        else:
-            yield from self._watch(index, entry)
+            return self._on_ended(index, entry, (task, ""))
+        return self._watch(index, entry)
 
-    def _on_refused(self, index: int, entry: LineState, error: RebyteError) -> Iterator[RowOrError]:
+    def _on_refused(self, index: int, entry: LineState, error: RebyteError) -> Iterable[RowOrError]:
         entry.apply({"is": "refused", "error": error_of(error)})
         if not entry.is_doubtful:
             self._history.not_created(self._batch.lines[index].number)
-        yield from self._over(index)
+        return self._over(index)
 
-    def _on_unsent(self, index: int, entry: LineState, _value: None) -> Iterator[RowOrError]:
+    def _on_unsent(self, index: int, entry: LineState, _value: None) -> Iterable[RowOrError]:
         entry.reset("new")
         self._history.not_created(self._batch.lines[index].number)
         self._hand_out(index)
-        yield from ()
+        return ()
 
-    def _on_lost(self, index: int, entry: LineState, record: Record) -> Iterator[RowOrError]:
+    def _on_lost(self, index: int, entry: LineState, record: Record) -> Iterable[RowOrError]:
         entry.apply(record)
         self._search(index, entry, self._options.send_again_after)
-        yield from ()
+        return ()
 
     def _on_found(
         self, index: int, entry: LineState, task: Mapping[str, Any]
-    ) -> Iterator[RowOrError]:
+    ) -> Iterable[RowOrError]:
         line = self._batch.lines[index]
         self._callbacks.note(
             f"Line {line.number}: the response was lost, but task {task['id']} exists"
@@ -435,22 +436,21 @@ class Runner:
         self._lost.discard(index)  # only now: until then an equal line could take the same task
         entry.apply(record)
         self._history.created(line, task, self._batch.body(line))
-        yield from self._watch(index, entry)
+        return self._watch(index, entry)
 
-    def _on_absent(self, index: int, entry: LineState, _value: None) -> Iterator[RowOrError]:
+    def _on_absent(self, index: int, entry: LineState, _value: None) -> Iterable[RowOrError]:
         if self._resent[index] == MOST_RESENDS:
-            yield from self._on_unknown(index, entry, [])
-            return
+            return self._on_unknown(index, entry, [])
         self._resent[index] += 1
         self._lost.discard(index)
         number = self._batch.lines[index].number
         self._callbacks.note(f"Line {number}: no task was created; sending it again")
         self._note_down({"line": number, "is": "unsent"})
-        yield from self._on_unsent(index, entry, None)
+        return self._on_unsent(index, entry, None)
 
     def _on_unknown(
         self, index: int, entry: LineState, candidates: list[str]
-    ) -> Iterator[RowOrError]:
+    ) -> Iterable[RowOrError]:
         self._lost.discard(index)
         number = self._batch.lines[index].number
         record: Record = {"line": number, "is": "unknown", "candidates": candidates}
@@ -458,15 +458,15 @@ class Runner:
             record["at"] = self._server_clock.restamp(entry.sent)
         self._note_down(record)
         entry.apply(record)
-        yield from ()  # its row comes at the end: the task may still be found
+        return ()  # its row comes at the end: the task may still be found
 
     def _on_unsure(
         self, _index: int, entry: LineState, candidates: list[str]
-    ) -> Iterator[RowOrError]:
+    ) -> Iterable[RowOrError]:
         entry.candidates = candidates
-        yield from ()
+        return ()
 
-    def _on_ended(self, index: int, entry: LineState, value: Any) -> Iterator[RowOrError]:
+    def _on_ended(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
         task, reason = value
         self._running.pop(index, None)
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -474,23 +474,23 @@ class Runner:
         self._note_down(record)
         entry.apply(record)
         self._history.ended(task)
-        yield from self._over(index)
+        return self._over(index)
 
     def _on_unreadable(
         self, index: int, entry: LineState, error: RebyteError
-    ) -> Iterator[RowOrError]:
+    ) -> Iterable[RowOrError]:
         self._running.pop(index, None)
         entry.error = error_of(error)
-        yield self._row(index)
+        return [self._row(index)]
 
     def _on_unattended(
         self, index: int, entry: LineState, error: RebyteError
-    ) -> Iterator[RowOrError]:
+    ) -> Iterable[RowOrError]:
         self._running.pop(index, None)
         entry.status, entry.error = "waiting", {**error_of(error), "hint": error.hint}
-        yield self._row(index)
+        return [self._row(index)]
 
-    _handlers: Mapping[EventKind, Callable[[Runner, int, LineState, Any], Iterator[RowOrError]]] = {
+    _handlers: Mapping[EventKind, Callable[[Runner, int, LineState, Any], Iterable[RowOrError]]] = {
         "created": _on_created,
         "refused": _on_refused,
         "unsent": _on_unsent,

@@ -27,6 +27,7 @@ from .state import (
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..app import App
+    from ..output.records import RowOrError
     from ..tasks.question_watch import QuestionWatcher
     from .callbacks import Callbacks
     from .input import Input, InputSource
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .runner import Runner
 
-RowOrError = Mapping[str, Any] | RebyteError
 ANSWERED = frozenset({"completed", "failed"})  # statuses of tasks that may have an answer
 RETRY_AFTER_CAP = 300.0  # seconds
 
@@ -102,7 +102,7 @@ class Session:
         *,
         rate: float | None,
         resolutions: Sequence[Resolution],
-        questions: QuestionWatcher | None = None,
+        questions: QuestionWatcher | None,
     ) -> Iterator[RowOrError]:
         """Run what is left, and yield the row of every line as it ends.
 
@@ -159,7 +159,7 @@ class Session:
             journal,
             throttle,
             options,
-            self._callbacks(client, journal)._replace(questions=questions),
+            self._callbacks(client, journal, questions),
             known=self._known,
         )
         rows = runner.run()
@@ -175,7 +175,9 @@ class Session:
             rows.close()
             self._finish(time.monotonic() - began, client if is_whole else None)
 
-    def _callbacks(self, client: RebyteClient, journal: Journal) -> Callbacks:
+    def _callbacks(
+        self, client: RebyteClient, journal: Journal, questions: QuestionWatcher | None
+    ) -> Callbacks:
         from ..tasks.upload import send
         from .callbacks import Callbacks
         from .reservations import Reservations
@@ -183,11 +185,12 @@ class Session:
         history = self._app.history
         return Callbacks(
             note=self._app.note,
-            tasks_created=lambda tasks: history.add_tasks(tasks),
-            tasks_ended=lambda tasks: history.update_tasks(tasks),
-            known_ids=lambda ids: history.knows(ids),
+            tasks_created=history.add_tasks,
+            tasks_ended=history.update_tasks,
+            known_ids=history.knows,
             upload=lambda path: send(client, path),
             reservations=Reservations(history, f"batch {journal.name}"),
+            questions=questions,
         )
 
     # Before the run

@@ -27,7 +27,6 @@ GONE = "gone"
 MOST_CANDIDATES = 5  # named in a message; the journal has all of them
 MOST_REASONS = 3  # below the counts
 _STATES = ("sending", "unsent", "created", "ended", "refused", "unknown")
-_TEXTS = ("id", "at", "newest", "status")
 _ERROR = frozenset({"code", "message", "exit"})
 _EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
 

@@ -10,6 +10,7 @@ from ..output.table import duration
 
 Row = Mapping[str, Any]
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+MOST_STEPS = 8  # of the axis
 
 
 class TimelineBar(NamedTuple):
@@ -80,11 +81,11 @@ class Timeline:
         first, last = (moment.astimezone(UTC) for moment in (self.first, self.last))
         return f"{first.strftime(form)} to {last.strftime(form)} ({duration(self.seconds)})"
 
-    def ticks(self, most: int = 8) -> list[tuple[float, str]]:
-        """Marks for an axis of at most `most` steps: fractions of the whole time, with labels."""
-        step = next((step for step in _STEPS if self.seconds / step <= most), 0)
+    def ticks(self) -> list[tuple[float, str]]:
+        """Marks for an axis of a few steps: fractions of the whole time, with labels."""
+        step = next((step for step in _STEPS if self.seconds / step <= MOST_STEPS), 0)
         if not step:
-            step = 86400 * (1 + int(self.seconds / 86400 / most))
+            step = 86400 * (1 + int(self.seconds / 86400 / MOST_STEPS))
         whole = self.seconds or 1.0
         count = int(self.seconds // step)
         return [(at * step / whole, _label(at * step)) for at in range(count + 1)]
