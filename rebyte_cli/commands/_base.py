@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -127,7 +127,8 @@ class Command(_Shared):
             if not isinstance(param.type, click.Path) and not _is_text(value):
                 raise click.BadParameter("not valid UTF-8", ctx=ctx, param=param)
             if isinstance(param, Option):
-                param.check(ctx)
+                if param.check is not None:
+                    param.check(ctx)
                 if value and param.output is not None:
                     output = param.output
         app = ctx.find_object(App)
@@ -187,9 +188,6 @@ class Group(_Shared, click.Group):
                 raise BadUsage(f"no such command: {ctx.command_path} {name}", hint=hint)
         return super().resolve_command(ctx, [name, *args[1:]])
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        _Shared.format_options(self, ctx, formatter)
-
 
 def _is_text(value: Any) -> bool:
     """Whether a value from the command line can be sent: bytes that are not UTF-8 cannot."""
@@ -204,10 +202,9 @@ def _is_text(value: Any) -> bool:
     return True
 
 
-def installed(app: App, files: Iterable[Mapping[str, Any]]) -> Records | None:
+def installed(app: App, files: Sequence[Mapping[str, Any]]) -> Records | None:
     """The files that were installed, as records; None under `auto`, where a note named them."""
-    rows = list(files)  # the work must be done in either case
-    return None if app.format == "text" and not app.fields else Records(INSTALLED, rows)
+    return None if app.format == "text" and not app.fields else Records(INSTALLED, files)
 
 
 def note_unserved_page(app: App) -> None:
@@ -220,7 +217,7 @@ def note_unserved_page(app: App) -> None:
         app.note("The page is only available while `rebyte local serve` runs")
 
 
-def define(name: str | None = None, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:
+def define(name: str, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:
     """Make a command of a function that takes the App first and returns a value."""
 
     def decorate(function: Callable[..., Any]) -> Command:
@@ -231,7 +228,7 @@ def define(name: str | None = None, **attrs: Any) -> Callable[[Callable[..., Any
     return decorate
 
 
-def define_group(name: str | None = None, **attrs: Any) -> Callable[[Callable[..., Any]], Group]:
+def define_group(name: str, **attrs: Any) -> Callable[[Callable[..., Any]], Group]:
     """Make a group of commands; the function's docstring is its help."""
 
     def decorate(function: Callable[..., Any]) -> Group:

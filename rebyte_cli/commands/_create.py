@@ -66,26 +66,23 @@ class CreateOptions(NamedTuple):
     executors: Sequence[str]
 
 
-class AttemptsOption(Option):
-    """`--attempts`, and how it goes with the options that are about one task."""
-
-    def check(self, ctx: click.Context) -> None:
-        """See `Option.check`."""
-        given = ctx.params
-        attempts, executors = given["attempts"], given["executors"]
-        if len(executors) > attempts:
-            raise BadUsage(
-                f"{len(executors)} executors require --attempts {len(executors)} or more",
-                hint="Without --attempts, a task has one executor",
-            )
-        if attempts == 1:
-            return
-        if not (given["wait"] or given["dry_run"]):
-            raise BadUsage("--attempts requires --wait")
-        for option in ("stream", "once", "open_page"):
-            if given[option]:
-                name = option.removesuffix("_page")
-                raise BadUsage(f"--attempts and --{name} cannot be used together")
+def _check_attempts(ctx: click.Context) -> None:
+    """How `--attempts` goes with the options that are about one task."""
+    given = ctx.params
+    attempts, executors = given["attempts"], given["executors"]
+    if len(executors) > attempts:
+        raise BadUsage(
+            f"{len(executors)} executors require --attempts {len(executors)} or more",
+            hint="Without --attempts, a task has one executor",
+        )
+    if attempts == 1:
+        return
+    if not (given["wait"] or given["dry_run"]):
+        raise BadUsage("--attempts requires --wait")
+    for option in ("stream", "once", "open_page"):
+        if given[option]:
+            name = option.removesuffix("_page")
+            raise BadUsage(f"--attempts and --{name} cannot be used together")
 
 
 def create_options(function: F) -> F:
@@ -98,7 +95,8 @@ def create_options(function: F) -> F:
         notify_option,
         click.option(
             "--attempts",
-            cls=AttemptsOption,
+            cls=Option,
+            check=_check_attempts,
             type=click.IntRange(1, MOST_ATTEMPTS),
             default=1,
             metavar="N",

@@ -36,68 +36,66 @@ class Output(NamedTuple):
 class Option(click.Option):
     """An option that checks its value against others, or changes what its command prints.
 
-    `output`: what the command prints when the option is given; None changes nothing. `schema`: the
-    same for `rebyte schema`: the words to type, and a kind or the name of a definition.
+    `check`: raises BadUsage where the parsed values do not go together. `output`: what the command
+    prints when the option is given; None changes nothing. `schema`: the same for `rebyte schema`:
+    the words to type, and a kind or the name of a definition.
     """
 
     def __init__(
         self,
         *args: Any,
+        check: Callable[[click.Context], None] | None = None,
         output: Output | None = None,
         schema: Mapping[str, RecordKind | str] | None = None,
         **attrs: Any,
     ) -> None:
         super().__init__(*args, **attrs)
+        self.check = check
         self.output = output
         self.schema = dict(schema or {})
 
-    def check(self, ctx: click.Context) -> None:
-        """Raise BadUsage where the value does not go with those of other options."""
+
+# Checks of options against others
 
 
-class TimeoutOption(Option):
-    """`--timeout`, which is refused where the command can wait and was not told to."""
+def _check_timeout(ctx: click.Context) -> None:
+    """`--timeout` is refused where the command can wait and was not told to."""
+    given = ctx.params
+    if given.get("timeout") is None or given.get("wait", True) or given.get("stream"):
+        return
+    wanted = "--wait or --stream" if "stream" in given else "--wait"
+    raise BadUsage(f"--timeout requires {wanted}")
 
-    def check(self, ctx: click.Context) -> None:
-        """See `Option.check`."""
-        given = ctx.params
-        if given.get("timeout") is None or given.get("wait", True) or given.get("stream"):
-            return
+
+def _check_label_filter(ctx: click.Context) -> None:
+    """`--label` or TASK: one of the two is needed, where a command has both."""
+    if "tasks" not in ctx.params:
+        return
+    tasks, labels = ctx.params["tasks"], ctx.params["labels"]
+    if tasks and labels:
+        raise BadUsage("--label cannot be used together with TASK")
+    if not tasks and not labels:
+        raise click.UsageError("missing argument: TASK… (or --label)", ctx=ctx)
+
+
+def _check_notify(ctx: click.Context) -> None:
+    given = ctx.params
+    if given.get("notify") and not (given.get("wait", True) or given.get("stream")):
+        raise BadUsage("--notify requires --wait or --stream")
+
+
+def _check_on_question(ctx: click.Context) -> None:
+    """`--on-question`, whose value the App keeps, is refused where the command does not wait."""
+    app = ctx.find_object(App)
+    if app is None or "on_question" not in app.options:
+        return
+    given = ctx.params
+    if not (given.get("wait", "follow" not in given) or given.get("stream") or given.get("follow")):
         wanted = "--wait or --stream" if "stream" in given else "--wait"
-        raise BadUsage(f"--timeout requires {wanted}")
-
-
-class LabelFilter(Option):
-    """`--label` in place of TASK arguments: one of the two is needed, where a command has both."""
-
-    def check(self, ctx: click.Context) -> None:
-        """See `Option.check`."""
-        if "tasks" not in ctx.params:
-            return
-        tasks, labels = ctx.params["tasks"], ctx.params["labels"]
-        if tasks and labels:
-            raise BadUsage("--label cannot be used together with TASK")
-        if not tasks and not labels:
-            raise click.UsageError("missing argument: TASK… (or --label)", ctx=ctx)
-
-
-class OnQuestionOption(Option):
-    """`--on-question`, whose value the App keeps; refused where the command does not wait."""
-
-    def check(self, ctx: click.Context) -> None:
-        """See `Option.check`."""
-        app = ctx.find_object(App)
-        if app is None or "on_question" not in app.options:
-            return
-        given = ctx.params
-        if not (
-            given.get("wait", "follow" not in given) or given.get("stream") or given.get("follow")
-        ):
-            wanted = "--wait or --stream" if "stream" in given else "--wait"
-            wanted = "--follow" if "follow" in given else wanted
-            raise BadUsage(f"--on-question requires {wanted}")
-        if app.on_question == "ask" and not app.interactive:
-            raise BadUsage("--on-question ask requires a terminal (stdin and stderr)")
+        wanted = "--follow" if "follow" in given else wanted
+        raise BadUsage(f"--on-question requires {wanted}")
+    if app.on_question == "ask" and not app.interactive:
+        raise BadUsage("--on-question ask requires a terminal (stdin and stderr)")
 
 
 # Completion
@@ -292,7 +290,7 @@ def chosen_tasks(
             f"no task created on this machine has the label {shown(labels)}",
             hint="Labels are kept per service and machine; see `rebyte list`",
         )
-    return list(found)
+    return found
 
 
 # Arguments and options of several commands
@@ -342,7 +340,8 @@ full_ids_option = click.option(
 label_filter_option = click.option(
     "--label",
     "labels",
-    cls=LabelFilter,
+    cls=Option,
+    check=_check_label_filter,
     metavar="NAME=VALUE",
     multiple=True,
     callback=parse_labels,
@@ -350,7 +349,8 @@ label_filter_option = click.option(
 )
 timeout_option = click.option(
     "--timeout",
-    cls=TimeoutOption,
+    cls=Option,
+    check=_check_timeout,
     type=Duration(),
     metavar="DURATION",
     help="Stop waiting after this long, such as 90, 15m or 1h30m (status 124).",
@@ -371,28 +371,17 @@ stream_option = click.option(
     is_flag=True,
     help="Stream the run's output, then exit with its status.",
 )
-
-
-class NotifyOption(Option):
-    """`--notify`, which is refused where the command does not wait."""
-
-    def check(self, ctx: click.Context) -> None:
-        """See `Option.check`."""
-        given = ctx.params
-        if given.get("notify") and not (given.get("wait", True) or given.get("stream")):
-            raise BadUsage("--notify requires --wait or --stream")
-
-
 notify_option = click.option(
     "--notify",
-    cls=NotifyOption,
+    cls=Option,
+    check=_check_notify,
     is_flag=True,
     help="Ring the bell and show a desktop notice when the wait is over.",
 )
-
 on_question_option = click.option(
     "--on-question",
-    cls=OnQuestionOption,
+    cls=Option,
+    check=_check_on_question,
     type=click.Choice(["ask", "stop", "wait"]),
     expose_value=False,
     callback=_keep,

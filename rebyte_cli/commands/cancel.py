@@ -29,7 +29,7 @@ def command(app: App, tasks: Sequence[str], labels: Mapping[str, str]) -> Record
       rebyte cancel --label run=nightly
     """
     ids = chosen_tasks(app, tasks, labels)
-    return Records(TASK, _cancel(app, list(dict.fromkeys(ids))))
+    return Records(TASK, _cancel(app, ids))
 
 
 def _cancel(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:

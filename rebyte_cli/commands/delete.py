@@ -32,7 +32,7 @@ def command(
       rebyte delete --label run=nightly
     """
     ids = chosen_tasks(app, tasks, labels, ignore_missing=ignore_missing)
-    return Records(DELETED, _delete(app, list(dict.fromkeys(ids)), ignore_missing))
+    return Records(DELETED, _delete(app, ids, ignore_missing))
 
 
 def _delete(

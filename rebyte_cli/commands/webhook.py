@@ -214,7 +214,7 @@ def listen(
     """
     from ..tasks.webhook_receiver import WebhookReceiver
 
-    if app.settings.output.value in (None, "auto"):
+    if app.settings.output.value == "auto":
         app.set_option("output", "jsonl")
     shared = read_secret(app, secret, longest=LONGEST)
     receiver = WebhookReceiver(port, secret=shared, hosts=hosts)

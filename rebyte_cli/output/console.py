@@ -160,8 +160,7 @@ class Console:
     that is unknown. `out_color`, `err_color`: whether each gets colours. `live`: whether stderr
     can show a region that is redrawn, `out_live`: whether stdout can. `out_pipe`: whether stdout
     has a reader, which may print on the same terminal. `unicode`: whether stdout can
-    encode any character. `quiet`: print nothing on stderr but errors. `verbose`: print a line for
-    each request.
+    encode any character. `quiet`: print nothing on stderr but errors.
     """
 
     def __init__(
@@ -178,7 +177,6 @@ class Console:
         out_live: bool = False,
         out_pipe: bool = False,
         quiet: bool = False,
-        verbose: bool = False,
     ) -> None:
         self.out = out
         self.err = err
@@ -191,7 +189,6 @@ class Console:
         self.out_live = out_live
         self.out_pipe = out_pipe
         self.quiet = quiet
-        self.verbose = verbose
         self.unicode = spells_unicode(out)
         # Held while something is written, so that a redraw never lands inside it.
         self.lock = RLock()
@@ -204,7 +201,6 @@ class Console:
         environment: Mapping[str, str],
         color: Color = "auto",
         quiet: bool = False,
-        verbose: bool = False,
     ) -> Console:
         """The streams of this process, as NO_COLOR, FORCE_COLOR, TERM and COLUMNS say."""
         # sys.stdout is None after `>&-`, which its type does not say.
@@ -225,7 +221,6 @@ class Console:
             out_live=out_tty and environment.get("TERM") != "dumb",
             out_pipe=_is_pipe(out),
             quiet=quiet,
-            verbose=verbose,
         )
 
     def size(self, *, on_out: bool = False) -> tuple[int, int]:
