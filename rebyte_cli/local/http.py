@@ -42,7 +42,7 @@ class Context(NamedTuple):
     announce: Callable[[str], None]
     permission: AgentPermission
     config_file: Path | None
-    is_embedded: bool = False
+    is_embedded: bool
 
 
 class Refusal(Exception):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from .http import missing
-from .schedule import Run, completed_at, task_status
+from .schedule import TASK_STATUS, Run
 from .simulation import SimulatedRun
 
 if TYPE_CHECKING:
@@ -32,11 +32,14 @@ class TaskRecord(NamedTuple):
 
     def status(self, now: int) -> str:
         """`running`, `completed`, `failed` or `canceled`."""
-        return task_status(self.runs, now)
+        if any(now < run.end for run in self.runs):
+            return "running"
+        return TASK_STATUS[self.runs[-1].outcome]
 
     def completed(self, now: int) -> int | None:
         """When the task reached its terminal status; None while it is running."""
-        return completed_at(self.runs, now)
+        end = max(run.end for run in self.runs)
+        return end if now >= end else None
 
     def shown_title(self, now: int) -> str | None:
         """The title, or None while the task is young, as seen in clients."""

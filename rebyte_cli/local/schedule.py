@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 NEVER = 1 << 62
@@ -104,16 +103,3 @@ class Run(ABC):
     def reply(self, db: sqlite3.Connection, now: int, reply: dict[str, Any]) -> None:
         """Record the answer to the question that waits."""
         raise NotImplementedError
-
-
-def task_status(runs: Sequence[Run], now: int) -> str:
-    """`running`, `completed`, `failed` or `canceled`."""
-    if any(now < run.end for run in runs):
-        return "running"
-    return TASK_STATUS[runs[-1].outcome]
-
-
-def completed_at(runs: Sequence[Run], now: int) -> int | None:
-    """When the task reached its terminal status; None while it is running."""
-    end = max(run.end for run in runs)
-    return end if now >= end else None

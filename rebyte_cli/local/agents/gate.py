@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 # The tasks that any key may see: those without a run of a real agent.
 SIMULATED = "NOT EXISTS (SELECT 1 FROM runs WHERE runs.task = tasks.id)"
-WORKSPACE_ARGUMENTS = (
+# The arguments of a path that name something of an agent: its column in `runs`, and what it is.
+_OWNED = (
+    ("task_id", "task", "Task"),
     ("workspace", "workspace", "Workspace"),
     ("computer", "workspace", "Agent computer"),
 )
@@ -118,7 +120,7 @@ def hide_from_others(context: Context, request: HttpRequest, arguments: Mapping[
 
     They hold the user's code, and every other user of this machine reaches the port.
     """
-    for name, column, what in (("task_id", "task", "Task"), *WORKSPACE_ARGUMENTS):
+    for name, column, what in _OWNED:
         value = arguments.get(name)
         if value is None:
             continue

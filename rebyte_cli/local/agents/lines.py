@@ -33,7 +33,7 @@ def pump(
     record: Callable[[list[AgentEvent]], None],
     raw: IO[bytes],
     limits: RunLimits,
-    watch: Callable[[], str] = str,
+    watch: Callable[[], str],
 ) -> str:
     """Give each line to the parser and its events to `record`, and keep the bytes in `raw`.
 
@@ -45,14 +45,19 @@ def pump(
     descriptor, kept = process.stdout.fileno(), 0
     began = heard = watched = paused = time.monotonic()
     ended: float | None = None
+
+    def reason_to_end(now: float) -> str:
+        nonlocal watched
+        reason = _passed(limits, now - began, now - heard, parser)
+        if not reason and now - watched >= WATCH_SECONDS:
+            reason, watched = watch(), now
+        return reason
+
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
             now = time.monotonic()
-            reason = _passed(limits, now - began, now - heard, parser)
-            if not reason and now - watched >= WATCH_SECONDS:
-                reason, watched = watch(), now
-            if reason:
+            if reason := reason_to_end(now):
                 return reason
             if now - paused >= LOOK_SECONDS:
                 record(parser.pause())
@@ -73,7 +78,12 @@ def pump(
                 kept += len(piece)
             record(splitter.feed(piece))
         record([*splitter.end(), *parser.pause()])
-    return _wait(process, limits, began, parser, watch)
+    heard = time.monotonic()
+    while process.poll() is None:  # it has closed its output, and may take as long as before
+        if reason := reason_to_end(time.monotonic()):
+            return reason
+        time.sleep(0.01)
+    return ""
 
 
 class LineSplitter:
@@ -119,26 +129,6 @@ def _passed(limits: RunLimits, total: float, silence: float, parser: Parser) -> 
         return f"{parser.agent} ran longer than its limit of {span(limits.total)}"
     if limits.silence and silence > limits.silence:
         return f"{parser.agent} printed nothing for {span(limits.silence)}"
-    return ""
-
-
-def _wait(
-    process: subprocess.Popen[bytes],
-    limits: RunLimits,
-    began: float,
-    parser: Parser,
-    watch: Callable[[], str],
-) -> str:
-    """Wait for an agent that closed its output, as long as its limits allow."""
-    closed = watched = time.monotonic()
-    while process.poll() is None:
-        now = time.monotonic()
-        reason = _passed(limits, now - began, now - closed, parser)
-        if not reason and now - watched >= WATCH_SECONDS:
-            reason, watched = watch(), now
-        if reason:
-            return reason
-        time.sleep(0.01)
     return ""
 
 

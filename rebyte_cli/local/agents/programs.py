@@ -36,10 +36,14 @@ def find(adapter: Adapter, environment: Mapping[str, str]) -> AgentProgram | Non
     # By its real path: node looks for an agent's modules beside the file, not beside the link.
     real = os.path.realpath(found)
     search = environment.get("PATH", os.defpath)
-    needs = dict.fromkeys(_needed(Path(real), search))
+    interpreter = _interpreter(Path(real), search)
+    needs = dict.fromkeys([_own_files(Path(real))])
+    folders = dict.fromkeys([os.path.dirname(real)])
+    if interpreter is not None:
+        needs |= dict.fromkeys(_interpreter_files(interpreter))
+        folders[os.path.dirname(interpreter)] = None
     for path in adapter.extra_paths:
         needs[os.path.realpath(os.path.expanduser(path))] = None
-    folders = dict.fromkeys([os.path.dirname(real), *_interpreter_folders(Path(real), search)])
     return AgentProgram(
         os.path.abspath(found),
         [real, *adapter.command[1:]],
@@ -85,13 +89,10 @@ def in_system(path: str) -> bool:
     return any(path == folder or path.startswith(f"{folder}/") for folder in SYSTEM_FOLDERS)
 
 
-def _needed(real: Path, search: str) -> Iterator[str]:
-    """The program's own file or package, and its interpreter when it is a script."""
+def _own_files(real: Path) -> str:
+    """The program's file, or the packages that it is one of."""
     modules = [parent for parent in real.parents if parent.name == "node_modules"]
-    yield str(modules[-1] if modules else real)
-    interpreter = _interpreter(real, search)
-    if interpreter is not None:
-        yield from _interpreter_files(interpreter)
+    return str(modules[-1] if modules else real)
 
 
 def _interpreter_files(interpreter: str) -> Iterator[str]:
@@ -104,12 +105,6 @@ def _interpreter_files(interpreter: str) -> Iterator[str]:
     # Never a folder that holds much else, such as HOME itself or ~/.local.
     alone = prefix not in (home, home / ".local", *home.parents)
     yield str(prefix if alone and (prefix / "lib").exists() else real)
-
-
-def _interpreter_folders(real: Path, search: str) -> Iterator[str]:
-    interpreter = _interpreter(real, search)
-    if interpreter is not None:
-        yield os.path.dirname(interpreter)
 
 
 def _interpreter(script: Path, search: str) -> str | None:

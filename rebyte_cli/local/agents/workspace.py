@@ -46,7 +46,6 @@ class Workspace:
     """The folder of one workspace below `state_dir`. Nothing is made until `prepare`."""
 
     def __init__(self, state_dir: Path, workspace_id: str) -> None:
-        self.id = workspace_id
         self.folder = state_dir / "workspaces" / workspace_id
         self.code = self.folder / "code"
         self.home = self.folder / "home"
@@ -67,10 +66,6 @@ class Workspace:
             self._start(source)
         for upload in uploads:
             self._stage(upload)
-
-    def size(self) -> int:
-        """The disk space in bytes that the workspace takes."""
-        return disk_usage(self.folder)
 
     def remove(self) -> None:
         """Delete everything. Raises nothing for a workspace that is not there."""
