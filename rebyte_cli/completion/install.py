@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..config.atomic import replace
+from ..config.atomic import write_shared
 from ..config.paths import home_dir, xdg_dir
 from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
@@ -299,20 +298,6 @@ def _write(path: Path, present: str, wanted: str) -> bool:
     """Replace a file in one step, keeping its mode; a link stays a link. Whether it changed."""
     if present == wanted:
         return False
-    real = Path(os.path.realpath(path))
-    temporary = None
-    try:
-        private_folder(real.parent)
-        handle, temporary = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
-        data = wanted.encode("utf-8", "surrogateescape")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        mode = real.stat().st_mode & 0o7777 if real.exists() else 0o644
-        os.chmod(temporary, mode)
-        replace(temporary, real)
-    except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
-        raise RebyteError(f"cannot write {path}: {error.strerror}") from None
+    private_folder(Path(os.path.realpath(path)).parent)
+    write_shared(path, wanted.encode("utf-8", "surrogateescape"))
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -60,19 +61,18 @@ class KeyringStore(NamedTuple):
 
         return self._ask(work)
 
-    def remove(self, account: str, *, backend: str | None = None) -> bool:
-        """Remove the key of an account; False when there was none."""
+    def remove(self, account: str, *, backend: str | None = None) -> None:
+        """Remove the key of an account, if there is one."""
 
-        def work() -> bool:
+        def work() -> None:
             keyring = _backend(backend)
             if keyring.get_password(SERVICE, account) is None:
-                return False
+                return
             keyring.delete_password(SERVICE, account)
             if keyring.get_password(SERVICE, account) is not None:
                 raise KeyProblem("the keyring did not remove the key")
-            return True
 
-        return self._ask(work)
+        self._ask(work)
 
     def _ask(self, work: Callable[[], T]) -> T:
         seconds = SECONDS_ON_A_TERMINAL if self.interactive else SECONDS_UNATTENDED
@@ -182,8 +182,8 @@ def call_with_timeout(
     seconds: float,
     work: Callable[[], T],
     *,
-    told_after: float | None = None,
-    tell: Callable[[], None] | None = None,
+    told_after: float = math.inf,
+    tell: Callable[[], None] = lambda: None,
 ) -> T:
     """What `work` returns or raises, or TimeoutError when it takes longer than `seconds`.
 
@@ -191,29 +191,26 @@ def call_with_timeout(
     thread after the limit: nothing can end a call that hangs in a library, but such a thread
     does not keep the process from ending.
     """
-    import queue
     import threading
 
-    answers: queue.SimpleQueue[tuple[bool, T | BaseException]] = queue.SimpleQueue()
+    answers: list[T] = []
+    problems: list[BaseException] = []
 
     def run() -> None:
         try:
-            answers.put((True, work()))
+            answers.append(work())
         except BaseException as problem:
-            answers.put((False, problem))
+            problems.append(problem)
 
-    threading.Thread(target=run, daemon=True, name="bounded").start()
-    waits = [seconds]
-    if tell is not None and told_after is not None and told_after < seconds:
-        waits = [told_after, seconds - told_after]
-    for turn, wait in enumerate(waits):
-        try:
-            fine, answer = answers.get(timeout=wait)
-        except queue.Empty:
-            if turn == 0 and len(waits) == 2 and tell is not None:
-                tell()
-            continue
-        if fine:
-            return answer  # type: ignore[return-value] # `fine` says that it is a T
-        raise answer  # type: ignore[misc] # ... and its absence that it is an exception
-    raise TimeoutError
+    thread = threading.Thread(target=run, daemon=True, name="bounded")
+    thread.start()
+    quiet = min(seconds, told_after)
+    thread.join(quiet)
+    if thread.is_alive() and quiet < seconds:
+        tell()
+        thread.join(seconds - quiet)
+    if problems:
+        raise problems[0]
+    if not answers:
+        raise TimeoutError
+    return answers[0]
