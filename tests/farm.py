@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import formatdate
-from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -67,13 +66,8 @@ class Farm:
         self.server.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.server.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self.server.__exit__(*error)
 
     @property
     def env(self) -> dict[str, str]:
@@ -132,7 +126,7 @@ class Farm:
                 "workspaceId": body.get("workspaceId") or f"ws-{number:05d}",
                 "url": f"https://app.example/run/task-{number:05d}",
                 "prompt": body["prompt"],
-                "createdAt": _stamp(now + self.shift),
+                "createdAt": stamp(now + self.shift),
                 "ends": now + (float(found[1]) if found else self.run),
             }
             self.made[body["prompt"]] += 1
@@ -174,7 +168,7 @@ class Farm:
 
 def _shown(task: dict[str, Any]) -> dict[str, Any]:
     row = {name: task[name] for name in ("id", "url", "createdAt")}
-    return {**row, "completedAt": None if _status(task) == "running" else _stamp(task["ends"])}
+    return {**row, "completedAt": None if _status(task) == "running" else stamp(task["ends"])}
 
 
 def _status(task: dict[str, Any]) -> str:
@@ -184,7 +178,8 @@ def _status(task: dict[str, Any]) -> str:
     return next((status for word, status in words.items() if word in task["prompt"]), "completed")
 
 
-def _stamp(seconds: float) -> str:
+def stamp(seconds: float) -> str:
+    """A time as the API writes it."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -6,24 +6,12 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tests.conftest import need_tool
-
-
-def eventually(true: Callable[[], Any], *, seconds: float = 10.0, what: str = "it") -> Any:
-    """Ask until the answer is true, and return that answer; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = true()
-        if answer:
-            return answer
-        time.sleep(0.01)
-    raise AssertionError(f"{what} did not happen within {seconds:g} s")
+from tests.waiting import eventually
 
 
 class KeyringDaemon:

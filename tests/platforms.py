@@ -46,7 +46,7 @@ class Msvcrt(ModuleType):
     `locked` holds the calls: descriptor, position, mode, number of bytes.
     """
 
-    LK_UNLCK, LK_LOCK, LK_NBLCK = 0, 1, 2
+    LK_NBLCK = 2
 
     def __init__(self) -> None:
         super().__init__("msvcrt")

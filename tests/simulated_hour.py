@@ -14,15 +14,15 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from email.utils import formatdate
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from tests.servers import Answer, Hangup, Line, RawServer, Request, error_reply, json_reply, reply
+from tests.farm import stamp
+from tests.servers import Answer, RawServer, Request, error_reply, json_reply, reply, then_close
 
 STEP = 4.0  # seconds of the hour ...
 TICK = 0.0025  # ... in so many real ones
@@ -170,19 +170,19 @@ class FaultyService:
     def _wrong(self, kind: str, answer: bytes) -> Answer:
         date = {"Date": formatdate(self.hour.wall(), usegmt=True)}
         if kind.startswith("reset"):
-            return _ending(b"", abrupt=True)
+            return then_close(b"", abrupt=True)
         if kind.startswith("closed"):
-            return _ending(b"")
+            return then_close(b"")
         if kind.startswith("stall"):
             return lambda line: line.wait(20)
         if kind.startswith("cut"):
-            return _ending(answer[:-3])
+            return then_close(answer[:-3])
         if kind.startswith("html"):
             return reply(200, "<html>Sign in</html>", {"Content-Type": "text/html", **date})
         if kind.startswith("broken"):
             return reply(200, '{"id": "task-', date)
         if kind.startswith("not http"):
-            return _ending(b"SSH-2.0-OpenSSH\r\n")
+            return then_close(b"SSH-2.0-OpenSSH\r\n")
         after = {"Retry-After": "40"} if kind.endswith("long") else {}
         document = {"error": {"code": "told", "message": "Not now"}}
         return json_reply(document, int(kind[:3]), {**date, **after})
@@ -219,17 +219,3 @@ class FaultyService:
         if self.hour.wall() < task["ends"]:
             return "running"
         return "failed" if task["prompt"].endswith("!") else "completed"
-
-
-def _ending(data: bytes, *, abrupt: bool = False) -> Callable[[Line], None]:
-    def act(line: Line) -> None:
-        line.send(data)
-        raise Hangup(abrupt=abrupt)
-
-    return act
-
-
-def stamp(seconds: float) -> str:
-    """A time as the API writes it."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

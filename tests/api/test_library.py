@@ -9,10 +9,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.errors import APIError, ResourceNotFound
 from tests.conftest import COMMAND
 from tests.servers import RawServer, json_reply
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -188,15 +188,6 @@ def client(service: Any) -> Iterator[Any]:
         yield made
 
 
-def until(look: Callable[[], Any]) -> Any:
-    """What `look` gives once it gives something; for what the service does by its own clock."""
-    end = time.monotonic() + 10
-    while not (found := look()):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    return found
-
-
 def tasks(client: Any, folder: Path) -> None:
     """Tasks, their streams and questions, and the files that they start with."""
     (folder / "a.csv").write_text("a,b\n")
@@ -223,7 +214,7 @@ def tasks(client: Any, folder: Path) -> None:
         events = client.task_content(asking, events=True)["prompts"][0]["events"]
         return next((e["payload"] for e in events if e["eventType"] == "ask_user_question"), None)
 
-    asked = until(question)
+    asked = eventually(question)
     reply = {"messageId": asked["messageId"], "actionId": int(asked["actionId"])}
     client.answer(asking, {**reply, "answer": {"selectedOptions": [0]}})
     with pytest.raises(APIError) as again:

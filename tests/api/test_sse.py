@@ -107,9 +107,6 @@ def record(name: str, **data: object) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-ZERO = record("event", seq=0)
-
-
 @pytest.mark.usefixtures("home")
 class TestOverASocket:
     """The same through the transport."""

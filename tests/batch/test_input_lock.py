@@ -14,7 +14,7 @@ from rebyte_cli.batch.input_lock import InputHeld, input_lock
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
-from tests.keyring_daemon import eventually
+from tests.waiting import eventually
 
 LINES = 30
 

@@ -18,7 +18,7 @@ from rebyte_cli.batch.journal import Journal, JournalFailed, JournalHeld, holder
 from rebyte_cli.batch.journal_format import SECTOR, replay
 from rebyte_cli.config.atomic import sync_folder
 from rebyte_cli.errors import BadUsage
-from tests.keyring_daemon import eventually
+from tests.waiting import eventually
 
 HEADER = {"input": "digest-1", "profile": "work", "origin": "https://api.example"}
 

@@ -22,8 +22,8 @@ from tests.batch.test_search import Known
 from tests.conftest import Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
-from tests.keyring_daemon import eventually
 from tests.servers import Answer, Request, error_reply, json_reply
+from tests.waiting import eventually
 
 
 class Bench:

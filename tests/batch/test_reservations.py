@@ -28,8 +28,8 @@ from rebyte_cli.tasks.prompt_match import digest_of
 from tests.conftest import COMMAND
 from tests.farm import Farm, lines_of
 from tests.inside import inside
-from tests.keyring_daemon import eventually
 from tests.servers import Answer, Request, reset
+from tests.waiting import eventually
 
 SAME = "Fix the login test"
 

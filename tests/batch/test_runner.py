@@ -21,12 +21,11 @@ from rebyte_cli.api import retry
 from rebyte_cli.batch import journal as journal_module
 from rebyte_cli.batch import runner, throttle
 from rebyte_cli.history.history import History
-from tests import farm as farm_module
 from tests.conftest import COMMAND, Done
-from tests.farm import Farm, lines_of
+from tests.farm import Farm, lines_of, stamp
 from tests.inside import inside
-from tests.keyring_daemon import eventually
 from tests.servers import Answer, Request, closed_port, error_reply, json_reply, reset
+from tests.waiting import eventually
 
 Batch = Callable[..., Done]
 
@@ -152,7 +151,7 @@ def test_the_task_that_failed_is_not_taken_for_the_next_one(
     with Farm(hook=hook) as farm:
         assert batch(farm, [prompt]).status == 10
         next(home.rglob("history.db")).unlink()
-        farm.tasks["task-00001"]["createdAt"] = farm_module._stamp(time.time() + 0.05)
+        farm.tasks["task-00001"]["createdAt"] = stamp(time.time() + 0.05)
         done = batch(farm, None, "--retry-failed", "--resend-after", "0.1")
         assert lost
         assert farm.made == {prompt: 2}
@@ -379,13 +378,6 @@ def started(home: Path, farm: Farm, *options: str) -> Iterator[subprocess.Popen[
             process.kill()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in 20 s"
-        time.sleep(0.01)
-
-
 def finish(home: Path, farm: Farm) -> None:
     """Run it again to its end: each line has one task."""
     farm.delay = 0.0
@@ -401,7 +393,7 @@ def test_one_signal_waits_for_creates_under_way_and_says_how_to_go_on(
 ) -> None:
     with Farm(delay=0.25) as farm:
         with started(home, farm) as process:
-            wait_until(lambda: sum(farm.made.values()) >= 3)
+            eventually(lambda: sum(farm.made.values()) >= 3)
             process.send_signal(number)
             out, err = process.communicate(timeout=20)
         assert process.returncode == status
@@ -418,7 +410,7 @@ def test_one_signal_waits_for_creates_under_way_and_says_how_to_go_on(
 def test_a_second_signal_leaves_at_once_and_nothing_is_lost(home: Path) -> None:
     with Farm(delay=8) as farm:
         with started(home, farm) as process:
-            wait_until(lambda: sum(farm.made.values()) >= 2)
+            eventually(lambda: sum(farm.made.values()) >= 2)
             begun = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.stderr is not None

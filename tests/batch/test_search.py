@@ -26,8 +26,8 @@ from tests.batch_worker import input_of
 from tests.conftest import Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
-from tests.keyring_daemon import eventually
 from tests.servers import Answer, Line, Request, json_reply, reset
+from tests.waiting import eventually
 
 
 class Desk:

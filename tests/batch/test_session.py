@@ -19,6 +19,7 @@ from rebyte_cli.batch.journal import Journal
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -28,13 +29,6 @@ def batch(home: Path) -> Callable[..., Done]:
         return inside("batch", "t.txt", "--text", *options, cwd=home, env=env, **more)
 
     return run
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in 20 s"
-        time.sleep(0.01)
 
 
 def write(home: Path, count: int, word: str = "Task") -> None:
@@ -50,7 +44,7 @@ def test_two_at_once_and_the_second_is_told_who_has_it(
         with subprocess.Popen(
             command, cwd=home, env={**os.environ, **farm.env}, stdout=subprocess.PIPE
         ) as first:
-            wait_until(lambda: bool(farm.made))
+            eventually(lambda: bool(farm.made))
             second = batch(farm)
             assert second.status == 1
             assert second.out == ""
@@ -407,7 +401,7 @@ def test_the_history_never_knows_more_than_the_journal(home: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process:
-            wait_until(lambda: sum(farm.made.values()) >= 50)
+            eventually(lambda: sum(farm.made.values()) >= 50)
             process.kill()
         database = next(home.rglob("history.db"))
         with sqlite3.connect(database) as connection:

@@ -10,7 +10,7 @@ import pytest
 
 from rebyte_cli.batch import throttle as throttle_module
 from rebyte_cli.batch.throttle import Throttle, ThrottleStopped
-from tests.keyring_daemon import eventually
+from tests.waiting import eventually
 
 
 class Clock:

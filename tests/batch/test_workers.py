@@ -17,8 +17,8 @@ from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.batch.workers import FAULTS_IN_A_ROW, Job
 from rebyte_cli.errors import BadUsage, KeyRejected, NetworkError, RebyteError, ServerFault
 from tests.batch_worker import MADE, WorkerBench, take_away
-from tests.keyring_daemon import eventually
 from tests.servers import Answer, RawServer, error_reply, reset
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("home")
 

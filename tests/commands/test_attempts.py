@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from tests.conftest import COMMAND, Done
 from tests.servers import Answer, Line, RawServer, Request, error_reply, json_reply, reset, stall
 from tests.terminals import Session
+from tests.waiting import eventually
 
 Run = Callable[..., Done]
 
@@ -260,9 +260,7 @@ def test_an_interrupt_says_what_exists_and_what_is_unknown(contest: Contest) -> 
     words = ("create", "Fix", *executors, "--attempts", "3", "--wait")
     session = Session([*COMMAND, *words], columns=200)
     session.until(lambda lines: any("Waiting for the task to end" in line for line in lines))
-    end = time.monotonic() + 20
-    while len(contest.bodies) < 3:
-        assert time.monotonic() < end
+    eventually(lambda: len(contest.bodies) == 3)
     os.kill(session.child.pid, signal.SIGTERM)
     assert session.finish() == 143
     shown = " ".join(session.everything)

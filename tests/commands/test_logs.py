@@ -72,13 +72,6 @@ def test_follow_shows_older_prompts_and_stays_to_the_end(inside_local: Run) -> N
     assert inside_local("get", "@last").json["status"] == "completed"
 
 
-TRAPS = (
-    "[[cut=2]] [[run=300ms]]",
-    "[[early-done]] [[run=400ms]]",
-    "[[renumber]] [[no-keys]] [[run=200ms]]",
-)
-
-
 def test_follow_drops_what_each_connection_says_again(inside_local: Run) -> None:
     for steering in (
         "[[cut=2]] [[run=300ms]]",

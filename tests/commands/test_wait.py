@@ -18,6 +18,7 @@ import pytest
 from rebyte_cli.tasks.hook import HookCommand
 from tests.conftest import COMMAND, Done
 from tests.terminals import Session
+from tests.waiting import eventually
 
 Run = Callable[..., Done]
 
@@ -87,16 +88,11 @@ def test_an_interrupt_ends_the_command_too(service: Any, inside_local: Run, home
     # The subshell keeps the child in the command's process group.
     command = f"(sleep 60 & echo $! > {home}/pid; wait); true"
     process = subprocess.Popen([*COMMAND, "wait", good, "--exec", command], stderr=subprocess.PIPE)
-    end = time.monotonic() + 20
-    while not (home / "pid").exists() or not (home / "pid").read_text():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    eventually(lambda: (home / "pid").exists() and (home / "pid").read_text())
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 130
     pid = int((home / "pid").read_text())
-    while _runs(pid):
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    eventually(lambda: not _runs(pid))
 
 
 def test_an_interrupt_while_the_command_is_being_started_ends_it(tmp_path: Path) -> None:
@@ -129,15 +125,10 @@ def test_what_ignores_the_request_to_end_is_ended_too(
     hook = HookCommand(f"sh {tmp_path}/stubborn & wait")
     run = threading.Thread(target=hook.run, args=({},))
     run.start()
-    end = time.monotonic() + 20
-    while not (tmp_path / "pid").exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    eventually((tmp_path / "pid").exists)
     hook.stop()
     run.join(10)
-    while _runs(int((tmp_path / "pid").read_text())):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    eventually(lambda: not _runs(int((tmp_path / "pid").read_text())))
 
 
 def _runs(pid: int) -> bool:

@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import COMMAND, Done
 from tests.servers import RawServer, json_reply
+from tests.waiting import eventually
 
 Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
@@ -221,18 +222,11 @@ def test_the_children_of_a_delivery_command_end_with_it(home: Any, number: signa
     program = f"echo > {home}/started; trap '' INT; sleep 60; true"
     with listening("--exec", program) as (process, url):
         deliver(url, {"taskId": "t1"})
-        wait_for(home / "started")
+        eventually((home / "started").exists)
         process.send_signal(number)
         # stderr ends when every process that holds it has ended, the sleep included.
         assert process.communicate(timeout=10) == ("", "")
         assert process.returncode == 128 + number
-
-
-def wait_for(path: Any) -> None:
-    end = time.monotonic() + 10
-    while not path.exists():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_deliveries_of_the_service_arrive(inside_local: Run) -> None:

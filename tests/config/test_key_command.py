@@ -15,7 +15,7 @@ import pytest
 from rebyte_cli.config.key_command import run_key_command as run
 from rebyte_cli.errors import KeyProblem
 from tests.conftest import COMMAND
-from tests.keyring_daemon import eventually
+from tests.waiting import eventually
 
 SECRET = "rbk_from_a_vault"
 

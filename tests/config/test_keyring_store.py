@@ -261,7 +261,7 @@ def test_without_a_keyring_no_file_is_written_by_itself(
 # A real keyring, on a private bus
 
 Rebyte = Callable[..., Done]
-ACCOUNT, KEY = "default@{}", "rbk_0123456789abcdef"
+KEY = "rbk_0123456789abcdef"
 
 
 @pytest.fixture

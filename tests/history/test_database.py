@@ -22,8 +22,8 @@ from rebyte_cli.history.history import History
 from rebyte_cli.history.records import Reservation
 from tests.conftest import COMMAND, Done, need_tool
 from tests.forks import run_forks
-from tests.keyring_daemon import eventually
 from tests.servers import RawServer, json_reply
+from tests.waiting import eventually
 
 
 def open_intent(history: History, key: str | None) -> int:

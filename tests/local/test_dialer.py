@@ -30,6 +30,7 @@ from rebyte_cli.local.database import SERVED, Store
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.server import Service
 from tests.conftest import COMMAND, Done
+from tests.waiting import eventually
 
 
 class Stranger:
@@ -318,13 +319,6 @@ def started(*words: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(what: Callable[[], object]) -> None:
-    give_up = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
-
-
 def test_a_create_whose_service_is_killed_before_it_answers_makes_one_task(
     state: Path, local: Callable[..., Done]
 ) -> None:
@@ -336,7 +330,7 @@ def test_a_create_whose_service_is_killed_before_it_answers_makes_one_task(
 
     with Serving() as serving:
         command = started("create", "[[slow-create=20s]] Say hello", "-o", "json")
-        wait_for(tasks)
+        eventually(tasks)
         serving.kill()
         out, err = command.communicate(timeout=60)
     assert command.returncode == 0, err

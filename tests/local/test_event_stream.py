@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.waiting import eventually
 from tests.witness import KEY, Caller, Clock, conform, serving
 
 Records = list[tuple[str, Any]]
@@ -173,10 +174,7 @@ def test_thread_of_a_stream_ends_when_its_client_leaves(tmp_path: Path) -> None:
             )
             assert b"200 OK" in wire.recv(4096)
             assert threading.active_count() == before + 1
-        deadline = time.monotonic() + 5
-        while threading.active_count() > before and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert threading.active_count() == before
+        eventually(lambda: threading.active_count() == before)
 
 
 def test_stopping_the_service_ends_its_streams(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,6 +24,7 @@ from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.process import ServiceProcess
 from tests.conftest import Done
 from tests.farm import lines_of
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -60,13 +60,6 @@ def prompts(state: Path) -> list[str]:
     """The prompts of all tasks."""
     with contextlib.closing(Store(state)) as store, store.read() as db:
         return [str(row[0]) for row in db.execute("SELECT text FROM prompts")]
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    give_up = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def test_it_serves_the_process_that_started_it_alone(
@@ -139,7 +132,7 @@ def test_it_ends_when_its_parent_is_killed(state: Path) -> None:
 
         assert answers()
         parent.send_signal(signal.SIGKILL)
-        wait_for(lambda: not answers())
+        eventually(lambda: not answers())
 
 
 def test_a_batch_whose_service_is_killed_creates_each_task_once(
@@ -155,7 +148,7 @@ def test_a_batch_whose_service_is_killed_creates_each_task_once(
     (home / "p.txt").write_text("\n".join(lines))
 
     def kill() -> None:
-        wait_for(lambda: children and len(prompts(state)) > 20)
+        eventually(lambda: children and len(prompts(state)) > 20)
         children[0].kill()
 
     killer = threading.Thread(target=kill)

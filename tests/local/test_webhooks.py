@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from rebyte_cli.local import deliveries
 from rebyte_cli.local.deliveries import Deliverer
 from rebyte_cli.local.server import Service
+from tests.waiting import eventually
 from tests.witness import Caller, Clock, serving
 
 ALL_EVENTS = ["task.created", "task.running", "task.completed", "task.failed", "task.canceled"]
@@ -53,14 +53,6 @@ def receiving(status: int = 200) -> Iterator[tuple[str, list[Delivery]]]:
         server.shutdown()
 
 
-def until(check: Any) -> None:
-    """Wait until `check()` holds, ten seconds at most."""
-    deadline = time.monotonic() + 10
-    while not check():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
 def test_each_change_of_a_task_is_delivered_once(tmp_path: Path) -> None:
     clock = Clock()
     with receiving() as (url, arrived), serving(tmp_path, clock) as caller:
@@ -72,13 +64,13 @@ def test_each_change_of_a_task_is_delivered_once(tmp_path: Path) -> None:
         # A second service on the same folder looks for the same events, once more when it ends.
         with Service(tmp_path / "state", clock=clock):
             task_id = caller.create("[[fail]]")["id"]
-            until(lambda: len(arrived) == 2)
+            eventually(lambda: len(arrived) == 2)
             clock.advance(1)
-            until(lambda: len(arrived) == 3)
+            eventually(lambda: len(arrived) == 3)
             caller.call("POST", f"/tasks/{task_id}/prompts", {"prompt": "Again [[run=1h]]"})
-            until(lambda: len(arrived) == 4)
+            eventually(lambda: len(arrived) == 4)
             caller.call("POST", f"/tasks/{task_id}/cancel")
-            until(lambda: len(arrived) == 5)
+            eventually(lambda: len(arrived) == 5)
         shown = caller.call("GET", f"/webhooks/{hook['id']}").document
     assert [one.event for one in arrived] == [
         "task.created", "task.running", "task.failed", "task.running", "task.canceled",
@@ -110,7 +102,7 @@ def test_tasks_cost_no_poll_while_there_is_no_webhook(
     monkeypatch.setattr(deliveries, "POLL_SECONDS", 60.0)
     with serving(tmp_path, Clock()) as caller:
         caller.create()
-        until(lambda: len(polls) == 1)
+        eventually(lambda: len(polls) == 1)
         for _ in range(20):
             caller.create()
     assert len(polls) <= 3  # one was perhaps asked for during the first; ... and one at the end
@@ -128,7 +120,7 @@ def test_failed_deliveries_are_counted_and_nothing_leaves_the_machine(tmp_path: 
             hooks[:] = caller.call("GET", "/webhooks").document["webhooks"]
             return all(hook["failureCount"] == 1 for hook in hooks)
 
-        until(counted)
+        eventually(counted)
     assert len(hooks) == 3
     assert len(arrived) == 1
 

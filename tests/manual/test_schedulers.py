@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import need_tool
-from tests.keyring_daemon import eventually
 from tests.script_blocks import blocks
 from tests.slurm import PATIENCE, SlurmCluster
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow  # the daemons of Slurm and cron are started
 

@@ -27,6 +27,7 @@ from rebyte_cli.output.table import width_of
 from tests.conftest import need_tool
 from tests.screens import console, text_of
 from tests.terminals import Session, Terminal
+from tests.waiting import eventually
 
 NEVER = 60.0  # seconds of delay: the tests redraw by themselves
 
@@ -298,9 +299,7 @@ def test_a_link_is_shown_whole_or_not_at_all() -> None:
 def test_a_log_gets_a_plain_line_now_and_then_and_quiet_none() -> None:
     err = io.StringIO()
     with batch_board(Console(io.StringIO(), err), lambda _most: standing(1, 2), interval=0.02):
-        end = time.monotonic() + 5
-        while not err.getvalue() and time.monotonic() < end:
-            time.sleep(0.01)
+        eventually(err.getvalue)
     assert err.getvalue().startswith("1/100 ended, 2 running, 97 to create")
     assert "\x1b" not in err.getvalue()
     quiet = io.StringIO()

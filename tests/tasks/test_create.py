@@ -46,15 +46,10 @@ from tests.create_bench import PROMPT, TASKS, Bench, timestamp
 from tests.cutting_proxy import Cut, CuttingProxy
 from tests.servers import closed_port
 from tests.task_board import Time
+from tests.waiting import eventually
 
 LIST = r"/v1/tasks\?"
 AGAIN = "It was not found; sending the request again"
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Service(tmp_path / "service") as service, CuttingProxy(service.base_url) as proxy:
-        yield Bench(tmp_path, service, proxy)
 
 
 def test_an_answer_is_returned_and_remembered(bench: Bench) -> None:
@@ -401,13 +396,6 @@ def start(home: Path, bench: Bench) -> Iterator[Callable[..., subprocess.Popen[s
         process.communicate()
 
 
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -449,7 +437,7 @@ def test_an_interrupt_before_the_server_heard_says_that_nothing_is_known(
 ) -> None:
     bench.proxy.cut("POST", TASKS, Cut.HELD)
     process = start("create", PROMPT, "--once", "k")
-    until(lambda: bench.proxy.count("POST"))
+    eventually(lambda: bench.proxy.count("POST"))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
@@ -537,7 +525,7 @@ def test_two_processes_with_one_key_make_one_task(bench: Bench) -> None:
         target=lambda: made.append(bench.create(key="k", history=bench.memory()))
     )
     first.start()
-    until(lambda: bench.proxy.forwarded)
+    eventually(lambda: bench.proxy.forwarded)
 
     def second_waits(_seconds: float) -> None:
         waiting.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
@@ -22,12 +22,6 @@ from tests.cutting_proxy import Cut, CuttingProxy
 from tests.servers import RawServer, Request, json_reply
 
 PROMPTS = "/prompts$"
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Service(tmp_path / "service") as service, CuttingProxy(service.base_url) as proxy:
-        yield Bench(tmp_path, service, proxy)
 
 
 @pytest.fixture

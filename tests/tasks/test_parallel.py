@@ -12,8 +12,8 @@ import yaml
 
 from tests.conftest import need_tool
 from tests.farm import Farm, lines_of
-from tests.keyring_daemon import eventually
 from tests.script_blocks import blocks, run
+from tests.waiting import eventually
 
 PAGE = Path(__file__).parents[2] / "rebyte_cli/manual/pages/rebyte-shards.7.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -18,8 +18,8 @@ from rebyte_cli.local import server
 from rebyte_cli.local.agents import programs, report, skills, sweep
 from rebyte_cli.local.agents.key import machine_key
 from rebyte_cli.local.server import Service
-from tests.keyring_daemon import eventually
 from tests.repositories import git
+from tests.waiting import eventually
 from tests.witness import Caller
 
 from .bench import gone, need_jail, script
@@ -441,10 +441,7 @@ def begun(machine: Machine, executor: str = "slow") -> dict[str, Any]:
     """A created task whose agent has printed something."""
     created = dict(machine.own.create("x", executor=executor))
     folder = machine.state / "workspaces" / created["workspaceId"]
-    give_up = time.monotonic() + 20
-    while not any(path.read_text() for path in folder.glob("runs/*/output")):
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    eventually(lambda: any(path.read_text() for path in folder.glob("runs/*/output")))
     return created
 
 
@@ -512,10 +509,7 @@ def test_a_workspace_is_removed_an_hour_after_its_last_task(
     monkeypatch.setattr(sweep, "GRACE_MS", -1)
     server.status(machine.state)
     assert not folder.exists()
-    give_up = time.monotonic() + 10
-    while list((machine.state / "trash").iterdir()):
-        assert time.monotonic() < give_up
-        time.sleep(0.02)
+    eventually(lambda: not list((machine.state / "trash").iterdir()))
 
 
 def test_deleting_a_workspace_removes_its_folder(machine: Machine, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 from rebyte_cli.local.agents import credentials, process_identity, runs
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.codex import Codex
-from tests.keyring_daemon import eventually
 from tests.servers import Line, RawServer
+from tests.waiting import eventually
 
 from .bench import NAP, Bench, gone, kinds, processes, script
 
@@ -494,11 +494,7 @@ def test_a_run_that_waits_takes_little_memory(bench: Bench) -> None:
     first = bench.start(["sh", "-c", f"echo x; sleep {NAP}141"])
     bench.until_started(first)
     second = bench.start(["true"])
-    give_up = time.monotonic() + 10
-    lock = bench.run_folder(second) / "lock"
-    while not lock.read_text():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+    eventually((bench.run_folder(second) / "lock").read_text)
     time.sleep(0.2)
     loaded = Path(f"/proc/{bench.supervisor(second)}/maps").read_text()
     assert "sqlite" not in loaded
