@@ -55,15 +55,15 @@ class Deadline:
         """This deadline, or one of `seconds` from now if that comes first."""
         return self if self.left() <= seconds else Deadline(seconds, clock=self.clock)
 
-    def with_grace(self, seconds: float = GRACE) -> Deadline:
-        """This limit, with at least `seconds` left from now: to read what ended at the last moment.
+    def with_grace(self) -> Deadline:
+        """This limit, with at least GRACE seconds left, to read what ended at the last moment.
 
         Messages still name the limit that was set.
         """
-        if self.left() >= seconds:
+        if self.left() >= GRACE:
             return self
         extended = Deadline(self.seconds, clock=self.clock)
-        extended._end = self.clock() + seconds
+        extended._end = self.clock() + GRACE
         return extended
 
     def restarted(self) -> Deadline:

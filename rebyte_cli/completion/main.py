@@ -170,7 +170,6 @@ def _respond(shell: str, arguments: list[str]) -> list[str]:
 
 
 def _bash(text: str = "", replaced: str = "") -> Iterator[str]:
-
     line = CommandLine(text)
     found = Completions(files="file") if line.redirect else answer(line.words[1:], line.word, _app)
     if found.files and found.before.endswith("@"):

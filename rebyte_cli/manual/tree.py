@@ -49,11 +49,6 @@ def walk(tree: Node) -> Iterator[Node]:
         yield from walk(node)
 
 
-def find(tree: Node, path: str) -> Node | None:
-    """The command with that path (`workspace list`), or None."""
-    return next((node for node in walk(tree) if node["path"] == path), None)
-
-
 def printed(tree: Node) -> dict[str, list[str]]:
     """Which definitions of the results' schema each command prints, by its path."""
     found: dict[str, list[str]] = {}

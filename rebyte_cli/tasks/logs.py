@@ -446,7 +446,7 @@ def _transcript(
 ) -> transcript.Transcript:
     def delegated(prompt_id: str) -> list[EventView]:
         try:
-            return delegated_events(client, task_id, prompt_id)
+            return _delegated_events(client, task_id, prompt_id)
         except KeyRejected:
             raise
         except (BadUsage, APIError):  # also for an id that cannot be one
@@ -455,13 +455,7 @@ def _transcript(
     return transcript.Transcript(full=full, delegated=delegated, speech=speech)
 
 
-def delegated_events(
-    client: RebyteClient,
-    task_id: str,
-    prompt_id: str,
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-) -> list[EventView]:
+def _delegated_events(client: RebyteClient, task_id: str, prompt_id: str) -> list[EventView]:
     """The events of a delegated run that has given its result to its parent.
 
     The list can grow for a moment after that (seen in a client), so it is read again, a few
@@ -470,7 +464,7 @@ def delegated_events(
     found: list[EventView] = []
     for number in range(DELEGATED_READS):
         if number:
-            sleep(DELEGATED_PAUSE)
+            time.sleep(DELEGATED_PAUSE)
         found = events_of(client.prompt_events(task_id, prompt_id))
         if found and found[-1].kind in SPEECH:
             break

@@ -165,12 +165,10 @@ def tell(
     return question is not None
 
 
-def asked(
-    client: RebyteClient, history: History, task_id: str, timeout: float = READ_TIMEOUT
-) -> Question | None:
-    """The open question as far as one call of `timeout` seconds can tell."""
+def asked(client: RebyteClient, history: History, task_id: str) -> Question | None:
+    """The open question as far as one call of READ_TIMEOUT seconds can tell."""
     try:
-        question = open_question(read(client, task_id, timeout=timeout))
+        question = open_question(read(client, task_id, timeout=READ_TIMEOUT))
     except RebyteError:
         return None
     return None if question and history.was_answered(question.message_id) else question
