@@ -31,7 +31,7 @@ _VENDOR_VARIABLES = {
     "REBYTE_TOKEN": "use REBYTE_API_KEY",
 }
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
-_EDITORS = ("sensible-editor", "vim", "nano", "vi")  # as Click chooses where none is set
+_EDITORS = ("sensible-editor", "editor", "nano", "vim", "vi")  # as `tasks.editor` tries them
 
 
 class Examination:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.doctor import checks
+from rebyte_cli.tasks import editor
 from tests.conftest import COMMAND, Done
 from tests.servers import KEY, RawServer, error_reply, json_reply, then_stall
 from tests.terminals import Session
@@ -221,6 +222,20 @@ def test_an_editor_that_is_missing(inside: Run, well: Path) -> None:
     found = findings(inside("doctor", env={"VISUAL": "nosuch --wait"}))["editor"]
     assert found["status"] == "warning"
     assert found["message"] == "VISUAL=nosuch --wait: no such program"
+
+
+@pytest.mark.parametrize("installed", [["vim", "nano"], ["editor", "nano"], ["vi", "vim"]])
+def test_the_editor_is_the_one_that_create_opens(
+    installed: list[str], inside: Run, well: Path
+) -> None:
+    folder = well / "bin"
+    folder.mkdir()
+    for name in installed:
+        (folder / name).write_text("")
+        (folder / name).chmod(0o755)
+    environment = {"EDITOR": "", "PATH": str(folder)}
+    found = findings(inside("doctor", env=environment))["editor"]
+    assert found["details"] == {"command": editor.find(environment)}
 
 
 def test_agents_are_named_with_their_sandbox(inside: Run, well: Path) -> None:
