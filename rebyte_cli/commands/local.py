@@ -100,8 +100,14 @@ def agents(app: App) -> RecordList:
       rebyte local agents -o json | jq -r '.data[] | select(.usable).name'
     """
     from ..local.agents import report
+    from ..local.agents.config import ConfigError
 
-    return RecordList(AGENT, report.agents(app.local_folder(), app.config.path))
+    try:
+        return RecordList(AGENT, report.agents(app.local_folder(), app.config.path))
+    except ConfigError as error:
+        raise BadUsage(
+            f"{app.config.path}: {error}", hint="See `rebyte man local-agents`"
+        ) from None
 
 
 @define_in(command, "key", text=True, statuses=())

@@ -70,9 +70,10 @@ class Config:
             return self.profiles[name]
         if name in (LOCAL, DEFAULT):
             return {}
+        near = did_you_mean(name, self.names())
         known = f"The profiles are {', '.join(self.names())}"
-        hint = did_you_mean(name, self.names())
-        raise NotFound(f"no such profile: {name}", hint=f"{hint}\n{known}" if hint else known)
+        hint = f"{near}\n{known}" if near else f"{known}; `rebyte profile create NAME` adds one"
+        raise NotFound(f"no such profile: {name}", hint=hint)
 
     def value(self, profile: str, name: str) -> Any:
         """A setting of a profile, checked and usable; None when the profile does not have it."""

@@ -329,6 +329,14 @@ def test_agents_and_key(agents: Local, home: Path) -> None:
     assert (status["agents_running"], status["agents_queued"]) == (0, 0)
 
 
+def test_a_bad_table_of_agents_is_named(agents: Local, home: Path) -> None:
+    config = home / ".config/rebyte/config.toml"
+    config.write_text("[local.agents.mine]\ncommand = 1\n")
+    done = agents("local", "agents", "-o", "table")
+    assert done.status == 2
+    assert f"{config}: [local.agents.mine]" in done.err
+
+
 def test_the_default_executor_of_the_profile(agents: Local) -> None:
     assert agents("profile", "set", "local", "executor=mine").status == 0
     done = agents("create", "echo hi", "--wait", "-o", "json")

@@ -214,6 +214,6 @@ def _not_installed(adapter: Adapter, settings: config.LocalConfig) -> Refusal:
     return Refusal(
         400,
         "executor_unavailable",
-        f"{adapter.title} is not installed: {adapter.program} is not on PATH",
+        f"{adapter.title} is not installed: {programs.why_missing(adapter)}",
         f"{how} ({there}). For a simulated run, leave out -x or set REBYTE_LOCAL_AGENTS=0",
     )

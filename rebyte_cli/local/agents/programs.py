@@ -52,6 +52,14 @@ def find(adapter: Adapter, environment: Mapping[str, str]) -> AgentProgram | Non
     )
 
 
+def why_missing(adapter: Adapter) -> str:
+    """Why `find` found no program."""
+    path = os.path.expanduser(adapter.program)
+    if not os.path.dirname(path):
+        return f"{adapter.program} is not on PATH"
+    return f"{adapter.program} {'is not executable' if os.path.exists(path) else 'does not exist'}"
+
+
 class NoVersion(NamedTuple):
     """A program that does not say its version: `reason` is what it said instead."""
 

@@ -56,7 +56,7 @@ def _agent(adapter: Adapter) -> dict[str, Any]:
     }
     if program is None:
         how = f": {adapter.install}" if adapter.install else ""
-        row["problem"] = f"{adapter.program} is not on PATH{how}"
+        row["problem"] = f"{programs.why_missing(adapter)}{how}"
     elif adapter.tested:  # a program of the user's own need not know --version
         version = programs.version(program, os.environ)
         if isinstance(version, programs.NoVersion):

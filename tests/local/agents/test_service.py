@@ -575,6 +575,16 @@ def test_agents_that_are_found(
     assert found["missing"]["problem"] == "no-such-program is not on PATH"
 
 
+def test_a_path_to_no_program_is_not_looked_up_on_path(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    file = tmp_path / "file"
+    file.touch()
+    for path, why in ((file, "is not executable"), (tmp_path / "gone", "does not exist")):
+        config.write_text(f'[local.agents.mine]\ncommand = ["{path}"]\n')
+        (row,) = (row for row in report.agents(None, config) if row["name"] == "mine")
+        assert row["problem"] == f"{path} {why}"
+
+
 def test_an_agent_that_is_slow_to_start_is_usable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
