@@ -25,6 +25,22 @@ OPTIONS = (
     "-c", "advice.addEmbeddedRepo=false",
 )  # fmt: skip
 
+# Its arguments are git and its options. Added files appear in the patch, ignored ones do not.
+# A folder in which the agent began a repository would stand for one commit, or be an error if it
+# has none: with any entry below it in the index, git takes it for an ordinary folder, and `add`
+# removes that entry. A submodule of the base commit is in the index and refuses the entry.
+SCRIPT = r"""set -e
+test -e "$("$@" rev-parse --git-path index)" || "$@" read-tree refs/heads/base
+empty=$("$@" hash-object -t blob --stdin </dev/null)
+find . -mindepth 2 -name .git -prune -exec sh -c '
+    entry=$1,${2#./}; shift 2
+    "$@" update-index --add --cacheinfo "100644,${entry%/.git}/-" || :
+' sh "$empty" {} "$@" \; 2>/dev/null || :  # a folder may be unreadable
+"$@" add --all .
+exec "$@" diff --cached --binary --full-index --no-ext-diff --no-textconv --no-color \
+    --src-prefix=a/ --dst-prefix=b/ refs/heads/base --
+"""
+
 
 def patch(workspace: Workspace, *, jailed: bool) -> bytes:
     """The changes since the base commit as a git patch, binary files and modes included.
@@ -37,12 +53,9 @@ def patch(workspace: Workspace, *, jailed: bool) -> bytes:
     confinement = jail.confine(workspace.folder, jailed=jailed)
     base = BASE if jailed else str(workspace.base)
     git = ["git", *OPTIONS, f"--git-dir={base}", f"--work-tree={confinement.code.inside}"]
-    # Added files appear in the patch, ignored ones do not.
-    script = 'set -e; "$@" add --all .; "$@" diff --cached --binary --full-index --no-ext-diff'
-    script += " --no-textconv --no-color --src-prefix=a/ --dst-prefix=b/ refs/heads/base --"
     command = jail.command(
         confinement,
-        ["sh", "-c", script, "sh", *git],
+        ["sh", "-c", SCRIPT, "sh", *git],
         writable=[jail.Mount(workspace.base, BASE)],
         network=False,
     )

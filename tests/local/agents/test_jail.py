@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -359,3 +360,40 @@ def test_a_repository_that_cannot_be_cloned(bench: Bench) -> None:
     assert run.outcome == "failed"
     reason = run.answer or ""
     assert reason.startswith("cannot clone /no/such/repository: fatal: repository")
+
+
+@pytest.mark.parametrize("jailed", [True, False])
+def test_the_patch_has_the_files_of_repositories_that_the_agent_began(
+    bench: Bench, tmp_path: Path, repository: Path, jailed: bool
+) -> None:
+    workspace = prepared(tmp_path, WorkspaceSource(str(repository), None, False))
+    code = workspace.code
+    (code / "a").write_text("A\n")
+    for name in ("new, empty", "new, empty/below", "committed"):
+        (code / name).mkdir()
+        git(code / name, "init", "-q")
+        (code / name / "main.c").write_text(f"{name}\n")
+        (code / name / "ignored").write_text("ignored")
+    git(code / "committed", "add", "main.c")
+    git(code / "committed", "commit", "-q", "-m", "Begin")
+    (code / "committed" / "more.c").write_text("more\n")
+    files = {"a", "new, empty/main.c", "new, empty/below/main.c", "committed/main.c"}
+    for _ in range(2):  # a follow-up finds the index of the run before it
+        patch = changes.patch(workspace, jailed=jailed).decode()
+        found = set(re.findall(r"^[+]{3} b/(.*?)\t?$", patch, re.MULTILINE))
+        assert found == files | {"committed/more.c"}
+
+
+def test_the_patch_leaves_submodules_out(bench: Bench, tmp_path: Path, repository: Path) -> None:
+    source = tmp_path / "source"
+    git(tmp_path, "clone", "-q", str(repository), str(source))
+    add = ("-c", "protocol.file.allow=always", "submodule", "add", "-q")
+    git(repository, *add, str(source), "module")
+    git(repository, "commit", "-q", "-m", "Add a submodule")
+    workspace = prepared(tmp_path, WorkspaceSource(str(repository), None, False))
+    git(workspace.code / "module", "init", "-q")
+    (workspace.code / "module/new").write_text("new\n")
+    (workspace.code / "a").write_text("A\n")
+    patch = changes.patch(workspace, jailed=True).decode()
+    assert "+A" in patch
+    assert "module" not in patch
