@@ -96,19 +96,13 @@ def _unsafe(name: str, why: str) -> RebyteError:
     )
 
 
-def is_whole(target: Path, size: Any) -> bool:
-    """Whether `target` is a regular file of exactly this size: then it was fetched earlier."""
-    try:
-        found = os.lstat(target)
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and type(size) is int and found.st_size == size
+def was_fetched(
+    client: RebyteClient, workspace_id: str, name: str, target: Path, size: int | None
+) -> bool:
+    """Whether `target` is a regular file, and the artifact, which has this size in the list.
 
-
-def is_same(client: RebyteClient, workspace_id: str, name: str, target: Path) -> bool:
-    """Whether the regular file `target` is the artifact, where the list has no size.
-
-    Compares the length that the download announces; without one, downloads and compares bytes.
+    Where the list has none, the length that the download announces is compared; without that,
+    the artifact is downloaded and its bytes are.
     """
     try:
         found = os.lstat(target)
@@ -116,7 +110,8 @@ def is_same(client: RebyteClient, workspace_id: str, name: str, target: Path) ->
         return False
     if not stat.S_ISREG(found.st_mode):
         return False
-    size = client.artifact_size(workspace_id, name)
+    if size is None:
+        size = client.artifact_size(workspace_id, name)
     if size is not None:
         return found.st_size == size
     import filecmp
@@ -165,15 +160,15 @@ def fetch_all(
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
     """Download every artifact to `folder`, several at a time, each in its own folders below it.
 
-    With `resume`, a file that exists with the listed size is kept (see `is_same` where the list
-    has none), so that the same command resumes an earlier one. A name that is refused (see
-    `parts_of`) is an error in its place; the others are downloaded.
+    With `resume`, a file that `was_fetched` is kept, so that the same command resumes an earlier
+    one. A name that is refused (see `parts_of`) is an error in its place; the others are
+    downloaded.
     """
     if folder.exists() and not folder.is_dir():
         raise BadUsage(f"{folder} is not a folder")
     by_name = {str(one.get("name") or one.get("filename") or ""): one for one in artifacts}
     sizes = [_size(one) for one in by_name.values()]
-    known = sum(size for size in sizes if type(size) is int) if sizes else None
+    known = sum(size for size in sizes if size is not None) if sizes else None
     lock, kept = Lock(), 0
     with progress_bar(f"Downloading {len(by_name)} files", known) as advance:
 
@@ -182,14 +177,8 @@ def fetch_all(
             parts, listed = parts_of(name, hidden=hidden), by_name[name]
             target, size = folder.joinpath(*parts), _size(listed)
             with open_folder(folder, parts[:-1], name) as opened:
-                if not resume or force:
-                    is_there = False
-                elif size is None:
-                    is_there = is_same(client, workspace_id, name, target)
-                else:
-                    is_there = is_whole(target, size)
-                if is_there:
-                    advance(int(size or 0))
+                if resume and not force and was_fetched(client, workspace_id, name, target, size):
+                    advance(size or 0)
                     with lock:
                         kept += 1
                     return {**listed, "name": name, "path": str(target)}
@@ -209,7 +198,7 @@ def fetch_all(
         note(f"{kept} of {len(by_name)} already existed")
 
 
-def _size(listed: Mapping[str, Any]) -> Any:
+def _size(listed: Mapping[str, Any]) -> int | None:
     """The size in a listing, by any name it may have: none is documented."""
     return next((listed[name] for name in _SIZES if type(listed.get(name)) is int), None)
 

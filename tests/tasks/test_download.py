@@ -11,7 +11,7 @@ import pytest
 
 from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.errors import BadUsage, BrokenAnswer, RebyteError
-from rebyte_cli.tasks.download import fetch_all, is_whole, open_folder, parts_of
+from rebyte_cli.tasks.download import fetch_all, open_folder, parts_of, was_fetched
 from tests.screens import no_bar
 from tests.servers import RawServer, reply, transport_to
 
@@ -116,12 +116,17 @@ def test_case_53_a_packed_download_is_not_unpacked_without_limit(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whole_means_a_plain_file_of_that_size(tmp_path: Path) -> None:
+def test_a_plain_file_of_the_listed_size_was_fetched(tmp_path: Path) -> None:
+    unused: Any = None  # nothing is asked where the list has a size
+
+    def is_there(path: str, size: int) -> bool:
+        return was_fetched(unused, "w1", path, tmp_path / path, size)
+
     (tmp_path / "a").write_text("abc")
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    assert is_whole(tmp_path / "a", 3)
-    for path, size in (("a", 4), ("a", None), ("a", True), ("link", 3), ("none", 0), (".", 4096)):
-        assert not is_whole(tmp_path / path, size), path
+    assert is_there("a", 3)
+    for path, size in (("a", 4), ("link", 3), ("none", 0), (".", 4096)):
+        assert not is_there(path, size), path
 
 
 def get_all(server: RawServer, folder: Path, names: list[str], force: bool = False) -> list[Any]:
