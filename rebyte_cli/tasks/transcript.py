@@ -16,7 +16,6 @@ from ..api.views import (
     SPEECH,
     ContentView,
     EventView,
-    PromptView,
     QuestionItem,
     RawDocument,
     as_text,
@@ -148,17 +147,13 @@ def whole(content: ContentView, transcript: Callable[[], Transcript]) -> Iterato
     """The text of a content document: every prompt with its answer."""
     between = ""
     for each in content.prompts:
+        writer = transcript()
         yield between + prompt(each.text) + "\n"
-        yield from part(each, transcript())
+        for event in each.events:
+            yield from writer.event(event)
+        yield from writer.answer(each.response)
+        yield ending(each.status)
         between = "\n"
-
-
-def part(prompt: PromptView, transcript: Transcript) -> Iterator[str]:
-    """The agent's part of one prompt of a content document."""
-    for event in prompt.events:
-        yield from transcript.event(event)
-    yield from transcript.answer(prompt.response)
-    yield ending(prompt.status)
 
 
 def last_step(events: Sequence[EventView]) -> str:
