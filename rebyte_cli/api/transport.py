@@ -110,7 +110,9 @@ class Transport:
         headers = {"Accept": "application/json"}
         if data is not None:
             headers["Content-Type"] = "application/json"
-        request = self._request(method, path, query, headers, data, repeat, timeout)
+        request = self._request(
+            method, path, headers, query=query, body=data, repeat=repeat, seconds=timeout
+        )
         try:
             return self._sender.send(request, as_json)
         except ErrorResponse as refused:
@@ -135,7 +137,7 @@ class Transport:
         """
         from . import transfer
 
-        request = self._request(method, path, None, dict(headers or {}), data, repeat, None)
+        request = self._request(method, path, dict(headers or {}), body=data, repeat=repeat)
         try:
             read = transfer.live(self._sender, request, self.limit()) if live else as_it_came
             return self._sender.send(request, read)
@@ -150,7 +152,7 @@ class Transport:
         """The error that an answer of `raw` stands for, or None for 2xx."""
         if 200 <= answer.status < 300:
             return None
-        request = self._request(method, path, None, {}, None, repeat, None)
+        request = self._request(method, path, {}, repeat=repeat)
         refused = ErrorResponse(answer.status, answer.headers, answer.raw)
         return self._sender.error_for(request, refused)
 
@@ -170,7 +172,9 @@ class Transport:
             "Cache-Control": "no-store",
         }
         idle = self.limit() if idle is None else idle
-        request = self._request("GET", path, None, headers, None, RetryPolicy.SAFE, idle, idle)
+        request = self._request(
+            "GET", path, headers, repeat=RetryPolicy.SAFE, seconds=idle, idle=idle
+        )
         return transfer.stream(self._sender, request, deadline)
 
     def put_signed(
@@ -211,16 +215,13 @@ class Transport:
             "Content-Type": form.content_type,
             "Content-Length": str(form.size),
         }
-        limit = self.limit()
         request = self._request(
             "POST",
             path,
-            None,
             headers,
-            form.open,
-            RetryPolicy.IF_UNSENT,
-            None,
-            limit,
+            body=form.open,
+            repeat=RetryPolicy.IF_UNSENT,
+            idle=self.limit(),
             per_attempt=True,
         )
         try:
@@ -250,18 +251,16 @@ class Transport:
 
     def _download(self, path: str) -> Request:
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
-        limit = self.limit()
         return self._request(
-            "GET", path, None, headers, None, RetryPolicy.SAFE, None, limit, per_attempt=True
+            "GET", path, headers, repeat=RetryPolicy.SAFE, idle=self.limit(), per_attempt=True
         )
 
     def without_key(self, url: str) -> ApiResponse:
         """GET a JSON document of this server that needs no key (`/health`, seen in a client)."""
         headers = {"User-Agent": USER_AGENT, "Accept": "application/json"}
         path = urlsplit(url).path
-        seconds = self.limit()
         request = Request(
-            "GET", path, url, headers=headers, repeat=RetryPolicy.SAFE, seconds=seconds
+            "GET", path, url, headers=headers, repeat=RetryPolicy.SAFE, seconds=self.limit()
         )
         try:
             return self._signed.send(request, as_json)
@@ -299,17 +298,17 @@ class Transport:
         self,
         method: str,
         path: str,
-        query: Mapping[str, Any] | None,
         headers: dict[str, str],
-        body: bytes | Callable[[AttemptState], Any] | None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | Callable[[AttemptState], Any] | None = None,
         repeat: RetryPolicy,
-        timeout: float | None,
+        seconds: float | None = None,
         idle: float | None = None,
         per_attempt: bool = False,
     ) -> Request:
         url, shown = address(self.base_url, path, query)
         headers = self.keyed(url, {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **headers})
-        seconds = self.limit() if timeout is None else timeout
         return Request(
             method,
             shown,
@@ -317,7 +316,7 @@ class Transport:
             headers=headers,
             body=body,
             repeat=repeat,
-            seconds=seconds,
+            seconds=self.limit() if seconds is None else seconds,
             idle=idle,
             per_attempt=per_attempt,
         )
