@@ -217,6 +217,13 @@ def service(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
+def url(service: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The base URL of `service`, for tests of keys: none comes from outside."""
+    monkeypatch.delenv("REBYTE_API_KEY")
+    return str(service.base_url)
+
+
+@pytest.fixture
 def aim(home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     """Point the command at a server of the test: `aim(server)`; returns that server."""
     from tests.servers import KEY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -93,6 +94,18 @@ class Shown:
     def err(self) -> str:
         """Everything on stderr."""
         return text_of(self.console.err)
+
+
+def out(value: Any, form: str, **look: Any) -> str:
+    """What `show` printed when all went well."""
+    shown = Shown(value, form, **look)
+    assert (shown.status, shown.err, shown.error) == (0, "", None)
+    return shown.out
+
+
+def dedent(text: str) -> str:
+    """A screen as a test writes it: indented, from the line after the quotes on."""
+    return textwrap.dedent(text).lstrip("\n")
 
 
 def text_of(stream: Any) -> str:

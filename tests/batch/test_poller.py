@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -227,16 +226,6 @@ FIRST = "/v1/tasks/task-00001"
 Batch = Callable[..., Done]
 
 
-@pytest.fixture
-def batch(home: Path) -> Batch:
-    def run(farm: Farm, lines: list[dict[str, Any]] | None, *options: str) -> Done:
-        if lines is not None:
-            (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return inside("batch", "t.jsonl", *options, cwd=home, env=farm.env)
-
-    return run
-
-
 def answering(answer: Answer) -> Callable[[Request], Answer | None]:
     """A hook that gives this answer to requests for the first task."""
     return lambda request: answer if request.path == FIRST else None
@@ -246,15 +235,15 @@ def by_line(done: Done) -> dict[int, dict[str, Any]]:
     return {row["line"]: row for row in lines_of(done.out)}
 
 
-def test_a_task_that_is_not_there_any_more_has_ended(batch: Batch) -> None:
+def test_a_task_that_is_not_there_any_more_has_ended(batch_of: Batch) -> None:
     lines = [
         {"prompt": "Build <run 60>", "key": "build"},
         {"prompt": "Test", "workspaceId": "@build"},
     ]
     with Farm(hook=answering(error_reply(404, "not_found", "Task not found"))) as farm:
-        done = batch(farm, lines)
+        done = batch_of(farm, lines)
         calls = sum(farm.calls.values())
-        again = batch(farm, None)
+        again = batch_of(farm, None)
         assert sum(farm.calls.values()) == calls
     assert done.status == again.status == 4
     assert by_line(done) == by_line(again)
@@ -269,22 +258,22 @@ def test_a_task_that_is_not_there_any_more_has_ended(batch: Batch) -> None:
     assert skipped["error"]["message"].endswith("line 1 (build), which it follows, ended as gone")
 
 
-def test_a_task_that_cannot_be_read_is_told_and_read_again_by_the_next_run(batch: Batch) -> None:
+def test_a_task_that_cannot_be_read_is_told_and_read_again_by_the_next_run(batch_of: Batch) -> None:
     with Farm(hook=answering(error_reply(400, "odd", "Not this one"))) as farm:
-        done = batch(farm, [{"prompt": "One"}, {"prompt": "Two"}], "--jobs", "1")
+        done = batch_of(farm, [{"prompt": "One"}, {"prompt": "Two"}], "--jobs", "1")
         rows = by_line(done)
         assert (done.status, rows[2]["status"]) == (1, "completed")
         assert (rows[1]["id"], rows[1]["status"]) == ("task-00001", "running")
         told = {"code": "odd", "message": "task-00001: Not this one", "status": 400}
         assert rows[1]["error"] == told
         farm.hook = lambda _request: None
-        again = batch(farm, None)
+        again = batch_of(farm, None)
     assert (again.status, by_line(again)[1]["status"]) == (0, "completed")
     assert by_line(again)[1]["error"] is None
     assert farm.made == {"One": 1, "Two": 1}
 
 
-def test_a_workspace_that_only_the_end_tells_is_kept_for_the_next_run(batch: Batch) -> None:
+def test_a_workspace_that_only_the_end_tells_is_kept_for_the_next_run(batch_of: Batch) -> None:
     """A list shows no workspace, and a task found in a list had no response to its create."""
     lines = [
         {"prompt": "Build <cut>", "key": "build"},
@@ -301,19 +290,19 @@ def test_a_workspace_that_only_the_end_tells_is_kept_for_the_next_run(batch: Bat
         return None
 
     with Farm(hook=hook) as farm:
-        assert by_line(batch(farm, lines))[1]["workspaceId"] == "ws-9"
-        assert by_line(batch(farm, None, "--retry-failed"))[1]["workspaceId"] == "ws-9"
+        assert by_line(batch_of(farm, lines))[1]["workspaceId"] == "ws-9"
+        assert by_line(batch_of(farm, None, "--retry-failed"))[1]["workspaceId"] == "ws-9"
     assert asked == ["ws-9", "ws-9"]
 
 
-def test_a_task_that_ended_on_create_is_not_polled(batch: Batch) -> None:
+def test_a_task_that_ended_on_create_is_not_polled(batch_of: Batch) -> None:
     def hook(request: Request) -> Answer | None:
         if request.method != "POST":
             return None
         return json_reply({"id": "t1", "status": "failed", "workspaceId": "w", "url": "u"}, 201)
 
     with Farm(hook=hook) as farm:
-        done = batch(farm, [{"prompt": "One"}])
+        done = batch_of(farm, [{"prompt": "One"}])
         paths = [request.path for request in farm.server.requests if request.method == "GET"]
         assert paths == ["/v1/tasks?limit=1&offset=0"]  # the baseline
     assert (done.status, by_line(done)[1]["status"]) == (10, "failed")

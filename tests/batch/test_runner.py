@@ -161,16 +161,6 @@ def test_the_task_that_failed_is_not_taken_for_the_next_one(
 # Lines that share a workspace, follow one another, or bring files.
 
 
-@pytest.fixture
-def batch_of(home: Path) -> Callable[..., Done]:
-    def run(farm: Farm, lines: list[Any] | None, *options: str) -> Done:
-        if lines is not None:
-            (home / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        return inside("batch", "t.jsonl", *options, cwd=home, env=farm.env)
-
-    return run
-
-
 def test_one_workspace_for_all_runs_one_after_another(batch_of: Callable[..., Done]) -> None:
     with Farm(run=0.05) as farm:
         done = batch_of(farm, [{"prompt": f"Step {n}"} for n in range(3)], "-w", "ws-7")

@@ -30,13 +30,6 @@ def rebyte(inside: Rebyte) -> Rebyte:
 
 
 @pytest.fixture
-def url(service: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The base URL of a service that the default profile uses; no key comes from outside."""
-    monkeypatch.delenv("REBYTE_API_KEY")
-    return str(service.base_url)
-
-
-@pytest.fixture
 def other() -> Iterator[Any]:
     """Another service, which records every header that it receives."""
 

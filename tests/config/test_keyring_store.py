@@ -272,13 +272,6 @@ def daemon(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyringDaemo
         yield running
 
 
-@pytest.fixture
-def url(service: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The base URL of a service that the default profile uses; no key comes from outside."""
-    monkeypatch.delenv("REBYTE_API_KEY")
-    return str(service.base_url)
-
-
 def origin(url: str) -> str:
     return url.removesuffix("/v1")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import textwrap
 from typing import Any
 
 import pytest
@@ -23,20 +22,9 @@ from rebyte_cli.output.records import (
     Records,
     Text,
 )
-from tests.screens import ROWS, TASK_DONE, Shown
+from tests.screens import ROWS, TASK_DONE, Shown, dedent, out
 
 ENVELOPE = {"total": 42, "limit": 3, "offset": 0}
-
-
-def out(value: Any, form: str, **look: Any) -> str:
-    """What `show` printed when all went well."""
-    shown = Shown(value, form, **look)
-    assert (shown.status, shown.err, shown.error) == (0, "", None)
-    return shown.out
-
-
-def dedent(text: str) -> str:
-    return textwrap.dedent(text).lstrip("\n")
 
 
 def test_json_of_a_record_is_the_document_key_for_key() -> None:

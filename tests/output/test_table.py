@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from typing import Any
 
@@ -21,17 +20,11 @@ from rebyte_cli.output.records import (
     Records,
 )
 from rebyte_cli.output.table import ago, byte_size, duration, truncate, width_of, wrap, wrap_lines
-from tests.screens import NOW, ROWS, TASK_DONE, Shown
+from tests.screens import NOW, ROWS, TASK_DONE, Shown, dedent, out
 
 
 def table(value: Any, **look: Any) -> str:
-    shown = Shown(value, "table", **look)
-    assert (shown.status, shown.err, shown.error) == (0, "", None)
-    return shown.out
-
-
-def dedent(text: str) -> str:
-    return textwrap.dedent(text).lstrip("\n")
+    return out(value, "table", **look)
 
 
 def test_a_listing_on_a_terminal_is_cut_to_its_width() -> None:
