@@ -188,8 +188,8 @@ class Transport:
         """PUT a file, or bytes, to a URL that the API handed out; without the key.
 
         `content_type` must be the declared one (seen in clients). Memory stays flat.
-        `progress` is called with each number of bytes sent. Raises SlotExpired
-        when the store answers 403.
+        `progress` is called with each number of bytes sent, a negative one when sending starts
+        over. Raises SlotExpired when the store refuses the URL, as one that is too old.
         """
         from . import transfer
 

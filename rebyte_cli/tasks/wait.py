@@ -26,7 +26,6 @@ from .parallel import named
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from ..errors import RebyteError
 
 
 LIST_FROM = 3  # with fewer tasks, reading each costs no more than asking the list
