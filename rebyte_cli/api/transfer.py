@@ -200,7 +200,7 @@ def download(
     target: Path,
     overwrite: bool,
     progress: Callable[[int], None] | None,
-    folder: int | None = None,
+    folder: int | None,
 ) -> None:
     """GET into `target`, which appears only when all of it is there.
 

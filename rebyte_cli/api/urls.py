@@ -130,7 +130,7 @@ def check_key(key: str) -> str:
     return key
 
 
-def check_id(value: str, what: str = "id") -> str:
+def check_id(value: str, what: str) -> str:
     """An id as the API may hand it out; BadUsage for what cannot be one.
 
     Ids are opaque. Refused are only an empty one, a slash, control characters, more than 512

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..app import App
-from ..deadline import NO_LIMIT, Deadline
+from ..deadline import Deadline
 from ..errors import Interrupted, NeedsAnswer, RebyteError, TaskEnded, WaitTimeout
 from ..output.records import EVENT, TASK, Records, Text, Value
 from ..tasks.wait import LateTargets, WaitTarget
@@ -25,7 +25,7 @@ def finished(
     targets: Sequence[WaitTarget],
     *,
     until: Literal["all", "any", "first-success"] = "all",
-    deadline: Deadline = NO_LIMIT,
+    deadline: Deadline,
     interval: float | None = None,
     late: LateTargets | None = None,
 ) -> Iterator[Mapping[str, Any] | RebyteError]:
@@ -140,8 +140,8 @@ def streamed(
     task_id: str,
     *,
     prompt_id: str | None = None,
-    deadline: Deadline = NO_LIMIT,
-    notice: EndNotice | None = None,
+    deadline: Deadline,
+    notice: EndNotice | None,
 ) -> Value:
     """What `--stream` prints: the run as text, each event (`jsonl`), or the finished task (`json`).
 

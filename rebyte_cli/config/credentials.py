@@ -80,7 +80,7 @@ def source_of_key(settings: Settings, environment: Mapping[str, str]) -> str:
     return _choose(settings, environment).source
 
 
-def check_keyring(*, interactive: bool, note: Note | None = None) -> None:
+def check_keyring(*, interactive: bool, note: Note | None) -> None:
     """Raise KeyProblem now when a key could not be stored in the keyring later."""
     from .keyring_store import KeyringStore
 

@@ -64,7 +64,7 @@ class Draft:
         self._release()
 
 
-def new(folder: Path, name: str, text: str = "") -> Draft:
+def new(folder: Path, name: str, text: str) -> Draft:
     """A draft in `folder` that starts with `text`; `name` is the command that it is for.
 
     Where the folder cannot be written, the draft is in a temporary folder instead. Raises

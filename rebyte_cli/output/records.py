@@ -321,7 +321,7 @@ class Raw:
 Value = Records | RecordList | Text | Document | Raw | None
 
 
-def check_fields(kind: RecordKind, fields: tuple[str, ...] | None, form: str = "json") -> None:
+def check_fields(kind: RecordKind, fields: tuple[str, ...] | None, form: str) -> None:
     """Raise BadUsage for a field that `kind` does not have, or for `-o id` without its id.
 
     The error lists the known names and the nearest one. Cheap, so that a command can check before

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.errors import NO_SUCH_CALL
 from ..api.views import text
-from ..deadline import GRACE, NO_LIMIT, Deadline
+from ..deadline import GRACE, Deadline
 from ..errors import KeyRejected, NetworkError, RebyteError, ResourceNotFound
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def ready(
     client: RebyteClient,
     computer: Mapping[str, Any],
     *,
-    deadline: Deadline = NO_LIMIT,
+    deadline: Deadline,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Mapping[str, Any]:
     """The computer once it is up: `status` is `ready` (vendor docs) or `sandboxId` is set (seen

@@ -45,7 +45,7 @@ def content(
 def read_content(
     client: RebyteClient,
     task_id: str,
-    deadline: Deadline = NO_LIMIT,
+    deadline: Deadline,
     note: Callable[[str], None] = lambda _text: None,
 ) -> tuple[ContentView, str]:
     """The content with its events, or the task in its place together with its `finalResult`.

@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$")
 
 
 def repository(
-    given: str, branch: str | None = None, *, note: Callable[[str], None]
+    given: str, branch: str | None, *, note: Callable[[str], None]
 ) -> tuple[str, str | None]:
     """`owner/repo` and the branch: `branch`, or for `.` without one the current branch.
 

@@ -121,7 +121,7 @@ def with_status(
     rows: Iterable[Row],
     *,
     wanted: Collection[str] = (),
-    most: int | None = None,
+    most: int | None,
     note: Callable[[str], None],
 ) -> Iterator[Row | RebyteError]:
     """Each row with its task's `status`; with `wanted`, only the rows that have one of these.
@@ -220,7 +220,7 @@ def with_questions(
     history: History,
     rows: Iterable[Row | RebyteError],
     *,
-    most: int | None = MOST_ASKED,
+    most: int | None,
 ) -> Iterator[Row | RebyteError]:
     """The rows, with `question` true where the run waits for an answer.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..api.views import ContentView, Question
-from ..deadline import GRACE, NO_LIMIT, Deadline
+from ..deadline import GRACE, Deadline
 from ..errors import KeyRejected, RebyteError
 from . import questions
 
@@ -65,7 +65,7 @@ class QuestionWatcher:
         *,
         note: Callable[[str], None],
         dialog: Dialog | None = None,
-        deadline: Deadline = NO_LIMIT,
+        deadline: Deadline,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client

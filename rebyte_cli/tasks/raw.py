@@ -28,7 +28,7 @@ class RawRequest(NamedTuple):
     data: bytes | None = None
 
 
-def check_path(path: str, query: Iterable[tuple[str, str]] = ()) -> str:
+def check_path(path: str, query: Iterable[tuple[str, str]]) -> str:
     """The path with the query added, if it can only mean something below the base URL.
 
     BadUsage for a URL: the key goes to the origin it was stored for and nowhere else. BadUsage

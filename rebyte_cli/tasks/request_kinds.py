@@ -90,7 +90,7 @@ class TaskRequest:
         return f"; stop it with `rebyte cancel {answer['id']}`"
 
     def unknown(
-        self, candidates: list[Row], key: str | None = None, failure: str | None = None
+        self, candidates: list[Row], key: str | None, failure: str | None = None
     ) -> OutcomeUnknown:
         """The error if it cannot be known what was created."""
         shown = [{name: row[name] for name in _CANDIDATE if name in row} for row in candidates]
@@ -170,7 +170,7 @@ class PromptRequest:
         return ""
 
     def unknown(
-        self, candidates: list[Row], key: str | None = None, failure: str | None = None
+        self, candidates: list[Row], key: str | None, failure: str | None = None
     ) -> OutcomeUnknown:
         """The error if it cannot be known whether the prompt arrived."""
         message = f"the prompt was sent to task {self._task_id}, but its outcome is unknown"

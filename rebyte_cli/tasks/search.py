@@ -108,7 +108,7 @@ class Absence:
     scans must agree for LOOK_FOR seconds; one that differs or fails starts the count again.
     """
 
-    def __init__(self, seconds: float | None = None) -> None:
+    def __init__(self, seconds: float | None) -> None:
         self._seconds = LOOK_FOR if seconds is None else seconds
         self._scans = 0
         self._since = self._until = 0.0
@@ -141,7 +141,7 @@ class TaskScan(NamedTuple):
 
 
 def read_listing(
-    client: RebyteClient, since: Callable[[], datetime | None], limit: Deadline = NO_LIMIT
+    client: RebyteClient, since: Callable[[], datetime | None], limit: Deadline
 ) -> TaskScan:
     """Read the list back to `since` (None: all of it), which is called after the first answer.
 
@@ -212,7 +212,7 @@ class Search:
         client: RebyteClient,
         known: Callable[[Iterable[str]], set[str]],
         *,
-        created: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
+        created: Callable[[], Iterable[Mapping[str, Any]]],
         other_prompts: Callable[[], set[str]] = set,
     ) -> None:
         """`known` picks, from ids, those that are certainly the result of something else.
