@@ -73,7 +73,7 @@ class Config:
         near = did_you_mean(name, self.names())
         known = f"The profiles are {', '.join(self.names())}"
         hint = f"{near}\n{known}" if near else f"{known}; `rebyte profile create NAME` adds one"
-        raise NotFound(f"no such profile: {name}", hint=hint)
+        raise NotFound(f"no such profile: {_shown(name)}", hint=hint)
 
     def value(self, profile: str, name: str) -> Any:
         """A setting of a profile, checked and usable; None when the profile does not have it."""
@@ -89,10 +89,9 @@ class Config:
 
     def problem(self, what: str, *keys: str) -> BadUsage:
         """An error that names the file, the line where it can be told, and the key."""
-
         line = line_of(self._text, keys)
         place = f"{self.path}, line {line}" if line else str(self.path)
-        name = ".".join(key if key.isprintable() else repr(key) for key in keys)
+        name = ".".join(map(_shown, keys))
         return BadUsage(f"{place}: {name}: {what}")
 
     def _checked(self, name: str, kind: type, otherwise: Any) -> Any:
@@ -251,3 +250,8 @@ def _url_from_environment(environment: Mapping[str, str]) -> Setting:
         return Setting(check_base_url(environment["REBYTE_API_URL"]), "REBYTE_API_URL")
     except BadUsage as problem:
         raise BadUsage(f"REBYTE_API_URL: {problem.message}", hint=problem.hint) from None
+
+
+def _shown(name: str) -> str:
+    """A name from the file for an error, which is one line whatever the name holds."""
+    return name if name.isprintable() else repr(name)

@@ -105,6 +105,7 @@ def test_any_bytes(path: Path, raw: bytes) -> None:
 @tries(100)
 @given(DOCUMENTS)
 @example({"profiles": {"é\n": ""}})
+@example({"default_profile": "\x1e0"})
 def test_toml_of_any_types(path: Path, document: dict[str, object]) -> None:
     use(tomli_w.dumps(document).encode(), path)
 
