@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,8 +153,8 @@ def write_patch(folder: str, target: Path) -> UncommittedChanges:
     check_place(folder, root)
     with tempfile.TemporaryDirectory(prefix="rebyte-") as scratch:
         environment = _filters_off(root) | _own_index(root, Path(scratch))
-        _check_new_files(root, environment)
-        staged = [".", *_without_submodules(root, environment)]
+        new = _new_files(root, environment)
+        staged = [".", *_without_repositories(root, environment, new)]
         run(["-c", "advice.addEmbeddedRepo=false", "add", "--all", *staged], root, environment)
         compared = ["diff", "--cached", "--no-ext-diff", "--no-textconv", "--no-color"]
         compared += ["--ignore-submodules=all", "--no-renames"]
@@ -172,15 +172,20 @@ def write_patch(folder: str, target: Path) -> UncommittedChanges:
     )
 
 
-def _check_new_files(root: str, environment: Mapping[str, str]) -> None:
-    """Refuse more than can fit into a patch before it is all copied into a scratch folder."""
+def _new_files(root: str, environment: Mapping[str, str]) -> list[str]:
+    """The files that git does not know, and the folders of other repositories, which end in `/`.
+
+    Refuses more than can fit into a patch before it is all copied into a scratch folder.
+    """
     listed = run(["ls-files", "--others", "--exclude-standard", "-z"], root, environment)
+    names = listed.decode("utf-8", "surrogateescape").split("\0")[:-1]
     size = 0
-    for name in listed.split(b"\0")[:-1]:
+    for name in names:
         with contextlib.suppress(OSError):  # gone meanwhile
-            size += os.lstat(os.path.join(os.fsencode(root), name)).st_size
+            size += os.lstat(os.path.join(root, name)).st_size
     if size > MOST_COPIED:
         raise _too_large(size)
+    return names
 
 
 def _too_large(size: int) -> BadUsage:
@@ -203,11 +208,15 @@ def described(changes: UncommittedChanges) -> str:
     return f"Sending {_count(len(changes.files), 'changed file')} as {PATCH_NAME} ({size}{added})"
 
 
-def _without_submodules(root: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """Pathspecs that leave the submodules out.
+def _without_repositories(
+    root: str, environment: Mapping[str, str], new: Iterable[str]
+) -> Iterator[str]:
+    """Pathspecs that leave out the submodules, and the other repositories among the `new` files.
 
-    `git add` would run `git status` inside each of them, with the filters of its configuration.
+    `git add` would run `git status` inside each submodule, with the filters of its configuration,
+    and fails for a repository without a commit.
     """
+    yield from (f":(exclude,literal){name}" for name in new if name.endswith("/"))
     listed = run(["ls-files", "--stage", "-z"], root, environment)
     for entry in listed.decode("utf-8", "surrogateescape").split("\0"):
         state, _, name = entry.partition("\t")

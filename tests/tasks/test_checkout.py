@@ -147,8 +147,11 @@ def test_submodules_are_left_out(repository: Repository) -> None:
     git(inner, "add", "x")
     git(inner, "commit", "-qm", "x")
     repository.write("b.txt", "b\n")
+    empty = repository.write("folder/file", "x").parent / "no commit"
+    subprocess.run(["git", "init", "-q", empty], check=True)
+    (empty / "x").write_text("x")
     changes, patch = patched(repository)
-    assert changes.files == ["b.txt"]
+    assert changes.files == ["b.txt", "folder/file"]
     assert b"Subproject" not in patch
 
 

@@ -83,9 +83,10 @@ def untrusted(repository: Path, index: Mapping[str, str]) -> tuple[dict[str, str
     """What `git add` in someone's working tree needs so that no command of its configuration runs.
 
     Variables besides those of `index`, which name an index of our own; and pathspecs of everything
-    but the submodules, inside which git would run `git status` with their configuration. Filters
-    of the user's own configuration, such as git-lfs, stay: without them, unchanged files would
-    look changed. Raises GitError.
+    but the submodules, inside which git would run `git status` with their configuration, and other
+    repositories, for which it fails if they have no commit. Filters of the user's own
+    configuration, such as git-lfs, stay: without them, unchanged files would look changed.
+    Raises GitError.
     """
     # A missing object is fetched by a program that the repository can name.
     variables = {"GIT_NO_LAZY_FETCH": "1"}
@@ -106,6 +107,11 @@ def untrusted(repository: Path, index: Mapping[str, str]) -> tuple[dict[str, str
     for entry in listed.decode("utf-8", "surrogateescape").split("\0"):
         state, _, name = entry.partition("\t")
         if state.startswith("160000 "):
+            paths.append(f":(exclude,literal){name}")
+    new = [*here, "ls-files", "--others", "--exclude-standard", "-z"]
+    listed = run(new, extra={**index, **variables})
+    for name in listed.decode("utf-8", "surrogateescape").split("\0"):
+        if name.endswith("/"):
             paths.append(f":(exclude,literal){name}")
     return variables, paths
 

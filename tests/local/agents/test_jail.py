@@ -245,6 +245,8 @@ def test_a_branch(tmp_path: Path, repository: Path) -> None:
 def test_uncommitted_changes_come_along_when_they_are_wanted(
     tmp_path: Path, repository: Path
 ) -> None:
+    git(repository, "init", "-q", "no commit")
+    (repository / "no commit/x").write_text("x")
     status = git(repository, "status", "--porcelain")
     before = git(repository, "count-objects", "-v")
     workspace = prepared(tmp_path, WorkspaceSource(str(repository), None, True))
