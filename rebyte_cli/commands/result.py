@@ -25,9 +25,9 @@ def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
     On a terminal, the answer is rendered as Markdown. In a pipe, or with `--color never`, it is
     printed unchanged.
 
-    Exits with 1 while the task runs (unless --wait is given), with 10 if it failed without an
-    answer, and with 11 if it was canceled. With --wait, exits with 10 if the task failed, even if
-    it has an answer to print.
+    Exits with 1 while the task runs (unless --wait is given), and with 10 or 11 if it failed or
+    was canceled without an answer. With --wait, exits with 10 or 11 even if it has an answer to
+    print.
 
     Examples:
 

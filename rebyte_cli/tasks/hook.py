@@ -76,9 +76,9 @@ class HookCommand:
                 self._running.discard(process)
         if process.returncode == 0 or self._stopped:
             return None
-        return RebyteError(
-            f"{self._command} exited with status {process.returncode}", code="exec_failed"
-        )
+        status = process.returncode
+        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        return RebyteError(f"{self._command} {how}", code="exec_failed")
 
     def stop(self) -> None:
         """Start no more, and end all they have started: by request, then by force."""

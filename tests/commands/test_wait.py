@@ -63,17 +63,23 @@ def test_output_of_the_hook_is_not_data(local: Run, home: Path) -> None:
     assert "printed" in done.err
 
 
-@pytest.mark.parametrize("command", ["exit 3", "no-such-program-here"])
+@pytest.mark.parametrize(
+    ("command", "how"),
+    [
+        ("exit 3", "exited with status 3"),
+        ("no-such-program-here", "exited with status 127"),
+        ("kill -9 $$", "was killed by signal 9"),
+    ],
+)
 def test_a_command_that_fails_is_reported_and_the_wait_continues(
-    inside_local: Run, command: str
+    inside_local: Run, command: str, how: str
 ) -> None:
     one, two = created(inside_local, "One"), created(inside_local, "Two")
     done = inside_local("wait", one, two, "--exec", command, "-o", "json")
     assert done.status == 1
     assert {task["id"] for task in done.documents} == {one, two}
     for task in (one, two):
-        status = 3 if command == "exit 3" else 127
-        assert f"{command} exited with status {status} for task {task}" in done.err
+        assert f"{command} {how} for task {task}" in done.err
 
 
 def test_a_task_that_cannot_be_read_runs_no_command(inside_local: Run, home: Path) -> None:
