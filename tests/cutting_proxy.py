@@ -19,6 +19,8 @@ from enum import Enum
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
+from tests.servers import close_listener
+
 
 class Cut(Enum):
     """What becomes of one request."""
@@ -83,7 +85,7 @@ class CuttingProxy:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._listener.close()
+        close_listener(self._listener)
 
     def _accept(self) -> None:
         while True:

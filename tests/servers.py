@@ -181,7 +181,7 @@ class RawServer:
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._listener.close()
+        close_listener(self._listener)
         for sock in self._socks:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -272,6 +272,17 @@ def read_request(
     whole = b"".join(pieces)
     body, after = whole[:wanted], whole[wanted:]
     return Request(method, path, headers, body, number, head + b"\r\n\r\n" + body), after
+
+
+def close_listener(listener: socket.socket) -> None:
+    """Close a listening socket, and end the thread that waits in its `accept`.
+
+    Closing alone leaves the thread there. A signal may restart its system call, which then takes
+    connections of the next server that was given the same file descriptor.
+    """
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
 
 
 def closed_port() -> int:

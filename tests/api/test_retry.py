@@ -22,6 +22,7 @@ from tests.servers import (
     Line,
     RawServer,
     Request,
+    close_listener,
     closed_port,
     hang_up,
     json_reply,
@@ -196,6 +197,7 @@ def speaking_first(data: bytes) -> Iterator[int]:
 
         threading.Thread(target=tell, daemon=True).start()
         yield listener.getsockname()[1]
+        close_listener(listener)
 
 
 def test_each_way_of_not_arriving_has_its_words(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..servers import close_listener
 from .environment import REBYTE, variables
 from .measure import Row, growth, run
 
@@ -25,7 +26,7 @@ class Sink:
 
     def close(self) -> None:
         """Take no more connections."""
-        self._listener.close()
+        close_listener(self._listener)
 
     def _accept(self) -> None:
         while True:

@@ -143,7 +143,6 @@ def test_the_time_limit_ends_in_124_and_says_how_to_go_on(inside_local: Run) -> 
         done = inside_local(*words, "--timeout", "0.3")
         assert done.status == 124
         assert time.monotonic() - begun < 5
-        assert "still running after 0.3 s" in done.err
         assert "See the rest with `rebyte logs " in done.err
     done = inside_local(*follow, "-o", "json", "--timeout", "0.3")
     assert done.status == 124

@@ -30,6 +30,7 @@ from rebyte_cli.local.database import SERVED, Store
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.server import Service
 from tests.conftest import COMMAND, Done
+from tests.servers import close_listener
 from tests.waiting import eventually
 
 
@@ -51,7 +52,7 @@ class Stranger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.close()
+        close_listener(self._listener)
         for connection in self._open:
             connection.close()
 
