@@ -108,11 +108,12 @@ class Parser(ABC):
 
     def unfinished(self, status: int, stderr: str) -> Outcome:
         """The output broke off before the agent said how its work ended."""
-        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-        reason = f"{self.agent} {how} before it answered"
-        detail = readable(self.error) or last_line(stderr)
-        if detail:
-            reason += f": {detail}"
+        how = f"{end_of_process(status)} before it answered"
+        return self.broken_off(how, readable(self.error) or last_line(stderr))
+
+    def broken_off(self, how: str, detail: str) -> Outcome:
+        """The agent ended badly: `how`, and what it said about that, which may be nothing."""
+        reason = ": ".join(filter(None, (f"{self.agent} {how}", detail)))
         return Outcome(False, "", reason, self.usage)
 
 
@@ -224,6 +225,11 @@ def readable(reason: str) -> str:
         return reason.strip()
     code = inner.get("code")
     return f"{message} ({code})" if isinstance(code, int) and str(code) not in message else message
+
+
+def end_of_process(status: int) -> str:
+    """How a process ended that was not successful; `status` is negative for a signal."""
+    return f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
 
 
 def last_line(text: str) -> str:

@@ -9,7 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, last_line, shorten
+from .adapter import (
+    Adapter,
+    AgentEvent,
+    Invocation,
+    Outcome,
+    Parser,
+    end_of_process,
+    last_line,
+    shorten,
+)
 
 LONGEST_ANSWER = 999_900  # characters, with room for a note below the million that is stored
 
@@ -67,7 +76,7 @@ class ProgramParser(Parser):
     def finish(self, status: int, stderr: str) -> Outcome:
         if status == 0:
             return self.success(self._text())
-        return self.unfinished(status, stderr or last_line(self._text()))
+        return self.broken_off(end_of_process(status), last_line(stderr or self._text()))
 
     def _text(self) -> str:
         text = "\n".join(self._lines).strip("\n")

@@ -19,7 +19,7 @@ jail = "off"
 [local.agents.check]
 command = ["sh", "-c", "echo begun; echo 'no key: run check login' >&2; exit 1"]
 """
-REASON = "check exited with status 1 before it answered: no key: run check login"
+REASON = "check exited with status 1: no key: run check login"
 Run = Callable[..., Done]
 
 

@@ -70,7 +70,7 @@ def test_the_prompt_arrives_as_it_was_typed(bench: Bench, prompt: str) -> None:
 def test_a_program_that_fails_says_why(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", "echo working; echo 'out of credit' >&2; exit 3"])
     run = bench.wait(prompt)
-    reason = "mine exited with status 3 before it answered: out of credit"
+    reason = "mine exited with status 3: out of credit"
     assert (run.outcome, run.answer) == ("failed", reason)
     assert bench.events(prompt)[-1].payload["result"] == reason
     assert bench.artifact("answer.md") is None
