@@ -140,11 +140,11 @@ def test_the_time_limit_ends_in_124_and_says_how_to_go_on(inside_local: Run) -> 
         [*follow, "-o", "table"],
     ):
         begun = time.monotonic()
-        done = inside_local(*words, "--timeout", "0.3")
+        done = inside_local(*words, "--timeout", "0.8")
         assert done.status == 124
         assert time.monotonic() - begun < 5
         assert "See the rest with `rebyte logs " in done.err
-    done = inside_local(*follow, "-o", "json", "--timeout", "0.3")
+    done = inside_local(*follow, "-o", "json", "--timeout", "0.8")
     assert done.status == 124
     assert "See the rest with `rebyte logs " in json.loads(done.err)["error"]["hint"]
 
