@@ -78,21 +78,25 @@ def run_together(command: Sequence[str], env: Mapping[str, str]) -> Run:
     begun, peak = time.perf_counter(), 0
     process = subprocess.Popen(list(command), env=dict(env), stdout=subprocess.DEVNULL)
     while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        children = "".join(
-            path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children")
-        )
-        peak = max(peak, sum(map(_memory, [str(process.pid), *children.split()])))
+        threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+        children = " ".join(map(_text, threads)).split()
+        peak = max(peak, sum(map(_memory, [str(process.pid), *children])))
         time.sleep(0.1)
     return finished(process, begun)._replace(peak=peak or None)
 
 
 def _memory(process: str) -> int:
     """Bytes of memory of a process, with its part of what it shares; 0 if it is gone."""
-    try:
-        text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    except OSError:
-        return 0
+    text = _text(Path(f"/proc/{process}/smaps_rollup"))
     return sum(1024 * int(line.split()[1]) for line in text.splitlines() if line[:4] == "Pss:")
+
+
+def _text(path: Path) -> str:
+    """What the system tells about a process or a thread; nothing if it has just ended."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def drain(leader: int) -> None:
