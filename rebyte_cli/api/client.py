@@ -25,8 +25,7 @@ from ..errors import (
 from .errors import lost
 from .retry import SECONDS, SLOW_SECONDS, RetryPolicy
 from .status import is_terminal
-from .urls import BASE_URL, check_base_url, check_key, path_id
-from .views import PAGE
+from .urls import BASE_URL, PAGE, check_base_url, check_key, path_id
 
 if TYPE_CHECKING:
     from .body import ApiResponse

@@ -19,6 +19,7 @@ _HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_")
 _PATH = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ") | _HOST | frozenset("/~!$'()*+,;=:")
 # What a path may hold as it is; % among them, so that what was quoted stays so.
 _AS_IS = "/%:@!$&'()*+,;=-._~"
+PAGE = 100  # the largest `limit` of a list (vendor docs)
 LONGEST_ID = 512  # characters; ids are opaque, and UUIDs in every example (seed document)
 
 

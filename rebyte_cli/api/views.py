@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from .status import canonical_status, is_terminal
 
 RawDocument = Mapping[str, Any]
-PAGE = 100  # rows of the largest page of a list (vendor docs)
 
 # Event kinds with text of the agent (seen in clients).
 SPEECH = frozenset({"text", "assistant", "message", "response", "result"})

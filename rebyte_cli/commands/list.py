@@ -14,7 +14,6 @@ from ._base import define
 from ._options import full_ids_option, label_filter_option
 
 STATUSES = ("running", "waiting", "completed", "failed", "canceled")
-PAGE = 100  # the largest page the API gives (vendor docs)
 DEFAULT_LIMIT = 50
 
 Row = Mapping[str, Any]
@@ -121,6 +120,7 @@ def command(
       rebyte list --all --status failed --since 7d -o id
       rebyte list --all -o jsonl | jq -r .title
     """
+    from ..api.urls import PAGE
     from ..tasks.list import MOST_ASKED, at_most, has_status, row_tests, walk, with_questions
 
     if all_ and limit is not None:

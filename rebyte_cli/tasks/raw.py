@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 from ..api.retry import RetryPolicy
-from ..api.views import PAGE
+from ..api.urls import PAGE
 from ..errors import BadUsage, BrokenAnswer, RebyteError
 
 if TYPE_CHECKING:

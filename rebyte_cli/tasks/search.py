@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.views import PAGE, ContentView, PageView
+from ..api.urls import PAGE
+from ..api.views import ContentView, PageView
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,

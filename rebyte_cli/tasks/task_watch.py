@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..api.status import canonical_status, is_terminal
-from ..api.views import PAGE, ContentView, PageView, Question, text
+from ..api.urls import PAGE
+from ..api.views import ContentView, PageView, Question, text
 from ..errors import APIError, KeyRejected, ResourceNotFound
 from . import questions, transcript
 from .list import MOST_READ, Row, Test, with_status

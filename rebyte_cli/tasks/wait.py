@@ -8,7 +8,8 @@ from random import random as _random
 from time import sleep as _sleep
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
-from ..api.views import PAGE, PageView, TaskView
+from ..api.urls import PAGE
+from ..api.views import PageView, TaskView
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,
