@@ -50,7 +50,7 @@ ALLOWED = {
         "redaction",
         "tasks",
     },
-    "doctor": {"", "api", "app", "config", "errors", "local", "redaction"},
+    "doctor": {"", "api", "app", "config", "errors", "local", "redaction", "tasks"},
     "app": {"api", "config", "errors", "history", "local", "output"},
     "completion": {"app", "config", "errors", "local", "output"},
     "manual": {"", "cli", "completion", "config", "local"},
@@ -83,6 +83,7 @@ ONLY = {
     ("manual", "cli"): "manual.__main__",  # writes the pages; nothing imports it
     ("doctor", "api"): "api.connection",  # the proxy and the certificates that it would use
     ("doctor", "local"): "local.agents.report",
+    ("doctor", "tasks"): "tasks.editor",  # the one that `create` opens
     ("completion", "local"): "local.agents.skills",  # the names that `-s` can take
     ("manual", "local"): "local.steering",  # the words that the page explains
     ("config", "api"): "api.urls",  # what a base URL and a key may look like

@@ -31,7 +31,6 @@ _VENDOR_VARIABLES = {
     "REBYTE_TOKEN": "use REBYTE_API_KEY",
 }
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
-_EDITORS = ("sensible-editor", "editor", "nano", "vim", "vi")  # as `tasks.editor` tries them
 
 
 class Examination:
@@ -303,6 +302,8 @@ class Examination:
         """The editor that `create` opens when no prompt is given."""
         from shutil import which
 
+        from ..tasks.editor import usual
+
         path = self._environment.get("PATH")
         for variable in ("VISUAL", "EDITOR"):
             command = self._environment.get(variable)
@@ -313,7 +314,7 @@ class Examination:
                 hint = f"Set {variable} to a program on PATH, or pass the prompt as an argument"
                 return Finding("warning", f"{variable}={command}: no such program", hint)
             return Finding("ok", f"{command} ({variable})", details={"command": command})
-        found = next((name for name in _EDITORS if which(name, path=path)), None)
+        found = usual(self._environment)
         if found is None:
             return Finding("warning", "no editor", "Set EDITOR to the program you write with")
         return Finding("ok", f"{found} (EDITOR is not set)", details={"command": found})

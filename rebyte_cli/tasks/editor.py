@@ -44,15 +44,20 @@ def find(environment: Mapping[str, str]) -> str:
     for name in ("VISUAL", "EDITOR"):
         if environment.get(name, "").strip():
             return environment[name].strip()
-    if sys.platform == "win32":
-        return "notepad"
-    for program in USUAL:
-        if shutil.which(program, path=environment.get("PATH")):
-            return program
+    if program := usual(environment):
+        return program
     raise BadUsage(
         "no editor found for the prompt",
         hint="Set EDITOR, or pass the prompt as an argument or with --prompt-file FILE",
     )
+
+
+def usual(environment: Mapping[str, str]) -> str | None:
+    """The editor without VISUAL and EDITOR; None where nothing is installed."""
+    if sys.platform == "win32":
+        return "notepad"
+    path = environment.get("PATH")
+    return next((program for program in USUAL if shutil.which(program, path=path)), None)
 
 
 def waiting_option(editor: str) -> str | None:
