@@ -15,7 +15,7 @@ from ..errors import BadUsage, RebyteError
 from ..redaction import redact_keys
 from . import html_report, markdown_report
 from .answers import LineTexts
-from .state import counts
+from .state import counts, tally
 from .timeline import Row, Timeline
 
 ENDINGS = (".html", ".htm", ".md")
@@ -51,7 +51,7 @@ def write(
         handle, temporary = tempfile.mkstemp(prefix=".report.", dir=os.path.dirname(target))
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             parts = render(
-                title, counts(rows), rows, texts or repeat(LineTexts("", None)), timeline
+                title, counts(tally(rows)), rows, texts or repeat(LineTexts("", None)), timeline
             )
             file.writelines(map(redact_keys, parts))  # reports are passed around
         umask = os.umask(0)

@@ -22,6 +22,7 @@ from .state import (
     created_record,
     row_of,
     shared_reasons,
+    tally,
 )
 
 if TYPE_CHECKING:
@@ -342,8 +343,9 @@ class Session:
         from ..output.table import duration
 
         took = "" if seconds is None else f" ({duration(seconds)})"
-        self._summary(counts(self._rows()) + took)
-        for line in shared_reasons(self._rows()):
+        ends = tally(self._rows())
+        self._summary(counts(ends) + took)
+        for line in shared_reasons(ends):
             self._summary(line)
         if self._report:
             self._write_report(self._report, client)

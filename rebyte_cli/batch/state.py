@@ -20,6 +20,7 @@ from ..tasks.server_clock import without_tags
 from .input import InputLine
 
 Record = dict[str, Any]
+Tally = Counter[tuple[str, str]]  # of statuses with reasons, which are empty for what went well
 LOST = frozenset({"sending", "unknown"})
 OVER = frozenset({"ended", "refused"})
 # The status of a task that no longer exists; the API has no word for it.
@@ -162,9 +163,16 @@ def name_of(row: Mapping[str, Any]) -> str:
     return title if key == str(row["line"]) else f"{key}: {title}"
 
 
-def counts(rows: Iterable[Mapping[str, Any]]) -> str:
+def tally(rows: Iterable[Mapping[str, Any]]) -> Tally:
+    """How often each end of a line occurs."""
+    return Counter((str(row.get("status")), reason_of(row)) for row in rows)
+
+
+def counts(ends: Tally) -> str:
     """`120 lines: 118 completed, 2 failed`, the most frequent first."""
-    found = Counter(str(row.get("status")) for row in rows)
+    found = Counter[str]()
+    for (status, _), count in ends.items():
+        found[status] += count
     lines = "1 line" if found.total() == 1 else f"{found.total()} lines"
     words = ", ".join(f"{count} {status}" for status, count in found.most_common())
     return f"{lines}: {words}" if words else "no lines"
@@ -176,9 +184,9 @@ def reason_of(row: Mapping[str, Any]) -> str:
     return message.removeprefix(f"task {row.get('id')} failed: ")
 
 
-def shared_reasons(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def shared_reasons(ends: Tally) -> Iterator[str]:
     """What several lines have in common: `98 lines failed: REASON`, the most frequent first."""
-    found = Counter((str(row.get("status")), reason_of(row)) for row in rows if row.get("error"))
+    found = Counter({end: count for end, count in ends.items() if end[1]})
     for (status, reason), count in found.most_common(MOST_REASONS):
         if count > 1:
             yield f"{count} lines {status}: {reason}"
