@@ -50,7 +50,7 @@ class Throttle:
         self._thread = threading.local()
         self._network_down = False
         self._turned_away = False
-        self._probe: object | None = None  # the one create under way while either is true
+        self._probe: object | None = None  # the one create admitted while either is true
         self._probe_pause = PROBE_FIRST
         self._slow_pause = SLOW_FIRST
 
@@ -110,7 +110,7 @@ class Throttle:
         self._slow_pause = SLOW_FIRST
         if self._turned_away:
             with self._change:
-                self._turned_away, self._probe = False, None
+                self._turned_away = False
                 self._change.notify_all()
         self.network_answered()
 
@@ -130,12 +130,18 @@ class Throttle:
     def pause(self, seconds: float, why: str) -> None:
         """Admit no create for so long. A longer pause that has begun stays as it is."""
         with self._change:
-            until = self._clock() + seconds
-            longer = until - max(self._open_at, self._clock())
-            self._open_at = max(self._open_at, until)
-            quiet = self._network_down
-        if longer >= WORTH_SAYING and not quiet:
-            self._note(f"{why}: pausing creates for {seconds:.0f} s")
+            note = self._pause(seconds, why)
+        if note:
+            self._note(note)
+
+    def _pause(self, seconds: float, why: str) -> str | None:
+        """Pause, with the lock held. What to tell the user, if it is worth saying."""
+        until = self._clock() + seconds
+        longer = until - max(self._open_at, self._clock())
+        self._open_at = max(self._open_at, until)
+        if longer < WORTH_SAYING or self._network_down:
+            return None
+        return f"{why}: pausing creates for {seconds:.0f} s"
 
     def slow_down(self, why: str, retry_after: float | None = None) -> None:
         """A create was turned away: pause, longer each time until one goes through.
@@ -144,26 +150,30 @@ class Throttle:
         tried one at a time until the service accepts one.
         """
         with self._change:
-            first, self._turned_away, self._probe = not self._turned_away, True, None
+            first, self._turned_away = not self._turned_away, True
             asked = min(retry_after or 0.0, SLOW_MOST)
             if self._open_at > self._clock():  # pausing for another create of the same moment
                 seconds = asked
             else:
                 seconds = asked if first and asked else max(asked, self._slow_pause)
                 self._slow_pause = min(self._slow_pause * 2, SLOW_MOST)
+            note = self._pause(seconds, why)
             self._change.notify_all()
-        self.pause(seconds, why)
+        if note:
+            self._note(note)
 
     # The network
 
-    def network_lost(self, why: str) -> None:
-        """The network is gone: try one create at a time, at growing intervals."""
+    def network_lost(self, why: str, ticket: object | None = None) -> None:
+        """The network is gone: try one create at a time, at growing intervals.
+
+        `ticket` is that of the create that found it so, if a create did.
+        """
         with self._change:
-            first = not self._network_down
-            if first or self._probe is not None:
+            first, self._network_down = not self._network_down, True
+            if first or (ticket is not None and ticket is self._probe):
                 self._open_at = max(self._open_at, self._clock() + self._probe_pause)
                 self._probe_pause = min(self._probe_pause * 2, PROBE_MOST)
-            self._network_down, self._probe = True, None
             self._change.notify_all()
         if first:
             self._note(f"Paused: {why}. Trying again until the network is back; Ctrl-C stops.")
@@ -174,7 +184,7 @@ class Throttle:
             return
         with self._change:
             was_down, self._network_down = self._network_down, False
-            self._probe, self._probe_pause = None, PROBE_FIRST
+            self._probe_pause = PROBE_FIRST
             self._open_at = min(self._open_at, self._clock())
             self._change.notify_all()
         if was_down:

@@ -217,7 +217,7 @@ class WorkerPool:
         elif status is not None:  # another answer of a gateway
             self._count_fault()
         elif self._throttle.network_is_down:
-            self._throttle.network_lost(error.message)
+            self._throttle.network_lost(error.message, job)
         self._report("lost", job.line, record)
 
     def _refused(self, job: Job, number: int, error: RebyteError) -> None:
@@ -243,7 +243,7 @@ class WorkerPool:
         if self._client.transport.server_now() is None or error.code == OUT_OF_MEMORY:
             self._fatal(job, error)
         else:
-            self._throttle.network_lost(error.message)
+            self._throttle.network_lost(error.message, job)
             self._report("unsent", job.line, None)
 
     def _fatal(self, job: Job, error: RebyteError) -> None:

@@ -28,6 +28,14 @@ class Clock:
         return Throttle(rate=rate, note=self.notes.append, clock=lambda: self.now, wait=self.wait)
 
 
+def admitted(throttle: Throttle) -> object:
+    """The ticket of a create that is under way."""
+    ticket = object()
+    throttle.queue(ticket)
+    throttle.admit(ticket)
+    return ticket
+
+
 def test_without_a_rate_no_create_waits() -> None:
     clock = Clock()
     throttle = clock.throttle()
@@ -82,7 +90,7 @@ def test_being_turned_away_again_and_again_pauses_longer_each_time() -> None:
     for _ in range(8):
         throttle.slow_down("x")
         throttle.slow_down("x")  # by another request of the same moment: not twice
-        throttle.admit()
+        throttle.done(admitted(throttle))
         times.append(clock.now)
     assert [later - sooner for sooner, later in pairwise(times)] == [
         *(5, 10, 20, 40, 80, 160),
@@ -98,15 +106,13 @@ def test_after_a_create_was_turned_away_one_at_a_time_is_tried_until_one_goes_th
     clock = Clock()
     throttle = clock.throttle()
     throttle.slow_down("x", 7.0)  # as Retry-After asks
-    first = object()
-    throttle.queue(first)
-    throttle.admit(first)
+    first = admitted(throttle)
     assert clock.now == 1007
     with pytest.raises(AssertionError, match="for ever"):
         throttle.admit()
     throttle.slow_down("x", 7.0)
-    throttle.queue(first)
-    throttle.admit(first)
+    throttle.done(first)
+    first = admitted(throttle)
     assert clock.now == 1017, "longer than it asks for, since it was turned away again"
     throttle.done(first)  # it failed for an unrelated reason
     throttle.admit()
@@ -114,6 +120,18 @@ def test_after_a_create_was_turned_away_one_at_a_time_is_tried_until_one_goes_th
     throttle.admit()
     throttle.admit()
     assert clock.now == 1017
+
+
+def test_a_late_refusal_of_an_earlier_create_does_not_let_a_second_one_try() -> None:
+    clock = Clock()
+    throttle = clock.throttle()
+    throttle.slow_down("x", 1.0)
+    first = admitted(throttle)
+    throttle.slow_down("x", 1.0)  # of a create that was sent before the pause
+    with pytest.raises(AssertionError, match="for ever"):
+        throttle.admit()
+    throttle.done(first)
+    throttle.admit()
 
 
 def test_an_absurd_retry_after_is_cut_to_five_minutes() -> None:
@@ -133,14 +151,17 @@ def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
     throttle.network_lost("no such host")  # the other one that was under way
     times = []
     for _ in range(7):
-        throttle.admit()
+        probe = admitted(throttle)
         times.append(clock.now)
+        throttle.network_lost("no such host")  # a look at a task, which is no try
         with pytest.raises(AssertionError, match="for ever"):
-            throttle.admit()  # everybody else waits for the probe
-        throttle.network_lost("no such host")
+            throttle.admit()  # all others wait for the probe
+        throttle.network_lost("no such host", probe)
+        throttle.done(probe)
     assert [later - sooner for sooner, later in pairwise(times)] == [2, 4, 8, 16, 30, 30]
-    throttle.admit()
+    probe = admitted(throttle)
     throttle.network_answered()
+    throttle.done(probe)
     now = clock.now
     throttle.admit()
     throttle.admit()
@@ -256,10 +277,11 @@ def test_a_try_that_failed_lets_the_next_one_try(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(throttle_module, "PROBE_FIRST", 0.01)
     throttle = Throttle()
     throttle.network_lost("no route")
-    waiters = Waiters(throttle, 2)
+    probe = admitted(throttle)
+    waiters = Waiters(throttle, 1)
+    throttle.network_lost("no route", probe)
+    throttle.done(probe)
     eventually(lambda: waiters.passed == 1)
-    throttle.network_lost("no route")
-    eventually(lambda: waiters.passed == 2)
 
 
 @pytest.mark.parametrize("end", [Throttle.stop_creates, Throttle.stop])
