@@ -238,9 +238,11 @@ class Search:
         def since() -> datetime | None:
             return _earliest([request.since for request in requests])
 
+        # Before the list is read: it may lack what is answered while it is.
+        answered = [*self._created()]
         listing = read_listing(self._client, since, limit)
         windows = [request.window() for request in requests]
-        is_current = listing.is_complete and self._is_current(listing, windows, limit)
+        is_current = listing.is_complete and self._is_current(listing, answered, windows, limit)
         known = self._known([row["id"] for row in listing.rows])
 
         def match(rows: list[Row]) -> list[Matches]:
@@ -306,11 +308,17 @@ class Search:
                 unsure.append(row)
         return Matches(same, unsure, is_complete)
 
-    def _is_current(self, listing: TaskScan, windows: list[Window], limit: Deadline) -> bool:
+    def _is_current(
+        self,
+        listing: TaskScan,
+        answered: list[Mapping[str, Any]],
+        windows: list[Window],
+        limit: Deadline,
+    ) -> bool:
         """Whether the list shows every task that was answered in the time in question."""
         listed = {row["id"] for row in listing.rows}
         first = min(window.first for window in windows)
-        for task in self._created():
+        for task in answered:
             created = parse_time(task.get("createdAt"))
             if created is None or created < first:
                 continue

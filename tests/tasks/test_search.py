@@ -33,6 +33,7 @@ from rebyte_cli.tasks.search import (
 )
 from rebyte_cli.tasks.server_clock import Window
 from tests.servers import KEY, Answer, RawServer, Request, drip, json_reply, reply, stall
+from tests.task_board import Time
 
 NOW = datetime(2026, 2, 9, 10, tzinfo=UTC)
 PROMPT = "Mend the login test, then say what was wrong"
@@ -223,6 +224,12 @@ def test_a_list_without_a_task_that_was_answered_is_not_up_to_date(look: Start) 
     assert scan(search).is_complete
 
 
+def test_a_list_need_not_show_what_was_answered_while_it_was_read(look: Start) -> None:
+    rows, answered = [row("t0")], [row("t0")]
+    tasks = Tasks(rows, {"new": "Other"}, moved=lambda: answered.append(row("new")))
+    assert scan(look(tasks, ["t0"], created=answered)).shows_none
+
+
 def test_a_row_without_a_time_does_not_hide_how_old_the_page_is(look: Start) -> None:
     rows = [*(row(f"old{at}", ago=5) for at in range(99)), {"id": "timeless"}]
     tasks = Tasks(rows * 3, {})
@@ -277,17 +284,24 @@ def test_a_transcript_without_a_text_leaves_it_open(look: Start, asked: Any) -> 
 def test_a_scan_ends_in_time(look: Start) -> None:
     """Transcripts that never come cost what is left, those that are slow are waited for."""
 
+    at, limit = Time(), 60.0  # moved by the requests, so that it does not matter how long they take
+
     def answer(request: Request) -> Answer:
         if request.path.startswith("/v1/tasks?"):
             rows = [row("mute"), row("slow")]
-            return json_reply({"data": rows[1:] if "offset=1" in request.path else rows})
+            if "offset=1" not in request.path:
+                return json_reply({"data": rows})
+            at.now = limit - 0.2
+            return json_reply({"data": rows[1:]})
         if "mute" in request.path:
+            at.now = limit
+        if at.now == limit:
             return stall
         return drip(json_reply({"prompts": [{"userPrompt": PROMPT}]}), 0.1, size=60)
 
     begun = time.monotonic()
-    found = scan(look(answer), limit=Deadline(0.2))
-    assert time.monotonic() - begun < 5
+    found = scan(look(answer), limit=at.deadline(limit))
+    assert time.monotonic() - begun < 20
     assert names(found.unsure) == ["mute", "slow"]
     assert names(scan(look(answer, ["mute"]), limit=Deadline(20)).same) == ["slow"]
 
