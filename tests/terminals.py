@@ -86,7 +86,7 @@ class Session:
             dimensions=(rows, columns),
             encoding="utf-8",
             echo=echo,
-            timeout=20,
+            timeout=60,
         )
         self.screen = pyte.HistoryScreen(columns, rows, history=10_000)
         self._stream = pyte.Stream(self.screen)
@@ -109,7 +109,7 @@ class Session:
         self._stream.feed(text)
         return True
 
-    def until(self, seen: Callable[[list[str]], object], seconds: float = 20) -> list[str]:
+    def until(self, seen: Callable[[list[str]], object], seconds: float = 60) -> list[str]:
         """Read until what is shown satisfies `seen`; returns the lines."""
         end = time.monotonic() + seconds
         while not seen(self.lines):
@@ -117,10 +117,12 @@ class Session:
             assert time.monotonic() < end, self.lines
         return self.lines
 
-    def finish(self) -> int:
+    def finish(self, seconds: float = 60) -> int:
         """Read to the end; returns the exit status."""
+        end = time.monotonic() + seconds
         while self.read(1):
-            pass
+            assert time.monotonic() < end, self.lines
+        self.child.wait()  # `close` kills a process that has closed its terminal and not ended yet
         self.child.close()
         return int(self.child.exitstatus)
 

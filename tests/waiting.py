@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,3 +17,15 @@ def eventually(look: Callable[[], T], *, seconds: float = 30.0, what: str = "it"
         assert time.monotonic() < end, f"{what} did not happen within {seconds:g} s"
         time.sleep(0.01)
     return found
+
+
+def with_time(check: Callable[[float], T], seconds: float = 0.5) -> T:
+    """Call `check` with a time limit; if it fails, again with a limit 4, then 16 times as long.
+
+    For a limit that always passes in full, although something else has to happen within it: a busy
+    machine may not manage that in `seconds`. `check` has to set up everything it changes.
+    """
+    for limit in (seconds, 4 * seconds):
+        with suppress(Exception):
+            return check(limit)
+    return check(16 * seconds)

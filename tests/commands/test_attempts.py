@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import COMMAND, Done
 from tests.servers import Answer, Line, RawServer, Request, error_reply, json_reply, reset, stall
 from tests.terminals import Session
-from tests.waiting import eventually
+from tests.waiting import eventually, with_time
 
 Run = Callable[..., Done]
 
@@ -25,7 +25,8 @@ class Contest:
     """A service whose tasks end as their executor says: `wins`, `fails`, `runs` until canceled.
 
     `lost` creates a task without an answer, `hangs` never answers, `refused` creates none. A create
-    for `late-runs`, `late-wins` or `late-lost` is answered once `released` is set.
+    for `late-runs`, `late-wins` or `late-lost` is answered once `released` is set. The list cannot
+    be read if `listed` is false: then the search for a lost task ends at once.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class Contest:
         self.bodies: list[dict[str, Any]] = []
         self.server = RawServer(self._answer)
         self.cancel: Answer | None = None
+        self.listed = True
         self.released = threading.Event()
         self.release_on_read = False  # of a task: the wait has begun
         self._lock = threading.Lock()
@@ -42,6 +44,8 @@ class Contest:
             return self._create(request.json)
         parts = request.path.split("/")
         if request.path.startswith("/v1/tasks?"):
+            if not self.listed:
+                return error_reply(403, "insufficient_scopes", "The key may not list")
             return json_reply({"data": [], "total": 0, "limit": 100, "offset": 0})
         task_id = parts[3]
         if request.method == "GET" and self.release_on_read:
@@ -63,7 +67,7 @@ class Contest:
         return self._created(executor, number)
 
     def _answer_late(self, executor: str, number: int, line: Line) -> None:
-        assert self.released.wait(20)
+        assert self.released.wait(60)
         answer = self._created(executor, number)
         line.send(answer) if isinstance(answer, bytes) else answer(line)
 
@@ -88,10 +92,15 @@ def contest(aim: Callable[[Any], Any]) -> Iterator[Contest]:
         yield made
 
 
-def attempt(run: Run, *executors: str, count: int | None = None, **options: Any) -> Done:
+def attempt(
+    run: Run, *executors: str, count: int | None = None, timeout: float | None = None
+) -> Done:
+    """Each prompt is another: after a lost answer, the same one would be searched for first."""
     words = [word for executor in executors for word in ("-x", executor)]
-    number = str(count or len(executors))
-    return run("create", "Fix", *words, "--attempts", number, "--wait", "-o", "json", **options)
+    words += ["--attempts", str(count or len(executors)), "--wait", "-o", "json"]
+    if timeout is not None:
+        words += ["--timeout", str(timeout)]
+    return run("create", "Fix" if timeout is None else f"Fix in {timeout} s", *words)
 
 
 def test_the_first_success_is_printed_and_the_others_are_canceled(
@@ -142,9 +151,8 @@ def test_a_create_that_hangs_does_not_hold_back_the_first_success(contest: Conte
 
 
 def test_a_late_create_with_an_unknown_outcome_ends_in_6(contest: Contest, inside: Run) -> None:
-    contest.release_on_read = True
-    words = ("-x", "wins", "-x", "late-lost", "--attempts", "2", "--wait", "--timeout", "0.5")
-    done = inside("create", "Fix", *words)
+    contest.release_on_read, contest.listed = True, False
+    done = attempt(inside, "wins", "late-lost")
     assert (done.status, done.json["status"]) == (6, "completed")
 
 
@@ -158,10 +166,14 @@ def test_when_the_others_have_failed_a_late_create_is_waited_for(
 
 def test_the_end_of_the_time_limit_names_late_tasks(contest: Contest, inside: Run) -> None:
     contest.release_on_read = True
-    words = ("-x", "runs", "-x", "late-runs", "--attempts", "2", "--wait", "--timeout", "0.3")
-    done = inside("create", "Fix", *words)
-    assert done.status == 124
-    assert re.search("Resume with `rebyte wait runs-. runs-. --first-success`", done.err)
+
+    def check(limit: float) -> None:
+        contest.released.clear()
+        done = attempt(inside, "runs", "late-runs", timeout=limit)
+        assert done.status == 124
+        assert re.search("Resume with `rebyte wait runs-. runs-. --first-success`", done.err)
+
+    with_time(check)
 
 
 def test_without_a_success_every_attempt_is_printed(contest: Contest, inside: Run) -> None:
@@ -182,8 +194,8 @@ def test_an_attempt_that_is_refused_does_not_stop_the_others(contest: Contest, i
 def test_an_attempt_with_an_unknown_outcome_is_not_sent_again_and_ends_in_6(
     contest: Contest, inside: Run
 ) -> None:
-    words = ("-x", "lost", "-x", "wins", "--attempts", "2", "--wait", "--timeout", "0.5")
-    done = inside("create", "Fix", *words)
+    contest.listed = False
+    done = attempt(inside, "lost", "wins")
     assert done.status == 6, done.err
     assert done.json["id"].startswith("wins-")
     assert [body["executor"] for body in contest.bodies].count("lost") == 1
@@ -192,10 +204,15 @@ def test_an_attempt_with_an_unknown_outcome_is_not_sent_again_and_ends_in_6(
 def test_a_time_limit_does_not_hide_an_attempt_with_an_unknown_outcome(
     contest: Contest, inside: Run
 ) -> None:
-    words = ("-x", "lost", "-x", "runs", "--attempts", "2", "--wait", "--timeout", "0.5")
-    done = inside("create", "Fix", *words)
-    codes = [json.loads(line)["error"]["code"] for line in done.err.splitlines() if line[0] == "{"]
-    assert (done.status, codes) == (6, ["outcome_unknown", "timeout"])
+    contest.listed = False
+
+    def check(limit: float) -> None:
+        done = attempt(inside, "lost", "runs", timeout=limit)
+        errors = [line for line in done.err.splitlines() if line[0] == "{"]
+        codes = [json.loads(line)["error"]["code"] for line in errors]
+        assert (done.status, codes) == (6, ["outcome_unknown", "timeout"])
+
+    with_time(check)
 
 
 def test_an_attempt_without_a_thread_is_not_sent(
@@ -246,13 +263,16 @@ def test_an_interrupt_while_the_others_are_canceled_names_the_winner(contest: Co
 def test_a_time_limit_leaves_the_attempts_running_and_says_how_to_resume(
     contest: Contest, inside: Run
 ) -> None:
-    words = ("create", "Fix", "-x", "runs", "--attempts", "2", "--wait", "--timeout", "0.3")
-    done = inside(*words)
-    assert done.status == 124
-    assert list(contest.statuses.values()) == ["running", "running"]
-    hint = json.loads(done.err.splitlines()[-1])["error"]["hint"]
-    ids = hint.removeprefix("Resume with `rebyte wait ").removesuffix(" --first-success`").split()
-    assert sorted(ids) == sorted(contest.statuses)
+    def check(limit: float) -> None:
+        contest.statuses.clear()
+        done = attempt(inside, "runs", count=2, timeout=limit)
+        assert done.status == 124
+        assert list(contest.statuses.values()) == ["running", "running"]
+        hint = json.loads(done.err.splitlines()[-1])["error"]["hint"]
+        words = hint.removeprefix("Resume with `rebyte wait ")
+        assert sorted(words.removesuffix(" --first-success`").split()) == sorted(contest.statuses)
+
+    with_time(check)
 
 
 def test_an_interrupt_says_what_exists_and_what_is_unknown(contest: Contest) -> None:
