@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..app import App
 from ..errors import BadUsage
+from ..output.progress import erase_on_suspend
 from ..output.prompt_line import PromptLine, in_foreground
 from ..tasks import questions, transcript
 
@@ -19,7 +20,7 @@ class TerminalDialog:
     """Shows a question on stderr and reads its answer, item by item, until each fits.
 
     Whatever else is printed meanwhile appears above the question. A context manager: at its end, an
-    open prompt is closed.
+    open prompt is closed. Until then, Ctrl-Z takes the question away and `fg` brings it back.
     """
 
     def __init__(self, app: App, *, named: bool = True, shown: bool = False) -> None:
@@ -33,10 +34,13 @@ class TerminalDialog:
         self._line: PromptLine | None = None
 
     def __enter__(self) -> TerminalDialog:
+        # Here, and not with each prompt: a batch asks in a thread, and only the main thread can.
+        self._restore = erase_on_suspend(self._console)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._close()
+        self._restore()
 
     def begin(self, task_id: str, question: Question) -> bool:
         """Ask the question. False while this process is in the background of its terminal."""

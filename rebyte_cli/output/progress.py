@@ -146,7 +146,7 @@ def _rich_console(console: Console, *, on_out: bool = False) -> RichConsole:
 @contextmanager
 def shown(region: Region, console: Console, delay: float, period: float) -> Iterator[None]:
     """Show `region` until the block ends; Ctrl-Z takes it away and `fg` brings it back."""
-    restore = _erase_on_suspend(console)
+    restore = erase_on_suspend(console)
     region.start(delay, period)
     try:
         yield
@@ -155,7 +155,7 @@ def shown(region: Region, console: Console, delay: float, period: float) -> Iter
         restore()
 
 
-def _erase_on_suspend(console: Console) -> Callable[[], None]:
+def erase_on_suspend(console: Console) -> Callable[[], None]:
     """Erase the region before Ctrl-Z stops this process; returns what undoes the handler."""
     number = getattr(signal, "SIGTSTP", None)
     if (

@@ -80,15 +80,11 @@ class PromptLine(LiveRegion):
         end = time.monotonic() + seconds
         while True:
             self.redraw()
-            began = time.monotonic()
-            if _has_line(sys.stdin, min(SLICE, max(end - began, 0.0))):
+            if _has_line(sys.stdin, min(SLICE, max(end - time.monotonic(), 0.0))):
                 line = self._take()
                 if line is not None:
                     return line
-            now = time.monotonic()
-            if now - began > SLICE + 1.0:  # stopped by Ctrl-Z meanwhile: the shell has written
-                self._shown = False
-            if now >= end:
+            if time.monotonic() >= end:
                 return None
 
     def _take(self) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from rebyte_cli.output.prompt_line import in_foreground
 from tests.conftest import COMMAND, Done
 from tests.servers import RawServer, Request, json_reply, reply
 from tests.terminals import Session
+from tests.waiting import with_time
 
 Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
@@ -46,11 +49,24 @@ def terminal(home: Path, service: Any) -> Iterator[Terminal]:
         session.child.close(force=True)
 
 
+def prompted(session: Session) -> bool:
+    """Whether the cursor stands behind a prompt."""
+    lines = session.lines
+    return lines[-1:] == [PROMPT] and session.screen.cursor.y == len(lines) - 1
+
+
+def give(session: Session, *replies: str) -> None:
+    """Give each reply to a prompt, in order."""
+    for text in replies:
+        session.until(lambda _: prompted(session))
+        before = len(session.raw)
+        session.child.sendline(text)
+        session.until(lambda _, echo=f"{text}\r\n", at=before: echo in session.raw[at:])
+
+
 def answered(session: Session, *replies: str) -> list[str]:
     """Give each reply to a prompt, in order; returns all that was shown to the end."""
-    for number, text in enumerate(replies, 1):
-        session.until(lambda lines, n=number: str(lines).count(PROMPT) >= n)
-        session.child.sendline(text)
+    give(session, *replies)
     session.finish()
     return session.everything
 
@@ -98,10 +114,14 @@ def test_every_command_that_waits_ends_with_12(inside_local: Run) -> None:
 
 
 def test_keep_waiting_if_told_so(inside_local: Run) -> None:
-    for words in (["--wait"], ["--stream"]):
-        done = inside_local("create", ASK, *words, "--on-question", "wait", "--timeout", "1.5")
-        assert done.status == 124
-        assert done.err.count("is waiting for an answer: How") == 1
+    def check(limit: float) -> None:
+        words = ("--on-question", "wait", "--timeout", str(limit))
+        for wait in ("--wait", "--stream"):
+            done = inside_local("create", ASK, wait, *words)
+            assert done.status == 124
+            assert done.err.count("is waiting for an answer: How") == 1
+
+    with_time(check, 1.5)
 
 
 def test_other_tasks_are_waited_for_first(inside_local: Run) -> None:
@@ -170,11 +190,15 @@ def test_a_batch_ends_with_12_when_only_questions_are_left(inside_local: Run, ho
 
 def test_a_batch_keeps_waiting_if_told_so(inside_local: Run, home: Path) -> None:
     (home / "t.txt").write_text(f"{ASK}\n")
-    words = ["batch", "t.txt", "--text"]
-    done = inside_local(*words, "--on-question", "wait", "--timeout", "1.5")
-    assert done.status == 124
-    assert done.err.count("is waiting for an answer: How") == 1
-    done = inside_local(*words, "--no-wait", "--on-question", "wait", "-o", "table")
+    words = ["batch", "t.txt", "--text", "--on-question", "wait"]
+
+    def check(limit: float) -> None:
+        done = inside_local(*words, "--timeout", str(limit))
+        assert done.status == 124
+        assert done.err.count("is waiting for an answer: How") == 1
+
+    with_time(check, 1.5)
+    done = inside_local(*words, "--no-wait", "-o", "table")
     assert "--on-question requires --wait\n" in done.err
 
 
@@ -246,10 +270,12 @@ def test_tasks_that_end_meanwhile_are_shown_above_the_question(
     terminal: Terminal, inside_local: Run
 ) -> None:
     task = inside_local("create", ASK, "-o", "id").out.strip()
-    other = inside_local("create", "Slow [[run=4s]]", "-o", "id").out.strip()
+    other = inside_local("create", "Slow [[run=1h]]", "-o", "id").out.strip()
     session = terminal("wait", task, other, "-o", "id")
     session.until(lambda lines: PROMPT in str(lines))
+    inside_local("cancel", other)
     shown = session.until(lambda lines: other in str(lines) and PROMPT in lines[-1])
+    ended = [other, f"Error: task {other} was canceled"]
     question = [
         f"Task {task} asks:",
         "? How should the simulation continue?",
@@ -257,38 +283,43 @@ def test_tasks_that_end_meanwhile_are_shown_above_the_question(
         "  2. Stop here: Answer with what there is.",
         PROMPT,
     ]
-    assert shown == [other, *question]
+    assert shown == [*ended, *question]
     session.child.sendline("1")
-    assert session.finish() == 0
-    assert session.lines == [other, *question[:-1], f"{PROMPT} 1", task]
+    assert session.finish() == 11  # of the task that was canceled
+    assert session.lines == [*ended, *question[:-1], f"{PROMPT} 1", task]
 
 
 def test_questions_of_several_tasks_are_asked_one_after_another(
     terminal: Terminal, inside_local: Run
 ) -> None:
-    inside_local("create", "First [[ask=2]] [[run=200ms]]")
-    inside_local("create", "Second [[ask]] [[run=200ms]]")
+    for _ in range(2):
+        inside_local("create", "Both [[ask=2]] [[run=200ms]]")
     session = terminal("wait", "@2", "@1", "--fields", "status", "-o", "tsv")
-    shown = "\n".join(answered(session, "1", "later", "2"))
+    give(session, "1", "later")
+    # What is typed while this is printed above the question would be echoed there.
+    session.until(lambda lines: "completed" in lines)
+    shown = "\n".join(answered(session, "2", "never"))
     assert session.child.exitstatus == 0
-    asked = re.findall(r"\? (How|Question \d)|own words: (\w+)$", shown, re.MULTILINE)
-    assert ["".join(each) for each in asked] in (
-        ["Question 1", "1", "Question 2", "later", "How", "2"],
-        ["How", "1", "Question 1", "later", "Question 2", "2"],
-    )
+    asked = re.findall(r"\? (Question \d)|own words: (\w+)$", shown, re.MULTILINE)
+    assert ["".join(each) for each in asked] == [
+        *("Question 1", "1", "Question 2", "later"),
+        *("Question 1", "2", "Question 2", "never"),
+    ]
+    assert shown.count("completed") == 2
 
 
-def test_ctrl_z_at_a_question(home: Path, service: Any) -> None:
+@pytest.mark.parametrize("words", ["wait @last -o id", "wait @last -q", "answer @last"])
+def test_ctrl_z_at_a_question(home: Path, inside_local: Run, words: str) -> None:
     """The shell takes the terminal; after `fg`, the whole question is there again."""
-    del service
+    inside_local("create", ASK)
     shell = Session(["bash", "--norc", "-i"], columns=90, PS1="% ")
-    shell.child.sendline(f"cd {home}; {' '.join(COMMAND)} create '{ASK}' --wait -o id")
-    shell.until(lambda lines: lines and lines[-1] == PROMPT)
+    shell.child.sendline(f"cd {home}; {' '.join(COMMAND)} {words}")
+    shell.until(lambda _: prompted(shell))
     shell.child.send("\x1a")
     shell.until(lambda lines: "Stopped" in str(lines))
     shell.child.sendline("clear; fg")
-    lines = shell.until(lambda lines: lines and lines[-1] == PROMPT)
-    assert lines[-4:-1] == [
+    shell.until(lambda lines: prompted(shell) and "Stopped" not in str(lines))
+    assert shell.lines[-4:-1] == [
         "? How should the simulation continue?",
         "  1. Go on: Take the default.",
         "  2. Stop here: Answer with what there is.",
@@ -297,6 +328,19 @@ def test_ctrl_z_at_a_question(home: Path, service: Any) -> None:
     shell.child.sendline("echo ended with $?")
     shell.until(lambda lines: "ended with 0" in str(lines))
     shell.child.close(force=True)
+
+
+def test_a_process_that_was_held_up_asks_once(terminal: Terminal, inside_local: Run) -> None:
+    """Only at Ctrl-Z has a shell written over the question."""
+    inside_local("create", ASK)
+    session = terminal("answer", "@last")
+    session.until(lambda _: prompted(session))
+    os.kill(session.child.pid, signal.SIGSTOP)
+    time.sleep(2)  # as long as a busy machine may take
+    os.kill(session.child.pid, signal.SIGCONT)
+    session.child.send("My own\x04 words\n")  # Ctrl-D: it reads twice
+    assert session.finish() == 0
+    assert session.raw.count(PROMPT) == 1
 
 
 @pytest.mark.parametrize(
@@ -327,14 +371,16 @@ def test_ctrl_d_leaves_the_question_open(terminal: Terminal, inside_local: Run) 
 def test_keys_typed_before_the_question_are_no_answer(
     terminal: Terminal, inside_local: Run
 ) -> None:
-    inside_local("create", ASK)
-    session = terminal("wait", "@last")
-    session.until(lambda lines: "Waiting for the task to end" in str(lines))
-    session.child.sendline("git status")
-    session.until(lambda lines: PROMPT in str(lines))
-    session.child.sendline("1")
-    session.finish()
-    assert "git status" not in str(inside_local("result", "@last").out)
+    def typed() -> Session:
+        """A wait at whose start something was typed; again if the question came first."""
+        inside_local("create", ASK)
+        session = terminal("wait", "@last")
+        session.child.sendline("git status")
+        session.until(lambda lines: "How should" in str(lines))
+        came_first = session.raw.index("How should") < session.raw.index("git status")
+        return typed() if came_first else session
+
+    answered(typed(), "1")
     assert inside_local("result", "@last").out.endswith("Answered: Go on\n")
 
 
@@ -342,23 +388,32 @@ def test_the_time_limit_holds_while_a_question_is_open(
     terminal: Terminal, inside_local: Run
 ) -> None:
     inside_local("create", ASK)
-    session = terminal("wait", "@last", "--timeout", "4")
-    session.until(lambda lines: PROMPT in str(lines))
-    assert session.finish() == 124
-    assert session.raw.endswith("\n")
+
+    def check(limit: float) -> None:
+        session = terminal("wait", "@last", "--timeout", str(limit))
+        assert session.finish() == 124
+        assert PROMPT in str(session.everything)
+        assert session.raw.endswith("\n")
+
+    with_time(check, 4)
 
 
 def test_ctrl_d_inside_a_line_does_not_hold_up_the_wait(
     terminal: Terminal, inside_local: Run
 ) -> None:
     inside_local("create", ASK)
-    session = terminal("wait", "@last", "--timeout", "3.5")
-    session.until(lambda lines: PROMPT in str(lines))
+    session = terminal("wait", "@last")
+    session.until(lambda _: prompted(session))
     session.child.send("My own\x04")
-    session.until(lambda lines: "still running" in str(lines), seconds=10)
-    assert session.finish() == 124
+    session.until(lambda lines: "My own" in str(lines))
+    inside_local("cancel", "@last")
+    assert session.finish() == 11
+
+
+def test_ctrl_d_inside_a_line_does_not_end_it(terminal: Terminal, inside_local: Run) -> None:
+    inside_local("create", ASK)
     session = terminal("answer", "@last")
-    session.until(lambda lines: PROMPT in str(lines))
+    session.until(lambda _: prompted(session))
     session.child.send("My own\x04")
     session.until(lambda lines: "My own" in str(lines))
     session.child.sendline(" words")
