@@ -64,6 +64,14 @@ class Terminal(io.StringIO):
         return Console(self, self, **{**tty, "width": self.screen.columns, **more})
 
 
+def finish(child: pexpect.spawn[Any]) -> int:
+    """Read all that a process still prints, into `before`; returns its exit status."""
+    child.expect(pexpect.EOF)
+    child.wait()  # `close` kills a process that has closed its terminal and not ended yet
+    child.close()
+    return int(child.exitstatus)
+
+
 class Session:
     """A process on a pseudo-terminal, and what its user sees."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import COMMAND, Done
 from tests.terminals import Session
+from tests.waiting import with_time
 
 Run = Callable[..., Done]
 Terminal = Callable[..., Session]
@@ -57,10 +58,14 @@ def test_json_is_coloured(inside_local: Run, terminal: Terminal) -> None:
 
 
 def test_a_stream_shows_a_sign_of_life_until_something_comes(terminal: Terminal) -> None:
-    session = terminal("create", "Slowly [[run=60s]]", "--stream", "--timeout", "2")
-    session.until(lambda lines: "Waiting for output of the run" in str(lines))
-    assert session.finish() == 124
-    assert "Waiting for output of the run" not in str(session.lines)
+    def check(limit: float) -> None:
+        prompt = f"Slowly, for {limit} s [[run=1h]]"
+        session = terminal("create", prompt, "--stream", "--timeout", str(limit))
+        session.until(lambda lines: "Waiting for output of the run" in str(lines))
+        assert session.finish() == 124
+        assert "Waiting for output of the run" not in str(session.lines)
+
+    with_time(check, 2)
 
 
 def test_a_spinner_does_not_run_into_what_another_program_prints(

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import Done
 from tests.servers import RawServer, error_reply, json_reply, reply
+from tests.waiting import with_time
 
 Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
@@ -113,7 +114,6 @@ def test_a_hostile_answer_is_made_visible(inside: Run, aim: Aim) -> None:
 def test_a_task_that_contradicts_itself_is_no_endless_wait(
     inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("REBYTE_REQUEST_TIMEOUT", "1.5")
     prompt = {"id": "p", "status": "running"}
     task = json_reply({"id": "abcd1234", "status": "completed", "prompts": [prompt]})
     empty = reply(200, "event: done\ndata: {}\n\n", {"Content-Type": "text/event-stream"})
@@ -121,7 +121,11 @@ def test_a_task_that_contradicts_itself_is_no_endless_wait(
     def script(request: Any) -> bytes:
         return empty if request.path.endswith("/events") else task
 
-    with RawServer(script) as server:
-        aim(server)
+    def check(limit: float) -> None:
+        monkeypatch.setenv("REBYTE_REQUEST_TIMEOUT", str(limit))
         assert inside("result", "abcd1234").status == 1
         assert inside("logs", "abcd1234").status == 0
+
+    with RawServer(script) as server:
+        aim(server)
+        with_time(check, 1.5)

@@ -14,7 +14,8 @@ import pexpect
 import pytest
 
 from tests.conftest import COMMAND
-from tests.terminals import Session
+from tests.terminals import Session, finish
+from tests.waiting import with_time
 
 Terminal = Callable[..., "pexpect.spawn[str]"]
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -32,7 +33,7 @@ def terminal(home: Path, service: Any) -> Terminal:
             [*command[1:], *words],
             env={**environment, **variables},
             encoding="utf-8",
-            timeout=20,
+            timeout=60,
             dimensions=(24, 80),
             cwd=str(home),
         )
@@ -42,8 +43,7 @@ def terminal(home: Path, service: Any) -> Terminal:
 
 def rest(child: pexpect.spawn[str]) -> str:
     """What it still says, and then it must have ended."""
-    child.expect(pexpect.EOF)
-    child.close()
+    finish(child)
     assert isinstance(child.before, str)
     return child.before.replace("\r\n", "\n")
 
@@ -106,11 +106,11 @@ def test_an_interrupt_at_a_question_ends_its_line(
     ended = 1
     while ended:  # Python misses a signal that comes between its prompt and its read
         child.sendintr()
-        ended = child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=3)
-    child.close()
+        ended = child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=10)
+    said = str(child.before)
     # Nothing is echoed while a key is typed.
-    assert re.fullmatch(r"(\^C)*\r\n", str(child.before))
-    assert child.exitstatus == 130
+    assert re.fullmatch(r"(\^C)*\r\n", said)
+    assert finish(child) == 130
 
 
 def test_the_end_of_input_at_a_hidden_question(terminal: Terminal) -> None:
@@ -210,26 +210,35 @@ def test_an_interrupt_takes_the_spinner_away(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "seconds"),
     [
-        "batch three.txt --text -o id",
-        "create 'Slow [[run=600ms]]' --wait -o id",
-        "create 'Slow [[run=3s]]' --stream",
+        ("batch FILE --text -o id", 0.5),
+        ("create 'Slow [[run=RUN]]' --wait -o id", 0.6),
+        ("create 'Slow [[run=RUN]]' --stream", 3),
     ],
 )
-def test_what_the_reader_of_a_pipe_prints_stays_whole(home: Path, service: Any, words: str) -> None:
+def test_what_the_reader_of_a_pipe_prints_stays_whole(
+    home: Path, service: Any, words: str, seconds: float
+) -> None:
     """It prints on the same terminal, below what was erased and above nothing that is redrawn."""
     del service
-    (home / "three.txt").write_text("".join(f"x [[run={n}00ms]]\n" for n in (5, 8, 11)))
-    command = f"cd {home}; {shlex.join(COMMAND)} {words} | tee seen"
-    session = Session(["/bin/sh", "-c", command], columns=120)
-    assert session.finish() == 0
-    assert re.search("Waiting|running", session.raw)
-    seen = list(filter(None, (home / "seen").read_text().splitlines()))
-    assert seen
-    shown = session.lines
-    assert [line for line in shown if line in seen] == seen
-    assert not [line for line in shown if "Waiting" in line or " running" in line]
+
+    def check(run: float) -> None:
+        """With runs so long that something is drawn before they end."""
+        lines = (f"x [[run={n * run:.1f}s]]\n" for n in (1, 1.6, 2.2))
+        (home / f"{run}.txt").write_text("".join(lines))
+        told = words.replace("FILE", f"{run}.txt").replace("RUN", f"{run:.1f}s")
+        command = f"cd {home}; {shlex.join(COMMAND)} {told} | tee seen"
+        session = Session(["/bin/sh", "-c", command], columns=120)
+        assert session.finish() == 0
+        assert re.search("Waiting|running", session.raw)
+        seen = list(filter(None, (home / "seen").read_text().splitlines()))
+        assert seen
+        shown = session.lines
+        assert [line for line in shown if line in seen] == seen
+        assert not [line for line in shown if "Waiting" in line or " running" in line]
+
+    with_time(check, seconds)
 
 
 def test_quiet_leaves_a_terminal_to_the_data(terminal: Terminal) -> None:

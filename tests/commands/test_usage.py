@@ -289,7 +289,7 @@ def run(*words: str, stdin: str = os.devnull) -> subprocess.CompletedProcess[str
             stdin=source,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             check=False,
             preexec_fn=_limit if sys.platform != "win32" else None,
         )

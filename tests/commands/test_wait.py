@@ -18,7 +18,7 @@ import pytest
 from rebyte_cli.tasks.hook import HookCommand
 from tests.conftest import COMMAND, Done
 from tests.terminals import Session
-from tests.waiting import eventually
+from tests.waiting import eventually, with_time
 
 Run = Callable[..., Done]
 
@@ -43,9 +43,14 @@ def test_a_command_gets_each_ended_task_once(inside_local: Run, home: Path) -> N
 def test_the_end_of_the_time_limit_ranks_below_what_was_printed_before(
     inside_local: Run,
 ) -> None:
-    bad, slow = created(inside_local, "Bad [[fail]]"), created(inside_local, "Slow [[run=60s]]")
-    assert inside_local("wait", bad, slow, "--timeout", "1").status == 10
-    assert inside_local("wait", "nosuch99", slow, "--timeout", "0.1").status == 4
+    bad = created(inside_local, "Bad [[fail]] [[run=1ms]]")
+    slow = created(inside_local, "Slow [[run=1h]]")
+
+    def check(limit: float) -> None:
+        assert inside_local("wait", bad, slow, "--timeout", str(limit)).status == 10
+        assert inside_local("wait", "nosuch99", slow, "--timeout", str(limit)).status == 4
+
+    with_time(check, 0.1)
 
 
 def test_the_hint_of_each_error_names_the_profile(inside_local: Run) -> None:
@@ -96,7 +101,7 @@ def test_an_interrupt_ends_the_command_too(service: Any, inside_local: Run, home
     process = subprocess.Popen([*COMMAND, "wait", good, "--exec", command], stderr=subprocess.PIPE)
     eventually(lambda: (home / "pid").exists() and (home / "pid").read_text())
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
+    assert process.wait(60) == 130
     pid = int((home / "pid").read_text())
     eventually(lambda: not _runs(pid))
 
@@ -118,7 +123,8 @@ def test_an_interrupt_while_the_command_is_being_started_ends_it(tmp_path: Path)
         sys.setprofile(None)
         threading.setprofile(None)
     time.sleep(0.3)  # a process that was not ended would have written by now
-    assert not (tmp_path / "pid").exists() or not _runs(int((tmp_path / "pid").read_text()))
+    pid = tmp_path / "pid"
+    eventually(lambda: not pid.exists() or not _runs(int(pid.read_text())), what="its end")
 
 
 def test_what_ignores_the_request_to_end_is_ended_too(
@@ -133,7 +139,7 @@ def test_what_ignores_the_request_to_end_is_ended_too(
     run.start()
     eventually((tmp_path / "pid").exists)
     hook.stop()
-    run.join(10)
+    run.join(60)
     eventually(lambda: not _runs(int((tmp_path / "pid").read_text())))
 
 
@@ -152,16 +158,20 @@ def on_a_terminal(*words: str, **environment: str) -> tuple[int, str]:
 
 def test_a_notice_says_how_the_wait_ended(inside_local: Run) -> None:
     good, bad = created(inside_local, "Say \x1b]0;hello"), created(inside_local, "Bad [[fail]]")
-    slow = created(inside_local, "Slow [[run=60s]]")
+    slow = created(inside_local, "Slow [[run=1h]]")
     status, raw = on_a_terminal("wait", good, "--notify")
     assert status == 0
     assert raw.count("\a") == 1
     assert "\a\x1b]9;rebyte: Say \\x1b]0;hello: completed\x1b\\" in raw
     _, raw = on_a_terminal("wait", good, bad, "--notify", "-q")
     assert "rebyte: 1 completed, 1 failed\x1b\\" in raw or "rebyte: 1 failed, 1 completed" in raw
-    status, raw = on_a_terminal("wait", slow, "--timeout", "0.3", "--notify")
-    assert status == 124
-    assert f"\x1b]9;rebyte: task {slow} still running after 0.3 s\x1b\\" in raw
+
+    def check(limit: float) -> None:
+        status, raw = on_a_terminal("wait", slow, "--timeout", str(limit), "--notify")
+        assert status == 124
+        assert f"\x1b]9;rebyte: task {slow} still running after {limit:g} s\x1b\\" in raw
+
+    with_time(check, 0.3)
     status, raw = on_a_terminal("wait", good, "--notify", TERM="dumb")
     assert (raw.count("\a"), "\x1b]9" in raw) == (1, False)
     assert on_a_terminal("wait", good)[1].count("\a") == 0
