@@ -34,7 +34,8 @@ class Farm:
 
     What a test may change besides: `shift`, by which its clocks are later than the real one;
     `skew`, by which `Date` is ahead of `createdAt`; `shows`, what becomes of a prompt; `page`, what
-    becomes of an answer of the list. All in seconds.
+    becomes of an answer of the list; `gate`, which must be set before a create is answered. All in
+    seconds.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Farm:
         self.shift = self.skew = 0.0
         self.shows: Callable[[str], str] = lambda prompt: prompt
         self.page: Callable[[dict[str, Any]], dict[str, Any]] = lambda answer: answer
+        self.gate: threading.Event | None = None
         self.calls: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._random = random.Random(7)
@@ -138,6 +140,8 @@ class Farm:
         def act(line: Line) -> None:
             if seconds:
                 line.wait(seconds)
+            if self.gate is not None and not self.gate.wait(30):
+                self.gate.set()  # what the test waits for does not happen: let it end
             with self._lock:
                 self.under_way -= 1
             if answer is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from tests.conftest import COMMAND, Done
 from tests.servers import RawServer, error_reply, json_reply
+from tests.waiting import eventually
 
 Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
@@ -20,10 +20,7 @@ Aim = Callable[[Any], Any]
 def parked(run: Run, steering: str) -> str:
     """The id of a task whose run waits for its user."""
     task: str = run("create", f"Go {steering} [[run=2ms]]", "-o", "id").out.strip()
-    by = time.monotonic() + 5
-    while "?" not in run("logs", task).out:
-        assert time.monotonic() < by
-        time.sleep(0.02)
+    eventually(lambda: "?" in run("logs", task).out)
     return task
 
 
@@ -81,7 +78,7 @@ def test_get_tells_what_a_run_waits_for(inside_local: Run) -> None:
 def test_tables_show_what_waits(inside_local: Run) -> None:
     """To the API, a run that waits for its user is running."""
     task = parked(inside_local, "[[ask]]")
-    inside_local("create", "Still busy [[run=60s]]")
+    inside_local("create", "Still busy [[run=1h]]")
     rows = inside_local("list", "-o", "table").out.splitlines()[1:]
     assert [row.split()[1] for row in rows] == ["running", "waiting"]
     shown = inside_local("get", task, "-o", "table").out
@@ -157,7 +154,7 @@ def test_on_a_terminal_the_question_is_asked_again_until_it_fits(
     del service
     task = parked(inside_local, "[[ask]]")
     child = pexpect.spawn(
-        COMMAND[0], [*COMMAND[1:], "answer", task], env=dict(os.environ), timeout=20
+        COMMAND[0], [*COMMAND[1:], "answer", task], env=dict(os.environ), timeout=60
     )
     child.expect_exact("? How should the simulation continue?")
     child.expect_exact("2. Stop here: Answer with what there is.")
@@ -166,6 +163,7 @@ def test_on_a_terminal_the_question_is_asked_again_until_it_fits(
     child.expect_exact("option 3")
     child.sendline("1")
     child.expect(pexpect.EOF)
+    child.wait()
     child.close()
     assert child.exitstatus == 0
     assert inside_local("result", task, "--wait").out.endswith("Answered: Go on\n")

@@ -23,6 +23,7 @@ from tests.servers import (
     then_close,
     then_stall,
 )
+from tests.waiting import with_time
 
 Run = Callable[..., Done]
 
@@ -142,8 +143,9 @@ def test_on_a_terminal_nothing_of_the_server_is_raw(
     with RawServer(reply(200, text, {"X-Odd": "\x1b[2J"})) as server:
         monkeypatch.setenv("REBYTE_API_URL", server.base_url)
         monkeypatch.setenv("REBYTE_API_KEY", KEY)
-        child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "api", "GET", "/x", "-i"], timeout=20)
+        child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "api", "GET", "/x", "-i"], timeout=60)
         shown = child.read().decode()
+        child.wait()
         child.close()
     assert child.exitstatus == 0
     assert "\\x1b]0;pwned\\x07" in shown
@@ -226,7 +228,7 @@ def test_a_stream_is_printed_as_it_comes_and_ctrl_c_ends_it(key: Any) -> None:
             assert process.stdout is not None
             shown = [process.stdout.readline() for _ in range(4)]
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 130
+            assert process.wait(60) == 130
     assert shown[0] == b"HTTP/1.1 200 OK\n"
     assert shown[-1] == EVENT[:-1]
     assert "text/event-stream" in server.requests[0].headers["accept"]
@@ -239,8 +241,9 @@ def test_control_characters_are_visible_on_a_terminal_alone(
     with RawServer(then_close(HEAD + hostile)) as server:
         aim(server)
         assert inside("api", "GET", PATH).out.encode() == hostile
-        child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "api", "GET", PATH], timeout=20)
+        child = pexpect.spawn(COMMAND[0], [*COMMAND[1:], "api", "GET", PATH], timeout=60)
         shown = child.read().decode()
+        child.wait()
         child.close()
     assert child.exitstatus == 0
     assert '{"a": "\\x1b]0;pwned\\x07é"}' in shown
@@ -250,19 +253,21 @@ def test_control_characters_are_visible_on_a_terminal_alone(
 def test_a_stream_may_last_but_not_stay_silent(
     inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("REBYTE_REQUEST_TIMEOUT", "0.6")
+    def check(limit: float) -> None:
+        def slowly(line: Any) -> None:
+            line.send(HEAD)
+            drip(EVENT * 5, 0.4 * limit, size=len(EVENT))(line)
+            line.wait()
 
-    def slowly(line: Any) -> None:
-        line.send(HEAD)
-        drip(EVENT * 5, 0.25, size=len(EVENT))(line)
-        line.wait()
+        monkeypatch.setenv("REBYTE_REQUEST_TIMEOUT", str(limit))
+        with RawServer(lambda _request: slowly) as server:
+            aim(server)
+            done = inside("api", "GET", PATH)
+        assert done.status == 5
+        assert done.out.encode() == EVENT * 5
+        assert f"nothing came for {limit:g} s" in done.err
 
-    with RawServer(lambda _request: slowly) as server:
-        aim(server)
-        done = inside("api", "GET", PATH)
-    assert done.status == 5
-    assert done.out.encode() == EVENT * 5
-    assert "nothing came for 0.6 s" in done.err
+    with_time(check)
 
 
 def test_a_stream_that_breaks_off_is_a_fault(inside: Run, aim: Aim) -> None:

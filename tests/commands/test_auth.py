@@ -92,10 +92,10 @@ def test_case_14_a_key_typed_at_a_terminal_is_neither_shown_nor_on_a_command_lin
         env=environment,
         cwd=str(home),
         encoding="utf-8",
-        timeout=20,
+        timeout=60,
     )
     child.expect_exact("API key: ")
-    child.waitnoecho(timeout=10)
+    child.waitnoecho(timeout=60)
     assert not child.getecho()
     child.send(key[:20])
     lines = b"".join(
@@ -105,6 +105,7 @@ def test_case_14_a_key_typed_at_a_terminal_is_neither_shown_nor_on_a_command_lin
     assert key[:20].encode() not in lines
     child.sendline(key[20:])
     child.expect(pexpect.EOF)
+    child.wait()
     child.close()
     shown = str(child.before)
     assert (child.exitstatus, f"…{key[-4:]}" in shown) == (0, True)
@@ -127,13 +128,14 @@ def test_an_interrupt_at_the_question_is_130_and_stores_nothing(url: str, home: 
         COMMAND[0],
         [*COMMAND[1:], "auth", "login", "--insecure-storage"],
         env=dict(os.environ),
-        timeout=20,
+        timeout=60,
     )
     child.expect_exact("API key: ")
-    child.waitnoecho(timeout=10)
+    child.waitnoecho(timeout=60)
     assert not child.getecho()
     child.sendintr()
     child.expect(pexpect.EOF)
+    child.wait()
     child.close()
     assert child.exitstatus == 130
     assert not (home / ".config" / "rebyte" / "credentials.json").exists()
@@ -255,11 +257,12 @@ def test_case_69_a_login_that_is_cut_short_leaves_the_echo_on(
     rebyte: Rebyte, home: Path, url: str, number: int
 ) -> None:
     command = [*COMMAND[1:], "auth", "login", "--insecure-storage"]
-    child = pexpect.spawn(COMMAND[0], command, env=dict(os.environ), timeout=20)
+    child = pexpect.spawn(COMMAND[0], command, env=dict(os.environ), timeout=60)
     child.expect_exact("API key: ")
-    assert child.waitnoecho(5)
+    assert child.waitnoecho(60)
     child.kill(number)
     child.expect(pexpect.EOF)
     assert child.getecho()
+    child.wait()
     child.close()
     assert child.exitstatus == 128 + number

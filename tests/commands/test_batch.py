@@ -6,13 +6,17 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
+from rebyte_cli.batch.throttle import Throttle
+
 from ..conftest import Done
 from ..farm import Farm, lines_of
-from ..servers import Answer, Request, error_reply, json_reply
+from ..servers import Answer, Line, Request, error_reply, json_reply
+from ..waiting import eventually, with_time
 
 Rebyte = Callable[..., Done]
 
@@ -159,10 +163,26 @@ def test_retry_failed_gives_new_tasks_to_those_lines_alone(batch: Callable[..., 
 
 
 def test_fail_fast_creates_nothing_more_and_waits_for_what_runs(
-    batch: Callable[..., Done],
+    batch: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [{"prompt": "<400>"}, *({"prompt": f"later {n} <run 0.5>"} for n in range(30))]
-    with Farm(delay=0.2) as farm:
+    """The first line is refused while another create is under way, which ends after the stop."""
+
+    def refuse(line: Line) -> None:
+        eventually(lambda: farm.made)
+        line.send(error_reply(400, "bad", "No"))
+
+    def hook(request: Request) -> Answer | None:
+        return refuse if b"refused" in request.body else None
+
+    def stop(throttle: Throttle) -> None:
+        stop_creates(throttle)
+        stopped.set()
+
+    stop_creates, stopped = Throttle.stop_creates, Event()
+    monkeypatch.setattr(Throttle, "stop_creates", stop)
+    lines = [{"prompt": "refused"}, *({"prompt": f"later {n} <run 0.5>"} for n in range(30))]
+    with Farm(hook=hook) as farm:
+        farm.gate = stopped
         done = batch(farm, lines, "--fail-fast", "--jobs", "2")
         assert 1 <= sum(farm.made.values()) <= 2
     assert done.status == 1
@@ -182,19 +202,24 @@ def test_no_wait_ends_when_all_are_created(batch: Callable[..., Done]) -> None:
 
 
 def test_a_time_limit_reports_the_rest(batch: Callable[..., Done]) -> None:
-    lines = [{"prompt": "One"}, {"prompt": "Two <run 60>"}]
-    with Farm() as farm:
-        done = batch(farm, lines, "--timeout", "1", "-o", "csv")
-        assert done.status == 124
-        header, *rows = done.out.splitlines()
-        assert header.startswith("key,line,id,workspaceId,url,status")
-        assert [row.split(",")[5] for row in rows] == ["completed", "running"]
-        assert "1 of 2 lines not finished after 1 s" in done.err
-        farm.tasks["task-00002"]["ends"] = 0.0
-        farm.tasks["task-00001"]["ends"] = 0.0
-        again = batch(farm, None)
-        assert again.status == 0
-        assert farm.made == {"One": 1, "Two <run 60>": 1}
+    lines = [{"prompt": "One"}, {"prompt": "Two <run 3600>"}]
+
+    def check(limit: float) -> None:
+        words = ("--journal", f"{limit}.journal")
+        with Farm() as farm:
+            done = batch(farm, lines, "--timeout", str(limit), "-o", "csv", *words)
+            assert done.status == 124
+            header, *rows = done.out.splitlines()
+            assert header.startswith("key,line,id,workspaceId,url,status")
+            assert [row.split(",")[5] for row in rows] == ["completed", "running"]
+            assert f"1 of 2 lines not finished after {limit:g} s" in done.err
+            farm.tasks["task-00002"]["ends"] = 0.0
+            farm.tasks["task-00001"]["ends"] = 0.0
+            again = batch(farm, None, *words)
+            assert again.status == 0
+            assert farm.made == {"One": 1, "Two <run 3600>": 1}
+
+    with_time(check)
 
 
 def test_standard_input_needs_a_journal(rebyte: Rebyte, home: Path) -> None:

@@ -64,7 +64,7 @@ def test_an_empty_list_still_has_its_header(inside_local: Run) -> None:
 
 
 def test_fields_pick_and_order(inside_local: Run) -> None:
-    task = inside_local("create", "Say, hello\tthere").json["id"]
+    task = inside_local("create", "Say, hello\tthere [[run=1h]]").json["id"]
     asked = ["--fields", "title,finalResult,id"]
     row = json.loads(inside_local("get", task, "-o", "jsonl", *asked).out)
     assert list(row.items()) == [("title", row["title"]), ("finalResult", None), ("id", task)]

@@ -41,16 +41,16 @@ def test_the_table_follows_what_happens(
 ) -> None:
     asking = inside_local("create", "Deploy it [[ask]]", "-o", "id").out.strip()
     session = terminal(columns=100, rows=12)
-    lines = session.until(lambda lines: "? How should the simulation continue?" in str(lines))
+    hint = f"Answer with `rebyte answer {asking[:8]}`"
+    lines = session.until(lambda lines: lines[-1:] == [hint])
     assert lines[0].split() == ["ID", "STATUS", "TIME", "TITLE", "STEP"]
     assert lines[1].startswith(f"{asking[:8]}  waiting")
-    assert lines[-1] == f"Answer with `rebyte answer {asking[:8]}`"
+    assert "? How should the simulation continue?" in lines[1]
     assert inside_local("answer", asking, "--option", "1").status == 0
     inside_local("create", "Bad [[fail]]")
-    ended = ["failed", "completed"]
-    lines = session.until(lambda lines: [line.split()[1] for line in lines[1:3] if line] == ended)
-    assert lines[-1] == "0 running, 2 ended"
-    assert lines[-1] == "0 running, 2 ended"
+    ended = [["failed"], ["completed"]]
+    lines = session.until(lambda lines: [line.split()[1:2] for line in lines[1:3]] == ended)
+    session.until(lambda lines: lines[-1] == "0 running, 2 ended")
     session.resize(40, 8)
     lines = session.until(lambda lines: "ID        STATUS     TIME     TITLE" in lines)
     session.child.sendintr()
@@ -77,10 +77,10 @@ def test_a_hundred_running_tasks_take_two_requests_a_second(
         aim(server)
         session = terminal(rows=30)
         session.until(lambda lines: "100 running, 0 ended; 74 not shown" in str(lines))
-        session.until(lambda _: len(times) >= 6)
+        session.until(lambda _: len(times) >= 8)
         session.child.sendintr()
         assert session.finish() == 130
-    assert times[-1] - times[1] >= (len(times) - 2) / 2 - 0.2
+    assert times[-1] >= (len(times) - 2) / 2  # the first two come at once
 
 
 def test_a_pipe_gets_each_change(inside_local: Run, home: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_pipe_gets_each_change(inside_local: Run, home: Path) -> None:
         ended = json.loads(watch.stdout.readline())
     assert (ended["id"], ended["status"]) == (asking, "completed")
     watch.terminate()
-    assert watch.wait(10) == 143
+    assert watch.wait(60) == 143
     assert watch.stderr.read() == ""
     watch.stdout.close()
     watch.stderr.close()
