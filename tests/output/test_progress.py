@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.errors import BadUsage
+from rebyte_cli.output import progress
 from rebyte_cli.output.console import Console, LiveRegion
 from rebyte_cli.output.messages import note
 from rebyte_cli.output.progress import (
@@ -39,6 +40,11 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.fixture(autouse=True)
+def _redrawn_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "DELAY", NEVER)
 
 
 def region(it: Console) -> LiveRegion:
@@ -374,7 +380,7 @@ def test_a_window_that_is_resized() -> None:
     session.resize(120, 20)
     wide = session.until(lambda lines: "  and 8 more" in lines)
     assert max(map(len, wide)) > 100
-    session.child.sendintr()
+    session.child.kill(signal.SIGINT)
     assert session.finish() == 0
     assert session.lines[-1] == "stopped"
 
@@ -404,6 +410,8 @@ def test_ctrl_z_takes_the_region_away_and_fg_brings_it_back(tmp_path: Path) -> N
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     session = Session([bash, "--norc", "--noprofile", "-i"], PS1="$ ", rows=40)
+    # Ctrl-Z would have the kernel drop what nobody has read yet, such as half of a redraw.
+    session.child.send("stty noflsh\n")
     session.child.send(f"{sys.executable} {program} board 1 60\n")
     session.until(lambda lines: "7/100 ended" in "".join(lines))
     session.child.sendcontrol("z")
@@ -415,7 +423,7 @@ def test_ctrl_z_takes_the_region_away_and_fg_brings_it_back(tmp_path: Path) -> N
     assert again[: len(stopped) - 1] == stopped[:-1]
     session.child.sendintr()
     session.until(lambda lines: lines[-2:] == ["stopped", "$"])
-    session.child.close(force=True)
+    session.kill()
 
 
 def test_in_the_background_nothing_moves(tmp_path: Path) -> None:
@@ -427,7 +435,7 @@ def test_in_the_background_nothing_moves(tmp_path: Path) -> None:
     session.child.send(f"{sys.executable} {program} spinner 1 1 & wait; echo ended\n")
     session.until(lambda lines: lines[-2:] == ["ended", "$"])
     assert "busy" not in session.raw
-    session.child.close(force=True)
+    session.kill()
 
 
 @pytest.mark.parametrize(
@@ -438,7 +446,10 @@ def test_what_the_environment_asks_for(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], drawn: bool, colored: bool
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    session = Session.python(PROGRAM, "bar", "1", "0.6", **environment)
+    session = Session.python(PROGRAM, "bar", "1", "60" if drawn else "0.6", **environment)
+    if drawn:
+        session.until(lambda lines: any("busy" in line for line in lines))
+        session.child.kill(signal.SIGINT)
     assert session.finish() == 0
     assert ("busy" in session.raw) == drawn
     assert bool(re.search(r"\x1b\[[\d;]*m", session.raw)) == colored
