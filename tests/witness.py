@@ -108,7 +108,7 @@ class Caller:
         self.service = service
         self.key = key
         parts = urlsplit(service.base_url)
-        self.connection = HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+        self.connection = HTTPConnection(parts.hostname or "", parts.port, timeout=60)
 
     def call(
         self,
@@ -155,7 +155,7 @@ class Caller:
     def stream(self, task_id: str) -> Iterator[tuple[str, Any]]:
         """One connection to the event stream: (record name, data), comments left out."""
         parts = urlsplit(self.service.base_url)
-        connection = HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+        connection = HTTPConnection(parts.hostname or "", parts.port, timeout=60)
         with contextlib.closing(connection):
             headers = {"API_KEY": KEY, "Accept": "text/event-stream"}
             connection.request("GET", f"/v1/tasks/{task_id}/events", headers=headers)
@@ -190,7 +190,7 @@ class Caller:
 def put(url: str, content: bytes, headers: Mapping[str, str], method: str = "PUT") -> Answer:
     """A request to a signed URL, with exactly these headers and a Content-Length."""
     parts = urlsplit(url)
-    with contextlib.closing(HTTPConnection(parts.hostname or "", parts.port, timeout=20)) as wire:
+    with contextlib.closing(HTTPConnection(parts.hostname or "", parts.port, timeout=60)) as wire:
         wire.request(method, f"{parts.path}?{parts.query}", content, dict(headers))
         response = wire.getresponse()
         names = {name.lower(): value for name, value in response.getheaders()}

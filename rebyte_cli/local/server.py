@@ -31,6 +31,7 @@ from .records import load_tasks
 from .routes import Api
 
 LOCAL_KEY = "rbk_local"
+ANSWER_SECONDS = 1.0  # what a served service has to say that it is there
 
 
 def _quiet(_line: str) -> None:
@@ -209,7 +210,7 @@ def status(state_dir: Path) -> dict[str, Any]:
 def _answers(origin: str, instance: str | None) -> bool:
     """Whether the service that recorded `instance` still answers at `origin`."""
     parts = urlsplit(origin)
-    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=1)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", "/health")
         document = json.loads(connection.getresponse().read(10_000))

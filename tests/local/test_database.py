@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local import database
+from rebyte_cli.local import database, server
 from rebyte_cli.local.database import StateError, Store, make_folder
 from rebyte_cli.local.server import Service, reset, status
 from tests.witness import Caller
@@ -56,6 +56,12 @@ def test_case_66_a_folder_that_others_can_write_is_refused(tmp_path: Path, place
     Store(tmp_path / "x" / "local").close()
 
 
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "ANSWER_SECONDS", 60)
+
+
+@pytest.mark.usefixtures("_patient")
 def test_status_after_two_services_on_one_folder(tmp_path: Path) -> None:
     """Each counts as long as it runs, whichever ends first; one that was killed does not."""
     first, second = Service(tmp_path).start(), Service(tmp_path).start()
@@ -73,6 +79,7 @@ def test_status_after_two_services_on_one_folder(tmp_path: Path) -> None:
     assert status(tmp_path)["serving"] is None
 
 
+@pytest.mark.usefixtures("_patient")
 def test_reset_leaves_a_served_folder_served(tmp_path: Path) -> None:
     with Service(tmp_path) as service:
         Caller(service).create()

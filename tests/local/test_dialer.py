@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -99,6 +98,11 @@ def is_embedded(dialer: Dialer) -> bool:
     return dialer._service is not None
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialer_module, "CHALLENGE_SECONDS", 60.0)
+
+
 @pytest.fixture
 def state(home: Path) -> Path:
     """The folder of the local service of the commands that a test runs."""
@@ -150,23 +154,25 @@ def test_a_body_does_not_wait_for_the_acknowledgement_of_its_head(
 @pytest.mark.parametrize(
     "answer",
     [
-        pytest.param(lambda _: said('{"status": "ok", "instance": "an-instance"}'), id="health"),
-        pytest.param(lambda _: said("0" * 64), id="a proof that it made up"),
-        pytest.param(lambda _: b"SSH-2.0-OpenSSH_9.2\r\n" * 300, id="another protocol"),
-        pytest.param(lambda _: b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", id="404"),
-        pytest.param(lambda _: None, id="silence"),
+        pytest.param(said('{"status": "ok", "instance": "an-instance"}'), id="health"),
+        pytest.param(said("0" * 64), id="a proof that it made up"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n" * 300, id="another protocol"),
+        pytest.param(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", id="404"),
+        pytest.param(None, id="silence"),
     ],
 )
 def test_a_stranger_on_the_port_gets_no_key_and_is_not_believed(
-    state: Path, answer: Callable[[bytes], bytes | None], monkeypatch: pytest.MonkeyPatch
+    state: Path, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialer_module, "CHALLENGE_SECONDS", 0.3)
-    with Stranger(answer) as stranger:
+    if answer is None:
+        monkeypatch.setattr(dialer_module, "CHALLENGE_SECONDS", 0.3)
+    with Stranger(lambda _: answer) as stranger:
         record(state, stranger.origin)
         with calling(state) as (client, dialer):
             task = client.create_task("A secret prompt")
             assert client.get_task(task["id"])["prompts"]
             assert is_embedded(dialer)
+        eventually(lambda: stranger.heard)
     assert stranger.heard.startswith(b"GET /proof?challenge=")
     assert stranger.heard.count(b"\r\n\r\n") == 1
     assert b"rbk_" not in stranger.heard
@@ -208,12 +214,13 @@ def test_without_any_record_links_point_where_a_service_would_be_served(state: P
 
 
 def test_a_record_of_a_service_that_was_killed_is_passed_over(state: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
+    with socket.socket() as gone:
+        gone.bind(("127.0.0.1", 0))  # and does not listen: no other program takes the port
         origin = f"http://127.0.0.1:{gone.getsockname()[1]}"
-    record(state, origin)
-    with calling(state) as (client, dialer):
-        assert client.create_task("Say hello")["url"].startswith(f"{origin}/run/")
-        assert is_embedded(dialer)
+        record(state, origin)
+        with calling(state) as (client, dialer):
+            assert client.create_task("Say hello")["url"].startswith(f"{origin}/run/")
+            assert is_embedded(dialer)
     assert Store(state).served() == []
 
 
@@ -308,7 +315,7 @@ class Serving:
     def stop(self) -> None:
         """End it as Ctrl-C does."""
         self._process.send_signal(signal.SIGINT)
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=60)
 
 
 def started(*words: str) -> subprocess.Popen[str]:
@@ -333,7 +340,7 @@ def test_a_create_whose_service_is_killed_before_it_answers_makes_one_task(
         command = started("create", "[[slow-create=20s]] Say hello", "-o", "json")
         eventually(tasks)
         serving.kill()
-        out, err = command.communicate(timeout=60)
+        out, err = command.communicate(timeout=120)
     assert command.returncode == 0, err
     assert [json.loads(out)["id"]] == tasks()
     assert local("list", "-o", "json").json["total"] == 1
@@ -343,14 +350,16 @@ def test_a_wait_continues_after_its_service_stopped(
     state: Path, local: Callable[..., Done]
 ) -> None:
     with Serving() as serving:
-        task = local("create", "[[run=3s]] Say hello", "-o", "id").out.strip()
-        command = started("wait", task, "-o", "json")
-        time.sleep(1)
-        assert command.poll() is None
+        task = local("create", "[[run=1h]] Say hello", "-o", "id").out.strip()
+        command = started("wait", task, "-v", "-o", "json")
+        assert command.stderr is not None
+        while f"/tasks/{task}" not in command.stderr.readline():
+            assert command.poll() is None
         serving.stop()
+        assert local("cancel", task).status == 0
         out, err = command.communicate(timeout=60)
-    assert command.returncode == 0, err
-    assert json.loads(out)["status"] == "completed"
+    assert command.returncode == 11, err
+    assert json.loads(out)["status"] == "canceled"
     assert Store(state).served() == []
 
 

@@ -132,6 +132,6 @@ def test_empty_upload_needs_its_content_length(tmp_path: Path) -> None:
 
 def _raw(netloc: str, request: str) -> bytes:
     host, port = netloc.split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as wire:
+    with socket.create_connection((host, int(port)), timeout=60) as wire:
         wire.sendall(request.encode())
         return wire.recv(4096).split(b"\r\n")[0]

@@ -96,7 +96,7 @@ def test_case_55_the_object_store_believes_no_page_either(tmp_path: Path) -> Non
             ({"Origin": "http://evil.example"}, 403),
             ({}, 200),
         ):
-            connection = HTTPConnection(url.hostname or "", url.port, timeout=10)
+            connection = HTTPConnection(url.hostname or "", url.port, timeout=60)
             target = f"{url.path}?{url.query}"
             connection.request("PUT", target, b"x", {**kind, **headers})
             assert connection.getresponse().status == status

@@ -19,6 +19,8 @@ from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.commands import batch
 from rebyte_cli.errors import APIError
+from rebyte_cli.local import dialer as dialer_module
+from rebyte_cli.local import process
 from rebyte_cli.local.database import Store
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.process import ServiceProcess
@@ -31,6 +33,13 @@ from tests.waiting import eventually
 def state(home: Path) -> Path:
     """The folder of the local service of the commands that a test runs."""
     return home / ".local" / "state" / "rebyte" / "local"
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialer_module, "CHALLENGE_SECONDS", 60.0)
+    monkeypatch.setattr(process, "START_SECONDS", 60.0)
+    monkeypatch.setattr(process, "END_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -85,6 +94,7 @@ def test_the_parent_continues_without_it_if_it_is_killed(
     with calling(state) as (client, dialer):
         task = client.create_task("Say hello")
         children[0].kill()
+        children[0].wait()
         assert client.get_task(task["id"])["id"] == task["id"]
         assert dialer._service is not None
 
@@ -115,8 +125,9 @@ def test_real_agents_are_started_by_the_parent(
 
 def test_it_ends_when_its_parent_is_killed(state: Path) -> None:
     code = (
-        "import sys, time, pathlib; from rebyte_cli.local.process import ServiceProcess;"
-        "one = ServiceProcess(pathlib.Path(sys.argv[1]), 'http://127.0.0.1:8787', None);"
+        "import sys, time, pathlib; from rebyte_cli.local import process;"
+        "process.START_SECONDS = 60;"
+        "one = process.ServiceProcess(pathlib.Path(sys.argv[1]), 'http://127.0.0.1:8787', None);"
         "print(*one.address(), flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(state)]
@@ -126,7 +137,7 @@ def test_it_ends_when_its_parent_is_killed(state: Path) -> None:
 
         def answers() -> bool:
             with contextlib.suppress(OSError):
-                socket.create_connection((str(address.hostname), address.port or 0), 5).close()
+                socket.create_connection((str(address.hostname), address.port or 0), 60).close()
                 return True
             return False
 

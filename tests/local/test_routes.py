@@ -224,6 +224,6 @@ def test_a_request_that_is_not_http_gets_the_error_envelope(
 
 def _raw(caller: Caller, request: bytes) -> bytes:
     parts = urlsplit(caller.service.base_url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as wire:
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as wire:
         wire.sendall(request)
         return b"".join(iter(lambda: wire.recv(65536), b""))
