@@ -30,12 +30,12 @@ _TASK = re.compile(r"/v1/tasks/([\w-]+)(/content)?$")
 class Farm:
     """`delay`: seconds a create takes, after its task was made. `cuts`: the part of the creates
     whose answer is lost at random, half of them before anything was done. `run`: how long tasks
-    run. `silent`: content does not tell prompts. `hook` is called for each request first.
+    run. `silent`: content does not tell prompts. `hook` is called for each request first. `until`:
+    creates are not answered before it holds.
 
     What a test may change besides: `shift`, by which its clocks are later than the real one;
     `skew`, by which `Date` is ahead of `createdAt`; `shows`, what becomes of a prompt; `page`, what
-    becomes of an answer of the list; `gate`, which must be set before a create is answered. All in
-    seconds.
+    becomes of an answer of the list. All in seconds.
     """
 
     def __init__(
@@ -46,8 +46,10 @@ class Farm:
         run: float = 0.0,
         silent: bool = False,
         hook: Callable[[Request], Answer | None] = lambda _request: None,
+        until: Callable[[], object] = lambda: True,
     ) -> None:
         self.delay, self.cuts, self.run, self.silent, self.hook = delay, cuts, run, silent, hook
+        self.until = until
         self.made: Counter[str] = Counter()  # prompts to tasks
         self.tried: Counter[str] = Counter()  # prompts to creates
         self.bodies: list[dict[str, Any]] = []  # of creates that made a task
@@ -58,7 +60,6 @@ class Farm:
         self.shift = self.skew = 0.0
         self.shows: Callable[[str], str] = lambda prompt: prompt
         self.page: Callable[[dict[str, Any]], dict[str, Any]] = lambda answer: answer
-        self.gate: threading.Event | None = None
         self.calls: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._random = random.Random(7)
@@ -140,8 +141,9 @@ class Farm:
         def act(line: Line) -> None:
             if seconds:
                 line.wait(seconds)
-            if self.gate is not None and not self.gate.wait(30):
-                self.gate.set()  # what the test waits for does not happen: let it end
+            end = time.monotonic() + 60  # what the test waits for does not happen: let it end
+            while not (self.until() or line.stopped.is_set() or time.monotonic() > end):
+                line.wait(0.01)
             with self._lock:
                 self.under_way -= 1
             if answer is None:

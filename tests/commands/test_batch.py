@@ -182,7 +182,7 @@ def test_fail_fast_creates_nothing_more_and_waits_for_what_runs(
     monkeypatch.setattr(Throttle, "stop_creates", stop)
     lines = [{"prompt": "refused"}, *({"prompt": f"later {n} <run 0.5>"} for n in range(30))]
     with Farm(hook=hook) as farm:
-        farm.gate = stopped
+        farm.until = stopped.is_set
         done = batch(farm, lines, "--fail-fast", "--jobs", "2")
         assert 1 <= sum(farm.made.values()) <= 2
     assert done.status == 1
