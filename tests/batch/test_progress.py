@@ -25,7 +25,7 @@ def on_a_terminal(home: Path, farm: Farm, *options: str) -> Iterator[Any]:
         env={**os.environ, **farm.env},
         dimensions=(20, 100),
         encoding="utf-8",
-        timeout=20,
+        timeout=60,
     )
     try:
         yield child
@@ -34,11 +34,13 @@ def on_a_terminal(home: Path, farm: Farm, *options: str) -> Iterator[Any]:
 
 
 def test_on_a_terminal_the_lines_are_gone_when_it_ends(home: Path) -> None:
-    (home / "t.txt").write_text("One <run 0.8>\nTwo <run 0.8>\n")
+    (home / "t.txt").write_text("One <run 60>\nTwo <run 60>\n")
     with Farm() as farm, on_a_terminal(home, farm) as child:
         child.expect(
-            r"0/2 ended, 2 running\x1b\[K\r\n +\ds  line [12]  (One|Two) <run 0.8>  https://app.example/run/task-0000"
+            r"0/2 ended, 2 running\x1b\[K\r\n +\ds  line [12]  (One|Two) <run 60>  https://app.example/run/task-0000"
         )
+        for task in farm.tasks.values():
+            task["ends"] = 0.0
         child.expect("LINE")
         child.expect(r"2 lines: 2 completed \(")
         child.expect(EOF)
@@ -49,10 +51,13 @@ def test_on_a_terminal_the_lines_are_gone_when_it_ends(home: Path) -> None:
 
 def test_ctrl_c_shows_what_exists_then_the_counts_and_the_way_on(home: Path) -> None:
     (home / "t.txt").write_text("One\nTwo <run 60>\n" + "More\n" * 30)
-    with Farm() as farm:
-        with on_a_terminal(home, farm, "--jobs", "1", "--rate", "2") as child:
+    is_stopping: list[bool] = []
+    with Farm(until=lambda: len(farm.tasks) < 3 or is_stopping) as farm:
+        with on_a_terminal(home, farm, "--jobs", "1") as child:
             child.expect("1/32 ended, 1 running")
             child.sendintr()
+            child.expect("Stopping: waiting for 1 create under way")
+            is_stopping.append(True)
             child.expect("LINE")
             child.expect(EOF)
             child.close()

@@ -201,7 +201,7 @@ def test_a_create_between_two_tries_is_sent_home_with_those_that_wait() -> None:
     thread.start()
     eventually(lambda: throttle._open_at)
     throttle.stop_creates()
-    thread.join(5)
+    thread.join(30)
     assert ended == ["create"]
 
 
@@ -226,10 +226,10 @@ def test_stopping_releases_waiting_creates() -> None:
     for thread in threads:
         thread.start()
     throttle.stop_creates()
-    threads[0].join(5)
+    threads[0].join(30)
     assert ended == ["admit"]  # other requests go on when only creates have ended
     throttle.stop()
-    threads[1].join(5)
+    threads[1].join(30)
     assert ended == ["admit", "sleep"]
     with pytest.raises(ThrottleStopped):
         throttle.admit()
