@@ -71,15 +71,20 @@ def test_an_input_that_can_be_read_only_once_has_no_lock(tmp_path: Path) -> None
 
 
 class Place:
-    """A file of thirty lines, runs of it in processes of their own, and runs inside the test."""
+    """A file of thirty lines, runs of it in separate processes, and runs inside the test.
+
+    From the `held_from`-th on, creates make their task and get no answer.
+    """
 
     def __init__(self, home: Path, farm: Farm) -> None:
         self.home, self.farm = home, farm
+        self.held_from = 2
+        farm.until = lambda: farm.made.total() < self.held_from
         (home / "t.txt").write_text("".join(f"Task {n}\n" for n in range(LINES)))
 
     @contextmanager
     def running(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A run that has begun to create."""
+        """A run that has begun to create, and does not end before it may."""
         with subprocess.Popen(
             [*COMMAND, "batch", "t.txt", "--text", "--jobs", "1", *options],
             cwd=self.home,
@@ -93,13 +98,17 @@ class Place:
             finally:
                 process.kill()
 
+    def release(self) -> None:
+        """Have all creates answered."""
+        self.farm.until = lambda: True
+
     def run(self, *options: str, file: str = "t.txt") -> Done:
         return inside("batch", file, "--text", *options, cwd=self.home, env=self.farm.env)
 
 
 @pytest.fixture
 def place(home: Path) -> Iterator[Place]:
-    with Farm(delay=0.2) as farm:
+    with Farm() as farm:
         yield Place(home, farm)
 
 
@@ -142,13 +151,13 @@ def test_a_journal_that_was_deleted_under_a_run_opens_no_door(place: Place) -> N
 
 def test_a_run_whose_journal_was_deleted_puts_it_back(place: Place) -> None:
     with place.running():
+        eventually(lambda: place.farm.made.total() == 2)
         (place.home / "t.txt.journal").unlink()
-        known = len(place.farm.made)
-        eventually(lambda: len(place.farm.made) >= known + 3)
-    place.farm.delay = 0.0
-    place.run("--timeout", "3")
-    assert place.farm.made.total() >= LINES - 1
-    assert set(place.farm.made.values()) == {1}
+        place.held_from = 5
+        eventually(lambda: place.farm.made.total() == 5)
+    place.release()
+    assert place.run().status == 0
+    assert place.farm.made == {f"Task {n}": 1 for n in range(LINES)}
 
 
 def test_the_journal_says_who_has_it(place: Place) -> None:
@@ -159,16 +168,17 @@ def test_the_journal_says_who_has_it(place: Place) -> None:
 
 def test_shards_of_one_division_run_side_by_side(place: Place) -> None:
     with place.running("--shard", "1/2") as process:
-        place.farm.delay = 0.0
+        place.release()
         done = place.run("--shard", "2/2")
         assert done.status == 0, done.err
-        process.wait(20)
+        process.wait(60)
     assert place.farm.made == {f"Task {n}": 1 for n in range(LINES)}
 
 
 def test_case_83_started_together_every_line_is_created_once(
     home: Path, place: Place, tmp_path: Path
 ) -> None:
+    place.release()
     place.farm.delay = 0.01
     parts = [[], ["--shard", "1/2"], ["--shard", "2/2"], ["--shard", "1/3"], ["--shard", "3/3"]]
     started = [
@@ -191,7 +201,7 @@ def test_locks_that_cannot_be_had_cost_a_word_and_no_more(place: Place) -> None:
     folder = place.home / ".local" / "state"
     folder.mkdir(parents=True)
     (folder / "rebyte").write_text("")
-    place.farm.delay = 0.0
+    place.release()
     done = place.run()
     assert done.status == 0
     assert "a second run with another journal cannot be prevented" in done.err

@@ -26,7 +26,6 @@ from tests.inside import inside
 from tests.servers import Answer, Request, error_reply, json_reply
 from tests.waiting import eventually
 
-
 SOON = 30.0  # seconds; it takes hardly any
 
 

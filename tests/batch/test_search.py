@@ -226,11 +226,11 @@ def test_a_create_that_never_gets_an_answer_does_not_keep_a_batch_running(
 ) -> None:
     monkeypatch.setattr("rebyte_cli.batch.search.LATER", 0.1)
     with Farm(cuts=2.0) as farm:  # none makes a task
-        done = batch(farm, ["One"], "--resend-after", "0.1", "--timeout", "30")
+        done = batch(farm, ["One"], "--resend-after", "0.1", "--timeout", "60")
         assert (done.status, statuses(done)) == (6, {1: "unknown"})
         assert farm.tried == {"One": 4}
         farm.cuts = 0.0
-        again = batch(farm, None, "--resend-after", "0.1", "--timeout", "30")
+        again = batch(farm, None, "--resend-after", "0.1", "--timeout", "60")
     assert (again.status, statuses(again)) == (0, {1: "completed"})
 
 
@@ -269,14 +269,15 @@ def test_a_candidate_of_an_earlier_run_is_not_forgotten(
 
 
 def test_without_transcripts_the_outcome_stays_unknown(
-    batch: Callable[..., Done], home: Path
+    batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
     with Farm(silent=True) as farm:
-        done = batch(farm, ["One <cut>", "Two"], "--timeout", "0.5")
+        done = batch(farm, ["One <cut>", "Two"])
         assert farm.made == {"One <cut>": 1, "Two": 1}
         assert done.status == 6
         assert statuses(done) == {1: "unknown", 2: "completed"}
-        problem = json.loads(done.err.splitlines()[-3])["error"]
+        problem = json.loads(done.err.splitlines()[-2])["error"]
         assert problem["code"] == "outcome_unknown"
         assert "settle it with --resolve 1=ID or 1=none" in problem["message"]
 
@@ -295,9 +296,12 @@ def test_without_transcripts_the_outcome_stays_unknown(
         assert farm.made == {"One <cut>": 1, "Two": 1}
 
 
-def test_none_settles_a_line_that_has_no_task(batch: Callable[..., Done]) -> None:
+def test_none_settles_a_line_that_has_no_task(
+    batch: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
     with Farm() as farm:
-        done = batch(farm, ["One <cut-before>"], "--timeout", "0.5")
+        done = batch(farm, ["One <cut-before>"])
         assert done.status == 6
         assert farm.made == {}
         assert batch(farm, None, "--resolve", "1=none").status == 0
@@ -416,7 +420,7 @@ def test_equal_prompts_are_told_apart_by_their_workspaces_where_the_api_tells_th
     with_workspaces(home, asked)
     with Farm() as farm:
         farm.hook = never_answers(farm, tells_workspaces(farm))
-        done = batch(farm, None, "--timeout", "5")
+        done = batch(farm, None, "--timeout", "60")
         assert done.status == 0, done.err
         for row in lines_of(done.out):
             made = farm.tasks[row["id"]]["workspaceId"]
@@ -442,7 +446,7 @@ def test_a_task_that_was_found_is_not_its_twins(batch: Callable[..., Done], home
     (home / ".local").write_text("")
     with Farm() as farm:
         farm.hook = never_answers(farm, farm.hook)
-        done = batch(farm, ["Same", "Same"], "--rate", "2", "--timeout", "5")
+        done = batch(farm, ["Same", "Same"], "--rate", "2", "--timeout", "60")
     assert done.status == 0, done.err
     assert [row["id"] for row in lines_of(done.out)] == ["task-00001", "task-00002"]
 

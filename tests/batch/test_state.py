@@ -17,6 +17,7 @@ from rebyte_cli.batch.state import (
     ended_record,
     row_of,
 )
+from rebyte_cli.tasks import search
 from tests.farm import Farm, lines_of
 from tests.inside import inside
 
@@ -119,14 +120,17 @@ def test_a_record_that_no_run_of_ours_can_have_written(record: dict[str, Any]) -
         check_record(record)
 
 
-def test_the_next_run_searches_for_an_unknown_line(home: Path) -> None:
+def test_the_next_run_searches_for_an_unknown_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "LOOK_FOR", 0.0)
     (home / "t.txt").write_text("One <cut>\n")
-    words = ("batch", "t.txt", "--text", "--timeout")
+    words = ("batch", "t.txt", "--text")
     with Farm(silent=True) as farm:
-        assert inside(*words, "0.2", cwd=home, env=farm.env).status == 6
+        assert inside(*words, cwd=home, env=farm.env).status == 6
         with (home / "t.txt.journal").open("a") as journal:
             journal.write(json.dumps({"line": 1, "is": "unknown", "candidates": []}) + "\n")
         farm.silent = False
-        done = inside(*words, "20", cwd=home, env=farm.env)
+        done = inside(*words, cwd=home, env=farm.env)
     assert [row["id"] for row in lines_of(done.out)] == ["task-00001"]
     assert "searching for 1 with unknown outcome" in done.err
