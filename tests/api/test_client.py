@@ -281,7 +281,7 @@ def test_waiting_ends_at_its_limit_where_reading_hangs() -> None:
         begun = time.monotonic()
         with pytest.raises(WaitTimeout, match=r"t could not be read in 0\.3 s"):
             RebyteClient(transport=transport_to(server)).wait_for_task("t", timeout_seconds=0.3)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
 
 
 def test_waiting_tells_a_call_that_took_its_usual_time_in_vain() -> None:

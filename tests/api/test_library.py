@@ -34,7 +34,7 @@ def served(home: Path) -> Iterator[str]:
     assert process.stdout is not None
     yield process.stdout.readline().strip()
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) in (0, 130)
+    assert process.wait(60) in (0, 130)
 
 
 def script(base_url: str, text: str) -> str:
@@ -44,7 +44,7 @@ def script(base_url: str, text: str) -> str:
         env={**os.environ, "REBYTE_API_KEY": "rbk_test", "REBYTE_API_URL": base_url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -61,7 +61,7 @@ def test_a_script_written_for_the_vendors_client(served: str) -> None:
         task = client.create_task(prompt="Read every PDF", skills=["pdf"])
         first = client.wait_for_task(task["id"], poll_interval=0.1)
         client.follow_up(task["id"], prompt="Now sum them up")
-        second = client.wait_for_task(task["id"], poll_interval=0.1, timeout_seconds=20)
+        second = client.wait_for_task(task["id"], poll_interval=0.1, timeout_seconds=60)
         other = client.create_task(prompt="As markdown", workspace_id=task["workspaceId"])
         assert other["workspaceId"] == task["workspaceId"]
         assert client.set_visibility(task["id"], "public")["shareUrl"]
@@ -194,6 +194,7 @@ def tasks(client: Any, folder: Path) -> None:
     file = client.upload_file(folder / "a.csv", content_type="text/csv")
     assert client.create_file("b.csv")["uploadUrl"]
     made = client.create_task("Look [[run=50ms]] [[delegate]]", files=[file], skills=["pdf"])
+    eventually(lambda: client.get_task(made["id"])["title"])  # is told a moment later
     task = client.wait_for_task(made["id"], poll_interval=0.02)
     assert file["filename"] in task["finalResult"]
     assert client.list_tasks()["data"] == list(client.iter_tasks())

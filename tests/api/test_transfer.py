@@ -42,12 +42,13 @@ from tests.servers import (
     then_stall,
     transport_to,
 )
+from tests.waiting import with_time
 
 pytestmark = pytest.mark.usefixtures("home")
 
 
 def download(server: RawServer, target: Path, **options: Any) -> None:
-    client = RebyteClient(transport=transport_to(server, timeout=5))
+    client = RebyteClient(transport=transport_to(server, timeout=30))
     client.get_artifact("w1", "r&d ü/report.pdf", target, **options)
 
 
@@ -97,10 +98,14 @@ def test_a_cut_download_that_works_the_second_time_is_whole(tmp_path: Path) -> N
 
 
 def test_a_download_that_stalls_ends_by_its_idle_limit(tmp_path: Path) -> None:
-    slow = parts(LENGTH, *[b"x" * 100] * 10, every=0.08)
-    with RawServer(lambda request: slow) as server:
-        client = RebyteClient(transport=transport_to(server, timeout=0.4))
-        client.get_artifact("w1", "a", tmp_path / "slow")
+    def check(limit: float) -> None:
+        slow = parts(LENGTH, *[b"x" * 100] * 10, every=limit / 5)
+        with RawServer(lambda request: slow) as server:
+            client = RebyteClient(transport=transport_to(server, timeout=limit))
+            client.get_artifact("w1", "a", tmp_path / "slow")
+        assert len(server.requests) == 1
+
+    with_time(check, 0.4)
     mute = then_stall(LENGTH + b"x")
     with RawServer(lambda request: mute) as server:
         client = RebyteClient(transport=transport_to(server, timeout=0.1))
@@ -256,7 +261,7 @@ except BadUsage as error:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=60,
         )
     assert done.stdout == f"cannot write {target}: File too large\n", done.stderr
     assert len(server.requests) == 1

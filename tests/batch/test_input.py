@@ -22,6 +22,7 @@ from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.resolutions import parse_resolutions
 from rebyte_cli.batch.template import Template
 from rebyte_cli.errors import BadUsage
+from rebyte_cli.tasks import search
 from rebyte_cli.tasks.upload import check
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
@@ -441,7 +442,7 @@ def test_standard_input_needs_a_journal_before_it_is_read(batch: Batch, home: Pa
     with subprocess.Popen(
         [*COMMAND, "batch", "-"], cwd=home, stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:  # and nothing is ever written to it
-        assert process.wait(timeout=20) == 2
+        assert process.wait(timeout=60) == 2
         assert process.stderr is not None
         assert b"needs --journal PATH" in process.stderr.read()
     line = b'{"prompt": "One"}\n'
@@ -564,11 +565,12 @@ def test_a_first_run_that_made_nothing_does_not_bind_the_file(
 
 
 def test_resolving_twice_is_a_slip_and_resolving_again_is_not(
-    batch: Batch, farm: Farm, home: Path
+    batch: Batch, farm: Farm, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(search, "LOOK_FOR", 0.0)
     farm.silent = True
     (home / "t.txt").write_text("One <cut>\nTwo <cut>\n")
-    run = ("t.txt", "--text", "--timeout", "0.5")
+    run = ("t.txt", "--text")
     assert batch(*run).status == 6
     one, two = farm.tasks
     for pair in ((f"1={one}", f"2={one}"), (f"1={one}", f"1={two}"), ("1=none", "1=none")):
@@ -664,7 +666,7 @@ def test_lines_that_have_no_end(
     writer.start()
     done = batch("pipe", "--text", "--journal", "j")
     assert (done.status, "pipe has more than 5,000 lines" in done.err) == (2, True)
-    writer.join(20)
+    writer.join(60)
     assert not writer.is_alive()
     assert not farm.calls
 

@@ -408,7 +408,7 @@ def test_a_journal_that_is_not_a_file_is_refused_before_it_is_read(
         f"Journal(Path(sys.argv[1]), {HEADER!r}, run={{}})\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(path)], capture_output=True, timeout=20, check=False
+        [sys.executable, "-c", script, str(path)], capture_output=True, timeout=60, check=False
     )
     assert f"UnsafeFile: {path} is not a regular file".encode() in done.stderr
 
@@ -474,7 +474,7 @@ def test_records_that_can_wait_share_the_next_sync(
     journal: Journal, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker appends what became of one create right before it commits the next one."""
-    monkeypatch.setattr(journal_module, "LINGER", 20.0)
+    monkeypatch.setattr(journal_module, "LINGER", 600.0)
     before = disk.syncs
     for number in range(50):
         journal.commit({"line": number, "is": "sending"})

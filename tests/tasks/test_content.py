@@ -14,6 +14,7 @@ from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import BrokenAnswer, NetworkError, WaitTimeout
 from rebyte_cli.tasks.content import content
 from tests.servers import Answer, RawServer, json_reply, reset, stall, transport_to
+from tests.task_board import Time
 
 PROMPT = {"id": "p1", "status": "succeeded", "response": "It is 4."}
 
@@ -33,45 +34,42 @@ def test_a_line_that_breaks_is_no_time_limit() -> None:
         with pytest.raises(NetworkError) as caught:
             read(reset, timeout)
         assert not isinstance(caught.value, WaitTimeout)
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 20
 
 
 def test_a_service_that_hangs_is_one_within_the_limit_of_a_call() -> None:
     begun = time.monotonic()
     with pytest.raises(WaitTimeout, match=r"task t1 could not be read in 0.3 s") as caught:
         read(stall, 0.3)
-    assert 0.3 <= time.monotonic() - begun < 3
+    assert 0.3 <= time.monotonic() - begun < 20
     assert caught.value.pending == ["t1"]
 
 
-@pytest.mark.parametrize("timeout", [0.3, 5.0])
-def test_a_read_that_outlasts_the_limit_of_a_call_is_a_fault(timeout: float) -> None:
+def test_a_read_that_outlasts_the_limit_of_a_call_is_a_fault() -> None:
     """A wrong address, or a service that is down: more time would not help."""
     begun = time.monotonic()
     with pytest.raises(NetworkError) as caught:
-        read(stall, timeout, timeout=0.2)
+        read(stall, 30.0, timeout=0.2)
     assert caught.value.code == "timeout"
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 20
 
 
 def test_a_call_whose_attempts_are_used_up_early_is_repeated() -> None:
     calls: list[float] = []
+    at = Time()
 
     class Slow:
         transport = Transport("http://127.0.0.1:9/v1", "rbk_never_used")
 
         def task_content(self, _task_id: str, *, events: bool, timeout: float) -> None:
             calls.append(timeout)
-            time.sleep(0.1)
+            at.now += 1.0
             raise NetworkError("no answer", code="timeout", seconds=timeout)
 
     client: Any = Slow()
-    begun = time.monotonic()
     with pytest.raises(WaitTimeout):
-        content(client, "t1", deadline=Deadline(0.35))
-    assert 0.35 <= time.monotonic() - begun < 1
-    assert calls[0] == pytest.approx(0.35, abs=0.01)
-    assert calls == sorted(calls, reverse=True), "each has what is left"
+        content(client, "t1", deadline=at.deadline(3.5))
+    assert calls == [3.5, 2.5, 1.5, 0.5], "each has what is left"
 
 
 def test_a_task_without_prompts_has_none() -> None:

@@ -69,7 +69,7 @@ def test_several_go_side_by_side_and_come_back_in_order(tmp_path: Path) -> None:
     for number in range(4):
         paths.append(str(tmp_path / f"{number}.txt"))
         Path(paths[-1]).write_text(f"body {number}")
-    together = threading.Barrier(4, timeout=10)
+    together = threading.Barrier(4, timeout=60)
 
     def keep(_request: Any) -> bytes:
         return reply(200)

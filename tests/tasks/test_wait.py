@@ -163,7 +163,7 @@ def test_a_server_that_says_nothing_does_not_stretch_the_limit(board: Board) -> 
     board.add("a")
 
     def mute(_path: str) -> int:
-        time.sleep(8)
+        time.sleep(30)
         return 200
 
     board.answers = mute
@@ -171,7 +171,7 @@ def test_a_server_that_says_nothing_does_not_stretch_the_limit(board: Board) -> 
     began = time.monotonic()
     with pytest.raises((WaitTimeout, NetworkError)):
         list(watch(client, [WaitTarget("a")], deadline=Deadline(0.2)))
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
 
 
 # Faults
