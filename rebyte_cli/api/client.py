@@ -283,19 +283,27 @@ class RebyteClient:
         )
 
     def stream_events(
-        self, task_id: str, *, idle: float | None = None, deadline: Deadline = NO_LIMIT
+        self,
+        task_id: str,
+        *,
+        idle: float | None = None,
+        answer_within: float | None = None,
+        deadline: Deadline = NO_LIMIT,
     ) -> Iterator[StreamEvent]:
         """The events of the latest prompt over one connection, from the first one on.
 
         Ends when the server closes; raises NetworkError when the connection breaks, or when no
-        event comes for `idle` seconds or by `deadline`, whatever keep-alives do.
+        event comes for `idle` seconds or by `deadline`, whatever keep-alives do. The server has
+        `answer_within` seconds to answer at all; None is as long as `idle`.
         `tasks.stream` makes one run out of several connections. Framing as seen in clients; data
         that is not a JSON object is skipped.
         """
         from .sse import StreamEvent, TooLarge, parse
 
         path = f"/tasks/{path_id(task_id, 'task id')}/events"
-        with self.transport.stream(path, idle=idle, deadline=deadline) as body:
+        with self.transport.stream(
+            path, idle=idle, answer_within=answer_within, deadline=deadline
+        ) as body:
             try:
                 for name, text in parse(body):
                     try:

@@ -90,10 +90,11 @@ class LiveBody:
 
 
 @contextmanager
-def stream(sender: Sender, request: Request, deadline: Deadline) -> Iterator[LiveBody]:
+def stream(sender: Sender, request: Request, idle: float, deadline: Deadline) -> Iterator[LiveBody]:
     """The body of an answer as it arrives; see `Transport.stream`."""
 
     def opened(response: Response, attempt: AttemptState) -> tuple[Response, LiveBody]:
+        request.idle = attempt.idle = idle
         body = LiveBody(sender, request, response, attempt, deadline)
         body.keep_waiting()
         return response, body

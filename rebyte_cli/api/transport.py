@@ -157,12 +157,18 @@ class Transport:
         return self._sender.error_for(request, refused)
 
     def stream(
-        self, path: str, *, idle: float | None = None, deadline: Deadline = NO_LIMIT
+        self,
+        path: str,
+        *,
+        idle: float | None = None,
+        answer_within: float | None = None,
+        deadline: Deadline = NO_LIMIT,
     ) -> AbstractContextManager[LiveBody]:
         """The body of an event stream as it arrives, for as long as something useful arrives.
 
-        Up to the headers there are the usual attempts, with `idle` as the time limit (seconds;
-        None: the usual one); then see `LiveBody`. A failure ends it: NetworkError.
+        Up to the headers there are the usual attempts, which may take `answer_within` seconds
+        (None: `idle`); then see `LiveBody`, for `idle` as well (None: the usual time limit). A
+        failure ends it: NetworkError.
         """
         from . import transfer
 
@@ -172,10 +178,11 @@ class Transport:
             "Cache-Control": "no-store",
         }
         idle = self.limit() if idle is None else idle
+        first = idle if answer_within is None else answer_within
         request = self._request(
-            "GET", path, headers, repeat=RetryPolicy.SAFE, seconds=idle, idle=idle
+            "GET", path, headers, repeat=RetryPolicy.SAFE, seconds=first, idle=first
         )
-        return transfer.stream(self._sender, request, deadline)
+        return transfer.stream(self._sender, request, idle, deadline)
 
     def put_signed(
         self,

@@ -49,6 +49,7 @@ REMEMBERED = 200_000
 LONGEST_SPEECH = LARGEST
 
 SNAPSHOT_PAUSE = 1.5  # seconds without an event after which the replay is taken to be over
+SNAPSHOT_ANSWER = 5.0  # seconds for the answer to begin: a slow one is not an empty one
 SNAPSHOT_SIZE = 64 * 1024 * 1024  # characters of events in one snapshot
 
 
@@ -418,15 +419,19 @@ def snapshot(
     """The events of the latest prompt that are there now, from one connection.
 
     A stream starts with everything that was written and then continues live (seen in clients), so
-    the first pause ends the snapshot. So do the deadline, the time limit of a call, and the size
-    that a JSON document may have: a run may write without a pause.
+    the first pause ends the snapshot; only the answer itself may begin later. So do the deadline,
+    the time limit of a call, and the size that a JSON document may have: a run may write without a
+    pause.
     """
     limit = deadline.within(client.transport.limit())
     found: list[dict[str, Any]] = []
     size = 0
     try:
         for name, data, _ in client.stream_events(
-            task_id, idle=limit.cap(SNAPSHOT_PAUSE), deadline=limit
+            task_id,
+            idle=limit.cap(SNAPSHOT_PAUSE),
+            answer_within=limit.cap(SNAPSHOT_ANSWER),
+            deadline=limit,
         ):
             size += len(str(data))
             if name == "done" or limit.has_passed or size > SNAPSHOT_SIZE:

@@ -202,7 +202,7 @@ def test_no_wait_ends_when_all_are_created(batch: Callable[..., Done]) -> None:
 
 
 def test_a_time_limit_reports_the_rest(batch: Callable[..., Done]) -> None:
-    lines = [{"prompt": "One"}, {"prompt": "Two <run 3600>"}]
+    lines = [{"prompt": "One"}, {"prompt": "Two <run 120>"}]
 
     def check(limit: float) -> None:
         words = ("--journal", f"{limit}.journal")
@@ -217,7 +217,7 @@ def test_a_time_limit_reports_the_rest(batch: Callable[..., Done]) -> None:
             farm.tasks["task-00001"]["ends"] = 0.0
             again = batch(farm, None, *words)
             assert again.status == 0
-            assert farm.made == {"One": 1, "Two <run 3600>": 1}
+            assert farm.made == {"One": 1, "Two <run 120>": 1}
 
     with_time(check)
 

@@ -62,7 +62,7 @@ def test_a_task_that_is_canceled_ends_in_11(local: Run) -> None:
 
 def test_the_time_limit_ends_in_124_and_says_how_to_go_on(local: Run) -> None:
     def check(limit: float) -> None:
-        done = local("create", f"Slow {limit} [[run=1h]]", "--wait", "--timeout", str(limit))
+        done = local("create", f"Slow {limit} [[run=2m]]", "--wait", "--timeout", str(limit))
         assert done.status == 124
         assert done.out == ""
         assert "rebyte wait" in done.err
