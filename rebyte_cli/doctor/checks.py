@@ -331,7 +331,7 @@ class Examination:
                 text=True,
                 errors="replace",
                 env=dict(self._environment),
-                timeout=4,
+                timeout=8,
                 check=True,
             )
         except (OSError, subprocess.SubprocessError):

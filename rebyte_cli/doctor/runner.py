@@ -57,7 +57,7 @@ class Check(NamedTuple):
 
     name: str
     run: Callable[[], Finding]
-    seconds: float = 5.0
+    seconds: float = 10.0
     needed: bool = True
 
 
