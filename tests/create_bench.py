@@ -1,4 +1,7 @@
-"""A service, a proxy that cuts, a client that looks for a moment only, and a history."""
+"""A service, a proxy that cuts, a client, and a history.
+
+The pauses of a search take no time: its clock moves only while it sleeps.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from rebyte_cli.tasks import create
 from rebyte_cli.tasks.prompt_match import digest_of
 from rebyte_cli.tasks.request_kinds import TaskRequest
 from tests.cutting_proxy import CuttingProxy
+from tests.task_board import Time
 
 TASKS = r"/v1/tasks$"
 PROMPT = "Fix the login test, then say what was wrong"
@@ -47,14 +51,18 @@ class Bench:
 
     def create(self, prompt: str = PROMPT, **options: Any) -> dict[str, Any]:
         body = {"prompt": prompt, **options.pop("body", {})}
-        arguments = {"note": self.notes.append, "look_for": 0.6, **options}
+        arguments = {**self._search(), **options}
         client = arguments.pop("client", self.client)
         history = arguments.pop("history", self.history)
         return create.create(client, history, body, prompt=prompt, **arguments)
 
     def follow_up(self, task_id: str, prompt: str = PROMPT, **options: Any) -> dict[str, Any]:
-        arguments = {"note": self.notes.append, "look_for": 0.6, **options}
+        arguments = {**self._search(), **options}
         return create.follow_up(self.client, self.history, task_id, {"prompt": prompt}, **arguments)
+
+    def _search(self) -> dict[str, Any]:
+        at = Time()
+        return {"note": self.notes.append, "deadline": at.deadline(), "sleep": at.sleep}
 
     def cut_off(
         self,

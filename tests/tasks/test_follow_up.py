@@ -20,6 +20,7 @@ from rebyte_cli.tasks.request_kinds import PromptRequest
 from tests.create_bench import PROMPT, Bench, timestamp
 from tests.cutting_proxy import Cut, CuttingProxy
 from tests.servers import RawServer, Request, json_reply
+from tests.task_board import Time
 
 PROMPTS = "/prompts$"
 
@@ -84,7 +85,7 @@ def test_an_equal_prompt_of_an_hour_ago_is_not_taken(tmp_path: Path) -> None:
 
 def test_without_content_it_stays_unknown(bench: Bench, task: str) -> None:
     bench.proxy.cut("POST", PROMPTS, Cut.AFTER)
-    bench.proxy.cut("GET", "/content", Cut.STATUS, status=404, times=20)
+    bench.proxy.cut("GET", "/content", Cut.STATUS, status=404, times=99)
     with pytest.raises(OutcomeUnknown) as caught:
         bench.follow_up(task)
     assert bench.proxy.count("POST") == 1
@@ -170,8 +171,10 @@ def after_a_kill(folder: Path, thread: Thread) -> dict[str, Any]:
             owner="gone",
         )
         thread.add(PROMPT)
-        body = {"prompt": PROMPT}
-        return create.follow_up(client, history, "t1", body, note=print, look_for=0.3)
+        at, body = Time(), {"prompt": PROMPT}
+        return create.follow_up(
+            client, history, "t1", body, note=print, deadline=at.deadline(), sleep=at.sleep
+        )
 
 
 def test_the_prompt_of_a_killed_attempt_is_found(tmp_path: Path) -> None:
