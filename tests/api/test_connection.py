@@ -171,7 +171,7 @@ def test_a_redirect_with_an_endless_body_is_not_read() -> None:
             line.send(b"10000\r\n" + b"x" * 65536 + b"\r\n")
 
     with RawServer(lambda request: act) as server, pytest.raises(Redirected):
-        transport_to(server, timeout=20).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
+        transport_to(server, timeout=60).send("GET", "/tasks", repeat=RetryPolicy.SAFE)
 
 
 def test_case_19_netrc_adds_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +296,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 def far_client(ca_file: str | None = None, **options: object) -> RebyteClient:
     """A client of a host that only the proxy can reach."""
-    options = {"timeout": 20, "random": lambda: 0.0, **options}
+    options = {"timeout": 60, "random": lambda: 0.0, **options}
     transport = Transport("https://api.invalid/v1", KEY, ca_bundle=ca_file, **options)  # type: ignore[arg-type]  # a dict of options has no types
     return RebyteClient(transport=transport)
 

@@ -44,7 +44,7 @@ def test_each_attempt_is_one_record() -> None:
     ]
     assert "closed the connection" in str(told[0].error)
     assert told[2].error is None
-    assert 0 <= told[2].seconds < 5
+    assert 0 <= told[2].seconds < 60
 
 
 def test_a_record_has_what_was_said() -> None:

@@ -27,7 +27,7 @@ from tests.conftest import Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
 from tests.servers import Answer, Line, Request, json_reply, reset
-from tests.waiting import eventually
+from tests.waiting import eventually, with_time
 
 
 class Desk:
@@ -235,19 +235,28 @@ def test_a_create_that_never_gets_an_answer_does_not_keep_a_batch_running(
 
 
 def test_equal_lines_that_are_lost_together_get_a_task_each(
-    batch: Callable[..., Done], one_clock: None
+    batch: Callable[..., Done], one_clock: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hook(_request: Request) -> None:
-        if sum(farm.tried.values()) >= 6:
-            farm.cuts = 0.0
+    def check(seconds: float) -> None:
+        monkeypatch.setattr(search_module, "LOOK_FOR", seconds)
 
-    # The first six are not answered, and about half of them make nothing.
-    with Farm(cuts=1.0, hook=hook) as farm:
-        done = batch(farm, ["Same"] * 6, "--resend-after", "0.1", "--jobs", "6")
-        assert done.status == 0
-        assert farm.made == {"Same": 6}
-        assert farm.tried["Same"] > 6
-    assert sorted(row["id"] for row in lines_of(done.out)) == sorted(farm.tasks)
+        def hook(_request: Request) -> None:
+            if farm.tried.total() >= 6:
+                farm.cuts = 0.0
+
+        # The first six are not answered, and about half of them make nothing.
+        with Farm(cuts=1.0, hook=hook) as farm:
+            words = ("--resend-after", "0.1", "--jobs", "6", "--journal", f"{seconds}.journal")
+            done = batch(farm, ["Same"] * 6, *words)
+            made.append(farm.made["Same"])
+            assert done.status == 0
+            assert farm.made == {"Same": 6}
+            assert farm.tried["Same"] > 6
+        assert sorted(row["id"] for row in lines_of(done.out)) == sorted(farm.tasks)
+
+    made: list[int] = []
+    with_time(check, 0.3)
+    assert max(made) == 6, "never a seventh, however short the search"
 
 
 def test_a_candidate_of_an_earlier_run_is_not_forgotten(

@@ -93,10 +93,10 @@ def test_without_its_text_nothing_but_the_same_prompt_can_be_told() -> None:
 
 def test_the_longest_prompts_are_compared_in_no_time() -> None:
     long = "lorem ipsum 12 dolor " * 4_700
-    begun = time.monotonic()
+    begun = time.thread_time()
     match(long.replace("dolor", "color"), long)
     match(" ".join(reversed(long.split())), long)
-    assert time.monotonic() - begun < 5
+    assert time.thread_time() - begun < 5
 
 
 def test_a_prompt_that_no_encoding_has_is_known_again() -> None:
