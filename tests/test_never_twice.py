@@ -104,6 +104,7 @@ def place(home: Path, clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """The 20 s of a search are shortened, and so are its pauses; nothing else is."""
     monkeypatch.setattr(search, "LOOK_FOR", 0.4)
     monkeypatch.setattr(create.create, "__kwdefaults__", shortened(create.create))
+    monkeypatch.setattr(create, "SHORTEST_SCAN", 60.0)
     monkeypatch.setattr(batch_search, "FIRST_PAUSE", 0.1)
     monkeypatch.setattr(batch_search, "LATER", 0.2)
     monkeypatch.setattr("rebyte_cli.api.retry.FIRST_PAUSE", 0.01)
@@ -188,7 +189,8 @@ def test_case_79_a_list_that_is_wrong_at_times(place: Place, command: Command) -
     assert place.made == 1
 
 
-def test_case_79_a_500_whose_task_shows_late(place: Place) -> None:
+def test_case_79_a_500_whose_task_shows_late(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "LOOK_FOR", 60.0)  # it ends when the task shows
     hidden = [True]
 
     def page(answer: dict[str, Any]) -> dict[str, Any]:
