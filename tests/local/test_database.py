@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import sys
 import threading
+import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -17,6 +20,7 @@ import pytest
 from rebyte_cli.local import database, server
 from rebyte_cli.local.database import StateError, Store, make_folder
 from rebyte_cli.local.server import Service, reset, status
+from tests.waiting import eventually
 from tests.witness import Caller
 
 
@@ -111,7 +115,12 @@ def test_a_write_that_never_ends_holds_no_other_for_ever(
     assert "has been writing for 0.01 s" in str(refused)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no such timer")
+def where(thread: int) -> str:
+    """The line of Python that a thread is in."""
+    return traceback.extract_stack(sys._current_frames()[thread])[-1].line or ""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows has no such signals")
 def test_a_signal_while_another_process_writes_leaves_no_transaction_open(tmp_path: Path) -> None:
     """A canceled run still writes its patch, and keeps no other writer waiting."""
 
@@ -119,6 +128,8 @@ def test_a_signal_while_another_process_writes_leaves_no_transaction_open(tmp_pa
         raise InterruptedError
 
     file = tmp_path / "service.db"
+    main = threading.main_thread().ident
+    assert main is not None
     before = signal.signal(signal.SIGALRM, stop)
     try:
         with (
@@ -126,10 +137,18 @@ def test_a_signal_while_another_process_writes_leaves_no_transaction_open(tmp_pa
             closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other,
         ):
             other.execute("BEGIN IMMEDIATE")
-            threading.Timer(0.1, lambda: other.execute("COMMIT")).start()
-            signal.setitimer(signal.ITIMER_REAL, 0.02)
+
+            def signal_and_commit() -> None:
+                eventually(lambda: "BEGIN IMMEDIATE" in where(main))
+                signal.pthread_kill(main, signal.SIGALRM)
+                time.sleep(0.02)
+                other.execute("COMMIT")
+
+            helper = threading.Thread(target=signal_and_commit)
+            helper.start()
             with pytest.raises(InterruptedError), store.write():
                 pass  # SQLite does not notice the signal before it has the lock
+            helper.join()
             store.remember("name", "value")
             other.execute("BEGIN IMMEDIATE")
             other.execute("ROLLBACK")

@@ -18,7 +18,7 @@ from rebyte_cli.local.agents.runs import RecordedEvent, RunRecord
 from rebyte_cli.local.agents.workspace import Workspace
 from rebyte_cli.local.database import Store, new_id
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 # How an agent sleeps, more digits to follow: tests of another checkout have other processes.
 NAP = f"77.{os.getpid():08}"
 
@@ -54,8 +54,8 @@ class Bench:
         now, prompt_id, task = self.store.now(), new_id(), task or new_id()
         chosen = {
             "parallel": 2, "adapter": config.describe(adapter), "uploads": [],
-            "source": [None, None, False], "skills": [], "model": None, "jail": True, "limit": 60,
-            "stall": 60, **options,
+            "source": [None, None, False], "skills": [], "model": None, "jail": True, "limit": 600,
+            "stall": 600, **options,
         }  # fmt: skip
         lock = runs.lock_new(self.folder, workspace, prompt_id)
         with self.store.write() as db:
@@ -161,7 +161,7 @@ def processes(word: str) -> list[str]:
 
 def gone(word: str) -> bool:
     """Whether no process with `word` in its command line is left, after a moment to die in."""
-    give_up = time.monotonic() + 5
+    give_up = time.monotonic() + PATIENCE
     while processes(word):
         if time.monotonic() > give_up:
             return False

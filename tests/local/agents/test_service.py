@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +21,7 @@ from tests.repositories import git
 from tests.waiting import eventually
 from tests.witness import Caller
 
-from .bench import gone, need_jail, script
+from .bench import PATIENCE, gone, need_jail, script
 
 CONFIG = """
 [local]
@@ -66,11 +65,11 @@ class Machine:
         self.said: list[str] = []
 
     def wait(self, task: str, caller: Caller | None = None) -> dict[str, Any]:
-        give_up = time.monotonic() + 30
-        while (found := (caller or self.own).task(task))["status"] == "running":
-            assert time.monotonic() < give_up, found
-            time.sleep(0.02)
-        return found
+        def ended() -> dict[str, Any] | None:
+            found = (caller or self.own).task(task)
+            return None if found["status"] == "running" else found
+
+        return eventually(ended, seconds=PATIENCE) or {}
 
     def content(self, task: str) -> dict[str, Any]:
         document = self.own.call(

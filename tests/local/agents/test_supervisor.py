@@ -54,8 +54,11 @@ def test_the_output_of_a_program_is_recorded_as_it_comes(bench: Bench) -> None:
 def test_a_program_that_prints_much_does_not_wait_for_each_line(bench: Bench) -> None:
     prompt = bench.start(["sh", "-c", "i=0; while [ $i -lt 9999 ]; do i=$((i+1)); echo $i; done"])
     assert bench.wait(prompt).answer == "\n".join(map(str, range(1, 10_000)))
-    assert bench.said(prompt) == bench.look(prompt).answer
-    assert len(bench.events(prompt)) < 50
+    run = bench.look(prompt)
+    assert bench.said(prompt) == run.answer
+    assert run.started is not None
+    assert run.ended is not None
+    assert len(bench.events(prompt)) < 50 + (run.ended - run.started) // 200
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_case_85_a_clone_ends_with_its_supervisor(bench: Bench) -> None:
         eventually(lambda: bool(server.requests))
         os.kill(bench.supervisor(prompt), signal.SIGKILL)
         assert gone(url)
-        assert bench.look(prompt).outcome == "failed"
+        eventually(lambda: bench.look(prompt).outcome == "failed")
 
 
 def test_case_86_a_clone_ends_with_a_cancel(bench: Bench) -> None:
@@ -158,7 +161,7 @@ def test_case_86_cancel_kills_the_agent_and_all_its_children(bench: Bench) -> No
     bench.until_started(prompt)
     began = time.monotonic()
     bench.cancel(prompt)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < runs.STOP_SECONDS  # no kill was needed
     assert gone(f"{NAP}04")
     run = bench.wait(prompt)
     assert (run.outcome, run.answer) == ("canceled", "")
@@ -239,9 +242,20 @@ def test_runs_in_one_workspace_go_one_after_another_in_order(bench: Bench) -> No
 
 
 def test_no_more_agents_than_slots_run_at_once(bench: Bench) -> None:
-    words = ["sh", "-c", "sleep 0.2; echo x"]
+    words = ["sh", "-c", "echo x; until [ -e go ]; do sleep 0.05; done"]
     prompts = [bench.start(words, workspace=f"ws{number}", parallel=2) for number in range(5)]
-    runs = [bench.wait(prompt) for prompt in prompts]
+
+    def working_now() -> list[str]:
+        found = [bench.look(prompt) for prompt in prompts]
+        return [run.prompt for run in found if run.started is not None and run.ended is None]
+
+    eventually(lambda: len(working_now()) == 2)
+    for _ in prompts:
+        prompt = eventually(working_now)[0]
+        bench.until_started(prompt)
+        (bench.workspace(bench.look(prompt).workspace).code / "go").touch()
+        bench.wait(prompt)
+    runs = [bench.look(prompt) for prompt in prompts]
     edges = [(run.started or 0, 1) for run in runs] + [(run.ended or 0, -1) for run in runs]
     working = peak = 0
     for _, change in sorted(edges):
@@ -401,11 +415,14 @@ def test_a_login_that_changed_meanwhile_stays(
 ) -> None:
     login(user_home, "old")
     wait = "echo x; while [ ! -e /code/go ]; do sleep 0.02; done"
-    text = f"""{wait}; echo '{{"token": "new"}}' > ~/{LOGIN}"""
+    text = f"""{wait}; echo '{{"token": "new"}}' > ~/{LOGIN}; touch /code/done"""
     prompt = bench.start(Codex(command=(script(tmp_path / "bin", "codex", text),)))
     bench.until_started(prompt)
+    os.kill(bench.supervisor(prompt), signal.SIGSTOP)  # it would hand over the newer one
     login(user_home, "newer")
     (bench.workspace().code / "go").touch()
+    eventually((bench.workspace().code / "done").exists)
+    os.kill(bench.supervisor(prompt), signal.SIGCONT)
     bench.wait(prompt)
     assert (user_home / LOGIN).read_text() == '{"token": "newer"}'
 
