@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from datetime import timedelta
@@ -137,9 +136,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def rebyte(home: Path) -> Callable[..., Done]:
     """Run the command in a separate process: `rebyte("list", "-o", "id", stdin="…")`."""
-    from tests.fork_server import commands
-
-    command = commands() / "rebyte"
+    from tests.forked_command import run_forked
 
     def run(
         *arguments: str,
@@ -148,14 +145,12 @@ def rebyte(home: Path) -> Callable[..., Done]:
         cwd: Path | None = None,
         timeout: float = 60,
     ) -> Done:
-        done = subprocess.run(
-            [command, *arguments],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            env={**os.environ, **(env or {})},
-            cwd=cwd or home,
+        done = run_forked(
+            arguments,
+            stdin=stdin.encode() if isinstance(stdin, str) else stdin,
+            environment={**os.environ, **(env or {})},
+            folder=cwd or home,
             timeout=timeout,
-            check=False,
         )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 

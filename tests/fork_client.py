@@ -1,35 +1,64 @@
 # The `rebyte` of `fork_server.commands`, which see. It imports next to nothing, to start at once.
+import _signal
 import _socket
 import marshal
 import os
-import signal
 import sys
 
 
-def main(address, python):
-    locale = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG") or ""
+def needs_an_interpreter(environment):
+    """Whether the environment asks for what only a new interpreter does."""
+    get = environment.get
+    locale = get("LC_ALL") or get("LC_CTYPE") or get("LANG") or ""
     odd = not locale.lower().replace("-", "").endswith("utf8")
-    if odd or any(name.startswith("PYTHON") for name in os.environ):
-        os.execv(python, [python, "-m", "rebyte_cli", *sys.argv[1:]])
+    return odd or any(name.startswith("PYTHON") for name in environment)
+
+
+def start(address, words, environment, folder, streams, terminal=False):
+    """Have a command run: the connection on which its process id and its status will come.
+
+    `terminal` makes standard input, which no other session may have, its controlling terminal.
+    """
     umask = os.umask(0)
     os.umask(umask)
-    words = [os.fsencode(word) for word in sys.argv[1:]]
-    body = marshal.dumps((words, dict(os.environb), os.getcwdb(), umask))
+    body = marshal.dumps((words, environment, folder, umask, terminal))
     server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     server.connect(address)
-    streams = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
-    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)]
+    numbers = b"".join(number.to_bytes(4, sys.byteorder) for number in streams)
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers)]
     server.sendmsg([len(body).to_bytes(8, "little")], rights)
     server.sendall(body)
+    return server
+
+
+def give_up_terminal():
+    """Let another session have the terminal of this one."""
+    import fcntl
+    import termios
+
+    for number in (_signal.SIGHUP, _signal.SIGCONT):  # what the kernel sends then
+        _signal.signal(number, _signal.SIG_IGN)
+    fcntl.ioctl(0, termios.TIOCNOTTY)
+
+
+def main(address, python):
+    """Run the command with the arguments of this process, and end as it does."""
+    if needs_an_interpreter(os.environ):
+        os.execv(python, [python, "-m", "rebyte_cli", *sys.argv[1:]])
+    words = [os.fsencode(word) for word in sys.argv[1:]]
+    has_terminal = os.getsid(0) == os.getpid() and os.isatty(0)
+    if has_terminal:  # nothing but this command runs there
+        give_up_terminal()
+    server = start(address, words, dict(os.environb), os.getcwdb(), (0, 1, 2), has_terminal)
     child = int.from_bytes(server.recv(8), "little")
 
     def forward(number, _frame):
         os.kill(child, number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, forward)
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT):
+        _signal.signal(number, forward)
     status = int.from_bytes(server.recv(8), "little")
     if os.WIFSIGNALED(status):
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+        _signal.signal(os.WTERMSIG(status), _signal.SIG_DFL)
         os.kill(os.getpid(), os.WTERMSIG(status))
     os._exit(os.waitstatus_to_exitcode(status))

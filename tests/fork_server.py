@@ -2,8 +2,9 @@
 
 `commands()` is a folder with a `rebyte` for tests that start it often, or type it in a shell. It
 passes its arguments, environment, folder and standard streams to a server, which forks a child that
-runs `rebyte_cli.__main__.main` with them, and ends as the child ends. Start-up itself, signals of a
-terminal and limits of a process need the real command.
+runs `rebyte_cli.__main__.main` with them, and ends as the child ends. If nothing else runs on its
+terminal, the child gets that too. Start-up itself, job control and limits of a process need the
+real command.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CLIENT = Path(__file__).with_name("fork_client.py")
 # Besides the package itself: what its functions import when they are called.
-LIBRARIES = ("requests", "sqlite3", "tomllib", "rich.console", "rich.progress")
+LIBRARIES = (
+    *("requests", "sqlite3", "tomllib", "rich.console", "rich.progress"),
+    *("keyring.backends.SecretService", "secretstorage", "jeepney.io.blocking"),
+)
 
 SHARED = "FORKED_COMMANDS"  # the folder, in the environment of workers
 _LOCK = threading.Lock()
@@ -161,11 +165,19 @@ def _start(client: socket.socket, listener: socket.socket) -> int:
 
 
 def _run(request: Any, streams: list[int]) -> None:
-    words, environment, folder, umask = request
-    os.setpgid(0, 0)
+    words, environment, folder, umask, terminal = request
+    if terminal:
+        os.setsid()
+    else:
+        os.setpgid(0, 0)
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    if terminal:
+        import fcntl
+        import termios
+
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.closerange(3, 64)
     os.chdir(folder)
     os.umask(umask)
