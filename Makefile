@@ -34,7 +34,7 @@ $(COMPILED): $(READY) $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py)
 
 # Many tests wait for processes and terminals: a dozen workers keep two cores busy.
 test: $(READY) $(COMPILED) ## Run the tests
-	@$(BIN)/python -m pytest -m "not slow" -n 12 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not slow" --ignore tests/fuzz -n 12 --dist loadfile --no-loadscope-reorder
 
 slow: $(READY) $(COMPILED) ## Run the scripts of the documents, and tests that build packages or download tools
 	@$(BIN)/python -m pytest -m slow -n 6 --dist loadfile
@@ -55,7 +55,8 @@ lowest: $(READY) ## Run the core of the tests with the oldest libraries that are
 FUZZ := .venv-fuzz
 FUZZ_SECONDS ?= 60
 
-fuzz: $(READY) ## Hold the local service against generated requests (a minute; Schemathesis from PyPI)
+fuzz: $(READY) ## Try generated inputs, and requests to the local service (2 minutes; Schemathesis from PyPI)
+	@$(BIN)/python -m pytest tests/fuzz -n 4
 	@$(PYTHON) -m venv $(FUZZ)
 	@$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check 'schemathesis>=4.32,<5'
 	@$(BIN)/python -m tests.fuzz_service $(FUZZ)/bin/schemathesis $(FUZZ_SECONDS)

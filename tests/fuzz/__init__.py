@@ -1,7 +1,7 @@
 """Property tests: each states what holds for every generated input.
 
-`REBYTE_FUZZ=50` tries fifty times as many examples as the suite does. Inputs that once failed are
-kept beside each test as an `@example`.
+`make fuzz` runs them; `REBYTE_FUZZ=50` tries fifty times as many examples. Inputs that once failed
+are kept beside each test as an `@example`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.witness import KEY, Caller, serving
+from tests.witness import KEY, Caller, document, serving
 
 
 @pytest.mark.parametrize(
@@ -227,3 +227,9 @@ def _raw(caller: Caller, request: bytes) -> bytes:
     with socket.create_connection((parts.hostname, parts.port), timeout=60) as wire:
         wire.sendall(request)
         return b"".join(iter(lambda: wire.recv(65536), b""))
+
+
+def test_the_document_that_answers_are_held_against_is_valid() -> None:
+    from openapi_spec_validator import validate
+
+    validate(document())

@@ -10,43 +10,9 @@ import unicodedata
 
 import click
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from rebyte_cli.output.console import clean, one_line
-from tests.output.test_safety import RAW
 from tests.screens import console, text_of
-
-ANYTHING = st.text(st.characters(exclude_categories=()))  # lone surrogates included
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@unhurried
-@given(ANYTHING)
-def test_nothing_dangerous_survives(text: str) -> None:
-    assert not RAW.search(clean(text))
-    assert not RAW.search(one_line(text))
-    assert not set(one_line(text)) & set("\t\n")
-
-
-@unhurried
-@given(ANYTHING)
-def test_cleaning_twice_is_cleaning_once(text: str) -> None:
-    assert clean(clean(text)) == clean(text)
-    assert one_line(one_line(text)) == one_line(text)
-
-
-@unhurried
-@given(ANYTHING)
-def test_all_other_text_is_untouched(text: str) -> None:
-    harmless = RAW.sub("", text)
-    assert clean(harmless) == harmless
-
-
-@settings(unhurried, max_examples=20)
-@given(st.sets(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zp", "Cn"]), min_size=65))
-def test_many_different_ones_are_as_safe_as_few(characters: set[str]) -> None:
-    assert not RAW.search(clean("".join(characters)))
 
 
 def test_every_control_and_direction_character_of_unicode() -> None:

@@ -7,8 +7,6 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from rebyte_cli.output.console import Console
 from rebyte_cli.output.markup import (
@@ -156,12 +154,6 @@ def test_a_pipe_gets_the_text_as_it_came() -> None:
 def test_no_control_sequence_comes_out_raw(evil: str) -> None:
     for text in (evil, f"`{evil}`", f"```{evil}\n{evil}\n```", f"[{evil}](http://x/{evil})"):
         assert not RAW.search(plain(text)), text
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.text(st.characters(exclude_categories=()), max_size=60), st.sampled_from("#>-`*[|<&"))
-def test_nothing_raw_comes_out_of_any_text(text: str, mark: str) -> None:
-    assert not RAW.search(plain(f"{mark} {text}{mark}"))
 
 
 def test_entities_and_escaped_addresses_are_harmless() -> None:
