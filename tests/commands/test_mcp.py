@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from rebyte_cli.local.server import LOCAL_KEY
 from rebyte_cli.mcp.wording import for_tools
 from tests.conftest import COMMAND, Done, need_tool
 from tests.node_tools import install as node_tools
-from tests.servers import RawServer, error_reply, json_reply
+from tests.servers import Line, RawServer, error_reply, json_reply
 
 if TYPE_CHECKING:  # each worker imports this file, and only one runs it: the SDK takes a while
     from mcp import Client
@@ -43,7 +44,7 @@ def told(server: Any, story: Story) -> None:
     from mcp import Client
 
     async def main() -> None:
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             async with Client(server) as client:
                 await story(client)
 
@@ -156,14 +157,22 @@ def test_a_task_that_has_ended_is_left_unchanged_by_cancel(home: Path, aim: Any)
 def test_waiting_reports_progress_and_can_be_cancelled(home: Path, service: Any) -> None:
     async def story(client: Client) -> None:
         heard: list[float] = []
+        twice = anyio.Event()
 
         async def progress(done: float, _total: float | None, _message: str | None) -> None:
             heard.append(done)
+            if len(heard) == 2:
+                twice.set()
 
-        await called(client, "create", prompt="Work [[run=1500ms]]")
-        answer = await client.call_tool("wait", {"task": "@last"}, progress_callback=progress)
-        assert not answer.is_error
-        assert len(heard) >= 2
+        async def cancel() -> None:
+            await twice.wait()
+            await called(client, "cancel", task="@last")
+
+        await called(client, "create", prompt="Work [[run=1h]]")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(cancel)
+            answer = await client.call_tool("wait", {"task": "@last"}, progress_callback=progress)
+        assert answer.structured_content["error"]["code"] == "task_canceled"
         assert heard == sorted(heard)
         await called(client, "create", prompt="Work [[run=1h]]")
         with anyio.move_on_after(0.5):
@@ -178,7 +187,7 @@ def test_a_question_is_shown_and_answered(home: Path, service: Any) -> None:
     async def story(client: Client) -> None:
         await called(client, "create", prompt="Go on [[run=1h]]")
         await called(client, "create", prompt="Go [[ask]] [[run=2ms]]")
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             while "notes" not in (found := await called(client, "get", task="@last")):
                 await anyio.sleep(0.02)
         assert "is waiting for an answer" in found["notes"][0]
@@ -226,21 +235,28 @@ def test_arguments_that_a_tool_does_not_take_are_refused(home: Path, service: An
     served(story=story)
 
 
-def test_a_slow_create_reports_progress(home: Path, service: Any) -> None:
+def test_a_slow_create_reports_progress(home: Path, aim: Any) -> None:
     """A client ends a call that says nothing; the API may block a minute until the VM is up."""
+    twice = threading.Event()
+
+    def create(line: Line) -> None:
+        assert twice.wait(60)
+        line.send(json_reply({"id": "t1", "status": "running"}, 201))
 
     async def story(client: Client) -> None:
         heard: list[str | None] = []
 
         async def progress(_done: float, _total: float | None, message: str | None) -> None:
             heard.append(message)
+            if len(heard) == 2:
+                twice.set()
 
-        arguments = {"prompt": "Work [[run=2ms]] [[slow-create=1500ms]]"}
-        answer = await client.call_tool("create", arguments, progress_callback=progress)
+        answer = await client.call_tool("create", {"prompt": "x"}, progress_callback=progress)
         assert not answer.is_error
-        assert len(heard) >= 2
 
-    served(story=story)
+    with RawServer([create]) as server:
+        aim(server)
+        served(story=story)
 
 
 def messages(node: ast.AST) -> Iterator[str]:
@@ -300,7 +316,7 @@ def test_the_inspector_calls_the_tools(home: Path, service: Any) -> None:
 
     def ask(*words: str) -> Any:
         called = [*inspector, str(server), "mcp", "--method", *words]
-        done = subprocess.run(called, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(called, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -358,7 +374,7 @@ def test_a_signal_ends_the_server(home: Path, number: signal.Signals) -> None:
     process.stdin.flush()
     assert json.loads(process.stdout.readline())["result"]["serverInfo"]["name"] == "rebyte"
     process.send_signal(number)
-    assert process.wait(10) == 128 + number
+    assert process.wait(60) == 128 + number
     process.stdin.close()
 
 

@@ -12,6 +12,7 @@ import pexpect
 import pytest
 
 from tests.conftest import COMMAND, Done
+from tests.terminals import finish
 
 Run = Callable[..., Done]
 NOW = "[[run=1ms]]"
@@ -63,12 +64,10 @@ def test_on_a_terminal_public_is_asked_for(
     del service
     inside_local("create", f"Say hello {NOW}")
     child = pexpect.spawn(
-        COMMAND[0], [*COMMAND[1:], "share", "@last", "--public"], env=dict(os.environ), timeout=20
+        COMMAND[0], [*COMMAND[1:], "share", "@last", "--public"], env=dict(os.environ), timeout=60
     )
     child.expect_exact("Let anyone with the link read task")
     child.sendline(said)
     rest = child.expect([r"nothing was changed", r"/share/"])
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == status
+    assert finish(child) == status
     assert rest == (0 if status else 1)

@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import COMMAND, Done
 from tests.servers import RawServer, json_reply
+from tests.terminals import finish
 from tests.waiting import eventually
 
 Run = Callable[..., Done]
@@ -136,15 +137,13 @@ def test_on_a_terminal_the_secret_is_asked_for_without_echo(inside_local: Run) -
         COMMAND[0],
         [*COMMAND[1:], "webhook", "create", URL, *EVENT, "--secret"],
         env=dict(os.environ),
-        timeout=20,
+        timeout=60,
         encoding="utf-8",
     )
     child.expect_exact("Secret: ")
     child.sendline("hunter2")
-    rest = child.read()
-    child.close()
-    assert child.exitstatus == 0
-    assert "hunter2" not in rest
+    assert finish(child) == 0
+    assert "hunter2" not in str(child.before)
     assert inside_local("webhook", "list").json["data"][0]["hasSecret"] is True
 
 
@@ -176,7 +175,7 @@ def listening(*words: str, secret: str | None = None) -> Iterator[tuple[Any, str
 def deliver(url: str, document: Any, secret: str | None = None) -> int:
     headers = {"Content-Type": "application/json"}
     headers |= {"X-Webhook-Secret": secret} if secret else {}
-    with urlopen(Request(url, json.dumps(document).encode(), headers), timeout=10) as answer:
+    with urlopen(Request(url, json.dumps(document).encode(), headers), timeout=60) as answer:
         return int(answer.status)
 
 
@@ -187,7 +186,7 @@ def test_listen_prints_each_as_a_line_and_ctrl_c_ends_it_with_130(home: object) 
             line = json.loads(process.stdout.readline())
             assert line == {"taskId": f"t{number}", "event": "task.completed"}
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
         assert process.stdout.read() == ""
 
 
@@ -198,7 +197,7 @@ def test_listen_takes_only_those_with_the_secret(home: object) -> None:
                 deliver(url, {"taskId": "bad"}, wrong)
         assert deliver(url, {"taskId": "good"}, "s3") == 200
         assert [json.loads(line)["taskId"] for line in process.stdout] == ["good"]
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_exec_gets_json_on_stdin_and_a_failing_one_is_told(home: Any) -> None:
@@ -211,7 +210,7 @@ def test_exec_gets_json_on_stdin_and_a_failing_one_is_told(home: Any) -> None:
     with listening("--count", "2", "--exec", command, "--jobs", "1") as (process, url):
         deliver(url, {"taskId": "bad"})
         deliver(url, {"taskId": "$(touch pwned); good"})
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert out == "saw bad 1\nsaw $(touch pwned); good 1\n"
     assert "exited with status 3" in err
     assert process.returncode == 1
@@ -225,7 +224,7 @@ def test_the_children_of_a_delivery_command_end_with_it(home: Any, number: signa
         eventually((home / "started").exists)
         process.send_signal(number)
         # stderr ends when every process that holds it has ended, the sleep included.
-        assert process.communicate(timeout=10) == ("", "")
+        assert process.communicate(timeout=60) == ("", "")
         assert process.returncode == 128 + number
 
 
@@ -259,11 +258,10 @@ def test_case_56_two_quick_signals_end_a_server_once(home: Any, words: tuple[str
             assert process.stderr
             while "Ctrl-C" not in (line := process.stderr.readline()) and "Listening" not in line:
                 assert line, process.poll()
-            time.sleep(0.05)
             process.send_signal(signal.SIGTERM)
             time.sleep(gap)
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=60)
             return process.returncode, err
 
     with ThreadPoolExecutor(2) as pool:

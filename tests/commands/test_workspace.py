@@ -16,7 +16,7 @@ from rebyte_cli.errors import RebyteError, WaitTimeout
 from rebyte_cli.tasks.computers import ready
 from tests.conftest import COMMAND, Done
 from tests.servers import KEY, RawServer, Request, closed_port, error_reply, json_reply
-from tests.terminals import Session
+from tests.terminals import Session, finish
 
 Run = Callable[..., Done]
 
@@ -121,13 +121,11 @@ def test_delete_asks(inside_local: Run) -> None:
     made = inside_local("workspace", "create", "--name", "shop").json["id"]
     assert inside_local("workspace", "delete", "shop").status == 2
     child = pexpect.spawn(
-        COMMAND[0], [*COMMAND[1:], "workspace", "delete", "shop"], env=dict(os.environ), timeout=20
+        COMMAND[0], [*COMMAND[1:], "workspace", "delete", "shop"], env=dict(os.environ), timeout=60
     )
     child.expect_exact(f"Delete workspace shop ({made}) with everything in it?")
     child.sendline("n")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 1
+    assert finish(child) == 1
     assert inside_local("workspace", "show", "shop").status == 0
     assert inside_local("workspace", "delete", "shop", "--yes").json["deleted"] is True
     assert inside_local("workspace", "show", made).status == 4
