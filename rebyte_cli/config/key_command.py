@@ -14,10 +14,11 @@ from .terminal import terminal_restored
 
 if TYPE_CHECKING:
     from subprocess import Popen
+    from typing import IO
 
 SECONDS = 30.0
 _LARGEST = 65536  # bytes
-_GRACE = 0.5  # seconds to read what an ended program has printed
+_GRACE = 0.5  # seconds in which the last of what an ended program has printed is read
 
 
 def run_key_command(argv: Sequence[str], *, interactive: bool, seconds: float = SECONDS) -> str:
@@ -82,9 +83,21 @@ def _output_of(process: Popen[bytes]) -> tuple[bytes, bytes]:
     for reader in readers:
         reader.start()
     process.wait()
-    for reader in readers:
+    for reader, stream in zip(readers, streams, strict=True):
         reader.join(timeout=_GRACE)
+        while reader.is_alive() and _has_more(stream):  # on a busy machine
+            reader.join(timeout=_GRACE)
     return output[0], output[1] if len(output) > 1 else b""
+
+
+def _has_more(stream: IO[bytes]) -> bool:
+    """Whether there is something that was not read yet; False on Windows, which cannot tell."""
+    import select
+
+    try:
+        return bool(select.select([stream], [], [], 0)[0])
+    except OSError:
+        return False
 
 
 def _end(process: Popen[bytes], *, own_session: bool) -> None:

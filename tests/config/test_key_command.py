@@ -12,10 +12,12 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from rebyte_cli.config.key_command import SECONDS
 from rebyte_cli.config.key_command import run_key_command as run
 from rebyte_cli.errors import KeyProblem
 from tests.conftest import COMMAND
-from tests.waiting import eventually
+from tests.terminals import finish
+from tests.waiting import eventually, with_time
 
 SECRET = "rbk_from_a_vault"
 
@@ -63,17 +65,33 @@ def test_a_program_that_is_not_there() -> None:
 def test_a_program_that_hangs_is_given_up_and_ended(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     argv = ["sh", "-c", f"echo $$ > '{pid}'; exec sleep 60"]
-    began = time.monotonic()
-    with pytest.raises(KeyProblem, match=r"key_command: sh did not end within 1 s"):
-        run(argv, interactive=False, seconds=1)
-    assert time.monotonic() - began < 10
+
+    def check(limit: float) -> None:
+        began = time.monotonic()
+        with pytest.raises(KeyProblem, match=f"key_command: sh did not end within {limit:g} s"):
+            run(argv, interactive=False, seconds=limit)
+        assert time.monotonic() - began < limit + 15
+        assert pid.exists()
+
+    with_time(check)
     eventually(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists(), what="its end")
 
 
 def test_a_child_in_the_background_is_not_waited_for() -> None:
-    began = time.monotonic()
-    assert run(["sh", "-c", f"sleep 20 & echo {SECRET}"], interactive=False) == SECRET
-    assert time.monotonic() - began < 5
+    assert SECONDS < 40
+    assert run(["sh", "-c", f"sleep 40 & echo {SECRET}"], interactive=False) == SECRET
+
+
+def test_what_was_printed_is_read_however_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that reads it may not run for a while on a busy machine."""
+    read = os.read
+
+    def late(handle: int, size: int) -> bytes:
+        time.sleep(0.7)
+        return read(handle, size)
+
+    monkeypatch.setattr(os, "read", late)
+    assert run(["echo", SECRET], interactive=False) == SECRET
 
 
 def test_without_a_terminal_it_cannot_eat_our_stdin() -> None:
@@ -99,10 +117,14 @@ def test_case_68_its_children_end_with_it(tmp_path: Path, interactive: bool) -> 
     inner = f"echo $$ > '{grandchild}'; sleep 60; true"
     script = f'sh -c "echo \\$\\$ > \'{child}\'; sh -c \\"$INNER\\"; true"; true'
     argv = ["env", f"INNER={inner}", "sh", "-c", script]
-    with pytest.raises(KeyProblem, match="did not end within 1 s"):
-        run(argv, interactive=interactive, seconds=1)
-    assert child.exists()
-    assert grandchild.exists()
+
+    def check(limit: float) -> None:
+        with pytest.raises(KeyProblem, match="did not end within"):
+            run(argv, interactive=interactive, seconds=limit)
+        assert child.exists()
+        assert grandchild.exists()
+
+    with_time(check)
     eventually(lambda: not is_running(child) and not is_running(grandchild), what="their end")
 
 
@@ -121,7 +143,7 @@ def asked(code: str, *options: str, home: Path, backend: str = "") -> pexpect.sp
         )
     env = {**os.environ, "PYTHONPATH": str(home), "PYTHON_KEYRING_BACKEND": "asking.Asking"}
     return pexpect.spawn(
-        COMMAND[0], [*COMMAND[1:], *options, "list"], env=env, encoding="utf-8", timeout=20
+        COMMAND[0], [*COMMAND[1:], *options, "list"], env=env, encoding="utf-8", timeout=60
     )
 
 
@@ -144,24 +166,23 @@ def test_case_69_a_prompt_that_is_cut_short_leaves_the_echo_on(
 ) -> None:
     child = asked(ASK, home=home, backend=backend)
     child.expect_exact("Passphrase: ")
-    assert child.waitnoecho(5)
-    if signal_number == signal.SIGINT:
-        child.sendintr()
-    else:
-        child.kill(signal_number)
-    child.expect(pexpect.EOF)
+    assert child.waitnoecho(60)
+    ended = 1
+    while ended:  # Python misses a signal that comes between its prompt and its read
+        if signal_number == signal.SIGINT:
+            child.sendintr()
+        else:
+            child.kill(signal_number)
+        ended = child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=10)
     assert child.getecho()
-    child.close()
-    assert child.exitstatus == 128 + signal_number
+    assert finish(child) == 128 + signal_number
 
 
 @pytest.mark.parametrize("backend", ["", BACKEND], ids=["key_command", "keyring"])
 def test_case_70_nothing_asks_with_no_input(home: Path, backend: str) -> None:
     child = asked(ASK, "--no-input", home=home, backend=backend)
-    child.expect(pexpect.EOF)
-    child.close()
+    assert finish(child) == 3
     assert "Passphrase" not in str(child.before).replace("getpass", "")
-    assert child.exitstatus == 3
 
 
 @pytest.mark.parametrize("backend", ["", BACKEND], ids=["key_command", "keyring"])
@@ -170,8 +191,6 @@ def test_case_70_nothing_asks_without_standard_input(home: Path, backend: str) -
     asked(ASK, home=home, backend=backend).close(force=True)
     env = {**os.environ, "PYTHONPATH": str(home), "PYTHON_KEYRING_BACKEND": "asking.Asking"}
     line = f"{' '.join(COMMAND)} list </dev/null"
-    child = pexpect.spawn("sh", ["-c", line], env=env, encoding="utf-8", timeout=20)
-    child.expect(pexpect.EOF)
-    child.close()
+    child = pexpect.spawn("sh", ["-c", line], env=env, encoding="utf-8", timeout=60)
+    assert finish(child) == 3
     assert "Passphrase" not in str(child.before)
-    assert child.exitstatus == 3
