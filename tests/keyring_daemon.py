@@ -102,7 +102,7 @@ class KeyringDaemon:
         connection = open_dbus_connection(self.env["DBUS_SESSION_BUS_ADDRESS"])
         try:
             ask = new_method_call(bus, "NameHasOwner", "s", ("org.freedesktop.secrets",))
-            return bool(connection.send_and_get_reply(ask, timeout=5).body[0])
+            return bool(connection.send_and_get_reply(ask, timeout=60).body[0])
         finally:
             connection.close()
 

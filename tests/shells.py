@@ -57,7 +57,7 @@ class Shell:
             cwd=str(folder),
             encoding="utf-8",
             dimensions=(50, 120),
-            timeout=20,
+            timeout=60,
         )
         if name == "fish":
             self.run("function fish_prompt; echo 'READY> '; end")

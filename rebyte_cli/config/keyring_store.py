@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import KeyProblem
@@ -77,6 +77,8 @@ class KeyringStore(NamedTuple):
     def _ask(self, work: Callable[[], T]) -> T:
         seconds = SECONDS_ON_A_TERMINAL if self.interactive else SECONDS_UNATTENDED
         prompts = nullcontext() if self.interactive else prompts_refused()
+        with suppress(ImportError):  # `work` reports it; on a busy machine, it takes seconds
+            import keyring  # noqa: F401
         try:
             with terminal_restored(), prompts:
                 return call_with_timeout(seconds, work, told_after=1.0, tell=self._tell)

@@ -28,7 +28,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from rebyte_cli.config.toml import edit_toml
-for number in range(10):
+for number in range(5):
     with edit_toml(Path(sys.argv[1])) as document:
         document.setdefault("profiles", {})[f"{sys.argv[2]}{number}"] = {"output": "json"}
 """
@@ -37,8 +37,8 @@ for number in range(10):
 def test_case_47_writers_in_several_processes_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "new" / "config.toml"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, name]) for name in "abcd"]
-    assert [writer.wait(timeout=30) for writer in writers] == [0, 0, 0, 0]
-    names = {f"{name}{number}" for name in "abcd" for number in range(10)}
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0, 0]
+    names = {f"{name}{number}" for name in "abcd" for number in range(5)}
     assert set(tomllib.loads(path.read_text())["profiles"]) == names
     assert sorted(os.listdir(path.parent)) == [".lock", "config.toml"]
 

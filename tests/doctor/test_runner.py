@@ -13,13 +13,13 @@ OK = Finding("ok", "fine")
 
 def test_checks_run_side_by_side_and_are_reported_in_order() -> None:
     """Each waits for the other, which no sequence of them could survive."""
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=60)
 
     def meet() -> Finding:
         both.wait()
         return OK
 
-    found = list(run_checks([Check("a", meet, seconds=20), Check("b", meet, seconds=20)]))
+    found = list(run_checks([Check("a", meet, seconds=60), Check("b", meet, seconds=60)]))
     assert found == [("a", OK), ("b", OK)]
 
 
@@ -31,9 +31,10 @@ def test_a_check_that_hangs_is_left_behind() -> None:
         return OK
 
     started = time.monotonic()
-    checks = [Check("a", hang, 0.2), Check("b", hang, 0.2, needed=False), Check("c", lambda: OK)]
+    late = Check("c", lambda: OK, 60)
+    checks = [Check("a", hang, 0.2), Check("b", hang, 0.2, needed=False), late]
     found = dict(run_checks(checks))
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert found["a"] == Finding("problem", "did not answer within 0.2 s")
     assert found["b"].status == "warning"
     assert found["c"] == OK
