@@ -38,7 +38,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

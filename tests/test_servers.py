@@ -11,5 +11,5 @@ def test_a_server_that_has_stopped_accepts_nothing_more() -> None:
     before = set(threading.enumerate())
     with RawServer(reply(200)):
         (accepting,) = set(threading.enumerate()) - before
-    accepting.join(5)
+    accepting.join(60)
     assert not accepting.is_alive()
