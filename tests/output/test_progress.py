@@ -410,7 +410,7 @@ def test_ctrl_z_takes_the_region_away_and_fg_brings_it_back(tmp_path: Path) -> N
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     session = Session([bash, "--norc", "--noprofile", "-i"], PS1="$ ", rows=40)
-    # Ctrl-Z would have the kernel drop what nobody has read yet, such as half of a redraw.
+    # Ctrl-Z would have the kernel drop what has not been read yet, such as half of a redraw.
     session.child.send("stty noflsh\n")
     session.child.send(f"{sys.executable} {program} board 1 60\n")
     session.until(lambda lines: "7/100 ended" in "".join(lines))
