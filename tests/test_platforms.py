@@ -319,7 +319,7 @@ def test_features_that_a_windows_terminal_lacks(windows: Msvcrt) -> None:
         pass
     terminal._restore(0, [])
     assert _prompts.has_unread_input() is False
-    progress._erase_on_suspend(console())()
+    progress.erase_on_suspend(console())()
     assert not console().in_background()
 
 
