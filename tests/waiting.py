@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], *, seconds: float = 30.0, what: str = "it") -> T:
+def eventually(look: Callable[[], T], *, seconds: float = 60.0, what: str = "it") -> T:
     """Look until there is something to see, and return it; fails after `seconds`."""
     end = time.monotonic() + seconds
     while not (found := look()):

@@ -187,18 +187,20 @@ def test_the_stream_stands_in_for_content_that_is_missing_or_too_large(
         "prompts": [{"id": "p1", "status": "succeeded"}],
     }
 
+    packed = gzip.compress(b" " * (65 << 20)) if is_there else b""
+
     def answer(request: Any) -> bytes:
         if request.path.endswith("/events"):
             return reply(200, stream, {"Content-Type": "text/event-stream"})
         if request.path.endswith("/abcd1234"):
             return json_reply(task)
         if is_there:
-            return reply(200, gzip.compress(b" " * (65 << 20)), {"Content-Encoding": "gzip"})
+            return reply(200, packed, {"Content-Encoding": "gzip"})
         return error_reply(404, "not_found", "Cannot GET")
 
     with RawServer(answer) as server:
         aim(server)
-        done = inside("logs", "abcd1234")
+        done = inside("logs", "abcd1234", env={"REBYTE_REQUEST_TIMEOUT": "120"})
     assert done.status == 0
     assert done.out == ">\n\nThree files changed.\n"
     assert ("`rebyte api /tasks/abcd1234/events` prints them all" in done.err) == is_there
