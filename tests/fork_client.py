@@ -49,14 +49,18 @@ def main(address, python):
     has_terminal = os.getsid(0) == os.getpid() and os.isatty(0)
     if has_terminal:  # nothing but this command runs there
         give_up_terminal()
+    forwarded = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
+    # One that comes early waits until there is a process to pass it on to.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, forwarded)
     server = start(address, words, dict(os.environb), os.getcwdb(), (0, 1, 2), has_terminal)
     child = int.from_bytes(server.recv(8), "little")
 
     def forward(number, _frame):
         os.kill(child, number)
 
-    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT):
+    for number in forwarded:
         _signal.signal(number, forward)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, forwarded)
     status = int.from_bytes(server.recv(8), "little")
     if os.WIFSIGNALED(status):
         _signal.signal(os.WTERMSIG(status), _signal.SIG_DFL)

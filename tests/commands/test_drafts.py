@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli.history.drafts import unsent
 from tests.conftest import COMMAND, Done
 from tests.fork_server import commands
 from tests.servers import RawServer, Request, closed_port, error_reply, json_reply, stall
 from tests.terminals import Session
+from tests.waiting import eventually
 
 MADE = {"id": "task-0001", "workspaceId": "ws-1", "url": "http://x/run/task-0001"}
 PAGE = {"data": [], "total": 0, "limit": 1, "offset": 0}
@@ -141,7 +143,7 @@ def test_a_prompt_outlives_its_command(
         end = time.monotonic() + 60
         while session.read(1):
             assert time.monotonic() < end
-        session.child.wait()
+        eventually(lambda: unsent(drafts))  # the process that held it has ended
         shown = "\n".join(session.everything)
         (draft,) = drafts.glob("*.md")
         assert draft.read_text() == "Fix the\nlogin"
