@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from rebyte_cli.batch.reservations import Reservations
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
 from rebyte_cli.history.records import Reservation
-from rebyte_cli.tasks import create
+from rebyte_cli.tasks import create, server_clock
 from rebyte_cli.tasks import search as search_module
 from rebyte_cli.tasks.prompt_match import digest_of
 from tests.conftest import COMMAND
@@ -110,6 +110,8 @@ class Place:
 @pytest.fixture
 def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)  # one look says all here
+    # A busy machine takes longer from one step to the next than clocks differ.
+    monkeypatch.setattr(server_clock, "SKEW", timedelta(minutes=1))
     monkeypatch.setattr(batch_search, "LATER", 0.05)
     with Farm() as farm:
         yield Place(home, farm)

@@ -87,7 +87,8 @@ def test_case_33_a_reset_before_the_server_heard_of_it_is_not_sent_again(bench: 
 @pytest.mark.parametrize("cut", [Cut.AFTER, Cut.MIDWAY, Cut.STATUS])
 def test_cases_34_and_37_the_task_behind_a_lost_answer_is_taken(bench: Bench, cut: Cut) -> None:
     bench.proxy.cut("POST", TASKS, cut)
-    created = bench.create(key="k")
+    prompt = f"{PROMPT} [[run=1h]]"
+    created = bench.create(prompt, key="k")
     assert bench.proxy.count("POST") == 1
     assert bench.on_server() == [created["id"]]
     assert created["url"].endswith(created["id"])
@@ -96,7 +97,7 @@ def test_cases_34_and_37_the_task_behind_a_lost_answer_is_taken(bench: Bench, cu
     assert "was lost" in bench.notes[-1]
     assert created["id"] in bench.notes[-1]
     assert [task["id"] for task in bench.history.tasks()] == [created["id"]]
-    assert bench.create(key="k") == created
+    assert bench.create(prompt, key="k") == created
 
 
 def test_case_35_a_read_timeout_while_the_task_exists(bench: Bench) -> None:
@@ -830,7 +831,7 @@ def test_the_same_files_uploaded_again_are_the_same_request(bench: Bench) -> Non
 def test_a_task_is_taken_although_its_status_cannot_be_had(bench: Bench) -> None:
     bench.proxy.cut("POST", TASKS, Cut.AFTER)
     bench.proxy.cut("GET", r"/v1/tasks/[^/]*$", Cut.STATUS, status=500)
-    created = bench.create()
+    created = bench.create(f"{PROMPT} [[run=1h]]")
     assert (created["id"], created["status"]) == (bench.on_server()[0], "running")
     assert created["createdAt"]
 
