@@ -31,9 +31,9 @@ class Poller(Generic[T]):
     """Calls `ask` with everything that was added, again and again until it was dropped.
 
     `pause` gives the seconds to the next round, from the seconds since something was added and
-    the number of things asked about. A network fault is reported to the throttle, which then counts
-    the network as lost until a round succeeds. Other errors, and a service that never answered at
-    all, are reported as "fatal".
+    the number of things asked about; what is added during a pause may cut it short. A network fault
+    is reported to the throttle, which then counts the network as lost until a round succeeds. Other
+    errors, and a service that never answered at all, are reported as "fatal".
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Poller(Generic[T]):
         self._things: dict[int, T] = {}
         self._change = threading.Condition()
         self._added = 0.0
+        self._due = 0.0  # when the next round is
         self._stopped = False
         self._thread: threading.Thread | None = None
 
@@ -77,9 +78,16 @@ class Poller(Generic[T]):
         with self._change:
             self._things[index] = thing
             self._added = time.monotonic()
-            if len(self._things) == 1:
-                self._change.notify()
+            if self._thread is not None:
+                self._shorten_pause()
         self.start()
+
+    def _shorten_pause(self) -> None:
+        """Let what was added not wait out a pause that is longer than its first one."""
+        due = self._added + self._pause(0.0, len(self._things))
+        if len(self._things) == 1 or due < self._due:  # else it would cost a switch of threads
+            self._due = min(self._due, due)
+            self._change.notify()
 
     def things(self) -> dict[int, T]:
         """What is asked about now, by line."""
@@ -116,7 +124,11 @@ class Poller(Generic[T]):
             # Counted from the start of the round, so that slow answers do not stretch it.
             spread = 0.8 + 0.2 * random()  # noqa: S311 -- spreads load, guards nothing
             due = began + self._pause(began - added, len(things)) * spread
-            while (left := due - time.monotonic()) > 0 and not self._stopped:
+            with self._change:
+                self._due = due
+                if self._added != added:
+                    self._shorten_pause()
+            while self._things and (left := self._due - time.monotonic()) > 0 and not self._stopped:
                 if not self._attempt(partial(self._between, left)):
                     return
 
@@ -126,8 +138,9 @@ class Poller(Generic[T]):
 
     def _sleep(self, seconds: float) -> None:
         with self._change:
-            if not self._stopped:
-                self._change.wait(seconds)
+            left = min(seconds, self._due - time.monotonic())  # something may have been added
+            if not self._stopped and left > 0:
+                self._change.wait(left)
 
     def _attempt(self, action: Callable[[], None]) -> bool:
         """Do it, and report what goes wrong. False if the thread has to end."""

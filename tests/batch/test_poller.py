@@ -164,6 +164,20 @@ def test_the_pause_is_kept(bench: Bench) -> None:
     assert time.monotonic() - begun >= 0.2
 
 
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_new_item_does_not_wait_out_a_long_pause(bench: Bench, is_alone: bool) -> None:
+    """Neither after the round that dropped all others, nor beside one that is polled seldom."""
+    bench.seconds = 600.0
+    bench.act = lambda: bench.rounds.drop(1) if is_alone else None
+    bench.rounds.add(1, "t1")
+    bench.asked.get(timeout=SOON)
+    bench.paused.get(timeout=SOON)
+    bench.seconds = 0.01
+    bench.rounds.add(2, "t2")
+    old = {} if is_alone else {1: "t1"}
+    assert bench.asked.get(timeout=SOON) == {**old, 2: "t2"}
+
+
 @pytest.mark.parametrize("busy", [True, False])
 def test_the_poller_stops_at_once(bench: Bench, busy: bool) -> None:
     """In a pause, and with nothing to ask about."""
