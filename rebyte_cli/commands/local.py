@@ -73,14 +73,14 @@ def serve(app: App, port: int, simulate: bool) -> None:
     runs = "Runs are simulated."
     if not simulate and app.environment.get("REBYTE_LOCAL_AGENTS") != "0":
         runs = "Runs are simulated unless they name an agent and use `rebyte local key`."
-    app.console.write_out(service.base_url + "\n", flush=True)
-    app.note(
-        f"curl -H 'API_KEY: {LOCAL_KEY}' {service.base_url}/tasks\n"
-        f"Pages: {service.pages_url}\n"
-        f"{runs} Ctrl-C stops it."
-    )
     with StopSignal() as stop:
         with service:
+            app.console.write_out(service.base_url + "\n", flush=True)
+            app.note(
+                f"curl -H 'API_KEY: {LOCAL_KEY}' {service.base_url}/tasks\n"
+                f"Pages: {service.pages_url}\n"
+                f"{runs} Ctrl-C stops it."
+            )
             stop.wait()
             if app.console.err_tty:  # end the line that the terminal began with `^C`
                 app.console.write_err("\n")

@@ -317,3 +317,24 @@ def test_ctrl_c_leaves_the_prompt_at_the_start_of_a_line(home: Path) -> None:
     session.child.sendintr()
     assert session.finish() == 130
     assert session.raw.endswith("^C\r\n")
+
+
+# Its own Ctrl-C, as soon as it has said that there is one.
+AT_ONCE = """
+import os, signal
+from rebyte_cli.app import App
+note = App.note
+def noted(app, text):
+    note(app, text)
+    if "Ctrl-C stops it." in text:
+        os.kill(os.getpid(), signal.SIGINT)
+App.note = noted
+from rebyte_cli.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_at_once_leaves_it_there_too(home: Path) -> None:
+    session = Session.python(AT_ONCE, "local", "serve", "--port", "0", columns=200)
+    assert session.finish() == 130
+    assert session.raw.endswith("Ctrl-C stops it.\r\n\r\n")
