@@ -102,8 +102,8 @@ def record() -> Text:
 
 # Tasks for the picture of what is redrawn: what they do takes longer than the recording.
 RUNNING = (
-    ("Upgrade the billing", "[[run=60s]] [[events=60]]"),
-    ("Find security bugs", "[[run=60s]] [[events=60]]"),
+    ("Upgrade the billing", "[[run=10m]] [[events=600]]"),
+    ("Find security bugs", "[[run=10m]] [[events=600]]"),
     ("Migrate the database", "[[fail]]"),
 )
 ASKING = "Deploy the shop [[ask]]"

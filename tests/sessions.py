@@ -75,11 +75,12 @@ def steps(block: str) -> Iterator[Step]:
 
 
 def on_a_terminal(command: str, env: Mapping[str, str], cwd: Path, columns: int) -> str:
-    """Everything that `bash -c COMMAND` shows on a terminal of that width, within a minute."""
+    """Everything that `bash -c COMMAND` shows on a terminal of that width, within three minutes."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
-        ["bash", "-c", command],
+        # `:` keeps the shell from becoming the command, which would have a separate session then.
+        ["bash", "-c", f"{command}\n:"],
         stdin=follower,
         stdout=follower,
         stderr=follower,
@@ -88,7 +89,7 @@ def on_a_terminal(command: str, env: Mapping[str, str], cwd: Path, columns: int)
         start_new_session=True,
     )
     os.close(follower)
-    shown, deadline = b"", time.monotonic() + 60
+    shown, deadline = b"", time.monotonic() + 180
     while time.monotonic() < deadline:
         if not select.select([leader], [], [], 1)[0]:
             continue

@@ -24,7 +24,7 @@ def test_the_script_runs() -> None:
     script = re.search(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     assert script is not None
     done = subprocess.run(
-        [sys.executable, "-c", script[1]], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", script[1]], capture_output=True, text=True, timeout=120, check=False
     )
     assert (done.stdout, done.stderr) == ("completed\n", "")
 

@@ -49,7 +49,7 @@ def test_forty_lines_do_the_whole_job(home: Path) -> None:
                 "REBYTE_API_KEY": LOCAL_KEY,
                 "REBYTE_STATE_DIR": str(home / "state"),
             },
-            timeout=120,
+            timeout=300,
             check=False,
         )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

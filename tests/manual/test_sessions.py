@@ -50,7 +50,7 @@ def demo() -> subprocess.CompletedProcess[str]:
             env=environment(Path(home)),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
 
