@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.tasks.attempts import Attempts
+from tests.waiting import with_time
 
 
 def attempts_of(
@@ -25,21 +26,26 @@ def attempts_of(
 
 def test_an_attempt_that_never_began_is_not_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interrupt comes while the third thread starts."""
-    start, started = threading.Thread.start, list[threading.Thread]()
+    start = threading.Thread.start
 
-    def start_until_interrupted(thread: threading.Thread) -> None:
-        if len(started) == 2:
-            raise KeyboardInterrupt
-        started.append(thread)
-        start(thread)
+    def check(limit: float) -> None:
+        started: list[threading.Thread] = []
 
-    monkeypatch.setattr(threading.Thread, "start", start_until_interrupted)
-    monkeypatch.setattr("rebyte_cli.tasks.attempts.GRACE", 0.2)
-    attempts = attempts_of(lambda at: {"id": f"t{at}"}, 9)
-    with pytest.raises(KeyboardInterrupt) as stop:
-        attempts.start()
-    hint = attempts.interrupted(stop.value).hint
-    assert str(hint).splitlines()[1:] == ["The outcome of 1 create is unknown; see `rebyte list`"]
+        def start_until_interrupted(thread: threading.Thread) -> None:
+            if len(started) == 2:
+                raise KeyboardInterrupt
+            started.append(thread)
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start_until_interrupted)
+        monkeypatch.setattr("rebyte_cli.tasks.attempts.GRACE", limit)
+        attempts = attempts_of(lambda at: {"id": f"t{at}"}, 9)
+        with pytest.raises(KeyboardInterrupt) as stop:
+            attempts.start()
+        _, *hints = str(attempts.interrupted(stop.value).hint).splitlines()
+        assert hints == ["The outcome of 1 create is unknown; see `rebyte list`"]
+
+    with_time(check, 0.2)
 
 
 def test_every_task_is_told_before_an_unexpected_exception() -> None:
