@@ -98,9 +98,7 @@ def test_case_14_a_key_typed_at_a_terminal_is_neither_shown_nor_on_a_command_lin
     child.waitnoecho(timeout=60)
     assert not child.getecho()
     child.send(key[:20])
-    lines = b"".join(
-        path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _readable(path)
-    )
+    lines = b"".join(map(_command_line, Path("/proc").glob("[0-9]*/cmdline")))
     assert b"--insecure-storage" in lines
     assert key[:20].encode() not in lines
     child.sendline(key[20:])
@@ -113,12 +111,11 @@ def test_case_14_a_key_typed_at_a_terminal_is_neither_shown_nor_on_a_command_lin
     assert key[:20] not in shown
 
 
-def _readable(path: Path) -> bool:
+def _command_line(path: Path) -> bytes:
     try:
-        path.read_bytes()
+        return path.read_bytes()
     except OSError:  # it ended meanwhile
-        return False
-    return True
+        return b""
 
 
 def test_an_interrupt_at_the_question_is_130_and_stores_nothing(url: str, home: Path) -> None:
