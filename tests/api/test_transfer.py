@@ -102,7 +102,7 @@ def test_a_download_that_stalls_ends_by_its_idle_limit(tmp_path: Path) -> None:
         slow = parts(LENGTH, *[b"x" * 100] * 10, every=limit / 5)
         with RawServer(lambda request: slow) as server:
             client = RebyteClient(transport=transport_to(server, timeout=limit))
-            client.get_artifact("w1", "a", tmp_path / "slow")
+            client.get_artifact("w1", "a", tmp_path / f"slow-{limit}")
         assert len(server.requests) == 1
 
     with_time(check, 0.4)
