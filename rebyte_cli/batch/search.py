@@ -284,7 +284,9 @@ def search_lost(
                 report("unsure", at, candidates)
 
     def pause(since: float, _count: int) -> float:
-        if since < seconds or any(absence.is_likely for absence in list(absences.values())):
+        # `since` counts from when a line was added, and the first search from its first scan.
+        open_lines = [at for at, one in list(absences.items()) if at not in told or one.is_likely]
+        if since < seconds or open_lines:
             return min(MOST_PAUSE, max(FIRST_PAUSE, since / 4))
         return LATER
 

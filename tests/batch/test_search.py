@@ -595,6 +595,16 @@ def test_candidates_are_reported_before_unknown(search: Search) -> None:
     assert reports.get(timeout=20) == ("unsure", 0, ["t1", "t2"])
 
 
+def test_no_scan_is_put_off_before_a_line_is_told_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first scan may be late, and only from then on does the time of the search count."""
+    monkeypatch.setattr(search_module, "LOOK_FOR", 1000.0)
+    client: Any = Known()
+    finder: Any = Scripted([DOUBTFUL])
+    rounds = search_lost(client, Throttle(), print, finder)
+    rounds._ask({0: LostLine(0, "2026-02-09T10:30:00Z", 900.0)})
+    assert rounds._pause(1001.0, 1) == batch_search.MOST_PAUSE
+
+
 @pytest.mark.parametrize("status", [400, 404, 410])
 def test_without_a_list_the_outcome_is_unknown_and_nothing_is_resent(
     search: Search, status: int

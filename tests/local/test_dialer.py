@@ -164,7 +164,7 @@ def test_a_body_does_not_wait_for_the_acknowledgement_of_its_head(
 def test_a_stranger_on_the_port_gets_no_key_and_is_not_believed(
     state: Path, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if answer is None:
+    if answer is None or b"status" in answer:  # shorter than a proof, so the rest is waited for
         monkeypatch.setattr(dialer_module, "CHALLENGE_SECONDS", 0.3)
     with Stranger(lambda _: answer) as stranger:
         record(state, stranger.origin)
