@@ -32,9 +32,9 @@ $(COMPILED): $(READY) $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py)
 	@$(BIN)/python -m pytest --collect-only -qq >/dev/null 2>&1 || true
 	@mkdir -p $(@D) && touch $@
 
-# Many tests wait for processes and terminals: a dozen workers keep two cores busy.
+# Many tests wait for processes and terminals: nine workers keep two cores busy.
 test: $(READY) $(COMPILED) ## Run the tests
-	@$(BIN)/python -m pytest -m "not slow" --ignore tests/fuzz -n 12 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not slow" --ignore tests/fuzz -n 9 --dist loadfile --no-loadscope-reorder
 
 slow: $(READY) $(COMPILED) ## Run the scripts of the documents, and tests that build packages or download tools
 	@$(BIN)/python -m pytest -m slow -n 6 --dist loadfile

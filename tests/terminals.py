@@ -85,14 +85,16 @@ class Session:
         rows: int = 24,
         *,
         echo: bool = False,
+        fork: bool = True,
         env: Mapping[str, str] | None = None,
         **environment: str,
     ) -> None:
         """`env` takes the place of this process's environment, to which `environment` adds.
 
-        COMMAND is forked, which is faster (see `fork_server`).
+        COMMAND is forked, which is faster (see `fork_server`): `child` then stands for it, and
+        SIGSTOP would not reach it.
         """
-        if command[: len(COMMAND)] == COMMAND:
+        if fork and command[: len(COMMAND)] == COMMAND:
             command = [str(commands() / "rebyte"), *command[len(COMMAND) :]]
         ours = {"LC_ALL": "C.UTF-8", "TERM": "xterm-256color", **environment}
         self.child = pexpect.spawn(

@@ -218,13 +218,12 @@ def listen(
         app.set_option("output", "jsonl")
     shared = read_secret(app, secret, longest=LONGEST)
     receiver = WebhookReceiver(port, secret=shared, hosts=hosts)
-    app.note(f"Listening on {receiver.url}")
     if program is None:
-        return Records(DELIVERY, _printed(receiver, count))
+        return Records(DELIVERY, _printed(app, receiver, count))
     return Records(DELIVERY, _passed_on(app, receiver, count, program, jobs))
 
 
-def _printed(receiver: WebhookReceiver, count: int | None) -> Iterator[dict[str, Any]]:
+def _printed(app: App, receiver: WebhookReceiver, count: int | None) -> Iterator[dict[str, Any]]:
     """The deliveries, until there were `count` or a signal came."""
     from contextlib import closing
     from itertools import islice
@@ -232,6 +231,7 @@ def _printed(receiver: WebhookReceiver, count: int | None) -> Iterator[dict[str,
     from ..signals import StopSignal
 
     with StopSignal(receiver.finish) as stop:
+        app.note(f"Listening on {receiver.url}")
         with closing(receiver.take()) as deliveries:
             yield from islice(deliveries, count)
         stop.raise_if_requested()
@@ -277,6 +277,7 @@ def _passed_on(
         StopSignal(receiver.finish, runs.kill) as stop,
         ThreadPoolExecutor(jobs, "rebyte-exec") as pool,
     ):
+        app.note(f"Listening on {receiver.url}")
         with closing(receiver.take()) as deliveries:
             for delivery in islice(deliveries, count):
                 if not acquire():  # no more are taken than can run; the rest wait in the receiver

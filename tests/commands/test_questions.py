@@ -49,6 +49,13 @@ def terminal(home: Path, service: Any) -> Iterator[Terminal]:
         session.child.close(force=True)
 
 
+def asking(inside_local: Run) -> str:
+    """The id of a task that is waiting for an answer."""
+    task = inside_local("create", ASK, "-o", "id").out.strip()
+    assert inside_local("wait", task, "--no-input").status == 12
+    return task
+
+
 def prompted(session: Session) -> bool:
     """Whether the cursor stands behind a prompt."""
     lines = session.lines
@@ -332,8 +339,8 @@ def test_ctrl_z_at_a_question(home: Path, inside_local: Run, words: str) -> None
 
 def test_a_process_that_was_held_up_asks_once(terminal: Terminal, inside_local: Run) -> None:
     """Only at Ctrl-Z has a shell written over the question."""
-    inside_local("create", ASK)
-    session = terminal("answer", "@last")
+    asking(inside_local)
+    session = terminal("answer", "@last", fork=False)
     session.until(lambda _: prompted(session))
     os.kill(session.child.pid, signal.SIGSTOP)
     time.sleep(2)  # as long as a busy machine may take
@@ -347,7 +354,7 @@ def test_a_process_that_was_held_up_asks_once(terminal: Terminal, inside_local: 
     "words", [("wait", "@last"), ("logs", "@last", "-f"), ("answer", "@last")], ids=str
 )
 def test_ctrl_c_ends_the_line(terminal: Terminal, inside_local: Run, words: tuple[str]) -> None:
-    inside_local("create", ASK)
+    asking(inside_local)
     session = terminal(*words)
     session.until(lambda lines: PROMPT in str(lines))
     session.child.sendintr()
@@ -411,7 +418,7 @@ def test_ctrl_d_inside_a_line_does_not_hold_up_the_wait(
 
 
 def test_ctrl_d_inside_a_line_does_not_end_it(terminal: Terminal, inside_local: Run) -> None:
-    inside_local("create", ASK)
+    asking(inside_local)
     session = terminal("answer", "@last")
     session.until(lambda _: prompted(session))
     session.child.send("My own\x04")
