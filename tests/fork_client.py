@@ -14,13 +14,11 @@ def needs_an_interpreter(environment):
     return odd or any(name.startswith("PYTHON") for name in environment)
 
 
-def start(address, words, environment, folder, streams, terminal=False):
+def start(address, words, environment, folder, umask, streams, terminal=False):
     """Have a command run: the connection on which its process id and its status will come.
 
     `terminal` makes standard input, which no other session may have, its controlling terminal.
     """
-    umask = os.umask(0)
-    os.umask(umask)
     body = marshal.dumps((words, environment, folder, umask, terminal))
     server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     server.connect(address)
@@ -52,7 +50,9 @@ def main(address, python):
     forwarded = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT)
     # One that comes early waits until there is a process to pass it on to.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, forwarded)
-    server = start(address, words, dict(os.environb), os.getcwdb(), (0, 1, 2), has_terminal)
+    umask = os.umask(0)
+    os.umask(umask)
+    server = start(address, words, dict(os.environb), os.getcwdb(), umask, (0, 1, 2), has_terminal)
     child = int.from_bytes(server.recv(8), "little")
 
     def forward(number, _frame):

@@ -11,11 +11,11 @@ import os
 import select
 import selectors
 import subprocess
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+from rebyte_cli.deadline import Deadline
 from tests.fork_client import needs_an_interpreter, start
 from tests.fork_server import commands
 
@@ -40,6 +40,7 @@ def run_forked(
             timeout=timeout,
             check=False,
         )
+    limit = Deadline(timeout)
     with ExitStack() as stack:
         pipes = [os.pipe() for _ in range(3)]
         (theirs_in, ours_in), (ours_out, theirs_out), (ours_err, theirs_err) = pipes
@@ -52,32 +53,40 @@ def run_forked(
                 [os.fsencode(word) for word in words],
                 {os.fsencode(name): os.fsencode(text) for name, text in environment.items()},
                 os.fsencode(folder),
+                _umask(),
                 theirs,
             )
             stack.callback(connection.close)  # the server ends a command whose client is gone
         finally:
             for number in theirs:
                 os.close(number)
-        out, err = _communicate(files, stdin, time.monotonic() + timeout, words)
-        connection.settimeout(timeout)
-        connection.recv(8)  # the process id
-        status = int.from_bytes(connection.recv(8), "little")
+        try:
+            out, err = _communicate(files, stdin, limit)
+            connection.settimeout(limit.for_call())
+            connection.recv(8)  # the process id
+            status = int.from_bytes(connection.recv(8), "little")
+        except TimeoutError:
+            raise subprocess.TimeoutExpired(words, timeout) from None
     return subprocess.CompletedProcess(words, os.waitstatus_to_exitcode(status), out, err)
 
 
-def _communicate(
-    files: list[io.FileIO], stdin: bytes, end: float, words: tuple[str, ...]
-) -> tuple[bytes, bytes]:
-    """Write standard input and read both outputs, until they are closed."""
+def _umask() -> int:
+    """The umask of this process. `os.umask` would change it for the other threads meanwhile."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("Umask:")[2].split()[0], 8)
+
+
+def _communicate(files: list[io.FileIO], stdin: bytes, limit: Deadline) -> tuple[bytes, bytes]:
+    """Write standard input and read both outputs, until they are closed; raises TimeoutError."""
     to_write, printed = memoryview(stdin), {file: bytearray() for file in files[1:]}
     with selectors.DefaultSelector() as selector:
         selector.register(files[0], selectors.EVENT_WRITE)
         for file in printed:
             selector.register(file, selectors.EVENT_READ)
         while selector.get_map():
-            ready = selector.select(end - time.monotonic())
-            if not ready:
-                raise subprocess.TimeoutExpired(words, end)
+            ready = selector.select(limit.left())
+            if not ready or limit.has_passed:
+                raise TimeoutError
             for key, _ in ready:
                 file = key.fileobj
                 if file in printed:

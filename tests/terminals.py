@@ -70,6 +70,10 @@ class Terminal(io.StringIO):
 def finish(child: pexpect.spawn[Any]) -> int:
     """Read all that a process still prints, into `before`; returns its exit status."""
     child.expect(pexpect.EOF)
+    return _ended(child)
+
+
+def _ended(child: pexpect.spawn[Any]) -> int:
     child.wait()  # `close` kills a process that has closed its terminal and not ended yet
     child.close()
     return int(child.exitstatus)
@@ -141,9 +145,7 @@ class Session:
         end = time.monotonic() + seconds
         while self.read(1):
             assert time.monotonic() < end, self.lines
-        self.child.wait()  # `close` kills a process that has closed its terminal and not ended yet
-        self.child.close()
-        return int(self.child.exitstatus)
+        return _ended(self.child)
 
     def kill(self) -> None:
         """End the process, whatever it does."""
