@@ -113,13 +113,11 @@ class WindowsSession:
 
 def main() -> int:
     """Run the tests as on Windows."""
-    import hypothesis
     import yaml
 
     from .platforms import load_libraries
 
     load_libraries()
-    assert hypothesis
     assert yaml
     os.environ["PYTHONPATH"] = str(HERE.parent)
     options = ["-p", "no:cacheprovider", "-p", "no:faulthandler", *sys.argv[1:]]
