@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import click
 
 from ..app import App
@@ -25,9 +23,8 @@ def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
     On a terminal, the answer is rendered as Markdown. In a pipe, or with `--color never`, it is
     printed unchanged.
 
-    Exits with 1 while the task runs (unless --wait is given), and with 10 or 11 if it failed or
-    was canceled without an answer. With --wait, exits with 10 or 11 even if it has an answer to
-    print.
+    A task that failed or was canceled has no answer: nothing is printed, the reason is on stderr,
+    and the status is 10 or 11. Exits with 1 while the task runs, unless --wait is given.
 
     Examples:
 
@@ -35,33 +32,27 @@ def command(app: App, task: str, wait: bool, timeout: float | None) -> Text:
       rebyte result @last --wait --timeout 10m
     """
     from ..history import references
-
-    task_id = references.task(app.history, task)
-    ended: TaskEnded | None = None
-    deadline = Deadline(timeout)
-    if wait:
-        from ..tasks.wait import WaitTarget
-        from ._wait import finished
-
-        for outcome in finished(app, [WaitTarget(task_id)], deadline=deadline):
-            if isinstance(outcome, TaskEnded):
-                ended = outcome
-            elif isinstance(outcome, RebyteError):
-                raise outcome
-        deadline = deadline.with_grace()
-    return Text(_text(app, task_id, ended, deadline))
-
-
-def _text(app: App, task_id: str, ended: TaskEnded | None, deadline: Deadline) -> Iterator[str]:
-    """The answer, then the error of a task that was waited for and did not complete.
-
-    The task's document is not printed: stdout is for the text alone.
-    """
     from ..tasks import result
 
+    task_id = references.task(app.history, task)
+    deadline = Deadline(timeout)
     try:
-        yield app.speech()(result.answer(app.client, task_id, deadline=deadline))
+        if wait:
+            _wait_for(app, task_id, deadline)
+            deadline = deadline.with_grace()
+        answer = result.answer(app.client, task_id, deadline=deadline)
     except TaskEnded as error:
-        raise error.without_record() from None
-    if ended is not None:
-        raise ended.without_record()
+        # stdout is for the answer alone, and what the task said before its end is none.
+        hint = f"`rebyte logs {task_id}` shows what it did"
+        raise error.without_record().copy_with(hint=hint) from None
+    return Text(app.speech()(answer))
+
+
+def _wait_for(app: App, task_id: str, deadline: Deadline) -> None:
+    """Return when the task has completed. Raises how else it ended."""
+    from ..tasks.wait import WaitTarget
+    from ._wait import finished
+
+    for outcome in finished(app, [WaitTarget(task_id)], deadline=deadline):
+        if isinstance(outcome, RebyteError):
+            raise outcome

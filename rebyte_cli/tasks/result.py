@@ -8,6 +8,7 @@ from ..api.errors import is_unsupported
 from ..api.views import ContentView, EventView, TaskView, text
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, NetworkError, RebyteError, TaskCanceled, TaskFailed, WaitTimeout
+from .failure import FailureReasons
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -19,8 +20,8 @@ def answer(client: RebyteClient, task_id: str, *, deadline: Deadline = NO_LIMIT)
     Read from the task's `finalResult`, then from the `response` of its content, then from the
     last record of its event stream: clients have seen each of them filled while another was
     empty. Raises RebyteError (status 1) while the task runs or when it completed without any
-    text, TaskFailed or TaskCanceled (10, 11) when that is why there is none, and WaitTimeout when
-    the deadline passes before it is known.
+    text, TaskFailed with the reason or TaskCanceled (10, 11) whatever text it left, and
+    WaitTimeout when the deadline passes before the answer is known.
     """
     try:
         return _answer(client, task_id, deadline)
@@ -42,6 +43,10 @@ def _answer(client: RebyteClient, task_id: str, deadline: Deadline) -> str:
             hint=f"`rebyte result {task_id} --wait` waits for it",
             code="still_running",
         )
+    if task.status == "failed":
+        raise TaskFailed(document, FailureReasons(client).of(document, None, deadline))
+    if task.status == "canceled":
+        raise TaskCanceled(document)
     found = (
         task.final_result
         or _from_content(client, task_id, deadline)
@@ -49,10 +54,6 @@ def _answer(client: RebyteClient, task_id: str, deadline: Deadline) -> str:
     )
     if found:
         return found
-    if task.status == "failed":
-        raise TaskFailed(document)
-    if task.status == "canceled":
-        raise TaskCanceled(document)
     raise RebyteError(f"task {task_id} completed without an answer", code="no_answer")
 
 

@@ -50,21 +50,34 @@ def test_wait_waits_and_gives_up_in_124(inside_local: Run) -> None:
     assert inside_local("result", "@last", "--wait", "--timeout", "0.1").status == 124
 
 
-def test_a_failed_task_has_its_text_and_with_wait_its_status(inside_local: Run) -> None:
+@pytest.mark.parametrize("more", [[], ["--wait"], ["-o", "json"]], ids=" ".join)
+def test_a_failed_task_has_no_answer_but_a_reason(inside_local: Run, more: list[str]) -> None:
+    """What it said before it failed must not pass for the answer in `result > file`."""
     inside_local("create", f"Go [[fail]] {NOW}")
-    text = inside_local("result", "@last")
-    assert text.status == 0
-    assert text.out.startswith("The prompt contains [[fail]].\n\nThis is a simulation")
-    waited = inside_local("result", "@last", "--wait")
-    assert (waited.status, waited.out) == (10, text.out)
-    assert " failed: The prompt contains [[fail]]." in waited.err
+    done = inside_local("result", "@last", *more)
+    assert (done.status, done.out) == (10, "")
+    assert " failed: The prompt contains [[fail]]." in done.err
+    assert "rebyte logs" in done.err
 
 
-def test_a_canceled_task_without_text_ends_in_11_and_prints_nothing(inside_local: Run) -> None:
+@pytest.mark.parametrize("more", [[], ["--wait"], ["-o", "json"]], ids=" ".join)
+def test_a_canceled_task_has_no_answer(inside_local: Run, more: list[str]) -> None:
     inside_local("create", f"Go [[cancel]] {NOW}")
-    for words in (["-o", "json"], ["--wait"]):
-        done = inside_local("result", "@last", *words)
-        assert (done.status, done.out) == (11, ""), words
+    done = inside_local("result", "@last", *more)
+    assert (done.status, done.out) == (11, "")
+    assert " was canceled" in done.err
+
+
+@pytest.mark.parametrize(("status", "exit_status"), [("failed", 10), ("canceled", 11)])
+def test_the_partial_text_of_a_task_that_did_not_complete_stays_off_stdout(
+    inside: Run, aim: Aim, status: str, exit_status: int
+) -> None:
+    prompts = [{"id": "p", "status": status}]
+    task = {"id": "abcd1234", "status": status, "prompts": prompts, "finalResult": "Half of it\n"}
+    with RawServer(json_reply(task)) as server:
+        aim(server)
+        done = inside("result", "abcd1234")
+    assert (done.status, done.out) == (exit_status, "")
 
 
 def test_an_answer_that_can_be_read_only_later_is_found(inside_local: Run) -> None:
