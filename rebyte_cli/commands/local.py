@@ -92,7 +92,8 @@ def agents(app: App) -> RecordList:
     """List the coding agents that `-x` can run on this machine.
 
     An agent is usable when its program is on PATH (or named in config.toml) and bubblewrap can
-    confine it. `tested` says whether this version is one that rebyte was tested with.
+    confine it. `tested` says whether this version is one that rebyte was tested with, `jail_gaps`
+    what the sandbox leaves open because the kernel or bubblewrap is too old.
 
     Examples:
 
@@ -103,11 +104,13 @@ def agents(app: App) -> RecordList:
     from ..local.agents.config import ConfigError
 
     try:
-        return RecordList(AGENT, report.agents(app.local_folder(), app.config.path))
+        found = report.agents(app.local_folder(), app.config.path)
     except ConfigError as error:
         raise BadUsage(
             f"{app.config.path}: {error}", hint="See `rebyte man local-agents`"
         ) from None
+    gaps = {f"Sandbox: {row['jail_gaps']}" for row in found if row["jail_gaps"]}
+    return RecordList(AGENT, found, below=gaps or None)
 
 
 @define_in(command, "key", text=True, statuses=())

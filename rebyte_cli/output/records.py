@@ -216,7 +216,7 @@ LOCAL = _kind(
 # The real agents of the local service, the skills it can give them, and what a patch changes.
 AGENT = _kind(
     "agent", "agents", "name",
-    "name program:text? version? tested:boolean? jail usable:boolean problem:text?",
+    "name program:text? version? tested:boolean? jail jail_gaps:text? usable:boolean problem:text?",
     "name version tested jail usable problem",
 )  # fmt: skip
 SKILL = _kind(

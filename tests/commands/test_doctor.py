@@ -251,6 +251,28 @@ def test_agents_are_named_with_their_sandbox(inside: Run, well: Path) -> None:
     assert row["program"] == str(program)
 
 
+def test_an_old_kernel_leaves_a_sandbox_with_gaps(
+    inside: Run, well: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rebyte_cli.local.agents import jail
+
+    program = well / "bin" / "codex"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho codex-cli 0.1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(jail, "probe", lambda _cache: jail.JailCheck(True))
+    monkeypatch.setattr(jail, "gaps", lambda: "programs can be seen")
+    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    found = findings(inside("doctor", env=environment))["agents"]
+    assert found["status"] == "warning"
+    assert "in a bubblewrap sandbox" in found["message"]
+    assert "in which programs can be seen" in found["message"]
+    listed = inside("-P", "local", "local", "agents", "-o", "table", env=environment)
+    assert "Sandbox: programs can be seen" in listed.err
+    rows = inside("local", "agents", "-o", "json", env=environment).json["data"]
+    assert {row["jail_gaps"] for row in rows} == {"programs can be seen"}
+
+
 def test_settings_of_agents_that_mean_nothing(inside: Run, well: Path) -> None:
     config = well / ".config/rebyte/config.toml"
     config.parent.mkdir(parents=True)

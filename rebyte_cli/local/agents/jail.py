@@ -6,6 +6,7 @@ before the model says a word. The network is shared, because the model is on the
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from . import seal
 
 CODE = "/code"
 HOME = "/home/agent"
@@ -33,7 +36,9 @@ SHARED_VARIABLES = (
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS",
 )  # fmt: skip
 CERTIFICATE_VARIABLES = SHARED_VARIABLES[-5:]
-
+# Of /proc, what belongs to the machine: root owns it, and needs no capability to write to its own.
+# bubblewrap covers only folders of it that can themselves be written to.
+MACHINE = ("acpi", "asound", "driver", "fs", "mtrr", "pressure", "scsi", "sys", "sysrq-trigger")
 
 # More than a build on a large machine needs, and few enough to survive a fork bomb.
 PROCESSES = 4096
@@ -122,7 +127,7 @@ def certificates(outside: Mapping[str, str]) -> list[str]:
 
 def probe(cache: Path | None) -> JailCheck:
     """Try whether a jail can be made. What worked once is remembered in the file `cache`."""
-    program = shutil.which("bwrap")
+    program = bubblewrap()
     if not sys.platform.startswith("linux"):
         return JailCheck(False, "bubblewrap runs on Linux only")
     if program is None:
@@ -133,17 +138,46 @@ def probe(cache: Path | None) -> JailCheck:
             return JailCheck(True)
     except (OSError, ValueError):
         pass  # nothing remembered
-    check = _try(program)
+    check = _try()
     if check.works and cache is not None:
         cache.write_text(json.dumps(mark), encoding="utf-8")
     return check
 
 
-def _try(program: str) -> JailCheck:
+def bubblewrap() -> str | None:
+    """The path of bubblewrap's program; None when it is not installed."""
+    return shutil.which("bwrap")
+
+
+@functools.cache
+def no_nested_namespaces(program: str) -> bool:
+    """Whether this bubblewrap, here, can forbid user namespaces inside."""
+    words = [program, "--unshare-user", "--disable-userns", "--ro-bind", "/", "/", "true"]
+    try:
+        done = subprocess.run(words, capture_output=True, timeout=PROBE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def gaps() -> str:
+    """What a jail on this machine leaves open because a part is too old; empty for nothing."""
+    program, found = bubblewrap(), []
+    if program is not None and not seal.has_scopes(program):
+        found.append(
+            "abstract Unix sockets of your other programs can be reached"
+            " (needs Linux 6.12 with Landlock)"
+        )
+    if program is not None and not no_nested_namespaces(program):
+        found.append("programs inside can make user namespaces (needs bubblewrap 0.8)")
+    return "; ".join(found)
+
+
+def _try() -> JailCheck:
     words = ["/usr/bin/env", "true"]
     try:
         done = subprocess.run(
-            [program, *_base()[1:], "--", *words],
+            [*_base(), "--", *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -183,8 +217,12 @@ def _kernel(name: str) -> str:
 
 def _base() -> list[str]:
     """bubblewrap with the system's folders, private /tmp, /proc and /dev, and no capabilities."""
-    line = ["bwrap", "--die-with-parent", "--unshare-user", "--unshare-pid", "--unshare-ipc"]
+    program = bubblewrap() or "bwrap"
+    line = [sys.executable, "-I", "-S", seal.__file__, program]
+    line += ["--die-with-parent", "--unshare-user", "--unshare-pid", "--unshare-ipc"]
     line += ["--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
+    if no_nested_namespaces(program):
+        line.append("--disable-userns")
     line += ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         path = f"/{name}"
@@ -199,4 +237,7 @@ def _base() -> list[str]:
         # resolv.conf is often a link into /run, which the jail does not show.
         path = f"/etc/{name}"
         line += ["--ro-bind-try", os.path.realpath(path), path]
-    return [*line, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108 - the jail's own
+    line += ["--proc", "/proc"]
+    for name in MACHINE:
+        line += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
+    return [*line, "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108 - the jail's own

@@ -22,20 +22,22 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
 
     `name`, `program` (None when it is not found), `version`, `tested` (whether this version was,
     None for an unknown version or a program of the user's own), `jail` (`on`, `off`,
-    `unavailable`), `usable`, and `problem`: why it is not, with what to do.
+    `unavailable`), `jail_gaps` (what a jail of this machine leaves open), `usable`, and
+    `problem`: why it is not, with what to do.
     Nothing is written when `state_dir` is None. Raises config.ConfigError.
     """
     settings = config.load(config_file)
     if state_dir is not None:
         make_folder(state_dir)
     check = jail.probe(None if state_dir is None else state_dir / JAIL_CACHE)
+    gaps = jail.gaps() if settings.jail and check.works else ""
     confined = ("on" if check.works else "unavailable") if settings.jail else "off"
     adapters = list(settings.agents.values())
     # Each starts a program that may take a second to say its version.
     with ThreadPoolExecutor(max_workers=max(1, len(adapters))) as pool:
         rows = list(pool.map(_agent, adapters))
     for row in rows:
-        row["jail"] = confined
+        row["jail"], row["jail_gaps"] = confined, gaps or None
         if confined == "unavailable" and row["problem"] is None:
             what_to_do = check.fix or jail.UNCONFINED
             row["problem"] = f"{check.reason}. {what_to_do}"
@@ -51,6 +53,7 @@ def _agent(adapter: Adapter) -> dict[str, Any]:
         "version": None,
         "tested": None,
         "jail": None,
+        "jail_gaps": None,
         "usable": False,
         "problem": None,
     }

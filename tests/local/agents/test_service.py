@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.local import server
-from rebyte_cli.local.agents import programs, report, skills, sweep
+from rebyte_cli.local.agents import jail, programs, report, skills, sweep
 from rebyte_cli.local.agents.key import machine_key
 from rebyte_cli.local.server import Service
 from tests.repositories import git
@@ -565,7 +565,7 @@ def test_agents_that_are_found(
     assert list(found) == ["opencode", "claude", "gemini", "codex", "mine", "slow", "missing"]
     assert found["claude"] == {
         "name": "claude", "program": str(folder / "claude"), "version": "2.1.197", "tested": True,
-        "jail": "on", "usable": True, "problem": None,
+        "jail": "on", "jail_gaps": jail.gaps() or None, "usable": True, "problem": None,
     }  # fmt: skip
     assert (found["codex"]["version"], found["codex"]["tested"]) == ("0.1.0", False)
     assert not found["gemini"]["usable"]

@@ -1,0 +1,94 @@
+"""What the kernel takes from a process for good, before bubblewrap starts as that process.
+
+    python -I -S seal.py PROGRAM [ARGUMENT]…
+
+Namespaces do not cover abstract Unix sockets while the network is shared, nor the keys of a login.
+A Landlock scope and a fresh session keyring do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+CREATE_RULESET, RESTRICT_SELF = 444, 446  # the same on every architecture
+RULESET_VERSION = 1
+SCOPES_SINCE = 6  # the version of Landlock, Linux 6.12
+SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
+SET_NO_NEW_PRIVS = 38
+JOIN_SESSION_KEYRING = 1
+KEYCTL = {
+    "x86_64": 250, "aarch64": 219, "riscv64": 219, "loongarch64": 219, "ppc64le": 271,
+    "s390x": 280,
+}  # fmt: skip
+
+
+def has_scopes(program: str) -> bool:
+    """Whether abstract sockets and signals of other programs can be kept from `program`."""
+    if os.stat(program).st_mode & 0o4000:
+        return False  # a scope forbids it to become root, which it needs
+    return _call(CREATE_RULESET, None, 0, RULESET_VERSION) >= SCOPES_SINCE
+
+
+def main() -> None:
+    """Become the program in the arguments, sealed as far as the kernel can."""
+    words = sys.argv[1:]
+    program = words[0]
+    try:
+        _leave_keyring()
+        if has_scopes(program):
+            _enter_scope()
+        os.execv(program, words)  # noqa: S606 - becoming that program is the task
+    except OSError as error:
+        sys.exit(f"The sandbox cannot be made: {error}")
+
+
+def _leave_keyring() -> None:
+    """Enter an empty session keyring. A kernel that knows none has no keys to protect."""
+    import errno
+
+    number = KEYCTL.get(os.uname().machine) if sys.maxsize > 2**32 else None
+    if number is None or _call(number, JOIN_SESSION_KEYRING, None) >= 0:
+        return
+    # Containers forbid the call, for what is inside the sandbox too.
+    if _error() not in (errno.ENOSYS, errno.EPERM):
+        raise _failure("keyctl")
+
+
+def _enter_scope() -> None:
+    import ctypes
+    import struct
+
+    # No file and no port is restricted by it: the mounts of the jail do that.
+    attributes = struct.pack("QQQ", 0, 0, SCOPE_ABSTRACT_SOCKETS | SCOPE_SIGNALS)
+    ruleset = _call(CREATE_RULESET, attributes, len(attributes), 0)
+    if ruleset < 0:
+        raise _failure("landlock_create_ruleset")
+    if ctypes.CDLL(None, use_errno=True).prctl(SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise _failure("prctl")
+    if _call(RESTRICT_SELF, ruleset, 0):
+        raise _failure("landlock_restrict_self")
+    os.close(ruleset)
+
+
+def _call(number: int, *arguments: int | bytes | None) -> int:
+    import ctypes
+
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    syscall.restype = ctypes.c_long
+    words = [ctypes.c_long(one) if isinstance(one, int) else one for one in (number, *arguments)]
+    return int(syscall(*words))
+
+
+def _error() -> int:
+    import ctypes
+
+    return ctypes.get_errno()
+
+
+def _failure(call: str) -> OSError:
+    return OSError(_error(), f"{call}: {os.strerror(_error())}")
+
+
+if __name__ == "__main__":
+    main()

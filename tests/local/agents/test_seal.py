@@ -1,0 +1,177 @@
+"""What namespaces alone leave open: the kernel's settings, abstract sockets, a login's keys."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from rebyte_cli.local.agents import jail, report, seal
+from rebyte_cli.local.agents.program import ProgramAdapter
+
+from .bench import Bench, need_jail, script
+
+PYTHON = os.path.realpath(sys.executable)
+
+
+def python(code: str) -> ProgramAdapter:
+    """An agent that is this Python with `code`."""
+    command = (PYTHON, "-I", "-c", code)
+    return ProgramAdapter(command=command, label="mine", extra_paths=(sys.base_prefix,))
+
+
+def need_scopes() -> None:
+    if not seal.has_scopes(jail.bubblewrap() or "/"):
+        pytest.skip("this kernel has no Landlock scopes")
+
+
+DEVICES = {f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")}
+
+
+def test_nothing_of_the_kernel_can_be_written(bench: Bench) -> None:
+    """As root, who owns all of it."""
+    lines = "find /proc /sys /dev -not -path '/proc/[0-9]*' -not -type l -writable 2>/dev/null"
+    lines += "; pattern=/proc/sys/kernel/core_pattern; old=$(cat $pattern)"
+    lines += '; (echo "$old" > $pattern) 2>/dev/null && echo written; true'
+    answer = bench.run(["sh", "-c", lines]).answer or ""
+    terminals = {"/dev", "/dev/shm", "/dev/pts", "/dev/pts/ptmx"}  # of the jail alone
+    assert set(answer.split()) <= DEVICES | terminals
+
+
+def test_the_devices_are_those_that_every_program_has(bench: Bench) -> None:
+    lines = (
+        "find /dev /tmp /run /var ! -type l '(' -exec test -c {} ';' -o -exec test -b {} ';' ')'"
+    )
+    answer = bench.run(["sh", "-c", f"{lines} -print"]).answer or ""
+    assert set(answer.split()) == DEVICES | {"/dev/pts/ptmx"}
+
+
+@pytest.fixture
+def secret_socket() -> Iterator[str]:
+    """An abstract socket of this user that tells a secret, as a keyring's bus does."""
+    name = f"rebyte-{uuid4()}"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"\0{name}")
+        server.listen()
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.sendall(b"the secret")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield name
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+ASK = """
+import socket
+try:
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect("\\0{name}")
+        print(s.recv(99).decode())
+except OSError as error:
+    print(error.strerror)
+# Among themselves, programs inside may use them, and TCP.
+for kind, address in ((socket.AF_UNIX, "\\0inside"), (socket.AF_INET, ("127.0.0.1", 0))):
+    with socket.socket(kind) as server, socket.socket(kind) as client:
+        server.bind(address)
+        server.listen()
+        client.connect(server.getsockname())
+        print("connected")
+"""
+
+
+def test_abstract_sockets_of_other_programs_cannot_be_reached(
+    bench: Bench, secret_socket: str
+) -> None:
+    need_scopes()
+    answer = bench.run(python(ASK.format(name=secret_socket))).answer or ""
+    assert answer.splitlines() == ["Operation not permitted", "connected", "connected"]
+
+
+KEYS = """
+import ctypes, sys
+libc = ctypes.CDLL(None, use_errno=True)
+number = {"x86_64": 248}.get(__import__("os").uname().machine, 217)
+add, request, keyctl = number, number + 1, number + 2
+"""
+ADD = f"""{KEYS}
+SESSION = -3
+assert libc.syscall(keyctl, 1, None) > 0  # a keyring of this process alone
+assert libc.syscall(add, b"user", b"rebyte-test", b"the secret", 10, SESSION) > 0
+import os
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+READ = f"""{KEYS}
+buffer = ctypes.create_string_buffer(99)
+key = libc.syscall(request, b"user", b"rebyte-test", None, 0)
+size = libc.syscall(keyctl, 11, key, buffer, 99) if key > 0 else -1
+print(buffer.value.decode() if size > 0 else "no key")
+"""
+
+
+@pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="other numbers")
+def test_the_keys_of_a_login_cannot_be_read(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "home").mkdir()
+    read = [PYTHON, "-I", "-c", READ]
+    line = jail.command(jail.confine(tmp_path, jailed=True), read, needs=[sys.base_prefix])
+
+    def answer(words: list[str]) -> str:
+        add = [sys.executable, "-c", ADD, *words]
+        done = subprocess.run(add, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert answer(read) == "the secret"
+    assert answer(line) == "no key"
+
+
+def test_a_program_inside_gets_no_namespaces_of_its_own(bench: Bench) -> None:
+    """In them it would have capabilities, and the larger part of the kernel before it."""
+    if not jail.no_nested_namespaces("bwrap"):
+        pytest.skip("this bubblewrap cannot forbid them")
+    answer = bench.run(["sh", "-c", "unshare -U true 2>&1 && echo made; true"]).answer or ""
+    assert "made" not in answer
+    assert "unshare failed" in answer
+
+
+def test_what_this_machine_cannot_close_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seal, "has_scopes", lambda _program: False)
+    monkeypatch.setattr(jail, "no_nested_namespaces", lambda _program: False)
+    row = report.agents(bench.folder, None)[0]
+    assert row["jail"] == "on"
+    assert row["jail_gaps"] == (
+        "abstract Unix sockets of your other programs can be reached (needs Linux 6.12 with"
+        " Landlock); programs inside can make user namespaces (needs bubblewrap 0.8)"
+    )
+
+
+def test_an_old_bubblewrap_is_enough(bench: Bench, tmp_path: Path, user_home: Path) -> None:
+    """It refuses the switch that forbids user namespaces."""
+    real = jail.bubblewrap()
+    text = f"""
+    for word in "$@"; do
+        case "$word" in --) break;; --disable-userns) echo "Unknown option $word" >&2; exit 1;; esac
+    done
+    exec {real} "$@"
+    """
+    script(tmp_path / "old", "bwrap", text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}/old:{os.environ['PATH']}")
+        need_jail(tmp_path)
+        assert bench.run(["echo", "hello"]).answer == "hello"
