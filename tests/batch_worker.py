@@ -25,7 +25,7 @@ from rebyte_cli.batch.reservations import Reservations
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.batch.workers import Job, WorkerPool
 from rebyte_cli.history.history import History
-from rebyte_cli.tasks.server_clock import ServerClock
+from rebyte_cli.once.clock import ServerClock
 from tests.servers import RawServer, json_reply, transport_to
 
 MADE = json_reply({"id": "t1", "status": "running"}, 201, {"Date": formatdate(usegmt=True)})

@@ -193,7 +193,8 @@ def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     Patches, since these are constants; they hold only inside the test's own process.
     """
     from rebyte_cli.batch import search as batch_search
-    from rebyte_cli.tasks import search, server_clock
+    from rebyte_cli.once import clock as server_clock
+    from rebyte_cli.once import search
 
     monkeypatch.setattr(server_clock, "SKEW", timedelta(seconds=0.1))
     monkeypatch.setattr(search, "LOOK_FOR", 0.3)

@@ -14,8 +14,8 @@ from rebyte_cli.api.transport import Transport
 from rebyte_cli.clock import boot_id, since_boot
 from rebyte_cli.history.history import History
 from rebyte_cli.local.server import LOCAL_KEY, Service
+from rebyte_cli.once.match import digest_of
 from rebyte_cli.tasks import create
-from rebyte_cli.tasks.prompt_match import digest_of
 from rebyte_cli.tasks.request_kinds import TaskRequest
 from tests.cutting_proxy import CuttingProxy
 from tests.task_board import Time

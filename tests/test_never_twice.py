@@ -19,7 +19,9 @@ import pytest
 from rebyte_cli.api import sender
 from rebyte_cli.batch import search as batch_search
 from rebyte_cli.clock import since_boot
-from rebyte_cli.tasks import create, search, server_clock
+from rebyte_cli.once import clock as server_clock
+from rebyte_cli.once import search
+from rebyte_cli.tasks import create
 from tests.conftest import Done
 from tests.farm import Farm
 from tests.inside import inside

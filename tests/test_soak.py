@@ -101,14 +101,14 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             "batch.workers",
             "batch.search",
             "batch.poller",
-            "tasks.search",
+            "once.search",
         ):
             module = importlib.import_module(f"rebyte_cli.{name}")
             for word, stand_in in hour.modules().items():
                 # The creators' own queue is never waited for with a limit.
                 if hasattr(module, word) and (name, word) != ("batch.workers", "threading"):
                     monkeypatch.setattr(module, word, stand_in)
-        for name in ("api.sender", "tasks.server_clock"):
+        for name in ("api.sender", "once.clock"):
             monkeypatch.setattr(f"rebyte_cli.{name}.since_boot", hour.clock)
         throttle = Throttle(clock=hour.clock, wait=hour.wait)
         client = client_of(service, hour.clock, throttle.sleep)

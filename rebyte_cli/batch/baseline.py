@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..api.views import PageView
 from ..errors import APIError, Unsent
-from ..tasks.server_clock import ServerClock
+from ..once.clock import ServerClock
 from .state import Record
 
 if TYPE_CHECKING:

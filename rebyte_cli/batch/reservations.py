@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..history.records import Reservation
-from ..tasks.prompt_match import digest_of
+from ..once.match import digest_of
 
 if TYPE_CHECKING:
     from ..history.history import History

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..api.status import is_terminal
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, RebyteError
-from ..tasks.server_clock import ServerClock
+from ..once.clock import ServerClock
 from .baseline import Baseline
 from .callbacks import Callbacks
 from .events import BatchEvent, EventKind

@@ -9,10 +9,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import APIError, KeyRejected
-from ..tasks import search
-from ..tasks.prompt_match import digest_of
-from ..tasks.search import Absence, LostRequest, Matches, Row, Search
-from ..tasks.server_clock import ROOM, ServerClock, Window
+from ..once import search
+from ..once.clock import ROOM, ServerClock, Window
+from ..once.match import digest_of
+from ..once.search import Absence, LostRequest, Matches, Row, Search
 from ..tasks.wait import too_busy
 from .events import Report
 from .input import Input

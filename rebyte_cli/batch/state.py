@@ -16,7 +16,7 @@ from typing import Any
 
 from ..api.status import canonical_status
 from ..errors import RANK, RebyteError
-from ..tasks.server_clock import without_tags
+from ..once.clock import without_tags
 from .input import InputLine
 
 Record = dict[str, Any]

@@ -17,8 +17,8 @@ from ..errors import (
     Redirected,
     Unsent,
 )
-from ..tasks.search import is_lost
-from ..tasks.server_clock import ServerClock
+from ..once.clock import ServerClock
+from ..once.search import is_lost
 from .events import Report
 from .input import Input, InputLine
 from .poller import MORE_ROOM, no_thread

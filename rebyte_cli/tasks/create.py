@@ -26,9 +26,9 @@ from ..errors import (
     Redirected,
     Unsent,
 )
+from ..once.clock import LIFE, ROOM, ServerClock
+from ..once.search import LOOK_FOR, Absence, LostRequest, Matches, is_lost, pauses
 from .request_kinds import PromptRequest, TaskRequest
-from .search import LOOK_FOR, Absence, LostRequest, Matches, is_lost, pauses
-from .server_clock import LIFE, ROOM, ServerClock
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient

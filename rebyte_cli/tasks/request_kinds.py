@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.views import ContentView
 from ..errors import APIError, OutcomeUnknown, ResourceNotFound
-from .prompt_match import digest_of
-from .search import LostRequest, Matches, Row, Search, find_prompts
+from ..once.match import digest_of
+from ..once.search import LostRequest, Matches, Row, Search, find_prompts
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient

@@ -19,7 +19,7 @@ from ..api.status import canonical_status, is_terminal
 from ..api.views import UNFINISHED, ContentView, EventView, TaskView, integer, text
 from ..deadline import NO_LIMIT, SHORTEST_CALL, Deadline
 from ..errors import APIError, KeyRejected, NetworkError, ResourceNotFound
-from .server_clock import is_past
+from ..once.clock import is_past
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient

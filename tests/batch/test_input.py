@@ -23,7 +23,7 @@ from rebyte_cli.batch.plan import make_plan
 from rebyte_cli.batch.resolutions import parse_resolutions
 from rebyte_cli.batch.template import Template
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.tasks import search
+from rebyte_cli.once import search
 from rebyte_cli.tasks.upload import check
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of

@@ -17,7 +17,7 @@ from rebyte_cli.batch import poller as poller_module
 from rebyte_cli.batch.poller import Poller, watch_tasks
 from rebyte_cli.batch.throttle import Throttle, ThrottleStopped
 from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
-from rebyte_cli.tasks import search as search_module
+from rebyte_cli.once import search as search_module
 from rebyte_cli.tasks.wait import Poll
 from tests.batch.test_search import Known
 from tests.conftest import Done

@@ -22,9 +22,10 @@ from rebyte_cli.batch.reservations import Reservations
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
 from rebyte_cli.history.records import Reservation
-from rebyte_cli.tasks import create, server_clock
-from rebyte_cli.tasks import search as search_module
-from rebyte_cli.tasks.prompt_match import digest_of
+from rebyte_cli.once import clock as server_clock
+from rebyte_cli.once import search as search_module
+from rebyte_cli.once.match import digest_of
+from rebyte_cli.tasks import create
 from tests.conftest import COMMAND
 from tests.farm import Farm, lines_of
 from tests.inside import inside

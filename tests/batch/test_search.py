@@ -19,8 +19,8 @@ from rebyte_cli.batch.search import LostLine, LostLineSearch, ScanResult, search
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.errors import APIError, KeyRejected, ServerFault
 from rebyte_cli.local.server import LOCAL_KEY, Service
-from rebyte_cli.tasks import search as search_module
-from rebyte_cli.tasks.server_clock import ServerClock
+from rebyte_cli.once import search as search_module
+from rebyte_cli.once.clock import ServerClock
 from tests import farm as farm_module
 from tests.batch_worker import input_of
 from tests.conftest import Done

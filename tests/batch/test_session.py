@@ -451,7 +451,7 @@ def test_case_50_kill_9_and_run_again_until_done(run: int, home: Path) -> None:
     # The farm has a task at once or never, so a second is long enough to know that there is none.
     script = (
         "from rebyte_cli.__main__ import main\n"
-        "from rebyte_cli.tasks import search\n"
+        "from rebyte_cli.once import search\n"
         "search.LOOK_FOR = 1.0\n"
         "main()\n"
     )

@@ -17,7 +17,7 @@ from rebyte_cli.batch.state import (
     ended_record,
     row_of,
 )
-from rebyte_cli.tasks import search
+from rebyte_cli.once import search
 from tests.farm import Farm, lines_of
 from tests.inside import inside
 

@@ -35,12 +35,12 @@ from rebyte_cli.errors import (
 )
 from rebyte_cli.history.history import History
 from rebyte_cli.local.server import LOCAL_KEY, Service
+from rebyte_cli.once.clock import ServerClock
+from rebyte_cli.once.match import digest_of
+from rebyte_cli.once.search import LostRequest
 from rebyte_cli.tasks import create
 from rebyte_cli.tasks.create import Operation
-from rebyte_cli.tasks.prompt_match import digest_of
 from rebyte_cli.tasks.request_kinds import TaskRequest
-from rebyte_cli.tasks.search import LostRequest
-from rebyte_cli.tasks.server_clock import ServerClock
 from tests.conftest import COMMAND
 from tests.create_bench import PROMPT, TASKS, Bench, timestamp
 from tests.cutting_proxy import Cut, CuttingProxy

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.tasks import server_clock
-from rebyte_cli.tasks.server_clock import LIFE, ROOM, SKEW, ServerClock, parse_time, without_tags
+from rebyte_cli.once import clock as server_clock
+from rebyte_cli.once.clock import LIFE, ROOM, SKEW, ServerClock, parse_time, without_tags
 
 NOON = datetime(2026, 2, 9, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -18,8 +18,9 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.api.views import ContentView
 from rebyte_cli.deadline import NO_LIMIT, Deadline
-from rebyte_cli.tasks.prompt_match import digest_of
-from rebyte_cli.tasks.search import (
+from rebyte_cli.once.clock import Window
+from rebyte_cli.once.match import digest_of
+from rebyte_cli.once.search import (
     LOOKS,
     PAGES,
     READS,
@@ -31,7 +32,6 @@ from rebyte_cli.tasks.search import (
     find_prompts,
     pauses,
 )
-from rebyte_cli.tasks.server_clock import Window
 from tests.servers import KEY, Answer, RawServer, Request, drip, json_reply, reply, stall
 from tests.task_board import Time
 

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from rebyte_cli.tasks.prompt_match import digest_of, is_prompt
+from rebyte_cli.once.match import digest_of, is_prompt
 
 PROMPT = "Mend the login test, then say what was wrong"
 ODD = "Prüfe  die\u200bSeite <b>über</b> uns\x07 & nimm sk-ab12cd34ef56gh78,\n\n danke ﬁnal!"

@@ -25,8 +25,8 @@ from ..errors import (
     ServerFault,
     Unsent,
 )
-from .prompt_match import digest_of, is_prompt
-from .server_clock import SKEW, Window, parse_time
+from .clock import SKEW, Window, parse_time
+from .match import digest_of, is_prompt
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
