@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from . import http
+from .access import Caller, caller_of
 from .agents import gate
 from .blobs import StoredBlob, pieces, save
 from .database import Store, new_id
@@ -19,7 +20,7 @@ from .files import check_filename, content_type
 from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .records import load_tasks
-from .signed_urls import signed_url
+from .signed_urls import Place, signed_url
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import FileStorage
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # The artifacts of a workspace, as they lie in the store.
 
 ANSWER_FILE = "answer.md"
+PATCH_FILE = "changes.patch"
 ANSWER_TYPE = "text/markdown; charset=utf-8"
 
 
@@ -89,11 +91,22 @@ def settle(store: Store, db: sqlite3.Connection, workspace: str) -> None:
             put(store, db, workspace, ANSWER_FILE, saved, ANSWER_TYPE, end)
 
 
-def list_all(context: Context, _request: HttpRequest, workspace: str) -> HttpResponse:
+def clear_results(store: Store, db: sqlite3.Connection, workspace: str) -> None:
+    """Drop the results of simulated runs, those to come too: a real agent is to leave its own."""
+    db.execute(
+        "UPDATE prompts SET kept = 1 WHERE task IN (SELECT id FROM tasks WHERE workspace = ?)",
+        (workspace,),
+    )
+    for name in (ANSWER_FILE, PATCH_FILE):
+        remove(store, db, workspace, name)
+
+
+def list_all(context: Context, request: HttpRequest, workspace: str) -> HttpResponse:
     """GET /workspaces/{id}/artifacts."""
-    gate.wait_for_results(context, workspace)
+    caller = caller_of(context, request)
+    gate.wait_for_results(context, caller, workspace)
     with context.store.write() as db:
-        _check(db, workspace)
+        _check(db, caller, workspace)
         settle(context.store, db, workspace)
         rows = _rows(db, workspace)
     return http.reply({"data": [_shown(context, row) for row in rows]})
@@ -101,8 +114,9 @@ def list_all(context: Context, _request: HttpRequest, workspace: str) -> HttpRes
 
 def upload(context: Context, request: HttpRequest, workspace: str) -> HttpResponse:
     """POST /workspaces/{id}/artifacts: multipart, part name `files`, repeatable."""
+    caller = caller_of(context, request)
     with context.store.read() as db:
-        _check(db, workspace)
+        _check(db, caller, workspace)
     if request.mimetype != "multipart/form-data":
         http.invalid("The body must be multipart/form-data with parts named files")
     parts = _form_files(request, "files")
@@ -114,6 +128,7 @@ def upload(context: Context, request: HttpRequest, workspace: str) -> HttpRespon
     folder = context.store.objects
     saved = [save(folder, part.stream, new_id()) for part in parts]
     with context.store.write() as db:
+        _check(db, caller, workspace)
         settle(context.store, db, workspace)
         now = context.store.now()
         for name, kind, one in zip(names, kinds, saved, strict=True):
@@ -124,8 +139,9 @@ def upload(context: Context, request: HttpRequest, workspace: str) -> HttpRespon
 
 def upload_urls(context: Context, request: HttpRequest, workspace: str) -> HttpResponse:
     """POST /workspaces/{id}/artifacts/upload-url: one signed PUT URL per file, in order."""
+    caller = caller_of(context, request)
     with context.store.read() as db:
-        _check(db, workspace)
+        _check(db, caller, workspace)
     body = http.body_of(request)
     files = http.objects(body, "files")
     if not files:
@@ -138,22 +154,19 @@ def upload_urls(context: Context, request: HttpRequest, workspace: str) -> HttpR
             http.invalid("public must be true or false")
         place = ("public" if public else "artifacts", workspace, name)
         now = context.store.now()
-        url: JsonObject = {
-            "uploadUrl": signed_url(context.storage, context.secret, "PUT", place, now, kind)
-        }
+        url: JsonObject = {"uploadUrl": _signed(context, caller, "PUT", place, now, kind)}
         if public:
             url["publicUrl"] = f"{context.storage}/public/{workspace}/{quote(name, safe='')}"
         urls.append(url)
     return http.reply({"urls": urls})
 
 
-def download(
-    context: Context, _request: HttpRequest, workspace: str, filename: str
-) -> HttpResponse:
+def download(context: Context, request: HttpRequest, workspace: str, filename: str) -> HttpResponse:
     """GET /workspaces/{id}/artifacts/{filename}: the bytes, or 302 to a signed URL."""
-    gate.wait_for_results(context, workspace)
+    caller = caller_of(context, request)
+    gate.wait_for_results(context, caller, workspace)
     with context.store.write() as db:
-        _check(db, workspace)
+        _check(db, caller, workspace)
         settle(context.store, db, workspace)
         row = next((row for row in _rows(db, workspace) if row["filename"] == filename), None)
     if row is None:
@@ -161,7 +174,7 @@ def download(
     if row["via_url"]:
         place, now = ("artifacts", workspace, filename), context.store.now()
         answer = HttpResponse(status=302, content_type=None)
-        answer.headers["Location"] = signed_url(context.storage, context.secret, "GET", place, now)
+        answer.headers["Location"] = _signed(context, caller, "GET", place, now)
         return answer
     path = context.store.objects / row["object"]
     answer = HttpResponse(pieces(path), content_type=row["type"])
@@ -169,20 +182,20 @@ def download(
     return answer
 
 
-def delete(context: Context, _request: HttpRequest, workspace: str, filename: str) -> HttpResponse:
+def delete(context: Context, request: HttpRequest, workspace: str, filename: str) -> HttpResponse:
     """DELETE /workspaces/{id}/artifacts/{filename}."""
     with context.store.write() as db:
-        _check(db, workspace)
+        _check(db, caller_of(context, request), workspace)
         settle(context.store, db, workspace)
         if not remove(context.store, db, workspace, filename):
             raise http.missing("Artifact")
     return http.empty()
 
 
-def delete_all(context: Context, _request: HttpRequest, workspace: str) -> HttpResponse:
+def delete_all(context: Context, request: HttpRequest, workspace: str) -> HttpResponse:
     """DELETE /workspaces/{id}/artifacts."""
     with context.store.write() as db:
-        _check(db, workspace)
+        _check(db, caller_of(context, request), workspace)
         settle(context.store, db, workspace)
         remove(context.store, db, workspace, None)
     return http.empty()
@@ -202,9 +215,17 @@ def _form_files(request: HttpRequest, name: str) -> list[FileStorage]:
         http.invalid(f"The form cannot be read: {error}")
 
 
-def _check(db: sqlite3.Connection, workspace: str) -> None:
+def _check(db: sqlite3.Connection, caller: Caller, workspace: str) -> None:
+    caller.check(db, workspace, "Workspace")
     if db.execute("SELECT 1 FROM workspaces WHERE id = ?", (workspace,)).fetchone() is None:
         raise http.missing("Workspace")
+
+
+def _signed(
+    context: Context, caller: Caller, method: str, place: Place, now: int, kind: str = ""
+) -> str:
+    own = caller.is_own
+    return signed_url(context.storage, context.secret, method, place, now, kind, own=own)
 
 
 def _rows(db: sqlite3.Connection, workspace: str) -> list[sqlite3.Row]:

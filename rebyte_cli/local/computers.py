@@ -11,6 +11,7 @@ import json
 import sqlite3
 
 from . import http
+from .access import Caller, caller_of, is_open
 from .agents import gate
 from .artifacts import remove
 from .database import new_id
@@ -49,26 +50,28 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (computer, name, icon, now, now, now + length, problem, json.dumps(VIEWS)),
         )
-        row = _load(db, computer)
+        row = _load(db, caller_of(context, request), computer)
     return http.reply(_shown(context, row, now), 201)
 
 
 def list_page(context: Context, request: HttpRequest) -> HttpResponse:
     """GET /agent-computers, newest first."""
     limit, offset = http.page_of(request)
+    shown = "1" if caller_of(context, request).is_own else is_open("computers.id")
     with context.store.read() as db:
-        total = db.execute("SELECT count(*) FROM computers").fetchone()[0]
+        total = db.execute(f"SELECT count(*) FROM computers WHERE {shown}").fetchone()[0]  # noqa: S608 - one of two literals
         rows = db.execute(
-            "SELECT * FROM computers ORDER BY seq DESC LIMIT ? OFFSET ?", (limit, offset)
+            f"SELECT * FROM computers WHERE {shown} ORDER BY seq DESC LIMIT ? OFFSET ?",  # noqa: S608 - one of two literals
+            (limit, offset),
         ).fetchall()
     data = [_shown(context, row, context.store.now()) for row in rows]
     return http.reply({"data": data, "total": total, "limit": limit, "offset": offset})
 
 
-def get(context: Context, _request: HttpRequest, computer: str) -> HttpResponse:
+def get(context: Context, request: HttpRequest, computer: str) -> HttpResponse:
     """GET /agent-computers/{id}: with the fields that only clients have seen."""
     with context.store.read() as db:
-        row = _load(db, computer)
+        row = _load(db, caller_of(context, request), computer)
     return http.reply(_shown(context, row, context.store.now(), whole=True))
 
 
@@ -84,7 +87,8 @@ def update(context: Context, request: HttpRequest, computer: str) -> HttpRespons
     ):
         http.invalid("views must map view ids to true or false")
     with context.store.write() as db:
-        row, now = _load(db, computer), context.store.now()
+        caller = caller_of(context, request)
+        row, now = _load(db, caller, computer), context.store.now()
         views = json.loads(row["views"])
         unknown = set(switches) - {view["id"] for view in views}
         if unknown:
@@ -96,7 +100,7 @@ def update(context: Context, request: HttpRequest, computer: str) -> HttpRespons
             " instructions = coalesce(?, instructions) WHERE id = ?",
             (now, json.dumps(views), instructions, computer),
         )
-        row = _load(db, computer)
+        row = _load(db, caller, computer)
     return http.reply(_shown(context, row, now, whole=True))
 
 
@@ -105,19 +109,22 @@ def delete(context: Context, request: HttpRequest, computer: str) -> HttpRespons
 
     Here it also takes the workspace of a real agent, which is a folder.
     """
+    caller = caller_of(context, request)
     with context.store.read() as db:
+        caller.check(db, computer, "Agent computer")
         known = db.execute("SELECT 1 FROM workspaces WHERE id = ?", (computer,)).fetchone()
-    folder = known is not None and gate.delete_workspace(context, request, computer)
+    folder = known is not None and gate.delete_workspace(context, caller, computer)
     with context.store.write() as db:
         if not folder:
-            _load(db, computer)
+            _load(db, caller, computer)
         db.execute("DELETE FROM computers WHERE id = ?", (computer,))
         db.execute("DELETE FROM workspaces WHERE id = ?", (computer,))
         remove(context.store, db, computer, None)
     return http.empty()
 
 
-def _load(db: sqlite3.Connection, computer: str) -> sqlite3.Row:
+def _load(db: sqlite3.Connection, caller: Caller, computer: str) -> sqlite3.Row:
+    caller.check(db, computer, "Agent computer")
     row: sqlite3.Row | None = db.execute(
         "SELECT * FROM computers WHERE id = ?", (computer,)
     ).fetchone()

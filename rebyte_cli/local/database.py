@@ -21,7 +21,7 @@ from typing import TypeVar
 
 BUSY_SECONDS = 30.0
 SERVED = "served "  # and the instance: the name under which the store keeps a service's origin
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS workspaces (id TEXT PRIMARY KEY, created INTEGER NOT NULL);
@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS artifacts (
 CREATE TABLE IF NOT EXISTS webhooks (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, url TEXT NOT NULL,
   events TEXT NOT NULL, description TEXT, secret TEXT, created INTEGER NOT NULL,
-  triggered INTEGER, failures INTEGER NOT NULL DEFAULT 0);
+  triggered INTEGER, failures INTEGER NOT NULL DEFAULT 0, own INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS deliveries (
   webhook TEXT NOT NULL, task TEXT NOT NULL, event TEXT NOT NULL, at INTEGER NOT NULL,
   PRIMARY KEY (webhook, task, event, at));
@@ -325,6 +325,10 @@ def _create(connection: sqlite3.Connection) -> None:
     try:
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
+        # Since format 3. Of an older webhook nobody knows whose it is.
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(webhooks)")}
+        if "own" not in columns:
+            connection.execute("ALTER TABLE webhooks ADD COLUMN own INTEGER NOT NULL DEFAULT 0")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:

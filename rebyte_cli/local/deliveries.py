@@ -10,6 +10,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from .access import is_private
 from .database import Store
 from .origin import is_loopback
 from .records import TaskRecord, load_tasks
@@ -104,10 +105,12 @@ class Deliverer:
         over: list[tuple[str, int]] = []
         for task in load_tasks(db, rows):
             until = now if task.deleted is None else min(now, task.deleted)
+            private = is_private(db, task.workspace)
+            told = [hook for hook in hooks if hook["own"] or not private]
             for at, event in occurrences(task, until):
                 found |= {
                     (at, DueDelivery(hook["id"], hook["url"], hook["secret"], event, task.id))
-                    for hook in hooks
+                    for hook in told
                     if at >= hook["created"] and event in json.loads(hook["events"])
                 }
             coming = [at for run in task.runs for at in (run.start, run.end) if at > now]

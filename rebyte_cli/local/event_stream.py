@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 
+from .access import Caller, caller_of
 from .http import Context, Refusal
 from .messages import HttpRequest, HttpResponse
 from .records import load_task
@@ -22,16 +23,17 @@ POLL_SECONDS = 0.1
 
 def events(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """Stream server-sent events until the prompt ends, the task is deleted or the client leaves."""
+    caller = caller_of(context, request)
     with context.store.read() as db:
-        prompt_id = load_task(db, task_id).runs[-1].prompt.id
-    chunks = _stream(context, request, task_id, prompt_id)
+        prompt_id = load_task(db, caller, task_id).runs[-1].prompt.id
+    chunks = _stream(context, request, caller, task_id, prompt_id)
     answer = HttpResponse(chunks, content_type="text/event-stream; charset=utf-8")
     answer.headers["Cache-Control"] = "no-cache"
     return answer
 
 
 def _stream(
-    context: Context, request: HttpRequest, task_id: str, prompt_id: str
+    context: Context, request: HttpRequest, caller: Caller, task_id: str, prompt_id: str
 ) -> Iterator[bytes]:
     connection: socket.socket = request.environ["rebyte.socket"]
     # By place: `eventKey` may be switched off, and `seq` may move. Places below `first` are sent.
@@ -43,7 +45,7 @@ def _stream(
     while not context.stopping.is_set():
         try:
             with context.store.read() as db:
-                task = load_task(db, task_id)
+                task = load_task(db, caller, task_id)
                 run = next(run for run in task.runs if run.prompt.id == prompt_id)
                 pending = run.events(db, first)
         except Refusal:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
+from .access import Caller
 from .artifacts import put
 from .blobs import pieces, save
 from .database import Store, new_id
@@ -18,7 +19,7 @@ from .http import Context, Refusal
 from .http_server import Environ
 from .messages import HttpRequest, HttpResponse, http_date
 from .origin import check_caller
-from .signed_urls import path_of, signature
+from .signed_urls import Place, path_of, signature
 
 
 class ObjectStoreError(Exception):
@@ -62,25 +63,27 @@ class ObjectStore:
         except Refusal as refusal:
             raise ObjectStoreError(refusal.status, "AccessDenied", refusal.message) from None
         _refuse_credentials(store, request)
-        place = tuple(request.path.lstrip("/").split("/", 2))
-        if len(place) != 3:
-            raise ObjectStoreError(404, "NoSuchKey", "The specified key does not exist")
-        kind, owner, name = place
+        kind, owner, name = (*request.path.lstrip("/").split("/", 2), "", "")[:3]
+        if not name:
+            raise _missing()
+        place = kind, owner, name
         if request.method == "PUT":
-            self._check_signature(request, (kind, owner, name))
-            return self._put(request, kind, owner, name)
+            return self._put(request, self._caller(request, place), place)
         if request.method in ("GET", "HEAD"):
-            if kind != "public":
-                self._check_signature(request, (kind, owner, name))
-            return self._get(kind, owner, name)
+            return self._get(request, place)
         raise ObjectStoreError(405, "MethodNotAllowed", "The method is not allowed here")
 
-    def _check_signature(self, request: HttpRequest, place: tuple[str, str, str]) -> None:
+    def _caller(self, request: HttpRequest, place: Place) -> Caller:
+        """Whom the URL was given to. Raises ObjectStoreError when its signature is not valid."""
         expires, given = request.args.get("expires", ""), request.args.get("signature", "")
         method = "PUT" if request.method == "PUT" else "GET"
         kind = request.header("Content-Type") or "" if method == "PUT" else ""
-        right = signature(self._context.secret, method, path_of(place), expires, kind)
-        if not hmac.compare_digest(right.encode(), given.encode()):
+        words = (self._context.secret, method, path_of(place), expires, kind)
+        for_any, for_own = (
+            hmac.compare_digest(signature(*words, own=own).encode(), given.encode())
+            for own in (False, True)
+        )
+        if not (for_any or for_own):
             raise ObjectStoreError(
                 403,
                 "SignatureDoesNotMatch",
@@ -88,8 +91,10 @@ class ObjectStore:
             )
         if self._context.store.now() > int(expires):
             raise ObjectStoreError(403, "AccessDenied", "HttpRequest has expired")
+        return Caller(lambda: for_own)
 
-    def _put(self, request: HttpRequest, kind: str, owner: str, name: str) -> HttpResponse:
+    def _put(self, request: HttpRequest, caller: Caller, place: Place) -> HttpResponse:
+        kind, owner, name = place
         if request.is_chunked:
             raise ObjectStoreError(501, "NotImplemented", "Transfer-Encoding is not implemented")
         if request.header("Content-Length") is None:
@@ -106,6 +111,9 @@ class ObjectStore:
             saved = save(store.objects, source, new_id())
             kind_of_bytes, public = request.header("Content-Type") or "", kind == "public"
             with store.write() as db:
+                if not caller.sees(db, owner):
+                    (store.objects / saved.object).unlink()
+                    raise _missing()
                 put(
                     store, db, owner, name, saved, kind_of_bytes, store.now(),
                     via_url=True, public=public,
@@ -114,19 +122,28 @@ class ObjectStore:
         answer.headers["ETag"] = f'"{saved.sha256[:32]}"'
         return answer
 
-    def _get(self, kind: str, workspace: str, name: str) -> HttpResponse:
+    def _get(self, request: HttpRequest, place: Place) -> HttpResponse:
+        kind, workspace, name = place
+        # What is public was made so by the upload that is there: anyone may read it.
+        caller = None if kind == "public" else self._caller(request, place)
         store = self._context.store
         with store.read() as db:
+            if caller is not None and not caller.sees(db, workspace):
+                raise _missing()
             row = db.execute(
                 "SELECT * FROM artifacts WHERE workspace = ? AND filename = ? AND via_url"
                 " AND (public OR ? != 'public')",
                 (workspace, name, kind),
             ).fetchone()
         if row is None:
-            raise ObjectStoreError(404, "NoSuchKey", "The specified key does not exist")
+            raise _missing()
         answer = HttpResponse(pieces(store.objects / row["object"]), content_type=row["type"])
         answer.headers["Content-Length"] = str(row["size"])
         return answer
+
+
+def _missing() -> ObjectStoreError:
+    return ObjectStoreError(404, "NoSuchKey", "The specified key does not exist")
 
 
 def _refuse_credentials(store: Store, request: HttpRequest) -> None:

@@ -16,7 +16,9 @@ from importlib.resources import files
 from typing import Any
 
 from . import http
+from .access import Caller, caller_of
 from .agents import gate
+from .artifacts import PATCH_FILE
 from .http import Context, Refusal, missing
 from .messages import PLAIN, HttpRequest, HttpResponse
 from .records import TaskRecord, load_task
@@ -31,7 +33,6 @@ HINT = (
     " <code>rebyte local serve</code> prints."
 )
 COOKIE_SECONDS = 365 * 86400
-PATCH = "changes.patch"
 SPEECH = ("text", "assistant", "message", "response")  # events in which an agent says something
 SPOKEN = ("content", "text", "thinking")  # the names under which they hold it
 LONGEST_PATCH = 256 * 1024  # shown; the rest is in the file
@@ -71,7 +72,7 @@ def home(context: Context, request: HttpRequest) -> HttpResponse:
     _, offset = http.page_of(request)
     tasks, total = newest(context, request, TASKS_PER_PAGE, offset)
     body = "".join(_list(tasks, total, offset, context.store.now()))
-    if not context.permission.is_own(request.environ.get("rebyte.key")):
+    if not caller_of(context, request).is_own:
         body += f"<p>{HINT}</p>"
     # An open page sees new tasks only if it keeps looking.
     return _page("Tasks", body, running=offset == 0)
@@ -93,38 +94,41 @@ def _cookie(request: HttpRequest) -> str:
     return f"rebyte-{request.environ['SERVER_PORT']}"
 
 
-def run(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
+def run(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /run/{id}: the transcript of a task, its answers and its patch."""
-    _wait_for_patch(context, task_id)
+    caller = caller_of(context, request)
+    _wait_for_patch(context, caller, task_id)
     with context.store.read() as db:
-        task = load_task(db, task_id)
+        task = load_task(db, caller, task_id)
         body = _task(context, db, task)
     return _task_page(context, task, body, stream=f"/run/{task.id}/events")
 
 
-def share(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
+def share(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /share/{id}: as `run`, but only for a task that is public."""
     with context.store.read() as db:
-        task = load_task(db, task_id)
+        task = load_task(db, caller_of(context, request), task_id)
         body = _task(context, db, task)
     if task.visibility != "public":
         raise missing("Task")
     return _task_page(context, task, body, stream="")
 
 
-def patch(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
+def patch(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /run/{id}/changes.patch: the whole patch as text."""
-    _wait_for_patch(context, task_id)
+    caller = caller_of(context, request)
+    _wait_for_patch(context, caller, task_id)
     with context.store.read() as db:
-        found = _patch_object(db, load_task(db, task_id))
+        found = _patch_object(db, load_task(db, caller, task_id))
     if found is None:
         raise missing("Patch")
     return _answer((context.store.objects / found).read_bytes(), PLAIN)
 
 
-def computer(context: Context, _request: HttpRequest, computer: str) -> HttpResponse:
+def computer(context: Context, request: HttpRequest, computer: str) -> HttpResponse:
     """GET /agent/computer/{id}: what the `url` of an agent computer points at."""
     with context.store.read() as db:
+        caller_of(context, request).check(db, computer, "Agent computer")
         row = db.execute("SELECT name FROM computers WHERE id = ?", (computer,)).fetchone()
     if row is None:
         raise missing("Agent computer")
@@ -298,18 +302,18 @@ def _text(value: object) -> str:
 # The patch
 
 
-def _wait_for_patch(context: Context, task_id: str) -> None:
+def _wait_for_patch(context: Context, caller: Caller, task_id: str) -> None:
     """Wait for the patch of a task that was just canceled: its page is not fetched again."""
     with context.store.read() as db:
-        workspace = load_task(db, task_id).workspace
-    gate.wait_for_results(context, workspace)
+        workspace = load_task(db, caller, task_id).workspace
+    gate.wait_for_results(context, caller, workspace)
 
 
 def _patch_object(db: sqlite3.Connection, task: TaskRecord) -> str | None:
     """The stored object that holds the patch of the task's workspace."""
     row = db.execute(
         "SELECT object FROM artifacts WHERE workspace = ? AND filename = ?",
-        (task.workspace, PATCH),
+        (task.workspace, PATCH_FILE),
     ).fetchone()
     return None if row is None else str(row["object"])
 
@@ -321,7 +325,7 @@ def _changes(context: Context, task: TaskRecord, patch: str | None) -> str:
         with (context.store.objects / patch).open("rb") as file:
             start = file.read(LONGEST_PATCH + 1)
         lines = start[:LONGEST_PATCH].decode("utf-8", "replace").splitlines()
-        whole = f'<a href="/run/{task.id}/{PATCH}">{PATCH}</a>'
+        whole = f'<a href="/run/{task.id}/{PATCH_FILE}">{PATCH_FILE}</a>'
         more = f"<p>Only the beginning is shown; the rest is in {whole}.</p>"
         body = (
             "<h2>Changes in the workspace</h2>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import http
+from .access import caller_of
 from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .records import load_task
@@ -20,7 +21,7 @@ def answer(context: Context, request: HttpRequest, task_id: str) -> HttpResponse
         http.invalid("messageId is required")
     action = http.integer(body.get("actionId"), "actionId")
     with context.store.write() as db:
-        task, now = load_task(db, task_id), context.store.now()
+        task, now = load_task(db, caller_of(context, request), task_id), context.store.now()
         waiting = [(run, question) for run in task.runs if (question := run.question(now))]
         run, question = next(
             (one for one in waiting if (one[1].message, one[1].action) == (message, action)),

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from .access import Caller
 from .http import missing
 from .schedule import TASK_STATUS, Run
 from .simulation import SimulatedRun
@@ -46,12 +47,13 @@ class TaskRecord(NamedTuple):
         return None if now < self.created + TITLE_AFTER_MS else self.title
 
 
-def load_task(db: sqlite3.Connection, task_id: str) -> TaskRecord:
-    """The task with this id. 404 when there is none or it was deleted."""
+def load_task(db: sqlite3.Connection, caller: Caller, task_id: str) -> TaskRecord:
+    """The task with this id. 404 when the caller sees none, or it was deleted."""
     rows = db.execute("SELECT * FROM tasks WHERE id = ? AND deleted IS NULL", (task_id,))
     found = load_tasks(db, rows)
     if not found:
         raise missing("Task")
+    caller.check(db, found[0].workspace, "Task")
     return found[0]
 
 

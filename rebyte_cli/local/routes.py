@@ -19,7 +19,6 @@ from . import (
     transcript,
     webhooks,
 )
-from .agents import gate
 from .database import StateError
 from .faults import HTMLRefusal
 from .http import Context, Refusal
@@ -107,7 +106,6 @@ class Api:
                 pages.recognize(self._context, request)
             endpoint, arguments = match(request.path, request.method)
             is_page = not _is_api(request.path)
-            gate.hide_from_others(self._context, request, arguments)
             answer: HttpResponse = endpoint(self._context, request, **arguments)
         except Refusal as refusal:
             return pages.refusal(refusal) if is_page else http.refuse(refusal)

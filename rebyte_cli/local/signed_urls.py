@@ -8,25 +8,38 @@ from urllib.parse import quote, urlencode
 
 LIFETIME_MS = 3_600_000  # one hour (vendor docs)
 
+Place = tuple[str, str, str]  # kind, owner, name
+
 
 def signed_url(
-    origin: str, secret: bytes, method: str, place: tuple[str, str, str], now: int, kind: str = ""
+    origin: str,
+    secret: bytes,
+    method: str,
+    place: Place,
+    now: int,
+    kind: str = "",
+    *,
+    own: bool = False,
 ) -> str:
-    """A URL on the object store at `origin` for `place` (kind, owner, name).
+    """A URL on the object store at `origin` for `place`.
 
-    `kind` is the content type that a PUT must declare, empty for a GET.
+    `kind` is the content type that a PUT must declare, empty for a GET. `own`: it is given to the
+    machine's own key, and so opens what only that may see.
     """
     path, expires = path_of(place), now + LIFETIME_MS
-    query = {"expires": expires, "signature": signature(secret, method, path, str(expires), kind)}
+    query = {
+        "expires": expires,
+        "signature": signature(secret, method, path, str(expires), kind, own=own),
+    }
     return f"{origin}{quote(path)}?{urlencode(query)}"
 
 
-def path_of(place: tuple[str, str, str]) -> str:
+def path_of(place: Place) -> str:
     """The decoded path of a place: `/kind/owner/name`."""
     return "/" + "/".join(place)
 
 
-def signature(secret: bytes, method: str, path: str, expires: str, kind: str) -> str:
+def signature(secret: bytes, method: str, path: str, expires: str, kind: str, *, own: bool) -> str:
     """Hexadecimal HMAC-SHA256."""
-    message = "\n".join((method, path, expires, kind)).encode()
+    message = "\n".join((method, path, expires, kind, "own" if own else "any")).encode()
     return hmac.new(secret, message, hashlib.sha256).hexdigest()

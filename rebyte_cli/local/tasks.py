@@ -12,7 +12,8 @@ import re
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import faults, http, simulation
+from . import artifacts, faults, http, simulation
+from .access import Caller, caller_of, is_open, is_private
 from .agents import gate
 from .database import new_id
 from .http import Context, JsonObject
@@ -44,8 +45,6 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
     """POST /tasks."""
     order = _order(context, http.body_of(request))
     workspace = http.optional_text(order.body, "workspaceId", most=200, least=1)
-    if workspace is not None:
-        gate.hide_from_others(context, request, {"workspace": workspace})
     launch = gate.launch(context, request, order.executor, order.body)
     if launch is None:
         faults.refuse_if_asked(context.store, order.prompt)
@@ -56,7 +55,7 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
             workspace = new_id()
             db.execute("INSERT INTO workspaces VALUES (?, ?)", (workspace, now))
         else:
-            ready = _ready(db, workspace)
+            ready = _ready(db, caller_of(context, request), workspace)
         executor = order.executor or "opencode"
         model = order.model or "lite" if launch is None else launch.model
         title = json.dumps(simulation.make_title(order.prompt))
@@ -72,7 +71,9 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
                 title,
             ),
         )
-        _add_prompt(db, (task_id, workspace), order, (executor, model), (now, ready), launch)
+        _add_prompt(
+            context, db, (task_id, workspace), order, (executor, model), (now, ready), launch
+        )
     answer: JsonObject = {
         "id": task_id,
         "workspaceId": workspace,
@@ -86,20 +87,21 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
 def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """POST /tasks/{id}/prompts. Without executor or model those of the task are used."""
     order = _order(context, http.body_of(request))
+    caller = caller_of(context, request)
     with context.store.read() as db:
-        task = load_task(db, task_id)
+        task = load_task(db, caller, task_id)
         earlier = gate.earlier(db, task)
     launch = gate.launch(context, request, order.executor, order.body, earlier)
     if launch is None:
         faults.refuse_if_asked(context.store, order.prompt)
     with context.store.write() as db:
-        task = load_task(db, task_id)
+        task = load_task(db, caller, task_id)
         executor, model = order.executor or task.executor, order.model or task.model
         if launch is not None:
             executor, model = launch.adapter.title, launch.model or task.model
         now = context.store.now()
         place = (task_id, task.workspace)
-        prompt_id = _add_prompt(db, place, order, (executor, model), (now, now), launch)
+        prompt_id = _add_prompt(context, db, place, order, (executor, model), (now, now), launch)
         db.execute("UPDATE tasks SET unsettled = 1 WHERE id = ?", (task_id,))
     return _given(context, order, {"promptId": prompt_id}, launch)
 
@@ -118,8 +120,8 @@ def newest(
 ) -> tuple[list[TaskRecord], int]:
     """Tasks that this request may see, newest first, and how many there are in all."""
     shown = "deleted IS NULL"
-    if not context.permission.is_own(request.environ.get("rebyte.key")):
-        shown += f" AND {gate.SIMULATED}"
+    if not caller_of(context, request).is_own:
+        shown += f" AND {is_open('tasks.workspace')}"
     with context.store.read() as db:
         total = db.execute(f"SELECT count(*) FROM tasks WHERE {shown}").fetchone()[0]  # noqa: S608 -- ours
         rows = db.execute(
@@ -130,10 +132,10 @@ def newest(
         return load_tasks(db, rows), total
 
 
-def get(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
+def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /tasks/{id}."""
     with context.store.read() as db:
-        task = load_task(db, task_id)
+        task = load_task(db, caller_of(context, request), task_id)
     now = context.store.now()
     row = _row(context, task, now)
     document: JsonObject = {
@@ -157,29 +159,27 @@ def get(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
     return http.reply(document)
 
 
-def delete(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
+def delete(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """DELETE /tasks/{id}: soft, stops the run; afterwards the task is not found."""
     with context.store.write() as db:
+        load_task(db, caller_of(context, request), task_id)
         now = context.store.now()
-        changed = db.execute(
-            "UPDATE tasks SET deleted = ? WHERE id = ? AND deleted IS NULL", (now, task_id)
-        )
-        if changed.rowcount == 0:
-            raise http.missing("Task")
+        db.execute("UPDATE tasks SET deleted = ? WHERE id = ?", (now, task_id))
         real = gate.end_runs(db, "task", task_id, now)
     gate.stop_runs(context, real)
     return http.empty()
 
 
-def cancel(context: Context, _request: HttpRequest, task_id: str) -> HttpResponse:
+def cancel(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """POST /tasks/{id}/cancel: stops every prompt that has not ended; harmless when all have."""
+    caller = caller_of(context, request)
     with context.store.write() as db:
-        task, now = load_task(db, task_id), context.store.now()
+        task, now = load_task(db, caller, task_id), context.store.now()
         active = [run for run in task.runs if now < run.end]
         real = gate.end_runs(db, "task", task_id, now)
         for run in active:
             run.cancel(db, now)
-        task = load_task(db, task_id)
+        task = load_task(db, caller, task_id)
     gate.stop_runs(context, real)
     context.wake()
     return http.reply({"id": task_id, "status": task.status(now), "canceledPrompts": len(active)})
@@ -192,7 +192,7 @@ def set_visibility(context: Context, request: HttpRequest, task_id: str) -> Http
     if visibility is None:
         http.invalid("visibility is required")
     with context.store.write() as db:
-        load_task(db, task_id)
+        load_task(db, caller_of(context, request), task_id)
         db.execute("UPDATE tasks SET visibility = ? WHERE id = ?", (visibility, task_id))
     answer: JsonObject = {"visibility": visibility}
     if visibility == "public":
@@ -229,6 +229,7 @@ def _order(context: Context, body: JsonObject) -> PromptBody:
 
 
 def _add_prompt(
+    context: Context,
     db: sqlite3.Connection,
     place: tuple[str, str],
     order: PromptBody,
@@ -256,7 +257,10 @@ def _add_prompt(
     )
     if launch is not None:
         uploads = [(str(given["filename"]), str(given["id"])) for given in order.files]
+        is_first = not is_private(db, workspace)
         launch.record(db, (task, workspace, prompt_id), now, uploads)
+        if is_first:
+            artifacts.clear_results(context.store, db, workspace)
     return prompt_id
 
 
@@ -294,8 +298,9 @@ def _file(db: sqlite3.Connection, index: int, given: JsonObject) -> simulation.I
     return simulation.InputFile(row["filename"], row["size"], row["sha256"])
 
 
-def _ready(db: sqlite3.Connection, workspace: str) -> int:
-    """The moment from which the workspace can run something. 404 when there is none."""
+def _ready(db: sqlite3.Connection, caller: Caller, workspace: str) -> int:
+    """The moment from which the workspace can run something. 404 when the caller sees none."""
+    caller.check(db, workspace, "Workspace")
     if db.execute("SELECT 1 FROM workspaces WHERE id = ?", (workspace,)).fetchone() is None:
         raise http.missing("Workspace")
     row = db.execute("SELECT ready, problem FROM computers WHERE id = ?", (workspace,)).fetchone()

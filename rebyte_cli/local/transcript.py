@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import http
+from .access import caller_of
 from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .records import load_task
@@ -21,7 +22,7 @@ def content(context: Context, request: HttpRequest, task_id: str) -> HttpRespons
         http.invalid("include must be events")
     now, prompts = context.store.now(), []
     with context.store.read() as db:
-        task = load_task(db, task_id)
+        task = load_task(db, caller_of(context, request), task_id)
         for run in task.runs:
             document: JsonObject = {
                 "id": run.prompt.id,
@@ -38,11 +39,11 @@ def content(context: Context, request: HttpRequest, task_id: str) -> HttpRespons
 
 
 def sub_events(
-    context: Context, _request: HttpRequest, task_id: str, prompt_id: str
+    context: Context, request: HttpRequest, task_id: str, prompt_id: str
 ) -> HttpResponse:
     """GET /tasks/{id}/prompts/{promptId}/events: for delegated sub-prompts only, as JSON."""
     with context.store.read() as db:
-        for run in load_task(db, task_id).runs:
+        for run in load_task(db, caller_of(context, request), task_id).runs:
             events = run.sub_events(db, prompt_id)
             if events is not None:
                 documents = event_documents(run, events, context.store.now(), prompt_id)

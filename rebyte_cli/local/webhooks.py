@@ -1,7 +1,8 @@
 """Outbound webhooks (vendor docs): registering them. Sending is in `deliveries.py`.
 
 As in the docs, a known URL gives the existing webhook, and three is the limit. `http` is accepted
-for loopback addresses only, since deliveries go nowhere else.
+for loopback addresses only, since deliveries go nowhere else. Webhooks of the machine's own key
+are for it alone: they also report tasks in private workspaces (see `access.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sqlite3
 from urllib.parse import urlsplit
 
 from . import http
+from .access import Caller, caller_of
 from .database import new_id
 from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
@@ -38,39 +40,45 @@ def create(context: Context, request: HttpRequest) -> HttpResponse:
     secret = http.optional_text(body, "secret", most=500)
     if secret and not (secret.isascii() and secret.isprintable()):
         http.invalid("secret must be printable ASCII, since it is sent in a header")
+    caller = caller_of(context, request)
+    own = caller.is_own
     with context.store.write() as db:
-        known = db.execute("SELECT * FROM webhooks WHERE url = ?", (url,)).fetchone()
+        mine = db.execute("SELECT * FROM webhooks WHERE own = ? ORDER BY seq", (own,)).fetchall()
+        known = next((row for row in mine if row["url"] == url), None)
         if known is not None:
             return http.reply(_shown(known))
-        if db.execute("SELECT count(*) FROM webhooks").fetchone()[0] >= LIMIT:
+        if len(mine) >= LIMIT:
             raise http.Refusal(400, "limit_exceeded", f"Webhook limit reached ({LIMIT})")
         webhook = new_id()
+        if own:  # which hears all that one of another key would
+            db.execute("DELETE FROM webhooks WHERE url = ?", (url,))
         db.execute(
-            "INSERT INTO webhooks (id, url, events, description, secret, created)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (webhook, url, json.dumps(events), description, secret, context.store.now()),
+            "INSERT INTO webhooks (id, url, events, description, secret, created, own)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (webhook, url, json.dumps(events), description, secret, context.store.now(), own),
         )
-        row = _load(db, webhook)
+        row = _load(db, caller, webhook)
     return http.reply(_shown(row), 201)
 
 
-def list_all(context: Context, _request: HttpRequest) -> HttpResponse:
+def list_all(context: Context, request: HttpRequest) -> HttpResponse:
     """GET /webhooks: under `webhooks`, oldest first."""
+    own = caller_of(context, request).is_own
     with context.store.read() as db:
-        rows = db.execute("SELECT * FROM webhooks ORDER BY seq").fetchall()
+        rows = db.execute("SELECT * FROM webhooks WHERE own <= ? ORDER BY seq", (own,)).fetchall()
     return http.reply({"webhooks": [_shown(row) for row in rows]})
 
 
-def get(context: Context, _request: HttpRequest, webhook: str) -> HttpResponse:
+def get(context: Context, request: HttpRequest, webhook: str) -> HttpResponse:
     """GET /webhooks/{id}; never with the secret."""
     with context.store.read() as db:
-        return http.reply(_shown(_load(db, webhook)))
+        return http.reply(_shown(_load(db, caller_of(context, request), webhook)))
 
 
-def delete(context: Context, _request: HttpRequest, webhook: str) -> HttpResponse:
+def delete(context: Context, request: HttpRequest, webhook: str) -> HttpResponse:
     """DELETE /webhooks/{id}."""
     with context.store.write() as db:
-        _load(db, webhook)
+        _load(db, caller_of(context, request), webhook)
         db.execute("DELETE FROM webhooks WHERE id = ?", (webhook,))
     return http.empty()
 
@@ -92,11 +100,11 @@ def _acceptable(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
 
 
-def _load(db: sqlite3.Connection, webhook: str) -> sqlite3.Row:
+def _load(db: sqlite3.Connection, caller: Caller, webhook: str) -> sqlite3.Row:
     row: sqlite3.Row | None = db.execute(
         "SELECT * FROM webhooks WHERE id = ?", (webhook,)
     ).fetchone()
-    if row is None:
+    if row is None or (row["own"] and not caller.is_own):
         raise http.missing("Webhook")
     return row
 

@@ -6,10 +6,10 @@ It imports what runs an agent only when one runs: most commands need none of it.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .. import http
+from ..access import Caller
 from ..http import Context, JsonObject, Refusal
 from ..messages import HttpRequest
 from ..records import TaskRecord
@@ -18,16 +18,6 @@ from ..simulation import SimulatedRun
 if TYPE_CHECKING:
     from .launch import Launch
     from .runs import RunRecord
-
-
-# The tasks that any key may see: those without a run of a real agent.
-SIMULATED = "NOT EXISTS (SELECT 1 FROM runs WHERE runs.task = tasks.id)"
-# The arguments of a path that name something of an agent: its column in `runs`, and what it is.
-_OWNED = (
-    ("task_id", "task", "Task"),
-    ("workspace", "workspace", "Workspace"),
-    ("computer", "workspace", "Agent computer"),
-)
 
 
 def executor(context: Context, body: JsonObject, built_in: tuple[str, ...]) -> str | None:
@@ -95,10 +85,11 @@ def stop_runs(context: Context, canceled: list[RunRecord]) -> None:
             runs.stop(context.store.folder, run)
 
 
-def wait_for_results(context: Context, workspace: str) -> None:
+def wait_for_results(context: Context, caller: Caller, workspace: str) -> None:
     """Wait until the artifacts of a workspace hold what its canceled run changed.
 
     A cancel is answered as soon as the agent is dead, and git may take a while for the patch.
+    Nothing is waited for that the caller may not see.
     """
     with context.store.read() as db:
         # Of those that had begun: runs of a workspace take turns, so no other can be at work.
@@ -107,7 +98,7 @@ def wait_for_results(context: Context, workspace: str) -> None:
             " AND started IS NOT NULL ORDER BY seq DESC LIMIT 1",
             (workspace,),
         ).fetchone()
-        if row is None:
+        if row is None or not caller.sees(db, workspace):
             return
         from . import runs
 
@@ -115,31 +106,12 @@ def wait_for_results(context: Context, workspace: str) -> None:
     runs.wait_for_results(context.store.folder, canceled)
 
 
-def hide_from_others(context: Context, request: HttpRequest, arguments: Mapping[str, str]) -> None:
-    """Refuse, as not found, a task or workspace of real agents to any key but the machine's own.
-
-    They hold the user's code, and every other user of this machine reaches the port.
-    """
-    for name, column, what in _OWNED:
-        value = arguments.get(name)
-        if value is None:
-            continue
-        with context.store.read() as db:
-            found = db.execute(
-                f"SELECT 1 FROM runs WHERE {column} = ? LIMIT 1",  # noqa: S608 - our own names
-                (value,),
-            ).fetchone()
-        # Asked last: it reads the key from its file, and most tasks are of no agent.
-        if found is not None and not context.permission.is_own(request.environ.get("rebyte.key")):
-            raise http.missing(what)
-
-
-def delete_workspace(context: Context, request: HttpRequest, workspace: str) -> bool:
+def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
     """Stop the runs of a workspace and delete its folder; whether it had one.
 
     `workspace` must be an id of ours: it is the folder's name.
     """
-    if not context.permission.is_own(request.environ.get("rebyte.key")):
+    if not caller.is_own:
         return False
     if not (context.store.folder / "workspaces" / workspace).exists():
         return False
