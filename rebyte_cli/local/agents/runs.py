@@ -308,16 +308,21 @@ def _load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
 
 
 def _record_vanished(db: sqlite3.Connection, state_dir: Path, run: RunRecord) -> None:
-    _clean_up(state_dir, run)
+    notes = _clean_up(state_dir, run)
     now = int(time.time() * 1000)
     with _transaction(db):
         if end(db, run.prompt, now, "failed", VANISHED):
+            for note in notes:
+                append(db, run.prompt, now, "text", {"content": note})
             append(db, run.prompt, now, "result", {"status": "failed", "result": VANISHED})
 
 
-def _clean_up(state_dir: Path, run: RunRecord) -> None:
-    """Do what a supervisor that was killed left undone: take back the lent login files."""
-    credentials.take_back(Workspace(state_dir, run.workspace).run_folder(run.prompt))
+def _clean_up(state_dir: Path, run: RunRecord) -> list[str]:
+    """Do what a supervisor that was killed left undone: take back the lent login files.
+
+    The result says what an agent had changed in them and may not.
+    """
+    return credentials.take_back(Workspace(state_dir, run.workspace).run_folder(run.prompt))
 
 
 @contextlib.contextmanager
