@@ -23,6 +23,7 @@ from typing import Any
 from ..database import Store, new_id
 from . import changes, config, confined, credentials, git, jail, programs, runs, skills
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser
+from .disarm import disarm
 from .git import GitError
 from .lines import RunLimits, pump
 from .process_group import ProcessGroup
@@ -119,6 +120,8 @@ class Supervisor:
             found = self._changes()
         except (GitError, OSError) as error:
             found, outcome = None, _with_note(outcome, f"changes.patch was not created: {error}")
+        with contextlib.suppress(GitError, OSError):  # `workspace path` tries again
+            disarm(self._workspace)
         self._record(outcome, found)
         sweep(self._store)
 
