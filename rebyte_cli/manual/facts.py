@@ -34,7 +34,7 @@ VARIABLES = {
     "REBYTE_STATE_DIR": "The folder of the history and of the local service.",
     "REBYTE_LOCAL_AGENTS": "`0` simulates every agent of the local service.",
     "REBYTE_LOCAL_QUIET": "`1` drops the note `local service`, printed once per shell session.",
-    "NO_COLOR": "Disable colour, if set to any value.",
+    "NO_COLOR": "Disable colour, if set to any value; bold text stays.",
     "FORCE_COLOR": "Use colour even if the output is not a terminal.",
     "HTTPS_PROXY": "A proxy for requests; `NO_PROXY` lists the hosts that bypass it.",
     "REQUESTS_CA_BUNDLE": "A file of CA certificates to trust; `SSL_CERT_FILE` does the same.",

@@ -21,12 +21,13 @@ from ..errors import ReaderGone, RebyteError
 
 Color = Literal["auto", "always", "never"]
 
-# C0 except tab and newline, DEL, C1, characters that reorder or hide text (soft hyphen, zero width,
-# bidi, invisible operators, annotations), the byte order mark, lone surrogates (no encoding takes
-# them), and the tags and variation selectors that can carry invisible text. The selectors up to
-# U+FE0F stay: emoji and CJK need them.
+# C0 except tab and newline, DEL, C1, characters that reorder or hide text (soft hyphen, zero width
+# space, bidi, invisible operators, annotations), the byte order mark, lone surrogates (no encoding
+# takes them), and the tags and variation selectors that can carry invisible text. What people
+# write with stays: joiners and directional marks (U+200C to U+200F: Persian, Hindi, Hebrew, emoji)
+# and the selectors up to U+FE0F (emoji, CJK).
 _UNSAFE = (
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u2028-\u202e\u2060-\u206f\ufeff"
     r"\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e01ef]"
 )
 _FIRST_SELECTOR = "\U000e0100"  # from here on characters count as printable although nothing shows
@@ -51,7 +52,7 @@ def replace_unsafe(text: str, escape: Callable[[int], str]) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether `text` is one line that `clean` returns as it is."""
+    """Whether `text` is one line in which every character shows; `clean` returns it as it is."""
     return text.isprintable() and (text.isascii() or max(text) < _FIRST_SELECTOR)
 
 
@@ -160,7 +161,8 @@ class Console:
     that is unknown. `out_color`, `err_color`: whether each gets colours. `live`: whether stderr
     can show a region that is redrawn, `out_live`: whether stdout can. `out_pipe`: whether stdout
     has a reader, which may print on the same terminal. `unicode`: whether stdout can
-    encode any character. `quiet`: print nothing on stderr but errors.
+    encode any character. `styled`: whether stdout shows bold text and the like, which NO_COLOR
+    leaves on. `quiet`: print nothing on stderr but errors.
     """
 
     def __init__(
@@ -176,6 +178,7 @@ class Console:
         live: bool = False,
         out_live: bool = False,
         out_pipe: bool = False,
+        styled: bool | None = None,
         quiet: bool = False,
     ) -> None:
         self.out = out
@@ -188,6 +191,7 @@ class Console:
         self.live = live
         self.out_live = out_live
         self.out_pipe = out_pipe
+        self.styled = out_live and out_color if styled is None else styled
         self.quiet = quiet
         self.unicode = spells_unicode(out)
         # Held while something is written, so that a redraw never lands inside it.
@@ -220,6 +224,7 @@ class Console:
             live=err_tty and not quiet and environment.get("TERM") != "dumb",
             out_live=out_tty and environment.get("TERM") != "dumb",
             out_pipe=_is_pipe(out),
+            styled=out_tty and environment.get("TERM") != "dumb" and color != "never",
             quiet=quiet,
         )
 

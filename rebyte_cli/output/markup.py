@@ -39,13 +39,13 @@ class Rendered(str):
 
 
 def speech(console: Console) -> Callable[[str], str]:
-    """What prepares text in Markdown for stdout: rendered on a terminal with colours, as it came
-    anywhere else. A text that is too long, nested too deeply, or too wide to be shown in full
+    """What prepares text in Markdown for stdout: rendered on a terminal that shows styles, as it
+    came anywhere else. A text that is too long, nested too deeply, or too wide to be shown in full
     stays as it came.
     """
     if not console.out_tty:
         return str
-    if not _is_rich(console):
+    if not (console.styled and console.unicode):
         return _as_it_came
     left = MOST_MARKDOWN
     rich = cache(partial(_rich_console, console))  # made for the first text
@@ -91,7 +91,7 @@ def json_highlighter(console: Console) -> Callable[[str], str]:
     Takes a document in pieces that end between two values, and stops after `LONGEST_JSON`
     characters, since each takes some microseconds.
     """
-    if not _is_rich(console):
+    if not (console.styled and console.out_color and console.unicode):
         return str
     left = LONGEST_JSON
     rich = cache(partial(_rich_console, console))  # made for the first text
@@ -113,24 +113,21 @@ def json_highlighter(console: Console) -> Callable[[str], str]:
     return highlight
 
 
-def _is_rich(console: Console) -> bool:
-    return console.out_live and console.out_color and console.unicode
-
-
 def _rich_console(console: Console) -> RichConsole:
     from rich.console import Console as RichConsole
     from rich.theme import Theme
 
+    code = "cyan" if console.out_color else "bold"
     return RichConsole(
         file=console.out,
         force_terminal=True,
         color_system="standard",
-        no_color=False,
+        no_color=not console.out_color,
         markup=False,
         emoji=False,
         highlight=False,
         theme=Theme(
-            {"markdown.code": "cyan", "markdown.h1": "bold underline", "markdown.h2": "bold"}
+            {"markdown.code": code, "markdown.h1": "bold underline", "markdown.h2": "bold"}
         ),
     )
 

@@ -297,9 +297,10 @@ class Text:
     """Text under every format: a transcript, a script, a page of the manual.
 
     The lines of `prose` are wrapped between words on a terminal, except those that are `Rendered`.
+    A chunk that is a RebyteError is shown on stderr and counts towards the exit status.
     """
 
-    def __init__(self, chunks: str | Iterable[str], *, prose: bool = False) -> None:
+    def __init__(self, chunks: str | Iterable[str | RebyteError], *, prose: bool = False) -> None:
         self.chunks = chunks
         self.prose = prose
 
@@ -312,9 +313,9 @@ class Document:
 
 
 class Raw:
-    """Bytes printed unchanged, at once or in pieces."""
+    """Bytes printed unchanged, at once or in pieces; errors among them as in `Text`."""
 
-    def __init__(self, data: bytes | Iterable[bytes]) -> None:
+    def __init__(self, data: bytes | Iterable[bytes | RebyteError]) -> None:
         self.data = data
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import BadUsage, Interrupted, RebyteError, worst
 from .console import Console, clean
@@ -24,6 +24,7 @@ from .records import (
 
 Mappings = Iterator[Mapping[str, Any]]
 FieldNames = tuple[str, ...] | None
+T = TypeVar("T")
 
 
 def show(
@@ -47,14 +48,10 @@ def show(
     incomplete JSON list is left open so that no reader takes it for complete.
     """
     fields = fields or None
-    statuses: list[int] = []
-
-    def prepared(row: RowOrError) -> RowOrError:
-        return prepare_error(row) if isinstance(row, RebyteError) else row
-
+    errors = _Errors(console, errors_as_json, prepare_error)
     if isinstance(value, Records | RecordList):
         check_fields(value.kind, fields, format)
-        rows = _plain(value.kind, map(prepared, value.rows), console, errors_as_json, statuses)
+        rows = _plain(value.kind, value.rows, errors)
         prepare = json_highlighter(console) if format in ("json", "jsonl") else str
         whole = isinstance(value, RecordList) and (
             format == "json" or (format in ("table", "text") and not value.draw)
@@ -78,23 +75,49 @@ def show(
     elif fields is not None:
         raise BadUsage("--fields: this output has no fields")
     elif isinstance(value, Text):
-        for chunk in _text(value.chunks, console if value.prose and console.out_tty else None):
+        chunks = errors.out_of((value.chunks,) if isinstance(value.chunks, str) else value.chunks)
+        for chunk in _text(chunks, console if value.prose and console.out_tty else None):
             console.write_out(chunk, flush=True)
     elif isinstance(value, Raw):
-        _raw(value.data, console)
+        _raw(errors.out_of((value.data,) if isinstance(value.data, bytes) else value.data), console)
     console.flush_out()
-    return worst(statuses)
+    return worst(errors.statuses)
 
 
-def _plain(
-    kind: RecordKind,
-    rows: Iterable[RowOrError],
-    console: Console,
-    as_json: bool,
-    statuses: list[int],
-) -> Mappings:
+class _Errors:
+    """The errors among what is printed: each is shown on stderr in its place, a hint only once."""
+
+    def __init__(
+        self, console: Console, as_json: bool, prepare: Callable[[RebyteError], RebyteError]
+    ) -> None:
+        self.statuses: list[int] = []
+        self._console = console
+        self._as_json = as_json
+        self._prepare = prepare
+        self._hints: set[str | None] = set()
+
+    def show(self, error: RebyteError) -> None:
+        """Print one."""
+        from .messages import show_error
+
+        error = self._prepare(error)
+        repeats = error.hint in self._hints and not self._as_json
+        shown = error.copy_with(hint=None) if repeats else error
+        show_error(self._console, shown, as_json=self._as_json)
+        self._hints.add(error.hint)
+        self.statuses.append(error.exit_status)
+
+    def out_of(self, values: Iterable[T | RebyteError]) -> Iterator[T]:
+        """The values that are no errors."""
+        for value in values:
+            if isinstance(value, RebyteError):
+                self.show(value)
+            else:
+                yield value
+
+
+def _plain(kind: RecordKind, rows: Iterable[RowOrError], errors: _Errors) -> Mappings:
     """The records without their secrets; errors are printed in their place."""
-    hinted: set[str | None] = set()
     for row in rows:
         record = row.record if isinstance(row, RebyteError) else row
         if record is not None:
@@ -102,13 +125,7 @@ def _plain(
                 record = {key: record[key] for key in record if key not in kind.withheld}
             yield record
         if isinstance(row, RebyteError):
-            from .messages import show_error
-
-            # The record was printed when the reader came back for more.
-            repeats = row.hint in hinted and not as_json
-            show_error(console, row.copy_with(hint=None) if repeats else row, as_json=as_json)
-            hinted.add(row.hint)
-            statuses.append(row.exit_status)
+            errors.show(row)  # the record was printed when the reader came back for more
 
 
 def _chunks(
@@ -252,7 +269,7 @@ def _record_tables(
         between = "\n"
 
 
-def _text(chunks: str | Iterable[str], terminal: Console | None = None) -> Iterator[str]:
+def _text(chunks: Iterable[str], terminal: Console | None = None) -> Iterator[str]:
     """Clean text that ends with a newline, even if it is cut off; CRLF becomes LF.
 
     It is wrapped to the width of `terminal`. Text that is `Rendered` stays as it is.
@@ -261,7 +278,7 @@ def _text(chunks: str | Iterable[str], terminal: Console | None = None) -> Itera
 
     held = last = ""
     try:
-        for chunk in (chunks,) if isinstance(chunks, str) else chunks:
+        for chunk in chunks:
             if isinstance(chunk, Rendered):
                 last = chunk[-1:] or last
                 yield chunk
@@ -295,8 +312,7 @@ def _document(value: Any, fields: FieldNames) -> Any:
     return {field: value[field] for field in fields}
 
 
-def _raw(data: bytes | Iterable[bytes], console: Console) -> None:
-    pieces = (data,) if isinstance(data, bytes) else data
+def _raw(pieces: Iterable[bytes], console: Console) -> None:
     if not console.out_tty:
         for piece in pieces:
             console.write_bytes(piece)

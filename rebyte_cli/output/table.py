@@ -31,6 +31,11 @@ _ACRONYMS = frozenset(("api", "ca", "id", "url"))
 _NARROWEST = 8  # cells: a column of text is never cut below this
 _MOST_LEAD = 12  # characters: a longer start of a line is no mark or indentation
 _MOST_COLUMNS = 20  # of a table of objects that are no kind of ours
+_ZWJ = "\u200d"  # zero width joiner
+_EMOJI_SELECTOR = "\ufe0f"
+_JOINERS = "\u200c" + _ZWJ
+_FLAG_LETTERS = "".join(map(chr, range(0x1F1E6, 0x1F200)))
+_SKIN_TONES = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 
 
 class Style(NamedTuple):
@@ -58,12 +63,15 @@ class Style(NamedTuple):
 
 
 def width_of(text: str) -> int:
-    """The cells that `text` takes on a terminal; wide characters take two."""
+    """The cells that `text` takes on a terminal; wide characters take two.
+
+    Terminals differ in joined emoji, and join nothing else: each character counts.
+    """
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
 
-    return cell_len(text)
+    return cell_len(text.replace(_ZWJ, ""))
 
 
 def truncate(text: str, width: int, ellipsis: str = "…") -> str:
@@ -71,11 +79,43 @@ def truncate(text: str, width: int, ellipsis: str = "…") -> str:
     if width_of(text) <= width:
         return text
     room = max(width - len(ellipsis), 0)
-    if text.isascii():
-        return text[:room].rstrip() + ellipsis
-    from rich.cells import set_cell_size
+    return text[: _end_of(text, 0, room)].rstrip() + ellipsis
 
-    return set_cell_size(text, room).rstrip() + ellipsis
+
+def _end_of(text: str, start: int, width: int) -> int:
+    """The end of what fits in `width` cells from `start` on, without dividing what belongs
+    together: a letter and its marks, joined emoji, a flag."""
+    if text.isascii():
+        return min(start + width, len(text))
+    end = start
+    while width > 0 and end < len(text):
+        after = end + max(width // 2, 1)  # no character takes more than two cells
+        after += text.startswith(_EMOJI_SELECTOR, after)  # which widens the character before it
+        width -= width_of(text[end:after])
+        if width < 0:
+            break
+        end = min(after, len(text))
+    while end < len(text) and not width_of(text[end]):
+        end += 1
+    while start < end < len(text) and _continues(text, start, end):
+        end -= 1
+    return end
+
+
+def _continues(text: str, start: int, at: int) -> bool:
+    """Whether a character belongs to the one before it; something begins at `start`."""
+    from unicodedata import category
+
+    before, character = text[at - 1], text[at]
+    if character in _FLAG_LETTERS:  # two make a flag
+        head = text[start:at]
+        return (len(head) - len(head.rstrip(_FLAG_LETTERS))) % 2 == 1
+    return (
+        before == _ZWJ
+        or character in _JOINERS
+        or character in _SKIN_TONES
+        or category(character).startswith("M")
+    )
 
 
 def wrap(text: str, width: int) -> Iterator[str]:
@@ -98,12 +138,12 @@ def wrap(text: str, width: int) -> Iterator[str]:
         start = 0
         is_whole = "://" in word or word.startswith(COMMAND)
         while length > width and not is_whole:
-            head = word[start : start + width]
-            while (excess := width_of(head) - width) > 0:
-                head = head[: -max(excess // 2, 1)]
-            yield head
-            start += len(head)
-            length -= width_of(head)
+            end = _end_of(word, start, width)
+            if end == start:  # nothing that people write
+                end += max(width // 2, 1)
+            yield word[start:end]
+            length -= width_of(word[start:end])
+            start = end
         line, size = word[start:], length
     yield line
 

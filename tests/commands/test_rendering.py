@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import COMMAND, Done
+from tests.output.test_safety import JOINED
+from tests.servers import RawServer, json_reply
 from tests.terminals import Session
 from tests.waiting import with_time
 
@@ -41,12 +43,44 @@ def test_an_answer_is_rendered_where_colours_are(inside_local: Run, terminal: Te
         session = terminal(*words)
         assert session.finish() == 0
         assert "Use \x1b[36mmake\x1b[0m and \x1b[3mnot\x1b[0m more" in session.raw, words
-    for more in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-        session = terminal("result", "@last", **more)
+    session = terminal("result", "@last", NO_COLOR="1")
+    assert session.finish() == 0
+    assert "Use \x1b[1mmake\x1b[0m and \x1b[3mnot\x1b[0m more" in session.raw
+    for words, more in (([], {"TERM": "dumb"}), (["--color", "never"], {})):
+        session = terminal("result", "@last", *words, **more)
         assert session.finish() == 0
         assert "Use `make` and *not* more" in session.raw
         assert "\x1b" not in session.raw
     assert inside_local("result", "@last", "--color", "always").out.count("`make`") == 1
+
+
+def test_no_color_leaves_structure_without_colours(
+    inside: Run, terminal: Terminal, aim: Callable[[Any], Any]
+) -> None:
+    text = "# Head\n\n- **one**\n- [two](https://x.example)\n\n```python\nreturn 1\n```\n"
+    with RawServer(json_reply({"id": "a", "status": "completed", "finalResult": text})) as server:
+        aim(server)
+        session = terminal("result", "a", NO_COLOR="1")
+        assert session.finish() == 0
+    assert session.lines[0] == "Head"
+    assert " • one" in session.lines
+    codes = {code for found in SGR.findall(session.raw) for code in found[2:-1].split(";")}
+    assert {"1"} <= codes <= {"", "0", "1", "2", "3", "4"}
+
+
+ODD = f"a\x1b]52;c;AAAA\x07b\u202e\tc\r\nd \ufeff\u200b {JOINED}"
+
+
+@pytest.mark.parametrize("words", [[], ["--color", "never"]], ids=str)
+def test_a_hostile_answer_is_made_visible(
+    terminal: Terminal, aim: Callable[[Any], Any], words: list[str]
+) -> None:
+    with RawServer(json_reply({"id": "a", "status": "completed", "finalResult": ODD})) as server:
+        aim(server)
+        session = terminal("result", "a", *words)
+        assert session.finish() == 0
+    assert "a\\x1b]52;c;AAAA\\x07b\\u202e" in session.raw
+    assert f"\\ufeff\\u200b {JOINED}" in session.raw
 
 
 def test_json_is_coloured(inside_local: Run, terminal: Terminal) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Done
+from tests.output.test_safety import JOINED
 from tests.servers import RawServer, error_reply, json_reply, reply
 from tests.waiting import with_time
 
@@ -34,6 +35,33 @@ def test_prints_the_answer_to_the_latest_prompt(inside_local: Run) -> None:
     inside_local("create", f"One {NOW}", "--wait")
     inside_local("follow-up", "@last", f"Two {NOW}", "--wait")
     assert "Prompt: Two" in inside_local("result", "@last").out
+
+
+def test_several_answers_come_in_the_order_given(inside_local: Run) -> None:
+    for name in ("One", "Two", "Three"):
+        inside_local("create", f"{name} {NOW}", "--wait")
+    ids = inside_local("list", "-o", "id").out
+    done = inside_local("result", "@2", "-", stdin=ids)
+    found = [line.split()[1] for line in done.out.splitlines() if line.startswith("Prompt: ")]
+    assert found == ["Two", "Three", "One"]
+    assert "\n\n\n" not in done.out
+
+
+def test_an_error_leaves_the_other_answers(inside_local: Run) -> None:
+    inside_local("create", f"One {NOW}", "--wait")
+    inside_local("create", f"Stop [[cancel]] {NOW}")
+    inside_local("create", "Long [[run=1h]]")
+    for words, status in ((["@1", "@2", "@3"], 1), (["nosuch12", "@2", "@3"], 4)):
+        done = inside_local("result", *words)
+        assert (done.status, done.out.count("Prompt: ")) == (status, 1)
+        assert done.err.count("Error: ") == 2
+
+    def check(limit: float) -> None:
+        done = inside_local("result", "@2", "@1", "@3", "--wait", "--timeout", str(limit))
+        assert (done.status, done.out.count("Prompt: One")) == (11, 1)
+        assert "1 of 3 tasks still running" in done.err
+
+    with_time(check, 1)
 
 
 def test_a_running_task_ends_in_1(inside_local: Run) -> None:
@@ -115,13 +143,31 @@ def test_every_field_that_may_hold_the_text_is_read(inside: Run, aim: Aim) -> No
             assert inside("result", "abcd1234").out == f"{text}\n", has
 
 
-def test_a_hostile_answer_is_made_visible(inside: Run, aim: Aim) -> None:
-    text = "a\x1b]52;c;AAAA\x07b\u202e\tc\n"
-    with RawServer(
-        json_reply({"id": "abcd1234", "status": "completed", "finalResult": text})
-    ) as server:
+ODD = f"a\x1b]52;c;AAAA\x07b\u202e\tc\r\nd \ufeff\u200b {JOINED}"
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"], ids=ascii)
+def test_an_answer_is_unaltered_in_a_pipe(inside: Run, aim: Aim, end: str) -> None:
+    task = {"id": "abcd1234", "status": "completed", "finalResult": ODD + end}
+    with RawServer(json_reply(task)) as server:
         aim(server)
-        assert inside("result", "abcd1234").out == "a\\x1b]52;c;AAAA\\x07b\\u202e\tc\n"
+        for words in ([], ["-o", "json"], ["--color", "always"]):
+            assert inside("result", "abcd1234", *words).out == ODD + (end or "\n")
+
+
+def test_an_answer_is_utf_8_in_any_locale(rebyte: Run, aim: Aim) -> None:
+    task = {"id": "abcd1234", "status": "completed", "finalResult": "é\u200d日"}
+    with RawServer(json_reply(task)) as server:
+        aim(server)
+        done = rebyte("result", "abcd1234", env={"PYTHONIOENCODING": "ascii"})
+        assert done.out == "é\u200d日\n"
+
+
+def test_half_a_character_is_spelled_out(inside: Run, aim: Aim) -> None:
+    task = {"id": "abcd1234", "status": "completed", "finalResult": "x\ud83d"}
+    with RawServer(json_reply(task)) as server:
+        aim(server)
+        assert inside("result", "abcd1234").out == "x\\ud83d\n"
 
 
 def test_a_task_that_contradicts_itself_is_no_endless_wait(

@@ -23,6 +23,7 @@ def test_every_control_and_direction_character_of_unicode() -> None:
             *("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"),
         ):
             assert clean(character) != character or character in "\t\n", hex(code)
+    assert clean("\u200c\u200d\u200e\u200f") == "\u200c\u200d\u200e\u200f"  # scripts need these
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from rebyte_cli.output.progress import progress_bar, spinner
 from rebyte_cli.output.records import (
     KINDS,
     TASK,
+    TASK_ROW,
     Document,
     Raw,
     RecordKind,
@@ -38,7 +39,7 @@ HOSTILE = [
     "bell\x07 back\x08 \x00 nul \x7f del",
     "over\rwritten\x0bvertical\x0cform",
     "user\u202etxt.exe\u202c \u2066isolate\u2069 \u061c",
-    "zero\u200bwidth\u200d\u200e\u200f\u2060\ufeff",
+    "zero\u200bwidth\u2060\ufeff",
     "line\u2028paragraph\u2029",
     "tag\U000e0041\U000e0042\U000e007f",
     "soft\xadhyphen \u180e vowel \u206a\u206f shaping \ufff9anno\ufffatation\ufffb",
@@ -53,7 +54,7 @@ HOSTILE = [
 FORMATS = ("json", "jsonl", "csv", "tsv", "id", "table")
 # Not taken from the code under test, so that one mistake cannot hide in both.
 RAW = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u2028-\u202e\u2060-\u206f"
     "\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e01ef]"
 )
 
@@ -104,6 +105,28 @@ def check_shape(printed: str, form: str, shape: Any, rows: list[dict[str, Any]])
         assert len(printed.splitlines()) == len(rows)
     elif form == "table" and isinstance(shape, RecordList):
         assert len(printed.splitlines()) == len(rows) + 1
+
+
+# Persian, Hindi and Sinhala, an emoji of several people, and Hebrew beside a version number.
+JOINED = "می‌خواهم क्‍ष ශ්‍රී 👩‍👩‍👧 ‏גרסה 1.2‎"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_joiners_and_directional_marks_stay(form: str) -> None:
+    """People write with them, so no format on any stream escapes them."""
+    for tty in (False, True):
+        for kind, name in ((TASK_ROW, "title"), (TASK, "title"), (TASK, "finalResult")):
+            row = {"id": JOINED, name: JOINED}
+            values = (RecordList(kind, [row]), Records(kind, [row]))
+            for value in values:
+                fields = ("id",) if form == "id" else (name,)
+                assert JOINED in Shown(value, form, tty=tty, fields=fields).out
+        for text in (Text(JOINED), Document(JOINED), Raw(JOINED.encode())):
+            assert tty is False or JOINED in Shown(text, "text", tty=tty).out
+        it = console(tty=tty, width=200)
+        note(it, JOINED)
+        show_error(it, RebyteError(JOINED), as_json=form == "json")
+        assert text_of(it.err).count(JOINED) == 2
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -165,7 +188,9 @@ def test_the_line_that_moves(text: str) -> None:
         assert not RAW.search(shown)
 
 
-@pytest.mark.parametrize("text", ["[" * 1_000_000, "\x1b" * 1_000_000, "é\u202e" * 500_000])
+@pytest.mark.parametrize(
+    "text", ["[" * 1_000_000, "\x1b" * 1_000_000, "é\u202e" * 500_000, "é\u200d" * 500_000]
+)
 @pytest.mark.parametrize("form", FORMATS)
 def test_case_44_a_million_take_under_a_second(text: str, form: str) -> None:
     def seconds(text: str) -> float:

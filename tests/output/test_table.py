@@ -163,7 +163,7 @@ def test_a_name_from_elsewhere_leaves_room_for_the_values() -> None:
     assert printed == f"ID             t1\nK{'k' * 11}…  {'v ' * 12}v\n{' ' * 15}v v v v v v v\n"
 
 
-@pytest.mark.parametrize("text", ["x", "x ", "日", "\t"])
+@pytest.mark.parametrize("text", ["x", "x ", "日", "\t", "日\u200d", "🇩"])
 def test_wrapping_takes_linear_time(text: str) -> None:
     def seconds(count: int) -> float:
         begun = time.thread_time()
@@ -228,6 +228,30 @@ def test_times_are_relative(timestamp: str, relative: str) -> None:
 def test_wide_characters_count_twice(text: str, width: int, short: str) -> None:
     assert truncate(text, width) == short
     assert width_of(short) <= width
+
+
+PIECES = ("日", "e\u0301", "क्\u200dष", "می\u200cخ", "👩\u200d👩\u200d👧", "👍🏽", "❤\ufe0f", "🇩🇪")
+
+
+@pytest.mark.parametrize("piece", PIECES, ids=ascii)
+def test_what_belongs_together_is_not_divided(piece: str) -> None:
+    """Half a flag is a letter, and half a family another one."""
+    text = piece * 40
+    for width in range(1, width_of(piece) * 40):
+        kept = truncate(text, width)
+        assert width_of(kept) <= width
+        if piece != PIECES[3]:  # a word, which may end after each letter
+            assert kept == piece * ((len(kept) - 1) // len(piece)) + "…"
+    lines = list(wrap(text, 20))
+    assert "".join(lines) == text
+    assert all(width_of(line) <= 20 and not line.startswith("\u200c") for line in lines)
+    if piece != PIECES[3]:
+        assert {line.replace(piece, "") for line in lines} == {""}
+
+
+def test_joiners_hide_no_width() -> None:
+    """Letters are never joined on the screen, so a title of them would run over its column."""
+    assert width_of(truncate("x\u200d" * 1000, 20).replace("\u200d", "")) <= 20
 
 
 @pytest.mark.parametrize(

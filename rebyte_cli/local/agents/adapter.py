@@ -9,16 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeAlias
-
-from .logins import LoginEntry
+from typing import Any, ClassVar, NamedTuple
 
 LONGEST_STRING = 65_536
 STDERR_TAIL = 2_000
-Logins: TypeAlias = Mapping[str, Sequence[LoginEntry]]
 
 
 class AgentEvent(NamedTuple):
@@ -133,8 +130,8 @@ class Adapter(ABC):
     tested: ClassVar[tuple[str, ...]] = ()
     # Environment variables that reach the agent; a trailing `*` stands for any ending.
     variables: ClassVar[tuple[str, ...]] = ()
-    # Login files of the agent, relative to HOME, and what it refreshes in them.
-    credentials: ClassVar[Logins] = {}
+    # Login files of the agent, relative to HOME.
+    credentials: ClassVar[tuple[str, ...]] = ()
 
     @property
     def title(self) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from .adapter import Adapter, Invocation, Logins, Outcome, Parser, joined
-from .logins import LoginEntry
+from .adapter import Adapter, Invocation, Outcome, Parser, joined
 from .user_config import read_json
 
 # Waiting longer does not make a rejected key valid: claude itself tries ten times, for minutes.
@@ -34,15 +33,7 @@ class Claude(Adapter):
         "AWS_BEARER_TOKEN_BEDROCK",
         "AWS_REGION",
     )
-    credentials: ClassVar[Logins] = {
-        ".claude/.credentials.json": [
-            LoginEntry(
-                ["claudeAiOauth"],
-                ["accessToken", "refreshToken"],
-                ["expiresAt", "refreshTokenExpiresAt"],
-            )
-        ]
-    }
+    credentials = (".claude/.credentials.json",)
 
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["-p", "--output-format", "stream-json", "--verbose"]

@@ -6,10 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from .adapter import Adapter, Invocation, Logins, Outcome, Parser
-from .logins import LoginEntry
+from .adapter import Adapter, Invocation, Outcome, Parser
 
 # Settings of ~/.codex/config.toml that decide which model answers. The rest (hooks, MCP servers,
 # sandbox) is not for a jail.
@@ -30,14 +29,7 @@ class Codex(Adapter):
     install = "npm install -g @openai/codex"
     tested = ("0.169.0",)
     variables = ("OPENAI_*", "CODEX_API_KEY", "AZURE_OPENAI_*")
-    credentials: ClassVar[Logins] = {
-        ".codex/auth.json": [
-            LoginEntry(
-                ["tokens"], ["id_token", "access_token", "refresh_token"], [], ["account_id"]
-            ),
-            LoginEntry([], [], ["last_refresh"], ["auth_mode"]),
-        ]
-    }
+    credentials = (".codex/auth.json",)
 
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["exec"]

@@ -6,10 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from .adapter import Adapter, Invocation, Logins, Outcome, Parser, joined
-from .logins import LoginEntry
+from .adapter import Adapter, Invocation, Outcome, Parser, joined
 from .user_config import read_json
 
 # Settings that decide which model answers. Plugins, MCP servers and permissions are not for a jail.
@@ -40,11 +39,7 @@ class OpenCode(Adapter):
         "XAI_API_KEY",
         "ZHIPU_API_KEY",
     )
-    credentials: ClassVar[Logins] = {
-        ".local/share/opencode/auth.json": [
-            LoginEntry(["*"], ["access", "refresh"], ["expires"], ["type", "accountId"])
-        ]
-    }
+    credentials = (".local/share/opencode/auth.json",)
 
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["run", "--format", "json", "--pure", "--auto", "--thinking"]
