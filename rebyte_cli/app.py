@@ -44,6 +44,7 @@ class App:
         self.argv = list(argv)
         self.options: dict[str, Any] = {}
         self.text = False  # whether `auto` means text for this command
+        self.mends_config = False  # whether this command works on a file with unknown names
         self.is_busy = False  # whether this command makes so many requests that it takes a while
         self._workspaces: dict[str, Any] = {}
         self._statuses: list[int] = []  # of the errors that were printed
@@ -97,10 +98,13 @@ class App:
 
     @cached_property
     def config(self) -> Config:
-        """The profiles, as the file has them."""
+        """The profiles, as the file has them. Raises BadUsage for names that mean nothing in it."""
         from .config.settings import Config
 
-        return Config.load(self.config_path)
+        config = Config.load(self.config_path)
+        if not self.mends_config and config.unknown is not None:
+            raise config.unknown
+        return config
 
     @cached_property
     def settings(self) -> Settings:

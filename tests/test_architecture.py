@@ -69,7 +69,7 @@ ALLOWED = {
     "tasks": {"api", "deadline", "errors", "history", "once", "output", "redaction"},
     "once": {"api", "clock", "deadline", "errors"},
     "history": {"api", "config", "errors", "redaction"},
-    "config": {"api", "errors", "redaction"},
+    "config": {"", "api", "errors", "redaction"},
     "output": {"errors", "redaction"},
     "api": {"", "clock", "deadline", "errors", "redaction"},
     "local": set(),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import BadUsage
+from ..errors import BadUsage, RebyteError
 from ..output.records import INSTALLED, RecordKind, Records, check_fields
 from ._options import SHARED, Option, Output, shared_options
 
@@ -205,6 +205,15 @@ def _is_text(value: Any) -> bool:
 def installed(app: App, files: Sequence[Mapping[str, Any]]) -> Records | None:
     """The files that were installed, as records; None under `auto`, where a note named them."""
     return None if app.format == "text" and not app.fields else Records(INSTALLED, files)
+
+
+def settle_format(app: App) -> None:
+    """Decide what `auto` means here, if the configuration, which may say so, cannot be used."""
+    try:
+        app.settings  # noqa: B018 -- raises
+    except RebyteError:
+        if app.options.get("output", "auto") == "auto":
+            app.set_option("output", "table" if app.console.out_tty else "json")
 
 
 def note_unserved_page(app: App) -> None:

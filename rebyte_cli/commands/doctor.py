@@ -8,7 +8,7 @@ from typing import Any
 from ..app import App
 from ..errors import RebyteError
 from ..output.records import CHECK, RecordList
-from ._base import define
+from ._base import define, settle_format
 
 
 @define("doctor", kind=CHECK, statuses=())
@@ -29,17 +29,8 @@ def command(app: App) -> RecordList:
     """
     from ..output.checklist import draw
 
-    _choose_format(app)
+    settle_format(app)
     return RecordList(CHECK, _found(app), draw=draw)
-
-
-def _choose_format(app: App) -> None:
-    """Settle what `auto` means when the configuration, which may say so, cannot be read."""
-    try:
-        app.settings  # noqa: B018 -- raises
-    except RebyteError:
-        if app.options.get("output", "auto") == "auto":
-            app.set_option("output", "table" if app.console.out_tty else "json")
 
 
 def _found(app: App) -> Iterator[Mapping[str, Any] | RebyteError]:

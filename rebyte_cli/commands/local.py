@@ -155,7 +155,7 @@ def reset(app: App, yes: bool) -> Any:
 
       rebyte local reset --yes
     """
-    from ..config.settings import LOCAL as ORIGIN
+    from ..config.fields import LOCAL as ORIGIN
     from ..history.history import History
     from ..local import server
 

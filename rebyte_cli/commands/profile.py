@@ -10,8 +10,8 @@ import click
 
 from ..app import App
 from ..errors import BadUsage, MissingKey, NotFound
-from ..output.records import PROFILE, SETTING, RecordList, Records
-from ._base import define_group, define_in
+from ..output.records import PROFILE, SETTING, RecordKind, RecordList, Records
+from ._base import define_group, define_in, settle_format
 from ._options import completer
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def settings(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 
 @define_group("profile")
-def command() -> None:
+@click.pass_obj
+def command(app: App) -> None:
     """Named sets of settings: base URL, defaults for create, output, where the key comes from.
 
     Settings: base_url, executor, model, skills (commas between), output, key_command (split as
@@ -45,6 +46,8 @@ def command() -> None:
       rebyte profile use work
       rebyte -P work profile show
     """
+    app.mends_config = True
+    settle_format(app)
 
 
 @define_in(command, "list", kind=PROFILE, statuses=())
@@ -56,7 +59,7 @@ def list_(app: App) -> RecordList:
       rebyte profile list -o id
     """
     config = app.config
-    return RecordList(PROFILE, [_record(config, name) for name in config.names()])
+    return _listed(PROFILE, [_record(config, name) for name in config.names()], config)
 
 
 @define_in(command, "show", kind=SETTING, statuses=(4,))
@@ -86,7 +89,7 @@ def show(app: App, name: str | None) -> RecordList:
         {"name": field, "value": setting.value, "source": setting.source}
         for field, setting in settings.shown()
     ]
-    return RecordList(SETTING, rows)
+    return _listed(SETTING, rows, app.config)
 
 
 @define_in(command, "create", kind=PROFILE, statuses=())
@@ -134,7 +137,7 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
     """
     from ..api.urls import origin_of
     from ..config.credentials import stored_origins
-    from ..config.settings import LOCAL, LOCAL_FIELDS
+    from ..config.fields import LOCAL, LOCAL_FIELDS
 
     table = _parsed(values)
     if name == LOCAL and not set(table) <= LOCAL_FIELDS:
@@ -174,7 +177,7 @@ def unset(app: App, name: str, keys: tuple[str, ...]) -> Records:
 
         table = config.profile(name)
         for key in keys:
-            # A setting that this version does not know may be removed, if it is there.
+            # A setting that is not known can be removed if it is there.
             if key not in table:
                 check_name(key)
             document.get("profiles", {}).get(name, {}).pop(key, None)
@@ -233,6 +236,7 @@ def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
         if found is None and not origins:
             raise NotFound(f"profile {name} has no settings and no key")
         app.note(f"Deleted profile {name}" + (" and its key" if origins else ""))
+    _note_unknown(app)
 
 
 def _changed(
@@ -250,8 +254,22 @@ def _changed(
         _not_local(name)
     with edit_config(app.config_path, note=app.note) as document:
         change(document, Config(document, path=app.config_path))
-    app.__dict__.pop("config", None)
+    _note_unknown(app)
     return Records(PROFILE, [_record(app.config, name)])
+
+
+def _listed(kind: RecordKind, rows: list[dict[str, Any]], config: Config) -> RecordList:
+    """The rows, and after them the names in the file that mean nothing, as an error."""
+    unknown = config.unknown
+    return RecordList(kind, [*rows, *([unknown] if unknown else [])])
+
+
+def _note_unknown(app: App) -> None:
+    """Read the changed file, and say which names in it still mean nothing."""
+    for cached in ("config", "settings"):
+        app.__dict__.pop(cached, None)
+    if app.config.unknown is not None:
+        app.note(f"Warning: {app.config.unknown.message}")
 
 
 def _not_local(name: str) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from ..app import App
+from ..config.fields import LOCAL
 from ..config.paths import home_dir
 from ..config.permissions import private_folder
-from ..config.settings import LOCAL
 from ..errors import BadUsage, RebyteError
 from ..output.records import INSTALLED, SKILL, RecordList, Text
 from ._base import define_group, define_in, installed

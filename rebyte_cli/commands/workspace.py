@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ..app import App
 from ..deadline import Deadline
-from ..errors import BadUsage, KeyProblem, NotFound, ResourceNotFound, did_you_mean
+from ..errors import (
+    BadUsage,
+    KeyProblem,
+    NotFound,
+    RebyteError,
+    ResourceNotFound,
+    did_you_mean,
+)
 from ..output.records import COMPUTER, DELETED, WORKSPACE, RecordList, Records, Text
 from ._base import define_group, define_in
 from ._options import full_ids_option, timeout_option, workspace_argument
@@ -125,16 +133,67 @@ def show(app: App, workspace: str, show_secrets: bool) -> Records:
 
 @define_in(command, "path", text=True, statuses=(4,))
 @workspace_argument
-def path(app: App, workspace: str) -> Text:
+@click.option("--running", is_flag=True, help="Even while an agent works there.")
+def path(app: App, workspace: str, running: bool) -> Text:
     """Print the folder that the agents of a local workspace work in.
 
-    Only workspaces of real agents on this machine (`-P local`) have one.
+    Only workspaces of real agents on this machine (`-P local`) have one. Agents write its files,
+    settings of git included: those that name programs are removed when a run ends. While an agent
+    works there, git in the folder would obey it, so --running is required; `rebyte workspace git`
+    is safe at any time.
 
     Examples:
 
       cd "$(rebyte -P local workspace path @last)"
       rebyte -P local workspace path @last | xargs du -sh
     """
+    from ..local.agents import report
+    from ..local.agents.git import GitError
+
+    workspace_id, folder = _folder(app, workspace)
+    try:
+        if not running and not report.disarmed(app.state_dir / "local", workspace_id):
+            raise RebyteError(
+                f"an agent works in workspace {workspace_id}, and git there obeys what it writes",
+                hint=f"Wait for it, or look with `rebyte workspace git {workspace_id} -- status`;"
+                " --running prints the folder all the same",
+            )
+    except (OSError, GitError) as error:
+        raise RebyteError(f"settings of git in {folder} cannot be made safe: {error}") from None
+    return Text(f"{folder}\n")
+
+
+@define_in(command, "git", text=True, statuses=(4,))
+@workspace_argument
+@click.argument("words", metavar="-- WORD…", nargs=-1, required=True)
+def git(app: App, workspace: str, words: tuple[str, ...]) -> Text:
+    """Run git in a local workspace, inside a sandbox without network.
+
+    Whatever the agent left there, hooks and settings of git included, has no effect outside the
+    workspace. Arguments after `--` are git's.
+
+    Examples:
+
+      rebyte -P local workspace git @last -- log --oneline
+      rebyte -P local workspace git @last -- diff HEAD~1 --stat
+    """
+    from ..local.agents import report
+    from ..local.agents.git import GitError
+
+    workspace_id, _ = _folder(app, workspace)
+
+    def lines() -> Iterator[str]:
+        try:
+            for line in report.git_inside(app.state_dir / "local", workspace_id, words):
+                yield line.decode("utf-8", "replace")
+        except GitError as error:
+            raise RebyteError(str(error)) from None
+
+    return Text(lines())
+
+
+def _folder(app: App, workspace: str) -> tuple[str, Path]:
+    """The id of a local workspace, and where its agents work. NotFound for any other."""
     from ..history import references
     from ..local.agents import report
 
@@ -147,7 +206,7 @@ def path(app: App, workspace: str) -> Text:
             f"workspace {workspace_id} has no folder on this machine",
             hint="Only runs of real agents have one: rebyte -P local create … -x claude",
         )
-    return Text(f"{folder}\n")
+    return workspace_id, folder
 
 
 @define_in(command, "create", kind=COMPUTER, statuses=(3, 4, 5, 6, 124))

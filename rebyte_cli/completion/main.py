@@ -200,6 +200,7 @@ def _app(options: dict[str, str]) -> App:
     from ..app import App
 
     app = App(os.environ)
+    app.mends_config = True  # a misspelled name is no reason to offer nothing
     for name, value in {"quiet": True, **options}.items():
         if value:
             app.set_option(name, value)

@@ -11,8 +11,13 @@ from ..api.urls import check_base_url
 from ..errors import BadUsage, did_you_mean
 from . import FORMATS
 
+LOCAL = "local"
+# What `[profiles.local]` may say. It has no address and no key of the user's.
+LOCAL_FIELDS = frozenset({"executor", "history", "model", "output", "skills", "timeout"})
 # Names that people try for a key. A key has no place in a file that is shown and shared.
-_KEY_NAMES = ("key", "api_key", "apikey", "token", "rebyte_api_key")
+KEY_NAMES = ("key", "api_key", "apikey", "token", "rebyte_api_key")
+NO_KEYS = "config.toml cannot contain API keys"
+KEY_PLACES = "`rebyte auth login` stores one in the keyring; key_command names a program"
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -94,11 +99,8 @@ def check_name(name: str) -> str:
     """The name of a setting; BadUsage with the nearest and all known names otherwise."""
     if name in FIELDS:
         return name
-    if name.lower() in _KEY_NAMES:
-        raise BadUsage(
-            "config.toml cannot contain API keys",
-            hint="`rebyte auth login` stores one in the keyring; key_command names a program",
-        )
+    if name.lower() in KEY_NAMES:
+        raise BadUsage(NO_KEYS, hint=KEY_PLACES)
     near = did_you_mean(name, FIELDS)
     known = f"The settings are {', '.join(FIELDS)}"
     # Repeat the name only when it can be one: it may be a key, typed in the wrong place.

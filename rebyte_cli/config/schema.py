@@ -1,4 +1,4 @@
-"""The JSON Schema of `config.toml`, for editors and for checks before a file is shipped.
+"""The JSON Schema of `config.toml`: for editors, and for the names that mean nothing in a file.
 
 The settings of a profile are described beside the functions that check them, in `fields`. What
 stands here is the rest of the file; `[local]` is the local service's to read, which shares no code
@@ -7,16 +7,14 @@ with the client, and a test holds both against each other.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .atomic import write_private
-from .fields import FIELDS, SCHEMAS
+from .fields import FIELDS, LOCAL, LOCAL_FIELDS, SCHEMAS
 from .permissions import SCHEMA_NAME
-from .settings import LOCAL, LOCAL_FIELDS
 from .toml import edit_toml
 
 LINE = f"#:schema ./{SCHEMA_NAME}"
@@ -55,11 +53,7 @@ _LOCAL = {
 
 
 def config_schema() -> dict[str, Any]:
-    """A JSON Schema document for `config.toml`.
-
-    It also refuses keys that rebyte does not know and leaves alone: in an editor they are
-    misspelled more often than meant for another version.
-    """
+    """A JSON Schema document for `config.toml`."""
     settings = {name: SCHEMAS[check] for name, check in FIELDS.items()}
     local = {name: schema for name, schema in settings.items() if name in LOCAL_FIELDS}
     return {
@@ -80,6 +74,34 @@ def config_schema() -> dict[str, Any]:
     }
 
 
+class UnknownName(NamedTuple):
+    """A name in a file that the schema does not know.
+
+    `keys` are the tables that it is in and itself, `known` the names that could stand there.
+    """
+
+    keys: tuple[str, ...]
+    known: tuple[str, ...]
+    is_table: bool
+
+
+def unknown_names(document: Mapping[str, Any]) -> Iterator[UnknownName]:
+    """Each name in the document of a `config.toml` that means nothing."""
+    return _unknown(document, config_schema(), ())
+
+
+def _unknown(
+    table: Mapping[str, Any], schema: Mapping[str, Any], above: tuple[str, ...]
+) -> Iterator[UnknownName]:
+    known = schema.get("properties", {})
+    for name, value in table.items():
+        below, is_table = known.get(name, schema["additionalProperties"]), isinstance(value, dict)
+        if not below:
+            yield UnknownName((*above, name), tuple(known), is_table)
+        elif is_table and below.get("type") == "object":
+            yield from _unknown(value, below, (*above, name))
+
+
 @contextmanager
 def edit_config(path: Path, *, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Change `config.toml` as `edit_toml` does, with its schema beside it where editors look.
@@ -88,6 +110,8 @@ def edit_config(path: Path, *, note: Callable[[str], None]) -> Iterator[dict[str
     """
 
     def write_schema(line: str) -> str:
+        import json
+
         if line in ("", LINE):
             text = json.dumps(config_schema(), indent=2) + "\n"
             write_private(path.parent / SCHEMA_NAME, text.encode())

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .. import __version__
 from ..api.urls import BASE_URL, check_base_url, origin_of
 from ..errors import BadUsage, NotFound, did_you_mean
-from .fields import FIELDS
+from .fields import FIELDS, KEY_NAMES, KEY_PLACES, LOCAL, LOCAL_FIELDS, NO_KEYS
+from .schema import UnknownName, unknown_names
 from .toml import line_of, read_toml
 
-LOCAL = "local"
-# What `[profiles.local]` may say. It has no address and no key of the user's.
-LOCAL_FIELDS = frozenset({"executor", "history", "model", "output", "skills", "timeout"})
 DEFAULT = "default"
 
 _OPTIONS = {"profile": "-P", "output": "-o", "executor": "-x", "model": "-m", "skills": "-s"}
@@ -28,7 +27,7 @@ class Setting(NamedTuple):
 
 
 class Config:
-    """What `config.toml` says. Unknown keys stay in `document` and are otherwise left alone."""
+    """What `config.toml` says."""
 
     def __init__(self, document: Mapping[str, Any], *, path: Path, text: str = "") -> None:
         self.document = dict(document)
@@ -38,9 +37,6 @@ class Config:
         for name, table in self.profiles.items():
             if not isinstance(table, dict):
                 raise self.problem("must be a table", "profiles", name)
-        if not set(self.profiles.get(LOCAL, {})) <= LOCAL_FIELDS:
-            takes = ", ".join(sorted(LOCAL_FIELDS))
-            raise self.problem(f"is built in and takes only {takes}", "profiles", LOCAL)
         self.default_profile: str = self._checked("default_profile", str, DEFAULT) or DEFAULT
         self.history: bool = self._checked("history", bool, True)
 
@@ -53,6 +49,22 @@ class Config:
         """
         text, document = read_toml(path)
         return cls(document, path=path, text=text)
+
+    @property
+    def unknown(self) -> BadUsage | None:
+        """An error that names every key that means nothing here, with its line; None without one.
+
+        A setting that is skipped because it is misspelled would send a task to another service.
+        """
+        reasons, hints = [], []
+        for name in unknown_names(self.document):
+            what, hint = _explained(name)
+            reasons.append(f"{self._line(name.keys)}: {what}")
+            hints.append(hint)
+        if not reasons:
+            return None
+        more = "".join(f";{reason[1:]}" for reason in reasons[1:])
+        return BadUsage(f"{self.path}{reasons[0]}{more}", hint="\n".join(hints))
 
     def names(self) -> list[str]:
         """Every profile, `default` and `local` included, which always exist."""
@@ -89,10 +101,15 @@ class Config:
 
     def problem(self, what: str, *keys: str) -> BadUsage:
         """An error that names the file, the line where it can be told, and the key."""
+        return BadUsage(f"{self.place(keys)}: {what}")
+
+    def place(self, keys: Sequence[str]) -> str:
+        """The file, the line where it can be told, and the key."""
+        return f"{self.path}{self._line(keys)}"
+
+    def _line(self, keys: Sequence[str]) -> str:
         line = line_of(self._text, keys)
-        place = f"{self.path}, line {line}" if line else str(self.path)
-        name = ".".join(map(_shown, keys))
-        return BadUsage(f"{place}: {name}: {what}")
+        return (f", line {line}: " if line else ": ") + ".".join(map(_shown, keys))
 
     def _checked(self, name: str, kind: type, otherwise: Any) -> Any:
         found = self.document.get(name, otherwise)
@@ -170,7 +187,13 @@ def resolve(options: Mapping[str, Any], environment: Mapping[str, str], config: 
     Raises NotFound for an unknown profile, BadUsage for a value that cannot be used.
     """
     name, source, named = _profile(options, environment, config)
-    config.profile(name)
+    try:
+        config.profile(name)
+    except NotFound as error:
+        if source == "option -P":
+            raise
+        place = config.place(["default_profile"]) if source == config.path.name else source
+        raise error.copy_with(message=f"{place}: {error.message}") from None
 
     def setting(key: str, otherwise: Any = None) -> Setting:
         given = options.get(key)
@@ -250,6 +273,27 @@ def _url_from_environment(environment: Mapping[str, str]) -> Setting:
         return Setting(check_base_url(environment["REBYTE_API_URL"]), "REBYTE_API_URL")
     except BadUsage as problem:
         raise BadUsage(f"REBYTE_API_URL: {problem.message}", hint=problem.hint) from None
+
+
+def _explained(name: UnknownName) -> tuple[str, str]:
+    """Why a name is refused, and what to do about it."""
+    *tables, last = name.keys
+    what = "no such table" if name.is_table else "no such setting"
+    if last.lower() in KEY_NAMES:
+        what, hint = NO_KEYS, KEY_PLACES
+    elif tables == ["profiles", LOCAL] and last in FIELDS:
+        what = f"the profile {LOCAL} is built in"
+        hint = f"It takes only {', '.join(sorted(LOCAL_FIELDS))}"
+    else:
+        near = did_you_mean(last, name.known)
+        newer = f"This is rebyte {__version__}; a newer version may know it"
+        known = f"{newer}. Known here: {', '.join(name.known)}"
+        hint = "\n".join([*filter(None, [near]), *([known] if name.is_table or not near else [])])
+    if tables[:1] == ["profiles"]:
+        from shlex import quote
+
+        hint += f"\n`rebyte profile unset {quote(tables[1])} {quote(last)}` removes it"
+    return what, hint
 
 
 def _shown(name: str) -> str:

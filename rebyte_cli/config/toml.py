@@ -54,28 +54,46 @@ def _parsed(raw: bytes, path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def line_of(text: str, keys: Sequence[str]) -> int | None:
-    """The line (from 1) where a dotted key is written in the usual way, or None.
+    """The line (from 1) of a key or a table, given with the tables that it is in, or None.
 
-    The parser does not keep positions, so this searches for the table's header and for `key =`
-    below it; inline tables and dotted keys are not found.
+    The parser does not keep positions, so this reads the headers of tables and the `key =` below
+    them. A key of an inline table has the line on which that table begins.
     """
-    *table, last = keys
-    here = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+    wanted, table, inline = list(keys), [], None
+    flat = re.sub(_STRINGS, _without_lines, text, flags=re.DOTALL)
+    for number, line in enumerate(flat.split("\n"), 1):
+        header = re.match(rf"\s*\[\[?\s*({_DOTTED})", line)
+        assignment = re.match(rf"\s*({_DOTTED})\s*=", line)
         if header:
-            here = header[1].replace('"', "").replace("'", "")
-            if here == ".".join(keys):
-                return number
-        elif here == ".".join(table) and re.match(rf"\s*[\"']?{re.escape(last)}[\"']?\s*=", line):
+            here = table = _parts(header[1])
+        elif assignment:
+            here = table + _parts(assignment[1])
+            if wanted[: len(here)] == here:
+                inline = number
+        else:
+            continue
+        if here[: len(wanted)] == wanted:
             return number
-    return None
+    return inline
+
+
+_STRINGS = r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#[^\n]*'
+_KEY = r'(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|\'[^\']*\')'
+_DOTTED = rf"{_KEY}(?:[ \t]*\.[ \t]*{_KEY})*"
+
+
+def _parts(dotted: str) -> list[str]:
+    return [part.strip("\"'") for part in re.findall(_KEY, dotted)]
+
+
+def _without_lines(string: re.Match[str]) -> str:
+    """The string itself; of one with several lines, their ends alone."""
+    return "\n" * string[0].count("\n") or string[0]
 
 
 def has_comments(text: str) -> bool:
     """Whether a valid TOML text holds a comment: a `#` outside of its strings."""
-    strings = r'"""(?:[^\\]|\\.)*?"""|\'\'\'.*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\''
-    return "#" in re.sub(strings, "", text, flags=re.DOTALL)
+    return any(found[0].startswith("#") for found in re.finditer(_STRINGS, text, re.DOTALL))
 
 
 def schema_line(text: str) -> str:

@@ -116,14 +116,11 @@ class Examination:
     # Configuration
 
     def config(self) -> Finding:
-        """Whether `config.toml` can be read, and names that mean nothing in it."""
+        """Whether `config.toml` can be read, and every name in it means something."""
         if self._config_error is not None:
             raise self._config_error
         config = self._app.config
         details = {"path": str(config.path), "exists": config.path.exists()}
-        unknown = list(_unknown_settings(config.profiles))
-        if unknown:
-            return Finding("warning", "; ".join(unknown), "See `rebyte man config`", details)
         shown = str(config.path) if details["exists"] else f"{config.path} (none yet)"
         return Finding("ok", shown, details=details)
 
@@ -390,17 +387,6 @@ def _error_of(read: Callable[[], Any]) -> RebyteError | None:
     except RebyteError as error:
         return error
     return None
-
-
-def _unknown_settings(profiles: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    from ..config.fields import FIELDS
-
-    for name, table in profiles.items():
-        for field in table:
-            if field not in FIELDS:
-                near = did_you_mean(field, FIELDS)
-                place = f"profile {name}: no such setting: {field}"
-                yield f"{place}. {near}" if near else place
 
 
 def _without_password(proxy: str) -> str:

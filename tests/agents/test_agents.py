@@ -92,7 +92,7 @@ def test_prompt_arrives_as_typed(run: Run, model: Model, agent: str, prompt: str
 def test_cancel_in_a_tool_call(run: Run, agent: str, state: str) -> None:
     prompt = "The codeword is stork. [[shell touch started; sleep 4321]]"
     task = run("create", prompt, "-x", agent, "-g", ".", "-o", "id").out.strip()
-    code = Path(run("workspace", "path", task).out.strip())
+    code = Path(run("workspace", "path", task, "--running").out.strip())
     eventually(lambda: list(code.rglob("started")) != [])
     eventually(lambda: any("sleep 4321" in line for line in processes(state)))
 

@@ -141,10 +141,15 @@ def test_names_in_the_configuration_that_mean_nothing(inside: Run, home: Path) -
     config = home / ".config/rebyte/config.toml"
     config.parent.mkdir(parents=True)
     config.write_text('[profiles.work]\nbase_ulr = "https://work.example/v1"\n')
-    found = findings(inside("doctor"))
-    assert found["config"]["message"] == (
-        "profile work: no such setting: base_ulr. Did you mean 'base_url'?"
+    done = inside("doctor")
+    found = findings(done)
+    assert done.status == 1
+    assert found["config"]["status"] == "problem"
+    assert (
+        found["config"]["message"] == f"{config}, line 2: profiles.work.base_ulr: no such setting"
     )
+    assert found["config"]["hint"].startswith("Did you mean 'base_url'?\n")
+    assert found["profile"]["status"] == "warning"
 
 
 def test_no_home_and_no_programs(inside: Run) -> None:

@@ -18,6 +18,7 @@ from rebyte_cli.app import App
 from rebyte_cli.local.agents import jail
 from tests.conftest import Done, need_tool
 from tests.repositories import git
+from tests.waiting import eventually
 
 Local = Callable[..., Done]
 
@@ -310,6 +311,33 @@ def test_the_folder_of_a_workspace(agents: Local, repository: Path, home: Path) 
     assert agents("workspace", "delete", "@last", "--yes").status == 0
     assert not folder.exists()
     assert agents("workspace", "path", str(folder.parent.name)).status == 4
+
+
+def test_git_of_a_workspace_runs_in_a_jail(agents: Local, repository: Path, home: Path) -> None:
+    commit = "git commit -q -a -m Work; git config alias.log2 '!touch %s/ran /code/ran'"
+    work(agents, repository, "echo x > code.txt; " + commit % home)
+    assert agents("workspace", "git", "@last", "--", "log", "--format=%s").out == "Work\nStart\n"
+    agents("workspace", "git", "@last", "--", "config", "alias.log2", f"!touch {home}/ran")
+    assert agents("workspace", "git", "@last", "--", "log2").status == 1
+    assert not (home / "ran").exists()
+    failed = agents("workspace", "git", "@last", "-o", "table", "--", "log", "nothing")
+    assert (failed.status, failed.out) == (1, "")
+    assert "ambiguous argument 'nothing'" in failed.err
+
+
+def test_the_folder_is_not_for_git_while_an_agent_works(agents: Local, repository: Path) -> None:
+    wait = "touch started; until [ -e go ]; do sleep 0.02; done"
+    words = ("create", wait, "-x", "mine", "-g", ".", "-o", "id")
+    assert agents(*words, cwd=repository).status == 0
+    folder = Path(agents("workspace", "path", "@last", "--running").out.strip())
+    eventually((folder / "started").exists)
+    done = agents("workspace", "path", "@last", "-o", "table")
+    assert (done.status, done.out) == (1, "")
+    assert "an agent works in workspace" in done.err
+    assert agents("workspace", "git", "@last", "--", "status", "--short").out == "?? started\n"
+    (folder / "go").touch()
+    assert agents("wait", "@last").status == 0
+    assert agents("workspace", "path", "@last").out == f"{folder}\n"
 
 
 def test_no_jail_is_for_no_other_service(inside: Local) -> None:

@@ -145,19 +145,72 @@ def test_impossible_changes_are_refused(
     assert status == 0 or file.read_text() == "[profiles.work]\n"
 
 
-def test_rewriting_loses_comments_with_a_note_and_keeps_unknown_keys(
-    rebyte: Rebyte, file: Path
-) -> None:
+def test_rewriting_loses_comments_with_a_note(rebyte: Rebyte, file: Path) -> None:
     file.parent.mkdir(parents=True)
-    file.write_text('# mine\nfuture = [1]\n[profiles.work]\nnew = "x"\n')
+    file.write_text("# mine\n[profiles.work]\n")
     done = rebyte("profile", "set", "work", "output=json")
     assert done.err == f"Comments in {file} will be lost: the file is rewritten\n"
-    assert tomllib.loads(file.read_text()) == {
-        "future": [1],
-        "profiles": {"work": {"new": "x", "output": "json"}},
-    }
-    assert rebyte("profile", "unset", "work", "new").status == 0
-    assert "new" not in file.read_text()
+    assert tomllib.loads(file.read_text()) == {"profiles": {"work": {"output": "json"}}}
+
+
+MISSPELLED = """[profiles.work]
+base_ulr = "https://work.example/v1"
+
+[local]
+paralel = 4
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list"], ["-P", "work", "create", "Say hello"], ["-P", "local", "list"],
+        ["auth", "status"], ["local", "serve", "--port", "0"],
+        ["local", "agents"], ["batch", "tasks.jsonl"],
+    ],
+)  # fmt: skip
+def test_a_misspelled_name_is_an_error_of_every_command(
+    rebyte: Rebyte, service: Any, file: Path, words: list[str]
+) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(MISSPELLED)
+    (file.parents[2] / "tasks.jsonl").write_text('{"prompt": "Say hello"}\n')
+    done = rebyte(*words)
+    assert (done.status, done.out) == (2, "")
+    assert f"{file}, line 2: profiles.work.base_ulr: no such setting; line 5: local.par" in done.err
+    assert "Did you mean 'base_url'?" in done.err
+
+
+def test_profile_commands_mend_a_misspelled_name(rebyte: Rebyte, file: Path) -> None:
+    """They print and change what they are asked to, and say what is left to mend."""
+    file.parent.mkdir(parents=True)
+    file.write_text(MISSPELLED)
+    for words in (["list"], ["show", "work"], ["list", "--fields", "name", "-o", "csv"]):
+        done = rebyte("profile", *words)
+        assert done.status == 2
+        assert "work" in done.out
+        assert "line 2: profiles.work.base_ulr: no such setting; line 5: local" in done.err
+    done = rebyte("profile", "set", "work", "base_url=https://work.example/v1")
+    assert (done.status, done.json["base_url"]) == (0, "https://work.example/v1")
+    assert "Warning: " in done.err
+    done = rebyte("profile", "unset", "work", "base_ulr")
+    assert done.status == 0
+    assert done.err.startswith(f"Warning: {file}, line 7: local.paralel: no such setting")
+    assert rebyte("profile", "use", "work").status == 0
+    assert rebyte("profile", "delete", "work").status == 0
+    assert tomllib.loads(file.read_text()) == {"profiles": {}, "local": {"paralel": 4}}
+    assert rebyte("list").status == 2
+
+
+def test_profile_commands_mend_an_unknown_default(rebyte: Rebyte, file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text('default_profile = "wrok"\n[profiles.work]\n')
+    done = rebyte("list")
+    assert done.status == 4
+    assert f"{file}, line 1: default_profile: no such profile: wrok" in done.err
+    assert "Did you mean 'work'?" in done.err
+    assert [row["default"] for row in rebyte("profile", "list").json["data"]] == [False] * 3
+    assert rebyte("profile", "use", "work").json["default"] is True
 
 
 def test_a_file_that_is_not_toml_is_an_error_of_every_command(rebyte: Rebyte, file: Path) -> None:

@@ -44,6 +44,8 @@ def reads(document: Any) -> bool:
     """Whether the client reads every setting of the profile `work`."""
     try:
         config = Config(document, path=Path("config.toml"))
+        if config.unknown is not None:
+            raise config.unknown
         for name in FIELDS:
             config.value("work", name)
         resolve({"profile": "work"}, {}, config)
@@ -75,6 +77,8 @@ def test_a_setting_fits_the_schema_when_it_can_be_used(name: str) -> None:
         'agents.mine = { command = ["x"], env = [1] }',
         'agents.claude = { env = ["A"] }',
         'agents."a b" = { command = ["x"] }',
+        'agents.mine = { comand = ["x"] }',
+        "paralel = 2",
         "agents.mine = 1",
         "agents = 1",
     ],
@@ -90,14 +94,18 @@ def test_what_the_local_service_reads_fits_the_schema(tmp_path: Path, text: str)
     assert fits(tomllib.loads(file.read_text())) == is_usable
 
 
-def test_the_profile_local_takes_few_settings() -> None:
-    assert fits({"profiles": {"local": {"executor": "claude"}}})
-    assert not fits({"profiles": {"local": {"base_url": "https://api.example/v1"}}})
-
-
-def test_a_misspelled_key_is_found() -> None:
-    for document in ({"profile": {}}, {"profiles": {"work": {"api_key": "x"}}}):
-        assert not fits(document)
+@pytest.mark.parametrize(
+    ("document", "is_known"),
+    [
+        ({"profiles": {"local": {"executor": "claude"}}}, True),
+        ({"profiles": {"local": {"base_url": "https://api.example/v1"}}}, False),
+        ({"profile": {}}, False),
+        ({"profiles": {"work": {"api_key": "x"}}}, False),
+    ],
+)
+def test_a_name_that_is_not_known_fits_no_schema(document: Any, is_known: bool) -> None:
+    assert fits(document) == is_known
+    assert (Config(document, path=Path("config.toml")).unknown is None) == is_known
 
 
 def test_the_command_prints_it(rebyte: Callable[..., Done]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from rebyte_cli import __version__
+from rebyte_cli.config.fields import FIELDS, LOCAL_FIELDS
 from rebyte_cli.config.settings import Config, Setting, Settings, resolve
 from rebyte_cli.errors import BadUsage, NotFound
 
@@ -20,7 +22,6 @@ FILE: dict[str, Any] = {
             "skills": ["pdf", "deep-research"],
             "timeout": 90,
             "key_command": ["pass", "show", "x"],
-            "colour_of_the_future": "unknown keys are fine",
         },
         "plain": {},
     },
@@ -130,6 +131,118 @@ def test_an_unknown_profile_is_answered_with_the_nearest() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("source", "environment", "document"),
+    [
+        ("REBYTE_PROFILE", {"REBYTE_PROFILE": "wrok"}, FILE),
+        ("/nowhere/config.toml: default_profile", {}, {**FILE, "default_profile": "wrok"}),
+    ],
+)
+def test_an_unknown_profile_that_no_option_names_comes_with_its_source(
+    source: str, environment: Any, document: Any
+) -> None:
+    with pytest.raises(NotFound) as problem:
+        settle({}, environment, document)
+    assert problem.value.message == f"{source}: no such profile: wrok"
+    assert str(problem.value.hint).startswith("Did you mean 'work'?\n")
+
+
+# What `config.toml` says, where, and what the hint begins with
+UNKNOWN = [
+    (
+        '[profiles.work]\nbase_ulr = "https://work.example/v1"\n',
+        ", line 2: profiles.work.base_ulr: no such setting",
+        "Did you mean 'base_url'?\n`rebyte profile unset work base_ulr` removes it",
+    ),
+    (
+        '[proflies.work]\nbase_url = "https://work.example/v1"\n',
+        ", line 1: proflies: no such table",
+        f"Did you mean 'profiles'?\nThis is rebyte {__version__}; a newer version may know it.",
+    ),
+    ("\n[local]\nparalel = 2\n", ", line 3: local.paralel: no such", "Did you mean 'parallel'?"),
+    ("histroy = false\n", ", line 1: histroy: no such setting", "Did you mean 'history'?"),
+    (
+        "[local]\njail = 'on'\n[local.agents.mine]\ncomand = ['x']\n",
+        ", line 4: local.agents.mine.comand: no such setting",
+        "Did you mean 'command'?",
+    ),
+    (
+        '[prices."MODEL"]\ninput = 1.25\n',
+        ", line 1: prices: no such table",
+        f"Did you mean 'profiles'?\nThis is rebyte {__version__}; a newer version may know it. "
+        "Known here: default_profile, history, profiles, local",
+    ),
+    (
+        '[profiles.box]\nssh = "user@host"\n',
+        ", line 2: profiles.box.ssh: no such setting",
+        f"This is rebyte {__version__}; a newer version may know it. Known here: base_url, exec",
+    ),
+    ("[[hooks]]\nx = 1\n", ", line 1: hooks: no such setting", "This is rebyte"),
+    (
+        '[profiles]\nwork = { base_ulr = "https://work.example/v1" }\n',
+        ", line 2: profiles.work.base_ulr: no such setting",
+        "Did you mean 'base_url'?",
+    ),
+    (
+        'profiles.work.base_ulr = "https://work.example/v1"\n',
+        ", line 1: profiles.work.base_ulr: no such setting",
+        "Did you mean 'base_url'?",
+    ),
+    (
+        '[profiles."a b"]\nmodle = "m"\n',
+        ", line 2: profiles.a b.modle: no such setting",
+        "Did you mean 'model'?\n`rebyte profile unset 'a b' modle` removes it",
+    ),
+    (
+        "[profiles.local]\nbase_url = 'https://work.example/v1'\n",
+        ", line 2: profiles.local.base_url: the profile local is built in",
+        "It takes only executor, history, model, output, skills, timeout\n",
+    ),
+    (
+        "[profiles.work]\napi_key = 'x'\n",
+        ", line 2: profiles.work.api_key: config.toml cannot contain API keys",
+        "`rebyte auth login` stores one",
+    ),
+    (
+        "token = 'x'\n",
+        ", line 1: token: config.toml cannot contain API keys",
+        "`rebyte auth login`",
+    ),
+    (
+        "[profiles.work]\nmodle = 'x'\n[profiles.play]\nskils = []\n",
+        ", line 2: profiles.work.modle: no such setting; line 4: profiles.play.skils: no such",
+        "Did you mean 'model'?\n`rebyte profile unset work modle` removes it\n"
+        "Did you mean 'skills'?\n`rebyte profile unset play skils` removes it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "says", "hint"), UNKNOWN)
+def test_a_name_that_means_nothing_is_an_error_with_its_line(
+    tmp_path: Path, text: str, says: str, hint: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    problem = Config.load(path).unknown
+    assert problem is not None
+    assert problem.message.startswith(f"{path}{says}")
+    assert str(problem.hint).startswith(hint)
+    assert "\n" not in problem.message
+
+
+def test_each_name_of_today_is_known() -> None:
+    document = {
+        "default_profile": "work",
+        "history": True,
+        "profiles": {"work": dict.fromkeys(FIELDS), "local": dict.fromkeys(LOCAL_FIELDS)},
+        "local": {
+            **dict.fromkeys(("parallel", "limit", "stall", "keep_free", "jail")),
+            "agents": {"mine": dict.fromkeys(("command", "env", "read"))},
+        },
+    }
+    assert Config(document, path=NOWHERE).unknown is None
+
+
 SECRET = "rbk_0123456789abcdef"
 
 
@@ -148,11 +261,15 @@ SECRET = "rbk_0123456789abcdef"
         ("[profiles.work]\nkey_command = []\n", "key_command: must name a program"),
         ("[profiles.work]\ntimeout = true\n", "timeout: must be a number of seconds"),
         ('[profiles.work]\nhistory = "no"\n', "history: must be true or false"),
-        ("[profiles.local]\nx = 1\n", "line 1: profiles.local: is built in"),
         ("profiles = 3\n", "line 1: profiles: must be a table"),
         ("[profiles]\nwork = 3\n", "line 2: profiles.work: must be a table"),
         ("default_profile = 3\n", "line 1: default_profile: must be text"),
         ("x = " + "[" * 5000, "not valid TOML"),
+        (
+            'output = """\noutput = "csv"\n"""\n[profiles.work]\noutput = 1\n',
+            "line 5: profiles.work.o",
+        ),
+        ("[profiles.play]\noutput = 1\n[profiles.work]\noutput = 1\n", "line 4: profiles.work.out"),
     ],
 )
 def test_a_bad_file_is_named_with_the_place_and_not_repeated(

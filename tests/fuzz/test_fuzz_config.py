@@ -63,6 +63,8 @@ def use(raw: bytes, path: Path) -> None:
     except BadUsage as problem:
         check(problem, path)
         return
+    if config.unknown is not None:
+        check(config.unknown, path, secret=False)  # a name that is not known is repeated
     for name in [*config.names(), "unknown"]:
         for options in ({"profile": name}, {}):
             try:

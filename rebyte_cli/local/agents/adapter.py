@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+from .logins import LoginEntry
 
 LONGEST_STRING = 65_536
 STDERR_TAIL = 2_000
+Logins: TypeAlias = Mapping[str, Sequence[LoginEntry]]
 
 
 class AgentEvent(NamedTuple):
@@ -130,8 +133,8 @@ class Adapter(ABC):
     tested: ClassVar[tuple[str, ...]] = ()
     # Environment variables that reach the agent; a trailing `*` stands for any ending.
     variables: ClassVar[tuple[str, ...]] = ()
-    # Login files of the agent, relative to HOME.
-    credentials: ClassVar[tuple[str, ...]] = ()
+    # Login files of the agent, relative to HOME, and what it refreshes in them.
+    credentials: ClassVar[Logins] = {}
 
     @property
     def title(self) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from .adapter import Adapter, Invocation, Outcome, Parser, joined
+from .adapter import Adapter, Invocation, Logins, Outcome, Parser, joined
+from .logins import LoginEntry
 from .user_config import read_json
 
 # Waiting longer does not make a rejected key valid: claude itself tries ten times, for minutes.
@@ -33,7 +34,15 @@ class Claude(Adapter):
         "AWS_BEARER_TOKEN_BEDROCK",
         "AWS_REGION",
     )
-    credentials = (".claude/.credentials.json",)
+    credentials: ClassVar[Logins] = {
+        ".claude/.credentials.json": [
+            LoginEntry(
+                ["claudeAiOauth"],
+                ["accessToken", "refreshToken"],
+                ["expiresAt", "refreshTokenExpiresAt"],
+            )
+        ]
+    }
 
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["-p", "--output-format", "stream-json", "--verbose"]

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from .adapter import Adapter, Invocation, Outcome, Parser
+from .adapter import Adapter, Invocation, Logins, Outcome, Parser
+from .logins import LoginEntry
 
 # Settings of ~/.codex/config.toml that decide which model answers. The rest (hooks, MCP servers,
 # sandbox) is not for a jail.
@@ -29,7 +30,14 @@ class Codex(Adapter):
     install = "npm install -g @openai/codex"
     tested = ("0.169.0",)
     variables = ("OPENAI_*", "CODEX_API_KEY", "AZURE_OPENAI_*")
-    credentials = (".codex/auth.json",)
+    credentials: ClassVar[Logins] = {
+        ".codex/auth.json": [
+            LoginEntry(
+                ["tokens"], ["id_token", "access_token", "refresh_token"], [], ["account_id"]
+            ),
+            LoginEntry([], [], ["last_refresh"], ["auth_mode"]),
+        ]
+    }
 
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["exec"]

@@ -6,7 +6,7 @@ The service reads the file by itself: it shares no code with the client, not eve
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,9 +45,10 @@ class LocalConfig(NamedTuple):
 def load(config_file: Path | None) -> LocalConfig:
     """Read `[local]` of `config_file`; defaults when there is no file or no such table.
 
-    Raises ConfigError for a value that cannot be used.
+    Raises ConfigError for a value that cannot be used, and for a name that is not known.
     """
     table = _table(config_file)
+    _check_names(table, LocalConfig._fields, "[local]")
     parallel = table.get("parallel", 2)
     if type(parallel) is not int or not 1 <= parallel <= 64:
         raise ConfigError("[local] parallel must be a number from 1 to 64")
@@ -79,6 +80,12 @@ def _table(config_file: Path | None) -> Mapping[str, Any]:
     if not isinstance(table, dict):
         raise ConfigError("[local] must be a table")
     return table
+
+
+def _check_names(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for name in table:
+        if name not in known:
+            raise ConfigError(f"{where} {name}: no such setting; it takes {', '.join(known)}")
 
 
 def _seconds(table: Mapping[str, Any], name: str, default: str) -> float:
@@ -114,6 +121,7 @@ def _agents(tables: object) -> dict[str, Adapter]:
             raise ConfigError(f"{where}: a name has letters, digits, `.`, `_` and `-`")
         if not isinstance(table, dict):
             raise ConfigError(f"{where} must be a table")
+        _check_names(table, ("command", "env", "read"), where)
         command = table.get("command", [])
         words = tuple([command] if isinstance(command, str) else _strings(table, "command", where))
         more = {

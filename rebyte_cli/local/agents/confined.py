@@ -6,10 +6,10 @@ Every step is taken from the folder before it, by its descriptor, and follows no
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 
@@ -31,7 +31,7 @@ def write(root: Path, relative: str, content: bytes) -> None:
         try:
             os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
         except IsADirectoryError:
-            shutil.rmtree(path.name, ignore_errors=True, dir_fd=here)
+            _remove_tree(path.name, here)
             os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
 
 
@@ -65,7 +65,57 @@ def _remove(name: str, here: int) -> None:
     except FileNotFoundError:
         pass
     except (IsADirectoryError, PermissionError):
-        shutil.rmtree(name, ignore_errors=True, dir_fd=here)
+        _remove_tree(name, here)
+
+
+def remove_tree(root: Path) -> None:
+    """Remove a folder with all that an agent left there: any depth, any modes. May be missing."""
+    with suppress(OSError), _opened(root.parent, PurePosixPath()) as here:
+        _remove_tree(root.name, here)
+
+
+def _remove_tree(name: str, here: int) -> None:
+    """Remove what can be removed of a folder.
+
+    Its folders are moved to the top one after another: a tree can be deeper than a path is long,
+    than the interpreter's stack, and than descriptors can be open.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+    os.chmod(name, 0o700, dir_fd=here)
+    top = os.open(name, flags, dir_fd=here)
+    unused = (f".rebyte-{os.urandom(8).hex()}-{number}" for number in count())
+    try:
+        waiting = _emptied(top, top, unused)
+        while waiting:
+            folder = waiting.pop()
+            below = os.open(folder, flags, dir_fd=top)
+            try:
+                waiting += _emptied(below, top, unused)
+            finally:
+                os.close(below)
+            with suppress(OSError):
+                os.rmdir(folder, dir_fd=top)
+    finally:
+        os.close(top)
+    with suppress(OSError):
+        os.rmdir(name, dir_fd=here)
+
+
+def _emptied(folder: int, top: int, unused: Iterator[str]) -> list[str]:
+    """Remove the files of a folder, move its folders to `top`, and return their names there."""
+    moved = []
+    with os.scandir(folder) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in found:
+        with suppress(OSError):
+            if not is_folder:
+                os.unlink(name, dir_fd=folder)
+                continue
+            os.chmod(name, 0o700, dir_fd=folder)  # an agent's module cache is read-only
+            new = next(unused)
+            os.rename(name, new, src_dir_fd=folder, dst_dir_fd=top)
+            moved.append(new)
+    return moved
 
 
 @contextmanager

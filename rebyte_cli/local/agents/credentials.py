@@ -1,10 +1,10 @@
 """An agent's login files: lent to the private HOME for one run.
 
-They are copied in before the run and removed after it. While it runs, what the agent refreshed is
-copied back if the original has not changed meanwhile, and what another run refreshed is copied in:
-services make a refresh token invalid when it is used, so a run with an old copy would be logged
-out. A note in the run's folder says what was lent, so that a process that finds the supervisor
-dead can clean up.
+They are copied in before the run and removed after it. While it runs, tokens that the agent
+refreshed (see `logins`) go into the original if that has not changed meanwhile, and what another
+run refreshed is copied in: services make a refresh token invalid when it is used, so a run with an
+old copy would be logged out. A note in the run's folder says what was lent, so that a process that
+finds the supervisor dead can clean up.
 """
 
 from __future__ import annotations
@@ -13,73 +13,131 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from . import confined
+from . import confined, logins
 
 NOTE = "lent.json"
 LARGEST = 1_000_000
+LEFT = "Your own file was left as it is"
 
 
-def lend(user_home: Path, home: Path, run_folder: Path, files: Iterable[str]) -> None:
+class Loan(NamedTuple):
+    """One file that was lent: what it was on either side when last looked at, by digest."""
+
+    outside: str
+    inside: str
+    entries: list[logins.LoginEntry]
+
+
+def lend(
+    user_home: Path,
+    home: Path,
+    run_folder: Path,
+    files: Mapping[str, Iterable[logins.LoginEntry]],
+) -> None:
     """Copy the login files that exist from the user's HOME to the private one."""
-    lent: dict[str, str] = {}
-    for name in files:
+    lent: dict[str, Loan] = {}
+    for name, entries in files.items():
         content = _content(user_home / name)
         if content is None:
             continue
-        lent[name] = _digest(content)
+        lent[name] = Loan(_digest(content), _digest(content), list(entries))
         # The note comes first: a file without one would stay behind after a crash.
         _note(run_folder, user_home, home, lent)
         confined.write(home, name, content)
 
 
-def exchange(run_folder: Path) -> None:
-    """Return what the agent has refreshed since, and hand it what others have. Safe to repeat.
+def exchange(run_folder: Path) -> list[str]:
+    """Return the tokens that the agent has refreshed since, and hand it what others have.
 
-    If both sides have changed, both stay as they are.
+    What else it changed stays in the jail: the result says so, once. If both sides have changed,
+    both stay as they are. Safe to repeat.
     """
-    loan = _loan(run_folder)
-    if loan is None:
-        return
-    user_home, home, lent = loan
-    for name, digest in list(lent.items()):
+    note, said = _read_note(run_folder), list[str]()
+    if note is None:
+        return said
+    user_home, home, lent = note
+    for name, loan in list(lent.items()):
         theirs, ours = confined.read(home, name, LARGEST), _content(user_home / name)
-        is_old = theirs is not None and _digest(theirs) == digest
-        if theirs is not None and not is_old and _is_login(theirs):
-            if _return(user_home / name, theirs, digest):
-                lent[name] = _digest(theirs)
-        elif is_old and ours is not None and _digest(ours) != digest and _is_login(ours):
-            confined.write(home, name, ours)
-            lent[name] = _digest(ours)
-        if lent[name] != digest:
+        is_changed_inside = theirs is not None and _digest(theirs) != loan.inside
+        is_changed_outside = ours is not None and _digest(ours) != loan.outside
+        if is_changed_inside == is_changed_outside or ours is None or theirs is None:
+            continue
+        if is_changed_inside:
+            changed, why = _give_back(user_home / name, ours, theirs, loan)
+            if why:
+                said.append(f"{name} was changed in the sandbox. {why}")
+        else:
+            changed = _hand_over(home, name, ours, loan)
+        if changed != loan:
             # Last: if this is not written any more, both sides seem changed and stay.
+            lent[name] = changed
             _note(run_folder, user_home, home, lent)
+    return said
 
 
-def take_back(run_folder: Path) -> None:
-    """Return refreshed login files to the user's HOME and remove the copies. Safe to repeat."""
-    loan = _loan(run_folder)
-    if loan is None:
-        return
-    exchange(run_folder)
-    _, home, lent = loan
+def take_back(run_folder: Path) -> list[str]:
+    """Return refreshed tokens to the user's HOME and remove the copies. Safe to repeat.
+
+    The result says what was not returned, as that of `exchange`.
+    """
+    note = _read_note(run_folder)
+    if note is None:
+        return []
+    said = exchange(run_folder)
+    _, home, lent = note
     for name in lent:
+        theirs = confined.read(home, name, LARGEST)
+        if theirs is not None and logins.parse(theirs) is None:
+            said.append(f"{name} was changed in the sandbox. {LEFT}, because it is no login file")
         confined.remove(home, name)
     (run_folder / NOTE).unlink(missing_ok=True)
+    return said
 
 
-def _note(run_folder: Path, user_home: Path, home: Path, lent: Mapping[str, str]) -> None:
+def _give_back(original: Path, ours: bytes, theirs: bytes, loan: Loan) -> tuple[Loan, str]:
+    """Put refreshed tokens into the original: the loan after that, and what was left out."""
+    before, after = logins.parse(ours), logins.parse(theirs)
+    if before is None or after is None:
+        return loan, ""  # it may not be wholly written yet
+    seen = loan._replace(inside=_digest(theirs))
+    try:
+        result, left_out = logins.refreshed(before, after, loan.entries)
+    except logins.OtherLogin as error:
+        return seen, f"{LEFT}, because {error}"
+    if result != before:
+        content = json.dumps(result, indent=2).encode()
+        if not _replace(original, content, loan.outside):
+            return loan, ""
+        seen = seen._replace(outside=_digest(content))
+    names = ", ".join(map(repr, left_out))
+    return seen, f"Your own file keeps its values of {names}" if names else ""
+
+
+def _hand_over(home: Path, name: str, ours: bytes, loan: Loan) -> Loan:
+    if logins.parse(ours) is None:
+        return loan
+    confined.write(home, name, ours)
+    return loan._replace(outside=_digest(ours), inside=_digest(ours))
+
+
+def _note(run_folder: Path, user_home: Path, home: Path, lent: Mapping[str, Loan]) -> None:
     note = {"from": str(user_home), "to": str(home), "files": lent}
     partial = run_folder / f"{NOTE}.new"
     partial.write_text(json.dumps(note), encoding="utf-8")
     os.replace(partial, run_folder / NOTE)
 
 
-def _loan(run_folder: Path) -> tuple[Path, Path, dict[str, str]] | None:
-    """The user's HOME, the private one, and the digest of each file that was lent."""
+def _read_note(run_folder: Path) -> tuple[Path, Path, dict[str, Loan]] | None:
+    """The user's HOME, the private one, and each file that was lent."""
     try:
         note = json.loads((run_folder / NOTE).read_text(encoding="utf-8"))
-        return Path(note["from"]), Path(note["to"]), dict(note["files"])
+        lent = {
+            name: Loan(outside, inside, [logins.LoginEntry(*entry) for entry in entries])
+            for name, (outside, inside, entries) in note["files"].items()
+        }
+        return Path(note["from"]), Path(note["to"]), lent
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -91,7 +149,7 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _return(original: Path, content: bytes, digest: str) -> bool:
+def _replace(original: Path, content: bytes, digest: str) -> bool:
     """Replace the original, atomically, unless it changed since it was lent. Whether it did."""
     partial = original.with_name(f".{original.name}.rebyte")
     try:
@@ -110,14 +168,6 @@ def _return(original: Path, content: bytes, digest: str) -> bool:
         partial.unlink(missing_ok=True)
         return False
     return True
-
-
-def _is_login(content: bytes) -> bool:
-    """Whether it is a JSON object: an agent's tool may have written anything there."""
-    try:
-        return isinstance(json.loads(content), dict)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _digest(content: bytes) -> str:

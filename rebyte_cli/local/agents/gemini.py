@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser, joined, shorten
+from .adapter import Adapter, AgentEvent, Invocation, Logins, Outcome, Parser, joined, shorten
+from .logins import LoginEntry
 from .user_config import read_json
 
 SESSION_NOT_FOUND = 42
@@ -23,7 +24,12 @@ class Gemini(Adapter):
     install = "npm install -g @google/gemini-cli"
     tested = ("0.61.0",)
     variables = ("GEMINI_*", "GOOGLE_*", "CODE_ASSIST_ENDPOINT")
-    credentials = (".gemini/oauth_creds.json", ".gemini/google_accounts.json")
+    credentials: ClassVar[Logins] = {
+        ".gemini/oauth_creds.json": [
+            LoginEntry([], ["access_token", "refresh_token", "id_token"], ["expiry_date"])
+        ],
+        ".gemini/google_accounts.json": [],
+    }
 
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["--output-format", "stream-json", "--approval-mode", "yolo", "--skip-trust"]

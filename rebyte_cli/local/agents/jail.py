@@ -127,9 +127,9 @@ def certificates(outside: Mapping[str, str]) -> list[str]:
 
 def probe(cache: Path | None) -> JailCheck:
     """Try whether a jail can be made. What worked once is remembered in the file `cache`."""
-    program = bubblewrap()
     if not sys.platform.startswith("linux"):
         return JailCheck(False, "bubblewrap runs on Linux only")
+    program = bubblewrap()
     if program is None:
         return JailCheck(False, "bubblewrap is not installed", "Install it: apt install bubblewrap")
     mark = [program, os.stat(program).st_mtime, os.uname().release, os.getuid()]

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from .adapter import Adapter, Invocation, Outcome, Parser, joined
+from .adapter import Adapter, Invocation, Logins, Outcome, Parser, joined
+from .logins import LoginEntry
 from .user_config import read_json
 
 # Settings that decide which model answers. Plugins, MCP servers and permissions are not for a jail.
@@ -39,7 +40,11 @@ class OpenCode(Adapter):
         "XAI_API_KEY",
         "ZHIPU_API_KEY",
     )
-    credentials = (".local/share/opencode/auth.json",)
+    credentials: ClassVar[Logins] = {
+        ".local/share/opencode/auth.json": [
+            LoginEntry(["*"], ["access", "refresh"], ["expires"], ["type", "accountId"])
+        ]
+    }
 
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["run", "--format", "json", "--pure", "--auto", "--thinking"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,13 @@ from typing import Any
 from ..database import Store, make_folder
 from . import config, jail, programs, runs, skills
 from .adapter import Adapter
+from .disarm import disarm
+from .git import GitError
 from .launch import JAIL_CACHE
+from .process_group import ProcessGroup
 from .workspace import Workspace, disk_usage
+
+STDERR_READ = 20_000
 
 
 def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, Any]]:
@@ -99,6 +106,45 @@ def folder(
             break
         sleep(0.05)
     return None
+
+
+def disarmed(state_dir: Path, workspace: str) -> bool:
+    """Make the folder of a workspace safe for git outside the jail; False while an agent works.
+
+    Raises OSError or GitError when that cannot be done.
+    """
+    if runs.at_work(state_dir, workspace):
+        return False
+    disarm(Workspace(state_dir, workspace))
+    return True
+
+
+def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterator[bytes]:
+    """What `git WORDS` prints, line by line, when it runs in a jail around the workspace.
+
+    Nothing that the agent wrote can have an effect outside. Raises GitError when git fails, and
+    where no jail can be made.
+    """
+    check = jail.probe(state_dir / JAIL_CACHE)
+    if not check.works:
+        raise GitError(f"{check.reason}. {check.fix}")
+    confinement = jail.confine(Workspace(state_dir, workspace).folder, jailed=True)
+    with (
+        tempfile.TemporaryFile() as errors,
+        ProcessGroup(
+            jail.command(confinement, ["git", *words], network=False),
+            folder="/",
+            variables=jail.environment(confinement, os.environ),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        ) as group,
+    ):
+        assert group.process.stdout is not None
+        yield from group.process.stdout
+        if group.process.wait():
+            errors.seek(0)
+            said = errors.read(STDERR_READ).decode("utf-8", "replace").strip()
+            raise GitError(said or f"git exited with status {group.process.returncode}")
 
 
 def known_skills(config_dir: Path, here: Path | None) -> list[dict[str, str]]:

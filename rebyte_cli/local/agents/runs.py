@@ -12,7 +12,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -204,10 +204,14 @@ def locks_before(db: sqlite3.Connection, prompt: str) -> list[Path]:
 
 def is_held(state_dir: Path, run: RunRecord) -> bool:
     """Whether a supervisor (or the process that starts it) holds the run's lock."""
+    return _is_locked(_lock_file(state_dir, run))
+
+
+def _is_locked(file: Path) -> bool:
     import fcntl
 
     try:
-        descriptor = os.open(_lock_file(state_dir, run), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -261,7 +265,7 @@ def stop(state_dir: Path, run: RunRecord) -> None:
     """Kill the agent of a run whose end is recorded, and return when it is dead."""
     deadline, asked = time.monotonic() + STOP_SECONDS, False
     while is_held(state_dir, run):
-        content = _lock_content(state_dir, run)
+        content = _content(_lock_file(state_dir, run))
         if content == AGENT_IS_GONE:
             return
         late = time.monotonic() > deadline
@@ -291,9 +295,9 @@ def _lock_file(state_dir: Path, run: RunRecord) -> Path:
     return Workspace(state_dir, run.workspace).run_folder(run.prompt) / LOCK
 
 
-def _lock_content(state_dir: Path, run: RunRecord) -> str:
+def _content(lock: Path) -> str:
     try:
-        return _lock_file(state_dir, run).read_text(encoding="ascii", errors="replace")
+        return lock.read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
 
@@ -308,16 +312,39 @@ def _load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
 
 
 def _record_vanished(db: sqlite3.Connection, state_dir: Path, run: RunRecord) -> None:
-    _clean_up(state_dir, run)
+    notes = _clean_up(state_dir, run)
     now = int(time.time() * 1000)
     with _transaction(db):
         if end(db, run.prompt, now, "failed", VANISHED):
+            for note in notes:
+                append(db, run.prompt, now, "text", {"content": note})
             append(db, run.prompt, now, "result", {"status": "failed", "result": VANISHED})
 
 
-def _clean_up(state_dir: Path, run: RunRecord) -> None:
-    """Do what a supervisor that was killed left undone: take back the lent login files."""
-    credentials.take_back(Workspace(state_dir, run.workspace).run_folder(run.prompt))
+def _clean_up(state_dir: Path, run: RunRecord) -> list[str]:
+    """Do what a supervisor that was killed left undone, with the logins and in the workspace.
+
+    The result says what an agent had changed in the logins and may not.
+    """
+    from .disarm import disarm
+    from .git import GitError
+
+    workspace = Workspace(state_dir, run.workspace)
+    notes = credentials.take_back(workspace.run_folder(run.prompt))
+    with contextlib.suppress(OSError, GitError):  # `workspace path` tries again
+        disarm(workspace)
+    return notes
+
+
+def at_work(state_dir: Path, workspace: str, sleep: Callable[[float], None] = time.sleep) -> bool:
+    """Whether an agent works in the workspace, or is about to; its results are waited for."""
+    give_up = time.monotonic() + COLLECT_SECONDS
+    for lock in Workspace(state_dir, workspace).folder.glob(f"runs/*/{LOCK}"):
+        while _is_locked(lock):
+            if _content(lock) != AGENT_IS_GONE or time.monotonic() > give_up:
+                return True
+            sleep(0.05)
+    return False
 
 
 @contextlib.contextmanager

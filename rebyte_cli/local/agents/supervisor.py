@@ -23,6 +23,7 @@ from typing import Any
 from ..database import Store, new_id
 from . import changes, config, confined, credentials, git, jail, programs, runs, skills
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser
+from .disarm import disarm
 from .git import GitError
 from .lines import RunLimits, pump
 from .process_group import ProcessGroup
@@ -113,12 +114,14 @@ class Supervisor:
         outcome = self._try(self._begin)
         self._ending = True
         with contextlib.suppress(OSError):  # the next look tries again
-            credentials.take_back(self._folder)
+            self._tell(credentials.take_back(self._folder))
         self._say(runs.AGENT_IS_GONE)
         try:
             found = self._changes()
         except (GitError, OSError) as error:
             found, outcome = None, _with_note(outcome, f"changes.patch was not created: {error}")
+        with contextlib.suppress(GitError, OSError):  # `workspace path` tries again
+            disarm(self._workspace)
         self._record(outcome, found)
         sweep(self._store)
 
@@ -243,7 +246,7 @@ class Supervisor:
     def _watch(self) -> str:
         """Keep the login files current; why the agent has to be stopped, or an empty text."""
         with contextlib.suppress(OSError):
-            credentials.exchange(self._folder)
+            self._tell(credentials.exchange(self._folder))
         free = shutil.disk_usage(self._workspace.folder).free
         if free < self._options.get("keep_free", 0):
             return (
@@ -263,6 +266,10 @@ class Supervisor:
                 runs.append(db, self._run.prompt, now, event.kind, event.payload)
                 if event.kind == "init":
                     self._keep_session(db, event.payload)
+
+    def _tell(self, notes: list[str]) -> None:
+        """Show in the transcript what the service has to say."""
+        self._append([AgentEvent("text", {"content": note}) for note in notes])
 
     def _keep_session(self, db: sqlite3.Connection, payload: dict[str, Any]) -> None:
         """Know the agent's session at once: it can be resumed after a cancel or a crash too."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from . import git
+from . import confined, git
 from .git import GitError
 
 BASE = "base.git"
@@ -69,11 +69,11 @@ class Workspace:
 
     def remove(self) -> None:
         """Delete everything. Raises nothing for a workspace that is not there."""
-        shutil.rmtree(self.folder, onerror=_make_writable)
+        confined.remove_tree(self.folder)
 
     def _start(self, source: WorkspaceSource) -> None:
         """Make `code/` from its source; `base.git` comes last and says that it is complete."""
-        shutil.rmtree(self.code, onerror=_make_writable)
+        confined.remove_tree(self.code)
         if source.repository is None:
             self.code.mkdir(mode=0o700)
         else:
@@ -156,9 +156,23 @@ class Workspace:
         partial.unlink(missing_ok=True)
         shutil.copyfile(upload.path, partial, follow_symlinks=False)
         os.replace(partial, target)
-        # An input is no result: it is in no patch and in no commit of the agent.
-        for repository in (self.base, self.code / ".git"):
-            _exclude(repository, upload.name)
+        self._exclude(upload.name)
+
+    def _exclude(self, name: str) -> None:
+        """Keep an input out of the patch and out of the agent's commits: it is no result."""
+        path = self.base / "info/exclude"
+        path.parent.mkdir(exist_ok=True)
+        known = path.read_text(encoding="utf-8") if path.exists() else ""
+        line = "/" + "".join(f"\\{each}" if each in "*?[\\!# " else each for each in name)
+        if line not in known.splitlines():
+            path.write_text(f"{known}{line}\n", encoding="utf-8")
+        self.share_exclude()
+
+    def share_exclude(self) -> None:
+        """Make git in `code/`, if that is a repository, ignore the inputs."""
+        path, repository = self.base / "info/exclude", self.code / ".git"
+        if path.exists() and repository.is_dir() and not repository.is_symlink():
+            confined.write(repository, "info/exclude", path.read_bytes())
 
 
 def disk_usage(folder: Path) -> int:
@@ -203,31 +217,3 @@ def _origin_of(place: Path) -> str | None:
     except GitError:
         return None
     return git.without_password(url.decode("utf-8", "replace").strip())
-
-
-def _exclude(repository: Path, name: str) -> None:
-    info = repository / "info"
-    # Never through a link: inside `code/` the agent decides what is there.
-    if repository.is_symlink() or not repository.is_dir() or info.is_symlink():
-        return
-    info.mkdir(exist_ok=True)
-    path = info / "exclude"
-    if path.is_symlink():
-        return
-    line = "/" + "".join(f"\\{letter}" if letter in "*?[\\!# " else letter for letter in name)
-    known = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    if line not in known.splitlines():
-        path.write_text(f"{known}{line}\n", encoding="utf-8")
-
-
-def _make_writable(function: object, path: str, _error: object) -> None:
-    """Remove what an agent made read-only (a module cache does that to its folders)."""
-    try:
-        os.chmod(os.path.dirname(path), 0o700)
-        if os.path.isdir(path) and not os.path.islink(path):
-            os.chmod(path, 0o700)
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)
-    except OSError:
-        pass  # still in use; the next removal tries again

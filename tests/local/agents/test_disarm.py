@@ -1,0 +1,333 @@
+"""What git obeys outside the jail in a folder that an agent could write to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.local.agents import report, runs
+from rebyte_cli.local.agents.disarm import disarm
+from rebyte_cli.local.agents.workspace import UploadedFile, Workspace, WorkspaceSource
+from tests.repositories import git
+from tests.waiting import eventually
+
+from .bench import Bench, need_jail, script
+
+PROGRAMS = (
+    "core.fsmonitor", "core.pager", "pager.log", "pager.status", "core.sshCommand", "diff.external",
+    "core.editor", "alias.st", "filter.evil.clean", "filter.evil.smudge", "diff.evil.textconv",
+    "gpg.program", "credential.helper",
+)  # fmt: skip
+
+
+class Trap:
+    """A workspace, and a program outside it that leaves a mark when it is run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mark = folder / "ran"
+        self.program = script(folder / "trap", "pwn", f'echo "$0 $*" >> "{self.mark}"; cat; true')
+        source = folder / "source"
+        source.mkdir()
+        git(source, "init", "-q", "-b", "main")
+        (source / "a").write_text("a\n")
+        (source / ".gitattributes").write_text("* filter=evil diff=evil\n")
+        git(source, "add", "-A")
+        git(source, "commit", "-q", "-m", "Start")
+        self.included = folder / "included"
+        self.included.write_text(f"[core]\n\tfsmonitor = {self.program}\n")
+        self.workspace = Workspace(folder / "state", "ws")
+        self.workspace.prepare(WorkspaceSource(str(source), None, False), ())
+        self.code = self.workspace.code
+
+    def arm(self, repository: Path) -> None:
+        """Do to a repository's own folder what an agent can do to it."""
+        with (repository / "config").open("a") as file:
+            for name in PROGRAMS:
+                section, key = name.rsplit(".", 1)
+                section, _, inner = section.partition(".")
+                shown = f'[{section} "{inner}"]' if inner else f"[{section}]"
+                mark = "!" if section == "alias" else ""
+                file.write(f"{shown}\n\t{key} = {mark}{self.program}\n")
+            file.write(f"[include]\n\tpath = {self.included}\n")
+            file.write("[extensions]\n\tworktreeConfig = true\n[log]\n\tshowSignature = true\n")
+        (repository / "config.worktree").write_text(f"[core]\n\tfsmonitor = {self.program}\n")
+        (repository / "info").mkdir(exist_ok=True)
+        (repository / "info/attributes").write_text("* filter=evil diff=evil\n")
+        (repository / "hooks").mkdir(exist_ok=True)
+        for name in ("post-index-change", "reference-transaction", "post-checkout", "pre-commit"):
+            (repository / "hooks" / name).symlink_to(self.program)
+
+    def look(self, *folders: Path) -> None:
+        """Nothing that people and their prompts run in these folders leaves a mark."""
+        for folder in folders:
+            assert not self._bites(folder), (folder, self.mark.read_text())
+
+    def check(self, *folders: Path) -> None:
+        """It does so before the workspace is disarmed: the test is of something."""
+        for folder in folders:
+            assert self._bites(folder), folder
+            self.mark.unlink()
+
+    def _bites(self, folder: Path) -> bool:
+        terminal = {**os.environ, "GIT_PAGER_IN_USE": "", "TERM": "xterm"}
+        for words in (
+            "status", "log -p --stat", "diff HEAD", "status --porcelain=v2 --branch", "branch x",
+            "add -A", "stash list", "-p log", "submodule status", "st",
+        ):  # fmt: skip
+            subprocess.run(
+                ["git", *words.split(" ")], cwd=folder, env=terminal, capture_output=True,
+                check=False, timeout=20,
+            )  # fmt: skip
+        return self.mark.exists()
+
+
+@pytest.fixture
+def trap(tmp_path: Path, user_home: Path) -> Trap:
+    return Trap(tmp_path)
+
+
+def dirty(folder: Path) -> None:
+    """Change a file without its size, so that git has to read it, through any filter."""
+    (folder / "a").write_text("b\n")
+    os.utime(folder / "a", (2**31, 2**31))
+
+
+def begin(folder: Path) -> Path:
+    """A repository of the agent's own with a commit; its `.git`."""
+    folder.mkdir(parents=True)
+    git(folder, "init", "-q")
+    (folder / "a").write_text("a\n")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Mine")
+    return folder / ".git"
+
+
+def test_the_clone_obeys_nothing_and_keeps_the_commits_of_the_agent(trap: Trap) -> None:
+    git(trap.code, "checkout", "-q", "-b", "topic")
+    (trap.code / "b").write_text("b\n")
+    git(trap.code, "add", "-A")
+    git(trap.code, "commit", "-q", "-m", "Work of the agent")
+    url = git(trap.code, "remote", "get-url", "origin")
+    trap.arm(trap.code / ".git")
+    dirty(trap.code)
+    trap.check(trap.code)
+    disarm(trap.workspace)
+    dirty(trap.code)
+    trap.look(trap.code)
+    assert "Work of the agent" in git(trap.code, "log", "--format=%s", "topic")
+    assert git(trap.code, "branch", "--show-current") == "topic\n"
+    assert git(trap.code, "remote", "get-url", "origin") == url
+
+
+def test_repositories_below_obey_nothing(trap: Trap) -> None:
+    """One that is recorded as a submodule is asked for its status by the one above it."""
+    inner = begin(trap.code / "inner")
+    git(trap.code, "add", "inner")
+    trap.arm(inner)
+    (trap.code / ".gitmodules").write_text('[submodule "inner"]\n\tpath = inner\n\tignore = none\n')
+    trap.arm(begin(trap.code / "deep/down"))
+    (trap.code / "deep").chmod(0o311)
+    folders = [trap.code, trap.code / "inner", trap.code / "deep/down"]
+    for folder in folders:
+        dirty(folder)
+    trap.check(*folders)
+    disarm(trap.workspace)
+    for folder in folders:
+        dirty(folder)
+    trap.look(*folders)
+
+
+def test_repositories_elsewhere_are_not_reached(trap: Trap) -> None:
+    """By a `.git` that is a file or a link, a folder shared between work trees, or a submodule."""
+    home = trap.workspace.home
+    there = begin(home / "evil")
+    trap.arm(there)
+    for name, text in (
+        ("absolute", f"gitdir: {there}\n"), ("relative", "gitdir: ../../home/evil/.git\n"),
+        ("through", "gitdir: ../.git/modules/../../../home/evil/.git"),
+        ("hidden", "gitdir: ../disguise"),
+    ):  # fmt: skip
+        (trap.code / name).mkdir()
+        (trap.code / name / ".git").write_text(text)
+    trap.arm(begin(trap.code / "x").rename(trap.code / "disguise"))
+    (trap.code / "link").mkdir()
+    (trap.code / "link/.git").symlink_to(there)
+    shared = begin(trap.code / "shared")
+    (shared / "commondir").write_text(f"{there}\n")
+    (trap.code / ".git/modules").mkdir()
+    begin(trap.code / "module").rename(trap.code / ".git/modules/module")
+    (trap.code / "module/.git").write_text("gitdir: ../.git/modules/module\n")
+    trap.arm(trap.code / ".git/modules/module")
+    names = ("absolute", "relative", "through", "hidden", "link", "shared", "disguise", "module")
+    folders = [trap.code / name for name in names]
+    dirty(trap.code / "module")
+    trap.check(*folders)
+    disarm(trap.workspace)
+    dirty(trap.code / "module")
+    trap.look(trap.code, *folders)
+    assert "Mine" in git(trap.code / "module", "log", "--format=%s"), "a submodule stays one"
+
+
+def test_the_folder_itself_as_a_bare_repository(trap: Trap) -> None:
+    """Which git finds once `.git` is gone."""
+    subprocess.run(["rm", "-rf", trap.code / ".git"], check=True)
+    git(trap.code, "init", "-q", "--bare", "--template=", ".")
+    trap.arm(trap.code)
+    trap.check(trap.code)
+    disarm(trap.workspace)
+    trap.look(trap.code)
+
+
+def test_a_bare_repository_among_the_users_files_stays_as_it_is(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    git(source, "init", "-q")
+    git(source, "init", "-q", "--bare", "fixture.git")
+    with (source / "fixture.git/config").open("a") as file:
+        file.write("[odd]\n\tsetting = 1\n")
+    for name in ("objects", "refs"):
+        (source / "fixture.git" / name / "keep").touch()
+    git(source, "add", "-A")
+    git(source, "commit", "-q", "-m", "Start")
+    workspace = Workspace(tmp_path / "state", "ws")
+    workspace.prepare(WorkspaceSource(str(source), None, False), ())
+    before = (workspace.code / "fixture.git/config").read_text()
+    disarm(workspace)
+    assert (workspace.code / "fixture.git/config").read_text() == before
+    assert git(workspace.code, "status", "--porcelain") == ""
+
+
+def test_links_and_pipes_in_a_repository_are_removed(trap: Trap, tmp_path: Path) -> None:
+    """git writes its index and its logs through links, and waits at a pipe for ever."""
+    mine = tmp_path / "bashrc"
+    mine.write_text("mine")
+    folder = trap.code / ".git"
+    (folder / "index").unlink()
+    (folder / "index").symlink_to(mine)
+    (folder / "logs/HEAD").unlink(missing_ok=True)
+    (folder / "logs").mkdir(exist_ok=True)
+    (folder / "logs/HEAD").symlink_to(mine)
+    (folder / "info").mkdir(exist_ok=True)
+    os.mkfifo(folder / "info/grafts")
+    os.mkfifo(folder / "packed-refs.x")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "s")[-100:]) if len(str(folder)) < 90 else None
+    (folder / "objects/info/alternates").write_text(f"{tmp_path}/source/.git/objects\n")
+    disarm(trap.workspace)
+    git(trap.code, "add", "-A")
+    git(trap.code, "commit", "-q", "--allow-empty", "-m", "By the user")
+    assert mine.read_text() == "mine"
+    assert not (folder / "objects/info/alternates").exists()
+
+
+def test_settings_that_name_nothing_stay(trap: Trap) -> None:
+    for name, value in (
+        ("user.name", "Jörg Müller"), ("branch.main.merge", "refs/heads/main"),
+        ("remote.fork.url", "https://example.com/fork.git"), ("remote.bad.url", "ext::sh -c id"),
+        ("remote.fork.uploadpack", "/bin/evil"), ("branch.a b.remote", "fork"),
+    ):  # fmt: skip
+        git(trap.code, "config", name, value)
+    with (trap.code / ".git/config").open("a") as file:
+        file.write("[user] email = x\n[ user ]\nemail = y\n[core]\nfsmonitor\n\tfilemode = true\n")
+    disarm(trap.workspace)
+    text = (trap.code / ".git/config").read_text()
+    for kept in ("name = Jörg Müller", "merge = refs/heads/main", "https://example.com/fork.git"):
+        assert kept in text
+    for dropped in ("ext::", "uploadpack", "fsmonitor", "email"):
+        assert dropped not in text
+    before = text
+    disarm(trap.workspace)
+    assert (trap.code / ".git/config").read_text() == before
+
+
+def test_a_huge_or_broken_config_and_a_git_folder_that_is_none(trap: Trap) -> None:
+    with (trap.code / ".git/config").open("wb") as file:
+        file.truncate(3 << 30)
+    (trap.code / "empty/.git").mkdir(parents=True)
+    (trap.code / "pipe").mkdir()
+    os.mkfifo(trap.code / "pipe/.git")
+    (trap.code / "folder/.git/config/x").mkdir(parents=True)
+    (trap.code / "folder/.git/HEAD").write_text("ref: refs/heads/main\n")
+    disarm(trap.workspace)
+    assert (trap.code / ".git/config").stat().st_size == 0
+    assert not (trap.code / "pipe/.git").exists()
+    trap.look(trap.code)
+
+
+def test_uploads_stay_ignored_and_a_pipe_in_their_place_stops_nothing(
+    trap: Trap, tmp_path: Path
+) -> None:
+    upload = tmp_path / "upload"
+    upload.write_text("input")
+    source = WorkspaceSource(None, None, False)
+    trap.workspace.prepare(source, [UploadedFile("in.txt", upload)])
+    disarm(trap.workspace)
+    assert git(trap.code, "status", "--porcelain") == ""
+    exclude = trap.code / ".git/info/exclude"
+    for make in (os.mkfifo, lambda path: path.write_bytes(b""), os.mkdir):
+        if exclude.is_dir():
+            exclude.rmdir()
+        exclude.unlink(missing_ok=True)
+        make(exclude)
+        if exclude.is_file():
+            os.truncate(exclude, 3 << 30)
+        trap.workspace.prepare(source, [UploadedFile("in.txt", upload)])
+        assert exclude.read_text() == "/in.txt\n"
+
+
+ARM = (
+    'git init -q . 2>/dev/null; git config core.fsmonitor "touch {mark}; true"; echo armed; {then}'
+)
+
+
+def test_the_end_of_a_run_disarms(bench: Bench, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    bench.run(["sh", "-c", ARM.format(mark=mark, then="true")])
+    subprocess.run(["git", "status"], cwd=bench.workspace().code, check=True, capture_output=True)
+    assert not mark.exists()
+
+
+def test_a_run_that_was_killed_is_disarmed_by_the_next_look(bench: Bench, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    prompt = bench.start(["sh", "-c", ARM.format(mark=mark, then="sleep 600")])
+    bench.until_started(prompt)
+    assert not report.disarmed(bench.folder, "ws"), "an agent works there"
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    eventually(lambda: not runs.at_work(bench.folder, "ws"))
+    assert report.disarmed(bench.folder, "ws")
+    subprocess.run(["git", "status"], cwd=bench.workspace().code, check=True, capture_output=True)
+    assert not mark.exists()
+
+
+def test_git_in_the_jail_has_no_effect_outside(trap: Trap, tmp_path: Path) -> None:
+    need_jail(tmp_path)
+    state = tmp_path / "state"
+    inside = f"touch /code/ran-inside; touch {trap.mark}; true"
+    (trap.code / ".git/config").write_text("")
+    for name in ("core.fsmonitor", "core.pager"):
+        git(trap.code, "config", name, inside)
+    output = b"".join(report.git_inside(state, "ws", ["status", "--porcelain"]))
+    assert (trap.code / "ran-inside").exists(), output
+    assert not trap.mark.exists()
+    assert b"Start" in b"".join(report.git_inside(state, "ws", ["log", "--format=%s"]))
+    with pytest.raises(report.GitError, match="ambiguous argument"):
+        list(report.git_inside(state, "ws", ["log", "nothing"]))
+
+
+def test_a_deep_tree_stops_nothing_and_is_removed(trap: Trap) -> None:
+    here = os.open(trap.code, os.O_RDONLY)
+    for _ in range(1500):  # more than a path, a stack and the open files of a process take
+        os.mkdir("deep", dir_fd=here)
+        below = os.open("deep", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.mkdir("x", 0o500, dir_fd=here)
+    os.close(here)
+    disarm(trap.workspace)
+    trap.workspace.remove()
+    assert not trap.workspace.folder.exists()
