@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from .api.client import RebyteClient
+    from .config.credentials import FoundKey
     from .config.settings import Config, Settings
     from .history.history import History
     from .local.dialer import Dialer
@@ -204,19 +205,19 @@ class App:
         """The one client, with the key of the profile in use."""
         return self.client_for()
 
-    def client_for(self, *, key: str | None = None, **transport_options: Any) -> RebyteClient:
+    def client_for(self, *, key: FoundKey | None = None, **transport_options: Any) -> RebyteClient:
         """A client with other settings for the transport (a batch needs a larger pool).
 
-        `key` is a key to try that is not stored yet.
+        `key` is a key to try instead of the one in use.
         """
         from .api.client import RebyteClient
         from .api.transport import Transport
 
         settings = self.settings
-        connector = None
+        connector, if_rejected = None, None
         if settings.is_local:
             connector = self.service
-            base_url, key = connector.base_url, connector.key
+            base_url, secret = connector.base_url, connector.key
         else:
             base_url = settings.base_url.value
             if key is None:
@@ -224,14 +225,16 @@ class App:
 
                 key = find_key(
                     settings, self.environment, interactive=self.interactive, note=self.note
-                ).key
+                )
+            secret, if_rejected = key.key, key.if_rejected
         transport = Transport(
             base_url,
-            key,
+            secret,
             timeout=settings.timeout.value,
             ca_bundle=settings.ca_bundle.value,
             log=self._log,
             connector=connector,
+            if_rejected=if_rejected,
             **transport_options,
         )
         return RebyteClient(transport=transport)
@@ -268,6 +271,12 @@ class App:
         from .output.messages import note
 
         note(self.console, self.with_profile(text))
+
+    def warn(self, text: str) -> None:
+        """Print a warning on stderr, with `-q` too."""
+        from .output.messages import note
+
+        note(self.console, f"Warning: {self.with_profile(text)}", always=True)
 
     def spinner(self, text: str) -> AbstractContextManager[Any]:
         """A spinner on stderr while something blocks; nothing off a terminal."""

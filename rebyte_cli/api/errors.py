@@ -131,12 +131,13 @@ def refusal(
     unknown: bool = False,
     retried: bool = False,
     retry_after: float | None = None,
+    if_rejected: str | None = None,
 ) -> APIError:
     """The error for a status outside 2xx.
 
     `body` is the decoded body (None when it was not JSON), `html` whether it looked like a
     page, `unknown` whether a create went out and this status does not say what became of it.
-    `retried` and `retry_after` are as in APIError.
+    `retried` and `retry_after` are as in APIError. `if_rejected` is as in Transport.
     Shape of the body: `error.code` and `error.message` (vendor docs), or `message` or
     `realMessage` at the top (seen in clients). `error.hint` is the local service's own.
     """
@@ -155,7 +156,7 @@ def refusal(
         whose = f"{method} {path}: {said}" if message else said
         return OutcomeUnknown(whose, hint=_LOST, **rest)
     if status in (401, 403):
-        hint = _LOGIN if status == 401 else _scope_hint(method)
+        hint = (if_rejected or _LOGIN) if status == 401 else _scope_hint(method)
         return KeyRejected(said, hint=hint, code=code, **rest)
     if status in (404, 410) and path == "/tasks" and method == "GET":
         return ResourceNotFound(

@@ -75,6 +75,7 @@ class SenderOptions(NamedTuple):
     random: Callable[[], float] | None
     connector: Connector | None = None
     admits: Admits = lambda _address: True
+    if_rejected: str | None = None
 
 
 class Sender:
@@ -178,6 +179,7 @@ class Sender:
             unknown=unknown,
             retried=refused.retried,
             retry_after=self._retry_after(refused.headers),
+            if_rejected=self.options.if_rejected,
         )
 
     def server_time(self) -> float | None:

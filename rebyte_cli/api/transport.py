@@ -49,7 +49,8 @@ class Transport:
     where a call is known to block). `ca_bundle` is a file or folder of CA certificates. `log`
     is called with each attempt. `pool` is how many idle connections are kept. `retry_after_cap` is
     the most of a `Retry-After` that is honoured (seconds). `clock`, `sleep`, `random` serve tests.
-    `connector` decides where connections go, in place of the address.
+    `connector` decides where connections go, in place of the address. `if_rejected` is the hint
+    for a key that the API does not accept; None where it may come from anywhere.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Transport:
         sleep: Callable[[float], None] = time.sleep,
         random: Callable[[], float] | None = None,
         connector: Connector | None = None,
+        if_rejected: str | None = None,
     ) -> None:
         self.base_url = check_base_url(base_url)
         self.origin = origin_of(self.base_url)
@@ -78,7 +80,7 @@ class Transport:
         )
         # Two sets of connections: what goes to a signed URL shares nothing with what has a key.
         self._address: str | None = None  # the IP address that the API was last reached at
-        own = options._replace(admits=self._note_address)
+        own = options._replace(admits=self._note_address, if_rejected=if_rejected)
         self._sender = Sender(own, secret=self._key)
         signed = options._replace(admits=self._is_far_enough)
         self._signed = Sender(signed, secret=self._key)

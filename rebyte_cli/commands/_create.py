@@ -157,7 +157,13 @@ def create(
         created = engine.created_before(app.history, choices.once) if choices.once else None
         is_new = created is None
         if created is not None and prompt.is_unwritten:
-            app.note(f"Key {choices.once!r} already created task {created['id']}")
+            engine.tell_repeated(
+                app.history,
+                str(choices.once),
+                str(created["id"]),
+                note=app.note,
+                warn=app.warn,
+            )
             return _followed(app, created, choices, Deadline(choices.timeout), is_new=False)
         if prompt.is_unwritten:
             _check_service(app)
@@ -175,6 +181,7 @@ def create(
                 "files": list(map(os.path.abspath, files)),
                 "on_created": prompt.sent,
                 "note": app.note,
+                "warn": app.warn,
                 "deadline": deadline,
             }
             if choices.attempts > 1:
@@ -287,6 +294,8 @@ def _followed(
     if choices.open_page and created.get("url"):
         _open(app, created["url"])
     notice = EndNotice(app) if choices.notify else None
+    if choices.once and not is_new and (choices.wait or choices.stream):
+        _check_exists(app, task_id, choices.once)
     if choices.stream:
         from ._wait import streamed
 
@@ -298,6 +307,18 @@ def _followed(
         ended = finished(app, [WaitTarget(task_id)], deadline=deadline)
         return Records(TASK, notice.of_outcomes(ended) if notice else ended)
     return Records(CREATED, [created])
+
+
+def _check_exists(app: App, task_id: str, key: str) -> None:
+    """Raise ResourceNotFound if the task of a key was deleted, with what frees the key."""
+    from ..tasks.create import how_to_forget
+
+    try:
+        app.client.get_task(task_id)
+    except ResourceNotFound as error:
+        raise error.copy_with(hint=f"It was deleted; {how_to_forget(key)}") from None
+    except APIError:
+        pass  # the wait is patient
 
 
 def _body(text: str, fields: Mapping[str, Any], patch: str | None) -> dict[str, Any]:

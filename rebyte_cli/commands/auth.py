@@ -59,7 +59,7 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
         credentials.check_keyring(interactive=app.interactive, note=app.note)
     key = _from_stdin(app) if with_key else _ask(app)
     with app.spinner("Checking the key"):
-        app.client_for(key=key).list_tasks(limit=1)
+        app.client_for(key=credentials.FoundKey(key)).list_tasks(limit=1)
     where = credentials.store_key(
         settings,
         key,
@@ -120,9 +120,9 @@ def status(app: App) -> Records:
     source = key = None
     try:
         found = find_key(app.settings, app.environment, interactive=app.interactive, note=app.note)
-        source, key = found.source, found.key
+        key, source = found
         with app.spinner("Asking the API"):
-            app.client_for(key=key).list_tasks(limit=1)
+            app.client_for(key=found).list_tasks(limit=1)
     # A key that is not accepted is the answer, not a failure to answer.
     except RebyteError as problem:
         refused = False if isinstance(problem, KeyRejected) else None

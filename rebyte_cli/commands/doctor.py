@@ -41,7 +41,8 @@ def _found(app: App) -> Iterator[Mapping[str, Any] | RebyteError]:
     counts = {"ok": 0, "warning": 0, "problem": 0}
     for name, finding in run_checks(Examination(app, VARIABLES).checks()):
         counts[finding.status] += 1
-        yield finding.record(name)
+        hint = finding.hint and app.with_profile(finding.hint)
+        yield finding._replace(hint=hint).record(name)
     warnings = _count(counts["warning"], "warning")
     if counts["problem"]:
         found = f"{_count(counts['problem'], 'problem')} found, {warnings}"

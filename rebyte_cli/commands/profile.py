@@ -269,7 +269,7 @@ def _note_unknown(app: App) -> None:
     for cached in ("config", "settings"):
         app.__dict__.pop(cached, None)
     if app.config.unknown is not None:
-        app.note(f"Warning: {app.config.unknown.message}")
+        app.warn(app.config.unknown.message)
 
 
 def _not_local(name: str) -> None:

@@ -23,10 +23,21 @@ Note = Callable[[str], None]
 
 
 class FoundKey(NamedTuple):
-    """A key that was checked for use and, for people, where it came from."""
+    """A key that was checked for use and, for people, where it came from ("": it was typed)."""
 
     key: str
-    source: str
+    source: str = ""
+
+    @property
+    def if_rejected(self) -> str:
+        """What to do when the API does not accept it: `auth login` replaces a stored key alone."""
+        if self.source == VARIABLE:
+            how = f"Set {VARIABLE} to another key, or unset it"
+        elif self.source in ("keyring", f"file {FILE_NAME}"):
+            how = "Run `rebyte auth login` to replace it"
+        else:
+            how = f"It comes from {self.source}: change it there" if self.source else ""
+        return "; ".join(filter(None, (how, f"create a key at {KEYS_PAGE}")))
 
 
 class _KeySource(NamedTuple):

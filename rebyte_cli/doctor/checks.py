@@ -18,6 +18,7 @@ from .runner import Check, Finding
 
 if TYPE_CHECKING:
     from ..app import App
+    from ..config.credentials import FoundKey
     from ..config.settings import Settings
 
 API_SECONDS = 10.0
@@ -48,7 +49,7 @@ class Examination:
         self._settings_error = self._config_error or _error_of(lambda: app.settings)
         self._state_error = _error_of(lambda: app.state_dir)
         self._key_lock = Lock()
-        self._key: tuple[str, str] | RebyteError | None = None
+        self._key: FoundKey | RebyteError | None = None
 
     def checks(self) -> list[Check]:
         """Every check, in the order of the report."""
@@ -172,10 +173,10 @@ class Examination:
         settings = self._settings()
         if settings is None:
             return self._unknown()
-        source = self._find_key(settings)[1]
+        source = self._find_key(settings).source
         return Finding("ok", source, details={"source": source})
 
-    def _find_key(self, settings: Settings) -> tuple[str, str]:
+    def _find_key(self, settings: Settings) -> FoundKey:
         """The key and its source. Raises what is wrong with them.
 
         Two checks ask: a `key_command`, which may ask its user something, runs once all the same.
@@ -185,8 +186,7 @@ class Examination:
         with self._key_lock:
             if self._key is None:
                 try:
-                    found = find_key(settings, self._environment, interactive=False)
-                    self._key = (found.key, found.source)
+                    self._key = find_key(settings, self._environment, interactive=False)
                 except RebyteError as error:
                     self._key = error
             if isinstance(self._key, RebyteError):
@@ -200,14 +200,16 @@ class Examination:
             return self._unknown()
         if settings.is_local:
             return Finding("ok", "the local service starts with each command")
+        from ..config.credentials import FoundKey
+
         try:
-            key = self._find_key(settings)[0]
+            key = self._find_key(settings)
         except RebyteError:
             key = None  # the check of the key says why; the API may be reachable all the same
         started = time.monotonic()
         try:
             # Without a key of ours, the API says that it does not know this one.
-            client = self._app.client_for(key=key or "rbk_none")
+            client = self._app.client_for(key=key or FoundKey("rbk_none"))
             client.list_tasks(limit=1, timeout=API_SECONDS)
         except KeyRejected as error:
             if key is None:

@@ -268,6 +268,11 @@ class History:
         rows = self._read(f"{_SELECT_TASK} AND id = ?", self.origin, task_id)
         return task_of(rows[0]) if rows else None
 
+    def is_deleted(self, task_id: str) -> bool:
+        """Whether a task was deleted from here."""
+        sql = "SELECT deleted FROM tasks WHERE origin = ? AND id = ?"
+        return any(row["deleted"] for row in self._read(sql, self.origin, task_id))
+
     def workspace_of(self, task_id: str) -> str | None:
         """The workspace that a task was given, or None when it is not known."""
         sql = "SELECT workspace_id FROM tasks WHERE origin = ? AND id = ?"

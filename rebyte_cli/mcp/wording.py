@@ -15,6 +15,7 @@ _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
         'To run it unconfined, the user sets `jail = "off"` in `[local]` of config.toml',
     ),
     (r"--forget drops", "`rebyte create --once KEY --forget` in a shell drops"),
+    (r"(`rebyte create --once .+? --forget`) lets", r"\1 in a shell lets"),
     (r"`rebyte(?: -P \S+)? result \S+ --wait`", "the tool `wait`"),
     (
         rf"`rebyte(?: -P \S+)? ({_COMMANDS})(?: [^-` ][^` ]*)*`",

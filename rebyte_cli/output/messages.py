@@ -8,9 +8,9 @@ from .console import Console, clean, one_line, spells_unicode
 _RED, _BOLD, _RESET = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
 
 
-def note(console: Console, text: str) -> None:
-    """Print a line for people, unless `--quiet` was given."""
-    if not console.quiet:
+def note(console: Console, text: str, *, always: bool = False) -> None:
+    """Print a line for people, unless `--quiet` was given and it need not be seen `always`."""
+    if always or not console.quiet:
         text = clean(text)
         console.write_err((_fitted(console, text) if console.err_tty else text) + "\n")
 

@@ -55,6 +55,7 @@ def create(
     files: Sequence[str] | None = None,
     on_created: Callable[[], None] = lambda: None,
     note: Callable[[str], None],
+    warn: Callable[[str], None] | None = None,
     deadline: Deadline = NO_LIMIT,
     sleep: Callable[[float], None] = time.sleep,
     look_for: float = LOOK_FOR,
@@ -66,7 +67,8 @@ def create(
     (paths that were uploaded) with the task.
     `on_created` is called once it is certain that a task with this very prompt exists, also if the
     call is interrupted then.
-    `note` is called with progress for a person to read. `look_for` is how long to search for a
+    `note` is called with progress for a person to read, and `warn` (`note` if it is None) with
+    what a person must not miss. `look_for` is how long to search for a
     lost task, in seconds. The request and the search end by `deadline`, except that one scan of
     the list always follows a lost request.
 
@@ -74,7 +76,7 @@ def create(
     call returns the first task; it waits while another process is at work on the key. If an
     earlier outcome is not known it searches again, and sends again only when that attempt is over
     15 minutes old and there certainly is no task. The key decides, not the prompt: a different
-    prompt under the same key returns the first task, with a note.
+    prompt under the same key returns the first task, with a warning.
 
     Without a key, an attempt with the same body that was cut off in the last 15 minutes (a crash,
     an interrupt) is searched for first, and its task returned if it is certain.
@@ -85,7 +87,7 @@ def create(
     """
     request = TaskRequest(client, history, body, prompt, labels, files)
     operation = Operation(
-        request, client, history, note, deadline, sleep, look_for, on_created=on_created
+        request, client, history, note, deadline, sleep, look_for, on_created=on_created, warn=warn
     )
     if key is None:
         with operation.explained_interrupts():
@@ -135,6 +137,32 @@ def created_before(history: History, key: str) -> dict[str, Any] | None:
     return _task_of(history, earlier) if earlier is not None and earlier.state == "done" else None
 
 
+def tell_repeated(
+    history: History,
+    key: str,
+    task_id: str,
+    *,
+    is_same_prompt: bool = True,
+    note: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> None:
+    """Say that a key has created a task before; warn if that task may not be what is wanted."""
+    said = f"key {key!r} already created task {task_id}"
+    if not is_same_prompt:
+        warn(f"{said}, from a different prompt; this one was not sent. {how_to_forget(key)}")
+    elif history.is_deleted(task_id):
+        warn(f"{said}, which was deleted; {how_to_forget(key)}")
+    else:
+        note(said[0].upper() + said[1:])
+
+
+def how_to_forget(key: str) -> str:
+    """The command that lets a key create another task, as the end of a sentence."""
+    import shlex
+
+    return f"`rebyte create --once {shlex.quote(key)} --forget` lets the key create another"
+
+
 def _task_of(history: History, intent: Intent) -> dict[str, Any]:
     return dict(intent.task or history.task(str(intent.task_id)) or {"id": intent.task_id})
 
@@ -161,11 +189,13 @@ class Operation:
         look_for: float = LOOK_FOR,
         *,
         on_created: Callable[[], None] = lambda: None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         """`look_for` is how long a search takes at most (seconds)."""
         self._request = request
         self._history = history
         self._note = note
+        self._warn = warn or note
         self._deadline = deadline
         self._clock = deadline.clock
         self._sleep = sleep
@@ -426,8 +456,14 @@ class Operation:
             return None
         if earlier.state == "done":
             task = _task_of(self._history, earlier)
-            other = "" if earlier.digest == self._request.digest else ", from a different prompt"
-            self._note(f"Key {key!r} already created task {task['id']}{other}")
+            tell_repeated(
+                self._history,
+                key,
+                str(task["id"]),
+                is_same_prompt=earlier.digest == self._request.digest,
+                note=self._note,
+                warn=self._warn,
+            )
             return task
         self._note(f"An earlier attempt for {key!r} got no response; looking for its task")
         found = self._search_earlier(earlier)

@@ -17,6 +17,7 @@ import pexpect
 import pytest
 
 from ..conftest import COMMAND, Done
+from ..servers import RawServer, error_reply
 
 Rebyte = Callable[..., Done]
 KEY = "rbk_0123456789abcdef"
@@ -263,3 +264,48 @@ def test_case_69_a_login_that_is_cut_short_leaves_the_echo_on(
     child.wait()
     child.close()
     assert child.exitstatus == 128 + number
+
+
+@pytest.mark.parametrize("words", ["list", "get t1", "auth status", "doctor"])
+def test_the_hint_for_a_rejected_key_fits_where_it_came_from(
+    rebyte: Rebyte,
+    home: Path,
+    aim: Callable[[Any], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+) -> None:
+    """`auth login` replaces a stored key; REBYTE_API_KEY and a key_command would override it."""
+    with RawServer(error_reply(401, "invalid_api_key", "Invalid API key")) as server:
+        aim(server)
+        monkeypatch.setenv("REBYTE_API_KEY", KEY)
+
+        def output(*options: str) -> str:
+            done = rebyte(*options, *words.split())
+            assert done.status in (1, 3)
+            return done.out + done.err
+
+        variable = output()
+        assert "auth login" not in variable
+        assert "Set REBYTE_API_KEY to another key, or unset it; create a key at" in variable
+        url = f"base_url={server.base_url}"
+        rebyte("profile", "create", "work", url, f"key_command=echo {KEY}")
+        command = output("-P", "work")
+        assert "auth login" not in command
+        assert "It comes from key_command of profile work: change it there" in command
+        rebyte("profile", "create", "stored", url)
+        keys = {"stored": {server.base_url.removesuffix("/v1"): {"store": "file", "key": KEY}}}
+        stored = home / ".config/rebyte/credentials.json"
+        stored.write_text(json.dumps({"keys": keys}))
+        stored.chmod(0o600)
+        assert "`rebyte -P stored auth login`" in output("-P", "stored")
+
+
+def test_a_typed_key_that_is_rejected_is_not_to_be_typed_again(
+    rebyte: Rebyte, aim: Callable[[Any], Any]
+) -> None:
+    with RawServer(error_reply(401, "invalid_api_key", "Invalid API key")) as server:
+        aim(server)
+        done = login(rebyte)
+    assert done.status == 3
+    assert "create a key at https://" in done.err
+    assert "auth login" not in done.err

@@ -315,3 +315,36 @@ def test_a_create_takes_six_steps_from_the_command_to_the_socket(
         "transport.send",
         "sender.send",
     ]
+
+
+def test_a_key_with_another_prompt_warns_even_when_quiet(local: Run) -> None:
+    first = local("create", "Audit", "--once", "night 1")
+    same = local("-q", "create", "Audit", "--once", "night 1")
+    other = local("-q", "create", "Deploy", "--once", "night 1")
+    assert first.json["id"] == same.json["id"] == other.json["id"]
+    assert same.err == ""
+    assert other.err == (
+        f"Warning: key 'night 1' already created task {first.json['id']}, from a different prompt; "
+        "this one was not sent. `rebyte create --once 'night 1' --forget` lets the key create "
+        "another\n"
+    )
+    assert len(local("list").json["data"]) == 1
+
+
+def test_a_key_whose_task_was_deleted_says_how_to_use_it_again(local: Run, service: Any) -> None:
+    """Deleted from here, which the history knows, or elsewhere, which a wait finds out."""
+    forget = "`rebyte create --once k --forget` lets the key create another"
+    task = local("create", "Audit", "--once", "k", "--wait").json["id"]
+    assert local("delete", task, env={"REBYTE_STATE_DIR": "elsewhere"}).status == 0
+    for follow in ("--wait", "--stream"):
+        done = local("create", "Audit", "--once", "k", follow)
+        assert done.status == 4
+        assert f"It was deleted; {forget}" in done.err
+    local("delete", task, "--ignore-missing")
+    done = local("create", "Audit", "--once", "k", "-q")
+    assert done.status == 0
+    assert (
+        done.err == f"Warning: key 'k' already created task {task}, which was deleted; {forget}\n"
+    )
+    assert local("create", "--once", "k", "--forget").status == 0
+    assert local("create", "Audit", "--once", "k").json["id"] != task

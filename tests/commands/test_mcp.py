@@ -287,7 +287,7 @@ def test_no_error_speaks_of_the_command_line() -> None:
     tools = "create|wait|get|result|follow-up|list|answer|cancel|logs"
     of_a_shell = re.compile(rf"(^|\s)-{{1,2}}[a-z]|`rebyte ({tools})\b")
     for text in texts:
-        told = re.sub(r"`rebyte create --once KEY --forget` in a shell", "", for_tools(text))
+        told = re.sub(r"`rebyte create --once (KEY|ID) --forget` in a shell", "", for_tools(text))
         told = re.sub(r"`git [^`]*`", "", told)
         assert not of_a_shell.search(told), told
 
