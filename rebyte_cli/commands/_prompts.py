@@ -325,7 +325,8 @@ def read_prompt(
     else:
         raise BadUsage(
             "no prompt",
-            hint="Pass it as an argument, with -p TEXT, or with --prompt-file FILE (- is stdin)",
+            hint="Pass it as an argument, with -p TEXT or with --prompt-file FILE;"
+            " `-` is standard input, alone or after the argument",
         )
     if with_stdin and app.stdin.isatty():
         return PromptSource(app, None, typed_after=texts)

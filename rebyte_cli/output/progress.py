@@ -341,6 +341,7 @@ class BatchProgress(NamedTuple):
 
     `oldest`: name, link and age (seconds) of the running tasks to show, oldest first. `sought`:
     how many creates lost their answer and are being searched for. `paused`: no network.
+    `ended_here`: how many of those that ended were begun in this run, which tell how fast it is.
     """
 
     total: int
@@ -351,6 +352,7 @@ class BatchProgress(NamedTuple):
     oldest: list[tuple[str, str, float]]
     paused: bool
     sought: int = 0
+    ended_here: int = 0
 
 
 @contextmanager
@@ -385,7 +387,10 @@ def batch_board(
 
 
 class BatchBoard:
-    """The board's lines. The rate counts what ended in this run."""
+    """The board's lines. The rate is that of lines begun in this run.
+
+    Tasks of an earlier run may have ended in the meantime, all of them before the first look.
+    """
 
     ROOM_ABOVE = 4  # rows of the terminal for what is printed above the board
     SHORTEST_BAR, LONGEST_BAR = 6, 24  # cells
@@ -400,7 +405,6 @@ class BatchBoard:
         self._standing = standing
         self._clock = clock
         self._started = clock()
-        self._ended_before = standing(0).ended
         self._ellipsis = "…" if unicode else "..."
 
     def summary(self, now: BatchProgress, room: int | None = None) -> str:
@@ -417,7 +421,7 @@ class BatchBoard:
     def _words(self, now: BatchProgress) -> dict[str, str]:
         """What the summary may say, in the order in which it says it; empty if it does not hold."""
         seconds = self._clock() - self._started
-        rate = (now.ended - self._ended_before) / seconds if seconds > 0 and not now.paused else 0
+        rate = now.ended_here / seconds if seconds > 0 and not now.paused else 0
         speed = f"{rate:.1f}/s" if rate >= 1 else f"{rate * 60:.1f}/min"
         to_create, to_end = now.total - now.created, now.total - now.ended
         return {

@@ -57,11 +57,19 @@ class FailureReasons:
 
 
 def first_line(text: str) -> str:
-    """The first line of a text that has a word, without keys and cut to LONGEST characters."""
+    """The first line of a text that has a word, without keys and cut to LONGEST characters.
+
+    Colours and other sequences for a terminal, which some agents put into their errors, go too.
+    """
+    import re
+
     from ..output.console import clean
     from ..redaction import redact_keys
 
-    for line in text[:MOST_READ].splitlines():
+    sequence = (
+        r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"  # of ECMA-48
+    )
+    for line in re.sub(sequence, "", text[:MOST_READ]).splitlines():
         if any(map(str.isalnum, line)):
             words = clean(redact_keys(" ".join(line.split())))
             return words if len(words) <= LONGEST else words[: LONGEST - 1].rstrip() + "…"

@@ -21,6 +21,7 @@ from rebyte_cli.api import retry
 from rebyte_cli.batch import journal as journal_module
 from rebyte_cli.batch import runner, throttle
 from rebyte_cli.history.history import History
+from rebyte_cli.output import progress
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of, stamp
 from tests.inside import inside
@@ -94,6 +95,27 @@ def test_a_follower_that_runs_already_is_not_made_again(batch: Batch) -> None:
         farm.tasks["task-00002"]["ends"] = 0.0
         assert statuses(batch(farm, None, "-w", "ws-7")) == ["completed"] * 3
         assert list(farm.made.values()) == [1, 1, 1]
+
+
+def test_the_rate_of_a_resumed_batch_is_that_of_its_own_lines(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks that ended before it looked, and failed lines that it repeats, say nothing of it."""
+    boards: list[Any] = []
+
+    @contextmanager
+    def board(_console: Any, standing: Callable[[int], Any], **_: Any) -> Iterator[None]:
+        boards.append(standing)
+        yield
+
+    monkeypatch.setattr(progress, "batch_board", board)
+    with Farm(run=60) as farm:
+        batch(farm, ["One", "Two", "Three <400>"], "--no-wait")
+        for task in farm.tasks.values():
+            task["ends"] = 0.0
+        batch(farm, ["One", "Two", "Three <400>", "Four <run 0>"], "--retry-failed")
+    now = boards[-1](0)
+    assert (now.total, now.ended, now.ended_here) == (4, 4, 2)
 
 
 def test_retrying_what_failed_leaves_alone_what_runs(batch: Batch) -> None:

@@ -348,3 +348,10 @@ def test_a_key_whose_task_was_deleted_says_how_to_use_it_again(local: Run, servi
     )
     assert local("create", "--once", "k", "--forget").status == 0
     assert local("create", "Audit", "--once", "k").json["id"] != task
+
+
+def test_without_a_prompt_the_hint_names_the_dash(local: Run) -> None:
+    """For `git diff | rebyte create`."""
+    done = local("create", stdin="diff --git a b")
+    assert done.status == 2
+    assert "`-` is standard input" in done.err

@@ -231,17 +231,15 @@ def standing(ended: int, running: int = 0, failed: int = 0, paused: bool = False
     return BatchProgress(100, ended, ended + running, failed, running, oldest, paused)
 
 
-def summary(
-    before: BatchProgress, now: BatchProgress, seconds: float, room: int | None = None
-) -> str:
+def summary(now: BatchProgress, seconds: float, room: int | None = None) -> str:
     clock = Clock()
-    board = BatchBoard(lambda _most: before, clock, unicode=True)
+    board = BatchBoard(lambda _most: now, clock, unicode=True)
     clock.now = seconds
     return board.summary(now, room)
 
 
 def test_the_board_has_counts_rate_and_the_time_left() -> None:
-    assert summary(standing(10), standing(40, 2, failed=3), 10) == (
+    assert summary(standing(40, 2, failed=3)._replace(ended_here=30), 10) == (
         "40/100 ended, 3 failed, 2 running, 58 to create, 3.0/s, about 20s left"
     )
 
@@ -257,17 +255,16 @@ def test_the_board_has_counts_rate_and_the_time_left() -> None:
     ],
 )
 def test_the_time_left_stays_on_a_narrow_terminal(room: int, line: str) -> None:
-    now = BatchProgress(12_000, 1040, 1840, 300, 800, [], False)
-    before = now._replace(ended=40)
-    assert summary(before, now, 9735.0, room) == line
+    now = BatchProgress(12_000, 1040, 1840, 300, 800, [], False, ended_here=1000)
+    assert summary(now, 9735.0, room) == line
 
 
 def test_tasks_of_earlier_runs_do_not_count_for_the_rate() -> None:
-    assert "/s" not in summary(standing(90), standing(90), 10)
+    assert "/s" not in summary(standing(90), 10)
 
 
 def test_a_lost_network_is_shown_instead_of_a_rate() -> None:
-    assert "paused: no network" in summary(standing(0), standing(5, paused=True), 5)
+    assert "paused: no network" in summary(standing(5, paused=True)._replace(ended_here=5), 5)
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(30, 8), (80, 24), (200, 100), (80, 3)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,21 +213,29 @@ def joined(content: object) -> str:
     return "" if content is None else json.dumps(content)
 
 
+def without_sequences(text: str) -> str:
+    """The text without sequences for a terminal, such as colours (ECMA-48)."""
+    return re.sub(
+        r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])", "", text
+    )
+
+
 def readable(reason: str) -> str:
     """An error's own message, when the reason is an API's JSON envelope around it."""
+    reason = without_sequences(reason).strip()
     start, end = reason.find("{"), reason.rfind("}")
     if start < 0 or end < start:
-        return reason.strip()
+        return reason
     try:
         document = json.loads(reason[start : end + 1])
     except (ValueError, RecursionError):
-        return reason.strip()
+        return reason
     inner = document.get("error") if isinstance(document, dict) else None
     inner = inner if isinstance(inner, dict) else document
     message = inner.get("message") if isinstance(inner, dict) else None
     if not isinstance(message, str) or not message:
-        return reason.strip()
-    code = inner.get("code")
+        return reason
+    message, code = without_sequences(message), inner.get("code")
     return f"{message} ({code})" if isinstance(code, int) and str(code) not in message else message
 
 
@@ -237,7 +246,7 @@ def end_of_process(status: int) -> str:
 
 def last_line(text: str) -> str:
     """The last line of stderr that says something; stack frames and braces do not."""
-    for line in reversed(text[-STDERR_TAIL:].splitlines()):
+    for line in reversed(without_sequences(text[-STDERR_TAIL:]).splitlines()):
         words = line.strip()
         if words and not words.startswith("at ") and any(letter.isalpha() for letter in words):
             return words

@@ -214,3 +214,11 @@ def test_an_answer_says_how_much_of_it_is_left_out() -> None:
     answer = parser.finish(0, "").answer
     assert len(answer) < 1_000_000
     assert answer.endswith(f"y\n[{34_000_000 + 2_000_000 - answer.count('y')} more characters]")
+
+
+def test_a_failure_has_no_colours() -> None:
+    """In the text of an error, and escaped in the JSON around it."""
+    parser = AGENTS["gemini"].parser()
+    message = '\x1b[31m{"error": {"code": 429, "message": "\\u001b[1mNo quota\\u001b[0m"}}\x1b[0m'
+    parser.feed(json.dumps({"type": "result", "status": "error", "error": {"message": message}}))
+    assert parser.finish(41, "").reason == "gemini failed: No quota (429)"

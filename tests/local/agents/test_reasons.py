@@ -68,3 +68,21 @@ def test_a_batch_says_it_for_each_line_and_once_for_all(check: Run, home: Path) 
     assert [row["error"]["message"] for row in rows] == [
         f"task {row['id']} failed: {REASON}" for row in rows
     ]
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        r"\033[31mno key: run check login\033[0m",
+        r"no key: \033]8;;https://x.example\007run check login\033]8;;\007\n\033[0m",
+        r"\033[2K\033[1Gno key: run check \033(Blogin\n\033[?25h",
+    ],
+)
+def test_a_reason_has_no_colours(check: Run, home: Path, printed: str) -> None:
+    """Several agents colour what they print on stderr, into a pipe too."""
+    command = json.dumps(["sh", "-c", f"printf '{printed}' >&2; exit 1"])
+    config = home / ".config/rebyte/config.toml"
+    config.write_text(f'[local]\njail = "off"\n\n[local.agents.check]\ncommand = {command}\n')
+    done = check("create", "Go", "-x", "check", "--wait", "-o", "json")
+    assert error_of(done)["message"] == f"task {done.json['id']} failed: {REASON}"
+    assert check("get", "@last").json["finalResult"] == REASON
