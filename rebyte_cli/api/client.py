@@ -1,6 +1,7 @@
 """`RebyteClient`: one method per endpoint, plain dicts in and out, unknown keys kept.
 
-Ids are opaque: paths hold them percent-encoded, and what cannot be an id is BadUsage.
+Paths hold ids percent-encoded. What cannot be an id is BadUsage as an argument, and BrokenAnswer
+(OutcomeUnknown for a create) in an answer.
 Every method raises the errors of `rebyte_cli.errors`; APIError covers the API and the network.
 """
 
@@ -25,7 +26,8 @@ from ..errors import (
 from .errors import lost
 from .retry import SECONDS, SLOW_SECONDS, RetryPolicy
 from .status import is_terminal
-from .urls import BASE_URL, PAGE, check_base_url, check_key, path_id
+from .urls import BASE_URL, PAGE, check_base_url, check_key, path_id, shown_id
+from .views import no_ids
 
 if TYPE_CHECKING:
     from .body import ApiResponse
@@ -148,7 +150,7 @@ class RebyteClient:
 
         `timeout` shortens the time limit of this call (seconds).
         """
-        answer = self.transport.send(
+        answer = self._send(
             "POST",
             "/tasks",
             body=dict(body),
@@ -217,7 +219,7 @@ class RebyteClient:
         `timeout` shortens the time limit of this call (seconds).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/prompts"
-        answer = self.transport.send(
+        answer = self._send(
             "POST",
             path,
             body=dict(body),
@@ -622,6 +624,25 @@ class RebyteClient:
 
     # Calls and the shape of their answers
 
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        repeat: RetryPolicy,
+        timeout: float | None = None,
+    ) -> ApiResponse:
+        """A call; an answer that names something by what cannot be an id is a broken one."""
+        answer = self.transport.send(
+            method, path, query=query, body=body, repeat=repeat, timeout=timeout
+        )
+        for value in no_ids(answer.data):
+            why = f"the answer is wrong: {shown_id(value)} is not a usable id"
+            raise _unusable(method, path, answer, repeat, why)
+        return answer
+
     def _object(
         self,
         method: str,
@@ -633,9 +654,7 @@ class RebyteClient:
         timeout: float | None = None,
     ) -> dict[str, Any]:
         """A call whose answer is an object."""
-        answer = self.transport.send(
-            method, path, query=query, body=body, repeat=repeat, timeout=timeout
-        )
+        answer = self._send(method, path, query=query, body=body, repeat=repeat, timeout=timeout)
         if method == "GET" and not answer.raw.strip():
             # As the answer to a change this is a success (seen in clients); to a question it says
             # nothing.
@@ -653,12 +672,12 @@ class RebyteClient:
         timeout: float | None = None,
     ) -> dict[str, Any]:
         """A POST whose answer no source shows: an object as it came, {} for anything else."""
-        answer = self.transport.send("POST", path, body=body, repeat=repeat, timeout=timeout)
+        answer = self._send("POST", path, body=body, repeat=repeat, timeout=timeout)
         return answer.data if isinstance(answer.data, dict) else {}
 
     def _rows(self, path: str, *names: str) -> list[dict[str, Any]]:
         """A GET whose answer is a list, bare or under one of `names`."""
-        answer = self.transport.send("GET", path, repeat=RetryPolicy.SAFE)
+        answer = self._send("GET", path, repeat=RetryPolicy.SAFE)
         rows = answer.data
         if isinstance(rows, dict):
             rows = next((rows[name] for name in names if name in rows), [] if not rows else None)
@@ -668,7 +687,7 @@ class RebyteClient:
 
     def _create(self, path: str, body: Any, identity: str) -> dict[str, Any]:
         """A POST that creates something; see `_created`."""
-        answer = self.transport.send("POST", path, body=body, repeat=RetryPolicy.IF_UNSENT)
+        answer = self._send("POST", path, body=body, repeat=RetryPolicy.IF_UNSENT)
         return _created(path, answer, identity)
 
     def _pages(
@@ -715,7 +734,7 @@ class RebyteClient:
     def _delete(self, path: str) -> None:
         """A DELETE; a 404 after an earlier attempt of our own is success."""
         try:
-            self.transport.send("DELETE", path, repeat=RetryPolicy.SAFE)
+            self._send("DELETE", path, repeat=RetryPolicy.SAFE)
         except ResourceNotFound as missing:
             if not missing.retried:
                 raise
@@ -731,20 +750,22 @@ def _created(path: str, answer: ApiResponse, identity: str) -> dict[str, Any]:
     made = answer.data
     if not isinstance(made, dict):
         raise _unexpected("POST", path, answer, RetryPolicy.IF_UNSENT, "an object")
-    if not isinstance(made.get(identity), str) or not made[identity]:
+    if not made.get(identity):
         raise lost("POST", path, f"the answer holds no {identity}", response=made)
-    try:
-        path_id(made[identity], "usable id")
-    except BadUsage as problem:
-        raise lost("POST", path, f"the answer is wrong: {problem.message}", response=made) from None
     return made
 
 
 def _unexpected(
     method: str, path: str, answer: ApiResponse, repeat: RetryPolicy, wanted: str
 ) -> BrokenAnswer | OutcomeUnknown:
-    """The error for an answer of another shape; for a create it leaves the outcome unknown."""
-    why = f"the answer is not {wanted}"
+    """The error for an answer of another shape."""
+    return _unusable(method, path, answer, repeat, f"the answer is not {wanted}")
+
+
+def _unusable(
+    method: str, path: str, answer: ApiResponse, repeat: RetryPolicy, why: str
+) -> BrokenAnswer | OutcomeUnknown:
+    """The error for an answer that cannot be used; for a create it leaves the outcome unknown."""
     if repeat is RetryPolicy.IF_UNSENT:
         return lost(method, path, why, status_code=answer.status, response=answer.data)
     message = f"{method} {path}: {why}"

@@ -21,6 +21,7 @@ _PATH = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ") | _HOST | frozenset("/~!$'()*+,;
 _AS_IS = "/%:@!$&'()*+,;=-._~"
 PAGE = 100  # the largest `limit` of a list (vendor docs)
 LONGEST_ID = 512  # characters; ids are opaque, and UUIDs in every example (seed document)
+_IN_IDS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._~:@+=,%")
 
 
 def is_loopback(host: str) -> bool:
@@ -131,22 +132,30 @@ def check_key(key: str) -> str:
     return key
 
 
-def check_id(value: str, what: str) -> str:
-    """An id as the API may hand it out; BadUsage for what cannot be one.
+def is_id(value: Any) -> bool:
+    """Whether a value can be an id: 1 to 512 letters, digits and `-._~:@+=,%`.
 
-    Ids are opaque. Refused are only an empty one, a slash, control characters, more than 512
-    characters, and `.` and `..`, which every HTTP library resolves away.
+    Ids are opaque, but they become words of commands (`rebyte list -o id | xargs rebyte wait`) and
+    segments of paths. So nothing in them means anything to a shell or to xargs, and they begin with
+    a letter, a digit, `_` or `.`, unlike options, `@last` and `~user`.
     """
-    fits = isinstance(value, str) and 0 < len(value) <= LONGEST_ID and value not in (".", "..")
-    has_control = fits and not value.isprintable() and any(map(_is_control, value))
-    if not fits or "/" in value or has_control:
-        shown = value if isinstance(value, str) and len(value) <= 80 else "this value"
-        raise BadUsage(f"{shown!r} is not a {what}")
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID or value in (".", ".."):
+        return False
+    return (value[0].isalnum() or value[0] in "_.") and all(
+        char in _IN_IDS or char.isalnum() for char in value
+    )
+
+
+def check_id(value: str, what: str) -> str:
+    """An id as the API may hand it out (see `is_id`); BadUsage for what cannot be one."""
+    if not is_id(value):
+        raise BadUsage(f"{shown_id(value)} is not a {what}")
     return value
 
 
-def _is_control(char: str) -> bool:
-    return char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff"
+def shown_id(value: Any) -> str:
+    """What is no id, as a message shows it."""
+    return repr(value) if isinstance(value, str) and len(value) <= 80 else "a long or odd value"
 
 
 def path_id(value: str, what: str = "id") -> str:

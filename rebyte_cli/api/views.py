@@ -12,12 +12,14 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from .status import canonical_status, is_terminal
+from .urls import is_id
 
 RawDocument = Mapping[str, Any]
 
 # Event kinds with text of the agent (seen in clients).
 SPEECH = frozenset({"text", "assistant", "message", "response", "result"})
 ASKS = "ask_user_question"
+ID_KEYS = ("id", "promptId", "workspaceId", "taskId")
 # Statuses of a prompt that has not ended (seed document; the last two seen in clients).
 UNFINISHED = frozenset({"pending", "running", "queued", "processing"})
 # Statuses of a prompt in the queue, which has no events yet.
@@ -50,6 +52,14 @@ def first(fields: RawDocument, *names: str) -> Any:
     """The first of these fields that is not empty; names vary by executor (seen in clients)."""
     found = (fields.get(name) for name in names)
     return next((each for each in found if each is not None and each != ""), None)
+
+
+def no_ids(document: Any) -> list[Any]:
+    """What a document, or an object in one of its lists, has as an id although it cannot be one."""
+    top = mappings(document) if isinstance(document, list) else mappings([document])
+    inner = [each for fields in top for value in fields.values() for each in mappings(value)]
+    found = (fields.get(key) for fields in (*top, *inner) for key in ID_KEYS)
+    return [value for value in found if value not in (None, "") and not is_id(value)]
 
 
 class QuestionItem(NamedTuple):

@@ -19,6 +19,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..api.views import no_ids
 from ..errors import BadUsage
 
 LARGEST_BODY = 1024 * 1024  # bytes; the known fields of a delivery take a hundred
@@ -173,6 +174,9 @@ class _WebhookHandler(BaseHTTPRequestHandler):
             delivery = None
         if not isinstance(delivery, dict) or _is_deep(delivery):
             self._reply(400, "a delivery must be a JSON object, nested at most 64 levels deep")
+            return
+        if no_ids(delivery):
+            self._reply(400, "the delivery names a task by what is not an id")
             return
         with self.server.answering:
             if self.server.accept(delivery):

@@ -289,7 +289,7 @@ def test_once_makes_one_task_per_key(local: Run) -> None:
     assert local("create", "Nightly", "--once", "nightly-1").json["id"] != first["id"]
 
 
-def test_a_create_takes_six_steps_from_the_command_to_the_socket(
+def test_a_create_takes_seven_steps_from_the_command_to_the_socket(
     inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from requests.adapters import HTTPAdapter
@@ -312,6 +312,7 @@ def test_a_create_takes_six_steps_from_the_command_to_the_socket(
         "create.create",
         "create.send",
         "client.create_from",
+        "client._send",
         "transport.send",
         "sender.send",
     ]

@@ -200,16 +200,26 @@ def test_listen_takes_only_those_with_the_secret(home: object) -> None:
         assert process.wait(60) == 0
 
 
+def test_a_delivery_whose_task_id_is_an_option_is_refused(home: Any) -> None:
+    with listening("--count", "1", "-o", "id") as (process, url):
+        for name in ("--exec=touch pwned", "a b", ["a"]):
+            with pytest.raises(OSError, match="400"):
+                deliver(url, {"taskId": name})
+        assert deliver(url, {"taskId": "good"}) == 200
+        out, _ = process.communicate(timeout=60)
+    assert out == "good\n"
+
+
 def test_exec_gets_json_on_stdin_and_a_failing_one_is_told(home: Any) -> None:
     (home / "see.py").write_text(
         "import json, sys\nseen = json.load(sys.stdin)\n"
-        "print('saw', seen['taskId'], len(sys.argv), flush=True)\n"
-        "sys.exit(3 if seen['taskId'] == 'bad' else 0)\n"
+        "print('saw', seen['event'], len(sys.argv), flush=True)\n"
+        "sys.exit(3 if seen['event'] == 'bad' else 0)\n"
     )
     command = f"{sys.executable} {home / 'see.py'}"
     with listening("--count", "2", "--exec", command, "--jobs", "1") as (process, url):
-        deliver(url, {"taskId": "bad"})
-        deliver(url, {"taskId": "$(touch pwned); good"})
+        deliver(url, {"taskId": "t1", "event": "bad"})
+        deliver(url, {"taskId": "t2", "event": "$(touch pwned); good"})
         out, err = process.communicate(timeout=60)
     assert out == "saw bad 1\nsaw $(touch pwned); good 1\n"
     assert "exited with status 3" in err

@@ -87,8 +87,8 @@ REFERENCES = (
 
 
 def is_id(text: str) -> bool:
-    """Ids are opaque: anything but an empty one, `/`, control characters and more than 512."""
-    return 0 < len(text) <= 512 and "/" not in text and not re.search(r"[\x00-\x1f\x7f]", text)
+    """At most 512 characters, none of which a shell interprets, and no option in front."""
+    return bool(re.fullmatch(r"[\w.][\w.~:@+=,%-]{0,511}", text))
 
 
 @tries(150)

@@ -33,7 +33,7 @@ def history(tmp_path: Path) -> History:
         ("https://app.rebyte.ai/run/cccc-4444/?tab=files#end", "cccc-4444"),
         ("https://app.rebyte.ai/share/cccc-4444", "cccc-4444"),
         ("https://api.rebyte.ai/v1/tasks/cccc-4444", "cccc-4444"),
-        ("http://127.0.0.1:8787/run/a%20b", "a b"),
+        ("http://127.0.0.1:8787/run/a%3Ab", "a:b"),
         # Made elsewhere: the API will know.
         ("ccc", "ccc"),
         ("cccc-4444", "cccc-4444"),

@@ -307,7 +307,7 @@ def test_a_scan_ends_in_time(look: Start) -> None:
 
 
 def test_a_match_outside_the_time_window_is_doubtful(look: Start) -> None:
-    rows = [row("before", ago=3), row("silent", ago=4), row("long ago", ago=30)]
+    rows = [row("before", ago=3), row("silent", ago=4), row("long-ago", ago=30)]
     tasks = Tasks(rows, {"before": PROMPT})
     found = scan(look(tasks), lost(room=5))
     assert (names(found.same), names(found.unsure)) == ([], ["before", "silent"])
