@@ -148,7 +148,7 @@ def path(app: App, workspace: str, running: bool) -> Text:
       rebyte -P local workspace path @last | xargs du -sh
     """
     from ..local.agents import report
-    from ..local.agents.git import GitError
+    from ..system.git import GitFailed
 
     workspace_id, folder = _folder(app, workspace)
     try:
@@ -158,7 +158,7 @@ def path(app: App, workspace: str, running: bool) -> Text:
                 hint=f"Wait for it, or look with `rebyte workspace git {workspace_id} -- status`;"
                 " --running prints the folder all the same",
             )
-    except (OSError, GitError) as error:
+    except (OSError, GitFailed) as error:
         raise RebyteError(f"settings of git in {folder} cannot be made safe: {error}") from None
     return Text(f"{folder}\n")
 
@@ -178,7 +178,7 @@ def git(app: App, workspace: str, words: tuple[str, ...]) -> Text:
       rebyte -P local workspace git @last -- diff HEAD~1 --stat
     """
     from ..local.agents import report
-    from ..local.agents.git import GitError
+    from ..system.git import GitFailed
 
     workspace_id, _ = _folder(app, workspace)
 
@@ -186,7 +186,7 @@ def git(app: App, workspace: str, words: tuple[str, ...]) -> Text:
         try:
             for line in report.git_inside(app.state_dir / "local", workspace_id, words):
                 yield line.decode("utf-8", "replace")
-        except GitError as error:
+        except GitFailed as error:
             raise RebyteError(str(error)) from None
 
     return Text(lines())

@@ -1,26 +1,17 @@
-"""What the repository here has that its remote lacks: it is not in the clone that a task works on.
-
-Nothing that the repository names is run: no hooks, no file system monitor, no filters from its
-configuration, no programs for diffs.
-"""
+"""What the repository here has that its remote lacks, and so the clone of a task does too."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage
+from ..system import git
 
-# Commands that the repository's own configuration can name.
-SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
-SECONDS = 120.0
 LARGEST_PATCH = 30 << 20  # bytes; a client of the API stops there (seen in a client)
 MOST_COPIED = 10 * LARGEST_PATCH  # bytes of new files; what is binary becomes smaller in a patch
 PATCH_NAME = "changes.patch"
@@ -50,10 +41,18 @@ class UncommittedChanges(NamedTuple):
     new: list[str]
 
 
+def top_level(folder: str) -> str:
+    """The root of the working tree that `folder` is in. BadUsage for one that is elsewhere."""
+    try:
+        return git.top_level(folder)
+    except git.GitFailed as error:
+        raise BadUsage(error.message) from None
+
+
 def look(folder: str) -> Checkout:
     """Read the state of the working tree that `folder` is in. BadUsage outside a repository."""
     words = ["status", "--porcelain=v2", "--branch", "-z", "--ignore-submodules=dirty"]
-    output = run(words, folder, _filters_off(folder)).decode("utf-8", "replace")
+    output = git.run(words, folder, git.filters_off(folder)).decode("utf-8", "replace")
     head = upstream = None
     uncommitted = skip = 0
     for entry in output.split("\0"):
@@ -107,8 +106,8 @@ def check_local_branch(folder: str, branch: str) -> None:
 
 def _has_ref(folder: str, name: str) -> bool:
     try:
-        run(["rev-parse", "--quiet", "--verify", name], folder)
-    except GitFailed:
+        git.run(["rev-parse", "--quiet", "--verify", name], folder)
+    except git.GitFailed:
         return False
     return True
 
@@ -129,7 +128,7 @@ def _check_branch(folder: str, remote: str, branch: str, upstream: str | None) -
             hint=f"Push it with `git push -u {remote} {branch}`{instead}; -b NAME names another",
         )
     words = ["rev-list", "--count", "HEAD", "--not", f"--remotes={remote}"]
-    ahead = int(run(words, folder).decode().strip() or 0)
+    ahead = int(git.run(words, folder).decode().strip() or 0)
     if upstream is None:
         yield f"Branch {branch} has no upstream: set it with `git push -u {remote} {branch}`"
     if ahead:
@@ -148,20 +147,16 @@ def write_patch(folder: str, target: Path) -> UncommittedChanges:
     Binary files, modes and links are in it, ignored files and changes of submodules are not. The
     repository stays as it is. Raises BadUsage for a patch that is too large to upload.
     """
-    root = run(["rev-parse", "--show-toplevel"], folder).decode("utf-8", "surrogateescape")
-    root = root.removesuffix("\n")
-    check_place(folder, root)
+    root = top_level(folder)
     with tempfile.TemporaryDirectory(prefix="rebyte-") as scratch:
-        environment = _filters_off(root) | _own_index(root, Path(scratch))
-        new = _new_files(root, environment)
-        staged = [".", *_without_repositories(root, environment, new)]
-        run(["-c", "advice.addEmbeddedRepo=false", "add", "--all", *staged], root, environment)
-        compared = ["diff", "--cached", "--no-ext-diff", "--no-textconv", "--no-color"]
-        compared += ["--ignore-submodules=all", "--no-renames"]
-        listed = run([*compared, "--name-status", "-z", "HEAD"], root, environment)
-        patch = ["--binary", "--full-index", "--src-prefix=a/", "--dst-prefix=b/", "HEAD"]
+        index = git.own_index(root, Path(scratch))
+        new = git.new_files(root, index)
+        _check_size(root, new)
+        git.add_all(root, index, new)
+        listed = git.run([*git.DIFF, "--name-status", "-z", "HEAD"], root, index)
         with open(target, "wb") as file:
-            run([*compared, *patch], root, environment, file.fileno())
+            words = [*git.DIFF, "--binary", "--full-index", "HEAD"]
+            git.run(words, root, index, file.fileno())
     size = target.stat().st_size
     if size > LARGEST_PATCH:
         raise _too_large(size)
@@ -172,20 +167,14 @@ def write_patch(folder: str, target: Path) -> UncommittedChanges:
     )
 
 
-def _new_files(root: str, environment: Mapping[str, str]) -> list[str]:
-    """The files that git does not know, and the folders of other repositories, which end in `/`.
-
-    Refuses more than can fit into a patch before it is all copied into a scratch folder.
-    """
-    listed = run(["ls-files", "--others", "--exclude-standard", "-z"], root, environment)
-    names = listed.decode("utf-8", "surrogateescape").split("\0")[:-1]
+def _check_size(root: str, names: Iterable[str]) -> None:
+    """Refuse new files that cannot fit into a patch, before they are copied into a folder."""
     size = 0
     for name in names:
         with contextlib.suppress(OSError):  # gone meanwhile
             size += os.lstat(os.path.join(root, name)).st_size
     if size > MOST_COPIED:
         raise _too_large(size)
-    return names
 
 
 def _too_large(size: int) -> BadUsage:
@@ -206,115 +195,3 @@ def described(changes: UncommittedChanges) -> str:
     size = f"{changes.size / 1024:.0f} KiB" if changes.size >= 1024 else f"{changes.size} bytes"
     added = f"; new: {new}" if new else ""
     return f"Sending {_count(len(changes.files), 'changed file')} as {PATCH_NAME} ({size}{added})"
-
-
-def _without_repositories(
-    root: str, environment: Mapping[str, str], new: Iterable[str]
-) -> Iterator[str]:
-    """Pathspecs that leave out the submodules, and the other repositories among the `new` files.
-
-    `git add` would run `git status` inside each submodule, with the filters of its configuration,
-    and fails for a repository without a commit.
-    """
-    yield from (f":(exclude,literal){name}" for name in new if name.endswith("/"))
-    listed = run(["ls-files", "--stage", "-z"], root, environment)
-    for entry in listed.decode("utf-8", "surrogateescape").split("\0"):
-        state, _, name = entry.partition("\t")
-        if state.startswith("160000 "):
-            yield f":(exclude,literal){name}"
-
-
-def _own_index(root: str, scratch: Path) -> dict[str, str]:
-    """An index and objects of our own, so that the user's repository stays as it is."""
-    names = ["--git-path", "index", "--git-path", "objects"]
-    found = run(["rev-parse", *names], root).decode("utf-8", "surrogateescape").split("\n")
-    index, objects = (os.path.join(root, name) for name in found[:2])
-    if os.path.exists(index):  # what git knows of unchanged files saves reading them all
-        shutil.copyfile(index, scratch / "index")
-    (scratch / "objects").mkdir()
-    return {
-        "GIT_INDEX_FILE": str(scratch / "index"),
-        "GIT_OBJECT_DIRECTORY": str(scratch / "objects"),
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(objects),
-    }
-
-
-def _quoted(path: str) -> str:
-    """A path in the list of alternates, where colons separate and quotes escape."""
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def check_place(folder: str, root: str) -> None:
-    """Refuse a working tree that the configuration of the repository at `folder` puts elsewhere.
-
-    `root` is where git takes it to be, and everything there would be read. Raises BadUsage.
-    """
-    path = Path(os.path.realpath(folder))
-    above = (one for one in (path, *path.parents) if os.path.lexists(one / ".git"))
-    if next(above, None) != Path(os.path.realpath(root)):
-        raise BadUsage(f"the working tree of the repository here is elsewhere: {root}")
-
-
-def _filters_off(folder: str) -> dict[str, str]:
-    """Variables that disable the filters that the repository's own configuration defines.
-
-    Those of the user, such as git-lfs, stay: without them, unchanged files would look changed.
-    Raises GitFailed rather than leave one on.
-    """
-    words = ["config", "-z", "--show-scope", "--name-only", "--list"]
-    parts = run(words, folder).decode("utf-8", "surrogateescape").split("\0")
-    count = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
-    variables = {}
-    # Not with -c, which cannot spell a name with `=` in it.
-    for scope, name in zip(parts[::2], parts[1::2], strict=False):
-        found = re.fullmatch(r"filter\..*\.(clean|smudge|process|required)", name)
-        if scope in ("local", "worktree") and found:
-            variables[f"GIT_CONFIG_KEY_{count}"] = name
-            variables[f"GIT_CONFIG_VALUE_{count}"] = "false" if found[1] == "required" else ""
-            count += 1
-    return {**variables, "GIT_CONFIG_COUNT": str(count)} if variables else {}
-
-
-class GitFailed(RebyteError):
-    """git ended with an error; the message is its own."""
-
-    code = "git_failed"
-
-
-def run(
-    words: Sequence[str],
-    folder: str,
-    environment: Mapping[str, str] | None = None,
-    output: int = subprocess.PIPE,
-) -> bytes:
-    """What `git WORDS` prints when it is run in `folder`. GitFailed with git's own reason."""
-    variables = {
-        **os.environ,
-        "GIT_OPTIONAL_LOCKS": "0",
-        # A missing object is fetched by a program that the repository can name.
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "LC_ALL": "C",
-        **(environment or {}),
-    }
-    try:
-        done = subprocess.run(
-            ["git", "-C", folder, *SAFE, *words],
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.PIPE,
-            check=False,
-            timeout=SECONDS,
-        )
-    except FileNotFoundError:
-        raise BadUsage("git is not installed", hint="-g owner/repo works without it") from None
-    except subprocess.TimeoutExpired:
-        raise BadUsage(f"git did not answer within {SECONDS:g} s") from None
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        told = [line for line in lines if line.startswith(("fatal:", "error:"))]
-        reason = (told or lines or [f"git exited with status {done.returncode}"])[-1]
-        raise GitFailed(reason.removeprefix("fatal: ").removeprefix("error: "))
-    return done.stdout or b""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 
 from ..errors import BadUsage
+from ..system import git
 from . import checkout
 
 # owner/repo out of https://host/owner/repo.git, ssh://git@host:22/owner/repo and
@@ -109,9 +110,8 @@ def local_source(
         source = None if _PLAIN.match(given) else given
         return {"githubUrl": plain, "branchName": branch, "localRepository": source}
     folder = os.path.abspath(os.path.expanduser(given))
-    problem = f"{given} is not inside a git repository"
-    root = _git("-C", folder, "rev-parse", "--show-toplevel", problem=problem)
-    checkout.check_place(folder, root)
+    _git("-C", folder, "rev-parse", problem=f"{given} is not inside a git repository")
+    root = checkout.top_level(folder)
     if branch is not None:
         checkout.check_local_branch(root, branch)
     plain = root
@@ -142,8 +142,10 @@ def _owner_repo(given: str, note: Callable[[str], None]) -> str:
 
 def _git(*arguments: str, problem: str, hint: str | None = None) -> str:
     try:
-        return checkout.run(arguments, ".").decode("utf-8", "replace").strip()
-    except checkout.GitFailed as error:
+        return git.run(arguments, ".").decode("utf-8", "replace").strip()
+    except git.GitUnusable as error:
+        raise BadUsage(error.message, hint="-g owner/repo works without git") from None
+    except git.GitFailed as error:
         if "dubious ownership" in error.message:  # of another user: git says what to do
             raise BadUsage(error.message) from None
         raise BadUsage(problem, hint=hint) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.errors import BadUsage
+from rebyte_cli.system.git import GitFailed
 from rebyte_cli.tasks import checkout
 from rebyte_cli.tasks.git import local_source
 from tests.repositories import Repository, git
@@ -136,7 +137,7 @@ def test_a_broken_environment_is_told_as_git_does(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CONFIG_COUNT", "some")
-    with pytest.raises(checkout.GitFailed, match="command-line config"):
+    with pytest.raises(GitFailed, match="command-line config"):
         patched(repository)
 
 

@@ -7,9 +7,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from ...system.git import SAFE, GitFailed
+from ...system.process_group import ProcessGroup
 from . import jail
-from .git import SAFE, GitError
-from .process_group import ProcessGroup
 from .workspace import Workspace
 
 LARGEST_PATCH = 64 * 1024 * 1024
@@ -45,7 +45,7 @@ exec "$@" diff --cached --binary --full-index --no-ext-diff --no-textconv --no-c
 def patch(workspace: Workspace, *, jailed: bool) -> bytes:
     """The changes since the base commit as a git patch, binary files and modes included.
 
-    git runs in a jail without network: the files that it reads are the agent's. Raises GitError
+    git runs in a jail without network: the files that it reads are the agent's. Raises GitFailed
     when there is no patch, for example because it would be larger than 64 MiB.
     """
     # Left by a run whose supervisor was killed at this point; runs of a workspace take turns.
@@ -72,12 +72,12 @@ def _output(command: list[str], variables: dict[str, str], folder: Path) -> byte
             try:
                 status = group.process.wait(GIT_SECONDS)
             except subprocess.TimeoutExpired:
-                raise GitError(f"git took longer than {GIT_SECONDS} s") from None
+                raise GitFailed(f"git took longer than {GIT_SECONDS} s") from None
         if status:
             errors.seek(0)
             lines = errors.read(100_000).decode("utf-8", "replace").strip().splitlines()
-            raise GitError(lines[-1] if lines else f"git exited with status {status}")
+            raise GitFailed(lines[-1] if lines else f"git exited with status {status}")
         if output.tell() > LARGEST_PATCH:
-            raise GitError("the changes are larger than 64 MiB")
+            raise GitFailed("the changes are larger than 64 MiB")
         output.seek(0)
         return output.read()

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
-from . import confined, git
+from ...system import git
+from . import confined
 from .jail import CODE
 from .workspace import Workspace
 
@@ -48,7 +49,7 @@ _INNER = re.compile(
 def disarm(workspace: Workspace) -> None:
     """Leave only harmless settings in every repository of the workspace; no run may be at work.
 
-    Raises OSError or GitError when that cannot be done.
+    Raises OSError or GitFailed when that cannot be done.
     """
     known = cache(lambda: _base_files(workspace))
     for folder, entries in _walk(workspace.code):

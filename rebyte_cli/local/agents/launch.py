@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ...system.git import GitFailed
 from .. import http
 from ..database import Store
 from ..http import JsonObject, Refusal
-from . import config, git, jail, programs, runs, skills, supervisor
+from . import config, jail, programs, runs, skills, source, supervisor
 from .adapter import Adapter
 
 JAIL_CACHE = "jail.json"
@@ -80,14 +81,14 @@ class Launcher:
                 raise Refusal(
                     400,
                     "validation_error",
-                    f"workspace {workspace} was created with {git.without_password(there)}",
+                    f"workspace {workspace} was created with {source.without_password(there)}",
                     "Leave out the repository, or leave out the workspace",
                 )
         return [repository, http.optional_text(body, "branchName", most=2000, least=1), changes]
 
     def _skills(self, body: JsonObject) -> list[str]:
         path = http.optional_text(body, "localRepository", most=4096, least=1)
-        here = None if path is None else git.local_path(path)
+        here = None if path is None else source.local_path(path)
         config_dir = None if self._config_file is None else self._config_file.parent
         places = skills.folders(config_dir, here)
         try:
@@ -95,7 +96,7 @@ class Launcher:
             return skills.resolve(slugs, places, self._store.folder / "skills")
         except skills.UnknownSkill as error:
             raise Refusal(400, "unknown_skill", str(error), error.hint) from None
-        except git.GitError as error:
+        except GitFailed as error:
             raise Refusal(400, "unknown_skill", f"The skill cannot be cloned: {error}") from None
 
 

@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ...system.git import GitFailed
+from ...system.process_group import ProcessGroup
 from ..database import Store, make_folder
 from . import config, jail, programs, runs, skills
 from .adapter import Adapter
 from .disarm import disarm
-from .git import GitError
 from .launch import JAIL_CACHE
-from .process_group import ProcessGroup
 from .workspace import Workspace, disk_usage
 
 STDERR_READ = 20_000
@@ -111,7 +111,7 @@ def folder(
 def disarmed(state_dir: Path, workspace: str) -> bool:
     """Make the folder of a workspace safe for git outside the jail; False while an agent works.
 
-    Raises OSError or GitError when that cannot be done.
+    Raises OSError or GitFailed when that cannot be done.
     """
     if runs.at_work(state_dir, workspace):
         return False
@@ -122,12 +122,12 @@ def disarmed(state_dir: Path, workspace: str) -> bool:
 def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterator[bytes]:
     """What `git WORDS` prints, line by line, when it runs in a jail around the workspace.
 
-    Nothing that the agent wrote can have an effect outside. Raises GitError when git fails, and
+    Nothing that the agent wrote can have an effect outside. Raises GitFailed when git fails, and
     where no jail can be made.
     """
     check = jail.probe(state_dir / JAIL_CACHE)
     if not check.works:
-        raise GitError(f"{check.reason}. {check.fix}")
+        raise GitFailed(f"{check.reason}. {check.fix}")
     confinement = jail.confine(Workspace(state_dir, workspace).folder, jailed=True)
     with (
         tempfile.TemporaryFile() as errors,
@@ -144,7 +144,7 @@ def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterato
         if group.process.wait():
             errors.seek(0)
             said = errors.read(STDERR_READ).decode("utf-8", "replace").strip()
-            raise GitError(said or f"git exited with status {group.process.returncode}")
+            raise GitFailed(said or f"git exited with status {group.process.returncode}")
 
 
 def known_skills(config_dir: Path, here: Path | None) -> list[dict[str, str]]:

@@ -326,12 +326,12 @@ def _clean_up(state_dir: Path, run: RunRecord) -> list[str]:
 
     The result says what an agent had changed in the logins and may not.
     """
+    from ...system.git import GitFailed
     from .disarm import disarm
-    from .git import GitError
 
     workspace = Workspace(state_dir, run.workspace)
     notes = credentials.take_back(workspace.run_folder(run.prompt))
-    with contextlib.suppress(OSError, GitError):  # `workspace path` tries again
+    with contextlib.suppress(OSError, GitFailed):  # `workspace path` tries again
         disarm(workspace)
     return notes
 

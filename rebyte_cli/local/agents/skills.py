@@ -110,7 +110,8 @@ def _clone(owner: str, repository: str, cache: Path) -> Path:
     import fcntl
     import shutil
 
-    from . import git
+    from ...system import git
+    from .source import CLONE_SECONDS, clone_url
 
     clone = cache / f"{owner}+{repository}"
     if clone.exists():
@@ -121,8 +122,9 @@ def _clone(owner: str, repository: str, cache: Path) -> Path:
         if not clone.exists():
             partial = cache / f".{clone.name}.new"
             shutil.rmtree(partial, ignore_errors=True)
-            url = git.clone_url(f"{owner}/{repository}")
-            git.run(["clone", "--quiet", "--depth=1", "--template=", "--", url, str(partial)])
+            url = clone_url(f"{owner}/{repository}")
+            words = ["clone", "--quiet", "--depth=1", "--template="]
+            git.run([*words, "--", url, str(partial)], timeout=CLONE_SECONDS)
             partial.rename(clone)
     return clone
 

@@ -20,13 +20,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ...system import git
+from ...system.git import GitFailed
+from ...system.process_group import ProcessGroup
 from ..database import Store, new_id
-from . import changes, config, confined, credentials, git, jail, programs, runs, skills
+from . import changes, config, confined, credentials, jail, programs, runs, skills
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser
 from .disarm import disarm
-from .git import GitError
 from .lines import RunLimits, pump
-from .process_group import ProcessGroup
 from .sweep import sweep
 from .workspace import UploadedFile, Workspace, WorkspaceSource
 
@@ -118,9 +119,9 @@ class Supervisor:
         self._say(runs.AGENT_IS_GONE)
         try:
             found = self._changes()
-        except (GitError, OSError) as error:
+        except (GitFailed, OSError) as error:
             found, outcome = None, _with_note(outcome, f"changes.patch was not created: {error}")
-        with contextlib.suppress(GitError, OSError):  # `workspace path` tries again
+        with contextlib.suppress(GitFailed, OSError):  # `workspace path` tries again
             disarm(self._workspace)
         self._record(outcome, found)
         sweep(self._store)
@@ -131,7 +132,7 @@ class Supervisor:
             return work()
         except RunStopped:
             reason = "The run was stopped by a signal"
-        except (RunFailed, GitError, config.ConfigError) as error:
+        except (RunFailed, GitFailed, config.ConfigError) as error:
             reason = str(error)
         except OSError as error:
             reason = f"The run was stopped by an error: {error}"
@@ -339,7 +340,7 @@ def _git_config() -> str:
     for key in ("name", "email"):
         try:
             value = git.run(["config", "--global", "--get", f"user.{key}"]).decode().strip()
-        except (GitError, ValueError):
+        except (GitFailed, ValueError):
             value = "agent" if key == "name" else "agent@localhost"
         text += f"\t{key} = {json.dumps(value)}\n"
     return text

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from . import confined, git
-from .git import GitError
+from ...system import git
+from ...system.git import GitFailed
+from . import confined
+from .source import CLONE_SECONDS, clone_url, local_path, without_password
 
 BASE = "base.git"
 # Of our own commits: git needs a name, and must not ask for the passphrase of a key.
 AUTHOR = (
     "-c", "user.name=rebyte", "-c", "user.email=rebyte@localhost", "-c", "commit.gpgSign=false",
-)  # fmt: skip
-# A patch that `git apply` takes, whatever the user's configuration says of diffs.
-DIFF = (
-    "diff", "--cached", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color",
-    "--src-prefix=a/", "--dst-prefix=b/",
 )  # fmt: skip
 
 
@@ -58,7 +56,7 @@ class Workspace:
     def prepare(self, source: WorkspaceSource, uploads: Iterable[UploadedFile]) -> None:
         """Make `code/` and `home/` if they are missing, clone the repository, stage the files.
 
-        Raises GitError, or OSError when the disk does not take it.
+        Raises GitFailed, or OSError when the disk does not take it.
         """
         for folder in (self.folder, self.home):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -95,20 +93,19 @@ class Workspace:
 
     def _clone(self, source: WorkspaceSource) -> None:
         assert source.repository is not None
-        url = git.clone_url(source.repository)
-        place = git.local_path(url)
+        url = clone_url(source.repository)
+        place = local_path(url)
         words = ["clone", "--quiet", "--no-hardlinks", "--template="]
         if source.branch:
             words += ["--branch", source.branch]
         try:
-            git.run([*words, "--", str(place or url), str(self.code)])
-        except GitError as error:
-            raise GitError(f"cannot clone {git.without_password(url)}: {error}") from None
-        origin = git.without_password(url)
+            git.run([*words, "--", str(place or url), str(self.code)], timeout=CLONE_SECONDS)
+        except GitFailed as error:
+            raise GitFailed(f"cannot clone {without_password(url)}: {error}") from None
+        origin = without_password(url)
         if place is not None:
             origin = _origin_of(place) or str(place)
-        here = ["-C", str(self.code)]
-        git.run([*here, "remote", "set-url", "origin", origin])
+        git.run(["remote", "set-url", "origin", origin], self.code)
         if place is not None and source.with_changes:
             self._bring_changes(place)
 
@@ -117,41 +114,28 @@ class Workspace:
 
         This is outside the jail, so nothing that its configuration names is run.
         """
-        patch = self.folder / "uncommitted.patch"
-        index = self.folder / "uncommitted.index"
-        objects = self.folder / "uncommitted.objects"
-        objects.mkdir(exist_ok=True)
-        there = ["-C", str(place)]
-        common = git.run([*there, "rev-parse", "--path-format=absolute", "--git-path", "objects"])
-        # An index and objects of our own, so that the user's repository stays as it is.
-        extra = {
-            "GIT_INDEX_FILE": str(index),
-            "GIT_OBJECT_DIRECTORY": str(objects),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(os.fsdecode(common.removesuffix(b"\n"))),
-        }
-        try:
-            git.check_working_tree(place)
-            git.run([*there, "read-tree", "HEAD"], extra=extra)
-            variables, paths = git.untrusted(place, extra)
-            extra |= variables
-            git.run([*there, "add", "-A", *paths], extra=extra)
-            patch.write_bytes(git.run([*there, *DIFF, "HEAD"], extra=extra))
-            if patch.stat().st_size:
-                here = ["-C", str(self.code)]
-                git.run([*here, "apply", "--index", "--whitespace=nowarn", str(patch)])
-                git.run([*here, *AUTHOR, "commit", "--quiet", "-m", "Uncommitted changes"])
-        except GitError as error:
-            raise GitError(f"cannot copy the uncommitted changes: {error}") from None
-        finally:
-            patch.unlink(missing_ok=True)
-            index.unlink(missing_ok=True)
-            shutil.rmtree(objects, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="uncommitted.", dir=self.folder) as folder:
+            patch = Path(folder) / "patch"
+            try:
+                root = git.top_level(str(place))
+                index = git.own_index(root, Path(folder))
+                git.add_all(root, index, git.new_files(root, index))
+                words = [*git.DIFF, "--binary", "--full-index", "HEAD"]
+                with patch.open("wb") as file:
+                    git.run(words, root, index, file.fileno())
+                if patch.stat().st_size:
+                    words = ["apply", "--index", "--whitespace=nowarn"]
+                    git.run([*words, str(patch)], self.code)
+                    words = [*AUTHOR, "commit", "--quiet", "-m"]
+                    git.run([*words, "Uncommitted changes"], self.code)
+            except GitFailed as error:
+                raise GitFailed(f"cannot copy the uncommitted changes: {error}") from None
 
     def _stage(self, upload: UploadedFile) -> None:
         """Copy an uploaded file to `/code/NAME`, never through a link that an agent left there."""
         target = self.code / upload.name
         if target.exists() and not target.is_symlink() and target.is_dir():
-            raise GitError(f"/code/{upload.name} is a folder: the uploaded file has no place")
+            raise GitFailed(f"/code/{upload.name} is a folder: the uploaded file has no place")
         partial = self.code / f".{upload.name}.part"
         partial.unlink(missing_ok=True)
         shutil.copyfile(upload.path, partial, follow_symlinks=False)
@@ -197,23 +181,17 @@ def disk_usage(folder: Path) -> int:
     return total
 
 
-def _quoted(path: str) -> str:
-    """A path in the list of alternates, where colons separate and quotes escape."""
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
 def _has_commit(code: Path) -> bool:
     try:
-        git.run(["-C", str(code), "rev-parse", "--quiet", "--verify", "HEAD"])
-    except GitError:
+        git.run(["rev-parse", "--quiet", "--verify", "HEAD"], code)
+    except GitFailed:
         return False
     return True
 
 
 def _origin_of(place: Path) -> str | None:
     try:
-        url = git.run(["-C", str(place), "remote", "get-url", "origin"])
-    except GitError:
+        url = git.run(["remote", "get-url", "origin"], place)
+    except GitFailed:
         return None
-    return git.without_password(url.decode("utf-8", "replace").strip())
+    return without_password(url.decode("utf-8", "replace").strip())

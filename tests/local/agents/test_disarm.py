@@ -13,6 +13,7 @@ import pytest
 from rebyte_cli.local.agents import report, runs
 from rebyte_cli.local.agents.disarm import disarm
 from rebyte_cli.local.agents.workspace import UploadedFile, Workspace, WorkspaceSource
+from rebyte_cli.system.git import GitFailed
 from tests.repositories import git
 from tests.waiting import eventually
 
@@ -315,7 +316,7 @@ def test_git_in_the_jail_has_no_effect_outside(trap: Trap, tmp_path: Path) -> No
     assert (trap.code / "ran-inside").exists(), output
     assert not trap.mark.exists()
     assert b"Start" in b"".join(report.git_inside(state, "ws", ["log", "--format=%s"]))
-    with pytest.raises(report.GitError, match="ambiguous argument"):
+    with pytest.raises(GitFailed, match="ambiguous argument"):
         list(report.git_inside(state, "ws", ["log", "nothing"]))
 
 

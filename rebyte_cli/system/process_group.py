@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from typing import IO
 
 # The shell's input is a pipe whose other end only this process has. When that end is closed, by
@@ -36,6 +37,17 @@ class ProcessGroup:
         stdin: str | os.PathLike[str] = os.devnull,
     ) -> None:
         """Start it with the file `stdin` as its input. Raises OSError, as Popen does."""
+        self._ours = -1
+        if sys.platform == "win32":  # only the client is there, and its programs are short
+            self.process = subprocess.Popen(
+                words,
+                cwd=folder,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+            )
+            return
         theirs, self._ours = os.pipe()
         try:
             self.process = subprocess.Popen(
@@ -61,6 +73,9 @@ class ProcessGroup:
 
     def kill(self) -> None:
         """Kill the whole group, and return when its first process is dead."""
+        if sys.platform == "win32":
+            self.process.kill()
+            return
         if self._ours < 0:
             return
         for stream in (self.process.stdout, self.process.stderr):

@@ -1,0 +1,184 @@
+"""Running git so that nothing in a repository runs here: the only place that does.
+
+A repository's configuration can name commands: hooks, a file system monitor, filters, programs
+for diffs, and for fetching what a partial clone lacks. None of them is run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..errors import RebyteError
+from .process_group import ProcessGroup
+
+SECONDS = 120.0
+SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+# A patch that `git apply` takes, whatever the user's configuration says of diffs.
+DIFF = (
+    "diff", "--cached", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames",
+    "--ignore-submodules=all", "--src-prefix=a/", "--dst-prefix=b/",
+)  # fmt: skip
+# Inside a git hook these name the repository of the hook, which may be another one.
+LOCATIONS = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR",
+    "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE",
+)  # fmt: skip
+
+
+class GitFailed(RebyteError):
+    """git ended with an error; the message is its own."""
+
+    code = "git_failed"
+
+
+class GitUnusable(GitFailed):
+    """git is not installed, or does not answer."""
+
+
+def run(
+    words: Sequence[str],
+    folder: str | os.PathLike[str] | None = None,
+    extra: Mapping[str, str] | None = None,
+    output: int = subprocess.PIPE,
+    *,
+    timeout: float = SECONDS,
+) -> bytes:
+    """Run `git WORDS` in `folder` without asking anything and return what it prints.
+
+    `extra` are more variables. git and its helpers end with this process, even if that is killed:
+    they would write into the next run's files. Raises GitFailed with git's own reason.
+    """
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in LOCATIONS and not name.startswith("REBYTE_")
+    }
+    variables |= {
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "LC_ALL": "C",
+    }
+    variables.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
+    variables |= extra or {}
+    program = shutil.which("git", path=variables.get("PATH"))
+    if program is None:
+        raise GitUnusable("git is not installed")
+    with ProcessGroup(
+        [program, *SAFE, *words],
+        folder=folder,
+        variables=variables,
+        stdout=output,
+        stderr=subprocess.PIPE,
+    ) as group:
+        try:
+            printed, errors = group.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise GitUnusable(f"git {words[0]} took longer than {timeout:g} s") from None
+        status = group.process.returncode
+    if status:
+        raise GitFailed(_reason(errors.decode("utf-8", "replace"), words[0], status))
+    return printed or b""
+
+
+def _reason(stderr: str, word: str, status: int) -> str:
+    """git's own explanation: its last `fatal:` or `error:` line."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    reason = (told or lines or [f"git {word} exited with status {status}"])[-1]
+    return reason.removeprefix("fatal: ").removeprefix("error: ")
+
+
+def top_level(folder: str) -> str:
+    """The root of the working tree that `folder` is in.
+
+    Refuses one that the configuration of the repository (`core.worktree`) puts elsewhere:
+    everything there would be read. Raises GitFailed.
+    """
+    root = os.fsdecode(run(["rev-parse", "--show-toplevel"], folder).removesuffix(b"\n"))
+    path = Path(os.path.realpath(folder))
+    above = (one for one in (path, *path.parents) if os.path.lexists(one / ".git"))
+    if next(above, None) != Path(os.path.realpath(root)):
+        raise GitFailed(f"the working tree of the repository in {folder} is elsewhere: {root}")
+    return root
+
+
+def filters_off(folder: str) -> dict[str, str]:
+    """Variables that disable the filters that the repository's own configuration defines.
+
+    Those of the user, such as git-lfs, stay: without them, unchanged files would look changed.
+    Raises GitFailed rather than leave one on.
+    """
+    listed = run(["config", "-z", "--show-scope", "--name-only", "--list"], folder)
+    parts = listed.decode("utf-8", "surrogateescape").split("\0")
+    settings = []
+    for scope, name in zip(parts[::2], parts[1::2], strict=False):
+        found = re.fullmatch(r"filter\..*\.(clean|smudge|process|required)", name)
+        if scope in ("local", "worktree") and found:
+            settings.append((name, "false" if found[1] == "required" else ""))
+    return settings_of(settings)
+
+
+def settings_of(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Variables that add settings to those of the environment; in `-c`, no name can have `=`."""
+    count = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
+    variables = {"GIT_CONFIG_COUNT": str(count + len(settings))} if settings else {}
+    for number, (name, value) in enumerate(settings, count):
+        variables |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    return variables
+
+
+# What is not committed in someone's working tree
+
+
+def own_index(root: str, scratch: Path) -> dict[str, str]:
+    """Variables for an index and objects of our own: the user's repository stays as it is."""
+    names = ["--git-path", "index", "--git-path", "objects"]
+    found = os.fsdecode(run(["rev-parse", *names], root)).split("\n")
+    index, objects = (os.path.join(root, name) for name in found[:2])
+    if os.path.exists(index):  # what git knows of unchanged files saves reading them all
+        shutil.copyfile(index, scratch / "index")
+    (scratch / "objects").mkdir()
+    return filters_off(root) | {
+        "GIT_INDEX_FILE": str(scratch / "index"),
+        "GIT_OBJECT_DIRECTORY": str(scratch / "objects"),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(objects),
+    }
+
+
+def _quoted(path: str) -> str:
+    """A path in the list of alternates, where colons separate and quotes escape."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def new_files(root: str, index: Mapping[str, str]) -> list[str]:
+    """The files that git does not know, and the folders of other repositories, which end in `/`."""
+    listed = run(["ls-files", "--others", "--exclude-standard", "-z"], root, index)
+    return os.fsdecode(listed).split("\0")[:-1]
+
+
+def add_all(root: str, index: Mapping[str, str], new: Iterable[str]) -> None:
+    """Bring `index`, which is `own_index`, up to date with the working tree and its `new` files."""
+    words = ["-c", "advice.addEmbeddedRepo=false", "add", "--all", "."]
+    run([*words, *_without_repositories(root, index, new)], root, index)
+
+
+def _without_repositories(root: str, index: Mapping[str, str], new: Iterable[str]) -> Iterator[str]:
+    """Pathspecs that leave out the submodules, and the other repositories among the `new` files.
+
+    `git add` would run `git status` inside each submodule, with the filters of its configuration,
+    and fails for a repository without a commit.
+    """
+    yield from (f":(exclude,literal){name}" for name in new if name.endswith("/"))
+    listed = run(["ls-files", "--stage", "-z"], root, index)
+    for entry in os.fsdecode(listed).split("\0"):
+        state, _, name = entry.partition("\t")
+        if state.startswith("160000 "):
+            yield f":(exclude,literal){name}"
