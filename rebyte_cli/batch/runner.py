@@ -134,7 +134,6 @@ class Runner:
 
         self._successor = {before: index for index, before in plan.after.items()}
         self._handed_out: set[int] = set()  # lines that the workers have
-        self._begun_here: set[int] = set()  # lines that this run has handed to the workers
         self._running: dict[int, float] = {}  # watched lines, and since when
         self._printed: set[int] = set()
         self._closed = False  # no further line is handed out
@@ -271,7 +270,7 @@ class Runner:
         """Have a line created, unless the batch is stopping."""
         if not self._closed:
             self._handed_out.add(index)
-            self._begun_here.add(index)
+            self._entries[index].begun_here = True
             self._workers.put(Job(index, self._workspace_of(index)))
 
     def _workspace_of(self, index: int) -> str | None:
@@ -556,7 +555,6 @@ class Runner:
         now = time.monotonic()
         states = Counter((entry.state, entry.status) for entry in self._entries.values())
         over = {status: count for (state, status), count in states.items() if state in OVER}
-        begun_here = self._begun_here.copy()
         running = self._running.copy()  # in the order in which they began
         return {
             "total": states.total(),
@@ -570,7 +568,7 @@ class Runner:
             ],
             "paused": self._throttle.network_is_down,
             "sought": len(self._lost),
-            "ended_here": sum(self._entries[index].is_over for index in begun_here),
+            "ended_here": sum(one.is_over and one.begun_here for one in self._entries.values()),
         }
 
     def _described(self, index: int) -> tuple[str, str]:

@@ -33,12 +33,16 @@ _EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
 
 
 class LineState:
-    """The state of one line. Times are ISO 8601 as they came; `error` is None or a dict."""
+    """The state of one line. Times are ISO 8601 as they came; `error` is None or a dict.
 
-    __slots__ = ("candidates", "error", "finished", "id", "newest", "sent", "started", "state",
-                 "status", "url", "workspace")  # fmt: skip
+    `begun_here`: it was handed out to be created in this run.
+    """
+
+    __slots__ = ("begun_here", "candidates", "error", "finished", "id", "newest", "sent", "started",
+                 "state", "status", "url", "workspace")  # fmt: skip
 
     def __init__(self) -> None:
+        self.begun_here = False
         self.reset("new")
 
     def reset(self, state: str) -> None:
