@@ -31,6 +31,7 @@ ALLOWED = {
         "doctor",
         "errors",
         "history",
+        "installation",
         "local",
         "manual",
         "mcp",
@@ -79,6 +80,7 @@ ALLOWED = {
     "deadline": {"errors"},
     "signals": {"errors"},
     "errors": set(),
+    "installation": set(),
     "redaction": set(),
     "": {"api", "errors"},
 }

@@ -159,6 +159,32 @@ def test_the_wheel_brings_its_pages_and_data(installed: Path, home: Path) -> Non
     assert '"schemaVersion"' in run(rebyte, "schema").stdout
 
 
+def test_a_copy_knows_where_it_came_from(installed: Path, built: Path, single_file: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    upgrade = run(installed / "bin" / "rebyte", "upgrade")
+    assert f"Install a newer version of {wheel}, from which this one came" in upgrade.stderr
+    alone = run(sys.executable, "-I", "-S", single_file, "upgrade")
+    assert "Replace this file with a newer one" in alone.stderr
+
+
+def test_a_copy_of_uv_tool_knows_it(built: Path, tmp_path: Path) -> None:
+    """Its environment has no MCP SDK, since uv is told to leave the dependencies out."""
+    (wheel,) = built.glob("*.whl")
+    names = (line.split(";")[0] for line in metadata.requires("rebyte-cli") or ())
+    bare = {re.match(r"[\w.-]+", name)[0] for name in names}  # type: ignore[index]  # never empty
+    absent = tmp_path / "overrides.txt"
+    absent.write_text("".join(f"{name}; python_version < '3'\n" for name in sorted(bare)))
+    folders = {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_TOOL_BIN_DIR": str(tmp_path / "bin")}
+    uv = [sys.executable, "-m", "uv", "--offline", "--cache-dir", tmp_path / "cache", "tool"]
+    options = ["--no-index", "--python", sys.executable, "--overrides", absent]
+    done = run(*uv, "install", *options, wheel, **folders)
+    assert done.returncode == 0, done.stderr
+    find = "from rebyte_cli.installation import Installation; print(Installation.find().add('mcp'))"
+    told = run(tmp_path / "tools" / "rebyte-cli" / "bin" / "python", "-c", find)
+    assert told.stdout.startswith("Add it with `uv tool install --with 'anyio"), told.stderr
+    assert told.stdout.endswith(f" {wheel}`\n")
+
+
 def test_man_and_the_shells_find_what_the_wheel_installed(installed: Path) -> None:
     """`share/` of the environment: man(1) looks there when its `bin/` is in PATH."""
     man = need_tool("man")

@@ -64,8 +64,6 @@ _SHELL = (
     "`rebyte artifact get WS --all` fetches its files"
 )
 
-_UPGRADE = "Upgrade it with what installed it, such as `pipx upgrade rebyte-cli`"
-
 _KEY = ("", "Set REBYTE_API_KEY, or store the key with `rebyte auth login`")
 _URL = ("", "Set REBYTE_API_URL, or use `rebyte profile set NAME base_url=URL`")
 _AT_ONCE = ("--wait", "Leave it out: without --wait or --stream, the command returns at once")
@@ -148,7 +146,9 @@ def for_command(path: str, words: Sequence[str], known: Iterable[str]) -> str:
     if word in ("ssh", "shell", "sh", "bash", "terminal"):
         return _SHELL
     if word in ("update", "upgrade"):
-        return _UPGRADE
+        from ..installation import Installation
+
+        return Installation.find().upgrade()
     if word in ("task", "tasks"):
         verb = words[1] if words[1:] and words[1] in known else "list"
         return f"Commands for tasks have no noun: `rebyte {verb}`"

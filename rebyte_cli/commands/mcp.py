@@ -27,7 +27,7 @@ def command(app: App, client: str | None, dry_run: bool) -> Any:
 
     The agent starts this command itself, from an entry in its configuration. --install writes that
     entry: into .mcp.json of this folder for claude, and into a file in the home folder for the
-    others. Requires the extra mcp: `pip install "rebyte-cli[mcp]"`.
+    others. Both require the MCP SDK, the extra `mcp` of this package; an error says how to add it.
 
     The tools are create (with once), wait, get, result, follow_up, list, answer, cancel, logs and
     diff. They use the profile given with -P, and return the errors and statuses of the commands
@@ -45,12 +45,7 @@ def command(app: App, client: str | None, dry_run: bool) -> Any:
         return _install(app, client, dry_run)
     if dry_run:
         raise BadUsage("--dry-run requires --install")
-    if find_spec("mcp") is None:
-        raise RebyteError(
-            "rebyte mcp requires the MCP SDK, which is not installed",
-            hint='Install it with `pip install "rebyte-cli[mcp]"`',
-            code="missing_extra",
-        )
+    _check_sdk()
     from ..mcp.server import serve
 
     app.options["no_input"] = True  # stdin belongs to the protocol
@@ -58,10 +53,24 @@ def command(app: App, client: str | None, dry_run: bool) -> Any:
     return None
 
 
+def _check_sdk() -> None:
+    if find_spec("mcp") is None:
+        from ..installation import Installation
+
+        raise RebyteError(
+            "rebyte mcp requires the MCP SDK, which is not installed",
+            hint=Installation.find().add("mcp"),
+            code="missing_extra",
+        )
+
+
 def _install(app: App, client: str, dry_run: bool) -> Any:
-    words = clients.command_line(app.options.get("profile"))
+    settings = app.settings
+    # The agent starts the server in an environment of its own.
+    words = clients.command_line(settings.profile if settings.named else None)
     if dry_run:
         return Text(clients.snippet(client, words))
+    _check_sdk()
     path = clients.path_of(client, app.environment)
     changed = clients.install(client, path, words)
     app.note(f"Added the server to {path}" if changed else f"Already in {path}")

@@ -43,7 +43,7 @@ CLIENTS = {
 def command_line(profile: str | None) -> list[str]:
     """The words that start the server: `rebyte mcp`, by its full path where PATH leads elsewhere.
 
-    `profile` is the one given with `-P`, which the server keeps.
+    `profile` is the one that was named, with `-P` or `REBYTE_PROFILE`, which the server keeps.
     """
     running = os.path.realpath(sys.argv[0])
     on_path = shutil.which(NAME)
@@ -87,9 +87,15 @@ def install(client: str, path: Path, words: Sequence[str]) -> bool:
 
     The rest of the file stays as it is, line ends and comments in TOML included. Raises BadUsage
     for a file that cannot be read as what it should be, or whose `rebyte` entry is another one,
-    which may have been edited.
+    which may have been edited; and for a link in a project, since a repository can have it lead to
+    any file of its user. One in the home folder is the user's own.
     """
     made = entry(client, words)
+    if CLIENTS[client].folder is None and path.is_symlink():
+        raise BadUsage(
+            f"{path} is a link to {os.readlink(path)}, which is not followed",
+            hint="Add the entry by hand: --dry-run",
+        )
     original = _read(path)
     text = original.removeprefix("\ufeff").replace("\r\n", "\n")
     document = _parsed(path, text)

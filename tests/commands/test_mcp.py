@@ -389,7 +389,57 @@ def test_without_the_sdk_it_names_the_extra(home: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert json.loads(done.stderr)["error"]["code"] == "missing_extra"
-    assert "rebyte-cli[mcp]" in done.stderr
+    assert "-m pip install" in done.stderr
+    assert "rebyte-cli" not in done.stderr
+
+
+def test_an_entry_is_not_installed_for_a_server_that_cannot_start(
+    inside: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rebyte_cli.commands.mcp.find_spec", lambda _name: None)
+    done = inside("mcp", "--install", "codex")
+    assert done.status == 1
+    assert "requires the MCP SDK" in done.err
+    assert not (home / ".codex").exists()
+    assert inside("mcp", "--install", "codex", "--dry-run").status == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "profile"),
+    [([], "work"), (["-P", "play"], "play"), (["-P", "absent"], None)],
+)
+def test_the_entry_has_the_profile_that_was_named(
+    inside: Run, home: Path, options: list[str], profile: str | None
+) -> None:
+    """The agent starts the server without the REBYTE_PROFILE of this shell."""
+    inside("profile", "create", "work")
+    inside("profile", "create", "play", "--use")
+    done = inside("mcp", "--install", "gemini", *options, env={"REBYTE_PROFILE": "work"})
+    assert done.status == (4 if profile is None else 0)
+    if profile is not None:
+        document = json.loads((home / ".gemini/settings.json").read_text())
+        assert document["mcpServers"]["rebyte"]["args"][-3:] == ["mcp", "-P", profile]
+        by_default = inside("mcp", "--install", "codex", "--dry-run").out
+        assert "-P" not in by_default  # the default profile may become another
+
+
+def test_a_link_in_a_project_is_not_written_through(inside: Run, home: Path) -> None:
+    """A repository can have `.mcp.json` lead to any file of its user; a link at home is theirs."""
+    target = home / "elsewhere.json"
+    for content in (None, "{}"):
+        if content is not None:
+            target.write_text(content)
+        if not (home / ".mcp.json").is_symlink():
+            (home / ".mcp.json").symlink_to(target)
+        done = inside("mcp", "--install", "claude")
+        assert done.status == 2
+        assert f".mcp.json is a link to {target}, which is not followed" in done.err
+        assert target.exists() == (content is not None)
+    assert target.read_text() == "{}"
+    (home / ".gemini").mkdir()
+    (home / ".gemini/settings.json").symlink_to(target)
+    assert inside("mcp", "--install", "gemini").status == 0
+    assert "mcpServers" in target.read_text()
 
 
 @pytest.mark.parametrize(

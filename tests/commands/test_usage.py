@@ -72,7 +72,6 @@ def test_the_nearest_word_is_the_hint(inside: Run, words: list[str], hint: str) 
         (["list", "-A"], "Use --all"),
         (["creat", "x"], "Did you mean `rebyte create`?"),
         (["followup", "x"], "Did you mean `rebyte follow-up`?"),
-        (["upgrade"], "Upgrade it with what installed it, such as `pipx upgrade rebyte-cli`"),
         (["create", "x", "--follow"], "Use --stream, or `rebyte logs -f TASK`"),
         (
             ["create", "x", "--retries", "3"],
