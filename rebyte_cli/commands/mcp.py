@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ..app import App
 from ..errors import BadUsage, RebyteError
+from ..history import references
 from ..mcp import clients
 from ..output.records import INSTALLED, Text
 from ._base import define, installed
@@ -21,8 +23,29 @@ from ._base import define, installed
     type=click.Choice(list(clients.CLIENTS)),
     help="Write the entry for this server into the configuration of an agent.",
 )
+@click.option(
+    "--root",
+    "roots",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    multiple=True,
+    help="Let tasks clone the repositories in DIR; repeat it for several.",
+)
+@click.option(
+    "--workspace",
+    "workspaces",
+    metavar="WS",
+    multiple=True,
+    help="Let tasks run in WS, which this server did not create; repeat it for several.",
+)
 @click.option("--dry-run", is_flag=True, help="With --install: print the entry instead.")
-def command(app: App, client: str | None, dry_run: bool) -> Any:
+def command(
+    app: App,
+    client: str | None,
+    roots: tuple[str, ...],
+    workspaces: tuple[str, ...],
+    dry_run: bool,
+) -> Any:
     """Serve tools to an agent over the Model Context Protocol, on stdin and stdout.
 
     The agent starts this command itself, from an entry in its configuration. --install writes that
@@ -35,21 +58,31 @@ def command(app: App, client: str | None, dry_run: bool) -> Any:
     the task asks a question. If a client cancels a long call, the task keeps running, and wait can
     be called again.
 
+    A client may be led astray by what it reads, so its tasks can do less than yours. `repository`
+    is owner/repo, an https URL, or `.`, the folder that the server was started in; --root allows
+    the repositories in a folder. A task runs, and a follow_up goes, only into a workspace that this
+    server created since it started, or that --workspace names, so that the changes of your own
+    tasks stay as they are. An agent on this machine always runs in a sandbox.
+
     Examples:
 
       rebyte mcp --install codex
       rebyte mcp --install claude -P local
-      rebyte mcp --install gemini --dry-run
+      rebyte mcp --install gemini --root ~/src --dry-run
     """
     if client is not None:
-        return _install(app, client, dry_run)
+        allowed = [word for root in roots for word in ("--root", root)]
+        allowed += [word for workspace in workspaces for word in ("--workspace", workspace)]
+        return _install(app, client, allowed, dry_run)
     if dry_run:
         raise BadUsage("--dry-run requires --install")
     _check_sdk()
+    from ..mcp.scope import Scope
     from ..mcp.server import serve
 
     app.options["no_input"] = True  # stdin belongs to the protocol
-    serve(app)
+    known = [references.workspace(app.history, each) for each in workspaces]
+    serve(app, Scope([Path(root) for root in roots], known))
     return None
 
 
@@ -64,10 +97,10 @@ def _check_sdk() -> None:
         )
 
 
-def _install(app: App, client: str, dry_run: bool) -> Any:
+def _install(app: App, client: str, allowed: list[str], dry_run: bool) -> Any:
     settings = app.settings
     # The agent starts the server in an environment of its own.
-    words = clients.command_line(settings.profile if settings.named else None)
+    words = [*clients.command_line(settings.profile if settings.named else None), *allowed]
     if dry_run:
         return Text(clients.snippet(client, words))
     _check_sdk()

@@ -18,6 +18,7 @@ from .. import __version__
 from ..app import App
 from ..errors import BadUsage
 from ..output.records import ANSWERED, CREATED, PROMPT, TASK, TASK_ROW, RecordKind, results_schema
+from .scope import Scope
 from .tools import Tools
 
 INSTRUCTIONS = """\
@@ -59,9 +60,12 @@ SPECS = (
 )
 
 
-def build(app: App) -> MCPServer[Any]:
-    """The server with every tool, for the profile of `app`. Nothing is read or sent yet."""
-    tools = Tools(app)
+def build(app: App, scope: Scope | None = None) -> MCPServer[Any]:
+    """The server with every tool, for the profile of `app`. Nothing is read or sent yet.
+
+    `scope` is what tasks may work on; None for what every client may use.
+    """
+    tools = Tools(app, scope or Scope())
     definitions = results_schema()["$defs"]
     return MCPServer(
         "rebyte",
@@ -73,7 +77,7 @@ def build(app: App) -> MCPServer[Any]:
     )
 
 
-def serve(app: App) -> None:
+def serve(app: App, scope: Scope) -> None:
     """Answer on stdin and stdout until stdin ends; a signal ends the process at once.
 
     The thread that reads stdin cannot be interrupted, so a signal cannot unwind the server. What
@@ -86,7 +90,7 @@ def serve(app: App) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    build(app).run("stdio")
+    build(app, scope).run("stdio")
 
 
 class _Tool(Tool):

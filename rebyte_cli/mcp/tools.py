@@ -13,17 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import anyio.from_thread
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, TextContent
 from pydantic import Field
 
+from ..api.urls import THIS_MACHINE, reach
 from ..app import App
 from ..deadline import Deadline
 from ..errors import NeedsAnswer, RebyteError, TaskEnded
 from ..history import references
 from ..redaction import redact_keys
+from ..tasks.prompt import check_prompt
+from .scope import Scope
 from .wording import for_tools
 
 if TYPE_CHECKING:
@@ -66,10 +70,14 @@ def _tool(
 
 
 class Tools:
-    """The tools for one profile. They share the client, the history and the local service."""
+    """The tools for one profile. They share the client, the history and the local service.
 
-    def __init__(self, app: App) -> None:
+    `scope` says what tasks may work on. An agent on this machine always runs in a sandbox.
+    """
+
+    def __init__(self, app: App, scope: Scope) -> None:
         self._app = app
+        self._scope = scope
         self._guard = threading.Lock()  # the App makes its parts when they are first used
 
     @property
@@ -92,7 +100,7 @@ class Tools:
         prompt: PromptText,
         repository: Annotated[
             str | None,
-            Field(description="owner/repo, a clone URL, or `.` for the server's working folder."),
+            Field(description="owner/repo, an https URL, or `.` for the server's working folder."),
         ] = None,
         branch: Annotated[str | None, Field(description="The branch of the repository.")] = None,
         skills: Skills = None,
@@ -101,7 +109,8 @@ class Tools:
         ] = None,
         model: Annotated[str | None, Field(description="A model or tier.")] = None,
         workspace: Annotated[
-            str | None, Field(description="Run in this workspace: an id, an alias or a task.")
+            str | None,
+            Field(description="Run in this workspace of a task created here: an id or a task."),
         ] = None,
         once: Annotated[
             str | None,
@@ -117,16 +126,22 @@ class Tools:
 
         app, client, history = self._app, self._client, self._history
         settings, progress = app.settings, _Progress(ctx, None)
-        body = {
-            "prompt": prompt,
+        body: dict[str, Any] = {
+            "prompt": check_prompt(prompt),
             "executor": executor or settings.executor.value,
             "model": model or settings.model.value,
             "skills": list(skills or settings.skills.value or ()),
             "workspaceId": workspace and references.workspace(history, workspace),
+            **self._confined(),
         }
+        if body["workspaceId"]:
+            self._scope.check_workspace(body["workspaceId"])
+        if repository:
+            self._scope.check_repository(repository)
         if repository or branch:
             is_local = settings.is_local
             body |= git.source(repository, branch, is_local=is_local, note=progress.keep)
+        is_own = self._scope.makes(history, once)
         created = progress.during(
             lambda: create.create(
                 client,
@@ -139,6 +154,8 @@ class Tools:
         )
         with self._guard:
             app.keep_workspace(created)
+        if is_own:
+            self._scope.add(created)
         return _with_notes(created, progress.notes)
 
     @_tool
@@ -197,15 +214,21 @@ class Tools:
     def follow_up(
         self, ctx: Context[Any, Any], task: TaskRef, prompt: PromptText, skills: Skills = None
     ) -> Any:
-        """Send another prompt to a task, running or finished, and return its promptId.
+        """Send another prompt to a task created here, and return its promptId.
 
-        The task keeps its workspace. Pass the promptId to `wait` to wait for this prompt.
+        The task may be running or finished, and keeps its workspace. Pass the promptId to `wait` to
+        wait for this prompt.
         """
         from ..tasks import create
 
         progress, history = _Progress(ctx, None), self._history
-        body = {"prompt": prompt, **({"skills": list(skills)} if skills else {})}
         client, task_id = self._client, self._id(task)
+        self._scope.check_task(task_id, self._app.located({"id": task_id}).get("workspaceId"))
+        body = {
+            "prompt": check_prompt(prompt),
+            **({"skills": list(skills)} if skills else {}),
+            **self._confined(),
+        }
         sent = progress.during(
             lambda: create.follow_up(client, history, task_id, body, note=progress.keep)
         )
@@ -322,6 +345,12 @@ class Tools:
                 code="too_large",
             )
         return text
+
+    def _confined(self) -> dict[str, str]:
+        """The field that has a service on this machine use a sandbox, whatever its settings are."""
+        settings = self._app.settings
+        here = settings.is_local or reach(urlsplit(settings.origin).hostname or "") == THIS_MACHINE
+        return {"jail": "on"} if here else {}
 
     # Answers
 

@@ -10,10 +10,7 @@ _COMMANDS = "create|wait|get|result|follow-up|list|answer|cancel|logs"
 # In this order: an option with its value comes before the bare option.
 _WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"run the same command again", "call the tool again with the same arguments"),
-    (
-        r"To run it unconfined: create --no-jail, or jail = \"off\" in \[local\] of config\.toml",
-        'To run it unconfined, the user sets `jail = "off"` in `[local]` of config.toml',
-    ),
+    (r"(\. )?To run it unconfined: [^\n]*", ""),  # which no tool does
     (r"--forget drops", "`rebyte create --once KEY --forget` in a shell drops"),
     (r"(`rebyte create --once .+? --forget`) lets", r"\1 in a shell lets"),
     (r"`rebyte(?: -P \S+)? result \S+ --wait`", "the tool `wait`"),

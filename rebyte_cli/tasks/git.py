@@ -105,7 +105,7 @@ def local_source(
     Raises BadUsage as that does, but takes folders, a repository without a remote and a detached
     HEAD; and for a branch that a folder does not have.
     """
-    if given != "." and not given.startswith(("/", "./", "../", "~")):
+    if given != "." and not is_folder(given):
         plain, branch = repository(given, branch, note=lambda _text: None)
         source = None if _PLAIN.match(given) else given
         return {"githubUrl": plain, "branchName": branch, "localRepository": source}
@@ -122,6 +122,21 @@ def local_source(
         with contextlib.suppress(BadUsage):
             plain, branch = repository(given, branch, note=note)
     return {"githubUrl": plain, "branchName": branch, "localRepository": root}
+
+
+def is_folder(given: str) -> bool:
+    """Whether `given` is spelled as a folder other than `.`, which takes the branch from there."""
+    return given.startswith(("/", "./", "../", "~"))
+
+
+def places(folder: str) -> list[str]:
+    """Where the repository at `folder` has its working tree and what it was cloned with.
+
+    `.git` may be a file that names any other repository. Raises BadUsage outside a repository.
+    """
+    problem = f"{folder} is not inside a git repository"
+    words = ("rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir")
+    return _git("-C", folder, *words, problem=problem).splitlines()
 
 
 def _owner_repo(given: str, note: Callable[[str], None]) -> str:
