@@ -111,8 +111,10 @@ def pages(model: Model) -> Iterator[str]:
 
 def configure(home: Path, **settings: object) -> None:
     """Write `[local]` of config.toml: four agents at once, and `settings`."""
-    lines = [f"{name} = {json.dumps(value)}" for name, value in {"parallel": 4, **settings}.items()]
-    write(home / ".config/rebyte/config.toml", "\n".join(["[local]", *lines]))
+    import tomli_w
+
+    text = tomli_w.dumps({"local": {"parallel": 4, **settings}})
+    write(home / ".config/rebyte/config.toml", text)
 
 
 def write(path: Path, text: str) -> None:

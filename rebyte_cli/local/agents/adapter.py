@@ -137,6 +137,11 @@ class Adapter(ABC):
     # Login files of the agent, relative to HOME, and what it refreshes in them.
     credentials: ClassVar[Logins] = {}
 
+    # Folders of `/code` whose settings the agent would obey before the model says a word.
+    hidden: ClassVar[tuple[str, ...]] = ()
+    # What the agent obeys in its HOME, where an earlier run may have left it.
+    planted: ClassVar[tuple[str, ...]] = ()
+
     @property
     def title(self) -> str:
         """The name that `-x` takes."""

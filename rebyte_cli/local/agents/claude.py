@@ -44,6 +44,8 @@ class Claude(Adapter):
         ]
     }
 
+    planted = (".claude.json", ".claude/plugins", ".claude/settings.local.json")
+
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["-p", "--output-format", "stream-json", "--verbose"]
         arguments += ["--permission-mode", "bypassPermissions"]

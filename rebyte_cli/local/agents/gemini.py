@@ -31,6 +31,10 @@ class Gemini(Adapter):
         ".gemini/google_accounts.json": [],
     }
 
+    # A `.env` in it can name another server for the key, settings can send it with an MCP request.
+    hidden = (".gemini",)
+    planted = (".env", ".gemini/.env", ".gemini/extensions", ".gemini/policies")
+
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["--output-format", "stream-json", "--approval-mode", "yolo", "--skip-trust"]
         if invocation.model:
@@ -44,6 +48,7 @@ class Gemini(Adapter):
             "privacy": {"usageStatisticsEnabled": False},
             "telemetry": {"enabled": False},
             "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False},
+            "advanced": {"ignoreLocalEnv": True},
             "security": {"auth": {"selectedType": _login(outside, user_home)}},
         }
         model = read_json(user_home / ".gemini/settings.json").get("model")

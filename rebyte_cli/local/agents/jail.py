@@ -89,11 +89,13 @@ def command(
     *,
     needs: Iterable[str] = (),
     writable: Iterable[Mount] = (),
+    hidden: Iterable[str] = (),
     network: bool = True,
 ) -> list[str]:
     """The command line that runs `words` in the jail, or `words` alone when there is none.
 
-    `needs` are further paths to show read-only, `writable` further folders to share.
+    `needs` are further paths to show read-only, `writable` further folders to share, `hidden`
+    folders of the code that exist and appear to be empty.
     """
     if not confinement.jailed:
         return words
@@ -104,6 +106,9 @@ def command(
         line += ["--ro-bind-try", path, path]
     for place in (confinement.home, confinement.code, *writable):
         line += ["--bind", str(place.outside), place.inside]
+    for name in hidden:
+        inside = f"{confinement.code.inside}/{name}"
+        line += ["--tmpfs", inside, "--remount-ro", inside]
     line += ["--chdir", confinement.code.inside, "--"]
     return [*line, "sh", "-c", LIMITS, "sh", *words]
 

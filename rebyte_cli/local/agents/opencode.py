@@ -46,6 +46,8 @@ class OpenCode(Adapter):
         ]
     }
 
+    planted = (".config/opencode", ".opencode")
+
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["run", "--format", "json", "--pure", "--auto", "--thinking"]
         if invocation.model:
@@ -59,6 +61,8 @@ class OpenCode(Adapter):
             "OPENCODE_DISABLE_AUTOUPDATE": "1",
             "OPENCODE_DISABLE_MODELS_FETCH": "1",
             "OPENCODE_DISABLE_LSP_DOWNLOAD": "1",
+            # The repository's own could name another server for the key.
+            "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
         }
 
     def files(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:

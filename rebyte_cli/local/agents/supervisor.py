@@ -197,6 +197,8 @@ class Supervisor:
         user_home = Path.home()
         confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
         home = self._workspace.home
+        for name in adapter.planted:
+            confined.remove(home, name)
         for name, text in adapter.files(outside, user_home).items():
             confined.write(home, name, text.encode())
         confined.write(home, ".gitconfig", _git_config().encode())
@@ -206,6 +208,7 @@ class Supervisor:
             confinement,
             [*program.command, *adapter.arguments(invocation)],
             needs=[*program.needs, *jail.certificates(outside)],
+            hidden=self._hidden(adapter),
         )
         variables = jail.environment(confinement, outside, program.folders)
         variables |= adapter.let_through(outside, user_home) | adapter.environment(outside)
@@ -218,6 +221,16 @@ class Supervisor:
         if reason:
             return Outcome(False, "", reason, parser.usage), False
         return parser.finish(status, stderr), False
+
+    def _hidden(self, adapter: Adapter) -> list[str]:
+        """The folders to hide, made where they are missing: git keeps no empty folder."""
+        for name in adapter.hidden:
+            place = self._workspace.code / name
+            if place.is_symlink():
+                raise RunFailed(f"{name} is a link: {adapter.title} would obey settings through it")
+            with contextlib.suppress(FileExistsError):
+                place.mkdir(mode=0o700)
+        return [name for name in adapter.hidden if (self._workspace.code / name).is_dir()]
 
     def _execute(
         self, line: list[str], variables: dict[str, str], prompt: str, parser: Parser
