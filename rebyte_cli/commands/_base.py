@@ -139,8 +139,10 @@ class Command(_Shared):
 
 
 def _check_output(app: App, output: Output) -> None:
-    """Refuse `--fields` and `-o id` that `output` cannot serve, before anything is sent."""
+    """Refuse `--fields` and `-o` that `output` cannot serve, before anything is sent."""
     asked = app.options.get("output", "")
+    if output.json_only and asked in ("csv", "tsv", "id"):
+        raise BadUsage(f"-o {asked} cannot show a JSON document", hint="Use -o json or -o jsonl")
     if not app.fields and asked != "id":
         return
     kind = output.kind

@@ -25,12 +25,14 @@ class Output(NamedTuple):
     """What a command prints.
 
     `kind`: its records, or None. `whole`: the one document that `json` and `id` print where the
-    other formats print many records. `text`: whether `auto` means text, in a pipe too.
+    other formats print many records. `text`: whether `auto` means text, in a pipe too. `json_only`:
+    whether it is JSON that is no record, such as a request body.
     """
 
     kind: RecordKind | None = None
     whole: RecordKind | None = None
     text: bool = False
+    json_only: bool = False
 
 
 class Option(click.Option):
@@ -398,7 +400,7 @@ def dry_run_option(
     option: Callable[[F], F] = click.option(
         "--dry-run",
         cls=Option,
-        output=Output(),
+        output=Output(json_only=True),
         schema={"--dry-run": definition},
         is_flag=True,
         help=help,

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,3 +150,23 @@ def test_fields_of_a_request_body(inside: Run) -> None:
     unknown = inside(*words, "--fields", "title")
     assert unknown.status == 2
     assert "model" in unknown.err
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "id"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["create", "x", "--dry-run"],
+        ["follow-up", "11111111-2222-3333-4444-555555555555", "x", "--dry-run"],
+        ["batch", "lines.txt", "--text", "--dry-run"],
+    ],
+)
+def test_a_request_body_is_json_or_refused(
+    inside: Callable[..., Done], home: Path, words: list[str], form: str
+) -> None:
+    (home / "lines.txt").write_text("x\n")
+    refused = inside(*words, "-o", form)
+    assert (refused.status, refused.out) == (2, "")
+    assert f"-o {form} cannot show a JSON document" in refused.err
+    by_setting = inside(*words, env={"REBYTE_OUTPUT": form})
+    assert (by_setting.status, by_setting.json != {}) == (0, True)
