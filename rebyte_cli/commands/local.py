@@ -92,7 +92,7 @@ def agents(app: App) -> RecordList:
     """List the coding agents that `-x` can run on this machine.
 
     An agent is usable when its program is on PATH (or named in config.toml) and bubblewrap can
-    confine it. `tested` says whether this version is one that rebyte was tested with, `jail_gaps`
+    confine it. `tested` says whether this version is one that rebyte was tested with, `jailGaps`
     what the sandbox leaves open because the kernel or bubblewrap is too old.
 
     Examples:
@@ -109,7 +109,7 @@ def agents(app: App) -> RecordList:
         raise BadUsage(
             f"{app.config.path}: {error}", hint="See `rebyte man local-agents`"
         ) from None
-    gaps = {f"Sandbox: {row['jail_gaps']}" for row in found if row["jail_gaps"]}
+    gaps = {f"Sandbox: {row['jailGaps']}" for row in found if row["jailGaps"]}
     return RecordList(AGENT, found, below=gaps or None)
 
 

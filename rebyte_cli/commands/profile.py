@@ -295,7 +295,15 @@ def _record(config: Config, name: str) -> dict[str, Any]:
     from ..config.fields import FIELDS
 
     values = {field: config.value(name, field) for field in FIELDS}
-    set_here = {field: value for field, value in values.items() if value is not None}
-    url = None if name == "local" else values["base_url"] or BASE_URL
-    record = {"name": name, "default": name == config.default_profile, "base_url": url}
-    return {**record, **set_here}
+    values["base_url"] = None if name == "local" else values["base_url"] or BASE_URL
+    set_here = {
+        _camel_case(field): value
+        for field, value in values.items()
+        if value is not None or field == "base_url"
+    }
+    return {"name": name, "default": name == config.default_profile, **set_here}
+
+
+def _camel_case(field: str) -> str:
+    first, *more = field.split("_")
+    return first + "".join(map(str.title, more))

@@ -360,7 +360,7 @@ class Examination:
             return Finding("ok", shown, details=details)
         jail = "in a bubblewrap sandbox" if found[0]["jail"] == "on" else "without a sandbox"
         shown = "; ".join(filter(None, (f"{', '.join(usable)} {jail}", missing)))
-        if gaps := found[0]["jail_gaps"]:
+        if gaps := found[0]["jailGaps"]:
             hint = "See CONFINEMENT in `rebyte man local-agents`"
             return Finding("warning", f"{shown}, in which {gaps}", hint, details)
         return Finding("ok", shown, details=details)

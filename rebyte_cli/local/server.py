@@ -172,8 +172,8 @@ def reset(state_dir: Path) -> None:
 
 
 def status(state_dir: Path) -> dict[str, Any]:
-    """What is there: `path`, the counts `tasks`, `running`, `workspaces`, `webhooks`, `key_leaks`
-    (requests to the object store that carried an API key), `agents_running`, `agents_queued` and
+    """What is there: `path`, the counts `tasks`, `running`, `workspaces`, `webhooks`, `keyLeaks`
+    (requests to the object store that carried an API key), `agentsRunning`, `agentsQueued` and
     `disk` (bytes) of real agents, and `serving`: the base URL where a served service answers for
     this folder at the moment, or None. Raises StateError.
     """
@@ -199,9 +199,9 @@ def status(state_dir: Path) -> dict[str, Any]:
         "running": running,
         "workspaces": workspaces,
         "webhooks": webhooks,
-        "key_leaks": leaks,
-        "agents_running": agents["running"],
-        "agents_queued": agents["queued"],
+        "keyLeaks": leaks,
+        "agentsRunning": agents["running"],
+        "agentsQueued": agents["queued"],
         "disk": report.disk(state_dir),
         "serving": f"{address}/v1" if address else None,
     }

@@ -24,7 +24,8 @@ class RecordKind:
     `-o id`, or "" when it has none. `types`: each field and its type, in the API's order.
     `columns`: what a table shows. `on_request`: fields that `csv` and `tsv` leave out unless
     they were asked for or the first record has them. `withheld`: keys that hold secrets and are
-    never printed.
+    never printed. `formerly`: names that fields had in the version before, as `old=new`; JSON
+    still has them, and `--fields` takes them.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class RecordKind:
         *,
         on_request: str = "",
         withheld: str = "",
+        formerly: str = "",
     ) -> None:
         self.name = name
         self.plural = plural
@@ -44,6 +46,7 @@ class RecordKind:
         self.columns = tuple(columns.split())
         self.on_request = tuple(on_request.split())
         self.withheld = tuple(withheld.split())
+        self.formerly = dict(word.split("=") for word in formerly.split())
         self._fields = fields
 
     @cached_property
@@ -195,9 +198,10 @@ RESULT = _kind(
 # Profiles, their settings with the source of each, and the state of a key.
 PROFILE = _kind(
     "profile", "profiles", "name",
-    "name default:boolean? base_url:text? executor? model? skills:string[]? output?"
-    " key_command:string[]? env_key:boolean? ca_bundle:text? timeout:number? history:boolean?",
-    "name default base_url",
+    "name default:boolean? baseUrl:text? executor? model? skills:string[]? output?"
+    " keyCommand:string[]? envKey:boolean? caBundle:text? timeout:number? history:boolean?",
+    "name default baseUrl",
+    formerly="base_url=baseUrl key_command=keyCommand env_key=envKey ca_bundle=caBundle",
 )  # fmt: skip
 SETTING = _kind("setting", "settings", "name", "name value:any? source:text", "name value source")
 AUTH = _kind(
@@ -210,13 +214,14 @@ AUTH = _kind(
 LOCAL = _kind(
     "local", "services", "serving",
     "path:text tasks:integer running:integer workspaces:integer webhooks:integer"
-    " key_leaks:integer agents_running:integer? agents_queued:integer? disk:bytes? serving:text?",
-    "path tasks running agents_running agents_queued disk serving",
+    " keyLeaks:integer agentsRunning:integer? agentsQueued:integer? disk:bytes? serving:text?",
+    "path tasks running agentsRunning agentsQueued disk serving",
+    formerly="key_leaks=keyLeaks agents_running=agentsRunning agents_queued=agentsQueued",
 )  # fmt: skip
 # The real agents of the local service, the skills it can give them, and what a patch changes.
 AGENT = _kind(
     "agent", "agents", "name",
-    "name program:text? version? tested:boolean? jail jail_gaps:text? usable:boolean problem:text?",
+    "name program:text? version? tested:boolean? jail jailGaps:text? usable:boolean problem:text?",
     "name version tested jail usable problem",
 )  # fmt: skip
 SKILL = _kind(
@@ -331,7 +336,7 @@ def check_fields(kind: RecordKind, fields: tuple[str, ...] | None, form: str) ->
     if form == "id" and not kind.id:
         raise BadUsage(f"-o id: {kind.plural} have no id", hint="Use -o json or -o csv")
     for field in fields or ():
-        if field not in kind.types:
+        if field not in kind.types and field not in kind.formerly:
             raise unknown_field(field, kind.types)
     if form == "id" and fields and kind.id not in fields:
         raise BadUsage(
@@ -375,9 +380,11 @@ def _field(type_: str) -> dict[str, Any]:
 
 
 def _record(kind: RecordKind) -> dict[str, Any]:
+    properties = {name: _field(type_) for name, type_ in kind.types.items()}
+    old = {name: {**properties[new], "deprecated": True} for name, new in kind.formerly.items()}
     return {
         "type": "object",
-        "properties": {name: _field(type_) for name, type_ in kind.types.items()},
+        "properties": properties | old,
         "required": [name for name, type_ in kind.types.items() if not type_.endswith("?")],
     }
 

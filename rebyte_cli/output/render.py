@@ -52,6 +52,8 @@ def show(
     if isinstance(value, Records | RecordList):
         check_fields(value.kind, fields, format)
         rows = _plain(value.kind, value.rows, errors)
+        if value.kind.formerly and (fields or format in ("json", "jsonl")):
+            rows = _with_former_names(value.kind, rows)
         prepare = json_highlighter(console) if format in ("json", "jsonl") else str
         whole = isinstance(value, RecordList) and (
             format == "json" or (format in ("table", "text") and not value.draw)
@@ -126,6 +128,12 @@ def _plain(kind: RecordKind, rows: Iterable[RowOrError], errors: _Errors) -> Map
             yield record
         if isinstance(row, RebyteError):
             errors.show(row)  # the record was printed when the reader came back for more
+
+
+def _with_former_names(kind: RecordKind, rows: Mappings) -> Mappings:
+    for row in rows:
+        old = {name: row[new] for name, new in kind.formerly.items() if new in row}
+        yield {**row, **old}
 
 
 def _chunks(

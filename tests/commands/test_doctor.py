@@ -275,7 +275,7 @@ def test_an_old_kernel_leaves_a_sandbox_with_gaps(
     listed = inside("-P", "local", "local", "agents", "-o", "table", env=environment)
     assert "Sandbox: programs can be seen" in listed.err
     rows = inside("local", "agents", "-o", "json", env=environment).json["data"]
-    assert {row["jail_gaps"] for row in rows} == {"programs can be seen"}
+    assert {row["jailGaps"] for row in rows} == {"programs can be seen"}
 
 
 def test_settings_of_agents_that_mean_nothing(inside: Run, well: Path) -> None:

@@ -93,7 +93,7 @@ def test_the_key_never_goes_to_the_signed_url(inside_local: Run, service: Any, d
 
     inside_local("file", "upload", "report.pdf", "data/a.csv")
     service.stop()
-    assert status(data.parent / "served")["key_leaks"] == 0
+    assert status(data.parent / "served")["keyLeaks"] == 0
 
 
 def test_verbose_shows_no_signature(inside_local: Run, data: Path) -> None:

@@ -354,7 +354,7 @@ def test_agents_and_key(agents: Local, home: Path) -> None:
     assert key.startswith("rbk_local_")
     assert agents("local", "key").out == key
     status = agents("local", "status", "-o", "json").json
-    assert (status["agents_running"], status["agents_queued"]) == (0, 0)
+    assert (status["agentsRunning"], status["agentsQueued"]) == (0, 0)
 
 
 def test_a_bad_table_of_agents_is_named(agents: Local, home: Path) -> None:

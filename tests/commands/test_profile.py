@@ -53,10 +53,11 @@ def test_a_profile_from_its_making_to_its_end(rebyte: Rebyte, file: Path) -> Non
     assert changed.json == {
         "name": "work",
         "default": True,
-        "base_url": "https://work.example/v1",
+        "baseUrl": "https://work.example/v1",
         "executor": "opencode",
         "model": "lite",
         "timeout": 90.0,
+        "base_url": "https://work.example/v1",
     }
     assert rebyte("profile", "list", "-o", "id").out == "default\nwork\nlocal\n"
     gone = rebyte("profile", "delete", "work")
@@ -244,3 +245,24 @@ def test_deleting_a_profile_deletes_its_key(rebyte: Rebyte, service: Any, file: 
     done = rebyte("profile", "delete", "work")
     assert done.err == "Deleted profile work and its key\n"
     assert json.loads(stored.read_text()) == {"keys": {}}
+
+
+def test_the_names_of_the_version_before_are_still_taken(rebyte: Rebyte) -> None:
+    """Keys are in camel case, as everywhere; the old ones stay in JSON and in `--fields`."""
+    rebyte("profile", "create", "work", "key_command=pass x", "env_key=true", "ca_bundle=/ca.pem")
+    row = rebyte("profile", "list", "-o", "jsonl").documents[1]
+    assert (row["keyCommand"], row["envKey"], row["caBundle"]) == (["pass", "x"], True, "/ca.pem")
+    for old, new in (("base_url", "baseUrl"), ("key_command", "keyCommand"), ("env_key", "envKey")):
+        assert row[old] == row[new]
+        done = rebyte("profile", "list", "--fields", f"name,{old}", "-o", "csv")
+        assert done.out.splitlines()[0] == f"name,{old}"
+        assert rebyte("profile", "list", "--fields", old, "-o", "json").json["data"][1] == {
+            old: row[new]
+        }
+    assert "_" not in rebyte("profile", "list", "-o", "csv").out.splitlines()[0]
+    assert "_" not in rebyte("profile", "set", "work", "model=m", "-o", "table").out
+    status = rebyte("local", "status", "-o", "json").json
+    for old, new in (("agents_running", "agentsRunning"), ("key_leaks", "keyLeaks")):
+        assert status[old] == status[new] == 0
+    properties = rebyte("schema", "--results").json["$defs"]["local"]["properties"]
+    assert properties["key_leaks"] == {"type": "integer", "deprecated": True}

@@ -85,7 +85,7 @@ def test_object_store_is_another_origin_and_sees_leaked_keys(tmp_path: Path) -> 
             assert b"<Code>AccessDenied</Code>" in leaked.raw
             assert KEY.encode() not in leaked.raw
         assert put(url, b"x", CSV).status == 200
-    assert status(tmp_path / "state")["key_leaks"] == 3
+    assert status(tmp_path / "state")["keyLeaks"] == 3
 
 
 def test_signature_covers_type_path_and_time(tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ PLACES: dict[str, Callable[[str], Any]] = {
 def test_case_43_every_field_in_every_format(kind: RecordKind, place: str) -> None:
     """Each hostile text fills every field of one row."""
     values = {text: PLACES[place](text) for text in HOSTILE}
-    rows = [dict.fromkeys((*kind.types, text), value) for text, value in values.items()]
+    rows = [
+        dict.fromkeys((*kind.types, *kind.formerly, text), value) for text, value in values.items()
+    ]
     envelope = {f"note {number}": value for number, value in enumerate(values.values())}
     for form in FORMATS:
         if form == "id" and not kind.id:

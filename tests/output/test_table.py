@@ -277,8 +277,8 @@ def test_case_76_objects_with_ever_new_keys_are_shown_in_linear_time() -> None:
 def test_labels_are_words() -> None:
     local = {
         "path": "/x",
-        "agents_running": 0,
-        "key_leaks": 0,
+        "agentsRunning": 0,
+        "keyLeaks": 0,
         "baseUrl": "u",
         "sandboxApiKey": "k",
     }

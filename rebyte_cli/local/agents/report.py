@@ -29,7 +29,7 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
 
     `name`, `program` (None when it is not found), `version`, `tested` (whether this version was,
     None for an unknown version or a program of the user's own), `jail` (`on`, `off`,
-    `unavailable`), `jail_gaps` (what a jail of this machine leaves open), `usable`, and
+    `unavailable`), `jailGaps` (what a jail of this machine leaves open), `usable`, and
     `problem`: why it is not, with what to do.
     Nothing is written when `state_dir` is None. Raises config.ConfigError.
     """
@@ -44,7 +44,7 @@ def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, A
     with ThreadPoolExecutor(max_workers=max(1, len(adapters))) as pool:
         rows = list(pool.map(_agent, adapters))
     for row in rows:
-        row["jail"], row["jail_gaps"] = confined, gaps or None
+        row["jail"], row["jailGaps"] = confined, gaps or None
         if confined == "unavailable" and row["problem"] is None:
             what_to_do = check.fix or jail.UNCONFINED
             row["problem"] = f"{check.reason}. {what_to_do}"
@@ -60,7 +60,7 @@ def _agent(adapter: Adapter) -> dict[str, Any]:
         "version": None,
         "tested": None,
         "jail": None,
-        "jail_gaps": None,
+        "jailGaps": None,
         "usable": False,
         "problem": None,
     }

@@ -155,7 +155,7 @@ def test_what_this_machine_cannot_close_is_told(
     monkeypatch.setattr(jail, "no_nested_namespaces", lambda _program: False)
     row = report.agents(bench.folder, None)[0]
     assert row["jail"] == "on"
-    assert row["jail_gaps"] == (
+    assert row["jailGaps"] == (
         "abstract Unix sockets of your other programs can be reached (needs Linux 6.12 with"
         " Landlock); programs inside can make user namespaces (needs bubblewrap 0.8)"
     )

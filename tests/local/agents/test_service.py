@@ -532,12 +532,12 @@ def test_reset_stops_everything(machine: Machine, tmp_path: Path) -> None:
 def test_status_tells_what_runs_and_what_waits(machine: Machine) -> None:
     tasks = [begun(machine), begun(machine), machine.own.create("x", executor="slow")]
     seen = server.status(machine.state)
-    assert (seen["agents_running"], seen["agents_queued"]) == (2, 1)
+    assert (seen["agentsRunning"], seen["agentsQueued"]) == (2, 1)
     assert seen["disk"] > 0
     for task in tasks:
         machine.own.call("POST", f"/tasks/{task['id']}/cancel")
     seen = server.status(machine.state)
-    assert (seen["agents_running"], seen["agents_queued"]) == (0, 0)
+    assert (seen["agentsRunning"], seen["agentsQueued"]) == (0, 0)
 
 
 def test_a_run_outlives_the_service_that_started_it(start: Starter) -> None:
@@ -565,7 +565,7 @@ def test_agents_that_are_found(
     assert list(found) == ["opencode", "claude", "gemini", "codex", "mine", "slow", "missing"]
     assert found["claude"] == {
         "name": "claude", "program": str(folder / "claude"), "version": "2.1.197", "tested": True,
-        "jail": "on", "jail_gaps": jail.gaps() or None, "usable": True, "problem": None,
+        "jail": "on", "jailGaps": jail.gaps() or None, "usable": True, "problem": None,
     }  # fmt: skip
     assert (found["codex"]["version"], found["codex"]["tested"]) == ("0.1.0", False)
     assert not found["gemini"]["usable"]
