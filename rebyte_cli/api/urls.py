@@ -71,6 +71,27 @@ def check_target_url(url: str, *, base: str) -> str:
     return url
 
 
+def check_webhook_url(url: str) -> str:
+    """A URL that deliveries may be sent to: https (vendor docs), or http to this machine.
+
+    BadUsage for any other, and for one with a user name or a password, which every list of
+    webhooks would show.
+    """
+    parts = _split(url, "URL of a webhook")
+    if "@" in parts.netloc:
+        raise BadUsage(
+            "the URL of a webhook must not contain a user name or password",
+            hint="--secret sends a secret with each delivery",
+        )
+    _check_host(parts, "URL of a webhook")
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise BadUsage(
+            "the URL of a webhook must be https",
+            hint="http:// is only accepted for localhost and 127.0.0.1",
+        )
+    return url
+
+
 THIS_MACHINE, THIS_LINK, THIS_NETWORK, ANYWHERE = range(4)
 
 
@@ -196,10 +217,15 @@ def _split(url: str, what: str) -> SplitResult:
     return parts
 
 
-def _must_be_safe(parts: SplitResult, what: str) -> None:
+def _check_host(parts: SplitResult, what: str) -> None:
     host = parts.hostname or ""
     if not set(host) <= _HOST and not (":" in host and set(host) <= set("0123456789abcdef:.")):
         raise BadUsage(f"the {what} has a host name that cannot be used")
+
+
+def _must_be_safe(parts: SplitResult, what: str) -> None:
+    _check_host(parts, what)
+    host = parts.hostname or ""
     if parts.scheme != "https" and not is_loopback(host):
         raise BadUsage(
             f"the {what} must be https: http would send the key unencrypted to {host}",

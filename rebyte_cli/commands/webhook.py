@@ -108,12 +108,12 @@ def create(
       pass show hook | rebyte webhook create https://ci.example.com/hook \\
         --event task.failed --secret -
     """
-    from ..tasks.webhook_receiver import check_hook
+    from ..api.urls import check_webhook_url
 
     chosen = [_event(name) for name in dict.fromkeys(events)]
     if description is not None and len(description) > LONGEST:
         raise BadUsage(f"the description has more than {LONGEST} characters")
-    url = check_hook(url)
+    url = check_webhook_url(url)
     shared = read_secret(app, secret, longest=LONGEST)
     made = app.client.create_webhook(url, chosen, description=description, secret=shared)
     return Records(WEBHOOK, [made])

@@ -31,23 +31,6 @@ ROOM_SECONDS = 1.0  # for a connection to end when there is no room for another
 GRACE_SECONDS = 3.0  # from the request to end to the end by force
 
 
-def check_hook(url: str) -> str:
-    """Return a URL that deliveries may be sent to: https (vendor docs), or http to loopback.
-
-    Raises BadUsage otherwise.
-    """
-    from ..api.urls import is_loopback
-
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
-        host = ""
-    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host))):
-        raise BadUsage("the URL of a webhook must start with https:// and name a host")
-    return url
-
-
 class WebhookReceiver(ThreadingMixIn, HTTPServer):
     """Listen on 127.0.0.1 and hand out deliveries as they come.
 

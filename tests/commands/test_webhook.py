@@ -108,9 +108,31 @@ def test_a_near_miss_is_a_mistake_and_an_unknown_event_is_passed_on(inside: Run,
         assert inside("webhook", "create", URL, "--event", "quota.low").status == 0
 
 
-@pytest.mark.parametrize("url", ["http://hooks.example.com/", "hooks.example.com", "ftp://a/", ""])
-def test_the_url_is_https(inside: Run, url: str) -> None:
-    assert inside("webhook", "create", url, *EVENT).status == 2
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://hooks.example.com/", "hooks.example.com", "ftp://a/", "", "https://0.com*",
+        "https://user:pw@h/x", "https://pw@h/x", "https://a b.example/", "https://h/a b",
+        "https://h\x07/", "https://hööks.example/", "https://h:99999/", "https://[::1/x",
+    ],
+)  # fmt: skip
+def test_a_url_that_cannot_be_used_is_not_sent(inside: Run, aim: Aim, url: str) -> None:
+    with RawServer(json_reply({"id": "w"}, 201)) as server:
+        aim(server)
+        done = inside("webhook", "create", url, *EVENT)
+        assert server.requests == []
+    assert done.status == 2
+    assert "pw" not in done.err
+
+
+@pytest.mark.parametrize(
+    "url", [URL, "https://h:8443/a?b=c", "https://[2001:db8::1]/", "http://127.0.0.1:9/x"]
+)
+def test_a_url_that_can_be_used_is_sent_as_it_is(inside: Run, aim: Aim, url: str) -> None:
+    with RawServer(json_reply({"id": "w"}, 201)) as server:
+        aim(server)
+        assert inside("webhook", "create", url, *EVENT).status == 0
+        assert server.requests[0].json["url"] == url
 
 
 def test_a_secret_is_never_an_argument(inside: Run, home: object) -> None:
