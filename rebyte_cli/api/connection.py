@@ -16,7 +16,8 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from http.client import HTTPException, HTTPResponse
+from http import HTTPStatus
+from http.client import BadStatusLine, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 
 from requests import PreparedRequest, RequestException
@@ -47,6 +48,9 @@ FRESH_SECONDS = 2.0
 # What an upload sends at a time: with the 16 KiB of http.client it takes four times as long, and
 # of a larger one not all might go out within the idle limit of a slow line.
 BLOCK = 64 * 1024
+# Interim answers before one final answer. A server that sends one a second to show that it is at
+# work sends 600 of them while a create may take.
+MOST_INTERIM = 10_000
 MOST_PREPARED = 8  # kinds of requests, and hosts; a batch alternates between two
 
 # Gives a connected socket for an address (host, port) within so many seconds; None for an address
@@ -179,6 +183,19 @@ class _TimedResponse(HTTPResponse):
         if attempt is not None:
             buffered: Any = self.fp
             self.fp = io.BufferedReader(_TimedReader(buffered.detach(), sock, attempt))
+
+    def begin(self) -> None:
+        """Read the head of the final answer.
+
+        Any number of interim ones, such as 103 Early Hints, may come before it (RFC 9110, 15.2);
+        http.client itself skips 100 alone.
+        """
+        for _ in range(MOST_INTERIM):
+            super().begin()
+            if not 100 <= self.status < 200 or self.status == HTTPStatus.SWITCHING_PROTOCOLS:
+                return
+            self.headers = self.msg = None  # type: ignore[assignment]  # as before `begin`
+        raise BadStatusLine("too many interim answers")
 
 
 class _WatchedConnection(HTTPConnection):
