@@ -34,8 +34,9 @@ class Farm:
     creates are not answered before it holds.
 
     What a test may change besides: `shift`, by which its clocks are later than the real one;
-    `skew`, by which `Date` is ahead of `createdAt`; `shows`, what becomes of a prompt; `page`, what
-    becomes of an answer of the list. All in seconds.
+    `skew`, by which `Date` is ahead of `createdAt`; `is_naive`, whether `createdAt` has no zone;
+    `tells_time`, whether there is a `Date`; `shows`, what becomes of a prompt; `page`, what becomes
+    of an answer of the list. All in seconds.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Farm:
         self.most_under_way = 0
         self.tasks: dict[str, dict[str, Any]] = {}
         self.shift = self.skew = 0.0
+        self.is_naive, self.tells_time = False, True
         self.shows: Callable[[str], str] = lambda prompt: prompt
         self.page: Callable[[dict[str, Any]], dict[str, Any]] = lambda answer: answer
         self.calls: Counter[str] = Counter()
@@ -129,7 +131,7 @@ class Farm:
                 "workspaceId": body.get("workspaceId") or f"ws-{number:05d}",
                 "url": f"https://app.example/run/task-{number:05d}",
                 "prompt": body["prompt"],
-                "createdAt": stamp(now + self.shift),
+                "createdAt": stamp(now + self.shift).removesuffix("Z" if self.is_naive else ""),
                 "ends": now + (float(found[1]) if found else self.run),
             }
             self.made[body["prompt"]] += 1
@@ -164,7 +166,8 @@ class Farm:
         self, document: Any, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> bytes:
         date = formatdate(time.time() + self.shift + self.skew, usegmt=True)
-        return json_reply(document, status, {"Date": date, **(headers or {})})
+        time_told = {"Date": date} if self.tells_time else {}
+        return json_reply(document, status, {**time_told, **(headers or {})})
 
     def _refusal(self, status: int, header: str) -> bytes:
         name, _, value = header.partition(": ")

@@ -70,7 +70,7 @@ ALLOWED = {
     },
     "tasks": {"api", "deadline", "errors", "history", "once", "output", "redaction", "system"},
     "once": {"api", "clock", "deadline", "errors"},
-    "history": {"api", "config", "errors", "redaction"},
+    "history": {"api", "config", "errors", "once", "redaction"},
     "config": {"", "api", "errors", "redaction"},
     "output": {"errors", "redaction"},
     "api": {"", "clock", "deadline", "errors", "redaction"},
@@ -92,6 +92,7 @@ ONLY = {
     ("doctor", "tasks"): "tasks.editor",  # the one that `create` opens
     ("completion", "local"): "local.agents.skills",  # the names that `-s` can take
     ("manual", "local"): "local.steering",  # the words that the page explains
+    ("history", "once"): "once.match",  # what stands for a prompt
     ("config", "api"): "api.urls",  # what a base URL and a key may look like
     ("tasks", "output"): "output.console",  # text made safe; what moves is drawn by output alone
     ("commands", "api"): "api.urls",  # the same; the client comes from the App

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -27,7 +28,7 @@ from tests.farm import Farm
 from tests.inside import inside
 from tests.servers import Answer, Request, error_reply, reset
 
-PROMPT = "Prüfe  die Seite über\x07 uns & den Schlüssel sk-ab12cd34ef56gh78"
+PROMPT = "Prüfe  die Seite über\x07 uns &\nden Schlüssel sk-ab12cd34ef56gh78"
 MINUTE = 60.0
 
 
@@ -73,13 +74,13 @@ class Place:
         self.farm.shift += seconds
 
     def once(self) -> Done:
-        return self._run("create", PROMPT, "--once", "k")
+        return self.run("create", PROMPT, "--once", "k")
 
     def batch(self, *options: str) -> Done:
         (self.home / "t.jsonl").write_text(json.dumps({"prompt": PROMPT}) + "\n")
-        return self._run("batch", "t.jsonl", *options)
+        return self.run("batch", "t.jsonl", *options)
 
-    def _run(self, *words: str) -> Done:
+    def run(self, *words: str) -> Done:
         return inside(*words, cwd=self.home, env=self.farm.env)
 
     @property
@@ -278,26 +279,42 @@ def test_case_80_a_list_that_ignores_the_offset(place: Place, command: Command) 
 # Case 81: a prompt that the server changed
 
 
-@pytest.mark.parametrize(
-    "shows",
-    [
-        lambda prompt: unicodedata.normalize("NFD", prompt),
-        lambda prompt: " ".join(prompt.split()),
-        html.escape,
-        lambda prompt: prompt.replace("\x07", ""),
-        lambda prompt: prompt.replace("sk-ab12cd34ef56gh78", "***"),
-        lambda prompt: prompt.replace("sk-ab12cd34ef56gh78", "<secret>"),
-        lambda prompt: prompt[:25] + "…",
-        lambda prompt: prompt.encode("ascii", "replace").decode(),
-        lambda prompt: f"You are a helpful agent.\n\n{prompt}",
-        lambda _prompt: "",
-    ],
-    ids=["nfd", "blanks", "html", "control", "mask", "tag", "cut", "ascii", "added", "gone"],
-)
+def first_line(prompt: str) -> str:
+    return prompt.splitlines()[0]
+
+
+REWRITES: dict[str, Callable[[str], str]] = {
+    "nfd": lambda prompt: unicodedata.normalize("NFD", prompt),
+    "blanks": lambda prompt: " ".join(prompt.split()),
+    "html": html.escape,
+    "control": lambda prompt: prompt.replace("\x07", ""),
+    "mask": lambda prompt: prompt.replace("sk-ab12cd34ef56gh78", "***"),
+    "tag": lambda prompt: prompt.replace("sk-ab12cd34ef56gh78", "<secret>"),
+    "ascii": lambda prompt: prompt.encode("ascii", "replace").decode(),
+    "gone": lambda _prompt: "",
+    "newlines": lambda prompt: prompt.replace("\n", "\\n"),
+    "json": lambda prompt: json.dumps(prompt)[1:-1],
+    "read more": lambda prompt: f"{prompt[:30]}… Read more",
+    "truncated": lambda prompt: f"{prompt[:30]}... (truncated)",
+    "more": lambda prompt: f"{prompt[:12]} (more)",
+    "first line": first_line,
+    "short cut": lambda prompt: prompt[:8],
+    "cut": lambda prompt: f"{prompt[:25]}…",
+    "user": lambda prompt: f"user: {prompt}",
+    "system": lambda prompt: f"You are a helpful agent.\n\n{prompt}",
+    "cp1252": lambda prompt: prompt.encode().decode("cp1252", "replace"),
+    "percent": quote,
+    "translated": lambda _prompt: "An die Arbeit",
+    "summary": lambda _prompt: "Fix login",
+    "lines": lambda prompt: prompt[::-1],
+}
+
+
+@pytest.mark.parametrize("name", REWRITES)
 def test_case_81_a_prompt_that_the_server_changed(
-    place: Place, command: Command, shows: Callable[[str], str]
+    place: Place, command: Command, name: str
 ) -> None:
-    place.farm.shows = shows
+    place.farm.shows = REWRITES[name]
     lose_one(place, command)
     place.later(20 * MINUTE)
     done = command(place)
@@ -306,12 +323,53 @@ def test_case_81_a_prompt_that_the_server_changed(
     assert place.made == 1
 
 
-def test_case_81_a_stranger_is_in_no_ones_way(place: Place, command: Command) -> None:
+def test_case_81_a_stranger_may_be_ours(place: Place, command: Command) -> None:
+    lose_one(place, command, makes=False)
+    stranger = place.farm._make({"prompt": "Something else"})
+    place.later(20 * MINUTE)
+    done = command(place)
+    assert done.status == 6
+    assert stranger["id"] in done.err
+    assert place.farm.made[PROMPT] == 0
+
+
+def test_case_81_a_stranger_from_before_is_in_no_ones_way(place: Place, command: Command) -> None:
+    place.farm._make({"prompt": "Something else"})
+    lose_one(place, command, makes=False)
+    place.later(20 * MINUTE)
+    assert command(place).status == 0
+    assert place.farm.made[PROMPT] == 1
+
+
+def test_case_81_a_service_that_shows_this_prompt_unchanged_elsewhere(
+    place: Place, command: Command
+) -> None:
+    """It would have shown it unchanged here too, so the stranger is no task of ours."""
+    assert place.run("create", PROMPT).status == 0
+    place.later(5 * 60 * MINUTE)
     lose_one(place, command, makes=False)
     place.farm._make({"prompt": "Something else"})
     place.later(20 * MINUTE)
     assert command(place).status == 0
-    assert place.farm.made[PROMPT] == 1
+    assert place.farm.made[PROMPT] == 2
+
+
+def test_case_81_the_prompt_of_another_line_proves_nothing_if_ours_can_be_cut_to_it(
+    place: Place,
+) -> None:
+    """Both are lost, one of them made a task, and its first line is the whole of the other."""
+    place.farm.shows = first_line
+    (place.home / "t.jsonl").write_text(
+        json.dumps({"prompt": "Review"}) + "\n" + json.dumps({"prompt": "Review\nthe login"}) + "\n"
+    )
+    made = place.farm._make
+    place.lost, place.makes, place.farm.silent = 2, False, True
+    assert place.run("batch", "t.jsonl", "--jobs", "1").status == 6
+    made({"prompt": "Review\nthe login"})
+    place.farm.silent = False
+    place.later(20 * MINUTE)
+    assert place.run("batch", "t.jsonl").status == 6
+    assert place.farm.made["Review\nthe login"] == 1
 
 
 # Case 82: two clocks of the service
@@ -333,3 +391,35 @@ def test_case_82_for_once_too(place: Place, skew: float) -> None:
     place.later(20 * MINUTE)
     assert place.once().status in (0, 6)
     assert place.made == 1
+
+
+ZONES = [2.0, 5.5, 14.0, -2.0, -8.0]  # hours
+
+
+@pytest.mark.parametrize("shows", ["Fix login", ""], ids=["changed", "not shown"])
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("is_naive", [True, False], ids=["naive", "zulu"])
+def test_case_82_a_local_time_and_no_prompt_to_go_by(
+    place: Place, command: Command, zone: float, shows: str, is_naive: bool
+) -> None:
+    place.farm.skew, place.farm.is_naive = -zone * 3600, is_naive
+    place.farm.shows = lambda _prompt: shows
+    place.farm._make({"prompt": "Something else"})
+    lose_one(place, command)
+    place.later(20 * MINUTE)
+    assert command(place).status == 6
+    assert place.farm.made[PROMPT] == 1
+
+
+@pytest.mark.parametrize("wrong", [-21 * 3600.0, 21 * 3600.0])
+@pytest.mark.parametrize("shows", ["Fix login", ""], ids=["changed", "not shown"])
+def test_case_82_no_date_and_a_wrong_clock(
+    place: Place, command: Command, wrong: float, shows: str
+) -> None:
+    place.farm.tells_time = False
+    place.farm.shows = lambda _prompt: shows
+    place.clocks.wrong = wrong
+    lose_one(place, command)
+    place.later(20 * MINUTE)
+    assert command(place).status == 6
+    assert place.farm.made[PROMPT] == 1

@@ -119,6 +119,7 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             tasks_created=history.add_tasks,
             tasks_ended=history.update_tasks,
             known_ids=history.knows,
+            tasks_with_prompt=history.tasks_with_prompt,
             upload=lambda path: {},
             reservations=Reservations(history, "batch"),
             questions=None,

@@ -10,15 +10,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ..api.views import PageView
 from ..errors import APIError, Unsent
 from ..once.clock import ServerClock
+from ..once.search import Row, newest_task
 from .state import Record
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-
-BEFORE_ALL = "1970-01-01T00:00:00.000Z"  # the newest task of an empty list
 
 
 class Baseline:
@@ -29,7 +27,7 @@ class Baseline:
         self._clock = clock
         self._lock = threading.Lock()
         self._is_known = False
-        self._newest: str | None = None
+        self._newest: Row | None = None
 
     def ask(self) -> None:
         """Ask the service, unless it has been asked. Raises Unsent if it cannot be reached."""
@@ -37,8 +35,7 @@ class Baseline:
             if self._is_known:
                 return
             try:
-                rows = PageView(self._client.list_tasks(limit=1)).rows
-                self._newest = rows[0].get("createdAt") if rows else BEFORE_ALL
+                self._newest = newest_task(self._client)
             except Unsent:
                 raise
             except APIError:  # any answer tells the time; what is wrong, the create will say
@@ -47,7 +44,4 @@ class Baseline:
 
     def sending_record(self, number: int) -> Record:
         """The record of a line that is about to be sent."""
-        record: Record = {"line": number, "is": "sending", "at": self._clock.timestamp()}
-        if isinstance(self._newest, str):
-            record["newest"] = self._newest
-        return record
+        return {"line": number, "is": "sending", "at": self._clock.timestamp(self._newest)}

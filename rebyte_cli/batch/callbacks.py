@@ -18,14 +18,16 @@ class Callbacks(NamedTuple):
 
     `note`: a line for the user. `tasks_created`: new tasks, each with its prompt and body.
     `tasks_ended`: tasks that ended. `known_ids`: which of the ids are tasks created on this
-    machine. `upload`: a path to `{"id", "filename"}`. `reservations`: what other commands must
-    know of creates under way. `questions`: what notices tasks that wait for an answer.
+    machine. `tasks_with_prompt`: the ids of those with a prompt, by its digest. `upload`: a path to
+    `{"id", "filename"}`. `reservations`: what other commands must know of creates under way.
+    `questions`: what notices tasks that wait for an answer.
     """
 
     note: Callable[[str], None]
     tasks_created: TasksCreated
     tasks_ended: TasksEnded
     known_ids: Callable[[Iterable[str]], set[str]]
+    tasks_with_prompt: Callable[[str], list[str]]
     upload: Upload
     reservations: Reservations
     questions: QuestionWatcher | None

@@ -92,9 +92,7 @@ class Runner:
         self._reservations = callbacks.reservations
         journal.beside = callbacks.reservations.write
 
-        self._server_clock = ServerClock(client)
-        for entry in entries.values():
-            self._server_clock.observe(entry.started, entry.sent)
+        self._server_clock = self._compared_clock(client)
         self._events: SimpleQueue[BatchEvent] = SimpleQueue()
         self._workers = WorkerPool(
             client,
@@ -122,6 +120,7 @@ class Runner:
             sent_by_others=callbacks.reservations.of_others,
             clock=self._server_clock,
             created=self._answered,
+            twins=callbacks.tasks_with_prompt,
         )
         questions = callbacks.questions if options.wait else None
         self._watcher = watch_tasks(
@@ -142,6 +141,13 @@ class Runner:
         self._signal: int | None = None
         self._interrupted = False
         self._leave_at_once = False
+
+    def _compared_clock(self, client: RebyteClient) -> ServerClock:
+        """The service's clock, compared with the times of the tasks that this batch has."""
+        clock = ServerClock(client)
+        for entry in self._entries.values():
+            clock.observe(entry.started, entry.sent)
+        return clock
 
     def _report(self, kind: EventKind, index: int | None, value: Any) -> None:
         """Called by any thread: something happened to a line, or to the batch."""
@@ -294,7 +300,6 @@ class Runner:
             entry.sent or "",
             send_again_after,
             workspace,
-            entry.newest,
             tuple(entry.candidates),
         )
         self._searcher.add(index, lost)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import APIError, KeyRejected
 from ..once import search
 from ..once.clock import ROOM, ServerClock, Window
-from ..once.match import digest_of
+from ..once.match import digest_of, may_be_cut
 from ..once.search import Absence, LostRequest, Matches, Row, Search
 from ..tasks.wait import too_busy
 from .events import Report
@@ -31,8 +31,7 @@ class LostLine(NamedTuple):
     """A line whose create was not answered.
 
     `sent` is when, as the journal has it. Once that is `patience` seconds ago and there is no
-    task, none will come any more. `workspace` is the one it asked for, None for a new one.
-    `newest` is the `createdAt` of the newest task that was listed before it was sent, and
+    task, none will come any more. `workspace` is the one it asked for, None for a new one, and
     `candidates` are the tasks that an earlier run thought possible.
     """
 
@@ -40,7 +39,6 @@ class LostLine(NamedTuple):
     sent: str
     patience: float
     workspace: str | None = None
-    newest: str | None = None
     candidates: tuple[str, ...] = ()
 
 
@@ -72,12 +70,14 @@ class LostLineSearch:
         sent_by_others: Callable[[], Mapping[str, Iterable[str]]],
         clock: ServerClock,
         created: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
+        twins: Callable[[str], Iterable[str]] = lambda _digest: (),
     ) -> None:
         """`mine`: the lines of this shard. `in_flight`: lines whose creates are under way, `lost`:
         those whose answers were lost, and `named`: the tasks that the journal names; all are kept
         by the caller. `known_ids` picks, from ids, the tasks that were created on this machine, by
         whatever command. `sent_by_others` says when other commands sent what has no known end, by
-        the digest of its prompt. `created` are the tasks of this batch with `id` and `createdAt`.
+        the digest of its prompt. `created` are the tasks of this batch with `id` and `createdAt`,
+        and `twins` the ids of tasks with the same prompt, by its digest.
         """
         self._client = client
         self._batch = batch
@@ -88,7 +88,13 @@ class LostLineSearch:
         self._sent_by_others = sent_by_others
         self._clock = clock
         self._task_ids = named
-        self._search = Search(client, self._named, created=created, other_prompts=self._all_digests)
+        self._search = Search(
+            client,
+            self._named,
+            created=created,
+            other_prompts=self._all_digests,
+            twins=twins,
+        )
         self._digests: dict[int, str] = {}
         self._elsewhere: set[str] | None = None
         self._workspaces: dict[str, str | None] = {}
@@ -101,6 +107,7 @@ class LostLineSearch:
         """Scan once for all of `lost`. Raises the APIError of the list if it cannot be read."""
         ordered = sorted(lost, key=lambda one: one.sent)
         found = self._search.scan([self._request(one) for one in ordered])
+        has_own = {one.at for one, matches in zip(ordered, found, strict=True) if matches.same}
         groups: dict[str, list[tuple[LostLine, Matches]]] = {}
         for one, matches in zip(ordered, found, strict=True):
             groups.setdefault(self._digest(one.at), []).append((one, matches))
@@ -110,7 +117,7 @@ class LostLineSearch:
         for digest, group in groups.items():
             times = others.get(digest, ())
             doubt = any(self._clock.is_near(one.sent, time) for time in times for one, _ in group)
-            doubt = doubt or self._has_twins(digest, {one.at for one, _ in group})
+            doubt = doubt or self._has_rivals(digest, {one.at for one, _ in group}, has_own)
             results += self._judge(group, doubt)
         return results
 
@@ -120,15 +127,20 @@ class LostLineSearch:
         Before a create may be sent again, everything is examined that could be its task by any
         skew of the clocks; until then it is enough to find it where it should be.
         """
-        room = ROOM if self.is_old(one) else timedelta(0)
-        newest = one.newest if self.is_old(one) else None
+        is_old = self.is_old(one)
+        room = ROOM if is_old else timedelta(0)
 
         def window() -> Window:
-            return self._clock.window(one.sent, room=room, newest=newest)
+            return self._clock.window(one.sent, room=room)
 
         body = self._batch.body(self._batch.lines[one.at])
         return LostRequest(
-            self._digest(one.at), window, body["prompt"], body, candidates=one.candidates
+            self._digest(one.at),
+            window,
+            body["prompt"],
+            body,
+            to_repeat=is_old,
+            candidates=one.candidates,
         )
 
     def _judge(self, group: list[tuple[LostLine, Matches]], doubt: bool) -> list[ScanResult]:
@@ -201,11 +213,19 @@ class LostLineSearch:
             self._workspaces[task_id] = told if isinstance(told, str) else None
         return self._workspaces[task_id]
 
-    def _has_twins(self, digest: str, group: Collection[int]) -> bool:
-        """Whether a line outside `group` may have made a task with this prompt just now."""
+    def _has_rivals(self, digest: str, group: Collection[int], has_own: Collection[int]) -> bool:
+        """Whether a line outside `group` may have made a task that shows this prompt just now.
+
+        It asks for the same, or for something that may be shown so, and is not among those that
+        have a task (`has_own`).
+        """
         # In this order: a line that is lost meanwhile goes from the one to the other.
-        others = [*self._in_flight, *self._lost]
-        if any(self._digest(at) == digest for at in others if at not in group):
+        others = [at for at in (*self._in_flight, *self._lost) if at not in group]
+        ours = self._prompt(next(iter(group)))
+        if any(
+            self._digest(at) == digest or (at not in has_own and may_be_cut(self._prompt(at), ours))
+            for at in others
+        ):
             return True
         if self._elsewhere is None:
             foreign = (at for at in range(len(self._batch.lines)) if at not in self._mine)
@@ -217,9 +237,11 @@ class LostLineSearch:
 
     def _digest(self, at: int) -> str:
         if at not in self._digests:
-            body = self._batch.body(self._batch.lines[at])
-            self._digests[at] = digest_of(body["prompt"])
+            self._digests[at] = digest_of(self._prompt(at))
         return self._digests[at]
+
+    def _prompt(self, at: int) -> str:
+        return str(self._batch.body(self._batch.lines[at])["prompt"])
 
 
 def _overlap(choices: list[list[Row]]) -> bool:

@@ -189,6 +189,7 @@ class Session:
             tasks_created=history.add_tasks,
             tasks_ended=history.update_tasks,
             known_ids=history.knows,
+            tasks_with_prompt=history.tasks_with_prompt,
             upload=lambda path: send(client, path),
             reservations=Reservations(history, f"batch {journal.name}"),
             questions=questions,

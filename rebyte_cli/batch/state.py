@@ -17,6 +17,7 @@ from typing import Any
 from ..api.status import canonical_status
 from ..errors import RANK, RebyteError
 from ..once.clock import without_tags
+from ..once.search import any_of
 from .input import InputLine
 
 Record = dict[str, Any]
@@ -25,7 +26,6 @@ LOST = frozenset({"sending", "unknown"})
 OVER = frozenset({"ended", "refused"})
 # The status of a task that no longer exists; the API has no word for it.
 GONE = "gone"
-MOST_CANDIDATES = 5  # named in a message; the journal has all of them
 MOST_REASONS = 3  # below the counts
 _STATES = ("sending", "unsent", "created", "ended", "refused", "unknown")
 _ERROR = frozenset({"code", "message", "exit"})
@@ -38,7 +38,7 @@ class LineState:
     `begun_here`: it was handed out to be created in this run.
     """
 
-    __slots__ = ("begun_here", "candidates", "error", "finished", "id", "newest", "sent", "started",
+    __slots__ = ("begun_here", "candidates", "error", "finished", "id", "sent", "started",
                  "state", "status", "url", "workspace")  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,7 +54,6 @@ class LineState:
         self.status: str | None = None
         self.error: dict[str, Any] | None = None
         self.sent: str | None = None
-        self.newest: str | None = None  # `createdAt` of the newest task listed before it was sent
         self.started: str | None = None
         self.finished: str | None = None
         self.candidates: Sequence[str] = ()
@@ -64,7 +63,7 @@ class LineState:
         state = record.get("is")
         if state in ("sending", "unsent"):
             self.reset("sending" if state == "sending" else "new")
-            self.sent, self.newest = record.get("at"), record.get("newest")
+            self.sent = record.get("at")
         elif state == "created":
             self.state = "running"
             self.id, self.workspace = record.get("id"), record.get("workspaceId")
@@ -197,10 +196,7 @@ def shared_reasons(ends: Tally) -> Iterator[str]:
 
 
 def _unknown(line: InputLine, entry: LineState) -> dict[str, Any]:
-    shown = list(entry.candidates[:MOST_CANDIDATES])
-    if more := len(entry.candidates) - len(shown):
-        shown.append(f"one of {more} more")
-    could_be = f"; it could be {' or '.join(shown)}" if shown else ""
+    could_be = f"; it could be {any_of(entry.candidates)}" if entry.candidates else ""
     return {
         "code": "outcome_unknown",
         "message": "its create was sent and no answer came back"
@@ -228,9 +224,7 @@ def check_record(record: Mapping[str, Any]) -> None:
         sound = (
             isinstance(record.get("line"), int)
             and record["is"] in _STATES
-            and all(
-                isinstance(record.get(name, ""), str) for name in ("id", "at", "newest", "status")
-            )
+            and all(isinstance(record.get(name, ""), str) for name in ("id", "at", "status"))
             and isinstance(candidates, list)
             and all(isinstance(each, str) for each in candidates)
             and (error is None or (isinstance(error, Mapping) and error.keys() >= _ERROR))

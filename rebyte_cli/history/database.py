@@ -92,6 +92,11 @@ MIGRATIONS = (
         UNIQUE (origin, message_id)
     );
     """,
+    # What stands for a task's whole prompt, of which `prompt` has the first line.
+    """
+    ALTER TABLE tasks ADD COLUMN prompt_digest TEXT;
+    CREATE INDEX tasks_by_prompt ON tasks (origin, prompt_digest);
+    """,
 )
 VERSION = len(MIGRATIONS)
 # How long to wait for other writers, in seconds. A write takes milliseconds: a file that is locked

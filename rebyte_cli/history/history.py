@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from ..config.atomic import take_lock
 from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
+from ..once.match import digest_of
 from .database import Database, HistoryUnusable
 from .records import (
     COLUMNS,
@@ -39,6 +40,7 @@ from .records import (
 
 SHORTEST_SHOWN = 8  # characters of an id in a table
 LATEST_INTENTS = 1000  # kept whatever their age
+RECENT_KEYS = 20
 MOST_SHOWN = 100_000  # ids of tasks that were shown; about 100 bytes each
 MOST_ANSWERED = 1000
 _PROGRESS = ("title", "status", "completedAt")  # what changes of a task
@@ -141,9 +143,11 @@ class History:
         Labels are written even if the history is off: the user asked for them.
         """
         made = list(made)
-        names = list(COLUMNS.values())
+        names = [*COLUMNS.values(), "prompt_digest"]
         updates = ", ".join(f"{name} = COALESCE(excluded.{name}, {name})" for name in names)
-        tasks = [[self.origin, *columns_of(one)] for one in made if self.enabled]
+        tasks = [
+            [self.origin, *columns_of(one), _digest_of_sent(one)] for one in made if self.enabled
+        ]
         labels = [
             [self.origin, name, stored_text(value), stored_text(one.created["id"], plain=True)]
             for one in made
@@ -273,6 +277,17 @@ class History:
         sql = "SELECT deleted FROM tasks WHERE origin = ? AND id = ?"
         return any(row["deleted"] for row in self._read(sql, self.origin, task_id))
 
+    def prompt_digest(self, task_id: str) -> str | None:
+        """What stands for the prompt that a task was created with; None if it is not known."""
+        sql = "SELECT prompt_digest FROM tasks WHERE origin = ? AND id = ? AND NOT deleted"
+        rows = self._read(sql, self.origin, task_id)
+        return text_of(rows[0]["prompt_digest"]) if rows else None
+
+    def tasks_with_prompt(self, digest: str) -> list[str]:
+        """The ids of the tasks that were created with this prompt, newest first."""
+        sql = "SELECT id FROM tasks WHERE origin = ? AND prompt_digest = ? ORDER BY seq DESC"
+        return [str(row["id"]) for row in self._read(sql, self.origin, digest)]
+
     def workspace_of(self, task_id: str) -> str | None:
         """The workspace that a task was given, or None when it is not known."""
         sql = "SELECT workspace_id FROM tasks WHERE origin = ? AND id = ?"
@@ -297,7 +312,7 @@ class History:
     def forget_task(self, task_id: str) -> None:
         """Drop all that is known of a task but its place in the order; see `nth`."""
         if self.task(task_id) is not None:
-            others = [name for name in COLUMNS.values() if name != "id"]
+            others = [name for name in (*COLUMNS.values(), "prompt_digest") if name != "id"]
             cleared = ", ".join(f"{name} = NULL" for name in others)
             self._write(
                 f"UPDATE tasks SET deleted = 1, {cleared} WHERE origin = ? AND id = ?",  # noqa: S608 -- ours
@@ -516,6 +531,15 @@ class History:
             "SELECT * FROM intents WHERE origin = ? AND key = ?", (self.origin, key)
         )
         return intent_of(rows[0]) if rows else None
+
+    def answered_keys(self) -> list[Intent]:
+        """The latest intents with a key that came to a task."""
+        rows = self._database.rows(
+            "SELECT * FROM intents WHERE origin = ? AND key IS NOT NULL AND state = 'done'"
+            " ORDER BY id DESC LIMIT ?",
+            (self.origin, RECENT_KEYS),
+        )
+        return [intent_of(row) for row in rows]
 
     def unsettled(self, digest: str) -> list[Intent]:
         """The attempts with this digest whose end is not known, oldest first."""
@@ -743,6 +767,11 @@ class History:
         if warn is not None:
             hint = f" ({problem.hint})" if problem.hint else ""
             warn(f"{problem.message}; continuing without the history{hint}")
+
+
+def _digest_of_sent(new: NewTask) -> str | None:
+    """The digest of the prompt in the body; of a task that was only found, it is not known."""
+    return digest_of(str(new.sent.get("prompt") or new.prompt)) if new.prompt else None
 
 
 def _write_answered(row: list[str], connection: sqlite3.Connection) -> None:

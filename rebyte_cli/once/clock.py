@@ -11,8 +11,10 @@ process, reads the timestamp when the answer was lost. Three clocks can tell how
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, unquote
 
 from ..clock import boot_id, since_boot
 
@@ -31,16 +33,26 @@ _TAG = re.compile(r"\[([a-z]+)(?:=([^\]]*))?\]")
 
 
 class Window(NamedTuple):
-    """The times at which a request can have taken effect, by the server's clock.
+    """The times at which a request can have taken effect, by the clock behind `createdAt`.
 
-    Something created between `first` and `last` may be taken for its result. Something created
-    before `since` or after `until` certainly is not; None means that no such limit is known.
+    Something created between `first` and `last` may be taken for its result. If that clock agrees
+    with `Date`, something created before `since` or after `until` is not. Something created before
+    `floor` or after `ceiling` certainly is not, nor is the task `newest`, which was there before.
+    None means that no such limit is known.
     """
 
     first: datetime
     last: datetime
     since: datetime | None
     until: datetime | None
+    floor: datetime | None = None
+    ceiling: datetime | None = None
+    newest: str | None = None
+
+    @property
+    def proven(self) -> Window:
+        """The same window with only those limits that hold whatever the clocks say."""
+        return self._replace(since=self.floor, until=self.ceiling)
 
 
 class SendTime(NamedTuple):
@@ -58,6 +70,7 @@ class _Timestamp(NamedTuple):
     is_bound: bool  # the request was sent at some time before this
     boot: str | None
     up: float
+    tags: Mapping[str, str]
 
     @property
     def is_this_boot(self) -> bool:
@@ -72,15 +85,22 @@ class ServerClock:
         self._transport = client.transport
         self._behind = timedelta(0)  # the most by which `createdAt` was seen behind `Date`
         self._ahead = timedelta(0)
+        self._is_compared = False  # whether it was seen for something of ours
 
     def now(self) -> datetime | None:
         """The server's time (UTC), or None if it has not told its time yet."""
         return self._transport.server_now()
 
-    def timestamp(self) -> str:
-        """The current time, to be written down before a request is sent."""
+    def timestamp(self, newest: Mapping[str, Any] | None = None) -> str:
+        """The current time, to be written down before a request is sent.
+
+        `newest` is the newest task that the service has by now. Whatever its clock says, a task
+        that is created later has a later `createdAt`.
+        """
         server = self.now()
-        return _written(server or local_now(), server is not None)
+        return _written(server or local_now(), server is not None) + _newest_tags(
+            (newest or {}).get("createdAt"), (newest or {}).get("id")
+        )
 
     def sent(self, written: str) -> SendTime:
         """When the request with this timestamp was sent."""
@@ -127,9 +147,10 @@ class ServerClock:
         if stamp.is_server or server is None:
             return written
         latest = self.sent(written).latest
+        newest = _newest_tags(stamp.tags.get("newest"), stamp.tags.get("after"))
         if latest is None:
-            return _text(server) + "[before]"
-        return f"{_text(latest)}[boot={stamp.boot}][up={stamp.up}]"
+            return f"{_text(server)}[before]{newest}"
+        return f"{_text(latest)}[boot={stamp.boot}][up={stamp.up}]{newest}"
 
     def is_near(self, one: str, other: str) -> bool:
         """Whether two requests may have been under way at the same time."""
@@ -141,39 +162,54 @@ class ServerClock:
             return True
         return a.earliest - LIFE <= b.latest and b.earliest - LIFE <= a.latest
 
-    def window(self, written: str, *, room: timedelta = ROOM, newest: str | None = None) -> Window:
+    def window(self, written: str, *, room: timedelta = ROOM) -> Window:
         """When the request with this timestamp can have taken effect.
 
-        `room` is how far `createdAt` may be from `Date`, beyond what has been seen. `newest` is
-        the `createdAt` of the newest task that the server listed before: whatever that clock
-        says, a later task has a later one.
+        `room` is how far `createdAt` may be from `Date`, beyond what has been seen.
         """
-        sent, now = self.sent(written), self.now()
-        behind, ahead = SKEW + self._behind, SKEW + self._ahead
+        stamp, sent, now = _parse(written), self.sent(written), self.now()
+        behind, ahead = SKEW + self._behind, SKEW + max(timedelta(0), self._ahead - LIFE)
+        floor, newest = self._floor(stamp, sent.latest), stamp.tags.get("after")
         if sent.latest is None:
-            return self._guessed_window(_parse(written).time or local_now(), behind, ahead)
+            shifted = stamp.time or local_now()
+            # A local time of another boot: right, or as wrong as the local clock is now.
+            times = [shifted, shifted + ((now or local_now()) - local_now())]
+            first, last = min(times) - behind, max(times) + LIFE + ahead
+            return Window(first, last, floor, None, floor, None, newest)
         until = sent.latest + LIFE + ahead + room
         if sent.earliest is None:
             slack = ROOM if now is None else behind
-            return Window(sent.latest - slack, sent.latest + slack + LIFE, None, until)
-        since, before = sent.earliest - behind - room, parse_time(newest)
-        if before is not None:
-            since = min(since, before + timedelta(microseconds=1))
-        return Window(sent.latest - behind, sent.latest + LIFE + ahead, since, until)
+            first, last, since = sent.latest - slack, sent.latest + slack + LIFE, None
+        else:
+            first, last = sent.latest - behind, sent.latest + LIFE + ahead
+            since = sent.earliest - behind - room
+        ceiling = until if self._is_compared else None
+        if floor is None:
+            floor = since if self._is_compared else None
+        elif since is None or since < floor:
+            since = floor
+        return Window(first, last, since, until, floor, ceiling, newest)
 
-    def _guessed_window(self, local: datetime, behind: timedelta, ahead: timedelta) -> Window:
-        """For a local time of another boot: right, or as wrong as the local clock is now."""
-        shifted = local + ((self.now() or local_now()) - local_now())
-        first, last = min(local, shifted), max(local, shifted)
-        return Window(first - behind, last + LIFE + ahead, None, None)
+    def _floor(self, stamp: _Timestamp, sent: datetime | None) -> datetime | None:
+        """What is older than the newest task of before the send has another origin.
+
+        A `createdAt` that was in the future then may be a task's alone, so it says nothing.
+        """
+        written = stamp.tags.get("newest")
+        newest = parse_time(written)
+        if newest is None or sent is None or newest > sent + SKEW + self._ahead:
+            return None
+        # A local time is set back once a year.
+        return newest - (SKEW if _has_zone(written) else SKEW + ROOM)
 
     def observe(self, created_at: Any, written: str | None) -> None:
         """Learn from a task that was answered how far `createdAt` is from `Date`."""
         created, stamp = parse_time(created_at), _parse(written or "")
         if created is None or stamp.time is None or not stamp.is_server or stamp.is_bound:
             return
+        self._is_compared = True
         self._behind = max(self._behind, stamp.time - created)
-        self._ahead = max(self._ahead, created - stamp.time - LIFE)
+        self._ahead = max(self._ahead, created - stamp.time)
 
 
 def is_past(client: RebyteClient, written: Any, seconds: float) -> bool:
@@ -218,10 +254,22 @@ def _text(moment: datetime) -> str:
 def _parse(written: str) -> _Timestamp:
     """Only the server's time ends with Z: earlier versions wrote either clock's with an offset."""
     plain = without_tags(written)
-    tags = dict(_TAG.findall(written))
+    tags = {name: unquote(value) for name, value in _TAG.findall(written)}
     boot, up = tags.get("boot"), 0.0
     try:
         up = float(tags["up"])
     except (KeyError, ValueError):
         boot = None
-    return _Timestamp(parse_time(plain), plain.endswith("Z"), "before" in tags, boot, up)
+    return _Timestamp(parse_time(plain), plain.endswith("Z"), "before" in tags, boot, up, tags)
+
+
+def _newest_tags(created: Any, task_id: Any) -> str:
+    """The newest task that there was before as tags; an empty string if it has no usable time."""
+    if parse_time(created) is None:
+        return ""
+    after = f"[after={quote(task_id, safe='')}]" if task_id else ""
+    return f"[newest={quote(created, safe=':+')}]{after}"
+
+
+def _has_zone(written: str | None) -> bool:
+    return datetime.fromisoformat(written or "").tzinfo is not None

@@ -1,19 +1,21 @@
 """Find what a request created whose answer was lost.
 
-Only the prompt proves anything. The list says which tasks are young enough, and `content` says
-what they were asked; where it does not, nothing can be told. That there is no task is harder to
-prove than that there is one: it takes complete lists, several of them, that agree.
+Only the prompt proves that a task is the result. The list says which tasks are young enough, and
+`content` says what they were asked; where it does not, nothing can be told. That there is no task
+is harder to prove: it takes complete lists, several of them, that agree, in which each task is
+provably the result of something else. A time or a prompt that looks wrong is no such proof.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.urls import PAGE
-from ..api.views import ContentView, PageView
+from ..api.views import ContentView, PageView, PromptView
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,
@@ -35,7 +37,10 @@ Row = Mapping[str, Any]
 LOOK_FOR = 20.0  # seconds for which a lost task is searched without a break
 LOOKS = 3  # that must agree, spread over LOOK_FOR, before "there is none" is believed
 PAGES = 100
+MOST_NAMED = 5  # candidates in a message
 READS = 200  # transcripts fetched in one scan
+TWINS = 3  # tasks with the same prompt that are read, to see whether it is shown unchanged
+BEFORE_ALL: Row = {"createdAt": "1970-01-01T00:00:00.000Z"}
 OVERLAP = 5  # rows of the list that are read twice, to see that no page is missing
 
 
@@ -57,23 +62,17 @@ class LostRequest(NamedTuple):
 
     `digest` is that of its prompt; `prompt` the text, where this process has it; `body` the other
     fields that were sent. `window` says when it can have taken effect; it is called after an
-    answer that told the server's time. A task that is early by up to `doubt` and has exactly this
-    prompt is a candidate, too: the service may write `createdAt` in another time zone.
-    `candidates` are ids that an earlier search thought possible.
+    answer that told the server's time. With `to_repeat` it will be sent again if it created
+    nothing, so that only proof excludes a task. `candidates` are ids that an earlier search thought
+    possible.
     """
 
     digest: str
     window: Callable[[], Window]
     prompt: str | None = None
     body: Mapping[str, Any] = MappingProxyType({})
-    doubt: timedelta = timedelta(0)
+    to_repeat: bool = False
     candidates: Sequence[str] = ()
-
-    @property
-    def since(self) -> datetime | None:
-        """What was created before this certainly has another origin."""
-        since = self.window().since
-        return None if since is None else since - self.doubt
 
 
 class Matches(NamedTuple):
@@ -139,6 +138,15 @@ class TaskScan(NamedTuple):
 
     rows: list[Row]
     is_complete: bool
+
+
+def newest_task(client: RebyteClient, *, timeout: float | None = None) -> Row:
+    """The newest task that the service has; one that is older than all if it has none.
+
+    Raises APIError if it does not tell.
+    """
+    rows = PageView(client.list_tasks(limit=1, timeout=timeout)).rows
+    return rows[0] if rows else BEFORE_ALL
 
 
 def read_listing(
@@ -215,17 +223,21 @@ class Search:
         *,
         created: Callable[[], Iterable[Mapping[str, Any]]],
         other_prompts: Callable[[], set[str]] = set,
+        twins: Callable[[str], Iterable[str]] = lambda _digest: (),
     ) -> None:
         """`known` picks, from ids, those that are certainly the result of something else.
 
         `created` are tasks with `id` and `createdAt` that were answered: a list without them is
-        not up to date. `other_prompts` are digests of prompts that others were sent with.
+        not up to date. `other_prompts` are digests of prompts that others were sent with. `twins`
+        are the ids of tasks that were created with this digest's prompt.
         """
         self._client = client
         self._known = known
         self._created = created
         self._other_prompts = other_prompts
+        self._twins = twins
         self._prompts: dict[str, str] = {}
+        self._digests: dict[str, str] = {}  # of these prompts
         self._deleted: set[str] = set()
         self._candidates: dict[str, set[str]] = {}  # ever seen, by the digest of the request
 
@@ -234,39 +246,51 @@ class Search:
 
         Raises the APIError of the list if it cannot be read.
         """
+        found = self._look(requests, limit)
+        wider = {
+            at: request
+            for at, (request, matches) in enumerate(zip(requests, found, strict=True))
+            if request.to_repeat and matches.shows_none and _is_wider(request.window())
+        }
+        if wider:
+            again = self._look([*wider.values()], limit, is_near=False)
+            for at, matches in zip(wider, again, strict=True):
+                found[at] = matches
+        return found
 
-        def since() -> datetime | None:
-            return _earliest([request.since for request in requests])
+    def _look(
+        self, requests: Sequence[LostRequest], limit: Deadline, *, is_near: bool = True
+    ) -> list[Matches]:
+        """One look at the tasks of about the time of the requests, or at all that time allows."""
+
+        def windows() -> list[Window]:
+            found = [request.window() for request in requests]
+            return found if is_near else [window.proven for window in found]
 
         # Before the list is read: it may lack what is answered while it is.
         answered = [*self._created()]
-        listing = read_listing(self._client, since, limit)
-        windows = [request.window() for request in requests]
-        is_current = listing.is_complete and self._is_current(listing, answered, windows, limit)
-        known = self._known([row["id"] for row in listing.rows])
-
-        def match(rows: list[Row]) -> list[Matches]:
-            is_read = self._read_prompts(rows, limit)
-            others = self._other_prompts()
-            return [
-                self._matches(request, window, rows, others, is_current and is_read)
-                for request, window in zip(requests, windows, strict=True)
-            ]
-
-        rows = [row for row in listing.rows if row["id"] not in known]
-        found = match(_created_since(rows, [window.since for window in windows]))
-        doubted = _created_since(rows, [request.since for request in requests])
-        if all(request.doubt for request in requests) and not any(one.candidates for one in found):
-            is_complete = [one.is_complete for one in found]
-            found = [
-                one._replace(is_complete=was)  # the doubtful are read as far as it goes
-                for one, was in zip(match(doubted[:READS]), is_complete, strict=True)
-            ]
+        listing = read_listing(
+            self._client, lambda: _earliest([window.since for window in windows()]), limit
+        )
+        within = windows()
+        is_current = listing.is_complete and self._is_current(listing, answered, within, limit)
         listed = {row["id"] for row in listing.rows}
-        return [
-            self._unless_vanished(request, matches, listed)
-            for request, matches in zip(requests, found, strict=True)
-        ]
+        known = self._known(listed)
+        rows = [row for row in listing.rows if row["id"] not in known]
+        rows = _created_since(rows, [window.since for window in within])
+        is_read = (is_near or len(rows) <= READS) and self._read_prompts(rows, limit)
+        found = []
+        for request, window in zip(requests, within, strict=True):
+            matches = self._matches(request, window, rows, listed, limit)
+            matches = matches._replace(is_complete=is_current and is_read)
+            if not is_near and matches.unsure:
+                # Named are those that it is likely to be; the others leave it open, too.
+                equal = [
+                    row for row in matches.unsure if self._digests.get(row["id"]) == request.digest
+                ]
+                matches = Matches(matches.same, equal, is_complete=False)
+            found.append(self._unless_vanished(request, matches, listed))
+        return found
 
     def _read_prompts(self, rows: list[Row], limit: Deadline) -> bool:
         """Read what these tasks were asked; False if they are too many for one scan."""
@@ -286,27 +310,36 @@ class Search:
         request: LostRequest,
         window: Window,
         rows: list[Row],
-        others: set[str],
-        is_complete: bool,
+        listed: set[str],
+        limit: Deadline,
     ) -> Matches:
         same, unsure = list[Row](), list[Row]()
+        others = self._other_prompts()
+        rows = [row for row in rows if not _is_excluded(row, "createdAt", window)]
+        elsewhere = self._shown_among(listed)
+        if request.digest not in elsewhere and any(row["id"] in self._prompts for row in rows):
+            twins = (task_id for task_id in self._twins(request.digest) if task_id in listed)
+            for task_id in islice(twins, TWINS):
+                self._read_prompt(task_id, limit)
+            elsewhere = self._shown_among(listed)
         for row in rows:
-            shown = self._prompts.get(row["id"])
-            created = row.get("createdAt")
-            if _is_excluded(created, shown, request, window):
-                continue
             match = is_prompt(
-                shown,
+                self._prompts.get(row["id"]),
                 request.digest,
                 request.prompt,
-                is_known=shown is not None and digest_of(shown) in others,
+                shown_elsewhere=elsewhere,
+                others=others,
             )
-            is_timely = _is_timely(created, window)
+            is_timely = _is_timely(row.get("createdAt"), window)
             if match and is_timely and not contradicts(row, request.body):
                 same.append(row)
             elif match is not False:
                 unsure.append(row)
-        return Matches(same, unsure, is_complete)
+        return Matches(same, unsure, is_complete=True)
+
+    def _shown_among(self, listed: set[str]) -> set[str]:
+        """The digests of the prompts that are shown for tasks of the list."""
+        return {self._digests[task_id] for task_id in self._digests.keys() & listed}
 
     def _is_current(
         self,
@@ -345,6 +378,7 @@ class Search:
         prompts = ContentView(content).prompts
         if prompts and prompts[0].text.strip():
             self._prompts[task_id] = prompts[0].text
+            self._digests[task_id] = digest_of(prompts[0].text)
 
 
 def _created_since(rows: Iterable[Row], starts: list[datetime | None]) -> list[Row]:
@@ -356,15 +390,15 @@ def _earliest(starts: list[datetime | None]) -> datetime | None:
     return None if None in starts else min(filter(None, starts), default=None)
 
 
-def _is_excluded(written: Any, shown: str | None, request: LostRequest, window: Window) -> bool:
-    """Whether its time says that something is not the result of a request.
+def _is_excluded(row: Row, time: str, window: Window) -> bool:
+    """Whether a row was there before a request, or its time says that it is not the result."""
+    if window.newest is not None and row.get("id") == window.newest:
+        return True
+    return _is_before(row.get(time), window.since) or _is_late(row.get(time), window)
 
-    If it is too early or too late and yet has exactly our prompt, the clocks may differ.
-    """
-    if not _is_before(written, window.since) and not _is_late(written, window):
-        return False
-    equal = shown is not None and digest_of(shown) == request.digest
-    return not equal or _is_before(written, request.since)
+
+def _is_wider(window: Window) -> bool:
+    return window.proven != window
 
 
 def _is_timely(written: Any, window: Window) -> bool:
@@ -402,14 +436,18 @@ def contradicts(row: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
 def find_prompts(content: ContentView, request: LostRequest) -> Matches:
     """The prompts of a task's content that a lost follow-up may have created.
 
-    It is complete only if every prompt has an id, and a distinct id.
+    A task's oldest prompt is the one that it was created with. It is complete only if every prompt
+    has an id, and a distinct id.
     """
     window, same, unsure = request.window(), list[Row](), list[Row]()
+    window = window.proven if request.to_repeat else window
+    elsewhere = {digest_of(prompt.text) for prompt in content.prompts}
+    first = _oldest(content.prompts)
     for prompt in content.prompts:
-        shown = prompt.text if prompt.text.strip() else None
-        if not prompt.id or _is_excluded(prompt.submitted_at, shown, request, window):
+        if not prompt.id or prompt is first or _is_excluded(prompt.raw, "submittedAt", window):
             continue
-        match = is_prompt(shown, request.digest, request.prompt)
+        shown = prompt.text if prompt.text.strip() else None
+        match = is_prompt(shown, request.digest, shown_elsewhere=elsewhere)
         if match and _is_timely(prompt.submitted_at, window):
             same.append(prompt.raw)
         elif match is not False:
@@ -417,6 +455,25 @@ def find_prompts(content: ContentView, request: LostRequest) -> Matches:
     ids = [prompt.id for prompt in content.prompts if prompt.id]
     is_complete = len(set(ids)) == len(ids) == content.prompt_count > 0
     return Matches(same, unsure, is_complete)
+
+
+def _oldest(prompts: Sequence[PromptView]) -> PromptView | None:
+    """The prompt that was submitted first; None if that cannot be told."""
+    times = [parse_time(prompt.submitted_at) for prompt in prompts]
+    if len(prompts) == 1:
+        return prompts[0]
+    told = [time for time in times if time is not None]
+    if not told or len(told) < len(times) or told.count(min(told)) > 1:
+        return None
+    return prompts[told.index(min(told))]
+
+
+def any_of(ids: Sequence[str]) -> str:
+    """Ids of which one is meant, as words: `a or b`; no more than MOST_NAMED of them."""
+    shown = list(ids[:MOST_NAMED])
+    if more := len(ids) - len(shown):
+        shown.append(f"one of {more} more")
+    return " or ".join(shown)
 
 
 def pauses() -> Iterator[float]:

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 SHORTEST_SCAN = 2.0  # seconds that a scan may take however little is left
 KEY_WAIT = 660.0  # seconds that another process may need: its create, and its search
 KEY_PAUSE = 0.25
-# How far a local time may be from UTC, and some room.
-ZONES = timedelta(hours=15)
 # How far `createdAt` may be from `Date` for what this process has just sent.
 OWN_ROOM = timedelta(minutes=1)
 
@@ -211,7 +209,8 @@ class Operation:
 
         The caller holds `key`, if there is one.
         """
-        started_at = self._server_clock.timestamp()
+        newest = self._request.newest(is_exact=key is not None, limit=self._deadline)
+        started_at = self._server_clock.timestamp(newest)
         with self._intent(key, started_at) as intent:
             answer: dict[str, Any] = {}
             try:
@@ -373,13 +372,15 @@ class Operation:
     def _search_earlier(self, earlier: Intent, *, alive: bool = False) -> SearchOutcome:
         """Search for the result of an attempt of another process; `alive` as in _is_contested."""
         request, window = self._request, self._server_clock.window
+        for answered in self._history.answered_keys():
+            self._server_clock.observe((answered.task or {}).get("createdAt"), answered.started_at)
         is_same = earlier.digest == request.digest
         lost = LostRequest(
             request.prompt_digest if is_same else earlier.digest,
             lambda: window(earlier.started_at, room=ROOM),
             request.prompt if is_same else None,
             request.body if earlier.body_digest == request.body_digest else {},
-            ZONES,
+            to_repeat=True,
         )
         return self.search(
             lost, lambda: self._is_contested(earlier, alive=alive), prove_absence=True

@@ -13,15 +13,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..api.views import ContentView
-from ..errors import APIError, OutcomeUnknown, ResourceNotFound
+from ..errors import (
+    APIError,
+    KeyRejected,
+    OutcomeUnknown,
+    Redirected,
+    ResourceNotFound,
+    Unsent,
+)
 from ..once.match import digest_of
-from ..once.search import LostRequest, Matches, Row, Search, find_prompts
+from ..once.search import LostRequest, Matches, Row, Search, any_of, find_prompts, newest_task
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..deadline import Deadline
     from ..history.history import History
 
+BASELINE = 10.0  # seconds in which the service may tell its newest task
 RECENT = 20  # tasks from here that an up-to-date list must show
 _CREATED = ("id", "workspaceId", "url", "status", "createdAt")
 _CANDIDATE = ("id", "url", "createdAt", "title")
@@ -48,12 +56,32 @@ class TaskRequest:
         self._history = history
         self._labels = labels or {}
         self._files = files
-        self._search = Search(client, history.knows, created=lambda: history.tasks(RECENT))
+        self._search = Search(
+            client,
+            history.knows,
+            created=lambda: history.tasks(RECENT),
+            twins=history.tasks_with_prompt,
+        )
         self.body = body
         self.prompt = prompt
         self.digest = self.prompt_digest = digest_of(prompt)
         self.body_digest = _body_digest(body)
         self.send: Callable[..., Mapping[str, Any]] = partial(client.create_from, body)
+
+    def newest(self, *, is_exact: bool, limit: Deadline) -> Row | None:
+        """The newest task before this request: what is older has another origin.
+
+        The service is asked if it `is_exact`, which costs a request; else it is the newest that was
+        created here. None if it cannot be told. Raises Unsent and KeyRejected.
+        """
+        if not is_exact:
+            return next(iter(self._history.tasks(1)), None)
+        try:
+            return newest_task(self._client, timeout=limit.within(BASELINE).for_call())
+        except (Unsent, KeyRejected, Redirected):
+            raise
+        except APIError:
+            return None
 
     def scan(self, lost: LostRequest, limit: Deadline) -> Matches:
         """Look once for what the request created."""
@@ -96,7 +124,7 @@ class TaskRequest:
         shown = [{name: row[name] for name in _CANDIDATE if name in row} for row in candidates]
         message = "the create request was sent, but its outcome is unknown"
         if shown:
-            message += f"; it may be {' or '.join(row['id'] for row in shown)}"
+            message += f"; it may be {any_of([row['id'] for row in shown])}"
         elif failure:
             message += f"; looking for it failed: {failure}"
         if key is None:
@@ -127,6 +155,9 @@ class PromptRequest:
         self.digest = digest_of(f"{task_id}\n{self.prompt}")
         self.body_digest = _body_digest(body)
         self.send: Callable[..., Mapping[str, Any]] = partial(client.follow_up_from, task_id, body)
+
+    def newest(self, *, is_exact: bool, limit: Deadline) -> None:
+        """None: what the task was told before is not asked for."""
 
     def scan(self, lost: LostRequest, limit: Deadline) -> Matches:
         """Look once for what the request created."""

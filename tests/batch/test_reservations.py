@@ -169,9 +169,9 @@ def test_a_create_does_not_take_the_task_of_an_answered_line(place: Place, histo
 
 def test_a_line_does_not_take_the_task_of_a_create_under_way(place: Place) -> None:
     intent = place.begin_create()
-    made = place.farm._make({"prompt": SAME})
-    place.farm.hook = lambda request: reset if request.method == "POST" else None
+    place.farm.hook = cut_first(place.farm)
     (row,) = place.again()
+    (made,) = place.farm.tasks.values()
     assert row["status"] == "unknown"
     assert f"it could be {made['id']}" in row["error"]["message"]
     # It was not the create's after all, so it can only be the line's.
@@ -183,9 +183,19 @@ def test_a_line_does_not_take_the_task_of_a_create_under_way(place: Place) -> No
 
 @pytest.mark.parametrize("history", ["on", "off"])
 def test_a_line_does_not_take_the_task_of_an_answered_create(place: Place, history: str) -> None:
-    made = place.create(hears=True, enabled=history == "on")
-    place.farm.hook = lambda request: reset if request.method == "POST" else None
+    intent, earlier = place.begin_create(), place.history(enabled=history == "on")
+    lose = cut_first(place.farm)
+
+    def hook(request: Request) -> Answer | None:
+        answer = lose(request)
+        for made in place.farm.tasks.values() if answer else ():
+            earlier.add_task(made, prompt=SAME, body={"prompt": SAME})
+            earlier.settle_intent(intent, state="done", task_id=made["id"], task=made)
+        return answer
+
+    place.farm.hook = hook
     (row,) = place.again(**(place.off if history == "off" else {}))
+    (made,) = place.farm.tasks.values()
     assert row["status"] == "unknown"
     assert f"it could be {made['id']}" in row["error"]["message"]
 

@@ -95,8 +95,9 @@ def test_the_one_with_its_prompt_is_taken(desk: Desk) -> None:
 
 
 def test_a_line_without_a_match_is_absent(desk: Desk) -> None:
-    desk.make("Other")
-    assert desk.find("Same") == [ScanResult(0, None, True, [])]
+    other = desk.make("Other")
+    assert desk.find("Same", "Other") == [ScanResult(0, None, True, [])]
+    assert desk.find("Same") == [ScanResult(0, None, False, [other])]
 
 
 def test_a_twin_under_way_may_have_made_it(desk: Desk) -> None:

@@ -154,13 +154,48 @@ def test_observed_skew_widens_the_window(clocks: Clocks) -> None:
     clocks.clock.observe("2020-01-01T00:00:00Z", None)
 
 
-def test_later_than_the_newest_task_is_always_possible(clocks: Clocks) -> None:
-    """`createdAt` may be days behind `Date`; a later task has a later one all the same."""
+def test_no_time_proves_anything_before_the_clocks_are_compared(clocks: Clocks) -> None:
     written = clocks.clock.timestamp()
-    window = clocks.clock.window(written, newest="2026-02-01T00:00:00.000Z")
-    assert window.since == parse_time("2026-02-01T00:00:00.000001Z")  # that one is known
-    window = clocks.clock.window(written, newest="2026-02-09T11:59:00.000Z")
-    assert window.since == NOON - SKEW - ROOM
+    window = clocks.clock.window(written)
+    assert (window.since, window.until) == (NOON - SKEW - ROOM, NOON + LIFE + SKEW + ROOM)
+    assert (window.proven.since, window.proven.until) == (None, None)
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", written)
+    assert clocks.clock.window(written).proven == clocks.clock.window(written)
+
+
+NEWEST = {"id": "task/1", "createdAt": "2026-02-01T00:00:00.000Z"}
+
+
+@pytest.mark.parametrize("restamped", [False, True])
+def test_a_later_task_than_the_newest_is_always_possible(clocks: Clocks, restamped: bool) -> None:
+    """`createdAt` may be days behind `Date`; a later task has a later one all the same."""
+    if restamped:
+        clocks.server = None
+    written = clocks.clock.timestamp(NEWEST)
+    clocks.server = NOON
+    written = clocks.clock.restamp(written) if restamped else written
+    window = clocks.clock.window(written)
+    assert window.newest == "task/1"
+    assert window.floor == parse_time("2026-01-31T23:59:58Z")
+    assert (window.since, window.ceiling) == (NOON - SKEW - ROOM, None)
+
+
+@pytest.mark.parametrize(
+    ("newest", "floor"),
+    [
+        ("2026-02-09T11:59:00.000Z", "2026-02-09T11:58:58Z"),
+        ("2026-02-09T11:59:00", "2026-02-09T10:58:58Z"),  # a local time may be set back
+        ("2026-02-09T14:00:00.000Z", None),  # in the future: that task's alone, or another zone
+        ("soon", None),
+        (None, None),
+    ],
+)
+def test_what_is_older_than_the_newest_task(
+    clocks: Clocks, newest: str | None, floor: str | None
+) -> None:
+    window = clocks.clock.window(clocks.clock.timestamp({"id": "t1", "createdAt": newest}))
+    assert window.floor == parse_time(floor)
+    assert window.since == max(NOON - SKEW - ROOM, parse_time(floor) or NOON - 2 * ROOM)
 
 
 def test_requests_that_overlapped(clocks: Clocks) -> None:

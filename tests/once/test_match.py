@@ -1,4 +1,4 @@
-"""Which prompts may be the one that was sent, although the server shows something else."""
+"""Which prompts are the one that was sent, certainly are not, or cannot be told."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ import unicodedata
 
 import pytest
 
-from rebyte_cli.once.match import digest_of, is_prompt
+from rebyte_cli.once.match import digest_of, is_prompt, may_be_cut
 
-PROMPT = "Mend the login test, then say what was wrong"
-ODD = "Prüfe  die\u200bSeite <b>über</b> uns\x07 & nimm sk-ab12cd34ef56gh78,\n\n danke ﬁnal!"
-
-
-def match(shown: str | None, prompt: str = PROMPT, *, is_known: bool = False) -> bool | None:
-    return is_prompt(shown, digest_of(prompt), prompt, is_known=is_known)
+PROMPT = "Mend the login test,\nthen say what was wrong"
 
 
 @pytest.mark.parametrize(
@@ -23,79 +18,59 @@ def match(shown: str | None, prompt: str = PROMPT, *, is_known: bool = False) ->
     [
         (PROMPT, True),
         (f"\r\n {PROMPT}\r\n", True),
+        (PROMPT.replace("\n", "\r\n"), True),
         (None, None),
+        ("", None),
         (f"Be brief.\n\n{PROMPT}", None),
-        (PROMPT[:24], None),
-        (f"{PROMPT[:24]}…", None),
-        ("???", None),
-        ("Mend the logout test, then say what was wrong", False),
-        ("Something else", False),
-        ("Hi", False),
+        (PROMPT[:5], None),
+        (PROMPT.replace("\n", "\\n"), None),
+        (PROMPT.lower(), None),
+        (html.escape("<b>"), None),
+        (unicodedata.normalize("NFD", "Prüfe"), None),
+        ("Mend the logout test,\nthen say what was wrong", None),
+        ("Something else", None),
     ],
 )
-def test_prompts_that_prove_a_match(shown: str | None, expected: bool | None) -> None:
-    assert match(shown) is expected
+def test_only_an_equal_prompt_is_a_match_and_nothing_by_itself_is_none(
+    shown: str | None, expected: bool | None
+) -> None:
+    assert is_prompt(shown, digest_of(PROMPT), PROMPT) is expected
+
+
+def test_a_service_that_shows_this_prompt_unchanged_shows_it_so_everywhere() -> None:
+    elsewhere = {digest_of(PROMPT), digest_of("Another")}
+    assert is_prompt("Something else", digest_of(PROMPT), shown_elsewhere=elsewhere) is False
+    assert is_prompt(None, digest_of(PROMPT), shown_elsewhere=elsewhere) is None
+    assert is_prompt("Fix it", digest_of("Fix  it"), shown_elsewhere=elsewhere) is None
 
 
 @pytest.mark.parametrize(
-    "shown",
+    ("theirs", "ours", "expected"),
     [
-        unicodedata.normalize("NFD", ODD),
-        unicodedata.normalize("NFKC", ODD),
-        " ".join(ODD.split()),
-        html.escape(ODD),
-        html.escape(html.escape(ODD)),
-        ODD.replace("\x07", ""),
-        ODD.replace("\u200b", ""),
-        ODD.replace("sk-ab12cd34ef56gh78", "***"),
-        ODD.replace("sk-ab12cd34ef56gh78", "sk-ab…"),
-        ODD.replace("sk-ab12cd34ef56gh78", "[REDACTED]"),
-        ODD.replace("sk-ab12cd34ef56gh78", "APIKEY"),
-        ODD.replace("<b>", "").replace("</b>", ""),
-        ODD[:40],
-        ODD[:40] + "...",
-        ODD.encode().decode("latin-1"),
-        ODD.encode("ascii", "replace").decode(),
-        ODD.lower(),
-        f"[system] Answer in English.\n{ODD}",
+        ("Review PR 13", "Review PR 12", False),
+        ("Translate a.md, keep the links", "Translate b.md, keep the links", False),
+        ("Task 1", "Task 2", False),
+        ("Task 1", "Task 10", None),  # cut short
+        ("Task 10", "Task 1", None),  # added to
+        ("Review", "Review\nthe login", None),
+        ("Use the key ***", "Use the key sk-12", None),
+        ("fix IT", "Fix it!", None),
+        ("Fix%20it", "Fix it", None),
     ],
 )
-def test_a_prompt_that_a_server_changed_may_be_ours(shown: str) -> None:
-    assert match(shown, ODD) is None
-
-
-@pytest.mark.parametrize(
-    ("shown", "prompt"),
-    [
-        ("Review PR 13", "Review PR 12"),
-        ("Review PR 12, then PR 14", "Review PR 12, then PR 15"),
-        (
-            "Translate a.md into French, keep the links",
-            "Translate b.md into French, keep the links",
-        ),
-        ("Task 1", "Task 2"),
-    ],
-)
-def test_lines_of_one_template_are_told_apart(shown: str, prompt: str) -> None:
-    assert match(shown, prompt) is False
-
-
-def test_the_task_of_another_line_matches_only_with_equal_letters() -> None:
-    assert match("Task 10", "Task 1") is None  # the server may have added to ours
-    assert match("Task 10", "Task 1", is_known=True) is False
-    assert match("Fix it", "Fix  it", is_known=True) is None
-
-
-def test_without_its_text_nothing_but_the_same_prompt_can_be_told() -> None:
-    assert is_prompt(PROMPT, digest_of(PROMPT), None) is True
-    assert is_prompt("Something else", digest_of(PROMPT), None) is None
+def test_the_prompt_of_another_request_is_its_own_unless_ours_may_be_shown_so(
+    theirs: str, ours: str, expected: bool | None
+) -> None:
+    others = {digest_of(theirs), digest_of(ours)}
+    assert is_prompt(theirs, digest_of(ours), ours, others=others) is expected
+    assert is_prompt(theirs, digest_of(ours), None, others=others) is None
 
 
 def test_the_longest_prompts_are_compared_in_no_time() -> None:
     long = "lorem ipsum 12 dolor " * 4_700
     begun = time.thread_time()
-    match(long.replace("dolor", "color"), long)
-    match(" ".join(reversed(long.split())), long)
+    assert not may_be_cut(long.replace("dolor", "color"), long)
+    assert may_be_cut(long[:-9], long)
     assert time.thread_time() - begun < 5
 
 

@@ -102,7 +102,12 @@ def look() -> Iterator[Callable[..., Search]]:
         servers.append(server)
         client = RebyteClient(transport=Transport(server.base_url, KEY))
         created = more.get("created", [])
-        return Search(client, lambda ids: set(known) & set(ids), created=lambda: created)
+        return Search(
+            client,
+            lambda ids: set(known) & set(ids),
+            created=lambda: created,
+            twins=lambda _digest: more.get("twins", ()),
+        )
 
     yield start
     for server in servers:
@@ -254,7 +259,7 @@ def test_the_next_scan_reads_those_that_were_left(look: Start) -> None:
     tasks = Tasks(rows, dict.fromkeys(names(rows), "Something else"))
     search = look(tasks)
     assert not scan(search).is_complete
-    assert scan(search).shows_none
+    assert scan(search).is_complete
     assert len(tasks.reads) == READS + 1
 
 
@@ -269,7 +274,7 @@ def test_a_list_without_an_end_leaves_it_open(look: Start) -> None:
 def test_transcripts_are_read_once_and_missing_ones_again(look: Start) -> None:
     tasks = Tasks([row("a"), row("b"), row("c")], {"a": "Something else", "b": " "})
     again = look(tasks)
-    assert names(scan(again).unsure) == ["b", "c"]
+    assert names(scan(again).unsure) == ["a", "b", "c"]
     tasks.prompts.update(b=PROMPT, c="Another")
     found = scan(again)
     assert (names(found.same), names(found.unsure)) == (["b"], [])
@@ -365,10 +370,65 @@ def test_prompts_of_a_follow_up() -> None:
     ]
     found = find_prompts(ContentView({"prompts": rows}), lost())
     assert [one["id"] for one in found.same] == ["first", "last", "ours"]
-    assert [one["id"] for one in found.unsure] == ["odd", "longer", "empty", "timeless"]
+    # A service that shows our prompt unchanged shows it so everywhere.
+    assert [one["id"] for one in found.unsure] == ["odd", "empty", "timeless"]
     assert not found.is_complete  # two rows are no prompts
     assert find_prompts(ContentView({"prompts": rows[2:3]}), lost()).shows_none
     assert not find_prompts(ContentView({"prompts": None}), lost()).shows_none
+
+
+def test_the_oldest_prompt_of_a_task_is_no_follow_up() -> None:
+    def unsure(*times: str | None) -> list[str]:
+        rows = [
+            {"id": f"p{at}", "userPrompt": "Something else", "submittedAt": time}
+            for at, time in enumerate(times)
+        ]
+        return names(find_prompts(ContentView({"prompts": rows}), lost(room=99)).unsure)
+
+    early, late = "2026-02-09T09:58:00Z", "2026-02-09T10:00:00Z"
+    assert unsure(early) == unsure(None) == []
+    assert unsure(early, late) == ["p1"]
+    assert unsure(late, early) == ["p0"]
+    assert unsure(late, late) == ["p0", "p1"]
+    assert unsure(None, late) == ["p0", "p1"]
+
+
+# What a time does not prove
+
+
+def test_a_task_of_another_time_leaves_it_open_until_the_clocks_are_compared(look: Start) -> None:
+    near = Window(*(NOW + timedelta(minutes=at) for at in (-1, 1, -5, 5)))
+    tasks = Tasks([row("zone", ago=-120), row("old", ago=600), row("mine", ago=900)], {})
+    search = look(tasks, ["mine"])
+
+    def result(window: Window, *, to_repeat: bool = True) -> tuple[list[str], bool]:
+        request = LostRequest(digest_of(PROMPT), lambda: window, PROMPT, to_repeat=to_repeat)
+        found = scan(search, request)
+        return names(found.unsure), found.is_complete
+
+    assert result(near, to_repeat=False) == ([], True)
+    assert result(near) == ([], False)
+    assert result(near._replace(floor=near.since)) == ([], False)
+    assert result(near._replace(ceiling=near.until)) == ([], False)
+    assert result(near._replace(floor=near.since, ceiling=near.until)) == ([], True)
+    # The newest task of before the send: it and what is older have another origin.
+    tasks.rows[:] = tasks.rows[1:]
+    before = NOW - timedelta(minutes=599)
+    assert result(near._replace(floor=before)) == ([], True)
+    assert result(near._replace(floor=before - timedelta(minutes=2))) == ([], False)
+    assert result(near._replace(floor=before - timedelta(minutes=2), newest="old")) == ([], True)
+    # One with our prompt is named.
+    tasks.prompts["old"] = PROMPT
+    assert result(near) == (["old"], False)
+
+
+def test_a_task_with_this_prompt_is_read_to_see_whether_it_is_shown_unchanged(look: Start) -> None:
+    tasks = Tasks([row("other"), row("twin", ago=600)], {"other": "Something else"})
+    search = look(tasks, ["twin"], twins=["gone", "twin"])
+    request = LostRequest(digest_of(PROMPT), lost(room=999).window, PROMPT)
+    assert names(scan(search, request).unsure) == ["other"]
+    tasks.prompts["twin"] = PROMPT
+    assert names(scan(search, request).unsure) == []
 
 
 def test_a_later_scan_may_settle_a_doubt() -> None:
