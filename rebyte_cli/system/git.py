@@ -70,9 +70,10 @@ def run(
     program = shutil.which("git", path=variables.get("PATH"))
     if program is None:
         raise GitUnusable("git is not installed")
+    there = [] if folder is None else ["-C", os.fspath(folder)]
     with ProcessGroup(
-        [program, *SAFE, *words],
-        folder=folder,
+        [program, *there, *SAFE, *words],
+        folder=None,
         variables=variables,
         stdout=output,
         stderr=subprocess.PIPE,
@@ -98,29 +99,81 @@ def _reason(stderr: str, word: str, status: int) -> str:
 def top_level(folder: str) -> str:
     """The root of the working tree that `folder` is in.
 
-    Refuses one that the configuration of the repository (`core.worktree`) puts elsewhere:
-    everything there would be read. Raises GitFailed.
+    Refuses one that the configuration of the repository (`core.worktree`) puts elsewhere, where
+    everything would be read, and one whose repository is another's. Raises GitFailed.
     """
     root = os.fsdecode(run(["rev-parse", "--show-toplevel"], folder).removesuffix(b"\n"))
     path = Path(os.path.realpath(folder))
     above = (one for one in (path, *path.parents) if os.path.lexists(one / ".git"))
     if next(above, None) != Path(os.path.realpath(root)):
         raise GitFailed(f"the working tree of the repository in {folder} is elsewhere: {root}")
+    check_repository(root)
     return root
+
+
+def check_repository(root: str) -> None:
+    """Refuse a repository whose parts are elsewhere: a download can name any folder of the user.
+
+    `root` is a working tree or a bare repository. A linked working tree, a submodule and the like
+    are what they seem if the repository names the working tree, too. Raises GitFailed.
+    """
+    found = os.fsdecode(run(["rev-parse", "--git-dir", "--git-common-dir"], root)).split("\n")
+    own, common = (Path(os.path.realpath(os.path.join(root, name))) for name in found[:2])
+    here = Path(os.path.realpath(root))
+    if common != own:
+        is_here = own.parent == common / "worktrees" and _leads_to(own / "gitdir", here / ".git")
+    elif own in (here, here / ".git"):
+        is_here = True
+    else:
+        tree = _own_setting(own, "core.worktree")
+        is_here = tree != "" and os.path.realpath(own / tree) == str(here)
+    if not is_here:
+        raise GitFailed(
+            f"the repository of {root} is elsewhere, and does not name this folder: {own}",
+            hint=f"If it belongs here: git --git-dir {own} config core.worktree {here}",
+        )
+    for name in ("objects", "refs", "packed-refs"):
+        if (common / name).is_symlink():
+            raise GitFailed(f"a part of the repository is elsewhere: {common / name} is a link")
+
+
+def _leads_to(file: Path, place: Path) -> bool:
+    """Whether the path in a file, which may be relative to it, is `place`."""
+    try:
+        with file.open("rb") as content:
+            path = os.fsdecode(content.read(4096).rstrip(b"\n"))
+    except OSError:
+        return False
+    return os.path.realpath(file.parent / path) == os.path.realpath(place)
+
+
+def _own_setting(repository: Path, name: str) -> str:
+    try:
+        words = ["config", "--file", str(repository / "config"), "--get", name]
+        return os.fsdecode(run(words, repository)).removesuffix("\n")
+    except GitFailed:
+        return ""
 
 
 def filters_off(folder: str) -> dict[str, str]:
     """Variables that disable the filters that the repository's own configuration defines.
 
     Those of the user, such as git-lfs, stay: without them, unchanged files would look changed.
-    Raises GitFailed rather than leave one on.
+    Raises GitFailed rather than leave one on, and for commands that the repository gives git-lfs.
     """
     listed = run(["config", "-z", "--show-scope", "--name-only", "--list"], folder)
     parts = listed.decode("utf-8", "surrogateescape").split("\0")
     settings = []
     for scope, name in zip(parts[::2], parts[1::2], strict=False):
-        found = re.fullmatch(r"filter\..*\.(clean|smudge|process|required)", name)
-        if scope in ("local", "worktree") and found:
+        if scope not in ("local", "worktree"):
+            continue
+        if re.fullmatch(r"lfs\.extension\..*\.(clean|smudge)", name, re.DOTALL):
+            raise GitFailed(
+                f"the repository's configuration names a command for git-lfs: {name}",
+                hint="If you trust it, move it to your own: git config --global",
+            )
+        found = re.fullmatch(r"filter\..*\.(clean|smudge|process|required)", name, re.DOTALL)
+        if found:
             settings.append((name, "false" if found[1] == "required" else ""))
     return settings_of(settings)
 

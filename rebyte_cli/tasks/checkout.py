@@ -46,7 +46,7 @@ def top_level(folder: str) -> str:
     try:
         return git.top_level(folder)
     except git.GitFailed as error:
-        raise BadUsage(error.message) from None
+        raise BadUsage(error.message, hint=error.hint) from None
 
 
 def look(folder: str) -> Checkout:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.system.git import GitFailed
 from rebyte_cli.tasks import checkout
 from rebyte_cli.tasks.git import local_source
 from tests.repositories import Repository, git
@@ -137,7 +136,7 @@ def test_a_broken_environment_is_told_as_git_does(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_CONFIG_COUNT", "some")
-    with pytest.raises(GitFailed, match="command-line config"):
+    with pytest.raises(BadUsage, match="command-line config"):
         patched(repository)
 
 
@@ -216,7 +215,7 @@ def test_a_working_tree_that_is_elsewhere_is_not_uploaded(repository: Repository
     git(repository.path.parent, "init", "-q")
     for there in (elsewhere, repository.path.parent):
         repository("config", "core.worktree", str(there))
-        message = "the working tree of the repository here is elsewhere"
+        message = "the working tree of the repository in .* is elsewhere"
         with pytest.raises(BadUsage, match=message):
             patched(repository)
         with pytest.raises(BadUsage, match=message):

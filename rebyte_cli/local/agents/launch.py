@@ -49,7 +49,7 @@ class Launcher:
             executor, self._config_file, self._store.folder, wanted
         )
         model = http.optional_text(body, "model", most=200, least=1)
-        options = {
+        options: dict[str, Any] = {
             "adapter": config.describe(adapter),
             "model": None if model in CLOUD_TIERS else model,
             "jail": jailed,
@@ -58,17 +58,19 @@ class Launcher:
             "stall": settings.stall,
             "keep_free": settings.keep_free,
             "skills": self._skills(body),
-            "source": self._source(body),
         }
-        return Launch(self._store, adapter, options)
+        options["source"], login = self._source(body)
+        return Launch(self._store, adapter, options, login)
 
-    def _source(self, body: JsonObject) -> list[object]:
-        """What to clone: `localRepository` (a path or any URL) is this service's own extension.
+    def _source(self, body: JsonObject) -> tuple[list[object], dict[str, str]]:
+        """What to clone, and the login in its URL: no database and no argument is to have that.
 
+        `localRepository` (a path or any URL) is this service's own extension.
         Raises Refusal when the workspace was made from something else.
         """
         repository = http.optional_text(body, "localRepository", most=4096, least=1)
         repository = repository or http.optional_text(body, "githubUrl", most=2000, least=1)
+        repository, login = source.split_login(repository) if repository else (None, {})
         changes = body.get("withChanges", False)
         if not isinstance(changes, bool):
             http.invalid("withChanges must be true or false")
@@ -81,10 +83,11 @@ class Launcher:
                 raise Refusal(
                     400,
                     "validation_error",
-                    f"workspace {workspace} was created with {source.without_password(there)}",
+                    f"workspace {workspace} was created with {source.without_password(str(there))}",
                     "Leave out the repository, or leave out the workspace",
                 )
-        return [repository, http.optional_text(body, "branchName", most=2000, least=1), changes]
+        branch = http.optional_text(body, "branchName", most=2000, least=1)
+        return [repository, branch, changes], login
 
     def _skills(self, body: JsonObject) -> list[str]:
         path = http.optional_text(body, "localRepository", most=4096, least=1)
@@ -103,8 +106,11 @@ class Launcher:
 class Launch:
     """One run that is about to be recorded and started."""
 
-    def __init__(self, store: Store, adapter: Adapter, options: dict[str, Any]) -> None:
+    def __init__(
+        self, store: Store, adapter: Adapter, options: dict[str, Any], login: dict[str, str]
+    ) -> None:
         self._store = store
+        self._login = login
         self.adapter = adapter
         self._options = options
         self._prompt = ""
@@ -152,8 +158,14 @@ class Launch:
                 " network, but none of your files"
             )
         try:
-            slots = self._options["parallel"]
-            supervisor.start(self._store.folder, self._prompt, self._lock, slots, self._before)
+            supervisor.start(
+                self._store.folder,
+                self._prompt,
+                self._lock,
+                self._options["parallel"],
+                self._before,
+                self._login,
+            )
         except OSError as error:
             now = self._store.now()
             with self._store.write() as db:

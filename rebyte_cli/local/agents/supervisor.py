@@ -16,7 +16,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,19 @@ class RunFailed(Exception):
     """The run cannot succeed; the text says why."""
 
 
-def start(state_dir: Path, prompt_id: str, lock: int, slots: int, before: Iterable[Path]) -> None:
+def start(
+    state_dir: Path,
+    prompt_id: str,
+    lock: int,
+    slots: int,
+    before: Iterable[Path],
+    login: Mapping[str, str] | None = None,
+) -> None:
     """Start the supervisor of a recorded run, detached, and hand it the run's lock.
 
-    `before` are the lock files of earlier runs to wait for (see turn.py). The lock's descriptor
-    is closed here. Raises OSError when no process can be made.
+    `before` are the lock files of earlier runs to wait for (see turn.py), `login` the variables
+    that have the login of the clone. The lock's descriptor is closed here. Raises OSError when no
+    process can be made.
     """
     package = Path(__file__).parents[3]
     python = [sys.executable, "-I", "-S", "-c", BOOT, str(package)]
@@ -65,6 +73,7 @@ def start(state_dir: Path, prompt_id: str, lock: int, slots: int, before: Iterab
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **(login or {})},
                 pass_fds=(lock,),
                 start_new_session=True,
                 cwd="/",

@@ -17,6 +17,7 @@ from ...system import git
 from ...system.git import GitFailed
 from . import confined
 from .source import CLONE_SECONDS, clone_url, local_path, without_password
+from .source import login as source_login
 
 BASE = "base.git"
 # Of our own commits: git needs a name, and must not ask for the passphrase of a key.
@@ -95,11 +96,17 @@ class Workspace:
         assert source.repository is not None
         url = clone_url(source.repository)
         place = local_path(url)
-        words = ["clone", "--quiet", "--no-hardlinks", "--template="]
+        words = ["clone", "--quiet", "--template="]
         if source.branch:
             words += ["--branch", source.branch]
         try:
-            git.run([*words, "--", str(place or url), str(self.code)], timeout=CLONE_SECONDS)
+            if place is not None:
+                git.check_repository(str(place))
+                # Only what the branch reaches: no other branch, no stash, nothing thrown away.
+                words += ["--no-local", "--single-branch"]
+            login = source_login(url, os.environ)
+            words += ["--", str(place or url), str(self.code)]
+            git.run(words, extra=login, timeout=CLONE_SECONDS)
         except GitFailed as error:
             raise GitFailed(f"cannot clone {without_password(url)}: {error}") from None
         origin = without_password(url)

@@ -287,6 +287,34 @@ def test_a_clone_shares_no_file_with_the_users_repository(tmp_path: Path, reposi
         assert path.is_dir() or path.stat().st_nlink == 1
 
 
+def test_a_clone_has_only_what_its_branch_reaches(tmp_path: Path, repository: Path) -> None:
+    """Neither what was amended away or unstaged, nor a stash or another branch."""
+    for name, words in (
+        ("amended", ("commit", "-q", "-m", "With a secret")),
+        ("unstaged", ("reset", "-q", "--", "unstaged")),
+        ("stashed", ("stash", "-q", "--", "stashed")),
+    ):
+        (repository / name).write_text(f"secret, {name}\n")
+        git(repository, "add", name)
+        git(repository, *words)
+        if name == "amended":
+            git(repository, "rm", "-q", "--cached", name)
+            git(repository, "commit", "-q", "--amend", "--allow-empty", "-m", "Without")
+    git(repository, "checkout", "-q", "other")
+    (repository / "elsewhere").write_text("secret, elsewhere\n")
+    git(repository, "add", "elsewhere")
+    git(repository, "commit", "-q", "-m", "On another branch")
+    git(repository, "checkout", "-q", "-")
+    git(repository, "tag", "v1", "HEAD~1")
+    workspace = prepared(tmp_path, WorkspaceSource(str(repository), None, False))
+    objects = git(workspace.code, "cat-file", "--batch-all-objects", "--batch-check").split("\n")
+    contents = [git(workspace.code, "cat-file", "-p", row.split()[0]) for row in objects if row]
+    assert not [text for text in contents if "secret" in text]
+    reached = git(workspace.code, "rev-list", "--objects", "--all").split("\n")[:-1]
+    assert len(contents) == len(reached)
+    assert git(workspace.code, "describe", "--tags").startswith("v1-1-g")
+
+
 def test_a_branch(tmp_path: Path, repository: Path) -> None:
     workspace = prepared(tmp_path, WorkspaceSource(str(repository), "other", False))
     assert files(workspace) == [".gitignore", "a", "old", "run.sh"]
@@ -411,7 +439,7 @@ def test_a_repository_that_cannot_be_cloned(bench: Bench) -> None:
     run = bench.run(["true"], source=["/no/such/repository", None, False])
     assert run.outcome == "failed"
     reason = run.answer or ""
-    assert reason.startswith("cannot clone /no/such/repository: repository")
+    assert reason.startswith("cannot clone /no/such/repository: cannot change to")
 
 
 @pytest.mark.parametrize("jailed", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -18,10 +20,11 @@ from rebyte_cli.local.agents import jail, programs, report, skills, sweep
 from rebyte_cli.local.agents.key import machine_key
 from rebyte_cli.local.server import Service
 from tests.repositories import git
+from tests.servers import Line, RawServer, Request, reply
 from tests.waiting import eventually
 from tests.witness import Caller
 
-from .bench import PATIENCE, gone, need_jail, script
+from .bench import PATIENCE, gone, need_jail, processes, script
 
 CONFIG = """
 [local]
@@ -379,6 +382,31 @@ def test_repositories_and_skills_of_github(start: Starter, tmp_path: Path, user_
             "cannot clone https://github.com/acme/gone.git"
             in (machine.wait(gone["id"])["finalResult"])
         )
+
+
+def test_a_password_in_a_url_reaches_the_server_alone(start: Starter, tmp_path: Path) -> None:
+    """Neither the database nor `ps`, nor an unconfined agent's environment, has it."""
+    secret = "gehe1m;$x"
+
+    def served(request: Request) -> bytes | Line:
+        if "authorization" in request.headers:
+            return Line.wait
+        return reply(401, "", {"WWW-Authenticate": 'Basic realm="x"'})
+
+    with RawServer(served) as server, start() as machine:
+        url = f"http://me%40x:{quote(secret)}@127.0.0.1:{server.port}/acme/shop.git"
+        created = machine.own.create("x", executor="mine", localRepository=url)
+        logged_in = eventually(
+            lambda: [r.headers["authorization"] for r in server.requests if len(r.headers) and
+                     "authorization" in r.headers], seconds=PATIENCE,
+        )  # fmt: skip
+        assert logged_in == ["Basic " + base64.b64encode(f"me@x:{secret}".encode()).decode()]
+        assert processes(f":{server.port}/acme/shop.git")
+        for word in (secret, quote(secret)):
+            assert not processes(word)
+            for path in filter(Path.is_file, machine.state.rglob("*")):
+                assert word.encode() not in path.read_bytes(), path
+        machine.own.call("POST", f"/tasks/{created['id']}/cancel")
 
 
 def test_the_first_uses_of_a_skill_share_one_clone(tmp_path: Path, user_home: Path) -> None:
