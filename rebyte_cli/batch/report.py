@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import repeat
 from pathlib import Path
 
-from ..config.atomic import replace
+from ..config.atomic import create_beside, replace
 from ..errors import BadUsage, RebyteError
 from ..redaction import redact_keys
 from . import html_report, markdown_report
@@ -45,18 +44,15 @@ def write(
     """
     timeline = Timeline(rows, now or datetime.now(UTC))
     render = markdown_report.render if path.lower().endswith(".md") else html_report.render
-    target = os.path.abspath(path)  # a link there is replaced, not written through
+    target = Path(os.path.abspath(path))  # a link there is replaced, not written through
     temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".report.", dir=os.path.dirname(target))
+        handle, temporary = create_beside(target)
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             parts = render(
                 title, counts(tally(rows)), rows, texts or repeat(LineTexts("", None)), timeline
             )
             file.writelines(map(redact_keys, parts))  # reports are passed around
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         replace(temporary, target)
         temporary = None
     except OSError as error:
@@ -64,4 +60,4 @@ def write(
     finally:
         if temporary is not None:
             with suppress(OSError):
-                Path(temporary).unlink()
+                temporary.unlink()

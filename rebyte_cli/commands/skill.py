@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..app import App
+from ..config.atomic import write_shared
 from ..config.fields import LOCAL
 from ..config.paths import home_dir
 from ..config.permissions import private_folder
@@ -81,7 +82,7 @@ def _install(app: App, target: Path, text: bytes) -> dict[str, Any]:
         changed = there != text
         if changed:
             private_folder(target.parent)
-            target.write_bytes(text)
+            write_shared(target, text)
     except OSError as error:
         raise RebyteError(f"cannot write {target}: {error.strerror}") from None
     app.note(f"Installed the skill in {target}")

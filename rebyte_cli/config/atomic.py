@@ -13,6 +13,8 @@ from pathlib import Path
 from ..errors import RebyteError
 from .permissions import private_folder
 
+SHARED = 0o644  # less the umask: readable for others, as a start file of a shell is
+
 
 def write_private(path: Path, data: bytes) -> None:
     """Replace a file in one step: whole or not at all, mode 0600, a link stays a link.
@@ -24,35 +26,31 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def write_shared(path: Path, data: bytes) -> None:
-    """As `write_private`, but with the mode that the file has, or that the umask gives a new one.
+    """As `write_private`, but with the mode that the file has; a new one is readable for others.
 
     Its folder stays as it is.
     """
     try:
         mode = stat.S_IMODE(os.stat(path).st_mode)
     except OSError:
-        umask = os.umask(0o077)  # which can be read in no other way
-        os.umask(umask)
-        mode = 0o666 & ~umask
-    _write(path, data, mode)
+        mode = None
+    _write(path, data, created=SHARED, mode=mode)
 
 
-def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
+def _write(path: Path, data: bytes, *, created: int = 0o600, mode: int | None = None) -> None:
     """The temporary file is in the same folder as the real file, because a rename cannot cross
     file systems.
     """
-    import tempfile
-
     real = Path(os.path.realpath(path))
     temporary = None
     try:
-        # mkstemp makes 0600 whatever the umask is; the new file also replaces a wider old one.
-        handle, temporary = tempfile.mkstemp(prefix=f".{real.name}.", dir=real.parent)
+        # A new file, with the mode of a new one, also replaces an older one with a wider mode.
+        handle, temporary = create_beside(real, created)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if mode != 0o600:
+        if mode is not None:
             os.chmod(temporary, mode)
         replace(temporary, real)
         temporary = None
@@ -63,6 +61,17 @@ def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
         if temporary is not None:
             with suppress(OSError):
                 os.unlink(temporary)
+
+
+def create_beside(target: Path, mode: int = SHARED) -> tuple[int, Path]:
+    """A new, hidden file in the folder of `target`: its descriptor and its path. Raises OSError.
+
+    `mode` less the umask, which the system takes off: reading it would change it for a moment, for
+    every thread.
+    """
+    path = target.with_name(f".{target.name[:100]}.{os.urandom(6).hex()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.open(path, flags, mode), path
 
 
 def replace(source: str | Path, target: str | Path) -> None:

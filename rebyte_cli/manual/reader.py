@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ..config.atomic import write_shared
 from ..config.paths import xdg_dir
 from ..config.permissions import private_folder
 from .roff import MARK
@@ -81,7 +82,7 @@ def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
     """Write pages (`rebyte.1`: text) under `folder` as `man1/rebyte.1`.
 
     Returns each file and whether it changed. Raises FileExistsError if a file that rebyte did
-    not generate is in the way, OSError if writing fails.
+    not generate is in the way, OSError or RebyteError if writing fails.
     """
     files = {folder / f"man{name[-1]}" / name: page for name, page in pages.items()}
     for file in files:
@@ -93,7 +94,7 @@ def install(pages: Mapping[str, str], folder: Path) -> list[tuple[Path, bool]]:
         if changed:
             private_folder(file.parent)
             file.unlink(missing_ok=True)  # it may be a link to a page of another environment
-            file.write_bytes(page.encode())
+            write_shared(file, page.encode())
         done.append((file, changed))
     return done
 

@@ -215,3 +215,22 @@ def test_the_shell_has_to_be_known(
 def test_installing_and_removing_at_once_is_refused(rebyte: Callable[..., Done]) -> None:
     done = rebyte("completion", "bash", "--install", "--uninstall")
     assert (done.status, "cannot be used together" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077])
+def test_under_any_umask_no_other_user_can_change_what_was_installed(
+    home: Path, rebyte: Callable[..., Done], mask: int
+) -> None:
+    """A start file is a program that runs with every shell, a skill one that agents follow."""
+    before = os.umask(mask)
+    try:
+        for shell in ("bash", "zsh", "fish"):
+            assert rebyte("completion", shell, "--install").status == 0
+        assert rebyte("skill", "--install").status == 0
+        assert rebyte("man", "--install").status == 0
+    finally:
+        os.umask(before)
+    made = {path: path.stat().st_mode & 0o777 for path in home.rglob("*") if path.is_file()}
+    assert {".bashrc", ".zshrc", "rebyte.fish", "SKILL.md", "rebyte.1"} <= {p.name for p in made}
+    assert set(made.values()) == {0o644 & ~mask}
+    assert not any(path.stat().st_mode & 0o022 for path in home.rglob("*") if path.is_dir())
