@@ -5,15 +5,20 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from tests import surroundings
+from tests.tools import need_tool as need_tool  # where tests look for it
+
+surroundings.enter()
 
 
 class Done(NamedTuple):
@@ -38,19 +43,6 @@ class Done(NamedTuple):
             text = text[end:].lstrip()
         return found
 
-
-def need_tool(name: str) -> str:
-    """The path of a program that a test needs; fails in CI when it is missing, skips elsewhere."""
-    path = shutil.which(name)
-    if path is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{name} is not installed")
-        pytest.skip(f"{name} is not installed")
-    return path
-
-
-# The command buffers what it prints as it does for a user, wherever the tests run.
-os.environ.pop("PYTHONUNBUFFERED", None)
 
 # A script that starts the tests in the background has Python ignore Ctrl-C, and every process that
 # the tests start with it.
@@ -106,17 +98,28 @@ def pytest_configure(config: pytest.Config) -> None:
         share()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end what was skipped: each reason once, with the number of its tests."""
+    reasons = Counter(
+        str(report.longrepr[2]).removeprefix("Skipped: ")
+        for report in terminalreporter.getreports("skipped")
+        if isinstance(report.longrepr, tuple)
+    )
+    if reasons:
+        terminalreporter.section("skipped")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count:5}  {reason}")
+
+
 COMMAND = [sys.executable, "-m", "rebyte_cli"]
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home: own config and state folders, no REBYTE_*, no colour, no keyring."""
+    """An empty home: own config and state folders, no proxy, no colour, no keyring."""
     for name in list(os.environ):
         if name.startswith("REBYTE_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    for name in ("DBUS_SESSION_BUS_ADDRESS", "DISPLAY", "FORCE_COLOR", "EDITOR", "VISUAL"):
-        monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))

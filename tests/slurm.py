@@ -8,7 +8,6 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import time
@@ -62,9 +61,7 @@ class SlurmCluster:
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> SlurmCluster:
-        system = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
-        daemons = [shutil.which(name, path=system) for name in ("slurmctld", "slurmd")]
-        programs = [path or need_tool("slurmd") for path in daemons]
+        programs = [need_tool(name) for name in ("slurmctld", "slurmd")]
         need_tool("bwrap")
         for name in ("state", "spool", "run"):
             (self.folder / name).mkdir(parents=True)

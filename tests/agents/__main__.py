@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..surroundings import ENTERED
 from .install import BIN, CACHE, HERE, install
 from .offline import go_offline
 
@@ -56,6 +57,7 @@ def environment() -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         "CI": os.environ.get("CI", ""),
+        ENTERED: str(home),  # where these tests have their agents
     }
 
 

@@ -24,7 +24,7 @@ import rebyte_cli
 from rebyte_cli.app import App
 from rebyte_cli.local.server import LOCAL_KEY
 from rebyte_cli.mcp.wording import for_tools
-from tests.conftest import COMMAND, Done, need_tool
+from tests.conftest import COMMAND, Done
 from tests.node_tools import install as node_tools
 from tests.servers import Line, RawServer, error_reply, json_reply
 
@@ -306,8 +306,7 @@ def test_the_hint_of_a_missing_jail_names_no_way_to_do_without() -> None:
 @pytest.mark.slow
 def test_the_inspector_calls_the_tools(home: Path, service: Any) -> None:
     """Another client: the command line of the MCP inspector, on the TypeScript SDK."""
-    need_tool("npm")
-    inspector = node_tools.command("mcp-inspector")
+    inspector = node_tools.need("mcp-inspector")
     server = home / "rebyte"  # `-m` of `python -m` would be an option of the client
     server.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
     server.chmod(0o755)

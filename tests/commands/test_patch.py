@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from rebyte_cli.app import App
-from rebyte_cli.local.agents import jail
 from tests.conftest import Done, need_tool
 from tests.repositories import git
+from tests.tools import need_jail
 from tests.waiting import eventually
 
 Local = Callable[..., Done]
@@ -41,9 +41,7 @@ def local(inside: Local) -> Local:
 @pytest.fixture
 def agents(home: Path, local: Local, monkeypatch: pytest.MonkeyPatch) -> Local:
     """The command with an agent `mine` that runs its prompt as a script, in a jail."""
-    check = jail.probe(home / "jail.json")
-    if not check.works and os.environ.get("CI") != "true":
-        pytest.skip(f"no jail here: {check.reason}")
+    need_jail(home)
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     program = home / "agent"
     program.write_text(AGENT)

@@ -13,7 +13,7 @@ from typing import Any
 import pexpect
 import pytest
 
-from tests.conftest import COMMAND
+from tests.conftest import COMMAND, need_tool
 from tests.terminals import Session, finish
 from tests.waiting import with_time
 
@@ -141,6 +141,8 @@ def test_errors_are_json_where_asked_for_or_read_by_a_program(terminal: Terminal
 
 def test_a_manual_page_opens_in_the_pager(terminal: Terminal) -> None:
     """With bold headings, as in man(1); and printed where the user wants no pager."""
+    for tool in ("man", "less"):
+        need_tool(tool)
     child = terminal("man", "cancel", PAGER="less")
     child.expect_exact("\x1b[1mNAME")
     child.send("q")

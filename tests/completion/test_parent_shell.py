@@ -34,10 +34,11 @@ def test_the_shell_at_work_comes_before_the_login_shell(name: str, home: Path) -
 
 def above(*entries: tuple[str, int]) -> str | None:
     """What is found below processes, each with a name and a group, the nearest first."""
-    processes = {os.getpid(): ProcessEntry(101, 1, "rebyte")}
-    for number, (name, group) in enumerate(entries, 101):
+    first = os.getpid() + 1
+    processes = {os.getpid(): ProcessEntry(first, 1, "rebyte")}
+    for number, (name, group) in enumerate(entries, first):
         processes[number] = ProcessEntry(number + 1, group, name)
-    processes[101 + len(entries)] = ProcessEntry(0, 0, "init")
+    processes[first + len(entries)] = ProcessEntry(0, 0, "init")
     return parent_shell(SHELLS, processes.__getitem__)
 
 

@@ -21,7 +21,7 @@ from rebyte_cli.config.settings import Config, resolve
 from rebyte_cli.config.toml import schema_line
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.local.agents.config import ConfigError, load
-from tests.conftest import Done, need_tool
+from tests.conftest import Done
 from tests.node_tools import install as node_tools
 
 VALUES: tuple[Any, ...] = (
@@ -136,11 +136,11 @@ def test_another_checker_takes_a_file_that_the_command_wrote(
 @pytest.mark.slow
 def test_an_editor_finds_the_schema(rebyte: Callable[..., Done], home: Path) -> None:
     """Taplo is what Even Better TOML and other editors run; nothing tells it of a schema here."""
-    need_tool("npm")
+    taplo = node_tools.need("taplo")
     config = home / ".config/rebyte/config.toml"
     rebyte("profile", "create", "work", "timeout=5")
     (config.parent / "bad.toml").write_text(config.read_text().replace("= 5", "= -5"))
-    lint = [*node_tools.command("taplo"), "lint", "--colors=never", "bad.toml", "config.toml"]
+    lint = [*taplo, "lint", "--colors=never", "bad.toml", "config.toml"]
     done = subprocess.run(lint, cwd=config.parent, capture_output=True, text=True, check=False)
     assert "-5 is less than" in done.stderr
     assert "invalid file" in done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli import errors
-from rebyte_cli.local.agents import config, jail
+from rebyte_cli.local.agents import config
 from rebyte_cli.manual.__main__ import generated, write
 from rebyte_cli.manual.builder import written
 from rebyte_cli.manual.facts import STATUSES
@@ -21,6 +21,7 @@ from rebyte_cli.manual.roff import page
 from tests.conftest import Done, need_tool
 from tests.inside import inside
 from tests.script_blocks import blocks, run
+from tests.tools import need_jail
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "man").iterdir())
@@ -295,9 +296,7 @@ cat "$(dirname "$0")/${0##*/}.jsonl"
 @pytest.mark.slow
 def test_the_recipes_for_local_agents_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each in its own repository, with recordings in place of the agents, in a jail."""
-    check = jail.probe(home / "jail.json")
-    if not check.works and os.environ.get("CI") != "true":
-        pytest.skip(f"no jail here: {check.reason}")
+    need_jail(home)
     need_tool("jq")
     monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
     programs = home / "agents"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from tests.conftest import need_tool
 from tests.script_blocks import blocks
 from tests.slurm import PATIENCE, SlurmCluster
+from tests.tools import lack
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow  # the daemons of Slurm and cron are started
@@ -73,9 +73,9 @@ BEFORE = "@2026-02-09 02:14:58"
 def test_case_84_the_line_for_cron_under_cron(home: Path) -> None:
     """In a separate mount namespace, so that the crontabs of this machine stay out of it."""
     if os.geteuid() != 0:
-        pytest.skip("cron runs as root")
+        lack("cron runs as root")
     need_tool("bwrap")
-    cron = shutil.which("cron", path=f"{os.environ['PATH']}:/usr/sbin") or need_tool("cron")
+    cron = need_tool("cron")
     install(home / ".local" / "bin")
     (line,) = blocks((PAGES / "rebyte-examples.7.md").read_text(), "crontab")
     tables = home / "spool" / "crontabs"

@@ -1,7 +1,7 @@
 """Install the programs of `package.json` from npm into `.node-cache/`, once.
 
-`python -m tests.node_tools.install PROGRAM [ARGUMENT…]` then runs one of them. Without npm it says
-so and succeeds; with CI=true it fails.
+`python -m tests.node_tools.install PROGRAM [ARGUMENT…]` then runs one of them. Where npm
+is missing or fails it says so and succeeds; with CI=true it fails.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.tools import lack, need_tool
 
 HERE = Path(__file__).parent
 CACHE = HERE.parent.parent / ".node-cache"
@@ -27,10 +29,20 @@ PROGRAMS = {
 def command(program: str) -> list[str]:
     """The words that start a program of `PROGRAMS`, which is installed if it is not there yet.
 
-    Raises FileNotFoundError without node or npm, subprocess.CalledProcessError when npm fails.
+    Raises OSError without npm, subprocess.CalledProcessError when it fails.
     """
     _install()
     return ["node", str(PROGRAMS[program])]
+
+
+def need(program: str) -> list[str]:
+    """As `command`, for a test, which is skipped where npm cannot install the program."""
+    need_tool("node")
+    need_tool("npm")
+    try:
+        return command(program)
+    except subprocess.CalledProcessError:
+        lack(f"npm cannot install {program}")
 
 
 def _install() -> None:
@@ -55,11 +67,12 @@ def _install() -> None:
 
 def main() -> None:
     """Run the program that the first argument names with the others."""
-    if shutil.which("npm") is None:
-        print(f"{sys.argv[1]} skipped: npm is not installed", file=sys.stderr)
+    try:
+        words = [*command(sys.argv[1]), *sys.argv[2:]]
+        os.execvp(words[0], words)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"{sys.argv[1]} skipped: {error}", file=sys.stderr)
         sys.exit(os.environ.get("CI") == "true")
-    words = [*command(sys.argv[1]), *sys.argv[2:]]
-    os.execvp(words[0], words)
 
 
 if __name__ == "__main__":

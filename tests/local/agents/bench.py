@@ -9,26 +9,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from rebyte_cli.local.agents import config, jail, runs, supervisor
+from rebyte_cli.local.agents import config, runs, supervisor
 from rebyte_cli.local.agents.adapter import Adapter
 from rebyte_cli.local.agents.program import ProgramAdapter
 from rebyte_cli.local.agents.runs import RecordedEvent, RunRecord
 from rebyte_cli.local.agents.workspace import Workspace
 from rebyte_cli.local.database import Store, new_id
+from tests.tools import need_jail as need_jail  # for the tests in this folder
 
 PATIENCE = 90.0
 # How an agent sleeps, more digits to follow: tests of another checkout have other processes.
 NAP = f"77.{os.getpid():08}"
-
-
-def need_jail(folder: Path) -> None:
-    """Skip where no jail can be made, except where CI says that everything must run."""
-    check = jail.probe(folder / "jail.json")
-    if not check.works and os.environ.get("CI") != "true":
-        pytest.skip(f"no jail here: {check.reason}")
-    assert check.works, check
 
 
 class Bench:

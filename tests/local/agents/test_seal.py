@@ -132,7 +132,8 @@ def test_the_keys_of_a_login_cannot_be_read(bench: Bench, tmp_path: Path) -> Non
 
     def answer(words: list[str]) -> str:
         add = [sys.executable, "-c", ADD, *words]
-        done = subprocess.run(add, capture_output=True, text=True, check=True)
+        path = {"PATH": jail.SYSTEM_PATH}
+        done = subprocess.run(add, env=path, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     assert answer(read) == "the secret"

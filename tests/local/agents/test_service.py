@@ -586,7 +586,7 @@ def test_agents_that_are_found(
     script(folder, "claude", "echo '2.1.197 (Claude Code)'")
     script(folder, "codex", "echo codex-cli 0.1.0")
     script(folder, "gemini", "echo 'Error: binary not installed' >&2; exit 1")
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     with start() as machine:
         rows = report.agents(machine.state, tmp_path / "config.toml")
     found = {row["name"]: row for row in rows}
@@ -615,8 +615,9 @@ def test_a_path_to_no_program_is_not_looked_up_on_path(tmp_path: Path) -> None:
 def test_an_agent_that_is_slow_to_start_is_usable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "config.toml").write_text('[local]\njail = "off"\n')
     script(tmp_path / "bin", "claude", "exec sleep 20")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(programs, "VERSION_SECONDS", 0.1)
     rows = report.agents(tmp_path / "state", tmp_path / "config.toml")
     claude = next(row for row in rows if row["name"] == "claude")

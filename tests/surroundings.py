@@ -1,0 +1,145 @@
+"""The suite's own PATH, HOME and environment: its tests reach nothing of the user who runs them.
+
+A test must never start an agent that is installed here, ask a running ssh-agent or keyring, or
+read a key from the environment. What is not listed here is therefore not there, for every test and
+every process that a test starts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+# In the environment of processes whose parent has entered them already: workers, servers.
+ENTERED = "TEST_SURROUNDINGS"
+
+VARIABLES = (
+    *("CI", "LANG", "LANGUAGE", "LOGNAME", "TERM", "TZ", "USER"),
+    *("TEMP", "TMP", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD"),
+    *("PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH"),
+    "PYTHONWARNINGS",
+    # How this machine downloads packages, which slow tests do.
+    *("CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"),
+    *("SSL_CERT_DIR", "SSL_CERT_FILE"),
+    *("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("all_proxy", "http_proxy", "https_proxy", "no_proxy"),
+    # Without which no program starts on Windows.
+    *("COMSPEC", "PATHEXT", "SYSTEMDRIVE", "SYSTEMROOT", "WINDIR"),
+)
+PREFIXES = (
+    *("LC_", "PYTEST_", "REBYTE_FUZZ", "REBYTE_TEST_"),
+    *("PIP_", "UV_", "NPM_CONFIG_", "npm_config_"),
+)
+# Configuration of those that download; their other files in HOME stay out of sight.
+DOWNLOADS = {"PIP_CONFIG_FILE": ".config/pip/pip.conf", "NPM_CONFIG_USERCONFIG": ".npmrc"}
+
+PROGRAMS = (
+    # coreutils, diffutils, findutils, util-linux and the like
+    *(
+        "[",
+        "awk",
+        "basename",
+        "cat",
+        "chmod",
+        "chown",
+        "clear",
+        "cmp",
+        "comm",
+        "cp",
+        "cut",
+        "date",
+        "dd",
+    ),
+    *("df", "diff", "dirname", "du", "echo", "env", "expr", "false", "find", "flock", "fold"),
+    *("getent", "grep", "gzip", "head", "hostname", "id", "install", "join", "kill", "ln"),
+    *("locale", "ls", "mkdir", "mkfifo", "mktemp", "mount", "mv", "nice", "nl", "nohup", "nproc"),
+    *("numfmt", "od", "paste", "pgrep", "printenv", "printf", "prlimit", "ps", "pwd", "readlink"),
+    *("realpath", "rm", "rmdir", "script", "sed", "seq", "setsid", "sha256sum", "shuf", "sleep"),
+    *("sort", "split", "stat", "stty", "sync", "tac", "tail", "tar", "tee", "test", "timeout"),
+    *("touch", "tput", "tr", "true", "truncate", "tsort", "tty", "umount", "uname", "uniq"),
+    *("unshare", "wc", "which", "whoami", "xargs", "yes"),
+    # shells, and what people use beside them
+    *("bash", "busybox", "dash", "fish", "sh", "zsh"),
+    *("curl", "fzf", "jq", "less", "more", "parallel", "rsync", "shellcheck", "tmux"),
+    # languages and their package managers
+    *("git", "make", "node", "npm", "npx", "perl", "python", "python3"),
+    # manual pages
+    *(
+        "apropos",
+        "col",
+        "eqn",
+        "grotty",
+        "groff",
+        "man",
+        "mandoc",
+        "manpath",
+        "mandb",
+        "nroff",
+        "preconv",
+    ),
+    *("tbl", "troff"),
+    # services that tests start for themselves
+    *("bwrap", "cron", "crontab", "dbus-daemon", "faketime", "gnome-keyring-daemon"),
+    *("sbatch", "scontrol", "sinfo", "slurmctld", "slurmd", "slurmstepd", "squeue", "srun"),
+    *("chromedriver", "chromium"),
+)
+
+
+def enter() -> None:
+    """Replace the environment of this process, and so of all that it starts."""
+    if ENTERED in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="rebyte-tests."))
+    made_by = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == made_by:  # a fork that ends leaves it
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    variables = _kept() | _downloads() | _home(folder / "home")
+    variables["PATH"] = _path(folder / "bin")
+    os.environ.clear()
+    os.environ.update(variables, GIT_CONFIG_NOSYSTEM="1", **{ENTERED: str(folder)})
+
+
+def _kept() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in VARIABLES or name.startswith(PREFIXES)
+    }
+
+
+def _downloads() -> dict[str, str]:
+    files = {name: Path.home() / place for name, place in DOWNLOADS.items()}
+    return {
+        name: str(file) for name, file in files.items() if name not in os.environ and file.exists()
+    }
+
+
+def _home(home: Path) -> dict[str, str]:
+    """An empty HOME; XDG_* is not set, so that every folder is in it."""
+    runtime = home / "run"
+    runtime.mkdir(parents=True, mode=0o700)
+    found = {"HOME": str(home), "XDG_RUNTIME_DIR": str(runtime)}
+    if os.name == "nt":
+        found |= dict.fromkeys(("APPDATA", "LOCALAPPDATA", "USERPROFILE"), str(home))
+    return found
+
+
+def _path(folder: Path) -> str:
+    """A PATH with nothing but `PROGRAMS`."""
+    search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    found = {name: shutil.which(name, path=search) for name in PROGRAMS}
+    if os.name == "nt":  # where a program needs the files beside it
+        folders = {os.path.dirname(path): None for path in found.values() if path}
+        return os.pathsep.join(folders)
+    folder.mkdir()
+    for name, path in found.items():
+        if path is not None:
+            (folder / name).symlink_to(path)
+    return str(folder)
