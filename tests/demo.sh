@@ -36,6 +36,6 @@ run workspace name @last demo
 run create "Add tests in the same VM" -w demo --wait --fields id,status,title,workspaceId
 run create "Fail on purpose [[fail]]" --wait --fields id,status,title || echo "(status $?)"
 run list --fields id,status,title
-run delete @1 @2 @3 -o id
+run delete @1 @2 @3 --yes -o id
 run list -o json
 printf '\nYours to try: REBYTE_PROFILE=local %s create "Say hello" --wait\n' "$typed"

@@ -12,27 +12,52 @@ from ..errors import RebyteError, ResourceNotFound
 from ..output.records import DELETED, Records
 from ._base import define
 from ._options import chosen_tasks, label_filter_option, labeled_tasks_argument
+from ._prompts import confirm, yes_option
+
+SHORT_ID = 8  # characters of an id that usually stand for it alone
 
 
 @define("delete", kind=DELETED)
 @labeled_tasks_argument
 @label_filter_option
 @click.option("--ignore-missing", is_flag=True, help="Don't fail if a task doesn't exist.")
+@yes_option
 def command(
-    app: App, tasks: Sequence[str], labels: Mapping[str, str], ignore_missing: bool
+    app: App, tasks: Sequence[str], labels: Mapping[str, str], ignore_missing: bool, yes: bool
 ) -> Records:
-    """Delete each TASK, without confirmation.
+    """Delete each TASK.
+
+    On a terminal, @last and @N, which may stand for another task than you mean, are confirmed by
+    title first, unless --yes is given. Elsewhere, and for tasks that are named, nothing is asked.
 
     Exits with 4 if a task doesn't exist, unless --ignore-missing is given.
 
     Examples:
 
-      rebyte delete @last
+      rebyte delete @last --yes
       rebyte list --all -o id --status failed | rebyte delete -
       rebyte delete --label run=nightly
     """
     ids = chosen_tasks(app, tasks, labels, ignore_missing=ignore_missing)
+    if app.interactive and not yes:
+        _confirm(app, tasks, ignore_missing)
     return Records(DELETED, _delete(app, ids, ignore_missing))
+
+
+def _confirm(app: App, tasks: Sequence[str], ignore_missing: bool) -> None:
+    """Ask about those that were given as @last or @N, by id and title."""
+    from ..history import references
+
+    relative = [each for each in tasks if each.startswith("@")]
+    ids = references.tasks(app.history, relative, (), ignore_missing=ignore_missing)
+    if ids:
+        shown = ", ".join(_described(task_id, app.history.task(task_id)) for task_id in ids)
+        confirm(app, f"Delete {shown}?", yes=False)
+
+
+def _described(task_id: str, task: Mapping[str, Any] | None) -> str:
+    title = task and (task["title"] or task["prompt"])
+    return f"{task_id[:SHORT_ID]} ({title})" if title else task_id
 
 
 def _delete(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -47,6 +48,7 @@ def _flat(
 
 @define("list", kind=TASK_ROW)
 @click.option(
+    "-n",
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
@@ -103,18 +105,19 @@ def command(
     the history. At most 100 tasks are fetched per command; further ones show no status. With
     --status or --fields status, all are fetched; with --no-status, none.
 
-    A running task that waits for an answer is shown as waiting, and has "question": true in JSON.
-    rebyte checks at most 20 running tasks for this; with --status waiting or --fields question, it
-    checks all of them.
+    A running task that waits for an answer is shown as waiting; in JSON, its status stays running,
+    and "question" is true. rebyte checks at most 100 running tasks for this, and for at most five
+    seconds; with --status waiting or --fields question, it checks all of them.
 
     --watch shows what runs, for how long, its last step, and which tasks wait for an answer. It
-    makes at most two requests per second, and watches the newest 100 tasks, or as many as --limit
-    says. In a pipe, or with -o json, jsonl, csv, tsv or id, it prints each task once, and again
-    whenever its status changes, or it starts or stops waiting for an answer.
+    reads each task once when its run begins and when it ends, and apart from that makes at most two
+    requests per second. It watches the newest 100 tasks, or as many as --limit says. In a pipe, or
+    with -o json, jsonl, csv, tsv or id, it prints each task once, and again whenever its status
+    changes, or it starts or stops waiting for an answer.
 
     Examples:
 
-      rebyte list --limit 10
+      rebyte list -n 10
       rebyte list --watch --label run=nightly
       rebyte list --watch -o jsonl | jq -r 'select(.question) | .url'
       rebyte list --all --status failed --since 7d -o id
@@ -146,18 +149,21 @@ def command(
     else:
         total: list[int] = []
         rows = walk(app.client, offset=offset, tests=tests, total=total)
-        envelope = _counted(total, offset, most)
+        envelope = _counted(total, offset, most, filtered=bool(tests or statuses))
         if not statuses:
             rows = at_most(rows, most)
     found = _told(app, rows, statuses, no_status=no_status)
+    asking = partial(
+        with_questions, app.client, app.history, unchecked=partial(_unchecked, app, statuses)
+    )
     if "waiting" in statuses:
-        every = with_questions(app.client, app.history, found, most=None)
+        every = asking(found, most=None)
         found = (row for row in every if isinstance(row, RebyteError) or has_status(row, statuses))
     if statuses:
         found = at_most(found, most)
     if not no_status and "waiting" not in statuses and _shows_questions(app):
         insists = "question" in (app.fields or ())
-        found = with_questions(app.client, app.history, found, most=None if insists else MOST_ASKED)
+        found = asking(found, most=None if insists else MOST_ASKED)
     shorten = None if full_ids else app.history.shortest_prefixes
     return RecordList(
         TASK_ROW,
@@ -168,6 +174,12 @@ def command(
         if all_
         else _footer(app, envelope, offset, limit, filtered=bool(tests or statuses)),
     )
+
+
+def _unchecked(app: App, statuses: tuple[str, ...], count: int) -> None:
+    tasks = "1 running task was" if count == 1 else f"{count} running tasks were"
+    more = "" if "waiting" in statuses else "; `rebyte list --status waiting --all` checks all"
+    app.note(f"{tasks} not checked for a question{more}")
 
 
 def _watched(
@@ -291,12 +303,9 @@ def _shows(app: App, field: str, in_table: bool) -> bool:
 
 
 def _shows_questions(app: App) -> bool:
-    """Whether it is printed that a run waits for an answer: as status of a table, or as a key."""
-    if app.format == "table":
-        return _shows(app, "status", True)
-    if app.format in ("csv", "tsv"):  # no column unasked
-        return "question" in (app.fields or ())
-    return _shows(app, "question", False)
+    """Whether it is printed that a run waits for an answer: as its status, or as a key of JSON."""
+    as_status = app.format not in ("json", "jsonl") and _shows(app, "status", True)
+    return as_status or _shows(app, "question", False)
 
 
 def _located(app: App, rows: Iterator[Row | RebyteError]) -> Iterator[Row | RebyteError]:
@@ -305,12 +314,14 @@ def _located(app: App, rows: Iterator[Row | RebyteError]) -> Iterator[Row | Reby
         yield row if isinstance(row, RebyteError) else app.located(row)
 
 
-def _counted(total: list[int], offset: int, limit: int | None) -> Callable[[int], dict[str, Any]]:
+def _counted(
+    total: list[int], offset: int, limit: int | None, *, filtered: bool
+) -> Callable[[int], dict[str, Any]]:
+    """The envelope of what was walked. `total` is None where further tasks may match."""
+
     def envelope(count: int) -> dict[str, Any]:
-        return {
-            "total": total[-1] if total else count,
-            "limit": count if limit is None else limit,
-            "offset": offset,
-        }
+        is_whole = not offset and (limit is None or count < limit)
+        every = (count if is_whole else None) if filtered else (total[-1] if total else count)
+        return {"total": every, "limit": count if limit is None else limit, "offset": offset}
 
     return envelope

@@ -35,7 +35,7 @@ def command(app: App, tasks: Sequence[str], wait: bool, timeout: float | None) -
 
       rebyte result @last > answer.md
       rebyte result @last --wait --timeout 10m
-      rebyte list -o tsv --fields id,title | fzf --header-lines 1 -m | cut -f 1 | rebyte result -
+      rebyte list -o tsv --fields id,title | fzf | cut -f 1 | rebyte result -
     """
     from ..history import references
 

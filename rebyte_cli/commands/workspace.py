@@ -42,6 +42,7 @@ def command() -> None:
 
 @define_in(command, "list", kind=WORKSPACE)
 @click.option(
+    "-n",
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",

@@ -64,6 +64,10 @@ class RecordKind:
         """The names that `--fields` accepts."""
         return tuple(self.types)
 
+    def waits(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row is a run that waits for an answer, which the API calls running."""
+        return "question" in self.types and row.get("question") is True
+
 
 KINDS: dict[str, RecordKind] = {}
 

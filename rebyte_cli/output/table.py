@@ -15,13 +15,13 @@ from .console import Console, clean, one_line
 from .records import KINDS, RecordKind
 
 BOLD, DIM, RED, GREEN, YELLOW = "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"
+CYAN = "\x1b[36m"
 RESET = "\x1b[0m"
 
 _STATUS_COLORS = {
     **dict.fromkeys(("completed", "succeeded", "ready"), GREEN),
-    **dict.fromkeys(
-        ("running", "waiting", "pending", "queued", "processing", "provisioning"), YELLOW
-    ),
+    **dict.fromkeys(("running", "pending", "queued", "processing", "provisioning"), CYAN),
+    "waiting": BOLD + YELLOW,  # the only one that the user has to attend to
     **dict.fromkeys(("failed", "error"), RED),
     **dict.fromkeys(("canceled", "cancelled"), DIM),
 }
@@ -250,14 +250,14 @@ def _text(value: Any, type_: str, now: float) -> str:
 
 
 def _values(kind: RecordKind, rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
-    if name == "status" and kind.name in ("task", "task-row"):
+    if name == "status" and "question" in kind.types:
         return [_status(kind, row) for row in rows]
     return [row.get(name) for row in rows]
 
 
 def _status(kind: RecordKind, row: Mapping[str, Any]) -> Any:
     """A task's status for people: a run that waits for an answer is running to the API."""
-    if row.get("question") is True:
+    if kind.waits(row):
         return "waiting"
     if kind.name == "task":
         return row.get("status")

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..api.status import canonical_status
+from ..deadline import NO_LIMIT, Deadline
 from ..errors import BadUsage, RebyteError, ResourceNotFound
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 TOGETHER = 50  # rows for which the history is asked at once; a page has 100
 MOST_READ = 100  # tasks whose status is read unless the caller insists
-MOST_ASKED = 20  # running tasks whose events are read for a question unless the caller insists
+MOST_ASKED = 100  # running tasks whose events are read for a question unless the caller insists
+ASK_TIME = 5.0  # seconds that reading them may take in all
 READ_TIMEOUT = 10.0  # seconds for a status that the caller did not insist on
 
 Row = Mapping[str, Any]
@@ -221,33 +223,42 @@ def with_questions(
     rows: Iterable[Row | RebyteError],
     *,
     most: int | None,
+    unchecked: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Row | RebyteError]:
     """The rows, with `question` true where the run waits for an answer.
 
-    The events of each running task are read for it, of `most` of them (None: all).
+    The events of each running task are read for it: all of them for `most=None`, otherwise those
+    of `most` tasks, as far as ASK_TIME allows. `unchecked` is told how many were not, if any.
     """
-    left = sys.maxsize if most is None else most
-    every = iter(rows)
-    while chunk := list(islice(every, TOGETHER)):
-        running = [_id(row) for row in chunk if isinstance(row, Mapping) and _is_running(row)]
-        running = running[:left]
-        left -= len(running)
-        asked = _asking(client, history, running)
-        for row in chunk:
-            if isinstance(row, Mapping) and _id(row) in asked:
-                row = {**row, "question": True}
-            yield row
-
-
-def _asking(client: RebyteClient, history: History, ids: Sequence[str]) -> set[str]:
-    """Those of the tasks whose runs wait for an answer."""
-    if not ids:
-        return set()
     from . import questions
     from .parallel import in_parallel
 
-    answers = in_parallel(partial(questions.asked, client, history), ids)
-    return {task for task, found in zip(ids, answers, strict=True) if found is not None}
+    deadline = NO_LIMIT if most is None else Deadline(ASK_TIME)
+    left = sys.maxsize if most is None else most
+    skipped: list[str] = []
+
+    def asks(task_id: str) -> bool:
+        try:
+            if not deadline.has_passed:
+                return questions.asked(client, history, task_id, deadline) is not None
+        except RebyteError:  # the list is not worth less for it
+            pass
+        skipped.append(task_id)
+        return False
+
+    every = iter(rows)
+    while chunk := list(islice(every, TOGETHER)):
+        running = [_id(row) for row in chunk if isinstance(row, Mapping) and _is_running(row)]
+        skipped += running[left:]
+        running = running[:left]
+        left -= len(running)
+        asked = dict(zip(running, in_parallel(asks, running), strict=True))
+        for row in chunk:
+            if isinstance(row, Mapping) and asked.get(_id(row)) is True:
+                row = {**row, "question": True}
+            yield row
+    if skipped:
+        unchecked(len(skipped))
 
 
 def has_status(row: Row, statuses: Collection[str]) -> bool:

@@ -53,8 +53,8 @@ class QuestionWatcher:
     the user declines is left open. `stop` gives up a wait once every task that has not ended waits
     for an answer, `ask` once the user has declined them all. `wait` only notes each question.
 
-    No call goes beyond the `deadline` of the wait, but for the two seconds that an answer has at
-    least. A look that fails is tried again later.
+    No call goes beyond the `deadline` of the wait, but for the two seconds that an answer and the
+    last look have at least. A look that fails is tried again later.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class QuestionWatcher:
             if self._dialog is None or question.message_id in self._declined:
                 self._note_once(task_id, question)
         self._attend(end)
-        return {}
+        return self._last_look(pending) if self._deadline.has_passed else {}
 
     def settle(self, task_id: str, question: Question) -> None:
         """React to a question that a stream showed; returns once the run may continue.
@@ -198,6 +198,20 @@ class QuestionWatcher:
         if not all(map(self._is_unattended, pending)):
             return {}
         return {task_id: self._error(task_id, self._open[task_id]) for task_id in pending}
+
+    def _last_look(self, pending: Collection[str]) -> dict[str, RebyteError]:
+        """The error of each task that asks at the end of the time limit.
+
+        A question says more than that its task still runs, and may be younger than the last look.
+        """
+        if self._policy != "stop":
+            return {}
+        self._deadline = self._deadline.with_grace()
+        for task_id in sorted(pending, key=lambda task_id: task_id not in self._open):
+            if not self._deadline.has_passed:
+                self._look_at(task_id)
+        asking = [task_id for task_id in pending if self._is_unattended(task_id)]
+        return {task_id: self._error(task_id, self._open[task_id]) for task_id in asking}
 
     def _is_unattended(self, task_id: str) -> bool:
         question = self._open.get(task_id)

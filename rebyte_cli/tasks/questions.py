@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.errors import is_unsupported
 from ..api.views import ContentView, EventView, Question, QuestionItem, TaskView
+from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, BadUsage, NeedsAnswer, RebyteError
 
 if TYPE_CHECKING:
@@ -159,18 +160,22 @@ def tell(
     Never an error.
     """
     view = TaskView(task)
-    question = asked(client, history, view.id) if view.id and not view.is_over else None
+    if not view.id or view.is_over:
+        return False
+    try:
+        question = asked(client, history, view.id)
+    except RebyteError:
+        return False
     if question is not None:
         note(hint(view.id, question))
     return question is not None
 
 
-def asked(client: RebyteClient, history: History, task_id: str) -> Question | None:
-    """The open question as far as one call of READ_TIMEOUT seconds can tell."""
-    try:
-        question = open_question(read(client, task_id, timeout=READ_TIMEOUT))
-    except RebyteError:
-        return None
+def asked(
+    client: RebyteClient, history: History, task_id: str, deadline: Deadline = NO_LIMIT
+) -> Question | None:
+    """The open question, read with one call of READ_TIMEOUT seconds at most."""
+    question = open_question(read(client, task_id, timeout=deadline.cap(READ_TIMEOUT)))
     return None if question and history.was_answered(question.message_id) else question
 
 

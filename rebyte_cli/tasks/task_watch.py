@@ -1,8 +1,8 @@
 """Watching the list of tasks: which run, since when, their last step, and who needs an answer.
 
 The API tells each of these in a different place (a page of the list, the task, its content), and
-nothing announces a change. So one request is made at a time, whichever is needed most, and at most
-`RATE` of them a second.
+nothing announces a change. So what began or ended is read at once, side by side. Apart from that,
+one request is made at a time, whichever is needed most, and at most `RATE` of them a second.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ..api.status import canonical_status, is_terminal
 from ..api.urls import PAGE
 from ..api.views import ContentView, PageView, Question, text
-from ..errors import APIError, KeyRejected, ResourceNotFound
+from ..errors import APIError, KeyRejected, RebyteError, ResourceNotFound
 from . import questions, transcript
 from .list import MOST_READ, Row, Test, with_status
+from .parallel import SIDE_BY_SIDE, in_parallel
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -36,7 +37,8 @@ class WatchedTask:
 
     `status` is None while the end of the run has not been read. `step` is the last thing that the
     run did, `question` the one that it waits on, `began` when its latest prompt was submitted (as
-    the service wrote it), `error` why the last read of it failed, or "".
+    the service wrote it), `is_new` whether nothing was read since the run began or ended, `error`
+    why the last read failed, or "".
     """
 
     def __init__(self, row: Row) -> None:
@@ -46,6 +48,7 @@ class WatchedTask:
         self.question: Question | None = None
         self.began: Any = row.get("createdAt")
         self.next_look = 0.0
+        self.is_new = True
         self.error = ""
 
     @property
@@ -57,6 +60,11 @@ class WatchedTask:
     def has_ended(self) -> bool:
         """Whether its run is over."""
         return bool(self.row.get("completedAt")) or is_terminal(self.status or "")
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether there is more to know than the list says."""
+        return not self.has_ended or self.status is None
 
     def has_status(self, statuses: Collection[str]) -> bool:
         """Whether its status is known, and one of these; `waiting` is one that asks a question."""
@@ -71,7 +79,7 @@ class WatchedTask:
 
 
 class TaskWatch:
-    """The newest tasks, kept up to date by `step`, which makes one request at a time.
+    """The newest tasks, kept up to date by `step`.
 
     `tasks` is the newest state, in the order of the list; it is replaced as a whole, so that
     another thread may read it.
@@ -97,6 +105,7 @@ class TaskWatch:
         self._note = note
         self._clock = clock
         self._rows: list[Row] = []  # of the pages read so far
+        self._refresh = REFRESH + -(-most // PAGE) - 1
         self._next_refresh = 0.0
         self._failures = 0
         self._list_error = ""
@@ -112,14 +121,16 @@ class TaskWatch:
         """Read the list and every status in it, as `rebyte list` does. Raises its errors."""
         while not self._read_page():
             pass
+        self._next_refresh = self._clock() + self._refresh
         rows = [task.row for task in self.tasks]
         read = with_status(self._client, self._history, rows, most=MOST_READ, note=self._note)
         for task, row in zip(self.tasks, read, strict=True):
             if isinstance(row, Mapping):
                 task.status = row.get("status")
+            task.is_new = not task.has_ended
 
     def step(self) -> float:
-        """Make the request that is needed most, if one is; returns the seconds until the next.
+        """Make what requests are needed most, if any; returns the seconds until the next.
 
         A request that fails is made again later; see `errors`. Raises KeyRejected.
         """
@@ -129,7 +140,7 @@ class TaskWatch:
             return min(LONGEST_OUTAGE_PAUSE, 2.0**self._failures / RATE)
         if error is not None:
             self._failures = 0
-        return 1 / RATE
+        return 0.0 if self._new() else 1 / RATE
 
     def changes(self, sleep: Callable[[float], None] = time.sleep) -> Iterator[WatchedTask]:
         """Every task, then each one that is new or has another status or question, without end.
@@ -152,28 +163,42 @@ class TaskWatch:
                 self._note("Reading the tasks again")
 
     def _ask(self) -> str | None:
-        """Make one request: the list when it is due, an end that is not known, a run's events.
+        """Make one request: the list when it is due, an end that is not known, a run's events; or
+        the first ones of several runs.
 
-        Returns None if there was none to make, else the message of its error, "" without one.
+        Returns None if there was none to make, else the message of an error, "" without one.
         """
         now = self._clock()
         if self._rows or now >= self._next_refresh:
             if not self._rows:
-                pages = -(-self._most // PAGE)
-                self._next_refresh = now + REFRESH + pages - 1
+                self._next_refresh = now + self._refresh
             self._list_error = _error_of(self._read_page)
             return self._list_error
-        ends = (task for task in self.tasks if task.has_ended and task.status is None)
-        ended = next((task for task in ends if task.next_look <= now), None)
-        if ended is not None:
-            ended.error = _error_of(partial(self._read_end, ended))
-            return ended.error
-        due = [task for task in self.tasks if not task.has_ended and task.next_look <= now]
-        if not due:
+        if new := self._new():
+            return self._read_first(new[:SIDE_BY_SIDE])
+        unread = [task for task in self.tasks if task.is_unread and task.next_look <= now]
+        if not unread:
             return None
-        next_one = min(due, key=lambda task: task.next_look)
-        next_one.error = _error_of(partial(self._look_at, next_one))
-        return next_one.error
+        next_one = min(unread, key=lambda task: (not task.has_ended, task.next_look))
+        return self._read(next_one)
+
+    def _new(self) -> list[WatchedTask]:
+        return [task for task in self.tasks if task.is_new and task.is_unread]
+
+    def _read_first(self, tasks: Sequence[WatchedTask]) -> str:
+        """Read tasks side by side, each for the first time. Returns one of their errors, or ""."""
+        by_id = {task.id: task for task in tasks}
+        messages = list(in_parallel(lambda task_id: self._read(by_id[task_id]), list(by_id)))
+        for message in messages:
+            if isinstance(message, RebyteError):
+                raise message
+        return max(map(str, messages))
+
+    def _read(self, task: WatchedTask) -> str:
+        """Read how a run ended, or what it does. Returns the message of an error, or ""."""
+        task.is_new = False
+        task.error = _error_of(partial(self._read_end if task.has_ended else self._look_at, task))
+        return task.error
 
     def _read_page(self) -> bool:
         """Read the next page of the list; True if it was the last, so that `tasks` is new."""

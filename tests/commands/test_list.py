@@ -15,7 +15,7 @@ import pytest
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks.list import moment
 from tests.conftest import Done
-from tests.servers import RawServer, Request, error_reply, json_reply
+from tests.servers import Answer, RawServer, Request, error_reply, json_reply
 
 Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
@@ -177,25 +177,83 @@ def test_a_status_that_cannot_be_read_is_null_and_told_once(inside: Run, aim: Ai
         assert inside("list", "--status", "failed").status == 1  # what matches is not known
 
 
-def test_twenty_running_tasks_are_checked_for_questions_and_all_on_request(
+def test_a_hundred_running_tasks_are_checked_for_questions_and_all_on_request(
     inside: Run, aim: Aim
 ) -> None:
-    tasks = Tasks(150, all_ended=False)  # 30 of them run
+    tasks = Tasks(600, all_ended=False)  # 120 of them run
+    left_out = "20 running tasks were not checked for a question"
     with RawServer(tasks) as server:
         aim(server)
+        inside("list", "--all", "--fields", "status", "-o", "json")
         for words, most in (
-            (["-o", "json"], 20),
-            (["-o", "table"], 20),
-            (["--fields", "question", "-o", "jsonl"], 30),
-            (["-o", "csv"], 0),
+            (["-o", "json"], 100),
+            (["-o", "table"], 100),
+            (["-o", "csv"], 100),
+            (["--fields", "question", "-o", "jsonl"], 120),
+            (["--status", "waiting"], 120),
+            (["--fields", "id,status", "-o", "json"], 0),
+            (["--no-status", "-o", "csv"], 0),
             (["--no-status"], 0),
             (["-o", "id"], 0),
             (["--fields", "title"], 0),
         ):
             server.requests.clear()
-            inside("list", "--all", *words)
+            done = inside("list", "--all", *words)
             looks = [request for request in server.requests if "/content" in request.path]
             assert len(looks) == most, words
+            assert (left_out in done.err) == (most == 100), words
+
+
+def test_a_service_that_is_slow_to_tell_questions_holds_nothing_up(
+    inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rebyte_cli.tasks.list.ASK_TIME", 0.3)
+    tasks = Tasks(40)
+    tasks.statuses = dict.fromkeys(range(40), "running")
+
+    def mute(request: Request) -> Answer:
+        return tasks(request) if "/content" not in request.path else lambda line: line.wait(60)
+
+    with RawServer(mute) as server:
+        aim(server)
+        done = inside("list", "-o", "table")
+    assert done.out.count("running") == 40
+    assert "40 running tasks were not checked for a question" in done.err
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "tsv"])
+def test_a_run_that_waits_behind_many_that_run_is_shown_as_waiting(
+    inside_local: Run, form: str
+) -> None:
+    inside_local("create", "Asks [[ask]] [[run=1ms]]")
+    inside_local("batch", "-", "--text", "--no-wait", "--journal", "j", stdin="[[run=1h]]\n" * 25)
+    rows = inside_local("list", "-o", form, "--fields", "status").out.split()
+    assert rows == ["STATUS" if form == "table" else "status", *["running"] * 25, "waiting"]
+    assert inside_local("list", "-o", "json").json["data"][-1]["status"] == "running"
+    only = inside_local("list", "-o", form, "--status", "waiting").out.splitlines()
+    assert len(only) == 2
+    assert "waiting" in only[1]
+    assert "running" not in only[1]
+    assert "question" not in only[0]
+
+
+def test_the_total_is_that_of_what_matches(inside: Run, aim: Aim) -> None:
+    tasks = Tasks(213)
+    failed = sum(tasks.status(number) == "failed" for number in range(213))
+    with RawServer(tasks) as server:
+        aim(server)
+
+        def envelope(*words: str) -> tuple[Any, Any, int]:
+            found = inside("list", "-o", "json", *words).json
+            return found["total"], found["limit"], len(found["data"])
+
+        assert envelope("--no-status") == (213, 50, 50)
+        assert envelope("--no-status", "--all") == (213, 213, 213)
+        assert envelope("--status", "failed", "--all") == (failed, failed, failed)
+        assert envelope("--status", "failed", "-n", "100") == (failed, 100, failed)
+        assert envelope("--status", "failed", "-n", "3") == (None, 3, 3)  # not read to its end
+        assert envelope("--no-status", "--search", "task 21") == (4, 50, 4)
+        assert envelope("--no-status", "--search", "task 21", "--offset", "100") == (None, 50, 3)
 
 
 def test_runs_that_wait_are_found_by_that_status(inside_local: Run) -> None:

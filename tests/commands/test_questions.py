@@ -101,6 +101,23 @@ def test_without_a_terminal_a_question_ends_the_wait(inside_local: Run, words: l
         assert "How should the simulation continue?" in done.out
 
 
+def test_a_question_shortly_before_the_time_limit_is_named(
+    inside_local: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rebyte_cli.tasks.question_watch.FIRST_PAUSE", 60.0)
+
+    def check(limit: float) -> None:
+        done = inside_local("create", ASK, "--wait", "--timeout", str(limit))
+        assert done.status == 12
+        assert "is waiting for an answer: How should the simulation continue?" in done.err
+        running = inside_local("create", "[[run=1h]]", "-o", "id").out
+        words = ("-", "--timeout", str(limit))
+        done = inside_local("wait", done.json["id"], *words, stdin=running)
+        assert (done.status, "1 of 2 tasks still running" in done.err) == (12, True)
+
+    with_time(check, 1)
+
+
 def test_the_id_of_the_asking_task_is_on_stdout(inside_local: Run) -> None:
     done = inside_local("create", ASK, "--wait", "-o", "id", "-q")
     assert done.status == 12

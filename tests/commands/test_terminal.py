@@ -87,6 +87,23 @@ def test_a_no_changes_nothing_and_is_no_interrupt(terminal: Terminal) -> None:
     assert "--yes" in rest(terminal("local", "reset", "--no-input"))
 
 
+def test_a_relative_reference_is_confirmed_by_title_before_it_is_deleted(
+    terminal: Terminal, inside_local: Callable[..., Any]
+) -> None:
+    ids = [inside_local("create", f"Task {number}").json["id"] for number in range(4)]
+    child = terminal("delete", "@last", ids[0], "@2")
+    child.expect(re.escape(f"Delete {ids[3][:8]} (Task 3), {ids[2][:8]} (Task 2)? [y/N]"))
+    child.send("n\n")
+    assert "nothing was changed" in rest(child)
+    assert child.exitstatus == 1
+    assert inside_local("list").json["total"] == 4
+    for words in ((ids[0],), ("@last", "--yes"), ("@2", "--no-input"), ("@last", "@9", "-y")):
+        child = terminal("delete", *words, "-o", "id")
+        assert "y/N" not in rest(child)
+        assert child.exitstatus == (4 if "@9" in words else 0)
+    assert inside_local("list", "-o", "id").out.split() == [ids[1]]
+
+
 def test_the_end_of_input_is_a_no_that_says_so(terminal: Terminal) -> None:
     child = terminal("local", "reset")
     child.expect(r"\[y/N\]: ")

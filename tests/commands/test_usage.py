@@ -66,7 +66,7 @@ def test_the_nearest_word_is_the_hint(inside: Run, words: list[str], hint: str) 
         (["auth", "whoami"], "Did you mean `rebyte auth status`?"),
         (["list", "--json"], "Use -o json; --fields id,title picks keys"),
         (["list", "--jq", ".id"], "Pipe the output to jq: rebyte … -o json | jq .id"),
-        (["list", "-n", "5"], "Use --limit N"),
+        (["list", "-L", "5"], "Use -n N"),
         (["logs", "x", "-o", "jsonl", "-n", "5"], "Use --tail N"),
         (["create", "-e"], "Leave out PROMPT: on a terminal, $EDITOR opens"),
         (["list", "-A"], "Use --all"),
@@ -331,10 +331,10 @@ def test_lines_without_an_end_are_refused(home: object) -> None:
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (["list", "--limit", "0"], "--limit: 0 is less than 1", "See `rebyte list --help`"),
+        (["list", "--limit", "0"], "-n/--limit: 0 is less than 1", "See `rebyte list --help`"),
         (["batch", "-", "--rate", "0"], "--rate: 0.0 is not greater than 0",
          "See `rebyte batch --help`"),
-        (["list", "--limit", "x"], "--limit: 'x' is not a number", "See `rebyte list --help`"),
+        (["list", "--limit", "x"], "-n/--limit: 'x' is not a number", "See `rebyte list --help`"),
         (["list", "--limit"], "--limit requires a value", None),
         (["list", "--all=3"], "--all takes no value", None),
         (["list", "a", "b"], "unexpected argument: a b", "See `rebyte list --help`"),

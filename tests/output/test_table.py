@@ -52,15 +52,17 @@ def test_a_listing_in_colour() -> None:
     rows = [{"id": str(i), "status": s} for i, s in enumerate(["completed", "failed", "odd"])]
     rows += [{"id": "3", "status": "running"}, {"id": "4", "status": "canceled"}]
     rows += [{"id": "5", "status": None, "completedAt": "2026-02-09T10:32:00.000Z"}]
+    rows += [{"id": "6", "status": "running", "question": True}]
     printed = table(RecordList(TASK_ROW, rows), tty=True, color=True, fields=("status", "id"))
     assert printed == (
         "\x1b[1mSTATUS\x1b[0m     \x1b[1mID\x1b[0m\n"
         "\x1b[32mcompleted\x1b[0m  0\n"
         "\x1b[31mfailed\x1b[0m     1\n"
         "odd        2\n"
-        "\x1b[33mrunning\x1b[0m    3\n"
+        "\x1b[36mrunning\x1b[0m    3\n"
         "\x1b[2mcanceled\x1b[0m   4\n"
         "ended      5\n"  # how is not known, so it has no colour
+        "\x1b[1m\x1b[33mwaiting\x1b[0m    6\n"
     )
 
 

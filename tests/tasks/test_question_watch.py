@@ -134,6 +134,30 @@ def test_a_short_wait_checks_for_no_question(at: Time) -> None:
     assert service.looks == []
 
 
+def test_a_question_at_the_end_of_the_time_limit_is_found(at: Time) -> None:
+    service = Service(at, a=[SAID], b=[asks("m")], c=[SAID])
+    given_up = Bench(at, service, "stop", seconds=2).wait(2, "a", "b", "c")
+    assert list(given_up) == ["b"]
+    assert isinstance(given_up["b"], NeedsAnswer)
+    assert given_up["b"].task == {"id": "b", "status": "running", "question": True}
+    assert Bench(at, service, "wait", seconds=2).wait(2, "b") == {}
+
+
+def test_the_last_look_takes_two_seconds_at_most(at: Time) -> None:
+    tasks = {f"t{number}": [SAID] for number in range(40)}
+    service = Service(at, **tasks)
+    read = service.task_content
+
+    def slow(task_id: str, **more: Any) -> dict[str, Any]:
+        at.sleep(0.5)
+        return read(task_id, **more)
+
+    service.task_content = slow  # type: ignore[method-assign]  # a slow service
+    Bench(at, service, "stop", seconds=1).wait(1, *tasks)
+    assert len(service.looks) == 4
+    assert at.now <= 3
+
+
 def test_one_task_is_checked_every_ten_seconds_in_the_end(at: Time) -> None:
     service = Service(at, t=[SAID])
     Bench(at, service, "wait").wait(120, "t")

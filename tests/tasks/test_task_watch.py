@@ -118,14 +118,48 @@ def test_a_hundred_running_tasks_take_two_requests_a_second(watching: Watch, mos
     its.begin()
     pages = len(its.service.called("list"))
     assert pages == -(-most // 100)
+    its.run(0.1)
+    assert len(its.service.called("look")) == most  # each once, at once
+    first = pages + most
     its.run(60)
-    times = [at for at, _ in its.service.calls[pages:]]
+    times = [at for at, _ in its.service.calls[first:]]
     for at in range(60):
         assert sum(at <= each < at + 1 for each in times) <= 2
     reads = len(its.service.called("list 0")) - 1
     assert reads >= 10
-    looks = its.service.called("look")
+    looks = its.service.called("look")[most:]
     assert len(set(looks)) == min(most, len(looks)) >= 60  # each in turn, none twice before
+
+
+def test_what_begins_or_ends_is_read_at_once(watching: Watch) -> None:
+    its = watching(count=60)
+    its.service.events["task-0000"].append(asks("m"))
+    watch = its.begin()
+    its.run(0.1)
+    assert watch.tasks[-1].question is not None
+    for number in range(30):
+        its.service.end(f"task-{number:04d}", "failed")
+        its.service.add(f"task-1{number:03d}")
+    its.service.events["task-1000"].append(asks("n"))
+    its.run(3)
+    assert list(its.states().values()) == ["running"] * 60 + ["failed"] * 30
+    assert watch.tasks[29].question is not None
+
+
+def test_what_cannot_be_read_at_once_is_read_in_turn(watching: Watch) -> None:
+    its = watching(count=40)
+    watch = its.begin()
+    its.run(0.1)
+    for task_id in its.service.tasks:
+        its.service.broken.add(task_id)
+        its.service.end(task_id)
+    its.run(3)
+    before = len(its.service.calls)
+    its.run(60)
+    assert len(its.service.calls) - before <= 120
+    its.service.broken.clear()
+    its.run(60)
+    assert {task.status for task in watch.tasks} == {"completed"}
 
 
 def test_few_running_tasks_are_left_alone_for_a_while(watching: Watch) -> None:
@@ -207,7 +241,7 @@ def test_a_task_that_is_gone_before_its_end_is_read(watching: Watch) -> None:
     watch = its.begin()
     its.service.end("task-0000")
     while not watch.tasks[0].has_ended:
-        its.run(0.5)
+        its.at.sleep(watch.step())
     del its.service.tasks["task-0000"]
     its.run(0.5)
     assert its.states() == {"task-0000": "deleted"}
