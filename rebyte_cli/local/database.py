@@ -77,14 +77,13 @@ TABLES = (
 
 # What SQLite says, by its primary result codes.
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNUSABLE = {
     sqlite3.SQLITE_READONLY: "it cannot be written",
     sqlite3.SQLITE_PERM: "it cannot be opened",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
     sqlite3.SQLITE_IOERR: "the disk cannot be read or written, or is full",
     sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_BUSY: f"another process has been writing for {BUSY_SECONDS:g} s",
-    sqlite3.SQLITE_LOCKED: f"another process has been writing for {BUSY_SECONDS:g} s",
 }
 
 Result = TypeVar("Result")
@@ -135,15 +134,22 @@ def check_folder(folder: Path) -> None:
 class Store:
     """The SQLite file `service.db` and the folder `objects` under `folder` (created when missing).
 
+    A statement waits `busy_seconds` (30) for other writers.
     Safe for many threads and many processes, on an empty folder too. Raises StateError when the
     file is damaged, cannot be written, or was written by a newer version; it is not touched then.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.time,
+        busy_seconds: float | None = None,
+    ) -> None:
         self.folder = folder
         self.objects = folder / "objects"
         self.file = folder / "service.db"
         self._clock = clock
+        self._busy_seconds = BUSY_SECONDS if busy_seconds is None else busy_seconds
         self._idle: list[sqlite3.Connection] = []  # for reading
         # SQLite makes writers wait by sleeping, longer each time, and wakes none when it is free.
         # The pages that one connection has cached are good until another one writes.
@@ -154,7 +160,7 @@ class Store:
         check_folder(folder)
         self.objects.mkdir(exist_ok=True, mode=0o700)
         with self._explained():
-            self._idle.append(_retry_locked(self._open))
+            self._idle.append(self._retry_locked(self._open))
 
     def now(self) -> int:
         """The time by the injected clock, in milliseconds."""
@@ -173,8 +179,9 @@ class Store:
     @contextlib.contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A connection inside one write transaction: committed at the end, undone by an error."""
-        if not self._writing.acquire(timeout=BUSY_SECONDS):
-            raise StateError(self.file, f"this process has been writing for {BUSY_SECONDS:g} s")
+        if not self._writing.acquire(timeout=self._busy_seconds):
+            waited = f"{self._busy_seconds:g} s"
+            raise StateError(self.file, f"this process has been writing for {waited}")
         try:
             with self._explained():
                 connection = self._writer = self._writer or self._take()
@@ -182,7 +189,7 @@ class Store:
                     # IMMEDIATE takes the write lock at once. A transaction that read first and then
                     # asked for it would be refused without waiting when another process wrote in
                     # between. A signal that arrives meanwhile raises when the transaction is open.
-                    _retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
+                    self._retry_locked(lambda: connection.execute("BEGIN IMMEDIATE"))
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException:
@@ -271,20 +278,41 @@ class Store:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what extends it
             if code in _DAMAGED or (code == sqlite3.SQLITE_ERROR and "no such" in str(error)):
                 raise self._damaged(str(error)) from error
-            if code in _UNUSABLE:
-                raise StateError(self.file, f"{_UNUSABLE[code]} ({error})") from error
+            if code in _UNUSABLE or code in _BUSY:
+                waited = f"another process has been writing for {self._busy_seconds:g} s"
+                problem = _UNUSABLE.get(code, waited)
+                raise StateError(self.file, f"{problem} ({error})") from error
             raise
 
     def _take(self) -> sqlite3.Connection:
         try:
             return self._idle.pop()
         except IndexError:
-            return _retry_locked(self._open)
+            return self._retry_locked(self._open)
+
+    def _retry_locked(self, action: Callable[[], Result]) -> Result:
+        """Repeat `action` while SQLite says "locked", up to the busy limit.
+
+        SQLite's own busy timeout does not cover the switch to WAL nor the moment in which the last
+        process closes the file while the next one opens it.
+        """
+        deadline = time.monotonic() + self._busy_seconds
+        pause = 0.001
+        while True:
+            try:
+                return action()
+            except sqlite3.OperationalError as error:
+                text = str(error)
+                if ("locked" not in text and "busy" not in text) or time.monotonic() > deadline:
+                    raise
+            # Different lengths, or two hundred processes started together would collide again.
+            time.sleep(pause * (0.5 + os.urandom(1)[0] / 256))
+            pause = min(pause * 2, 0.1)
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.file,
-            timeout=BUSY_SECONDS,
+            timeout=self._busy_seconds,
             isolation_level=None,
             check_same_thread=False,  # but each serves one thread at a time
         )
@@ -335,23 +363,3 @@ def _create(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _retry_locked(action: Callable[[], Result]) -> Result:
-    """Repeat `action` while SQLite says "locked", up to the busy limit.
-
-    SQLite's own busy timeout does not cover the switch to WAL nor the moment in which the last
-    process closes the file while the next one opens it.
-    """
-    deadline = time.monotonic() + BUSY_SECONDS
-    pause = 0.001
-    while True:
-        try:
-            return action()
-        except sqlite3.OperationalError as error:
-            text = str(error)
-            if ("locked" not in text and "busy" not in text) or time.monotonic() > deadline:
-                raise
-        # Different lengths, or two hundred processes started together would collide again.
-        time.sleep(pause * (0.5 + os.urandom(1)[0] / 256))
-        pause = min(pause * 2, 0.1)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local import database, server
+from rebyte_cli.local import server
 from rebyte_cli.local.database import StateError, Store, make_folder
 from rebyte_cli.local.server import Service, reset, status
 from tests.waiting import eventually
@@ -98,18 +98,16 @@ def test_writers_of_one_process_do_not_meet_in_sqlite(
     """SQLite would have them sleep, and under load one of them until its time is up."""
     impatient = partial(sqlite3.connect, isolation_level=None, check_same_thread=False, timeout=0)
     monkeypatch.setattr(sqlite3, "connect", lambda file, **_: impatient(file))
-    monkeypatch.setattr(database, "_retry_locked", lambda action: action())
+    monkeypatch.setattr(Store, "_retry_locked", lambda _store, action: action())
     with closing(Store(tmp_path)) as store, ThreadPoolExecutor(8) as pool:
         names = [f"name {number}" for number in range(200)]
         list(pool.map(lambda name: store.remember(name, "kept"), names))
         assert {store.recall(name) for name in names} == {"kept"}
 
 
-def test_a_write_that_never_ends_holds_no_other_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with closing(Store(tmp_path)) as store, ThreadPoolExecutor(1) as pool, store.write():
-        monkeypatch.setattr(database, "BUSY_SECONDS", 0.01)
+def test_a_write_that_never_ends_holds_no_other_for_ever(tmp_path: Path) -> None:
+    impatient = Store(tmp_path, busy_seconds=0.01)
+    with closing(impatient) as store, ThreadPoolExecutor(1) as pool, store.write():
         refused = pool.submit(store.remember, "name", "value").exception()
     assert isinstance(refused, StateError)
     assert "has been writing for 0.01 s" in str(refused)

@@ -12,12 +12,12 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..database import new_id
-from . import credentials, process_identity
+from . import credentials, process_identity, spool
 from .workspace import Workspace
 
 LOCK = "lock"
@@ -53,8 +53,9 @@ class RecordedEvent(NamedTuple):
     payload: dict[str, Any]
 
 
+PATCH = "changes.patch"
 ARTIFACT_TYPES = {
-    "changes.patch": "text/x-diff; charset=utf-8",
+    PATCH: "text/x-diff; charset=utf-8",
     "answer.md": "text/markdown; charset=utf-8",
 }
 COLUMNS = ", ".join(RunRecord._fields)
@@ -107,6 +108,55 @@ def events(db: sqlite3.Connection, prompt: str, first: int = 0) -> list[Recorded
         (prompt, first),
     )
     return [RecordedEvent(row[0], row[1], row[2], json.loads(row[3])) for row in rows]
+
+
+def record(
+    db: sqlite3.Connection, state_dir: Path, run: RunRecord, records: Iterable[spool.Record]
+) -> None:
+    """Record what a supervisor kept; what was recorded before stays as it is."""
+    for kind, *values in records:
+        if kind == "event":
+            _add_event(db, run.prompt, *values)
+        elif kind == "session":
+            db.execute("UPDATE runs SET session = ? WHERE prompt = ?", (*values, run.prompt))
+        elif kind == "model":
+            db.execute(
+                "UPDATE tasks SET model = ? WHERE id = ? AND model = ''", (*values, run.task)
+            )
+        elif kind == "end":
+            _record_end(db, state_dir, run, *values)
+
+
+def _add_event(
+    db: sqlite3.Connection, prompt: str, seq: int, at: int, kind: str, payload: object
+) -> None:
+    db.execute(
+        "INSERT OR IGNORE INTO run_events VALUES (?, ?, ?, ?, ?)",
+        (prompt, seq, at, kind, json.dumps(payload)),
+    )
+
+
+def _record_end(
+    db: sqlite3.Connection,
+    state_dir: Path,
+    run: RunRecord,
+    seq: int,
+    at: int,
+    payload: dict[str, Any],
+) -> None:
+    """Record the artifacts, the result event and the end."""
+    objects = state_dir / "objects"
+    place = Workspace(state_dir, run.workspace)
+    with contextlib.suppress(FileNotFoundError):  # there is no patch without a workspace
+        patch = (place.run_folder(run.prompt) / PATCH).read_bytes()
+        keep_artifact(db, objects, run.workspace, PATCH, patch, at)
+    word, answer = payload["status"], payload["result"]
+    if not end(db, run.prompt, at, word, answer):
+        return
+    _add_event(db, run.prompt, seq, at, "result", payload)
+    if word == "succeeded" and answer:
+        content = answer.encode("utf-8", "replace") + b"\n"
+        keep_artifact(db, objects, run.workspace, "answer.md", content, at)
 
 
 def append(db: sqlite3.Connection, prompt: str, at: int, kind: str, payload: object) -> None:
@@ -315,6 +365,8 @@ def _record_vanished(db: sqlite3.Connection, state_dir: Path, run: RunRecord) ->
     notes = _clean_up(state_dir, run)
     now = int(time.time() * 1000)
     with _transaction(db):
+        folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
+        record(db, state_dir, run, spool.left_behind(folder))
         if end(db, run.prompt, now, "failed", VANISHED):
             for note in notes:
                 append(db, run.prompt, now, "text", {"content": note})

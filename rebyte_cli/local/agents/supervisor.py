@@ -13,10 +13,9 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,11 @@ from ...system import git
 from ...system.git import GitFailed
 from ...system.process_group import ProcessGroup
 from ..database import Store, new_id
-from . import changes, config, confined, credentials, jail, programs, runs, skills
+from . import changes, config, confined, credentials, jail, programs, runs, skills, spool
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser
 from .disarm import disarm
 from .lines import RunLimits, pump
+from .spool import Spool, patiently
 from .sweep import sweep
 from .workspace import UploadedFile, Workspace, WorkspaceSource
 
@@ -90,7 +90,9 @@ def look_after(state_dir: str, prompt_id: str, lock: int) -> None:
     # A shell's background process ignores these, and so would the agent and its tools.
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    Supervisor(Store(Path(state_dir)), prompt_id, lock).run()
+    busy = spool.ATTEMPT_SECONDS
+    store = patiently(lambda: Store(Path(state_dir), busy_seconds=busy))
+    Supervisor(store, prompt_id, lock).run()
 
 
 class Supervisor:
@@ -116,6 +118,8 @@ class Supervisor:
         self._workspace = Workspace(self._state_dir, self._run.workspace)
         self._folder = self._workspace.run_folder(prompt_id)
         self._began = 0
+        self._next_event = 0
+        self._spool = Spool(self._folder / spool.FILE, self._write)
 
     def run(self) -> None:
         """Work, and record the end, whatever happens."""
@@ -155,14 +159,18 @@ class Supervisor:
     def _begin(self) -> Outcome:
         self._clean_up_before()
         self._began = self._store.now()
+        if not patiently(self._start):
+            raise RunStopped
+        return self._work()
+
+    def _start(self) -> bool:
+        """Record that the run works now; false when it was canceled."""
         with self._store.write() as db:
             changed = db.execute(
                 "UPDATE runs SET started = ? WHERE prompt = ? AND ended IS NULL",
                 (self._began, self._run.prompt),
             )
-        if not changed.rowcount:
-            raise RunStopped
-        return self._work()
+        return bool(changed.rowcount)
 
     def _clean_up_before(self) -> None:
         """Clean up after runs of this workspace whose supervisors were killed."""
@@ -281,31 +289,29 @@ class Supervisor:
     # What is recorded
 
     def _append(self, events: list[AgentEvent]) -> None:
-        if not events:
-            return
-        now = self._store.now()
+        """Record events, and what still waits to be recorded."""
+        records: list[spool.Record] = []
+        for event in events:
+            records.append(["event", self._next_event, self._store.now(), *event])
+            self._next_event += 1
+            if event.kind == "init":
+                records += self._session(event.payload)
+        self._spool.add(records)
+
+    def _write(self, records: list[spool.Record]) -> None:
         with self._store.write() as db:
-            for event in events:
-                runs.append(db, self._run.prompt, now, event.kind, event.payload)
-                if event.kind == "init":
-                    self._keep_session(db, event.payload)
+            runs.record(db, self._state_dir, self._run, records)
 
     def _tell(self, notes: list[str]) -> None:
         """Show in the transcript what the service has to say."""
         self._append([AgentEvent("text", {"content": note}) for note in notes])
 
-    def _keep_session(self, db: sqlite3.Connection, payload: dict[str, Any]) -> None:
-        """Know the agent's session at once: it can be resumed after a cancel or a crash too."""
+    def _session(self, payload: dict[str, Any]) -> Iterator[spool.Record]:
+        """The agent's session, known at once: it can be resumed after a cancel or a crash too."""
         if payload.get("session_id"):
-            db.execute(
-                "UPDATE runs SET session = ? WHERE prompt = ?",
-                (_storable(str(payload["session_id"])), self._run.prompt),
-            )
+            yield ["session", _storable(str(payload["session_id"]))]
         if payload.get("model"):
-            db.execute(
-                "UPDATE tasks SET model = ? WHERE id = ? AND model = ''",
-                (_storable(str(payload["model"])), self._run.task),
-            )
+            yield ["model", _storable(str(payload["model"]))]
 
     def _changes(self) -> bytes | None:
         """The patch of this run, or None when the workspace was not even made."""
@@ -314,7 +320,7 @@ class Supervisor:
         return changes.patch(self._workspace, jailed=self._options["jail"])
 
     def _record(self, outcome: Outcome, found: bytes | None) -> None:
-        """Write artifacts, the result event and the end in one transaction."""
+        """Record artifacts, the result event and the end, as soon as the database takes them."""
         word = "succeeded" if outcome.succeeded else "failed"
         answer = _storable(outcome.answer if outcome.succeeded else outcome.reason)
         payload: dict[str, Any] = {"status": word, "result": answer}
@@ -325,19 +331,13 @@ class Supervisor:
         cost = usage.pop("cost_usd", None)
         payload |= {"usage": usage} if usage else {}
         payload |= {"cost_usd": cost} if cost is not None else {}
-        with self._store.write() as db:
+        patch = self._folder / runs.PATCH
+        with contextlib.suppress(OSError):  # the disk is full: what it cannot keep is in memory
             if found is not None:
-                runs.keep_artifact(
-                    db, self._store.objects, self._run.workspace, "changes.patch", found, now
-                )
-            if not runs.end(db, self._run.prompt, now, word, answer):
-                return
-            runs.append(db, self._run.prompt, now, "result", payload)
-            if outcome.succeeded and answer:
-                content = answer.encode("utf-8", "replace") + b"\n"
-                runs.keep_artifact(
-                    db, self._store.objects, self._run.workspace, "answer.md", content, now
-                )
+                patch.write_bytes(found)
+            self._spool.add([["end", self._next_event, now, payload]], synced=True)
+        self._spool.finish()
+        patch.unlink(missing_ok=True)
 
     def _say(self, text: str) -> None:
         """Write into the lock's file what `runs.stop` reads there."""
