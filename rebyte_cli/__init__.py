@@ -11,19 +11,112 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .api.client import RebyteClient
-    from .errors import APIError, RebyteError
+    from .api.models import (
+        Account,
+        Artifact,
+        ArtifactSlot,
+        Canceled,
+        Computer,
+        ComputerPage,
+        Content,
+        ContentPrompt,
+        CreatedPrompt,
+        CreatedTask,
+        Credits,
+        FileRef,
+        Health,
+        Prompt,
+        PromptEvents,
+        RunEvent,
+        SandboxKey,
+        Task,
+        TaskPage,
+        TaskRow,
+        UploadSlot,
+        Visibility,
+        Webhook,
+    )
+    from .api.sse import StreamEvent
+    from .errors import (
+        AnswerTooLarge,
+        APIError,
+        BadUsage,
+        BrokenAnswer,
+        KeyProblem,
+        KeyRejected,
+        MissingKey,
+        NeedsAnswer,
+        NetworkError,
+        NotFound,
+        OutcomeUnknown,
+        QuestionAsked,
+        RebyteError,
+        Redirected,
+        ResourceNotFound,
+        ServerFault,
+        Unsent,
+        WaitTimeout,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["APIError", "RebyteClient", "RebyteError", "__version__"]
+__all__ = [
+    "APIError",
+    "Account",
+    "AnswerTooLarge",
+    "Artifact",
+    "ArtifactSlot",
+    "BadUsage",
+    "BrokenAnswer",
+    "Canceled",
+    "Computer",
+    "ComputerPage",
+    "Content",
+    "ContentPrompt",
+    "CreatedPrompt",
+    "CreatedTask",
+    "Credits",
+    "FileRef",
+    "Health",
+    "KeyProblem",
+    "KeyRejected",
+    "MissingKey",
+    "NeedsAnswer",
+    "NetworkError",
+    "NotFound",
+    "OutcomeUnknown",
+    "Prompt",
+    "PromptEvents",
+    "QuestionAsked",
+    "RebyteClient",
+    "RebyteError",
+    "Redirected",
+    "ResourceNotFound",
+    "RunEvent",
+    "SandboxKey",
+    "ServerFault",
+    "StreamEvent",
+    "Task",
+    "TaskPage",
+    "TaskRow",
+    "Unsent",
+    "UploadSlot",
+    "Visibility",
+    "WaitTimeout",
+    "Webhook",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "RebyteClient":
-        from .api.client import RebyteClient
+    if name in __all__:
+        from importlib import import_module
 
-        return RebyteClient
-    if name in ("APIError", "RebyteError"):
-        from . import errors
-
-        return getattr(errors, name)
+        for home in ("errors", "api.client", "api.sse", "api.models"):
+            found = vars(import_module(f"{__name__}.{home}")).get(name)
+            if found is not None:
+                return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

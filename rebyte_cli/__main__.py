@@ -55,15 +55,17 @@ def _spare_the_guessers() -> None:
     """Keep requests from importing a library that guesses the encoding of text.
 
     Without one it assumes UTF-8, as this command does anyway; `rebyte list` takes a sixteenth less
-    time. requests supports that but warns about it; warnings are for programmers, who get them
-    with `-W` or PYTHONWARNINGS.
+    time. requests supports that but warns about it, which is ignored. Other warnings are for
+    programmers, who get them with `-W` or PYTHONWARNINGS.
     """
     import warnings
 
     modules: dict[str, Any] = sys.modules
     for name in ("chardet", "charset_normalizer"):
         modules.setdefault(name, None)  # an import of it then fails
-    if not sys.warnoptions:
+    if sys.warnoptions:
+        warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
+    else:
         warnings.simplefilter("ignore")
 
 

@@ -18,6 +18,7 @@
     ├── TaskFailed                    10   waited for, and it failed (carries the task)
     ├── TaskCanceled                  11   waited for, and it was canceled
     ├── NeedsAnswer                   12   waited for, and it asks a question (carries the task)
+    │   └── QuestionAsked             12   raised by the library (also a WaitTimeout)
     ├── WaitTimeout                  124   the time limit passed (also a TimeoutError)
     └── ReaderGone                   141   the reader of stdout went away
 
@@ -317,6 +318,27 @@ class WaitTimeout(RebyteError, TimeoutError):
     def __init__(self, message: str, *, pending: Iterable[str] = (), hint: str | None = None):
         super().__init__(message, hint=hint)
         self.pending = list(pending)
+
+
+class QuestionAsked(NeedsAnswer, WaitTimeout):
+    """`wait_for_task`: the run asks its user a question, and continues when it is answered.
+
+    `question` is the payload of its event: `messageId`, `actionId`, and `question`, `options` and
+    `multiSelect`, or `questions` with several of those. `hint` is the call that answers it. Also a
+    WaitTimeout, thus a TimeoutError, which a script for the vendor's client expects here.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        task: Mapping[str, Any],
+        question: Mapping[str, Any],
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, task=task, hint=hint)
+        self.question = dict(question)
+        self.pending = [str(task.get("id"))]
 
 
 class ReaderGone(RebyteError):

@@ -163,3 +163,20 @@ def test_a_configuration_is_read_without_the_writer(
     modules = loaded("profile", "list", "-o", "json")
     assert "tomllib" in modules
     assert modules.isdisjoint(HTTP | HEAVY | {"tomli_w", "sqlite3"})
+
+
+@pytest.mark.parametrize("words", [("list",), ("create", "Say hello", "--wait", "-q"), ("doctor",)])
+def test_no_warning_is_an_error_where_warnings_are(
+    words: tuple[str, ...], home: Path, service: Service
+) -> None:
+    """`PYTHONWARNINGS=error` in a shell, for another program's sake."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "rebyte_cli", *words, "-o", "json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "internal error" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert done.stdout.startswith("{")

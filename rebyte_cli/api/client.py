@@ -11,23 +11,25 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote
 
-from ..deadline import GRACE, NO_LIMIT, Deadline
+from ..deadline import GRACE, Deadline
 from ..errors import (
+    APIError,
     BadUsage,
     BrokenAnswer,
     MissingKey,
     NetworkError,
     OutcomeUnknown,
+    QuestionAsked,
     ResourceNotFound,
 )
 from .errors import lost
 from .retry import SECONDS, SLOW_SECONDS, RetryPolicy
 from .status import is_terminal
 from .urls import BASE_URL, PAGE, check_base_url, check_key, path_id, shown_id
-from .views import no_ids
+from .views import ContentView, no_ids
 
 if TYPE_CHECKING:
     from .body import ApiResponse
@@ -60,6 +62,9 @@ if TYPE_CHECKING:
 REMEMBERED = 10_000  # rows that a page walk tells from new ones; at most twice as many
 # What an upload slot has when nothing was declared; the PUT must then say it too (vendor docs).
 DEFAULT_TYPE = "application/octet-stream"
+SHORTEST_PAUSE = 0.1  # seconds between two reads of a task that is waited for
+FIRST_LOOK = 2.0  # seconds of waiting before the first look for a question
+LOOK_PAUSE = 10.0  # between two looks, each of which reads all events
 LONGEST_NAME = 255  # characters of an uploaded file's name (vendor docs)
 
 
@@ -68,7 +73,8 @@ class RebyteClient:
 
     `api_key` None takes REBYTE_API_KEY, `base_url` None takes REBYTE_API_URL or `BASE_URL`.
     `timeout` is the time limit of each call in seconds (None: 60, and 600 for create and
-    follow-up), `ca_bundle` a file of CA certificates. Raises MissingKey, a ValueError, when
+    follow-up), `ca_bundle` a file of CA certificates; `transport`, in place of all of these, is for
+    tests. Raises MissingKey, a ValueError, when
     there is no key. No connection is opened and no HTTP library imported before the first call.
     """
 
@@ -81,9 +87,9 @@ class RebyteClient:
         base_url: str | None = None,
         timeout: float | None = None,
         ca_bundle: str | None = None,
-        transport: Transport | None = None,
+        transport: Any = None,
     ) -> None:
-        self._transport = transport
+        self._transport: Transport | None = transport
         if transport is not None:
             return
         key = api_key if api_key is not None else os.environ.get("REBYTE_API_KEY", "")
@@ -229,15 +235,29 @@ class RebyteClient:
         return cast("CreatedPrompt", _created(path, answer, "promptId"))
 
     def wait_for_task(
-        self, task_id: str, *, poll_interval: float = 5.0, timeout_seconds: float = 600.0
+        self,
+        task_id: str,
+        *,
+        poll_interval: float = 5.0,
+        timeout_seconds: float = 600.0,
+        on_question: Literal["wait", "raise"] = "wait",
     ) -> Task:
         """Read a task until it has ended, however it ended; times in seconds.
 
+        A `poll_interval` of less than 0.1 counts as 0.1; a negative one is BadUsage.
+
         Raises WaitTimeout, which is a TimeoutError, when it still runs after `timeout_seconds` or
-        cannot be read by then.
+        cannot be read by then. When it has not ended because it asks a question, that error is
+        QuestionAsked, with the question and how to answer it: at the time limit, since someone may
+        answer in the browser meanwhile, or with `on_question="raise"` within seconds.
         """
+        if not poll_interval >= 0:  # not a number, too
+            raise BadUsage("poll_interval must be a number of seconds, 0 or more")
+        if on_question not in ("wait", "raise"):
+            raise BadUsage('on_question must be "wait" or "raise"')
         transport = self.transport
         deadline = Deadline(timeout_seconds, clock=transport.clock)
+        next_look = transport.clock() + FIRST_LOOK
         while True:
             try:
                 task = self.get_task(task_id, timeout=deadline.for_call(GRACE))
@@ -248,9 +268,36 @@ class RebyteClient:
                 raise deadline.error(late, pending=[task_id]) from None
             if is_terminal(task.get("status")):
                 return task
+            is_due = on_question == "raise" and transport.clock() >= next_look
+            if is_due or deadline.has_passed:
+                self._raise_question(task, deadline.for_call(GRACE))
+                next_look = transport.clock() + LOOK_PAUSE
             if deadline.has_passed:
                 raise deadline.error(f"task {task_id} still running after", pending=[task_id])
-            transport.sleep(deadline.cap(poll_interval))
+            transport.sleep(deadline.cap(max(poll_interval, SHORTEST_PAUSE)))
+
+    def _raise_question(self, task: Task, timeout: float | None) -> None:
+        """Raise QuestionAsked if the run waits for an answer, as far as its content tells."""
+        task_id = task["id"]
+        try:
+            content = ContentView(self.task_content(task_id, events=True, timeout=timeout))
+        except APIError:
+            return
+        event = content.asking
+        if event is None or event.question is None:
+            return
+        asked = event.question
+        reply: dict[str, Any] = {"selectedOptions": [0]}
+        if not asked.items[0].options:
+            reply = {"selectedOptions": [], "customResponse": "…"}
+        answer = {"answers": [reply] * len(asked.items)} if asked.batched else reply
+        body = {"messageId": asked.message_id, "actionId": asked.action_id, "answer": answer}
+        raise QuestionAsked(
+            f"task {task_id} is waiting for an answer: {' '.join(asked.items[0].text.split())}",
+            task=task,
+            question=event.payload,
+            hint=f"Answer with client.answer({task_id!r}, {body!r}), then wait again",
+        )
 
     def delete_task(self, task_id: str) -> None:
         """Remove a task (seed document). A 404 after a lost first attempt of our own is success."""
@@ -290,18 +337,19 @@ class RebyteClient:
         *,
         idle: float | None = None,
         answer_within: float | None = None,
-        deadline: Deadline = NO_LIMIT,
+        timeout: float | None = None,
     ) -> Iterator[StreamEvent]:
         """The events of the latest prompt over one connection, from the first one on.
 
         Ends when the server closes; raises NetworkError when the connection breaks, or when no
-        event comes for `idle` seconds or by `deadline`, whatever keep-alives do. The server has
-        `answer_within` seconds to answer at all; None is as long as `idle`.
-        `tasks.stream` makes one run out of several connections. Framing as seen in clients; data
-        that is not a JSON object is skipped.
+        event comes for `idle` seconds or within `timeout` of the first call for one, whatever
+        keep-alives do (None: the usual time limit, and no limit). The server has `answer_within`
+        seconds to answer at all; None is as long as `idle`. Framing as seen in clients; data that
+        is not a JSON object is skipped.
         """
         from .sse import StreamEvent, TooLarge, parse
 
+        deadline = Deadline(timeout, clock=self.transport.clock)
         path = f"/tasks/{path_id(task_id, 'task id')}/events"
         with self.transport.stream(
             path, idle=idle, answer_within=answer_within, deadline=deadline
@@ -403,7 +451,7 @@ class RebyteClient:
         self,
         workspace_id: str,
         name: str,
-        target: Path,
+        target: str | Path,
         *,
         overwrite: bool = False,
         progress: Callable[[int], None] | None = None,
@@ -415,7 +463,9 @@ class RebyteClient:
         descriptor of the folder of `target`, where the way there must not be walked again.
         """
         path = _artifact_path(workspace_id, name)
-        self.transport.download(path, target, overwrite=overwrite, progress=progress, folder=folder)
+        self.transport.download(
+            path, Path(target), overwrite=overwrite, progress=progress, folder=folder
+        )
 
     def artifact_size(self, workspace_id: str, name: str) -> int | None:
         """The size of one in bytes, without its body; None where the service does not tell."""

@@ -1,4 +1,4 @@
-"""The documents of the API as types, for type checkers; nothing imports this when it runs.
+"""The documents of the API as types, for annotations; the command imports none of them.
 
 The methods of `RebyteClient` return these plain dictionaries as they came. A key that is not
 `NotRequired` is one that the service always sends (or the client checks); every document may hold

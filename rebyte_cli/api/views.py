@@ -7,7 +7,7 @@ Its properties never raise: a value that is missing or has the wrong type reads 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -310,10 +310,28 @@ class ContentView(TaskView):
         prompts = self.raw.get("prompts")
         return len(prompts) if isinstance(prompts, list) else 0
 
+    @property
+    def asking(self) -> EventView | None:
+        """The event with the question that parks the run, or None."""
+        started = [prompt for prompt in self.prompts if prompt.has_started]
+        # A prompt is stuck once a later one has begun (seen in a client), so the last one counts.
+        if not started or started[-1].is_over or (self.is_over and not started[-1].status):
+            return None
+        events = started[-1].events
+        return events[-1] if last_open(events) is not None else None
+
     def response(self, prompt_id: str | None = None) -> str:
         """The answer to a prompt (default: the latest); an empty string if there is none."""
         prompt = self.latest if prompt_id is None else self.prompt(prompt_id)
         return prompt.response if prompt else ""
+
+
+def last_open(events: Iterable[EventView]) -> Question | None:
+    """The question that the events end with: nothing was written after it, so it still waits."""
+    found: Question | None = None
+    for event in events:
+        found = event.question
+    return found
 
 
 class PageView:

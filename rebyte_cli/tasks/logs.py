@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..api.sse import StreamEvent
-from ..api.views import SPEECH, ContentView, EventView, PromptView, Question, events_of
+from ..api.views import (
+    SPEECH,
+    ContentView,
+    EventView,
+    PromptView,
+    Question,
+    events_of,
+    last_open,
+)
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, BadUsage, KeyRejected, NetworkError
 from . import questions, stream, transcript
@@ -259,7 +267,7 @@ def _text(
 
     if not follow or found.is_over:
         yield from transcript.whole(found, make)
-        question = None if found.is_over else questions.last_open(_events_of(found.latest))
+        question = None if found.is_over else last_open(_events_of(found.latest))
         if question is not None:
             note(questions.hint(task_id, question))
         return
@@ -329,7 +337,7 @@ def _queued_text(
 
 def _tell(task_id: str, read: QueuedPrompt, asked: Asked) -> None:
     """Tell of a question that a queued prompt has just asked and still waits on."""
-    question = None if read.last else questions.last_open(read.prompt.events)
+    question = None if read.last else last_open(read.prompt.events)
     if question is not None and any(event.question == question for event, _ in read.events):
         asked(task_id, question)
 
@@ -474,5 +482,5 @@ def _delegated_events(client: RebyteClient, task_id: str, prompt_id: str) -> lis
 def _answered(events: Sequence[EventView]) -> set[str]:
     """The message ids of the questions that something was written after."""
     asked = [event.question for event in events if event.question is not None]
-    still_open = questions.last_open(events)
+    still_open = last_open(events)
     return {question.message_id for question in asked if question and question != still_open}

@@ -5,11 +5,11 @@ All of it was seen in one client only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.errors import is_unsupported
-from ..api.views import ContentView, EventView, Question, QuestionItem, TaskView
+from ..api.views import ContentView, EventView, Question, QuestionItem, TaskView, last_open
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, BadUsage, NeedsAnswer, RebyteError
 
@@ -28,21 +28,9 @@ class ItemAnswer(NamedTuple):
     text: str | None = None
 
 
-def last_open(events: Iterable[EventView]) -> Question | None:
-    """The question that the events end with: nothing was written after it, so it still waits."""
-    found: Question | None = None
-    for event in events:
-        found = event.question
-    return found
-
-
 def open_question(content: ContentView) -> Question | None:
     """The question that parks the run that a content document shows, or None."""
-    started = [prompt for prompt in content.prompts if prompt.has_started]
-    # A prompt is stuck once a later one has begun (seen in a client), so the last one counts.
-    if not started or started[-1].is_over or (content.is_over and not started[-1].status):
-        return None
-    return last_open(started[-1].events)
+    return content.asking.question if content.asking is not None else None
 
 
 def is_over(content: ContentView, question: Question) -> bool:

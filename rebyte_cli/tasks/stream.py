@@ -247,7 +247,9 @@ def follow(
     while True:
         connection = StreamConnection(prompt_id, run.nameless)
         try:
-            for name, data, _ in client.stream_events(task_id, idle=run.idle(), deadline=deadline):
+            for name, data, _ in client.stream_events(
+                task_id, idle=run.idle(), timeout=deadline.for_call(0)
+            ):
                 run.check_time()
                 if name == "done":
                     connection.done = data
@@ -431,7 +433,7 @@ def snapshot(
             task_id,
             idle=limit.cap(SNAPSHOT_PAUSE),
             answer_within=limit.cap(SNAPSHOT_ANSWER),
-            deadline=limit,
+            timeout=limit.for_call(0),
         ):
             size += len(str(data))
             if name == "done" or limit.has_passed or size > SNAPSHOT_SIZE:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,8 +21,14 @@ from typing import Any
 import pytest
 
 import rebyte_cli
-from rebyte_cli import RebyteClient
-from rebyte_cli.errors import APIError, ResourceNotFound
+from rebyte_cli import (
+    APIError,
+    BadUsage,
+    QuestionAsked,
+    RebyteClient,
+    ResourceNotFound,
+    WaitTimeout,
+)
 from tests.conftest import COMMAND
 from tests.servers import RawServer, json_reply
 from tests.waiting import eventually
@@ -159,6 +168,100 @@ def test_a_forked_client_opens_new_connections(home: Path) -> None:
 def test_the_library_has_its_names() -> None:
     for name in rebyte_cli.__all__:
         assert getattr(rebyte_cli, name)
+    assert dir(rebyte_cli) == rebyte_cli.__all__
+    assert not hasattr(rebyte_cli, "Transport")
+
+
+def test_every_name_in_a_signature_can_be_imported() -> None:
+    """And so can every error that a method says it raises."""
+    plain = {"Any", "None", "Literal", "Path", "Self"} | set(vars(builtins))
+    plain |= {"Callable", "Iterable", "Iterator", "Mapping", "wait", "raise"}
+    errors = {name for name, found in vars(rebyte_cli.errors).items() if inspect.isclass(found)}
+    for name, method in inspect.getmembers(RebyteClient, inspect.isfunction):
+        if name.startswith("_") and name != "__init__":
+            continue
+        signature = " ".join(map(str, method.__annotations__.values()))
+        words = set(re.findall(r"[A-Za-z_]+", signature))
+        assert words <= plain | set(rebyte_cli.__all__), name
+        raised = errors & set(re.findall(r"[A-Za-z]+", inspect.getdoc(method) or ""))
+        assert raised <= set(rebyte_cli.__all__), name
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    script = """
+import sys
+before = set(sys.modules)
+import rebyte_cli
+print(sorted(set(sys.modules) - before - {"__future__"}))
+from rebyte_cli import Task, WaitTimeout, StreamEvent
+print(sorted({"requests", "ssl", "socket", "sqlite3", "click"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['rebyte_cli']\n[]\n"
+
+
+def test_an_open_question_is_told_at_the_limit(client: Any) -> None:
+    """With the call that answers it; a script for the vendor's client catches a TimeoutError."""
+    asking = client.create_task("Ask [[ask]] [[run=20ms]]")["id"]
+    eventually(lambda: client.task_content(asking, events=True)["prompts"][0]["events"])
+    with pytest.raises(TimeoutError) as caught:
+        client.wait_for_task(asking, poll_interval=0.1, timeout_seconds=2)
+    error = caught.value
+    assert isinstance(error, QuestionAsked)
+    assert isinstance(error, WaitTimeout)
+    assert (error.pending, error.task["id"], error.exit_status) == ([asking], asking, 12)
+    assert "is waiting for an answer: " in error.message
+    assert error.question["options"]
+    call = re.search(r"Answer with (client\.answer\(.*\)), then wait again", str(error.hint))
+    assert call is not None
+    eval(call[1], {"client": client})  # what a reader of the hint would run
+    assert client.wait_for_task(asking, poll_interval=0.1)["status"] == "completed"
+
+
+def test_an_open_question_can_be_told_at_once(client: Any) -> None:
+    asking = client.create_task("Ask [[ask]] [[run=20ms]]")["id"]
+    began = time.monotonic()
+    with pytest.raises(QuestionAsked):
+        client.wait_for_task(asking, poll_interval=0.1, on_question="raise")
+    assert time.monotonic() - began < 300  # of 600
+
+
+def test_a_run_that_asks_nothing_is_a_plain_timeout(client: Any) -> None:
+    running = client.create_task("Wait [[run=1h]]")["id"]
+    with pytest.raises(WaitTimeout) as caught:
+        client.wait_for_task(running, poll_interval=0.1, timeout_seconds=0.3, on_question="raise")
+    assert type(caught.value) is WaitTimeout
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"poll_interval": -1}, {"poll_interval": float("nan")}, {"on_question": "ask"}],
+    ids=str,
+)
+def test_a_wait_refuses_what_it_cannot_do_before_it_asks(wrong: Any) -> None:
+    with RawServer(json_reply({"id": "t1", "status": "running"})) as server:
+        client = RebyteClient("rbk_test", base_url=server.base_url)
+        with pytest.raises(BadUsage):
+            client.wait_for_task("t1", **wrong)
+    assert not server.requests
+
+
+def test_a_wait_without_an_interval_does_not_flood_the_service() -> None:
+    with RawServer(json_reply({"id": "t1", "status": "running"})) as server:
+        client = RebyteClient("rbk_test", base_url=server.base_url)
+        with pytest.raises(WaitTimeout):
+            client.wait_for_task("t1", poll_interval=0, timeout_seconds=0.5)
+    assert 2 <= len(server.requests) <= 8
+
+
+def test_a_download_goes_to_a_path_in_text(client: Any, tmp_path: Path) -> None:
+    workspace = client.create_computer("box")["id"]
+    (tmp_path / "a.txt").write_text("a")
+    client.put_artifacts(workspace, [str(tmp_path / "a.txt")])
+    client.get_artifact(workspace, "a.txt", str(tmp_path / "b.txt"))
+    assert (tmp_path / "b.txt").read_text() == "a"
 
 
 # Every method of the library against the local service, which shares no code with it.

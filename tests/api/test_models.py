@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import need_tool
 
 USER_CODE = """\
-from rebyte_cli import RebyteClient
+from collections.abc import Iterator
+from rebyte_cli import OutcomeUnknown, QuestionAsked, RebyteClient, StreamEvent, Task, WaitTimeout
 
 client = RebyteClient("rbk_x")
 task = client.get_task("t1")
@@ -27,6 +28,18 @@ print(client.list_webhooks()[0]["urls"])  # wrong
 print(client.upload_file("a")["filename"], client.credits().get("balance"))
 print(client.create_task("p", files=[client.upload_file("a")])["id"])
 print(client.wait_for_task("t1")["status"], client.get_computer("c")["id"])
+def finished(task: Task) -> Task:
+    events: Iterator[StreamEvent] = client.stream_events(task["id"], timeout=60)
+    print([event.name for event in events])
+    try:
+        return client.wait_for_task(task["id"], on_question="raise")
+    except QuestionAsked as asked:
+        print(asked.question["options"], asked.hint, asked.task["id"])
+    except WaitTimeout as late:
+        print(late.pending)
+    except OutcomeUnknown as unknown:
+        print(unknown.candidates)
+    return client.wait_for_task(task["id"], on_question="ask")  # wrong
 """
 WRONG = [number for number, line in enumerate(USER_CODE.splitlines(), 1) if "# wrong" in line]
 

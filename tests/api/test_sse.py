@@ -9,7 +9,6 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.sse import LARGEST, TooLarge, parse
-from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import BrokenAnswer, KeyRejected, NetworkError
 from tests.servers import (
     RawServer,
@@ -171,7 +170,7 @@ class TestOverASocket:
             client = RebyteClient(transport=transport_to(server))
             begun = time.monotonic()
             with pytest.raises(NetworkError):
-                list(client.stream_events("t1", deadline=Deadline(0.5)))
+                list(client.stream_events("t1", timeout=0.5))
         assert time.monotonic() - begun < 20
 
     def test_a_line_that_breaks_is_an_error(self) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.api.views import EventView, Question
+from rebyte_cli.api.views import EventView, Question, last_open
 from rebyte_cli.errors import BadUsage
-from rebyte_cli.tasks.questions import ItemAnswer, body, last_open
+from rebyte_cli.tasks.questions import ItemAnswer, body
 
 ASKED: dict[str, Any] = {
     "actionId": "21026",
