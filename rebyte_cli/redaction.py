@@ -1,4 +1,4 @@
-"""Keys cut out of text that is kept or shown."""
+"""Secrets cut out of text that is kept or shown."""
 
 from __future__ import annotations
 
@@ -17,17 +17,38 @@ _KEY = (
     r"|(AIza)[\w-]{20,}"
     r")"
 )
+# Secrets of other forms, by what is in every one of them.
+_FORMS = {
+    # A JSON Web Token (RFC 7519), whose header is base64url of `{"`. It begins where a word does,
+    # so that no part of a long word is read twice.
+    "eyJ": r"(?<![\w-])(eyJ)[\w-]{8,}(?:\.[\w-]*){2,4}",
+    # A private key (RFC 7468; OpenSSH and PGP have such lines too), in JSON as well. Without its
+    # last line, the lines of base64 go.
+    "PRIVATE KEY": (
+        r"(-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----)"
+        r"(?:(?:(?!-----)[\s\S])*-----END [A-Z0-9 ]{0,60}-----"
+        r"|(?:(?:\s|\\[nr])*(?:[A-Za-z0-9+/=]{16,}|(?:Proc-Type|DEK-Info):[^\n\\]*))*)…?"
+    ),
+    # The password in a URL; JSON may write `/` as `\\/`.
+    "@": r"""(:(?://|\\/\\/)[^\s/\\?#:@"'<>]*:)[^\s/\\?#"'<>]+(?=@)""",
+}
 
 
 def redact_keys(text: str) -> str:
-    """The text with everything that looks like a key cut down to its prefix: `rbk_…`."""
-    return _pattern().sub(_cut, text)
+    """The text with everything that looks like a secret cut down to how it begins: `rbk_…`.
+
+    Keys and tokens of services, private keys, and passwords in URLs.
+    """
+    for part, form in _FORMS.items():
+        if part in text:
+            text = _compiled(form).sub(_cut, text)
+    return _compiled(_KEY, re.IGNORECASE).sub(_cut, text)
 
 
 @cache
-def _pattern() -> re.Pattern[str]:
+def _compiled(pattern: str, flags: int = 0) -> re.Pattern[str]:
     # Not at the import, which most commands do without. `re` would search its own cache each time.
-    return re.compile(_KEY, re.IGNORECASE)
+    return re.compile(pattern, flags)
 
 
 def _cut(found: re.Match[str]) -> str:

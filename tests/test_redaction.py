@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 
 import pytest
@@ -28,6 +30,70 @@ def test_a_key_is_cut_down_to_its_prefix(prefix: str, around: str) -> None:
     assert "…" in shown
 
 
+def jwt(header: str = '{"alg":"HS256"}', payload: str = '{"sub":"12345678"}') -> str:
+    parts = (
+        base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in (header, payload)
+    )
+    return ".".join((*parts, "c2lnbmF0dXJl-_x"))
+
+
+PEM = """-----BEGIN RSA PRIVATE KEY-----
+Proc-Type: 4,ENCRYPTED
+DEK-Info: AES-128-CBC,0123456789ABCDEF0123456789ABCDEF
+
+MIIEpAIBAAKCAQEAwJHjkl0123456789abcdefABCDEF+/0123456789abcdefAB
+MIIEpAIBAAKCAQEAwJHjkl0123456789abcdefABCDEF+/0123456789abcdefAB
+secretEnd==
+-----END RSA PRIVATE KEY-----
+"""
+CUT_OFF = PEM[: PEM.index("secretEnd") - 10]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (jwt(), "eyJ…"),
+        (f"Bearer {jwt()} and more", "Bearer eyJ… and more"),
+        (f"token={jwt()}&x=1", "token=eyJ…&x=1"),
+        (f'{{"t": "{jwt()}"}}', '{"t": "eyJ…"}'),
+        (f"{jwt()}.second.third", "eyJ…"),  # encrypted: five parts
+        (PEM, "-----BEGIN RSA PRIVATE KEY-----…\n"),
+        (f"key: {PEM}done", "key: -----BEGIN RSA PRIVATE KEY-----…\ndone"),
+        (json.dumps(PEM), '"-----BEGIN RSA PRIVATE KEY-----…\\n"'),
+        (f"{CUT_OFF}", "-----BEGIN RSA PRIVATE KEY-----…"),
+        (PEM.replace("RSA ", ""), "-----BEGIN PRIVATE KEY-----…\n"),
+        (PEM.replace("RSA ", "OPENSSH "), "-----BEGIN OPENSSH PRIVATE KEY-----…\n"),
+        ("https://me:hunter2@git.example/x", "https://me:…@git.example/x"),
+        ("https://:hunter2@git.example/x", "https://:…@git.example/x"),
+        ("postgres://me:hun@ter:2@db/x?y#z", "postgres://me:…@db/x?y#z"),
+        ('{"u": "https:\\/\\/me:hunter2@h\\/x"}', '{"u": "https:\\/\\/me:…@h\\/x"}'),
+        ("a http://a:b@c and http://d:e@f", "a http://a:…@c and http://d:…@f"),
+    ],
+)
+def test_a_secret_of_another_form_is_cut(text: str, shown: str) -> None:
+    assert redact_keys(text) == redact_keys(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eyJ", "eyJhbGciOiJIUzI1NiJ9", "eyJhbGciOi.x", "grey.eyJs.and.more",
+        "objeyJhbGciOiJI.aaa.bbb",
+        "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END PUBLIC KEY-----",
+        "-----BEGIN CERTIFICATE-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END CERTIFICATE-----",
+        "ssh://git@github.com/a/b", "https://h:8080/a@b", "https://h/a:b@c", "http://[::1]:80/@x",
+        "see https://h:80, or mail to me@h.example", "me:you@h", "12:30 @ noon",
+    ],
+)  # fmt: skip
+def test_text_of_such_a_form_is_left_alone(text: str) -> None:
+    assert redact_keys(text) == text
+
+
+def test_after_a_header_of_a_private_key_prose_stays() -> None:
+    text = "-----BEGIN PRIVATE KEY----- is how it begins. Where is it?"
+    assert redact_keys(text) == "-----BEGIN PRIVATE KEY-----… is how it begins. Where is it?"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -40,7 +106,18 @@ def test_other_words_are_left_alone(text: str) -> None:
     assert redact_keys(text) == text
 
 
-@pytest.mark.parametrize("part", ["sk-", "rbk_", "ghp_a ", "x" * 10, "sk-sk-", "AKIA", "\u2028"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "sk-", "rbk_", "ghp_a ", "x" * 10, "sk-sk-", "AKIA", "\u2028", "eyJ", "eyJaaaaaaaa-",
+        "eyJ.",
+        "eyJaaaaaaaa.", "eyJaaaaaaaa.eyJ ", ".eyJaaaaaaaa", "://", "://a:", "://a:b", "://a:@",
+        ":@",
+        "-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----a", "-----END", "-----BEGIN ",
+        "-----BEGIN PRIVATE KEY-----\nMIIEpAIBAAKCAQEA-----END ", "-", "\\n", "BEGIN A ",
+        "-----BEGIN PRIVATE KEY-----" + "A" * 64 + "\\n" + "----",
+    ],
+)  # fmt: skip
 def test_redaction_takes_linear_time(part: str) -> None:
     def seconds(count: int) -> float:
         text = part * count

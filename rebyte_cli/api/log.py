@@ -32,6 +32,8 @@ _SECRET_HEADERS = frozenset(
 _URL_HEADERS = frozenset({"location", "content-location", "refresh", "link"})
 LONGEST_BODY = 1024 * 1024  # bytes of a body that `--debug` shows
 MOST_SECRETS = 64  # of one signed URL; a query holds a dozen
+SHORTEST_SIGNATURE = 20  # characters, in a path
+_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 # A word ends at white space, angle brackets and quotes, but not at a quote that JSON escapes. The
 # patterns are compiled by the first text that needs them, since most runs log nothing.
 _WORD = r'(?:[^\s"<>\\]|\\.)+'
@@ -46,11 +48,12 @@ class Redactor:
         self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
 
     def knowing(self, url: str) -> Redactor:
-        """One that also knows the query of this URL: a store repeats it in its errors."""
+        """One that also knows the signature in this URL: a store repeats it in its errors."""
         from urllib.parse import parse_qsl, quote
 
-        query = url.partition("?")[2]
+        path, _, query = url.partition("?")
         values = [value for _, value in parse_qsl(query) if len(value) > 5][:MOST_SECRETS]
+        values += [part for part in path.split("/") if _may_be_signature(part)][:MOST_SECRETS]
         return Redactor(*self._secrets, query, *values, *(quote(v, safe="") for v in values))
 
     def key(self, text: str) -> str:
@@ -93,9 +96,10 @@ class Redactor:
 
 
 def _without_signature(word: re.Match[str]) -> str:
-    """A word without the query and the user name of the URL in it, if there is one.
+    """A word without the signature and the user name of the URL in it, if there is one.
 
-    The query of any absolute URL is taken for a signature. JSON may write `/` as `\\/`.
+    The query of any absolute URL is taken for a signature, and so is a long part of its path. JSON
+    may write `/` as `\\/`.
     """
     found = word[0]
     slashes, at = "//", found.find("//")
@@ -106,10 +110,19 @@ def _without_signature(word: re.Match[str]) -> str:
         return found
     start = at + len(slashes)
     bare, query, _ = found[start:].partition("?")
-    host = re.split(r"[/\\]", bare, maxsplit=1)[0]
+    host, *path = re.split(r"(\\?/|\\)", bare)
     if "@" in host:
-        bare = HIDDEN + bare[host.rindex("@") :]
+        host = HIDDEN + host[host.rindex("@") :]
+    bare = host + "".join(HIDDEN if _may_be_signature(part) else part for part in path)
     return found[:start] + bare + (query + HIDDEN if query else "")
+
+
+def _may_be_signature(part: str) -> bool:
+    """Whether a part of a path is long and random, as some stores sign there; a UUID is an id."""
+    value = part.rpartition("=")[2]
+    if len(value) < SHORTEST_SIGNATURE or re.fullmatch(_UUID, value):
+        return False
+    return any(map(str.isdigit, value)) and any(map(str.isalpha, value))
 
 
 class CallLog:

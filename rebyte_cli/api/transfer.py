@@ -165,7 +165,7 @@ def put(
 
     request = Request(
         "PUT",
-        url.partition("?")[0],
+        sender.redact.text(url.partition("?")[0]),  # messages show it
         url,
         headers={**headers, "Content-Length": str(size)},
         body=body,

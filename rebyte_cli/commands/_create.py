@@ -154,7 +154,10 @@ def create(
             return _planned(app, prompt, fields, choices, paths, patch)
         from ..tasks import create as engine
 
-        created = engine.created_before(app.history, choices.once) if choices.once else None
+        created = None
+        if choices.once:
+            choices = choices._replace(once=engine.name_of_key(app.history, choices.once))
+            created = engine.created_before(app.history, str(choices.once))
         is_new = created is None
         if created is not None and prompt.is_unwritten:
             engine.tell_repeated(

@@ -66,5 +66,6 @@ def _forget(app: App, key: str | None) -> None:
         raise BadUsage("--forget requires --once KEY")
     from ..tasks import create as engine
 
-    known = engine.forget(app.history, key)
-    app.note(f"Forgot key {key!r}" if known else f"Unknown key {key!r}")
+    name = engine.name_of_key(app.history, key)
+    known = engine.forget(app.history, name)
+    app.note(f"Forgot key {name!r}" if known else f"Unknown key {name!r}")

@@ -92,6 +92,7 @@ def create(
             return operation.resume_unfinished() or operation.send()
     if not key.strip():
         raise BadUsage("--once: KEY is empty")
+    key = name_of_key(history, key)
     with operation.explained_interrupts(), operation.held_key(key):
         return operation.resume_key(key) or operation.send(key)
 
@@ -121,9 +122,25 @@ def follow_up(
         return operation.resume_unfinished() or operation.send()
 
 
+def name_of_key(history: History, key: str) -> str:
+    """What a key of `--once` is called in the history and in messages.
+
+    That is the key itself, unless it holds a secret, such as a pasted API key: then its beginning
+    and a digest. A key that an earlier version kept as it is keeps its name.
+    """
+    import hashlib
+
+    from ..redaction import redact_keys
+
+    shown = redact_keys(key)
+    if shown == key or history.intent(key) is not None:
+        return key
+    return f"{shown} {hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
 def forget(history: History, key: str) -> bool:
     """Drop a key, so that the next create with it makes a task. False if it was not known."""
-    return history.forget_intent(key)
+    return history.forget_intent(name_of_key(history, key))
 
 
 def created_before(history: History, key: str) -> dict[str, Any] | None:

@@ -199,6 +199,9 @@ LEAKS = [
     "'https://store/x?a='SIGNATURE'", '"https://store/x?a=\\"SIGNATURE\\""', "ftp://u:SIGNATURE@h/",
     "https://u:SIGNATURE@h/x?a", "https:\\/\\/store\\/x?sig=SIGNATURE\\u0026b",
     "https://a/b https://c/d?SIGNATURE",
+    "https://store/s/SIGNATURE0123456789ab/file.txt", "https://store/sig=SIGNATURE0123456789ab/a",
+    "https:\\/\\/store\\/SIGNATURE0123456789ab\\/x", "//store/x/SIGNATURE0123456789ab",
+    "https://store/SIGNATURE0123456789ab",
 ]  # fmt: skip
 
 
@@ -209,6 +212,39 @@ def test_case_65_a_signature_is_hidden_however_its_url_is_written(text: str) -> 
     assert HIDDEN in shown
 
 
+def test_case_65_a_path_without_a_signature_is_shown() -> None:
+    """Ids are UUIDs; a name is not as long, or has no digits."""
+    for text in (
+        "https://app.example/run/2d645376-bdaa-4fca-a509-017bb6a75c3c/files/a-long-name-of-a-file.txt",
+        "https://github.com/an-organisation-name/a-repository.git",
+    ):
+        assert Redactor().text(text) == text
+
+
+@pytest.mark.parametrize("fault", [503, 403, 301, 0])
+def test_case_65_a_signature_in_a_path_is_told_nowhere(tmp_path: Path, fault: int) -> None:
+    """Not by `-v`, by `--debug`, by the line for curl, or by an error."""
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    told: list[CallLog] = []
+    signature = "c2lnbmF0dXJl0123456789-_abc"
+
+    def answer(request: Request) -> Any:
+        if request.method == "PUT":
+            return reply(fault, f"<Error>{request.path} is busy</Error>") if fault else reset
+        url = f"http://{request.headers['host']}/signed/{signature}/a"
+        return json_reply({"id": "f1", "filename": "a", "uploadUrl": url}, 201)
+
+    with RawServer(answer) as server:
+        client = RebyteClient(transport=transport_to(server, log=told.append))
+        with pytest.raises(APIError) as caught:
+            client.upload_file(path)
+    assert {call.method for call in told} == {"POST", "PUT"}
+    shown = [str([getattr(call, name) for name in CALL_FIELDS]) for call in told]
+    for text in (*shown, str(caught.value), str(caught.value.hint)):
+        assert signature not in text
+
+
 @pytest.mark.parametrize("name", ["Location", "content-location", "Link", "Refresh"])
 def test_case_65_a_header_with_a_url_shows_no_query(name: str) -> None:
     shown = Redactor().headers({name: "/x?sig=SIGNATURE&a=b"})
@@ -216,7 +252,8 @@ def test_case_65_a_header_with_a_url_shows_no_query(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["http://", "//", "?", "https://a?", r"\/\/", "@", '"apiKey" ', '"secret":"', "\\"]
+    "piece",
+    ["http://", "//", "?", "https://a?", r"\/\/", "@", '"apiKey" ', '"secret":"', "\\", "//a/b1="],
 )
 def test_case_65_hiding_takes_linear_time(piece: str) -> None:
     def seconds(size: int) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
+import shlex
 import subprocess
 import traceback
 from collections.abc import Callable
@@ -356,3 +358,31 @@ def test_without_a_prompt_the_hint_names_the_dash(local: Run) -> None:
     done = local("create", stdin="diff --git a b")
     assert done.status == 2
     assert "`-` is standard input" in done.err
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "rbk_0123456789abcdef", "night-rbk_0123456789abcdef-x", "https://me:hunter2@ci.example/42",
+        "-----BEGIN PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n",
+    ],
+)  # fmt: skip
+def test_a_secret_as_a_key_works_and_is_neither_kept_nor_shown(
+    local: Run, home: Path, key: str
+) -> None:
+    done = [
+        local("create", "Audit", "--once", key),
+        local("create", "Audit", "--once", key),
+        local("create", "Deploy", "--once", key, "-q"),
+    ]
+    task = done[0].json["id"]
+    assert [one.json["id"] for one in done] == [task] * 3
+    for each in (home / ".local").rglob("*"):
+        assert each.is_dir() or not re.search(SECRET_PARTS, each.read_bytes())
+    name = shlex.split(done[2].err.split("--once ", 1)[1].split(" --forget")[0])[0]
+    done += [local("create", "--once", name, "--forget"), local("create", "Audit", "--once", key)]
+    assert done[4].json["id"] != task
+    assert not re.search(SECRET_PARTS, "".join(one.err for one in done).encode())
+
+
+SECRET_PARTS = rb"0123456789abcdef|hunter2|MIIEpAIB"
