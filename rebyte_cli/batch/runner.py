@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -108,6 +108,7 @@ class Runner:
         )
         self._workers.known.update(known)
         self._lost: set[int] = set()  # lines whose creates are being searched for
+        self._unknown: set[int] = set()  # lines whose search has ended without a task
         self._resent: Counter[int] = Counter()  # creates of a line that made no task
         finder = LostLineSearch(
             client,
@@ -132,6 +133,7 @@ class Runner:
         )
 
         self._successor = {before: index for index, before in plan.after.items()}
+        self._ready: deque[int] = deque()  # lines to create that no worker has yet
         self._handed_out: set[int] = set()  # lines that the workers have
         self._running: dict[int, float] = {}  # watched lines, and since when
         self._printed: set[int] = set()
@@ -169,7 +171,7 @@ class Runner:
         try:
             with self._signals_as_events():
                 yield from self._start()
-                while not self._is_over():
+                while self._fill() or not self._is_over():
                     event = self._next_event(deadline)
                     if self._history.due.has_passed:
                         self._history.flush()
@@ -178,6 +180,7 @@ class Runner:
                     elif deadline.has_passed:
                         self._time_out(deadline)
                         deadline = NO_LIMIT
+                self._note_full()
                 yield from self._remaining_rows()
         finally:
             self._close()
@@ -273,11 +276,33 @@ class Runner:
         return row_of(self._batch.lines[index], self._entries[index])
 
     def _hand_out(self, index: int) -> None:
-        """Have a line created, unless the batch is stopping."""
+        """Have a line created when there is room, unless the batch is stopping."""
         if not self._closed:
+            self._ready.append(index)
+
+    def _fill(self) -> bool:
+        """Give the workers as many lines as may run; returns whether there were any."""
+        before = len(self._ready)
+        while self._ready and self._has_room():
+            index = self._ready.popleft()
             self._handed_out.add(index)
             self._entries[index].begun_here = True
             self._workers.put(Job(index, self._workspace_of(index)))
+        return len(self._ready) < before
+
+    def _has_room(self) -> bool:
+        """Whether one more task may run. A create that may have made one counts as its task."""
+        most = self._options.max_running
+        taken = (self._handed_out, self._running, self._lost, self._unknown)
+        return most is None or sum(map(len, taken)) < most
+
+    def _note_full(self) -> None:
+        """Say why lines are left over that were never created."""
+        if self._ready:
+            self._callbacks.note(
+                f"{len(self._ready)} lines were not created: {len(self._unknown)} with an unknown"
+                f" outcome may still run, and --max-running is {self._options.max_running}"
+            )
 
     def _workspace_of(self, index: int) -> str | None:
         """The workspace that a line asks for, as far as it is known; None for a new one, too.
@@ -334,7 +359,7 @@ class Runner:
             entry = self._entries[place]
             if entry.is_over:
                 continue
-            if entry.state != "new" or place in self._handed_out:
+            if entry.state != "new" or place in self._handed_out or place in self._ready:
                 return
             leader = self._plan.leader.get(place)
             if leader is not None:
@@ -349,6 +374,7 @@ class Runner:
     def _close_queue(self) -> None:
         """Hand nothing out any more, and take back what no worker has begun."""
         self._closed = True
+        self._ready.clear()
         self._throttle.stop_creates()
         self._handed_out.difference_update(job.line for job in self._workers.take_back())
 
@@ -458,6 +484,7 @@ class Runner:
         self, index: int, entry: LineState, candidates: list[str]
     ) -> Iterable[RowOrError]:
         self._lost.discard(index)
+        self._unknown.add(index)
         number = self._batch.lines[index].number
         record: Record = {"line": number, "is": "unknown", "candidates": candidates}
         if entry.sent:

@@ -106,7 +106,13 @@ class Shard(ParamType[tuple[int, int]]):
     type=click.IntRange(1, 256),
     default=8,
     show_default=True,
-    help="Run at most N creates at a time.",
+    help="Send at most N creates at a time; their tasks then run beside those created before.",
+)
+@click.option(
+    "--max-running",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Let at most N tasks of this batch run at a time (default: no limit).",
 )
 @click.option(
     "--rate",
@@ -174,6 +180,7 @@ def command(
     labels: Mapping[str, str],
     workspace_per_line: bool,
     jobs: int,
+    max_running: int | None,
     rate: float | None,
     wait: bool,
     timeout: float | None,
@@ -215,6 +222,11 @@ def command(
     --results writes the results to a file, which is replaced only after the run has locked the
     journal, so starting a batch twice is safe.
 
+    --jobs counts creates, which end once a task has its VM; --max-running counts tasks from their
+    create to their end. It includes tasks that an earlier run of this journal left running, lines
+    whose outcome is not known yet, and tasks that wait for an answer while the batch waits for it.
+    Each shard counts its own.
+
     Lines with the same workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in
     the workspace of the line with that key, after that line has completed. Lines that belong
     together stay in one shard. See rebyte-shards(7) for running shards on several machines.
@@ -230,6 +242,7 @@ def command(
     Examples:
 
       rebyte batch tasks.jsonl --jobs 16 > results.jsonl
+      rebyte batch tasks.jsonl --max-running 4
       rebyte batch prompts.txt --text -g owner/repo --report batch.html
       rebyte batch people.csv --template letter.txt --dry-run | head
       rebyte batch tasks.jsonl --status
@@ -246,6 +259,10 @@ def command(
     if (resolve or results) and (only_status or dry_run):
         name = "--resolve" if resolve else "--results"
         raise BadUsage(f"{name} cannot be used with --status or --dry-run")
+    if max_running is not None and not wait:
+        raise BadUsage(
+            "--max-running requires --wait: it counts the tasks that this command watches"
+        )
     if not dry_run:
         refuse_other_shards(source)
     defaults = chosen_fields(app, TaskOptions(**choices))
@@ -272,6 +289,7 @@ def command(
         rows = session.status()
     else:
         options = _options(app, jobs, wait, timeout, fail_fast, retry_failed, resend_after)
+        options = options._replace(max_running=max_running)
         app.is_busy = len(plan.mine) >= MANY
         resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
         run = partial(session.run, options, rate=rate, resolutions=resolutions)
