@@ -25,19 +25,20 @@ class StreamEvent(NamedTuple):
 
 
 class TooLarge(Exception):
-    """An event that does not end within 16 Mi characters."""
+    """An event, or a line, that does not end in time."""
 
 
-def parse(chunks: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+def parse(chunks: Iterable[bytes], *, largest: int = LARGEST) -> Iterator[tuple[str, str]]:
     """(name, data) of each event; the name is `message` where none is given.
 
     An event that the end of the stream cuts off is dropped. Bytes that are not UTF-8 become
-    U+FFFD, as the standard says. Fields other than `event` and `data` are ignored.
+    U+FFFD, as the standard says. Fields other than `event` and `data` are ignored. Raises TooLarge
+    for an event, or a line, of more than `largest` characters.
     """
     name = ""
     data: list[str] = []
     size = 0
-    for line in _lines(chunks):
+    for line in _lines(chunks, largest):
         if not line:
             if data:
                 yield name or "message", "\n".join(data)
@@ -50,11 +51,11 @@ def parse(chunks: Iterable[bytes]) -> Iterator[tuple[str, str]]:
         elif field == "data":
             data.append(value)
             size += len(value) + 1  # an empty line takes memory as well
-            if size > LARGEST:
+            if size > largest:
                 raise TooLarge
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+def _lines(chunks: Iterable[bytes], largest: int) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     first = True
     after_cr = False
@@ -79,5 +80,5 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
         if rest:
             parts.append(rest)
             held += len(rest)
-            if held > LARGEST:
+            if held > largest:
                 raise TooLarge

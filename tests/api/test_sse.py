@@ -70,6 +70,39 @@ def test_comments_bom_and_odd_fields() -> None:
     ) == [("message", ""), ("message", " two\nx:y"), ("message", "last")]
 
 
+def test_a_byte_order_mark_is_stripped_at_the_beginning_alone() -> None:
+    mark = b"\xef\xbb\xbf"
+    assert read(mark + b"data: a\n\n") == [("message", "a")]
+    assert read(b"", mark[:1], mark[1:], b"data: a\n\n") == [("message", "a")]
+    assert read(b"data: a\n\n", mark + b"data: b\n\n") == [("message", "a")]
+    assert read(mark + mark + b"data: b\n\n") == []
+
+
+@pytest.mark.parametrize(
+    ("chunks", "fits"),
+    [
+        ([b"data: 1234567\n\n"], True),
+        ([b"data: 12345678\n\n"], False),
+        ([b"data\n" * 8, b"\n"], True),
+        ([b"data\n" * 9, b"\n"], False),
+        ([b"data: 123\ndata: 123\n\n"] * 3, True),
+        ([b"data: 123\ndata: 1234\n\n"], False),
+        ([b"event: a\n", b": comments do not count\n"] * 9, True),
+        ([b": 345678"], True),
+        ([b": 3456789"], False),
+        ([b": 34", b"5678", b"\n"] * 3, True),
+        ([b": 34", b"5678", b"9"], False),
+    ],
+)
+def test_an_event_and_a_line_have_a_largest_size(chunks: list[bytes], fits: bool) -> None:
+    """The end of each line counts, since a list of empty ones takes memory as well."""
+    if fits:
+        list(parse(chunks, largest=8))
+    else:
+        with pytest.raises(TooLarge):
+            list(parse(chunks, largest=8))
+
+
 def test_bytes_that_are_no_text_become_marks() -> None:
     assert read(b"data: \xff\n\n") == [("message", "\ufffd")]
 
