@@ -228,6 +228,28 @@ def note_unserved_page(app: App) -> None:
         app.note("The page is only available while `rebyte local serve` runs")
 
 
+def shown_page(app: App, page: str) -> str:
+    """The link that shows a task's page in any browser of the user; `page` but for local tasks.
+
+    The service of this machine is started in the background if it is not served, and the link has
+    a key that works once. Raises StateError when that service cannot be started.
+    """
+    if not app.settings.is_local:
+        return page
+    from urllib.parse import urlsplit
+
+    from ..local import background, visits
+    from ..local.database import Store
+
+    store = Store(app.local_folder())
+    try:
+        served = background.ensure(store, app.config.path)
+        path = urlsplit(page).path
+        return background.page_link(store, served.origin, path, visits.OPENED_SECONDS)
+    finally:
+        store.close()
+
+
 def define(name: str, **attrs: Any) -> Callable[[Callable[..., Any]], Command]:
     """Make a command of a function that takes the App first and returns a value."""
 

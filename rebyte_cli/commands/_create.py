@@ -23,7 +23,7 @@ from ..errors import (
     did_you_mean,
 )
 from ..output.records import CREATED, TASK, Document, Records
-from ._base import note_unserved_page
+from ._base import shown_page
 from ._notice import EndNotice
 from ._options import (
     Option,
@@ -428,9 +428,11 @@ def _open(app: App, url: object) -> None:
     """Open the task's page. A failure is only a note, since the task exists."""
     from ..tasks import browser
 
-    note_unserved_page(app)
     try:
-        if not browser.open_page(url):
-            app.note("Could not start a browser")
+        link = shown_page(app, browser.check_page(url))
+        if not browser.open_page(link):
+            app.note(f"Could not start a browser for {link}")
     except RebyteError as error:
         app.note(f"Page not opened: {error.message}")
+    except OSError as error:
+        app.note(f"Page not opened: {error}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..app import App
-from ..errors import BadUsage
+from ..errors import BadUsage, RebyteError
 from ..output.records import AGENT, LOCAL, RecordList, Records, Text
 from ._base import define_group, define_in
 from ._prompts import confirm, yes_option
+
+if TYPE_CHECKING:
+    from ..local.server import Service
 
 
 @define_group("local")
@@ -43,33 +46,19 @@ def serve(app: App, port: int, simulate: bool) -> None:
 
     Runs until Ctrl-C. Prints the base URL on stdout, and an example call and the link to its pages
     on stderr. Any key that starts with rbk_ is accepted; requests from web pages of other origins
-    are refused. While it runs on the default port, the links that `rebyte -P local` prints open
-    in a browser.
+    are refused. While it runs, the links that `rebyte -P local` prints open in a browser. It
+    replaces a service that `rebyte open` started in the background. If another `local serve`
+    answers already, pass --port to start one more.
 
     Examples:
 
       rebyte local serve --port 8787
       REBYTE_API_URL=http://127.0.0.1:8787/v1 REBYTE_API_KEY=rbk_local rebyte list
     """
-    from ..local.database import StateError
-    from ..local.server import LOCAL_KEY, Service
+    from ..local.server import LOCAL_KEY
     from ..signals import StopSignal
 
-    try:
-        service = Service(
-            app.local_folder(),
-            port=port,
-            config_file=app.config.path,
-            simulate=simulate,
-            announce=app.note,
-        )
-    except StateError:
-        raise
-    except OSError as error:
-        raise BadUsage(
-            f"cannot listen on 127.0.0.1:{port}: {error.strerror}",
-            hint="Use --port 0 to pick a free one",
-        ) from None
+    service = _service(app, port, simulate)
     runs = "Runs are simulated."
     if not simulate and app.environment.get("REBYTE_LOCAL_AGENTS") != "0":
         runs = "Runs are simulated unless they name an agent and use `rebyte local key`."
@@ -85,6 +74,46 @@ def serve(app: App, port: int, simulate: bool) -> None:
             if app.console.err_tty:  # end the line that the terminal began with `^C`
                 app.console.write_err("\n")
         stop.raise_if_requested()
+
+
+def _service(app: App, port: int, simulate: bool) -> Service:
+    """The service to be, once it is clear that no other serves the folder, or may beside it."""
+    from ..local import background
+    from ..local.database import StateError, Store
+    from ..local.server import Service
+
+    folder = app.local_folder()
+    store = Store(folder)
+    try:
+        other = background.find(store)
+        if other is not None and other.in_background and background.stop(store, other):
+            app.note(f"Stopped the service in the background (process {other.pid})")
+            other = None
+    finally:
+        store.close()
+    source = click.get_current_context().get_parameter_source("port")
+    is_meant = source is not click.core.ParameterSource.DEFAULT
+    if other is not None and (not is_meant or other.origin.endswith(f":{port}")):
+        raise RebyteError(
+            f"already served at {other.origin}/v1 by process {other.pid}",
+            hint="`rebyte local status` prints a link to its pages; "
+            "`--port 0` starts one more on a free port",
+            code="already_served",
+        )
+    try:
+        service = Service(
+            folder, port=port, config_file=app.config.path, simulate=simulate, announce=app.note
+        )
+    except StateError:
+        raise
+    except OSError as error:
+        raise BadUsage(
+            f"cannot listen on 127.0.0.1:{port}: {error.strerror}",
+            hint="Use --port 0 to pick a free one",
+        ) from None
+    if other is not None:
+        app.note(f"Process {other.pid} serves the same tasks at {other.origin}/v1")
+    return service
 
 
 @define_in(command, "agents", kind=AGENT, statuses=())
@@ -134,13 +163,26 @@ def key(app: App) -> Text:
 def status(app: App) -> Records:
     """Show what the local service stores and whether it is served.
 
+    While it is served, `pages` is a link to its pages. It lets one browser see the tasks of real
+    agents, within an hour.
+
     Example:
 
       rebyte local status -o json | jq .tasks
     """
-    from ..local import server
+    from ..local import background, server, visits
+    from ..local.database import Store
 
-    return Records(LOCAL, [server.status(app.state_dir / "local")])
+    found = server.status(app.state_dir / "local")
+    store = Store(app.state_dir / "local")
+    try:
+        served = background.find(store) if found["serving"] else None
+        if served is not None:
+            link = background.page_link(store, served.origin, "/", visits.PRINTED_SECONDS)
+            found["pages"] = link
+    finally:
+        store.close()
+    return Records(LOCAL, [{"pages": None, **found}])
 
 
 @define_in(command, "reset", statuses=())

@@ -7,7 +7,7 @@ import click
 from ..app import App
 from ..errors import RebyteError
 from ..output.records import Text
-from ._base import define, note_unserved_page
+from ._base import define, shown_page
 from ._options import task_argument
 
 
@@ -17,7 +17,9 @@ from ._options import task_argument
 def command(app: App, task: str, only_print: bool) -> Text | None:
     """Open the page of TASK with $BROWSER or the default browser.
 
-    The link of a task created on this machine comes from the history, without a request.
+    The link of a task created on this machine comes from the history, without a request. With
+    `-P local`, the browser gets a link that lets it in once, and if no `rebyte local serve` runs,
+    one is started in the background; it ends after half an hour without a request.
 
     Examples:
 
@@ -36,10 +38,10 @@ def command(app: App, task: str, only_print: bool) -> Text | None:
     if only_print:
         return Text(page)
     app.note(f"Opening {page}")
-    note_unserved_page(app)
-    if not browser.open_page(page):
+    link = shown_page(app, page)
+    if not browser.open_page(link):
         raise RebyteError(
-            f"could not start a browser for {page}",
+            f"could not start a browser for {link}",
             hint="Set BROWSER, or use --print",
             code="no_browser",
         )

@@ -17,10 +17,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 BUSY_SECONDS = 30.0
-SERVED = "served "  # and the instance: the name under which the store keeps a service's origin
+SERVED = "served "  # and the instance: the name under which the store keeps a `ServedService`
 SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -96,6 +96,18 @@ def new_id() -> str:
     raw[8] = raw[8] & 0x3F | 0x80
     text = raw.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class ServedService(NamedTuple):
+    """Where a service answers for a folder, or did until it was killed.
+
+    `in_background`: it was started for a link to open, and ends when it is idle.
+    """
+
+    origin: str
+    instance: str
+    pid: int
+    in_background: bool
 
 
 class StateError(OSError):
@@ -224,17 +236,10 @@ class Store:
             row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
-    def served(self) -> list[tuple[str, str]]:
-        """Where services answer for this folder, or did until they were killed.
-
-        Origin and instance; the one that was started last comes first.
-        """
+    def served(self) -> list[ServedService]:
+        """The services of this folder; the one that was started last comes first."""
         with self.read() as db:
-            rows = db.execute(
-                "SELECT value, substr(name, ?) FROM meta WHERE name LIKE ? ORDER BY rowid DESC",
-                (len(SERVED) + 1, f"{SERVED}%"),
-            ).fetchall()
-        return [(str(row[0]), str(row[1])) for row in rows]
+            return recorded_services(db)
 
     def secret(self) -> bytes:
         """The key that signs upload URLs: made once, shared by every process on this folder."""
@@ -333,6 +338,28 @@ class Store:
         return connection
 
 
+def record_service(db: sqlite3.Connection, served: ServedService) -> None:
+    """Keep where a service answers, and take its address for links to tasks."""
+    words = [served.origin, str(served.pid), *(["background"] if served.in_background else [])]
+    db.executemany(
+        "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+        [(SERVED + served.instance, " ".join(words)), ("address", served.origin)],
+    )
+
+
+def recorded_services(db: sqlite3.Connection) -> list[ServedService]:
+    """What `record_service` has kept, the newest first."""
+    rows = db.execute(
+        "SELECT value, substr(name, ?) FROM meta WHERE name LIKE ? ORDER BY rowid DESC",
+        (len(SERVED) + 1, f"{SERVED}%"),
+    )
+    found = []
+    for value, instance in rows:
+        origin, pid, *rest = f"{value} 0".split()[:3]
+        found.append(ServedService(origin, instance, int(pid), rest == ["background"]))
+    return found
+
+
 def discard(folder: Path) -> None:
     """Delete the database of a state folder whose file is damaged, and what it knew of.
 
@@ -353,7 +380,7 @@ def _create(connection: sqlite3.Connection) -> None:
     try:
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
-        # Since format 3. Of an older webhook nobody knows whose it is.
+        # Since format 3. The owner of an older webhook is unknown.
         columns = {row[1] for row in connection.execute("PRAGMA table_info(webhooks)")}
         if "own" not in columns:
             connection.execute("ALTER TABLE webhooks ADD COLUMN own INTEGER NOT NULL DEFAULT 0")

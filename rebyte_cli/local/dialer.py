@@ -3,18 +3,13 @@
 It uses a `local serve` that runs for the same folder, and otherwise starts a service inside its own
 process, or in a child process if it makes many requests. A port number in a file proves nothing:
 another program may listen there by now, of another user even. So every connection begins with a
-challenge that only a service with the machine's own key can answer, and nothing else is sent on a
-connection that fails it.
+challenge (see `proof.py`), and nothing else is sent on a connection that fails it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hmac
-import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,14 +17,13 @@ from urllib.parse import urlsplit
 
 from .agents.key import AgentPermission
 from .database import SERVED, Store
+from .proof import prove
 
 if TYPE_CHECKING:
     from .process import ServiceProcess
     from .server import Service
 
 DEFAULT_ORIGIN = "http://127.0.0.1:8787"
-CHALLENGE_SECONDS = 1.0
-LONGEST_HEAD = 4096  # bytes
 
 
 class Dialer:
@@ -141,7 +135,7 @@ class Dialer:
 
     def _served(self) -> socket.socket | None:
         """A connection to a served service that has proved itself."""
-        for origin, instance in self._store.served():
+        for origin, instance, *_ in self._store.served():
             if instance in self._refused:
                 continue
             found = self._proved(origin, instance)
@@ -151,46 +145,8 @@ class Dialer:
         return None
 
     def _proved(self, origin: str, instance: str) -> socket.socket | None:
-        challenge = os.urandom(16).hex()
-        expected = self._permission.proof(challenge, instance, f"{origin}/v1")
-        parts = urlsplit(origin)
-        connection = None
         try:
-            connection = socket.create_connection(
-                (parts.hostname or "", parts.port or 0), CHALLENGE_SECONDS
-            )
-            given = _answer(connection, challenge, parts.netloc, len(expected))
-            if hmac.compare_digest(given, expected.encode()):
-                return connection
+            return prove(self._permission, origin, instance)
         except ConnectionRefusedError:  # it was killed, and left its record behind
             self._store.forget(SERVED + instance)
-        except (OSError, ValueError):
-            pass
-        if connection is not None:
-            with contextlib.suppress(OSError):
-                connection.close()
-        return None
-
-
-def _answer(connection: socket.socket, challenge: str, host: str, size: int) -> bytes:
-    """What the other side answers to a challenge; empty if it is no proof of `size` bytes.
-
-    Read by hand, and not a byte too many: the connection is used for requests afterwards. Whatever
-    listens there cannot make this take longer than the limit.
-    """
-    deadline = time.monotonic() + CHALLENGE_SECONDS
-    request = f"GET /proof?challenge={challenge} HTTP/1.1\r\nHost: {host}\r\n\r\n"
-    connection.sendall(request.encode("ascii"))
-    data = b""
-    while len(data) < LONGEST_HEAD:
-        connection.settimeout(max(0.001, deadline - time.monotonic()))
-        piece = connection.recv(LONGEST_HEAD)
-        if not piece or time.monotonic() > deadline:
-            break
-        data += piece
-        head, found, body = data.partition(b"\r\n\r\n")
-        if found and not head.startswith(b"HTTP/1.1 200 "):
-            break
-        if len(body) >= size:
-            return body
-    return b""
+            return None

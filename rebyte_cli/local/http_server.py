@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import TCPServer, ThreadingMixIn
 from typing import IO, Any, cast
@@ -108,8 +108,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = self._body()
-        if body is None:
-            return
+        if body is not None:
+            with self.server.at_work():
+                self._serve(body)
+
+    def _serve(self, body: io.RawIOBase) -> None:
         reply = _Reply(self)
         result = self.server.application(self._environ(body), reply.start)
         try:
@@ -297,6 +300,8 @@ class Server(ThreadingMixIn, HTTPServer):
         self._host = host
         self._open: set[socket.socket] = set()
         self._guard = threading.Lock()
+        self._requests = 0  # under way
+        self._used = time.monotonic()
         self._thread: threading.Thread | None = None
         if ":" in host:
             self.address_family = socket.AF_INET6
@@ -312,6 +317,23 @@ class Server(ThreadingMixIn, HTTPServer):
         """`http://host:port` of this socket, IPv6 in brackets."""
         name = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{name}:{self.server_port}"
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """A request is under way."""
+        with self._guard:
+            self._requests += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._requests -= 1
+                self._used = time.monotonic()
+
+    def idle_seconds(self) -> float:
+        """For how long no request has been under way."""
+        with self._guard:
+            return 0.0 if self._requests else time.monotonic() - self._used
 
     def start(self) -> None:
         """Accept connections on a daemon thread."""

@@ -8,14 +8,16 @@ lists with `data-items` gain and lose items. All are found by their `id`.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from hmac import compare_digest
 from html import escape
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote, urlencode
 
-from . import http
+from . import http, visits
 from .access import Caller, caller_of
 from .agents import gate
 from .artifacts import PATCH_FILE
@@ -28,9 +30,10 @@ from .tasks import newest
 
 NOTICE = "This is the local Rebyte service, not the cloud."
 SIMULATED = "A simulation: no agent ran."
-HINT = (
-    "Tasks of real agents are shown once this browser has opened the link that"
-    " <code>rebyte local serve</code> prints."
+LET_IN = (
+    "Tasks of real agents are shown once this browser has opened a link with a key, which works"
+    " once. <code>rebyte -P local open {task}</code> opens one, and"
+    " <code>rebyte local status</code> prints one."
 )
 COOKIE_SECONDS = 365 * 86400
 SPEECH = ("text", "assistant", "message", "response")  # events in which an agent says something
@@ -56,37 +59,56 @@ def recognize(context: Context, request: HttpRequest) -> None:
         request.environ["rebyte.key"] = context.permission.own_key()
 
 
-def refusal(refusal: Refusal) -> HttpResponse:
-    """The page of what cannot be shown."""
-    hint = f"<p>{HINT}</p>" if refusal.status == 404 else ""
-    body = f"<h1>{_h(refusal.message)}</h1>{hint}"
-    answer = _page(refusal.message, body, running=False)
+def refusal(context: Context, request: HttpRequest, refusal: Refusal) -> HttpResponse:
+    """The page of what cannot be shown, with how to let this browser in if that may help."""
+    title, body = refusal.message, f"<p>{_let_in(request)}</p>"
+    if refusal.status != 403:
+        if refusal.status != 404 or caller_of(context, request).is_own:
+            body = ""
+        else:
+            title = f"{title}, or not for this browser"
+    answer = _page(title, f"<h1>{_h(title)}</h1>{body}", running=False)
     answer.status = refusal.status
     return answer
 
 
+def _let_in(request: HttpRequest) -> str:
+    task = re.match("/(?:run|share)/([^/]+)", request.path)
+    return LET_IN.format(task=_h(task[1]) if task else "TASK")
+
+
+def enter(context: Context, request: HttpRequest) -> HttpResponse:
+    """GET of any page with `?key=…`: keep a session in a cookie, and drop the key from the address.
+
+    Raises Refusal for a key that was used, has expired or never was, or is another user's to use.
+    """
+    rest = [(name, value) for name, value in request.args.items() if name != "key"]
+    answer = HttpResponse(status=303)
+    answer.headers["Location"] = quote(request.path) + (f"?{urlencode(rest)}" if rest else "")
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    if visits.is_of_another_user(request.environ["rebyte.socket"]):
+        raise Refusal(403, "insufficient_scopes", "This link is for another user of this machine")
+    is_good = visits.redeem(context.store, request.args["key"])
+    if caller_of(context, request).is_own:  # it was opened before, or this browser was let in
+        return answer
+    if not is_good:
+        raise Refusal(403, "insufficient_scopes", "This link was used before, or has expired")
+    attributes = f"Max-Age={COOKIE_SECONDS}; HttpOnly; Path=/; SameSite=Strict"
+    session = context.permission.page_key()
+    answer.headers["Set-Cookie"] = f"{_cookie(request)}={session}; {attributes}"
+    return answer
+
+
 def home(context: Context, request: HttpRequest) -> HttpResponse:
-    """GET /: the tasks with their status, newest first. `?key=…` is kept in a cookie."""
-    if "key" in request.args:
-        return _keep_key(context, request)
+    """GET /: the tasks with their status, newest first."""
     _, offset = http.page_of(request)
     tasks, total = newest(context, request, TASKS_PER_PAGE, offset)
     body = "".join(_list(tasks, total, offset, context.store.now()))
     if not caller_of(context, request).is_own:
-        body += f"<p>{HINT}</p>"
+        body += f"<p>{_let_in(request)}</p>"
     # An open page sees new tasks only if it keeps looking.
     return _page("Tasks", body, running=offset == 0)
-
-
-def _keep_key(context: Context, request: HttpRequest) -> HttpResponse:
-    key = context.permission.page_key()
-    if not compare_digest(request.args["key"].encode(), key.encode()):
-        raise Refusal(403, "insufficient_scopes", "This is not the key of this service")
-    answer = HttpResponse(status=303)
-    answer.headers["Location"] = "/"
-    attributes = f"Max-Age={COOKIE_SECONDS}; HttpOnly; Path=/; SameSite=Strict"
-    answer.headers["Set-Cookie"] = f"{_cookie(request)}={key}; {attributes}"
-    return answer
 
 
 def _cookie(request: HttpRequest) -> str:

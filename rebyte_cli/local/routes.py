@@ -106,9 +106,13 @@ class Api:
                 pages.recognize(self._context, request)
             endpoint, arguments = match(request.path, request.method)
             is_page = not _is_api(request.path)
+            if is_page and request.method == "GET" and "key" in request.args:
+                return pages.enter(self._context, request)
             answer: HttpResponse = endpoint(self._context, request, **arguments)
         except Refusal as refusal:
-            return pages.refusal(refusal) if is_page else http.refuse(refusal)
+            if is_page:
+                return pages.refusal(self._context, request, refusal)
+            return http.refuse(refusal)
         except HTMLRefusal as page:
             return page.response
         except (HangUp, ConnectionError):

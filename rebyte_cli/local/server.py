@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -20,13 +21,24 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from . import visits
 from .agents.key import AgentPermission, machine_key
-from .database import SERVED, StateError, Store, discard, new_id
+from .database import (
+    SERVED,
+    ServedService,
+    StateError,
+    Store,
+    discard,
+    new_id,
+    record_service,
+    recorded_services,
+)
 from .deliveries import Deliverer
 from .http import Context
 from .http_server import Server
 from .object_store import ObjectStore
 from .origin import is_loopback
+from .proof import is_served
 from .records import load_tasks
 from .routes import Api
 
@@ -36,6 +48,14 @@ ANSWER_SECONDS = 1.0  # what a served service has to say that it is there
 
 def _quiet(_line: str) -> None:
     """Log nothing."""
+
+
+class AlreadyServed(Exception):
+    """Another service answers for the same folder: `served`."""
+
+    def __init__(self, served: ServedService) -> None:
+        super().__init__(served.origin)
+        self.served = served
 
 
 class Service:
@@ -49,7 +69,8 @@ class Service:
     `announce` gets a line that says what runs where when an agent is used for the first time.
     `embedded`: whether it is inside the process of the command that calls it, which is so with a
     `public_url` unless it says otherwise.
-    `store` is an open store of the folder, which is closed with the service.
+    `store` is an open store of the folder, which is closed with the service. `in_background` is
+    remembered with its address.
 
     ValueError: `host` is not a loopback address. OSError: the port is taken, or the folder cannot
     be written.
@@ -69,11 +90,13 @@ class Service:
         announce: Callable[[str], None] = _quiet,
         store: Store | None = None,
         embedded: bool | None = None,
+        in_background: bool = False,
     ) -> None:
         if not is_loopback(host):
             raise ValueError(f"{host} is not a loopback address; the local service trusts callers")
         self._store = store or Store(state_dir, clock)
         self._public_url = public_url
+        self._in_background = in_background
         embedded = public_url is not None if embedded is None else embedded
         self._started = False
         self._stopping = threading.Event()
@@ -85,7 +108,6 @@ class Service:
         self.base_url = f"{self.origin}/v1"
         self.storage_url = self._storage.origin
         permission = AgentPermission(state_dir, simulate=simulate, embedded=embedded)
-        self.pages_url = f"{self._api.origin}/?key={permission.page_key()}"
         context = Context(
             store=self._store,
             base=self.base_url,
@@ -104,29 +126,50 @@ class Service:
         self._api.application = Api(context, log)
         self._storage.application = ObjectStore(context, log)
 
-    def start(self) -> Self:
+    @property
+    def pages_url(self) -> str:
+        """A new link to the list of tasks; it lets one browser in."""
+        return f"{self.origin}/?key={visits.issue(self._store, visits.PRINTED_SECONDS)}"
+
+    def idle_seconds(self) -> float:
+        """For how long no request has been under way."""
+        return min(self._api.idle_seconds(), self._storage.idle_seconds())
+
+    def start(self, *, alone: bool = False) -> Self:
         """Answer on daemon threads and return at once. Safe to call twice.
 
-        Raises StateError when this process may not have threads (`ulimit -u`, `ulimit -v`).
+        Raises StateError when this process may not have threads (`ulimit -u`, `ulimit -v`), and
+        AlreadyServed, with `alone`, when another service answers for the folder.
         """
         if self._started:
             return self
         self._started = True
-        if self._public_url is None:
-            for origin, instance in self._store.served():
-                if not _answers(origin, instance):  # it was killed
-                    self._store.forget(SERVED + instance)
-            self._store.remember("address", self._api.origin)
-            self._store.remember(SERVED + self.instance, self._api.origin)
         try:
             self._api.start()
             self._storage.start()
+            if self._public_url is None:
+                self._register(alone)
             self._deliverer.start()
         except RuntimeError:
             self.stop()
             problem = "no thread can be started: raise the limits of this process (see ulimit -a)"
             raise StateError(self._store.folder, problem) from None
         return self
+
+    def _register(self, alone: bool) -> None:
+        served = ServedService(self.origin, self.instance, os.getpid(), self._in_background)
+        try:
+            # Of two services that start at once the second sees the first, which answers already.
+            with self._store.write() as db:
+                for one in recorded_services(db):
+                    if not _answers(one.origin, one.instance):  # it was killed
+                        db.execute("DELETE FROM meta WHERE name = ?", (SERVED + one.instance,))
+                    elif alone and is_served(self._store.folder, one):
+                        raise AlreadyServed(one)
+                record_service(db, served)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Stop answering and close every connection. Safe to call twice."""
@@ -141,7 +184,7 @@ class Service:
                 self._store.forget(SERVED + self.instance)
                 others = self._store.served()
                 if others:
-                    self._store.remember("address", others[0][0])
+                    self._store.remember("address", others[0].origin)
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -191,7 +234,7 @@ def status(state_dir: Path) -> dict[str, Any]:
         agents = report.going(db)
         now = store.now()
         running = sum(task.status(now) == "running" for task in tasks)
-    address = next((one for one, instance in store.served() if _answers(one, instance)), None)
+    served = next((one for one in store.served() if _answers(one.origin, one.instance)), None)
     store.close()
     return {
         "path": str(state_dir),
@@ -203,7 +246,7 @@ def status(state_dir: Path) -> dict[str, Any]:
         "agentsRunning": agents["running"],
         "agentsQueued": agents["queued"],
         "disk": report.disk(state_dir),
-        "serving": f"{address}/v1" if address else None,
+        "serving": f"{served.origin}/v1" if served else None,
     }
 
 

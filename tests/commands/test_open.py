@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.server import Service
 from tests.conftest import Done
 from tests.servers import RawServer, json_reply
 from tests.waiting import eventually
@@ -31,26 +30,26 @@ def browser(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return seen
 
 
-def test_opens_the_page_of_the_task(local: Run, browser: Path) -> None:
-    url = local("create", "Say hello [[run=1ms]]").json["url"]
-    done = local("open", "@last")
+def test_opens_the_page_of_the_task(inside: Run, service: Any, browser: Path) -> None:
+    url = inside("create", "Say hello [[run=1ms]]").json["url"]
+    done = inside("open", "@last")
     assert (done.status, done.out) == (0, "")
     assert browser.read_text() == f"{url}\n"
 
 
 @pytest.mark.parametrize("ending", ["", " %s", " %s &", ":firefox"])
 def test_the_browser_may_have_arguments(
-    local: Run, home: Path, browser: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+    inside_local: Run, home: Path, browser: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROWSER", os.environ["BROWSER"].removesuffix(" %s") + " --new" + ending)
-    url = local("create", "Say hello [[run=1ms]]").json["url"]
-    assert local("open", "@last").status == 0
+    url = inside_local("create", "Say hello [[run=1ms]]").json["url"]
+    assert inside_local("open", "@last").status == 0
     eventually(lambda: browser.exists() and browser.read_text())  # it may run in the background
     assert browser.read_text() == f"--new {url}\n"
 
 
 def test_a_program_alone_may_run_in_the_background(
-    local: Run, home: Path, browser: Path, monkeypatch: pytest.MonkeyPatch
+    inside_local: Run, home: Path, browser: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = home / "browser"
     program.write_text(
@@ -58,36 +57,18 @@ def test_a_program_alone_may_run_in_the_background(
     )
     program.chmod(0o755)
     monkeypatch.setenv("BROWSER", f"{program} &")
-    url = local("create", "Say hello [[run=1ms]]").json["url"]
-    assert local("open", "@last").status == 0
+    url = inside_local("create", "Say hello [[run=1ms]]").json["url"]
+    assert inside_local("open", "@last").status == 0
     eventually(browser.exists)
     assert browser.read_text() == f"{url}\n"
 
 
-def test_a_browser_that_fails_is_told(local: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_browser_that_fails_is_told(inside_local: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROWSER", "false --new-window")
-    local("create", "Say hello [[run=1ms]]")
-    done = local("open", "@last")
+    inside_local("create", "Say hello [[run=1ms]]")
+    done = inside_local("open", "@last")
     assert done.status == 1
     assert "could not start a browser" in done.err
-
-
-def test_a_page_of_the_local_service_is_there_while_it_is_served(
-    local: Run, home: Path, browser: Path
-) -> None:
-    local("create", "Say hello [[run=1ms]]")
-    told = "The page is only available while `rebyte local serve` runs\n"
-    assert told in local("open", "@last").err
-    with Service(home / ".local/state/rebyte/local"):
-        # One that does not prove itself within a second is taken for another program's server.
-        eventually(lambda: told not in local("open", "@last").err)
-    assert len(browser.read_text().splitlines()) >= 2
-
-
-def test_create_opens_it_too(local: Run, browser: Path) -> None:
-    done = local("create", "Say hello [[run=1ms]]", "--open")
-    assert browser.read_text() == f"{done.json['url']}\n"
-    assert "The page is only available while `rebyte local serve` runs" in done.err
 
 
 def test_create_does_not_lose_its_task_to_a_link_that_is_none(
@@ -101,14 +82,19 @@ def test_create_does_not_lose_its_task_to_a_link_that_is_none(
     assert not browser.exists()
 
 
+def test_create_opens_it_too(inside_local: Run, browser: Path) -> None:
+    done = inside_local("create", "Say hello [[run=1ms]]", "--open")
+    assert browser.read_text() == f"{done.json['url']}\n"
+
+
 def test_output_of_a_browser_stays_out_of_stdout(
-    local: Run, monkeypatch: pytest.MonkeyPatch
+    rebyte: Run, service: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROWSER", "echo existing session %s")
-    done = local("create", "Say hello [[run=1ms]]", "--open")
+    done = rebyte("create", "Say hello [[run=1ms]]", "--open")
     assert done.json["status"] == "running"
     assert "existing session" in done.err
-    assert local("open", "@last").out == ""
+    assert rebyte("open", "@last").out == ""
 
 
 def test_print_only_prints(inside_local: Run, browser: Path) -> None:

@@ -23,6 +23,7 @@ from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.errors import APIError
 from rebyte_cli.local import dialer as dialer_module
+from rebyte_cli.local import proof
 from rebyte_cli.local.agents import key as key_module
 from rebyte_cli.local.agents.key import AgentPermission, machine_key
 from rebyte_cli.local.database import SERVED, Store
@@ -100,7 +101,7 @@ def is_embedded(dialer: Dialer) -> bool:
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialer_module, "CHALLENGE_SECONDS", 60.0)
+    monkeypatch.setattr(proof, "CHALLENGE_SECONDS", 60.0)
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def test_a_stranger_on_the_port_gets_no_key_and_is_not_believed(
     state: Path, answer: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if answer is None or b"status" in answer:  # shorter than a proof, so the rest is waited for
-        monkeypatch.setattr(dialer_module, "CHALLENGE_SECONDS", 0.3)
+        monkeypatch.setattr(proof, "CHALLENGE_SECONDS", 0.3)
     with Stranger(lambda _: answer) as stranger:
         record(state, stranger.origin)
         with calling(state) as (client, dialer):
@@ -230,7 +231,7 @@ def test_an_older_service_does_not_hide_the_one_that_works(state: Path) -> None:
         with calling(state) as (client, dialer):
             client.create_task("Say hello")
             assert not is_embedded(dialer)
-        assert [instance for _, instance in Store(state).served()] == [service.instance]
+        assert [one.instance for one in Store(state).served()] == [service.instance]
 
 
 @pytest.mark.parametrize("side", ["serve --simulate", "a command with REBYTE_LOCAL_AGENTS=0"])

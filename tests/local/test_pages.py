@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
@@ -161,18 +164,66 @@ def test_pages_of_what_is_not_there(caller: Caller) -> None:
     assert "No tasks" in page(caller, "/")
 
 
-def test_link_that_serve_prints_is_kept_in_a_cookie(caller: Caller) -> None:
+def test_link_that_serve_prints_lets_one_browser_in(caller: Caller, clock: Clock) -> None:
     caller.key = None
     link = caller.service.pages_url
+    path = "//?" + link.partition("?")[2]
     wrong = caller.call("GET", "//?key=guess", check=False)
     assert wrong.status == 403
     assert "set-cookie" not in wrong.headers
-    answer = caller.call("GET", "//?" + link.partition("?")[2], check=False)
+    assert caller.call("HEAD", path, check=False).status == 200  # a preview of the link
+    answer = caller.call("GET", path, check=False)
     assert (answer.status, answer.headers["location"]) == (303, "/")
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     assert caller.service.key not in cookie + link  # it shows pages, and starts nothing
+    again = caller.call("GET", path, check=False)
+    assert (again.status, "set-cookie" in again.headers) == (403, False)
+    assert b"This link was used before, or has expired" in again.raw
+    # The browser that it let in may reload it.
+    headers = {"Cookie": cookie.partition(";")[0]}
+    assert caller.call("GET", path, headers=headers, check=False).status == 303
+    late = caller.service.pages_url.partition("?")[2]
+    clock.advance(3601)
+    assert caller.call("GET", f"//?{late}", check=False).status == 403
+
+
+def test_a_key_lets_a_browser_in_on_any_page_and_leaves_its_address(caller: Caller) -> None:
+    task = caller.create("Say hello [[run=0]]")["id"]
+    caller.key = None
+    key = caller.service.pages_url.partition("?")[2]
+    answer = caller.call("GET", f"//run/{task}?a=1%202&{key}", check=False)
+    assert (answer.status, answer.headers["location"]) == (303, f"/run/{task}?a=1+2")
+    odd = caller.service.pages_url.partition("?")[2]
+    answer = caller.call("GET", f"//run/%5C%5Celsewhere?{odd}", check=False)
+    assert answer.headers["location"] == "/run/%5C%5Celsewhere"
+
+
+AS_ANOTHER = """
+import os, socket, sys
+os.setgid(65534), os.setuid(65534)
+with socket.socket() as wire:
+    wire.connect(("127.0.0.1", int(sys.argv[1])))
+    head = f"GET /?{sys.argv[2]} HTTP/1.0\\r\\nHost: 127.0.0.1:{sys.argv[1]}\\r\\n\\r\\n"
+    wire.sendall(head.encode())
+    while piece := wire.recv(65536):
+        sys.stdout.buffer.write(piece)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.getuid() != 0, reason="only root can be another user"
+)
+def test_a_link_that_another_user_read_from_a_command_line_is_of_no_use(caller: Caller) -> None:
+    """A browser is started with it, and everyone may read the arguments of a process."""
+    origin, _, key = caller.service.pages_url.partition("/?")
+    command = [sys.executable, "-I", "-S", "-c", AS_ANOTHER, origin.rpartition(":")[2], key]
+    tried = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert tried.stdout.startswith("HTTP/1.1 403 ")
+    assert "This link is for another user of this machine" in tried.stdout
+    caller.key = None
+    assert caller.call("GET", f"//?{key}", check=False).status == 303
 
 
 def test_tasks_of_real_agents_need_the_cookie(caller: Caller, tmp_path: Path) -> None:
@@ -183,13 +234,14 @@ def test_tasks_of_real_agents_need_the_cookie(caller: Caller, tmp_path: Path) ->
     html = page(caller, "/")
     assert task["id"] in html
     assert real["id"] not in html
-    assert "the link that rebyte local serve prints" in text(html)
+    assert "rebyte local status prints one" in text(html)
     caller.key = None
     for hidden in (path, f"{path}/events", f"{path}/changes.patch"):
         answer = caller.call("GET", f"/{hidden}", check=False)
         assert answer.status == 404
         assert b"Real" not in answer.raw
-        assert b"the link that <code>rebyte local serve</code> prints" in answer.raw
+        assert b"Task not found, or not for this browser" in answer.raw
+        assert f"<code>rebyte -P local open {real['id']}</code> opens one".encode() in answer.raw
     link = caller.service.pages_url.partition("?")[2]
     given = caller.call("GET", f"//?{link}", check=False).headers["set-cookie"].partition(";")[0]
     shown = caller.call("GET", f"/{path}", headers={"Cookie": given}, check=False)
@@ -197,6 +249,8 @@ def test_tasks_of_real_agents_need_the_cookie(caller: Caller, tmp_path: Path) ->
     assert b"what the agent said" in shown.raw
     listed = caller.call("GET", "//", headers={"Cookie": given}, check=False)
     assert real["id"].encode() in listed.raw
+    gone = caller.call("GET", "//run/nowhere", headers={"Cookie": given}, check=False)
+    assert b"not for this browser" not in gone.raw
     # The cookie is for pages alone.
     api = caller.call("GET", "/tasks", headers={"Cookie": given}, check=False)
     assert api.status == 401

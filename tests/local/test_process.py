@@ -19,8 +19,7 @@ from rebyte_cli.api.client import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.commands import batch
 from rebyte_cli.errors import APIError
-from rebyte_cli.local import dialer as dialer_module
-from rebyte_cli.local import process
+from rebyte_cli.local import process, proof
 from rebyte_cli.local.database import Store
 from rebyte_cli.local.dialer import Dialer
 from rebyte_cli.local.process import ServiceProcess
@@ -37,7 +36,7 @@ def state(home: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialer_module, "CHALLENGE_SECONDS", 60.0)
+    monkeypatch.setattr(proof, "CHALLENGE_SECONDS", 60.0)
     monkeypatch.setattr(process, "START_SECONDS", 60.0)
     monkeypatch.setattr(process, "END_SECONDS", 60.0)
 
