@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import rebyte_cli
 from hatch_build import for_an_index
 from rebyte_cli.cli import root
 from rebyte_cli.manual.builder import fill, markdown, names, written
@@ -72,6 +73,7 @@ def pages() -> dict[str, list[SitePage]]:
         "Guides": [made[name] for name in GUIDES],
         "Commands": [made[name] for name in commands],
         "Agents": [SitePage("skill.md", "Skill", about[1], skill.partition("---\n\n")[2])],
+        "Python": [_library()],
         "Project": [_document(file) for file in DOCUMENTS if file != "README.md"],
     }
 
@@ -90,6 +92,26 @@ def _manual_page(name: str, text: str, known: set[str]) -> SitePage:
         body = re.sub(r"^`([\w-]+)`(?=\n:   )", partial(_command, known), body, flags=re.MULTILINE)
     about = f"{purpose[:1].upper()}{purpose[1:]}."
     return SitePage(f"{name}.md", title, purpose, f"# {title}\n\n{about}\n{_fences(body)}")
+
+
+def _library() -> SitePage:
+    """The reference of the library: mkdocstrings replaces each `:::` by docstrings and types."""
+    purpose = "The Python library: the client, its types and its errors"
+    sections: dict[str, list[str]] = {"Client": [], "Types": [], "Errors": []}
+    for name in sorted(rebyte_cli.__all__, key=str.casefold):
+        found = getattr(rebyte_cli, name)
+        if not isinstance(found, type):
+            continue
+        section, options = "Types", {"show_source": True, "members": False}
+        if found is rebyte_cli.RebyteClient:
+            section, options = "Client", {}
+        elif issubclass(found, BaseException):
+            section, options = "Errors", {"members": False, "show_bases": True}
+        directive = f"::: {found.__module__}.{name}\n    options: {json.dumps(options)}"
+        sections[section].append(directive)
+    written = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    listed = (f"## {title}\n\n" + "\n\n".join(each) for title, each in sections.items())
+    return SitePage("library.md", "Library", purpose, "\n\n".join([written.rstrip(), *listed]))
 
 
 def _command(known: set[str], term: re.Match[str]) -> str:
@@ -157,8 +179,9 @@ def write(folder: Path, base: str) -> None:
         (target / page.file).write_text(page.text, encoding="utf-8")
     for picture in ROOT.glob(PICTURES):
         shutil.copy(picture, target)
-    (target / "llms.txt").write_text(llms(parts, base), encoding="utf-8")
-    full = "\n\n".join(page.text for listed in parts.values() for page in listed)
+    readable = {part: listed for part, listed in parts.items() if part != "Python"}
+    (target / "llms.txt").write_text(llms(readable, base), encoding="utf-8")
+    full = "\n\n".join(page.text for listed in readable.values() for page in listed)
     (target / "llms-full.txt").write_text(full, encoding="utf-8")
     configuration = {
         "INHERIT": os.path.relpath(ROOT / "docs" / "mkdocs.yml", folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from html.parser import HTMLParser
@@ -9,6 +10,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+import rebyte_cli
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "build" / "site"
@@ -72,6 +75,21 @@ def test_every_page_of_the_manual_is_there_and_found(pages: dict[str, HtmlPage])
         assert f"{page}.html" in listed
         assert f"{page}.html" in found
         assert (SITE / f"{page}.md").exists()
+
+
+def test_the_library_is_described_by_its_docstrings(pages: dict[str, HtmlPage]) -> None:
+    """Every exported name, every method, and what the client is made with."""
+    for name in rebyte_cli.__all__:
+        found = getattr(rebyte_cli, name)
+        if isinstance(found, type):
+            assert f"{found.__module__}.{name}" in pages["library.html"].ids
+    client = rebyte_cli.RebyteClient
+    for name, _ in inspect.getmembers(client, inspect.isfunction):
+        is_shown = f"{client.__module__}.RebyteClient.{name}" in pages["library.html"].ids
+        assert is_shown != name.startswith("_"), name
+    text = re.sub(r"<[^>]*>", "", (SITE / "library.html").read_text(encoding="utf-8"))
+    assert "ca_bundle: str | None = None" in text
+    assert ":::" not in text
 
 
 def test_no_markup_is_left() -> None:
