@@ -384,18 +384,32 @@ def _field(type_: str) -> dict[str, Any]:
     return schema
 
 
-def _record(kind: RecordKind) -> dict[str, Any]:
-    properties = {name: _field(type_) for name, type_ in kind.types.items()}
+def _properties(kind: RecordKind, types: Mapping[str, str]) -> dict[str, Any]:
+    properties = {name: _field(type_) for name, type_ in types.items()}
     old = {name: {**properties[new], "deprecated": True} for name, new in kind.formerly.items()}
+    return properties | old
+
+
+def _record(kind: RecordKind) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": properties | old,
+        "properties": _properties(kind, kind.types),
         "required": [name for name, type_ in kind.types.items() if not type_.endswith("?")],
     }
 
 
-def _list(kind: RecordKind) -> dict[str, Any]:
-    rows = {"type": "array", "items": {"$ref": f"#/$defs/{kind.name}"}}
+def _picked(kind: RecordKind) -> dict[str, Any]:
+    """What --fields leaves of a record: some of its fields, null where the record has none."""
+    types = {name: type_.removesuffix("?") + "?" for name, type_ in kind.types.items()}
+    return {
+        "type": "object",
+        "properties": _properties(kind, types),
+        "additionalProperties": False,
+    }
+
+
+def _list(name: str) -> dict[str, Any]:
+    rows = {"type": "array", "items": {"$ref": f"#/$defs/{name}"}}
     return {"type": "object", "properties": {"data": rows}, "required": ["data"]}
 
 
@@ -446,15 +460,15 @@ def results_schema(commands: Mapping[str, Iterable[str]] | None = None) -> dict[
     """A JSON Schema document whose `$defs` describe everything that commands print.
 
     `NAME` is one record, `NAME-list` the document that a list command prints, `request` and
-    `planned` are what --dry-run prints, `error` is an error on stderr. The schemas describe whole
-    records: `--fields` leaves required keys out. Other keys are always allowed, since the API may
-    add some. `commands` maps a command's name to the definitions that it may print; it becomes
-    the key `commands`.
+    `planned` are what --dry-run prints, `error` is an error on stderr. Other keys are always
+    allowed, since the API may add some. `commands` maps a command's name to the definitions that it
+    may print; it becomes the key `commands`, and with it come `NAME-fields` and `NAME-list-fields`,
+    which are the same with --fields.
     """
     definitions: dict[str, Any] = {}
     for kind in KINDS.values():
         definitions[kind.name] = _record(kind)
-        definitions[f"{kind.name}-list"] = _list(kind)
+        definitions[f"{kind.name}-list"] = _list(kind.name)
     definitions.update(request=_REQUEST, planned=_PLANNED, error=_ERROR)
     document: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -462,8 +476,17 @@ def results_schema(commands: Mapping[str, Iterable[str]] | None = None) -> dict[
         "$defs": definitions,
     }
     if commands is not None:
+        for kind in KINDS.values():
+            definitions[f"{kind.name}-fields"] = _picked(kind)
+            definitions[f"{kind.name}-list-fields"] = _list(f"{kind.name}-fields")
         document["commands"] = {
-            name: {"anyOf": [{"$ref": f"#/$defs/{definition}"} for definition in printed]}
-            for name, printed in commands.items()
+            command: {"anyOf": _references(names, definitions)}
+            for command, names in commands.items()
         }
     return document
+
+
+def _references(names: Iterable[str], definitions: Mapping[str, Any]) -> list[dict[str, str]]:
+    """References to definitions, and to what --fields leaves of them."""
+    both = (each for name in names for each in (name, f"{name}-fields") if each in definitions)
+    return [{"$ref": f"#/$defs/{each}"} for each in both]

@@ -50,6 +50,9 @@ credits
 doctor
 file upload a.txt
 workspace create --name shop --wait
+list --fields id,title
+list --fields id,title,executor --no-status
+get @1 --fields title,finalResult
 workspace list
 workspace show shop
 workspace name @1 FORM

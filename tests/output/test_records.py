@@ -35,7 +35,10 @@ def validate(document: Any, name: str) -> None:
 def test_the_schema_is_one() -> None:
     document = results_schema({"get": ["task"], "list": ["task-row-list"]})
     Draft202012Validator.check_schema(document)
-    assert document["commands"]["list"] == {"anyOf": [{"$ref": "#/$defs/task-row-list"}]}
+    names = ("task-row-list", "task-row-list-fields")
+    assert document["commands"]["list"] == {
+        "anyOf": [{"$ref": f"#/$defs/{name}"} for name in names]
+    }
     assert document["$defs"]["task"]["properties"]["prompts"] == {
         "type": "array",
         "items": {"$ref": "#/$defs/prompt-summary"},
