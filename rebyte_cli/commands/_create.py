@@ -281,6 +281,11 @@ def _patch(app: App, github_url: str | None, *, wanted: bool) -> Iterator[str | 
         yield str(path) if changes.files else None
 
 
+def note_created(app: App, created: Mapping[str, Any]) -> None:
+    """Say which task was created, so that an interrupt of what follows loses nothing."""
+    app.note(f"Created task {created['id']}\n{created.get('url', '')}".rstrip())
+
+
 def _followed(
     app: App,
     created: Mapping[str, Any],
@@ -293,7 +298,7 @@ def _followed(
     app.keep_workspace(created)
     task_id = str(created["id"])
     if is_new and (choices.wait or choices.stream or app.format != "table"):
-        app.note(f"Created task {task_id}\n{created.get('url', '')}".rstrip())
+        note_created(app, created)
     if choices.open_page and created.get("url"):
         _open(app, created["url"])
     notice = EndNotice(app) if choices.notify else None

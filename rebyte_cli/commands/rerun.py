@@ -1,18 +1,22 @@
-"""Run the prompt of an earlier task again."""
+"""Run the prompts of earlier tasks again."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..app import App
-from ..errors import BadUsage
-from ..output.records import CREATED
+from ..deadline import NO_LIMIT, Deadline
+from ..errors import BadUsage, KeyProblem, KeyRejected, RebyteError, WaitTimeout
+from ..output.records import CREATED, TASK, Records
 from ..tasks.prompt import check_prompt
 from ._base import define
-from ._create import create, create_options, split
-from ._options import task_argument, task_options
+from ._create import CreateOptions, create, create_options, note_created, split
+from ._notice import EndNotice
+from ._options import TaskOptions, task_options, tasks_argument
 from ._prompts import PromptSource, prompt_source_options, read_prompt
 
 if TYPE_CHECKING:
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @define("rerun", kind=CREATED, statuses=(3, 4, 5, 6, 10, 11, 12, 124))
-@task_argument
+@tasks_argument
 @prompt_source_options
 @click.option("-e", "--edit", is_flag=True, help="Change the prompt in $EDITOR before it is sent.")
 @click.option(
@@ -32,14 +36,14 @@ if TYPE_CHECKING:
 @create_options
 def command(
     app: App,
-    task: str,
+    tasks: Sequence[str],
     prompt_option: str | None,
     prompt_file: str | None,
     edit: bool,
     new_workspace: bool,
     **options: Any,
 ) -> Any:
-    """Create a new task with the prompt and the options of TASK, and print the new task.
+    """Create a new task with the prompt and the options of each TASK, and print the new tasks.
 
     Takes over the prompt that TASK was created with (not its follow-ups), its executor, model,
     skills, repository and branch, files, labels, and its workspace if it was created with -w.
@@ -49,21 +53,48 @@ def command(
     The history of this machine stores these values. From a task that was created elsewhere, only
     the prompt, the executor and the model are taken over.
 
+    Several tasks are created one after another; an error of one leaves the others. --wait then
+    waits for all of them. `rebyte batch` creates many tasks at a time.
+
     Examples:
 
       rebyte rerun @last --wait
       rebyte rerun @last -x codex --edit
-      rebyte list --all --status failed -o id | xargs -n 1 rebyte rerun
+      rebyte list --all --status failed -o id | rebyte rerun -
     """
     from ..history import references
-    from ..tasks import rerun
 
     given, choices = split(options)
     if new_workspace and given.workspace:
         raise BadUsage("--new-workspace and --workspace cannot be used together")
+    if prompt_file == "-" and "-" in tasks:
+        raise BadUsage("stdin cannot be both the prompt and the tasks")
     has_prompt = prompt_option is not None or prompt_file is not None
     written = read_prompt(app, (), prompt_option, prompt_file) if has_prompt else None
-    task_id = references.task(app.history, task)
+    ids = references.tasks(app.history, tasks, app.lines())
+    rerun = partial(_rerun, app, given, new_workspace=new_workspace)
+    if len(ids) == 1:
+        return rerun(choices, ids[0], written=written, edit=edit)
+    _check_several(choices, edit=edit, has_prompt=has_prompt)
+    if choices.wait:
+        ends = _ends(app, ids, choices, rerun)
+        return Records(TASK, EndNotice(app).of_outcomes(ends) if choices.notify else ends)
+    return Records(CREATED, _created(ids, choices, rerun, NO_LIMIT))
+
+
+def _rerun(
+    app: App,
+    given: TaskOptions,
+    choices: CreateOptions,
+    task_id: str,
+    *,
+    new_workspace: bool,
+    written: PromptSource | None = None,
+    edit: bool = False,
+) -> Any:
+    """Create a task like another one, and return what to print; `written` replaces its prompt."""
+    from ..tasks import rerun
+
     earlier = _earlier(app, task_id)
     fields = dict(earlier.fields)
     if new_workspace:
@@ -79,6 +110,63 @@ def command(
     if edit:
         written.edit()
     return create(app, written, given, choices, earlier=fields)
+
+
+# Several tasks
+
+Rows = Iterator[Mapping[str, Any] | RebyteError]
+
+
+def _check_several(choices: CreateOptions, *, edit: bool, has_prompt: bool) -> None:
+    """Refuse the options that are about one task."""
+    for_one = {
+        "--prompt": has_prompt,
+        "--edit": edit,
+        "--stream": choices.stream,
+        "--attempts": choices.attempts > 1,
+        "--once": choices.once,
+        "--dry-run": choices.dry_run,
+    }
+    for option, is_given in for_one.items():
+        if is_given:
+            raise BadUsage(f"{option} can be used with one TASK only")
+
+
+def _created(
+    ids: Sequence[str], choices: CreateOptions, rerun: Callable[..., Any], deadline: Deadline
+) -> Rows:
+    """The new tasks, each as soon as it is created, and the errors of those that cannot be."""
+    from ..tasks.parallel import named
+
+    alone = choices._replace(wait=False, notify=False)
+    for done, task_id in enumerate(ids):
+        if deadline.has_passed:
+            left = f"{len(ids) - done} of {len(ids)} tasks were not created in"
+            raise deadline.error(left, hint=f"Continue with `rebyte rerun {task_id} …`")
+        try:
+            yield from rerun(alone._replace(timeout=deadline.for_call()), task_id).rows
+        except (KeyProblem, KeyRejected, WaitTimeout):
+            raise
+        except RebyteError as error:
+            yield named(error, task_id)
+
+
+def _ends(app: App, ids: Sequence[str], choices: CreateOptions, rerun: Callable[..., Any]) -> Rows:
+    """How each of the new tasks ends, once all are created."""
+    from ..tasks.wait import WaitTarget
+    from ._wait import finished
+
+    deadline = Deadline(choices.timeout)
+    targets = []
+    for task in _created(ids, choices, rerun, deadline):
+        if isinstance(task, RebyteError):
+            yield task
+            continue
+        targets.append(WaitTarget(str(task["id"])))
+        if app.format == "table":  # in other formats, creating a task has said so
+            note_created(app, task)
+    if targets:
+        yield from finished(app, targets, deadline=deadline)
 
 
 def _earlier(app: App, task_id: str) -> Earlier:

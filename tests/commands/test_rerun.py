@@ -263,3 +263,53 @@ def test_the_prompt_is_changed_in_the_editor(farm: Farm, inside: Run, home: Path
     assert session.finish() == 0, session.everything
     assert farm.bodies[-1] == {"prompt": f"{PROMPT}And write a test.\n", "executor": "claude"}
     assert inside("rerun", "@last", "--edit").status == 2
+
+
+# Several tasks
+
+
+def test_several_tasks_are_run_again_in_the_order_given(farm: Farm, inside: Run) -> None:
+    for name, executor in (("One", "claude"), ("Two", "codex"), ("Three", "claude")):
+        assert inside("create", name, "-x", executor).status == 0
+    ids = inside("list", "-o", "id", "--no-status").out
+    done = inside("rerun", "@3", "-", "-m", "big", "-o", "id", stdin=ids)
+    assert (done.status, len(done.out.split())) == (0, 3)
+    sent = [(body["prompt"], body["executor"], body["model"]) for body in farm.bodies[3:]]
+    assert sent == [("One", "claude", "big"), ("Three", "claude", "big"), ("Two", "codex", "big")]
+    assert done.out.split() == list(farm.tasks)[3:]
+    assert inside("rerun", "-", stdin="").out == ""
+
+
+def test_an_error_of_one_leaves_the_others(farm: Farm, inside: Run) -> None:
+    for prompt in ("One", "Two <fail>"):
+        assert inside("create", prompt).status == 0
+    done = inside("rerun", "@2", "nosuchtask", "@1")
+    assert (done.status, len(done.documents)) == (4, 2)
+    assert "nosuchtask" in done.err
+    done = inside("rerun", "@2", "nosuchtask", "@1", "--wait")
+    assert (done.status, len(done.documents)) == (4, 2)
+    assert {task["status"] for task in done.documents} == {"completed", "failed"}
+    assert done.err.count("Created task ") == 2
+
+
+def test_a_time_limit_ends_creates_and_the_wait(farm: Farm, inside: Run) -> None:
+    for number in range(3):
+        assert inside("create", f"Task {number} <run 60>").status == 0
+    farm.delay = 0.4
+    done = inside("rerun", "@1", "@2", "@3", "--wait", "--timeout", "0.6")
+    assert done.status == 124
+    assert len(farm.bodies) < 6
+    assert farm.tried.total() == len(farm.bodies)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-p", "x"], ["-e"], ["--stream"], ["--wait", "--attempts", "2"], ["--once", "k"],
+     ["--dry-run"]],
+)  # fmt: skip
+def test_what_is_about_one_task_is_refused_for_several(
+    farm: Farm, inside: Run, words: list[str]
+) -> None:
+    done = inside("rerun", "aaaa1111", "bbbb2222", *words)
+    assert (done.status, "can be used with one TASK only" in done.err) == (2, True)
+    assert not farm.tried
