@@ -19,6 +19,7 @@ from ..app import App
 from ..errors import BadUsage
 from ..output.records import ANSWERED, CREATED, PROMPT, TASK, TASK_ROW, RecordKind, results_schema
 from .scope import Scope
+from .stdin import take_stdin
 from .tools import Tools
 
 INSTRUCTIONS = """\
@@ -90,6 +91,7 @@ def serve(app: App, scope: Scope) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
+    take_stdin()
     build(app, scope).run("stdio")
 
 

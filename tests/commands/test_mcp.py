@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # each worker imports this file, and only one runs it: the SD
 
 Run = Callable[..., Done]
 
+INSPECTOR = {"name": "test", "version": "1"}
 INVALID = "rbk_invalid"  # the local service refuses it
 
 
@@ -233,6 +234,44 @@ def test_arguments_that_a_tool_does_not_take_are_refused(home: Path, service: An
         assert await called(client, "list") == {"data": []}
 
     served(story=story)
+
+
+def test_every_request_is_answered(home: Path, service: Any) -> None:
+    """Those that the SDK's parser refuses too, with the id that they have, wherever it stands."""
+    odd = {
+        "half of a surrogate pair": r'"a\ud800"',
+        "a long number": "9" * 5000,
+        "deep nesting": "[" * 5000 + "]" * 5000,
+        "a lone value": "nope",
+    }
+    about = {"protocolVersion": "2025-06-18", "capabilities": {}}
+    hello = {"id": 1, "method": "initialize", "params": {**about, "clientInfo": INSPECTOR}}
+    lines = [json.dumps({"jsonrpc": "2.0", **hello})]
+    for number, prompt in enumerate(odd.values()):
+        params = f'{{"name": "create", "arguments": {{"prompt": {prompt}, "id": 1}}}}'
+        call = f'"method": "tools/call", "params": {params}'
+        lines += [
+            f'{{"jsonrpc": "2.0", "id": "first {number}", {call}}}',
+            f'{{{call}, "jsonrpc": "2.0", "id": "last {number}"}}',
+        ]
+    lines.append('{"jsonrpc": "2.0", "id": 7, "method": "ping"}')
+    with subprocess.Popen(
+        [*COMMAND, "mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n".join(lines) + "\n")
+        process.stdin.flush()
+        told = [json.loads(process.stdout.readline()) for _ in lines]
+        process.stdin.close()
+        assert process.wait(60) == 0
+    answers = {answer["id"]: answer for answer in told}
+    assert set(answers) == {json.loads(line)["id"] for line in (lines[0], lines[-1])} | {
+        f"{place} {number}" for place in ("first", "last") for number in range(len(odd))
+    }
+    assert "result" in answers[7]
+    errors = [answer["error"] for name, answer in answers.items() if isinstance(name, str)]
+    assert all("not valid JSON-RPC" in str(error) for error in errors), errors
 
 
 def test_a_slow_create_reports_progress(home: Path, aim: Any) -> None:
