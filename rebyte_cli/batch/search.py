@@ -8,7 +8,8 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import APIError, KeyRejected
+from ..deadline import NO_LIMIT, Deadline
+from ..errors import APIError, BrokenAnswer, KeyRejected
 from ..once import search
 from ..once.clock import ROOM, ServerClock, Window
 from ..once.match import digest_of, may_be_cut
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .throttle import Throttle
 
 FIRST_PAUSE, MOST_PAUSE = 0.5, 4.0  # seconds between scans
+SHORTEST_SCAN = 5.0  # seconds that a scan may take however short the search
 LATER = 30.0  # the same when the first search brought nothing
 NOTHING = Matches([], [], is_complete=True)
 
@@ -103,10 +105,10 @@ class LostLineSearch:
         """Whether a create was sent so long ago that it may be sent again if it made no task."""
         return self._clock.age(one.sent) >= timedelta(seconds=one.patience)
 
-    def find(self, lost: Sequence[LostLine]) -> list[ScanResult]:
+    def find(self, lost: Sequence[LostLine], limit: Deadline = NO_LIMIT) -> list[ScanResult]:
         """Scan once for all of `lost`. Raises the APIError of the list if it cannot be read."""
         ordered = sorted(lost, key=lambda one: one.sent)
-        found = self._search.scan([self._request(one) for one in ordered])
+        found = self._search.scan([self._request(one) for one in ordered], limit)
         has_own = {one.at for one, matches in zip(ordered, found, strict=True) if matches.same}
         groups: dict[str, list[tuple[LostLine, Matches]]] = {}
         for one, matches in zip(ordered, found, strict=True):
@@ -249,6 +251,11 @@ def _overlap(choices: list[list[Row]]) -> bool:
     return len({row["id"] for rows in choices for row in rows}) < sum(map(len, choices))
 
 
+def _has_answered(error: APIError) -> bool:
+    """Whether the service said anything at all, so that the network is there."""
+    return error.status_code is not None or isinstance(error, BrokenAnswer)
+
+
 def _age_of(row: Mapping[str, Any]) -> str:
     return str(row.get("createdAt"))
 
@@ -280,16 +287,16 @@ def search_lost(
             absences.setdefault(at, Absence(seconds))
         old = {at for at, one in lost.items() if finder.is_old(one)}
         try:
-            results = finder.find(list(lost.values()))
+            results = finder.find(list(lost.values()), Deadline(max(seconds, SHORTEST_SCAN)))
         except KeyRejected:
             raise
         except APIError as error:
-            if too_busy(error):
+            if too_busy(error) and not _has_answered(error):
                 for absence in absences.values():
                     absence.add(None, now)
                 raise
-            # Without a list it is unknown.
-            results = [ScanResult(at, None, False, []) for at in lost]
+            # Without a list it is unknown, and the other lines need none.
+            results = [ScanResult(at, None, False, could_be.get(at, [])) for at in lost]
         for at, task, absent, candidates in results:
             absences[at].add(NOTHING if absent and at in old else None, now)
             if task is not None or absences[at].is_proven:

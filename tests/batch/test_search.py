@@ -26,7 +26,7 @@ from tests.batch_worker import input_of
 from tests.conftest import Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
-from tests.servers import Answer, Line, Request, json_reply, reset
+from tests.servers import Answer, Line, Request, error_reply, json_reply, reply, reset
 from tests.waiting import eventually, with_time
 
 
@@ -509,7 +509,7 @@ class Scripted:
         self.seconds = seconds
         self.looks = 0
 
-    def find(self, _lost: object) -> list[ScanResult]:
+    def find(self, _lost: object, _limit: object) -> list[ScanResult]:
         said = self.says[min(self.looks, len(self.says) - 1)]
         self.looks += 1
         if isinstance(said, APIError):
@@ -619,7 +619,39 @@ def test_without_a_list_the_outcome_is_unknown_and_nothing_is_resent(
 
 def test_a_fault_is_looked_past(search: Search) -> None:
     finder = Scripted(ServerFault("down", status_code=503), [FOUND])
-    assert search(finder).get(timeout=20) == ("found", 0, {"id": "t1"})
+    assert search(finder, patient=True).get(timeout=20) == ("found", 0, {"id": "t1"})
+
+
+BROKEN_LISTS = {
+    "html": lambda: reply(200, b"<html>Sign in</html>", {"Content-Type": "text/html"}),
+    "object": lambda: json_reply({}),
+    "null": lambda: json_reply(None),
+    "list": lambda: json_reply([]),
+    "cut": lambda: reply(200, b'{"data":[{"id":"t', {"Content-Type": "application/json"}),
+    "429": lambda: error_reply(429, "rate_limited", "Slow down"),
+    "500": lambda: error_reply(500, "internal", "Oops"),
+    "502": lambda: error_reply(502, "bad_gateway", "Oops"),
+    "503": lambda: error_reply(503, "unavailable", "Later"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_LISTS)
+def test_a_list_that_is_broken_for_good_ends_in_unknown(
+    batch: Callable[..., Done], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As for a single create; the other lines are created, and the network is not blamed."""
+    monkeypatch.setattr(search_module, "LOOK_FOR", 0.2)
+    monkeypatch.setattr(batch_search, "SHORTEST_SCAN", 1.0)
+
+    def hook(request: Request) -> Answer | None:
+        return BROKEN_LISTS[name]() if request.path.startswith("/v1/tasks?") else None
+
+    with Farm(hook=hook) as farm:
+        done = batch(farm, ["One <cut>", "Two", "Three"], "--timeout", "60")
+        assert farm.tried == {"One <cut>": 1, "Two": 1, "Three": 1}
+    assert done.status == 6
+    assert statuses(done) == {1: "unknown", 2: "completed", 3: "completed"}
+    assert "network" not in done.err
 
 
 def test_a_rejected_key_ends_the_batch(search: Search) -> None:
