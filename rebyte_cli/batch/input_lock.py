@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..config.atomic import locked, take_lock
+from ..config.atomic import check_locks, locked, take_lock
 from ..config.permissions import private_folder
 from ..errors import RebyteError
 
@@ -52,6 +52,7 @@ def input_lock(folder: Path, file: str, shard: tuple[int, int], origin: str) -> 
     words = f"{origin}\0{found.st_dev}\0{found.st_ino}"
     name = hashlib.sha256(words.encode()).hexdigest()[:40]
     private_folder(folder)
+    check_locks(folder)
     with locked(folder / "lock"):
         _refuse_others(folder, name, file, shard)
         release = take_lock(folder / f"{name}.{shard[0]}-of-{shard[1]}", remove=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from ..config.atomic import lock, sync_folder
+from ..config.atomic import check_locks, lock, sync_folder
 from ..config.permissions import check_private
 from ..deadline import NO_LIMIT, Deadline
 from ..errors import BadUsage, RebyteError
@@ -106,11 +106,16 @@ class Journal:
         self._closing = False
         self._handle = open_file(path)
         try:
+            check_locks(self._file.parent)
             hold(self._handle, path)
+            found = os.fstat(self._handle).st_size
             self._size = replay(path, header, partial(self._replayed, each), begins_with)
+            if os.fstat(self._handle).st_size != found:
+                raise JournalHeld(path, _last_run(path))
             self.name = self.name or os.urandom(8).hex()
             begin = GROUP if self._size else encode([{MARK: FORMAT, **header}])
-            os.ftruncate(self._handle, self._size)
+            if found > self._size:
+                os.ftruncate(self._handle, self._size)
             this = {"run": {**identity(), "journal": self.name, "groups": True, **run}}
             self._write(begin + encode([this]))
             sync_folder(self._file.parent)
@@ -212,6 +217,7 @@ class Journal:
             group.done()
 
     def _write(self, data: bytes) -> None:
+        self._refuse_strangers()
         left = memoryview(data)
         try:
             while left:
@@ -224,6 +230,26 @@ class Journal:
             raise
         self._size += len(data)
         self._keep_in_place()
+        self._refuse_strangers()
+
+    def _refuse_strangers(self) -> None:
+        """Raise JournalFailed if the file has records that are not ours, or lost some.
+
+        The lock keeps other runs away; this notices one that it did not keep away, before either
+        of them has sent what the other one is about to send.
+        """
+        size = os.fstat(self._handle).st_size
+        if size > self._size:
+            raise JournalFailed(
+                f"another run is writing the journal {self.path}, in spite of its lock",
+                hint="Wait for it to end. Keep the journal on a local disk with --journal PATH.",
+            )
+        if size < self._size:
+            raise JournalFailed(
+                f"the journal {self.path} was cut short during this run",
+                hint="Restore it from a backup before the next run. Without its records, lines"
+                " would be created twice.",
+            )
 
     def _keep_in_place(self) -> None:
         """Put the journal back if it was deleted: the next run would create its lines again.

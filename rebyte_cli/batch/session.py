@@ -200,6 +200,7 @@ class Session:
     @contextmanager
     def _input_lock(self) -> Iterator[None]:
         """Keep other runs from the lines of this file, whatever journal they have."""
+        from ..config.atomic import LocksUnusable
         from .input_lock import InputHeld, input_lock
         from .journal import JournalHeld, holder
 
@@ -214,6 +215,8 @@ class Session:
                 if error.is_same_shard and (running := holder(self._path)):
                     raise JournalHeld(self._path, running) from None
                 raise
+            except LocksUnusable:
+                raise
             except RebyteError as problem:
                 app.note(
                     f"{problem.message}; a second run with another journal cannot be prevented"
@@ -225,6 +228,8 @@ class Session:
         from .journal import Journal
 
         is_new = not self._path.exists()
+        if not is_new and self._path.stat().st_size == 0:
+            self._refuse_emptied()
         journal = Journal(
             self._path,
             self._header(),
@@ -241,6 +246,21 @@ class Session:
                 self._path.unlink(missing_ok=True)
             raise
         return journal
+
+    def _refuse_emptied(self) -> None:
+        """Raise BadUsage for an empty journal if lines of the file were sent before."""
+        from ..once.match import digest_of
+
+        history = self._app.history
+        for index in self._plan.mine:
+            digest = digest_of(str(self._batch.body(self._batch.lines[index])["prompt"]))
+            if history.tasks_with_prompt(digest) or history.unsettled(digest):
+                raise BadUsage(
+                    f"the journal {self._path} is empty, but line {self._batch.lines[index].number}"
+                    " was sent before",
+                    hint="Restore it from a backup. To start over, with a new task for every line,"
+                    " delete it.",
+                )
 
     def _header(self) -> dict[str, Any]:
         """What the journal must belong to: this input, this part of it, this account."""

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from ..errors import RebyteError
@@ -124,6 +125,39 @@ def locked(path: Path, *, seconds: float = 10.0) -> Iterator[None]:
         yield
     finally:
         release()
+
+
+class LocksUnusable(RebyteError):
+    """Locks in a folder keep no one out, so nothing that depends on them is safe."""
+
+    code = "locks_unusable"
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(
+            f"locks do not work in {folder}, so a task could be created twice: {reason}",
+            hint="Use a folder on a local disk: set REBYTE_STATE_DIR, or pass --journal to `batch`",
+        )
+
+
+@cache
+def check_locks(folder: Path) -> None:
+    """Raise LocksUnusable if locks of this folder do not lock; each folder is tried only once.
+
+    Some network file systems refuse locks, and some grant each of them.
+    """
+    import tempfile
+
+    with suppress(OSError), tempfile.NamedTemporaryFile(prefix=".lock-", dir=folder) as file:
+        try:
+            lock(file.fileno())
+        except OSError as problem:
+            raise LocksUnusable(folder, str(problem.strerror)) from None
+        with open(file.name, "rb+") as second:
+            try:
+                lock(second.fileno())
+            except OSError:
+                return
+        raise LocksUnusable(folder, "a file that is locked can be locked again")
 
 
 def take_lock(path: Path, *, remove: bool = False) -> Callable[[], None] | None:

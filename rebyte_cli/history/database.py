@@ -253,9 +253,8 @@ class Database:
         with locked(self.path.parent / LOCK_NAME, seconds=WAIT):
             if self.path.exists():
                 return
-            new = self.path.with_name(f".{self.path.name}.new")
-            # What an earlier file left beside it would be read as a part of the new one.
-            _remove(new, *_side_files(new), *_side_files(self.path))
+            new = self.path.with_name(f".{self.path.name}.{os.getpid()}.new")
+            _remove(new, *_side_files(new))
             # SQLite gives its side files the mode of this one.
             os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             try:
@@ -263,11 +262,23 @@ class Database:
                     self._upgrade(connection)
                     # Only now: in WAL, a full disk would let the commit pass and leave half a file.
                     connection.execute("PRAGMA journal_mode=WAL")
-            except BaseException:
+                self._move_into_place(new)
+            finally:
                 _remove(new, *_side_files(new))
-                raise
-            os.replace(new, self.path)
             sync_folder(self.path.parent)
+
+    def _move_into_place(self, new: Path) -> None:
+        """Give a new file its name, unless one has appeared in spite of the lock."""
+        if self.path.exists():
+            return
+        # What an earlier file left beside it would be read as a part of the new one.
+        _remove(*_side_files(self.path))
+        try:
+            os.link(new, self.path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            os.replace(new, self.path)
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
         version = _version(connection)

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from ..config.atomic import take_lock
+from ..config.atomic import check_locks, take_lock
 from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
 from ..once.match import digest_of
@@ -564,15 +564,23 @@ class History:
             self._release(key)
 
     def open_intent(
-        self, key: str | None, *, digest: str, body_digest: str, started_at: str, owner: str
+        self,
+        key: str | None,
+        *,
+        digest: str,
+        body_digest: str,
+        started_at: str,
+        owner: str,
+        replaces: Intent | None = None,
     ) -> Intent:
         """Write down, synced, that a task is about to be created. Call it before the request.
 
         `digest` is of the prompt, `body_digest` of the whole body, `started_at` ISO 8601.
         `key` is that of `--once`, or None for a create that is not to be repeated by name.
         The key stays held until the intent is settled. When the key's task exists already,
-        its intent (state done) is returned and nothing is written; any other earlier attempt is
-        replaced. Raises IntentHeld.
+        its intent (state done) is returned and nothing is written. An earlier attempt is replaced
+        if it is known to have created nothing: by its state, or because it is `replaces`. Raises
+        IntentHeld for any other, and while the key is held.
         """
         if key is not None and not self._holds(key):
             self._take(key, scoped=False)
@@ -583,6 +591,10 @@ class History:
                     if earlier is not None and earlier.state == "done":
                         self._release(key, unless_scoped=True)
                         return earlier
+                    # The lock should have kept everyone else off; this is what stands behind it.
+                    may_be_under_way = earlier is not None and earlier.state in ("open", "unknown")
+                    if may_be_under_way and earlier != replaces:
+                        raise IntentHeld(key)
                     connection.execute(
                         "DELETE FROM intents WHERE origin = ? AND key = ?", (self.origin, key)
                     )
@@ -728,6 +740,7 @@ class History:
 
         folder = self.path.parent / "once"
         private_folder(folder)
+        check_locks(folder)
         # A key may be any text; the name of its lock is of one length and safe everywhere.
         name = hashlib.sha256(f"{self.origin}\0{key}".encode()).hexdigest()[:40]
         release = take_lock(folder / name, remove=True)

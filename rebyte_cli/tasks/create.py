@@ -217,6 +217,8 @@ class Operation:
         self._look_for = look_for
         self._on_created = on_created
         self._server_clock = ServerClock(client)
+        self._replaced: Intent | None = None  # an attempt of this key that created nothing
+        self._has_waited = False  # for another process at work on the key
         self._has_sent = False
 
     # Send
@@ -229,6 +231,8 @@ class Operation:
         newest = self._request.newest(is_exact=key is not None, limit=self._deadline)
         started_at = self._server_clock.timestamp(newest)
         with self._intent(key, started_at) as intent:
+            if intent is not None and intent.state == "done":
+                return self._created_before(intent)
             answer: dict[str, Any] = {}
             try:
                 try:
@@ -275,6 +279,7 @@ class Operation:
                     body_digest=self._request.body_digest,
                     started_at=started_at,
                     owner=owner,
+                    replaces=self._replaced,
                 )
             except RebyteError as problem:
                 if key is not None:
@@ -386,7 +391,9 @@ class Operation:
         )
         return self.search(lost, lambda: self._is_contested(intent), seconds)
 
-    def _search_earlier(self, earlier: Intent, *, alive: bool = False) -> SearchOutcome:
+    def _search_earlier(
+        self, earlier: Intent, seconds: float | None = None, *, alive: bool = False
+    ) -> SearchOutcome:
         """Search for the result of an attempt of another process; `alive` as in _is_contested."""
         request, window = self._request, self._server_clock.window
         for answered in self._history.answered_keys():
@@ -400,7 +407,10 @@ class Operation:
             to_repeat=True,
         )
         return self.search(
-            lost, lambda: self._is_contested(earlier, alive=alive), prove_absence=True
+            lost,
+            lambda: self._is_contested(earlier, alive=alive),
+            seconds,
+            prove_absence=seconds is None,
         )
 
     def _without_known(self, matches: Matches) -> Matches:
@@ -452,7 +462,7 @@ class Operation:
         """Hold the key; while another process is at work on it, wait for that one to end."""
         from ..history.history import IntentHeld
 
-        limit, is_noted = self._deadline.within(KEY_WAIT), False
+        limit = self._deadline.within(KEY_WAIT)
         with ExitStack() as stack:
             while True:
                 try:
@@ -461,9 +471,9 @@ class Operation:
                 except IntentHeld:
                     if limit.has_passed:
                         raise
-                if not is_noted:
+                if not self._has_waited:
                     self._note(f"Waiting for another process that is creating the task for {key!r}")
-                    is_noted = True
+                    self._has_waited = True
                 self._sleep(limit.cap(KEY_PAUSE))
             yield
 
@@ -473,27 +483,34 @@ class Operation:
         if earlier is None or earlier.state not in ("done", "open", "unknown"):
             return None
         if earlier.state == "done":
-            task = _task_of(self._history, earlier)
-            tell_repeated(
-                self._history,
-                key,
-                str(task["id"]),
-                is_same_prompt=earlier.digest == self._request.digest,
-                note=self._note,
-                warn=self._warn,
-            )
-            return task
+            return self._created_before(earlier)
         self._note(f"An earlier attempt for {key!r} got no response; looking for its task")
-        found = self._search_earlier(earlier)
+        # Another process that had the key a moment ago has searched for long enough.
+        is_searched = self._has_waited and earlier.state == "unknown"
+        found = self._search_earlier(earlier, seconds=0.0 if is_searched else None)
         answer = self._certain(found.matches)
         if answer is not None:
             self._adopt(earlier, answer)
             return answer
         if found.is_absent and self._server_clock.age(earlier.started_at) > LIFE:
             self._note("It created no task; sending the request again")
+            self._replaced = earlier
             return None
         self._settle(earlier, "unknown")
         raise self._request.unknown(found.matches.candidates, key, found.failure)
+
+    def _created_before(self, earlier: Intent) -> dict[str, Any]:
+        """The task of a key that has one."""
+        task = _task_of(self._history, earlier)
+        tell_repeated(
+            self._history,
+            str(earlier.key),
+            str(task["id"]),
+            is_same_prompt=earlier.digest == self._request.digest,
+            note=self._note,
+            warn=self._warn,
+        )
+        return task
 
     def resume_unfinished(self) -> dict[str, Any] | None:
         """Return what an attempt at the same that was cut off has created; None to send."""

@@ -15,7 +15,7 @@ import pytest
 
 from rebyte_cli.batch import journal as journal_module
 from rebyte_cli.batch.journal import Journal, JournalFailed, JournalHeld, holder, sync
-from rebyte_cli.batch.journal_format import SECTOR, replay
+from rebyte_cli.batch.journal_format import SECTOR, encode, parse, replay
 from rebyte_cli.config.atomic import sync_folder
 from rebyte_cli.errors import BadUsage
 from tests.waiting import eventually
@@ -91,6 +91,44 @@ def test_a_journal_that_is_deleted_is_put_back(tmp_path: Path) -> None:
     journal.close()
     assert [record["line"] for record in earlier] == [1, 2]
     assert (tmp_path / "j").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_journal_that_another_process_writes_stops_this_one(tmp_path: Path) -> None:
+    """A lock that locks would have kept it away. What was committed has not been sent yet."""
+    journal, _ = opened(tmp_path / "j")
+    journal.commit({"line": 1, "is": "sending"})
+    with (tmp_path / "j").open("ab") as other:
+        other.write(encode([{"line": 2, "is": "sending"}]))
+    with pytest.raises(JournalFailed, match="another run is writing the journal"):
+        journal.commit({"line": 2, "is": "sending"})
+    assert [parse(line) for line in (tmp_path / "j").read_bytes().splitlines(keepends=True)][
+        2:
+    ] == [
+        {"line": 1, "is": "sending"},
+        {"line": 2, "is": "sending"},
+    ]
+
+
+def test_a_journal_that_grows_while_it_is_read_is_held(tmp_path: Path) -> None:
+    journal, _ = opened(tmp_path / "j")
+    journal.commit({"line": 1, "is": "sending"})
+    journal.close()
+
+    def each(_record: dict[str, Any]) -> None:
+        with (tmp_path / "j").open("ab") as other:
+            other.write(encode([{"line": 2, "is": "sending"}]))
+
+    with pytest.raises(JournalHeld):
+        Journal(tmp_path / "j", HEADER, run={}, each=each)
+
+
+def test_a_journal_that_is_cut_short_stops_the_run(tmp_path: Path) -> None:
+    journal, _ = opened(tmp_path / "j")
+    journal.commit({"line": 1, "is": "sending"})
+    os.truncate(tmp_path / "j", 0)
+    with pytest.raises(JournalFailed, match="was cut short during this run"):
+        journal.commit({"line": 2, "is": "sending"})
+    assert (tmp_path / "j").stat().st_size == 0
 
 
 def test_a_journal_that_is_replaced_is_kept_beside_the_other(tmp_path: Path) -> None:

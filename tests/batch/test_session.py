@@ -435,6 +435,34 @@ def test_other_defaults_than_in_the_run_before_are_told(
         assert "The options differ" not in same.err  # nothing is left to be asked for
 
 
+def test_a_journal_that_was_emptied_is_refused(home: Path) -> None:
+    """Emptied under a run that is then killed: the next one would send every line again."""
+    (home / "t.txt").write_text("One\nTwo\n")
+    journal = home / "t.txt.journal"
+    with Farm(run=60.0) as farm:
+        words = [*COMMAND, "batch", "t.txt", "--text"]
+        with subprocess.Popen(words, cwd=home, env={**os.environ, **farm.env}) as process:
+            eventually(lambda: journal.exists() and journal.read_text().count('"created"') == 2)
+            os.truncate(journal, 0)
+            process.kill()
+        done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
+        assert done.status == 2
+        assert "t.txt.journal is empty, but line 1 was sent before" in done.err
+        assert farm.made == {"One": 1, "Two": 1}
+        journal.unlink()
+        again = inside("batch", "t.txt", "--text", "--no-wait", cwd=home, env=farm.env)
+        assert again.status == 0
+        assert farm.made == {"One": 2, "Two": 2}
+
+
+def test_an_empty_file_as_journal_of_new_lines_is_used(home: Path) -> None:
+    (home / "t.txt").write_text("One\n")
+    (home / "new").touch()
+    with Farm() as farm:
+        done = inside("batch", "t.txt", "--text", "--journal", "new", cwd=home, env=farm.env)
+    assert done.status == 0
+
+
 # kill -9 at random moments: every line still creates exactly one task
 
 # One run by default; REBYTE_TEST_KILLS=20 runs them all.

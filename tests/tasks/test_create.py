@@ -484,6 +484,31 @@ def test_a_task_in_other_words_may_be_that_of_the_key(bench: Bench) -> None:
     assert [task["id"] for task in caught.value.candidates] == bench.on_server()
 
 
+def test_one_that_waited_for_a_search_does_not_repeat_it(bench: Bench) -> None:
+    """27 of them would take 20 seconds each, one after the other."""
+    bench.cut_off("k", ago=timedelta(minutes=1))
+    holder = History(bench.history.path, origin=bench.history.origin)
+    (earlier,) = [holder.intent("k")]
+    assert earlier is not None
+    at = Time()
+    holding = holder.hold("k")
+    holding.__enter__()
+
+    def sleep(seconds: float) -> None:
+        at.sleep(seconds)
+        if earlier.id not in ended:  # the holder has searched in vain
+            ended.append(earlier.id)
+            holder.settle_intent(earlier.id, state="unknown")
+            holding.__exit__(None, None, None)
+
+    ended: list[int] = []
+    begun = at.now
+    with pytest.raises(OutcomeUnknown):
+        bench.create(key="k", deadline=at.deadline(), sleep=sleep)
+    assert at.now - begun < 1
+    assert bench.proxy.count("GET", LIST) <= 2  # one scan
+
+
 @pytest.mark.parametrize("made", [20, 80])
 def test_an_old_attempt_is_not_sent_again_while_its_task_may_be_there(
     tmp_path: Path, made: int
