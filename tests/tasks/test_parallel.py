@@ -174,9 +174,8 @@ def test_a_matrix_runs_each_line_once(home: Path) -> None:
     (script,) = (step["run"] for step in job["steps"] if "batch" in step.get("run", ""))
     numbers = job["strategy"]["matrix"]["shard"]
     # Each runner has the same names for its files; here they share a folder.
-    script = script.replace("results.jsonl", "results.$N.jsonl").replace(
-        "${{ matrix.shard }}", "$N"
-    )
+    script = script.replace("results.jsonl", "results.$SHARD.jsonl")
+    assert job["env"]["SHARD"] == "${{ matrix.shard }}"
     with Farm() as farm:
-        found = played(home, farm, script, [{"N": str(number)} for number in numbers])
+        found = played(home, farm, script, [{"SHARD": str(number)} for number in numbers])
         assert found == list(range(1, 21))
