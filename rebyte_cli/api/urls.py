@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from ..errors import BadUsage, KeyProblem
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
 
 BASE_URL = "https://api.rebyte.ai/v1"  # seed document
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -93,6 +96,7 @@ def check_webhook_url(url: str) -> str:
 
 
 THIS_MACHINE, THIS_LINK, THIS_NETWORK, ANYWHERE = range(4)
+_LOCAL_NAT64 = 0x64FF9B0001  # the first 48 bits of 64:ff9b:1::/48
 
 
 def reach(host: str) -> int:
@@ -107,19 +111,45 @@ def reach(host: str) -> int:
     last = host.rpartition(".")[2]
     if ":" not in host and not last.isdigit() and not last.startswith("0x"):
         return ANYWHERE
-    from ipaddress import IPv6Address, ip_address
+    from ipaddress import ip_address
 
     try:
         found = ip_address(host)
     except ValueError:
         return THIS_MACHINE
-    if isinstance(found, IPv6Address):
-        found = found.ipv4_mapped or found
+    return min(map(_reach_of, _destinations(found)))
+
+
+def _reach_of(found: IPv4Address | IPv6Address) -> int:
     if found.is_loopback or found.is_unspecified:
         return THIS_MACHINE
     if found.is_link_local:
         return THIS_LINK
-    return ANYWHERE if found.is_global and not found.is_multicast else THIS_NETWORK
+    # Older versions of Python take the NAT64 prefix of local networks for global.
+    is_local = found.is_multicast or int(found) >> 80 == _LOCAL_NAT64
+    return ANYWHERE if found.is_global and not is_local else THIS_NETWORK
+
+
+def _destinations(found: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
+    """Where packets to an address may end up: there, or at an IPv4 address that it holds.
+
+    Systems take mapped and compatible addresses for the IPv4 address (RFC 4291), gateways those of
+    NAT64 (RFC 6052, RFC 8215), tunnels those of 6to4 (RFC 3056) and Teredo (RFC 4380).
+    """
+    from ipaddress import IPv4Address
+
+    if isinstance(found, IPv4Address):
+        return [found]
+    if found.ipv4_mapped is not None:
+        return [found.ipv4_mapped]
+    number = int(found)
+    last = IPv4Address(number & 0xFFFFFFFF)
+    held = [found.sixtofour, *(found.teredo or ())]
+    if number >> 32 in (0, 0x64FF9B << 64):
+        held.append(last)
+    if number >> 80 == _LOCAL_NAT64:  # whose gateways read the end, or around the ninth byte
+        held += [last, IPv4Address((number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF)]
+    return [found, *(one for one in held if one is not None)]
 
 
 @lru_cache(maxsize=64)  # asked before every call, mostly about the same few URLs

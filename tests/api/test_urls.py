@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -194,6 +195,37 @@ def test_case_64_a_private_api_leads_no_nearer_than_itself(url: str) -> None:
     with pytest.raises(BadUsage):
         check_target_url(url, base=PRIVATE)
     assert check_target_url(PRIVATES[0], base=PRIVATE) == PRIVATES[0]
+
+
+def in_ipv6(address: str) -> dict[str, str]:
+    """An IPv4 address as a gateway, a tunnel or a system would take it out of an IPv6 one."""
+    number = int(IPv4Address(address))
+    high, low = f"{number >> 16:x}", f"{number & 0xFFFF:x}"
+    flipped = number ^ 0xFFFFFFFF
+    return {
+        "NAT64": f"64:ff9b::{address}",
+        "local NAT64 (/96)": f"64:ff9b:1::{address}",
+        "local NAT64 (/48)": f"64:ff9b:1:{high}:{low[:-2] or 0}:{low[-2:]}00::",
+        "6to4": f"2002:{high}:{low}::1",
+        "Teredo": f"2001:0:808:808::{flipped >> 16:x}:{flipped & 0xFFFF:x}",
+        "mapped": f"::ffff:{address}",
+        "compatible": f"::{address}",
+    }
+
+
+@pytest.mark.parametrize("form", in_ipv6("10.0.0.1"))
+def test_case_64_an_address_inside_another_counts(form: str) -> None:
+    for near in ("127.0.0.1", "169.254.169.254", "10.0.0.1", "192.168.1.1"):
+        url = f"https://[{in_ipv6(near)[form]}]/x"
+        with pytest.raises(BadUsage):
+            check_target_url(url, base=PUBLIC)
+    for near in ("127.0.0.1", "169.254.169.254"):
+        url = f"https://[{in_ipv6(near)[form]}]/x"
+        with pytest.raises(BadUsage):
+            check_target_url(url, base=PRIVATE)
+    if "local" not in form and form != "Teredo":  # which are not for the public
+        public = f"https://[{in_ipv6('8.8.8.8')[form]}]/x"
+        assert check_target_url(public, base=PUBLIC) == public
 
 
 @pytest.mark.parametrize("base", [PUBLIC, PRIVATE, LOCAL])
