@@ -82,8 +82,8 @@ def get(
     running an interrupted command again resumes it.
 
     The agent chose the names, so they are checked: no file is written outside the folder, through
-    a link, or into a `.git` folder. Names that begin with a dot, and names that tools
-    run automatically (`conftest.py`), need --hidden.
+    a link, or into a `.git` folder, and none whose name is too long or begins with `-`. Names that
+    begin with a dot, and names that tools run automatically (`conftest.py`), need --hidden.
 
     Examples:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 AT_ONCE = 4
+LONGEST_PART = 255  # bytes of one name; what most file systems take
+LONGEST_NAME = 1024  # bytes, folders included
+TOO_LONG = "the name is too long"
+# What a file system says about a name that it does not take.
+_REFUSED_NAMES = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 FOLDER_MODE = 0o775  # less the umask; never one that everyone may write
 _SIZES = ("size", "sizeBytes", "size_bytes", "bytes", "fileSize", "contentLength")
 _DEVICES = frozenset(
@@ -46,13 +52,18 @@ def parts_of(name: str, *, hidden: bool = False) -> list[str]:
     """The parts of an artifact's name, which may have folders in it (`plots/a.png`).
 
     Raises RebyteError for a name that would leave the folder it is put in, that means something
-    else on this system, or that git would take for a repository (`.git` in any spelling, or the
-    `HEAD` of one that is the folder itself): git runs what such files say. Without `hidden`
-    also for one that begins with a dot in any part, or that a tool runs by its place.
+    else on this system, that is too long, that commands take for an option (`rm *` does), or that
+    git would take for a repository (`.git` in any spelling, or the `HEAD` of one that is the folder
+    itself): git runs what such files say. Without `hidden` also for one that begins with a dot in
+    any part, or that a tool runs by its place.
     """
     parts = name.split("/")
     if not all(map(_is_plain, parts)):
         raise _unsafe(name, "it cannot be the name of a file here")
+    if max(map(_size_of, parts)) > LONGEST_PART or _size_of(name) > LONGEST_NAME:
+        raise _unsafe(name, TOO_LONG)
+    if any(part.startswith("-") for part in parts):
+        raise _unsafe(name, "commands would take the name for an option")
     compared = [_compared(part) for part in parts]
     if any(map(_GIT.fullmatch, compared)) or compared[-1] == "head":
         raise _unsafe(name, "git would run what such a file says")
@@ -76,6 +87,10 @@ def _is_plain(part: str) -> bool:
         return True
     stem = part.split(".", 1)[0].rstrip(" ").lower()
     return not (set(part) & set('<>:"|?*') or part[-1] in ". " or stem in _DEVICES)
+
+
+def _size_of(name: str) -> int:
+    return len(os.fsencode(name))
 
 
 def _compared(part: str) -> str:
@@ -176,7 +191,7 @@ def fetch_all(
             nonlocal kept
             parts, listed = parts_of(name, hidden=hidden), by_name[name]
             target, size = folder.joinpath(*parts), _size(listed)
-            with open_folder(folder, parts[:-1], name) as opened:
+            with _name_taken(name), open_folder(folder, parts[:-1], name) as opened:
                 if resume and not force and was_fetched(client, workspace_id, name, target, size):
                     advance(size or 0)
                     with lock:
@@ -196,6 +211,19 @@ def fetch_all(
         yield from in_parallel(get, list(by_name), workers=AT_ONCE)
     if kept:
         note(f"{kept} of {len(by_name)} already existed")
+
+
+@contextmanager
+def _name_taken(name: str) -> Iterator[None]:
+    """Raise RebyteError for the one artifact whose name the file system does not take."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSED_NAMES:
+            raise
+        if error.errno == errno.ENAMETOOLONG:
+            raise _unsafe(name, TOO_LONG) from None
+        raise _unsafe(name, f"the file system does not take its name ({error.strerror})") from None
 
 
 def _size(listed: Mapping[str, Any]) -> int | None:
@@ -226,6 +254,8 @@ def open_folder(folder: Path, parts: Sequence[str], name: str) -> Iterator[int |
         else:
             here = _descend(folder, parts, name)
     except OSError as error:
+        if error.errno in _REFUSED_NAMES:
+            raise
         raise BadUsage(f"cannot write to {folder}: {error.strerror}") from None
     try:
         yield here

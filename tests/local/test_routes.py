@@ -122,6 +122,7 @@ def test_body_must_say_that_it_is_json(tmp_path: Path) -> None:
 
 NASTY: list[Any] = [
     None, True, 0, -1, 1.5, 10**300, "", "\0", "\u202e" * 300, [], [[]], [None], [{}], [{"id": []}],
+    "\ud800", 2**64, 1e300, json.loads("[" * 900 + "]" * 900), {"\udfff": 1},
     {}, {"a": {"b": 1}}, {"selectedOptions": [10**30]}, {"answers": [1]},
 ]  # fmt: skip
 FIELDS = {

@@ -17,7 +17,7 @@ from tests.servers import RawServer, reply, transport_to
 
 ESCAPES = [
     "..", ".", "", "../a", "a/../../b", "/etc/passwd", "a//b", "a/", "//host/share", "a\0b",
-    "a\\b", "..\\a", "C:\\a", "a\nb", "a\x1b[2Jb", "a/./b", "\udc80",
+    "a\\b", "..\\a", "C:\\a", "a\nb", "a\x1b[2Jb", "a/./b", "\udc80", "-rf", "a/--help", "-",
 ]  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def test_case_41_a_name_that_would_leave_the_folder_is_refused(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["a.txt", "plots/a.png", "a..b", "ü ñ.txt", "-rf", "a:b", "git.txt", "my.git", "b~1"]
+    "name", ["a.txt", "plots/a.png", "a..b", "ü ñ.txt", "a-rf", "a:b", "git.txt", "my.git", "b~1"]
 )
 def test_an_ordinary_name_stays_as_it_is(name: str) -> None:
     assert parts_of(name) == name.split("/")
@@ -144,6 +144,31 @@ def get_all(server: RawServer, folder: Path, names: list[str], force: bool = Fal
             note=lambda _: None,
         )
     )
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "f" * 300 + "/a", "ü" * 200, "a/" * 3000 + "b"])
+def test_a_name_that_is_too_long_does_not_stop_the_others(tmp_path: Path, name: str) -> None:
+    with RawServer(reply(200, b"abc")) as server:
+        rows = get_all(server, tmp_path / "out", ["a", name, "b", "c"])
+    assert [row.get("name") if isinstance(row, dict) else row.code for row in rows] == [
+        "a", "unsafe_name", "b", "c",
+    ]  # fmt: skip
+    assert "too long" in rows[1].message
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "c", "out"]
+
+
+def test_a_name_that_only_this_file_system_does_not_take_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encrypted folders take 143 bytes, others no colon."""
+    monkeypatch.setattr("rebyte_cli.tasks.download.LONGEST_PART", 10_000)
+    monkeypatch.setattr("rebyte_cli.tasks.download.LONGEST_NAME", 10_000)
+    with RawServer(reply(200, b"abc")) as server:
+        for name in ("n" * 300, "f" * 300 + "/a"):
+            rows = get_all(server, tmp_path / "out", ["a", name, "b"], force=True)
+            assert isinstance(rows[1], RebyteError)
+            assert rows[1].code == "unsafe_name"
+            assert [row["name"] for row in rows[::2]] == ["a", "b"]
 
 
 def test_a_bad_name_does_not_stop_the_others(tmp_path: Path) -> None:
