@@ -93,7 +93,7 @@ def test_a_supervisor_killed_while_the_database_is_locked_has_lost_nothing(bench
     os.kill(process, signal.SIGKILL)
     assert gone(prompt)
     lock.release()
-    run = bench.look(prompt)
+    run = bench.wait(prompt)
     assert (run.outcome, run.answer) == ("succeeded", "one\ntwo")
     assert "+work" in (bench.artifact("changes.patch") or "")
     assert kinds(bench.events(prompt)) == ["text", "text", "result"]
@@ -109,7 +109,7 @@ def test_what_a_killed_run_printed_is_there(bench: Bench) -> None:
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
     assert gone(prompt)
     lock.release()
-    assert bench.look(prompt).answer == runs.VANISHED
+    assert bench.wait(prompt).answer == runs.VANISHED
     assert bench.said(prompt) == "one\ntwo"
     assert gone(f"{NAP}161")
 
