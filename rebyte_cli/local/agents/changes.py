@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from ...system.git import SAFE, GitFailed
 from ...system.process_group import ProcessGroup
@@ -14,6 +18,7 @@ from .workspace import Workspace
 
 LARGEST_PATCH = 64 * 1024 * 1024
 GIT_SECONDS = 300
+LOOK_SECONDS = 0.2
 BASE = "/base.git"
 # Git's own view of the tree: no filters, no external programs, no repositories inside it.
 OPTIONS = (
@@ -42,11 +47,12 @@ exec "$@" diff --cached --binary --full-index --no-ext-diff --no-textconv --no-c
 """
 
 
-def patch(workspace: Workspace, *, jailed: bool) -> bytes:
+def patch(workspace: Workspace, *, jailed: bool, watch: Callable[[], str] = lambda: "") -> bytes:
     """The changes since the base commit as a git patch, binary files and modes included.
 
     git runs in a jail without network: the files that it reads are the agent's. Raises GitFailed
-    when there is no patch, for example because it would be larger than 64 MiB.
+    when there is no patch, for example because it would be larger than 64 MiB, or because `watch`
+    gives a reason to stop: git copies what is new.
     """
     # Left by a run whose supervisor was killed at this point; runs of a workspace take turns.
     (workspace.base / "index.lock").unlink(missing_ok=True)
@@ -61,23 +67,35 @@ def patch(workspace: Workspace, *, jailed: bool) -> bytes:
     )
     variables = jail.environment(confinement, os.environ)
     variables |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-    return _output(command, variables, workspace.code)
+    return _output(command, variables, workspace.code, watch)
 
 
-def _output(command: list[str], variables: dict[str, str], folder: Path) -> bytes:
+def _output(
+    command: list[str], variables: dict[str, str], folder: Path, watch: Callable[[], str]
+) -> bytes:
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         with ProcessGroup(
             command, folder=folder, variables=variables, stdout=output, stderr=errors
         ) as group:
-            try:
-                status = group.process.wait(GIT_SECONDS)
-            except subprocess.TimeoutExpired:
-                raise GitFailed(f"git took longer than {GIT_SECONDS} s") from None
+            deadline, status = time.monotonic() + GIT_SECONDS, None
+            while status is None:
+                _check(deadline, output, watch)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    status = group.process.wait(LOOK_SECONDS)
         if status:
             errors.seek(0)
             lines = errors.read(100_000).decode("utf-8", "replace").strip().splitlines()
             raise GitFailed(lines[-1] if lines else f"git exited with status {status}")
-        if output.tell() > LARGEST_PATCH:
-            raise GitFailed("the changes are larger than 64 MiB")
+        _check(deadline, output, lambda: "")
         output.seek(0)
         return output.read()
+
+
+def _check(deadline: float, output: IO[bytes], watch: Callable[[], str]) -> None:
+    """Raise GitFailed if git takes too long, prints too much or fills the disk."""
+    if time.monotonic() > deadline:
+        raise GitFailed(f"git took longer than {GIT_SECONDS} s")
+    if os.fstat(output.fileno()).st_size > LARGEST_PATCH:
+        raise GitFailed("the changes are larger than 64 MiB")
+    if problem := watch():
+        raise GitFailed(problem)

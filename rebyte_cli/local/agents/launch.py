@@ -131,9 +131,18 @@ class Launch:
     ) -> None:
         """Queue the run of `place` (task, workspace, prompt) in the transaction of `db`.
 
-        `uploads` are the names and ids of uploaded files.
+        `uploads` are the names and ids of uploaded files. Raises Refusal for a run without a jail
+        where a jailed agent has worked.
         """
         _, workspace, prompt = place
+        if not self._options["jail"] and runs.had_jail(db, workspace):
+            raise Refusal(
+                400,
+                "jail_required",
+                "An agent has worked in this workspace in a sandbox: what it left there must not"
+                " decide what another one does outside",
+                "Leave out --no-jail, or create a workspace without -w and apply the patch to it",
+            )
         files = [[name, str(self._store.objects / file_id)] for name, file_id in uploads]
         self._lock = runs.lock_new(self._store.folder, workspace, prompt)
         self._prompt = prompt

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..database import new_id
+from ..database import make_folder, new_id
 from . import credentials, process_identity, spool
 from .workspace import Workspace
 
@@ -176,6 +176,15 @@ def source(db: sqlite3.Connection, workspace: str) -> list[Any] | None:
     return None if row is None else list(json.loads(row[0])["source"])
 
 
+def had_jail(db: sqlite3.Connection, workspace: str) -> bool:
+    """Whether a run of the workspace is, or was to be, in a jail."""
+    row = db.execute(
+        "SELECT 1 FROM runs WHERE workspace = ? AND json_extract(options, '$.jail') LIMIT 1",
+        (workspace,),
+    ).fetchone()
+    return row is not None
+
+
 def end(db: sqlite3.Connection, prompt: str, at: int, outcome: str, answer: str) -> bool:
     """Record the end, unless one is recorded already: the first one counts."""
     changed = db.execute(
@@ -233,7 +242,7 @@ def lock_new(state_dir: Path, workspace: str, prompt: str) -> int:
     import fcntl
 
     folder = Workspace(state_dir, workspace).run_folder(prompt)
-    folder.mkdir(parents=True, mode=0o700)
+    make_folder(folder)
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ BOOT = (
 )
 PROMPT_FILE, RAW_FILE, STDERR_FILE = "prompt", "output", "stderr"
 STDERR_READ = 20_000
+EXCHANGE_SECONDS = 2.0
 LONGEST_ANSWER = 1_000_000
 
 
@@ -119,6 +121,7 @@ class Supervisor:
         self._folder = self._workspace.run_folder(prompt_id)
         self._began = 0
         self._next_event = 0
+        self._next_exchange = 0.0
         self._spool = Spool(self._folder / spool.FILE, self._write)
 
     def run(self) -> None:
@@ -276,15 +279,20 @@ class Supervisor:
 
     def _watch(self) -> str:
         """Keep the login files current; why the agent has to be stopped, or an empty text."""
-        with contextlib.suppress(OSError):
-            self._tell(credentials.exchange(self._folder))
+        now = time.monotonic()
+        if now >= self._next_exchange:
+            self._next_exchange = now + EXCHANGE_SECONDS
+            with contextlib.suppress(OSError):
+                self._tell(credentials.exchange(self._folder))
+        problem = self._full_disk()
+        return f"{self._run.agent} was stopped: {problem}" if problem else ""
+
+    def _full_disk(self) -> str:
+        """What is wrong with the disk, or an empty text."""
         free = shutil.disk_usage(self._workspace.folder).free
-        if free < self._options.get("keep_free", 0):
-            return (
-                f"{self._run.agent} was stopped: the disk has only {free // 10**6} MB left"
-                " ([local] keep_free)"
-            )
-        return ""
+        if free >= self._options.get("keep_free", 0):
+            return ""
+        return f"the disk has only {free // 10**6} MB left ([local] keep_free)"
 
     # What is recorded
 
@@ -317,7 +325,7 @@ class Supervisor:
         """The patch of this run, or None when the workspace was not even made."""
         if not self._workspace.base.exists():
             return None
-        return changes.patch(self._workspace, jailed=self._options["jail"])
+        return changes.patch(self._workspace, jailed=self._options["jail"], watch=self._full_disk)
 
     def _record(self, outcome: Outcome, found: bytes | None) -> None:
         """Record artifacts, the result event and the end, as soon as the database takes them."""

@@ -22,7 +22,7 @@ from rebyte_cli.local.server import Service
 from tests.repositories import git
 from tests.servers import Line, RawServer, Request, reply
 from tests.waiting import eventually
-from tests.witness import Caller
+from tests.witness import Answer, Caller
 
 from .bench import PATIENCE, gone, need_jail, processes, script
 
@@ -275,6 +275,25 @@ def test_an_agent_that_is_not_installed(
         "For a simulated run, leave out -x or set REBYTE_LOCAL_AGENTS=0"
     )
     assert machine.own.call("GET", "/tasks").document["total"] == 0
+
+
+def test_no_run_without_a_jail_follows_one_with(machine: Machine) -> None:
+    """It would use the HOME, and the repository, that a jailed agent wrote."""
+
+    def follow_up(task: dict[str, Any]) -> Answer:
+        return machine.own.call("POST", f"/tasks/{task['id']}/prompts", {"prompt": "again"})
+
+    free = machine.own.create("x", executor="mine", jail="off")
+    machine.wait(free["id"])
+    assert follow_up(free).status == 201
+    machine.wait(free["id"])
+    place = free["workspaceId"]
+    jailed = machine.own.create("x", executor="mine", jail="on", workspaceId=place)
+    machine.wait(jailed["id"])
+    body = {"prompt": "x", "executor": "mine", "jail": "off", "workspaceId": place}
+    for answer in (machine.own.call("POST", "/tasks", body), follow_up(free)):
+        assert (answer.status, answer.code) == (400, "jail_required")
+    assert follow_up(jailed).status == 201
 
 
 def test_an_executor_that_nothing_defines(machine: Machine) -> None:

@@ -108,6 +108,30 @@ def test_an_agent_that_fills_the_disk_is_ended(bench: Bench) -> None:
     assert gone(f"{NAP}035")
 
 
+def test_a_patch_that_would_fill_the_disk_is_not_created(bench: Bench) -> None:
+    """git copies every new file, after the agent has ended."""
+    prompt = bench.start(["sh", "-c", "echo x > new; echo done"])
+    bench.wait(prompt)
+    full = bench.run(["sh", "-c", "echo y >> new; echo done"], keep_free=10**18)
+    why = "the disk has only "
+    answer = full.answer or ""
+    assert "changes.patch was not created: " in answer
+    assert why in answer.partition("changes.patch")[2]
+    assert "+y" not in (bench.artifact("changes.patch") or "")
+
+
+def test_folders_are_private_whatever_the_umask(bench: Bench) -> None:
+    before = os.umask(0)
+    try:
+        prompt = bench.start(["true"])
+    finally:
+        os.umask(before)
+    bench.wait(prompt)
+    folder = bench.run_folder(prompt)
+    for place in (folder, *list(folder.parents)[:4]):  # runs, the workspace, workspaces, the state
+        assert place.stat().st_mode & 0o777 == 0o700, place
+
+
 def test_case_85_a_clone_ends_with_its_supervisor(bench: Bench) -> None:
     """With the helpers of git; otherwise they would write into the next run's clone."""
     with RawServer(lambda _request: Line.wait) as server:
