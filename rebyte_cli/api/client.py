@@ -270,15 +270,14 @@ class RebyteClient:
                 return task
             is_due = on_question == "raise" and transport.clock() >= next_look
             if is_due or deadline.has_passed:
-                self._raise_question(task, deadline.for_call(GRACE))
+                self._raise_question(task_id, task, deadline.for_call(GRACE))
                 next_look = transport.clock() + LOOK_PAUSE
             if deadline.has_passed:
                 raise deadline.error(f"task {task_id} still running after", pending=[task_id])
             transport.sleep(deadline.cap(max(poll_interval, SHORTEST_PAUSE)))
 
-    def _raise_question(self, task: Task, timeout: float | None) -> None:
+    def _raise_question(self, task_id: str, task: Task, timeout: float | None) -> None:
         """Raise QuestionAsked if the run waits for an answer, as far as its content tells."""
-        task_id = task["id"]
         try:
             content = ContentView(self.task_content(task_id, events=True, timeout=timeout))
         except APIError:
@@ -294,7 +293,7 @@ class RebyteClient:
         body = {"messageId": asked.message_id, "actionId": asked.action_id, "answer": answer}
         raise QuestionAsked(
             f"task {task_id} is waiting for an answer: {' '.join(asked.items[0].text.split())}",
-            task=task,
+            task={"id": task_id, **task},
             question=event.payload,
             hint=f"Answer with client.answer({task_id!r}, {body!r}), then wait again",
         )

@@ -24,7 +24,7 @@ _PATH = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ") | _HOST | frozenset("/~!$'()*+,;
 _AS_IS = "/%:@!$&'()*+,;=-._~"
 PAGE = 100  # the largest `limit` of a list (vendor docs)
 LONGEST_ID = 512  # characters; ids are opaque, and UUIDs in every example (seed document)
-_IN_IDS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._~:@+=,%")
+_IN_IDS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.~:@+=,%")
 
 
 def is_loopback(host: str) -> bool:
@@ -192,9 +192,10 @@ def is_id(value: Any) -> bool:
     """
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID or value in (".", ".."):
         return False
-    return (value[0].isalnum() or value[0] in "_.") and all(
-        char in _IN_IDS or char.isalnum() for char in value
-    )
+    if not (value[0].isalnum() or value[0] in "_."):
+        return False
+    # The first test is four times as fast, and a list may have thousands.
+    return _IN_IDS.issuperset(value) or all(char in _IN_IDS or char.isalnum() for char in value)
 
 
 def check_id(value: str, what: str) -> str:

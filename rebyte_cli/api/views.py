@@ -7,7 +7,7 @@ Its properties never raise: a value that is missing or has the wrong type reads 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -55,11 +55,25 @@ def first(fields: RawDocument, *names: str) -> Any:
 
 
 def no_ids(document: Any) -> list[Any]:
-    """What a document, or an object in one of its lists, has as an id although it cannot be one."""
-    top = mappings(document) if isinstance(document, list) else mappings([document])
-    inner = [each for fields in top for value in fields.values() for each in mappings(value)]
-    found = (fields.get(key) for fields in (*top, *inner) for key in ID_KEYS)
-    return [value for value in found if value not in (None, "") and not is_id(value)]
+    """What decoded JSON, or an object in one of its lists, has as an id although it cannot be one.
+
+    Every answer passes here, and a list may have thousands of rows.
+    """
+    return [
+        value
+        for fields in _objects(document)
+        for key in ID_KEYS
+        if (value := fields.get(key)) is not None and value != "" and not is_id(value)
+    ]
+
+
+def _objects(document: Any) -> Iterator[dict[str, Any]]:
+    for fields in document if isinstance(document, list) else [document]:
+        if isinstance(fields, dict):
+            yield fields
+            for value in fields.values():
+                if isinstance(value, list):
+                    yield from (each for each in value if isinstance(each, dict))
 
 
 class QuestionItem(NamedTuple):

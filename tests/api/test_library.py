@@ -248,6 +248,20 @@ def test_a_wait_refuses_what_it_cannot_do_before_it_asks(wrong: Any) -> None:
     assert not server.requests
 
 
+def test_a_question_is_told_of_a_task_without_an_id() -> None:
+    asks = {"messageId": "m", "actionId": "7", "question": "Which?"}
+    event = {"eventType": "ask_user_question", "payload": asks}
+    answer = {"status": "running", "prompts": [{"status": "running", "events": [event]}]}
+    with RawServer(json_reply(answer)) as server:
+        client = RebyteClient("rbk_test", base_url=server.base_url)
+        with pytest.raises(
+            QuestionAsked, match="task t1 is waiting for an answer: Which"
+        ) as caught:
+            client.wait_for_task("t1", timeout_seconds=0)
+    assert (caught.value.pending, caught.value.question) == (["t1"], asks)
+    assert "customResponse" in str(caught.value.hint)
+
+
 def test_a_wait_without_an_interval_does_not_flood_the_service() -> None:
     with RawServer(json_reply({"id": "t1", "status": "running"})) as server:
         client = RebyteClient("rbk_test", base_url=server.base_url)
