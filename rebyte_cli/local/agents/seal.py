@@ -46,8 +46,9 @@ def main() -> None:
 def _leave_keyring() -> None:
     """Enter an empty session keyring. A kernel that knows none has no keys to protect."""
     import errno
+    import platform
 
-    number = KEYCTL.get(os.uname().machine) if sys.maxsize > 2**32 else None
+    number = KEYCTL.get(platform.machine()) if sys.maxsize > 2**32 else None
     if number is None or _call(number, JOIN_SESSION_KEYRING, None) >= 0:
         return
     # Containers forbid the call, for what is inside the sandbox too.
