@@ -25,8 +25,8 @@ _FORMS = {
     # A private key (RFC 7468; OpenSSH and PGP have such lines too), in JSON as well. Without its
     # last line, the lines of base64 go.
     "PRIVATE KEY": (
-        r"(-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----)"
-        r"(?:(?:(?!-----)[\s\S])*-----END [A-Z0-9 ]{0,60}-----"
+        r"(-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----)"
+        r"(?:(?:(?!-----)[\s\S])*-----END [A-Z0-9 ]*-----"
         r"|(?:(?:\s|\\[nr])*(?:[A-Za-z0-9+/=]{16,}|(?:Proc-Type|DEK-Info):[^\n\\]*))*)…?"
     ),
     # The password in a URL; JSON may write `/` as `\\/`.

@@ -89,6 +89,48 @@ def test_text_of_such_a_form_is_left_alone(text: str) -> None:
     assert redact_keys(text) == text
 
 
+@pytest.mark.parametrize(
+    ("prefix", "shortest"),
+    [
+        ("rbk_", 1), ("ghp_", 4), ("github_pat_", 4), ("glpat-", 4), ("xoxb-", 4), ("sbx_", 4),
+        ("sk-", 8), ("pk_", 8), ("hf_", 8), ("npm_", 8), ("pypi-", 8), ("AKIA", 12), ("ASIA", 12),
+        ("AIza", 20),
+    ],
+)  # fmt: skip
+def test_a_rest_that_is_too_short_is_no_key(prefix: str, shortest: int) -> None:
+    assert redact_keys(f"<{prefix}{'A' * shortest}>") == f"<{prefix}…>"
+    assert redact_keys(short := f"<{prefix}{'A' * (shortest - 1)}>") == short
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("eyJ12345678.a.b", "eyJ…"),
+        ("eyJ12345678.a.", "eyJ…"),
+        ("eyJ12345678.a.b.c.d.e", "eyJ….e"),
+        ("eyJ1234567.a.b", "eyJ1234567.a.b"),
+        ("eyJ12345678.a", "eyJ12345678.a"),
+        ("-----BEGIN PRIVATE KEY-----" + "A" * 16, "-----BEGIN PRIVATE KEY-----…"),
+        ("-----BEGIN PRIVATE KEY-----\\r\\n" + "A" * 16, "-----BEGIN PRIVATE KEY-----…"),
+        ("-----BEGIN PRIVATE KEY-----" + "A" * 15, "-----BEGIN PRIVATE KEY-----…" + "A" * 15),
+        ("-----BEGIN PRIVATE KEY----------END PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----…"),
+        (
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nl\n=x\n-----END PGP PRIVATE KEY BLOCK-----",
+            "-----BEGIN PGP PRIVATE KEY BLOCK-----…",
+        ),
+        (f"{PEM}between\n{PEM}", "{0}between\n{0}".format("-----BEGIN RSA PRIVATE KEY-----…\n")),
+        ("https://u:@h/x", "https://u:@h/x"),
+        ("https://u:x@h/x", "https://u:…@h/x"),
+        ("<a href='https://u:x@h'>", "<a href='https://u:…@h'>"),
+        ("https://a:80' b@c https://a:80> b@c", "https://a:80' b@c https://a:80> b@c"),
+        ("https://a:80'b@c https://a:80>b@c", "https://a:80'b@c https://a:80>b@c"),
+        ("https://a':b@c", "https://a':b@c"),
+    ],
+)
+def test_the_edges_of_each_form(text: str, shown: str) -> None:
+    assert redact_keys(text) == shown
+
+
 def test_after_a_header_of_a_private_key_prose_stays() -> None:
     text = "-----BEGIN PRIVATE KEY----- is how it begins. Where is it?"
     assert redact_keys(text) == "-----BEGIN PRIVATE KEY-----… is how it begins. Where is it?"

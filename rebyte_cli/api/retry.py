@@ -81,10 +81,12 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
         return float(text[:12])
     if "," not in text:
         return None
+    from datetime import UTC
     from email.utils import parsedate_to_datetime
 
     try:
-        wanted = parsedate_to_datetime(text).timestamp()
+        date = parsedate_to_datetime(text)
+        wanted = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, IndexError, TypeError):
         return None
     return max(0.0, wanted - now)

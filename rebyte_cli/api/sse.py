@@ -71,7 +71,6 @@ def _lines(chunks: Iterable[bytes], largest: int) -> Iterator[str]:
         if after_cr:
             # The line ended with the CR of the last chunk; its LF is no second end.
             text = text.removeprefix("\n")
-            after_cr = False
         after_cr = text.endswith("\r")
         *ended, rest = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         for line in ended:

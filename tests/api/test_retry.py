@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
@@ -14,7 +15,14 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api import sender
-from rebyte_cli.api.retry import GATEWAY, RetryPolicy, is_unknown, may_repeat
+from rebyte_cli.api.retry import (
+    GATEWAY,
+    RetryPolicy,
+    is_unknown,
+    may_repeat,
+    parse_retry_after,
+    pause,
+)
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.errors import NetworkError, OutcomeUnknown, Unsent
 from tests.certificates import certificate
@@ -170,6 +178,54 @@ def test_nothing_else_does() -> None:
     assert len(GATEWAY) == 8
     for status in (200, 400, 404, 408, 425, 500, 501, 505, 511, 525, 529):
         assert not is_unknown(RetryPolicy.IF_UNSENT, status=status, sent=True)
+
+
+@pytest.mark.parametrize("policy", RetryPolicy)
+def test_what_may_go_again(policy: RetryPolicy) -> None:
+    safe = policy is RetryPolicy.SAFE
+    assert may_repeat(policy, status=None, sent=False)
+    assert may_repeat(policy, status=None, sent=True) == safe
+    assert may_repeat(policy, status=429, sent=True)
+    for status in (200, 400, 421, 428, 430, 500):
+        assert not may_repeat(policy, status=status, sent=True)
+    assert is_unknown(policy, status=None, sent=True) == (not safe)
+    for status in (None, 502):
+        assert not is_unknown(policy, status=status, sent=False)
+    for status in (429, 421, 201):
+        assert is_unknown(policy, status=status, sent=True) is False
+
+
+def test_pauses_grow_and_have_jitter() -> None:
+    grown = [pause(number, None, random=lambda: 1.0, cap=10) for number in range(3)]
+    assert grown == [0.5, 1.0, 2.0]
+    assert pause(2, None, random=lambda: 0.0, cap=10) == 0
+    for asked, least in ((7.0, 7.0), (10.0, 10.0), (11.0, 10.0), (0.0, 0.0)):
+        assert pause(0, asked, random=lambda: 0.0, cap=10) == least
+        assert pause(3, asked, random=lambda: 1.0, cap=10) == least + 0.25
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None), ("", None), ("  ", None), ("7", 7.0), (" 12 ", 12.0), ("0", 0.0),
+        ("-1", None),
+        ("1.5", None), ("\u0663", None), ("123456789012345", 123456789012.0),
+        ("Thu, 01 Jan 1970 00:16:47 GMT", 7.0), ("Thu, 01 Jan 1970 00:16:39 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:16:47", 7.0), ("soon, please", None), ("Thu, 99 Jan 1970", None),
+        ("01 Jan 1970 00:16:47 GMT", None), ("Thu, 01 Jan 99999999999 00:00:00 GMT", None),
+    ],
+)  # fmt: skip
+def test_retry_after_is_seconds_or_a_date(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, seconds: float | None
+) -> None:
+    """A date is in GMT, also where it does not say so and this machine is elsewhere."""
+    read_zone = getattr(time, "tzset", lambda: None)  # not on Windows
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "Asia/Kolkata")
+        read_zone()
+        found = parse_retry_after(value, now=1000.0)
+    read_zone()
+    assert found == seconds
 
 
 # Wording of errors

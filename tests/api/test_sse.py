@@ -92,6 +92,8 @@ def test_a_byte_order_mark_is_stripped_at_the_beginning_alone() -> None:
         ([b": 3456789"], False),
         ([b": 34", b"5678", b"\n"] * 3, True),
         ([b": 34", b"5678", b"9"], False),
+        ([b"data: 1\n\n", b"data: 12345678\n\n"], False),
+        ([b": 3\n", b": 3456789"], False),
     ],
 )
 def test_an_event_and_a_line_have_a_largest_size(chunks: list[bytes], fits: bool) -> None:
@@ -219,6 +221,7 @@ class TestOverASocket:
             assert events(server) == [("event", {}), ("event", {}), ("done", {})]
 
     def test_a_bomb_of_one_event_is_stopped(self) -> None:
+        assert LARGEST == 16 * 2**20  # as the message says
         body = b"data: " + b"x" * (LARGEST + 10)
         with RawServer(reply(200, body)) as server, pytest.raises(BrokenAnswer, match="16 MiB"):
             events(server)
