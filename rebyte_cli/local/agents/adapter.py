@@ -188,7 +188,8 @@ class Adapter(ABC):
         return {
             name: value
             for name, value in outside.items()
-            if name in exact or (starts and name.startswith(starts))
+            if (name in exact or (starts and name.startswith(starts)))
+            and not name.startswith("REBYTE_")
         }
 
 

@@ -299,8 +299,11 @@ def test_the_environment_is_an_allow_list(bench: Bench, monkeypatch: pytest.Monk
 
     from rebyte_cli.local.agents.program import ProgramAdapter
 
-    own = ProgramAdapter(command=("env",), label="mine", extra_variables=("MY_KEY",))
-    assert "MY_KEY=value of MY_KEY" in (bench.run(own).answer or "")
+    named = ("MY_KEY", "REBYTE_API_KEY", "REBYTE_*")
+    own = ProgramAdapter(command=("env",), label="mine", extra_variables=named)
+    answer = bench.run(own).answer or ""
+    assert "MY_KEY=value of MY_KEY" in answer
+    assert "REBYTE" not in answer  # whatever config.toml says
 
 
 FAKE_CLAUDE = """
@@ -461,7 +464,7 @@ def test_another_account_stays_in_the_jail_and_is_told_once(
 ) -> None:
     """Neither the user's own login becomes that one, nor that of the run beside it."""
     login(user_home, "old")
-    other = login_file("other").replace('"me"', '"somebody"')
+    other = login_file("other").replace('"me"', '"them"')
     text = f"echo '{other}' > ~/{LOGIN}; echo x; while [ ! -e /code/go ]; do sleep 0.02; done"
     prompt = bench.start(Codex(command=(script(tmp_path / "bin", "codex", text),)))
     bench.until_started(prompt)
