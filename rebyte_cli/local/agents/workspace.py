@@ -20,6 +20,8 @@ from .source import CLONE_SECONDS, clone_url, local_path, without_password
 from .source import login as source_login
 
 BASE = "base.git"
+# A copy on the same disk is not worth half a minute of looking for deltas between loose objects.
+UPLOAD_PACK = "git -c pack.window=0 upload-pack"
 # Of our own commits: git needs a name, and must not ask for the passphrase of a key.
 AUTHOR = (
     "-c", "user.name=rebyte", "-c", "user.email=rebyte@localhost", "-c", "commit.gpgSign=false",
@@ -103,7 +105,7 @@ class Workspace:
             if place is not None:
                 git.check_repository(str(place))
                 # Only what the branch reaches: no other branch, no stash, nothing thrown away.
-                words += ["--no-local", "--single-branch"]
+                words += ["--no-local", "--single-branch", "--upload-pack", UPLOAD_PACK]
             login = source_login(url, os.environ)
             words += ["--", str(place or url), str(self.code)]
             git.run(words, extra=login, timeout=CLONE_SECONDS)
