@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ..app import App
@@ -10,6 +12,9 @@ from ..output.records import CHANGE, RecordList
 from ._base import define
 from ._options import task_argument
 from ._prompts import confirm, yes_option
+
+if TYPE_CHECKING:
+    from ..tasks.patch import FileChange
 
 
 @define("apply", kind=CHANGE)
@@ -24,7 +29,10 @@ def command(app: App, task: str, force: bool, yes: bool) -> RecordList:
     uncommitted changes is refused (2) unless --force is given. Prints each changed file.
 
     If the patch touches files that tools run by themselves (workflows, hooks, Makefile, .envrc,
-    lock files, anything executable), a terminal shows them and asks first; --yes skips this.
+    instructions for agents, lock files, anything executable) or that lead elsewhere (symbolic
+    links, submodules), a terminal shows them and asks first; --yes skips this.
+
+    Hooks of the repository do not run. When it has the changes already, nothing is done (0).
 
     Examples:
 
@@ -42,6 +50,9 @@ def command(app: App, task: str, force: bool, yes: bool) -> RecordList:
     if not changes:
         app.note("The task changed nothing")
         return RecordList(CHANGE, [])
+    if patch.in_place(found, root):
+        app.note(f"Nothing to apply: {root} has these changes already")
+        return RecordList(CHANGE, [])
     dirty = [] if force else patch.uncommitted(root)
     if dirty:
         more = f" and {len(dirty) - 3} more" if len(dirty) > 3 else ""
@@ -54,7 +65,21 @@ def command(app: App, task: str, force: bool, yes: bool) -> RecordList:
         app.note("Files that tools run or read by themselves:\n  " + "\n  ".join(risks))
         if app.interactive:
             confirm(app, "Apply these changes?", yes=False)
-    patch.apply(found, root)
-    count = f"{len(changes)} file{'' if len(changes) == 1 else 's'}"
-    app.note(f"Applied the changes to {count} in {root}")
-    return RecordList(CHANGE, (change._asdict() for change in changes))
+    changed = set(patch.apply(found, root))
+    rows = [change for change in changes if {change.path, change.old_path} & changed]
+    if not rows:
+        app.note(f"Nothing to apply: {root} has these changes already")
+        return RecordList(CHANGE, [])
+    app.note(f"Applied the changes to {len(rows)} file{'' if len(rows) == 1 else 's'} in {root}")
+    return RecordList(CHANGE, map(_row, rows))
+
+
+def _row(change: FileChange) -> dict[str, object]:
+    return {
+        "path": change.path,
+        "oldPath": change.old_path,
+        "status": change.status,
+        "additions": change.additions,
+        "deletions": change.deletions,
+        "executable": change.executable,
+    }

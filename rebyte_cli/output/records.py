@@ -236,7 +236,7 @@ SKILL = _kind(
 )  # fmt: skip
 CHANGE = _kind(
     "change", "changes", "path",
-    "path:text status additions:integer? deletions:integer? executable:boolean",
+    "path:text oldPath:text? status additions:integer? deletions:integer? executable:boolean",
     "path status additions deletions",
 )  # fmt: skip
 # What `rebyte doctor` found.

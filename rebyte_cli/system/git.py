@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -47,12 +48,39 @@ def run(
     output: int = subprocess.PIPE,
     *,
     timeout: float = SECONDS,
+    to_end: bool = False,
 ) -> bytes:
     """Run `git WORDS` in `folder` without asking anything and return what it prints.
 
     `extra` are more variables. git and its helpers end with this process, even if that is killed:
-    they would write into the next run's files. Raises GitFailed with git's own reason.
+    they would write into the next run's files. With `to_end`, for what changes the user's own
+    repository, git is left to finish instead: it would leave its lock, and half of the work.
+    Raises GitFailed with git's own reason.
     """
+    variables = _variables() | dict(extra or {})
+    program = shutil.which("git", path=variables.get("PATH"))
+    if program is None:
+        raise GitUnusable("git is not installed")
+    there = [] if folder is None else ["-C", os.fspath(folder)]
+    line = [program, *there, *SAFE, *words]
+    if to_end:
+        printed, errors, status = _to_end(line, variables)
+    else:
+        pipe = subprocess.PIPE
+        with ProcessGroup(
+            line, folder=None, variables=variables, stdout=output, stderr=pipe
+        ) as group:
+            try:
+                printed, errors = group.process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                raise GitUnusable(f"git {words[0]} took longer than {timeout:g} s") from None
+            status = group.process.returncode
+    if status:
+        raise GitFailed(_reason(errors.decode("utf-8", "replace"), words[0], status))
+    return printed or b""
+
+
+def _variables() -> dict[str, str]:
     variables = {
         name: value
         for name, value in os.environ.items()
@@ -66,26 +94,28 @@ def run(
         "LC_ALL": "C",
     }
     variables.setdefault("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")
-    variables |= extra or {}
-    program = shutil.which("git", path=variables.get("PATH"))
-    if program is None:
-        raise GitUnusable("git is not installed")
-    there = [] if folder is None else ["-C", os.fspath(folder)]
-    with ProcessGroup(
-        [program, *there, *SAFE, *words],
-        folder=None,
-        variables=variables,
-        stdout=output,
-        stderr=subprocess.PIPE,
-    ) as group:
+    return variables
+
+
+def _to_end(line: list[str], variables: dict[str, str]) -> tuple[bytes, bytes, int]:
+    """What a program prints that signals to this process, its group and its terminal do not end."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            line,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+        )
         try:
-            printed, errors = group.process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            raise GitUnusable(f"git {words[0]} took longer than {timeout:g} s") from None
-        status = group.process.returncode
-    if status:
-        raise GitFailed(_reason(errors.decode("utf-8", "replace"), words[0], status))
-    return printed or b""
+            process.wait()
+        except BaseException:  # an interrupt; a second one ends the waiting, not git
+            process.wait()
+            raise
+        output.seek(0)
+        errors.seek(0)
+        return output.read(), errors.read(), process.returncode
 
 
 def _reason(stderr: str, word: str, status: int) -> str:

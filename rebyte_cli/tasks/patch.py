@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
-import subprocess
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import BadUsage, NotFound, RebyteError, ResourceNotFound
+from ..system import git
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 PATCH_FILE = "changes.patch"
-GIT_SECONDS = 120
-# Files that tools read or run by themselves, without anyone opening them first.
-_RUNS = re.compile(
-    r"""(?ix) (^|/) (?:
-    \.github/ | \.gitlab-ci\.yml | \.circleci/ | \.husky/ | \.githooks/ | hooks/ | \.vscode/
-    | \.idea/ | \.devcontainer/ | \.claude/ | \.codex/ | \.gemini/ | \.opencode/ | \.mcp\.json$
-    | \.gitattributes$ | \.gitmodules$ | \.gitconfig$
-    | \.envrc$ | \.env$ | \.pre-commit-config\.ya?ml$ | \.npmrc$ | \.yarnrc | \.pypirc$
-    | (GNU)?makefile$ | justfile$ | .*\.mk$ | dockerfile | docker-compose | compose\.ya?ml$
-    | package\.json$ | pyproject\.toml$ | setup\.(py|cfg)$ | conftest\.py$ | sitecustomize\.py$
-    | build\.rs$ | build\.gradle | jenkinsfile$
-    | package-lock\.json$ | yarn\.lock$ | pnpm-lock\.yaml$ | .*\.lock$ | go\.sum$
-    )"""
-)
+MOST_WORDS = 500  # paths in one command line
+LINK, SUBMODULE = "120000", "160000"  # modes of git
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
+# The lines of a patch before its hunks that say what becomes of a file.
+_HEADERS = (
+    b"old mode ", b"new mode ", b"new file mode ", b"deleted file mode ", b"rename from ",
+    b"rename to ", b"copy from ", b"copy to ", b"index ", b"--- ", b"+++ ",
+)  # fmt: skip
+_ESCAPES = dict(zip(b"abtnvfr", b"\a\b\t\n\v\f\r", strict=True))
 
 
 class FileChange(NamedTuple):
     """What a patch does to one file; without line counts for a binary one.
 
-    `status` is added, deleted, modified or renamed; `executable` says that it gains the bit.
+    `status` is added, deleted, modified or renamed (from `old_path`); `executable` says that it
+    gains the bit; `mode` is git's, an empty string when the patch does not say it.
     """
 
     path: str
@@ -43,6 +41,21 @@ class FileChange(NamedTuple):
     additions: int | None
     deletions: int | None
     executable: bool
+    old_path: str | None = None
+    mode: str = ""
+
+
+class _Section(NamedTuple):
+    """The part of a patch about one file: names, modes and the id of the new content, as written.
+
+    A name is empty where there is no such file, a mode and the id where the patch does not say it.
+    """
+
+    old: bytes
+    new: bytes
+    old_mode: str
+    mode: str
+    blob: str
 
 
 class PatchConflict(RebyteError):
@@ -67,7 +80,8 @@ def fetch(client: RebyteClient, task_id: str, workspace_id: str | None) -> bytes
         except ResourceNotFound:
             raise NotFound(
                 f"task {task_id} has no {PATCH_FILE}",
-                hint="Only runs of real agents create one, when they end",
+                hint="Real agents on this machine leave one (-P local create … -x claude); a task"
+                " elsewhere has one only if its agent saves an artifact of that name",
             ) from None
         return target.read_bytes()
 
@@ -87,66 +101,133 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
     """What the patch does, file by file, as git reads it. RebyteError when it is no patch."""
     if not patch.strip():
         return []
-    # In a folder below the root, git would leave out every file that is not in that folder.
-    counts = _git(["apply", "--numstat", "-z"], patch, folder=root).decode("utf-8", "replace")
-    summary = _git(["apply", "--summary"], patch, folder=root)
-    added, deleted, renamed, executable = _summary(summary.decode("utf-8", "replace"))
+    counts = _git_apply(["--numstat", "-z"], patch, root)
+    sections = {each.new or each.old: each for each in _sections(patch)}
     result = []
-    for entry in filter(None, counts.split("\0")):
-        plus, minus, path = entry.split("\t", 2)
-        status = "added" if path in added else "deleted" if path in deleted else "modified"
+    for entry in filter(None, counts.split(b"\0")):
+        plus, minus, path = entry.split(b"\t", 2)
+        section = sections.get(path) or _Section(path, path, "", "", "")
         result.append(
             FileChange(
-                path,
-                "renamed" if path in renamed else status,
-                None if plus == "-" else int(plus),
-                None if minus == "-" else int(minus),
-                path in executable,
+                shown(path),
+                _status(section),
+                None if plus == b"-" else int(plus),
+                None if minus == b"-" else int(minus),
+                section.mode == "100755" != section.old_mode,
+                shown(section.old) if _status(section) == "renamed" else None,
+                section.mode,
             )
         )
     return result
 
 
+def shown(path: bytes) -> str:
+    """A path as text; a byte that is no UTF-8 as `\\xff`."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def _status(section: _Section) -> str:
+    if not section.old:
+        return "added"
+    if not section.new:
+        return "deleted"
+    return "modified" if section.old == section.new else "renamed"
+
+
 def risks(found: Iterable[FileChange]) -> list[str]:
-    """The paths that tools run or read by themselves, and those that become executable."""
-    return [
-        f"{change.path} (executable)" if change.executable else change.path
-        for change in found
-        if change.executable or _RUNS.search(change.path)
-    ]
+    """The paths that tools run or read by themselves or that lead elsewhere, each with the reason.
+
+    Links and submodules are known by their mode, whatever they are called.
+    """
+    from .autorun import reader_of
+
+    result = []
+    for change in found:
+        kinds = {LINK: "symbolic link", SUBMODULE: "submodule"}
+        reasons = [reader_of(change.path), kinds.get(change.mode, "")]
+        reasons.append("executable" if change.executable else "")
+        if any(reasons):
+            result.append(f"{change.path} ({', '.join(filter(None, reasons))})")
+    return result
 
 
 def top_level() -> Path:
     """The root of the repository here. Raises BadUsage outside of one."""
     try:
-        return Path(_git(["rev-parse", "--show-toplevel"], b"").decode().removesuffix("\n"))
-    except RebyteError as error:
+        output = git.run(["rev-parse", "--show-toplevel"], extra=_own_repository())
+    except git.GitFailed as error:
         outside = re.search("(?:not|run in) (a git repository|a work tree)", error.message)
         if not outside:
             raise
         raise BadUsage(
             f"not inside {outside[1]}", hint="Run this command inside the repository to change"
         ) from None
+    return Path(os.fsdecode(output.removesuffix(b"\n")))
 
 
 def uncommitted(root: Path) -> list[str]:
     """Tracked files with changes that are not committed."""
-    output = _git(["status", "--porcelain", "-z", "--untracked-files=no"], b"", folder=root)
-    return [entry[3:] for entry in output.decode("utf-8", "replace").split("\0") if len(entry) > 3]
+    words = ["status", "--porcelain", "-z", "--untracked-files=no", "--no-renames"]
+    output = git.run([*words, "--ignore-submodules=dirty"], root, _own_repository())
+    return [shown(entry[3:]) for entry in output.split(b"\0") if len(entry) > 3]
 
 
-def apply(patch: bytes, root: Path) -> None:
+def in_place(patch: bytes, root: Path) -> bool:
+    """Whether every file already is what the patch makes of it, content and mode."""
+    sections = list(_sections(patch))
+    if not sections:
+        return False
+    names = [each.new for each in sections if each.new and each.mode != SUBMODULE]
+    blobs = _blobs(root, names)
+    return all(_is_in_place(root, each, blobs.get(each.new, "")) for each in sections)
+
+
+def _is_in_place(root: Path, section: _Section, blob: str) -> bool:
+    moved = section.old != section.new
+    if section.old and moved and os.path.lexists(os.path.join(os.fsencode(root), section.old)):
+        return False
+    if not section.new:
+        return True
+    if not blob or not blob.startswith(section.blob):
+        return False
+    if section.mode in ("100644", "100755") and os.name != "nt":
+        mode = os.lstat(os.path.join(os.fsencode(root), section.new)).st_mode
+        return bool(mode & stat.S_IXUSR) == (section.mode == "100755")
+    return True
+
+
+def _blobs(root: Path, names: Iterable[bytes]) -> dict[bytes, str]:
+    """The ids of the files as they are now, as git would store them; without those that are not."""
+    result, files = {}, []
+    for name in names:
+        path = os.path.join(os.fsencode(root), name)
+        if os.path.islink(path):
+            target = os.fsencode(os.readlink(path))
+            content = b"blob %d\0%s" % (len(target), target)
+            result[name] = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+        elif os.path.isfile(path):
+            files.append(name)
+    for first in range(0, len(files), MOST_WORDS):
+        some = files[first : first + MOST_WORDS]
+        output = git.run(["hash-object", "--", *map(os.fsdecode, some)], root, _own_repository())
+        result |= dict(zip(some, output.decode().split(), strict=True))
+    return result
+
+
+def apply(patch: bytes, root: Path) -> list[str]:
     """Apply the patch to the work tree and the index, with a merge where the files moved on.
 
-    Raises PatchConflict with the names of files that are left with conflict markers, or with git's
-    reason when nothing was applied at all.
+    Returns the paths of the files that are different on disk now. Raises PatchConflict with the
+    names of files that are left with conflict markers, or with git's reason when nothing was
+    applied at all. git works to its end even if this process is told to stop.
     """
-    words = ["apply", "--3way", "--whitespace=nowarn"]
+    touched = {name for each in _sections(patch) for name in (each.old, each.new) if name}
+    before = _states(root, touched)
     undo = "" if uncommitted(root) else "; `git reset --hard` undoes everything"
+    words = ["--whitespace=nowarn"]
     try:
-        _git(words, patch, folder=root)
-        return
-    except RebyteError as error:
+        _git_apply(["--3way", *words], patch, root, to_end=True)
+    except git.GitFailed as error:
         conflicts = _unmerged(root)
         if conflicts:
             many = "file has" if len(conflicts) == 1 else "files have"
@@ -155,73 +236,139 @@ def apply(patch: bytes, root: Path) -> None:
                 hint=f"Edit them, then `git add` them{undo}",
             ) from None
         reason = error.message
-    # With --force, files that have uncommitted changes are patched without the index. Otherwise
-    # only the reason is wanted: a failed merge often gives none.
-    is_dirty = "does not match index" in reason
-    words = ["apply", "--whitespace=nowarn"] if is_dirty else ["apply", "--check"]
-    try:
-        _git(words, patch, folder=root)
-    except RebyteError as error:
-        reason = error.message
-    else:
-        if is_dirty:
-            return
-    raise PatchConflict(f"the patch does not apply: {reason}")
+        # With --force, files that have uncommitted changes are patched without the index.
+        # Otherwise only the reason is wanted: a failed merge often gives none.
+        is_dirty = "does not match index" in reason
+        try:
+            _git_apply(words if is_dirty else ["--check"], patch, root, to_end=is_dirty)
+        except git.GitFailed as failure:
+            reason = failure.message
+        else:
+            if is_dirty:
+                return _changed(root, before)
+        raise PatchConflict(f"the patch does not apply: {reason}") from None
+    return _changed(root, before)
+
+
+def _own_repository() -> dict[str, str]:
+    """Variables for git in the user's own repository, the one that they name if they name one.
+
+    git may fetch what a partial clone of theirs lacks, and filters such as git-lfs do their work.
+    """
+    named = {name: os.environ[name] for name in git.LOCATIONS if name in os.environ}
+    return {**named, "GIT_NO_LAZY_FETCH": "0", "GIT_LFS_SKIP_SMUDGE": "0"}
 
 
 def _unmerged(root: Path) -> list[str]:
-    output = _git(["diff", "--name-only", "--diff-filter=U", "-z"], b"", folder=root)
-    return list(filter(None, output.decode("utf-8", "replace").split("\0")))
+    output = git.run(["diff", "--name-only", "--diff-filter=U", "-z"], root, _own_repository())
+    return [shown(name) for name in output.split(b"\0") if name]
 
 
-def _summary(text: str) -> tuple[set[str], set[str], set[str], set[str]]:
-    """Paths that are added, deleted, renamed, made executable, out of `git apply --summary`."""
-    added, deleted, renamed, executable = set[str](), set[str](), set[str](), set[str]()
-    moved = ""
-    # git prints names as they are, line breaks included.
-    for entry in re.split(r"\n(?= (?:create|delete|rename|copy|rewrite|mode change) )", text):
-        line = entry.removesuffix("\n")
-        if found := re.fullmatch(r" (create|delete) mode (\d+) (.*)", line, re.DOTALL):
-            (added if found[1] == "create" else deleted).add(found[3])
-            if found[1] == "create" and found[2] == "100755":
-                executable.add(found[3])
-        elif found := re.fullmatch(r" mode change \d+ => (\d+)(?: (.*))?", line, re.DOTALL):
-            if found[1] == "100755":
-                executable.add(found[2] or moved)
-        elif found := re.fullmatch(r" (?:rename|copy) (.*) \(\d+%\)", line, re.DOTALL):
-            moved = _renamed_to(found[1])
-            renamed.add(moved)
-    return added, deleted, renamed, executable
+def _states(root: Path, names: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
+    """What each path is on disk: its mode and a digest; (0, b"") where there is nothing."""
+    result = {}
+    for name in names:
+        path = os.path.join(os.fsencode(root), name)
+        try:
+            mode = os.lstat(path).st_mode
+        except OSError:
+            result[name] = (0, b"")
+            continue
+        content = b""
+        if stat.S_ISLNK(mode):
+            content = os.fsencode(os.readlink(path))
+        elif stat.S_ISREG(mode):
+            with open(path, "rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+        result[name] = (mode, content)
+    return result
 
 
-def _renamed_to(text: str) -> str:
-    """The new name in `a/{b => c}/d` or `old => new`."""
-    if found := re.fullmatch(r"(.*)\{(.*) => (.*)\}(.*)", text, re.DOTALL):
-        return re.sub("/+", "/", f"{found[1]}{found[3]}{found[4]}")
-    return text.partition(" => ")[2]
+def _changed(root: Path, before: dict[bytes, tuple[int, bytes]]) -> list[str]:
+    after = _states(root, before)
+    return sorted(shown(name) for name in before if before[name] != after[name])
 
 
-def _git(words: list[str], stdin: bytes, *, folder: Path | None = None) -> bytes:
-    """The output of git. RebyteError with its last `error:` or `fatal:` line."""
-    import os
+def _git_apply(words: Sequence[str], patch: bytes, root: Path, *, to_end: bool = False) -> bytes:
+    # In a folder below the root, git would leave out every file that is not in that folder.
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        file = Path(folder) / PATCH_FILE
+        file.write_bytes(patch)
+        return git.run(["apply", *words, str(file)], root, _own_repository(), to_end=to_end)
 
-    try:
-        done = subprocess.run(
-            ["git", *words],
-            input=stdin,
-            cwd=folder,
-            env={**os.environ, "LC_ALL": "C"},
-            capture_output=True,
-            check=False,
-            timeout=GIT_SECONDS,
-        )
-    except FileNotFoundError:
-        raise RebyteError("git is not installed") from None
-    except subprocess.TimeoutExpired:
-        raise RebyteError(f"git {words[0]} did not finish within {GIT_SECONDS} s") from None
-    if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        told = [line for line in lines if line.startswith(("error: ", "fatal: "))] or lines
-        reason = told[-1] if told else f"git {words[0]} ended with status {done.returncode}"
-        raise RebyteError(reason.removeprefix("error: ").removeprefix("fatal: "))
-    return done.stdout
+
+# The headers of a patch. The summary of git itself prints names with line breaks as they are.
+
+
+def _sections(patch: bytes) -> Iterator[_Section]:
+    """The parts of a patch in git's format; those of other formats have no modes and no renames."""
+    fields: dict[bytes, bytes] = {}
+    in_header = False
+    for line in patch.split(b"\n"):
+        if line.startswith(b"diff --git "):
+            if fields:
+                yield _section(fields)
+            fields, in_header = {b"diff": line.removeprefix(b"diff --git ")}, True
+        elif line.startswith((b"@@ ", b"GIT binary patch")):
+            in_header = False
+        elif in_header:
+            found = next((name for name in _HEADERS if line.startswith(name)), None)
+            if found:
+                fields[found] = line.removeprefix(found)
+    if fields:
+        yield _section(fields)
+
+
+def _section(fields: dict[bytes, bytes]) -> _Section:
+    both = _name_of_both(fields[b"diff"])
+    old = _name(fields, b"rename from ", b"copy from ") or _side(fields, b"--- ") or both
+    new = _name(fields, b"rename to ", b"copy to ") or _side(fields, b"+++ ") or both
+    ids, _, mode = fields.get(b"index ", b"").partition(b" ")
+    if b"copy to " in fields or b"new file mode " in fields:
+        old = b""
+    if b"deleted file mode " in fields:
+        old, new = old or new, b""
+    modes = (b"new mode ", b"new file mode ")
+    after = next((fields[name] for name in modes if name in fields), mode)
+    before = fields.get(b"old mode ", mode)
+    blob = ids.partition(b"..")[2]
+    return _Section(
+        old,
+        new,
+        before.decode("ascii", "replace"),
+        after.decode("ascii", "replace"),
+        blob.decode("ascii", "replace"),
+    )
+
+
+def _name(fields: dict[bytes, bytes], *names: bytes) -> bytes:
+    """The name in the first of these lines that is there."""
+    return next((_unquoted(fields[name]) for name in names if name in fields), b"")
+
+
+def _side(fields: dict[bytes, bytes], line: bytes) -> bytes:
+    """The name in a `---` or `+++` line without its prefix; empty for no file."""
+    name = _unquoted(fields.get(line, b"").removesuffix(b"\t"))
+    return b"" if name == b"/dev/null" else name.partition(b"/")[2]
+
+
+def _name_of_both(text: bytes) -> bytes:
+    """The name in `a/NAME b/NAME`, where a name may have spaces, or else be in quotes."""
+    if text.startswith(b'"'):
+        quoted = re.match(rb'"(?:[^"\\]|\\.)*"', text)
+        text = _unquoted(quoted[0]) if quoted else b""
+    else:
+        text = text[: len(text) // 2]
+    return text.partition(b"/")[2]
+
+
+def _unquoted(name: bytes) -> bytes:
+    """A name without the quotes and escapes that git puts around odd ones."""
+    if len(name) < 2 or not (name.startswith(b'"') and name.endswith(b'"')):
+        return name
+
+    def plain(found: re.Match[bytes]) -> bytes:
+        code = found[1]
+        return bytes([int(code, 8) & 255 if code.isdigit() else _ESCAPES.get(code[0], code[0])])
+
+    return re.sub(rb"\\([0-7]{3}|.)", plain, name[1:-1], flags=re.DOTALL)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.app import App
+from rebyte_cli.tasks import patch as patch_module
 from tests.conftest import Done, need_tool
 from tests.repositories import git
 from tests.tools import need_jail
@@ -265,6 +267,125 @@ lines' '"quoted"' 'back\\slash'; do printf x > "$name"; chmod +x "$name"; done
     assert all(row["executable"] for row in rows.values())
 
 
+MOVES = """
+git mv code.txt 'new name.txt'; sed -i 's/line 3$/LINE 3/' 'new name.txt'
+git mv old.txt "$(printf 'n\\377"q.txt')"; chmod +x run.sh; ln -s /etc/passwd link
+git -c core.fsmonitor= rm -q --cached run.sh
+"""
+
+
+def test_applied_twice_is_applied_once(agents: Local, repository: Path) -> None:
+    """Deleted, renamed and odd names included; also when it was committed meanwhile."""
+    work(agents, repository, MOVES + "printf '\\0\\1' > data.bin; mkdir -p e; : > e/empty")
+    first = agents("apply", "@last", "--yes", "-o", "json", cwd=repository)
+    assert first.status == 0, first
+    rows = {row["path"]: (row["oldPath"], row["status"]) for row in first.json["data"]}
+    assert rows == {
+        "new name.txt": ("code.txt", "renamed"), 'n\\xff"q.txt': ("old.txt", "renamed"),
+        "run.sh": (None, "modified"), "link": (None, "added"), "data.bin": (None, "added"),
+        "e/empty": (None, "added"),
+    }  # fmt: skip
+    for committed in (False, True):
+        if committed:
+            git(repository, "commit", "-q", "-m", "Applied")
+        before = git(repository, "status", "--porcelain")
+        again = agents("apply", "@last", "--yes", cwd=repository)
+        assert (again.status, again.json) == (0, {"data": []})
+        assert "Nothing to apply" in again.err
+        assert git(repository, "status", "--porcelain") == before
+    (repository / "new name.txt").write_text((repository / "new name.txt").read_text() + "mine\n")
+    git(repository, "commit", "-q", "-a", "-m", "More")
+    (repository / "data.bin").unlink()
+    assert "data.bin" in agents("apply", "@last", "-o", "table", cwd=repository).err
+
+
+def test_a_dirty_tree_is_named_by_its_new_names(agents: Local, repository: Path) -> None:
+    work(agents, repository, "echo x > new")
+    git(repository, "mv", "old.txt", "README.txt")
+    done = agents("apply", "@last", "-o", "table", cwd=repository)
+    assert "there are uncommitted changes: README.txt, old.txt" in done.err
+
+
+def test_no_name_hides_an_executable_file(agents: Local, repository: Path) -> None:
+    """One with the line of another in it, as git's own summary prints it."""
+    name = "evil\n delete mode 100644 y"
+    work(agents, repository, f"printf x > '{name}'; chmod +x '{name}'")
+    (row,) = agents("apply", "@last", cwd=repository).json["data"]
+    assert (row["path"], row["status"], row["executable"]) == (name, "added", True)
+
+
+def test_links_and_submodules_are_named_by_their_mode(agents: Local, repository: Path) -> None:
+    head = git(repository, "rev-parse", "HEAD").strip()
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{head},module")
+    patch = git(repository, "diff", "--cached", "--binary", "--full-index")
+    git(repository, "reset", "-q")
+    (repository / "notes.txt").symlink_to("/etc")
+    git(repository, "add", "-A")
+    patch += git(repository, "diff", "--cached", "--binary", "--full-index")
+    git(repository, "reset", "-q", "--hard")
+    found = patch_module.changes(patch.encode(), repository)
+    assert patch_module.risks(found) == ["module (submodule)", "notes.txt (symbolic link)"]
+
+
+def test_apply_runs_no_hook_and_no_monitor_but_the_filters_that_it_needs(
+    agents: Local, repository: Path, home: Path
+) -> None:
+    ran = home / "ran"
+    (repository / ".gitattributes").write_text("*.txt filter=upper\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Attributes")
+    work(agents, repository, "echo made > made.txt; sed -i 's/line 3$/LINE 3/' code.txt")
+    for name, value in (
+        ("core.fsmonitor", f"touch {ran}; false"), ("core.hooksPath", str(home / "hooks")),
+        ("filter.upper.smudge", "tr m M"), ("filter.upper.clean", "tr M m"),
+    ):  # fmt: skip
+        git(repository, "config", name, value)
+    (home / "hooks").mkdir()
+    for name in ("post-index-change", "reference-transaction", "post-checkout"):
+        (home / "hooks" / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
+        (home / "hooks" / name).chmod(0o755)
+    done = agents("apply", "@last", cwd=repository)
+    assert done.status == 0, done
+    assert not ran.exists()
+    assert (repository / "made.txt").read_text() == "Made\n", "as a checkout would write it"
+    assert "LINE 3" in (repository / "code.txt").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_leaves_no_lock_and_no_half_of_a_patch(
+    agents: Local, repository: Path, home: Path, number: signal.Signals
+) -> None:
+    work(agents, repository)
+    slow = home / "slow"
+    slow.mkdir()
+    (slow / "git").write_text(
+        f"""#!/bin/sh
+PATH={os.environ["PATH"]}
+case "$*" in *"apply --3way"*)
+    touch {slow}/started; until [ -e {slow}/go ]; do sleep 0.02; done ;;
+esac
+exec git "$@"
+"""
+    )
+    (slow / "git").chmod(0o755)
+    command = [sys.executable, "-m", "rebyte_cli", "-P", "local", "apply", "@last", "--yes"]
+    process = subprocess.Popen(
+        command,
+        cwd=repository,
+        env={**os.environ, "PATH": f"{slow}:{os.environ['PATH']}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    eventually((slow / "started").exists)
+    os.killpg(process.pid, number)
+    (slow / "go").touch()
+    assert process.wait(60) == (-9 if number == signal.SIGKILL else 128 + number)
+    eventually(lambda: "D  old.txt" in git(repository, "status", "--porcelain"))
+    eventually(lambda: not (repository / ".git/index.lock").exists())
+    assert "A  data.bin" in git(repository, "status", "--porcelain")
+
+
 def test_nothing_to_apply(agents: Local, repository: Path) -> None:
     work(agents, repository, "true")
     done = agents("apply", "@last", cwd=repository)
@@ -281,6 +402,7 @@ def test_a_simulated_task_has_no_patch(local: Local, home: Path) -> None:
     done = local("diff", "@last", "-o", "table")
     assert done.status == 4
     assert "has no changes.patch" in done.err
+    assert "only if its agent saves an artifact of that name" in done.err
 
 
 def test_outside_of_a_repository(agents: Local, repository: Path, home: Path) -> None:

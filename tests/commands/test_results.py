@@ -102,7 +102,7 @@ index 0000000..ce01362
 SILENT = {
     "api", "auth logout", "diff", "help", "local key", "local reset", "local serve", "open",
     "profile delete", "result", "schema", "webhook public-key", "workspace forget",
-    "workspace path",
+    "workspace git", "workspace path",
 }  # fmt: skip
 
 

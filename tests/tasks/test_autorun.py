@@ -1,0 +1,64 @@
+"""The list of files that tools run by themselves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.tasks import autorun
+
+LIST = Path(autorun.__file__).parent / "autorun.txt"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "AGENTS.md", "sub/CLAUDE.md", "GEMINI.md", "opencode.json", ".agents/x", ".cursor/rules/a",
+        ".cargo/config.toml", "mise.toml", "flake.nix", "eslint.config.js", "vite.config.ts",
+        "web/webpack.config.cjs", "tox.ini", "noxfile.py", "pytest.ini", "a/conftest.py",
+        "setup.py", "CMakeLists.txt", "Rakefile", "pom.xml", "x.pth", ".vimrc", ".exrc",
+        ".gitlab-ci.yml", "bitbucket-pipelines.yml", "azure-pipelines.yml", "Jenkinsfile",
+        ".woodpecker/a.yml", "action.yml", "a/action.yaml", ".env", ".env.local", "prod.env",
+        ".github/workflows/ci.yml", "Makefile", "GNUmakefile", "a/b/Dockerfile.prod", "build.rs",
+        ".envrc", "package.json", "poetry.lock", "go.sum", ".husky/pre-commit", ".mcp.json",
+        ".gitattributes", ".gitmodules", "sitecustomize.py", ".vscode/tasks.json",
+    ],
+)  # fmt: skip
+def test_known_files_are_named(path: str) -> None:
+    assert autorun.reader_of(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "MAKEFILE", "makefile", ".GitHub/Workflows/ci.yml", "PACKAGE.JSON", "Makefile.",
+        "Makefile ", "Makefile::$DATA", ".g\u200cithub/x", ".en\ufeffvrc", "a\\.envrc",
+        "con\uff46test.py", ".github./x", "\uff21gents.md", "AGENT\u017f.md",
+    ],
+)  # fmt: skip
+def test_other_spellings_are_named_too(path: str) -> None:
+    """Of the same file on a file system that is more forgiving than the one of Linux."""
+    assert autorun.reader_of(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["main.py", "README.md", "src/app.ts", "docs/makefile-guide.md", "env.py", "test_setup.py",
+     "lock.py", "src/environment.ts", "package.json.md", "myconftest.py", "a/dockerfile/x"],
+)  # fmt: skip
+def test_ordinary_files_are_not(path: str) -> None:
+    assert autorun.reader_of(path) == ""
+
+
+def test_each_line_has_a_pattern_a_reader_and_a_source() -> None:
+    lines = [line for line in LIST.read_text().splitlines() if not line.startswith("#")]
+    for line in lines:
+        pattern, reader, source = line.split("|")
+        assert pattern == pattern.lower()
+        assert autorun.reader_of(pattern.replace("*", "x") + ("x" * pattern.endswith("/"))), line
+        assert reader
+        assert re.fullmatch(r"https://[^ ]+|rebyte man local-agents", source), line
+    patterns = [line.partition("|")[0] for line in lines]
+    assert len(patterns) == len(set(patterns))
