@@ -151,9 +151,11 @@ class _WebhookHandler(BaseHTTPRequestHandler):
         if not self._has_secret():
             self._reply(401, "the X-Webhook-Secret header is missing or wrong")
             return
+        from ..api.body import BrokenBody, parse_json
+
         try:
-            delivery = json.loads(body)
-        except (ValueError, RecursionError):
+            delivery = parse_json(body) if body.strip() else None
+        except BrokenBody:
             delivery = None
         if not isinstance(delivery, dict) or _is_deep(delivery):
             self._reply(400, "a delivery must be a JSON object, nested at most 64 levels deep")
@@ -223,7 +225,7 @@ class _WebhookHandler(BaseHTTPRequestHandler):
         return body if len(body) == int(text) else self._refuse(400, "the body was cut off")
 
     def _chunked(self) -> bytes | None:
-        body = b""
+        body = bytearray()
         while True:
             head = self.rfile.readline(64).split(b";", 1)[0].strip()
             try:
@@ -236,7 +238,7 @@ class _WebhookHandler(BaseHTTPRequestHandler):
             if self.rfile.readline(8).strip():
                 return self._refuse(400, "the chunks cannot be read")
             if size == 0:
-                return body
+                return bytes(body)
 
     def _refuse(self, status: int, why: str) -> bytes | None:
         self.close_connection = True  # the rest of the body would be read as a request

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -68,6 +69,25 @@ def test_a_chunked_body_is_taken(receiver: WebhookReceiver) -> None:
     assert receiver.deliveries.get_nowait() == {"a": 1}
 
 
+def test_a_body_in_chunks_of_one_byte_costs_no_more_than_its_size(
+    receiver: WebhookReceiver,
+) -> None:
+    """Eight times the body takes about eight times as long, and not twenty times."""
+
+    def seconds(size: int) -> float:
+        body = b'{"a": "' + b"x" * size + b'"}'
+        fields = b"Host: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked"
+        chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+        began = time.process_time()
+        head = b"POST / HTTP/1.1\r\n" + fields + b"\r\n\r\n"
+        assert status(talk(receiver, head + chunks + b"0\r\n\r\n")) == 200
+        return time.process_time() - began
+
+    seconds(1000)
+    small = min(seconds(15_000) for _ in range(3))
+    assert min(seconds(120_000) for _ in range(2)) < 14 * small
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
@@ -75,6 +95,11 @@ def test_a_chunked_body_is_taken(receiver: WebhookReceiver) -> None:
         (post(b"nonsense"), 400),
         (post(b"\xff\xfe{"), 400),
         (post(b"[" * 100_000), 400),
+        (post(b'{"a": [NaN]}'), 400),
+        (post(b'{"a": -Infinity}'), 400),
+        (post(b'{"a": 1e999}'), 400),
+        (post(b'{"a": ' + b"9" * 5000 + b"}"), 400),
+        (post(b""), 400),
         (post(b'{"a":' * 65 + b"1" + b"}" * 65), 400),
         (post(b"{}", Content_Length="abc"), 411),
         (post(b"{}", Content_Length="-1"), 411),
