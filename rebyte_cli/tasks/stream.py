@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 # Seconds without an event after which a connection is left, to ask how the task is. Clients cut
-# theirs at 20 s too. Once the task is known to have ended, what is readable comes at once.
+# theirs at 20 s too. Before the first event little is replayed, and once the task is known to have
+# ended, what is readable comes at once.
 IDLE = 20.0
-IDLE_AFTER_END = 5.0
-# How often a run that has ended is read again when its stream shows no end.
+FIRST_IDLE = 4.0
+IDLE_AFTER_END = 2.0
+# How often a run that has ended is read when its stream shows no end, and if it shows nothing.
 READS_AFTER_END = 4
+READS_OF_NOTHING = 2
 # How often, and how far apart, the last words are asked for when `done` came before them: as one
 # client does, and then for as long as no other place has an answer either.
 LAST_WORDS = 8
@@ -248,7 +251,10 @@ def follow(
         connection = StreamConnection(prompt_id, run.nameless)
         try:
             for name, data, _ in client.stream_events(
-                task_id, idle=run.idle(), timeout=deadline.for_call(0)
+                task_id,
+                idle=run.idle(),
+                answer_within=run.answer_within(),
+                timeout=deadline.for_call(0),
             ):
                 run.check_time()
                 if name == "done":
@@ -294,9 +300,15 @@ class _FollowedRun:
 
     def idle(self) -> float:
         """How many seconds the next connection may go without an event."""
-        usual = min(IDLE, self._client.transport.limit(IDLE))
+        usual = IDLE if self.events.has_events else min(IDLE, FIRST_IDLE)
+        usual = min(usual, self._client.transport.limit(usual))
         silent = IDLE_AFTER_END if self._ended_reads else usual
         return max(SHORTEST_CALL, self._deadline.cap(silent))
+
+    def answer_within(self) -> float:
+        """How many seconds the next connection may take to be answered at all."""
+        usual = min(IDLE, self._client.transport.limit(IDLE))
+        return max(SHORTEST_CALL, self._deadline.cap(usual))
 
     def check_time(self) -> None:
         """Raise WaitTimeout when the deadline has passed."""
@@ -319,7 +331,9 @@ class _FollowedRun:
             streamless = error is not None and error.status_code in NO_SUCH_CALL
             self._ended_reads = self._ended_reads + 1 if is_terminal(status) else 0
             enough = streamless or (self.is_settled and connection.done is not None)
-            if self._ended_reads == READS_AFTER_END or (self._ended_reads and enough):
+            is_mute = _is_idle(error) and not self.events.has_events
+            reads = READS_OF_NOTHING if is_mute else READS_AFTER_END
+            if self._ended_reads >= reads or (self._ended_reads and enough):
                 return self._end({"status": status, "lastSeq": self.events.last_seq}), 0.0
             fault = None if streamless or _is_idle(error) else error
         except (KeyRejected, ResourceNotFound):

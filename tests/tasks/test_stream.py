@@ -11,11 +11,13 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import KeyRejected, NetworkError, ResourceNotFound, WaitTimeout
+from rebyte_cli.tasks import stream as stream_module
 from rebyte_cli.tasks.stream import OUTAGE, EventDeduplicator, SpokenText, follow, snapshot
 from tests.servers import (
     Answer,
     RawServer,
     Request,
+    drip,
     error_reply,
     json_reply,
     parts,
@@ -214,6 +216,26 @@ def test_a_mute_stream_is_left_and_the_task_is_asked(monkeypatch: pytest.MonkeyP
     run = Run([then_stall(HEAD), reply(200, stream(text(0, "a"), done("a")))])
     assert contents(run.follow()) == ["a"]
     assert run.asked >= 1
+
+
+@pytest.mark.parametrize("statuses", [["completed"], ["running", "completed"]])
+def test_the_end_of_a_task_is_told_soon_on_a_stream_of_keep_alives(
+    monkeypatch: pytest.MonkeyPatch, statuses: list[str]
+) -> None:
+    """It took 38 s, most of it for reading again what had shown nothing. Here a second is 20 ms."""
+    for name in ("FIRST_IDLE", "IDLE", "IDLE_AFTER_END"):
+        seconds = getattr(stream_module, name)
+        monkeypatch.setattr(stream_module, name, seconds / 50)
+    keep_alives = drip(HEAD + b": keep-alive\n\n" * 1000, 0.01, size=len(HEAD))
+    run = Run([keep_alives], statuses=statuses, response="the answer")
+    began = time.monotonic()
+    events = run.follow()
+    took = (time.monotonic() - began) * 50 + sum(run.slept)
+    assert events[-1].data["finalResult"] == "the answer"
+    assert run.opened == len(statuses) + 1
+    # A load on this machine counts fifty times.
+    assert took < 30
+    assert sum(run.slept) <= len(statuses)
 
 
 def test_the_time_limit_holds_in_a_mute_stream() -> None:
