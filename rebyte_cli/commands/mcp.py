@@ -60,7 +60,7 @@ def command(
 
     A client may be led astray by what it reads, so its tasks can do less than yours. `repository`
     is owner/repo, an https URL, or `.`, the folder that the server was started in; --root allows
-    the repositories in a folder. A task runs, and a follow_up goes, only into a workspace that this
+    the repositories in a folder. create, follow_up and answer only work in workspaces that this
     server created since it started, or that --workspace names, so that the changes of your own
     tasks stay as they are. An agent on this machine always runs in a sandbox.
 

@@ -93,6 +93,12 @@ class Tools:
     def _id(self, task: str) -> str:
         return references.task(self._history, task)
 
+    def _own(self, task: str) -> str:
+        """The id of a task whose run may be continued. BadUsage for one that the scope excludes."""
+        task_id = self._id(task)
+        self._scope.check_task(task_id, self._app.located({"id": task_id}).get("workspaceId"))
+        return task_id
+
     @_tool
     def create(
         self,
@@ -222,8 +228,7 @@ class Tools:
         from ..tasks import create
 
         progress, history = _Progress(ctx, None), self._history
-        client, task_id = self._client, self._id(task)
-        self._scope.check_task(task_id, self._app.located({"id": task_id}).get("workspaceId"))
+        client, task_id = self._client, self._own(task)
         body = {
             "prompt": check_prompt(prompt),
             **({"skills": list(skills)} if skills else {}),
@@ -285,13 +290,13 @@ class Tools:
             Sequence[str], Field(description="Answers in your own words, one for each question.")
         ] = (),
     ) -> Any:
-        """Answer the question that a task waits on.
+        """Answer the question that a task created here waits on.
 
         Without an option and a text, the error's hint shows the question and its options.
         """
         from ..tasks import questions
 
-        client, task_id = self._client, self._id(task)
+        client, task_id = self._client, self._own(task)
         question = questions.waiting_or_raise(client, task_id)
         choices = questions.choices(question, options, texts)
         questions.answer(client, self._history, task_id, question, choices)

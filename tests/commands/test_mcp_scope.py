@@ -151,8 +151,9 @@ def test_the_patch_of_the_users_task_is_out_of_reach(home: Path, agent: None, re
         # A key names the user's task, and does not make it one of this server.
         same = await called(client, "create", prompt="x", executor="mine", once="nightly")
         assert same["id"] == own["id"]
-        error = await refused(client, "follow_up", task=own["id"], prompt="y")
-        assert error["error"]["code"] == "not_allowed"
+        for tool, more in (("answer", {"texts": ["y"]}), ("follow_up", {"prompt": "y"})):
+            error = await refused(client, tool, task=own["id"], **more)
+            assert error["error"]["code"] == "not_allowed"
         assert "--workspace" in error["error"]["hint"]
         error = await refused(client, "create", prompt="x", executor="mine", workspace=workspace)
         assert error["error"]["code"] == "not_allowed"
