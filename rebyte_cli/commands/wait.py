@@ -64,7 +64,8 @@ def command(
     wait continues with your answer. Many tasks are polled together, with one request per hundred.
 
     --exec runs CMD once for each task that has ended, before the task is printed; its output goes
-    to stderr. If CMD fails, that is reported, and the status is 1. --notify works in terminals
+    to stderr. If CMD fails, that is reported, and the status is 1; at the time limit it is ended,
+    and the status is 124. --notify works in terminals
     that know OSC 9, such as iTerm2, kitty, WezTerm and Windows Terminal; tmux passes it on after
     `set -g allow-passthrough on`. The bell rings everywhere.
 
@@ -90,13 +91,13 @@ def command(
         raise BadUsage("--exec is empty")
     ended = finished(app, targets, until=until, deadline=deadline, interval=interval)
     if program is not None:
-        ended = _passed_to(app, program, ended)
+        ended = _passed_to(app, program, ended, deadline)
     if notify:
         ended = EndNotice(app).of_outcomes(ended)
     return Records(TASK, ended)
 
 
-def _passed_to(app: App, program: str, outcomes: Outcomes) -> Outcomes:
+def _passed_to(app: App, program: str, outcomes: Outcomes, deadline: Deadline) -> Outcomes:
     """The outcomes; `program` has run once for each task that ended, before it is yielded."""
     from ..tasks.hook import HookCommand
 
@@ -108,7 +109,7 @@ def _passed_to(app: App, program: str, outcomes: Outcomes) -> Outcomes:
             with console.lock:  # the spinner must not draw over what the program prints
                 if console.region is not None:
                     console.region.erase()
-                failure = hook.run(task)
+                failure = hook.run(task, deadline)
         yield outcome
         if failure is not None and not isinstance(task, RebyteError):
             yield failure.copy_with(message=f"{failure.message} for task {task.get('id')}")

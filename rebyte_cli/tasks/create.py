@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from ..history.history import History
     from ..history.records import Intent
 
+# Seconds after the send for which a task may be missing in the list. An attempt that was killed has
+# not searched for its task, so the next one searches until then.
+LATE = 90.0
 SHORTEST_SCAN = 2.0  # seconds that a scan may take however little is left
 KEY_WAIT = 660.0  # seconds that another process may need: its create, and its search
 KEY_PAUSE = 0.25
@@ -410,7 +413,7 @@ class Operation:
             lost,
             lambda: self._is_contested(earlier, alive=alive),
             seconds,
-            prove_absence=seconds is None,
+            prove_absence=seconds != 0.0,
         )
 
     def _without_known(self, matches: Matches) -> Matches:
@@ -547,8 +550,16 @@ class Operation:
         if self._server_clock.age(earlier.started_at) > LIFE:
             self._settle(earlier, "unsent")
             return None
-        self._note("An earlier identical request got no response; looking for its result")
-        found = self._search_earlier(earlier, alive=True)
+        # A dead attempt never reported that its outcome is unknown. Repeating the
+        # command after that report is deliberate.
+        is_told = earlier.state == "unknown"
+        late = LATE - self._server_clock.age(earlier.started_at).total_seconds()
+        seconds = self._look_for if is_told else max(self._look_for, late)
+        self._note(
+            "An earlier identical request got no response; looking for its result for up to"
+            f" {seconds:.0f} s"
+        )
+        found = self._search_earlier(earlier, self._deadline.cap(seconds), alive=True)
         answer = self._certain(found.matches)
         if answer is not None:
             self._adopt(earlier, answer)
@@ -556,9 +567,6 @@ class Operation:
         if self._server_clock.age(earlier.started_at) > LIFE:
             self._settle(earlier, "unsent")
             return None
-        # A dead attempt never reported that its outcome is unknown. Repeating the
-        # command after that report is deliberate.
-        is_told = earlier.state == "unknown"
         if len(found.matches.same) > 1 or not (found.is_absent or is_told):
             self._settle(earlier, "unknown")
             raise self._request.unknown(found.matches.candidates, None, found.failure)

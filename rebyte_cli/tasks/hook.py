@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from threading import Lock, Thread
 from typing import Any
 
+from ..deadline import NO_LIMIT, Deadline
 from ..errors import RebyteError
 
 GRACE_SECONDS = 3.0  # from the request to end to the end by force
@@ -33,18 +34,22 @@ class HookCommand:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
-    def run(self, document: Mapping[str, Any]) -> RebyteError | None:
+    def run(self, document: Mapping[str, Any], deadline: Deadline = NO_LIMIT) -> RebyteError | None:
         """Run it with one document as JSON on its stdin; the error of a run that failed.
 
-        An interrupt ends the run.
+        An interrupt ends the run, and so does the deadline: no other run begins after that.
         """
+        limit = deadline.with_grace()
         results: list[RebyteError | None] = []
         # A signal raises in the main thread, even in the moment in which the process is there and
         # we do not know it yet. Here it only ends `join`, and `stop` waits for that moment to pass.
         worker = Thread(target=lambda: results.append(self._run(document)))
         try:
             worker.start()
-            worker.join()
+            worker.join(limit.for_call())
+            if worker.is_alive():
+                self.stop()
+                return deadline.error(f"{self._command} was still running after")
         except RuntimeError as error:  # no more threads
             return RebyteError(f"{self._command}: {error}", code="exec_failed")
         except BaseException:

@@ -106,6 +106,18 @@ def test_an_interrupt_ends_the_command_too(service: Any, inside_local: Run, home
     eventually(lambda: not _runs(pid))
 
 
+def test_the_time_limit_ends_the_command_and_what_it_started(
+    service: Any, inside_local: Run, home: Path
+) -> None:
+    good = created(inside_local, "Good")
+    command = f"(sleep 60 & echo $! > {home}/pid; wait); true"
+    done = inside_local("wait", good, "--exec", command, "--timeout", "1.5", "-o", "id")
+    assert (done.status, done.out) == (124, f"{good}\n")
+    assert "was still running after 1.5 s" in done.err
+    pid = int((home / "pid").read_text())
+    eventually(lambda: not _runs(pid))
+
+
 def test_an_interrupt_while_the_command_is_being_started_ends_it(tmp_path: Path) -> None:
     """A signal in the moment in which the process is there, and Python does not know it yet."""
 

@@ -484,6 +484,15 @@ def test_a_task_in_other_words_may_be_that_of_the_key(bench: Bench) -> None:
     assert [task["id"] for task in caught.value.candidates] == bench.on_server()
 
 
+def test_a_killed_create_is_searched_for_until_a_late_list_shows_it(bench: Bench) -> None:
+    bench.cut_off(ago=timedelta(seconds=5))
+    at = Time()
+    at.at[60.0] = lambda: bench.direct.create_task(PROMPT)  # it shows now
+    created = bench.create(deadline=at.deadline(), sleep=at.sleep)
+    assert bench.on_server() == [created["id"]]
+    assert any("for up to 85 s" in note for note in bench.notes)
+
+
 def test_one_that_waited_for_a_search_does_not_repeat_it(bench: Bench) -> None:
     """27 of them would take 20 seconds each, one after the other."""
     bench.cut_off("k", ago=timedelta(minutes=1))
