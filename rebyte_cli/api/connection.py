@@ -184,14 +184,14 @@ class _TimedResponse(HTTPResponse):
             buffered: Any = self.fp
             self.fp = io.BufferedReader(_TimedReader(buffered.detach(), sock, attempt))
 
-    def begin(self) -> None:
+    def begin(self, **limits: Any) -> None:
         """Read the head of the final answer.
 
         Any number of interim ones, such as 103 Early Hints, may come before it (RFC 9110, 15.2);
-        http.client itself skips 100 alone.
+        http.client itself skips 100 alone. Newer versions of it pass `limits`.
         """
         for _ in range(MOST_INTERIM):
-            super().begin()
+            super().begin(**limits)
             if not 100 <= self.status < 200 or self.status == HTTPStatus.SWITCHING_PROTOCOLS:
                 return
             self.headers = self.msg = None  # type: ignore[assignment]  # as before `begin`
