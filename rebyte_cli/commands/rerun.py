@@ -51,7 +51,9 @@ def command(
     its branch. --label adds labels. Files are uploaded again from where they were.
 
     The history of this machine stores these values. From a task that was created elsewhere, only
-    the prompt, the executor and the model are taken over.
+    the prompt, the executor and the model are taken over. The service is asked for the prompt; if
+    it shows it differently from what was sent (shortened or masked), nothing is created and the
+    status is 6.
 
     Several tasks are created one after another; an error of one leaves the others. --wait then
     waits for all of them. `rebyte batch` creates many tasks at a time.
@@ -187,7 +189,12 @@ def _earlier(app: App, task_id: str) -> Earlier:
 def _first_prompt(app: App, task_id: str, *, with_changes: bool) -> PromptSource:
     from ..tasks import rerun
 
-    found = rerun.first_prompt(app.client, task_id)
+    found = rerun.first_prompt(app.client, app.history, task_id)
+    if not found.is_certain:
+        app.note(
+            f"What task {task_id} was sent is not known here; its prompt is taken as the service"
+            " shows it"
+        )
     if found.follow_ups:
         them = "follow-up is" if found.follow_ups == 1 else f"{found.follow_ups} follow-ups are"
         app.note(f"Its {them} not sent again")

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..api.errors import is_unsupported
 from ..api.views import ContentView
 from ..errors import APIError, NotFound, RebyteError
+from ..once.match import digest_of
 from .checkout import APPLY
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..history.history import History
 
+_HINT = "Pass it with -p TEXT or --prompt-file FILE; the other options are taken over"
 _FIELDS = ("executor", "model", "skills", "githubUrl", "branchName", "localRepository")
 
 
@@ -36,12 +38,27 @@ class FirstPrompt(NamedTuple):
     """The prompt that a task was created with.
 
     `follow_ups`: how many prompts came after it. `had_changes`: it told the agent to apply a
-    patch with uncommitted changes, which `text` no longer does.
+    patch with uncommitted changes, which `text` no longer does. `is_certain`: it was sent from
+    here, and is shown as it was sent.
     """
 
     text: str
     follow_ups: int
     had_changes: bool
+    is_certain: bool
+
+
+class PromptChanged(RebyteError):
+    """The service shows another prompt than the one that was sent, so it cannot be sent again."""
+
+    exit_status = 6
+    code = "prompt_changed"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"the service shows the prompt of task {task_id} differently from what was sent",
+            hint=_HINT,
+        )
 
 
 def remembered(history: History, task_id: str) -> Earlier | None:
@@ -64,11 +81,12 @@ def shown(client: RebyteClient, task_id: str) -> Earlier:
     return Earlier({name: task[name] for name in ("executor", "model") if task.get(name)})
 
 
-def first_prompt(client: RebyteClient, task_id: str) -> FirstPrompt:
+def first_prompt(client: RebyteClient, history: History, task_id: str) -> FirstPrompt:
     """The prompt that a task was created with.
 
-    Raises ResourceNotFound if there is no such task, RebyteError if the service does not show
-    prompts (the content document was seen in clients only).
+    Raises ResourceNotFound if there is no such task, PromptChanged if the service shows something
+    else (shortened, escaped, masked), RebyteError if it does not show prompts (the content
+    document was seen in clients only).
     """
     try:
         content = ContentView(client.task_content(task_id))
@@ -81,12 +99,17 @@ def first_prompt(client: RebyteClient, task_id: str) -> FirstPrompt:
     if not text.strip():
         raise RebyteError(
             f"the service does not show the prompt of task {task_id}",
-            hint="Pass it with -p TEXT or --prompt-file FILE; the other options are taken over",
+            hint=_HINT,
             code="prompt_not_shown",
         )
+    sent = history.prompt_digest(task_id)
+    if sent is not None and sent != digest_of(text):
+        raise PromptChanged(task_id)
     plain = text.rstrip().removesuffix(APPLY)
     had_changes = plain != text.rstrip()
-    return FirstPrompt(plain if had_changes else text, len(content.prompts) - 1, had_changes)
+    return FirstPrompt(
+        plain if had_changes else text, len(content.prompts) - 1, had_changes, sent is not None
+    )
 
 
 def check_repository(task_id: str, fields: Mapping[str, Any]) -> None:

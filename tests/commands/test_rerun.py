@@ -313,3 +313,35 @@ def test_what_is_about_one_task_is_refused_for_several(
     done = inside("rerun", "aaaa1111", "bbbb2222", *words)
     assert (done.status, "can be used with one TASK only" in done.err) == (2, True)
     assert not farm.tried
+
+
+@pytest.mark.parametrize(
+    "shows",
+    [
+        lambda prompt: prompt[:20] + "…",
+        lambda prompt: prompt.replace("'", "&#x27;").replace("test", "&quot;test&quot;"),
+        lambda prompt: prompt.replace("login", "***"),
+    ],
+    ids=["cut", "escaped", "masked"],
+)
+def test_a_prompt_that_is_shown_differently_is_not_sent(
+    farm: Farm, inside: Run, shows: Callable[[str], str]
+) -> None:
+    assert inside("create", "-p", PROMPT).status == 0
+    farm.shows = shows
+    done = inside("rerun", "@last")
+    assert (done.status, len(farm.bodies)) == (6, 1)
+    assert "differently from what was sent" in done.err
+    assert "-p TEXT or --prompt-file FILE" in done.err
+    assert rerun(inside, farm, "-p", PROMPT)["prompt"] == PROMPT
+
+
+def test_a_prompt_from_elsewhere_is_taken_as_shown_and_that_is_said(
+    farm: Farm, inside: Run
+) -> None:
+    made = farm._make({"prompt": PROMPT})
+    farm.shows = lambda prompt: prompt[:20] + "…"
+    done = inside("rerun", str(made["id"]))
+    assert done.status == 0
+    assert "its prompt is taken as the service shows it" in done.err
+    assert farm.bodies[-1]["prompt"] == PROMPT[:20] + "…"
