@@ -128,7 +128,12 @@ def upload(context: Context, request: HttpRequest, workspace: str) -> HttpRespon
     folder = context.store.objects
     saved = [save(folder, part.stream, new_id()) for part in parts]
     with context.store.write() as db:
-        _check(db, caller, workspace)
+        try:
+            _check(db, caller, workspace)  # a real agent may have begun to run meanwhile
+        except http.Refusal:
+            for one in saved:
+                (folder / one.object).unlink()
+            raise
         settle(context.store, db, workspace)
         now = context.store.now()
         for name, kind, one in zip(names, kinds, saved, strict=True):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # theirs at 20 s too. Before the first event little is replayed, and once the task is known to have
 # ended, what is readable comes at once.
 IDLE = 20.0
-FIRST_IDLE = 4.0
+FIRST_IDLE = 3.0
 IDLE_AFTER_END = 2.0
 # How often a run that has ended is read when its stream shows no end, and if it shows nothing.
 READS_AFTER_END = 4

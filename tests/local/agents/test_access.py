@@ -154,6 +154,31 @@ def test_an_upload_that_began_before_the_run_is_not_stored_after_it(machine: Mac
     assert b"+secret" in machine.artifact(workspace, "changes.patch").raw
 
 
+def test_a_form_that_began_before_the_run_is_not_stored_after_it(
+    machine: Machine, tmp_path: Path
+) -> None:
+    workspace = machine.other.create("[[run=0]]")["workspaceId"]
+    place = urlsplit(machine.service.base_url)
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="files"; filename="changes.patch"\r\n\r\n'
+        + PLANTED
+        + b"\r\n--x--\r\n"
+    )
+    with socket.create_connection((place.hostname or "", place.port or 0), 60) as wire:
+        wire.sendall(
+            f"POST /v1/workspaces/{workspace}/artifacts HTTP/1.1\r\nHost: {place.netloc}\r\n"
+            "API_KEY: rbk_other\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+        )
+        wire.sendall(body[:-1])
+        machine.run_in(workspace)
+        stored = set((tmp_path / "state/objects").iterdir())
+        wire.sendall(body[-1:])
+        assert wire.recv(4096).startswith(b"HTTP/1.1 404 ")
+    assert b"+secret" in machine.artifact(workspace, "changes.patch").raw
+    assert set((tmp_path / "state/objects").iterdir()) == stored
+
+
 def test_an_old_signed_url_reads_no_upload_of_the_owner(machine: Machine) -> None:
     workspace = machine.other.create("[[run=0]]")["workspaceId"]
     assert machine.upload(machine.slot(machine.other, workspace, "notes")["uploadUrl"]) == 200
