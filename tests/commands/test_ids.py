@@ -6,13 +6,15 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rebyte_cli import OutcomeUnknown, RebyteClient
 from tests.conftest import COMMAND, Done, need_tool
-from tests.servers import RawServer, Request, json_reply
+from tests.servers import RawServer, Request, json_reply, transport_to
 
 Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
@@ -141,27 +143,14 @@ def test_workspaces_of_the_history_are_listed_without_those_of_such_an_answer(
     assert "is not a usable id" in done.err
 
 
-@pytest.mark.parametrize(
-    ("words", "answer"),
-    [
-        (("create", "Say hello"), ended("--exec=touch")),
-        (("create", "Say hello"), {**ended(GOOD), "workspaceId": "--exec=touch"}),
-        (("follow-up", GOOD, "Say hello"), {"promptId": "--exec=touch"}),
-    ],
-    ids=["id", "workspaceId", "promptId"],
-)
-def test_a_create_that_is_answered_with_such_an_id_is_unknown(
-    words: tuple[str, ...], answer: Any, inside: Run, aim: Aim, one_clock: None
-) -> None:
-    def server_of(request: Request) -> bytes:
-        return json_reply(answer, 201) if request.method == "POST" else json_reply(page_of())
-
-    with RawServer(server_of) as server:
-        aim(server)
-        done = inside(*words, "-o", "id")
-        assert len(server.seen("POST")) == 1
-    assert done.status == 6, done
-    assert not done.out
+def test_a_create_that_is_answered_with_such_an_id_is_unknown() -> None:
+    odd = ended("--exec=touch"), {**ended(GOOD), "workspaceId": "-x"}, {"promptId": "a b"}
+    with RawServer([json_reply(answer, 201) for answer in odd]) as server:
+        client = RebyteClient(transport=transport_to(server))
+        for send in (client.create_task, client.create_task, partial(client.follow_up, GOOD)):
+            with pytest.raises(OutcomeUnknown, match="is not a usable id"):
+                send("Say hello")
+        assert len(server.seen("POST")) == 3
 
 
 @pytest.mark.parametrize(

@@ -55,25 +55,26 @@ def agent(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "secret").write_text("out of the sandbox")
 
 
-@pytest.mark.parametrize(
-    "given",
-    ["/", "/etc", "./x", "../x", "~", "~root/x", "file:///srv/x", "ssh://h/a/b", "git@h:a/b",
-     "http://h/a/b", "git://h/a/b", "ext::sh -c touch% x", "-x/y", "../y", "x", ""],
-)  # fmt: skip
-def test_a_repository_is_the_folder_of_the_server_or_from_the_network(
-    given: str, home: Path, aim: Any
-) -> None:
-    async def story(client: Client) -> None:
-        error = (await refused(client, "create", prompt="x", repository=given))["error"]
-        assert (error["code"], error["exit"]) == ("usage", 2)
+def test_a_repository_is_the_folder_of_the_server_or_from_the_network(home: Path, aim: Any) -> None:
+    elsewhere = [
+        *("/", "/etc", "./x", "../x", "~", "~root/x", "-x/y", "../y", "x", "file:///srv/x"),
+        *("ssh://h/a/b", "git@h:a/b", "http://h/a/b", "git://h/a/b", "ext::sh -c touch% x"),
+    ]
 
-    async def plain(client: Client) -> None:
-        assert (await called(client, "create", prompt="x", repository=given))["id"] == "t1"
+    async def story(client: Client) -> None:
+        for given in elsewhere:
+            error = (await refused(client, "create", prompt="x", repository=given))["error"]
+            assert (error["code"], error["exit"]) == ("usage", 2), given
+        assert not server.requests
+        for given in ("", "acme/shop", "https://github.com/acme/shop.git"):
+            assert (await called(client, "create", prompt="x", repository=given))["id"] == "t1"
 
     with RawServer(json_reply({"id": "t1"}, 201)) as server:
         aim(server)
-        served(story=plain if not given else story)
-        assert len(server.requests) == (0 if given else 1)
+        served(story=story)
+        assert [request.json.get("githubUrl") for request in server.requests] == [
+            *(None, "acme/shop", "acme/shop")
+        ]
 
 
 def test_a_root_allows_the_repositories_below_it(home: Path, agent: None) -> None:
