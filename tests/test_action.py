@@ -16,6 +16,7 @@ import yaml
 from tests.conftest import need_tool
 from tests.fork_server import commands
 from tests.script_blocks import blocks
+from tests.servers import RawServer, json_reply
 
 ROOT = Path(__file__).parents[1]
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
@@ -115,6 +116,20 @@ def test_a_failed_task_fails_the_step(action: Callable[..., Ran]) -> None:
     done = action(prompt="Go wrong [[fail]] [[run=2ms]]")
     assert (done.status, done.outputs["status"]) == (10, "failed")
     assert done.outputs["id"]
+
+
+def test_no_answer_of_the_service_sets_other_outputs(
+    action: Callable[..., Ran], aim: Callable[[RawServer], RawServer]
+) -> None:
+    url = "https://x.example/run/1\nresult=evil\nother<<E\nx\nE"
+    task = {"id": "abcd1234", "url": url, "status": "completed\nid=evil", "finalResult": "Done"}
+    with RawServer(
+        lambda request: json_reply(task, 201 if request.method == "POST" else 200)
+    ) as it:
+        aim(it)
+        done = action(prompt="Work", wait="false")
+    assert set(done.outputs) == {"id", "url", "status"}
+    assert (done.outputs["id"], done.outputs["url"]) == ("abcd1234", url)
 
 
 def test_without_wait_the_task_is_only_created(action: Callable[..., Ran]) -> None:

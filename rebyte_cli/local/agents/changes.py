@@ -26,6 +26,8 @@ OPTIONS = (
     "-c", "core.autocrlf=false",
     "-c", "core.bare=false",
     "-c", "core.quotePath=true",
+    "-c", "core.excludesFile=/dev/null",
+    "-c", "core.attributesFile=/dev/null",
     "-c", "diff.ignoreSubmodules=all",
     "-c", "advice.addEmbeddedRepo=false",
 )  # fmt: skip
@@ -34,7 +36,12 @@ OPTIONS = (
 # A folder in which the agent began a repository would stand for one commit, or be an error if it
 # has none: with any entry below it in the index, git takes it for an ordinary folder, and `add`
 # removes that entry. A submodule of the base commit is in the index and refuses the entry.
+# git would wait at a pipe for ever, and read the longest list of patterns into memory.
 SCRIPT = r"""set -e
+patterns() { find . -name ".git[aim]*" ! -type d ! -type l "$@" 2>/dev/null || :; }
+patterns ! -type f -exec rm -f {} +
+large=$(patterns -size +1024k)
+if [ -n "$large" ]; then echo "$large is larger than 1 MiB" >&2; exit 1; fi
 test -e "$("$@" rev-parse --git-path index)" || "$@" read-tree refs/heads/base
 empty=$("$@" hash-object -t blob --stdin </dev/null)
 find . -mindepth 2 -name .git -prune -exec sh -c '

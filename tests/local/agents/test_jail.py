@@ -464,6 +464,37 @@ def test_the_patch_has_the_files_of_repositories_that_the_agent_began(
         assert found == files | {"committed/more.c"}
 
 
+@pytest.mark.parametrize("jailed", [True, False])
+def test_pipes_where_git_reads_do_not_stop_the_patch(
+    bench: Bench, tmp_path: Path, jailed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "GIT_SECONDS", 30)
+    workspace = prepared(tmp_path, WorkspaceSource(None, None, False))
+    (workspace.code / "below").mkdir()
+    (workspace.home / ".config/git").mkdir(parents=True)
+    for place in (
+        *(workspace.code / name for name in (".gitignore", ".gitattributes", ".gitmodules")),
+        *(workspace.code / "below" / name for name in (".gitignore", ".gitattributes")),
+        *(workspace.home / ".config/git" / name for name in ("ignore", "attributes")),
+    ):
+        os.mkfifo(place)
+    (workspace.code / "below/a").write_text("a\n")
+    assert "+++ b/below/a" in changes.patch(workspace, jailed=jailed).decode()
+
+
+def test_a_list_of_patterns_without_end_is_not_read(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "GIT_SECONDS", 30)
+    workspace = prepared(tmp_path, WorkspaceSource(None, None, False))
+    for name in (".gitignore", ".gitattributes"):
+        with (workspace.code / name).open("wb") as file:
+            file.truncate(3 << 30)
+        with pytest.raises(GitFailed, match=rf"/{name} is larger than 1 MiB"):
+            changes.patch(workspace, jailed=True)
+        (workspace.code / name).unlink()
+
+
 def test_the_patch_leaves_submodules_out(bench: Bench, tmp_path: Path, repository: Path) -> None:
     source = tmp_path / "source"
     git(tmp_path, "clone", "-q", str(repository), str(source))
