@@ -54,6 +54,13 @@ def worst(statuses: Iterable[int]) -> int:
     return next((status for status in RANK if status in found), 0)
 
 
+def about(subject: str, message: str) -> str:
+    """`subject: message`; a service writes its messages as sentences, with a capital."""
+    if message[:1].isupper() and message[1:2].islower():
+        message = message[0].lower() + message[1:]
+    return f"{subject}: {message}"
+
+
 class RebyteError(Exception):
     """Anything this package raises on purpose.
 

@@ -110,23 +110,11 @@ class Runner:
         self._lost: set[int] = set()  # lines whose creates are being searched for
         self._unknown: set[int] = set()  # lines whose search has ended without a task
         self._resent: Counter[int] = Counter()  # creates of a line that made no task
-        finder = LostLineSearch(
-            client,
-            batch,
-            mine=plan.mine,
-            in_flight=self._workers.in_flight,
-            lost=self._lost,
-            named=self._workers.known,
-            known_ids=callbacks.known_ids,
-            sent_by_others=callbacks.reservations.of_others,
-            clock=self._server_clock,
-            created=self._answered,
-            twins=callbacks.tasks_with_prompt,
-        )
         questions = callbacks.questions if options.wait else None
         self._watcher = watch_tasks(
             client, throttle, self._report, questions, self._has_more_to_come
         )
+        finder = self._finder(client)
         self._searcher = search_lost(client, throttle, self._report, finder, options.search_for)
         self._history = HistoryWriter(
             journal, callbacks.reservations, callbacks.tasks_created, callbacks.tasks_ended
@@ -143,6 +131,22 @@ class Runner:
         self._signal: int | None = None
         self._interrupted = False
         self._leave_at_once = False
+
+    def _finder(self, client: RebyteClient) -> LostLineSearch:
+        """What finds the tasks of lines whose creates got no answer."""
+        return LostLineSearch(
+            client,
+            self._batch,
+            mine=self._plan.mine,
+            in_flight=self._workers.in_flight,
+            lost=self._lost,
+            named=self._workers.known,
+            known_ids=self._callbacks.known_ids,
+            sent_by_others=self._callbacks.reservations.of_others,
+            clock=self._server_clock,
+            created=self._answered,
+            twins=self._callbacks.tasks_with_prompt,
+        )
 
     def _compared_clock(self, client: RebyteClient) -> ServerClock:
         """The service's clock, compared with the times of the tasks that this batch has."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, RebyteError, did_you_mean
+from ..errors import APIError, BadUsage, RebyteError, did_you_mean
 from ..output.records import DELETED, DELIVERY, WEBHOOK, RecordList, Records, Value
 from ._base import define_group, define_in
 from ._prompts import read_secret, secret_option
@@ -115,7 +115,13 @@ def create(
         raise BadUsage(f"the description has more than {LONGEST} characters")
     url = check_webhook_url(url)
     shared = read_secret(app, secret, longest=LONGEST)
-    made = app.client.create_webhook(url, chosen, description=description, secret=shared)
+    try:
+        made = app.client.create_webhook(url, chosen, description=description, secret=shared)
+    except APIError as error:
+        if error.code != "limit_exceeded":
+            raise
+        hint = "Delete one with `rebyte webhook delete ID`; `rebyte webhook list` shows them"
+        raise error.copy_with(hint=hint) from None
     return Records(WEBHOOK, [made])
 
 

@@ -298,9 +298,14 @@ def delete(app: App, workspace: str, yes: bool) -> Records:
     from ..history import references
 
     workspace_id = references.workspace(app.history, workspace)
+    known = app.history.workspace(workspace_id)
+    if known is None and not yes:  # whether it is there, before anything is asked
+        try:
+            app.client.get_computer(workspace_id)
+        except ResourceNotFound:
+            raise _missing(app, workspace_id) from None
     shown = workspace if workspace == workspace_id else f"{workspace} ({workspace_id})"
     confirm(app, f"Delete workspace {shown} with everything in it?", yes=yes)
-    known = app.history.workspace(workspace_id)
     try:
         app.client.delete_computer(workspace_id)
     except ResourceNotFound as error:

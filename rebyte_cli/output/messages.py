@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import Interrupted, OutcomeUnknown, ReaderGone, RebyteError
+from ..errors import Interrupted, OutcomeUnknown, ReaderGone, RebyteError, about
 from .console import Console, clean, one_line, spells_unicode
 
 _RED, _BOLD, _RESET = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
@@ -51,7 +51,7 @@ def _message(error: RebyteError | Interrupted) -> str:
     subject = getattr(error, "subject", None)
     message = error.message
     if subject and not _mentions(message, subject):
-        message = f"{subject}: {message}"
+        message = about(subject, message)
     return message
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from ..errors import KeyProblem, KeyRejected, RebyteError
+from ..errors import KeyProblem, KeyRejected, RebyteError, about
 
 T = TypeVar("T")
 SIDE_BY_SIDE = 8
@@ -56,5 +56,5 @@ def _attempt(call: Callable[[str], T], one: str) -> T | RebyteError:
 def named(error: RebyteError, one: str) -> RebyteError:
     """The error of one of several, with the id that it is about in its message."""
     if one not in error.message:
-        return error.copy_with(message=f"{one}: {error.message}")
+        return error.copy_with(message=about(one, error.message))
     return error

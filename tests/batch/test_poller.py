@@ -283,7 +283,7 @@ def test_a_task_that_cannot_be_read_is_told_and_read_again_by_the_next_run(batch
         rows = by_line(done)
         assert (done.status, rows[2]["status"]) == (1, "completed")
         assert (rows[1]["id"], rows[1]["status"]) == ("task-00001", "running")
-        told = {"code": "odd", "message": "task-00001: Not this one", "status": 400}
+        told = {"code": "odd", "message": "task-00001: not this one", "status": 400}
         assert rows[1]["error"] == told
         farm.hook = lambda _request: None
         again = batch_of(farm, None)

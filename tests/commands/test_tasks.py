@@ -187,20 +187,20 @@ def test_cancel_says_which_tasks_had_ended(inside_local: Run) -> None:
 def test_a_refusal_to_cancel_matters_only_while_the_task_runs(
     inside: Run, aim: Any, task: str, ends_with: int
 ) -> None:
-    refused = error_reply(409, "conflict", "Task is not running")
+    refused = error_reply(409, "conflict", "task is not running")
     known = json_reply({"id": "t1", "status": task})
     with RawServer(lambda request: refused if request.method == "POST" else known) as server:
         aim(server)
         done = inside("cancel", "t1")
     assert done.status == ends_with
-    assert ("had already failed" if task == "failed" else "Task is not running") in done.err
+    assert ("had already failed" if task == "failed" else "task is not running") in done.err
 
 
 def test_a_task_that_does_not_exist_says_where_to_look(inside_local: Run) -> None:
     inside_local("create", "Quick [[run=1ms]]")
     missing = inside_local("get", "999", "998", "-o", "table").err
     assert missing.splitlines() == [
-        "Error: 999: Task not found", "Hint: See `rebyte list`", "Error: 998: Task not found",
+        "Error: 999: task not found", "Hint: See `rebyte list`", "Error: 998: task not found",
     ]  # fmt: skip
     far = json.loads(inside_local("get", "@999").err)["error"]
     assert far["message"] == "@999 doesn't exist: only one task was created on this machine"
@@ -245,7 +245,7 @@ def test_the_one_that_is_missing_is_named_and_the_others_are_done(
     assert done.status == 4
     assert sorted(done.out.split()) == sorted(there)
     errors = [line for line in done.err.splitlines() if line.startswith("Error: ")]
-    assert sorted(errors) == ["Error: also-not: Task not found", "Error: not-there: Task not found"]
+    assert sorted(errors) == ["Error: also-not: task not found", "Error: not-there: task not found"]
 
 
 def test_a_missing_task_is_one_json_object_a_line(inside_local: Run) -> None:
@@ -285,7 +285,7 @@ def test_references_that_are_ambiguous_list_what_they_could_be(
     assert "abcd-1" in done.err
     assert "abcd-2" in done.err
     assert inside_local("get", "-", stdin="abcd\n").err.startswith('{"error":{"code":"usage"')
-    assert "abcd-1: Task not found" in inside_local("get", "abcd-1").err
+    assert "abcd-1: task not found" in inside_local("get", "abcd-1").err
 
 
 def test_a_finished_task_has_its_workspace_when_there_is_no_history(

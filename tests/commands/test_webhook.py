@@ -67,7 +67,9 @@ def test_the_fourth_is_refused_by_the_service_in_one_line(inside_local: Run) -> 
         assert inside_local("webhook", "create", f"{URL}{number}", *EVENT).status == 0
     done = inside_local("webhook", "create", f"{URL}3", *EVENT)
     assert done.status == 1
-    assert json.loads(done.err)["error"]["code"] == "limit_exceeded"
+    error = json.loads(done.err)["error"]
+    assert error["code"] == "limit_exceeded"
+    assert "`rebyte webhook delete ID`" in error["hint"]
 
 
 def test_the_local_service_says_that_it_has_no_public_key(inside_local: Run) -> None:

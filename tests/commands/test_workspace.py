@@ -43,6 +43,15 @@ def test_the_workspace_of_a_task_is_no_agent_computer(inside_local: Run) -> None
     assert f"`rebyte workspace forget {workspace}`" in json.loads(done.err)["error"]["hint"]
 
 
+def test_what_is_not_there_is_not_asked_about(inside_local: Run) -> None:
+    made = inside_local("workspace", "create", "--name", "shop").json["id"]
+    done = inside_local("workspace", "delete", "shpo")
+    assert (done.status, "Did you mean 'shop'?" in done.err) == (4, True)
+    for name in ("shop", made):
+        done = inside_local("workspace", "delete", name)
+        assert (done.status, "--yes" in done.err) == (2, True)
+
+
 def test_a_computer_that_cannot_start_says_why(inside_local: Run) -> None:
     done = inside_local("workspace", "create", "--name", "[[fail]]", "--wait")
     assert done.status == 1

@@ -60,12 +60,12 @@ def test_a_reader_that_went_away_is_no_error_to_print() -> None:
 @pytest.mark.parametrize(
     ("subject", "message", "said"),
     [
-        ("a", "Task not found", "a: Task not found"),
-        ("not", "Task not found", "not: Task not found"),
-        ("t1", "Task t10 not found", "t1: Task t10 not found"),
+        ("a", "Task not found", "a: task not found"),
+        ("not", "Task not found", "not: task not found"),
+        ("t1", "Task t10 not found", "t1: task t10 not found"),
         ("t1", "Task t1 not found", "Task t1 not found"),
         ("abc", "Task not found: abc", "Task not found: abc"),
-        ("abc", "abc: Task not found", "abc: Task not found"),
+        ("abc", "abc: task not found", "abc: task not found"),
         ("abc", "GET /tasks/abc: HTTP 500", "GET /tasks/abc: HTTP 500"),
         ("a b.txt", "No artifact 'a b.txt'", "No artifact 'a b.txt'"),
     ],
