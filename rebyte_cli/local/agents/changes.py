@@ -74,7 +74,11 @@ def patch(workspace: Workspace, *, jailed: bool, watch: Callable[[], str] = lamb
     )
     variables = jail.environment(confinement, os.environ)
     variables |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-    return _output(command, variables, workspace.code, watch)
+    try:
+        return _output(command, variables, workspace.code, watch)
+    finally:
+        for partial in workspace.base.glob("objects/*/tmp_*"):  # git was killed while it wrote it
+            partial.unlink(missing_ok=True)
 
 
 def _output(

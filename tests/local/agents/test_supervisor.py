@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.local.agents import credentials, process_identity, runs
+from rebyte_cli.local.agents import changes, credentials, process_identity, runs
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.codex import Codex
+from rebyte_cli.system.git import GitFailed
 from tests.servers import Line, RawServer
 from tests.waiting import eventually
 
@@ -118,6 +119,20 @@ def test_a_patch_that_would_fill_the_disk_is_not_created(bench: Bench) -> None:
     assert "changes.patch was not created: " in answer
     assert why in answer.partition("changes.patch")[2]
     assert "+y" not in (bench.artifact("changes.patch") or "")
+
+
+def test_git_leaves_nothing_half_written_on_a_full_disk(bench: Bench) -> None:
+    bench.run(["true"])
+    workspace = bench.workspace()
+    with (workspace.code / "large").open("wb") as file:
+        file.truncate(600_000_000)  # larger than git keeps in memory
+
+    def partial() -> list[Path]:
+        return list(workspace.base.glob("objects/*/tmp_*"))
+
+    with pytest.raises(GitFailed, match="the disk is full"):
+        changes.patch(workspace, jailed=True, watch=lambda: "the disk is full" if partial() else "")
+    assert partial() == []
 
 
 def test_folders_are_private_whatever_the_umask(bench: Bench) -> None:
