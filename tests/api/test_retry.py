@@ -212,7 +212,8 @@ def test_pauses_grow_and_have_jitter() -> None:
         ("1.5", None), ("\u0663", None), ("123456789012345", 123456789012.0),
         ("Thu, 01 Jan 1970 00:16:47 GMT", 7.0), ("Thu, 01 Jan 1970 00:16:39 GMT", 0.0),
         ("Thu, 01 Jan 1970 00:16:47", 7.0), ("soon, please", None), ("Thu, 99 Jan 1970", None),
-        ("01 Jan 1970 00:16:47 GMT", None), ("Thu, 01 Jan 99999999999 00:00:00 GMT", None),
+        ("01 Jan 1970 00:16:47 GMT", None), ("Thu, 01 Jan 1970 02:16:47 +0200", 7.0),
+         ("Thu, 01 Jan 99999999999 00:00:00 GMT", None),
     ],
 )  # fmt: skip
 def test_retry_after_is_seconds_or_a_date(

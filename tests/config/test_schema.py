@@ -177,3 +177,8 @@ def test_another_schema_keeps_its_place(rebyte: Callable[..., Done], home: Path)
 def test_a_schema_is_named_at_the_top_or_not_at_all(text: str) -> None:
     tomllib.loads(text)
     assert schema_line(text) == ""
+
+
+@pytest.mark.parametrize("end", ["", "\n", " \r\n", "\t\n[profiles]\n"])
+def test_the_name_of_a_schema_ends_before_white_space(end: str) -> None:
+    assert schema_line(f"# mine\n\n#:schema ./x.json{end}") == "#:schema ./x.json"

@@ -266,8 +266,9 @@ SECRET = "rbk_0123456789abcdef"
         ("default_profile = 3\n", "line 1: default_profile: must be text"),
         ("x = " + "[" * 5000, "not valid TOML"),
         (
-            'output = """\noutput = "csv"\n"""\n[profiles.work]\noutput = 1\n',
-            "line 5: profiles.work.o",
+            'default_profile = """\n[profiles.work]\noutput = 1\n"""\n'
+            "[profiles.work]\noutput = 1\n",
+            "line 6: profiles.work.output",
         ),
         ("[profiles.play]\noutput = 1\n[profiles.work]\noutput = 1\n", "line 4: profiles.work.out"),
     ],

@@ -117,6 +117,9 @@ def test_a_note_comes_before_comments_are_lost(tmp_path: Path) -> None:
     with edit_toml(path, note=note) as document:
         document["y"] = 2
     assert len(told) == 1
+    path.write_text("# mine\n")
+    add(path, "work")  # without a note
+    assert path.read_text() == "[profiles.work]\n"
 
 
 @pytest.mark.parametrize(
