@@ -89,10 +89,9 @@ def enter(context: Context, request: HttpRequest) -> HttpResponse:
     answer.headers["Referrer-Policy"] = "no-referrer"
     if visits.is_of_another_user(request.environ["rebyte.socket"]):
         raise Refusal(403, "insufficient_scopes", "This link is for another user of this machine")
-    is_good = visits.redeem(context.store, request.args["key"])
-    if caller_of(context, request).is_own:  # it was opened before, or this browser was let in
-        return answer
-    if not is_good:
+    if not visits.redeem(context.store, request.args["key"]):
+        if caller_of(context, request).is_own:  # this browser has opened the link before
+            return answer
         raise Refusal(403, "insufficient_scopes", "This link was used before, or has expired")
     attributes = f"Max-Age={COOKIE_SECONDS}; HttpOnly; Path=/; SameSite=Strict"
     session = context.permission.page_key()
