@@ -254,7 +254,7 @@ class Session:
         history = self._app.history
         for index in self._plan.mine:
             digest = digest_of(str(self._batch.body(self._batch.lines[index])["prompt"]))
-            if history.tasks_with_prompt(digest) or history.unsettled(digest):
+            if history.was_sent(digest):
                 raise BadUsage(
                     f"the journal {self._path} is empty, but line {self._batch.lines[index].number}"
                     " was sent before",

@@ -288,6 +288,14 @@ class History:
         sql = "SELECT id FROM tasks WHERE origin = ? AND prompt_digest = ? ORDER BY seq DESC"
         return [str(row["id"]) for row in self._read(sql, self.origin, digest)]
 
+    def was_sent(self, digest: str) -> bool:
+        """Whether a task with this prompt was created from here, or may have been."""
+        sql = (
+            "SELECT 1 FROM tasks WHERE origin = ? AND prompt_digest = ? UNION SELECT 1 FROM intents"
+            " WHERE origin = ? AND digest = ? AND state NOT IN ('refused', 'unsent') LIMIT 1"
+        )
+        return bool(self._read(sql, self.origin, digest, self.origin, digest))
+
     def workspace_of(self, task_id: str) -> str | None:
         """The workspace that a task was given, or None when it is not known."""
         sql = "SELECT workspace_id FROM tasks WHERE origin = ? AND id = ?"

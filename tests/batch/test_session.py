@@ -435,22 +435,24 @@ def test_other_defaults_than_in_the_run_before_are_told(
         assert "The options differ" not in same.err  # nothing is left to be asked for
 
 
-def test_a_journal_that_was_emptied_is_refused(home: Path) -> None:
+@pytest.mark.parametrize("history", ["on", "off"])
+def test_a_journal_that_was_emptied_is_refused(home: Path, history: str) -> None:
     """Emptied under a run that is then killed: the next one would send every line again."""
     (home / "t.txt").write_text("One\nTwo\n")
     journal = home / "t.txt.journal"
     with Farm(run=60.0) as farm:
         words = [*COMMAND, "batch", "t.txt", "--text"]
-        with subprocess.Popen(words, cwd=home, env={**os.environ, **farm.env}) as process:
+        env = {**farm.env, "REBYTE_HISTORY": history}
+        with subprocess.Popen(words, cwd=home, env={**os.environ, **env}) as process:
             eventually(lambda: journal.exists() and journal.read_text().count('"created"') == 2)
             os.truncate(journal, 0)
             process.kill()
-        done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
+        done = inside("batch", "t.txt", "--text", cwd=home, env=env)
         assert done.status == 2
         assert "t.txt.journal is empty, but line 1 was sent before" in done.err
         assert farm.made == {"One": 1, "Two": 1}
         journal.unlink()
-        again = inside("batch", "t.txt", "--text", "--no-wait", cwd=home, env=farm.env)
+        again = inside("batch", "t.txt", "--text", "--no-wait", cwd=home, env=env)
         assert again.status == 0
         assert farm.made == {"One": 2, "Two": 2}
 

@@ -34,6 +34,8 @@ def broken(handle, flags):
 if kind:
     fcntl.flock = broken
 """
+# A run of each race by default, one for 50 trials of REBYTE_TEST_DOUBLES.
+RUNS = range(max(1, int(os.environ.get("REBYTE_TEST_DOUBLES", "0")) // 50))
 REFUSING = ["ENOLCK", "ENOSYS", "EOPNOTSUPP", "yes"]
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -93,7 +95,8 @@ def test_a_batch_is_refused_with_the_reason(start: Start, home: Path, kind: str)
     assert not (home / "t.txt.journal").exists()
 
 
-def test_two_runs_on_one_journal_notice_each_other(start: Start, home: Path) -> None:
+@pytest.mark.parametrize("run", RUNS)
+def test_two_runs_on_one_journal_notice_each_other(start: Start, home: Path, run: int) -> None:
     """Two machines, each with a state folder and locks of its own. One of them stops, or both."""
     prompts = [f"Line {number}" for number in range(40)]
     (home / "t.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
@@ -107,7 +110,10 @@ def test_two_runs_on_one_journal_notice_each_other(start: Start, home: Path) -> 
         assert max(farm.tried.values()) == 1
 
 
-def test_two_runs_that_start_together_send_no_line_twice(start: Start, home: Path) -> None:
+@pytest.mark.parametrize("run", RUNS)
+def test_two_runs_that_start_together_send_no_line_twice(
+    start: Start, home: Path, run: int
+) -> None:
     (home / "t.jsonl").write_text("".join(json.dumps({"prompt": f"L{n}"}) + "\n" for n in range(8)))
     with Farm(delay=0.05) as farm:
         both = [
@@ -119,7 +125,8 @@ def test_two_runs_that_start_together_send_no_line_twice(start: Start, home: Pat
     assert any(done.status for done in ends)
 
 
-def test_one_key_in_many_processes_whose_locks_do_not_lock(start: Start) -> None:
+@pytest.mark.parametrize("run", RUNS)
+def test_one_key_in_many_processes_whose_locks_do_not_lock(start: Start, run: int) -> None:
     """They share the database, whose key is unique."""
     with ExitStack() as stack:
         farm = stack.enter_context(Farm(delay=0.5))
