@@ -249,9 +249,10 @@ SECRET = "rbk_0123456789abcdef"
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a = 1\nb = =\n", "line 2, column 5: not valid TOML"),
+        ("a = 1\nb = =\n", "line 2, column 5: not valid TOML: Invalid value"),
+        ('x = "abc\n', "line 1, column 9: not valid TOML: Illegal character …"),
         (f"[profiles.work]\nkey = {SECRET}\n", "line 2, column 7: not valid TOML"),
-        (f'[profiles.work]\nx = "{SECRET}', "not valid TOML"),
+        (f'[profiles.work]\nx = "{SECRET}', "config.toml: not valid TOML: it ends too early"),
         (f"{SECRET} = 1\n{SECRET} = 2\n", "not valid TOML"),
         (f"x = {{ {SECRET} = 1, {SECRET} = 2 }}\n", "line 1, column"),
         ("[profiles.work]\n\noutput = 5\n", "line 3: profiles.work.output: must be one of auto"),

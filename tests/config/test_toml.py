@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.config.toml import edit_toml, has_comments
+from rebyte_cli.config.toml import edit_toml, has_comments, line_of
 from rebyte_cli.errors import BadUsage
 
 
@@ -137,3 +137,15 @@ def test_a_note_comes_before_comments_are_lost(tmp_path: Path) -> None:
 def test_a_hash_in_a_string_is_no_comment(text: str, answer: bool) -> None:
     tomllib.loads(text)
     assert has_comments(text) is answer
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (("a",), 1), (("b",), None), (("t",), 2), (("t", "a"), 3), (("t", "b"), None),
+        (("t", "u", "a"), 5), (("t", "u", "x"), 6), (("t", "u", "x", "y"), 6), (("u",), None),
+    ],
+)  # fmt: skip
+def test_the_line_of_a_key(keys: tuple[str, ...], line: int | None) -> None:
+    text = "a = 1\n[t]\na = 2\n[ t . 'u' ]\n\"a\" = 3\nx = { y = 1 }\nlast = 1\n"
+    assert line_of(text, keys) == line
