@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +21,9 @@ from ..output.records import COMPUTER, DELETED, WORKSPACE, RecordList, Records, 
 from ._base import define_group, define_in
 from ._options import full_ids_option, timeout_option, workspace_argument
 from ._prompts import confirm, yes_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @define_group("workspace")

@@ -230,14 +230,13 @@ def with_questions(
     The events of each running task are read for it: all of them for `most=None`, otherwise those
     of `most` tasks, as far as ASK_TIME allows. `unchecked` is told how many were not, if any.
     """
-    from . import questions
-    from .parallel import in_parallel
-
     deadline = NO_LIMIT if most is None else Deadline(ASK_TIME)
     left = sys.maxsize if most is None else most
     skipped: list[str] = []
 
     def asks(task_id: str) -> bool:
+        from . import questions
+
         try:
             if not deadline.has_passed:
                 return questions.asked(client, history, task_id, deadline) is not None
@@ -252,7 +251,11 @@ def with_questions(
         skipped += running[left:]
         running = running[:left]
         left -= len(running)
-        asked = dict(zip(running, in_parallel(asks, running), strict=True))
+        asked = {}
+        if running:  # most lists show none, and need not load threads
+            from .parallel import in_parallel
+
+            asked = dict(zip(running, in_parallel(asks, running), strict=True))
         for row in chunk:
             if isinstance(row, Mapping) and asked.get(_id(row)) is True:
                 row = {**row, "question": True}
