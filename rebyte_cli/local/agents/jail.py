@@ -223,7 +223,7 @@ def _kernel(name: str) -> str:
 def _base() -> list[str]:
     """bubblewrap with the system's folders, private /tmp, /proc and /dev, and no capabilities."""
     program = bubblewrap() or "bwrap"
-    line = [sys.executable, "-I", "-S", seal.__file__, program]
+    line = [sys.executable, "-I", "-S", "-c", seal.BOOT, str(Path(__file__).parents[3]), program]
     line += ["--die-with-parent", "--unshare-user", "--unshare-pid", "--unshare-ipc"]
     line += ["--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL"]
     if no_nested_namespaces(program):

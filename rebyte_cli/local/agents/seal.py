@@ -1,6 +1,6 @@
 """What the kernel takes from a process for good, before bubblewrap starts as that process.
 
-    python -I -S seal.py PROGRAM [ARGUMENT]…
+    python -I -S -c BOOT PACKAGE_FOLDER PROGRAM [ARGUMENT]…
 
 Namespaces do not cover abstract Unix sockets while the network is shared, nor the keys of a login.
 A Landlock scope and a fresh session keyring do.
@@ -11,6 +11,10 @@ from __future__ import annotations
 import os
 import sys
 
+BOOT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1));"
+    " from rebyte_cli.local.agents.seal import main; main()"
+)
 CREATE_RULESET, RESTRICT_SELF = 444, 446  # the same on every architecture
 RULESET_VERSION = 1
 SCOPES_SINCE = 6  # the version of Landlock, Linux 6.12
@@ -89,7 +93,3 @@ def _error() -> int:
 
 def _failure(call: str) -> OSError:
     return OSError(_error(), f"{call}: {os.strerror(_error())}")
-
-
-if __name__ == "__main__":
-    main()

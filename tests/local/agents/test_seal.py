@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -160,6 +161,36 @@ def test_what_this_machine_cannot_close_is_told(
         "abstract Unix sockets of your other programs can be reached (needs Linux 6.12 with"
         " Landlock); programs inside can make user namespaces (needs bubblewrap 0.8)"
     )
+
+
+JAILED = """
+import subprocess, sys
+from pathlib import Path
+from rebyte_cli.local.agents import jail
+here = Path(sys.argv[1])
+line = jail.command(jail.confine(here, jailed=True), ["echo", "hello"])
+sys.exit(subprocess.run(line).returncode)
+"""
+
+
+def test_the_command_in_one_file_makes_the_same_sandbox(bench: Bench, tmp_path: Path) -> None:
+    archive = tmp_path / "rebyte.pyz"
+    package = Path(jail.__file__).parents[3]
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in (package / "rebyte_cli").rglob("*.py"):
+            file.write(path, path.relative_to(package))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "home").mkdir()
+    path = f"{os.environ['PATH']}:{jail.SYSTEM_PATH}"
+    done = subprocess.run(
+        [sys.executable, "-c", JAILED, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(archive), "PATH": path},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
 
 
 def test_an_old_bubblewrap_is_enough(bench: Bench, tmp_path: Path, user_home: Path) -> None:
