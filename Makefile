@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # The suite starts the command a thousand times; without bytecode files each start compiles it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: fuzz help demo test slow lowest agents browser audit check docs site bench pyz clean
+.PHONY: bare fuzz help demo test slow lowest agents browser audit check docs site bench pyz clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -35,6 +35,9 @@ $(COMPILED): $(READY) $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py)
 # Many tests wait for processes and terminals: nine workers keep two cores busy.
 test: $(READY) $(COMPILED) ## Run the tests
 	@$(BIN)/python -m pytest -m "not slow" --ignore tests/fuzz -n 9 --dist loadfile --no-loadscope-reorder
+
+bare: ## Run demo, test and check on a minimal Debian (15 minutes; root and mmdebstrap)
+	@$(PYTHON) -m tests.bare $(SUITES)
 
 slow: $(READY) $(COMPILED) ## Run the scripts of the documents, and tests that build packages or download tools
 	@$(BIN)/python -m pytest -m slow -n 6 --dist loadfile
@@ -115,4 +118,4 @@ pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
 	@$(BIN)/python -m zipapp build/pyz -c -p '/usr/bin/env python3' -m rebyte_cli.__main__:main -o dist/rebyte.pyz
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(LOWEST) $(FUZZ) $(AUDIT) $(SITE) .agents-cache .browser-cache .node-cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(LOWEST) $(FUZZ) $(AUDIT) $(SITE) .agents-cache .bare-cache .browser-cache .node-cache .mypy_cache .pytest_cache .ruff_cache build dist

@@ -21,71 +21,35 @@ VARIABLES = (
     *("TEMP", "TMP", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD"),
     *("PYTHONDEVMODE", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONPATH"),
     "PYTHONWARNINGS",
-    # How this machine downloads packages, which slow tests do.
+    # Without which no program starts on Windows.
+    *("COMSPEC", "PATHEXT", "SYSTEMDRIVE", "SYSTEMROOT", "WINDIR"),
+)
+PREFIXES = ("LC_", "PYTEST_", "REBYTE_FUZZ", "REBYTE_TEST_")
+# How this machine downloads packages, which slow tests do.
+DOWNLOADS = (
     *("CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"),
     *("SSL_CERT_DIR", "SSL_CERT_FILE"),
     *("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
     *("all_proxy", "http_proxy", "https_proxy", "no_proxy"),
-    # Without which no program starts on Windows.
-    *("COMSPEC", "PATHEXT", "SYSTEMDRIVE", "SYSTEMROOT", "WINDIR"),
 )
-PREFIXES = (
-    *("LC_", "PYTEST_", "REBYTE_FUZZ", "REBYTE_TEST_"),
-    *("PIP_", "UV_", "NPM_CONFIG_", "npm_config_"),
-)
-# Configuration of those that download; their other files in HOME stay out of sight.
-DOWNLOADS = {"PIP_CONFIG_FILE": ".config/pip/pip.conf", "NPM_CONFIG_USERCONFIG": ".npmrc"}
+DOWNLOAD_PREFIXES = ("PIP_", "UV_", "NPM_CONFIG_", "npm_config_")
+# The one file in HOME that each of those programs may read.
+DOWNLOAD_FILES = {"PIP_CONFIG_FILE": ".config/pip/pip.conf", "NPM_CONFIG_USERCONFIG": ".npmrc"}
 
-PROGRAMS = (
-    # coreutils, diffutils, findutils, util-linux and the like
-    *(
-        "[",
-        "awk",
-        "basename",
-        "cat",
-        "chmod",
-        "chown",
-        "clear",
-        "cmp",
-        "comm",
-        "cp",
-        "cut",
-        "date",
-        "dd",
-    ),
-    *("df", "diff", "dirname", "du", "echo", "env", "expr", "false", "find", "flock", "fold"),
-    *("getent", "grep", "gzip", "head", "hostname", "id", "install", "join", "kill", "ln"),
-    *("locale", "ls", "mkdir", "mkfifo", "mktemp", "mount", "mv", "nice", "nl", "nohup", "nproc"),
-    *("numfmt", "od", "paste", "pgrep", "printenv", "printf", "prlimit", "ps", "pwd", "readlink"),
-    *("realpath", "rm", "rmdir", "script", "sed", "seq", "setsid", "sha256sum", "shuf", "sleep"),
-    *("sort", "split", "stat", "stty", "sync", "tac", "tail", "tar", "tee", "test", "timeout"),
-    *("touch", "tput", "tr", "true", "truncate", "tsort", "tty", "umount", "uname", "uniq"),
-    *("unshare", "wc", "which", "whoami", "xargs", "yes"),
-    # shells, and what people use beside them
-    *("bash", "busybox", "dash", "fish", "sh", "zsh"),
-    *("curl", "fzf", "jq", "less", "more", "parallel", "rsync", "shellcheck", "tmux"),
-    # languages and their package managers
-    *("git", "make", "node", "npm", "npx", "perl", "python", "python3"),
-    # manual pages
-    *(
-        "apropos",
-        "col",
-        "eqn",
-        "grotty",
-        "groff",
-        "man",
-        "mandoc",
-        "manpath",
-        "mandb",
-        "nroff",
-        "preconv",
-    ),
-    *("tbl", "troff"),
-    # services that tests start for themselves
-    *("bwrap", "cron", "crontab", "dbus-daemon", "faketime", "gnome-keyring-daemon"),
-    *("sbatch", "scontrol", "sinfo", "slurmctld", "slurmd", "slurmstepd", "squeue", "srun"),
-    *("chromedriver", "chromium"),
-)
+# Of the system, shells, languages, manual pages, and services that tests start for themselves.
+PROGRAMS = """
+    [ awk basename cat chmod chown clear cmp comm cp cut date dd df diff dirname du echo env
+    expr false find findmnt flock fold getent grep gzip head hostname id install join kill ln
+    locale ls mkdir mkfifo mktemp mount mv nice nl nohup nproc numfmt od paste pgrep printenv
+    printf prlimit ps pwd readlink realpath rm rmdir script sed seq setsid sha256sum shuf sleep
+    sort split stat stty sync tac tail tar tee test timeout touch tput tr true truncate tsort
+    tty umount uname uniq unshare wc which whoami xargs yes
+    bash busybox dash fish sh zsh curl fzf jq less more parallel rsync shellcheck tmux
+    git make node npm npx perl python python3
+    apropos col eqn groff grotty man mandb mandoc manpath nroff preconv tbl troff
+    bwrap chromedriver chromium cron crontab dbus-daemon faketime gnome-keyring-daemon
+    sbatch scontrol sinfo slurmctld slurmd slurmstepd squeue srun
+"""
 
 
 def enter() -> None:
@@ -100,24 +64,25 @@ def enter() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
-    variables = _kept() | _downloads() | _home(folder / "home")
+    variables = _variables(VARIABLES, PREFIXES) | for_downloads() | _home(folder / "home")
     variables["PATH"] = _path(folder / "bin")
     os.environ.clear()
     os.environ.update(variables, GIT_CONFIG_NOSYSTEM="1", **{ENTERED: str(folder)})
 
 
-def _kept() -> dict[str, str]:
+def for_downloads() -> dict[str, str]:
+    """The variables with which package managers reach their index from here."""
+    files = {name: Path.home() / place for name, place in DOWNLOAD_FILES.items()}
+    found = {name: str(file) for name, file in files.items() if file.exists()}
+    return found | _variables(DOWNLOADS, DOWNLOAD_PREFIXES)
+
+
+def _variables(names: tuple[str, ...], prefixes: tuple[str, ...]) -> dict[str, str]:
+    """Those of the environment with these names, or whose names begin with these prefixes."""
     return {
         name: value
         for name, value in os.environ.items()
-        if name in VARIABLES or name.startswith(PREFIXES)
-    }
-
-
-def _downloads() -> dict[str, str]:
-    files = {name: Path.home() / place for name, place in DOWNLOADS.items()}
-    return {
-        name: str(file) for name, file in files.items() if name not in os.environ and file.exists()
+        if name in names or name.startswith(prefixes)
     }
 
 
@@ -134,7 +99,7 @@ def _home(home: Path) -> dict[str, str]:
 def _path(folder: Path) -> str:
     """A PATH with nothing but `PROGRAMS`."""
     search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-    found = {name: shutil.which(name, path=search) for name in PROGRAMS}
+    found = {name: shutil.which(name, path=search) for name in PROGRAMS.split()}
     if os.name == "nt":  # where a program needs the files beside it
         folders = {os.path.dirname(path): None for path in found.values() if path}
         return os.pathsep.join(folders)

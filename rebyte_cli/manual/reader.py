@@ -27,7 +27,7 @@ _BOLD, _UNDERLINE, _PLAIN = "\x1b[1m", "\x1b[4m", "\x1b[0m"
 def render(
     page: str, *, width: int, environment: Mapping[str, str], styled: bool = False
 ) -> str | None:
-    """Render a page as text with `man` or `mandoc`; None if neither is installed.
+    """Render a page as text with `man` or `mandoc`; None if neither is here and works.
 
     `page` is in the man(7) language, `width` in columns. With `styled`, escape sequences make text
     bold and underlined.
@@ -37,8 +37,10 @@ def render(
         file.write_text(page, encoding="utf-8", newline="\n")
         for program in (["man", "-l"], ["mandoc", "-T", "utf8", "-O", f"width={width}"]):
             text = _run([*program, str(file)], {**environment, "MANWIDTH": str(width)})
-            if text:
-                return _styled(text) if styled else _TWICE.sub("", _STYLE.sub("", text))
+            plain = _TWICE.sub("", _STYLE.sub("", text or ""))
+            # Images of containers have a `man` that only says how to install it.
+            if "\nNAME\n" in plain:
+                return _styled(text or "") if styled else plain
     return None
 
 

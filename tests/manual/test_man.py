@@ -163,8 +163,12 @@ def test_a_command_names_the_pages_about_its_subject() -> None:
             assert f"{sheet.stem}(7)" in sheet.read_text().replace("\\-", "-"), sheet
 
 
-def test_man_without_man(home: Path, rebyte: Callable[..., Done]) -> None:
-    """The text itself, where there is nothing to show it with."""
+@pytest.mark.parametrize("man", ["", "exit 1", "echo This system has been minimized."])
+def test_man_without_man(home: Path, rebyte: Callable[..., Done], man: str) -> None:
+    """The text itself, where there is nothing that shows it, as in images of containers."""
+    if man:
+        (home / "man").write_text(f"#!/bin/sh\n{man}\n")
+        (home / "man").chmod(0o755)
     done = rebyte("man", "create", env={"PATH": str(home)})
     assert done.status == 0
     assert done.out.startswith("# rebyte-create(1): run a prompt as a new task\n")
