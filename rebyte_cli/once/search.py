@@ -238,6 +238,7 @@ class Search:
         self._twins = twins
         self._prompts: dict[str, str] = {}
         self._digests: dict[str, str] = {}  # of these prompts
+        self._read_late: set[str] = set()  # tasks whose prompts were read for a request to repeat
         self._deleted: set[str] = set()
         self._candidates: dict[str, set[str]] = {}  # ever seen, by the digest of the request
 
@@ -278,7 +279,9 @@ class Search:
         known = self._known(listed)
         rows = [row for row in listing.rows if row["id"] not in known]
         rows = _created_since(rows, [window.since for window in within])
-        is_read = (is_near or len(rows) <= READS) and self._read_prompts(rows, limit)
+        is_late = any(request.to_repeat for request in requests)
+        is_few = is_near or len(rows) <= READS
+        is_read = is_few and self._read_prompts(rows, limit, is_late=is_late)
         found = []
         for request, window in zip(requests, within, strict=True):
             matches = self._matches(request, window, rows, listed, limit)
@@ -292,11 +295,20 @@ class Search:
             found.append(self._unless_vanished(request, matches, listed))
         return found
 
-    def _read_prompts(self, rows: list[Row], limit: Deadline) -> bool:
-        """Read what these tasks were asked; False if they are too many for one scan."""
-        unread = [row["id"] for row in rows if row["id"] not in self._prompts]
+    def _read_prompts(self, rows: list[Row], limit: Deadline, *, is_late: bool) -> bool:
+        """Read what these tasks were asked; False if they are too many for one scan.
+
+        If it `is_late`, so that they may exclude a task, those that were read before are read once
+        more: a service may show something else while it prepares a task.
+        """
+        read = self._read_late if is_late else self._prompts.keys()
+        unread = [row["id"] for row in rows if row["id"] not in read]
         for task_id in unread[:READS]:
+            self._prompts.pop(task_id, None)
+            self._digests.pop(task_id, None)
             self._read_prompt(task_id, limit)
+            if is_late and task_id in self._prompts:
+                self._read_late.add(task_id)
         return len(unread) <= READS
 
     def _unless_vanished(self, request: LostRequest, matches: Matches, listed: set[str]) -> Matches:

@@ -431,6 +431,21 @@ def test_a_task_with_this_prompt_is_read_to_see_whether_it_is_shown_unchanged(lo
     assert names(scan(search, request).unsure) == []
 
 
+def test_a_prompt_that_was_read_early_is_read_again_before_it_excludes_a_task(look: Start) -> None:
+    """A service may show something else at first: "Preparing"."""
+    tasks = Tasks([row("ours"), row("twin", ago=600)], {"ours": "Preparing", "twin": PROMPT})
+    search = look(tasks, ["twin"], twins=["twin"])
+    early = lost(room=999)
+    assert scan(search, early).candidates == []  # the twin says that prompts are unchanged
+    tasks.prompts["ours"] = PROMPT
+    assert scan(search, early).candidates == []
+    assert names(scan(search, early._replace(to_repeat=True)).same) == ["ours"]
+    assert tasks.reads.count("ours") == 2
+    tasks.prompts["ours"] = None
+    again = look(tasks, ["twin"], twins=["twin"])
+    assert names(scan(again, early._replace(to_repeat=True)).unsure) == ["ours"]
+
+
 def test_a_later_scan_may_settle_a_doubt() -> None:
     ours, twin, unsure = {"id": "ours"}, {"id": "twin"}, {"id": "unsure"}
     assert Matches([ours], [], True).is_settled
