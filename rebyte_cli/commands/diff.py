@@ -28,7 +28,8 @@ def command(app: App, task: str) -> Raw | None:
     task_id = references.task(app.history, task)
     workspace = app.located({"id": task_id}).get("workspaceId")
     found = patch.fetch(app.client, task_id, workspace)
-    if not app.console.out_tty and not app.console.out_color:
+    # FORCE_COLOR is for what people read, and what is not a terminal gets a patch to apply.
+    if not app.console.out_tty and app.options.get("color") != "always":
         return Raw(found)
     # Each line was cleaned already; printed as a value, its colours would be escaped as well.
     for line in patch.coloured(found, color=app.console.out_color):

@@ -108,7 +108,7 @@ def test_from_a_prompt_to_an_applied_patch_in_two_commands(agents: Local, reposi
 
 def test_diff_in_a_pipe_is_the_patch_itself(agents: Local, repository: Path) -> None:
     work(agents, repository)
-    done = agents("diff", "@last")
+    done = agents("diff", "@last", env={"NO_COLOR": "", "FORCE_COLOR": "1"})
     assert done.status == 0
     assert done.out.startswith("diff --git a/code.txt b/code.txt\n")
     patch = repository.parent / "x.patch"
