@@ -365,13 +365,14 @@ def discard(folder: Path) -> None:
 
     Raises OSError.
     """
-    import shutil
+    from .agents.confined import remove_tree
 
     for name in ("service.db", "service.db-wal", "service.db-shm"):
         (folder / name).unlink(missing_ok=True)
     for name in ("objects", "workspaces"):
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
+        remove_tree(folder / name)
+        if (folder / name).exists():
+            raise OSError(f"{folder / name} cannot be removed")
 
 
 def _create(connection: sqlite3.Connection) -> None:

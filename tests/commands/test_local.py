@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -115,6 +116,23 @@ def test_case_66_a_damaged_file_is_named_and_reset_mends_it(
     assert inside("local", "reset", "--yes").status == 0
     assert inside("local", "status").json["tasks"] == 0
     assert inside("-P", "local", "create", "Say hello", "--wait").status == 0
+
+
+def test_reset_removes_the_folders_of_a_damaged_file_however_deep(inside: Run, state: Path) -> None:
+    DAMAGE["garbage"](state / "service.db")
+    (state / "workspaces").mkdir(exist_ok=True)
+    here = os.open(state / "workspaces", os.O_RDONLY)
+    for _ in range(1500):  # more than the interpreter's stack takes
+        os.mkdir("deep", dir_fd=here)
+        below = os.open("deep", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    try:
+        assert inside("local", "reset", "--yes").status == 0
+        assert not (state / "workspaces").exists()
+    finally:  # pytest itself cannot remove what is left of it
+        subprocess.run(["rm", "-rf", state / "workspaces"], check=True)
 
 
 @pytest.mark.parametrize("kind", ["garbage", "holes", "no table", "no plan"])
