@@ -68,7 +68,7 @@ def command(
 
       rebyte mcp --install codex
       rebyte mcp --install claude -P local
-      rebyte mcp --install gemini --root ~/src --dry-run
+      rebyte mcp --install gemini --root .. --dry-run
     """
     if client is not None:
         allowed = [word for root in roots for word in ("--root", root)]
@@ -99,7 +99,7 @@ def _check_sdk() -> None:
 
 def _install(app: App, client: str, allowed: list[str], dry_run: bool) -> Any:
     settings = app.settings
-    # The agent starts the server in an environment of its own.
+    # The agent does not pass its environment on to the server.
     words = [*clients.command_line(settings.profile if settings.named else None), *allowed]
     if dry_run:
         return Text(clients.snippet(client, words))

@@ -1,7 +1,7 @@
 """The server's standard input, in which every request can be answered.
 
 The SDK drops a line that its parser refuses: half of a surrogate pair, a number of thousands of
-digits, deep nesting. Its client would wait for an answer until a time limit of its own.
+digits, deep nesting. Its client would wait for an answer until it timed out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from mcp.types import jsonrpc_message_adapter
 
-ENDS = 1000  # bytes at either end of a line in which its id is looked for
+ENDS = 1000  # bytes at either end of a line that are searched for its id
 
 # The id outside of everything nested: before it, or behind it.
 _ID = rb'"id"\s*:\s*(-?\d{1,18}|"[^"\\]{1,200}")'

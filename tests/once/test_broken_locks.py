@@ -97,7 +97,7 @@ def test_a_batch_is_refused_with_the_reason(start: Start, home: Path, kind: str)
 
 @pytest.mark.parametrize("run", RUNS)
 def test_two_runs_on_one_journal_notice_each_other(start: Start, home: Path, run: int) -> None:
-    """Two machines, each with a state folder and locks of its own. One of them stops, or both."""
+    """Two machines, each with its own state folder and locks. One of them stops, or both."""
     prompts = [f"Line {number}" for number in range(40)]
     (home / "t.txt").write_text("".join(f"{prompt}\n" for prompt in prompts))
     kind, words = "each machine for itself", ("batch", "t.txt", "--text", "--jobs", "4")

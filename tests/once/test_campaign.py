@@ -48,7 +48,7 @@ BROKEN: list[Callable[[], bytes]] = [
     lambda: json_reply({"data": [], "total": 0}),
     lambda: error_reply(400, "bad", "No"),
 ]
-# A process of its own, whose clocks are moved before the command starts.
+# A separate process, whose clocks are moved before the command starts.
 CHILD = """
 import os, time
 from datetime import timedelta
