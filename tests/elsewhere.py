@@ -42,6 +42,7 @@ REASONS = {
             *("manual/test_skill.py", "output/test_console.py", "output/test_progress.py"),
             *("output/test_live_table.py", "output/test_streams.py", "tasks/test_checkout.py"),
             *("tasks/test_parallel.py", "test_action.py", "test_install.py", "test_signals.py"),
+            *("commands/test_mcp_scope.py", "test_bare.py", "test_surroundings.py"),
         ),
         _PROGRAMS,
     ),
@@ -69,7 +70,13 @@ REASONS = {
         _PLACES,
     ),
     **dict.fromkeys(
-        ("api/test_models.py", "test_cases.py", "test_imports.py", "test_make_agents.py"),
+        (
+            "api/test_models.py",
+            "test_cases.py",
+            "test_imports.py",
+            "test_make_agents.py",
+            "test_workflows.py",
+        ),
         _CHECKOUT,
     ),
 }
