@@ -196,10 +196,11 @@ class Runner:
     def _start(self) -> Iterator[RowOrError]:
         """Yield what is over, take up what an earlier run began, hand out what is new."""
         self._restore_reservations()
+        lost: dict[int, float] = {}
         for index in self._plan.mine:
             entry = self._entries[index]
             if self._options.retry_failed and entry.is_doubtful:
-                self._search(index, entry, 0.0)
+                lost[index] = 0.0
                 entry.apply({"is": "unknown"})
             elif self._options.retry_failed and entry.has_failed:
                 entry.reset("new")
@@ -209,8 +210,12 @@ class Runner:
             entry = self._entries[index]
             if entry.state == "running":
                 yield from self._watch(index, entry)
-            elif entry.state in LOST and index not in self._lost:
-                self._search(index, entry, self._options.send_again_after)
+            elif entry.state in LOST:
+                lost.setdefault(index, self._options.send_again_after)
+        # All at once: a scan that does not know of one could take its task for another's.
+        self._lost.update(lost)
+        for index, send_again_after in lost.items():
+            self._search(index, self._entries[index], send_again_after)
         if not all(self._entries[index].is_over for index in self._plan.mine):
             self._watcher.start()
             self._searcher.start()
