@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import struct
 import sys
 from types import ModuleType
 from typing import Any
@@ -37,8 +38,6 @@ SIGNAL = (
     *("pthread_sigmask", "setitimer"),
 )
 
-_lockf, _unlock = fcntl.lockf, fcntl.LOCK_UN
-
 
 class Msvcrt(ModuleType):
     """Locks of bytes at the position of a descriptor, as the C library of Windows has them.
@@ -54,12 +53,13 @@ class Msvcrt(ModuleType):
         self.problem: OSError | None = None
 
     def locking(self, handle: int, mode: int, count: int) -> None:
-        """Lock without waiting; between processes, as POSIX has it for bytes too."""
+        """Lock without waiting, against every other open file, of this process too."""
         position = os.lseek(handle, 0, os.SEEK_CUR)
         self.locked.append((handle, position, mode, count))
         if self.problem is not None:
             raise self.problem
-        _lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, count, position)
+        whole = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, position, count, 0)
+        fcntl.fcntl(handle, fcntl.F_OFD_SETLK, whole)
 
 
 def become_windows(monkeypatch: pytest.MonkeyPatch) -> Msvcrt:

@@ -12,10 +12,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,10 +28,11 @@ from rebyte_cli.commands import _prompts
 from rebyte_cli.config import atomic, credentials_file, key_command, permissions, terminal
 from rebyte_cli.config.paths import config_dir, state_dir
 from rebyte_cli.errors import ReaderGone
-from rebyte_cli.local import database, http_server, shell_session
+from rebyte_cli.local import background, database, http_server, shell_session, visits
 from rebyte_cli.local.agents import jail
 from rebyte_cli.output import progress, prompt_line
-from rebyte_cli.tasks import download, editor, hook
+from rebyte_cli.system.process_group import ProcessGroup
+from rebyte_cli.tasks import download, editor, hook, patch
 from tests import elsewhere
 from tests.conftest import Done
 from tests.output.test_console import console
@@ -47,7 +50,7 @@ BRANCHES = {
     "clock.py": 1,
     "commands/_prompts.py": 1,
     "completion/install.py": 3,
-    "config/atomic.py": 5,
+    "config/atomic.py": 6,
     "config/credentials_file.py": 1,
     "config/key_command.py": 1,
     "config/paths.py": 2,
@@ -56,16 +59,20 @@ BRANCHES = {
     "local/agents/jail.py": 1,
     "local/agents/launch.py": 1,
     "local/agents/workspace.py": 1,
+    "local/background.py": 3,
     "local/database.py": 1,
     "local/http_server.py": 1,
     "local/shell_session.py": 1,
+    "local/visits.py": 1,
     "output/console.py": 3,
     "output/progress.py": 1,
     "output/prompt_line.py": 4,
     "signals.py": 1,
+    "system/process_group.py": 2,
     "tasks/download.py": 4,
     "tasks/editor.py": 2,
     "tasks/hook.py": 5,
+    "tasks/patch.py": 1,
 }
 
 
@@ -445,3 +452,58 @@ def test_the_types_fit_every_platform() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "--platform darwin" in text
     assert "tests/mypy-windows.ini" in text
+
+
+@pytest.mark.usefixtures("windows")
+def test_no_other_user_is_suspected_on_windows() -> None:
+    """No file tells there who is at the other end of a connection."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not visits.is_of_another_user(ours)
+
+
+@pytest.mark.usefixtures("windows")
+def test_a_service_in_the_background_needs_no_shell_on_windows(tmp_path: Path) -> None:
+    store = database.Store(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        store.remember("address", f"http://127.0.0.1:{free.getsockname()[1]}")
+    try:
+        served = background.ensure(store, None)
+        assert served.in_background
+        assert background.stop(store, served)
+        assert os.waitpid(served.pid, 0)[1] == 0
+    finally:
+        store.close()
+
+
+def test_a_program_is_killed_without_a_group_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only that: Popen itself is of the system that the tests run on, and sends a signal.
+    monkeypatch.setattr(sys, "platform", "win32")
+    words = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+    group = ProcessGroup(
+        words,
+        folder=tmp_path,
+        variables=dict(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with group:
+        assert group.process.stdout is not None
+        assert group.process.stdout.readline() == b"up\n"
+    assert group.process.wait(10) < 0
+    group.process.stdout.close()
+
+
+def test_a_file_has_no_mode_that_a_patch_could_change_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / "run.sh").write_text("true\n")
+    script = b"diff --git a/run.sh b/run.sh\nnew file mode 100755\nindex 0000000..27ba77d\n"
+    script += b"--- /dev/null\n+++ b/run.sh\n@@ -0,0 +1 @@\n+true\n"
+    assert not patch.in_place(script, tmp_path)
+    # Only there: git is found and run as on the system that the tests run on.
+    monkeypatch.setattr(patch, "sys", SimpleNamespace(platform="win32"))
+    assert patch.in_place(script, tmp_path)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -190,7 +191,7 @@ def _is_in_place(root: Path, section: _Section, blob: str) -> bool:
         return True
     if not blob or not blob.startswith(section.blob):
         return False
-    if section.mode in ("100644", "100755") and os.name != "nt":
+    if section.mode in ("100644", "100755") and sys.platform != "win32":
         mode = os.lstat(os.path.join(os.fsencode(root), section.new)).st_mode
         return bool(mode & stat.S_IXUSR) == (section.mode == "100755")
     return True

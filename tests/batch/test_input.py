@@ -541,7 +541,7 @@ def test_a_key_that_is_taken_back_ends_it_and_what_was_sent_is_kept(
     (home / "t.txt").write_text("".join(f"Task {number}\n" for number in range(20)))
     done = batch("t.txt", "--text", "--jobs", "2")
     assert done.status == 3
-    assert "rebyte auth login" in done.err
+    assert "Set REBYTE_API_KEY to another key" in done.err
     made = [row for row in lines_of(done.out) if row["id"]]
     assert len(made) == len(farm.tasks) <= 6
     assert {row["status"] for row in lines_of(done.out)} <= {"pending", "running", "completed"}

@@ -364,7 +364,7 @@ def test_a_stream_that_is_refused_is_no_empty_transcript(inside: Run, aim: Aim) 
     with RawServer(service) as server:
         aim(server)
         done = inside("logs", "abcd1234")
-        assert (done.status, "Not this one" in done.err) == (1, True)
+        assert (done.status, done.err) == (1, "Error: abcd1234: not this one\n")
         service.events = GONE["405"]  # no stream here
         assert inside("logs", "abcd1234").status == 0
 
