@@ -193,7 +193,7 @@ def _contradicts_notes(
     if page.total is not None and page.total < offset + len(ids):
         return True
     if offset == 0:
-        return not ids and bool(page.total)
+        return False
     if not ids:
         return overlap > 0
     # The rows that are asked for twice come twice, and the list does not start over.

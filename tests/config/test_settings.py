@@ -249,7 +249,7 @@ SECRET = "rbk_0123456789abcdef"
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a = 1\nb = =\n", "line 2, column 5: not valid TOML: Invalid value"),
+        ("a = 1\nb = =\n", "config.toml, line 2, column 5: not valid TOML: Invalid value"),
         ('x = "abc\n', "line 1, column 9: not valid TOML: Illegal character …"),
         (f"[profiles.work]\nkey = {SECRET}\n", "line 2, column 7: not valid TOML"),
         (f'[profiles.work]\nx = "{SECRET}', "config.toml: not valid TOML: it ends too early"),
@@ -265,7 +265,8 @@ SECRET = "rbk_0123456789abcdef"
         ("profiles = 3\n", "line 1: profiles: must be a table"),
         ("[profiles]\nwork = 3\n", "line 2: profiles.work: must be a table"),
         ("default_profile = 3\n", "line 1: default_profile: must be text"),
-        ("x = " + "[" * 5000, "not valid TOML"),
+        ("x = " + "[" * 5000, "config.toml: not valid TOML: nested too deeply"),
+        ("x = " + "9" * 5000, "config.toml: not valid TOML: a number that cannot be read"),
         (
             'default_profile = """\n[profiles.work]\noutput = 1\n"""\n'
             "[profiles.work]\noutput = 1\n",
@@ -290,10 +291,11 @@ def test_a_bad_file_is_named_with_the_place_and_not_repeated(
 def test_bytes_that_are_not_text_are_named_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b'a = 1\nb = "\xff"\n')
-    with pytest.raises(BadUsage, match=r"config\.toml, line 2: not UTF-8"):
+    with pytest.raises(BadUsage, match=r"config\.toml, line 2: not UTF-8 text$"):
         Config.load(path)
 
 
 def test_a_folder_in_place_of_the_file_is_an_error_of_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BadUsage, match="cannot read"):
+    with pytest.raises(BadUsage) as problem:
         Config.load(tmp_path)
+    assert problem.value.message == f"cannot read {tmp_path}: Is a directory"

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from rebyte_cli.once import clock as server_clock
-from rebyte_cli.once.clock import LIFE, ROOM, SKEW, ServerClock, parse_time, without_tags
+from rebyte_cli.once.clock import (
+    LIFE,
+    ROOM,
+    SKEW,
+    ServerClock,
+    is_past,
+    parse_time,
+    without_tags,
+)
+from rebyte_cli.once.search import BEFORE_ALL
 
 NOON = datetime(2026, 2, 9, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -84,14 +93,56 @@ def test_a_local_time_of_another_boot_is_never_old(clocks: Clocks) -> None:
     assert (window.since, window.until) == (None, None)
 
 
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_a_local_time_of_another_boot_was_right_or_as_wrong_as_now(
+    clocks: Clocks, ahead: int
+) -> None:
+    """Either is where the task would be, and no time excludes it."""
+    clocks.local += timedelta(hours=ahead)
+    written = clocks.written_before_any_answer()
+    clocks.run(timedelta(days=1))
+    clocks.reboot()
+    window = clocks.clock.window(written)
+    assert (window.first, window.last) == (NOON - SKEW, NOON + timedelta(hours=ahead) + LIFE + SKEW)
+    clocks.server = None
+    first = clocks.clock.window(written).first
+    assert first == NOON + timedelta(hours=ahead) - SKEW
+    assert clocks.clock.window("then").first == clocks.local - SKEW
+
+
+def test_the_newest_task_excludes_nothing_while_the_time_of_the_send_is_unknown(
+    clocks: Clocks,
+) -> None:
+    clocks.server = None
+    written = clocks.clock.timestamp(NEWEST)
+    clocks.server = NOON
+    clocks.reboot()
+    window = clocks.clock.window(written)
+    assert (window.since, window.floor, window.newest) == (None, None, "task/1")
+    bound = clocks.clock.window(clocks.clock.restamp(written))
+    floor = parse_time("2026-01-31T23:59:58Z")
+    assert (bound.since, bound.floor, bound.newest) == (floor, floor, "task/1")
+
+
 def test_a_timestamp_ages_from_the_first_search_on(clocks: Clocks) -> None:
     written = clocks.written_before_any_answer()
     clocks.reboot()
     bound = clocks.clock.restamp(written)
     clocks.run(MINUTE)
     assert clocks.clock.age(bound) == MINUTE
-    assert clocks.clock.window(bound).since is None
+    window = clocks.clock.window(bound)
+    assert (window.first, window.last) == (NOON - SKEW, NOON + SKEW + LIFE)
+    assert (window.since, window.until) == (None, NOON + LIFE + SKEW + ROOM)
     assert clocks.clock.restamp(bound) == bound
+
+
+def test_a_timestamp_has_no_age_while_the_servers_time_is_unknown(clocks: Clocks) -> None:
+    written = clocks.clock.timestamp()
+    clocks.reboot()
+    clocks.server = None
+    assert clocks.clock.age(written) == timedelta(0)
+    clocks.server = NOON + MINUTE
+    assert clocks.clock.age(written.replace("2026-", "thirty-")) == timedelta(0)
 
 
 def test_local_times_become_server_times_with_the_first_answer(clocks: Clocks) -> None:
@@ -99,6 +150,10 @@ def test_local_times_become_server_times_with_the_first_answer(clocks: Clocks) -
     clocks.run(MINUTE)
     stamped = clocks.clock.restamp(written)
     assert without_tags(stamped) == "2026-02-09T12:00:00.000Z"
+    assert clocks.server is not None
+    clocks.server += timedelta(hours=1)  # of another machine: the time since boot is still known
+    assert clocks.clock.age(stamped) == MINUTE
+    clocks.server -= timedelta(hours=1)
     clocks.reboot()
     assert clocks.clock.age(stamped) == MINUTE
 
@@ -111,18 +166,54 @@ def test_a_server_that_is_ahead_makes_nothing_older(clocks: Clocks) -> None:
     clocks.server += timedelta(hours=1)
     assert clocks.clock.age(written) == MINUTE
     window = clocks.clock.window(written)
-    assert window.since is not None
-    assert window.since < NOON
+    assert window.since == NOON - SKEW - ROOM
+    assert window.until == NOON + timedelta(hours=1) + LIFE + SKEW + ROOM
 
 
-def test_a_virtual_machine_that_was_paused_has_lost_time_since_boot(clocks: Clocks) -> None:
+@pytest.mark.parametrize("wrong", [0, 2, -2])
+def test_a_virtual_machine_that_was_paused_has_lost_time_since_boot(
+    clocks: Clocks, wrong: int
+) -> None:
+    clocks.local += timedelta(hours=wrong)
     written = clocks.written_before_any_answer()
     clocks.run(timedelta(hours=8))
     clocks.up = 1060.0
     assert clocks.clock.age(written) == MINUTE
     window = clocks.clock.window(written)
-    assert window.since is not None
-    assert window.since < NOON
+    assert window.since == NOON - SKEW - ROOM
+    assert window.until == NOON + timedelta(hours=8) - MINUTE + LIFE + SKEW + ROOM
+
+
+@pytest.mark.parametrize("wrong", [3, -3])
+def test_the_local_clock_says_nothing_of_a_time_of_the_server(clocks: Clocks, wrong: int) -> None:
+    clocks.local += timedelta(hours=wrong)
+    written = clocks.clock.timestamp()
+    clocks.local += timedelta(hours=wrong)
+    clocks.run(MINUTE)
+    window = clocks.clock.window(written)
+    assert (window.since, window.until) == (NOON - SKEW - ROOM, NOON + LIFE + SKEW + ROOM)
+
+
+def test_a_time_of_the_server_counts_before_its_first_answer(clocks: Clocks) -> None:
+    written = clocks.clock.timestamp()
+    clocks.server = None
+    clocks.run(MINUTE)
+    window = clocks.clock.window(written)
+    assert (window.since, window.until) == (NOON - SKEW - ROOM, NOON + LIFE + SKEW + ROOM)
+
+
+def test_a_time_that_cannot_be_read_leaves_the_time_since_boot(clocks: Clocks) -> None:
+    clocks.run(MINUTE)
+    for written in ("then[boot=boot1][up=1000]", "thenZ[boot=boot1][up=1000]"):
+        assert clocks.clock.age(written) == MINUTE
+        assert clocks.clock.window(written).since == NOON - SKEW - ROOM
+
+
+def test_a_time_since_boot_that_is_still_to_come_is_ignored(clocks: Clocks) -> None:
+    """As in a container that has its own."""
+    written = "2026-02-09T11:00:00.000Z[boot=boot1][up=1000.001]"
+    assert clocks.clock.age(written) == timedelta(hours=1)
+    assert clocks.clock.window(written).first == NOON - timedelta(hours=1) - SKEW
 
 
 def test_a_service_that_never_tells_the_time(clocks: Clocks) -> None:
@@ -131,7 +222,9 @@ def test_a_service_that_never_tells_the_time(clocks: Clocks) -> None:
     clocks.run(MINUTE)
     clocks.local += timedelta(days=3)
     assert clocks.clock.age(written) == MINUTE
-    assert clocks.clock.window(written).since is None
+    window, sent = clocks.clock.window(written), NOON + timedelta(days=3)
+    assert (window.first, window.last) == (sent - ROOM, sent + ROOM + LIFE)
+    assert (window.since, window.until) == (None, sent + LIFE + SKEW + ROOM)
     assert clocks.clock.restamp(written) == written
 
 
@@ -163,6 +256,16 @@ def test_no_time_proves_anything_before_the_clocks_are_compared(clocks: Clocks) 
     assert clocks.clock.window(written).proven == clocks.clock.window(written)
 
 
+def test_only_a_time_of_the_server_compares_the_clocks(clocks: Clocks) -> None:
+    written = clocks.written_before_any_answer()
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", written)
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", "2026-02-09T12:00:00.000Z[before]")
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", "thenZ")
+    window = clocks.clock.window(clocks.clock.timestamp())
+    assert (window.proven.since, window.proven.until) == (None, None)
+    assert (window.since, window.until) == (NOON - SKEW - ROOM, NOON + LIFE + SKEW + ROOM)
+
+
 NEWEST = {"id": "task/1", "createdAt": "2026-02-01T00:00:00.000Z"}
 
 
@@ -185,6 +288,8 @@ def test_a_later_task_than_the_newest_is_always_possible(clocks: Clocks, restamp
     [
         ("2026-02-09T11:59:00.000Z", "2026-02-09T11:58:58Z"),
         ("2026-02-09T11:59:00", "2026-02-09T10:58:58Z"),  # a local time may be set back
+        ("2026-02-09T12:00:02Z", "2026-02-09T12:00:00Z"),  # on a machine that is ahead
+        ("2026-02-09T12:00:03Z", None),
         ("2026-02-09T14:00:00.000Z", None),  # in the future: that task's alone, or another zone
         ("soon", None),
         (None, None),
@@ -198,6 +303,19 @@ def test_what_is_older_than_the_newest_task(
     assert window.since == max(NOON - SKEW - ROOM, parse_time(floor) or NOON - 2 * ROOM)
 
 
+def test_a_service_without_a_task_has_none_that_is_newest(clocks: Clocks) -> None:
+    window = clocks.clock.window(clocks.clock.timestamp(BEFORE_ALL))
+    assert window.newest is None
+    assert window.floor == parse_time("1969-12-31T23:59:58Z")
+
+
+def test_the_newest_task_may_be_as_far_ahead_as_others_were(clocks: Clocks) -> None:
+    written = clocks.clock.timestamp({"id": "t1", "createdAt": "2026-02-09T12:20:00Z"})
+    assert clocks.clock.window(written).floor is None
+    clocks.clock.observe("2026-02-09T12:30:00Z", clocks.clock.timestamp())
+    assert clocks.clock.window(written).floor == parse_time("2026-02-09T12:19:58Z")
+
+
 def test_requests_that_overlapped(clocks: Clocks) -> None:
     first = clocks.written_before_any_answer()
     clocks.local += timedelta(days=1)
@@ -206,4 +324,55 @@ def test_requests_that_overlapped(clocks: Clocks) -> None:
     clocks.run(2 * MINUTE)
     assert not clocks.clock.is_near(first, clocks.clock.timestamp())
     assert not clocks.clock.is_near("2026-01-01T00:00:00Z", clocks.clock.timestamp())
+    assert not clocks.clock.is_near("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z")
     assert clocks.clock.is_near("who knows", clocks.clock.timestamp())
+
+
+def test_requests_of_one_boot_overlap_whatever_the_clocks_say(clocks: Clocks) -> None:
+    first = clocks.clock.timestamp()
+    assert clocks.server is not None
+    clocks.run(LIFE)
+    clocks.server += timedelta(days=1)
+    last = clocks.clock.timestamp()
+    assert clocks.clock.is_near(first, last)
+    assert clocks.clock.is_near(last, first)
+    clocks.run(MINUTE)
+    clocks.server -= timedelta(days=1)
+    late = clocks.clock.timestamp().replace("2026-02-09T12:16", "2026-02-09T12:00")
+    assert not clocks.clock.is_near(first, late)
+
+
+def test_requests_before_and_after_a_reboot_that_overlapped(clocks: Clocks) -> None:
+    first = clocks.clock.timestamp()
+    clocks.reboot()
+    clocks.run(LIFE)
+    last = clocks.clock.timestamp()
+    assert clocks.clock.is_near(first, last)
+    assert clocks.clock.is_near(last, first)
+    clocks.run(timedelta(milliseconds=1))
+    late = clocks.clock.timestamp()
+    assert not clocks.clock.is_near(first, late)
+    assert not clocks.clock.is_near(late, first)
+
+
+def test_requests_of_which_one_is_of_an_unknown_time_may_have_overlapped(clocks: Clocks) -> None:
+    known = clocks.clock.timestamp()
+    bound = "2026-02-09T12:00:00.000Z[before]"
+    for unknown in ("then", bound):
+        assert clocks.clock.is_near(unknown, known)
+        assert clocks.clock.is_near(known, unknown)
+
+
+def test_a_time_has_an_offset_or_is_utc() -> None:
+    for written in ("2026-02-09T12:00:00Z", "2026-02-09T13:00:00+01:00", "2026-02-09T12:00:00"):
+        assert parse_time(written) == NOON
+
+
+def test_a_time_is_past_by_the_servers_clock_alone(clocks: Clocks) -> None:
+    client: Any = clocks
+    clocks.local += timedelta(days=1)
+    assert is_past(client, "2026-02-09T11:59:00Z", 60) is True
+    assert is_past(client, "2026-02-09T11:59:00.001Z", 60) is False
+    assert is_past(client, None, 60) is False
+    clocks.server = None
+    assert is_past(client, "2026-02-09T11:59:00Z", 60) is False

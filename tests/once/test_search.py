@@ -18,6 +18,17 @@ from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.api.views import ContentView
 from rebyte_cli.deadline import NO_LIMIT, Deadline
+from rebyte_cli.errors import (
+    APIError,
+    BadUsage,
+    BrokenAnswer,
+    NetworkError,
+    OutcomeUnknown,
+    RebyteError,
+    Redirected,
+    ServerFault,
+    Unsent,
+)
 from rebyte_cli.once.clock import Window
 from rebyte_cli.once.match import digest_of
 from rebyte_cli.once.search import (
@@ -30,6 +41,7 @@ from rebyte_cli.once.search import (
     Search,
     contradicts,
     find_prompts,
+    is_lost,
     pauses,
 )
 from tests.servers import KEY, Answer, RawServer, Request, drip, json_reply, reply, stall
@@ -130,6 +142,30 @@ def test_the_list_is_read_until_it_is_too_old(look: Start) -> None:
     assert tasks.reads == ["young149"]
 
 
+def test_only_several_rows_that_are_too_old_end_the_list(look: Start) -> None:
+    """One row's time may be wrong, and a row of the very first moment may be followed by others."""
+
+    def offsets(rows: list[dict[str, Any]], page: int) -> list[int]:
+        tasks = Tasks(rows, {})
+        tasks.page = page
+        scan(look(tasks, names(rows)))
+        return tasks.offsets
+
+    old = [row(f"old{at}", ago=5) for at in range(50)]
+    assert offsets(old, 5) == [0]
+    assert offsets(old, 4) == [0, 2]
+    edge = [row(f"edge{at}", ago=1) for at in range(5)]
+    assert offsets([*edge, *old], 5) == [0, 3, 6]
+
+
+def test_a_request_of_an_unknown_time_may_be_anywhere_in_the_list(look: Start) -> None:
+    rows = [row(f"old{at}", ago=5) for at in range(20)]
+    tasks = Tasks(rows, {"old19": PROMPT}, page=5)
+    request = LostRequest(digest_of(PROMPT), lambda: Window(NOW, NOW, None, None), PROMPT)
+    found = scan(look(tasks, names(rows[:-1])), request)
+    assert (names(found.unsure), found.is_complete) == (["old19"], True)
+
+
 def test_a_task_deleted_meanwhile_hides_none(look: Start) -> None:
     """The later rows move up between two pages."""
     rows = [row(f"t{at}") for at in range(150)]
@@ -171,10 +207,14 @@ ENDS = {"data": [], "total": 100}
         [{"data": RECENT[:1]}],
         [{"data": RECENT, "total": 200}, {"data": RECENT, "total": 200}],
         [{"data": RECENT, "total": 200, "offset": 0}, {"data": RECENT, "offset": 0}],
+        [{"data": RECENT, "total": 100}, {"data": RECENT[95:], "offset": 90}],
         # `total` is that of the page
         [{"data": RECENT, "total": 100}, {"data": [*RECENT[95:], row("more")], "total": 6}],
+        [{"data": RECENT, "total": 100}, {"data": RECENT[95:], "total": 99}],
         # rows out of order
         [{"data": [row("old", ago=9), row("new")], "total": 2}, {"data": [row("new")], "total": 2}],
+        [{"data": [row("t0"), row("old", ago=9), row("t2", ago=3)]}, {"data": [row("t2")]}],
+        [{"data": [{"id": "t0"}, row("old", ago=9), row("new")]}, {"data": [row("new")]}],
         [{"data": [row(f"t{at}", ago=-at / 60) for at in range(9)]}],
         # rows that the list counts and does not show
         [{"data": RECENT[1:3], "total": 3}, {"data": RECENT[2:3], "total": 3}],
@@ -182,9 +222,11 @@ ENDS = {"data": [], "total": 100}
         # a page that does not follow the one before it
         [{"data": RECENT[:50]}, {"data": RECENT[70:]}],
         [{"data": RECENT[:50]}, {"data": []}],
+        [{"data": RECENT[:2]}, {"data": RECENT[2:4]}, {"data": RECENT[3:4]}],
+        [{"data": RECENT[:2]}, {"data": []}],
         # more than was asked for, the same twice, no row at all
-        [{"data": [*RECENT, row("more")], "total": 101}],
-        [{"data": RECENT[:7], "limit": 5}],
+        [{"data": [*RECENT, row("more")]}, {"data": [*RECENT[96:], row("more")]}],
+        [{"data": RECENT[:7], "limit": 5}, {"data": RECENT[4:7]}],
         [{"data": [RECENT[0], RECENT[0]]}],
         [{"data": [{"title": "no id"}]}, {"data": []}],
     ],
@@ -204,10 +246,12 @@ def test_a_list_that_contradicts_the_notes_proves_nothing(
         [{"data": [], "total": 0}],
         [{"data": RECENT[:1], "total": 1}, {"data": []}],
         [{"data": RECENT[:2], "total": 2}, {"data": RECENT[1:2]}],
+        [{"data": RECENT[:1]}, {"data": RECENT[1:2]}, {"data": []}],
+        [{"data": RECENT[:7], "limit": 7}, {"data": RECENT[4:7], "limit": 7}],
         # one was created between the two pages
         [{"data": RECENT[1:50], "total": 49}, {"data": RECENT[44:50], "total": 50}],
         # the times of two machines differ a little
-        [{"data": [row("t1"), row("t2", ago=-0.03)], "total": 2}, {"data": [row("t2")]}],
+        [{"data": [row("t1"), row("t2", ago=-2 / 60)], "total": 2}, {"data": [row("t2")]}],
     ],
 )
 def test_a_list_that_keeps_to_them_is_complete(look: Start, answers: list[dict[str, Any]]) -> None:
@@ -441,9 +485,31 @@ def test_a_prompt_that_was_read_early_is_read_again_before_it_excludes_a_task(lo
     assert scan(search, early).candidates == []
     assert names(scan(search, early._replace(to_repeat=True)).same) == ["ours"]
     assert tasks.reads.count("ours") == 2
-    tasks.prompts["ours"] = None
     again = look(tasks, ["twin"], twins=["twin"])
+    tasks.prompts["ours"] = "Preparing"
+    assert scan(again, early).candidates == []
+    tasks.prompts["ours"] = None
     assert names(scan(again, early._replace(to_repeat=True)).unsure) == ["ours"]
+
+
+def test_a_prompt_that_is_no_longer_shown_says_nothing_of_the_others(look: Start) -> None:
+    tasks = Tasks([row("one"), row("other")], {"one": PROMPT, "other": "Something else"})
+    search = look(tasks)
+    early = lost(room=999)
+    assert names(scan(search, early).candidates) == ["one"]
+    tasks.prompts["one"] = None
+    assert names(scan(search, early._replace(to_repeat=True)).unsure) == ["one", "other"]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_more_tasks_of_other_times_than_can_be_read_leave_it_open(look: Start, more: int) -> None:
+    others = [row(f"t{at}", ago=600) for at in range(READS + more)]
+    prompts = dict.fromkeys(names(others), "Something else") | {"twin": PROMPT}
+    tasks = Tasks([row("twin"), *others], prompts)
+    search = look(tasks, ["twin"], twins=["twin"])
+    found = scan(search, lost()._replace(to_repeat=True))
+    assert (found.candidates, found.is_complete) == ([], not more)
+    assert len(tasks.reads) == (0 if more else READS + 1)
 
 
 def test_a_later_scan_may_settle_a_doubt() -> None:
@@ -475,6 +541,39 @@ def test_absence_takes_several_scans_that_agree_for_a_while() -> None:
             assert not absence.is_proven
         absence.add(none, 42.0)
         assert absence.is_proven
+
+
+def test_absence_takes_three_scans_and_twenty_seconds_unless_told_otherwise() -> None:
+    none = Matches([], [], True)
+    absence = Absence(None)
+    for began in (0.0, 10.0, 19.9):
+        absence.add(none, began)
+    assert not absence.is_proven
+    absence = Absence(None)
+    for began in (0.0, 10.0, 20.0):
+        absence.add(none, began)
+    assert absence.is_proven
+    absence = Absence(0.0)
+    for began in (0.0, 0.1, 0.2):
+        absence.add(none, began)
+    assert absence.is_proven
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OutcomeUnknown("no answer"), True),
+        (NetworkError("no answer"), True),
+        (BrokenAnswer("half an answer"), True),
+        (Unsent("no connection"), False),
+        (Redirected("elsewhere"), False),
+        (ServerFault("500"), False),
+        (APIError("refused"), False),
+        (BadUsage("no prompt"), False),
+    ],
+)
+def test_a_request_is_lost_that_may_have_arrived(error: RebyteError, expected: bool) -> None:
+    assert is_lost(error) is expected
 
 
 def test_two_scans_prove_nothing_however_far_apart() -> None:
