@@ -23,7 +23,14 @@ LIST = Path(autorun.__file__).parent / "autorun.txt"
         ".woodpecker/a.yml", "action.yml", "a/action.yaml", ".env", ".env.local", "prod.env",
         ".github/workflows/ci.yml", "Makefile", "GNUmakefile", "a/b/Dockerfile.prod", "build.rs",
         ".envrc", "package.json", "poetry.lock", "go.sum", ".husky/pre-commit", ".mcp.json",
-        ".gitattributes", ".gitmodules", "sitecustomize.py", ".vscode/tasks.json",
+        ".gitattributes", ".gitmodules", "sitecustomize.py", ".vscode/tasks.json", ".gitignore",
+        "lefthook.json", ".lefthook-local.yml", "prek.toml", "CODEOWNERS", ".woodpecker.yaml",
+        ".openhands/setup.sh", ".junie/guidelines.md", ".config/mise.toml", "mise-tasks/test",
+        ".env-prod", ".node-version", "lib/x.nix", "pytest.toml", "x.start", "sitecustomize.so",
+        "jupyterhub_config.py", "jest.config.json", ".swcrc", ".size-limitrc.js", ".bazelversion",
+        "project/Plugins.scala", "Properties/launchSettings.json", "x.vcxproj.user", "x.slnx",
+        ".formatter.exs", "hie.yaml", ".RData", "pubspec.yaml", "hook/build.dart", "config.nims",
+        ".terraform.lock.hcl", "packages.lock.json", "Dockerfile", "Containerfile.dev", "_netrc",
     ],
 )  # fmt: skip
 def test_known_files_are_named(path: str) -> None:
@@ -46,7 +53,9 @@ def test_other_spellings_are_named_too(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["main.py", "README.md", "src/app.ts", "docs/makefile-guide.md", "env.py", "test_setup.py",
-     "lock.py", "src/environment.ts", "package.json.md", "myconftest.py", "a/dockerfile/x"],
+     "lock.py", "src/environment.ts", "package.json.md", "myconftest.py", "a/dockerfile/x",
+     "src/hooks/useTheme.ts", "app/ContainerFiles.cs", "lexers/procfile.py", "public/vercel.svg",
+     "docs/lefthook.md", "share/app.desktop"],
 )  # fmt: skip
 def test_ordinary_files_are_not(path: str) -> None:
     assert autorun.reader_of(path) == ""
@@ -57,8 +66,8 @@ def test_each_line_has_a_pattern_a_reader_and_a_source() -> None:
     for line in lines:
         pattern, reader, source = line.split("|")
         assert pattern == pattern.lower()
-        assert autorun.reader_of(pattern.replace("*", "x") + ("x" * pattern.endswith("/"))), line
-        assert reader
+        example = pattern.replace("*", "x") + ("x" * pattern.endswith("/"))
+        assert autorun.reader_of(example) == reader, f"another line names {example}"
         assert re.fullmatch(r"https://[^ ]+|rebyte man local-agents", source), line
     patterns = [line.partition("|")[0] for line in lines]
     assert len(patterns) == len(set(patterns))
