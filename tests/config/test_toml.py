@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rebyte_cli.config.permissions import UnsafeFile
 from rebyte_cli.config.toml import edit_toml, has_comments, line_of
 from rebyte_cli.errors import BadUsage
 
@@ -27,6 +28,7 @@ def add(path: Path, name: str) -> None:
 WRITER = """
 import sys
 from pathlib import Path
+from rebyte_cli.config.permissions import UnsafeFile
 from rebyte_cli.config.toml import edit_toml
 for number in range(5):
     with edit_toml(Path(sys.argv[1])) as document:
@@ -70,6 +72,15 @@ class TestCase48:
         (shared / "something-else").touch()
         add(shared / "config.toml", "work")
         assert (mode(shared), mode(shared / "config.toml")) == (0o755, 0o600)
+
+    def test_case_48_a_file_that_others_could_replace_is_not_made(self, tmp_path: Path) -> None:
+        shared = tmp_path / "shared"
+        shared.mkdir()
+        (shared / "something-else").touch()
+        shared.chmod(0o777)
+        with pytest.raises(UnsafeFile, match="other users can replace"):
+            add(shared / "config.toml", "work")
+        assert not (shared / "config.toml").exists()
 
     def test_case_48_a_link_stays_a_link(self, tmp_path: Path) -> None:
         real = tmp_path / "dotfiles" / "rebyte.toml"
@@ -149,3 +160,9 @@ def test_a_hash_in_a_string_is_no_comment(text: str, answer: bool) -> None:
 def test_the_line_of_a_key(keys: tuple[str, ...], line: int | None) -> None:
     text = "a = 1\n[t]\na = 2\n[ t . 'u' ]\n\"a\" = 3\nx = { y = 1 }\nlast = 1\n"
     assert line_of(text, keys) == line
+
+
+def test_what_a_string_of_several_lines_holds_is_neither_table_nor_key() -> None:
+    text = 'a = \'\'\'\n[t]\nb = 1\'\'\'\nc = """\\\n[t]\n\\"""""\n[t]\nb = 1\n'
+    tomllib.loads(text)
+    assert (line_of(text, ["t"]), line_of(text, ["t", "b"])) == (7, 8)

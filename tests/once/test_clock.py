@@ -21,6 +21,7 @@ from rebyte_cli.once.search import BEFORE_ALL
 
 NOON = datetime(2026, 2, 9, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+NEWEST = {"id": "task/1]%5D", "createdAt": "2026-02-01T00:00:00.000Z"}
 
 
 class Clocks:
@@ -118,10 +119,10 @@ def test_the_newest_task_excludes_nothing_while_the_time_of_the_send_is_unknown(
     clocks.server = NOON
     clocks.reboot()
     window = clocks.clock.window(written)
-    assert (window.since, window.floor, window.newest) == (None, None, "task/1")
+    assert (window.since, window.floor, window.newest) == (None, None, NEWEST["id"])
     bound = clocks.clock.window(clocks.clock.restamp(written))
     floor = parse_time("2026-01-31T23:59:58Z")
-    assert (bound.since, bound.floor, bound.newest) == (floor, floor, "task/1")
+    assert (bound.since, bound.floor, bound.newest) == (floor, floor, NEWEST["id"])
 
 
 def test_a_timestamp_ages_from_the_first_search_on(clocks: Clocks) -> None:
@@ -143,6 +144,8 @@ def test_a_timestamp_has_no_age_while_the_servers_time_is_unknown(clocks: Clocks
     assert clocks.clock.age(written) == timedelta(0)
     clocks.server = NOON + MINUTE
     assert clocks.clock.age(written.replace("2026-", "thirty-")) == timedelta(0)
+    clocks.server = NOON - MINUTE  # another machine, which is behind
+    assert clocks.clock.age(written) == timedelta(0)
 
 
 def test_local_times_become_server_times_with_the_first_answer(clocks: Clocks) -> None:
@@ -182,6 +185,9 @@ def test_a_virtual_machine_that_was_paused_has_lost_time_since_boot(
     window = clocks.clock.window(written)
     assert window.since == NOON - SKEW - ROOM
     assert window.until == NOON + timedelta(hours=8) - MINUTE + LIFE + SKEW + ROOM
+    stamped = clocks.clock.restamp(written)
+    clocks.reboot()
+    assert clocks.clock.age(stamped) == MINUTE
 
 
 @pytest.mark.parametrize("wrong", [3, -3])
@@ -243,8 +249,12 @@ def test_observed_skew_widens_the_window(clocks: Clocks) -> None:
     assert window.since == window.first - ROOM
     clocks.clock.observe("2026-02-09T14:15:00.000Z", written)
     assert clocks.clock.window(written).last == NOON + 2 * LIFE + SKEW + timedelta(hours=1.75)
+    clocks.clock.observe("2026-02-09T12:00:00.000Z", written)
     clocks.clock.observe(None, written)
     clocks.clock.observe("2020-01-01T00:00:00Z", None)
+    widest = clocks.clock.window(written)
+    assert widest.first == NOON - SKEW - timedelta(hours=2)
+    assert widest.last == NOON + 2 * LIFE + SKEW + timedelta(hours=1.75)
 
 
 def test_no_time_proves_anything_before_the_clocks_are_compared(clocks: Clocks) -> None:
@@ -266,9 +276,6 @@ def test_only_a_time_of_the_server_compares_the_clocks(clocks: Clocks) -> None:
     assert (window.since, window.until) == (NOON - SKEW - ROOM, NOON + LIFE + SKEW + ROOM)
 
 
-NEWEST = {"id": "task/1", "createdAt": "2026-02-01T00:00:00.000Z"}
-
-
 @pytest.mark.parametrize("restamped", [False, True])
 def test_a_later_task_than_the_newest_is_always_possible(clocks: Clocks, restamped: bool) -> None:
     """`createdAt` may be days behind `Date`; a later task has a later one all the same."""
@@ -278,7 +285,7 @@ def test_a_later_task_than_the_newest_is_always_possible(clocks: Clocks, restamp
     clocks.server = NOON
     written = clocks.clock.restamp(written) if restamped else written
     window = clocks.clock.window(written)
-    assert window.newest == "task/1"
+    assert window.newest == NEWEST["id"]
     assert window.floor == parse_time("2026-01-31T23:59:58Z")
     assert (window.since, window.ceiling) == (NOON - SKEW - ROOM, None)
 

@@ -56,6 +56,9 @@ def test_a_service_that_shows_this_prompt_unchanged_shows_it_so_everywhere() -> 
         ("Use the key ***", "Use the key sk-12", None),
         ("fix IT", "Fix it!", None),
         ("Fix%20it", "Fix it", None),
+        ("STRASSE", "Straße", None),
+        ("Prufe die App", "Prüfe die App", None),
+        ("Task 1", "Task \uff11", None),  # a wide digit
     ],
 )
 def test_the_prompt_of_another_request_is_its_own_unless_ours_may_be_shown_so(

@@ -44,7 +44,17 @@ from rebyte_cli.once.search import (
     is_lost,
     pauses,
 )
-from tests.servers import KEY, Answer, RawServer, Request, drip, json_reply, reply, stall
+from tests.servers import (
+    KEY,
+    Answer,
+    RawServer,
+    Request,
+    drip,
+    error_reply,
+    json_reply,
+    reply,
+    stall,
+)
 from tests.task_board import Time
 
 NOW = datetime(2026, 2, 9, 10, tzinfo=UTC)
@@ -119,6 +129,7 @@ def look() -> Iterator[Callable[..., Search]]:
             lambda ids: set(known) & set(ids),
             created=lambda: created,
             twins=lambda _digest: more.get("twins", ()),
+            other_prompts=lambda: {digest_of(prompt) for prompt in more.get("others", ())},
         )
 
     yield start
@@ -164,6 +175,18 @@ def test_a_request_of_an_unknown_time_may_be_anywhere_in_the_list(look: Start) -
     request = LostRequest(digest_of(PROMPT), lambda: Window(NOW, NOW, None, None), PROMPT)
     found = scan(look(tasks, names(rows[:-1])), request)
     assert (names(found.unsure), found.is_complete) == (["old19"], True)
+    early = lost()
+    for pair in ([early, request], [request, early]):
+        of_both = look(tasks, names(rows[:-1])).scan(pair)
+        assert names(of_both[pair.index(request)].unsure) == ["old19"]
+
+
+def test_the_list_is_read_for_the_earliest_of_several_requests(look: Start) -> None:
+    rows = [*(row(f"old{at}", ago=5) for at in range(20)), row("first", ago=8)]
+    tasks = Tasks(rows, {"first": PROMPT}, page=5)
+    for pair in ([lost(), lost(room=10)], [lost(room=10), lost()]):
+        found = look(tasks, names(rows[:-1])).scan(pair)
+        assert sorted(names(one.unsure) for one in found) == [[], ["first"]]
 
 
 def test_a_task_deleted_meanwhile_hides_none(look: Start) -> None:
@@ -259,18 +282,47 @@ def test_a_list_that_keeps_to_them_is_complete(look: Start, answers: list[dict[s
 
 
 def test_a_list_without_a_task_that_was_answered_is_not_up_to_date(look: Start) -> None:
-    there = {"late", "t0"}
+    there = {"late": json_reply(row("late")), "ancient": json_reply(row("ancient"))}
 
     def answer(request: Request) -> Answer:
         if "?" in request.path:
             return json_reply({"data": [] if "offset=1" in request.path else [row("t0")]})
-        name = request.path.split("/")[3]
-        return json_reply(row(name)) if name in there else reply(404)
+        return there.get(request.path.split("/")[3], reply(404))
 
-    search = look(answer, ["t0"], created=[row("late"), row("t0"), row("ancient", ago=60)])
+    created = [row("ancient", ago=60), {"id": "timeless"}, row("late", ago=1), row("t0")]
+    search = look(answer, ["t0"], created=created)
     assert not scan(search).is_complete
-    there.remove("late")  # deleted since, so the list is right
+    there["late"] = error_reply(400, "odd", "Not this one")
+    assert not scan(search).is_complete
+    del there["late"]  # deleted since, so the list is right
     assert scan(search).is_complete
+
+
+def test_a_list_is_up_to_date_for_all_requests_or_none(look: Start) -> None:
+    def answer(request: Request) -> Answer:
+        if "?" in request.path:
+            return json_reply({"data": [] if "offset=1" in request.path else [row("t0")]})
+        return json_reply(row("missing"))
+
+    def later(request: LostRequest) -> LostRequest:
+        moved = request.window()._replace(first=NOW + timedelta(minutes=2))
+        return request._replace(window=lambda: moved)
+
+    search = look(answer, ["t0"], created=[row("missing")])
+    assert [one.is_complete for one in search.scan([lost(), later(lost())])] == [False, False]
+    assert [one.is_complete for one in search.scan([later(lost())])] == [True]
+
+
+def test_a_list_without_a_task_that_was_a_candidate_proves_nothing(look: Start) -> None:
+    tasks = Tasks([row("t0"), row("silent")], {})
+    search = look(tasks, ["t0"])
+    assert names(scan(search).unsure) == ["silent"]
+    del tasks.rows[1]
+    assert not scan(search).is_complete
+    assert scan(look(tasks, ["t0"])).shows_none
+    # One that an earlier run named.
+    assert not scan(look(tasks, ["t0"]), lost()._replace(candidates=["gone"])).is_complete
+    assert scan(look(tasks, ["t0"]), lost()._replace(candidates=["t0"])).shows_none
 
 
 def test_a_list_need_not_show_what_was_answered_while_it_was_read(look: Start) -> None:
@@ -394,6 +446,19 @@ def test_fields_that_contradict_a_request(
     assert contradicts(has, wanted) is expected
 
 
+def test_a_task_of_another_executor_is_doubtful(look: Start) -> None:
+    tasks = Tasks([row("other", executor="gemini"), row("ours", executor="claude")], {})
+    tasks.prompts.update(other=PROMPT, ours=PROMPT)
+    found = scan(look(tasks), lost()._replace(body={"executor": "claude"}))
+    assert (names(found.same), names(found.unsure)) == (["ours"], ["other"])
+
+
+def test_a_task_with_the_prompt_of_another_request_is_its_own(look: Start) -> None:
+    tasks = Tasks([row("t1"), row("t2")], {"t1": "Review PR 13", "t2": "Mend the login"})
+    assert names(scan(look(tasks, others=["Review PR 13", "Mend the login"])).unsure) == ["t2"]
+    assert names(scan(look(tasks)).unsure) == ["t1", "t2"]
+
+
 def test_prompts_of_a_follow_up() -> None:
     def prompt(name: str, asked: Any, ago: float | None = 0) -> dict[str, Any]:
         at = None if ago is None else (NOW - timedelta(minutes=ago)).isoformat()
@@ -466,6 +531,14 @@ def test_a_task_of_another_time_leaves_it_open_until_the_clocks_are_compared(loo
     assert result(near) == (["old"], False)
 
 
+def test_the_newest_task_of_before_the_send_excludes_itself_alone(look: Start) -> None:
+    request = lost(room=5)
+    window = request.window()._replace(newest="newest")
+    tasks = Tasks([row("new"), row("newest", ago=1), row("old", ago=2)], {})
+    found = scan(look(tasks), request._replace(window=lambda: window))
+    assert names(found.unsure) == ["new", "old"]
+
+
 def test_a_task_with_this_prompt_is_read_to_see_whether_it_is_shown_unchanged(look: Start) -> None:
     tasks = Tasks([row("other"), row("twin", ago=600)], {"other": "Something else"})
     search = look(tasks, ["twin"], twins=["gone", "twin"])
@@ -484,12 +557,15 @@ def test_a_prompt_that_was_read_early_is_read_again_before_it_excludes_a_task(lo
     tasks.prompts["ours"] = PROMPT
     assert scan(search, early).candidates == []
     assert names(scan(search, early._replace(to_repeat=True)).same) == ["ours"]
+    scan(search, early._replace(to_repeat=True))
     assert tasks.reads.count("ours") == 2
     again = look(tasks, ["twin"], twins=["twin"])
     tasks.prompts["ours"] = "Preparing"
     assert scan(again, early).candidates == []
     tasks.prompts["ours"] = None
     assert names(scan(again, early._replace(to_repeat=True)).unsure) == ["ours"]
+    tasks.prompts["ours"] = PROMPT
+    assert names(scan(again, early._replace(to_repeat=True)).same) == ["ours"]
 
 
 def test_a_prompt_that_is_no_longer_shown_says_nothing_of_the_others(look: Start) -> None:
