@@ -97,6 +97,7 @@ def check_webhook_url(url: str) -> str:
 
 THIS_MACHINE, THIS_LINK, THIS_NETWORK, ANYWHERE = range(4)
 _LOCAL_NAT64 = 0x64FF9B0001  # the first 48 bits of 64:ff9b:1::/48
+_SIX_TO_FOUR = 0x2002  # the first 16 bits of 2002::/16
 
 
 def reach(host: str) -> int:
@@ -125,8 +126,9 @@ def _reach_of(found: IPv4Address | IPv6Address) -> int:
         return THIS_MACHINE
     if found.is_link_local:
         return THIS_LINK
-    # Older versions of Python take the NAT64 prefix of local networks for global.
-    is_local = found.is_multicast or int(found) >> 80 == _LOCAL_NAT64
+    # Versions of Python differ in whether these two are global.
+    is_local = int(found) >> 80 == _LOCAL_NAT64 or int(found) >> 112 == _SIX_TO_FOUR
+    is_local = is_local or found.is_multicast
     return ANYWHERE if found.is_global and not is_local else THIS_NETWORK
 
 
