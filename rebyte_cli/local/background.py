@@ -113,7 +113,7 @@ def main() -> None:
     except OSError as error:
         sys.stdout.write(f"{error}\n")
         raise SystemExit(1) from None
-    # Whoever waits for the end of this output reads that the service answers.
+    # The command that started this waits for the end of its output: the service answers now.
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
