@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.config.permissions import UnsafeFile
-from rebyte_cli.config.toml import edit_toml, has_comments, line_of
+from rebyte_cli.config.toml import edit_toml, has_comments, line_of, read_toml
 from rebyte_cli.errors import BadUsage
 
 
@@ -166,3 +166,31 @@ def test_what_a_string_of_several_lines_holds_is_neither_table_nor_key() -> None
     text = 'a = \'\'\'\n[t]\nb = 1\'\'\'\nc = """\\\n[t]\n\\"""""\n[t]\nb = 1\n'
     tomllib.loads(text)
     assert (line_of(text, ["t"]), line_of(text, ["t", "b"])) == (7, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "line"),
+    [
+        ("a = '''x'''\n[t]\nb = '''y'''\n", ("t",), 2),
+        ('a = """x"""\n[t]\nb = """y"""\n', ("t", "b"), 3),
+        ("x = 1\n  [t]\n  B-2 = 1\n", ("t", "B-2"), 3),
+        ("x = [\n1,\n]\n1 = 2\n", ("1",), 4),  # values of an array are no keys
+    ],
+)
+def test_the_line_of_a_key_in_other_layouts(text: str, keys: tuple[str, ...], line: int) -> None:
+    tomllib.loads(text)
+    assert line_of(text, keys) == line
+
+
+def test_a_change_within_a_table_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[profiles.work]\nhistory = true\n")
+    with edit_toml(path) as document:
+        document["profiles"]["work"]["history"] = False
+    assert path.read_text() == "[profiles.work]\nhistory = false\n"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbfx = 1\n")
+    assert read_toml(path) == ("x = 1\n", {"x": 1})

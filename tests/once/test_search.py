@@ -481,6 +481,8 @@ def test_prompts_of_a_follow_up() -> None:
     assert [one["id"] for one in found.same] == ["first", "last", "ours"]
     # A service that shows our prompt unchanged shows it so everywhere.
     assert [one["id"] for one in found.unsure] == ["odd", "empty", "timeless"]
+    again = find_prompts(ContentView({"prompts": rows}), lost()._replace(to_repeat=True))
+    assert names(again.unsure) == ["old", "odd", "empty", "timeless"]
     assert not found.is_complete  # two rows are no prompts
     assert find_prompts(ContentView({"prompts": rows[2:3]}), lost()).shows_none
     assert not find_prompts(ContentView({"prompts": None}), lost()).shows_none
@@ -499,6 +501,8 @@ def test_the_oldest_prompt_of_a_task_is_no_follow_up() -> None:
     assert unsure(early, late) == ["p1"]
     assert unsure(late, early) == ["p0"]
     assert unsure(late, late) == ["p0", "p1"]
+    assert unsure(early, early, late) == ["p0", "p1", "p2"]
+    assert unsure(early, late, late) == ["p1", "p2"]
     assert unsure(None, late) == ["p0", "p1"]
 
 
