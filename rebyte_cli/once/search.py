@@ -388,9 +388,10 @@ class Search:
         except APIError:
             return
         prompts = ContentView(content).prompts
-        if prompts and prompts[0].text.strip():
-            self._prompts[task_id] = prompts[0].text
-            self._digests[task_id] = digest_of(prompts[0].text)
+        first = _oldest(prompts) or next(iter(prompts), None)
+        if first is not None and first.text.strip():
+            self._prompts[task_id] = first.text
+            self._digests[task_id] = digest_of(first.text)
 
 
 def _created_since(rows: Iterable[Row], starts: list[datetime | None]) -> list[Row]:

@@ -32,7 +32,7 @@ from rebyte_cli.errors import (
 from rebyte_cli.once.clock import Window
 from rebyte_cli.once.match import digest_of
 from rebyte_cli.once.search import (
-    LOOKS,
+    BEFORE_ALL,
     PAGES,
     READS,
     Absence,
@@ -42,6 +42,7 @@ from rebyte_cli.once.search import (
     contradicts,
     find_prompts,
     is_lost,
+    newest_task,
     pauses,
 )
 from tests.servers import (
@@ -282,7 +283,7 @@ def test_a_list_that_keeps_to_them_is_complete(look: Start, answers: list[dict[s
 
 
 def test_a_list_without_a_task_that_was_answered_is_not_up_to_date(look: Start) -> None:
-    there = {"late": json_reply(row("late")), "ancient": json_reply(row("ancient"))}
+    there = {name: json_reply(row(name)) for name in ("t0", "late", "ancient")}
 
     def answer(request: Request) -> Answer:
         if "?" in request.path:
@@ -382,6 +383,27 @@ def test_a_transcript_without_a_text_leaves_it_open(look: Start, asked: Any) -> 
     assert names(scan(look(Tasks([row("a")], {"a": asked}))).unsure) == ["a"]
 
 
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_the_oldest_prompt_of_a_task_is_what_it_was_asked(look: Start, is_reversed: bool) -> None:
+    """A service that lists prompts newest first must not hide a task that got a follow-up."""
+    prompts = [
+        {"userPrompt": PROMPT, "submittedAt": "2026-02-09T10:00:00Z"},
+        {"userPrompt": "Something else", "submittedAt": "2026-02-09T10:01:00Z"},
+    ]
+    if is_reversed:
+        prompts.reverse()
+
+    def answer(request: Request) -> Answer:
+        if "?" in request.path:
+            return json_reply({"data": [] if "offset=1" in request.path else [row("ours")]})
+        return json_reply({"prompts": prompts})
+
+    assert names(scan(look(answer)).same) == ["ours"]
+    for prompt in prompts:
+        del prompt["submittedAt"]  # then they come in the order of the API's notes
+    assert names(scan(look(answer)).same) == ([] if is_reversed else ["ours"])
+
+
 def test_a_scan_ends_in_time(look: Start) -> None:
     """Transcripts that never come cost what is left, those that are slow are waited for."""
 
@@ -405,6 +427,24 @@ def test_a_scan_ends_in_time(look: Start) -> None:
     assert time.monotonic() - begun < 20
     assert names(found.unsure) == ["mute", "slow"]
     assert names(scan(look(answer, ["mute"]), limit=Deadline(20)).same) == ["slow"]
+
+
+def test_a_list_that_never_comes_ends_in_time(look: Start) -> None:
+    begun = time.monotonic()
+    with pytest.raises(NetworkError):
+        scan(look(lambda _request: stall), limit=Deadline(0.2))
+    assert time.monotonic() - begun < 20
+
+
+def test_the_newest_task_is_the_first_of_the_list() -> None:
+    tasks = Tasks([row("new"), row("old", ago=1)], {})
+    with (
+        RawServer(tasks.answer) as server,
+        RebyteClient(transport=Transport(server.base_url, KEY)) as client,
+    ):
+        assert newest_task(client)["id"] == "new"
+        tasks.rows.clear()
+        assert newest_task(client) == BEFORE_ALL
 
 
 def test_a_match_outside_the_time_window_is_doubtful(look: Start) -> None:
@@ -486,6 +526,9 @@ def test_prompts_of_a_follow_up() -> None:
     assert not found.is_complete  # two rows are no prompts
     assert find_prompts(ContentView({"prompts": rows[2:3]}), lost()).shows_none
     assert not find_prompts(ContentView({"prompts": None}), lost()).shows_none
+    for odd in ({"userPrompt": "Something else"}, prompt("other", "Something else")):
+        twice = ContentView({"prompts": [rows[2], odd]})  # without an id, or with the same
+        assert not find_prompts(twice, lost()).is_complete
 
 
 def test_the_oldest_prompt_of_a_task_is_no_follow_up() -> None:
@@ -545,7 +588,7 @@ def test_the_newest_task_of_before_the_send_excludes_itself_alone(look: Start) -
 
 def test_a_task_with_this_prompt_is_read_to_see_whether_it_is_shown_unchanged(look: Start) -> None:
     tasks = Tasks([row("other"), row("twin", ago=600)], {"other": "Something else"})
-    search = look(tasks, ["twin"], twins=["gone", "twin"])
+    search = look(tasks, ["twin"], twins=["gone1", "gone2", "gone3", "twin"])
     request = LostRequest(digest_of(PROMPT), lost(room=999).window, PROMPT)
     assert names(scan(search, request).unsure) == ["other"]
     tasks.prompts["twin"] = PROMPT
@@ -560,7 +603,8 @@ def test_a_prompt_that_was_read_early_is_read_again_before_it_excludes_a_task(lo
     assert scan(search, early).candidates == []  # the twin says that prompts are unchanged
     tasks.prompts["ours"] = PROMPT
     assert scan(search, early).candidates == []
-    assert names(scan(search, early._replace(to_repeat=True)).same) == ["ours"]
+    late, _ = search.scan([early._replace(to_repeat=True), early])
+    assert names(late.same) == ["ours"]
     scan(search, early._replace(to_repeat=True))
     assert tasks.reads.count("ours") == 2
     again = look(tasks, ["twin"], twins=["twin"])
@@ -658,6 +702,6 @@ def test_a_request_is_lost_that_may_have_arrived(error: RebyteError, expected: b
 
 def test_two_scans_prove_nothing_however_far_apart() -> None:
     absence = Absence(0.0)
-    for began in range(LOOKS - 1):
-        absence.add(Matches([], [], True), float(began * 100))
+    for began in (0.0, 100.0):
+        absence.add(Matches([], [], True), began)
     assert not absence.is_proven
