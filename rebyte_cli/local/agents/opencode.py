@@ -46,6 +46,8 @@ class OpenCode(Adapter):
         ]
     }
 
+    # It imports the plugins and tools in it, whatever `--pure` and its variables say.
+    hidden = (".opencode",)
     planted = (".config/opencode", ".opencode")
 
     def arguments(self, invocation: Invocation) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,8 @@ PROMPT_FILE, RAW_FILE, STDERR_FILE = "prompt", "output", "stderr"
 STDERR_READ = 20_000
 EXCHANGE_SECONDS = 2.0
 LONGEST_ANSWER = 1_000_000
+# The next run passes it as an argument, and an agent can print anything.
+SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 class RunStopped(BaseException):
@@ -316,8 +319,8 @@ class Supervisor:
 
     def _session(self, payload: dict[str, Any]) -> Iterator[spool.Record]:
         """The agent's session, known at once: it can be resumed after a cancel or a crash too."""
-        if payload.get("session_id"):
-            yield ["session", _storable(str(payload["session_id"]))]
+        if SESSION_ID.fullmatch(str(payload.get("session_id") or "")):
+            yield ["session", payload["session_id"]]
         if payload.get("model"):
             yield ["model", _storable(str(payload["model"]))]
 
