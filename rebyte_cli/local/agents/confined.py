@@ -19,18 +19,28 @@ def folder(root: Path, relative: str) -> Path:
         return root / relative
 
 
-def write(root: Path, relative: str, content: bytes) -> None:
-    """Write a file with mode 0600, all or nothing."""
+def write(root: Path, relative: str, content: bytes, *, evict: bool = True) -> None:
+    """Write a file with mode 0600, all or nothing; a folder in its place is removed first.
+
+    Without `evict` that raises OSError: an agent at work can grow a folder faster than it shrinks.
+    """
     path = PurePosixPath(relative)
     partial = f".{path.name}.new"
     with _opened(root, path.parent, make=True) as here:
-        _remove(partial, here)
+        if evict:
+            _remove(partial, here)
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(partial, dir_fd=here)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with open(os.open(partial, flags, 0o600, dir_fd=here), "wb") as file:
             file.write(content)
         try:
             os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
         except IsADirectoryError:
+            if not evict:
+                os.unlink(partial, dir_fd=here)
+                raise
             _remove_tree(path.name, here)
             os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
 
@@ -80,15 +90,13 @@ def _remove_tree(name: str, here: int) -> None:
     Its folders are moved to the top one after another: a tree can be deeper than a path is long,
     than the interpreter's stack, and than descriptors can be open.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-    os.chmod(name, 0o700, dir_fd=here)
-    top = os.open(name, flags, dir_fd=here)
+    top = open_folder(name, here)
     unused = (f".rebyte-{os.urandom(8).hex()}-{number}" for number in count())
     try:
         waiting = _emptied(top, top, unused)
         while waiting:
             folder = waiting.pop()
-            below = os.open(folder, flags, dir_fd=top)
+            below = open_folder(folder, top)
             try:
                 waiting += _emptied(below, top, unused)
             finally:
@@ -111,11 +119,37 @@ def _emptied(folder: int, top: int, unused: Iterator[str]) -> list[str]:
             if not is_folder:
                 os.unlink(name, dir_fd=folder)
                 continue
-            os.chmod(name, 0o700, dir_fd=folder)  # an agent's module cache is read-only
+            os.close(open_folder(name, folder))  # a folder that is read-only cannot be moved
             new = next(unused)
             os.rename(name, new, src_dir_fd=folder, dst_dir_fd=top)
             moved.append(new)
     return moved
+
+
+def open_folder(name: str | Path, here: int | None = None) -> int:
+    """A descriptor of the folder `name` in `here`, which this process may then list and change.
+
+    Modes are changed by descriptor: a name can have become a link, and `chmod` follows links.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(name, flags, dir_fd=here)
+    except PermissionError:
+        # Linux alone can name a folder that it may not read; elsewhere this fails again.
+        unread = os.open(name, flags | getattr(os, "O_PATH", 0), dir_fd=here)
+        try:
+            os.chmod(f"/proc/self/fd/{unread}", 0o700)
+        finally:
+            os.close(unread)
+        descriptor = os.open(name, flags, dir_fd=here)
+    try:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & 0o700 != 0o700:
+            os.fchmod(descriptor, mode | 0o700)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 @contextmanager

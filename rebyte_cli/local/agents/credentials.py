@@ -118,7 +118,7 @@ def _give_back(original: Path, ours: bytes, theirs: bytes, loan: Loan) -> tuple[
 def _hand_over(home: Path, name: str, ours: bytes, loan: Loan) -> Loan:
     if logins.parse(ours) is None:
         return loan
-    confined.write(home, name, ours)
+    confined.write(home, name, ours, evict=False)  # an agent is at work there
     return loan._replace(outside=_digest(ours), inside=_digest(ours))
 
 
