@@ -18,7 +18,7 @@ from ..errors import BadUsage
 if TYPE_CHECKING:
     from ..history.history import History
 
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+")
 _FROM_NETWORK = "Use owner/repo, an https URL, or `.` for the server's working folder"
 
 

@@ -57,7 +57,7 @@ def agent(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_repository_is_the_folder_of_the_server_or_from_the_network(home: Path, aim: Any) -> None:
     elsewhere = [
-        *("/", "/etc", "./x", "../x", "~", "~root/x", "-x/y", "../y", "x", "file:///srv/x"),
+        *("/", "/etc", "./x", "../x", "~", "~root/x", "-x/y", "_x/y", "../y", "x", "file:///srv/x"),
         *("ssh://h/a/b", "git@h:a/b", "http://h/a/b", "git://h/a/b", "ext::sh -c touch% x"),
     ]
 

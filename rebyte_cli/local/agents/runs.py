@@ -146,9 +146,12 @@ def _record_end(
 ) -> None:
     """Record the artifacts, the result event and the end."""
     objects = state_dir / "objects"
-    place = Workspace(state_dir, run.workspace)
-    with contextlib.suppress(FileNotFoundError):  # there is no patch without a workspace
-        patch = (place.run_folder(run.prompt) / PATCH).read_bytes()
+    try:
+        patch = (Workspace(state_dir, run.workspace).run_folder(run.prompt) / PATCH).read_bytes()
+    except FileNotFoundError:
+        # That of an earlier run is not what is in the workspace now, and `apply` would take it.
+        _drop_artifact(db, objects, run.workspace, PATCH)
+    else:
         keep_artifact(db, objects, run.workspace, PATCH, patch, at)
     word, answer = payload["status"], payload["result"]
     if not end(db, run.prompt, at, word, answer):
@@ -222,15 +225,19 @@ def keep_artifact(
     partial = objects / f"{object_id}.part"
     partial.write_bytes(content)
     os.replace(partial, objects / object_id)
-    rows = db.execute(
-        "DELETE FROM artifacts WHERE workspace = ? AND filename = ? RETURNING object",
-        (workspace, name),
-    ).fetchall()
+    _drop_artifact(db, objects, workspace, name)
     db.execute(
         "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, 0, 0)",
         (workspace, name, object_id, kind, len(content), now),
     )
-    for row in rows:
+
+
+def _drop_artifact(db: sqlite3.Connection, objects: Path, workspace: str, name: str) -> None:
+    rows = db.execute(
+        "DELETE FROM artifacts WHERE workspace = ? AND filename = ? RETURNING object",
+        (workspace, name),
+    )
+    for row in rows.fetchall():
         (objects / row[0]).unlink(missing_ok=True)
 
 
@@ -377,6 +384,8 @@ def _record_vanished(db: sqlite3.Connection, state_dir: Path, run: RunRecord) ->
         folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
         record(db, state_dir, run, spool.left_behind(folder))
         if end(db, run.prompt, now, "failed", VANISHED):
+            if run.started is not None:  # the workspace may have changed since the last patch
+                _drop_artifact(db, state_dir / "objects", run.workspace, PATCH)
             for note in notes:
                 append(db, run.prompt, now, "text", {"content": note})
             append(db, run.prompt, now, "result", {"status": "failed", "result": VANISHED})

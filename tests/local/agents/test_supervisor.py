@@ -121,6 +121,24 @@ def test_a_patch_that_would_fill_the_disk_is_not_created(bench: Bench) -> None:
     assert "+y" not in (bench.artifact("changes.patch") or "")
 
 
+def test_the_patch_of_an_earlier_run_goes_when_there_is_none_of_this_one(bench: Bench) -> None:
+    """`apply` would take it for what the task has made."""
+    bench.run(["sh", "-c", "echo x > first"])
+    assert "first" in (bench.artifact("changes.patch") or "")
+    run = bench.run(["sh", "-c", "rm first; head -c 2000000 /dev/zero > .gitignore"])
+    assert "changes.patch was not created" in (run.answer or "")
+    assert bench.artifact("changes.patch") is None
+
+
+def test_the_patch_of_an_earlier_run_goes_with_a_killed_supervisor(bench: Bench) -> None:
+    bench.run(["sh", "-c", "echo x > first"])
+    prompt = bench.start(["sh", "-c", f"rm first; echo on; sleep {NAP}055"])
+    eventually(lambda: "on" in bench.said(prompt))
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    eventually(lambda: bench.look(prompt).outcome == "failed")
+    assert bench.artifact("changes.patch") is None
+
+
 def test_git_leaves_nothing_half_written_on_a_full_disk(bench: Bench) -> None:
     bench.run(["true"])
     workspace = bench.workspace()
