@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from . import seal
+from . import seal, seccomp
 
 CODE = "/code"
 HOME = "/home/agent"
@@ -172,6 +172,11 @@ def gaps() -> str:
         found.append(
             "abstract Unix sockets of your other programs can be reached"
             " (needs Linux 6.12 with Landlock)"
+        )
+    if program is not None and not seccomp.is_available():
+        found.append(
+            "the kernel's keyrings of your logins can be read and changed"
+            " (needs seccomp and a common 64-bit architecture)"
         )
     if program is not None and not no_nested_namespaces(program):
         found.append("programs inside can make user namespaces (needs bubblewrap 0.8)")

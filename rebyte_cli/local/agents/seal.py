@@ -2,14 +2,16 @@
 
     python -I -S -c BOOT PACKAGE_FOLDER PROGRAM [ARGUMENT]…
 
-Namespaces do not cover abstract Unix sockets while the network is shared, nor the keys of a login.
-A Landlock scope and a fresh session keyring do.
+Namespaces do not cover abstract Unix sockets while the network is shared, nor the kernel's
+keyrings. A Landlock scope, a fresh session keyring and a filter of system calls do.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+
+from . import seccomp
 
 BOOT = (
     "import sys; sys.path.insert(0, sys.argv.pop(1));"
@@ -21,10 +23,6 @@ SCOPES_SINCE = 6  # the version of Landlock, Linux 6.12
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2
 SET_NO_NEW_PRIVS = 38
 JOIN_SESSION_KEYRING = 1
-KEYCTL = {
-    "x86_64": 250, "aarch64": 219, "riscv64": 219, "loongarch64": 219, "ppc64le": 271,
-    "s390x": 280,
-}  # fmt: skip
 
 
 def has_scopes(program: str) -> bool:
@@ -42,6 +40,8 @@ def main() -> None:
         _leave_keyring()
         if has_scopes(program):
             _enter_scope()
+        if seccomp.is_available():
+            words[1:1] = ["--seccomp", str(_filter())]
         os.execv(program, words)  # noqa: S606 - becoming that program is the task
     except OSError as error:
         sys.exit(f"The sandbox cannot be made: {error}")
@@ -50,9 +50,8 @@ def main() -> None:
 def _leave_keyring() -> None:
     """Enter an empty session keyring. A kernel that knows none has no keys to protect."""
     import errno
-    import platform
 
-    number = KEYCTL.get(platform.machine()) if sys.maxsize > 2**32 else None
+    number = seccomp.keyctl()
     if number is None or _call(number, JOIN_SESSION_KEYRING, None) >= 0:
         return
     # Containers forbid the call, for what is inside the sandbox too.
@@ -74,6 +73,18 @@ def _enter_scope() -> None:
     if _call(RESTRICT_SELF, ruleset, 0):
         raise _failure("landlock_restrict_self")
     os.close(ruleset)
+
+
+def _filter() -> int:
+    """A descriptor from which bubblewrap reads the filter, and which it closes.
+
+    bubblewrap enters it last, so it may be one that has to become root.
+    """
+    read, write = os.pipe()
+    os.write(write, seccomp.program())  # less than what fits into any pipe
+    os.close(write)
+    os.set_inheritable(read, True)
+    return read
 
 
 def _call(number: int, *arguments: int | bytes | None) -> int:

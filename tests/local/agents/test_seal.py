@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from rebyte_cli.local.agents import jail, report, seal
+from rebyte_cli.local.agents import jail, report, seal, seccomp
 from rebyte_cli.local.agents.program import ProgramAdapter
 
 from .bench import Bench, need_jail, script
@@ -154,12 +154,15 @@ def test_what_this_machine_cannot_close_is_told(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(seal, "has_scopes", lambda _program: False)
+    monkeypatch.setattr(seccomp, "is_available", lambda: False)
     monkeypatch.setattr(jail, "no_nested_namespaces", lambda _program: False)
     row = report.agents(bench.folder, None)[0]
     assert row["jail"] == "on"
     assert row["jailGaps"] == (
         "abstract Unix sockets of your other programs can be reached (needs Linux 6.12 with"
-        " Landlock); programs inside can make user namespaces (needs bubblewrap 0.8)"
+        " Landlock); the kernel's keyrings of your logins can be read and changed (needs seccomp"
+        " and a common 64-bit architecture); programs inside can make user namespaces (needs"
+        " bubblewrap 0.8)"
     )
 
 

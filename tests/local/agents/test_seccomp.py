@@ -1,0 +1,188 @@
+"""System calls that are refused inside: above all those that reach the user's kernel keys."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.local.agents import jail, seccomp
+
+from .bench import Bench
+
+PYTHON = shutil.which("python3", path=jail.SYSTEM_PATH) or ""  # which other users and the jail see
+OTHER_USER = 54321
+pytestmark = [
+    pytest.mark.skipif(not seccomp.is_available(), reason="no seccomp here"),
+    pytest.mark.skipif(not PYTHON, reason="no Python of the system"),
+]
+
+# Calls by their number, and on x86_64 also those of i386, as any program can make them.
+CALLS = """
+import ctypes, errno, json, mmap, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+
+def native(number, *words):
+    words = [ctypes.c_long(one) if isinstance(one, int) else one for one in (number, *words)]
+    result = libc.syscall(*words)
+    return result if result >= 0 else -ctypes.get_errno()
+
+def i386(number, *words):
+    words = [number, *words, 0, 0, 0, 0][:5]
+    # push rbx; mov eax, ebx, ecx, edx, esi; int 0x80; pop rbx; ret
+    load = zip(b"\\xb8\\xbb\\xb9\\xba\\xbe", words)
+    code = b"\\x53" + b"".join(bytes([one]) + struct.pack("i", word) for one, word in load)
+    page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    page.write(code + b"\\xcd\\x80\\x5b\\xc3")
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    return ctypes.CFUNCTYPE(ctypes.c_int)(address)()
+"""
+SETUP = """
+x86 = sys.argv[1] == "x86_64"
+add_key, request_key, keyctl, userfaultfd = json.loads(sys.argv[2])
+PERSON, SESSION, OF_USER, OF_SESSION = -2, -3, -4, -5
+UNLINK, LINK, SEARCH, READ, TIMEOUT = 9, 8, 10, 11, 15
+"""
+# As `keyctl add user NAME SECRET @u` does, and for @us: each keyring's number and each key's.
+PLANT = f"""{CALLS}{SETUP}
+planted = []
+for ring in (OF_USER, OF_SESSION):
+    name = b"rebyte-test-%d" % ring
+    key = native(add_key, b"user", name, b"the secret", 10, ring)
+    assert key > 0, key
+    native(keyctl, TIMEOUT, key, 600)  # should the test be killed
+    planted.append([ring, native(keyctl, 0, ring, 0), key])
+print(json.dumps(planted))
+"""
+PULL = f"""{CALLS}{SETUP}
+for ring, _, key in json.loads(sys.argv[3]):
+    native(keyctl, UNLINK, key, ring)
+"""
+STEAL = f"""{CALLS}{SETUP}
+tried = []
+for _, ring, key in json.loads(sys.argv[3]):
+    tried += [native(keyctl, LINK, ring, SESSION), native(keyctl, LINK, ring, PERSON)]
+    tried += [native(keyctl | 1 << 30, LINK, ring, SESSION)]  # the call of x32
+    if x86:
+        tried += [i386(288, LINK, ring, SESSION)]
+    buffer = ctypes.create_string_buffer(99)
+    tried += [native(keyctl, READ, key, buffer, 99)]
+    if buffer.value:
+        print("READ", buffer.value.decode())
+    tried += [native(request_key, b"user", b"rebyte-test--4", None, 0)]
+    tried += [native(add_key, b"user", b"rebyte-test-mine", b"x", 1, SESSION)]
+print(*(errno.errorcode.get(-one, one) for one in sorted(set(tried))))
+"""
+
+
+@pytest.fixture
+def workspace() -> Iterator[Path]:
+    """A workspace that another user can reach, unlike `tmp_path`."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "code").mkdir()
+    (folder / "home").mkdir()
+    for path in (folder, folder / "code", folder / "home"):
+        path.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def python(code: str, *arguments: str) -> list[str]:
+    """A command line that runs `code`, which knows the numbers of this machine's calls."""
+    machine = platform.machine()
+    numbers = json.dumps(seccomp.NUMBERS[seccomp.MACHINES[machine]])
+    return [PYTHON, "-I", "-c", code, machine, numbers, *arguments]
+
+
+def perform(words: list[str], user: int | None) -> list[str]:
+    """The lines that a program of `user` prints."""
+    someone = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+    done = subprocess.run(
+        words,
+        env={"PATH": jail.SYSTEM_PATH},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        **someone,  # type: ignore[call-overload]  # mypy takes the values for one type
+    )
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout).splitlines()
+
+
+def may_read(user: int) -> bool:
+    """Whether this process can become `user`, and that user read the package."""
+    with suppress(AssertionError, PermissionError):
+        return perform([PYTHON, "-c", f"open({seccomp.__file__!r})"], user) == []
+    return False
+
+
+@pytest.mark.parametrize("user", [None, OTHER_USER])
+def test_the_keys_of_the_user_cannot_be_reached(
+    bench: Bench, workspace: Path, user: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if user is not None and not may_read(user):
+        pytest.skip("needs root, and a checkout that other users may read")
+    monkeypatch.setenv("PATH", jail.SYSTEM_PATH)
+    for path in (workspace, workspace / "code", workspace / "home"):
+        os.chown(path, user or -1, -1)
+    steal = python(STEAL, planted := perform(python(PLANT), user)[0])
+    line = jail.command(jail.confine(workspace, jailed=True), steal)
+    try:
+        assert "READ the secret" in perform(steal, user)  # the attack is one
+        # The Python of the tests may be one that the other user cannot run.
+        assert perform([PYTHON, *line[1:]], user) == ["ENOSYS"]
+    finally:
+        perform(python(PULL, planted), user)
+
+
+OTHERS = f"""{CALLS}{SETUP}
+for number in (userfaultfd, 425, 426, 427):
+    print(errno.errorcode[-native(number, -1, -1, -1, -1)])
+print(native(39 if x86 else 172) > 0)  # getpid
+"""
+
+
+def test_what_attacks_on_the_kernel_begin_with_is_refused(bench: Bench, workspace: Path) -> None:
+    line = jail.command(jail.confine(workspace, jailed=True), python(OTHERS))
+    assert perform(line, None) == ["ENOSYS"] * 4 + ["True"]
+
+
+def test_no_descriptor_of_the_filter_is_left(bench: Bench) -> None:
+    assert bench.run(["sh", "-c", "ls /proc/self/fd"]).answer == "0\n1\n2\n3"
+
+
+def answer(architecture: int, call: int) -> int:
+    """What the program says of a call, its few instructions run as the kernel runs them."""
+    program, place, register = seccomp.program(), 0, 0
+    while True:
+        code, then, otherwise, value = struct.unpack_from("HBBI", program, 8 * place)
+        place += 1
+        if code == seccomp.LOAD:
+            register = {seccomp.CALL: call, seccomp.ARCHITECTURE: architecture}[value]
+        elif code == seccomp.AND:
+            register &= value
+        elif code == seccomp.JUMP_IF_EQUAL:
+            place += then if register == value else otherwise
+        else:
+            assert code == seccomp.RETURN
+            return int(value)
+
+
+def test_each_architecture_has_its_own_numbers() -> None:
+    for architecture, numbers in seccomp.NUMBERS.items():
+        refused = {n for n in range(1024) if answer(architecture, n) != seccomp.ALLOW}
+        assert refused == {*numbers, *seccomp.IO_URING}
+        assert answer(architecture, numbers[0]) == seccomp.REFUSE
+    assert answer(seccomp.X86_64, seccomp.X32 | 250) == seccomp.REFUSE
+    assert answer(0xC0000016, 250) == seccomp.ALLOW  # an unknown architecture
