@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.config.permissions import UnsafeFile
-from rebyte_cli.config.toml import edit_toml, has_comments, line_of, read_toml
+from rebyte_cli.config.toml import edit_toml, has_comments, line_of, read_toml, schema_line
 from rebyte_cli.errors import BadUsage
 
 
@@ -194,3 +194,17 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"\xef\xbb\xbfx = 1\n")
     assert read_toml(path) == ("x = 1\n", {"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("#:schema a.json", "#:schema a.json"),
+        ("  # mine\r\n\r\n \t\n#:schema\ta.json \r\nx = 1\n", "#:schema\ta.json"),
+        ("x = 1\n#:schema a.json\n", ""),
+        ("#:schema\na.json = 1\n", ""),
+        ("", ""),
+    ],
+)
+def test_the_schema_is_named_in_the_comments_at_the_top(text: str, line: str) -> None:
+    assert schema_line(text) == line

@@ -603,7 +603,9 @@ def test_a_prompt_that_was_read_early_is_read_again_before_it_excludes_a_task(lo
     assert scan(search, early).candidates == []  # the twin says that prompts are unchanged
     tasks.prompts["ours"] = PROMPT
     assert scan(search, early).candidates == []
-    late, _ = search.scan([early._replace(to_repeat=True), early])
+    window = early.window()
+    proven = window._replace(floor=window.since, ceiling=window.until)
+    late, _ = search.scan([early._replace(window=lambda: proven, to_repeat=True), early])
     assert names(late.same) == ["ours"]
     scan(search, early._replace(to_repeat=True))
     assert tasks.reads.count("ours") == 2
