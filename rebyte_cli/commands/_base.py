@@ -228,11 +228,12 @@ def note_unserved_page(app: App) -> None:
         app.note("The page is only available while `rebyte local serve` runs")
 
 
-def shown_page(app: App, page: str) -> str:
+def shown_page(app: App, page: str, *, printed: bool = False) -> str:
     """The link that shows a task's page in any browser of the user; `page` but for local tasks.
 
     The service of this machine is started in the background if it is not served, and the link has
-    a key that works once. Raises StateError when that service cannot be started.
+    a key that works once: for longer if it is `printed`, since a person opens it. Raises StateError
+    when that service cannot be started.
     """
     if not app.settings.is_local:
         return page
@@ -245,7 +246,8 @@ def shown_page(app: App, page: str) -> str:
     try:
         served = background.ensure(store, app.config.path)
         path = urlsplit(page).path
-        return background.page_link(store, served.origin, path, visits.OPENED_SECONDS)
+        seconds = visits.PRINTED_SECONDS if printed else visits.OPENED_SECONDS
+        return background.page_link(store, served.origin, path, seconds)
     finally:
         store.close()
 

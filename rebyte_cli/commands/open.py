@@ -18,8 +18,9 @@ def command(app: App, task: str, only_print: bool) -> Text | None:
     """Open the page of TASK with $BROWSER or the default browser.
 
     The link of a task created on this machine comes from the history, without a request. With
-    `-P local`, the browser gets a link that lets it in once, and if no `rebyte local serve` runs,
-    one is started in the background; it ends after half an hour without a request.
+    `-P local`, the link holds a key that lets one browser in, within two minutes, or an hour with
+    --print. If no `rebyte local serve` runs, one is started in the background; it ends after half
+    an hour without a request.
 
     Examples:
 
@@ -35,14 +36,14 @@ def command(app: App, task: str, only_print: bool) -> Text | None:
     if not url:
         raise RebyteError(f"task {task_id} has no page", code="no_page")
     page = browser.check_page(url)
+    link = shown_page(app, page, printed=only_print)
     if only_print:
-        return Text(page)
-    app.note(f"Opening {page}")
-    link = shown_page(app, page)
+        return Text(link)
     if not browser.open_page(link):
         raise RebyteError(
             f"could not start a browser for {link}",
             hint="Set BROWSER, or use --print",
             code="no_browser",
         )
+    app.note(f"Opened {page}")
     return None

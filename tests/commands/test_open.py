@@ -34,6 +34,7 @@ def test_opens_the_page_of_the_task(inside: Run, service: Any, browser: Path) ->
     url = inside("create", "Say hello [[run=1ms]]").json["url"]
     done = inside("open", "@last")
     assert (done.status, done.out) == (0, "")
+    assert f"Opened {url}" in done.err
     assert browser.read_text() == f"{url}\n"
 
 
@@ -69,6 +70,7 @@ def test_a_browser_that_fails_is_told(inside_local: Run, monkeypatch: pytest.Mon
     done = inside_local("open", "@last")
     assert done.status == 1
     assert "could not start a browser" in done.err
+    assert "Open" not in done.err
 
 
 def test_create_does_not_lose_its_task_to_a_link_that_is_none(

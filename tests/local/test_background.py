@@ -116,6 +116,17 @@ def test_open_starts_a_service_and_lets_a_new_browser_in(
     assert store.served() == [served]
 
 
+def test_a_printed_link_lets_a_new_browser_in_too(local: Run, store: Store, opened: Path) -> None:
+    task = real_task(local, store)
+    done = local("open", "@last", "--print")
+    assert (done.status, done.out.partition("?key=")[0]) == (0, task["url"])
+    answer = visit(done.out.strip())
+    assert answer.status == 303
+    session = answer.headers["Set-Cookie"].partition(";")[0]
+    assert "what the agent said" in visit(task["url"], session).text  # type: ignore[attr-defined] - see `visit`
+    assert not opened.exists()
+
+
 def test_the_background_service_is_on_its_own(local: Run, store: Store, opened: Path) -> None:
     """It outlives the terminal, holds nothing of the command's open, and ends on SIGTERM."""
     local("create", "Say hello [[run=1ms]]")
