@@ -273,7 +273,7 @@ class RebyteClient:
                 self._raise_question(task_id, task, deadline.for_call(GRACE))
                 next_look = transport.clock() + LOOK_PAUSE
             if deadline.has_passed:
-                raise deadline.error(f"task {task_id} still running after", pending=[task_id])
+                raise deadline.error(f"task {task_id} is still running after", pending=[task_id])
             transport.sleep(deadline.cap(max(poll_interval, SHORTEST_PAUSE)))
 
     def _raise_question(self, task_id: str, task: Task, timeout: float | None) -> None:

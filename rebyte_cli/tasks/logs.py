@@ -117,7 +117,7 @@ class QueuedPrompts:
         self._sleep(self._deadline.cap(self._pause))
         self._pause = min(self._pause * GROWTH, LONGEST_PAUSE)
         if self._deadline.has_passed:
-            late = f"task {self._task_id} still running after"
+            late = f"task {self._task_id} is still running after"
             raise self._deadline.error(late, pending=[self._task_id])
         try:
             found, _ = read_content(self._client, self._task_id, self._deadline)

@@ -51,7 +51,8 @@ class QuestionWatcher:
 
     `ask` asks the user through `dialog`, one question after another, and sends the answers; what
     the user declines is left open. `stop` gives up a wait once every task that has not ended waits
-    for an answer, `ask` once the user has declined them all. `wait` only notes each question.
+    for an answer, `ask` once the user has declined them all; at the time limit, both give up each
+    task that asks. `wait` only notes each question.
 
     No call goes beyond the `deadline` of the wait, but for the two seconds that an answer and the
     last look have at least. A look that fails is tried again later.
@@ -200,18 +201,21 @@ class QuestionWatcher:
         return {task_id: self._error(task_id, self._open[task_id]) for task_id in pending}
 
     def _last_look(self, pending: Collection[str]) -> dict[str, RebyteError]:
-        """The error of each task that asks at the end of the time limit.
+        """The error of each task that asks at the end of the time limit; `wait` notes it instead.
 
         A question says more than that its task still runs, and may be younger than the last look.
+        There is no time left to ask it.
         """
-        if self._policy != "stop":
-            return {}
         self._deadline = self._deadline.with_grace()
         for task_id in sorted(pending, key=lambda task_id: task_id not in self._open):
             if not self._deadline.has_passed:
                 self._look_at(task_id)
-        asking = [task_id for task_id in pending if self._is_unattended(task_id)]
-        return {task_id: self._error(task_id, self._open[task_id]) for task_id in asking}
+        asking = {task_id: self._open[task_id] for task_id in pending if task_id in self._open}
+        if self._policy == "wait":
+            for task_id, question in asking.items():
+                self._note_once(task_id, question)
+            return {}
+        return {task_id: self._error(task_id, question) for task_id, question in asking.items()}
 
     def _is_unattended(self, task_id: str) -> bool:
         question = self._open.get(task_id)

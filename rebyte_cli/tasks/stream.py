@@ -313,7 +313,7 @@ class _FollowedRun:
     def check_time(self) -> None:
         """Raise WaitTimeout when the deadline has passed."""
         if self._deadline.has_passed:
-            what = "still running after" if self.is_known else "could not be read in"
+            what = "is still running after" if self.is_known else "could not be read in"
             raise self._deadline.error(f"task {self._task_id} {what}", pending=[self._task_id])
 
     def end_or_pause(self, connection: StreamConnection) -> tuple[StreamEvent | None, float]:

@@ -479,7 +479,8 @@ class _Pace:
         """Seconds until the next round is due; raises WaitTimeout once the deadline has passed."""
         if self._deadline.has_passed:
             of_all = f"{len(ids)} of {total} tasks" if total > 1 else f"task {ids[0]}"
-            what = "still running after" if self._was_answered else "could not be read in"
+            be = "is" if len(ids) == 1 else "are"
+            what = f"{be} still running after" if self._was_answered else "could not be read in"
             raise self._deadline.error(f"{of_all} {what}", pending=ids)
         now = self._clock()
         # The pause counts from the beginning of a round, so that slow answers do not stretch it.

@@ -113,7 +113,7 @@ def test_a_question_shortly_before_the_time_limit_is_named(
         running = inside_local("create", "[[run=1h]]", "-o", "id").out
         words = ("-", "--timeout", str(limit))
         done = inside_local("wait", done.json["id"], *words, stdin=running)
-        assert (done.status, "1 of 2 tasks still running" in done.err) == (12, True)
+        assert (done.status, "1 of 2 tasks is still running" in done.err) == (12, True)
 
     with_time(check, 1)
 
@@ -415,11 +415,30 @@ def test_the_time_limit_holds_while_a_question_is_open(
 
     def check(limit: float) -> None:
         session = terminal("wait", "@last", "--timeout", str(limit))
-        assert session.finish() == 124
-        assert PROMPT in str(session.everything)
+        assert session.finish() == 12
+        assert PROMPT in session.raw
         assert session.raw.endswith("\n")
 
     with_time(check, 4)
+
+
+@pytest.mark.parametrize("policy", ["ask", "wait"])
+def test_a_question_at_the_time_limit_is_named_on_a_terminal(
+    terminal: Terminal, inside_local: Run, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    """Also where the limit passes before the first look."""
+    task = asking(inside_local)
+    monkeypatch.setattr("rebyte_cli.tasks.question_watch.FIRST_PAUSE", 3600.0)
+
+    def check(limit: float) -> None:
+        for words in (["wait", task], ["create", ASK, "--wait"]):
+            session = terminal(*words, "--on-question", policy, "--timeout", str(limit))
+            assert session.finish() == (12 if policy == "ask" else 124), words
+            said = " ".join(" ".join(session.lines).split())
+            assert "is waiting for an answer: How should the simulation continue?" in said
+            assert "Answer with `rebyte answer" in said
+
+    with_time(check, 0.5)
 
 
 def test_ctrl_d_inside_a_line_does_not_hold_up_the_wait(

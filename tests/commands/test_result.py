@@ -59,7 +59,7 @@ def test_an_error_leaves_the_other_answers(inside_local: Run) -> None:
     def check(limit: float) -> None:
         done = inside_local("result", "@2", "@1", "@3", "--wait", "--timeout", str(limit))
         assert (done.status, done.out.count("Prompt: One")) == (11, 1)
-        assert "1 of 3 tasks still running" in done.err
+        assert "1 of 3 tasks is still running" in done.err
 
     with_time(check, 1)
 

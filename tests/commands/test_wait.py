@@ -181,7 +181,7 @@ def test_a_notice_says_how_the_wait_ended(inside_local: Run) -> None:
     def check(limit: float) -> None:
         status, raw = on_a_terminal("wait", slow, "--timeout", str(limit), "--notify")
         assert status == 124
-        assert f"\x1b]9;rebyte: task {slow} still running after {limit:g} s\x1b\\" in raw
+        assert f"\x1b]9;rebyte: task {slow} is still running after {limit:g} s\x1b\\" in raw
 
     with_time(check, 0.3)
     status, raw = on_a_terminal("wait", good, "--notify", TERM="dumb")

@@ -121,7 +121,7 @@ def test_the_pauses_between_reads_grow(bench: Bench) -> None:
 
 
 def test_the_last_pause_ends_at_the_time_limit(bench: Bench) -> None:
-    with pytest.raises(WaitTimeout, match="t1 still running after 2 s") as caught:
+    with pytest.raises(WaitTimeout, match="t1 is still running after 2 s") as caught:
         list(bench.follow(*looks(RUNS, RUNS), timeout=2.0))
     assert bench.pauses == [1.0, 1.0]
     assert caught.value.pending == ["t1"]

@@ -140,7 +140,13 @@ def test_a_question_at_the_end_of_the_time_limit_is_found(at: Time) -> None:
     assert list(given_up) == ["b"]
     assert isinstance(given_up["b"], NeedsAnswer)
     assert given_up["b"].task == {"id": "b", "status": "running", "question": True}
-    assert Bench(at, service, "wait", seconds=2).wait(2, "b") == {}
+    asked = Bench(at, service, "ask", User(at), seconds=2).wait(2, "a", "b", "c")
+    assert list(asked) == ["b"]
+    bench = Bench(at, service, "wait", seconds=2)
+    assert bench.wait(2, "b") == {}
+    assert bench.notes == [
+        "Task b is waiting for an answer: Which, m?\nAnswer with `rebyte answer b`"
+    ]
 
 
 def test_the_last_look_takes_two_seconds_at_most(at: Time) -> None:

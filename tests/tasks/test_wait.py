@@ -142,7 +142,7 @@ def test_the_limit_names_what_still_runs_and_is_not_overslept(board: Board) -> N
     board.add("a", "b")
     board.end("a")
     at = Time()
-    with pytest.raises(WaitTimeout, match=r"1 of 2 tasks still running after 2\.5 s") as caught:
+    with pytest.raises(WaitTimeout, match=r"1 of 2 tasks is still running after 2\.5 s") as caught:
         wait(board, "a", "b", at=at, timeout=2.5)
     assert caught.value.pending == ["b"]
     assert caught.value.exit_status == 124
@@ -735,7 +735,7 @@ def test_a_call_at_the_very_limit_still_has_time_to_be_answered(board: Board) ->
 
 def test_the_limit_of_a_single_task_names_it(board: Board) -> None:
     board.add("a")
-    with pytest.raises(WaitTimeout, match=r"^task a still running after 3 s$"):
+    with pytest.raises(WaitTimeout, match=r"^task a is still running after 3 s$"):
         wait(board, "a", at=Time(), timeout=3)
 
 
