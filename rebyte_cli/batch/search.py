@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..deadline import NO_LIMIT, Deadline
@@ -27,6 +28,7 @@ FIRST_PAUSE, MOST_PAUSE = 0.5, 4.0  # seconds between scans
 SHORTEST_SCAN = 5.0  # seconds that a scan may take however short the search
 LATER = 30.0  # the same when the first search brought nothing
 NOTHING = Matches([], [], is_complete=True)
+EXAMPLES = 1000  # lines that are looked at for one that tells how the service shows prompts
 
 
 class LostLine(NamedTuple):
@@ -90,6 +92,8 @@ class LostLineSearch:
         self._sent_by_others = sent_by_others
         self._clock = clock
         self._task_ids = named
+        self._twins = twins
+        self._whole: list[str] = []  # prompts that the service was seen to show as they were sent
         self._search = Search(
             client,
             self._named,
@@ -119,7 +123,7 @@ class LostLineSearch:
         for digest, group in groups.items():
             times = others.get(digest, ())
             doubt = any(self._clock.is_near(one.sent, time) for time in times for one, _ in group)
-            doubt = doubt or self._has_rivals(digest, {one.at for one, _ in group}, has_own)
+            doubt = doubt or self._has_rivals(digest, {one.at for one, _ in group}, has_own, limit)
             results += self._judge(group, doubt)
         return results
 
@@ -215,7 +219,9 @@ class LostLineSearch:
             self._workspaces[task_id] = told if isinstance(told, str) else None
         return self._workspaces[task_id]
 
-    def _has_rivals(self, digest: str, group: Collection[int], has_own: Collection[int]) -> bool:
+    def _has_rivals(
+        self, digest: str, group: Collection[int], has_own: Collection[int], limit: Deadline
+    ) -> bool:
         """Whether a line outside `group` may have made a task that shows this prompt just now.
 
         It asks for the same, or for something that may be shown so, and is not among those that
@@ -225,7 +231,12 @@ class LostLineSearch:
         others = [at for at in (*self._in_flight, *self._lost) if at not in group]
         ours = self._prompt(next(iter(group)))
         if any(
-            self._digest(at) == digest or (at not in has_own and may_be_cut(self._prompt(at), ours))
+            self._digest(at) == digest
+            or (
+                at not in has_own
+                and may_be_cut(self._prompt(at), ours)
+                and not self._is_shown_whole(self._prompt(at), limit)
+            )
             for at in others
         ):
             return True
@@ -233,6 +244,27 @@ class LostLineSearch:
             foreign = (at for at in range(len(self._batch.lines)) if at not in self._mine)
             self._elsewhere = {self._digest(at) for at in foreign}
         return digest in self._elsewhere
+
+    def _is_shown_whole(self, prompt: str, limit: Deadline) -> bool:
+        """Whether the service is seen to show prompts of this kind as they are sent.
+
+        It shows one of this batch so that is as long, and has every kind of character.
+        """
+        if any(_is_as_telling(seen, prompt) for seen in self._whole):
+            return True
+        open_lines = {*self._in_flight, *self._lost}
+        for at in islice(self._mine - open_lines, EXAMPLES):
+            example = self._prompt(at)
+            if not _is_as_telling(example, prompt):
+                continue
+            digest = self._digest(at)
+            task_id = next((each for each in self._twins(digest) if each in self._task_ids), None)
+            if task_id is not None and self._search.shows(task_id, digest, limit):
+                self._whole.append(example)
+                return True
+            if task_id is not None:
+                return False
+        return False
 
     def _all_digests(self) -> set[str]:
         return {self._digest(at) for at in range(len(self._batch.lines))}
@@ -244,6 +276,16 @@ class LostLineSearch:
 
     def _prompt(self, at: int) -> str:
         return str(self._batch.body(self._batch.lines[at])["prompt"])
+
+
+def _is_as_telling(example: str, prompt: str) -> bool:
+    """Whether a service that shows `example` as it is has no reason to change `prompt`."""
+    return len(example) >= len(prompt) and _kinds(prompt) <= _kinds(example)
+
+
+def _kinds(prompt: str) -> set[str]:
+    """The kinds of characters in a prompt: letters, digits, and each other one by itself."""
+    return {"a" if each.isalpha() else "0" if each.isdigit() else each for each in prompt}
 
 
 def _overlap(choices: list[list[Row]]) -> bool:

@@ -381,6 +381,12 @@ class Search:
                 return False
         return task_id in self._deleted
 
+    def shows(self, task_id: str, digest: str, limit: Deadline) -> bool:
+        """Whether the service shows the prompt of this task as it was sent."""
+        if task_id not in self._digests:
+            self._read_prompt(task_id, limit)
+        return self._digests.get(task_id) == digest
+
     def _read_prompt(self, task_id: str, limit: Deadline) -> None:
         """Find out what a task was asked, if the API tells."""
         try:

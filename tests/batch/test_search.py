@@ -21,6 +21,7 @@ from rebyte_cli.errors import APIError, KeyRejected, ServerFault
 from rebyte_cli.local.server import LOCAL_KEY, Service
 from rebyte_cli.once import search as search_module
 from rebyte_cli.once.clock import ServerClock
+from rebyte_cli.once.match import digest_of
 from tests import farm as farm_module
 from tests.batch_worker import input_of
 from tests.conftest import Done
@@ -40,6 +41,7 @@ class Desk:
         self.named: set[str] = set()
         self.history: set[str] = set()
         self.others: dict[str, list[str]] = {}
+        self.twins: dict[str, list[str]] = {}
         self.client.list_tasks()  # from here on the service's clock is known
         self.now = self.client.transport.server_now() or datetime.now(UTC)
 
@@ -60,6 +62,7 @@ class Desk:
             known_ids=lambda ids: set(ids) & self.history,
             sent_by_others=lambda: self.others,
             clock=ServerClock(self.client),
+            twins=lambda digest: self.twins.get(digest, ()),
         )
         return finder.find([LostLine(at, self.sent(at), 900.0) for at in lost])
 
@@ -106,6 +109,23 @@ def test_a_twin_under_way_may_have_made_it(desk: Desk) -> None:
     assert desk.find("Same", "Same") == [ScanResult(0, None, False, [made])]
     desk.in_flight.clear()
     assert taken(desk.find("Same", "Same")) == [made]
+
+
+def test_a_longer_prompt_under_way_may_be_shown_cut(desk: Desk) -> None:
+    """Unless the service shows one of that kind, of which the task is known, as it was sent."""
+    made = desk.make("Task 8")
+    lines = ("Task 8", "Task 83", "Task 1234", "Look at it!")
+    desk.in_flight.add(1)
+    assert desk.find(*lines) == [ScanResult(0, None, False, [made])]
+    for prompt, shown in (("Look at it!", "Look at it!"), ("Task 1234", "Task 12")):
+        known = desk.make(shown)
+        desk.named.add(known)
+        desk.twins[digest_of(prompt)] = [known]
+        assert taken(desk.find(*lines)) == [None], prompt
+    known = desk.make("Task 1234")
+    desk.named.add(known)
+    desk.twins[digest_of("Task 1234")] = [known]
+    assert taken(desk.find(*lines)) == [made]
 
 
 def test_a_twin_that_was_lost_meanwhile_may_have_made_it(desk: Desk) -> None:
