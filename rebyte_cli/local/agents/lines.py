@@ -12,7 +12,8 @@ from typing import IO, NamedTuple
 from .adapter import AgentEvent, Parser
 
 PIECE = 65_536
-LONGEST_LINE = 32 * 1024 * 1024
+# Room for a whole file or a picture; to parse a line of tiny JSON values takes 30 times its size.
+LONGEST_LINE = 8 * 1024 * 1024
 LARGEST_RAW = 256 * 1024 * 1024
 # How long to read on after the agent has ended: a child of it may hold the pipe open forever.
 DRAIN_SECONDS = 0.5

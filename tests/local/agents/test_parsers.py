@@ -198,7 +198,8 @@ def test_a_line_without_end_does_not_fill_the_memory() -> None:
     splitter = LineSplitter(parser)
     for _ in range(40):
         assert splitter.feed(b"x" * 1_000_000) == []
-    assert sum(map(len, splitter._parts)) <= 34_000_000
+    # Parsed, a line of empty JSON objects takes thirty times its size.
+    assert sum(map(len, splitter._parts)) < 10_000_000
     (event,) = splitter.feed(b'\n{"type":"thread.started","thread_id":"t"}\n')
     assert event.kind == "init"
 
