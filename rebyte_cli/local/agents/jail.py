@@ -23,11 +23,13 @@ HOME = "/home/agent"
 PROBE_SECONDS = 10
 UNCONFINED = 'To run it unconfined: create --no-jail, or jail = "off" in [local] of config.toml'
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# What names, TLS and the dynamic linker need of /etc.
+# What names, TLS and the dynamic linker need of /etc. Of certificates' folders, those without keys.
 ETC = (
     "alternatives", "ca-certificates", "crypto-policies", "group", "host.conf", "hosts",
     "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf",
-    "os-release", "passwd", "pki", "protocols", "resolv.conf", "services", "ssl", "timezone",
+    "os-release", "passwd", "pki/ca-trust", "pki/java", "pki/tls/cert.pem", "pki/tls/certs",
+    "pki/tls/fips_local.cnf", "pki/tls/openssl.cnf", "pki/tls/openssl.d", "protocols",
+    "resolv.conf", "services", "ssl/cert.pem", "ssl/certs", "ssl/openssl.cnf", "timezone",
 )  # fmt: skip
 SHARED_VARIABLES = (
     "TERM", "LANG", "LANGUAGE", "TZ", "COLORTERM",
@@ -39,6 +41,12 @@ CERTIFICATE_VARIABLES = SHARED_VARIABLES[-5:]
 # Of /proc, what belongs to the machine: root owns it, and needs no capability to write to its own.
 # bubblewrap covers only folders of it that can themselves be written to.
 MACHINE = ("acpi", "asound", "driver", "fs", "mtrr", "pressure", "scsi", "sys", "sysrq-trigger")
+
+# Files of /proc about the kernel's memory and the user's keys, some of which root may read.
+SECRET = (
+    "iomem", "kallsyms", "kcore", "key-users", "keys", "kmsg", "kpagecgroup", "kpagecount",
+    "kpageflags", "pagetypeinfo", "slabinfo", "timer_list", "vmallocinfo",
+)  # fmt: skip
 
 # More than a build on a large machine needs, and few enough to survive a fork bomb.
 PROCESSES = 4096
@@ -240,7 +248,7 @@ def _base() -> list[str]:
             line += ["--symlink", os.readlink(path), path]
         else:
             line += ["--ro-bind-try", path, path]
-    for path in ("/opt", "/nix/store", "/gnu/store"):
+    for path in ("/nix/store", "/gnu/store"):
         line += ["--ro-bind-try", path, path]
     line += ["--dir", "/etc", "--dir", "/var", "--symlink", "../tmp", "/var/tmp"]  # noqa: S108
     for name in ETC:
@@ -250,4 +258,7 @@ def _base() -> list[str]:
     line += ["--proc", "/proc"]
     for name in MACHINE:
         line += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
+    for name in SECRET:
+        if os.path.exists(f"/proc/{name}"):
+            line += ["--ro-bind", os.devnull, f"/proc/{name}"]  # a device, which cannot be opened
     return [*line, "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # noqa: S108 - the jail's own

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .adapter import Adapter
 
-SYSTEM_FOLDERS = ("/usr", "/opt", "/nix/store", "/gnu/store")
+SYSTEM_FOLDERS = ("/usr", "/nix/store", "/gnu/store")
 VERSION_SECONDS = 20
 
 
@@ -98,8 +98,10 @@ def in_system(path: str) -> bool:
 
 
 def _own_files(real: Path) -> str:
-    """The program's file, or the packages that it is one of."""
+    """The program's file, or the packages that it is one of: in /opt, the folder of its package."""
     modules = [parent for parent in real.parents if parent.name == "node_modules"]
+    if not modules and real.parts[:2] == ("/", "opt"):
+        return str(Path(*real.parts[:3]))
     return str(modules[-1] if modules else real)
 
 
@@ -111,7 +113,7 @@ def _interpreter_files(interpreter: str) -> Iterator[str]:
         yield str(environment)
     prefix = real.parent.parent
     # Never a folder that holds much else, such as HOME itself or ~/.local.
-    alone = prefix not in (home, home / ".local", *home.parents)
+    alone = prefix not in (home, home / ".local", Path("/opt"), *home.parents)
     yield str(prefix if alone and (prefix / "lib").exists() else real)
 
 
