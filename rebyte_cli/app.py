@@ -174,10 +174,14 @@ class App:
 
     @property
     def interactive(self) -> bool:
-        """Whether prompts are possible: terminals on both ends, and no `--no-input`."""
+        """Whether prompts are possible: on a terminal, and without `--no-input`."""
+        return not self.options.get("no_input") and self.on_terminal
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether a user is there: terminals on both ends."""
         stream: TextIO | None = sys.stdin
-        asked_not_to = self.options.get("no_input")
-        return bool(not asked_not_to and stream and stream.isatty() and self.console.err_tty)
+        return bool(stream and stream.isatty() and self.console.err_tty)
 
     @property
     def on_question(self) -> Literal["ask", "stop", "wait"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -214,8 +215,14 @@ def settle_format(app: App) -> None:
     try:
         app.settings  # noqa: B018 -- raises
     except RebyteError:
-        if app.options.get("output", "auto") == "auto":
-            app.set_option("output", "table" if app.console.out_tty else "json")
+        from ..config.settings import from_variable
+
+        form = app.options.get("output")
+        with suppress(RebyteError):  # the value of the variable may be what is wrong
+            form = form or from_variable("output", app.environment)
+        if form in (None, "auto"):
+            form = "table" if app.console.out_tty else "json"
+        app.set_option("output", form)
 
 
 def note_unserved_page(app: App) -> None:

@@ -158,6 +158,7 @@ class PromptSource:
         self._draft = draft
         self._typed_after = typed_after
         self._initial = ""  # what the editor starts with
+        self._leaves_stdin = False  # whether input may come that is not read
 
     @property
     def is_unwritten(self) -> bool:
@@ -204,9 +205,23 @@ class PromptSource:
             self._app.note(where)
 
     def sent(self) -> None:
-        """Delete the draft: a task with this prompt exists."""
+        """Delete the draft: a task with this prompt exists.
+
+        Input that a slow program has written meanwhile is no part of the prompt: warn of it.
+        """
+        self._check_stdin()
         if self._draft is not None:
             self._draft.discard()
+
+    def leave_stdin(self) -> None:
+        """Warn, now or when the prompt has been sent, of piped input that it lacks."""
+        self._leaves_stdin = True
+        self._check_stdin()
+
+    def _check_stdin(self) -> None:
+        if self._leaves_stdin and has_unread_input():
+            self._leaves_stdin = False
+            self._app.warn("Standard input was not read; add `-` after the prompt to send it too")
 
     def _new_draft(self, command: str) -> Draft:
         from ..history import drafts
@@ -337,9 +352,10 @@ def read_prompt(
                 raise BadUsage("the prompt is empty: standard input has no text")
             app.note("Standard input has no text; the prompt is sent without it")
             del texts[-1]
-    elif has_unread_input():
-        app.note("Standard input was not read; add `-` after the prompt to send it too")
-    return PromptSource(app, check_prompt("\n\n".join(texts)), draft)
+    prompt = PromptSource(app, check_prompt("\n\n".join(texts)), draft)
+    if not with_stdin:
+        prompt.leave_stdin()
+    return prompt
 
 
 def _draft_of(app: App, file: str) -> Draft | None:

@@ -27,8 +27,9 @@ def command(
 ) -> Records:
     """Delete each TASK.
 
-    On a terminal, @last and @N, which may stand for another task than you mean, are confirmed by
-    title first, unless --yes is given. Elsewhere, and for tasks that are named, nothing is asked.
+    On a terminal, asks before it deletes @last or @N, and shows the title: the number may not be
+    that of the task you mean. --yes skips the question; with --no-input, --yes is required. Without
+    a terminal, and for tasks given by id, it never asks.
 
     Exits with 4 if a task doesn't exist, unless --ignore-missing is given.
 
@@ -39,7 +40,7 @@ def command(
       rebyte delete --label run=nightly
     """
     ids = chosen_tasks(app, tasks, labels, ignore_missing=ignore_missing)
-    if app.interactive and not yes:
+    if app.on_terminal and not yes:
         _confirm(app, tasks, ignore_missing)
     return Records(DELETED, _delete(app, ids, ignore_missing))
 

@@ -72,8 +72,8 @@ def command(
     if prompt_file == "-" and "-" in tasks:
         raise BadUsage("stdin cannot be both the prompt and the tasks")
     has_prompt = prompt_option is not None or prompt_file is not None
-    written = read_prompt(app, (), prompt_option, prompt_file) if has_prompt else None
     ids = references.tasks(app.history, tasks, app.lines())
+    written = read_prompt(app, (), prompt_option, prompt_file) if has_prompt else None
     rerun = partial(_rerun, app, given, new_workspace=new_workspace)
     if len(ids) == 1:
         return rerun(choices, ids[0], written=written, edit=edit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -199,9 +200,9 @@ def resolve(options: Mapping[str, Any], environment: Mapping[str, str], config: 
         given = options.get(key)
         if given not in (None, (), []):
             return Setting(given, f"option {_OPTIONS.get(key, '--' + key.replace('_', '-'))}")
-        variable = _VARIABLES.get(key, "")
-        if environment.get(variable):
-            return Setting(_from_variable(key, variable, environment[variable]), variable)
+        in_variable = from_variable(key, environment)
+        if in_variable is not None:
+            return Setting(in_variable, _VARIABLES[key])
         found = config.value(name, key)
         if found is not None:
             return Setting(found, f"profile {name}")
@@ -255,13 +256,15 @@ def _profile(
     return DEFAULT, "default", False
 
 
-def _from_variable(key: str, variable: str, text: str) -> Any:
-    value: Any = text
+def from_variable(key: str, environment: Mapping[str, str]) -> Any:
+    """The value of a setting from its variable; None without one. Raises BadUsage for a bad one."""
+    variable = _VARIABLES.get(key, "")
+    value: Any = environment.get(variable)
+    if not value:
+        return None
     if key == "timeout":
-        try:
-            value = float(text)
-        except ValueError:
-            value = text
+        with suppress(ValueError):
+            value = float(value)
     try:
         return FIELDS[key](value)
     except ValueError as problem:

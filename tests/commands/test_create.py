@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import COMMAND, Done
-from tests.servers import RawServer, json_reply
+from tests.servers import RawServer, Request, json_reply
 from tests.waiting import with_time
 
 Run = Callable[..., Done]
 Aim = Callable[[Any], Any]
+UNREAD = "Standard input was not read; add `-` after the prompt to send it too"
 
 
 @pytest.fixture
@@ -149,9 +150,31 @@ def test_a_pipe_that_is_left_unread_is_pointed_out(rebyte: Run) -> None:
     for command in (["create", "Review this"], ["follow-up", "abcd1234", "Review this"]):
         done = rebyte("-P", "local", *command, "--dry-run", stdin="diff")
         assert done.json == {"prompt": "Review this"}
-        assert "Standard input was not read; add `-` after the prompt" in done.err
+        assert done.err == f"Warning: {UNREAD}\n"
+        quiet = rebyte("-P", "local", *command, "--dry-run", "-q", stdin="diff")
+        assert quiet.err == done.err
         empty = rebyte("-P", "local", *command, "--dry-run", stdin="")
         assert (empty.status, empty.err) == (0, "")
+
+
+def test_a_pipe_that_is_filled_during_the_request_is_pointed_out(aim: Aim) -> None:
+    source, sink = os.pipe()
+
+    def script(request: Request) -> Any:
+        if request.method == "POST":
+            os.write(sink, b"diff")
+        return json_reply({"id": "abcd1234", "status": "running"}, 201)
+
+    with RawServer(script) as server:
+        aim(server)
+        words = [*COMMAND, "create", "Review this", "-q", "-o", "id"]
+        done = subprocess.run(
+            words, env=os.environ, stdin=source, capture_output=True, text=True, timeout=60
+        )
+        os.close(source)
+        os.close(sink)
+    assert (done.returncode, done.stdout) == (0, "abcd1234\n")
+    assert done.stderr == f"Warning: {UNREAD}\n"
 
 
 def test_a_pipe_without_text_is_pointed_out(local: Run) -> None:

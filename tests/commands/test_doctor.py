@@ -137,6 +137,14 @@ def test_a_configuration_that_cannot_be_read(inside: Run, home: Path) -> None:
     assert inside("doctor", "-o", "tsv").out.startswith("name\tstatus\t")
 
 
+def test_the_variable_of_the_format_holds_without_a_configuration(inside: Run) -> None:
+    forms = {"table": "✓ version", "jsonl": '{"name"', "auto": "{\n", "xml": "{\n"}
+    for form, start in forms.items():
+        done = inside("doctor", env={"REBYTE_OUTPUT": form, "REBYTE_PROFILE": "nope"})
+        assert done.status == 1
+        assert done.out.startswith(start), form
+
+
 def test_names_in_the_configuration_that_mean_nothing(inside: Run, home: Path) -> None:
     config = home / ".config/rebyte/config.toml"
     config.parent.mkdir(parents=True)

@@ -97,7 +97,13 @@ def test_a_relative_reference_is_confirmed_by_title_before_it_is_deleted(
     assert "nothing was changed" in rest(child)
     assert child.exitstatus == 1
     assert inside_local("list").json["total"] == 4
-    for words in ((ids[0],), ("@last", "--yes"), ("@2", "--no-input"), ("@last", "@9", "-y")):
+    child = terminal("delete", "@2", "--no-input")
+    refused = " ".join(rest(child).split())
+    assert f"confirmation required: Delete {ids[2][:8]} (Task 2)? Hint: Pass --yes" in refused
+    assert child.exitstatus == 2
+    assert inside_local("list").json["total"] == 4
+    named = (ids[0], "--no-input")
+    for words in (named, ("@last", "--yes"), ("@2", "--no-input", "-y"), ("@last", "@9", "-y")):
         child = terminal("delete", *words, "-o", "id")
         assert "y/N" not in rest(child)
         assert child.exitstatus == (4 if "@9" in words else 0)
