@@ -73,6 +73,15 @@ def test_run_patch_and_follow_up(run: Run, model: Model, agent: str, repository:
     assert any(prompt in text for text in prompts)  # the agent's own session, not a summary
 
 
+def test_a_follow_up_after_another_agent_in_the_workspace(run: Run, agent: str) -> None:
+    words = ("The codeword is egret.", "-x", agent, "-g", ".", "--wait", "-o", "json")
+    first = run("create", *words).json
+    other = AGENTS[AGENTS.index(agent) - 1]
+    run("create", "hello", "-x", other, "-w", first["workspaceId"], "--wait")
+    run("follow-up", first["id"], "Which word? [[recall]]", "--wait")
+    assert run("result", first["id"]).out == "You told me egret.\n"
+
+
 @pytest.mark.parametrize(
     "prompt",
     [

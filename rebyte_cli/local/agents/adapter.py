@@ -139,8 +139,8 @@ class Adapter(ABC):
 
     # Folders of `/code` whose settings the agent would obey before the model says a word.
     hidden: ClassVar[tuple[str, ...]] = ()
-    # What the agent obeys in its HOME, where an earlier run may have left it.
-    planted: ClassVar[tuple[str, ...]] = ()
+    # The files of its HOME in which the agent keeps its sessions: only they stay for the next run.
+    sessions: ClassVar[tuple[str, ...]] = ()
 
     @property
     def title(self) -> str:
@@ -167,6 +167,12 @@ class Adapter(ABC):
     def files(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
         """Files to write into the private HOME before each run: relative path to text."""
         return {}
+
+    def clean_sessions(self, home: Path, code: str) -> None:  # noqa: B027 - most need nothing
+        """Remove what the agent would obey from the sessions that stayed in the private HOME.
+
+        `code` is the folder in which it will start.
+        """
 
     def keys_named_by(self, user_home: Path) -> Iterable[str]:
         """Further variables to let through, because the user's settings of the agent name them."""

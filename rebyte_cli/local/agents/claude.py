@@ -44,7 +44,7 @@ class Claude(Adapter):
         ]
     }
 
-    planted = (".claude.json", ".claude/plugins", ".claude/settings.local.json")
+    sessions = (".claude/projects/*/*.jsonl",)
 
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["-p", "--output-format", "stream-json", "--verbose"]

@@ -39,6 +39,8 @@ class Codex(Adapter):
         ]
     }
 
+    sessions = (".codex/sessions/*/*/*/rollout-*.jsonl",)
+
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["exec"]
         if invocation.session:

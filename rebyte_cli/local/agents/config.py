@@ -18,6 +18,8 @@ from .opencode import OpenCode
 from .program import ProgramAdapter
 
 BUILT_IN: tuple[type[Adapter], ...] = (OpenCode, Claude, Gemini, Codex)
+# What stays in a private HOME between runs, whichever agents work in the workspace.
+SESSIONS = tuple(name for agent in BUILT_IN for name in agent.sessions)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from itertools import count
 from pathlib import Path, PurePosixPath
 
@@ -82,6 +83,45 @@ def remove_tree(root: Path) -> None:
     """Remove a folder with all that an agent left there: any depth, any modes. May be missing."""
     with suppress(OSError), _opened(root.parent, PurePosixPath()) as here:
         _remove_tree(root.name, here)
+
+
+def keep_only(root: Path, patterns: Iterable[str]) -> None:
+    """Remove everything below `root` except the regular files that match one of the patterns.
+
+    `*` matches within a name. Raises OSError when something cannot be removed.
+    """
+    with _opened(root, PurePosixPath()) as here:
+        _keep_only(here, [PurePosixPath(pattern).parts for pattern in patterns])
+
+
+def _keep_only(here: int, patterns: list[tuple[str, ...]]) -> None:
+    os.fchmod(here, 0o700)
+    with os.scandir(here) as entries:
+        found = [(entry.name, entry.is_file(follow_symlinks=False)) for entry in entries]
+    for name, is_file in found:
+        rests = [parts[1:] for parts in patterns if fnmatchcase(name, parts[0])]
+        if is_file and () in rests:
+            continue
+        below = [rest for rest in rests if rest]
+        if not (below and _keep_below(name, here, below)):
+            _remove(name, here)
+            with suppress(FileNotFoundError):
+                os.lstat(name, dir_fd=here)
+                raise OSError(f"{name!r} cannot be removed")
+
+
+def _keep_below(name: str, here: int, patterns: list[tuple[str, ...]]) -> bool:
+    """`_keep_only` for a folder; false for anything else, and for one that cannot be opened."""
+    try:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+        below = os.open(name, flags, dir_fd=here)
+    except OSError:
+        return False
+    try:
+        _keep_only(below, patterns)
+    finally:
+        os.close(below)
+    return True
 
 
 def _remove_tree(name: str, here: int) -> None:

@@ -33,7 +33,8 @@ class Gemini(Adapter):
 
     # A `.env` in it can name another server for the key, settings can send it with an MCP request.
     hidden = (".gemini",)
-    planted = (".env", ".gemini/.env", ".gemini/extensions", ".gemini/policies")
+    # `.project_root` says which repository the chats are about.
+    sessions = (".gemini/tmp/*/.project_root", ".gemini/tmp/*/chats/*.json*")
 
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["--output-format", "stream-json", "--approval-mode", "yolo", "--skip-trust"]

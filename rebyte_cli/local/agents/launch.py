@@ -57,7 +57,10 @@ class Launcher:
             "limit": settings.limit,
             "stall": settings.stall,
             "keep_free": settings.keep_free,
-            "skills": self._skills(body),
+            # The private HOME of the next run has only what is named again.
+            "skills": list(
+                dict.fromkeys([*(earlier["skills"] if earlier else ()), *self._skills(body)])
+            ),
         }
         options["source"], login = self._source(body)
         return Launch(self._store, adapter, options, login)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from . import opencode_database
 from .adapter import Adapter, Invocation, Logins, Outcome, Parser, joined
 from .logins import LoginEntry
 from .user_config import read_json
@@ -48,7 +49,7 @@ class OpenCode(Adapter):
 
     # It imports the plugins and tools in it, whatever `--pure` and its variables say.
     hidden = (".opencode",)
-    planted = (".config/opencode", ".opencode")
+    sessions = tuple(f".local/share/opencode/{name}" for name in opencode_database.FILES)
 
     def arguments(self, invocation: Invocation) -> list[str]:
         arguments = ["run", "--format", "json", "--pure", "--auto", "--thinking"]
@@ -72,6 +73,9 @@ class OpenCode(Adapter):
         settings = {name: given[name] for name in KEPT_SETTINGS if name in given}
         settings |= {"autoupdate": False, "share": "disabled"}
         return {".config/opencode/opencode.json": json.dumps(settings)}
+
+    def clean_sessions(self, home: Path, code: str) -> None:
+        opencode_database.clean(home / ".local/share/opencode", code)
 
     def keys_named_by(self, user_home: Path) -> Iterator[str]:
         """Names of variables that the user's own providers read (`{env:NAME}`)."""

@@ -72,7 +72,7 @@ def resolve(slugs: Iterable[str], places: list[Path], cache: Path) -> list[str]:
 
 
 def install(home: Path, sources: Iterable[str]) -> None:
-    """Copy skills into the private HOME, in place of those of earlier runs with their names."""
+    """Copy skills into the private HOME; of two with one name, the last."""
     import shutil
 
     from . import confined

@@ -200,7 +200,6 @@ class Supervisor:
                 # The first run's, which may have failed before it had made the workspace.
                 source = runs.source(db, self._run.workspace)
             self._workspace.prepare(WorkspaceSource(*(source or options["source"])), uploads)
-            skills.install(self._workspace.home, options["skills"])
         except OSError as error:
             raise RunFailed(f"The workspace cannot be prepared: {error}") from None
         with self._store.read() as db:
@@ -219,13 +218,10 @@ class Supervisor:
             raise RunFailed(f"{adapter.program} is no longer on PATH")
         user_home = Path.home()
         confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
-        home = self._workspace.home
-        for name in adapter.planted:
-            confined.remove(home, name)
-        for name, text in adapter.files(outside, user_home).items():
-            confined.write(home, name, text.encode())
-        confined.write(home, ".gitconfig", _git_config().encode())
-        credentials.lend(user_home, home, self._folder, adapter.credentials)
+        try:
+            self._furnish(adapter, confinement.code.inside, outside, user_home)
+        except OSError as error:
+            raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
         invocation = Invocation(options["model"], session, new_id())
         line = jail.command(
             confinement,
@@ -244,6 +240,22 @@ class Supervisor:
         if reason:
             return Outcome(False, "", reason, parser.usage), False
         return parser.finish(status, stderr), False
+
+    def _furnish(
+        self, adapter: Adapter, code: str, outside: Mapping[str, str], user_home: Path
+    ) -> None:
+        """Make HOME a new one but for the agents' sessions.
+
+        An earlier run, even of another agent, may have left what this one would obey.
+        """
+        home = self._workspace.home
+        confined.keep_only(home, config.SESSIONS)
+        adapter.clean_sessions(home, code)
+        skills.install(home, self._options["skills"])
+        for name, text in adapter.files(outside, user_home).items():
+            confined.write(home, name, text.encode())
+        confined.write(home, ".gitconfig", _git_config().encode())
+        credentials.lend(user_home, home, self._folder, adapter.credentials)
 
     def _hidden(self, adapter: Adapter) -> list[str]:
         """The folders to hide, made where they are missing: git keeps no empty folder."""

@@ -363,6 +363,10 @@ def test_skills_are_put_into_the_private_home(
         assert answer.split("\n\n") == [
             f"/home/agent/{place}/skills:\naudit\npdf" for place in (".agents", ".claude")
         ]
+        machine.own.call("POST", f"/tasks/{created['id']}/prompts", {"prompt": "again"})
+        again = machine.wait(created["id"])
+        assert [prompt["status"] for prompt in again["prompts"]] == ["succeeded", "succeeded"]
+        assert again["finalResult"] == answer
         refused = machine.own.call(
             "POST", "/tasks", {"prompt": "x", "executor": "mine", "skills": ["no"]}
         )

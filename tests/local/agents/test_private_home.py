@@ -1,0 +1,130 @@
+"""What an earlier run left in the private HOME: sessions stay, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.local.agents import config, confined, opencode_database
+
+from .bench import Bench
+
+SESSIONS = (
+    ".claude/projects/-code/fe552eb0.jsonl",
+    ".codex/sessions/2026/11/27/rollout-2026-11-27T15-39-31-01a21da9.jsonl",
+    ".gemini/tmp/code/.project_root",
+    ".gemini/tmp/code/chats/session-2026-11-27T15-40-c99a7ef1.jsonl",
+)
+PLANTED = (
+    ".bash_profile", ".cache/pip/x", ".claude.json", ".claude/.config.json",
+    ".claude/.credentials.json", ".claude/projects/-code/memory/MEMORY.md",
+    ".claude/skills/x/SKILL.md", ".codex/.env", ".codex/auth.json", ".codex/hooks.json",
+    ".codex/sessions/2026/config.toml", ".gemini/agents/x.md", ".gemini/oauth_creds.json",
+    ".gemini/projects.json", ".gemini/tmp/code/settings.json", ".local/share/opencode/auth.json",
+    ".local/share/opencode/snapshot/config", "\nname of\ttwo lines",
+)  # fmt: skip
+
+
+def fill(home: Path, *names: str) -> None:
+    """Write files with their names as text."""
+    for name in names:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(name)
+
+
+def found(home: Path) -> set[str]:
+    """Everything below `home` that is no folder."""
+    return {str(path.relative_to(home)) for path in home.rglob("*") if not path.is_dir()}
+
+
+def test_a_run_finds_the_sessions_of_earlier_runs_and_nothing_else(bench: Bench) -> None:
+    """Its own agent is a different one, without sessions."""
+    bench.run(["true"])
+    home = bench.workspace().home
+    fill(home, *SESSIONS, *PLANTED)
+    bench.run(["sh", "-c", "find ~ -type f | sort > /code/seen"])
+    seen = (bench.workspace().code / "seen").read_text().splitlines()
+    assert {line.removeprefix("/home/agent/") for line in seen} == {*SESSIONS, ".gitconfig"}
+
+
+def test_nothing_outside_is_removed_through_a_link(tmp_path: Path) -> None:
+    home, outside = tmp_path / "home", tmp_path / "outside"
+    fill(outside, "-code/a.jsonl", "precious")
+    (home / ".claude").mkdir(parents=True)
+    (home / ".claude/projects").symlink_to(outside)
+    (home / ".codex").symlink_to(outside)
+    fill(home, ".gemini/tmp/code/.project_root")
+    (home / ".gemini/tmp/code/chats").mkdir()
+    (home / ".gemini/tmp/code/chats/a.json").symlink_to(outside / "precious")
+    os.mkfifo(home / ".gemini/tmp/code/chats/b.json")
+    confined.keep_only(home, config.SESSIONS)
+    assert found(home) == {".gemini/tmp/code/.project_root"}
+    assert found(outside) == {"-code/a.jsonl", "precious"}
+
+
+def test_modes_keep_nothing_in_the_home(tmp_path: Path) -> None:
+    """As root this passes whatever the modes are."""
+    session = ".claude/projects/-code/a.jsonl"
+    fill(tmp_path, session, ".claude/projects/-code/x", ".codex/sessions/x", ".x/y")
+    for name in (".x", ".codex/sessions", ".claude/projects/-code", ".claude", "."):
+        (tmp_path / name).chmod(0o500 if name.startswith(".c") else 0)
+    confined.keep_only(tmp_path, config.SESSIONS)
+    assert found(tmp_path) == {session}
+
+
+def database(folder: Path, *statements: str) -> Path:
+    """A database like OpenCode's, with one session, one account, and what is done to them."""
+    path = folder / opencode_database.NAME
+    with closing(sqlite3.connect(path)) as db:
+        columns = "`id` text PRIMARY KEY, `directory` text, `path` text, `workspace_id` text"
+        db.execute(f"CREATE TABLE `session` ({columns})")
+        db.execute('CREATE TABLE "account" (`url` text)')
+        db.execute("CREATE INDEX `account_url_idx` ON `account` (`url`)")
+        db.execute("INSERT INTO session VALUES ('ses_1', '/code/evil', 'evil', 'wrk_1')")
+        db.execute("INSERT INTO account VALUES ('http://evil.example')")
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+    return path
+
+
+def test_opencode_keeps_sessions_and_no_accounts(tmp_path: Path) -> None:
+    opencode_database.clean(tmp_path, "/code")  # there is none yet
+    path = database(tmp_path)
+    opencode_database.clean(tmp_path, "/code")
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT * FROM session").fetchall() == [("ses_1", "/code", "", None)]
+        assert db.execute("SELECT url FROM account").fetchall() == []
+
+
+RENAMED = "UPDATE sqlite_schema SET name = 'todo', tbl_name = 'todo' WHERE name = 'account'"
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        pytest.param(
+            ["CREATE TRIGGER t DELETE ON account BEGIN INSERT INTO account VALUES ('x'); END"],
+            id="trigger",
+        ),
+        pytest.param(["CREATE VIEW credential AS SELECT url FROM account"], id="view"),
+        pytest.param(["PRAGMA writable_schema = ON", RENAMED], id="another name in the schema"),
+    ],
+)
+def test_an_opencode_database_that_keeps_its_accounts_is_removed(
+    tmp_path: Path, statements: list[str]
+) -> None:
+    path = database(tmp_path, *statements)
+    opencode_database.clean(tmp_path, "/code")
+    assert not path.exists()
+
+
+def test_a_file_that_is_no_database_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / opencode_database.NAME
+    path.write_bytes(b"x" * 10_000)
+    opencode_database.clean(tmp_path, "/code")
+    assert not path.exists()
