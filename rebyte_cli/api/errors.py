@@ -146,7 +146,7 @@ def refusal(
         " with a web page" if html else ""
     )
     rest: dict[str, Any] = {"status_code": status, "response": body, "retry_after": retry_after}
-    if 300 <= status < 400:
+    if 300 <= status < 400 and not unknown:
         return Redirected(
             f"{method} {path} was answered with a redirect ({status}), which is not followed",
             hint="Check the base URL; a redirect would carry the key elsewhere",

@@ -11,9 +11,10 @@ from enum import Enum
 TRIES = 4
 SECONDS = 60.0  # the time limit of a call that need not block
 SLOW_SECONDS = 600.0  # a create answers only after a VM is up (seed document)
-# Gateways answer these when they do not know what the server behind them did. 520-524 are the
-# same thing from a well-known content network (inferred: none was seen from this API).
-GATEWAY = frozenset({502, 503, 504, 520, 521, 522, 523, 524})
+# Gateways answer these when they do not know what the server behind them did: 408 and 499 when they
+# gave up on the client, perhaps after passing its request on. 520-524 are the same as 502 from a
+# well-known content network (inferred: none was seen from this API).
+GATEWAY = frozenset({408, 499, 502, 503, 504, 520, 521, 522, 523, 524})
 TOO_MANY = 429
 # Refused before it was read: any request may be repeated over another connection (RFC 9110,
 # 15.5.20), if there is another place to connect to.
@@ -48,11 +49,16 @@ def may_repeat(repeat: RetryPolicy, *, status: int | None, sent: bool) -> bool:
     return repeat is RetryPolicy.SAFE and status in GATEWAY
 
 
-def is_unknown(repeat: RetryPolicy, *, status: int | None, sent: bool) -> bool:
-    """Whether there is no way to tell if the call was carried out."""
+def is_unknown(
+    repeat: RetryPolicy, *, status: int | None, sent: bool, leads_to_result: bool = False
+) -> bool:
+    """Whether there is no way to tell if the call was carried out.
+
+    `leads_to_result`: the answer is a redirect to something that the call may have created.
+    """
     if repeat is RetryPolicy.SAFE or not sent:
         return False
-    return status is None or status in GATEWAY
+    return status is None or status in GATEWAY or leads_to_result
 
 
 def pause(

@@ -22,6 +22,7 @@ from .errors import AttemptFailed, explain, lost, refusal
 from .log import AttemptLog, CallLog, Redactor
 from .request import Request
 from .retry import RetryPolicy
+from .urls import leads_to_result
 
 if TYPE_CHECKING:
     from requests import Response
@@ -169,7 +170,15 @@ class Sender:
             body = parse_json(refused.raw)
         except BrokenBody:
             body = None
-        unknown = retry.is_unknown(request.repeat, status=refused.status, sent=True)
+        location = refused.headers.get("Location", "")
+        unknown = retry.is_unknown(
+            request.repeat,
+            status=refused.status,
+            sent=True,
+            leads_to_result=leads_to_result(
+                refused.status, location, url=request.url, path=request.path
+            ),
+        )
         return refusal(
             request.method,
             request.path,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 from ..errors import BadUsage, KeyProblem
 
@@ -23,6 +23,7 @@ _PATH = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ") | _HOST | frozenset("/~!$'()*+,;
 # What a path may hold as it is; % among them, so that what was quoted stays so.
 _AS_IS = "/%:@!$&'()*+,;=-._~"
 PAGE = 100  # the largest `limit` of a list (vendor docs)
+SEE_OTHER = 303  # the answer to a request that was carried out is elsewhere (RFC 9110, 15.4.4)
 LONGEST_ID = 512  # characters; ids are opaque, and UUIDs in every example (seed document)
 _IN_IDS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.~:@+=,%")
 
@@ -72,6 +73,25 @@ def check_target_url(url: str, *, base: str) -> str:
     if reach(parts.hostname or "") < reach(urlsplit(base).hostname or ""):
         raise BadUsage("the signed URL points to a local network that the API is not part of")
     return url
+
+
+def leads_to_result(status: int, location: str, *, url: str, path: str) -> bool:
+    """Whether a redirect by the same origin says where to find what a POST has created.
+
+    A 303 does. Others do if they name something in the collection that the POST adds to: after a
+    POST of `/tasks`, `/tasks/ID`, while `/tasks/` only says how to spell the address. `url` is
+    where the POST went, and `path` its part below the base URL.
+    """
+    sent = urlsplit(url)
+    try:
+        target = urlsplit(urljoin(url, location))
+    except ValueError:
+        return False
+    found, collection = target.path.rstrip("/"), path.split("/")[1]
+    if not 300 <= status < 400 or (target.scheme, target.netloc) != (sent.scheme, sent.netloc):
+        return False
+    is_below = found.startswith(f"{sent.path.removesuffix(path)}/{collection}/")
+    return status == SEE_OTHER or (is_below and found != sent.path.rstrip("/"))
 
 
 def check_webhook_url(url: str) -> str:

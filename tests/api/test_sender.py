@@ -101,7 +101,7 @@ def test_case_35_a_create_that_is_not_answered_in_time_is_one_post(
     with_time(check, 0.3)
 
 
-@pytest.mark.parametrize("status", [502, 503, 504, 524])
+@pytest.mark.parametrize("status", [408, 499, 502, 503, 504, 524])
 def test_case_37_a_gateway_that_gave_up_on_a_create(status: int) -> None:
     page = reply(status, "<html>x</html>")
     with RawServer(page) as server, pytest.raises(OutcomeUnknown) as caught:
@@ -150,10 +150,47 @@ def test_a_create_that_was_plainly_rejected_goes_again() -> None:
     assert len(server.requests) == 3
 
 
-def test_a_redirected_create_was_not_carried_out() -> None:
-    away = reply(307, b"", {"Location": "/v2/tasks"})
+@pytest.mark.parametrize(
+    ("status", "location"),
+    [
+        (307, "/v2/tasks"),
+        (301, "/v1/tasks/"),
+        (302, "/login"),
+        (302, "https://login.example/v1/tasks/t1"),
+        (303, "https://login.example/"),
+        (302, "//["),
+        (308, ""),
+    ],
+)
+def test_a_redirected_create_was_not_carried_out(status: int, location: str) -> None:
+    away = reply(status, b"", {"Location": location})
     with RawServer(away) as server, pytest.raises(Redirected):
         creating(server)
+
+
+@pytest.mark.parametrize(
+    ("status", "location"),
+    [
+        (303, "/runs/t1"),
+        (303, ""),
+        (302, "/v1/tasks/t1"),
+        (301, "tasks/t1?new=1"),
+    ],
+)
+def test_a_redirect_to_the_result_does_not_say_that_nothing_was_created(
+    status: int, location: str
+) -> None:
+    there = reply(status, b"", {"Location": location})
+    with RawServer(there) as server, pytest.raises(OutcomeUnknown) as caught:
+        creating(server)
+    assert caught.value.status_code == status
+    assert len(server.requests) == 1
+
+
+def test_a_follow_up_that_is_redirected_to_its_task_may_have_been_submitted() -> None:
+    there = reply(302, b"", {"Location": "/v1/tasks/t1"})
+    with RawServer(there) as server, pytest.raises(OutcomeUnknown):
+        RebyteClient(transport=transport_to(server)).follow_up("t1", "more")
 
 
 def test_a_create_that_fails_in_the_tls_handshake_is_provably_unsent(tmp_path: Path) -> None:
