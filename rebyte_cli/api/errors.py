@@ -231,8 +231,9 @@ def _hint(body: Any) -> str | None:
 
 def _scope_hint(method: str) -> str:
     # tasks:read is the one scope that any source names (seen in a client).
-    scope = "`tasks:read`" if method == "GET" else "one that allows writing"
-    return f"The key lacks a scope, here {scope}; create a key that has it at {KEYS_PAGE}"
+    if method == "GET":
+        return f"The key lacks the scope `tasks:read`; create a key that has it at {KEYS_PAGE}"
+    return f"The key has no scope that allows changes; create a key that has one at {KEYS_PAGE}"
 
 
 # What a service answers for an endpoint that it does not have.

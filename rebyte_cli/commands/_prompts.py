@@ -26,7 +26,7 @@ yes_option = click.option("-y", "--yes", is_flag=True, help="Skip the confirmati
 def confirm(app: App, question: str, *, yes: bool) -> None:
     """Return if the user agrees, by --yes or at the prompt.
 
-    Raises BadUsage where prompts are not possible, RebyteError (status 1) for a no.
+    Raises BadUsage where prompts are not possible; a no ends the command with a note and status 1.
     """
     if yes:
         return
@@ -43,7 +43,8 @@ def confirm(app: App, question: str, *, yes: bool) -> None:
         agreed = False
         app.console.write_err("\n")
     if not agreed:
-        raise RebyteError("nothing was changed", code="declined")
+        app.note("Nothing was changed")
+        raise click.exceptions.Exit(1)
 
 
 def ask_hidden(text: str) -> str:

@@ -18,8 +18,9 @@ def command(app: App, tasks: Sequence[str]) -> Records:
     """Show the status and prompts of each TASK.
 
     TASK is an id, a prefix (four characters or more) of an id that rebyte showed on this machine,
-    the task's URL, @last, @2 for the one before it, or - to read references from stdin. A deleted
-    task keeps its number. In JSON, several tasks are printed as one document after another.
+    the task's URL, @last, @N for the N-th newest task created here, or - to read references from
+    stdin. Deleted tasks count for @N, but not for @last. In JSON, several tasks are printed as one
+    document after another.
 
     Examples:
 

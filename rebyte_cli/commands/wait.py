@@ -64,9 +64,9 @@ def command(
     wait continues with your answer. Many tasks are polled together, with one request per hundred.
 
     --exec runs CMD once for each task that has ended, before the task is printed; its output goes
-    to stderr. If CMD fails, that is reported, and the status is 1; at the time limit it is ended,
-    and the status is 124. --notify works in terminals
-    that know OSC 9, such as iTerm2, kitty, WezTerm and Windows Terminal; tmux passes it on after
+    to stderr. If CMD fails, that is reported, and the status is 1. If CMD is still running at the
+    time limit, it is stopped, and the status is 124. --notify works in terminals that know OSC 9,
+    such as iTerm2, kitty, WezTerm and Windows Terminal; tmux passes it on after
     `set -g allow-passthrough on`. The bell rings everywhere.
 
     Examples:

@@ -133,7 +133,10 @@ def _numbered(history: History, reference: str) -> dict[str, object]:
         )
     if found.get("deleted"):
         every = "every task that was created from here" if name == "last" else f"task {found['id']}"
-        raise NotFound(f"{reference} doesn't exist: {every} was deleted", hint=hint)
+        others = "`rebyte list` shows the tasks that are left"
+        if name != "last":
+            others = f"A deleted task keeps its number; @last is the newest that is left\n{others}"
+        raise NotFound(f"{reference} doesn't exist: {every} was deleted", hint=others)
     return found
 
 

@@ -49,7 +49,7 @@ def test_a_rejected_key_says_what_to_do_about_it() -> None:
     assert "rebyte auth login" in str(refusal("GET", "/tasks/t1", 401, None).hint)
     reading, writing = (refusal(method, "/tasks/t1", 403, None).hint for method in ("GET", "POST"))
     assert "`tasks:read`" in str(reading)
-    assert "allows writing" in str(writing)
+    assert "allows changes" in str(writing)
 
 
 @pytest.mark.parametrize("status", [404, 410])

@@ -129,7 +129,7 @@ def test_on_a_terminal(agents: Local, repository: Path) -> None:
     assert "\x1b[32m+a\\x1b[31mb\x1b[m" in shown
     refused = on_terminal(["-P", "local", "apply", "@last"], repository, "n\n")
     assert "Makefile" in refused
-    assert "nothing was changed" in refused
+    assert "Nothing was changed" in refused
     assert git(repository, "status", "--porcelain") == ""
     applied = on_terminal(["-P", "local", "apply", "@last"], repository, "y\n")
     assert "Applied the changes to 2 files" in applied

@@ -68,6 +68,6 @@ def test_on_a_terminal_public_is_asked_for(
     )
     child.expect_exact("Let anyone with the link read task")
     child.sendline(said)
-    rest = child.expect([r"nothing was changed", r"/share/"])
+    rest = child.expect([r"Nothing was changed", r"/share/"])
     assert finish(child) == status
     assert rest == (0 if status else 1)

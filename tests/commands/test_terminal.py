@@ -82,7 +82,8 @@ def test_a_no_changes_nothing_and_is_no_interrupt(terminal: Terminal) -> None:
         child.expect(r"\[y/N\]")
         child.send(answer)
         said = rest(child)
-        assert ("nothing was changed" in said) == (status == 1)
+        assert ("Nothing was changed" in said) == (status == 1)
+        assert "Error" not in said
         assert child.exitstatus == status
     assert "--yes" in rest(terminal("local", "reset", "--no-input"))
 
@@ -94,7 +95,7 @@ def test_a_relative_reference_is_confirmed_by_title_before_it_is_deleted(
     child = terminal("delete", "@last", ids[0], "@2")
     child.expect(re.escape(f"Delete {ids[3][:8]} (Task 3), {ids[2][:8]} (Task 2)? [y/N]"))
     child.send("n\n")
-    assert "nothing was changed" in rest(child)
+    assert "Nothing was changed" in rest(child)
     assert child.exitstatus == 1
     assert inside_local("list").json["total"] == 4
     child = terminal("delete", "@2", "--no-input")
@@ -114,7 +115,7 @@ def test_the_end_of_input_is_a_no_that_says_so(terminal: Terminal) -> None:
     child = terminal("local", "reset")
     child.expect(r"\[y/N\]: ")
     child.sendeof()
-    assert rest(child) == "\nError: nothing was changed\n"
+    assert rest(child) == "\nNothing was changed\n"
     assert child.exitstatus == 1
 
 

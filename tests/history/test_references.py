@@ -168,8 +168,9 @@ def test_a_deleted_task_keeps_its_number(history: History) -> None:
         assert references.task(history, reference) == task
         history.forget_task(task)
     assert references.task(history, "@3") == references.task(history, "@last") == "aaaa-1111"
-    with pytest.raises(NotFound, match="@1 doesn't exist: task bbbb-3333 was deleted"):
+    with pytest.raises(NotFound, match="@1 doesn't exist: task bbbb-3333 was deleted") as gone:
         references.task(history, "@1")
+    assert "@last is the newest that is left" in str(gone.value.hint)
     history.forget_task("aaaa-1111")
     with pytest.raises(NotFound, match="every task that was created from here was deleted"):
         references.task(history, "@last")
