@@ -107,12 +107,22 @@ def check_webhook_url(url: str) -> str:
             hint="--secret sends a secret with each delivery",
         )
     _check_host(parts, "URL of a webhook")
+    if ":" not in (parts.hostname or "") and not _is_dns_name(parts.hostname or ""):
+        raise BadUsage("the URL of a webhook has a host name that cannot be used")
     if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         raise BadUsage(
             "the URL of a webhook must be https",
             hint="http:// is only accepted for localhost and 127.0.0.1",
         )
     return url
+
+
+def _is_dns_name(host: str) -> bool:
+    """Whether labels and the whole are as long and as spelled as the DNS has them (RFC 1035)."""
+    host = host.removesuffix(".")
+    labels = host.split(".")
+    fits = len(host) <= 253 and all(0 < len(label) < 64 for label in labels)
+    return fits and not any(label.startswith("-") or label.endswith("-") for label in labels)
 
 
 THIS_MACHINE, THIS_LINK, THIS_NETWORK, ANYWHERE = range(4)
@@ -259,12 +269,19 @@ def address(base_url: str, path: str, query: Mapping[str, Any] | None) -> tuple[
 
 def _split(url: str, what: str) -> SplitResult:
     if not (url.isascii() and url.isprintable()) or " " in url or "\\" in url:
-        raise BadUsage(f"the {what} contains an invalid character")
+        raise BadUsage(
+            f"the {what} contains an invalid character",
+            hint=None if url.isascii() else "Write a host outside ASCII in punycode (xn--…)",
+        )
     try:
         parts = urlsplit(url)
-        _ = parts.port
     except ValueError:
         raise BadUsage(f"the {what} cannot be read") from None
+    try:
+        _ = parts.port
+    except ValueError:
+        port = parts.netloc.rpartition(":")[2]
+        raise BadUsage(f"the {what} has port {port[:20]}, which is not 0 to 65535") from None
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
         raise BadUsage(f"the {what} must start with https:// and name a host")
     return parts

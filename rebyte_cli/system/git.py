@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
-from ..errors import RebyteError
+from ..errors import Interrupted, RebyteError
 from .process_group import ProcessGroup
 
 SECONDS = 120.0
@@ -100,22 +103,40 @@ def _variables() -> dict[str, str]:
 def _to_end(line: list[str], variables: dict[str, str]) -> tuple[bytes, bytes, int]:
     """What a program prints that signals to this process, its group and its terminal do not end."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            line,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            start_new_session=True,
-        )
-        try:
+        with _first_signal_later():
+            process = subprocess.Popen(
+                line,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+            )
             process.wait()
-        except BaseException:  # an interrupt; a second one ends the waiting, not git
-            process.wait()
-            raise
         output.seek(0)
         errors.seek(0)
         return output.read(), errors.read(), process.returncode
+
+
+@contextmanager
+def _first_signal_later() -> Iterator[None]:
+    """Put off SIGINT or SIGTERM to the end of the block; a second one ends the waiting, not git."""
+    numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(one))]
+    arrived: list[int] = []
+
+    def hold(number: int, _frame: FrameType | None) -> None:
+        arrived.append(number)
+        if len(arrived) > 1:
+            raise Interrupted(128 + number, hint="Still running: git finishes its work")
+
+    previous = {number: signal.signal(number, hold) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if arrived:
+        signal.raise_signal(arrived[0])
 
 
 def _reason(stderr: str, word: str, status: int) -> str:

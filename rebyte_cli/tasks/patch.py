@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import BadUsage, NotFound, RebyteError, ResourceNotFound
+from ..errors import BadUsage, Interrupted, NotFound, RebyteError, ResourceNotFound
 from ..system import git
 
 if TYPE_CHECKING:
@@ -220,10 +220,27 @@ def apply(patch: bytes, root: Path) -> list[str]:
 
     Returns the paths of the files that are different on disk now. Raises PatchConflict with the
     names of files that are left with conflict markers, or with git's reason when nothing was
-    applied at all. git works to its end even if this process is told to stop.
+    applied at all. git works to its end even if this process is told to stop, and the Interrupted
+    says what it has done.
     """
     touched = {name for each in _sections(patch) for name in (each.old, each.new) if name}
     before = _states(root, touched)
+    try:
+        _apply(patch, root)
+        return _changed(root, before)
+    except (KeyboardInterrupt, Interrupted) as stop:
+        stop = Interrupted.of(stop)
+        raise Interrupted(stop.exit_status, hint=stop.hint or _done(root, before)) from None
+
+
+def _done(root: Path, before: dict[bytes, tuple[int, bytes]]) -> str:
+    if not _changed(root, before):
+        return "Nothing was applied"
+    conflicts = ", ".join(_unmerged(root))
+    return "The changes were applied" + (f", with conflicts in {conflicts}" if conflicts else "")
+
+
+def _apply(patch: bytes, root: Path) -> None:
     undo = "" if uncommitted(root) else "; `git reset --hard` undoes everything"
     words = ["--whitespace=nowarn"]
     try:
@@ -246,9 +263,8 @@ def apply(patch: bytes, root: Path) -> list[str]:
             reason = failure.message
         else:
             if is_dirty:
-                return _changed(root, before)
+                return
         raise PatchConflict(f"the patch does not apply: {reason}") from None
-    return _changed(root, before)
 
 
 def _own_repository() -> dict[str, str]:

@@ -351,18 +351,17 @@ def test_apply_runs_no_hook_and_no_monitor_but_the_filters_that_it_needs(
     assert "LINE 3" in (repository / "code.txt").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_leaves_no_lock_and_no_half_of_a_patch(
-    agents: Local, repository: Path, home: Path, number: signal.Signals
-) -> None:
-    work(agents, repository)
+def stopped_apply(
+    repository: Path, home: Path, *numbers: signal.Signals, then: str = 'exec git "$@"'
+) -> tuple[int, str]:
+    """The status and stderr of an `apply` that gets one or two signals while git works."""
     slow = home / "slow"
     slow.mkdir()
     (slow / "git").write_text(
         f"""#!/bin/sh
 PATH={os.environ["PATH"]}
 case "$*" in *"apply --3way"*)
-    touch {slow}/started; until [ -e {slow}/go ]; do sleep 0.02; done ;;
+    touch {slow}/started; until [ -e {slow}/go ]; do sleep 0.02; done; {then} ;;
 esac
 exec git "$@"
 """
@@ -374,16 +373,59 @@ exec git "$@"
         cwd=repository,
         env={**os.environ, "PATH": f"{slow}:{os.environ['PATH']}"},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
     )
     eventually((slow / "started").exists)
-    os.killpg(process.pid, number)
-    (slow / "go").touch()
-    assert process.wait(60) == (-9 if number == signal.SIGKILL else 128 + number)
+    for number in numbers:
+        os.killpg(process.pid, number)
+    if len(numbers) == 1:
+        (slow / "go").touch()
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_leaves_no_lock_and_no_half_of_a_patch(
+    agents: Local, repository: Path, home: Path, number: signal.Signals
+) -> None:
+    work(agents, repository)
+    status, errors = stopped_apply(repository, home, number)
+    assert status == (-9 if number == signal.SIGKILL else 128 + number)
+    assert number == signal.SIGKILL or "The changes were applied" in errors
     eventually(lambda: "D  old.txt" in git(repository, "status", "--porcelain"))
     eventually(lambda: not (repository / ".git/index.lock").exists())
     assert "A  data.bin" in git(repository, "status", "--porcelain")
+
+
+def test_a_signal_says_that_nothing_was_applied(
+    agents: Local, repository: Path, home: Path
+) -> None:
+    work(agents, repository)
+    status, errors = stopped_apply(repository, home, signal.SIGINT, then="exit 1")
+    assert (status, git(repository, "status", "--porcelain")) == (130, "")
+    assert "Nothing was applied" in errors
+
+
+def test_a_second_signal_does_not_wait_for_git(agents: Local, repository: Path, home: Path) -> None:
+    work(agents, repository)
+    status, errors = stopped_apply(repository, home, signal.SIGTERM, signal.SIGINT)
+    assert status in (130, 143)
+    assert "git finishes its work" in errors
+    (home / "slow/go").touch()
+
+
+def test_a_signal_says_that_there_are_conflicts(
+    agents: Local, repository: Path, home: Path
+) -> None:
+    work(agents, repository, "sed -i 's/line 3$/LINE 3/' code.txt")
+    code = repository / "code.txt"
+    code.write_text(code.read_text().replace("line 3\n", "line three\n"))
+    git(repository, "commit", "-q", "-a", "-m", "Mine")
+    status, errors = stopped_apply(repository, home, signal.SIGINT)
+    assert status == 130
+    assert "The changes were applied, with conflicts in code.txt" in errors
 
 
 def test_nothing_to_apply(agents: Local, repository: Path) -> None:

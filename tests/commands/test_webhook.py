@@ -116,6 +116,8 @@ def test_a_near_miss_is_a_mistake_and_an_unknown_event_is_passed_on(inside: Run,
         "http://hooks.example.com/", "hooks.example.com", "ftp://a/", "", "https://0.com*",
         "https://user:pw@h/x", "https://pw@h/x", "https://a b.example/", "https://h/a b",
         "https://h\x07/", "https://hööks.example/", "https://h:99999/", "https://[::1/x",
+        "https://-x.com/", "https://x-.com/", "https://x..com/", "https://.x.com/", "https://x.com../",
+        f"https://{'a' * 64}.com/", f"https://{'abc.' * 63}com/",
     ],
 )  # fmt: skip
 def test_a_url_that_cannot_be_used_is_not_sent(inside: Run, aim: Aim, url: str) -> None:
@@ -128,8 +130,25 @@ def test_a_url_that_cannot_be_used_is_not_sent(inside: Run, aim: Aim, url: str) 
 
 
 @pytest.mark.parametrize(
-    "url", [URL, "https://h:8443/a?b=c", "https://[2001:db8::1]/", "http://127.0.0.1:9/x"]
+    ("url", "said"),
+    [
+        ("https://h\u00f6\u00f6ks.example/", "in punycode (xn--"),
+        ("https://h:99999/", "port 99999"),
+        ("https://h:x/", "port x"),
+    ],
 )
+def test_what_is_wrong_with_a_url_is_said(inside: Run, service: Any, url: str, said: str) -> None:
+    assert said in inside("webhook", "create", url, *EVENT).err
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        URL, "https://h:8443/a?b=c", "https://[2001:db8::1]/", "http://127.0.0.1:9/x",
+        "https://xn--hks-sna.example./", f"https://{'a' * 63}.com/", f"https://{'abc.' * 62}comab/",
+        "https://h_1.example/",
+    ],
+)  # fmt: skip
 def test_a_url_that_can_be_used_is_sent_as_it_is(inside: Run, aim: Aim, url: str) -> None:
     with RawServer(json_reply({"id": "w"}, 201)) as server:
         aim(server)
