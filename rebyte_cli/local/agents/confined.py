@@ -20,7 +20,7 @@ def folder(root: Path, relative: str) -> Path:
         return root / relative
 
 
-def write(root: Path, relative: str, content: bytes, *, evict: bool = True) -> None:
+def write(root: Path | int, relative: str, content: bytes, *, evict: bool = True) -> None:
     """Write a file with mode 0600, all or nothing; a folder in its place is removed first.
 
     Without `evict` that raises OSError: an agent at work can grow a folder faster than it shrinks.
@@ -46,7 +46,7 @@ def write(root: Path, relative: str, content: bytes, *, evict: bool = True) -> N
             os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
 
 
-def read(root: Path, relative: str, most: int) -> bytes | None:
+def read(root: Path | int, relative: str, most: int) -> bytes | None:
     """The content of a regular file of up to `most` bytes; None for anything else."""
     path = PurePosixPath(relative)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -63,7 +63,7 @@ def read(root: Path, relative: str, most: int) -> bytes | None:
     return content if len(content) <= most else None
 
 
-def remove(root: Path, relative: str) -> None:
+def remove(root: Path | int, relative: str) -> None:
     """Remove a file, a link or a folder, if it is there and no link leads to it."""
     path = PurePosixPath(relative)
     with suppress(OSError), _opened(root, path.parent) as here:
@@ -193,10 +193,10 @@ def open_folder(name: str | Path, here: int | None = None) -> int:
 
 
 @contextmanager
-def _opened(root: Path, path: PurePosixPath, *, make: bool = False) -> Iterator[int]:
+def _opened(root: Path | int, path: PurePosixPath, *, make: bool = False) -> Iterator[int]:
     """A descriptor of the folder `path` below `root`. Raises OSError, unless it can be made."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    here = os.open(root, flags)
+    here = os.dup(root) if isinstance(root, int) else os.open(root, flags)
     try:
         for part in path.parts:
             if make:

@@ -401,8 +401,10 @@ def _clean_up(state_dir: Path, run: RunRecord) -> list[str]:
 
     workspace = Workspace(state_dir, run.workspace)
     notes = credentials.take_back(workspace.run_folder(run.prompt))
-    with contextlib.suppress(OSError, GitFailed):  # `workspace path` tries again
+    try:
         disarm(workspace)
+    except (OSError, GitFailed) as error:  # `workspace path` tries again
+        notes.append(f"git is not safe in the folder of the workspace: {error}")
     return notes
 
 

@@ -140,8 +140,10 @@ class Supervisor:
             found = self._changes()
         except (GitFailed, OSError) as error:
             found, outcome = None, _with_note(outcome, f"changes.patch was not created: {error}")
-        with contextlib.suppress(GitFailed, OSError):  # `workspace path` tries again
+        try:
             disarm(self._workspace)
+        except (GitFailed, OSError) as error:  # `workspace path` tries again
+            self._tell([f"git is not safe in the folder of the workspace: {error}"])
         self._record(outcome, found)
         sweep(self._store)
 

@@ -203,6 +203,171 @@ def test_a_bare_repository_among_the_users_files_stays_as_it_is(tmp_path: Path) 
     assert git(workspace.code, "status", "--porcelain") == ""
 
 
+def test_a_bare_repository_of_the_users_in_which_anything_has_changed(tmp_path: Path) -> None:
+    """Its settings alone say nothing: git also takes them from where `commondir` leads."""
+    trap = Trap(tmp_path)
+    source = tmp_path / "source"
+    names = ("shared", "hooked", "executable", "same")
+    for name in names:
+        git(source, "init", "-q", "--bare", "--template=", name)
+        (source / name / "hooks").mkdir()
+        (source / name / "hooks/reference-transaction").write_text(f"#!/bin/sh\n{trap.program}\n")
+        for empty in ("objects", "refs"):
+            (source / name / empty / "keep").touch()
+    git(source, "add", "-A")
+    git(source, "commit", "-q", "-m", "Fixtures")
+    trap.workspace = Workspace(tmp_path / "state", "ws2")
+    trap.workspace.prepare(WorkspaceSource(str(source), None, False), ())
+    code = trap.workspace.code
+    trap.arm(begin(code / "x").rename(code / "evil"))
+    for name in names[:2]:
+        (code / name / "commondir").write_text("../evil\n")
+    (code / "hooked/hooks/post-index-change").symlink_to(trap.program)
+    (code / "executable/hooks/reference-transaction").chmod(0o755)
+    trap.check(*(code / name for name in names[:2]))
+    disarm(trap.workspace)
+    trap.look(*(code / name for name in names[:2]))
+    assert not (code / "executable/hooks").exists()
+    assert (code / "same/hooks/reference-transaction").exists()
+
+
+def test_a_repository_between_others_takes_nothing_from_elsewhere(trap: Trap) -> None:
+    """The settings of a linked work tree are where its `commondir` leads, if its name is odd, too.
+
+    A submodule's own name can lead there as well, without any `.git` file.
+    """
+    shared = begin(trap.code / "x").rename(trap.code / "evil")
+    trap.arm(shared)
+    (shared / "HEAD").unlink()  # no repository by itself
+    linked = trap.code / ".git/modules/foo/.git/worktrees/x"
+    for place, up in ((linked, 7), (trap.code / ".git/worktrees/y", 3)):
+        place.mkdir(parents=True)
+        (place / "HEAD").write_text("ref: refs/heads/main\n")
+        (place / "commondir").write_text("../" * (up - 1) + "evil\n")
+    for name, target in (("odd", "modules/foo/.git/worktrees/x"), ("direct", "worktrees/y")):
+        (trap.code / name).mkdir()
+        (trap.code / name / ".git").write_text(f"gitdir: ../.git/{target}\n")
+    commit = git(trap.code, "rev-parse", "HEAD").strip()
+    git(trap.code, "update-index", "--add", "--cacheinfo", f"160000,{commit},odd")
+    folders = [trap.code / "direct", trap.code / "odd", trap.code, linked]
+    trap.check(*folders[1:])
+    disarm(trap.workspace)
+    trap.look(*folders)
+
+
+def test_a_linked_work_tree_of_the_agents_stays_one(trap: Trap) -> None:
+    """In the jail, where its absolute paths are."""
+    git(trap.code, "worktree", "add", "-q", "trees/x")
+    entry, tree = trap.code / ".git/worktrees/x", trap.code / "trees/x/.git"
+    tree.write_text("gitdir: /code/.git/worktrees/x\n")
+    (entry / "gitdir").write_text("/code/trees/x/.git\n")
+    before = {path.name: path.read_bytes() for path in entry.iterdir() if path.is_file()}
+    assert before["commondir"] == b"../..\n"
+    disarm(trap.workspace)
+    after = {path.name: path.read_bytes() for path in entry.iterdir() if path.is_file()}
+    assert after == before
+    assert tree.read_text() == "gitdir: /code/.git/worktrees/x\n"
+    for name in ("../../../tmp/x", ".."):
+        tree.write_text(f"gitdir: /code/.git/worktrees/{name}\n")
+        (entry / "gitdir").write_text(f"/code/{name}/.git\n")
+        disarm(trap.workspace)
+        assert not tree.exists()
+        assert not (entry / "gitdir").exists()
+
+
+def test_a_submodule_leads_to_the_top_repository_alone(trap: Trap, tmp_path: Path) -> None:
+    """More steps up reach a repository of the user's, in which git would write."""
+    above = begin(tmp_path / "mine")
+    (above.parent.parent / ".git/modules").mkdir(parents=True)
+    above.rename(tmp_path / ".git/modules/x")
+    (trap.code / "sub").mkdir()
+    up = "../" * len((trap.code / "sub").relative_to(tmp_path).parts)
+    (trap.code / "sub/.git").write_text(f"gitdir: {up}.git/modules/x\n")
+    assert "Mine" in git(trap.code / "sub", "log", "--format=%s")
+    disarm(trap.workspace)
+    assert not (trap.code / "sub/.git").exists()
+
+
+def test_parts_of_a_bare_repository_are_not_elsewhere(trap: Trap, tmp_path: Path) -> None:
+    mine = begin(tmp_path / "mine")
+    bare = trap.code / "bare"
+    git(trap.code, "init", "-q", "--bare", "bare")
+    subprocess.run(["rm", "-rf", bare / "refs/heads"], check=True)
+    (bare / "refs/heads").symlink_to(mine / "refs/heads")
+    (trap.code / "other/objects").mkdir(parents=True)
+    (trap.code / "other/HEAD").write_text("ref: refs/heads/main\n")
+    (trap.code / "other/refs").symlink_to(mine / "refs")
+    disarm(trap.workspace)
+    assert not os.path.lexists(bare / "refs/heads")
+    assert not os.path.lexists(trap.code / "other/refs")
+
+
+def test_the_private_home_obeys_nothing(trap: Trap) -> None:
+    """`git push` runs the hooks of a repository there, and people change into folders."""
+    home = trap.workspace.home
+    trap.arm(begin(home / "deep/evil"))
+    trap.arm(begin(home / "top").rename(home / ".git"))
+    folders = [home, home / "deep/evil"]
+    trap.check(*folders)
+    disarm(trap.workspace)
+    trap.look(*folders)
+
+
+def test_names_of_any_length_stop_nothing(trap: Trap) -> None:
+    """What cannot be named by its path is reached all the same, and so is all after it."""
+    trap.arm(trap.code / ".git")
+    for number in range(12):
+        here = os.open(trap.code, os.O_RDONLY)
+        for name in (f"z{number}", ".git", "objects", *["d" * 200] * 30):
+            os.mkdir(name, dir_fd=here)
+            below = os.open(name, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.symlink("x", "l" * 250, dir_fd=here)
+        os.mkdir(".git", dir_fd=here)
+        os.close(os.open(".git/config.worktree", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        disarm(trap.workspace)
+        assert os.listdir(here) == [".git"]
+        assert os.listdir(os.open(".git", os.O_RDONLY, dir_fd=here)) == []
+        os.close(here)
+    trap.look(trap.code)
+    subprocess.run(["rm", "-rf", trap.workspace.folder], check=True)
+
+
+def test_what_cannot_be_made_safe_leaves_nothing_else_armed(trap: Trap) -> None:
+    """An immutable file, say. The rest is disarmed, and the failure is told."""
+    inner = begin(trap.code / "inner")
+    (inner / "hooks").mkdir(exist_ok=True)
+    for folder in (trap.code / ".git", inner):
+        trap.arm(folder)
+    (inner / "stuck").mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "x", inner / "stuck"], check=False)
+    if mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(OSError, match=r"inner/\.git/stuck cannot be removed"):
+            disarm(trap.workspace)
+        trap.look(trap.code, trap.code / "inner")
+    finally:
+        subprocess.run(["umount", inner / "stuck"], check=True)
+
+
+def test_only_what_git_writes_by_itself_stays_in_its_folder(trap: Trap) -> None:
+    """Commands of an unfinished rebase, old remotes, and whatever a later git reads."""
+    folder = trap.code / ".git"
+    for name in ("rebase-merge", "rebase-apply", "sequencer", "remotes", "branches", "later"):
+        (folder / name).mkdir(exist_ok=True)
+    (folder / "BISECT_RUN").touch()
+    git(trap.code, "config", "extensions.refStorage", "files:///tmp/x")
+    disarm(trap.workspace)
+    kept = {path.name for path in folder.iterdir()}
+    assert kept <= {
+        "HEAD", "config", "index", "objects", "refs", "logs", "packed-refs", "description",
+        "FETCH_HEAD", "ORIG_HEAD", "COMMIT_EDITMSG",
+    }  # fmt: skip
+    assert "files://" not in (folder / "config").read_text()
+
+
 def test_links_and_pipes_in_a_repository_are_removed(trap: Trap, tmp_path: Path) -> None:
     """git writes its index and its logs through links, and waits at a pipe for ever."""
     mine = tmp_path / "bashrc"
