@@ -18,6 +18,7 @@ from .adapter import (
     end_of_process,
     last_line,
     shorten,
+    without_sequences,
 )
 
 LONGEST_ANSWER = 999_900  # characters, with room for a note below the million that is stored
@@ -50,6 +51,7 @@ class ProgramParser(Parser):
         self._told = 0  # of the lines, how many are in events
 
     def feed(self, line: str) -> list[AgentEvent]:
+        line = without_sequences(line)
         room = max(LONGEST_ANSWER - self._size, 0)
         if room:
             self._lines.append(line[:room])

@@ -14,7 +14,7 @@ import pytest
 from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapter import AgentEvent, Outcome, Parser
 from rebyte_cli.local.agents.lines import LineSplitter
-from rebyte_cli.local.agents.program import ProgramParser
+from rebyte_cli.local.agents.program import ProgramAdapter, ProgramParser
 
 SAMPLES = Path(__file__).parent / "samples"
 INDEX: dict[str, Any] = json.loads((SAMPLES / "index.json").read_text())
@@ -223,3 +223,10 @@ def test_a_failure_has_no_colours() -> None:
     message = '\x1b[31m{"error": {"code": 429, "message": "\\u001b[1mNo quota\\u001b[0m"}}\x1b[0m'
     parser.feed(json.dumps({"type": "result", "status": "error", "error": {"message": message}}))
     assert parser.finish(41, "").reason == "gemini failed: No quota (429)"
+
+
+def test_the_text_of_a_program_has_no_colours() -> None:
+    parser = ProgramAdapter(command=("x",), label="x").parser()
+    parser.feed("\x1b[31mred\x1b[0m")
+    assert [event.payload for event in parser.pause()] == [{"content": "red"}]
+    assert parser.finish(0, "").answer == "red"
