@@ -244,15 +244,16 @@ class RebyteClient:
     ) -> Task:
         """Read a task until it has ended, however it ended; times in seconds.
 
-        A `poll_interval` of less than 0.1 counts as 0.1; a negative one is BadUsage.
+        A `poll_interval` of less than 0.1 counts as 0.1; a negative number is BadUsage.
 
         Raises WaitTimeout, which is a TimeoutError, when it still runs after `timeout_seconds` or
         cannot be read by then. When it has not ended because it asks a question, that error is
         QuestionAsked, with the question and how to answer it: at the time limit, since someone may
         answer in the browser meanwhile, or with `on_question="raise"` within seconds.
         """
-        if not poll_interval >= 0:  # not a number, too
-            raise BadUsage("poll_interval must be a number of seconds, 0 or more")
+        for name, value in (("poll_interval", poll_interval), ("timeout_seconds", timeout_seconds)):
+            if not isinstance(value, (int, float)) or not value >= 0:  # NaN, too
+                raise BadUsage(f"{name} must be a number of seconds, 0 or more")
         if on_question not in ("wait", "raise"):
             raise BadUsage('on_question must be "wait" or "raise"')
         transport = self.transport

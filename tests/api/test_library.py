@@ -237,7 +237,14 @@ def test_a_run_that_asks_nothing_is_a_plain_timeout(client: Any) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"poll_interval": -1}, {"poll_interval": float("nan")}, {"on_question": "ask"}],
+    [
+        {"poll_interval": -1},
+        {"poll_interval": float("nan")},
+        {"poll_interval": "1"},
+        {"timeout_seconds": -1},
+        {"timeout_seconds": "9"},
+        {"on_question": "ask"},
+    ],  # fmt: skip
     ids=str,
 )
 def test_a_wait_refuses_what_it_cannot_do_before_it_asks(wrong: Any) -> None:
