@@ -252,7 +252,7 @@ class RebyteClient:
         answer in the browser meanwhile, or with `on_question="raise"` within seconds.
         """
         for name, value in (("poll_interval", poll_interval), ("timeout_seconds", timeout_seconds)):
-            if not isinstance(value, (int, float)) or not value >= 0:  # NaN, too
+            if not isinstance(value, int | float) or not value >= 0:  # NaN, too
                 raise BadUsage(f"{name} must be a number of seconds, 0 or more")
         if on_question not in ("wait", "raise"):
             raise BadUsage('on_question must be "wait" or "raise"')

@@ -32,7 +32,7 @@ def command(app: App, task: str, force: bool, yes: bool) -> RecordList:
     instructions for agents, lock files, anything executable) or that lead elsewhere (symbolic
     links, submodules), a terminal shows them and asks first; --yes skips this.
 
-    Hooks of the repository do not run. When it has the changes already, nothing is done (0).
+    Hooks of the repository do not run. If it has the changes already, this does nothing (0).
 
     Examples:
 

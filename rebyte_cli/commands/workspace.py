@@ -157,9 +157,9 @@ def path(app: App, workspace: str, running: bool) -> Text:
     try:
         if not running and not report.disarmed(app.state_dir / "local", workspace_id):
             raise RebyteError(
-                f"an agent works in workspace {workspace_id}, and git there obeys what it writes",
+                f"an agent is working in workspace {workspace_id}: git there would obey its files",
                 hint=f"Wait for it, or look with `rebyte workspace git {workspace_id} -- status`;"
-                " --running prints the folder all the same",
+                " --running prints the folder anyway",
             )
     except (OSError, GitFailed) as error:
         raise RebyteError(f"settings of git in {folder} cannot be made safe: {error}") from None

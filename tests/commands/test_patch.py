@@ -495,7 +495,7 @@ def test_the_folder_is_not_for_git_while_an_agent_works(agents: Local, repositor
     eventually((folder / "started").exists)
     done = agents("workspace", "path", "@last", "-o", "table")
     assert (done.status, done.out) == (1, "")
-    assert "an agent works in workspace" in done.err
+    assert "an agent is working in workspace" in done.err
     assert agents("workspace", "git", "@last", "--", "status", "--short").out == "?? started\n"
     (folder / "go").touch()
     assert agents("wait", "@last").status == 0
