@@ -244,7 +244,7 @@ def test_a_run_that_asks_nothing_is_a_plain_timeout(client: Any) -> None:
         {"timeout_seconds": -1},
         {"timeout_seconds": "9"},
         {"on_question": "ask"},
-    ],  # fmt: skip
+    ],
     ids=str,
 )
 def test_a_wait_refuses_what_it_cannot_do_before_it_asks(wrong: Any) -> None:
