@@ -41,6 +41,7 @@ from tests.task_board import Time
 
 TASKS = 250
 LONGEST = 3000  # seconds that a task runs
+MOST_GROWN = 24  # MB; 15 of them are what 70 threads set aside for their next allocations
 PROMPTS = [
     f"Task {n} [{n * LONGEST // TASKS}]" + ("!" if n % 10 == 3 else "") for n in range(TASKS)
 ]
@@ -150,7 +151,7 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         prompt = PROMPTS[row["line"] - 1]
         assert service.tasks[row["id"]]["prompt"] == prompt
         assert row["status"] == ("failed" if prompt in FAILED else "completed"), row
-    assert grown < 16, f"{grown:.1f} MB more at the end than after the first row"
+    assert grown < MOST_GROWN, f"{grown:.1f} MB more at the end than after the first row"
 
 
 def test_a_wait() -> None:
@@ -184,7 +185,7 @@ def test_a_wait() -> None:
     assert set(service.failed) == set(FaultyService.KINDS)
     late = [seen[task_id] - at * LONGEST / TASKS for at, task_id in enumerate(ids)]
     assert max(late) < 120, "an end is noticed at the next round, faults and all"
-    assert grown < 16, f"{grown:.1f} MB more at the end than after the first end"
+    assert grown < MOST_GROWN, f"{grown:.1f} MB more at the end than after the first end"
 
 
 class Passing:

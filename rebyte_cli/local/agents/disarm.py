@@ -70,7 +70,7 @@ class _Folder:
     ) -> None:
         self.descriptor = descriptor
         self.errors = errors
-        self.path = path  # from the top; changes when the walk goes on
+        self.path = path  # from the top; changes as the walk proceeds
         self.inside = inside  # a repository's own folder, or below one
 
     def has(self, name: str) -> bool:
