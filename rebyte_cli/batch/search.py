@@ -98,7 +98,6 @@ class LostLineSearch:
             client,
             self._named,
             created=created,
-            other_prompts=self._all_digests,
             twins=twins,
         )
         self._digests: dict[int, str] = {}
@@ -265,9 +264,6 @@ class LostLineSearch:
             if task_id is not None:
                 return False
         return False
-
-    def _all_digests(self) -> set[str]:
-        return {self._digest(at) for at in range(len(self._batch.lines))}
 
     def _digest(self, at: int) -> str:
         if at not in self._digests:

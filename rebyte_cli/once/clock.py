@@ -95,7 +95,7 @@ class ServerClock:
         """The current time, to be written down before a request is sent.
 
         `newest` is the newest task that the service has by now. Whatever its clock says, a task
-        that is created later has a later `createdAt`.
+        that is created later has a later `createdAt`, give or take ROOM.
         """
         server = self.now()
         return _written(server or local_now(), server is not None) + _newest_tags(
@@ -191,8 +191,9 @@ class ServerClock:
         return Window(first, last, since, until, floor, ceiling, newest)
 
     def _floor(self, stamp: _Timestamp, sent: datetime | None) -> datetime | None:
-        """What is older than the newest task of before the send has another origin.
+        """What is much older than the newest task of before the send has another origin.
 
+        ROOM is for machines behind the API whose clocks differ, and for a clock that is set back.
         A `createdAt` that was in the future then may be a task's alone, so it says nothing.
         """
         written = stamp.tags.get("newest")
@@ -200,7 +201,7 @@ class ServerClock:
         if newest is None or sent is None or newest > sent + SKEW + self._ahead:
             return None
         # A local time is set back once a year.
-        return newest - (SKEW if _has_zone(written) else SKEW + ROOM)
+        return newest - (ROOM if _has_zone(written) else 2 * ROOM)
 
     def observe(self, created_at: Any, written: str | None) -> None:
         """Learn from a task that was answered how far `createdAt` is from `Date`."""

@@ -29,23 +29,19 @@ def is_prompt(
     prompt: str | None = None,
     *,
     shown_elsewhere: Collection[str] = (),
-    others: Collection[str] = (),
 ) -> bool | None:
     """Whether `shown` is the prompt with this digest; None if that cannot be told.
 
-    It certainly is not in two cases. The service shows this very prompt unchanged elsewhere, so
-    it would have done so here: `shown_elsewhere` are the digests of what it shows. Or `shown` is
-    what another request of ours asked for (`others` are their digests), unless one text becomes
-    the other when letters are left out, as a server does that cuts or masks. `prompt` is our text.
+    It certainly is not in one case: the service shows this very prompt unchanged elsewhere
+    (`shown_elsewhere` are the digests of what it shows), and neither text becomes the other when
+    letters are left out. If one does, the service may have cut ours or added to it for a reason
+    that the other task lacks, such as a repository. `prompt` is our text.
     """
     if shown is None:
         return None
-    theirs = digest_of(shown)
-    if theirs == digest:
+    if digest_of(shown) == digest:
         return True
-    if digest in shown_elsewhere:
-        return False
-    if theirs in others and prompt is not None and not may_be_cut(shown, prompt):
+    if digest in shown_elsewhere and prompt is not None and not may_be_cut(shown, prompt):
         return False
     return None
 

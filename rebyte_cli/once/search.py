@@ -192,6 +192,10 @@ def _contradicts_notes(
         return True
     if page.total is not None and page.total < offset + len(ids):
         return True
+    if page.total is not None and page.limit is not None:
+        expected = min(PAGE, page.limit, page.total - offset)
+        if len(ids) < expected:  # a row was dropped after the page was cut
+            return True
     if offset == 0:
         return False
     if not ids:
@@ -222,19 +226,16 @@ class Search:
         known: Callable[[Iterable[str]], set[str]],
         *,
         created: Callable[[], Iterable[Mapping[str, Any]]],
-        other_prompts: Callable[[], set[str]] = set,
         twins: Callable[[str], Iterable[str]] = lambda _digest: (),
     ) -> None:
         """`known` picks, from ids, those that are certainly the result of something else.
 
         `created` are tasks with `id` and `createdAt` that were answered: a list without them is
-        not up to date. `other_prompts` are digests of prompts that others were sent with. `twins`
-        are the ids of tasks that were created with this digest's prompt.
+        not up to date. `twins` are the ids of tasks that were created with this digest's prompt.
         """
         self._client = client
         self._known = known
         self._created = created
-        self._other_prompts = other_prompts
         self._twins = twins
         self._prompts: dict[str, str] = {}
         self._digests: dict[str, str] = {}  # of these prompts
@@ -326,7 +327,6 @@ class Search:
         limit: Deadline,
     ) -> Matches:
         same, unsure = list[Row](), list[Row]()
-        others = self._other_prompts()
         rows = [row for row in rows if not _is_excluded(row, "createdAt", window)]
         elsewhere = self._shown_among(listed)
         if request.digest not in elsewhere and any(row["id"] in self._prompts for row in rows):
@@ -340,7 +340,6 @@ class Search:
                 request.digest,
                 request.prompt,
                 shown_elsewhere=elsewhere,
-                others=others,
             )
             is_timely = _is_timely(row.get("createdAt"), window)
             if match and is_timely and not contradicts(row, request.body):
@@ -360,8 +359,15 @@ class Search:
         windows: list[Window],
         limit: Deadline,
     ) -> bool:
-        """Whether the list shows every task that was answered in the time in question."""
+        """Whether the list shows every task that was answered in the time in question.
+
+        It also has to show the newest task of before each send: a stale copy, or the list of
+        another account, may be older than that.
+        """
         listed = {row["id"] for row in listing.rows}
+        for newest in {window.newest for window in windows} - listed - {None}:
+            if not listed or not self._is_deleted(str(newest), limit):
+                return False
         first = min(window.first for window in windows)
         for task in answered:
             created = parse_time(task.get("createdAt"))
@@ -455,25 +461,43 @@ def contradicts(row: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
 def find_prompts(content: ContentView, request: LostRequest) -> Matches:
     """The prompts of a task's content that a lost follow-up may have created.
 
-    A task's oldest prompt is the one that it was created with. It is complete only if every prompt
-    has an id, and a distinct id.
+    If the request would be sent again, no time excludes a prompt: `submittedAt` may be by another
+    clock, or in another zone, than what is known of `createdAt`. It is complete only if every
+    prompt has an id, and a distinct id.
     """
     window, same, unsure = request.window(), list[Row](), list[Row]()
-    window = window.proven if request.to_repeat else window
-    elsewhere = {digest_of(prompt.text) for prompt in content.prompts}
-    first = _oldest(content.prompts)
+    if request.to_repeat:
+        window = window._replace(since=None, until=None)
+    digests = [digest_of(prompt.text) for prompt in content.prompts]
+    oldest = _oldest(content.prompts)
+    first = _creation_prompt(content.prompts, digests, request.digest)
     for prompt in content.prompts:
         if not prompt.id or prompt is first or _is_excluded(prompt.raw, "submittedAt", window):
             continue
         shown = prompt.text if prompt.text.strip() else None
-        match = is_prompt(shown, request.digest, shown_elsewhere=elsewhere)
-        if match and _is_timely(prompt.submitted_at, window):
+        match = is_prompt(shown, request.digest, request.prompt, shown_elsewhere=digests)
+        if match and prompt is not oldest and _is_timely(prompt.submitted_at, window):
             same.append(prompt.raw)
         elif match is not False:
             unsure.append(prompt.raw)
     ids = [prompt.id for prompt in content.prompts if prompt.id]
     is_complete = len(set(ids)) == len(ids) == content.prompt_count > 0
     return Matches(same, unsure, is_complete)
+
+
+def _creation_prompt(
+    prompts: Sequence[PromptView], digests: Sequence[str], digest: str
+) -> PromptView | None:
+    """The prompt that a task was created with, never the only one with `digest` among several.
+
+    None if the times and the order do not agree on it: the service's clock may have been set back.
+    """
+    first = _oldest(prompts)
+    if len(prompts) > 1 and (
+        first is not prompts[0] or (digests[0] == digest and digests.count(digest) == 1)
+    ):
+        return None
+    return first
 
 
 def _oldest(prompts: Sequence[PromptView]) -> PromptView | None:

@@ -99,8 +99,10 @@ def test_the_one_with_its_prompt_is_taken(desk: Desk) -> None:
 
 def test_a_line_without_a_match_is_absent(desk: Desk) -> None:
     other = desk.make("Other")
+    # Ours may be shown so, even if another line asks for just that.
+    assert desk.find("Same", "Other") == [ScanResult(0, None, False, [other])]
+    desk.named.add(other)
     assert desk.find("Same", "Other") == [ScanResult(0, None, True, [])]
-    assert desk.find("Same") == [ScanResult(0, None, False, [other])]
 
 
 def test_a_twin_under_way_may_have_made_it(desk: Desk) -> None:

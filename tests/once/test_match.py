@@ -37,11 +37,20 @@ def test_only_an_equal_prompt_is_a_match_and_nothing_by_itself_is_none(
     assert is_prompt(shown, digest_of(PROMPT), PROMPT) is expected
 
 
-def test_a_service_that_shows_this_prompt_unchanged_shows_it_so_everywhere() -> None:
+def test_a_service_that_shows_this_prompt_unchanged_may_show_it_cut_or_with_more() -> None:
     elsewhere = {digest_of(PROMPT), digest_of("Another")}
-    assert is_prompt("Something else", digest_of(PROMPT), shown_elsewhere=elsewhere) is False
-    assert is_prompt(None, digest_of(PROMPT), shown_elsewhere=elsewhere) is None
-    assert is_prompt("Fix it", digest_of("Fix  it"), shown_elsewhere=elsewhere) is None
+
+    def match(shown: str | None, prompt: str | None = PROMPT) -> bool | None:
+        return is_prompt(shown, digest_of(PROMPT), prompt, shown_elsewhere=elsewhere)
+
+    assert match("Something else") is False
+    assert match(PROMPT) is True
+    assert match(f"{PROMPT}\n\nRepository: acme/app") is None
+    assert match(PROMPT.partition("\n")[0].upper()) is None
+    assert match("***") is None
+    assert match(None) is None
+    assert match("Something else", None) is None
+    assert is_prompt("Else", digest_of(PROMPT), PROMPT, shown_elsewhere={digest_of("Else")}) is None
 
 
 @pytest.mark.parametrize(
@@ -61,12 +70,11 @@ def test_a_service_that_shows_this_prompt_unchanged_shows_it_so_everywhere() -> 
         ("Task 1", "Task \uff11", None),  # a wide digit
     ],
 )
-def test_the_prompt_of_another_request_is_its_own_unless_ours_may_be_shown_so(
+def test_another_text_is_another_prompt_unless_letters_were_left_out(
     theirs: str, ours: str, expected: bool | None
 ) -> None:
-    others = {digest_of(theirs), digest_of(ours)}
-    assert is_prompt(theirs, digest_of(ours), ours, others=others) is expected
-    assert is_prompt(theirs, digest_of(ours), None, others=others) is None
+    elsewhere = {digest_of(theirs), digest_of(ours)}
+    assert is_prompt(theirs, digest_of(ours), ours, shown_elsewhere=elsewhere) is expected
 
 
 def test_the_longest_prompts_are_compared_in_no_time() -> None:
