@@ -40,7 +40,7 @@ def replay(
     because of it.
     """
     data = path.read_bytes()
-    if data and not (data.startswith(_FIRST) or _FIRST.startswith(data.rstrip(b"\0"))):
+    if not _may_be_journal(data):
         raise BadUsage(f"{path} is not the journal of a batch", hint="It was not changed.")
     records, size = _whole_records(path, data)
     if not records:
@@ -60,6 +60,17 @@ def replay(
         except ValueError:
             raise _damaged(path, number) from None
     return size
+
+
+def is_blank(path: Path) -> bool:
+    """Whether a journal holds no run: it was emptied, zeroed, or cut off after its header."""
+    data = path.read_bytes()
+    begin = data.splitlines(keepends=True)[:2]
+    return _may_be_journal(data) and (len(begin) < 2 or None in map(parse, begin))
+
+
+def _may_be_journal(data: bytes) -> bool:
+    return data.startswith(_FIRST) or _FIRST.startswith(data.rstrip(b"\0"))
 
 
 def _whole_records(path: Path, data: bytes) -> tuple[list[Record], int]:

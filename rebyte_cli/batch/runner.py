@@ -196,11 +196,9 @@ class Runner:
     def _start(self) -> Iterator[RowOrError]:
         """Yield what is over, take up what an earlier run began, hand out what is new."""
         self._restore_reservations()
-        lost: dict[int, float] = {}
         for index in self._plan.mine:
             entry = self._entries[index]
             if self._options.retry_failed and entry.is_doubtful:
-                lost[index] = 0.0
                 entry.apply({"is": "unknown"})
             elif self._options.retry_failed and entry.has_failed:
                 entry.reset("new")
@@ -210,12 +208,11 @@ class Runner:
             entry = self._entries[index]
             if entry.state == "running":
                 yield from self._watch(index, entry)
-            elif entry.state in LOST:
-                lost.setdefault(index, self._options.send_again_after)
+        lost = [index for index in self._plan.mine if self._entries[index].state in LOST]
         # All at once: a scan that does not know of one could take its task for another's.
         self._lost.update(lost)
-        for index, send_again_after in lost.items():
-            self._search(index, self._entries[index], send_again_after)
+        for index in lost:
+            self._search(index, self._entries[index])
         if not all(self._entries[index].is_over for index in self._plan.mine):
             self._watcher.start()
             self._searcher.start()
@@ -325,14 +322,14 @@ class Runner:
             index, leader = leader, self._plan.leader.get(leader)
         return self._batch.lines[index].workspace
 
-    def _search(self, index: int, entry: LineState, send_again_after: float) -> None:
+    def _search(self, index: int, entry: LineState) -> None:
         """Search for the task of a create that was not answered."""
         self._lost.add(index)
         workspace = self._workspace_of(index)
         lost = LostLine(
             index,
             entry.sent or "",
-            send_again_after,
+            self._options.send_again_after,
             workspace,
             tuple(entry.candidates),
         )
@@ -459,7 +456,7 @@ class Runner:
 
     def _on_lost(self, index: int, entry: LineState, record: Record) -> Iterable[RowOrError]:
         entry.apply(record)
-        self._search(index, entry, self._options.send_again_after)
+        self._search(index, entry)
         return ()
 
     def _on_found(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FIRST_PAUSE, MOST_PAUSE = 0.5, 4.0  # seconds between scans
 SHORTEST_SCAN = 5.0  # seconds that a scan may take however short the search
 LATER = 30.0  # the same when the first search brought nothing
+NO_TASK = "0"  # an id to ask for when only the answer counts
 NOTHING = Matches([], [], is_complete=True)
 EXAMPLES = 1000  # lines that are looked at for one that tells how the service shows prompts
 
@@ -193,17 +194,19 @@ class LostLineSearch:
         """For each line the tasks that are certainly in another workspace than it asked for.
 
         No source shows a `workspaceId` in later answers; where the API tells it after all, it
-        tells equal prompts apart.
+        tells equal prompts apart. One that no line asked for may be what a line asked for in
+        another spelling, unless that is told as it was asked.
         """
         told = {row["id"]: self._workspace(row) for rows in same for row in rows}
         asked = {one.workspace for one, _ in group}
+        spelled = asked & {*told.values()} - {None}
         return [
             {
                 task_id
                 for task_id, workspace in told.items()
                 if workspace is not None
                 and workspace != one.workspace
-                and (one.workspace is not None or workspace in asked)
+                and (workspace in asked or one.workspace in spelled)
             }
             for one, _ in group
         ]
@@ -294,6 +297,15 @@ def _has_answered(error: APIError) -> bool:
     return error.status_code is not None or isinstance(error, BrokenAnswer)
 
 
+def _is_reachable(client: RebyteClient) -> bool:
+    """Whether another call than the list gets an answer now, whatever it says."""
+    try:
+        client.get_task(NO_TASK, timeout=SHORTEST_SCAN)
+    except APIError as error:
+        return _has_answered(error)
+    return True
+
+
 def _age_of(row: Mapping[str, Any]) -> str:
     return str(row.get("createdAt"))
 
@@ -329,7 +341,7 @@ def search_lost(
         except KeyRejected:
             raise
         except APIError as error:
-            if too_busy(error) and not _has_answered(error):
+            if too_busy(error) and not _has_answered(error) and not _is_reachable(client):
                 for absence in absences.values():
                     absence.add(None, now)
                 raise

@@ -226,9 +226,10 @@ class Session:
     def _open_journal(self, run: Mapping[str, Any]) -> Journal:
         """Open the journal. BadUsage if one of another number of shards appeared meanwhile."""
         from .journal import Journal
+        from .journal_format import is_blank
 
         is_new = not self._path.exists()
-        if not is_new and self._path.stat().st_size == 0:
+        if self._path.is_file() and is_blank(self._path):
             self._refuse_emptied()
         journal = Journal(
             self._path,
@@ -248,7 +249,7 @@ class Session:
         return journal
 
     def _refuse_emptied(self) -> None:
-        """Raise BadUsage for an empty journal if lines of the file were sent before."""
+        """Raise BadUsage for a journal without a run if lines of the file were sent before."""
         from ..once.match import digest_of
 
         history = self._app.history
@@ -256,8 +257,8 @@ class Session:
             digest = digest_of(str(self._batch.body(self._batch.lines[index])["prompt"]))
             if history.was_sent(digest):
                 raise BadUsage(
-                    f"the journal {self._path} is empty, but line {self._batch.lines[index].number}"
-                    " was sent before",
+                    f"the journal {self._path} is empty or damaged, but line"
+                    f" {self._batch.lines[index].number} was sent before",
                     hint="Restore it from a backup. To start over, with a new task for every line,"
                     " delete it.",
                 )

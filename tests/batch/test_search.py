@@ -460,6 +460,22 @@ def test_equal_prompts_are_told_apart_by_their_workspaces_where_the_api_tells_th
         assert len(farm.tasks) == 2
 
 
+def test_a_workspace_that_no_line_asked_for_tells_nothing(
+    batch: Callable[..., Done], home: Path, one_clock: None
+) -> None:
+    """A service may spell ids otherwise; the task is nevertheless that of one of the lines."""
+    with_workspaces(home, ["ws-a", "ws-b"])
+    with Farm() as farm:
+        farm.hook = never_answers(farm, farm.hook, together=2)
+        assert set(statuses(batch(farm, None, "--timeout", "5")).values()) == {"unknown"}
+        for task in farm.tasks.values():
+            task["workspaceId"] = task["workspaceId"].upper()
+        farm.hook = tells_workspaces(farm)
+        done = batch(farm, None, "--resend-after", "0.1", "--timeout", "5")
+        assert set(statuses(done).values()) == {"unknown"}
+        assert len(farm.tasks) == 2
+
+
 def test_equal_prompts_without_known_workspaces_stay_unknown(
     batch: Callable[..., Done], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -674,6 +690,24 @@ def test_a_list_that_is_broken_for_good_ends_in_unknown(
     assert done.status == 6
     assert statuses(done) == {1: "unknown", 2: "completed", 3: "completed"}
     assert "network" not in done.err
+
+
+def test_a_list_that_alone_gets_no_answer_ends_in_unknown(
+    batch: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While other calls are answered, the network is not to blame."""
+    monkeypatch.setattr(search_module, "LOOK_FOR", 0.2)
+    monkeypatch.setattr(batch_search, "SHORTEST_SCAN", 0.5)
+
+    def hook(request: Request) -> Answer | None:
+        return reset if request.path.startswith("/v1/tasks?") and farm.tried else None
+
+    with Farm(hook=hook) as farm:
+        done = batch(farm, ["One <cut>", "Two"], "--timeout", "15")
+        assert farm.tried == {"One <cut>": 1, "Two": 1}
+    assert done.status == 6, done.err
+    assert statuses(done) == {1: "unknown", 2: "completed"}
+    assert "not finished" not in done.err, "it ends without --timeout"
 
 
 def test_a_rejected_key_ends_the_batch(search: Search) -> None:

@@ -449,12 +449,36 @@ def test_a_journal_that_was_emptied_is_refused(home: Path, history: str) -> None
             process.kill()
         done = inside("batch", "t.txt", "--text", cwd=home, env=env)
         assert done.status == 2
-        assert "t.txt.journal is empty, but line 1 was sent before" in done.err
+        assert "t.txt.journal is empty or damaged, but line 1 was sent before" in done.err
         assert farm.made == {"One": 1, "Two": 1}
         journal.unlink()
         again = inside("batch", "t.txt", "--text", "--no-wait", cwd=home, env=env)
         assert again.status == 0
         assert farm.made == {"One": 2, "Two": 2}
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "zeros": lambda data: bytes(len(data)),
+    "torn header": lambda data: data[:30],
+    "header": lambda data: b"".join(data.splitlines(keepends=True)[:1]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_journal_that_lost_its_lines_is_refused_and_left_as_it_is(
+    batch: Callable[..., Done], home: Path, damage: str
+) -> None:
+    write(home, 2)
+    journal = home / "t.txt.journal"
+    with Farm() as farm:
+        assert batch(farm).status == 0
+        left = DAMAGE[damage](journal.read_bytes())
+        journal.write_bytes(left)
+        done = batch(farm)
+        assert done.status == 2
+        assert "t.txt.journal is empty or damaged, but line 1 was sent before" in done.err
+        assert farm.made == {"Task 0": 1, "Task 1": 1}
+    assert journal.read_bytes() == left
 
 
 def test_an_empty_file_as_journal_of_new_lines_is_used(home: Path) -> None:
