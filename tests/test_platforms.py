@@ -56,6 +56,7 @@ BRANCHES = {
     "config/paths.py": 2,
     "config/permissions.py": 6,
     "config/terminal.py": 2,
+    "local/agents/confined.py": 1,
     "local/agents/jail.py": 1,
     "local/agents/launch.py": 1,
     "local/agents/workspace.py": 1,

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from ..errors import Interrupted, RebyteError
+from ..errors import RebyteError
 from .process_group import ProcessGroup
 
 SECONDS = 120.0
@@ -103,7 +103,7 @@ def _variables() -> dict[str, str]:
 def _to_end(line: list[str], variables: dict[str, str]) -> tuple[bytes, bytes, int]:
     """What a program prints that signals to this process, its group and its terminal do not end."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        with _first_signal_later():
+        with _signals_later():
             process = subprocess.Popen(
                 line,
                 env=variables,
@@ -119,15 +119,13 @@ def _to_end(line: list[str], variables: dict[str, str]) -> tuple[bytes, bytes, i
 
 
 @contextmanager
-def _first_signal_later() -> Iterator[None]:
-    """Put off SIGINT or SIGTERM to the end of the block; a second one ends the waiting, not git."""
+def _signals_later() -> Iterator[None]:
+    """Put off SIGINT and SIGTERM to the end of the block. SIGQUIT (Ctrl-\\) still ends the wait."""
     numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(one))]
     arrived: list[int] = []
 
     def hold(number: int, _frame: FrameType | None) -> None:
         arrived.append(number)
-        if len(arrived) > 1:
-            raise Interrupted(128 + number, hint="Still running: git finishes its work")
 
     previous = {number: signal.signal(number, hold) for number in numbers}
     try:

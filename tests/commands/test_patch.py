@@ -352,9 +352,9 @@ def test_apply_runs_no_hook_and_no_monitor_but_the_filters_that_it_needs(
 
 
 def stopped_apply(
-    repository: Path, home: Path, *numbers: signal.Signals, then: str = 'exec git "$@"'
+    repository: Path, home: Path, number: signal.Signals, then: str = 'exec git "$@"'
 ) -> tuple[int, str]:
-    """The status and stderr of an `apply` that gets one or two signals while git works."""
+    """The status and stderr of an `apply` that gets a signal while git works."""
     slow = home / "slow"
     slow.mkdir()
     (slow / "git").write_text(
@@ -378,10 +378,8 @@ exec git "$@"
         start_new_session=True,
     )
     eventually((slow / "started").exists)
-    for number in numbers:
-        os.killpg(process.pid, number)
-    if len(numbers) == 1:
-        (slow / "go").touch()
+    os.killpg(process.pid, number)
+    (slow / "go").touch()
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors
 
@@ -406,14 +404,6 @@ def test_a_signal_says_that_nothing_was_applied(
     status, errors = stopped_apply(repository, home, signal.SIGINT, then="exit 1")
     assert (status, git(repository, "status", "--porcelain")) == (130, "")
     assert "Nothing was applied" in errors
-
-
-def test_a_second_signal_does_not_wait_for_git(agents: Local, repository: Path, home: Path) -> None:
-    work(agents, repository)
-    status, errors = stopped_apply(repository, home, signal.SIGTERM, signal.SIGINT)
-    assert status in (130, 143)
-    assert "git finishes its work" in errors
-    (home / "slow/go").touch()
 
 
 def test_a_signal_says_that_there_are_conflicts(
