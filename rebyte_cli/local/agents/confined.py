@@ -194,14 +194,16 @@ def open_folder(name: str | Path, here: int | None = None) -> int:
 
 @contextmanager
 def _opened(root: Path | int, path: PurePosixPath, *, make: bool = False) -> Iterator[int]:
-    """A descriptor of the folder `path` below `root`. Raises OSError, unless it can be made."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    here = os.dup(root) if isinstance(root, int) else os.open(root, flags)
+    """A descriptor of the folder `path` below `root`. Raises OSError, unless it can be made.
+
+    Folders that an agent has made unreadable are made readable.
+    """
+    here = os.dup(root) if isinstance(root, int) else open_folder(root)
     try:
         for part in path.parts:
             if make:
                 _make(part, here)
-            below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=here)
+            below = open_folder(part, here)
             os.close(here)
             here = below
         yield here
