@@ -105,6 +105,11 @@ class LostLineSearch:
         self._elsewhere: set[str] | None = None
         self._workspaces: dict[str, str | None] = {}
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether creates of other lines are under way, of which any task could be."""
+        return bool(self._in_flight)
+
     def is_old(self, one: LostLine) -> bool:
         """Whether a create was sent so long ago that it may be sent again if it made no task."""
         return self._clock.age(one.sent) >= timedelta(seconds=one.patience)
@@ -320,9 +325,9 @@ def search_lost(
     """Rounds that report ("found", line, row), ("absent", line, None) or ("unknown", line, ids).
 
     A line is absent when it is old enough to be sent again and several scans over `search_for`
-    seconds agree that it has no task. It is unknown when the first `search_for` seconds brought
-    nothing; this is reported once, and the search continues. ("unsure", line, ids) comes before
-    that, if there is something that it could be.
+    seconds agree that it has no task. It is unknown when `search_for` seconds in which no other
+    create was under way brought nothing; this is reported once, and the search continues.
+    ("unsure", line, ids) comes before that, if there is something that it could be.
     """
     seconds = search.LOOK_FOR if search_for is None else search_for
     begun: dict[int, float] = {}
@@ -335,6 +340,8 @@ def search_lost(
         for at in lost:
             begun.setdefault(at, now)
             absences.setdefault(at, Absence(seconds))
+        if finder.is_busy:  # what a scan cannot tell now, one may when those lines have tasks
+            begun.update(dict.fromkeys(lost, now))
         old = {at for at, one in lost.items() if finder.is_old(one)}
         try:
             results = finder.find(list(lost.values()), Deadline(max(seconds, SHORTEST_SCAN)))

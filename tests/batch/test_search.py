@@ -554,6 +554,8 @@ class Scripted:
             raise said
         return said
 
+    is_busy = False
+
     def is_old(self, one: LostLine) -> bool:
         return self.seconds >= one.patience
 
