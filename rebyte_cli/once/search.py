@@ -47,8 +47,8 @@ OVERLAP = 5  # rows of the list that are read twice, to see that no page is miss
 def is_lost(error: RebyteError) -> bool:
     """Whether something was sent and its answer is lost, so that only a search can tell.
 
-    Not if it provably never arrived, was answered by a redirect, or by a 500: that one did
-    answer, and a task created in spite of it is found by the next attempt.
+    Not if it provably never arrived, was answered by a redirect that cannot lead to its result, or
+    by a 500: that one did answer, and a task created in spite of it is found by the next attempt.
     """
     if isinstance(error, OutcomeUnknown):
         return True
