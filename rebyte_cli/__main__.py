@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # as in typing, whose import `--version` does without
-if TYPE_CHECKING:
-    from typing import Any
-
 
 def main() -> None:
     """Run the command and end the process with its status.
@@ -45,28 +41,9 @@ def _run(arguments: list[str]) -> int:
     # A command allocates hardly any garbage before it ends, and the default thresholds spend a
     # twelfth of a short run on looking for it.
     gc.set_threshold(50_000, 20, 20)
-    _spare_the_guessers()
     from .cli import run
 
     return run(arguments)
-
-
-def _spare_the_guessers() -> None:
-    """Keep requests from importing a library that guesses the encoding of text.
-
-    Without one it assumes UTF-8, as this command does anyway; `rebyte list` takes a sixteenth less
-    time. requests supports that but warns about it, which is ignored. Other warnings are for
-    programmers, who get them with `-W` or PYTHONWARNINGS.
-    """
-    import warnings
-
-    modules: dict[str, Any] = sys.modules
-    for name in ("chardet", "charset_normalizer"):
-        modules.setdefault(name, None)  # an import of it then fails
-    if sys.warnoptions:
-        warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
-    else:
-        warnings.simplefilter("ignore")
 
 
 def _version() -> int:

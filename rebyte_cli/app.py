@@ -9,15 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from .errors import (
-    BadUsage,
-    Interrupted,
-    NotFound,
-    OutcomeUnknown,
-    ReaderGone,
-    RebyteError,
-    worst,
-)
+from .errors import BadUsage, Interrupted, OutcomeUnknown, ReaderGone, RebyteError, typed, worst
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -28,10 +20,6 @@ if TYPE_CHECKING:
     from .history.history import History
     from .local.dialer import Dialer
     from .output.console import Console
-
-
-MOST_LINES = 100_000  # of standard input, for `-`
-LONGEST_LINE = 10_000  # characters
 
 
 class App:
@@ -45,6 +33,7 @@ class App:
         self.argv = list(argv)
         self.options: dict[str, Any] = {}
         self.text = False  # whether `auto` means text for this command
+        self.auto: str | None = None  # what else it means, unless that depends on the terminal
         self.mends_config = False  # whether this command works on a file with unknown names
         self.is_busy = False  # whether this command makes so many requests that it takes a while
         self._workspaces: dict[str, Any] = {}
@@ -92,7 +81,7 @@ class App:
 
     def local_folder(self) -> Any:
         """The folder of the local service, in a state folder that only its owner can enter."""
-        from .config.permissions import private_folder
+        from .system.permissions import private_folder
 
         private_folder(self.state_dir)
         return self.state_dir / "local"
@@ -126,53 +115,6 @@ class App:
         )
 
     @property
-    def stdin(self) -> TextIO:
-        """Standard input, which only `-` reads. Raises BadUsage if it was closed."""
-        stream: TextIO | None = sys.stdin
-        if stream is None:  # after `<&-`
-            raise BadUsage("standard input is closed")
-        return stream
-
-    def lines(self) -> Iterator[str]:
-        """The lines of standard input, which is not touched before the first is asked for.
-
-        Raises BadUsage for input without an end: a line or a number of lines beyond all use.
-        """
-        for number in range(1, MOST_LINES + 2):
-            try:
-                line = self.stdin.readline(LONGEST_LINE + 1)
-            except UnicodeDecodeError:
-                raise BadUsage(f"stdin, line {number}: not valid UTF-8") from None
-            if not line:
-                return
-            if len(line) > LONGEST_LINE:
-                raise BadUsage(f"stdin, line {number}: over {LONGEST_LINE} characters")
-            if number > MOST_LINES:
-                raise BadUsage(f"standard input has more than {MOST_LINES:,} lines")
-            yield line
-
-    def read_bytes(self, file: str, *, limit: int, hint: str | None = None) -> bytes:
-        """The bytes of a file, or of standard input for `-`; `limit` bytes at most.
-
-        Raises NotFound for a missing file, BadUsage for one that cannot be read or is too large.
-        """
-        name = "standard input" if file == "-" else file
-        try:
-            if file == "-":
-                data: bytes = self.stdin.buffer.read(limit + 1)
-            else:
-                with open(file, "rb") as source:
-                    data = source.read(limit + 1)
-        except FileNotFoundError:
-            raise NotFound(f"no such file: {file}") from None
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise BadUsage(f"cannot read {name}: {reason}") from None
-        if len(data) > limit:
-            raise BadUsage(f"{name} has more than {limit >> 20} MiB", hint=hint)
-        return data
-
-    @property
     def interactive(self) -> bool:
         """Whether prompts are possible: on a terminal, and without `--no-input`."""
         return not self.options.get("no_input") and self.on_terminal
@@ -203,6 +145,12 @@ class App:
             if is_first_use(self.state_dir / "shells"):
                 self.note("local service")
         return Dialer(folder, self.config.path, self.note, busy=self.is_busy)
+
+    def link_to(self, task: Mapping[str, Any]) -> str:
+        """The address of a task's page; "" while no `local serve` answers at it."""
+        if self.settings.is_local and not self.service.is_served:
+            return ""
+        return str(task.get("url") or "")
 
     @cached_property
     def client(self) -> RebyteClient:
@@ -274,13 +222,13 @@ class App:
         """Print a line for people on stderr, unless `-q` was given."""
         from .output.messages import note
 
-        note(self.console, self.with_profile(text))
+        note(self.console, self.typed(text))
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, with `-q` too."""
         from .output.messages import note
 
-        note(self.console, f"Warning: {self.with_profile(text)}", always=True)
+        note(self.console, f"Warning: {self.typed(text)}", always=True)
 
     def spinner(self, text: str) -> AbstractContextManager[Any]:
         """A spinner on stderr while something blocks; nothing off a terminal."""
@@ -329,7 +277,7 @@ class App:
         if wanted == "auto":
             if self.text:
                 return "text"
-            return "table" if self.console.out_tty else "json"
+            return self.auto or ("table" if self.console.out_tty else "json")
         return wanted
 
     def speech(self) -> Callable[[str], str]:
@@ -373,18 +321,19 @@ class App:
         with suppress(RebyteError):  # stdout is lost: `error` says so, or matters more
             self.console.flush_out()
         if isinstance(error, Interrupted):
-            hint = error.hint and self.with_profile(error.hint)
+            hint = error.hint and self.typed(error.hint)
             show_error(self.console, Interrupted(error.exit_status, hint=hint), as_json=as_json)
             return error.exit_status
         show_error(self.console, self._prepared(error), as_json=as_json)
         return worst(self._statuses)
 
     def _prepared(self, error: RebyteError) -> RebyteError:
-        """An error as it is printed, with the profile in its hint; its status counts."""
+        """An error as it is printed, with the profile in its commands; its status counts."""
         self._statuses.append(error.exit_status)
         if isinstance(error, OutcomeUnknown) and error.candidates:
             self.history.remember_shown(error.candidates)  # a prefix of one is enough from now on
-        return error.copy_with(hint=error.hint and self.with_profile(error.hint))
+        hint = error.hint and self.typed(error.hint)
+        return error.copy_with(message=self.typed(error.message), hint=hint)
 
     def close(self) -> None:
         """Stop the local service, after it has delivered what is due."""
@@ -392,19 +341,9 @@ class App:
         if service is not None:
             service.stop()
 
-    def with_profile(self, text: str) -> str:
-        """Add the `-P NAME` of this run to the commands that a text suggests.
-
-        Without it, `rebyte wait ID` would look for the task in another account.
-        """
-        name = self.options.get("profile")
-        if not name or "`rebyte " not in text:
-            return text
-        import re
-        import shlex
-
-        own = r"`rebyte (?=[a-z])(?!(?:man|help|completion|profile|local|skill|schema)\b)"
-        return re.sub(own, lambda _: f"`rebyte -P {shlex.quote(name)} ", text)
+    def typed(self, text: str) -> str:
+        """A text with the `-P NAME` of this run in the commands that it suggests."""
+        return typed(text, self.options.get("profile"))
 
     @property
     def errors_as_json(self) -> bool:

@@ -28,11 +28,15 @@ Each class owns its exit status, its code (a machine word) and, where there is o
 to do about it, its hint. Only the root of the command catches them all. An error is not changed
 once it is raised: `copy_with` makes another one, for code that knows more than the place that
 raised it.
+
+What an error says is data until it is shown: the commands to type next and the names of options
+are parts of a `Message`, and what the error is about is its `subject`. The console, JSON and the
+tools of `rebyte mcp` each put that into words; no code compares or searches the text of a message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import EllipsisType
 from typing import Any, Self
 
@@ -54,34 +58,151 @@ def worst(statuses: Iterable[int]) -> int:
     return next((status for status in RANK if status in found), 0)
 
 
-def about(subject: str, message: str) -> str:
-    """`subject: message`; a service writes its messages as sentences, with a capital."""
-    if message[:1].isupper() and message[1:2].islower():
-        message = message[0].lower() + message[1:]
-    return f"{subject}: {message}"
+class Message(str):
+    """A text for people in which commands and options are data until it is shown.
+
+    As a str it is what a user without a profile reads. `+` keeps the data; an f-string and `join`
+    do not, so put messages together with `+` and `lines`.
+    """
+
+    parts: tuple[str, ...]
+
+    def __new__(cls, *parts: str) -> Message:
+        made = super().__new__(cls, "".join(parts))
+        made.parts = tuple(inner for part in parts for inner in getattr(part, "parts", (part,)))
+        return made
+
+    def __add__(self, other: str) -> str:
+        return Message(self, other)
+
+    def __radd__(self, other: str) -> str:
+        return Message(other, self)
+
+
+class Next(Message):
+    """A command to type next: `"Resume with " + Next("wait", task_id)`.
+
+    Its words are typed as they are.
+    """
+
+    words: tuple[str, ...]
+
+    def __new__(cls, *words: str) -> Next:
+        made = str.__new__(cls, f"`{' '.join(('rebyte', *words))}`")
+        made.words, made.parts = words, (made,)
+        return made
+
+    def typed(self, profile: str | None) -> str:
+        """The command in backticks, with `-P` if it depends on the profile.
+
+        Without it, `rebyte wait ID` would look for the task in another account.
+        """
+        if not profile or self.words[0] in _WITHOUT_PROFILE:
+            return self
+        from shlex import quote
+
+        return Next("-P", quote(profile), *self.words)
+
+
+_WITHOUT_PROFILE = frozenset(
+    (
+        "man",
+        "help",
+        "completion",
+        "profile",
+        "local",
+        "skill",
+        "schema",
+        "--help",
+        "--version",
+        "-P",
+    )
+)
+
+
+class Term(Message):
+    """What the command line calls `option`, and the tools of `rebyte mcp` call `tool`."""
+
+    tool: str
+
+    def __new__(cls, option: str, tool: str) -> Term:
+        made = str.__new__(cls, option)
+        made.tool, made.parts = tool, (made,)
+        return made
+
+
+AGAIN = Term("run the same command again", "call the tool again with the same arguments")
+
+
+def worded(text: str, words: Callable[[Next | Term], str]) -> str:
+    """A text with its commands and options in the words of what shows it."""
+    parts = getattr(text, "parts", (text,))
+    return "".join(words(part) if isinstance(part, Next | Term) else part for part in parts)
+
+
+def typed(text: str, profile: str | None) -> str:
+    """A text as the console and JSON show it, for the profile that was named, if any."""
+    return worded(text, lambda part: part.typed(profile) if isinstance(part, Next) else part)
+
+
+def lines(*texts: str | None) -> str | None:
+    """The texts that there are, each on its own line; None if there are none."""
+    parts = [part for text in texts if text for part in ("\n", text)]
+    return Message(*parts[1:]) if parts else None
 
 
 class RebyteError(Exception):
     """Anything this package raises on purpose.
 
     `message` is one line for a person; `hint` says what to do about it, or is None; `code` is
-    a machine word; `exit_status` is the status of a command that ends with it.
+    a machine word; `exit_status` is the status of a command that ends with it. `subject` is the id,
+    path or name that the error is about, which is put in front when the error is shown, unless
+    `names_subject` says that the message has it. An empty one stands for what the message names.
     """
 
     exit_status = 1
     code = "error"
+    subject: str | None = None
+    names_subject = False
 
-    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        code: str | None = None,
+        subject: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if subject is not None:
+            self.subject = subject
         if code is not None:
             self.code = code
+
+    @property
+    def sentence(self) -> str:
+        """The message with its subject in front: "Task not found" does not say which."""
+        if not self.subject or self.names_subject:
+            return self.message
+        message = self.message
+        if message[:1].isupper() and message[1:2].islower():  # as a service begins a sentence
+            message = message[0].lower() + message[1:]
+        return f"{self.subject}: " + message
 
     @property
     def record(self) -> Mapping[str, Any] | None:
         """What belongs on stdout although it is an error: the task that failed."""
         return None
+
+    def about(self, subject: str) -> Self:
+        """The same error as one of several, which says that it is about `subject`."""
+        if self.subject in ("", subject):
+            return self
+        copy = self.copy_with()
+        copy.subject, copy.names_subject = subject, False
+        return copy
 
     def as_dict(self) -> dict[str, Any]:
         """The object printed on stderr when the output is JSON."""
@@ -138,8 +259,7 @@ class APIError(RebyteError):
     `status_code` is the HTTP status, or None when there was no answer. `response` is the
     decoded body (a dict, a list, text) or None. `code` is the API's own `error.code` where
     it sent one. `retried` says that an earlier try of the same call may have been carried out,
-    which makes the 404 of a DELETE a success. `subject` is the id, or the artifact's name, that
-    the call was about, where a refusal may have left it out of its message. `seconds` is the time
+    which makes the 404 of a DELETE a success. `seconds` is the time
     limit of a call that timed out, and None for every other error. `retry_after` is what the
     answer asked for with `Retry-After`, in seconds, or None.
     """
@@ -156,14 +276,15 @@ class APIError(RebyteError):
         code: str | None = None,
         seconds: float | None = None,
         subject: str | None = None,
+        names_subject: bool = False,
         retried: bool = False,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message, hint=hint, code=code)
+        super().__init__(message, hint=hint, code=code, subject=subject)
         self.status_code = status_code
         self.response = response
         self.seconds = seconds
-        self.subject = subject
+        self.names_subject = names_subject
         self.retried = retried
         self.retry_after = retry_after
 
@@ -219,6 +340,13 @@ class Redirected(NetworkError):
     code = "redirected"
 
 
+def too_busy(error: APIError) -> bool:
+    """Whether the same question may be answered later: a fault of the line, or a 429."""
+    if isinstance(error, Redirected):
+        return False
+    return isinstance(error, NetworkError) or error.status_code == 429
+
+
 class OutcomeUnknown(APIError):
     """A create or a follow-up was sent and no answer came back.
 
@@ -249,6 +377,7 @@ class TaskEnded(RebyteError):
     """
 
     verb = "ended"
+    subject = ""
 
     def __init__(self, task: Mapping[str, Any], reason: str = "") -> None:
         how = f"task {task.get('id')} {self.verb}"
@@ -299,6 +428,7 @@ class NeedsAnswer(RebyteError):
 
     exit_status = 12
     code = "needs_answer"
+    subject = ""
 
     def __init__(self, message: str, *, task: Mapping[str, Any], hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -321,6 +451,7 @@ class WaitTimeout(RebyteError, TimeoutError):
 
     exit_status = 124
     code = "timeout"
+    subject = ""
 
     def __init__(self, message: str, *, pending: Iterable[str] = (), hint: str | None = None):
         super().__init__(message, hint=hint)
@@ -366,7 +497,7 @@ class Interrupted(BaseException):
     """
 
     code = "interrupted"
-    message = "interrupted"
+    message = sentence = "interrupted"
     record = None
 
     def __init__(self, exit_status: int = 130, *, hint: str | None = None) -> None:
@@ -388,7 +519,7 @@ def _as_dict(error: RebyteError | Interrupted) -> dict[str, Any]:
     return {
         "error": {
             "code": error.code,
-            "message": error.message,
+            "message": error.sentence,
             "status": getattr(error, "status_code", None),
             "hint": error.hint,
             "exit": error.exit_status,
@@ -413,4 +544,5 @@ def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str | 
 
 def alternatives(words: Sequence[str]) -> str:
     """`a`, `a or b`, `a, b or c`."""
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    between = [*[", "] * (len(words) - 2), " or ", ""][-len(words) :]
+    return Message(*(part for pair in zip(words, between, strict=True) for part in pair))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,13 +61,13 @@ class Machine(NamedTuple):
         return f"{self.user}, tools {'broken' if self.broken else 'missing'}"
 
 
-# Each user and each state of the tools has all commands once; all four in full would take nearly
-# half an hour on two cores instead of a quarter.
+# Each user and each state of the tools has all commands once, in a new root; the other two use what
+# that user has set up there. All four in full would take twice as long.
 MACHINES = (
     Machine("root", False, FULL),
+    Machine("root", True, REDUCED),
     Machine("dev", True, FULL),
     Machine("dev", False, REDUCED),
-    Machine("root", True, REDUCED),
 )
 
 # Programs that tests use when they are there, and how they fail in a machine with broken ones.
@@ -117,13 +119,14 @@ def main(suites: list[str]) -> int:
         failing = os.environ.get("CI") == "true"
         print(f"make bare: {'FAILED' if failing else 'skipped'}, {lack}", file=sys.stderr)
         return int(failing)
-    lines = []
+    lines: list[str] = []
     for suite in suites or ["trixie"]:
         image = built(suite)
-        for machine in MACHINES:
-            for command, seconds, problem in run(machine, image):
-                what = "" if problem is None else f" FAILED: {problem}"
-                lines.append(f"{seconds:5.0f} s  {suite}, {machine}: {command}{what}")
+        for user, machines in groupby(MACHINES, lambda machine: machine.user):
+            with unpacked(image) as root:
+                touched = prepare(root, user)
+                for machine in machines:
+                    lines += (f"{suite}, {line}" for line in run(machine, root, touched))
     print("", *lines, sep="\n")
     return int(any("FAILED" in line for line in lines))
 
@@ -152,18 +155,30 @@ def built(suite: str) -> Path:
     return image
 
 
-def run(machine: Machine, image: Path) -> Iterator[tuple[str, float, str | None]]:
-    """Each command in a new copy of the root, with its seconds and what was wrong."""
-    with unpacked(image) as root:
-        touched = prepare(root, machine)
-        for command in machine.commands:
-            print(f"\n=== {machine}: {command}", flush=True)
-            began = time.monotonic()
-            status = enter(root, machine.user, command)
-            problem = f"status {status}" if status else None
-            if touched.stat().st_size:
-                problem = f"it started {touched.read_text()}"
-            yield " ".join(command.split()[:3]), time.monotonic() - began, problem
+def run(machine: Machine, root: Path, touched: Path) -> Iterator[str]:
+    """What to say of each command: the time that it took, and what was wrong."""
+    for name, script in broken_tools().items():
+        tool = root / "usr/local/bin" / name
+        tool.unlink(missing_ok=True)
+        if machine.broken:
+            tool.write_text(f"#!/bin/sh\n{script}\n")
+            tool.chmod(0o755)
+    for command in machine.commands:
+        print(f"\n=== {machine}: {command}", flush=True)
+        began, used = time.monotonic(), cpu_seconds()
+        status = enter(root, machine.user, command)
+        took = f"{time.monotonic() - began:.0f} s, {cpu_seconds() - used:.0f} s of CPU time"
+        problem = f" FAILED: status {status}" if status else ""
+        if touched.stat().st_size:
+            problem = f" FAILED: it started {touched.read_text()}"
+            touched.write_text("")
+        yield f"{machine}: {' '.join(command.split()[:3])}: {took}{problem}"
+
+
+def cpu_seconds() -> float:
+    """What the commands that have ended so far have used."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 @contextmanager
@@ -176,35 +191,31 @@ def unpacked(image: Path) -> Iterator[Path]:
         yield root
 
 
-def prepare(root: Path, machine: Machine) -> Path:
-    """Add users, names, the checkout and broken tools; the file that traps write to."""
+def prepare(root: Path, user: str) -> Path:
+    """Add names, and a user with the checkout; the file that traps write to."""
     for name in ("hosts", "resolv.conf"):
         shutil.copy(f"/etc/{name}", root / "etc" / name)
     touched = root / "touched"
     touched.touch()
     touched.chmod(0o666)
     enter(root, "root", "useradd --create-home --shell /bin/bash dev")
-    if machine.broken:
-        break_tools(root / "usr/local/bin")
-    folder = root / home(machine.user).lstrip("/") / "rebyte"
+    folder = root / home(user).lstrip("/") / "rebyte"
     copy_checkout(folder)
     as_git = "git -c user.name=x -c user.email=x@example.com"
     commit = f"git init -q -b main && git add -A && {as_git} commit -qm x"
-    enter(root, "root", f"chown -R {machine.user}: {home(machine.user)}", cwd="/")
-    enter(root, machine.user, commit)
+    enter(root, "root", f"chown -R {user}: {home(user)}", cwd="/")
+    enter(root, user, commit)
     return touched
 
 
-def break_tools(folder: Path) -> None:
-    """Have every optional tool, and none that works."""
+def broken_tools() -> dict[str, str]:
+    """A shell script for every optional tool, none of which works."""
     scripts = {name: f"echo '{name}: broken' >&2; exit 1" for name in FAILING}
     for name, message in USELESS.items():
         scripts[name] = f"[ \"$1\" = --version ] && echo 99.0 && exit; echo '{message}' >&2; exit 1"
     for name in TRAPS:
         scripts[name] = 'echo "$0 $*" >> /touched; exit 1'
-    for name, script in scripts.items():
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
+    return scripts
 
 
 def copy_checkout(folder: Path) -> None:

@@ -17,15 +17,14 @@ from queue import Queue
 from typing import Any
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.batch.baseline import Baseline
-from rebyte_cli.batch.fields import LineChecker, LineFields
 from rebyte_cli.batch.input import Input, read_input
 from rebyte_cli.batch.journal import Journal
-from rebyte_cli.batch.reservations import Reservations
+from rebyte_cli.batch.line_fields import LineChecker, LineFields
 from rebyte_cli.batch.throttle import Throttle
-from rebyte_cli.batch.workers import Job, WorkerPool
+from rebyte_cli.batch.workers import Baseline, Job, WorkerPool
 from rebyte_cli.history.history import History
-from rebyte_cli.once.clock import ServerClock
+from rebyte_cli.once.ledger import Ledger
+from rebyte_cli.once.server_clock import ServerClock
 from tests.servers import RawServer, json_reply, transport_to
 
 MADE = json_reply({"id": "t1", "status": "running"}, 201, {"Date": formatdate(usegmt=True)})
@@ -64,13 +63,14 @@ class WorkerBench:
         self.throttle = throttle or Throttle(note=self.told.append)
         self.journal = Journal(folder / "j", {"input": "d"}, run={})
         self.history = History(folder / "history.db", origin="o")
+        self.ledger = Ledger(self.history, "batch", self.journal.settle)
         self.reports: Queue[tuple[str, int, Any]] = Queue()
         self.client = RebyteClient(transport=transport_to(server, sleep=lambda _seconds: None))
         self.pool = WorkerPool(
             self.client,
             self.batch,
             self.journal,
-            Reservations(self.history, "batch"),
+            self.ledger,
             self.throttle,
             lambda *report: self.reports.put(report),
             count=count,

@@ -195,13 +195,13 @@ def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Patches, since these are constants; they hold only inside the test's own process.
     """
-    from rebyte_cli.batch import search as batch_search
-    from rebyte_cli.once import clock as server_clock
+    from rebyte_cli.batch import lost_lines
     from rebyte_cli.once import search
+    from rebyte_cli.once import server_clock as server_clock
 
     monkeypatch.setattr(server_clock, "SKEW", timedelta(seconds=0.1))
     monkeypatch.setattr(search, "LOOK_FOR", 0.3)
-    monkeypatch.setattr(batch_search, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(lost_lines, "FIRST_PAUSE", 0.1)
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from typing import Any
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.clock import boot_id, since_boot
 from rebyte_cli.history.history import History
+from rebyte_cli.history.prompts import digest_of
 from rebyte_cli.local.server import LOCAL_KEY, Service
-from rebyte_cli.once.match import digest_of
+from rebyte_cli.system.clock import boot_id, since_boot
 from rebyte_cli.tasks import create
 from rebyte_cli.tasks.request_kinds import TaskRequest
 from tests.cutting_proxy import CuttingProxy

@@ -42,7 +42,10 @@ def give_up_terminal():
 def main(address, python):
     """Run the command with the arguments of this process, and end as it does."""
     if needs_an_interpreter(os.environ):
-        os.execv(python, [python, "-m", "rebyte_cli", *sys.argv[1:]])
+        changes = os.environ.pop("FORKED_CHANGES", "")
+        code = f"{changes}\nfrom rebyte_cli.__main__ import main\nmain()"
+        how = ["-c", code] if changes else ["-m", "rebyte_cli"]
+        os.execv(python, [python, *how, *sys.argv[1:]])
     words = [os.fsencode(word) for word in sys.argv[1:]]
     has_terminal = os.getsid(0) == os.getpid() and os.isatty(0)
     if has_terminal:  # nothing but this command runs there

@@ -5,6 +5,29 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+# Writes an index with entries that git itself would refuse: PATH|MODE|CONTENT as arguments.
+FORGE = r"""
+import hashlib, struct, subprocess, sys
+def blob(content):
+    words = ["git", "hash-object", "-w", "--stdin"]
+    return subprocess.run(words, input=content, capture_output=True, check=True).stdout.strip()
+entries = []
+for line in subprocess.run(["git", "ls-files", "-s"], capture_output=True).stdout.splitlines():
+    state, path = line.split(b"\t")
+    mode, name, _ = state.split(b" ")
+    entries.append((path, int(mode, 8), name))
+for each in sys.argv[2:]:
+    path, mode, content = each.split("|", 2)
+    entries.append((path.encode(), int(mode, 8), blob(content.encode())))
+data = b""
+for path, mode, name in sorted(entries):
+    entry = struct.pack(">10I", 0, 0, 0, 0, 0, 0, mode, 0, 0, 0) + bytes.fromhex(name.decode())
+    entry += struct.pack(">H", len(path)) + path
+    data += entry + bytes(8 - len(entry) % 8)
+data = b"DIRC" + struct.pack(">II", 2, len(entries)) + data
+open(sys.argv[1], "wb").write(data + hashlib.sha1(data).digest())
+"""
+
 
 def git(folder: Path, *words: str) -> str:
     """Run git in a folder, with an author for commits; what it prints."""
@@ -48,3 +71,13 @@ class Repository:
         subprocess.run(["git", "clone", "-q", self.origin, clone], check=True)
         subprocess.run(["git", "-C", clone, "apply", "--3way"], input=patch, check=True)
         return clone
+
+
+def small_repository(folder: Path) -> Path:
+    """A new repository with one commit on `main`: `code.txt`, which says "one"."""
+    folder.mkdir()
+    (folder / "code.txt").write_text("one\n")
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Start")
+    return folder

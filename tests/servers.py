@@ -168,7 +168,8 @@ class RawServer:
         self._tls = tls
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._socks: list[socket.socket] = []
+        self._socks: dict[int, socket.socket] = {}  # by the number of the connection
+        self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
         scheme, host = ("https", "localhost") if tls else ("http", "127.0.0.1")
@@ -176,16 +177,32 @@ class RawServer:
         self.base_url = f"{self.origin}/v1"
 
     def __enter__(self) -> RawServer:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._start(self._accept)
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End every connection, and wait for the threads, each of which closes its own socket.
+
+        OpenSSL answers the end of a connection with an alert. If this thread closed the socket, its
+        descriptor might be that of a child's standard output by then.
+        """
         self._stopped.set()
-        close_listener(self._listener)
-        for sock in self._socks:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+        with contextlib.suppress(OSError):  # the thread in `accept` is to see that it is over
+            socket.create_connection(("127.0.0.1", self.port), timeout=10).close()
+        self._threads[0].join(10)
+        self._listener.close()
+        with self._lock:
+            for sock in self._socks.values():
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)  # leaves the TLS as it is
+        for thread in self._threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in self._threads)
+
+    def _start(self, work: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def seen(self, method: str) -> list[Request]:
         """The requests with this method."""
@@ -197,17 +214,23 @@ class RawServer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
+            if self._stopped.is_set():
+                sock.close()
+                return
             self.connections += 1
-            self._socks.append(sock)
-            threading.Thread(target=self._serve, args=(sock, self.connections), daemon=True).start()
+            self._socks[self.connections] = sock
+            self._start(self._serve, sock, self.connections)
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         abrupt = False
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls:
-                sock = self._tls.wrap_socket(sock, server_side=True)
-                self._socks.append(sock)
+                with self._lock:
+                    sock = self._socks[number] = self._tls.wrap_socket(
+                        sock, server_side=True, do_handshake_on_connect=False
+                    )
+                sock.do_handshake()
             buffer = b""
             while not self._stopped.is_set():
                 request, buffer = read_request(sock, buffer, number)
@@ -228,7 +251,9 @@ class RawServer:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 else:
                     sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+            with self._lock:
+                del self._socks[number]
+                sock.close()
 
     def _answer(self, request: Request) -> Answer:
         with self._lock:

@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import RebyteError
+from rebyte_cli.system.deadline import Deadline
 
 ENDED = "2026-02-09T10:05:00.000Z"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -16,6 +17,9 @@ import pyte
 from rebyte_cli.output.console import Console
 from tests.conftest import COMMAND
 from tests.fork_server import commands
+
+# Settings of the keyboard, at which pyte fails.
+UNKNOWN = re.compile(r"\x1b\[[?>][\d;?]*m")
 
 
 def lines_of(screen: pyte.Screen) -> list[str]:
@@ -89,11 +93,14 @@ class Session:
         rows: int = 24,
         *,
         echo: bool = False,
+        answers: bool = False,
         fork: bool = True,
         env: Mapping[str, str] | None = None,
         **environment: str,
     ) -> None:
         """`env` takes the place of this process's environment, to which `environment` adds.
+
+        With `answers`, the terminal answers what programs ask it, such as where its cursor is.
 
         COMMAND is forked, which is faster (see `fork_server`): `child` then stands for it, and
         SIGSTOP would not reach it.
@@ -112,6 +119,8 @@ class Session:
             timeout=60,
         )
         self.screen = pyte.HistoryScreen(columns, rows, history=10_000)
+        if answers:
+            self.screen.write_process_input = self.child.send  # type: ignore[method-assign]
         self._stream = pyte.Stream(self.screen)
         self.raw = ""
 
@@ -129,7 +138,7 @@ class Session:
         except pexpect.EOF:
             return False
         self.raw += text
-        self._stream.feed(text)
+        self._stream.feed(UNKNOWN.sub("", text))
         return True
 
     def until(self, seen: Callable[[list[str]], object], seconds: float = 60) -> list[str]:

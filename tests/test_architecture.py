@@ -27,7 +27,6 @@ ALLOWED = {
         "batch",
         "completion",
         "config",
-        "deadline",
         "doctor",
         "errors",
         "history",
@@ -36,52 +35,25 @@ ALLOWED = {
         "manual",
         "mcp",
         "output",
-        "signals",
         "system",
         "tasks",
     },
-    "mcp": {
-        "",
-        "api",
-        "app",
-        "config",
-        "deadline",
-        "errors",
-        "history",
-        "output",
-        "redaction",
-        "tasks",
-    },
-    "doctor": {"", "api", "app", "config", "errors", "local", "redaction", "tasks"},
-    "app": {"api", "config", "errors", "history", "local", "output"},
-    "completion": {"app", "config", "errors", "local", "output"},
-    "manual": {"", "cli", "completion", "config", "local"},
-    "batch": {
-        "api",
-        "app",
-        "config",
-        "deadline",
-        "errors",
-        "history",
-        "once",
-        "output",
-        "redaction",
-        "tasks",
-    },
-    "tasks": {"api", "deadline", "errors", "history", "once", "output", "redaction", "system"},
-    "once": {"api", "clock", "deadline", "errors"},
-    "history": {"api", "config", "errors", "once", "redaction"},
-    "config": {"", "api", "errors", "redaction"},
-    "output": {"errors", "redaction"},
-    "api": {"", "clock", "deadline", "errors", "redaction"},
+    "mcp": {"", "api", "app", "errors", "history", "output", "system", "tasks"},
+    "doctor": {"", "api", "app", "config", "errors", "local", "system", "tasks"},
+    "app": {"api", "config", "errors", "history", "local", "output", "system"},
+    "completion": {"app", "config", "errors", "local", "output", "system"},
+    "manual": {"", "cli", "completion", "config", "local", "system"},
+    "batch": {"api", "errors", "history", "once", "output", "system", "tasks"},
+    "tasks": {"api", "errors", "history", "once", "output", "system"},
+    "once": {"api", "errors", "history", "system"},
+    "history": {"api", "errors", "system"},
+    "config": {"", "api", "errors", "system"},
+    "output": {"errors", "system"},
+    "api": {"", "errors", "system"},
     "local": {"system"},
     "system": {"errors"},
-    "clock": set(),
-    "deadline": {"errors"},
-    "signals": {"errors"},
     "errors": set(),
     "installation": set(),
-    "redaction": set(),
     "": {"api", "errors"},
 }
 # Package pairs between which only one module may import or be imported, except for types.
@@ -92,7 +64,6 @@ ONLY = {
     ("doctor", "tasks"): "tasks.editor",  # the one that `create` opens
     ("completion", "local"): "local.agents.skills",  # the names that `-s` can take
     ("manual", "local"): "local.steering",  # the words that the page explains
-    ("history", "once"): "once.match",  # what stands for a prompt
     ("config", "api"): "api.urls",  # what a base URL and a key may look like
     ("tasks", "output"): "output.console",  # text made safe; what moves is drawn by output alone
     ("commands", "api"): "api.urls",  # the same; the client comes from the App
@@ -313,6 +284,28 @@ def test_each_class_name_means_one_thing() -> None:
     assert {name: others[name] | types[name] for name in types.keys() & others.keys()} == {}
 
 
+def test_each_module_name_means_one_thing() -> None:
+    """A command and the step that it calls may share one, and so may client and service.
+
+    The service has nouns of the wire, such as `questions`, as the client has.
+    """
+    for is_service in (False, True):
+        places: dict[str, list[str]] = {}
+        for module, path in MODULES.items():
+            package = module.partition(".")[0]
+            on_this_side = package == "system" or (package == "local") == is_service
+            if on_this_side and path.name != "__init__.py":
+                places.setdefault(module.rpartition(".")[2], []).append(module)
+        shared = {
+            name: where
+            for name, where in places.items()
+            if len(where) > 1
+            and name != "__main__"
+            and set(where) != {f"commands.{name}", f"tasks.{name}"}
+        }
+        assert shared == {}
+
+
 def _aliases(tree: ast.Module) -> Iterator[str]:
     """The names in CapWords that a module assigns."""
     for node in ast.walk(tree):
@@ -320,3 +313,74 @@ def _aliases(tree: ast.Module) -> Iterator[str]:
             for target in node.targets:
                 if isinstance(target, ast.Name) and re.match("_?[A-Z]+[a-z]", target.id):
                     yield target.id
+
+
+def test_no_code_reads_a_message() -> None:
+    """What a program must know of an error is its class, its code or another attribute.
+
+    A message may be tested for being there, and shown; not compared, searched or taken apart.
+    """
+    assert [place for module in MODULES for place in _reads_of_messages(module)] == []
+
+
+READERS = (
+    "startswith endswith find index count partition rpartition split splitlines replace"
+    " removeprefix removesuffix lower casefold"
+)
+
+
+def _reads_of_messages(module: str) -> Iterator[str]:
+    for function in ast.walk(tree_of(module)):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        names = {
+            target.id
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign) and _is_message(node.value, set())
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(function):
+            if isinstance(node, ast.Compare):
+                eq = any(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops)
+                searched = node.comparators + ([node.left] if eq else [])
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                searched = [node.func.value] if node.func.attr in READERS.split() else []
+                if ast.unparse(node.func.value) == "re":
+                    searched += node.args
+            else:
+                continue
+            if any(_is_message(each, names) for each in searched):
+                yield f"{module}:{node.lineno}"
+
+
+def _is_message(node: ast.AST, names: set[str]) -> bool:
+    """Whether this is the text of an error of ours, or a variable that holds one."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in ("message", "hint", "sentence", "why")
+    return isinstance(node, ast.Name) and node.id in names
+
+
+def test_commands_in_messages_are_data() -> None:
+    """`Next("wait", task_id)`: each who shows it adds the profile, or names a tool instead."""
+    of_the_client = [name for name in MODULES if package_of(name) not in ("local", "manual")]
+    found = []
+    for module in of_the_client:
+        tree = tree_of(module)
+        ignored = {
+            id(inner)
+            for node in ast.walk(tree)
+            for kept in (
+                [node] if isinstance(node, ast.Expr) else
+                [word.value for word in node.keywords if word.arg == "help"]
+                if isinstance(node, ast.Call) else []
+            )
+            if not isinstance(kept, ast.Expr) or isinstance(kept.value, ast.Constant)
+            for inner in ast.walk(kept)
+        }  # fmt: skip
+        for node in ast.walk(tree):
+            if id(node) not in ignored and isinstance(node, ast.Constant):
+                text = str(node.value)
+                if re.search("`rebyte (?!--help|completion)", text):
+                    found.append(f"{module}:{node.lineno}: {text[:60]}")
+    assert found == []

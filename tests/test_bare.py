@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests import bare, surroundings
+from tests.tools import run_with_tools
 
 ROOT = Path(__file__).parents[1]
 ESSENTIAL = {"bash", "dash", "sh", "xargs"}  # every Debian has them
@@ -17,14 +16,7 @@ ESSENTIAL = {"bash", "dash", "sh", "xargs"}  # every Debian has them
 
 @pytest.mark.parametrize(("ci", "status", "word"), [("", 0, "skipped"), ("true", 1, "FAILED")])
 def test_without_what_it_needs(tmp_path: Path, ci: str, status: int, word: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bare"],
-        env={"PATH": str(tmp_path), "CI": ci},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_with_tools(tmp_path, "tests.bare", ci=ci)
     assert done.returncode == status
     assert done.stderr.startswith(f"make bare: {word}, ")
     assert len(done.stderr.splitlines()) == 1

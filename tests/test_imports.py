@@ -103,8 +103,6 @@ def test_a_list_imports_only_http_and_the_history(
             "list", "-o", form, REBYTE_API_KEY="rbk_test", REBYTE_API_URL=server.base_url
         )
     assert "requests" in modules
-    # Requests would load a guesser of encodings, which nothing here asks.
-    assert modules.isdisjoint({"charset_normalizer.api", "chardet.universaldetector"})
     # The history learns the ids, and nothing has to be read in parallel for a task that ended.
     others = STORES - {"sqlite3"} | {"concurrent"}
     assert modules.isdisjoint((HEAVY | others) - URLLIB3)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.tools import run_with_tools
 
 
 @pytest.mark.parametrize(("ci", "status", "word"), [("", 0, "skipped"), ("true", 1, "FAILED")])
@@ -17,13 +15,6 @@ def test_without_npm(tmp_path: Path, ci: str, status: int, word: str) -> None:
     git = shutil.which("git")
     assert git is not None
     (tmp_path / "git").symlink_to(git)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.agents"],
-        env={"PATH": str(tmp_path), "CI": ci},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_with_tools(tmp_path, "tests.agents", ci=ci)
     assert done.returncode == status
     assert done.stderr == f"make agents: {word}, not installed: npm, node, bwrap\n"

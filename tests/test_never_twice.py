@@ -17,11 +17,11 @@ from urllib.parse import quote
 
 import pytest
 
-from rebyte_cli.api import sender
-from rebyte_cli.batch import search as batch_search
-from rebyte_cli.clock import since_boot
-from rebyte_cli.once import clock as server_clock
+from rebyte_cli.api import calls
+from rebyte_cli.batch import lost_lines
 from rebyte_cli.once import search
+from rebyte_cli.once import server_clock as server_clock
+from rebyte_cli.system.clock import since_boot
 from rebyte_cli.tasks import create
 from tests.conftest import Done
 from tests.farm import Farm
@@ -46,7 +46,7 @@ class Clocks:
 
         monkeypatch.setattr(server_clock, "local_now", local)
         monkeypatch.setattr(server_clock, "since_boot", lambda: since_boot() + self.passed)
-        monkeypatch.setattr(sender, "since_boot", lambda: since_boot() + self.passed)
+        monkeypatch.setattr(calls, "since_boot", lambda: since_boot() + self.passed)
         monkeypatch.setattr(server_clock, "boot_id", lambda: self.boot)
 
 
@@ -108,8 +108,8 @@ def place(home: Path, clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(search, "LOOK_FOR", 0.4)
     monkeypatch.setattr(create.create, "__kwdefaults__", shortened(create.create))
     monkeypatch.setattr(create, "SHORTEST_SCAN", 60.0)
-    monkeypatch.setattr(batch_search, "FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(batch_search, "LATER", 0.2)
+    monkeypatch.setattr(lost_lines, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(lost_lines, "LATER", 0.2)
     monkeypatch.setattr("rebyte_cli.api.retry.FIRST_PAUSE", 0.01)
     with Farm() as farm:
         yield Place(home, farm, clocks)

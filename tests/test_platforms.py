@@ -21,16 +21,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from rebyte_cli import cli, clock
+from rebyte_cli import cli
 from rebyte_cli.api.whole_file import whole_file
-from rebyte_cli.batch import journal, process_limits
+from rebyte_cli.batch import journal, workers
 from rebyte_cli.commands import _prompts
-from rebyte_cli.config import atomic, credentials_file, key_command, permissions, terminal
+from rebyte_cli.config import credentials_file, key_command, terminal
 from rebyte_cli.config.paths import config_dir, state_dir
 from rebyte_cli.errors import ReaderGone
-from rebyte_cli.local import background, database, http_server, shell_session, visits
+from rebyte_cli.local import background, database, shell_session, visits
 from rebyte_cli.local.agents import jail
 from rebyte_cli.output import progress, prompt_line
+from rebyte_cli.system import clock, files, http_server, permissions
 from rebyte_cli.system.process_group import ProcessGroup
 from rebyte_cli.tasks import download, editor, hook, patch
 from tests import elsewhere
@@ -38,38 +39,40 @@ from tests.conftest import Done
 from tests.output.test_console import console
 from tests.platforms import Msvcrt, become_windows
 
-PACKAGE = Path(atomic.__file__).parents[1]
+PACKAGE = Path(files.__file__).parents[1]
 ROOT = PACKAGE.parent
 # Where the code asks for the platform, and how often. What is new here needs a test below, or in
 # completion/test_install.py, which the functions of `install` take as an argument.
 BRANCHES = {
     "api/whole_file.py": 2,
     "batch/journal.py": 3,
-    "batch/process_limits.py": 5,
+    "batch/workers.py": 5,
     "cli.py": 1,
-    "clock.py": 1,
     "commands/_prompts.py": 1,
     "completion/install.py": 3,
-    "config/atomic.py": 6,
     "config/credentials_file.py": 1,
     "config/key_command.py": 1,
     "config/paths.py": 2,
-    "config/permissions.py": 6,
     "config/terminal.py": 2,
+    "local/agents/children.py": 1,
     "local/agents/confined.py": 1,
     "local/agents/jail.py": 1,
     "local/agents/launch.py": 1,
+    "local/agents/opencode_database.py": 1,
     "local/agents/workspace.py": 1,
     "local/background.py": 3,
     "local/database.py": 1,
-    "local/http_server.py": 1,
     "local/shell_session.py": 1,
     "local/visits.py": 1,
     "output/console.py": 3,
     "output/progress.py": 1,
     "output/prompt_line.py": 4,
-    "signals.py": 1,
-    "system/process_group.py": 2,
+    "system/clock.py": 1,
+    "system/files.py": 6,
+    "system/http_server.py": 2,
+    "system/permissions.py": 6,
+    "system/process_group.py": 3,
+    "system/signals.py": 1,
     "tasks/download.py": 4,
     "tasks/editor.py": 2,
     "tasks/hook.py": 5,
@@ -207,7 +210,7 @@ def test_folders_of_a_mac(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 def test_a_lock_of_windows_is_of_one_byte(windows: Msvcrt, tmp_path: Path) -> None:
     """Of a lock file the first, of a journal one far behind its end, which readers never reach."""
-    release = atomic.take_lock(tmp_path / "lock", remove=True)
+    release = files.take_lock(tmp_path / "lock", remove=True)
     assert release is not None
     release()
     assert (tmp_path / "lock").exists()  # Windows could not delete it while another has it open
@@ -217,7 +220,7 @@ def test_a_lock_of_windows_is_of_one_byte(windows: Msvcrt, tmp_path: Path) -> No
         assert places == [(0, Msvcrt.LK_NBLCK, 1), (1 << 40, Msvcrt.LK_NBLCK, 1)]
         windows.problem = OSError(errno.EACCES, "Permission denied")  # what the C library says
         assert not journal._lock(file.fileno(), tmp_path / "j")
-        assert atomic.take_lock(tmp_path / "lock") is None
+        assert files.take_lock(tmp_path / "lock") is None
 
 
 def test_a_file_that_another_program_reads_is_replaced_when_it_is_closed(
@@ -233,12 +236,12 @@ def test_a_file_that_another_program_reads_is_replaced_when_it_is_closed(
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    atomic.write_private(tmp_path / "config.toml", b"x = 1\n")
+    files.write_private(tmp_path / "config.toml", b"x = 1\n")
     assert (tmp_path / "config.toml").read_bytes() == b"x = 1\n"
     refusals[:] = [PermissionError(errno.EACCES, "Access is denied")]
     monkeypatch.setattr(sys, "platform", "linux")
     with pytest.raises(PermissionError):
-        atomic.replace(tmp_path / "config.toml", tmp_path / "other")
+        files.replace(tmp_path / "config.toml", tmp_path / "other")
 
 
 def test_modes_mean_nothing_on_windows(windows: Msvcrt, tmp_path: Path) -> None:
@@ -337,9 +340,9 @@ def test_a_shell_session_is_known_by_the_parent_on_windows(windows: Msvcrt) -> N
 
 def test_limits_of_a_process_are_those_of_unix(windows: Msvcrt) -> None:
     cli._check_open_files()
-    assert process_limits._file_limit(10**6) == process_limits._memory_limit() == float("inf")
-    assert process_limits._thread_memory() == process_limits.ARENA
-    assert process_limits._unlimited(5) == 5
+    assert workers._file_limit(10**6) == workers._memory_limit() == float("inf")
+    assert workers._thread_memory() == workers.ARENA
+    assert workers._unlimited(5) == 5
 
 
 def test_the_clock_of_windows(windows: Msvcrt) -> None:
@@ -430,13 +433,18 @@ def test_two_servers_never_share_a_port_on_windows() -> None:
     """`SO_REUSEADDR` would allow that there. The class is made at import, so in a process."""
     code = (
         "import sys, http.server, socketserver; sys.platform = {0!r}\n"
-        "from rebyte_cli.local.http_server import Server; print(Server.allow_reuse_address)"
+        "from rebyte_cli.system.http_server import Server; print(Server.allow_reuse_address)"
     )
     for platform, reuse in (("win32", "False\n"), ("darwin", "True\n")):
         program = [sys.executable, "-c", code.format(platform)]
         done = subprocess.run(program, capture_output=True, text=True, check=True)
         assert done.stdout == reuse
     assert http_server.Server.allow_reuse_address
+
+
+def test_connections_are_not_counted_on_windows(windows: Msvcrt) -> None:
+    """It has no limit of open files that they could reach."""
+    assert http_server._most_connections() == sys.maxsize
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
@@ -504,7 +512,7 @@ def test_a_file_has_no_mode_that_a_patch_could_change_on_windows(
     (tmp_path / "run.sh").write_text("true\n")
     script = b"diff --git a/run.sh b/run.sh\nnew file mode 100755\nindex 0000000..27ba77d\n"
     script += b"--- /dev/null\n+++ b/run.sh\n@@ -0,0 +1 @@\n+true\n"
-    assert not patch.in_place(script, tmp_path)
+    assert patch.missing(script, tmp_path)
     # Only there: git is found and run as on the system that the tests run on.
     monkeypatch.setattr(patch, "sys", SimpleNamespace(platform="win32"))
-    assert patch.in_place(script, tmp_path)
+    assert not patch.missing(script, tmp_path)

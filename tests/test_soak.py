@@ -21,20 +21,19 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.connection import AttemptState
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.batch.callbacks import Callbacks
-from rebyte_cli.batch.fields import LineChecker, LineFields
 from rebyte_cli.batch.input import Input, read_input
 from rebyte_cli.batch.journal import Journal
-from rebyte_cli.batch.options import BatchOptions
+from rebyte_cli.batch.line_fields import LineChecker, LineFields
 from rebyte_cli.batch.plan import make_plan
-from rebyte_cli.batch.reservations import Reservations
-from rebyte_cli.batch.runner import Runner
-from rebyte_cli.batch.state import LineProblem, LineState
+from rebyte_cli.batch.results import LineProblem
+from rebyte_cli.batch.runner import BatchOptions, Runner
+from rebyte_cli.batch.state import LineTable
 from rebyte_cli.batch.throttle import Throttle
-from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import TaskFailed
 from rebyte_cli.history.history import History
-from rebyte_cli.tasks.wait import WaitTarget, watch
+from rebyte_cli.once.ledger import Ledger
+from rebyte_cli.system.deadline import Deadline
+from rebyte_cli.tasks.wait import WaitTarget, patient, watch
 from tests.servers import KEY
 from tests.simulated_hour import FaultyService, SimulatedHour
 from tests.task_board import Time
@@ -95,12 +94,12 @@ def lines() -> Input:
 
 
 def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    batch, entries = lines(), {at: LineState() for at in range(TASKS)}
+    batch = lines()
     with SimulatedHour() as hour, FaultyService(hour) as service:
         for name in (
             "batch.runner",
             "batch.workers",
-            "batch.search",
+            "batch.lost_lines",
             "batch.poller",
             "once.search",
         ):
@@ -109,25 +108,16 @@ def test_a_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
                 # The creators' own queue is never waited for with a limit.
                 if hasattr(module, word) and (name, word) != ("batch.workers", "threading"):
                     monkeypatch.setattr(module, word, stand_in)
-        for name in ("api.sender", "once.clock"):
+        for name in ("api.calls", "once.server_clock"):
             monkeypatch.setattr(f"rebyte_cli.{name}.since_boot", hour.clock)
         throttle = Throttle(clock=hour.clock, wait=hour.wait)
         client = client_of(service, hour.clock, throttle.sleep)
         history = History(tmp_path / "history.db", origin=service.server.origin)
         journal = Journal(tmp_path / "journal", {"lines": TASKS}, run={})
-        callbacks = Callbacks(
-            note=lambda _text: None,
-            tasks_created=history.add_tasks,
-            tasks_ended=history.update_tasks,
-            known_ids=history.knows,
-            tasks_with_prompt=history.tasks_with_prompt,
-            upload=lambda path: {},
-            reservations=Reservations(history, "batch"),
-            questions=None,
-        )
         run = Runner(
-            client, batch, make_plan(batch.lines, "t"), entries, journal, throttle,
-            BatchOptions(jobs=16), callbacks, known=(),
+            client, batch, make_plan(batch.lines, "t"), LineTable(range(TASKS)), journal, throttle,
+            BatchOptions(jobs=16), Ledger(history, "batch", journal.settle), known=(),
+            upload=lambda path: {},
         )  # fmt: skip
         rows = []
         at_first = 0.0
@@ -165,7 +155,7 @@ def test_a_wait() -> None:
         for outcome in watch(
             client,
             [WaitTarget(task_id) for task_id in ids],
-            deadline=Deadline(clock=time.clock),
+            patience=patient(client, Deadline(clock=time.clock)),
             pause=lambda seconds, _: time.sleep(seconds) or {},
             progress=lambda done, total: counts.append((done, total)),
         ):

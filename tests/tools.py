@@ -6,11 +6,13 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 SECONDS = 60
 
 
@@ -84,3 +86,15 @@ def _problem(path: str) -> str | None:
         return None
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
     return lines[-1] if lines else f"status {done.returncode}"
+
+
+def run_with_tools(folder: Path, module: str, *, ci: str) -> subprocess.CompletedProcess[str]:
+    """`python -m MODULE` where only the programs in `folder` can be found."""
+    return subprocess.run(
+        [sys.executable, "-m", module],
+        env={"PATH": str(folder), "CI": ci},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

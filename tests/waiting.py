@@ -5,18 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], *, seconds: float = 60.0, what: str = "it") -> T:
+def eventually(look: Callable[[], T], *, seconds: float = 300.0, what: str = "it") -> T:
     """Look until there is something to see, and return it; fails after `seconds`."""
     end = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < end, f"{what} did not happen within {seconds:g} s"
         time.sleep(0.01)
     return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no zombie; it may go at any moment, also while we look."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"
 
 
 def with_time(check: Callable[[float], T], seconds: float = 0.5) -> T:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadUsage, NotFound
+from .retry import RetryPolicy
+from .urls import shown_id
+from .views import no_ids
 
 if TYPE_CHECKING:
     from requests import Response
@@ -21,6 +24,52 @@ CHUNK = 64 * 1024
 # Decoded size of a JSON answer. A page of 100 tasks is some 50 KB; a transcript a few MB.
 JSON_CAP = 64 * 1024 * 1024
 ERROR_CAP = 64 * 1024
+
+
+class Request:
+    """What is to be sent, and under which rules.
+
+    `path` names the call in messages and logs (never with a signature), `url` is where it goes.
+    `body` is bytes, None, or a function that opens a fresh reader for each attempt. `seconds` is
+    the time limit of the whole call. With `idle`, that limit covers the way to the headers only,
+    and `idle` bounds each read or write of a body; with `per_attempt` it starts again for each
+    attempt.
+    """
+
+    __slots__ = (
+        "body",
+        "headers",
+        "idle",
+        "method",
+        "path",
+        "per_attempt",
+        "repeat",
+        "seconds",
+        "url",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | Callable[[AttemptState], Any] | None = None,
+        repeat: RetryPolicy,
+        seconds: float,
+        idle: float | None = None,
+        per_attempt: bool = False,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.url = url
+        self.headers = headers
+        self.body = body
+        self.repeat = repeat
+        self.seconds = seconds
+        self.idle = idle
+        self.per_attempt = per_attempt
 
 
 class ApiResponse:
@@ -153,9 +202,12 @@ def _finite(text: str) -> float:
 
 
 def as_json(response: Response, _attempt: AttemptState) -> ApiResponse:
-    """An answer with its body decoded."""
+    """An answer with its body decoded. BrokenBody if it has what cannot be an id as one."""
     raw = read_whole(response)
-    return ApiResponse(response.status_code, response.headers, parse_json(raw), raw)
+    data = parse_json(raw)
+    for value in no_ids(data):
+        raise BrokenBody(f"{shown_id(value)} is not a usable id")
+    return ApiResponse(response.status_code, response.headers, data, raw)
 
 
 def as_it_came(response: Response, _attempt: AttemptState) -> ApiResponse:
@@ -185,6 +237,7 @@ class UploadBody:
         progress: Callable[[int], None] | None,
     ) -> None:
         self._source = source
+        self._name = str(source) if isinstance(source, Path) else "the file"
         self._file: Any = None
         self._left = size
         self._attempt = attempt
@@ -202,12 +255,12 @@ class UploadBody:
         try:
             data: bytes = self._file.read(wanted)
         except OSError as error:  # a broken disk is not a failure of the network
-            raise BadUsage(f"cannot read {self._source!r}: {error.strerror}") from None
+            raise BadUsage(f"cannot read {self._name}: {error.strerror}") from None
         self._left -= len(data)
         if not data or self._left == 0:
             self._file.close()
         if not data:
-            raise BadUsage("the file became shorter while it was being sent")
+            raise BadUsage(f"{self._name} became shorter while it was being sent")
         if self._progress is not None:
             self._progress(len(data))
         return data

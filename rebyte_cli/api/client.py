@@ -14,22 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote
 
-from ..deadline import GRACE, Deadline
 from ..errors import (
     APIError,
     BadUsage,
     BrokenAnswer,
     MissingKey,
-    NetworkError,
     OutcomeUnknown,
     QuestionAsked,
     ResourceNotFound,
 )
-from .errors import lost
+from ..system.deadline import GRACE, Deadline, Patience
+from .failures import broken, lost
 from .retry import SECONDS, SLOW_SECONDS, RetryPolicy
 from .status import is_terminal
-from .urls import BASE_URL, PAGE, check_base_url, check_key, path_id, shown_id
-from .views import ContentView, no_ids
+from .urls import BASE_URL, PAGE, path_id
+from .views import ContentView
 
 if TYPE_CHECKING:
     from .body import ApiResponse
@@ -98,9 +97,7 @@ class RebyteClient:
         from .transport import Transport
 
         url = base_url or os.environ.get("REBYTE_API_URL") or self.BASE_URL
-        self._transport = Transport(
-            check_base_url(url), check_key(key), timeout=timeout, ca_bundle=ca_bundle
-        )
+        self._transport = Transport(url, key, timeout=timeout, ca_bundle=ca_bundle)
 
     @property
     def transport(self) -> Transport:
@@ -156,7 +153,7 @@ class RebyteClient:
 
         `timeout` shortens the time limit of this call (seconds).
         """
-        answer = self._send(
+        answer = self.transport.send(
             "POST",
             "/tasks",
             body=dict(body),
@@ -225,7 +222,7 @@ class RebyteClient:
         `timeout` shortens the time limit of this call (seconds).
         """
         path = f"/tasks/{path_id(task_id, 'task id')}/prompts"
-        answer = self._send(
+        answer = self.transport.send(
             "POST",
             path,
             body=dict(body),
@@ -244,7 +241,8 @@ class RebyteClient:
     ) -> Task:
         """Read a task until it has ended, however it ended; times in seconds.
 
-        A `poll_interval` of less than 0.1 counts as 0.1; a negative number is BadUsage.
+        A `poll_interval` of less than 0.1 counts as 0.1; a negative number is BadUsage. Faults are
+        tolerated for five minutes, from a service that has answered before.
 
         Raises WaitTimeout, which is a TimeoutError, when it still runs after `timeout_seconds` or
         cannot be read by then. When it has not ended because it asks a question, that error is
@@ -258,24 +256,32 @@ class RebyteClient:
             raise BadUsage('on_question must be "wait" or "raise"')
         transport = self.transport
         deadline = Deadline(timeout_seconds, clock=transport.clock)
+        patience = Patience(
+            deadline,
+            transport,
+            first=max(poll_interval, SHORTEST_PAUSE),
+            resume=f"Wait again with client.wait_for_task({task_id!r})",
+            sleep=transport.sleep,
+        )
         next_look = transport.clock() + FIRST_LOOK
+        state = "could not be read in"
         while True:
             try:
                 task = self.get_task(task_id, timeout=deadline.for_call(GRACE))
-            except NetworkError as error:
-                if not deadline.cut_short(error, usual=transport.limit()):
-                    raise
-                late = f"task {task_id} could not be read in"
-                raise deadline.error(late, pending=[task_id]) from None
-            if is_terminal(task.get("status")):
-                return task
-            is_due = on_question == "raise" and transport.clock() >= next_look
-            if is_due or deadline.has_passed:
-                self._raise_question(task_id, task, deadline.for_call(GRACE))
-                next_look = transport.clock() + LOOK_PAUSE
+            except APIError as error:
+                patience.failed(error)
+            else:
+                patience.answered()
+                state = "is still running after"
+                if is_terminal(task.get("status")):
+                    return task
+                is_due = on_question == "raise" and transport.clock() >= next_look
+                if is_due or deadline.has_passed:
+                    self._raise_question(task_id, task, deadline.for_call(GRACE))
+                    next_look = transport.clock() + LOOK_PAUSE
             if deadline.has_passed:
-                raise deadline.error(f"task {task_id} is still running after", pending=[task_id])
-            transport.sleep(deadline.cap(max(poll_interval, SHORTEST_PAUSE)))
+                raise deadline.error(f"task {task_id} {state}", pending=[task_id])
+            patience.sleep()
 
     def _raise_question(self, task_id: str, task: Task, timeout: float | None) -> None:
         """Raise QuestionAsked if the run waits for an answer, as far as its content tells."""
@@ -366,7 +372,7 @@ class RebyteClient:
                     elif name == "done":
                         yield StreamEvent("done", {})
             except TooLarge:
-                raise BrokenAnswer(f"GET {path}: an event is larger than 16 MiB") from None
+                raise broken("GET", path, "an event is larger than 16 MiB") from None
 
     def prompt_events(self, task_id: str, prompt_id: str) -> PromptEvents:
         """The events of a delegated sub-prompt: `promptId`, `events[]` (seen in a client)."""
@@ -467,6 +473,15 @@ class RebyteClient:
             path, Path(target), overwrite=overwrite, progress=progress, folder=folder
         )
 
+    def get_changes(self, task_id: str, runs: Iterable[str], target: str | Path) -> None:
+        """Download the patch of these runs of a task into `target`, which must not exist.
+
+        `runs` are ids of prompts with `hasChanges`, which only the local service has.
+        """
+        ids = ",".join(path_id(run, "prompt id") for run in runs)
+        path = f"/tasks/{path_id(task_id, 'task id')}/changes.patch?runs={ids}"
+        self.transport.download(path, Path(target))
+
     def artifact_size(self, workspace_id: str, name: str) -> int | None:
         """The size of one in bytes, without its body; None where the service does not tell."""
         return self.transport.length(_artifact_path(workspace_id, name))
@@ -504,10 +519,10 @@ class RebyteClient:
         answer = self._object("POST", path, body={"files": wanted})
         urls = answer.get("urls")
         if not isinstance(urls, list) or len(urls) != len(wanted):
-            raise BrokenAnswer(f"POST {path}: not one URL per file", response=answer)
+            raise broken("POST", path, "not one URL per file", response=answer)
         for url in urls:
             if not isinstance(url, dict) or not isinstance(url.get("uploadUrl"), str):
-                raise BrokenAnswer(f"POST {path}: an entry holds no uploadUrl", response=answer)
+                raise broken("POST", path, "an entry holds no uploadUrl", response=answer)
         return urls
 
     def delete_artifact(self, workspace_id: str, name: str) -> None:
@@ -614,7 +629,7 @@ class RebyteClient:
         for found in _strings(document):
             if found.lstrip().startswith("-----BEGIN "):
                 return found.strip() + "\n"
-        raise BrokenAnswer(f"GET {path}: the answer holds no PEM key")
+        raise broken("GET", path, "the answer holds no PEM key")
 
     # Account and partners
 
@@ -674,25 +689,6 @@ class RebyteClient:
 
     # Calls and the shape of their answers
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: Any = None,
-        repeat: RetryPolicy,
-        timeout: float | None = None,
-    ) -> ApiResponse:
-        """A call; an answer that names something by what cannot be an id is a broken one."""
-        answer = self.transport.send(
-            method, path, query=query, body=body, repeat=repeat, timeout=timeout
-        )
-        for value in no_ids(answer.data):
-            why = f"the answer is wrong: {shown_id(value)} is not a usable id"
-            raise _unusable(method, path, answer, repeat, why)
-        return answer
-
     def _object(
         self,
         method: str,
@@ -704,11 +700,13 @@ class RebyteClient:
         timeout: float | None = None,
     ) -> dict[str, Any]:
         """A call whose answer is an object."""
-        answer = self._send(method, path, query=query, body=body, repeat=repeat, timeout=timeout)
+        answer = self.transport.send(
+            method, path, query=query, body=body, repeat=repeat, timeout=timeout
+        )
         if method == "GET" and not answer.raw.strip():
             # As the answer to a change this is a success (seen in clients); to a question it says
             # nothing.
-            raise BrokenAnswer(f"GET {path}: the answer is empty", status_code=answer.status)
+            raise broken("GET", path, "the answer is empty", status_code=answer.status)
         if isinstance(answer.data, dict):
             return answer.data
         raise _unexpected(method, path, answer, repeat, "an object")
@@ -722,12 +720,12 @@ class RebyteClient:
         timeout: float | None = None,
     ) -> dict[str, Any]:
         """A POST whose answer no source shows: an object as it came, {} for anything else."""
-        answer = self._send("POST", path, body=body, repeat=repeat, timeout=timeout)
+        answer = self.transport.send("POST", path, body=body, repeat=repeat, timeout=timeout)
         return answer.data if isinstance(answer.data, dict) else {}
 
     def _rows(self, path: str, *names: str) -> list[dict[str, Any]]:
         """A GET whose answer is a list, bare or under one of `names`."""
-        answer = self._send("GET", path, repeat=RetryPolicy.SAFE)
+        answer = self.transport.send("GET", path, repeat=RetryPolicy.SAFE)
         rows = answer.data
         if isinstance(rows, dict):
             rows = next((rows[name] for name in names if name in rows), [] if not rows else None)
@@ -737,7 +735,7 @@ class RebyteClient:
 
     def _create(self, path: str, body: Any, identity: str) -> dict[str, Any]:
         """A POST that creates something; see `_created`."""
-        answer = self._send("POST", path, body=body, repeat=RetryPolicy.IF_UNSENT)
+        answer = self.transport.send("POST", path, body=body, repeat=RetryPolicy.IF_UNSENT)
         return _created(path, answer, identity)
 
     def _pages(
@@ -762,7 +760,7 @@ class RebyteClient:
             answer = self._object("GET", path, query=query)
             rows = answer.get("data")
             if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise BrokenAnswer(f"GET {path}: the answer has no list under `data`")
+                raise broken("GET", path, "the answer has no list under `data`")
             count = answer.get("total")
             if total is not None and isinstance(count, int):
                 total[:] = [count]
@@ -784,7 +782,7 @@ class RebyteClient:
     def _delete(self, path: str) -> None:
         """A DELETE; a 404 after an earlier attempt of our own is success."""
         try:
-            self._send("DELETE", path, repeat=RetryPolicy.SAFE)
+            self.transport.send("DELETE", path, repeat=RetryPolicy.SAFE)
         except ResourceNotFound as missing:
             if not missing.retried:
                 raise
@@ -808,18 +806,11 @@ def _created(path: str, answer: ApiResponse, identity: str) -> dict[str, Any]:
 def _unexpected(
     method: str, path: str, answer: ApiResponse, repeat: RetryPolicy, wanted: str
 ) -> BrokenAnswer | OutcomeUnknown:
-    """The error for an answer of another shape."""
-    return _unusable(method, path, answer, repeat, f"the answer is not {wanted}")
-
-
-def _unusable(
-    method: str, path: str, answer: ApiResponse, repeat: RetryPolicy, why: str
-) -> BrokenAnswer | OutcomeUnknown:
-    """The error for an answer that cannot be used; for a create it leaves the outcome unknown."""
+    """The error for an answer of another shape; for a create it leaves the outcome unknown."""
+    why = f"the answer is not {wanted}"
     if repeat is RetryPolicy.IF_UNSENT:
         return lost(method, path, why, status_code=answer.status, response=answer.data)
-    message = f"{method} {path}: {why}"
-    return BrokenAnswer(message, status_code=answer.status, response=answer.data)
+    return broken(method, path, why, status_code=answer.status, response=answer.data)
 
 
 def _artifact_path(workspace_id: str, name: str | None = None) -> str:

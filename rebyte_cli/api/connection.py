@@ -1,6 +1,6 @@
 """Connections: requests' adapter with time limits, and a record of what was sent.
 
-Imported by the first request only; it pulls in requests and urllib3 (about 95 ms of CPU).
+Imported by the first request only; it pulls in requests and urllib3 (about 100 ms of CPU).
 
 Only the adapter of requests is used, not its `Session`: a session follows redirects with our
 header on them, reads `.netrc`, keeps cookies, and reads the whole body of a redirect. Proxy
@@ -29,11 +29,11 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from ..errors import BadUsage
-from .errors import AttemptFailed
+from .failures import AttemptFailed
 from .urls import is_loopback
 
 if TYPE_CHECKING:
-    from ..deadline import Deadline
+    from ..system.deadline import Deadline
 
 
 # What requests, urllib3 and the system raise when a request or an answer comes to nothing.

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from requests import Response
 
-    from .request import Request
+    from .body import Request
 
 HIDDEN = "[hidden]"
 _SECRET_HEADERS = frozenset(
@@ -58,7 +59,7 @@ class Redactor:
 
     def key(self, text: str) -> str:
         """The text without the key and without what looks like one of another service."""
-        from ..redaction import redact_keys  # compiles a pattern, which most runs do without
+        from ..system.redaction import redact_keys  # compiles a pattern, which most runs do without
 
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
@@ -129,59 +130,82 @@ class CallLog:
     """One attempt of one call. `-v` shows the first six fields, `--debug` all of them.
 
     `status` is None when no answer came, and `error` says why. `retry` is 0 for the first
-    attempt. Headers and bodies are looked at only when they are asked for.
+    attempt. Secrets are taken out of what is asked for, when it is asked for.
     """
 
-    def __init__(self, attempt: AttemptLog, redact: Redactor, now: float) -> None:
-        """`now` is the clock that the attempt was started by."""
-        request = attempt.request
-        self._attempt = attempt
-        self._redact = redact if _has_key(request) else redact.knowing(request.url)
-        # The query of a call of our own says what was asked; that of any other URL is a signature.
-        hide = self._redact.key if _has_key(request) else self._redact.text
-        self._url = hide(request.url)
-        query = self._url.partition("?")[2]
+    def __init__(self, request: Request, retry: int, started: float, redact: Redactor) -> None:
+        """`started` is the time by the caller's clock. What comes of it is filled in."""
+        self._request = request
+        self._redact = redact
         self.method = request.method
-        path = hide(request.path)
-        self.path = f"{path}?{query}" if query else path
-        self.status = attempt.status
-        self.seconds = now - attempt.started
-        self.retry = attempt.number
-        self.error = attempt.error and self._redact.text(attempt.error)
+        self.retry = retry
+        self.started = started
+        self.status: int | None = None
+        self.seconds = 0.0
+        self.failure: str | None = None  # as it is; `error` shows it
+        self.body: bytes | None = None  # of the answer, as it came
+        self._headers: Mapping[str, str] = {}
+
+    def answered(self, response: Response) -> None:
+        """Note the head of an answer."""
+        self.status = response.status_code
+        self._headers = response.headers
+
+    @cached_property
+    def _hide(self) -> Redactor:
+        return self._redact if self._has_key else self._redact.knowing(self._request.url)
+
+    @property
+    def _has_key(self) -> bool:
+        return "API_KEY" in self._request.headers
+
+    def _address(self, text: str) -> str:
+        # The query of a call of our own says what was asked; that of any other URL is a signature.
+        return self._hide.key(text) if self._has_key else self._hide.text(text)
+
+    @property
+    def path(self) -> str:
+        """The path and its query, without secrets."""
+        path, query = self._address(self._request.path), self._url.partition("?")[2]
+        return f"{path}?{query}" if query else path
+
+    @property
+    def _url(self) -> str:
+        return self._address(self._request.url)
+
+    @property
+    def error(self) -> str | None:
+        """Why no answer came, without secrets; None if one did."""
+        return self.failure and self._hide.text(self.failure)
 
     @property
     def request_headers(self) -> Mapping[str, str]:
         """What was sent, without secrets."""
-        return self._redact.headers(self._attempt.request.headers)
+        return self._hide.headers(self._request.headers)
 
     @property
     def request_body(self) -> str | None:
         """What was sent, without secrets; None for nothing."""
-        return self._redact.body(self._attempt.request.body)
+        return self._hide.body(self._request.body)
 
     @property
     def response_headers(self) -> Mapping[str, str]:
         """What came, without secrets; empty when nothing did."""
-        return self._redact.headers(self._attempt.headers)
+        return self._hide.headers(self._headers)
 
     @property
     def response_body(self) -> str | None:
         """What came, without secrets; None for nothing, or a body that was not kept."""
-        return self._redact.body(self._attempt.body)
+        return self._hide.body(self.body)
 
     @property
     def curl(self) -> str:
         """The call as a command to paste."""
-        request = self._attempt.request
-        body = request.body
+        body = self._request.body
         is_file = callable(body) or len(body or b"") > LONGEST_BODY
         return _curl_line(
             self.method, self._url, self.request_headers, self.request_body, file=is_file
         )
-
-
-def _has_key(request: Request) -> bool:
-    return "API_KEY" in request.headers
 
 
 def _curl_line(
@@ -205,21 +229,3 @@ def _curl_line(
     elif body is not None:
         words += ["--data-raw", quote(body)]
     return " ".join(words)
-
-
-class AttemptLog:
-    """What is known of one attempt, for the log."""
-
-    def __init__(self, request: Request, number: int, started: float) -> None:
-        self.request = request
-        self.number = number
-        self.started = started
-        self.status: int | None = None
-        self.error: str | None = None
-        self.headers: Mapping[str, str] = {}
-        self.body: bytes | None = None
-
-    def answered(self, response: Response) -> None:
-        """Note the head of an answer."""
-        self.status = response.status_code
-        self.headers = response.headers

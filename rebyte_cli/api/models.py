@@ -27,12 +27,16 @@ class CreatedPrompt(TypedDict):
 
 
 class Prompt(TypedDict):
-    """One prompt of a task (seed document)."""
+    """One prompt of a task (seed document).
+
+    `hasChanges` is of the local service: `get_changes` has the changes of this run alone.
+    """
 
     id: str
     status: str
     submittedAt: NotRequired[str]
     completedAt: NotRequired[str | None]
+    hasChanges: NotRequired[bool]
 
 
 class Task(TypedDict):

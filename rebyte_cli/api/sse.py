@@ -15,13 +15,10 @@ LARGEST = 16 * 1024 * 1024
 
 
 class StreamEvent(NamedTuple):
-    """One event of a run: its name (`event` or `done`), its JSON object, and whether its text
-    repeats what earlier events said, so that a transcript prints it once.
-    """
+    """One event of a run: its name (`event` or `done`) and its JSON object."""
 
     name: str
     data: dict[str, Any]
-    repeated: bool = False
 
 
 class TooLarge(Exception):

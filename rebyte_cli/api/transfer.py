@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..deadline import NO_LIMIT, Deadline
 from ..errors import APIError, BadUsage, BrokenAnswer, NetworkError, Redirected
+from ..system.deadline import NO_LIMIT, Deadline
 from .body import (
     ERROR_CAP,
     JSON_CAP,
     ApiResponse,
     BrokenBody,
+    Request,
     UploadBody,
     as_it_came,
     chunks,
     file_size,
     read_all,
 )
-from .request import Request
+from .calls import Calls, Refused
+from .failures import named_by
 from .retry import RetryPolicy
-from .sender import ErrorResponse, Sender
 from .urls import check_target_url
 from .whole_file import whole_file
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 5
 # Which connections a URL may use, and the headers for it with or without the key.
-Router = Callable[[str, dict[str, str]], tuple[Sender, dict[str, str]]]
+Router = Callable[[str, dict[str, str]], tuple[Calls, dict[str, str]]]
 # What object stores answer for a signed URL whose time is over; which of them, differs.
 EXPIRED = frozenset({400, 401, 403, 404, 410})
 
@@ -54,13 +56,13 @@ class LiveBody:
 
     def __init__(
         self,
-        sender: Sender,
+        calls: Calls,
         request: Request,
         response: Response,
         attempt: AttemptState,
         deadline: Deadline = NO_LIMIT,
     ) -> None:
-        self._sender = sender
+        self._calls = calls
         self._request = request
         self._response = response
         self._attempt = attempt
@@ -70,7 +72,7 @@ class LiveBody:
         """Something useful came: the next has `idle` seconds again."""
         idle = self._request.idle
         assert idle is not None
-        self._attempt.expect(Deadline(min(idle, self._deadline.left()), clock=self._sender.clock))
+        self._attempt.expect(Deadline(min(idle, self._deadline.left()), clock=self._calls.clock))
 
     def __iter__(self) -> Iterator[bytes]:
         from urllib3.exceptions import HTTPError
@@ -80,29 +82,27 @@ class LiveBody:
         try:
             yield from chunks(self._response)
         except BrokenBody as broken:
-            raise BrokenAnswer(f"{what}: {broken.why}") from None
+            raise BrokenAnswer(f"{what}: {broken.why}", **named_by(request.path)) from None
         except (HTTPError, OSError) as error:
-            failure = self._sender.failure(request, error)
+            failure = self._calls.failure(request, error)
             why = failure.why
             if failure.code == "timeout":
                 why = f"nothing came for {request.idle:g} s"
-            raise NetworkError(f"{what}: {why}", code=failure.code) from None
+            named = named_by(request.path)
+            raise NetworkError(f"{what}: {why}", code=failure.code, **named) from None
 
 
 @contextmanager
-def stream(sender: Sender, request: Request, idle: float, deadline: Deadline) -> Iterator[LiveBody]:
+def stream(calls: Calls, request: Request, idle: float, deadline: Deadline) -> Iterator[LiveBody]:
     """The body of an answer as it arrives; see `Transport.stream`."""
 
     def opened(response: Response, attempt: AttemptState) -> tuple[Response, LiveBody]:
         request.idle = attempt.idle = idle
-        body = LiveBody(sender, request, response, attempt, deadline)
+        body = LiveBody(calls, request, response, attempt, deadline)
         body.keep_waiting()
         return response, body
 
-    try:
-        response, body = sender.send(request, opened)
-    except ErrorResponse as refused:
-        raise sender.error_for(request, refused) from None
+    response, body = calls.ask(request, opened)
     try:
         yield body
     finally:
@@ -110,7 +110,7 @@ def stream(sender: Sender, request: Request, idle: float, deadline: Deadline) ->
 
 
 def live(
-    sender: Sender, request: Request, idle: float
+    calls: Calls, request: Request, idle: float
 ) -> Callable[[Response, AttemptState], ApiResponse]:
     """A reader of answers as they came, except that the body of an event stream is left to be
     read as it arrives (`ApiResponse.coming`).
@@ -125,14 +125,14 @@ def live(
         attempt.untimed()
         request.idle = attempt.idle = idle
         answer = ApiResponse(response.status_code, response.headers, None, b"")
-        answer.coming = iter(LiveBody(sender, request, response, attempt))
+        answer.coming = iter(LiveBody(calls, request, response, attempt))
         return answer
 
     return read
 
 
 def put(
-    sender: Sender,
+    calls: Calls,
     url: str,
     source: Path | bytes,
     headers: dict[str, str],
@@ -165,7 +165,7 @@ def put(
 
     request = Request(
         "PUT",
-        sender.redact.text(url.partition("?")[0]),  # messages show it
+        calls.redact.text(url.partition("?")[0]),  # messages show it
         url,
         headers={**headers, "Content-Length": str(size)},
         body=body,
@@ -175,14 +175,15 @@ def put(
         per_attempt=True,
     )
     try:
-        sender.send(request, _drain)
-    except ErrorResponse as refused:
-        what = f"the file store refused the upload ({refused.status})"
-        if refused.status in EXPIRED:
+        calls.send(request, _drain)
+    except Refused as refused:
+        status = refused.answer.status
+        what = f"the file store refused the upload ({status})"
+        if status in EXPIRED:
             start_over()
-            raise SlotExpired(what, status_code=refused.status) from None
-        kind = NetworkError if refused.status >= 500 else APIError
-        raise kind(what, status_code=refused.status) from None
+            raise SlotExpired(what, status_code=status) from None
+        kind = NetworkError if status >= 500 else APIError
+        raise kind(what, status_code=status) from None
 
 
 def _drain(response: Response, attempt: AttemptState) -> None:
@@ -208,10 +209,13 @@ def download(
     At most five redirects are followed, each checked by `check_target_url`; `route` gives the key
     to its own origin alone. See `whole_file` for `overwrite`, links and `folder`: what happens to
     the path meanwhile leads nowhere else. However large it is, it is saved, as by curl. Raises
-    BadUsage when something is there and `overwrite` is not set, or when it cannot be written.
+    BadUsage when something is there and `overwrite` is not set, for a folder, or when it cannot be
+    written.
     """
-    name = str(target) if folder is None else target.name
-    if not overwrite and _exists(name, folder):
+    there = _mode(str(target) if folder is None else target.name, folder)
+    if stat.S_ISDIR(there):
+        raise BadUsage(f"{target} is a folder", hint="Pass the path that the file is to have")
+    if there and not overwrite:
         raise BadUsage(f"{target} already exists", hint="Use --force to replace it")
     try:
         with whole_file(target, overwrite=overwrite, folder=folder) as file:
@@ -222,12 +226,12 @@ def download(
         raise BadUsage(f"cannot write {target}: {error.strerror}") from None
 
 
-def _exists(name: str, folder: int | None) -> bool:
+def _mode(name: str, folder: int | None) -> int:
+    """The mode of what is there, 0 for nothing."""
     try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except (OSError, ValueError):
-        return False
-    return True
+        return 0
 
 
 def length(route: Router, request: Request) -> int | None:
@@ -282,21 +286,21 @@ def _follow(route: Router, first: Request, save: Callable[[Response, AttemptStat
     from urllib.parse import urljoin
 
     request = first
-    sender, _ = route(request.url, {})
+    calls, _ = route(request.url, {})
     for _ in range(MAX_REDIRECTS + 1):
         try:
-            sender.send(request, save)
+            calls.send(request, save)
             return
-        except ErrorResponse as refused:
-            where = refused.headers.get("Location")
-            if refused.status not in (301, 302, 303, 307, 308) or not where:
-                raise sender.error_for(request, refused) from None
+        except Refused as refused:
+            answer, where = refused.answer, refused.answer.headers.get("Location")
+            if answer.status not in (301, 302, 303, 307, 308) or not where:
+                raise calls.error_for(request, answer, retried=refused.retried) from None
         try:
             url = check_target_url(urljoin(request.url, where), base=first.url)
         except (BadUsage, ValueError):
             raise Redirected(f"GET {first.path} was redirected to an unsafe address") from None
         headers = {name: value for name, value in request.headers.items() if name != "API_KEY"}
-        sender, headers = route(url, headers)
+        calls, headers = route(url, headers)
         request = Request(
             "GET",
             first.path,

@@ -9,18 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .. import __version__
-from ..deadline import NO_LIMIT, Deadline
 from ..errors import BadUsage, BrokenAnswer
-from .body import ApiResponse, MultipartForm, as_it_came, as_json, encode
+from ..system.deadline import NO_LIMIT, Deadline
+from .body import ApiResponse, MultipartForm, Request, as_it_came, as_json, encode
+from .calls import Calls, Refused
 from .log import HIDDEN, CallLog
-from .request import Request
 from .retry import SECONDS, RetryPolicy
-from .sender import ErrorResponse, Sender, SenderOptions
 from .urls import (
     THIS_NETWORK,
     address,
@@ -34,8 +34,8 @@ from .urls import (
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from .calls import Connector
     from .connection import AttemptState
-    from .sender import Connector
     from .transfer import LiveBody
 
 USER_AGENT = f"rebyte-cli/{__version__}"
@@ -75,15 +75,22 @@ class Transport:
         self.clock = clock
         self.sleep = sleep
         self._key = check_key(key)
-        options = SenderOptions(
-            ca_bundle, pool, log, retry_after_cap, clock, sleep, random, connector
+        self._address: str | None = None  # the IP address that the API was last reached at
+        calls = partial(
+            Calls,
+            self._key,
+            ca_bundle=ca_bundle,
+            pool=pool,
+            log=log,
+            retry_after_cap=retry_after_cap,
+            clock=clock,
+            sleep=sleep,
+            random=random,
+            connector=connector,
         )
         # Two sets of connections: what goes to a signed URL shares nothing with what has a key.
-        self._address: str | None = None  # the IP address that the API was last reached at
-        own = options._replace(admits=self._note_address, if_rejected=if_rejected)
-        self._sender = Sender(own, secret=self._key)
-        signed = options._replace(admits=self._is_far_enough)
-        self._signed = Sender(signed, secret=self._key)
+        self._own = calls(admits=self._note_address, if_rejected=if_rejected)
+        self._signed = calls(admits=self._is_far_enough)
 
     def limit(self, otherwise: float = SECONDS) -> float:
         """The time limit of a call: what the user set, or else `otherwise` (seconds)."""
@@ -115,10 +122,7 @@ class Transport:
         request = self._request(
             method, path, headers, query=query, body=data, repeat=repeat, seconds=timeout
         )
-        try:
-            return self._sender.send(request, as_json)
-        except ErrorResponse as refused:
-            raise self._sender.error_for(request, refused) from None
+        return self._own.ask(request, as_json)
 
     def raw(
         self,
@@ -141,12 +145,10 @@ class Transport:
 
         request = self._request(method, path, dict(headers or {}), body=data, repeat=repeat)
         try:
-            read = transfer.live(self._sender, request, self.limit()) if live else as_it_came
-            return self._sender.send(request, read)
-        except ErrorResponse as refused:
-            if check:
-                raise self._sender.error_for(request, refused) from None
-            return ApiResponse(refused.status, refused.headers, None, refused.raw)
+            read = transfer.live(self._own, request, self.limit()) if live else as_it_came
+            return self._own.ask(request, read) if check else self._own.send(request, read)
+        except Refused as refused:
+            return refused.answer
 
     def problem(
         self, method: str, path: str, answer: ApiResponse, repeat: RetryPolicy
@@ -155,8 +157,7 @@ class Transport:
         if 200 <= answer.status < 300:
             return None
         request = self._request(method, path, {}, repeat=repeat)
-        refused = ErrorResponse(answer.status, answer.headers, answer.raw)
-        return self._sender.error_for(request, refused)
+        return self._own.error_for(request, answer)
 
     def stream(
         self,
@@ -184,7 +185,7 @@ class Transport:
         request = self._request(
             "GET", path, headers, repeat=RetryPolicy.SAFE, seconds=first, idle=first
         )
-        return transfer.stream(self._sender, request, idle, deadline)
+        return transfer.stream(self._own, request, idle, deadline)
 
     def put_signed(
         self,
@@ -233,10 +234,7 @@ class Transport:
             idle=self.limit(),
             per_attempt=True,
         )
-        try:
-            return self._sender.send(request, as_json)
-        except ErrorResponse as refused:
-            raise self._sender.error_for(request, refused) from None
+        return self._own.ask(request, as_json)
 
     def download(
         self,
@@ -271,21 +269,26 @@ class Transport:
         request = Request(
             "GET", path, url, headers=headers, repeat=RetryPolicy.SAFE, seconds=self.limit()
         )
-        try:
-            return self._signed.send(request, as_json)
-        except ErrorResponse as refused:
-            raise self._signed.error_for(request, refused) from None
+        return self._signed.ask(request, as_json)
 
-    def server_now(self) -> datetime | None:
-        """The server's clock (UTC), from its last `Date` header and the time gone by since."""
+    @property
+    def has_answered(self) -> bool:
+        """Whether the service ever answered, be it with an error."""
+        return self._own.has_answered
+
+    def server_now(self, *, is_agreed: bool = False) -> datetime | None:
+        """The server's clock (UTC), from its last `Date` header and the time gone by since.
+
+        If it `is_agreed`, the earliest that the last answers tell; None unless they are several.
+        """
         from datetime import UTC, datetime
 
-        seconds = self._sender.server_time()
+        seconds = self._own.server_time(is_agreed=is_agreed)
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
     def close(self) -> None:
         """Close idle connections."""
-        self._sender.close()
+        self._own.close()
         self._signed.close()
 
     def _note_address(self, address: str) -> bool:
@@ -330,10 +333,10 @@ class Transport:
             per_attempt=per_attempt,
         )
 
-    def _route(self, url: str, headers: dict[str, str]) -> tuple[Sender, dict[str, str]]:
+    def _route(self, url: str, headers: dict[str, str]) -> tuple[Calls, dict[str, str]]:
         """The connections for a URL, and the headers for it: the key to its own origin alone."""
         if origin_of(url) == self.origin:
-            return self._sender, self.keyed(url, headers)
+            return self._own, self.keyed(url, headers)
         return self._signed, headers
 
     def keyed(self, url: str, headers: Mapping[str, str]) -> dict[str, str]:

@@ -76,12 +76,15 @@ def check_target_url(url: str, *, base: str) -> str:
 
 
 def leads_to_result(status: int, location: str, *, url: str, path: str) -> bool:
-    """Whether a redirect by the same origin says where to find what a POST has created.
+    """Whether a redirect says where to find what a POST has created.
 
-    A 303 does. Others do if they name something in the collection that the POST adds to: after a
-    POST of `/tasks`, `/tasks/ID`, while `/tasks/` only says how to spell the address. `url` is
-    where the POST went, and `path` its part below the base URL.
+    A 303 does, wherever it leads: the POST was carried out (RFC 9110, 15.4.4). Others do if they
+    name something in the collection that the POST adds to, at the same origin: after a POST of
+    `/tasks`, `/tasks/ID`, while `/tasks/` only says how to spell the address. `url` is where the
+    POST went, and `path` its part below the base URL.
     """
+    if status == SEE_OTHER:
+        return True
     sent = urlsplit(url)
     try:
         target = urlsplit(urljoin(url, location))
@@ -91,7 +94,7 @@ def leads_to_result(status: int, location: str, *, url: str, path: str) -> bool:
     if not 300 <= status < 400 or (target.scheme, target.netloc) != (sent.scheme, sent.netloc):
         return False
     is_below = found.startswith(f"{sent.path.removesuffix(path)}/{collection}/")
-    return status == SEE_OTHER or (is_below and found != sent.path.rstrip("/"))
+    return is_below and found != sent.path.rstrip("/")
 
 
 def check_webhook_url(url: str) -> str:

@@ -283,6 +283,14 @@ class TaskView(_RunView):
         """The answer of the latest prompt, if the service includes it in the task."""
         return text(self.raw.get("finalResult"))
 
+    @property
+    def held_up(self) -> str:
+        """Why its agent has not started, if the service on this machine says so."""
+        place, preparing = self.raw.get("queue"), text(self.raw.get("preparing"))
+        if isinstance(place, Mapping):
+            return f"Queued: {text(place.get('message'))}"
+        return f"Preparing: {preparing}" if preparing else ""
+
     @cached_property
     def prompts(self) -> list[PromptView]:
         """Its prompts, oldest first."""

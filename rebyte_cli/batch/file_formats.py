@@ -6,26 +6,124 @@ and explained once instead, with the option that reads it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from shlex import quote
 from typing import Any, Literal
 
 from ..errors import BadUsage, did_you_mean
-from .bad_lines import MOST_SHOWN, BadLines
-from .fields import KNOWN, MOST_COMPARED, from_cells
-from .fingerprint import Fingerprint
+from .line_fields import KNOWN, MOST_COMPARED, from_cells
 
 FileFormat = Literal["jsonl", "text", "csv"]
 LONGEST_LINE = 16 << 20  # bytes; a device or a picture has no lines at all
 MOST_LINES = 1_000_000
 LARGEST_INPUT = 4 << 30  # bytes
 _COLUMN = re.compile(r"\w[\w-]*")
+MOST_FOUND = 1000  # mistakes; a file with more is another kind of file
+MOST_SHOWN = 10  # mistakes that are named; of the others only the number is shown
+MOST_NUMBERS = 5  # lines that are named for one mistake
+_SIZE = 16  # bytes that a fingerprint keeps of each line
 
 Numbered = Iterator[tuple[int, str]]
 NumberedRecords = Iterator[tuple[int, dict[str, Any]]]
+
+
+class Fingerprint:
+    """Digests of an input: of all of it, and of its lines up to each one.
+
+    By these a later run knows the input again after lines were added. Lines here are those of the
+    file: blank ones count, and a record of CSV may take several.
+    """
+
+    def __init__(self, how: str) -> None:
+        """`how` stands for the way in which the lines are read; another way is another input."""
+        self._hash = hashlib.sha256(how.encode())
+        self._ends = bytearray()
+        self._line_end = b""
+
+    def add(self, raw: bytes) -> None:
+        """Take the next line, with its end."""
+        text = raw.rstrip(b"\r\n")
+        self._hash.update(self._line_end + text)
+        self._line_end = raw[len(text) :]
+        # Without its end: a last line may get one when others are appended.
+        self._ends += self._hash.copy().digest()[:_SIZE]
+
+    @property
+    def whole(self) -> str:
+        """The digest of everything, to the byte."""
+        last = self._hash.copy()
+        last.update(self._line_end)
+        return last.hexdigest()
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """The number of lines and their digest, for `begins_with` of a longer input."""
+        return {"lines": len(self._ends) // _SIZE, "digest": self._ends[-_SIZE:].hex()}
+
+    def begins_with(self, mark: Mapping[str, Any]) -> bool:
+        """Whether the first lines are those of the input that has this mark."""
+        count = mark.get("lines")
+        if not isinstance(count, int) or not 0 <= count <= len(self._ends) // _SIZE:
+            return False
+        return self._ends[max(count - 1, 0) * _SIZE : count * _SIZE].hex() == mark.get("digest")
+
+
+class BadLines:
+    """The mistakes of an input, gathered so that one error names them all.
+
+    `name` is what errors call the input.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._found: dict[str, dict[int, None]] = {}  # mistakes, and the lines that have each
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        """Whether there is a mistake."""
+        return bool(self._found)
+
+    def add(self, number: int, problem: str) -> None:
+        """Note a mistake in the line with this number."""
+        self._found.setdefault(problem, {})[number] = None
+        self._count += 1
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether there are so many mistakes that looking for more is of no use."""
+        return self._count >= MOST_FOUND
+
+    def refuse(self) -> None:
+        """Raise BadUsage that explains each of the first mistakes once, if there are any.
+
+        Each comes with the first lines that have it and the number of the others.
+        """
+        if not self:
+            return
+        count = len({number for numbers in self._found.values() for number in numbers})
+        lines = "1 bad line" if count == 1 else f"{count} bad lines"
+        if self.are_too_many:
+            lines = f"at least {lines}"
+        shown = list(self._found.items())[:MOST_SHOWN]
+        message = [f"{self.name} has {lines}; nothing was sent"]
+        message += [f"{_lines(list(numbers))}: {problem}" for problem, numbers in shown]
+        if rest := len(self._found) - len(shown):
+            message.append(f"and {rest} more mistake{'s' if rest > 1 else ''}")
+        raise BadUsage("\n".join(message))
+
+
+def _lines(numbers: list[int]) -> str:
+    """`line 7`, `lines 1, 2 and 3`, or the first ones and the number of all others."""
+    if len(numbers) == 1:
+        return f"line {numbers[0]}"
+    named = [str(number) for number in numbers[:MOST_NUMBERS]]
+    rest = len(numbers) - len(named)
+    last = f"{rest} more" if rest else named.pop()
+    return f"lines {', '.join(named)} and {last}"
 
 
 def decoded(source: Iterable[bytes], fingerprint: Fingerprint, bad: BadLines) -> Numbered:

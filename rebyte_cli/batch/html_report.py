@@ -8,11 +8,10 @@ from html import escape
 from typing import Any
 
 from ..output.console import clean, one_line
-from ..output.table import duration
+from ..system.durations import duration
 from ..tasks.browser import is_page
-from .answers import LineTexts
-from .state import name_of, reason_of
-from .timeline import Row, Timeline
+from .results import name_of, reason_of
+from .timeline import LineTexts, Row, Timeline
 
 # In this order in the bar on top, from good to not started yet.
 _STATUSES = ("completed", "running", "waiting", "failed", "refused", "gone", "unknown", "canceled",

@@ -7,19 +7,27 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, NamedTuple, TextIO
 
-from ..errors import BadUsage, NotFound
-from .bad_lines import BadLines
-from .fields import NO_PROMPT, NO_SUCH_FIELD, LineChecker, LineFields
-from .file_formats import LONGEST_LINE, FileFormat, decoded, printable, records
-from .fingerprint import Fingerprint
-from .template import Template, read_template
+from ..errors import BadUsage, NotFound, did_you_mean
+from .file_formats import (
+    LONGEST_LINE,
+    BadLines,
+    FileFormat,
+    Fingerprint,
+    decoded,
+    printable,
+    records,
+)
+from .line_fields import MOST_COMPARED, NO_PROMPT, NO_SUCH_FIELD, LineChecker, LineFields
 
 LONGEST_TITLE = 72  # characters
 IN_MEMORY = 8 << 20  # bytes of bodies before they go to a file
+LARGEST_TEMPLATE = 1 << 20  # bytes; a prompt has 100,000 characters at most
+_PLACEHOLDER = re.compile(r"\{\{([^{}\n]*[^{}\s][^{}\n]*)\}\}")
 
 
 class InputSource(NamedTuple):
@@ -263,3 +271,60 @@ def _needs_template(name: str, field: str) -> BadUsage:
         hint="To make the prompts from other fields, pass --template FILE: a text with "
         f"{{{{{printable(field)}}}}} where the value of that field should appear.",
     )
+
+
+# Templates
+
+
+class Template:
+    """A prompt with `{{field}}` placeholders. `fields` are their names, in order of appearance."""
+
+    def __init__(self, text: str, name: str) -> None:
+        """`name` is what errors call it. BadUsage for a text without a single placeholder."""
+        # The newline that ends the file is the editor's; it would end every prompt.
+        self.text = text.removesuffix("\n")
+        self.fields = tuple(dict.fromkeys(name.strip() for name in _PLACEHOLDER.findall(text)))
+        if not self.fields:
+            raise BadUsage(
+                f"{name} contains no {{{{field}}}}, so every line would get the same prompt",
+                hint="Write {{field}} where the value of a field should appear.",
+            )
+
+    def fill(self, values: Mapping[str, Any], line: int) -> str:
+        """The prompt for one line. `{{line}}` is its number, unless it has such a field.
+
+        Text is inserted as it is, anything else as JSON; placeholders in inserted text stay.
+        Raises BadUsage for a field that the line lacks or has as null.
+        """
+        known = {"line": line, **values}
+        for field in self.fields:
+            if known.get(field) is None:
+                raise BadUsage(
+                    f"the template needs {field!r}, which the line "
+                    + ("has as null" if field in known else "does not have"),
+                    hint=did_you_mean(field, islice(values, MOST_COMPARED))
+                    if field not in known
+                    else None,
+                )
+        return _PLACEHOLDER.sub(lambda found: _inserted(known[found[1].strip()]), self.text)
+
+
+def _inserted(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def read_template(path: str) -> str:
+    """The text of a template file. Raises NotFound and BadUsage."""
+    try:
+        with open(path, "rb") as file:  # it may be a device, which has no end
+            data = file.read(LARGEST_TEMPLATE + 1)
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {path}") from None
+    except OSError as error:
+        raise BadUsage(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > LARGEST_TEMPLATE:
+        raise BadUsage(f"{path} is larger than {LARGEST_TEMPLATE >> 20} MiB")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise BadUsage(f"{path} is not UTF-8 (byte {error.start + 1})") from None

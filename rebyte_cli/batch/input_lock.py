@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..config.atomic import check_locks, locked, take_lock
-from ..config.permissions import private_folder
-from ..errors import RebyteError
+from ..errors import BadUsage, RebyteError
+from ..system.files import check_locks, locked, take_lock
+from ..system.permissions import private_folder
+from .input import InputSource, journals_of
 
 _NAME = re.compile(r"[0-9a-f]{40}\.(\d+)-of-(\d+)")
 
@@ -73,3 +74,22 @@ def _refuse_others(folder: Path, name: str, file: str, shard: tuple[int, int]) -
         if release is None:
             raise InputHeld(file, int(match[1]), int(match[2]), is_same_shard=False)
         release()  # of a run that was killed
+
+
+def refuse_other_shards(source: InputSource) -> None:
+    """BadUsage when the file was begun with another number of shards: lines would run twice.
+
+    Also for standard input without a journal, before any of it is read.
+    """
+    path = source.journal_path
+    if source.journal is not None:
+        return
+    file, of = source.beside, source.shard[1]
+    own = r"" if of == 1 else rf"\.\d+-of-{of}"
+    own_part = re.compile(re.escape(os.path.basename(file)) + own + r"\.journal")
+    for other in journals_of(file):
+        if not own_part.fullmatch(other):
+            raise BadUsage(
+                f"{source.file} was started with another --shard: {path.with_name(other)} exists",
+                hint="Its lines would get a second task. To start over, pass a new --journal.",
+            )

@@ -19,10 +19,10 @@ from pathlib import Path
 from time import sleep
 from typing import Any
 
-from ..config.atomic import check_locks, lock, sync_folder
-from ..config.permissions import check_private
-from ..deadline import NO_LIMIT, Deadline
 from ..errors import BadUsage, RebyteError
+from ..system.deadline import NO_LIMIT, Deadline
+from ..system.files import check_locks, lock, sync_folder
+from ..system.permissions import check_private
 from .journal_format import FORMAT, GROUP, MARK, Record, encode, parse, replay
 
 LINGER = 0.01  # seconds that records nothing waits for may gather; a commit mostly follows at once
@@ -164,7 +164,9 @@ class Journal:
             raise self._failure
 
     def close(self) -> None:
-        """Write what is left and let go of the file. Raises JournalFailed."""
+        """Write what is left and let go of the file, once. Raises JournalFailed."""
+        if self._closing:
+            return
         with self._wake:
             self._closing = True
             self._wake.notify()

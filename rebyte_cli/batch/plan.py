@@ -7,9 +7,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from ..errors import did_you_mean
-from .bad_lines import BadLines
-from .fields import MOST_COMPARED
+from .file_formats import BadLines
 from .input import InputLine
+from .line_fields import MOST_COMPARED
 
 MOST_HINTS = 20  # unknown keys for which a similar one is named
 LONGEST_CIRCLE = 20  # lines of a circle that are named

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from random import random
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..errors import APIError, RebyteError, TaskEnded
-from ..tasks.wait import Poll, WaitTarget, too_busy
-from .events import Report
-from .state import GONE
+from ..tasks.wait import Poll, WaitTarget
+from .state import GONE, Report
 from .throttle import ThrottleStopped
 
 if TYPE_CHECKING:
@@ -33,7 +31,8 @@ class Poller(Generic[T]):
     `pause` gives the seconds to the next round, from the seconds since something was added and
     the number of things asked about; what is added during a pause may cut it short. A network fault
     is reported to the throttle, which then counts the network as lost until a round succeeds. Other
-    errors, and a service that never answered at all, are reported as "fatal".
+    errors, a service that never answered at all, and the end of the throttle's patience are
+    reported as "fatal".
     """
 
     def __init__(
@@ -51,6 +50,7 @@ class Poller(Generic[T]):
         self._name = name
         self._client = client
         self._throttle = throttle
+        self._clock = throttle.clock
         self._report = report
         self._ask = ask
         self._pause = pause
@@ -77,7 +77,7 @@ class Poller(Generic[T]):
         """Ask about one more line, from the next round on."""
         with self._change:
             self._things[index] = thing
-            self._added = time.monotonic()
+            self._added = self._clock()
             if self._thread is not None:
                 self._shorten_pause()
         self.start()
@@ -118,7 +118,7 @@ class Poller(Generic[T]):
                 if self._stopped:
                     return
                 things, added = dict(self._things), self._added
-            began = time.monotonic()
+            began = self._clock()
             if not self._attempt(partial(self._ask_all, things)):
                 return
             # Counted from the start of the round, so that slow answers do not stretch it.
@@ -128,7 +128,7 @@ class Poller(Generic[T]):
                 self._due = due
                 if self._added != added:
                     self._shorten_pause()
-            while self._things and (left := self._due - time.monotonic()) > 0 and not self._stopped:
+            while self._things and (left := self._due - self._clock()) > 0 and not self._stopped:
                 if not self._attempt(partial(self._between, left)):
                     return
 
@@ -136,9 +136,14 @@ class Poller(Generic[T]):
         self._ask(things)
         self._throttle.network_answered()
 
+    def _lost(self, error: APIError) -> None:
+        if not self._client.transport.has_answered:
+            raise error
+        self._throttle.network_lost(error)
+
     def _sleep(self, seconds: float) -> None:
         with self._change:
-            left = min(seconds, self._due - time.monotonic())  # something may have been added
+            left = min(seconds, self._due - self._clock())  # something may have been added
             if not self._stopped and left > 0:
                 self._change.wait(left)
 
@@ -149,11 +154,11 @@ class Poller(Generic[T]):
         except ThrottleStopped:
             return False
         except APIError as error:
-            has_answered = self._client.transport.server_now() is not None
-            if not (too_busy(error) and has_answered):
-                self._report("fatal", None, error)
+            try:
+                self._lost(error)
+            except APIError as last:
+                self._report("fatal", None, last)
                 return False
-            self._throttle.network_lost(error.message)
         except Exception as error:  # a bug of ours must not look like a batch that hangs
             self._report("crash", None, error)
             return False

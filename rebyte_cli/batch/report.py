@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from html import escape
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
-from ..config.atomic import create_beside, replace
-from ..errors import BadUsage, RebyteError
-from ..redaction import redact_keys
-from . import html_report, markdown_report
-from .answers import LineTexts
-from .state import counts, tally
-from .timeline import Row, Timeline
+from ..errors import RebyteError
+from ..output.console import clean, one_line
+from ..output.table import truncate, width_of
+from ..system.files import create_beside, replace
+from ..system.redaction import redact_keys
+from ..tasks.browser import is_page
+from . import html_report
+from .results import counts, name_of, reason_of, tally
+from .timeline import LineTexts, Row, Timeline
 
-ENDINGS = (".html", ".htm", ".md")
-
-
-def check(path: str) -> None:
-    """Raise BadUsage unless a report can be written there later."""
-    if not path.lower().endswith(ENDINGS):
-        raise BadUsage(f"--report {path}: the name must end with .html or .md")
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
-        raise BadUsage(f"--report {path}: cannot be written there")
+_BAR_CELLS = 50  # columns of the chart
+_NAME_CELLS = 20
+_SPECIAL = re.compile(r"[\\`*_\[\]<>|~&#]")  # what means something in the middle of a line
 
 
 def write(
@@ -43,7 +41,7 @@ def write(
     Raises RebyteError if it cannot be written.
     """
     timeline = Timeline(rows, now or datetime.now(UTC))
-    render = markdown_report.render if path.lower().endswith(".md") else html_report.render
+    render = _markdown if path.lower().endswith(".md") else html_report.render
     target = Path(os.path.abspath(path))  # a link there is replaced, not written through
     temporary = None
     try:
@@ -61,3 +59,68 @@ def write(
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink()
+
+
+# Markdown, for a pull request or a wiki
+
+
+def _markdown(
+    title: str, summary: str, rows: Sequence[Row], texts: Iterable[LineTexts], timeline: Timeline
+) -> Iterator[str]:
+    """The document, piece by piece. `rows` (kind RESULT) are in the order of their lines."""
+    parts = [f"# {_m(title)}", _m(summary), _m(timeline.period()), _chart(rows, timeline)]
+    yield from (f"{part}\n\n" for part in parts if part)
+    yield "| Line | Title | Status | Time | Task | Error |\n| --: | --- | --- | --- | --- | --- |\n"
+    for at, row in enumerate(rows):
+        task, url = _m(row.get("id") or ""), one_line(str(row.get("url") or ""))
+        if is_page(url):
+            task = f"[{task or 'task'}](<{url}>)"
+        cells = [
+            row["line"],
+            _m(name_of(row)),
+            _m(row.get("status")),
+            timeline.length(at),
+            task,
+            _m(reason_of(row)),
+        ]
+        yield "| " + " | ".join(map(str, cells)) + " |\n"
+    for row, text in zip(rows, texts, strict=False):
+        yield from _folded(row, text)
+
+
+def _folded(row: Row, text: LineTexts) -> Iterator[str]:
+    """The prompt and the answer of a line. In code blocks, so that no text can end them."""
+    if not text.prompt:
+        return
+    heading = f"Line {row['line']}: {name_of(row)}"
+    yield f"\n<details><summary>{escape(one_line(heading))}</summary>\n\n{_block(text.prompt)}"
+    if text.answer is not None:
+        yield f"\nAnswer:\n\n{_block(text.answer)}"
+    yield "\n</details>\n"
+
+
+def _block(text: str) -> str:
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(longest + 1, 3)
+    return f"{fence}text\n{clean(text).rstrip()}\n{fence}\n"
+
+
+def _chart(rows: Sequence[Row], timeline: Timeline) -> str:
+    """The chart in characters. Indented, so that no text can end the block."""
+    lines = []
+    for at in timeline.by_start():
+        bar = timeline.bar(at)
+        assert bar is not None
+        begin = min(int(bar.begin * _BAR_CELLS), _BAR_CELLS - 1)
+        end = max(begin + 1, round(bar.end * _BAR_CELLS))
+        drawn = (" " * begin + "█" * (end - begin)).ljust(_BAR_CELLS)
+        name = truncate(one_line(name_of(rows[at])), _NAME_CELLS)
+        name += " " * (_NAME_CELLS - width_of(name))
+        lines.append(f"    {name} |{drawn}| {rows[at].get('status')} {timeline.length(at)}")
+    return "\n".join(lines)
+
+
+def _m(value: Any) -> str:
+    """Text that Markdown shows as it is, in a heading, a cell of a table or a paragraph."""
+    # Here, since the escaped text hides what looks like a key.
+    return _SPECIAL.sub(lambda found: f"\\{found[0]}", redact_keys(one_line(str(value))))

@@ -1,56 +1,59 @@
 """Many tasks from one file, each line once, whatever happens in between.
 
-    main thread      owns the state of every line: hands lines out, yields a row as each ends
+    main thread      moves every line: hands lines out, yields a row as each ends
     create-N         send one line at a time, with a synced record before and after
-    journal          writes the records; those of one moment share a sync
+    journal          writes the records; those of one moment share a sync. Before it does, it writes
+                     to the history what the workers have reserved
     watch, search    ask for the ends of running tasks; search for lost creates
-The other threads only report events to the main thread. Runs share nothing but the journal.
+The other threads report events to the main thread. What they must know at once of each other's
+lines is in the ledger, which says who may call what. Runs share nothing but the journal.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from itertools import islice
+from heapq import nsmallest
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.status import is_terminal
-from ..deadline import NO_LIMIT, Deadline
 from ..errors import Interrupted, RebyteError
-from ..once.clock import ServerClock
-from .baseline import Baseline
-from .callbacks import Callbacks
-from .events import BatchEvent, EventKind
-from .history_writer import HistoryWriter
-from .input import Input
-from .options import BatchOptions
+from ..history.rows import NewTask
+from ..once.ledger import Ledger
+from ..once.server_clock import ServerClock
+from ..system.deadline import NO_LIMIT, Deadline
+from .input import Input, InputLine
+from .journal_format import Record
+from .lost_lines import LostLine, LostLineSearch, search_lost
 from .plan import Plan
 from .poller import watch_tasks
-from .search import LostLine, LostLineSearch, search_lost
+from .results import LineProblem, row_of
 from .state import (
-    LOST,
     OVER,
-    LineProblem,
+    BatchEvent,
+    EventKind,
     LineState,
-    Record,
+    LineTable,
     created_record,
     ended_record,
     error_of,
-    row_of,
     skipped_error,
 )
-from .throttle import Throttle
-from .workers import Job, WorkerPool
+from .throttle import RESUME, Throttle
+from .workers import Baseline, Job, Upload, WorkerPool
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..output.records import RowOrError
+    from ..tasks.question_watch import QuestionWatcher
     from .journal import Journal
+
 
 # Seconds that creates under way may still take after an interrupt.
 GRACE = {signal.SIGINT: 30.0, signal.SIGTERM: 5.0}
@@ -60,10 +63,30 @@ LISTEN = 0.5
 # Of one line in one run: a service that never answers it must not keep the batch running.
 MOST_RESENDS = 3
 JOIN = 2.0  # seconds that threads with a request under way get to end after the batch
+SEND_AGAIN_AFTER = 900.0  # seconds; the same as for `create --once`
+
+
+class BatchOptions(NamedTuple):
+    """How a batch is to run. Times in seconds.
+
+    `jobs` is how many creates may be under way at a time, and `max_running` how many lines may have
+    a task that runs, counting creates under way and those whose outcome is not known (None: any).
+    `search_for` is how long a lost create is searched for before its outcome is called unknown,
+    and how long scans must agree that there is no task before it is sent again.
+    """
+
+    jobs: int = 8
+    wait: bool = True
+    timeout: float | None = None
+    fail_fast: bool = False
+    retry_failed: bool = False
+    send_again_after: float = SEND_AGAIN_AFTER
+    search_for: float | None = None
+    max_running: int | None = None
 
 
 class Runner:
-    """One run over the lines of `plan.mine`. `entries` is their state, by the journal.
+    """One run over the lines of `plan.mine`. `lines` is their state, by the journal.
 
     Lines are named by their index in the input. Only the main thread calls this.
     """
@@ -73,24 +96,33 @@ class Runner:
         client: RebyteClient,
         batch: Input,
         plan: Plan,
-        entries: Mapping[int, LineState],
+        lines: LineTable,
         journal: Journal,
         throttle: Throttle,
         options: BatchOptions,
-        callbacks: Callbacks,
+        ledger: Ledger,
         *,
         known: Iterable[str],
+        upload: Upload,
+        note: Callable[[str], None] = lambda _text: None,
+        questions: QuestionWatcher | None = None,
     ) -> None:
-        """`known` are the ids of every task that the journal names, replaced ones too."""
+        """`known` are the ids of every task that the journal names, replaced ones too.
+
+        `upload`: a path to `{"id", "filename"}`. `note` is called with lines for the user, and
+        `questions` notices tasks that wait for an answer.
+        """
+        self.client = client
         self._batch = batch
         self._plan = plan
-        self._entries = entries
+        self._lines = lines
         self._journal = journal
         self._throttle = throttle
         self._options = options
-        self._callbacks = callbacks
-        self._reservations = callbacks.reservations
-        journal.beside = callbacks.reservations.write
+        self._ledger = ledger
+        self._known = known
+        self._note = note
+        journal.beside = ledger.write
 
         self._server_clock = self._compared_clock(client)
         self._events: SimpleQueue[BatchEvent] = SimpleQueue()
@@ -98,33 +130,33 @@ class Runner:
             client,
             batch,
             journal,
-            callbacks.reservations,
+            ledger,
             throttle,
             self._report,
             count=options.jobs,
-            upload=callbacks.upload,
+            upload=upload,
             baseline=Baseline(client, self._server_clock),
             clock=self._server_clock,
         )
-        self._workers.known.update(known)
-        self._lost: set[int] = set()  # lines whose creates are being searched for
-        self._unknown: set[int] = set()  # lines whose search has ended without a task
-        self._resent: Counter[int] = Counter()  # creates of a line that made no task
-        questions = callbacks.questions if options.wait else None
         self._watcher = watch_tasks(
-            client, throttle, self._report, questions, self._has_more_to_come
+            client,
+            throttle,
+            self._report,
+            questions if options.wait else None,
+            more_to_come=lambda: bool(lines.count("queued", "lost")),
         )
-        finder = self._finder(client)
+        finder = LostLineSearch(
+            client,
+            batch,
+            ledger,
+            mine=plan.mine,
+            clock=self._server_clock,
+            created=self._answered,
+        )
         self._searcher = search_lost(client, throttle, self._report, finder, options.search_for)
-        self._history = HistoryWriter(
-            journal, callbacks.reservations, callbacks.tasks_created, callbacks.tasks_ended
-        )
 
         self._successor = {before: index for index, before in plan.after.items()}
         self._ready: deque[int] = deque()  # lines to create that no worker has yet
-        self._handed_out: set[int] = set()  # lines that the workers have
-        self._running: dict[int, float] = {}  # watched lines, and since when
-        self._printed: set[int] = set()
         self._closed = False  # no further line is handed out
         self._grace = NO_LIMIT  # set when the batch only waits for creates under way
         self._fault: RebyteError | None = None  # what ended the whole batch
@@ -132,36 +164,16 @@ class Runner:
         self._interrupted = False
         self._leave_at_once = False
 
-    def _finder(self, client: RebyteClient) -> LostLineSearch:
-        """What finds the tasks of lines whose creates got no answer."""
-        return LostLineSearch(
-            client,
-            self._batch,
-            mine=self._plan.mine,
-            in_flight=self._workers.in_flight,
-            lost=self._lost,
-            named=self._workers.known,
-            known_ids=self._callbacks.known_ids,
-            sent_by_others=self._callbacks.reservations.of_others,
-            clock=self._server_clock,
-            created=self._answered,
-            twins=self._callbacks.tasks_with_prompt,
-        )
-
     def _compared_clock(self, client: RebyteClient) -> ServerClock:
         """The service's clock, compared with the times of the tasks that this batch has."""
         clock = ServerClock(client)
-        for entry in self._entries.values():
+        for entry in self._lines.values():
             clock.observe(entry.started, entry.sent)
         return clock
 
     def _report(self, kind: EventKind, index: int | None, value: Any) -> None:
         """Called by any thread: something happened to a line, or to the batch."""
         self._events.put(BatchEvent(kind, index, value))
-
-    def _has_more_to_come(self) -> bool:
-        """Whether tasks may begin that are not watched yet. Thread-safe."""
-        return bool(self._handed_out or self._lost)
 
     # The run
 
@@ -177,8 +189,8 @@ class Runner:
                 yield from self._start()
                 while self._fill() or not self._is_over():
                     event = self._next_event(deadline)
-                    if self._history.due.has_passed:
-                        self._history.flush()
+                    if self._ledger.due.has_passed:
+                        self._ledger.flush()
                     if event is not None:
                         yield from self._handle(event)
                     elif deadline.has_passed:
@@ -195,38 +207,37 @@ class Runner:
 
     def _start(self) -> Iterator[RowOrError]:
         """Yield what is over, take up what an earlier run began, hand out what is new."""
-        self._restore_reservations()
+        self._restore_ledger()
         for index in self._plan.mine:
-            entry = self._entries[index]
+            entry = self._lines[index]
             if self._options.retry_failed and entry.is_doubtful:
-                entry.apply({"is": "unknown"})
+                self._lines.apply(index, {"is": "unknown"})
             elif self._options.retry_failed and entry.has_failed:
-                entry.reset("new")
+                self._lines.move(index, "new")
             elif entry.is_over:
                 yield self._row(index)
         for index in self._plan.mine:
-            entry = self._entries[index]
-            if entry.state == "running":
+            entry = self._lines[index]
+            if entry.state == "created":
                 yield from self._watch(index, entry)
-        lost = [index for index in self._plan.mine if self._entries[index].state in LOST]
-        # All at once: a scan that does not know of one could take its task for another's.
-        self._lost.update(lost)
-        for index in lost:
-            self._search(index, self._entries[index])
-        if not all(self._entries[index].is_over for index in self._plan.mine):
+        self._expect_lines()
+        for index in self._plan.mine:
+            if self._lines[index].is_lost:
+                self._search(index, self._lines[index])
+        if not all(self._lines[index].is_over for index in self._plan.mine):
             self._watcher.start()
             self._searcher.start()
         for index in self._plan.mine:
             if index in self._plan.after:
                 continue
-            if self._entries[index].state == "new":
+            if self._lines[index].state == "new":
                 self._hand_out(index)
-            elif self._entries[index].is_over:
+            elif self._lines[index].is_over:
                 yield from self._advance(index)
 
     def _next_event(self, deadline: Deadline) -> BatchEvent | None:
         """The next event; None when something else is due first."""
-        wait = min(LISTEN, deadline.left(), self._grace.left(), self._history.due.left())
+        wait = min(LISTEN, deadline.left(), self._grace.left(), self._ledger.due.left())
         try:
             return self._events.get(timeout=wait)
         except Empty:
@@ -234,15 +245,15 @@ class Runner:
 
     def _is_over(self) -> bool:
         if self._grace is not NO_LIMIT:
-            return not self._handed_out or self._grace.has_passed
-        return not (self._handed_out or self._running or self._lost)
+            return not self._lines.count("queued") or self._grace.has_passed
+        return not self._lines.count("queued", "running", "lost")
 
     def _time_out(self, deadline: Deadline) -> None:
         unfinished = [str(self._batch.lines[index].number) for index in self._unfinished()]
         self._fault = deadline.error(
             f"{len(unfinished)} of {len(self._plan.mine)} lines not finished after",
             pending=unfinished,
-            hint="The tasks keep running; run the same command again to resume.",
+            hint=RESUME,
         )
         self._stop(GRACE[signal.SIGINT])
 
@@ -253,12 +264,13 @@ class Runner:
         self._close_queue()
 
     def _unfinished(self) -> list[int]:
-        return [index for index in self._plan.mine if index not in self._printed]
+        return [index for index in self._plan.mine if not self._lines[index].is_printed]
 
     def _remaining_rows(self) -> Iterator[RowOrError]:
+        under_way = self._ledger.under_way
         for index in self._unfinished():
-            if index in self._workers.in_flight:
-                self._entries[index].state = "sending"
+            if self._batch.lines[index].number in under_way:
+                self._lines.move(index, "sending")
             yield self._row(index)
 
     def _close(self) -> None:
@@ -270,16 +282,16 @@ class Runner:
         limit = Deadline(0.0 if self._leave_at_once else JOIN)
         for each in threads:
             each.join(limit.left())
-        self._reservations.keep_only(self._lines_in_doubt())
-        self._history.flush()
+        self._ledger.release_settled()
+        self._ledger.flush()
         with suppress(RebyteError):  # the first failure of the journal was reported already
             self._journal.close()
 
     # The next step of a line
 
     def _row(self, index: int) -> Mapping[str, Any] | LineProblem:
-        self._printed.add(index)
-        return row_of(self._batch.lines[index], self._entries[index])
+        self._lines[index].is_printed = True
+        return row_of(self._batch.lines[index], self._lines[index])
 
     def _hand_out(self, index: int) -> None:
         """Have a line created when there is room, unless the batch is stopping."""
@@ -291,22 +303,22 @@ class Runner:
         before = len(self._ready)
         while self._ready and self._has_room():
             index = self._ready.popleft()
-            self._handed_out.add(index)
-            self._entries[index].begun_here = True
+            self._lines.move(index, "queued")
+            self._lines[index].begun_here = True
             self._workers.put(Job(index, self._workspace_of(index)))
         return len(self._ready) < before
 
     def _has_room(self) -> bool:
         """Whether one more task may run. A create that may have made one counts as its task."""
         most = self._options.max_running
-        taken = (self._handed_out, self._running, self._lost, self._unknown)
-        return most is None or sum(map(len, taken)) < most
+        return most is None or self._lines.count("queued", "running", "lost", "unknown") < most
 
     def _note_full(self) -> None:
         """Say why lines are left over that were never created."""
         if self._ready:
-            self._callbacks.note(
-                f"{len(self._ready)} lines were not created: {len(self._unknown)} with an unknown"
+            unknown = self._lines.count("unknown")
+            self._note(
+                f"{len(self._ready)} lines were not created: {unknown} with an unknown"
                 f" outcome may still run, and --max-running is {self._options.max_running}"
             )
 
@@ -317,14 +329,15 @@ class Runner:
         """
         leader = self._plan.leader.get(index)
         while leader is not None:
-            if self._entries[leader].workspace is not None:
-                return self._entries[leader].workspace
+            if self._lines[leader].workspace is not None:
+                return self._lines[leader].workspace
             index, leader = leader, self._plan.leader.get(leader)
         return self._batch.lines[index].workspace
 
     def _search(self, index: int, entry: LineState) -> None:
         """Search for the task of a create that was not answered."""
-        self._lost.add(index)
+        self._lines.move(index, "lost")
+        self._ledger.doubt(self._batch.lines[index].number)
         workspace = self._workspace_of(index)
         lost = LostLine(
             index,
@@ -337,13 +350,18 @@ class Runner:
 
     def _answered(self) -> list[dict[str, Any]]:
         """Tasks of this batch whose creates were answered; a list without them is stale."""
-        entries = list(self._entries.values())
-        return [{"id": entry.id, "createdAt": entry.started} for entry in entries if entry.id]
+        entries = list(self._lines.items())
+        return [
+            {"id": entry.id, "createdAt": entry.started, "at": at}
+            for at, entry in entries
+            if entry.id
+        ]
 
     def _watch(self, index: int, entry: LineState) -> Iterator[RowOrError]:
         """Wait for the end of a task, if this run or a later line needs it."""
         if self._grace is NO_LIMIT and (self._options.wait or index in self._successor):
-            self._running[index] = time.monotonic()
+            self._lines.move(index, "running")
+            entry.since = time.monotonic()
             self._watcher.add(index, str(entry.id))
         else:
             yield self._row(index)
@@ -351,9 +369,9 @@ class Runner:
     def _over(self, index: int) -> Iterator[RowOrError]:
         """A line is over: yield its row, and start what waited for it."""
         yield self._row(index)
-        if self._options.fail_fast and self._entries[index].has_failed and not self._closed:
+        if self._options.fail_fast and self._lines[index].has_failed and not self._closed:
             number = self._batch.lines[index].number
-            self._callbacks.note(f"Line {number} failed: no further creates")
+            self._note(f"Line {number} failed: no further creates")
             self._close_queue()
         yield from self._advance(index)
 
@@ -362,14 +380,14 @@ class Runner:
         place = index
         while (following := self._successor.get(place)) is not None:
             place = following
-            entry = self._entries[place]
+            entry = self._lines[place]
             if entry.is_over:
                 continue
-            if entry.state != "new" or place in self._handed_out or place in self._ready:
+            if entry.state != "new" or place in self._ready:
                 return
             leader = self._plan.leader.get(place)
             if leader is not None:
-                led_by = self._entries[leader]
+                led_by = self._lines[leader]
                 if led_by.status != "completed" or self._workspace_of(place) is None:
                     entry.error = skipped_error(self._batch.lines[leader], led_by)
                     yield self._row(place)
@@ -382,7 +400,14 @@ class Runner:
         self._closed = True
         self._ready.clear()
         self._throttle.stop_creates()
-        self._handed_out.difference_update(job.line for job in self._workers.take_back())
+        for job in self._workers.take_back():
+            self._back_to_new(job.line)
+
+    def _back_to_new(self, index: int) -> None:
+        """Take a line from the workers, if they have it."""
+        if self._lines[index].state == "queued":
+            self._lines.move(index, "new")
+            self._ledger.not_created(self._batch.lines[index].number)
 
     # Events
 
@@ -395,21 +420,7 @@ class Runner:
         elif index is None:
             self._end_batch(value)
         else:
-            if kind == "lost":
-                # Before it leaves `in_flight`: the search looks at both.
-                self._lost.add(index)
-            may_be_sent = index in self._workers.in_flight
-            if kind in ("created", "refused", "unsent", "lost", "fatal"):
-                self._handed_out.discard(index)
-                self._workers.in_flight.discard(index)
-            if kind == "fatal":
-                if may_be_sent:
-                    self._entries[index].state = "sending"
-                else:
-                    self._history.not_created(self._batch.lines[index].number)
-                self._end_batch(value)
-            else:
-                yield from self._handlers[kind](self, index, self._entries[index], value)
+            yield from self._handlers[kind](self, index, self._lines[index], value)
 
     def _interrupt(self, number: int) -> None:
         """The first signal waits for creates under way; the second leaves at once."""
@@ -418,9 +429,9 @@ class Runner:
             raise Interrupted(128 + number)
         self._interrupted = True
         self._stop(GRACE[signal.Signals(number)])
-        if under_way := len(self._workers.in_flight):
+        if under_way := len(self._ledger.under_way):
             creates = "1 create" if under_way == 1 else f"{under_way} creates"
-            self._callbacks.note(
+            self._note(
                 f"Stopping: waiting for {creates} under way; a second Ctrl-C exits at once, and "
                 "the next run looks for them"
             )
@@ -434,69 +445,97 @@ class Runner:
     # Each returns the rows that the event brings.
 
     def _on_created(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
-        body, task = value
+        body, task, is_taken = value
         line = self._batch.lines[index]
-        entry.apply(created_record(line.number, task))
-        self._history.created(line, task, body)
+        if is_taken:
+            self._take_back(index, str(task["id"]))
+        self._lines.apply(index, created_record(line.number, task))
+        self._created(line, task, body)
         if is_terminal(task.get("status")):
             return self._on_ended(index, entry, (task, ""))
         return self._watch(index, entry)
 
+    def _take_back(self, index: int, task_id: str) -> None:
+        """Warn if another line has what a create was answered with.
+
+        The service knows best whose it is: a line that took it after a search is lost again.
+        """
+        number = self._batch.lines[index].number
+        for at, entry in self._lines.items():
+            if entry.id != task_id or at == index:
+                continue
+            other = self._batch.lines[at].number
+            self._note(
+                f"Line {number}: the service answered with task {task_id}, which line {other} has"
+                + (" from a search; that line is searched for again" if entry.is_found else "")
+            )
+            if entry.is_found:
+                record: Record = {"line": other, "is": "unknown", "candidates": []}
+                self._note_down(record)
+                self._lines.apply(at, record)
+                entry.is_printed = False
+                self._search(at, entry)
+
     def _on_refused(self, index: int, entry: LineState, error: RebyteError) -> Iterable[RowOrError]:
-        entry.apply({"is": "refused", "error": error_of(error)})
-        if not entry.is_doubtful:
-            self._history.not_created(self._batch.lines[index].number)
+        self._lines.apply(index, {"is": "refused", "error": error_of(error)})
+        number = self._batch.lines[index].number
+        (self._ledger.doubt if entry.is_doubtful else self._ledger.not_created)(number)
         return self._over(index)
 
-    def _on_unsent(self, index: int, entry: LineState, _value: None) -> Iterable[RowOrError]:
-        entry.reset("new")
-        self._history.not_created(self._batch.lines[index].number)
+    def _on_unsent(self, index: int, _entry: LineState, _value: None) -> Iterable[RowOrError]:
+        self._lines.move(index, "new")
+        self._ledger.not_created(self._batch.lines[index].number)
         self._hand_out(index)
         return ()
 
     def _on_lost(self, index: int, entry: LineState, record: Record) -> Iterable[RowOrError]:
-        entry.apply(record)
+        self._lines.apply(index, record)
         self._search(index, entry)
+        return ()
+
+    def _on_fatal(self, index: int, entry: LineState, error: RebyteError) -> Iterable[RowOrError]:
+        number = self._batch.lines[index].number
+        if number in self._ledger.under_way:
+            self._lines.move(index, "sending")
+            self._ledger.doubt(number)
+        else:
+            self._back_to_new(index)
+        self._end_batch(error)
         return ()
 
     def _on_found(
         self, index: int, entry: LineState, task: Mapping[str, Any]
     ) -> Iterable[RowOrError]:
         line = self._batch.lines[index]
-        self._callbacks.note(
-            f"Line {line.number}: the response was lost, but task {task['id']} exists"
-        )
+        self._note(f"Line {line.number}: the response was lost, but task {task['id']} exists")
         # A list shows no workspace, but the line may have asked for one.
         task = {**task, "workspaceId": task.get("workspaceId") or self._workspace_of(index)}
         record = created_record(line.number, task, found=True)
         self._note_down(record)
-        self._workers.known.add(task["id"])
-        self._lost.discard(index)  # only now: until then an equal line could take the same task
-        entry.apply(record)
-        self._history.created(line, task, self._batch.body(line))
+        # Before the line is settled: until then an equal one could take the same task.
+        self._ledger.answered(task["id"])
+        self._lines.apply(index, record)
+        self._created(line, task, self._batch.body(line))
         return self._watch(index, entry)
 
     def _on_absent(self, index: int, entry: LineState, _value: None) -> Iterable[RowOrError]:
-        if self._resent[index] == MOST_RESENDS:
+        if entry.resent == MOST_RESENDS:
             return self._on_unknown(index, entry, [])
-        self._resent[index] += 1
-        self._lost.discard(index)
+        entry.resent += 1
         number = self._batch.lines[index].number
-        self._callbacks.note(f"Line {number}: no task was created; sending it again")
+        self._note(f"Line {number}: no task was created; sending it again")
         self._note_down({"line": number, "is": "unsent"})
         return self._on_unsent(index, entry, None)
 
     def _on_unknown(
         self, index: int, entry: LineState, candidates: list[str]
     ) -> Iterable[RowOrError]:
-        self._lost.discard(index)
-        self._unknown.add(index)
         number = self._batch.lines[index].number
         record: Record = {"line": number, "is": "unknown", "candidates": candidates}
         if entry.sent:
             record["at"] = self._server_clock.restamp(entry.sent)
         self._note_down(record)
-        entry.apply(record)
+        self._lines.apply(index, record)
         return ()  # its row comes at the end: the task may still be found
 
     def _on_unsure(
@@ -507,26 +546,36 @@ class Runner:
 
     def _on_ended(self, index: int, entry: LineState, value: Any) -> Iterable[RowOrError]:
         task, reason = value
-        self._running.pop(index, None)
+        # It may have turned out to be the task of another line.
+        is_ours = task.get("id", entry.id) == entry.id
+        if not is_ours or entry.state not in ("created", "running"):
+            return ()
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         record = ended_record(self._batch.lines[index].number, task, now, reason)
         self._note_down(record)
-        entry.apply(record)
-        self._history.ended(task)
+        self._lines.apply(index, record)
+        self._ledger.ended(task)
         return self._over(index)
 
     def _on_unreadable(
         self, index: int, entry: LineState, error: RebyteError
     ) -> Iterable[RowOrError]:
-        self._running.pop(index, None)
-        entry.error = error_of(error)
-        return [self._row(index)]
+        return self._given_up(index, entry.status, error_of(error))
 
     def _on_unattended(
         self, index: int, entry: LineState, error: RebyteError
     ) -> Iterable[RowOrError]:
-        self._running.pop(index, None)
-        entry.status, entry.error = "waiting", {**error_of(error), "hint": error.hint}
+        return self._given_up(index, "waiting", {**error_of(error), "hint": error.hint})
+
+    def _given_up(
+        self, index: int, status: str | None, error: dict[str, Any]
+    ) -> Iterable[RowOrError]:
+        """Wait no longer for a task, unless it has turned out to be that of another line."""
+        entry = self._lines[index]
+        if entry.state != "running":
+            return ()
+        self._lines.move(index, "created")
+        entry.status, entry.error = status, error
         return [self._row(index)]
 
     _handlers: Mapping[EventKind, Callable[[Runner, int, LineState, Any], Iterable[RowOrError]]] = {
@@ -534,6 +583,7 @@ class Runner:
         "refused": _on_refused,
         "unsent": _on_unsent,
         "lost": _on_lost,
+        "fatal": _on_fatal,
         "found": _on_found,
         "absent": _on_absent,
         "unknown": _on_unknown,
@@ -549,14 +599,22 @@ class Runner:
         except RebyteError as error:
             self._end_batch(error)
 
-    # Reservations
+    # The ledger
 
-    def _restore_reservations(self) -> None:
+    def _created(self, line: InputLine, task: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+        files = list(map(os.path.abspath, line.paths)) or None
+        new = NewTask(task, body["prompt"], body, dict(line.labels), files)
+        self._ledger.created(line.number, new)
+
+    def _restore_ledger(self) -> None:
         """Tell the history what an earlier run could not tell it any more."""
-        left = self._reservations.load()
-        for index in self._plan.mine if left else ():
-            line, entry = self._batch.lines[index], self._entries[index]
-            if line.number in left and entry.id is not None:
+        left = self._ledger.load(self._known)
+        for index in self._plan.mine:
+            line, entry = self._batch.lines[index], self._lines[index]
+            # All before the first scan: one that does not know of a line could take its task.
+            if entry.is_lost or entry.is_doubtful:
+                self._ledger.doubt(line.number)
+            elif line.number in left and entry.id is not None:
                 task = {
                     "id": entry.id,
                     "workspaceId": entry.workspace,
@@ -565,23 +623,16 @@ class Runner:
                     "createdAt": entry.started,
                     "completedAt": entry.finished,
                 }
-                self._history.created(line, task, self._batch.body(line))
-        self._reservations.keep_only(self._lines_in_doubt())
-        self._reservations.expect(
-            (self._batch.lines[index].number, self._batch.body(self._batch.lines[index])["prompt"])
-            for index in self._plan.mine
-            if self._entries[index].state == "new"
-        )
+                self._created(line, task, self._batch.body(line))
+        self._ledger.release_settled()
 
-    def _lines_in_doubt(self) -> set[int]:
-        """The numbers of the lines that may have a task whose id is not known."""
-        return {
-            self._batch.lines[index].number
-            for index in self._plan.mine
-            if index in self._workers.in_flight
-            or self._entries[index].is_lost
-            or self._entries[index].is_doubtful
-        }
+    def _expect_lines(self) -> None:
+        """Have the next lines reserved with each that is sent. Reads no state later on."""
+        new = [index for index in self._plan.mine if self._lines[index].state == "new"]
+        lines = self._batch.lines
+        self._ledger.expect(
+            (lines[index].number, self._batch.body(lines[index])["prompt"]) for index in new
+        )
 
     # Progress and signals
 
@@ -591,26 +642,28 @@ class Runner:
         `most` is the number of running tasks that are described, the oldest first.
         """
         now = time.monotonic()
-        states = Counter((entry.state, entry.status) for entry in self._entries.values())
+        states = Counter((entry.state, entry.status) for entry in self._lines.values())
         over = {status: count for (state, status), count in states.items() if state in OVER}
-        running = self._running.copy()  # in the order in which they began
+        pending = self._lines.count("new", "queued")
+        running = [
+            (entry.since, index) for index, entry in self._lines.items() if entry.state == "running"
+        ]
         return {
             "total": states.total(),
             "ended": sum(over.values()),
-            "created": sum(count for (state, _), count in states.items() if state != "new"),
+            "created": states.total() - pending,
             "failed": sum(count for status, count in over.items() if status != "completed"),
             "running": len(running),
             "oldest": [
-                (*self._described(index), now - since)
-                for index, since in islice(running.items(), most)
+                (*self._described(index), now - since) for since, index in nsmallest(most, running)
             ],
             "paused": self._throttle.network_is_down,
-            "sought": len(self._lost),
-            "ended_here": sum(one.is_over and one.begun_here for one in self._entries.values()),
+            "sought": self._lines.count("lost"),
+            "ended_here": sum(one.is_over and one.begun_here for one in self._lines.values()),
         }
 
     def _described(self, index: int) -> tuple[str, str]:
-        line, entry = self._batch.lines[index], self._entries[index]
+        line, entry = self._batch.lines[index], self._lines[index]
         name = line.key if line.has_own_key else f"line {line.number}"
         return f"{name}  {line.title}", entry.url or str(entry.id)
 

@@ -1,214 +1,198 @@
-"""One call of `rebyte batch`: from the input and its journal to the results and the report."""
+"""A batch: its lines, its journal, and what earlier runs left."""
 
 from __future__ import annotations
 
-import gc
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import BadUsage, Interrupted, RebyteError
-from .preflight import refuse_other_shards
-from .process_limits import SPARE_CONNECTIONS, affordable_jobs
-from .resolutions import Resolution
-from .results_file import ResultsFile
-from .state import (
-    LineProblem,
-    LineState,
-    check_record,
-    counts,
-    created_record,
-    row_of,
-    shared_reasons,
-    tally,
-)
+from ..errors import BadUsage, RebyteError
+from .input import InputLine
+from .input_lock import refuse_other_shards
+from .results import LineProblem, row_of
+from .state import LineTable, check_record, created_record
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from ..app import App
-    from ..output.records import RowOrError
+    from ..history.history import History
     from ..tasks.question_watch import QuestionWatcher
-    from .callbacks import Callbacks
     from .input import Input, InputSource
     from .journal import Journal
-    from .options import BatchOptions
     from .plan import Plan
-    from .runner import Runner
+    from .runner import BatchOptions, Runner
 
-ANSWERED = frozenset({"completed", "failed"})  # statuses of tasks that may have an answer
 RETRY_AFTER_CAP = 300.0  # seconds
 
 
-class Session:
-    """The lines of one batch, and where each stands."""
+class Resolution(NamedTuple):
+    """What the user says of a line (by its index): the id of its task, or None for no task."""
 
-    def __init__(
-        self,
-        app: App,
-        source: InputSource,
-        batch: Input,
-        plan: Plan,
-        *,
-        asked: Mapping[str, Any],
-        results: str | None,
-        report: str | None,
-        summary: Callable[[str], None],
-    ) -> None:
-        """`asked` is what the options ask for, for every line that does not say otherwise.
+    line: int
+    task: str | None
 
-        `results` is the file that takes the rows instead of stdout, and `report` the one for a
-        report. `summary` is called with each line of the counts when everything is over.
-        """
-        self._app = app
-        self._source = source
-        self._batch = batch
-        self._plan = plan
+
+def parse_resolutions(
+    words: Iterable[str], lines: Sequence[InputLine], mine: Iterable[int]
+) -> list[Resolution]:
+    """`7=ID` and `7=none`, with a line's number or its key before the sign. Raises BadUsage."""
+    found: list[Resolution] = []
+    ours = set(mine)
+    seen: set[int | str] = set()
+    by_name = {line.key: index for index, line in enumerate(lines)}
+    by_name.update({str(line.number): index for index, line in enumerate(lines)})
+    for word in words:
+        name, sign, task = word.rpartition("=")
+        if not sign or not task:
+            raise BadUsage(f"--resolve {word}: must be LINE=ID or LINE=none")
+        index = by_name.get(name)
+        if index is None or index not in ours:
+            raise BadUsage(f"--resolve {word}: there is no line {name}")
+        one = Resolution(index, None if task == "none" else task)
+        if index in seen or one.task in seen:
+            raise BadUsage(f"--resolve {word}: the line or the task is named twice")
+        seen.add(index)
+        if one.task is not None:
+            seen.add(one.task)
+        found.append(one)
+    return found
+
+
+@dataclass(eq=False)
+class Batch:
+    """The lines of one batch, and where each stands. Needs nothing of the command line.
+
+        with batch.held(BatchOptions()) as run:
+            for row in run.run(): ...
+
+    `connect` makes a client with these options of `api.transport.Transport`. `folder` is where runs
+    on this machine lock the file. The journal belongs to `profile` and `origin`; with `is_local`,
+    the service is in this process. `asked` is what holds for every line that does not say
+    otherwise. `note` is called with lines for the user, and `located` adds its workspace to a task
+    where that is known.
+    """
+
+    source: InputSource
+    lines: Input
+    plan: Plan
+    connect: Callable[..., RebyteClient]
+    history: History
+    folder: Path
+    profile: str
+    origin: str
+    is_local: bool = False
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    note: Callable[[str], None] = lambda _text: None
+    located: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+
+    def __post_init__(self) -> None:
         # The journal records whether two runs asked for the same, not what they asked for.
-        self._asked = {name: _digest(value) for name, value in asked.items()}
+        self._asked = {name: _digest(value) for name, value in self.asked.items()}
         self._asked_before: Mapping[str, str] | None = None
         self._input_before: Mapping[str, Any] | None = None
-        self._results = results
-        self._report = report
-        self._summary = summary
-        self._path = source.journal_path
-        self._entries = {index: LineState() for index in plan.mine}
-        self._by_number = {batch.lines[index].number: index for index in plan.mine}
+        self._path = self.source.journal_path
+        self._table = LineTable(self.plan.mine)
+        self._by_number = {self.lines.lines[index].number: index for index in self.plan.mine}
         self._known: set[str] = set()
 
-    def status(self) -> Iterator[RowOrError]:
-        """Every line as the journal has it. Sends nothing and writes nothing but a report."""
+    def rows(self) -> Iterator[Mapping[str, Any]]:
+        """The row of every line as it is now."""
+        for index, entry in self._table.items():
+            row = row_of(self.lines.lines[index], entry)
+            yield row.row if isinstance(row, LineProblem) else row
+
+    def prompts(self) -> Iterator[str]:
+        """The prompt of every line of `rows`."""
+        return (str(self.lines.body(self.lines.lines[index])["prompt"]) for index in self._table)
+
+    def status(self) -> Iterator[Mapping[str, Any]]:
+        """Every line as the journal has it. Sends nothing and writes nothing."""
         from .journal import holder
         from .journal_format import replay
 
         try:
-            replay(self._path, self._header(), self._apply, self._batch.fingerprint.begins_with)
+            replay(self._path, self._header(), self._apply, self.lines.fingerprint.begins_with)
         except FileNotFoundError:
-            self._app.note(f"Nothing has run yet: there is no {self._path}")
+            self.note(f"Nothing has run yet: there is no {self._path}")
         except OSError as error:
             raise BadUsage(f"cannot read {self._path}: {error.strerror}") from None
         else:
             if running := holder(self._path):
-                self._app.note(f"Running now: {running}")
-                for entry in self._entries.values():
+                self.note(f"Running now: {running}")
+                for index, entry in self._table.items():
                     if entry.state == "sending":  # under way, and no more than that
-                        entry.reset("new")
-        yield from self._rows()
-        self._finish(None, None)
+                        self._table.replay(index, {"is": "unsent"})
+        return self.rows()
 
-    def run(
+    @contextmanager
+    def held(
         self,
         options: BatchOptions,
         *,
-        rate: float | None,
-        resolutions: Sequence[Resolution],
-        questions: QuestionWatcher | None,
-    ) -> Iterator[RowOrError]:
-        """Run what is left, and yield the row of every line as it ends.
+        rate: float | None = None,
+        resolutions: Sequence[Resolution] = (),
+        questions: QuestionWatcher | None = None,
+    ) -> Iterator[Runner]:
+        """Hold the input and the journal, take up what earlier runs left, and give the run.
 
-        `questions` notices tasks that wait for an answer. Raises InputHeld or JournalHeld while
-        another run may create the same lines.
+        `rate`: creates per second. `questions` notices tasks that wait for an answer. Raises
+        InputHeld or JournalHeld while another run may create the same lines.
         """
-        with self._input_lock():
-            yield from self._run(options, rate, resolutions, questions)
-
-    def _run(
-        self,
-        options: BatchOptions,
-        rate: float | None,
-        resolutions: Sequence[Resolution],
-        questions: QuestionWatcher | None,
-    ) -> Iterator[RowOrError]:
+        from ..once.ledger import Ledger
+        from ..tasks import upload
         from .runner import Runner
         from .throttle import Throttle
+        from .workers import SPARE_CONNECTIONS
 
-        # A short command lets the collector come late; a batch lasts, and would keep what the
-        # local service in this process has answered. What was imported stays, so it need not be
-        # looked at again and again.
-        if hasattr(gc, "freeze"):  # PyPy has none of these
-            gc.freeze()
-            gc.set_threshold(5000, 20, 20)
-        app, began = self._app, time.monotonic()
-        options = options._replace(jobs=self._affordable(options.jobs))
-        throttle = Throttle(rate=rate, note=app.note)
-        client = app.client_for(
-            pool=options.jobs + SPARE_CONNECTIONS,
-            retry_after_cap=RETRY_AFTER_CAP,
-            sleep=throttle.sleep,
-        )
-        run = {
-            "jobs": options.jobs,
-            "asked": self._asked,
-            "input": self._batch.fingerprint.mark,
-        }
-        journal = self._open_journal(run)
-        results: ResultsFile | None = None
-        try:
-            self._resolve(client, journal, resolutions)
-            if self._results is not None:
-                results = ResultsFile(self._results, app.fields)
-        except BaseException:
-            journal.close()
-            raise
-        self._say_what_is_left()
-        runner = Runner(
-            client,
-            self._batch,
-            self._plan,
-            self._entries,
-            journal,
-            throttle,
-            options,
-            self._callbacks(client, journal, questions),
-            known=self._known,
-        )
-        rows = runner.run()
-        is_whole = False
-        try:
-            with self._progress(runner):
-                yield from rows if results is None else results.take(rows)
-            is_whole = True
-        except Interrupted as error:
-            hint = f"Resume with `{_command_line(app)}`"
-            raise Interrupted(error.exit_status, hint=hint) from None
-        finally:
-            rows.close()
-            self._finish(time.monotonic() - began, client if is_whole else None)
-
-    def _callbacks(
-        self, client: RebyteClient, journal: Journal, questions: QuestionWatcher | None
-    ) -> Callbacks:
-        from ..tasks.upload import send
-        from .callbacks import Callbacks
-        from .reservations import Reservations
-
-        history = self._app.history
-        return Callbacks(
-            note=self._app.note,
-            tasks_created=history.add_tasks,
-            tasks_ended=history.update_tasks,
-            known_ids=history.knows,
-            tasks_with_prompt=history.tasks_with_prompt,
-            upload=lambda path: send(client, path),
-            reservations=Reservations(history, f"batch {journal.name}"),
-            questions=questions,
-        )
+        with self._input_lock():
+            options = options._replace(jobs=self._affordable(options.jobs))
+            throttle = Throttle(rate=rate, note=self.note)
+            client = self.connect(
+                pool=options.jobs + SPARE_CONNECTIONS,
+                retry_after_cap=RETRY_AFTER_CAP,
+                sleep=throttle.sleep,
+            )
+            mark = self.lines.fingerprint.mark
+            journal = self._open_journal(
+                {"jobs": options.jobs, "asked": self._asked, "input": mark}
+            )
+            try:
+                self._restore(journal)
+                self._resolve(client, journal, resolutions)
+                self._say_what_is_left()
+                yield Runner(
+                    client,
+                    self.lines,
+                    self.plan,
+                    self._table,
+                    journal,
+                    throttle,
+                    options,
+                    Ledger(self.history, _owner(journal), journal.settle),
+                    known=self._known,
+                    upload=partial(upload.send, client),
+                    note=self.note,
+                    questions=questions,
+                )
+            finally:
+                with suppress(RebyteError):  # the run has reported it
+                    journal.close()
 
     # Before the run
 
     @contextmanager
     def _input_lock(self) -> Iterator[None]:
         """Keep other runs from the lines of this file, whatever journal they have."""
-        from ..config.atomic import LocksUnusable
+        from ..system.files import LocksUnusable
         from .input_lock import InputHeld, input_lock
         from .journal import JournalHeld, holder
 
-        app, source = self._app, self._source
-        folder = app.state_dir / "batches"
+        file, shard = self.source.file, self.source.shard
         with ExitStack() as stack:
             try:
-                lock = input_lock(folder, source.file, source.shard, app.settings.origin)
+                lock = input_lock(self.folder, file, shard, self.origin)
                 stack.enter_context(lock)
             except InputHeld as error:
                 # The journal knows more about the run that has it.
@@ -218,7 +202,7 @@ class Session:
             except LocksUnusable:
                 raise
             except RebyteError as problem:
-                app.note(
+                self.note(
                     f"{problem.message}; a second run with another journal cannot be prevented"
                 )
             yield
@@ -236,11 +220,11 @@ class Session:
             self._header(),
             run=run,
             each=self._apply,
-            begins_with=self._batch.fingerprint.begins_with,
+            begins_with=self.lines.fingerprint.begins_with,
         )
         try:
             # Checked again: another machine has its own locks, so a run may have started there.
-            refuse_other_shards(self._source)
+            refuse_other_shards(self.source)
         except BaseException:
             journal.close()
             if is_new:
@@ -250,28 +234,59 @@ class Session:
 
     def _refuse_emptied(self) -> None:
         """Raise BadUsage for a journal without a run if lines of the file were sent before."""
-        from ..once.match import digest_of
+        from ..history.prompts import digest_of
 
-        history = self._app.history
-        for index in self._plan.mine:
-            digest = digest_of(str(self._batch.body(self._batch.lines[index])["prompt"]))
+        history = self.history
+        for index in self.plan.mine:
+            digest = digest_of(str(self.lines.body(self.lines.lines[index])["prompt"]))
             if history.was_sent(digest):
                 raise BadUsage(
                     f"the journal {self._path} is empty or damaged, but line"
-                    f" {self._batch.lines[index].number} was sent before",
+                    f" {self.lines.lines[index].number} was sent before",
                     hint="Restore it from a backup. To start over, with a new task for every line,"
                     " delete it.",
                 )
 
+    def _restore(self, journal: Journal) -> None:
+        """Take over what the history knows of this journal's lines and the journal does not.
+
+        The journal knows a task first. One that does not was cut short, or is an older copy; then
+        what may have been sent since is searched for, and nothing is created again.
+        """
+        history, owner, records = self.history, _owner(journal), []
+        for number, ids in history.tasks_of_lines(owner).items():
+            if number in self._by_number and ids[-1] not in self._known:
+                task = history.task(ids[-1]) or {"id": ids[-1]}
+                records.append(created_record(number, task, by="history"))
+        created = {record["line"] for record in records}
+        open_lines = {
+            number: intent
+            for number, intent in history.reservations_of(owner).items()
+            if number in self._by_number and number not in created
+            if self._table[self._by_number[number]].state == "new"
+        }
+        if not records and all(intent.state == "open" for intent in open_lines.values()):
+            return
+        records += [
+            {"line": number, "is": "sending", "at": intent.started_at}
+            for number, intent in open_lines.items()
+        ]
+        self.note(
+            f"{self._path} is an older copy, or was cut short: the history knows more of"
+            f" {len(records)} lines"
+        )
+        journal.commit(*records)
+        for record in records:
+            self._apply(record)
+
     def _header(self) -> dict[str, Any]:
         """What the journal must belong to: this input, this part of it, this account."""
-        number, of = self._source.shard
-        settings = self._app.settings
+        number, of = self.source.shard
         return {
-            "input": self._batch.fingerprint.whole,
+            "input": self.lines.fingerprint.whole,
             "shard": f"{number}/{of}",
-            "profile": settings.profile,
-            "origin": settings.origin,
+            "profile": self.profile,
+            "origin": self.origin,
         }
 
     def _apply(self, record: Mapping[str, Any]) -> None:
@@ -282,17 +297,18 @@ class Session:
             self._input_before = record["run"].get("input")
         index = self._by_number.get(record.get("line", 0))
         if index is not None:
-            self._entries[index].apply(record)
+            self._table.replay(index, record)
             if record.get("is") == "created":
                 self._known.add(str(record.get("id")))
 
     def _affordable(self, jobs: int) -> int:
         """How many of so many jobs can run here; says so if that is fewer."""
-        has_files = any(line.paths for line in self._batch.lines)
-        is_local = self._app.settings.is_local
-        found, lack = affordable_jobs(jobs, has_files=has_files, is_local=is_local)
+        from .workers import affordable_jobs
+
+        has_files = any(line.paths for line in self.lines.lines)
+        found, lack = affordable_jobs(jobs, has_files=has_files, is_local=self.is_local)
         if found < jobs:
-            self._app.note(f"Running {found} jobs instead of {jobs}, for lack of {lack}")
+            self.note(f"Running {found} jobs instead of {jobs}, for lack of {lack}")
         return found
 
     def _resolve(
@@ -301,8 +317,8 @@ class Session:
         """Settle lines by hand. A task's id is looked up first, so that a slip costs nothing."""
         records = []
         for index, task_id in resolutions:
-            number, entry = self._batch.lines[index].number, self._entries[index]
-            if task_id == entry.id and entry.state in ("new", "running", "ended"):
+            number, entry = self.lines.lines[index].number, self._table[index]
+            if task_id == entry.id and entry.state in ("new", "created", "ended"):
                 continue  # the same command again, after an interrupt
             if not (entry.is_lost or entry.is_doubtful):
                 status = {"new": "not created yet"}.get(entry.state) or entry.status
@@ -312,7 +328,7 @@ class Session:
             if task_id is None:
                 records.append({"line": number, "is": "unsent", "by": "hand"})
             else:
-                task = {**self._app.with_workspace(client.get_task(task_id)), "id": task_id}
+                task = {**self.located(client.get_task(task_id)), "id": task_id}
                 records.append(created_record(number, task, by="hand"))
         if records:
             journal.commit(*records)
@@ -320,22 +336,22 @@ class Session:
                 self._apply(record)
 
     def _say_what_is_left(self) -> None:
-        entries = list(self._entries.values())
+        entries = list(self._table.values())
         if all(entry.state == "new" for entry in entries):
             return
         words = [f"{sum(entry.is_over for entry in entries)} of {len(entries)} lines are done"]
-        if running := sum(entry.state == "running" for entry in entries):
+        if running := sum(entry.state == "created" for entry in entries):
             words.append(f"{running} running")
         if lost := sum(entry.is_lost for entry in entries):
             words.append(f"searching for {lost} with unknown outcome")
         if added := self._added_since():
             words.append(f"{added} added since")
-        self._app.note(f"Resuming from {self._path}: {', '.join(words)}")
+        self.note(f"Resuming from {self._path}: {', '.join(words)}")
         before, now = self._asked_before, self._asked
         if isinstance(before, Mapping) and not all(entry.is_over for entry in entries):
             other = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
             if other:
-                self._app.note(
+                self.note(
                     f"The options differ from those of the last run ({', '.join(other)});"
                     " lines that have a task keep it"
                 )
@@ -345,57 +361,10 @@ class Session:
         before = (self._input_before or {}).get("lines")
         return 0 if before is None else sum(number > before for number in self._by_number)
 
-    def _progress(self, runner: Runner) -> Any:
-        from ..output.progress import BatchProgress, batch_board
 
-        return batch_board(self._app.console, lambda most: BatchProgress(**runner.progress(most)))
-
-    # After the run
-
-    def _rows(self) -> Iterator[Mapping[str, Any]]:
-        for index, entry in self._entries.items():
-            row = row_of(self._batch.lines[index], entry)
-            yield row.row if isinstance(row, LineProblem) else row
-
-    def _finish(self, seconds: float | None, client: RebyteClient | None) -> None:
-        """Print the counts, with reasons that lines share, and write the report.
-
-        The report has answers if there is a client to read them.
-        """
-        from ..output.table import duration
-
-        took = "" if seconds is None else f" ({duration(seconds)})"
-        ends = tally(self._rows())
-        self._summary(counts(ends) + took)
-        for line in shared_reasons(ends):
-            self._summary(line)
-        if self._report:
-            self._write_report(self._report, client)
-
-    def _write_report(self, path: str, client: RebyteClient | None) -> None:
-        from ..output.progress import spinner
-        from .answers import LineTexts, excerpt, read_answers
-        from .report import write
-
-        rows, lines = list(self._rows()), [self._batch.lines[index] for index in self._entries]
-        prompts = (str(self._batch.body(line)["prompt"]) for line in lines)
-        answers: Iterable[str | None] = repeat(None)
-        if client is not None:
-            ended = (row["id"] if row["status"] in ANSWERED else None for row in rows)
-            answers = read_answers(client, ended, self._app.note)
-        texts = (
-            LineTexts(excerpt(prompt, len(rows)), answer and excerpt(answer, len(rows)))
-            for prompt, answer in zip(prompts, answers, strict=False)
-        )
-        with spinner(self._app.console, "Writing the report"):
-            write(path, self._source.name, rows, texts)
-
-
-def _command_line(app: App) -> str:
-    """The command line that was typed, to be typed again."""
-    from shlex import join
-
-    return join(["rebyte", *app.argv])
+def _owner(journal: Journal) -> str:
+    """What the history knows a batch by, in each of its runs."""
+    return f"batch {journal.name}"
 
 
 def _digest(value: Any) -> str:

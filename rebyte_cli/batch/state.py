@@ -1,48 +1,70 @@
-"""The state of each line of a batch, as its journal records it.
+"""The state of each line of a batch, what its journal records of it, and what may follow.
 
-    new ── sending ──┬── running ── ended     created; the task has ended
-     ↑               ├── refused              the API refused it
-     ├── unsent ─────┤
-     │               └── unknown              no answer came, and no task was found
-     └─────────────────────┘                  much later, or by hand: it was never created
-A line that a crash left in `sending` is as good as unknown: its task is searched for first.
+    new ── queued ── lost ──┬── created ── running ── ended
+     ↑        │       ↑     │      ↑
+     │        │       │     ├── unknown
+     ├────────┴───────┼─────┘      │
+     └────────────────┴── refused, ended (--retry-failed)
+`queued`: the workers have it; `lost`: its create got no answer, so its task is searched for;
+`unknown`: it still is, and the search has taken long enough; `created`: it has a task, and
+`running`: this run waits for its end. The journal records `sending` and `unsent` as well: a line
+that a crash left in `sending` is lost. One whose task was found by a search is unknown again if
+another create is answered with that task.
+
+Only the thread that made a `LineTable` moves a line. What other threads know comes to it as events.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from ..api.status import canonical_status
-from ..errors import RANK, RebyteError
-from ..once.clock import without_tags
-from ..once.search import any_of
+from ..errors import RebyteError
 from .input import InputLine
+from .journal_format import Record
 
-Record = dict[str, Any]
-Tally = Counter[tuple[str, str]]  # of statuses with reasons, which are empty for what went well
-LOST = frozenset({"sending", "unknown"})
+LOST = frozenset({"sending", "lost", "unknown"})
 OVER = frozenset({"ended", "refused"})
 # The status of a task that no longer exists; the API has no word for it.
 GONE = "gone"
-MOST_REASONS = 3  # below the counts
 _STATES = ("sending", "unsent", "created", "ended", "refused", "unknown")
 _ERROR = frozenset({"code", "message", "exit"})
 _EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
 
 
+# What may become of a line that this run moves.
+NEXT = {
+    "new": {"queued"},
+    "queued": {"new", "sending", "created", "refused"},
+    "sending": {"lost"},
+    "lost": {"new", "created", "unknown"},
+    "unknown": {"lost", "new", "created", "unknown"},
+    "created": {"running", "ended", "unknown"},
+    "running": {"created", "ended", "unknown"},
+    "ended": {"new", "unknown"},
+    "refused": {"new", "unknown"},
+}
+
+
 class LineState:
     """The state of one line. Times are ISO 8601 as they came; `error` is None or a dict.
 
-    `begun_here`: it was handed out to be created in this run.
+    Of this run alone: `begun_here`: it was handed out to be created; `is_printed`: its row was
+    printed; `resent`: how often its create made no task; `since`: when the wait for its task began
+    (monotonic). `is_found`: its task was not answered, but found by a search.
     """
 
-    __slots__ = ("begun_here", "candidates", "error", "finished", "id", "sent", "started",
-                 "state", "status", "url", "workspace")  # fmt: skip
+    __slots__ = ("begun_here", "candidates", "error", "finished", "id", "is_found", "is_printed",
+                 "resent", "sent", "since", "started", "state", "status", "url",
+                 "workspace")  # fmt: skip
 
     def __init__(self) -> None:
-        self.begun_here = False
+        self.begun_here = self.is_printed = False
+        self.resent = 0
+        self.since = 0.0
         self.reset("new")
 
     def reset(self, state: str) -> None:
@@ -57,6 +79,7 @@ class LineState:
         self.started: str | None = None
         self.finished: str | None = None
         self.candidates: Sequence[str] = ()
+        self.is_found = False
 
     def apply(self, record: Mapping[str, Any]) -> None:
         """Change the state as a record says."""
@@ -65,10 +88,11 @@ class LineState:
             self.reset("sending" if state == "sending" else "new")
             self.sent = record.get("at")
         elif state == "created":
-            self.state = "running"
+            self.state = "created"
             self.id, self.workspace = record.get("id"), record.get("workspaceId")
             self.url, self.started = record.get("url"), record.get("createdAt")
             self.status, self.error = "running", None
+            self.is_found = bool(record.get("found"))
         elif state == "ended":
             self.state = "ended"
             self.status, self.finished = record.get("status"), record.get("completedAt")
@@ -79,6 +103,7 @@ class LineState:
             self.error = record.get("error")
         elif state == "unknown":
             self.state, self.status = "unknown", "unknown"
+            self.id = self.error = None
             self.candidates = record.get("candidates") or ()
             self.sent = record.get("at") or self.sent
 
@@ -103,108 +128,44 @@ class LineState:
         return self.state == "refused" and (self.error or {}).get("exit") == 5
 
 
-class LineProblem(RebyteError):
-    """A line that did not end well; it carries its row."""
+class LineTable(dict[int, LineState]):
+    """The lines of one run, by their index in the input, and where each stands."""
 
-    def __init__(self, row: Mapping[str, Any], error: Mapping[str, Any]) -> None:
-        key, number = str(row["key"]), row["line"]
-        name = f"line {number}" if key == str(number) else f"line {number} ({key})"
-        what = f"{name}: {error['message']}"
-        super().__init__(what, code=str(error["code"]), hint=error.get("hint"))
-        # A line can be refused for what is bad usage elsewhere; the batch itself was not.
-        self.exit_status = int(error["exit"]) if error["exit"] in RANK else 1
-        self.status_code = error.get("status")
-        self.row = dict(row)
-        self._shown = False
+    def __init__(self, indices: Iterable[int]) -> None:
+        super().__init__((index, LineState()) for index in indices)
+        self._thread = threading.get_ident()
+        self._counts = Counter[str](new=len(self))
 
-    @property
-    def record(self) -> Mapping[str, Any] | None:
-        """The row, unless it was written elsewhere."""
-        return None if self._shown else self.row
+    def count(self, *states: str) -> int:
+        """How many lines are in these states. Thread-safe."""
+        return sum(self._counts[state] for state in states)
 
-    def with_row(self, row: Mapping[str, Any]) -> LineProblem:
-        """The same error with another row."""
-        copy = self.copy_with()
-        copy.row = dict(row)
-        return copy
+    def replay(self, index: int, record: Mapping[str, Any]) -> None:
+        """Change a line as an earlier run did, in whatever order its records come."""
+        before = self[index].state
+        self[index].apply(record)
+        self._counted(before, self[index].state)
 
-    def without_record(self) -> LineProblem:
-        """The same error for a row that was written elsewhere."""
-        copy = self.copy_with()
-        copy._shown = True
-        return copy
+    def apply(self, index: int, record: Mapping[str, Any]) -> None:
+        """Change a line as a record says."""
+        before = self[index].state
+        self.replay(index, record)
+        assert self[index].state in NEXT[before], f"{before} -> {self[index].state}"
 
+    def move(self, index: int, state: str) -> None:
+        """Change the state of a line. One that becomes new forgets its task."""
+        entry = self[index]
+        before = entry.state
+        assert state in NEXT[before], f"{before} -> {state}"
+        if state == "new":
+            entry.reset(state)
+        entry.state = state
+        self._counted(before, state)
 
-def row_of(line: InputLine, entry: LineState) -> Mapping[str, Any] | LineProblem:
-    """What is printed for a line: its row, inside an error when it did not end well."""
-    status = {"new": "pending", "sending": "unknown"}.get(entry.state) or entry.status
-    error = entry.error
-    if entry.state in LOST:
-        error = _unknown(line, entry)
-    elif entry.state == "new" and error is not None:
-        status = "skipped"
-    row = {
-        "key": line.key,
-        "line": line.number,
-        "id": entry.id,
-        "workspaceId": entry.workspace,
-        "url": entry.url,
-        "status": status,
-        "error": error and {name: error.get(name) for name in ("code", "message", "status")},
-        "startedAt": entry.started or (entry.sent and without_tags(entry.sent)),
-        "finishedAt": entry.finished,
-        "title": line.title,
-    }
-    return row if error is None else LineProblem(row, error)
-
-
-def name_of(row: Mapping[str, Any]) -> str:
-    """What people know a row by: how its prompt begins, behind its key if the input gave it one."""
-    key, title = str(row["key"]), str(row.get("title") or "")
-    if not title:
-        return key
-    return title if key == str(row["line"]) else f"{key}: {title}"
-
-
-def tally(rows: Iterable[Mapping[str, Any]]) -> Tally:
-    """How often each end of a line occurs."""
-    return Counter((str(row.get("status")), reason_of(row)) for row in rows)
-
-
-def counts(ends: Tally) -> str:
-    """`120 lines: 118 completed, 2 failed`, the most frequent first."""
-    found = Counter[str]()
-    for (status, _), count in ends.items():
-        found[status] += count
-    lines = "1 line" if found.total() == 1 else f"{found.total()} lines"
-    words = ", ".join(f"{count} {status}" for status, count in found.most_common())
-    return f"{lines}: {words}" if words else "no lines"
-
-
-def reason_of(row: Mapping[str, Any]) -> str:
-    """Why a line did not end well, without the id of its task; an empty string if it did."""
-    message = str((row.get("error") or {}).get("message") or "")
-    return message.removeprefix(f"task {row.get('id')} failed: ")
-
-
-def shared_reasons(ends: Tally) -> Iterator[str]:
-    """What several lines have in common: `98 lines failed: REASON`, the most frequent first."""
-    found = Counter({end: count for end, count in ends.items() if end[1]})
-    for (status, reason), count in found.most_common(MOST_REASONS):
-        if count > 1:
-            yield f"{count} lines {status}: {reason}"
-
-
-def _unknown(line: InputLine, entry: LineState) -> dict[str, Any]:
-    could_be = f"; it could be {any_of(entry.candidates)}" if entry.candidates else ""
-    return {
-        "code": "outcome_unknown",
-        "message": "its create was sent and no answer came back"
-        f"{could_be}; the next run searches again, or settle it with --resolve {line.number}=ID "
-        f"or {line.number}=none",
-        "status": None,
-        "exit": 6,
-    }
+    def _counted(self, before: str, after: str) -> None:
+        assert self._thread == threading.get_ident(), "another thread moves a line"
+        self._counts[before] -= 1
+        self._counts[after] += 1
 
 
 # Records
@@ -262,6 +223,7 @@ def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "
         record["error"] = {
             "code": f"task_{status}",
             "message": f"{how}: {reason}" if reason else how,
+            **({"reason": reason} if reason else {}),
             "exit": _EXITS.get(status, 1),
         }
     return record
@@ -290,3 +252,38 @@ def skipped_error(leader: InputLine, entry: LineState) -> dict[str, Any]:
         "status": None,
         "exit": exit_status,
     }
+
+
+# What the threads of a batch tell the main thread, which alone changes the state of a line
+
+EventKind = Literal[
+    # From the workers, about one create:
+    "created",  # (body, task)
+    "refused",  # RebyteError; the API or the line's own file is to blame
+    "unsent",  # None; nothing was sent, so the line can be created later
+    "lost",  # the record of its sending; the answer never came
+    # From the search for lost creates:
+    "found",  # the task, as the list shows it
+    "absent",  # None; the create certainly made no task
+    "unsure",  # ids of the tasks it could be, so far
+    "unknown",  # ids of the tasks it could be, after the search has taken long enough
+    # From the watch over running tasks:
+    "ended",  # (task, why it failed)
+    "unreadable",  # APIError
+    "unattended",  # NeedsAnswer; the task waits for an answer, and there is no one to give it
+    # About the whole batch:
+    "fatal",  # RebyteError that every other create would meet too
+    "crash",  # an exception that is a bug in rebyte
+    "signal",  # the number of the signal
+]
+
+
+class BatchEvent(NamedTuple):
+    """`line` is the index of a line in the input, or None. `value` is what the list above says."""
+
+    kind: EventKind
+    line: int | None
+    value: Any
+
+
+Report = Callable[[EventKind, int | None, Any], None]

@@ -11,10 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-PROBE_FIRST = 1.0  # seconds until a lost network is tried again; doubles up to PROBE_MOST
-PROBE_MOST = 30.0
+from ..errors import APIError
+from ..system.deadline import Deadline, Patience
+
 SLOW_FIRST = 5.0  # seconds without creates after one was turned away; doubles up to SLOW_MOST
 SLOW_MOST = 300.0
+RESUME = "The tasks keep running; run the same command again to resume."
 WORTH_SAYING = 2.0  # seconds; a shorter pause is over before anyone has read about it
 
 
@@ -25,21 +27,23 @@ class ThrottleStopped(Exception):
 class Throttle:
     """Admits creates, at most `rate` a second; None for no limit.
 
-    `note` receives lines for the user. `clock` gives seconds, and `wait(condition, seconds)`
-    waits with the condition's lock held; tests replace both.
+    A lost network is tried again after `first_probe` seconds, then ever less often. `note`
+    receives lines for the user. `clock` gives seconds, and `wait(condition, seconds)` waits with
+    the condition's lock held; tests replace both.
     """
 
     def __init__(
         self,
         *,
         rate: float | None = None,
+        first_probe: float = 1.0,
         note: Callable[[str], None] = lambda _text: None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
     ) -> None:
         self._interval = 1 / rate if rate else 0.0
         self._note = note
-        self._clock = clock
+        self.clock = clock
         self._wait = wait
         self._change = threading.Condition()
         self._queue: deque[object] = deque()
@@ -48,10 +52,11 @@ class Throttle:
         self._creates_stopped = False
         self._stopped = False
         self._thread = threading.local()
-        self._network_down = False
+        self._patience = Patience(
+            Deadline(clock=clock), first=first_probe, longest=30.0, resume=RESUME
+        )
         self._turned_away = False
         self._probe: object | None = None  # the one create admitted while either is true
-        self._probe_pause = PROBE_FIRST
         self._slow_pause = SLOW_FIRST
 
     # One create
@@ -83,9 +88,9 @@ class Throttle:
         """Whether it is this ticket's turn; waits for a change when it is not."""
         if self._creates_stopped:
             raise ThrottleStopped
-        now = self._clock()
+        now = self.clock()
         opens = max(self._open_at, self._next_slot)
-        one_at_a_time = self._network_down or self._turned_away
+        one_at_a_time = self.network_is_down or self._turned_away
         if not (one_at_a_time or self._interval or opens > now):
             return True  # nothing to wait for, so it does not matter who is first
         if self._queue[0] is not ticket or (one_at_a_time and self._probe is not None):
@@ -120,8 +125,8 @@ class Throttle:
         """Sleep before a retry, and pause all creates as long. Raises ThrottleStopped."""
         self.pause(seconds, "The service asks to slow down")
         with self._change:
-            until = self._clock() + seconds
-            while (left := until - self._clock()) > 0:
+            until = self.clock() + seconds
+            while (left := until - self.clock()) > 0:
                 is_create = getattr(self._thread, "creates", False)
                 if self._stopped or (self._creates_stopped and is_create):
                     raise ThrottleStopped
@@ -136,10 +141,10 @@ class Throttle:
 
     def _pause(self, seconds: float, why: str) -> str | None:
         """Pause, with the lock held. What to tell the user, if it is worth saying."""
-        until = self._clock() + seconds
-        longer = until - max(self._open_at, self._clock())
+        until = self.clock() + seconds
+        longer = until - max(self._open_at, self.clock())
         self._open_at = max(self._open_at, until)
-        if longer < WORTH_SAYING or self._network_down:
+        if longer < WORTH_SAYING or self.network_is_down:
             return None
         return f"{why}: pausing creates for {seconds:.0f} s"
 
@@ -152,7 +157,7 @@ class Throttle:
         with self._change:
             first, self._turned_away = not self._turned_away, True
             asked = min(retry_after or 0.0, SLOW_MOST)
-            if self._open_at > self._clock():  # pausing for another create of the same moment
+            if self._open_at > self.clock():  # pausing for another create of the same moment
                 seconds = asked
             else:
                 seconds = asked if first and asked else max(asked, self._slow_pause)
@@ -164,28 +169,40 @@ class Throttle:
 
     # The network
 
-    def network_lost(self, why: str, ticket: object | None = None) -> None:
+    def network_lost(self, error: APIError, ticket: object | None = None) -> None:
         """The network is gone: try one create at a time, at growing intervals.
 
-        `ticket` is that of the create that found it so, if a create did.
+        `ticket` is that of the create that found it so, if a create did. Raises the error once
+        there was no answer for minutes, and at once if it says something else.
         """
         with self._change:
-            first, self._network_down = not self._network_down, True
+            first = not self.network_is_down
+            self._patience.failed(error)
             if first or (ticket is not None and ticket is self._probe):
-                self._open_at = max(self._open_at, self._clock() + self._probe_pause)
-                self._probe_pause = min(self._probe_pause * 2, PROBE_MOST)
-            self._change.notify_all()
+                self._probe_later()
         if first:
-            self._note(f"Paused: {why}. Trying again until the network is back; Ctrl-C stops.")
+            self._note(
+                f"Paused: {error.message}. Trying again until the network is back; Ctrl-C stops."
+            )
+
+    def probe_lost(self, ticket: object) -> None:
+        """A create got no answer; if it was the one that tried a lost network, so will another."""
+        with self._change:
+            if self.network_is_down and ticket is self._probe:
+                self._probe_later()
+
+    def _probe_later(self) -> None:
+        self._open_at = max(self._open_at, self.clock() + self._patience.pause())
+        self._change.notify_all()
 
     def network_answered(self) -> None:
         """The service answered something, so the network is there."""
-        if not self._network_down:  # the usual case, without the lock
+        if not self.network_is_down:  # the usual case, without the lock
             return
         with self._change:
-            was_down, self._network_down = self._network_down, False
-            self._probe_pause = PROBE_FIRST
-            self._open_at = min(self._open_at, self._clock())
+            was_down = self.network_is_down
+            self._patience.answered()
+            self._open_at = min(self._open_at, self.clock())
             self._change.notify_all()
         if was_down:
             self._note("The network is back")
@@ -193,7 +210,7 @@ class Throttle:
     @property
     def network_is_down(self) -> bool:
         """Whether the network seems to be gone."""
-        return self._network_down
+        return self._patience.is_failing
 
     # The end
 

@@ -1,16 +1,26 @@
-"""When the tasks of a batch ran, and what that adds up to."""
+"""What the report of a batch says of each line: when its task ran, its prompt and its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..output.table import duration
+from ..errors import KeyProblem, KeyRejected, NetworkError, RebyteError, WaitTimeout
+from ..system.deadline import Deadline
+from ..system.durations import duration, round_duration
+from ..tasks import result
+from ..tasks.parallel import in_parallel
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
 
 Row = Mapping[str, Any]
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 MOST_STEPS = 8  # of the axis
+LONGEST_TEXT = 10_000  # characters of one prompt or answer
+MOST_TEXT = 40_000_000  # ... and of all of them
+SECONDS = 20.0  # for one answer
 
 
 class TimelineBar(NamedTuple):
@@ -88,15 +98,7 @@ class Timeline:
             step = 86400 * (1 + int(self.seconds / 86400 / MOST_STEPS))
         whole = self.seconds or 1.0
         count = int(self.seconds // step)
-        return [(at * step / whole, _label(at * step)) for at in range(count + 1)]
-
-
-def _label(seconds: int) -> str:
-    """As `duration`, without parts that are zero."""
-    if seconds % 86400 == 0 and seconds:
-        return f"{seconds // 86400}d"
-    words = duration(float(seconds))
-    return words.removesuffix(" 00s").removesuffix(" 00m")
+        return [(at * step / whole, round_duration(at * step)) for at in range(count + 1)]
 
 
 def _moment(written: Any) -> datetime | None:
@@ -105,3 +107,42 @@ def _moment(written: Any) -> datetime | None:
     except ValueError:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class LineTexts(NamedTuple):
+    """The prompt of a line and the answer of its task; None for an answer that was not read."""
+
+    prompt: str
+    answer: str | None
+
+
+def read_answers(
+    client: RebyteClient, ids: Iterable[str | None], note: Callable[[str], None]
+) -> Iterator[str | None]:
+    """The answer of each task, in order, several read at a time; None for one that has none.
+
+    None in `ids` stands for a line without a finished task. The first fault of the network or the
+    key ends the reading, with a note: the report is worth more than a long wait for its answers.
+    """
+    wanted = list(ids)
+    found = in_parallel(
+        lambda task_id: result.answer(client, task_id, deadline=Deadline(SECONDS)),
+        [task_id for task_id in wanted if task_id is not None],
+    )
+    left = iter(wanted)
+    try:
+        for task_id in left:
+            answer = None if task_id is None else next(found)
+            if isinstance(answer, NetworkError | WaitTimeout):
+                raise answer
+            yield None if isinstance(answer, RebyteError) else answer
+    except (NetworkError, WaitTimeout, KeyProblem, KeyRejected) as error:
+        note(f"The report lacks answers: {error.sentence}")
+        yield None
+        yield from (None for _ in left)
+
+
+def excerpt(text: str, lines: int) -> str:
+    """A text as a report on so many lines shows it, without the end of a very long one."""
+    most = min(LONGEST_TEXT, MOST_TEXT // (2 * lines))
+    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.errors import OUT_OF_MEMORY
-from ..deadline import Deadline
+from ..api.failures import OUT_OF_MEMORY
 from ..errors import (
     APIError,
     KeyRejected,
@@ -17,22 +19,29 @@ from ..errors import (
     Redirected,
     Unsent,
 )
-from ..once.clock import ServerClock
-from ..once.search import is_lost
-from .events import Report
+from ..once.search import Row, is_lost, newest_task
+from ..once.server_clock import ServerClock
+from ..system.deadline import Deadline
 from .input import Input, InputLine
+from .journal_format import Record
 from .poller import MORE_ROOM, no_thread
-from .state import Record, created_record, refused_record
+from .state import Report, created_record, refused_record
 from .throttle import Throttle, ThrottleStopped
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from .baseline import Baseline
+    from ..once.ledger import Ledger
     from .journal import Journal
-    from .reservations import Reservations
+
 
 FAULTS_IN_A_ROW = 4  # of the service, before creates are slowed down
 Upload = Callable[[str], dict[str, Any]]  # a path to {"id", "filename"}
+SPARE_CONNECTIONS = 12  # for the watch and the search, beside the one of each create
+SPARE_FILES = 48  # open files beside those connections: the journal, the history, the input, …
+# Open files per connection to the service in this process: two ends, its database and journal.
+FILES_OF_LOCAL = 4
+SPARE_MEMORY = 320 << 20  # bytes of address space beside the threads that create
+ARENA = 64 << 20  # bytes that glibc reserves for the memory of a thread
 
 
 class Job(NamedTuple):
@@ -45,9 +54,8 @@ class Job(NamedTuple):
 class WorkerPool:
     """Up to `count` threads that create what `put` hands them, and report what became of it.
 
-    `in_flight` holds the lines whose creates were sent or are about to be. The workers add a
-    line, and take it out if it was certainly not sent; otherwise the reader of the reports does.
-    The id of a new task is in `known` before its line is reported.
+    The workers tell the ledger what they send, and what was certainly not sent; what else becomes
+    of a line, the reader of the reports does. The ledger has a task before its line is reported.
     """
 
     def __init__(
@@ -55,7 +63,7 @@ class WorkerPool:
         client: RebyteClient,
         batch: Input,
         journal: Journal,
-        reservations: Reservations,
+        ledger: Ledger,
         throttle: Throttle,
         report: Report,
         *,
@@ -67,7 +75,7 @@ class WorkerPool:
         self._client = client
         self._batch = batch
         self._journal = journal
-        self._reservations = reservations
+        self._ledger = ledger
         self._throttle = throttle
         self._report = report
         self._count = count
@@ -78,8 +86,6 @@ class WorkerPool:
         self._faults = 0  # creates in a row that failed inside the service
         self._threads: list[threading.Thread] = []
         self.jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self.in_flight: set[int] = set()
-        self.known: set[str] = set()
 
     # For the main thread
 
@@ -170,22 +176,22 @@ class WorkerPool:
     def _send(self, job: Job, line: InputLine, body: dict[str, Any]) -> None:
         """Send the create of a line, with a record on the disk before and another one after."""
         record = self._baseline.sending_record(line.number)
-        self._reservations.add(line.number, body["prompt"], record["at"])
+        self._ledger.reserve(line.number, body["prompt"], record["at"])
         self._journal.commit(record)
-        self.in_flight.add(job.line)
+        self._ledger.sending(line.number)
         try:
             task = self._client.create_from(body)
         except (ThrottleStopped, KeyRejected, Redirected):
-            self._note_unsent(job, line)
+            self._note_unsent(line)
             raise
         except Unsent as error:
-            self._note_unsent(job, line)
+            self._note_unsent(line)
             self._unreachable(job, error)
         except RebyteError as error:
             if is_lost(error):
                 self._lost(job, error, record)
             elif isinstance(error, APIError) and error.status_code == 429:
-                self._note_unsent(job, line)
+                self._note_unsent(line)
                 self._throttle.network_answered()
                 why = "The service turns creates away (429)"
                 self._throttle.slow_down(why, error.retry_after)
@@ -193,17 +199,17 @@ class WorkerPool:
             else:
                 self._refused(job, line.number, error)
         else:
-            self.known.add(task["id"])
+            is_taken = self._ledger.answered(task["id"])
             self._server_clock.observe(task.get("createdAt"), record["at"])
             self._throttle.accepted()
             self._faults = 0
             try:
                 self._journal.append(created_record(line.number, task))
             finally:  # a task that no journal names is at least printed
-                self._report("created", job.line, (body, task))
+                self._report("created", job.line, (body, task, is_taken))
 
-    def _note_unsent(self, job: Job, line: InputLine) -> None:
-        self.in_flight.discard(job.line)
+    def _note_unsent(self, line: InputLine) -> None:
+        self._ledger.unsent(line.number)
         self._journal.append({"line": line.number, "is": "unsent"})
 
     # Outcomes of a create
@@ -216,8 +222,8 @@ class WorkerPool:
             self._throttle.slow_down(f"The service is not available ({status})", retry_after)
         elif status is not None:  # another answer of a gateway
             self._count_fault()
-        elif self._throttle.network_is_down:
-            self._throttle.network_lost(error.message, job)
+        else:
+            self._throttle.probe_lost(job)
         self._report("lost", job.line, record)
 
     def _refused(self, job: Job, number: int, error: RebyteError) -> None:
@@ -240,16 +246,48 @@ class WorkerPool:
 
     def _unreachable(self, job: Job, error: APIError) -> None:
         """Nothing was sent. A service that never answered has a wrong address."""
-        if self._client.transport.server_now() is None or error.code == OUT_OF_MEMORY:
+        if not self._client.transport.has_answered or error.code == OUT_OF_MEMORY:
             self._fatal(job, error)
         else:
-            self._throttle.network_lost(error.message, job)
+            self._throttle.network_lost(error, job)
             self._report("unsent", job.line, None)
 
     def _fatal(self, job: Job, error: RebyteError) -> None:
         # At once: by the time the report is read, others would be on their way.
         self._throttle.stop_creates()
         self._report("fatal", job.line, error)
+
+
+class Baseline:
+    """What the service says before the first create of a run: its time, and its newest task.
+
+    Without its time, creates would be journaled in local time, which a wrong clock makes useless.
+    And whatever the clocks behind `Date` and `createdAt` say, a task that is created later has a
+    later `createdAt` than the newest one now. Thread-safe.
+    """
+
+    def __init__(self, client: RebyteClient, clock: ServerClock) -> None:
+        self._client = client
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._is_known = False
+        self._newest: Row | None = None
+
+    def ask(self) -> None:
+        """Ask the service, unless it has been asked. Raises Unsent if it cannot be reached."""
+        with self._lock:
+            if self._is_known:
+                return
+            try:
+                self._newest = newest_task(self._client)
+            except APIError as error:  # any answer tells the time; what is wrong, the create says
+                if isinstance(error, Unsent):
+                    raise
+            self._is_known = True
+
+    def sending_record(self, number: int) -> Record:
+        """The record of a line that is about to be sent."""
+        return {"line": number, "is": "sending", "at": self._clock.timestamp(self._newest)}
 
 
 class CallOnce:
@@ -268,3 +306,71 @@ class CallOnce:
             if path not in self._answers:
                 self._answers[path] = self._call(path)
             return self._answers[path]
+
+
+# How many workers there can be
+
+
+def affordable_jobs(jobs: int, *, has_files: bool, is_local: bool) -> tuple[int, str]:
+    """Return how many of so many jobs can run, and what there is too little of for more.
+
+    `has_files`: lines name files to upload. `is_local`: the service is in this process.
+    """
+    if sys.platform == "win32":
+        return jobs, ""
+    files = FILES_OF_LOCAL if is_local else 1  # open files per connection
+    spare = SPARE_CONNECTIONS * files + SPARE_FILES
+    each = files + has_files  # an upload reads a file
+    memory = _thread_memory() * (2 if is_local else 1)  # the service has a thread as well
+    lacking = {
+        "open files (ulimit -n)": (_file_limit(each * jobs + spare) - spare) // each,
+        "memory (ulimit -v)": (_memory_limit() - SPARE_MEMORY) // memory,
+    }
+    lack = min(lacking, key=lambda what: lacking[what])
+    return jobs if lacking[lack] >= jobs else max(1, int(lacking[lack])), lack
+
+
+def _file_limit(wanted: int) -> float:
+    """How many files this process may have open, after raising the soft limit if needed."""
+    if sys.platform == "win32":
+        return math.inf
+    import resource
+
+    soft, hard = map(_unlimited, resource.getrlimit(resource.RLIMIT_NOFILE))
+    if soft < wanted:
+        raised = min(wanted, hard)
+        with suppress(OSError, ValueError):
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (int(raised), before[1]))
+            return raised
+    return soft
+
+
+def _memory_limit() -> float:
+    """How many bytes of address space this process may have."""
+    if sys.platform == "win32":
+        return math.inf
+    import resource
+
+    if not hasattr(resource, "RLIMIT_AS"):  # OpenBSD
+        return math.inf
+    return _unlimited(resource.getrlimit(resource.RLIMIT_AS)[0])
+
+
+def _thread_memory() -> float:
+    """Bytes of address space that a thread takes at most."""
+    if sys.platform == "win32":
+        return ARENA
+    import resource
+
+    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    return ARENA + (8 << 20 if stack == resource.RLIM_INFINITY else stack)
+
+
+def _unlimited(limit: int) -> float:
+    """A limit of the system as a number that compares."""
+    if sys.platform == "win32":
+        return limit
+    import resource
+
+    return math.inf if limit == resource.RLIM_INFINITY else limit

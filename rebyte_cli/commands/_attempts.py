@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..app import App
-from ..deadline import Deadline
-from ..errors import Interrupted, OutcomeUnknown, RebyteError, worst
+from ..errors import Interrupted, Next, OutcomeUnknown, RebyteError, worst
+from ..system.deadline import Deadline
 from ._wait import finished
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def create_attempts(
         app.keep_workspace(task)
         executor = bodies[at].get("executor")
         which = f"attempt {at + 1} of {count}{f', {executor}' if executor else ''}"
-        app.note(f"Created task {task['id']} ({which})\n{task.get('url', '')}".rstrip())
+        app.note(f"Created task {task['id']} ({which})\n{app.link_to(task)}".rstrip())
 
     def refused(at: int, error: RebyteError) -> None:
         app.note(f"Attempt {at + 1} was not created: {error.message}")
@@ -117,12 +117,10 @@ def _cancel(app: App, winner: str, others: Sequence[str]) -> list[str]:
         _note_failure(app, "the other attempts", error, others)
     except (KeyboardInterrupt, Interrupted) as stop:
         left = " ".join(each for each in others if each not in canceled)
-        hint = f"Task {winner} completed; stop the others with `rebyte cancel {left}`"
+        hint = f"Task {winner} completed; stop the others with " + Next("cancel", left)
         raise Interrupted(Interrupted.of(stop).exit_status, hint=hint) from None
     return canceled
 
 
 def _note_failure(app: App, what: str, error: RebyteError, ids: Sequence[str]) -> None:
-    app.note(
-        f"Could not cancel {what}: {error.message}; try again with `rebyte cancel {' '.join(ids)}`"
-    )
+    app.note(f"Could not cancel {what}: {error.message}; try again with " + Next("cancel", *ids))

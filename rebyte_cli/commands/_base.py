@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage, Next, RebyteError
 from ..output.records import INSTALLED, RecordKind, Records, check_fields
 from ._options import SHARED, Option, Output, shared_options
 
@@ -50,10 +50,11 @@ class _Shared(click.Command):
         kind: RecordKind | None = None,
         whole: RecordKind | None = None,
         text: bool = False,
+        json_only: bool = False,
         statuses: Iterable[int] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.output = Output(kind, whole, text)
+        self.output = Output(kind, whole, text, json_only)
         self.statuses = tuple(self.usual_statuses if statuses is None else statuses)
         kwargs["help"] = _keep_blocks(kwargs.get("help"))
         kwargs["context_settings"] = {
@@ -80,7 +81,18 @@ class _Shared(click.Command):
         app = ctx.find_object(App)
         if app is not None:
             app.text = self.output.text  # for errors in what follows
-        return super().parse_args(ctx, args)
+        is_group = isinstance(self, click.Group)
+        ctx.allow_extra_args = True  # a group's are those of its command
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.BadOptionUsage as error:
+            name = error.option_name
+            option = next(each for each in self.get_params(ctx) if name in each.opts)
+            wrong = "takes no" if getattr(option, "is_flag", False) else "requires a"
+            raise BadUsage(f"{name} {wrong} value") from None
+        if rest and not is_group and not ctx.resilient_parsing:
+            raise click.UsageError(f"unexpected argument: {' '.join(rest)}", ctx=ctx)
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own: list[tuple[str, str]] = []
@@ -220,9 +232,7 @@ def settle_format(app: App) -> None:
         form = app.options.get("output")
         with suppress(RebyteError):  # the value of the variable may be what is wrong
             form = form or from_variable("output", app.environment)
-        if form in (None, "auto"):
-            form = "table" if app.console.out_tty else "json"
-        app.set_option("output", form)
+        app.set_option("output", form or "auto")
 
 
 def note_unserved_page(app: App) -> None:
@@ -232,7 +242,7 @@ def note_unserved_page(app: App) -> None:
     from ..local import server
 
     if not server.status(app.state_dir / "local")["serving"]:
-        app.note("The page is only available while `rebyte local serve` runs")
+        app.note("The page is only available while " + Next("local", "serve") + " runs")
 
 
 def shown_page(app: App, page: str, *, printed: bool = False) -> str:

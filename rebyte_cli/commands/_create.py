@@ -11,21 +11,24 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from ..app import App
-from ..deadline import Deadline
 from ..errors import (
     APIError,
     BadUsage,
     KeyRejected,
     NetworkError,
+    Next,
     NotFound,
     RebyteError,
     ResourceNotFound,
     did_you_mean,
+    lines,
 )
 from ..output.records import CREATED, TASK, Document, Records
+from ..system.deadline import Deadline
 from ._base import shown_page
 from ._notice import EndNotice
 from ._options import (
+    Number,
     Option,
     TaskOptions,
     check_executor,
@@ -97,7 +100,7 @@ def create_options(function: F) -> F:
             "--attempts",
             cls=Option,
             check=_check_attempts,
-            type=click.IntRange(1, MOST_ATTEMPTS),
+            type=Number(1, MOST_ATTEMPTS),
             default=1,
             metavar="N",
             help="Create N tasks, print the first that completes, and cancel the others.",
@@ -192,7 +195,7 @@ def create(
 
                 create_one = partial(engine.create, app.client, app.history, **details)
                 ends = create_attempts(app, _of_attempts(body, choices), create_one, deadline)
-                return Records(TASK, EndNotice(app).of_outcomes(ends) if choices.notify else ends)
+                return Records(TASK, EndNotice(app, is_wanted=choices.notify).of_outcomes(ends))
             waiting = app.spinner("Creating the task (waiting for its VM)")
             with waiting, _naming_workspace(app, body, is_given=bool(options.workspace)):
                 created = engine.create(app.client, app.history, body, key=choices.once, **details)
@@ -283,7 +286,7 @@ def _patch(app: App, github_url: str | None, *, wanted: bool) -> Iterator[str | 
 
 def note_created(app: App, created: Mapping[str, Any]) -> None:
     """Say which task was created, so that an interrupt of what follows loses nothing."""
-    app.note(f"Created task {created['id']}\n{created.get('url', '')}".rstrip())
+    app.note(f"Created task {created['id']}\n{app.link_to(created)}".rstrip())
 
 
 def _followed(
@@ -301,30 +304,29 @@ def _followed(
         note_created(app, created)
     if choices.open_page and created.get("url"):
         _open(app, created["url"])
-    notice = EndNotice(app) if choices.notify else None
-    if choices.once and not is_new and (choices.wait or choices.stream):
-        _check_exists(app, task_id, choices.once)
-    if choices.stream:
-        from ._wait import streamed
+    if choices.wait or choices.stream:
+        from ._wait import followed
 
-        return streamed(app, task_id, deadline=deadline, notice=notice)
-    if choices.wait:
-        from ..tasks.wait import WaitTarget
-        from ._wait import finished
-
-        ended = finished(app, [WaitTarget(task_id)], deadline=deadline)
-        return Records(TASK, notice.of_outcomes(ended) if notice else ended)
+        if choices.once and not is_new:
+            _check_exists(app, task_id, choices.once)
+        stream, notify = choices.stream, choices.notify
+        return followed(app, task_id, stream=stream, notify=notify, deadline=deadline)
     return Records(CREATED, [created])
 
 
 def _check_exists(app: App, task_id: str, key: str) -> None:
-    """Raise ResourceNotFound if the task of a key was deleted, with what frees the key."""
+    """Raise ResourceNotFound if the task of a key was deleted, with what frees the key.
+
+    Of a task that was deleted from here, a warning has said so.
+    """
     from ..tasks.create import how_to_forget
 
     try:
         app.client.get_task(task_id)
     except ResourceNotFound as error:
-        raise error.copy_with(hint=f"It was deleted; {how_to_forget(key)}") from None
+        is_told = app.history.is_deleted(task_id)
+        hint = None if is_told else "It was deleted; " + how_to_forget(key)
+        raise error.copy_with(hint=hint) from None
     except APIError:
         pass  # the wait is patient
 
@@ -423,10 +425,8 @@ def no_such_workspace(
     more = ", …" if len(shown) > SHOWN_WORKSPACES else ""
     there = f"Workspaces: {', '.join(shown[:SHOWN_WORKSPACES])}{more}" if shown else None
     how = "without -w" if is_given else "with --new-workspace"
-    see = f"See `rebyte workspace list`; {how}, the task gets a new one"
-    return NotFound(
-        f"no such workspace: {reference}", hint="\n".join(filter(None, (near, there, see)))
-    )
+    see = "See " + Next("workspace", "list") + f"; {how}, the task gets a new one"
+    return NotFound(f"no such workspace: {reference}", hint=lines(near, there, see))
 
 
 def _open(app: App, url: object) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from ..app import App
 from ..errors import NeedsAnswer, RebyteError, TaskEnded, WaitTimeout
 
-T = TypeVar("T")
-
 
 class EndNotice:
-    """Rings the bell and shows a desktop notice once a wait is over, unless it was interrupted."""
+    """Rings the bell and shows a desktop notice once a wait is over, unless it was interrupted.
 
-    def __init__(self, app: App) -> None:
+    It does neither unless `is_wanted`.
+    """
+
+    def __init__(self, app: App, *, is_wanted: bool) -> None:
         self._app = app
+        self._is_wanted = is_wanted
         self._ends: Counter[str] = Counter()
         self._title = ""
 
@@ -25,15 +27,10 @@ class EndNotice:
         self, outcomes: Iterator[Mapping[str, Any] | RebyteError]
     ) -> Iterator[Mapping[str, Any] | RebyteError]:
         """The outcomes of a wait; the notice comes after the last."""
-        with self._given():
+        with self.given():
             for outcome in outcomes:
                 self.see(outcome)
                 yield outcome
-
-    def of_stream(self, parts: Iterator[T]) -> Iterator[T]:
-        """What a run says; the notice comes at its end, which `see` was told or which is raised."""
-        with self._given():
-            yield from parts
 
     def see(self, outcome: Mapping[str, Any] | RebyteError) -> None:
         """Take note of how a task ended."""
@@ -45,7 +42,8 @@ class EndNotice:
         self._title = str(task.get("title") or task.get("id"))
 
     @contextmanager
-    def _given(self) -> Iterator[None]:
+    def given(self) -> Iterator[None]:
+        """Give the notice at the end, which `see` was told or which is raised."""
         try:
             yield
         except (TaskEnded, NeedsAnswer) as end:
@@ -67,6 +65,8 @@ class EndNotice:
         return words or "no task could be read"
 
     def _show(self, text: str) -> None:
+        if not self._is_wanted:
+            return
         environment = self._app.environment
         # A bare console would print the text of a sequence that it does not know.
         desktop = environment.get("TERM") not in ("dumb", "linux")

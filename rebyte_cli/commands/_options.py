@@ -7,16 +7,17 @@ command prints (`output`), so a command needs to know nothing about its options.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from ..app import App
 from ..config import EXECUTORS, FORMATS
-from ..errors import BadUsage, NotFound, did_you_mean
+from ..errors import BadUsage, Next, NotFound, did_you_mean
 from ..output.records import EVENT, TASK, RecordKind
+from ..system.durations import parse_duration
+from ._stdin import stdin_lines
 
 F = TypeVar("F", bound=Any)
 
@@ -57,6 +58,45 @@ class Option(click.Option):
         self.schema = dict(schema or {})
 
 
+class NoTasks(click.UsageError):
+    """No TASK was given to a command that works on some."""
+
+
+class NotAChoice(click.BadParameter):
+    """A value that is not one of the choices; `near` is the hint that names the nearest."""
+
+    def __init__(self, value: str, choices: Sequence[str], **where: Any) -> None:
+        super().__init__(f"{value!r} is not one of {', '.join(choices)}", **where)
+        self.near = did_you_mean(value, choices)
+
+
+class Choice(click.Choice[str]):
+    """One of several words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the word."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            raise NotAChoice(str(value), self.choices, ctx=ctx, param=param) from None
+
+
+class Number(click.IntRange):
+    """A whole number within a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        low, high = self.min or 0, self.max
+        if number < low or (high is not None and number > high):
+            wanted = f"less than {low}" if high is None else f"not between {low} and {high}"
+            self.fail(f"{number} is {wanted}", param, ctx)
+        return number
+
+
 # Checks of options against others
 
 
@@ -77,7 +117,7 @@ def _check_label_filter(ctx: click.Context) -> None:
     if tasks and labels:
         raise BadUsage("--label cannot be used together with TASK")
     if not tasks and not labels:
-        raise click.UsageError("missing argument: TASK… (or --label)", ctx=ctx)
+        raise NoTasks("missing argument: TASK… (or --label)", ctx=ctx)
 
 
 def _check_notify(ctx: click.Context) -> None:
@@ -144,7 +184,7 @@ def shared_options() -> list[click.Option]:
         _shared(
             "-o",
             "--output",
-            type=click.Choice(FORMATS),
+            type=Choice(FORMATS),
             help="Output format (REBYTE_OUTPUT): a table on a terminal, JSON in a pipe (batch: JSON"
             " Lines).",
         ),
@@ -154,7 +194,9 @@ def shared_options() -> list[click.Option]:
             shell_complete=completer("fields"),
             help="Pick and order columns, or keys in JSON.",
         ),
-        _shared("-q", "--quiet", is_flag=True, help="Print nothing on stderr but errors."),
+        _shared(
+            "-q", "--quiet", is_flag=True, help="Print nothing on stderr but warnings and errors."
+        ),
         _shared("-v", "--verbose", is_flag=True, help="Print a line on stderr for each request."),
         _shared(
             "--debug",
@@ -162,9 +204,7 @@ def shared_options() -> list[click.Option]:
             help="Print headers, bodies and a curl command too; never the key.",
         ),
         _shared("--no-input", is_flag=True, help="Never prompt."),
-        _shared(
-            "--color", type=click.Choice(["auto", "always", "never"]), help="When to use colour."
-        ),
+        _shared("--color", type=Choice(["auto", "always", "never"]), help="When to use colour."),
     ]
 
 
@@ -172,9 +212,6 @@ SHARED = frozenset(option.name for option in shared_options())
 
 
 # Types of values
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
 
 if TYPE_CHECKING:
     from click import ParamType as ParamType
@@ -196,23 +233,10 @@ class Duration(ParamType[float]):
         """Return seconds as a float, from 0 up to (not including) a billion."""
         if isinstance(value, float):
             return value
-        seconds = _seconds_in(str(value).strip())
-        if seconds is None or not seconds < 1e9:
+        seconds = parse_duration(str(value))
+        if seconds is None:
             self.fail(f"{value!r} is not a duration (90, 90s, 15m, 1h30m)", param, ctx)
         return seconds
-
-
-def _seconds_in(text: str) -> float | None:
-    """The seconds that a duration stands for; None if it is not one."""
-    number = r"[0-9]+\.?[0-9]*|\.[0-9]+"
-    if re.fullmatch(number, text):
-        return float(text)
-    parts = re.findall(rf"({number})(d|h|ms|m|s)", text)
-    units = [unit for _, unit in parts]
-    in_order = sorted(set(units), key=lambda unit: -_UNITS[unit])
-    if not parts or "".join(map("".join, parts)) != text or units != in_order:
-        return None
-    return sum(float(amount) * _UNITS[unit] for amount, unit in parts)
 
 
 def split_commas(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> list[str]:
@@ -283,14 +307,14 @@ def chosen_tasks(
     if not labels:
         from ..history import references
 
-        return references.tasks(app.history, tasks, app.lines(), ignore_missing=ignore_missing)
+        return references.tasks(app.history, tasks, stdin_lines(), ignore_missing=ignore_missing)
     found = app.history.labeled(labels)
     if not found and not ignore_missing:
         from ..history.labels import shown
 
         raise NotFound(
             f"no task created on this machine has the label {shown(labels)}",
-            hint="Labels are kept per service and machine; see `rebyte list`",
+            hint="Labels are kept per service and machine; see " + Next("list"),
         )
     return found
 
@@ -384,7 +408,7 @@ on_question_option = click.option(
     "--on-question",
     cls=Option,
     check=_check_on_question,
-    type=click.Choice(["ask", "stop", "wait"]),
+    type=Choice(["ask", "stop", "wait"]),
     expose_value=False,
     callback=_keep,
     help="If the run asks a question: ask you (default on a terminal), stop with status 12"
@@ -543,7 +567,7 @@ def chosen_fields(
     if branch and not github_url and any(source.values()):
         source["branchName"] = branch
     elif github_url or branch:
-        from ..tasks import git
+        from ..tasks import repository as git
 
         source = git.source(
             github_url,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..app import App
-from ..errors import BadUsage, Interrupted, RebyteError
+from ..errors import BadUsage, Interrupted, RebyteError, lines
 from ..tasks.prompt import check_prompt
 from ._options import ParamType
+from ._stdin import read_bytes, stdin
 
 if TYPE_CHECKING:
     from ..history.drafts import Draft
@@ -93,7 +94,7 @@ def read_secret(app: App, given: str | None, *, longest: int) -> str | None:
     if given is None:
         return None
     if given == "-":
-        secret = app.stdin.readline(longest + 2).rstrip("\r\n")
+        secret = stdin().readline(longest + 2).rstrip("\r\n")
     elif app.interactive:
         secret = ask_hidden("Secret")
     else:
@@ -194,9 +195,9 @@ class PromptSource:
         except KeyboardInterrupt:
             raise Interrupted(130, hint=self._where()) from None
         except Interrupted as stop:
-            raise Interrupted(stop.exit_status, hint=_joined(stop.hint, self._where())) from None
+            raise Interrupted(stop.exit_status, hint=lines(stop.hint, self._where())) from None
         except RebyteError as error:
-            raise error.copy_with(hint=_joined(error.hint, self._where())) from None
+            raise error.copy_with(hint=lines(error.hint, self._where())) from None
         except Exception:
             self._app.note(self._where() or "")
             raise
@@ -239,7 +240,7 @@ class PromptSource:
         self._app.note("Type the prompt; end it with Ctrl-D on an empty line")
         before = "".join(f"{text}\n\n" for text in self._typed_after or ())
         data = b""
-        while len(data) <= MOST_BYTES and (line := self._app.stdin.buffer.readline()):
+        while len(data) <= MOST_BYTES and (line := stdin().buffer.readline()):
             draft.append(line if data else before.encode() + line)
             data += line
         draft.sync()
@@ -289,7 +290,7 @@ class PromptSource:
             if not after.st_size:
                 draft.discard()
                 raise BadUsage("the editor saved no prompt; nothing was sent")
-        data = self._app.read_bytes(str(draft.path), limit=MOST_BYTES)
+        data = read_bytes(str(draft.path), limit=MOST_BYTES)
         text = _decode(data, "the prompt from the editor")
         if not text.strip():
             draft.discard()
@@ -304,10 +305,6 @@ class PromptSource:
 
         path = shlex.quote(str(self._draft.path))
         return f"The prompt is kept: repeat the command with --prompt-file {path}"
-
-
-def _joined(*hints: str | None) -> str:
-    return "\n".join(hint for hint in hints if hint)
 
 
 def read_prompt(
@@ -330,7 +327,7 @@ def read_prompt(
     with_stdin = "-" in arguments or file == "-"
     draft = None
     if file is not None and file != "-":
-        texts = [_read_file(app, file)]
+        texts = [_read_file(file)]
         draft = _draft_of(app, file)
     elif given and file is None:
         texts = [given[0]]
@@ -344,10 +341,10 @@ def read_prompt(
             hint="Pass it as an argument, with -p TEXT or with --prompt-file FILE;"
             " `-` is standard input, alone or after the argument",
         )
-    if with_stdin and app.stdin.isatty():
+    if with_stdin and stdin().isatty():
         return PromptSource(app, None, typed_after=texts)
     if with_stdin:
-        texts.append(_read_file(app, "-"))
+        texts.append(_read_file("-"))
         if not texts[-1].strip():
             if not texts[:-1]:
                 raise BadUsage("the prompt is empty: standard input has no text")
@@ -367,8 +364,8 @@ def _draft_of(app: App, file: str) -> Draft | None:
     return drafts.opened(app.drafts_folder, file)
 
 
-def _read_file(app: App, file: str) -> str:
-    data = app.read_bytes(file, limit=MOST_BYTES, hint="A prompt has at most 100,000 characters")
+def _read_file(file: str) -> str:
+    data = read_bytes(file, limit=MOST_BYTES, hint="A prompt has at most 100,000 characters")
     return _decode(data, "standard input" if file == "-" else file)
 
 

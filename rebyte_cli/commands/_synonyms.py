@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from ..errors import alternatives, did_you_mean
+from ..errors import Next, alternatives, did_you_mean
 
 # A word that is no command of `rebyte`, and what is meant by it.
 _COMMANDS = {
@@ -60,12 +60,15 @@ _IN_GROUPS = {
     "watch": "listen",
 }
 _SHELL = (
-    "rebyte has no shell into a VM. `rebyte follow-up TASK PROMPT` asks the agent there; "
-    "`rebyte artifact get WS --all` fetches its files"
+    "rebyte has no shell into a VM. "
+    + Next("follow-up", "TASK", "PROMPT")
+    + " asks the agent there; "
+    + Next("artifact", "get", "WS", "--all")
+    + " fetches its files"
 )
 
-_KEY = ("", "Set REBYTE_API_KEY, or store the key with `rebyte auth login`")
-_URL = ("", "Set REBYTE_API_URL, or use `rebyte profile set NAME base_url=URL`")
+_KEY = ("", "Set REBYTE_API_KEY, or store the key with " + Next("auth", "login"))
+_URL = ("", "Set REBYTE_API_URL, or use " + Next("profile", "set", "NAME", "base_url=URL"))
 _AT_ONCE = ("--wait", "Leave it out: without --wait or --stream, the command returns at once")
 _RETRIES = (
     "--attempts",
@@ -112,9 +115,9 @@ _OPTIONS = {
     "--tries": _RETRIES,
     "--repo": ("--github-url", "Use -g owner/repo"),
     "-R": ("--github-url", "Use -g owner/repo"),
-    "--follow": ("--stream", "Use --stream, or `rebyte logs -f TASK`"),
-    "--watch": ("--wait", "Use --wait, or `rebyte wait TASK`"),
-    "--web": ("", "Use `rebyte open TASK`"),
+    "--follow": ("--stream", "Use --stream, or " + Next("logs", "-f", "TASK")),
+    "--watch": ("--wait", "Use --wait, or " + Next("wait", "TASK")),
+    "--web": ("", "Use " + Next("open", "TASK")),
     "-L": ("--limit", "Use -n N"),
     "-e": ("--prompt-file", "Leave out PROMPT: on a terminal, $EDITOR opens"),
     "--edit": ("--prompt-file", "Leave out PROMPT: on a terminal, $EDITOR opens"),
@@ -138,10 +141,14 @@ def for_command(path: str, words: Sequence[str], known: Iterable[str]) -> str:
     word = words[0]
     if path != "rebyte":
         found = _in_group(word, known)
-        hint = f"Did you mean `{path} {found}`?" if found else did_you_mean(word, known)
+        hint = (
+            "Did you mean " + Next(*path.split()[1:], found) + "?"
+            if found
+            else did_you_mean(word, known)
+        )
         return hint or f"See `{path} --help`"
     if " " in word.strip():
-        return "To run a prompt as a task, use `rebyte create PROMPT`"
+        return "To run a prompt as a task, use " + Next("create", "PROMPT")
     if word in ("ssh", "shell", "sh", "bash", "terminal"):
         return _SHELL
     if word in ("update", "upgrade"):
@@ -150,10 +157,10 @@ def for_command(path: str, words: Sequence[str], known: Iterable[str]) -> str:
         return Installation.find().upgrade()
     if word in ("task", "tasks"):
         verb = words[1] if words[1:] and words[1] in known else "list"
-        return f"Commands for tasks have no noun: `rebyte {verb}`"
-    shown = {name: f"`rebyte {name}`" for name in known}
+        return "Commands for tasks have no noun: " + Next(verb)
+    shown = {name: Next(name) for name in known}
     for others, meant in _COMMANDS.items():
-        shown.update(dict.fromkeys(others.split(), f"`rebyte {meant}`"))
+        shown.update(dict.fromkeys(others.split(), Next(meant)))
     word = word.casefold()
     near = (
         [word]
@@ -162,14 +169,14 @@ def for_command(path: str, words: Sequence[str], known: Iterable[str]) -> str:
         or get_close_matches(word, shown, n=3, cutoff=0.66)
     )
     likely = list(dict.fromkeys(shown[name] for name in near))
-    return f"Did you mean {alternatives(likely)}?" if likely else "See `rebyte --help`"
+    return "Did you mean " + alternatives(likely) + "?" if likely else "See `rebyte --help`"
 
 
 def for_page(word: str, topics: Sequence[str]) -> str:
     """The hint for a word that has no manual page; `topics` are those that have one."""
     meant = (_lookup(_COMMANDS, word.casefold()) or "").partition(" ")[0]
     if meant in topics:
-        return f"Did you mean `rebyte man {meant}`?"
+        return "Did you mean " + Next("man", meant) + "?"
     return did_you_mean(word, topics) or f"The pages are {', '.join(sorted(topics))}"
 
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..app import App
-from ..deadline import Deadline
-from ..errors import Interrupted, NeedsAnswer, RebyteError, TaskEnded, WaitTimeout
+from ..errors import Interrupted, NeedsAnswer, Next, RebyteError, TaskEnded, WaitTimeout
 from ..output.records import EVENT, TASK, Records, Text, Value
+from ..system.deadline import Deadline
 from ..tasks.wait import LateTargets, WaitTarget
+from ._notice import EndNotice
 
 if TYPE_CHECKING:
-    from ..tasks.question_watch import Dialog, QuestionWatcher
-    from ._notice import EndNotice
+    from ..tasks.logs import Asked, Step
+    from ..tasks.question_watch import QuestionWatcher
 
 
 T = TypeVar("T")
+# What each step of a transcript shows, after whether it is live; see `tasks.logs.Step`.
+Shown = Iterator[tuple[bool, Iterable[T]]]
 
 
 def finished(
@@ -36,14 +41,16 @@ def finished(
     that resumes the wait.
     """
     from ..output.progress import wait_spinner
-    from ..tasks.wait import watch
+    from ..tasks.wait import patient, watch
 
     ids = late.ids if late is not None else [target.task_id for target in targets]
     resumable = _resumable(lambda pending: _wait_command(pending or ids, until), ids)
+    patience = patient(app.client, deadline, interval=interval)
     spinner = wait_spinner(app.console, len(targets))
     with resumable, spinner as progress, question_watcher(app, deadline) as questions:
 
         def pause(seconds: float, pending: Collection[str]) -> Mapping[str, RebyteError]:
+            patience.resume = _wait_command(list(pending), until)
             more_to_come = late is not None and late.under_way > 0
             return questions.pause(seconds, pending, more_to_come=more_to_come)
 
@@ -51,10 +58,10 @@ def finished(
             app.client,
             targets,
             until=until,
-            deadline=deadline,
-            interval=interval,
+            patience=patience,
             late=late,
             progress=progress,
+            queued=progress.queued,
             pause=pause,
         ):
             if isinstance(outcome, TaskEnded | NeedsAnswer):
@@ -75,29 +82,22 @@ def question_watcher(
     """
     from ..tasks.question_watch import QuestionWatcher
 
-    def watcher(dialog: Dialog | None) -> QuestionWatcher:
-        return QuestionWatcher(
-            app.client,
-            app.history,
-            app.on_question,
-            note=app.note,
-            dialog=dialog,
-            deadline=deadline,
-        )
-
+    watcher = partial(
+        QuestionWatcher, app.client, app.history, app.on_question, note=app.note, deadline=deadline
+    )
     if app.on_question != "ask":
-        yield watcher(None)
+        yield watcher()
         return
     from ._questions import TerminalDialog
 
     with TerminalDialog(app, shown=shown and app.console.out_tty) as dialog:
-        yield watcher(dialog)
+        yield watcher(dialog=dialog)
 
 
 def _wait_command(ids: Sequence[str], until: str) -> str:
     more = " …" if len(ids) > 5 else ""
     option = "" if until == "all" else f" --{until}"
-    return f"Resume with `rebyte wait {' '.join(ids[:5])}{more}{option}`"
+    return "Resume with " + Next("wait", f"{' '.join(ids[:5])}{more}{option}")
 
 
 @contextmanager
@@ -112,105 +112,101 @@ def _resumable(hint: Callable[[Sequence[str]], str], ids: Sequence[str]) -> Iter
     except (KeyboardInterrupt, Interrupted) as stop:
         keeps = "The task keeps" if len(ids) == 1 else "The tasks keep"
         stop = Interrupted.of(stop)
-        said = stop.hint or f"{keeps} running. {hint(())}"
+        said = stop.hint or f"{keeps} running. " + hint(())
         raise Interrupted(stop.exit_status, hint=said) from None
     except WaitTimeout as error:
         raise error.copy_with(hint=error.hint or hint(error.pending)) from None
 
 
-# `--stream`
+# `--wait` and `--stream`
 
 
-def sign_of_life(app: App, parts: Iterator[T]) -> Iterator[T]:
-    """The parts of a run that is followed, with a spinner on the terminal while none comes.
-
-    If another program reads stdout, the spinner ends with the first part: what that program prints
-    on the same terminal would run into it.
-    """
-    with app.spinner("Waiting for output of the run"):
-        for part in parts:
-            yield part
-            if not app.console.out_tty:
-                break
-    yield from parts
-
-
-def streamed(
+def followed(
     app: App,
     task_id: str,
     *,
     prompt_id: str | None = None,
+    stream: bool,
+    notify: bool,
     deadline: Deadline,
-    notice: EndNotice | None,
 ) -> Value:
-    """What `--stream` prints: the run as text, each event (`jsonl`), or the finished task (`json`).
+    """What `--wait` prints, the task that has ended; or with `stream`, the run in the meantime.
 
-    What is returned raises TaskFailed or TaskCanceled at its end, NeedsAnswer at a question that
-    is not asked here, and WaitTimeout at the limit. `notice` is given at the end.
+    That is its text or (`jsonl`) its events; `json` has the finished task alone. What is returned
+    raises TaskFailed or TaskCanceled at the end of a stream, NeedsAnswer at a question that is not
+    asked here, and WaitTimeout at the limit. With `notify`, the end is told on the terminal.
     """
-    target = WaitTarget(task_id, prompt_id)
-    app.text = True
-    if app.format in ("json", "id"):
-        ended = finished(app, [target], deadline=deadline)
-        return Records(TASK, notice.of_outcomes(ended) if notice else ended)
+    target, notice = WaitTarget(task_id, prompt_id), EndNotice(app, is_wanted=notify)
+    app.text = app.text or stream
+    if not stream or app.format in ("json", "id"):
+        return Records(TASK, notice.of_outcomes(finished(app, [target], deadline=deadline)))
+    from ..tasks import logs
+
+    def steps(asked: Asked) -> Iterator[Step]:
+        return logs.run(app.client, task_id, prompt_id=prompt_id, deadline=deadline, asked=asked)
+
+    def events(asked: Asked) -> Shown[Mapping[str, Any]]:
+        # The other formats have no columns for how a stream ends.
+        return logs.events(steps(asked), end=app.format == "jsonl")
+
+    def text(asked: Asked) -> Shown[str]:
+        return logs.text(steps(asked), app.client, task_id, speech=app.speech())
+
+    def whole(show: Callable[[Asked], Shown[T]], *, in_text: bool = False) -> Iterator[T]:
+        with notice.given():
+            yield from printed(app, task_id, deadline, show, in_text=in_text)
+            # What the stream says about the end can be early or wrong.
+            for outcome in finished(app, [target], deadline=deadline):
+                if isinstance(outcome, TaskEnded):
+                    raise outcome.without_record()
+                if isinstance(outcome, RebyteError):
+                    raise outcome
+                notice.see(outcome)
+
     if app.format in ("jsonl", "csv", "tsv"):
-        events = _events(app, target, deadline, notice, end=app.format == "jsonl")
-        return Records(EVENT, notice.of_stream(events) if notice else events)
-    text = _text(app, target, deadline, notice)
-    return Text(notice.of_stream(text) if notice else text, prose=True)
+        return Records(EVENT, whole(events))
+    return Text(whole(text, in_text=True), prose=True)
 
 
-def resumable_logs(task_id: str) -> AbstractContextManager[None]:
-    """Say how to see the rest of a transcript that an interrupt or a time limit cuts short."""
-    return _resumable(lambda _pending: f"See the rest with `rebyte logs {task_id} -f`", [task_id])
+def printed(
+    app: App,
+    task_id: str,
+    deadline: Deadline,
+    show: Callable[[Asked], Shown[T]],
+    *,
+    in_text: bool = False,
+    tail: int | None = None,
+) -> Iterator[T]:
+    """The parts of a run that is followed, of which `show` makes what each step shows.
+
+    Of what is there already, only the last `tail` parts. `in_text`: stdout has each question in it.
+    A spinner on the terminal shows that the run says nothing. If another program reads stdout, it
+    ends with the first part: what that program prints on the same terminal would run into it.
+    """
+    resume = "See the rest with " + Next("logs", task_id, "-f")
+    resumable = _resumable(lambda _: resume, [task_id])
+    shown = in_text and tail is None
+    with resumable, question_watcher(app, deadline, shown=shown) as questions:
+        parts = last(show(questions.settle), tail)
+        with app.spinner("Waiting for output of the run"):
+            for part in parts:
+                yield part
+                if not app.console.out_tty:
+                    break
+        yield from parts
 
 
-def _text(
-    app: App, target: WaitTarget, deadline: Deadline, notice: EndNotice | None
-) -> Iterator[str]:
-    from ..tasks import logs
-
-    with resumable_logs(target.task_id), question_watcher(app, deadline, shown=True) as questions:
-        parts = logs.run(
-            app.client,
-            target.task_id,
-            prompt_id=target.prompt_id,
-            deadline=deadline,
-            speech=app.speech(),
-            asked=questions.settle,
-        )
-        yield from sign_of_life(app, parts)
-    _raise_outcome(app, target, deadline, notice)
-
-
-def _events(
-    app: App, target: WaitTarget, deadline: Deadline, notice: EndNotice | None, *, end: bool
-) -> Iterator[Mapping[str, Any]]:
-    """Each event; with `end`, also the record that ends the stream."""
-    from ..tasks import logs
-
-    with resumable_logs(target.task_id), question_watcher(app, deadline) as questions:
-        events = logs.followed(
-            app.client,
-            target.task_id,
-            prompt_id=target.prompt_id,
-            deadline=deadline,
-            asked=questions.settle,
-        )
-        for event in sign_of_life(app, events):
-            if end or event.name != "done":
-                yield event.data
-    _raise_outcome(app, target, deadline, notice)
-
-
-def _raise_outcome(
-    app: App, target: WaitTarget, deadline: Deadline, notice: EndNotice | None
-) -> None:
-    """Raise how the prompt ended: what the stream says about it can be early or wrong."""
-    for outcome in finished(app, [target], deadline=deadline):
-        if isinstance(outcome, TaskEnded):
-            raise outcome.without_record()
-        if isinstance(outcome, RebyteError):
-            raise outcome
-        if notice is not None:
-            notice.see(outcome)
+def last(shown: Shown[T], count: int | None) -> Iterator[T]:
+    """The last `count` parts before the first live step (None: all), and every one after it."""
+    held: deque[T] = deque(maxlen=count)
+    is_live = count is None
+    for happens_now, parts in shown:
+        if happens_now and not is_live:
+            is_live = True
+            yield from held
+        if is_live:
+            yield from parts
+        else:
+            held.extend(parts)
+    if not is_live:
+        yield from held

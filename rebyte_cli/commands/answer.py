@@ -11,7 +11,7 @@ from ..app import App
 from ..errors import RebyteError
 from ..output.records import ANSWERED, Records
 from ._base import define
-from ._options import task_argument
+from ._options import Number, task_argument
 
 
 @define("answer", kind=ANSWERED, statuses=(3, 4, 5, 6))
@@ -19,7 +19,7 @@ from ._options import task_argument
 @click.option(
     "--option",
     "options",
-    type=click.IntRange(1),
+    type=Number(1),
     multiple=True,
     metavar="N",
     help="The number of an option, from 1; can be repeated.",

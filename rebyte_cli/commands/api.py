@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import click
 
 from ..app import App
-from ..errors import BadUsage, did_you_mean
+from ..errors import BadUsage, Next, did_you_mean
 from ..output.records import Raw
 from ._base import define
 from ._options import completer
+from ._stdin import read_bytes
 
 MOST_BYTES = 64 << 20  # as for the body of an answer
 
@@ -71,7 +72,7 @@ def command(
     method, path = _method_and_path(method, path, has_body=data is not None)
     if paginate and method != "GET":
         raise BadUsage("--paginate requires GET")
-    body = None if data is None else raw.check_body(_body(app, data))
+    body = None if data is None else raw.check_body(_body(data))
     pairs = [_pair(text) for text in query]
     request = raw.RawRequest(method, raw.check_path(path, pairs), body)
     walk = raw.pages if paginate else raw.call
@@ -85,7 +86,7 @@ def _method_and_path(first: str | None, path: str | None, *, has_body: bool) -> 
     if first is not None and path is None and first.upper() not in METHODS:
         return "POST" if has_body else "GET", first
     if first is None or path is None:
-        raise BadUsage("missing argument: PATH", hint="For example `rebyte api /tasks`")
+        raise BadUsage("missing argument: PATH", hint="For example " + Next("api", "/tasks"))
     method = first.upper()
     if method not in METHODS:
         raise BadUsage(
@@ -102,7 +103,7 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _body(app: App, data: str) -> bytes:
+def _body(data: str) -> bytes:
     if data != "-" and not data.startswith("@"):
         return data.encode("utf-8", "surrogateescape")
-    return app.read_bytes(data.removeprefix("@"), limit=MOST_BYTES)
+    return read_bytes(data.removeprefix("@"), limit=MOST_BYTES)

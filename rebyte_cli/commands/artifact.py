@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage, Next, RebyteError
 from ..output.records import ARTIFACT, DELETED, Raw, RecordList, Records, Value
 from ._base import define_group, define_in
 from ._options import workspace_argument
@@ -187,7 +187,7 @@ def _delete(
 
 def _name_or_all(workspace: str) -> BadUsage:
     return BadUsage(
-        "pass the NAME of an artifact, or --all", hint=f"See `rebyte artifact list {workspace}`"
+        "pass the NAME of an artifact, or --all", hint="See " + Next("artifact", "list", workspace)
     )
 
 

@@ -11,6 +11,7 @@ from ..errors import KEYS_PAGE, BadUsage, KeyProblem, KeyRejected, RebyteError
 from ..output.records import AUTH, Records
 from ._base import define_group, define_in
 from ._prompts import ask_hidden
+from ._stdin import stdin
 
 
 @define_group("auth")
@@ -57,7 +58,7 @@ def login(app: App, with_key: bool, insecure_storage: bool) -> Records:
     if not insecure_storage:
         # Before the user looks up and types a key that could then not be stored.
         credentials.check_keyring(interactive=app.interactive, note=app.note)
-    key = _from_stdin(app) if with_key else _ask(app)
+    key = _from_stdin() if with_key else _ask(app)
     with app.spinner("Checking the key"):
         app.client_for(key=credentials.FoundKey(key)).list_tasks(limit=1)
     where = credentials.store_key(
@@ -158,11 +159,11 @@ def _record(
     }
 
 
-def _from_stdin(app: App) -> str:
+def _from_stdin() -> str:
     from ..api.urls import check_key
 
     # Bytes, because the text layer would stop at what is not UTF-8, and show it.
-    data = app.stdin.buffer.read(65536)
+    data = stdin().buffer.read(65536)
     return check_key(data.decode("utf-8", "replace"))
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from ..app import App
-from ..deadline import NO_LIMIT
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage, Interrupted, RebyteError
 from ..output.records import RESULT, RecordList, Records, Text
+from ..system.deadline import NO_LIMIT
 from ._base import define
 from ._options import (
     Duration,
+    Number,
     ParamType,
     TaskOptions,
     chosen_fields,
@@ -27,33 +31,40 @@ from ._options import (
     task_options,
     timeout_option,
 )
+from ._stdin import stdin
 from ._wait import question_watcher
 
 if TYPE_CHECKING:
-    from ..batch.input import Input
-    from ..batch.options import BatchOptions
+    from ..api.client import RebyteClient
+    from ..batch.input import Input, InputSource
     from ..batch.plan import Plan
+    from ..batch.runner import BatchOptions
+    from ..batch.session import Batch
+    from ..output.records import RowOrError
 
 # Seconds. The local service has a task at once or never, and its list is never stale.
 LOCAL_SEARCH = 2.0
+ANSWERED = frozenset({"completed", "failed"})  # statuses of tasks that may have an answer
 MANY = 500  # lines, from which on a process for the local service saves more than it takes
 KEYED = ("line", "key", *RESULT.columns[1:])  # of a table whose lines have keys
 _SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 
 
-class Rate(click.FloatRange):
+class Rate(ParamType[float]):
     """Creates per second: a number above 0."""
 
     name = "rate"
 
-    def __init__(self) -> None:
-        super().__init__(0, min_open=True)
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the rate as a float."""
-        rate = super().convert(value, param, ctx)
+        try:
+            rate = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if rate <= 0:
+            self.fail(f"{rate} is not greater than 0", param, ctx)
         if not math.isfinite(rate):
-            self.fail(f"{value!r} is not a number of creates per second", param, ctx)
+            self.fail(f"{value!r} is not a number of requests per second", param, ctx)
         return rate
 
 
@@ -103,22 +114,22 @@ class Shard(ParamType[tuple[int, int]]):
 @click.option(
     "--jobs",
     metavar="N",
-    type=click.IntRange(1, 256),
+    type=Number(1, 256),
     default=8,
     show_default=True,
-    help="Send at most N creates at a time; their tasks then run beside those created before.",
+    help="Send at most N create requests at a time; tasks created before keep running.",
 )
 @click.option(
     "--max-running",
     metavar="N",
-    type=click.IntRange(min=1),
+    type=Number(min=1),
     help="Let at most N tasks of this batch run at a time (default: no limit).",
 )
 @click.option(
     "--rate",
     metavar="N",
     type=Rate(),
-    help="Send at most N creates per second.",
+    help="Send at most N create requests per second.",
 )
 @click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait for the tasks to end."
@@ -222,10 +233,10 @@ def command(
     --results writes the results to a file, which is replaced only after the run has locked the
     journal, so starting a batch twice is safe.
 
-    --jobs counts creates, which end once a task has its VM; --max-running counts tasks from their
-    create to their end. It includes tasks that an earlier run of this journal left running, lines
-    whose outcome is not known yet, and tasks that wait for an answer while the batch waits for it.
-    Each shard counts its own.
+    --jobs counts create requests, which last until a task has its VM; --max-running counts tasks
+    from that request to their end. It includes tasks that an earlier run of this journal left
+    running, lines whose outcome is not known yet, and tasks that wait for an answer while the batch
+    waits for it. Each shard counts its own.
 
     Lines with the same workspaceId run one after another. `"workspaceId": "@KEY"` runs a line in
     the workspace of the line with that key, after that line has completed. Lines that belong
@@ -236,8 +247,9 @@ def command(
     then run the same command again.
 
     A 429, a 503 or a Retry-After slows down the whole batch. A network outage pauses it until the
-    network is back or --timeout ends it. Ctrl-C stops creating tasks and waits for the creates
-    in progress; a second Ctrl-C exits immediately. Neither loses or duplicates a task.
+    network is back; one of five minutes ends it, and the same command resumes it. Ctrl-C stops
+    creating tasks and waits for the requests in progress; a second Ctrl-C exits immediately.
+    Nothing of this loses or duplicates a task.
 
     Examples:
 
@@ -249,10 +261,10 @@ def command(
       rebyte batch tasks.jsonl --shard "$((SLURM_ARRAY_TASK_ID + 1))/8"
     """
     from ..batch.input import InputSource, read_source
+    from ..batch.input_lock import refuse_other_shards
     from ..batch.plan import make_plan
-    from ..batch.preflight import check_outputs, refuse_other_shards
-    from ..batch.resolutions import parse_resolutions
-    from ..batch.session import Session
+    from ..batch.results import check_outputs
+    from ..batch.session import parse_resolutions
 
     source = InputSource(file, text, csv, template, workspace_per_line, shard, journal)
     check_outputs(source, results=results, report=report)
@@ -266,33 +278,32 @@ def command(
     if not dry_run:
         refuse_other_shards(source)
     defaults = chosen_fields(app, TaskOptions(**choices))
-    stdin = app.stdin if file == "-" else None
-    batch = read_source(source, stdin, defaults=defaults, files=files, labels=labels)
+    piped = stdin() if file == "-" else None
+    batch = read_source(source, piped, defaults=defaults, files=files, labels=labels)
     plan = make_plan(batch.lines, source.name, shard)
     if dry_run:
         return Text(_bodies(batch, plan))
-    if app.format == "json" and app.settings.output.value == "auto":
-        app.set_option("output", "jsonl")
+    if app.format == "json":
+        app.auto = "jsonl"
 
     as_table, counts = app.format == "table" and results is None, list[str]()
-    session = Session(
+    asked = {**defaults, "files": files, "workspace-per-line": workspace_per_line}
+    view = BatchView(
         app,
-        source,
-        batch,
-        plan,
-        asked={**defaults, "files": files, "workspace-per-line": workspace_per_line},
+        _batch_of(app, source, batch, plan, asked),
+        source.name,
         results=results,
         report=report,
         summary=counts.append if as_table else app.note,
     )
     if only_status:
-        rows = session.status()
+        rows = view.status()
     else:
         options = _options(app, jobs, wait, timeout, fail_fast, retry_failed, resend_after)
         options = options._replace(max_running=max_running)
         app.is_busy = len(plan.mine) >= MANY
         resolutions = parse_resolutions(_with_ids(app, resolve), batch.lines, plan.mine)
-        run = partial(session.run, options, rate=rate, resolutions=resolutions)
+        run = partial(view.run, options, rate=rate, resolutions=resolutions)
         rows = _attended(app, run)
     if not as_table:
         return Records(RESULT, rows)
@@ -302,6 +313,27 @@ def command(
         below=counts,
         columns=KEYED if any(line.has_own_key for line in batch.lines) else None,
         shorten=None if full_ids else app.history.shortest_prefixes,
+    )
+
+
+def _batch_of(
+    app: App, source: InputSource, lines: Input, plan: Plan, asked: Mapping[str, Any]
+) -> Batch:
+    from ..batch.session import Batch
+
+    return Batch(
+        source,
+        lines,
+        plan,
+        connect=app.client_for,
+        history=app.history,
+        folder=app.state_dir / "batches",
+        profile=app.settings.profile,
+        origin=app.settings.origin,
+        is_local=app.settings.is_local,
+        asked=asked,
+        note=app.note,
+        located=app.with_workspace,
     )
 
 
@@ -315,7 +347,7 @@ def _options(
     resend_after: float | None,
 ) -> BatchOptions:
     """How the batch is to run; the service says how long a lost create is searched for."""
-    from ..batch.options import SEND_AGAIN_AFTER, BatchOptions
+    from ..batch.runner import SEND_AGAIN_AFTER, BatchOptions
 
     search_for = LOCAL_SEARCH if app.settings.is_local else None
     if resend_after is None:
@@ -344,7 +376,7 @@ def _for_table(rows: Iterator[Any]) -> Iterator[Any]:
 
     Lines that were never created come last, and not at all when an interrupt ends the rows.
     """
-    from ..batch.state import LineProblem
+    from ..batch.results import LineProblem
 
     never = []
     for row in rows:
@@ -360,7 +392,7 @@ def _for_table(rows: Iterator[Any]) -> Iterator[Any]:
 
 
 def _without_id(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    from ..batch.state import reason_of
+    from ..batch.results import reason_of
 
     return {**row, "error": row["error"] and {**row["error"], "message": reason_of(row)}}
 
@@ -378,3 +410,86 @@ def _bodies(batch: Input, plan: Plan) -> Iterator[str]:
             body["files"] = [*body.get("files", ()), *({"path": path} for path in line.paths)]
         document = {"key": line.key, "line": line.number, "body": body}
         yield dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+class BatchView(NamedTuple):
+    """Shows one call of the command on the input `name`.
+
+    `results` is the file that takes the rows instead of stdout, and `report` that of a report.
+    `summary` is called with each line of the counts when everything is over.
+    """
+
+    app: App
+    batch: Batch
+    name: str
+    results: str | None
+    report: str | None
+    summary: Callable[[str], None]
+
+    def status(self) -> Iterator[RowOrError]:
+        """Every line as the journal has it."""
+        yield from self.batch.status()
+        self._finish(None, None)
+
+    def run(self, options: BatchOptions, **more: Any) -> Iterator[RowOrError]:
+        """Run what is left, and yield the row of every line as it ends. `more`: see `held`."""
+        from shlex import join
+
+        from ..batch.results import ResultsFile
+        from ..output.progress import BatchProgress, batch_board
+
+        # A short command lets the collector come late; a batch lasts, and would keep what the
+        # local service in this process has answered. What was imported stays, so it need not be
+        # looked at again and again.
+        if hasattr(gc, "freeze"):  # PyPy has none of these
+            gc.freeze()
+            gc.set_threshold(5000, 20, 20)
+        began, client = time.monotonic(), None
+        with self.batch.held(options, **more) as runner:
+            file = self.results and ResultsFile(self.results, self.app.fields)
+            rows = runner.run()
+            try:
+                with batch_board(
+                    self.app.console, lambda most: BatchProgress(**runner.progress(most))
+                ):
+                    yield from file.take(rows) if file else rows
+                client = runner.client
+            except Interrupted as error:
+                hint = f"Resume with `{join(['rebyte', *self.app.argv])}`"
+                raise Interrupted(error.exit_status, hint=hint) from None
+            finally:
+                rows.close()
+                self._finish(time.monotonic() - began, client)
+
+    def _finish(self, seconds: float | None, client: RebyteClient | None) -> None:
+        """Print the counts, with reasons that lines share, and write the report.
+
+        The report has answers if there is a client to read them.
+        """
+        from ..batch.results import counts, shared_reasons, tally
+        from ..system.durations import duration
+
+        took = "" if seconds is None else f" ({duration(seconds)})"
+        ends = tally(self.batch.rows())
+        self.summary(counts(ends) + took)
+        for line in shared_reasons(ends):
+            self.summary(line)
+        if self.report:
+            self._write_report(self.report, client)
+
+    def _write_report(self, path: str, client: RebyteClient | None) -> None:
+        from ..batch.report import write
+        from ..batch.timeline import LineTexts, excerpt, read_answers
+        from ..output.progress import spinner
+
+        rows = list(self.batch.rows())
+        answers: Iterable[str | None] = repeat(None)
+        if client is not None:
+            ended = (row["id"] if row["status"] in ANSWERED else None for row in rows)
+            answers = read_answers(client, ended, self.app.note)
+        texts = (
+            LineTexts(excerpt(prompt, len(rows)), answer and excerpt(answer, len(rows)))
+            for prompt, answer in zip(self.batch.prompts(), answers, strict=False)
+        )
+        with spinner(self.app.console, "Writing the report"):
+            write(path, self.name, rows, texts)

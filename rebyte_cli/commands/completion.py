@@ -11,12 +11,13 @@ from ..app import App
 from ..errors import BadUsage
 from ..output.records import INSTALLED, Text
 from ._base import define, installed
+from ._options import Choice
 
 SHELLS = ("bash", "zsh", "fish")
 
 
 @define("completion", kind=INSTALLED, text=True, statuses=())
-@click.argument("shell", type=click.Choice(SHELLS), required=False)
+@click.argument("shell", type=Choice(SHELLS), required=False)
 @click.option("--install", is_flag=True, help="Install it where the shell finds it.")
 @click.option("--uninstall", is_flag=True, help="Remove what --install wrote.")
 def command(app: App, shell: str | None, install: bool, uninstall: bool) -> Any:

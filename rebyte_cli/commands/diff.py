@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import click
+
 from ..app import App
+from ..errors import NotFound
 from ..output.records import Raw
 from ._base import define
 from ._options import task_argument
@@ -10,16 +13,21 @@ from ._options import task_argument
 
 @define("diff", text=True)
 @task_argument
-def command(app: App, task: str) -> Raw | None:
+@click.option("--run", "alone", is_flag=True, help="Only the changes of the last run.")
+def command(app: App, task: str, alone: bool) -> Raw | None:
     """Print the changes that TASK made, as a patch.
 
     The patch is coloured on a terminal and unchanged in a pipe, ready for `git apply`. It covers
-    everything that changed in the workspace since its creation, including follow-ups. Local
-    agents leave such a patch; exits with 4 if the workspace has no changes.patch.
+    all runs of the task, follow-ups included, and with --run the last one that has ended.
+
+    Exits with 4 if there is no patch. Agents on this machine leave one. Elsewhere, a task has one
+    if its agent saves an artifact changes.patch. That covers the whole workspace, whatever task
+    changed it, so --run is an error.
 
     Examples:
 
       rebyte diff @last
+      rebyte diff @last --run
       rebyte diff @last | git apply --stat
     """
     from ..history import references
@@ -27,7 +35,10 @@ def command(app: App, task: str) -> Raw | None:
 
     task_id = references.task(app.history, task)
     workspace = app.located({"id": task_id}).get("workspaceId")
-    found = patch.fetch(app.client, task_id, workspace)
+    source = patch.source(app.client, task_id, workspace)
+    found = patch.fetch(app.client, source, source.runs[-1:] if alone else ())
+    if alone and not source.runs:
+        raise NotFound(f"the changes of single runs of task {task_id} were not kept")
     # FORCE_COLOR is for what people read, and what is not a terminal gets a patch to apply.
     if not app.console.out_tty and app.options.get("color") != "always":
         return Raw(found)

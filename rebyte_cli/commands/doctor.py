@@ -34,14 +34,14 @@ def command(app: App) -> RecordList:
 
 
 def _found(app: App) -> Iterator[Mapping[str, Any] | RebyteError]:
+    from ..doctor.check_runner import run_checks
     from ..doctor.checks import Examination
-    from ..doctor.runner import run_checks
     from ..manual.facts import VARIABLES
 
     counts = {"ok": 0, "warning": 0, "problem": 0}
     for name, finding in run_checks(Examination(app, VARIABLES).checks()):
         counts[finding.status] += 1
-        hint = finding.hint and app.with_profile(finding.hint)
+        hint = finding.hint and app.typed(finding.hint)
         yield finding._replace(hint=hint).record(name)
     warnings = _count(counts["warning"], "warning")
     if counts["problem"]:

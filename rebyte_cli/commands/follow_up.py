@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import click
+
 from ..app import App
-from ..deadline import Deadline
-from ..output.records import PROMPT, TASK, Document, Records
+from ..errors import BadUsage, Next, RebyteError
+from ..output.records import PROMPT, Document, Records
+from ..system.deadline import Deadline
 from ._base import define
-from ._notice import EndNotice
 from ._options import (
     check_files,
     dry_run_option,
@@ -30,6 +33,7 @@ from ._prompts import PromptSource, prompt_options, read_prompt
 @prompt_options
 @skills_option
 @files_option
+@click.option("--sync", is_flag=True, help="First merge new commits of the repository here.")
 @wait_option
 @timeout_option
 @stream_option
@@ -44,6 +48,7 @@ def command(
     prompt_file: str | None,
     skills: list[str],
     files: tuple[str, ...],
+    sync: bool,
     wait: bool,
     timeout: float | None,
     stream: bool,
@@ -54,6 +59,11 @@ def command(
 
     Prints the id of the new prompt. With --wait, waits for this prompt to end (the task can still
     be `completed` from the previous one) and prints the finished task.
+
+    With --sync, brings new commits of the repository from which the task's workspace on this
+    machine was cloned into it first: of the branch named at creation, or else the current one. What
+    the agent has done stays, and is what `diff` shows. Conflicts are named, and nothing is changed
+    or sent.
 
     Examples:
 
@@ -78,24 +88,46 @@ def command(
 
             body["files"] = upload(app.client, paths, app.progress_bar)
         deadline = Deadline(timeout)
+        if sync:
+            _sync(app, task_id)
         answer = _sent(app, task_id, body, written, deadline)
     if stream or wait:
-        app.note(f"Sent prompt {answer['promptId']} to task {task_id}")
-    notice = EndNotice(app) if notify else None
-    if stream:
-        from ._wait import streamed
+        from ._wait import followed
 
-        return streamed(
-            app, task_id, prompt_id=str(answer["promptId"]), deadline=deadline, notice=notice
+        prompt_id = str(answer["promptId"])
+        app.note(f"Sent prompt {prompt_id} to task {task_id}")
+        return followed(
+            app, task_id, prompt_id=prompt_id, stream=stream, notify=notify, deadline=deadline
         )
-    if wait:
-        from ..tasks.wait import WaitTarget
-        from ._wait import finished
-
-        target = WaitTarget(task_id, str(answer["promptId"]))
-        ended = finished(app, [target], deadline=deadline)
-        return Records(TASK, notice.of_outcomes(ended) if notice else ended)
     return Records(PROMPT, [answer])
+
+
+def _sync(app: App, task_id: str) -> None:
+    """Merge new commits into the task's workspace. RebyteError if that is impossible."""
+    if not app.settings.is_local:
+        raise BadUsage("--sync: the workspace of this task is not on this machine")
+    from ..local.agents import by_hand
+    from ..local.http import Refusal
+    from ..system.git import GitFailed
+
+    app.client.get_task(task_id)  # whether it is there
+    try:
+        with app.spinner("Merging new commits"):
+            applied = partial(app.history.applied, task_id)
+            place = by_hand.sync(app.local_folder(), task_id, applied)
+    except GitFailed as error:
+        raise RebyteError(
+            f"the new commits cannot be merged: {error}",
+            hint="Nothing was changed or sent. Leave out --sync, or apply the task's changes, and"
+            " start a new task",
+            code="conflict",
+        ) from None
+    except Refusal as refusal:
+        hint = refusal.hint
+        if refusal.code == "run_at_work":
+            hint = "Wait for it with " + Next("wait", task_id)
+        raise RebyteError(f"--sync: {refusal.message}", hint=hint, code=refusal.code) from None
+    app.note(f"Merged the new commits of {place}" if place else "There are no new commits")
 
 
 def _sent(

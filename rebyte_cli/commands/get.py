@@ -10,6 +10,7 @@ from ..errors import RebyteError
 from ..output.records import TASK, Records
 from ._base import define
 from ._options import tasks_argument
+from ._stdin import stdin_lines
 
 
 @define("get", kind=TASK)
@@ -30,7 +31,7 @@ def command(app: App, tasks: Sequence[str]) -> Records:
     """
     from ..history import references
 
-    return Records(TASK, _read(app, references.tasks(app.history, tasks, app.lines())))
+    return Records(TASK, _read(app, references.tasks(app.history, tasks, stdin_lines())))
 
 
 def _read(app: App, ids: Sequence[str]) -> Iterator[Mapping[str, Any] | RebyteError]:

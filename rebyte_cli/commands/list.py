@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage, Next, RebyteError
 from ..output.records import TASK_ROW, RecordList, Records
 from ._base import define
-from ._options import full_ids_option, label_filter_option
+from ._options import Choice, Number, full_ids_option, label_filter_option
 
-STATUSES = ("running", "waiting", "completed", "failed", "canceled")
+STATUSES = ("running", "queued", "waiting", "completed", "failed", "canceled")
+RUNNING = {"queued", "waiting"}  # what the API calls running
 DEFAULT_LIMIT = 50
 
 Row = Mapping[str, Any]
@@ -25,12 +26,8 @@ if TYPE_CHECKING:
     from ..tasks.list import Test
     from ..tasks.task_watch import TaskWatch, WatchedTask
 
-    _Choice = click.Choice[str]
-else:  # Click before 8.2 has no generic types
-    _Choice = click.Choice
 
-
-class StatusFilter(_Choice):
+class StatusFilter(Choice):
     """One status, or several with commas between them."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -50,12 +47,12 @@ def _flat(
 @click.option(
     "-n",
     "--limit",
-    type=click.IntRange(min=1),
+    type=Number(min=1),
     metavar="N",
     help="List at most N tasks (default 50); over 100 takes several requests.",
 )
 @click.option(
-    "--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Skip the first N tasks."
+    "--offset", type=Number(min=0), default=0, metavar="N", help="Skip the first N tasks."
 )
 @click.option("--all", "all_", is_flag=True, help="List all tasks, page by page.")
 @click.option(
@@ -107,7 +104,8 @@ def command(
 
     A running task that waits for an answer is shown as waiting; in JSON, its status stays running,
     and "question" is true. rebyte checks at most 100 running tasks for this, and for at most five
-    seconds; with --status waiting or --fields question, it checks all of them.
+    seconds; with --status waiting or --fields question, it checks all of them. One on this machine
+    whose run waits for its turn is shown as queued. --status running lists both, too.
 
     --watch shows what runs, for how long, its last step, and which tasks wait for an answer. It
     reads each task once when its run begins and when it ends, and apart from that makes at most two
@@ -157,7 +155,9 @@ def command(
         with_questions, app.client, app.history, unchecked=partial(_unchecked, app, statuses)
     )
     if "waiting" in statuses:
-        every = asking(found, most=None)
+        found = asking(found, most=None)
+    if RUNNING.intersection(statuses):
+        every = found
         found = (row for row in every if isinstance(row, RebyteError) or has_status(row, statuses))
     if statuses:
         found = at_most(found, most)
@@ -178,8 +178,12 @@ def command(
 
 def _unchecked(app: App, statuses: tuple[str, ...], count: int) -> None:
     tasks = "1 running task was" if count == 1 else f"{count} running tasks were"
-    more = "" if "waiting" in statuses else "; `rebyte list --status waiting --all` checks all"
-    app.note(f"{tasks} not checked for a question{more}")
+    more = (
+        ""
+        if "waiting" in statuses
+        else "; " + Next("list", "--status", "waiting", "--all") + " checks all"
+    )
+    app.note(f"{tasks} not checked for a question" + more)
 
 
 def _watched(
@@ -227,7 +231,7 @@ def _draw(
         asking = next((task.id for task in tasks if task.question is not None), None)
         return LiveState(
             [_live_row(task, names.get(task.id, task.id)) for task in tasks],
-            app.with_profile(f"Answer with `rebyte answer {names.get(asking, asking)}`")
+            app.typed("Answer with " + Next("answer", f"{names.get(asking, asking)}"))
             if asking
             else "",
             next((f"Cannot read {what}: {why}" for what, why in watch.errors.items()), ""),
@@ -243,10 +247,9 @@ def _draw(
 def _live_row(task: WatchedTask, name: str) -> LiveRow:
     from ..output.live_table import LiveRow
 
-    status = "waiting" if task.question is not None else task.status
     return LiveRow(
         name,
-        status or "ended",
+        TASK_ROW.status(task.record) or task.status or "ended",
         str(task.row.get("completedAt") or task.began or ""),
         str(task.row.get("title") or ""),
         task.step,
@@ -286,8 +289,7 @@ def _told(
         app.client,
         app.history,
         rows,
-        # The API calls a run that waits `running`.
-        wanted=[status.replace("waiting", "running") for status in statuses],
+        wanted=["running" if status in RUNNING else status for status in statuses],
         most=None if insists else MOST_READ,
         note=app.note,
     )

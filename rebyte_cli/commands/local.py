@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, RebyteError
-from ..output.records import AGENT, LOCAL, RecordList, Records, Text
+from ..errors import BadUsage, Next, RebyteError
+from ..output.records import AGENT, LOCAL, WORKSPACE, RecordList, Records, Text
 from ._base import define_group, define_in
+from ._options import Duration, Number
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def command() -> None:
 @click.option(
     "--port",
     metavar="PORT",
-    type=click.IntRange(0, 65535),
+    type=Number(0, 65535),
     default=8787,
     show_default=True,
     help="The port on 127.0.0.1; 0 picks a free one.",
@@ -56,19 +57,18 @@ def serve(app: App, port: int, simulate: bool) -> None:
       REBYTE_API_URL=http://127.0.0.1:8787/v1 REBYTE_API_KEY=rbk_local rebyte list
     """
     from ..local.server import LOCAL_KEY
-    from ..signals import StopSignal
+    from ..system.signals import StopSignal
 
     service = _service(app, port, simulate)
     runs = "Runs are simulated."
     if not simulate and app.environment.get("REBYTE_LOCAL_AGENTS") != "0":
-        runs = "Runs are simulated unless they name an agent and use `rebyte local key`."
+        runs = "Runs are simulated unless they name an agent and use " + Next("local", "key") + "."
     with StopSignal() as stop:
         with service:
             app.console.write_out(service.base_url + "\n", flush=True)
             app.note(
                 f"curl -H 'API_KEY: {LOCAL_KEY}' {service.base_url}/tasks\n"
-                f"Pages: {service.pages_url}\n"
-                f"{runs} Ctrl-C stops it."
+                f"Pages: {service.pages_url}\n" + runs + " Ctrl-C stops it."
             )
             stop.wait()
             if app.console.err_tty:  # end the line that the terminal began with `^C`
@@ -96,8 +96,8 @@ def _service(app: App, port: int, simulate: bool) -> Service:
     if other is not None and (not is_meant or other.origin.endswith(f":{port}")):
         raise RebyteError(
             f"already served at {other.origin}/v1 by process {other.pid}",
-            hint="`rebyte local status` prints a link to its pages; "
-            "`--port 0` starts one more on a free port",
+            hint=Next("local", "status")
+            + " prints a link to its pages; `--port 0` starts one more on a free port",
             code="already_served",
         )
     try:
@@ -120,9 +120,12 @@ def _service(app: App, port: int, simulate: bool) -> Service:
 def agents(app: App) -> RecordList:
     """List the coding agents that `-x` can run on this machine.
 
-    An agent is usable when its program is on PATH (or named in config.toml) and bubblewrap can
-    confine it. `tested` says whether this version is one that rebyte was tested with, `jailGaps`
-    what the sandbox leaves open because the kernel or bubblewrap is too old.
+    An agent is usable when its program is on PATH (or named in config.toml), it has a login or an
+    API key, and bubblewrap can confine it. `login` names the file or the variable that was found;
+    whether the model accepts it only a run can tell. `tested` says whether this version is between
+    the oldest and the newest one that rebyte was tested with, `jailGaps` what the sandbox leaves
+    open because the kernel or bubblewrap is too old, `unused` which of your settings of the agent
+    it needs and doesn't get.
 
     Examples:
 
@@ -136,10 +139,15 @@ def agents(app: App) -> RecordList:
         found = report.agents(app.local_folder(), app.config.path)
     except ConfigError as error:
         raise BadUsage(
-            f"{app.config.path}: {error}", hint="See `rebyte man local-agents`"
+            f"{app.config.path}: {error}", hint="See " + Next("man", "local-agents")
         ) from None
-    gaps = {f"Sandbox: {row['jailGaps']}" for row in found if row["jailGaps"]}
-    return RecordList(AGENT, found, below=gaps or None)
+    notes = {f"Sandbox: {row['jailGaps']}" for row in found if row["jailGaps"]}
+    notes |= {
+        f"{row['name']} runs without {row['unused']} of your settings"
+        for row in found
+        if row["unused"]
+    }
+    return RecordList(AGENT, found, below=sorted(notes) or None)
 
 
 @define_in(command, "key", text=True, statuses=())
@@ -183,6 +191,34 @@ def status(app: App) -> Records:
     finally:
         store.close()
     return Records(LOCAL, [{"pages": None, **found}])
+
+
+@define_in(command, "prune", kind=WORKSPACE, statuses=())
+@click.option(
+    "--older",
+    type=Duration(),
+    metavar="DURATION",
+    required=True,
+    help="Those whose last run ended so long ago, such as 14d.",
+)
+@click.option("--dry-run", is_flag=True, help="Only list them.")
+def prune(app: App, older: float, dry_run: bool) -> RecordList:
+    """Delete old workspaces of agents on this machine, and list them.
+
+    Tasks, answers and patches stay; a follow-up begins with a new clone. A workspace where a run
+    waits or is at work stays.
+
+    Examples:
+
+      rebyte local prune --older 14d --dry-run
+      rebyte local prune --older 14d
+    """
+    from ..local.agents import report
+    from ..output.table import byte_size
+
+    found, freed = report.prune(app.local_folder(), older, dry_run=dry_run)
+    app.note(f"{'Would free' if dry_run else 'Freed'} {byte_size(freed)}")
+    return RecordList(WORKSPACE, found, columns=("id", "repository", "size", "lastUsedAt"))
 
 
 @define_in(command, "reset", statuses=())

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ..app import App
-from ..deadline import Deadline
 from ..errors import BadUsage
 from ..output.records import CONTENT, EVENT, Records, Text
+from ..system.deadline import Deadline
 from ._base import define
-from ._options import on_question_option, task_argument, timeout_option
-from ._wait import question_watcher, resumable_logs, sign_of_life
+from ._options import Number, on_question_option, task_argument, timeout_option
+from ._wait import last, printed
+
+if TYPE_CHECKING:
+    from ..tasks.logs import Asked, Step
+    from ._wait import Shown
 
 T = TypeVar("T")
 
@@ -24,7 +29,7 @@ T = TypeVar("T")
 @click.option("--full", is_flag=True, help="Show tool calls, thoughts and delegated runs in full.")
 @click.option(
     "--tail",
-    type=click.IntRange(min=0),
+    type=Number(min=0),
     metavar="N",
     help="Begin with the last N lines, or with -o jsonl, the last N events.",
 )
@@ -51,61 +56,42 @@ def command(
     """
     from ..history import references
     from ..tasks import logs
+    from ..tasks.questions import hint
 
     task_id = references.task(app.history, task)
     deadline = Deadline(timeout)
+
+    def shown(show: Callable[[Asked], Shown[T]], *, in_text: bool = False) -> Iterator[T]:
+        if follow:
+            return printed(app, task_id, deadline, show, in_text=in_text, tail=tail)
+        return last(show(lambda *asked: app.note(hint(*asked)) if in_text else None), tail)
+
+    def steps(asked: Asked) -> Iterator[Step]:
+        return logs.steps(app.client, task_id, follow, deadline, asked=asked, note=app.note)
+
+    def document(_asked: Asked) -> Shown[Mapping[str, Any]]:
+        yield True, logs.document(app.client, task_id, follow, deadline, note=app.note)
+
+    def events(asked: Asked) -> Shown[Mapping[str, Any]]:
+        return logs.events(steps(asked), end=follow and app.format == "jsonl")
+
+    def text(asked: Asked) -> Shown[str]:
+        text = logs.text(steps(asked), app.client, task_id, full=full, speech=app.speech())
+        return text if tail is None else _by_line(text)
+
     if app.format in ("json", "id"):
         if tail is not None:
             raise BadUsage(f"--tail cannot be used with -o {app.format}", hint="Use -o jsonl")
-        document = logs.document(app.client, task_id, follow, deadline, note=app.note)
-        return Records(CONTENT, _resumable(task_id, document) if follow else document)
+        return Records(CONTENT, shown(document))
     if app.format in ("jsonl", "csv", "tsv"):
-        events = _events(app, task_id, follow, deadline, tail)
-        return Records(EVENT, _resumable(task_id, events) if follow else events)
-    text = _text(app, task_id, follow, deadline, full=full, tail=tail)
-    return Text(_resumable(task_id, text) if follow else text, prose=True)
+        return Records(EVENT, shown(events))
+    return Text(shown(text, in_text=True), prose=True)
 
 
-def _resumable(task_id: str, parts: Iterator[T]) -> Iterator[T]:
-    with resumable_logs(task_id):
-        yield from parts
-
-
-def _events(
-    app: App, task_id: str, follow: bool, deadline: Deadline, tail: int | None
-) -> Iterator[Mapping[str, Any]]:
-    from ..tasks import logs
-
-    end = app.format == "jsonl"  # the others have no columns for how a stream ends
-    with question_watcher(app, deadline) as questions:
-        events = logs.events(
-            app.client,
-            task_id,
-            follow,
-            deadline,
-            end=end,
-            asked=questions.settle,
-            note=app.note,
-            tail=tail,
+def _by_line(shown: Shown[str]) -> Shown[str]:
+    """The same in lines, each of the type of its part: it may be rendered text."""
+    for is_live, parts in shown:
+        yield (
+            is_live,
+            (type(part)(line) for part in parts for line in re.split(r"(?<=\n)", part) if line),
         )
-        yield from sign_of_life(app, events) if follow else events
-
-
-def _text(
-    app: App, task_id: str, follow: bool, deadline: Deadline, *, full: bool, tail: int | None
-) -> Iterator[str]:
-    from ..tasks import logs
-
-    with question_watcher(app, deadline, shown=tail is None) as questions:
-        parts = logs.text(
-            app.client,
-            task_id,
-            follow,
-            deadline,
-            full=full,
-            note=app.note,
-            speech=app.speech(),
-            asked=questions.settle,
-            tail=tail,
-        )
-        yield from sign_of_life(app, parts) if follow else parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,13 +14,17 @@ from ..history import references
 from ..mcp import clients
 from ..output.records import INSTALLED, Text
 from ._base import define, installed
+from ._options import Choice
+
+if TYPE_CHECKING:
+    from ..config.settings import Settings
 
 
 @define("mcp", kind=INSTALLED, text=True, statuses=(3,))
 @click.option(
     "--install",
     "client",
-    type=click.Choice(list(clients.CLIENTS)),
+    type=Choice(list(clients.CLIENTS)),
     help="Write the entry for this server into the configuration of an agent.",
 )
 @click.option(
@@ -70,10 +74,11 @@ def command(
       rebyte mcp --install claude -P local
       rebyte mcp --install gemini --root .. --dry-run
     """
+    settings = app.settings  # an unknown profile ends it here, and not each of its tools
     if client is not None:
         allowed = [word for root in roots for word in ("--root", root)]
         allowed += [word for workspace in workspaces for word in ("--workspace", workspace)]
-        return _install(app, client, allowed, dry_run)
+        return _install(app, client, settings, allowed, dry_run)
     if dry_run:
         raise BadUsage("--dry-run requires --install")
     _check_sdk()
@@ -97,8 +102,7 @@ def _check_sdk() -> None:
         )
 
 
-def _install(app: App, client: str, allowed: list[str], dry_run: bool) -> Any:
-    settings = app.settings
+def _install(app: App, client: str, settings: Settings, allowed: list[str], dry_run: bool) -> Any:
     # The agent does not pass its environment on to the server.
     words = [*clients.command_line(settings.profile if settings.named else None), *allowed]
     if dry_run:

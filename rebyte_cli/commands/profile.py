@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import App
-from ..errors import BadUsage, MissingKey, NotFound
+from ..errors import BadUsage, MissingKey, Next, NotFound
 from ..output.records import PROFILE, SETTING, RecordKind, RecordList, Records
 from ._base import define_group, define_in, settle_format
 from ._options import completer
@@ -155,8 +155,8 @@ def set_(app: App, name: str, values: tuple[str, ...]) -> Records:
         old = stored_origins(name, app.environment)
         if old and new not in old:
             app.note(
-                f"The key stored for {old[0]} is not sent to {new}. "
-                f"Store one for it with `rebyte -P {name} auth login`"
+                f"The key stored for {old[0]} is not sent to {new}. Store one for it with "
+                + Next("-P", name, "auth", "login")
             )
     return done
 
@@ -216,7 +216,7 @@ def delete(app: App, names: tuple[str, ...], keep_key: bool) -> None:
       rebyte profile delete staging
     """
     from ..config import credentials
-    from ..config.schema import edit_config
+    from ..config.json_schema import edit_config
 
     for name in names:
         _not_local(name)
@@ -247,7 +247,7 @@ def _changed(
     built_in: bool = False,
 ) -> Records:
     """Change the file under its lock and return the profile as it then is."""
-    from ..config.schema import edit_config
+    from ..config.json_schema import edit_config
     from ..config.settings import Config
 
     if not built_in:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import App
-from ..deadline import NO_LIMIT, Deadline
-from ..errors import BadUsage, KeyProblem, KeyRejected, RebyteError, WaitTimeout
+from ..errors import BadUsage, KeyProblem, KeyRejected, Next, RebyteError, WaitTimeout
 from ..output.records import CREATED, TASK, Records
+from ..system.deadline import NO_LIMIT, Deadline
 from ..tasks.prompt import check_prompt
 from ._base import define
 from ._create import CreateOptions, create, create_options, note_created, split
 from ._notice import EndNotice
 from ._options import TaskOptions, task_options, tasks_argument
 from ._prompts import PromptSource, prompt_source_options, read_prompt
+from ._stdin import stdin_lines
 
 if TYPE_CHECKING:
     from ..tasks.rerun import Earlier
@@ -72,7 +73,7 @@ def command(
     if prompt_file == "-" and "-" in tasks:
         raise BadUsage("stdin cannot be both the prompt and the tasks")
     has_prompt = prompt_option is not None or prompt_file is not None
-    ids = references.tasks(app.history, tasks, app.lines())
+    ids = references.tasks(app.history, tasks, stdin_lines())
     written = read_prompt(app, (), prompt_option, prompt_file) if has_prompt else None
     rerun = partial(_rerun, app, given, new_workspace=new_workspace)
     if len(ids) == 1:
@@ -80,7 +81,7 @@ def command(
     _check_several(choices, edit=edit, has_prompt=has_prompt)
     if choices.wait:
         ends = _ends(app, ids, choices, rerun)
-        return Records(TASK, EndNotice(app).of_outcomes(ends) if choices.notify else ends)
+        return Records(TASK, EndNotice(app, is_wanted=choices.notify).of_outcomes(ends))
     return Records(CREATED, _created(ids, choices, rerun, NO_LIMIT))
 
 
@@ -138,19 +139,17 @@ def _created(
     ids: Sequence[str], choices: CreateOptions, rerun: Callable[..., Any], deadline: Deadline
 ) -> Rows:
     """The new tasks, each as soon as it is created, and the errors of those that cannot be."""
-    from ..tasks.parallel import named
-
     alone = choices._replace(wait=False, notify=False)
     for done, task_id in enumerate(ids):
         if deadline.has_passed:
             left = f"{len(ids) - done} of {len(ids)} tasks were not created in"
-            raise deadline.error(left, hint=f"Continue with `rebyte rerun {task_id} …`")
+            raise deadline.error(left, hint="Continue with " + Next("rerun", task_id, "…"))
         try:
             yield from rerun(alone._replace(timeout=deadline.for_call()), task_id).rows
         except (KeyProblem, KeyRejected, WaitTimeout):
             raise
         except RebyteError as error:
-            yield named(error, task_id)
+            yield error.about(task_id)
 
 
 def _ends(app: App, ids: Sequence[str], choices: CreateOptions, rerun: Callable[..., Any]) -> Rows:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 
 import click
 
 from ..app import App
-from ..deadline import Deadline
-from ..errors import RebyteError, TaskEnded, WaitTimeout
+from ..errors import Next, RebyteError, TaskEnded, WaitTimeout
 from ..output.records import Raw, Text
+from ..system.deadline import Deadline
 from ._base import define
 from ._options import on_question_option, tasks_argument, timeout_option
+from ._stdin import stdin_lines
 
 Answers = Iterator[str | RebyteError]
 
@@ -29,7 +31,8 @@ def command(app: App, tasks: Sequence[str], wait: bool, timeout: float | None) -
     file, each is printed unaltered, with a newline at its end if it has none.
 
     A task that failed or was canceled has no answer: nothing is printed, the reason is on stderr,
-    and the status is 10 or 11. Exits with 1 while a task runs, unless --wait is given.
+    and the status is 10 or 11. Exits with 1 while a task runs, or 12 with the question that it
+    asks, unless --wait is given.
 
     Examples:
 
@@ -39,7 +42,7 @@ def command(app: App, tasks: Sequence[str], wait: bool, timeout: float | None) -
     """
     from ..history import references
 
-    ids = references.tasks(app.history, tasks, app.lines())
+    ids = references.tasks(app.history, tasks, stdin_lines())
     deadline = Deadline(timeout)
     read = _after_waiting if wait else _answers
     answers = map(_explained, read(app, ids, deadline))
@@ -69,16 +72,34 @@ def _after_waiting(app: App, ids: Sequence[str], deadline: Deadline) -> Answers:
 
 
 def _answers(app: App, ids: Sequence[str], deadline: Deadline) -> Answers:
-    from ..tasks import result
     from ..tasks.parallel import in_parallel
 
-    return in_parallel(partial(result.answer, app.client, deadline=deadline), ids)
+    return in_parallel(partial(_answer, app, deadline), ids)
+
+
+def _answer(app: App, deadline: Deadline, task_id: str) -> str:
+    """As `result.answer`; raises NeedsAnswer for a task that asks a question."""
+    from ..tasks import questions, result
+
+    try:
+        return result.answer(app.client, task_id, deadline=deadline)
+    except RebyteError as error:
+        if error.code != "still_running":
+            raise
+        question = None
+        with suppress(RebyteError):  # the first one says enough
+            question = questions.asked(app.client, app.history, task_id, deadline)
+        if question is None:
+            raise
+        raise questions.needs_answer(task_id, question, {"id": task_id}) from None
 
 
 def _explained(answer: str | RebyteError) -> str | RebyteError:
     """The error of a task that did not complete with what shows more; what it said is no answer."""
     if isinstance(answer, TaskEnded):
-        return answer.copy_with(hint=f"`rebyte logs {answer.task.get('id')}` shows what it did")
+        return answer.copy_with(
+            hint=Next("logs", f"{answer.task.get('id')}") + " shows what it did"
+        )
     return answer
 
 

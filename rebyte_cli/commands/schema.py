@@ -10,7 +10,7 @@ from ..output.records import Document
 from ._base import define
 
 
-@define("schema", statuses=())
+@define("schema", json_only=True, statuses=())
 @click.option("--results", is_flag=True, help="Print the JSON Schema of what each command prints.")
 @click.option("--config", is_flag=True, help="Print the JSON Schema of config.toml.")
 @click.pass_context
@@ -29,7 +29,7 @@ def command(ctx: click.Context, _app: App, results: bool, config: bool) -> Docum
     if results and config:
         raise BadUsage("--results and --config cannot be used together")
     if config:
-        from ..config.schema import config_schema
+        from ..config.json_schema import config_schema
 
         return Document(config_schema())
     from ..manual import tree

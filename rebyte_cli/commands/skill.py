@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from ..app import App
-from ..config.atomic import write_shared
 from ..config.fields import LOCAL
 from ..config.paths import home_dir
-from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
 from ..output.records import INSTALLED, SKILL, RecordList, Text
+from ..system.files import write_shared
+from ..system.permissions import private_folder
 from ._base import define_group, define_in, installed
 from ._options import install_options
 

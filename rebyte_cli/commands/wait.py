@@ -8,9 +8,9 @@ from typing import Any, Literal
 import click
 
 from ..app import App
-from ..deadline import Deadline
 from ..errors import BadUsage, RebyteError, TaskEnded
 from ..output.records import TASK, Records
+from ..system.deadline import Deadline
 from ._base import define
 from ._notice import EndNotice
 from ._options import (
@@ -92,9 +92,7 @@ def command(
     ended = finished(app, targets, until=until, deadline=deadline, interval=interval)
     if program is not None:
         ended = _passed_to(app, program, ended, deadline)
-    if notify:
-        ended = EndNotice(app).of_outcomes(ended)
-    return Records(TASK, ended)
+    return Records(TASK, EndNotice(app, is_wanted=notify).of_outcomes(ended))
 
 
 def _passed_to(app: App, program: str, outcomes: Outcomes, deadline: Deadline) -> Outcomes:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import App
-from ..errors import APIError, BadUsage, RebyteError, did_you_mean
+from ..errors import APIError, BadUsage, Next, RebyteError, did_you_mean
 from ..output.records import DELETED, DELIVERY, WEBHOOK, RecordList, Records, Value
 from ._base import define_group, define_in
+from ._options import Number
 from ._prompts import read_secret, secret_option
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def create(
     except APIError as error:
         if error.code != "limit_exceeded":
             raise
-        hint = "Delete one with `rebyte webhook delete ID`; `rebyte webhook list` shows them"
+        delete, shown = Next("webhook", "delete", "ID"), Next("webhook", "list")
+        hint = "Delete one with " + delete + "; " + shown + " shows them"
         raise error.copy_with(hint=hint) from None
     return Records(WEBHOOK, [made])
 
@@ -171,7 +173,7 @@ def public_key(app: App) -> Value:
 @click.option(
     "--port",
     metavar="PORT",
-    type=click.IntRange(0, 65535),
+    type=Number(0, 65535),
     default=8788,
     show_default=True,
     help="The port on 127.0.0.1; 0 picks a free one.",
@@ -182,12 +184,12 @@ def public_key(app: App) -> Value:
 @click.option(
     "--jobs",
     metavar="N",
-    type=click.IntRange(1, 64),
+    type=Number(1, 64),
     default=4,
     show_default=True,
     help="Run at most N commands at a time.",
 )
-@click.option("--count", type=click.IntRange(1), metavar="N", help="Exit after N deliveries.")
+@click.option("--count", type=Number(1), metavar="N", help="Exit after N deliveries.")
 @click.option(
     "--host",
     "hosts",
@@ -220,8 +222,7 @@ def listen(
     """
     from ..tasks.webhook_receiver import WebhookReceiver
 
-    if app.settings.output.value == "auto":
-        app.set_option("output", "jsonl")
+    app.auto = "jsonl"
     shared = read_secret(app, secret, longest=LONGEST)
     receiver = WebhookReceiver(port, secret=shared, hosts=hosts)
     if program is None:
@@ -234,7 +235,7 @@ def _printed(app: App, receiver: WebhookReceiver, count: int | None) -> Iterator
     from contextlib import closing
     from itertools import islice
 
-    from ..signals import StopSignal
+    from ..system.signals import StopSignal
 
     with StopSignal(receiver.finish) as stop:
         app.note(f"Listening on {receiver.url}")
@@ -256,7 +257,7 @@ def _passed_on(
     from threading import BoundedSemaphore
 
     from ..output.messages import show_error
-    from ..signals import StopSignal
+    from ..system.signals import StopSignal
     from ..tasks.hook import HookCommand
 
     runs = HookCommand(program)

@@ -8,22 +8,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..app import App
-from ..deadline import Deadline
 from ..errors import (
     BadUsage,
     KeyProblem,
+    Next,
     NotFound,
     RebyteError,
     ResourceNotFound,
     did_you_mean,
 )
 from ..output.records import COMPUTER, DELETED, WORKSPACE, RecordList, Records, Text
+from ..system.deadline import Deadline
 from ._base import define_group, define_in
-from ._options import full_ids_option, timeout_option, workspace_argument
+from ._options import Number, full_ids_option, timeout_option, workspace_argument
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+LOCAL_COLUMNS = ("id", "name", "repository", "size", "tasks", "lastUsedAt")
 
 
 @define_group("workspace")
@@ -46,7 +49,7 @@ def command() -> None:
 @click.option(
     "-n",
     "--limit",
-    type=click.IntRange(min=1),
+    type=Number(min=1),
     metavar="N",
     help="List at most N workspaces (default: 50 in a table, else all).",
 )
@@ -62,7 +65,8 @@ def list_(
     """List workspaces, named ones first, then the last used.
 
     Lists the workspaces in the history (a task created without -w has its own) and the account's
-    agent computers. If the API has no agent computers, or the key may not list them, only the
+    agent computers; with -P local, what agents here cloned and the disk space at the end of their
+    last run. If the API has no agent computers, or the key may not list them, only the
     history is listed.
 
     Examples:
@@ -79,16 +83,19 @@ def list_(
     except KeyProblem as problem:
         app.note(f"Only workspaces used on this machine: {problem.message}")
         found = []
-    rows = [
-        row
-        for row in computers.joined(app.history.workspaces(), found)
-        if _matches(row, named=named, search=search)
-    ]
+    rows = list(computers.joined(app.history.workspaces(), found))
+    if app.settings.is_local:
+        from ..local.agents import report
+
+        here = report.workspaces(app.state_dir / "local")
+        rows = [{**row, **here.get(row["id"], {})} for row in rows]
+    rows = [row for row in rows if _matches(row, named=named, search=search)]
     most = limit or (50 if app.format == "table" and not all_ else len(rows))
     footer = f"{most} of {len(rows):,} workspaces; --all shows all"
     return RecordList(
         WORKSPACE,
         rows[:most],
+        columns=LOCAL_COLUMNS if app.settings.is_local else None,
         shorten=None if full_ids else app.history.shortest_workspace_prefixes,
         footer=lambda count: footer if app.format == "table" and count < len(rows) else None,
     )
@@ -99,7 +106,8 @@ def _matches(row: Mapping[str, Any], *, named: bool, search: str | None) -> bool
     if named and not row["name"]:
         return False
     wanted = (search or "").casefold()
-    return any(wanted in str(row.get(key) or "").casefold() for key in ("name", "id", "githubUrl"))
+    searched = ("name", "id", "githubUrl", "repository")
+    return any(wanted in str(row.get(key) or "").casefold() for key in searched)
 
 
 @define_in(command, "show", kind=WORKSPACE)
@@ -140,7 +148,7 @@ def show(app: App, workspace: str, show_secrets: bool) -> Records:
 def path(app: App, workspace: str, running: bool) -> Text:
     """Print the folder that the agents of a local workspace work in.
 
-    Only workspaces of real agents on this machine (`-P local`) have one. Agents write its files,
+    Workspaces have one in which an agent on this machine has begun to work. Agents write its files,
     settings of git included: those that name programs are removed when a run ends. While an agent
     works there, git in the folder would obey it, so --running is required; `rebyte workspace git`
     is safe at any time.
@@ -148,18 +156,21 @@ def path(app: App, workspace: str, running: bool) -> Text:
     Examples:
 
       cd "$(rebyte -P local workspace path @last)"
-      rebyte -P local workspace path @last | xargs du -sh
+      rebyte -P local workspace path @last --running
     """
     from ..local.agents import report
     from ..system.git import GitFailed
 
     workspace_id, folder = _folder(app, workspace)
     try:
-        if not running and not report.disarmed(app.state_dir / "local", workspace_id):
+        if not running and not report.disarmed(
+            app.state_dir / "local", workspace_id, app.note, complete=True
+        ):
             raise RebyteError(
                 f"an agent is working in workspace {workspace_id}: git there would obey its files",
-                hint=f"Wait for it, or look with `rebyte workspace git {workspace_id} -- status`;"
-                " --running prints the folder anyway",
+                hint="Wait for it, or look with "
+                + Next("workspace", "git", workspace_id, "--", "status")
+                + "; --running prints the folder anyway",
             )
     except (OSError, GitFailed) as error:
         raise RebyteError(f"settings of git in {folder} cannot be made safe: {error}") from None
@@ -195,20 +206,52 @@ def git(app: App, workspace: str, words: tuple[str, ...]) -> Text:
     return Text(lines())
 
 
+@define_in(command, "run", statuses=(4,))
+@workspace_argument
+@click.argument("words", metavar="-- WORD…", nargs=-1, required=True)
+def run(app: App, workspace: str, words: tuple[str, ...]) -> None:
+    """Run a command in the sandbox of a local workspace.
+
+    On a terminal it is interactive; the terminal that it has there is not yours, and is left as it
+    was. Elsewhere, it has standard input and output. Its exit status is that of rebyte.
+
+    It is refused while an agent is at work there, and an agent waits for its end. What it changes
+    counts as a part of the last run.
+
+    Examples:
+
+      rebyte -P local workspace run @last -- make test
+      rebyte -P local workspace run @last -- bash
+    """
+    from ..local.agents import by_hand
+    from ..local.http import Refusal
+
+    workspace_id, folder = _folder(app, workspace)
+    try:
+        raise click.exceptions.Exit(by_hand.run(app.state_dir / "local", workspace_id, words))
+    except Refusal as refusal:
+        hint = refusal.hint
+        if refusal.code == "run_at_work":
+            hint = "Wait for it; " + Next("list", "--status", "running") + " shows the tasks"
+        elif refusal.code == "no_jail":
+            hint = f"Run it in {folder}"
+        raise RebyteError(refusal.message, hint=hint, code=refusal.code) from None
+
+
 def _folder(app: App, workspace: str) -> tuple[str, Path]:
     """The id of a local workspace, and where its agents work. NotFound for any other."""
     from ..history import references
     from ..local.agents import report
 
     workspace_id = references.workspace(app.history, workspace)
-    folder = None
-    if app.settings.is_local:
-        folder = report.folder(app.state_dir / "local", workspace_id)
+    state_dir = app.state_dir / "local"
+    folder = report.folder(state_dir, workspace_id) if app.settings.is_local else None
     if folder is None:
-        raise NotFound(
-            f"workspace {workspace_id} has no folder on this machine",
-            hint="Only runs of real agents have one: rebyte -P local create … -x claude",
-        )
+        hint = "Workspaces of this profile are where its service is; -P local has those here"
+        if app.settings.is_local:
+            hint, words = report.why_no_folder(state_dir, workspace_id)
+            hint = hint + Next(*words) if words else hint
+        raise NotFound(f"workspace {workspace_id} has no folder on this machine", hint=hint)
     return workspace_id, folder
 
 
@@ -312,7 +355,7 @@ def delete(app: App, workspace: str, yes: bool) -> Records:
         app.client.delete_computer(workspace_id)
     except ResourceNotFound as error:
         if known is not None:  # a task's VM, or an agent computer that is gone already
-            hint = f"Remove it from the history with `rebyte workspace forget {workspace_id}`"
+            hint = "Remove it from the history with " + Next("workspace", "forget", workspace_id)
             raise error.copy_with(hint=hint) from None
         raise
     if known is not None:
@@ -331,4 +374,6 @@ def _missing(app: App, reference: str) -> NotFound:
     """The error for an unknown workspace, with the nearest alias."""
     names = [known["name"] for known in app.history.workspaces() if known["name"]]
     near = did_you_mean(reference, names)
-    return NotFound(f"no such workspace: {reference}", hint=near or "See `rebyte workspace list`")
+    return NotFound(
+        f"no such workspace: {reference}", hint=near or "See " + Next("workspace", "list")
+    )

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..config.atomic import write_shared
 from ..config.paths import home_dir, xdg_dir
-from ..config.permissions import private_folder
 from ..errors import BadUsage, RebyteError
+from ..system.files import write_shared
+from ..system.permissions import private_folder
 
 # The script of each shell
 

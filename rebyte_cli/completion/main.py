@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .answer import CompletionItem, Completions, answer
+from .candidates import CompletionItem, Completions, answer
 
 TYPE_CHECKING = False
 

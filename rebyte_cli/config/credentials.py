@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from ..api.urls import check_base_url, check_key, origin_of
-from ..errors import KEYS_PAGE, BadUsage, KeyProblem, MissingKey
+from ..errors import KEYS_PAGE, BadUsage, KeyProblem, MissingKey, Next, lines
 from .credentials_file import FILE_NAME, edit_keys, read_keys
 from .paths import config_dir
 from .settings import Settings
@@ -34,10 +34,11 @@ class FoundKey(NamedTuple):
         if self.source == VARIABLE:
             how = f"Set {VARIABLE} to another key, or unset it"
         elif self.source in ("keyring", f"file {FILE_NAME}"):
-            how = "Run `rebyte auth login` to replace it"
+            how = "Run " + Next("auth", "login") + " to replace it"
         else:
             how = f"It comes from {self.source}: change it there" if self.source else ""
-        return "; ".join(filter(None, (how, f"create a key at {KEYS_PAGE}")))
+        create = f"create a key at {KEYS_PAGE}"
+        return how + "; " + create if how else create
 
 
 class _KeySource(NamedTuple):
@@ -208,7 +209,7 @@ def _from_keyring(
     if key is None:
         raise KeyProblem(
             f"the keyring no longer has the key of profile {settings.profile}",
-            hint=f"rebyte -P {settings.profile} auth login  (stores it again)\n{WAYS_OUT}",
+            hint=f"rebyte -P {settings.profile} auth login  (stores it again)\n" + WAYS_OUT,
         )
     return key
 
@@ -234,14 +235,14 @@ def _not_for(settings: Settings) -> MissingKey:
 def _missing(settings: Settings, elsewhere: list[str], given: bool) -> MissingKey:
     named = f" -P {settings.profile}" if settings.named else ""
     url = "" if _takes_variable(settings) else f"REBYTE_API_URL={settings.base_url.value} "
-    lines = [
+    ways = [
         f"Get one at {KEYS_PAGE}",
         *(_ways_to_mean_it(settings) if given else [f"export {url}{VARIABLE}=…"]),
         f"rebyte{named} auth login",
-        "or try `rebyte -P local …` with no account",
+        "or try " + Next("-P", "local", "…") + " with no account",
     ]
     if elsewhere:
-        lines.insert(0, f"the key stored for {elsewhere[0]} is not sent to {settings.origin}")
+        ways.insert(0, f"the key stored for {elsewhere[0]} is not sent to {settings.origin}")
     return MissingKey(
-        f"no API key for {settings.origin} (profile {settings.profile})", hint="\n".join(lines)
+        f"no API key for {settings.origin} (profile {settings.profile})", hint=lines(*ways)
     )

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import KeyProblem
-from .atomic import locked, write_private
-from .permissions import LOCK_NAME, UnsafeFile, read_private
+from ..errors import KeyProblem, Next
+from ..system.files import locked, write_private
+from ..system.permissions import LOCK_NAME, UnsafeFile, read_private
 
 FILE_NAME = "credentials.json"
 LARGEST = 1 << 20  # bytes
@@ -49,7 +49,8 @@ def read_keys(folder: Path) -> Keys:
         sane = False
     if not sane:
         raise KeyProblem(
-            f"{path} is damaged", hint=f"rm {path}, then `rebyte auth login` for each profile"
+            f"{path} is damaged",
+            hint=f"rm {path}, then " + Next("auth", "login") + " for each profile",
         ) from None
     holds_key = any("key" in record for record in held)
     if holds_key and sys.platform != "win32" and path.stat().st_mode & 0o077:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..api.urls import check_base_url
-from ..errors import BadUsage, did_you_mean
+from ..errors import BadUsage, Next, did_you_mean
 from . import FORMATS
 
 LOCAL = "local"
@@ -17,7 +17,7 @@ LOCAL_FIELDS = frozenset({"executor", "history", "model", "output", "skills", "t
 # Names that people try for a key. A key has no place in a file that is shown and shared.
 KEY_NAMES = ("key", "api_key", "apikey", "token", "rebyte_api_key")
 NO_KEYS = "config.toml cannot contain API keys"
-KEY_PLACES = "`rebyte auth login` stores one in the keyring; key_command names a program"
+KEY_PLACES = Next("auth", "login") + " stores one in the keyring; key_command names a program"
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 

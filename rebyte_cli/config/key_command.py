@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import KeyProblem
-from ..redaction import redact_keys
+from ..system.redaction import redact_keys
 from .keyring_store import call_with_timeout
 from .terminal import terminal_restored
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ..errors import KeyProblem
+from ..errors import KeyProblem, Next
 from .terminal import prompts_refused, terminal_restored
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ SECONDS_ON_A_TERMINAL = 60.0
 
 WAYS_OUT = (
     "export REBYTE_API_KEY=…  (nothing is stored)\n"
-    "`rebyte profile set NAME key_command='pass show rebyte'`  (a program prints the key)\n"
-    "`rebyte auth login --insecure-storage`  (a file that only you can read)"
+    + Next("profile", "set", "NAME", "key_command='pass show rebyte'")
+    + "  (a program prints the key)\n"
+    + Next("auth", "login", "--insecure-storage")
+    + "  (a file that only you can read)"
 )
 
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from ..api.urls import BASE_URL, check_base_url, origin_of
-from ..errors import BadUsage, NotFound, did_you_mean
+from ..errors import BadUsage, Next, NotFound, did_you_mean, lines
 from .fields import FIELDS, KEY_NAMES, KEY_PLACES, LOCAL, LOCAL_FIELDS, NO_KEYS
-from .schema import UnknownName, unknown_names
+from .json_schema import UnknownName, unknown_names
 from .toml import line_of, read_toml
 
 DEFAULT = "default"
@@ -65,7 +65,7 @@ class Config:
         if not reasons:
             return None
         more = "".join(f";{reason[1:]}" for reason in reasons[1:])
-        return BadUsage(f"{self.path}{reasons[0]}{more}", hint="\n".join(hints))
+        return BadUsage(f"{self.path}{reasons[0]}{more}", hint=lines(*hints))
 
     def names(self) -> list[str]:
         """Every profile, `default` and `local` included, which always exist."""
@@ -85,7 +85,11 @@ class Config:
             return {}
         near = did_you_mean(name, self.names())
         known = f"The profiles are {', '.join(self.names())}"
-        hint = f"{near}\n{known}" if near else f"{known}; `rebyte profile create NAME` adds one"
+        hint = (
+            f"{near}\n{known}"
+            if near
+            else f"{known}; " + Next("profile", "create", "NAME") + " adds one"
+        )
         raise NotFound(f"no such profile: {_shown(name)}", hint=hint)
 
     def value(self, profile: str, name: str) -> Any:
@@ -295,7 +299,9 @@ def _explained(name: UnknownName) -> tuple[str, str]:
     if tables[:1] == ["profiles"]:
         from shlex import quote
 
-        hint += f"\n`rebyte profile unset {quote(tables[1])} {quote(last)}` removes it"
+        hint += (
+            "\n" + Next("profile", "unset", f"{quote(tables[1])}", f"{quote(last)}") + " removes it"
+        )
     return what, hint
 
 

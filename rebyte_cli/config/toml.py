@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadUsage
-from .atomic import locked, write_private
-from .permissions import LOCK_NAME, check_private, read_private
+from ..system.files import locked, write_private
+from ..system.permissions import LOCK_NAME, check_private, read_private
 
 LARGEST = 1 << 20  # bytes; far more than settings need
 

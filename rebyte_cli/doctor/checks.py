@@ -13,8 +13,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import KeyProblem, KeyRejected, RebyteError, did_you_mean
-from .runner import Check, Finding
+from ..errors import KeyProblem, KeyRejected, Next, RebyteError, did_you_mean, lines
+from .check_runner import Check, Finding
 
 if TYPE_CHECKING:
     from ..app import App
@@ -28,7 +28,7 @@ _VENDOR_VARIABLES = {
     "REBYTE_BASE_URL": "use REBYTE_API_URL",
     "REBYTE_AGENT_ID": "no command uses an agent id",
     "REBYTE_CONSOLE_URL": "links come from the API",
-    "REBYTE_WEBHOOK_SECRET": "use `rebyte webhook create --secret`",
+    "REBYTE_WEBHOOK_SECRET": "use " + Next("webhook", "create", "--secret"),
     "REBYTE_TOKEN": "use REBYTE_API_KEY",
 }
 _PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -155,14 +155,14 @@ class Examination:
         return Finding(
             "warning",
             f"not read by this command: {', '.join(unused)}",
-            "\n".join(filter(None, hints)) or "`rebyte man` lists those that are read",
+            lines(*hints) or Next("man") + " lists those that are read",
             details,
         )
 
     def _instead_of(self, name: str) -> str | None:
         instead = _VENDOR_VARIABLES.get(name)
         if instead is not None:
-            return f"{name} is for other tools: {instead}"
+            return f"{name} is for other tools: " + instead
         near = did_you_mean(name, self._known_variables, prefix="REBYTE_")
         return f"{name}: {near}" if near else None
 
@@ -214,7 +214,7 @@ class Examination:
         except KeyRejected as error:
             if key is None:
                 return Finding("ok", f"{settings.origin} answers; no key to try")
-            return Finding("problem", f"{settings.origin}: {error.message}", error.hint)
+            return Finding("problem", f"{settings.origin}: " + error.sentence, error.hint)
         milliseconds = round((time.monotonic() - started) * 1000)
         return Finding(
             "ok",
@@ -277,7 +277,7 @@ class Examination:
                 source = settings and source_of_key(settings, self._environment)
             if source in (None, "keyring"):
                 raise
-            return Finding("ok", f"not needed ({problem.message})")
+            return Finding("ok", f"none needed, the key comes from {source}: {problem.message}")
         return Finding("ok", backend, details={"backend": backend})
 
     def state(self) -> Finding:
@@ -334,7 +334,7 @@ class Examination:
                 check=True,
             )
         except (OSError, subprocess.SubprocessError):
-            hint = "Install git: `-g .` and `rebyte apply` use it"
+            hint = "Install git: `-g .` and " + Next("apply") + " use it"
             return Finding("warning", "git is not on PATH", hint)
         return Finding("ok", done.stdout.strip())
 
@@ -345,7 +345,7 @@ class Examination:
         try:
             found = report.agents(None, None if self._config_error else self._app.config_path)
         except ValueError as error:  # config.toml: [local.agents] says what cannot be meant
-            return Finding("problem", str(error), "See `rebyte man local-agents`")
+            return Finding("problem", str(error), "See " + Next("man", "local-agents"))
         details = {"agents": found}
         usable = [_agent(row) for row in found if row["usable"]]
         installed = [row for row in found if row["program"] and not row["usable"]]
@@ -361,7 +361,7 @@ class Examination:
         jail = "in a bubblewrap sandbox" if found[0]["jail"] == "on" else "without a sandbox"
         shown = "; ".join(filter(None, (f"{', '.join(usable)} {jail}", missing)))
         if gaps := found[0]["jailGaps"]:
-            hint = "See CONFINEMENT in `rebyte man local-agents`"
+            hint = "See CONFINEMENT in " + Next("man", "local-agents")
             return Finding("warning", f"{shown}, in which {gaps}", hint, details)
         return Finding("ok", shown, details=details)
 

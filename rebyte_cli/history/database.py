@@ -11,9 +11,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..config.atomic import locked, sync_folder
-from ..config.permissions import LOCK_NAME, UnsafeFile, check_private, private_folder
 from ..errors import RebyteError
+from ..system.files import locked, sync_folder
+from ..system.permissions import LOCK_NAME, UnsafeFile, check_private, private_folder
 
 T = TypeVar("T")
 
@@ -96,6 +96,24 @@ MIGRATIONS = (
     """
     ALTER TABLE tasks ADD COLUMN prompt_digest TEXT;
     CREATE INDEX tasks_by_prompt ON tasks (origin, prompt_digest);
+    """,
+    # The runs whose changes were applied to a repository here, and the commit they were applied to.
+    """
+    CREATE TABLE applied (
+        origin TEXT NOT NULL, task_id TEXT NOT NULL, folder TEXT NOT NULL, run TEXT NOT NULL,
+        head TEXT NOT NULL, PRIMARY KEY (origin, task_id, folder, run)
+    ) WITHOUT ROWID;
+    """,
+    # For requests that are lost: what else was sent with a prompt, the journal and the line of a
+    # batch, what a search found possible, what is told by a prompt's shape, and the task that a
+    # follow-up was for.
+    """
+    ALTER TABLE tasks ADD COLUMN body_digest TEXT;
+    ALTER TABLE tasks ADD COLUMN line TEXT;
+    CREATE INDEX tasks_by_line ON tasks (origin, line) WHERE line IS NOT NULL;
+    ALTER TABLE intents ADD COLUMN candidates TEXT;
+    ALTER TABLE intents ADD COLUMN shape TEXT;
+    ALTER TABLE intents ADD COLUMN target TEXT;
     """,
 )
 VERSION = len(MIGRATIONS)
@@ -236,6 +254,13 @@ class Database:
         check_private(self.path)
         connection = _connect(self.path)
         try:
+            if _version(connection) == 0:  # it is moved into place with all of its tables
+                raise HistoryUnusable(
+                    f"the history {self.path} was emptied: the keys of --once, and what is to be"
+                    " searched for, are lost",
+                    hint="Restore it from a backup. To continue without, delete it: a key then"
+                    " creates another task",
+                )
             self._upgrade(connection)
         except BaseException:
             connection.close()

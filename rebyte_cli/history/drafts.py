@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ..config.atomic import sync_folder, take_lock
-from ..config.permissions import private_folder
 from ..errors import RebyteError
+from ..system.files import sync_folder, take_lock
+from ..system.permissions import private_folder
 
 ENDING = ".md"
 EMPTY_FOR = 86_400.0  # seconds after which a draft without text is removed

@@ -11,18 +11,18 @@ import json
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from ..config.atomic import check_locks, take_lock
-from ..config.permissions import private_folder
-from ..errors import BadUsage, RebyteError
-from ..once.match import digest_of
+from ..errors import AGAIN, BadUsage, Next, RebyteError
+from ..system.files import check_locks, take_lock
+from ..system.permissions import private_folder
 from .database import Database, HistoryUnusable
-from .records import (
+from .prompts import Shape, body_digest_of, digest_of
+from .rows import (
     COLUMNS,
     LINE,
     Intent,
@@ -41,6 +41,7 @@ from .records import (
 SHORTEST_SHOWN = 8  # characters of an id in a table
 LATEST_INTENTS = 1000  # kept whatever their age
 RECENT_KEYS = 20
+LATEST_PROMPTS = 200
 MOST_SHOWN = 100_000  # ids of tasks that were shown; about 100 bytes each
 MOST_ANSWERED = 1000
 _PROGRESS = ("title", "status", "completedAt")  # what changes of a task
@@ -66,8 +67,8 @@ _SELECT_WORKSPACE = """
 _AFTER_ALL = "\U0010ffff"  # sorts after every text that ids begin with
 
 
-# Intents of an origin whose task may exist although nothing here names it.
-_UNSETTLED = "origin = ? AND state IN ('open', 'unknown', 'given up')"
+# Intents whose task may exist although nothing here names it.
+_UNSETTLED = "state IN ('open', 'unknown', 'given up')"
 
 
 class IntentHeld(RebyteError):
@@ -78,7 +79,7 @@ class IntentHeld(RebyteError):
     def __init__(self, key: str) -> None:
         super().__init__(
             f"another `rebyte` is creating the task for {key!r} right now",
-            hint="Wait for it, then run the same command again: it returns the same task",
+            hint="Wait for it, then " + AGAIN + ": it returns the same task",
         )
 
 
@@ -143,10 +144,12 @@ class History:
         Labels are written even if the history is off: the user asked for them.
         """
         made = list(made)
-        names = [*COLUMNS.values(), "prompt_digest"]
+        names = [*COLUMNS.values(), "prompt_digest", "body_digest", "line"]
         updates = ", ".join(f"{name} = COALESCE(excluded.{name}, {name})" for name in names)
         tasks = [
-            [self.origin, *columns_of(one), _digest_of_sent(one)] for one in made if self.enabled
+            [self.origin, *columns_of(one), *_digests_of_sent(one), one.line]
+            for one in made
+            if self.enabled
         ]
         labels = [
             [self.origin, name, stored_text(value), stored_text(one.created["id"], plain=True)]
@@ -283,10 +286,45 @@ class History:
         rows = self._read(sql, self.origin, task_id)
         return text_of(rows[0]["prompt_digest"]) if rows else None
 
-    def tasks_with_prompt(self, digest: str) -> list[str]:
-        """The ids of the tasks that were created with this prompt, newest first."""
-        sql = "SELECT id FROM tasks WHERE origin = ? AND prompt_digest = ? ORDER BY seq DESC"
-        return [str(row["id"]) for row in self._read(sql, self.origin, digest)]
+    def tasks_as_asked(self, digest: str, body_digest: str) -> list[str]:
+        """The ids of the tasks that were created by the same request, newest first."""
+        sql = (
+            "SELECT id FROM tasks WHERE origin = ? AND prompt_digest = ? AND body_digest = ?"
+            " ORDER BY seq DESC"
+        )
+        return [str(row["id"]) for row in self._read(sql, self.origin, digest, body_digest)]
+
+    def prompts(self) -> list[tuple[str, str]]:
+        """The latest tasks of which the whole prompt is known: their ids, and its digest.
+
+        Those come first whose prompts are long, as far as the first lines tell.
+        """
+        rows = self._read(
+            "SELECT id, prompt_digest FROM (SELECT * FROM tasks WHERE origin = ?"
+            " ORDER BY seq DESC LIMIT ?) WHERE prompt_digest IS NOT NULL"
+            " ORDER BY LENGTH(prompt) DESC, seq DESC",
+            self.origin,
+            LATEST_PROMPTS,
+        )
+        return [(str(row["id"]), str(row["prompt_digest"])) for row in rows]
+
+    def tasks_of_lines(self, owner: str) -> dict[int, list[str]]:
+        """The ids of the tasks that the lines of a batch were given, the newest last, by line."""
+        named = self._read(
+            "SELECT id, line FROM tasks WHERE origin = ? AND line > ? AND line < ? ORDER BY seq",
+            *(self.origin, f"{owner} ", f"{owner}!"),
+        )
+        kept = self._read(  # with the history off
+            "SELECT task_id AS id, body_digest AS line FROM intents"
+            " WHERE origin = ? AND owner = ? AND state = 'done' ORDER BY id",
+            *(self.origin, owner),
+        )
+        found: dict[int, list[str]] = {}
+        for row in (*named, *kept):
+            number = (text_of(row["line"]) or "").rpartition(" ")[2]
+            if number.isascii() and number.isdigit():
+                found.setdefault(int(number), []).append(str(row["id"]))
+        return found
 
     def was_sent(self, digest: str) -> bool:
         """Whether a task with this prompt was created from here, or may have been."""
@@ -320,7 +358,8 @@ class History:
     def forget_task(self, task_id: str) -> None:
         """Drop all that is known of a task but its place in the order; see `nth`."""
         if self.task(task_id) is not None:
-            others = [name for name in (*COLUMNS.values(), "prompt_digest") if name != "id"]
+            others = [*COLUMNS.values(), "prompt_digest", "body_digest"]
+            others.remove("id")
             cleared = ", ".join(f"{name} = NULL" for name in others)
             self._write(
                 f"UPDATE tasks SET deleted = 1, {cleared} WHERE origin = ? AND id = ?",  # noqa: S608 -- ours
@@ -329,8 +368,36 @@ class History:
         if self.labels_of(task_id):
             sql = "DELETE FROM labels WHERE origin = ? AND task_id = ?"
             self._write(sql, [[self.origin, task_id]])
+        if self._read(
+            "SELECT 1 FROM applied WHERE origin = ? AND task_id = ?", self.origin, task_id
+        ):
+            sql = "DELETE FROM applied WHERE origin = ? AND task_id = ?"
+            self._write(sql, [[self.origin, task_id]])
         if self.shown(task_id):
             self._write("DELETE FROM seen WHERE origin = ? AND id = ?", [[self.origin, task_id]])
+
+    def add_applied(self, task_id: str, folder: str, runs: Iterable[str], head: str) -> None:
+        """Remember that what these runs of a task changed was applied in `folder`.
+
+        `head` is the commit that was checked out there, or an empty text before the first one.
+        """
+        if not self.enabled:
+            return
+        place = [self.origin, task_id, stored_text(folder, plain=True)]
+        self._write(
+            "INSERT OR REPLACE INTO applied (origin, task_id, folder, run, head)"
+            " VALUES (?, ?, ?, ?, ?)",
+            [[*place, stored_text(run, plain=True), head] for run in runs],
+        )
+
+    def applied(self, task_id: str, folder: str) -> dict[str, str]:
+        """The runs of a task that were applied in `folder`, each with the commit; as `add_applied`.
+
+        The commit may be one that is gone.
+        """
+        sql = "SELECT run, head FROM applied WHERE origin = ? AND task_id = ? AND folder = ?"
+        rows = self._read(sql, self.origin, task_id, stored_text(folder, plain=True))
+        return {str(row["run"]): str(row["head"]) for row in rows}
 
     def remember_shown(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Remember the ids of tasks that were shown, and how those that have ended did.
@@ -506,7 +573,8 @@ class History:
         if other is not None and other["id"] != workspace_id:
             raise BadUsage(
                 f"the name {alias} is taken by workspace {other['id']}",
-                hint=f"`rebyte workspace name {other['id']} ANOTHER` renames that one first",
+                hint=Next("workspace", "name", f"{other['id']}", "ANOTHER")
+                + " renames that one first",
             )
         with self._database.transaction() as connection:
             # A forgotten workspace may still own the name.
@@ -535,27 +603,22 @@ class History:
 
     def intent(self, key: str) -> Intent | None:
         """The intent of a key, whatever its state, or None."""
-        rows = self._database.rows(
-            "SELECT * FROM intents WHERE origin = ? AND key = ?", (self.origin, key)
-        )
-        return intent_of(rows[0]) if rows else None
+        found = self._intents("key = ?", key)
+        return found[0] if found else None
 
     def answered_keys(self) -> list[Intent]:
         """The latest intents with a key that came to a task."""
-        rows = self._database.rows(
-            "SELECT * FROM intents WHERE origin = ? AND key IS NOT NULL AND state = 'done'"
-            " ORDER BY id DESC LIMIT ?",
-            (self.origin, RECENT_KEYS),
+        return self._intents(
+            "key IS NOT NULL AND state = 'done' ORDER BY id DESC LIMIT ?", RECENT_KEYS
         )
-        return [intent_of(row) for row in rows]
 
     def unsettled(self, digest: str) -> list[Intent]:
         """The attempts with this digest whose end is not known, oldest first."""
-        rows = self._database.rows(
-            f"SELECT * FROM intents WHERE {_UNSETTLED} AND digest = ? ORDER BY id",  # noqa: S608 -- constant
-            (self.origin, digest),
-        )
-        return [intent_of(row) for row in rows]
+        return self._intents(f"{_UNSETTLED} AND digest = ? ORDER BY id", digest)
+
+    def _intents(self, where: str, *values: Any) -> list[Intent]:
+        sql = f"SELECT * FROM intents WHERE origin = ? AND {where}"  # noqa: S608 -- ours
+        return [intent_of(row) for row in self._database.rows(sql, (self.origin, *values))]
 
     @contextmanager
     def hold(self, key: str) -> Iterator[None]:
@@ -580,10 +643,13 @@ class History:
         started_at: str,
         owner: str,
         replaces: Intent | None = None,
+        shape: Shape | None = None,
+        target: str | None = None,
     ) -> Intent:
         """Write down, synced, that a task is about to be created. Call it before the request.
 
-        `digest` is of the prompt, `body_digest` of the whole body, `started_at` ISO 8601.
+        `digest` is of the prompt, `body_digest` of the whole body, `started_at` ISO 8601; `shape`
+        is the prompt's, and `target` the id of the task that a follow-up is for.
         `key` is that of `--once`, or None for a create that is not to be repeated by name.
         The key stays held until the intent is settled. When the key's task exists already,
         its intent (state done) is returned and nothing is written. An earlier attempt is replaced
@@ -618,16 +684,19 @@ class History:
                     )
                 made = connection.execute(
                     "INSERT INTO intents"
-                    " (origin, key, state, digest, body_digest, started_at, owner)"
-                    " VALUES (?, ?, 'open', ?, ?, ?, ?)",
-                    (self.origin, key, digest, body_digest, started_at, owner),
+                    " (origin, key, state, digest, body_digest, started_at, owner, shape, target)"
+                    " VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?)",
+                    (
+                        *(self.origin, key, digest, body_digest, started_at, owner),
+                        *(shape and shape.text, target),
+                    ),
                 ).lastrowid
         except BaseException:
             if key is not None:
                 self._release(key, unless_scoped=True)
             raise
         assert made is not None
-        return Intent(made, key, "open", digest, body_digest, started_at, owner, None, None)
+        return Intent(made, key, "open", digest, body_digest, started_at, owner, shape=shape)
 
     def settle_intent(
         self,
@@ -637,10 +706,12 @@ class History:
         task_id: str | None = None,
         task: Mapping[str, Any] | None = None,
         started_at: str | None = None,
+        candidates: Iterable[str] = (),
     ) -> None:
         """Write down, synced, how it ended, and let go of the key.
 
-        `started_at` replaces the time of the start, where more is known about it now.
+        `started_at` replaces the time of the start, where more is known about it now. `candidates`
+        are the ids that a search found possible, or took.
         An intent without a key is of no use once its end is known, and is dropped then; with the
         history off it stays where it came to a task, as what tells that the task is taken.
         """
@@ -654,12 +725,30 @@ class History:
                 connection.execute("DELETE FROM intents WHERE id = ?", (intent_id,))
             else:
                 connection.execute(
-                    "UPDATE intents SET state = ?, task_id = ?, task = ?,"
+                    "UPDATE intents SET state = ?, task_id = ?, task = ?, candidates = ?,"
                     " started_at = COALESCE(?, started_at) WHERE id = ?",
-                    (state, task_id, kept, started_at, intent_id),
+                    (state, task_id, kept, json.dumps([*candidates]), started_at, intent_id),
                 )
         if row is not None and row["key"] is not None:
             self._release(row["key"], unless_scoped=True)
+
+    def take_back(self, task_id: str) -> list[str]:
+        """Set keys back to unknown that took a task after a search; returns them."""
+
+        def act(connection: sqlite3.Connection) -> list[str]:
+            rows = connection.execute(
+                "SELECT id, key FROM intents WHERE origin = ? AND task_id = ? AND state = 'done'"
+                " AND key IS NOT NULL AND candidates = ?",
+                (self.origin, task_id, json.dumps([task_id])),
+            ).fetchall()
+            connection.executemany(
+                "UPDATE intents SET state = 'unknown', task_id = NULL, task = NULL,"
+                " candidates = '[]' WHERE id = ?",
+                [(row["id"],) for row in rows],
+            )
+            return [str(row["key"]) for row in rows]
+
+        return self._write_with(act) or []
 
     def forget_intent(self, key: str) -> bool:
         """Drop a key, so that the next create with it makes a task. False when there is none.
@@ -682,24 +771,28 @@ class History:
         `owner` names the batch. Empty when the history cannot be written.
         """
         sql = (
-            "INSERT INTO intents (origin, state, digest, body_digest, started_at, owner)"
-            " VALUES (?, 'open', ?, ?, ?, ?)"
+            "INSERT INTO intents (origin, state, digest, body_digest, started_at, owner, shape)"
+            " VALUES (?, 'open', ?, ?, ?, ?, ?)"
         )
 
         def insert(connection: sqlite3.Connection) -> dict[int, int]:
             made = {}
             for line in lines:
-                row = (self.origin, line.digest, f"{LINE}{line.number}", line.sent, owner)
+                name = f"{LINE}{line.number}"
+                row = (self.origin, line.digest, name, line.sent, owner, line.shape)
                 made[line.number] = int(connection.execute(sql, row).lastrowid or 0)
             return made
 
         return self._write_with(insert) or {}
 
-    def release(self, reservations: Mapping[int, str | None]) -> None:
+    def release(
+        self, reservations: Mapping[int, str | None], doubted: Collection[int] = ()
+    ) -> None:
         """Drop reservations, by their ids, each with the task that its line became, or None.
 
-        Call it once the history has the tasks. With the history off, a reservation stays to name
-        its task: others must know that it is taken.
+        The lines of those that are `doubted` were certainly sent. Call it once the history has the
+        tasks. With the history off, a reservation stays to name its task: others must know that it
+        is taken.
         """
         kept = {} if self.enabled else {id_: task for id_, task in reservations.items() if task}
 
@@ -712,30 +805,36 @@ class History:
                 "DELETE FROM intents WHERE id = ?",
                 [(id_,) for id_ in reservations if id_ not in kept],
             )
+            connection.executemany(
+                "UPDATE intents SET state = 'unknown' WHERE id = ?", [(id_,) for id_ in doubted]
+            )
 
         self._write_with(drop)
 
-    def reservations_of(self, owner: str) -> dict[int, int]:
-        """The ids of the reservations that earlier runs of a batch left, by line number."""
+    def reservations_of(self, owner: str) -> dict[int, Intent]:
+        """The reservations that earlier runs of a batch left, by line number.
+
+        The state is `unknown` if the line was certainly sent.
+        """
         rows = self._read(
-            "SELECT id, body_digest FROM intents"
-            " WHERE origin = ? AND owner = ? AND state = 'open' ORDER BY id",
+            f"SELECT * FROM intents WHERE origin = ? AND {_UNSETTLED} AND owner = ? ORDER BY id",  # noqa: S608 -- constant
             self.origin,
             owner,
         )
-        numbered = ((line_of(row), row["id"]) for row in rows)
-        return {number: id_ for number, id_ in numbered if number is not None}
+        numbered = ((line_of(row), intent_of(row)) for row in rows)
+        return {number: intent for number, intent in numbered if number is not None}
 
-    def sent_by_others(self, owner: str) -> dict[str, list[str]]:
-        """When others sent what has no known outcome, as ISO 8601, by the digest of the prompt."""
-        found: dict[str, list[str]] = {}
-        for row in self._read(
-            f"SELECT digest, started_at FROM intents WHERE {_UNSETTLED} AND owner != ?",  # noqa: S608 -- ours
-            self.origin,
-            owner,
-        ):
-            found.setdefault(str(row["digest"]), []).append(str(row["started_at"]))
-        return found
+    def rivals(self, owner: str, target: str | None = None) -> list[Intent]:
+        """What others than `owner` sent, or are about to, and whose result is not known.
+
+        Creates and lines of batches, or with `target` follow-ups of that task.
+        """
+        rows = self._read(
+            "SELECT * FROM intents"  # noqa: S608 -- constant
+            f" WHERE origin = ? AND {_UNSETTLED} AND owner != ? AND target IS ?",
+            *(self.origin, owner, target),
+        )
+        return [intent_of(row) for row in rows]
 
     # Keys that this process holds
 
@@ -786,13 +885,15 @@ class History:
     def _complain(self, problem: RebyteError) -> None:
         warn, self._warn = self._warn, None
         if warn is not None:
-            hint = f" ({problem.hint})" if problem.hint else ""
-            warn(f"{problem.message}; continuing without the history{hint}")
+            text = problem.message + "; continuing without the history"
+            warn(text + " (" + problem.hint + ")" if problem.hint else text)
 
 
-def _digest_of_sent(new: NewTask) -> str | None:
-    """The digest of the prompt in the body; of a task that was only found, it is not known."""
-    return digest_of(str(new.sent.get("prompt") or new.prompt)) if new.prompt else None
+def _digests_of_sent(new: NewTask) -> tuple[str | None, str | None]:
+    """The digests of the prompt and of the body; of a task that was only found, none is known."""
+    if not new.prompt:
+        return None, None
+    return digest_of(str(new.sent.get("prompt") or new.prompt)), body_digest_of(new.sent)
 
 
 def _write_answered(row: list[str], connection: sqlite3.Connection) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..api.urls import check_id
-from ..errors import BadUsage, NotFound
+from ..errors import BadUsage, Next, NotFound
 
 if TYPE_CHECKING:
     from .history import History
@@ -125,7 +125,7 @@ def _numbered(history: History, reference: str) -> dict[str, object]:
         )
     newest = history.tasks(1) if name == "last" else []
     found = newest[0] if newest else history.nth(1 if name == "last" else int(name))
-    hint = "The history is kept per service; `rebyte list` shows all tasks of the account"
+    hint = "The history is kept per service; " + Next("list") + " shows all tasks of the account"
     if found is None:
         count = 0 if name == "last" else history.count()
         raise NotFound(
@@ -133,9 +133,9 @@ def _numbered(history: History, reference: str) -> dict[str, object]:
         )
     if found.get("deleted"):
         every = "every task that was created from here" if name == "last" else f"task {found['id']}"
-        others = "`rebyte list` shows the tasks that are left"
+        others = Next("list") + " shows the tasks that are left"
         if name != "last":
-            others = f"A deleted task keeps its number; @last is the newest that is left\n{others}"
+            others = "A deleted task keeps its number; @last is the newest that is left\n" + others
         raise NotFound(f"{reference} doesn't exist: {every} was deleted", hint=others)
     return found
 

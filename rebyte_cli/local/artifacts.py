@@ -6,7 +6,6 @@ list; a file uploaded to a signed URL is downloaded from one (302), all others d
 
 from __future__ import annotations
 
-import io
 import sqlite3
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -14,54 +13,17 @@ from urllib.parse import quote
 from . import http
 from .access import Caller, caller_of
 from .agents import gate
-from .blobs import StoredBlob, pieces, save
+from .artifact_store import ANSWER_FILE, NO_AGENT, PATCH_FILE, RESULTS, put, put_result, remove
+from .blobs import pieces, save
 from .database import Store, new_id
-from .files import check_filename, content_type
 from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .records import load_tasks
 from .signed_urls import Place, signed_url
+from .uploads import check_filename, content_type
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import FileStorage
-
-# The artifacts of a workspace, as they lie in the store.
-
-ANSWER_FILE = "answer.md"
-PATCH_FILE = "changes.patch"
-ANSWER_TYPE = "text/markdown; charset=utf-8"
-
-
-def put(
-    store: Store,
-    db: sqlite3.Connection,
-    workspace: str,
-    name: str,
-    saved: StoredBlob,
-    kind: str,
-    created: int,
-    *,
-    via_url: bool = False,
-    public: bool = False,
-) -> None:
-    """Record a stored object as artifact `name`, in place of one with the same name."""
-    remove(store, db, workspace, name)
-    db.execute(
-        "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (workspace, name, saved.object, kind, saved.size, created, via_url, public),
-    )
-
-
-def remove(store: Store, db: sqlite3.Connection, workspace: str, name: str | None) -> int:
-    """Remove one artifact, or all of them for None; return how many."""
-    rows = db.execute(
-        "DELETE FROM artifacts WHERE workspace = ? AND (? IS NULL OR filename = ?)"
-        " RETURNING object",
-        (workspace, name, name),
-    ).fetchall()
-    for row in rows:
-        (store.objects / row["object"]).unlink(missing_ok=True)
-    return len(rows)
 
 
 def settle(store: Store, db: sqlite3.Connection, workspace: str) -> None:
@@ -86,9 +48,8 @@ def settle(store: Store, db: sqlite3.Connection, workspace: str) -> None:
             "UPDATE prompts SET kept = 1 WHERE id = ? AND NOT kept", (prompt_id,)
         ).rowcount
         if changed and outcome == "succeeded":
-            source = io.BytesIO(answer.encode("utf-8", "replace") + b"\n")
-            saved = save(store.objects, source, new_id())
-            put(store, db, workspace, ANSWER_FILE, saved, ANSWER_TYPE, end)
+            content = answer.encode("utf-8", "replace") + b"\n"
+            put_result(store.objects, db, workspace, ANSWER_FILE, content, end)
 
 
 def clear_results(store: Store, db: sqlite3.Connection, workspace: str) -> None:
@@ -97,8 +58,8 @@ def clear_results(store: Store, db: sqlite3.Connection, workspace: str) -> None:
         "UPDATE prompts SET kept = 1 WHERE task IN (SELECT id FROM tasks WHERE workspace = ?)",
         (workspace,),
     )
-    for name in (ANSWER_FILE, PATCH_FILE):
-        remove(store, db, workspace, name)
+    for name in RESULTS:
+        remove(store.objects, db, workspace, name)
 
 
 def list_all(context: Context, request: HttpRequest, workspace: str) -> HttpResponse:
@@ -137,7 +98,7 @@ def upload(context: Context, request: HttpRequest, workspace: str) -> HttpRespon
         settle(context.store, db, workspace)
         now = context.store.now()
         for name, kind, one in zip(names, kinds, saved, strict=True):
-            put(context.store, db, workspace, name, one, kind, now)
+            put(context.store.objects, db, workspace, name, one, kind, now)
         rows = [row for row in _rows(db, workspace) if row["filename"] in names]
     return http.reply({"data": [_shown(context, row) for row in rows]}, 201)
 
@@ -174,6 +135,8 @@ def download(context: Context, request: HttpRequest, workspace: str, filename: s
         _check(db, caller, workspace)
         settle(context.store, db, workspace)
         row = next((row for row in _rows(db, workspace) if row["filename"] == filename), None)
+        if row is None and filename == PATCH_FILE:
+            raise http.Refusal(404, "no_patch", "Artifact not found", _why_no_patch(db, workspace))
     if row is None:
         raise http.missing("Artifact")
     if row["via_url"]:
@@ -187,12 +150,22 @@ def download(context: Context, request: HttpRequest, workspace: str, filename: s
     return answer
 
 
+def _why_no_patch(db: sqlite3.Connection, workspace: str) -> str:
+    sql = "SELECT count(*), count(started), count(ended) FROM runs WHERE workspace = ?"
+    runs, begun, ended = db.execute(sql, (workspace,)).fetchone()
+    if not runs:
+        return NO_AGENT
+    if not begun:
+        return "No run of it has begun"
+    return "Its run has not ended" if ended < runs else "It could not be made: see the transcript"
+
+
 def delete(context: Context, request: HttpRequest, workspace: str, filename: str) -> HttpResponse:
     """DELETE /workspaces/{id}/artifacts/{filename}."""
     with context.store.write() as db:
         _check(db, caller_of(context, request), workspace)
         settle(context.store, db, workspace)
-        if not remove(context.store, db, workspace, filename):
+        if not remove(context.store.objects, db, workspace, filename):
             raise http.missing("Artifact")
     return http.empty()
 
@@ -202,7 +175,7 @@ def delete_all(context: Context, request: HttpRequest, workspace: str) -> HttpRe
     with context.store.write() as db:
         _check(db, caller_of(context, request), workspace)
         settle(context.store, db, workspace)
-        remove(context.store, db, workspace, None)
+        remove(context.store.objects, db, workspace, None)
     return http.empty()
 
 

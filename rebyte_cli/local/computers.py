@@ -13,7 +13,7 @@ import sqlite3
 from . import http
 from .access import Caller, caller_of, is_open
 from .agents import gate
-from .artifacts import remove
+from .artifact_store import remove
 from .database import new_id
 from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
@@ -119,7 +119,7 @@ def delete(context: Context, request: HttpRequest, computer: str) -> HttpRespons
             _load(db, caller, computer)
         db.execute("DELETE FROM computers WHERE id = ?", (computer,))
         db.execute("DELETE FROM workspaces WHERE id = ?", (computer,))
-        remove(context.store, db, computer, None)
+        remove(context.store.objects, db, computer, None)
     return http.empty()
 
 

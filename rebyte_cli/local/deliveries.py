@@ -1,12 +1,24 @@
-"""Deliveries of webhooks: POSTs to loopback addresses, each event once, from one live process."""
+"""Deliveries of webhooks: POSTs to loopback addresses, from one process at a time.
+
+    python -I -S -c BOOT PACKAGE_FOLDER STATE_DIR
+
+sends what is due and ends: for a run of an agent, which begins and ends while no command runs.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import re
+import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,13 +28,22 @@ from .origin import is_loopback
 from .records import TaskRecord, load_tasks
 from .schedule import NEVER, TASK_STATUS
 
+BOOT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1));"
+    " from rebyte_cli.local.deliveries import main; main()"
+)
 POLL_SECONDS = 0.1
+# For all of one delivery: a receiver may send a byte of its answer now and then.
 TIMEOUT_SECONDS = 5.0
+LARGEST_ANSWER = 65_536
+# The database was locked too long, its folder is gone, or there may be no more threads.
+TRY_LATER = (OSError, sqlite3.Error, RuntimeError, ValueError, KeyError, TypeError)
 
 
 class DueDelivery(NamedTuple):
-    """One claimed delivery."""
+    """One delivery, and since when it is due."""
 
+    at: int
     webhook: str
     url: str
     secret: str | None
@@ -46,15 +67,23 @@ def occurrences(task: TaskRecord, now: int) -> list[tuple[int, str]]:
 
 
 class Deliverer:
-    """A daemon thread that sends what is due, until it is stopped."""
+    """A daemon thread that sends what is due, until it is stopped.
+
+    One process at a time sends, each webhook's events in order and on a thread for that webhook. A
+    delivery is recorded when it has ended: one that ended with its process is sent again.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._wake = threading.Event()
         self._ending = False
-        self._has_hooks = True  # as far as was seen
+        self._deadline = math.inf  # when to leave the rest to another process
+        self._has_unsent = False
+        self._hooks: set[str] | None = None  # as far as was seen
         self._seen, self._next = -1, NEVER
-        self._tried: set[tuple[int, DueDelivery]] = set()
+        self._due: list[DueDelivery] = []  # by the time at which they became due
+        self._recorded: set[DueDelivery] = set()
+        self._ended: dict[DueDelivery, bool] = {}  # what could not be recorded: whether it arrived
         self._thread = threading.Thread(target=self._run, name="rebyte-webhooks", daemon=True)
 
     def start(self) -> None:
@@ -63,15 +92,25 @@ class Deliverer:
 
     def wake(self) -> None:
         """Poll now, unless the last poll found no webhook: the next one comes soon enough."""
-        if self._has_hooks:
+        if self._hooks is None or self._hooks:
             self._wake.set()
 
     def stop(self) -> None:
-        """Send what is due at this moment, then end."""
+        """Send what is due at this moment, then end; after a while, leave it to another process."""
+        self._deadline = time.monotonic() + TIMEOUT_SECONDS
         self._ending = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join(TIMEOUT_SECONDS)
+            self._thread.join(TIMEOUT_SECONDS + 1)
+        if self._has_unsent:
+            with contextlib.suppress(OSError):
+                send_aside(self._store.folder)
+
+    def send_due(self) -> None:
+        """Send what is due at this moment, without a thread."""
+        self._ending = True
+        self._wake.set()
+        self._run()
 
     def _run(self) -> None:
         ending, pause = False, POLL_SECONDS
@@ -81,88 +120,193 @@ class Deliverer:
                 self._wake.clear()
                 ending = self._ending
                 began = time.monotonic()
-                try:
-                    for due in self._poll(db):
-                        self._settle(due, _send(due))
-                except (OSError, sqlite3.Error, ValueError, KeyError, TypeError):
-                    continue  # locked too long, or the folder is gone: try again later
-                # Thousands of running tasks must not keep a core busy.
-                pause = max(POLL_SECONDS, 4 * (time.monotonic() - began))
+                # What becomes due while this process sends is left to it by the others, even at the
+                # last moment: it looks once more.
+                with contextlib.suppress(*TRY_LATER):
+                    while self._poll(db) and self._send_all(db):
+                        began = time.monotonic()
+                pause = _pause(began)
 
     def _poll(self, db: sqlite3.Connection) -> list[DueDelivery]:
-        """What is due now and was claimed for this process, in order of time."""
+        """What is due now and was not sent, in order of time."""
         now = self._store.now()
         version = db.execute("PRAGMA data_version").fetchone()[0]
         if version == self._seen and now < self._next:
-            return []
+            return self._due
         hooks = db.execute("SELECT * FROM webhooks ORDER BY seq").fetchall()
-        self._has_hooks = bool(hooks)
-        self._seen, self._next = version, NEVER
-        if not hooks:
-            return []
-        rows = db.execute("SELECT * FROM tasks WHERE unsettled = 1").fetchall()
-        found: set[tuple[int, DueDelivery]] = set()
+        self._hooks = {hook["id"] for hook in hooks}
+        self._seen, self._next, self._due = -1, NEVER, []
+        found: set[DueDelivery] = set()
         over: list[tuple[str, int]] = []
+        rows = db.execute("SELECT * FROM tasks WHERE unsettled = 1").fetchall() if hooks else []
         for task in load_tasks(db, rows):
             until = now if task.deleted is None else min(now, task.deleted)
             private = is_private(db, task.workspace)
             told = [hook for hook in hooks if hook["own"] or not private]
-            for at, event in occurrences(task, until):
-                found |= {
-                    (at, DueDelivery(hook["id"], hook["url"], hook["secret"], event, task.id))
-                    for hook in told
-                    if at >= hook["created"] and event in json.loads(hook["events"])
-                }
+            its = {
+                DueDelivery(at, hook["id"], hook["url"], hook["secret"], event, task.id)
+                for at, event in occurrences(task, until)
+                for hook in told
+                if at >= hook["created"] and event in json.loads(hook["events"])
+            }
+            found |= its
+            unsent = [due for due in its if not self._is_recorded(db, due)]
+            self._due += unsent
             coming = [at for run in task.runs for at in (run.start, run.end) if at > now]
-            if task.deleted is not None or not coming:
+            if not unsent and (task.deleted is not None or not coming):
                 over.append((task.id, len(task.runs)))
             self._next = min([self._next, *coming])
-        fresh, self._tried = found - self._tried, found
-        return self._claim(sorted(fresh), over) if fresh or over else []
+        self._due.sort()
+        self._recorded &= found
+        self._settle(over)
+        self._seen = version
+        return self._due
 
-    def _claim(
-        self, fresh: list[tuple[int, DueDelivery]], over: list[tuple[str, int]]
-    ) -> list[DueDelivery]:
+    def _is_recorded(self, db: sqlite3.Connection, due: DueDelivery) -> bool:
+        if (
+            due not in self._recorded
+            and db.execute(
+                "SELECT 1 FROM deliveries WHERE webhook = ? AND task = ? AND event = ? AND at = ?",
+                (due.webhook, due.task, due.event, due.at),
+            ).fetchone()
+        ):
+            self._recorded.add(due)
+        return due in self._recorded
+
+    def _settle(self, over: list[tuple[str, int]]) -> None:
+        """Unless a follow-up arrived since the poll, these tasks have nothing left to report."""
+        if not over:
+            return
         with self._store.write() as db:
-            claimed = [
-                due
-                for at, due in fresh
-                if db.execute(
-                    "INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?, ?)",
-                    (due.webhook, due.task, due.event, at),
-                ).rowcount
-            ]
-            # Unless a follow-up arrived since the poll, these tasks have nothing left to report.
             db.executemany(
                 "UPDATE tasks SET unsettled = 0 WHERE id = ?"
                 " AND ? = (SELECT count(*) FROM prompts WHERE task = tasks.id)",
                 over,
             )
-        return claimed
 
-    def _settle(self, due: DueDelivery, arrived: bool) -> None:
+    def _send_all(self, db: sqlite3.Connection) -> bool:
+        """Send until nothing is due; whether it was this process's turn and it came to an end."""
+        senders: dict[str, threading.Thread] = {}
+        with _turn(self._store.folder) as is_mine:
+            while is_mine:
+                began = time.monotonic()
+                waiting: dict[str, list[DueDelivery]] = {}
+                for due in self._poll(db):
+                    waiting.setdefault(due.webhook, []).append(due)
+                senders = {name: one for name, one in senders.items() if one.is_alive()}
+                if not waiting and not senders:
+                    return True
+                if began >= self._deadline:
+                    self._has_unsent = True
+                    return False
+                for webhook in waiting.keys() - senders.keys():
+                    sender = threading.Thread(
+                        target=self._send_in_order, args=(waiting[webhook],), daemon=True
+                    )
+                    sender.start()
+                    senders[webhook] = sender
+                self._wake.wait(min(_pause(began), max(0.0, self._deadline - began)))
+                self._wake.clear()
+        return False
+
+    def _send_in_order(self, batch: list[DueDelivery]) -> None:
+        """Send what is due for one webhook, while there is time and the webhook exists."""
+        with contextlib.suppress(*TRY_LATER):
+            for due in batch:
+                if due.webhook not in (self._hooks or ()):
+                    break
+                arrived = self._ended.get(due)
+                if arrived is None:
+                    arrived = _send(due, min(time.monotonic() + TIMEOUT_SECONDS, self._deadline))
+                    if not arrived and time.monotonic() >= self._deadline:
+                        break
+                self._ended[due] = arrived
+                self._record(due, arrived)
+                del self._ended[due]
+            self._wake.set()
+
+    def _record(self, due: DueDelivery, arrived: bool) -> None:
         with self._store.write() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?, ?)",
+                (due.webhook, due.task, due.event, due.at),
+            )
             db.execute(
                 "UPDATE webhooks SET triggered = ?, failures = failures + ? WHERE id = ?",
                 (self._store.now(), not arrived, due.webhook),
             )
 
 
-def _send(due: DueDelivery) -> bool:
-    """POST one delivery; whether a 2xx came back."""
+def _pause(began: float) -> float:
+    """Seconds until the next poll: thousands of running tasks must not keep a core busy."""
+    return max(POLL_SECONDS, 4 * (time.monotonic() - began))
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[bool]:
+    """Whether this process may send for a state folder: one may, until it ends the block or dies.
+
+    The lock is SQLite's, which every platform has.
+    """
+    file = folder / "sending.lock"
+    with contextlib.closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as lock:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            is_mine = False
+        else:
+            is_mine = True
+        yield is_mine
+
+
+def send_aside(state_dir: Path) -> None:
+    """Send what is due from another process, which the caller does not wait for. Raises OSError."""
+    package = str(Path(__file__).parents[2])
+    subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", BOOT, package, str(state_dir)],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+    )
+
+
+def main() -> None:
+    """Send what is due at this moment."""
+    Deliverer(Store(Path(sys.argv[1]))).send_due()
+
+
+def _send(due: DueDelivery, deadline: float) -> bool:
+    """POST one delivery; whether a 2xx came back, with all its headers, before `deadline`."""
     parts = urlsplit(due.url)
     if parts.scheme != "http" or not is_loopback(parts.hostname):
         return False
-    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_SECONDS)
-    headers = {"Content-Type": "application/json", "User-Agent": "rebyte-local"}
-    if due.secret:
-        headers["X-Webhook-Secret"] = due.secret
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     body = json.dumps({"event": due.event, "taskId": due.task})
+    lines = [
+        f"POST {target} HTTP/1.1",
+        f"Host: {parts.netloc.rpartition('@')[2]}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "User-Agent: rebyte-local",
+        "Connection: close",
+        *([f"X-Webhook-Secret: {due.secret}"] if due.secret else []),
+    ]
+
+    def left() -> float:
+        return max(0.0, deadline - time.monotonic())
+
+    answer = b""
     try:
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", target, body, headers)
-        return 200 <= connection.getresponse().status < 300
-    except (OSError, HTTPException):
+        address = (parts.hostname or "", parts.port or 80)
+        with socket.create_connection(address, timeout=left()) as connection:
+            connection.settimeout(left())
+            connection.sendall("\r\n".join([*lines, "", body]).encode())
+            while b"\r\n\r\n" not in answer and len(answer) < LARGEST_ANSWER:
+                connection.settimeout(left())
+                piece = connection.recv(LARGEST_ANSWER)
+                if not piece:
+                    break
+                answer += piece
+    except (OSError, ValueError):
         return False
-    finally:
-        connection.close()
+    return re.match(rb"HTTP/1\.[01] 2\d\d\b", answer) is not None

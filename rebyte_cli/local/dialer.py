@@ -58,6 +58,11 @@ class Dialer:
         if not self._store.served() and not (busy and self._start_process()):
             self._start()
 
+    @property
+    def is_served(self) -> bool:
+        """Whether a `local serve` answers at `origin`, also when this process has ended."""
+        return bool(self._store.served())
+
     def connect(self, address: tuple[str, int], timeout: float | None) -> socket.socket | None:
         """A connection to the service, for the `address` of `base_url`; None for any other.
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import threading
 
+from ..system.http_server import HangUp
 from .database import Store
 from .http import Refusal, invalid
-from .http_server import HangUp
 from .messages import HttpResponse
 from .steering import Words
 

@@ -48,13 +48,21 @@ class Context(NamedTuple):
 class Refusal(Exception):
     """An answer in the error envelope.
 
-    `hint` says what to do about it; that is this service's own addition to the envelope.
+    `hint` says what to do about it, and `fix` the same without options of the command line, for
+    its users who have none; both are this service's own addition to the envelope.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, hint: str | None = None, **headers: str
+        self,
+        status: int,
+        code: str,
+        message: str,
+        hint: str | None = None,
+        fix: str | None = None,
+        **headers: str,
     ) -> None:
         super().__init__(message)
+        self.fix = fix
         self.hint = hint
         self.status = status
         self.code = code
@@ -82,6 +90,8 @@ def refuse(refusal: Refusal) -> HttpResponse:
     error = {"code": refusal.code, "message": refusal.message}
     if refusal.hint is not None:
         error["hint"] = refusal.hint
+    if refusal.fix is not None:
+        error["fix"] = refusal.fix
     answer = reply({"error": error}, status=refusal.status)
     answer.headers.update(refusal.headers)
     return answer

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
+from ..system.http_server import Environ
 from .access import Caller
-from .artifacts import put
+from .artifact_store import put
 from .blobs import pieces, save
 from .database import Store, new_id
 from .http import Context, Refusal
-from .http_server import Environ
 from .messages import HttpRequest, HttpResponse, http_date
 from .origin import check_caller
 from .signed_urls import Place, path_of, signature
@@ -115,7 +115,7 @@ class ObjectStore:
                     (store.objects / saved.object).unlink()
                     raise _missing()
                 put(
-                    store, db, owner, name, saved, kind_of_bytes, store.now(),
+                    store.objects, db, owner, name, saved, kind_of_bytes, store.now(),
                     via_url=True, public=public,
                 )  # fmt: skip
         answer = HttpResponse(content_type=None)

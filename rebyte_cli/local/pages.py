@@ -17,10 +17,11 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from ..system.durations import duration
 from . import http, visits
 from .access import Caller, caller_of
 from .agents import gate
-from .artifacts import PATCH_FILE
+from .artifact_store import PATCH_FILE
 from .http import Context, Refusal, missing
 from .messages import PLAIN, HttpRequest, HttpResponse
 from .records import TaskRecord, load_task
@@ -390,11 +391,7 @@ def _took(task: TaskRecord, now: int) -> str:
     seconds = ((now if end is None else end) - task.created) / 1000
     if seconds < 10:
         return f"{seconds:.1f}s"
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h {minutes:02}m"
-    return f"{minutes}m {seconds:02}s" if minutes else f"{seconds}s"
+    return duration(seconds)
 
 
 def _h(value: object) -> str:

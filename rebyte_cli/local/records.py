@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .access import Caller
+from .database import new_id
 from .http import missing
 from .schedule import TASK_STATUS, Run
 from .simulation import SimulatedRun
@@ -42,9 +43,38 @@ class TaskRecord(NamedTuple):
         end = max(run.end for run in self.runs)
         return end if now >= end else None
 
+    def queue(self, db: sqlite3.Connection, now: int) -> dict[str, Any]:
+        """`queue`, what the task waits for before its next run begins, and `preparing`, what is
+        done before its agent starts; neither if that works, or no run is left.
+        """
+        for run in self.runs:
+            if now < run.end:
+                found = {"queue": run.queue(db), "preparing": run.preparing(db)}
+                return {name: value for name, value in found.items() if value}
+        return {}
+
     def shown_title(self, now: int) -> str | None:
         """The title, or None while the task is young, as seen in clients."""
         return None if now < self.created + TITLE_AFTER_MS else self.title
+
+
+def add_prompt(
+    db: sqlite3.Connection,
+    task: str,
+    text: str,
+    worker: tuple[str, str],
+    now: int,
+    plan: Mapping[str, Any] | None = None,
+    answer: str = "",
+) -> str:
+    """Record a prompt for `worker` (executor, model); its id. A real agent's has no `plan`."""
+    prompt_id = new_id()
+    db.execute(
+        "INSERT INTO prompts (id, task, text, executor, model, submitted, plan, answer, kept)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (prompt_id, task, text, *worker, now, json.dumps(plan), answer, plan is None),
+    )
+    return prompt_id
 
 
 def load_task(db: sqlite3.Connection, caller: Caller, task_id: str) -> TaskRecord:

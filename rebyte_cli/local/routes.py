@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
+from ..system.http_server import Environ, HangUp
 from . import (
     account,
     artifacts,
     computers,
     event_stream,
-    files,
     http,
     pages,
     questions,
@@ -19,10 +19,10 @@ from . import (
     transcript,
     webhooks,
 )
+from . import uploads as files
 from .database import StateError
 from .faults import HTMLRefusal
 from .http import Context, Refusal
-from .http_server import Environ, HangUp
 from .messages import HttpRequest, HttpResponse, http_date
 from .origin import check_caller
 
@@ -37,6 +37,7 @@ ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
     ("POST", "/v1/tasks/<task_id>/prompts", tasks.follow_up),
     ("POST", "/v1/tasks/<task_id>/cancel", tasks.cancel),
     ("PATCH", "/v1/tasks/<task_id>/visibility", tasks.set_visibility),
+    ("GET", "/v1/tasks/<task_id>/changes.patch", tasks.patch),
     ("GET", "/v1/tasks/<task_id>/events", event_stream.events),
     ("GET", "/v1/tasks/<task_id>/content", transcript.content),
     ("GET", "/v1/tasks/<task_id>/prompts/<prompt_id>/events", transcript.sub_events),

@@ -84,6 +84,10 @@ class Run(ABC):
     def answer(self, now: int) -> str | None:
         """The answer's text; None while it cannot be read yet and when there is none."""
 
+    def has_changes(self, now: int) -> bool:
+        """Whether its own changes can be told from those of other runs in the workspace."""
+        return False
+
     @abstractmethod
     def events(self, db: sqlite3.Connection, first: int = 0) -> list[ScheduledEvent]:
         """The events from place `first` on, in order. Some may become visible only later."""
@@ -91,6 +95,14 @@ class Run(ABC):
     @abstractmethod
     def cancel(self, db: sqlite3.Connection, now: int) -> None:
         """Record, in the transaction of `db`, that the run was canceled at `now`."""
+
+    def queue(self, db: sqlite3.Connection) -> dict[str, Any] | None:
+        """Its `position` in the queue and a `message` what it waits for; None if it has begun."""
+        return None
+
+    def preparing(self, db: sqlite3.Connection) -> str:
+        """What is done before the agent starts, such as `cloning, 480 MB`; empty for nothing."""
+        return ""
 
     def sub_events(self, db: sqlite3.Connection, sub_prompt: str) -> list[ScheduledEvent] | None:
         """The events of a delegated sub-prompt; None when this run has no such sub-prompt."""

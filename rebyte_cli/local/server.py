@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from ..system.http_server import Server
 from . import visits
 from .agents.key import AgentPermission, machine_key
 from .database import (
@@ -35,7 +36,6 @@ from .database import (
 )
 from .deliveries import Deliverer
 from .http import Context
-from .http_server import Server
 from .object_store import ObjectStore
 from .origin import is_loopback
 from .proof import is_served

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..system.durations import parse_duration
+
 STEERING: dict[str, str] = {
     "[[run=2s]]": "the run takes this long (ms, s, m, h; half a second without it)",
     "[[fail]]": "the run ends as failed; an agent computer with this in its name ends in error",
@@ -30,9 +32,7 @@ STEERING: dict[str, str] = {
 
 _NAME = re.compile(r"[a-z]+(?:-[a-z]+)*")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h)?", re.ASCII)
-_UNITS = {"ms": 1, "s": 1000, None: 1000, "m": 60_000, "h": 3_600_000}
-_LONGEST = 24 * 3_600_000
+_LONGEST = 86400.0  # seconds
 _REFUSAL = re.compile(r"([45]\d\d)(?:\*(\d{1,3}))?", re.ASCII)
 _KNOWN = {re.sub(r"\W*([a-z-]+).*", r"\1", word) for word in STEERING}
 
@@ -84,11 +84,10 @@ class Words:
         """Milliseconds; at most a day."""
         if name not in self._found:
             return default
-        match = _DURATION.fullmatch(self._found[name])
-        length = int(float(match[1]) * _UNITS[match[2]]) if match else _LONGEST + 1
-        if length > _LONGEST:
+        seconds = parse_duration(self._found[name])
+        if seconds is None or seconds > _LONGEST:
             raise ValueError(f"[[{name}]] needs a duration such as 500ms, 2s or 1m, at most 24h")
-        return length
+        return round(seconds * 1000)
 
     def number(self, name: str, default: int, *, bare: int, low: int, high: int) -> int:
         """An integer between `low` and `high`; `bare` when the word has no value."""

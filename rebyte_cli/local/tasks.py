@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import artifacts, faults, http, simulation
 from .access import Caller, caller_of, is_open, is_private
 from .agents import gate
+from .artifact_store import PATCH_FILE, RESULTS
 from .database import new_id
 from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
-from .records import TaskRecord, load_task, load_tasks
+from .records import TaskRecord, add_prompt, load_task, load_tasks
 
 if TYPE_CHECKING:
     from .agents.launch import Launch
@@ -107,11 +108,16 @@ def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpRespo
 
 
 def list_page(context: Context, request: HttpRequest) -> HttpResponse:
-    """GET /tasks. Rows have no status, no prompts and no workspace."""
+    """GET /tasks. Rows have no status, no prompts and no workspace.
+
+    `queue`, here and in `get`, is this service's own extension.
+    """
     limit, offset = http.page_of(request)
+    gate.sweep_hourly(context)
     tasks, total = newest(context, request, limit, offset)
     now = context.store.now()
-    data = [_row(context, task, now) for task in tasks]
+    with context.store.read() as db:
+        data = [_row(context, task, now) | _queue(db, task, now) for task in tasks]
     return http.reply({"data": data, "total": total, "limit": limit, "offset": offset})
 
 
@@ -136,8 +142,8 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     """GET /tasks/{id}."""
     with context.store.read() as db:
         task = load_task(db, caller_of(context, request), task_id)
-    now = context.store.now()
-    row = _row(context, task, now)
+        now = context.store.now()
+        row = _row(context, task, now) | _queue(db, task, now)
     document: JsonObject = {
         "id": row["id"],
         "url": row["url"],
@@ -149,6 +155,7 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
                 "status": run.status(now),
                 "submittedAt": http.stamp(run.prompt.submitted),
                 "completedAt": http.maybe_stamp(run.ended_at(now)),
+                **({"hasChanges": True} if run.has_changes(now) else {}),
             }
             for run in task.runs
         ],
@@ -157,6 +164,22 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     if result is not None:
         document["finalResult"] = result
     return http.reply(document)
+
+
+def patch(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
+    """GET /tasks/{id}/changes.patch: what its runs changed, those that `runs` names or all.
+
+    This service's own extension; `runs` has ids of prompts with `hasChanges`, between commas.
+    """
+    caller = caller_of(context, request)
+    with context.store.read() as db:
+        task = load_task(db, caller, task_id)
+    gate.wait_for_results(context, caller, task.workspace)
+    named = request.args.get("runs", "")
+    found = gate.patch_of_runs(context, task, named.split(",") if named else [])
+    if found is None:
+        raise http.missing("Patch")
+    return HttpResponse(found, content_type=RESULTS[PATCH_FILE])
 
 
 def delete(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
@@ -212,6 +235,10 @@ def _row(context: Context, task: TaskRecord, now: int) -> JsonObject:
     }
 
 
+def _queue(db: sqlite3.Connection, task: TaskRecord, now: int) -> JsonObject:
+    return task.queue(db, now)
+
+
 def _order(context: Context, body: JsonObject) -> PromptBody:
     prompt = http.text(body, "prompt", most=LONGEST_PROMPT)
     if not _NOT_BLANK.search(prompt):
@@ -249,12 +276,7 @@ def _add_prompt(
         plan["delay"] = max(plan["delay"], ready - now)
     else:
         plan, answer = None, ""
-    prompt_id = new_id()
-    db.execute(
-        "INSERT INTO prompts (id, task, text, executor, model, submitted, plan, answer, kept)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (prompt_id, task, order.prompt, *worker, now, json.dumps(plan), answer, launch is not None),
-    )
+    prompt_id = add_prompt(db, task, order.prompt, worker, now, plan, answer)
     if launch is not None:
         uploads = [(str(given["filename"]), str(given["id"])) for given in order.files]
         is_first = not is_private(db, workspace)

@@ -1,13 +1,13 @@
 """The tables that completion reads, generated from the command tree.
 
-`completion/answer.py` describes their format.
+`completion/candidates.py` describes their format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..completion.answer import ROOT
+from ..completion.candidates import ROOT
 from .tree import Node
 
 

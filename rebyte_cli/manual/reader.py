@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..config.atomic import write_shared
 from ..config.paths import xdg_dir
-from ..config.permissions import private_folder
+from ..system.files import write_shared
+from ..system.permissions import private_folder
 from .roff import MARK
 
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")

@@ -183,7 +183,7 @@ def _metavar(param: click.Parameter) -> str:
 
 
 def _values(param: click.Parameter) -> str | None:
-    """What TAB offers, in the format of completion/answer.py; None for a flag."""
+    """What TAB offers, in the format of completion/candidates.py; None for a flag."""
     if isinstance(param, click.Option) and (param.is_flag or param.count):
         return None
     if isinstance(param.type, click.Choice):

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config.atomic import write_private, write_shared
 from ..errors import BadUsage, RebyteError
+from ..system.files import write_private, write_shared
 
 NAME = "rebyte"
 

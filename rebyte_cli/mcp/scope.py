@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadUsage
+from ..errors import BadUsage, Next
 
 if TYPE_CHECKING:
     from ..history.history import History
@@ -39,23 +39,23 @@ class Scope:
         """Raise BadUsage for a repository that is neither from the network nor below a root."""
         if given == "." or _PLAIN.fullmatch(given) or given.lower().startswith("https://"):
             return
-        from ..tasks.git import is_folder
+        from ..tasks.repository import folder_of
 
-        if is_folder(given):
-            self._check_folder(given)
+        folder = folder_of(given)
+        if folder is not None:
+            self._check_folder(given, folder)
         else:
             raise BadUsage(f"{given!r} cannot be used as a repository here", hint=_FROM_NETWORK)
 
-    def _check_folder(self, given: str) -> None:
+    def _check_folder(self, given: str, folder: str) -> None:
         """`.git` may be a file that names any other repository, so that is below a root as well."""
-        from ..tasks.git import places
+        from ..tasks.repository import places
 
-        folder = os.path.abspath(os.path.expanduser(given))
         if self._is_inside(folder) and all(map(self._is_inside, places(folder))):
             return
         raise BadUsage(
             f"{given!r} is not in a folder that this server may use",
-            hint=f"{_FROM_NETWORK}; the user allows folders with `rebyte mcp --root DIR`",
+            hint=f"{_FROM_NETWORK}; the user allows folders with " + Next("mcp", "--root", "DIR"),
         )
 
     def _is_inside(self, path: str) -> bool:
@@ -90,6 +90,6 @@ class Scope:
 def _foreign(what: str, instead: str) -> BadUsage:
     return BadUsage(
         f"{what} was not created by this server, and may hold changes of the user's",
-        hint=f"{instead}; the user allows a workspace with `rebyte mcp --workspace WS`",
+        hint=f"{instead}; the user allows a workspace with " + Next("mcp", "--workspace", "WS"),
         code="not_allowed",
     )

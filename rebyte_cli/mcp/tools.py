@@ -22,18 +22,20 @@ from pydantic import Field
 
 from ..api.urls import THIS_MACHINE, reach
 from ..app import App
-from ..deadline import Deadline
-from ..errors import NeedsAnswer, RebyteError, TaskEnded
+from ..errors import NeedsAnswer, Next, RebyteError, TaskEnded, Term, worded
 from ..history import references
-from ..redaction import redact_keys
+from ..system.deadline import Deadline
+from ..system.redaction import redact_keys
 from ..tasks.prompt import check_prompt
 from .scope import Scope
-from .wording import for_tools
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..history.history import History
 
+TOOLS = frozenset(
+    ["create", "wait", "get", "result", "follow_up", "list", "answer", "cancel", "logs"]
+)
 LONGEST_TEXT = 100_000  # characters of a transcript or a patch in one answer
 PROGRESS_PAUSE = 1.0  # seconds between two notifications
 SLICE = 0.2  # seconds of sleep after which a cancelled call is noticed
@@ -128,10 +130,11 @@ class Tools:
         Call `wait` for its end. Pass `once` with a key of your choice to make a retry safe: the
         same key returns the task that it has created already.
         """
-        from ..tasks import create, git
+        from ..tasks import create
+        from ..tasks import repository as git
 
         app, client, history = self._app, self._client, self._history
-        settings, progress = app.settings, _Progress(ctx, None)
+        settings, progress = app.settings, _Progress(ctx, None, self._said)
         body: dict[str, Any] = {
             "prompt": check_prompt(prompt),
             "executor": executor or settings.executor.value,
@@ -162,7 +165,7 @@ class Tools:
             app.keep_workspace(created)
         if is_own:
             self._scope.add(created)
-        return _with_notes(created, progress.notes)
+        return self._with_notes(created, progress.notes)
 
     @_tool
     def wait(
@@ -184,19 +187,19 @@ class Tools:
         the hint: call `answer`, then `wait` again.
         """
         from ..tasks.question_watch import QuestionWatcher
-        from ..tasks.wait import WaitTarget, watch
+        from ..tasks.wait import WaitTarget, patient, watch
 
         client, task_id = self._client, self._id(task)
-        deadline, pause = Deadline(timeout), _Progress(ctx, timeout)
+        deadline, pause = Deadline(timeout), _Progress(ctx, timeout, self._said)
         questions = QuestionWatcher(
             client, self._history, "stop", note=pause.note, deadline=deadline, sleep=pause.sleep
         )
-        for outcome in watch(
-            client, [WaitTarget(task_id, prompt_id)], deadline=deadline, pause=questions.pause
-        ):
+        target = WaitTarget(task_id, prompt_id)
+        patience = patient(client, deadline, resume="Resume with " + Next("wait", task_id))
+        for outcome in watch(client, [target], patience=patience, pause=questions.pause):
             if isinstance(outcome, RebyteError):
                 raise outcome
-            return _with_notes(self._app.with_workspace(outcome), pause.notes)
+            return self._with_notes(self._app.with_workspace(outcome), pause.notes)
         raise AssertionError("watch ends with an outcome or raises")
 
     @_tool
@@ -207,7 +210,7 @@ class Tools:
         notes: list[str] = []
         found = self._client.get_task(self._id(task))
         questions.tell(self._client, self._history, found, notes.append)
-        return _with_notes(self._app.with_workspace(found), notes)
+        return self._with_notes(self._app.with_workspace(found), notes)
 
     @_tool
     def result(self, task: TaskRef) -> Any:
@@ -227,7 +230,7 @@ class Tools:
         """
         from ..tasks import create
 
-        progress, history = _Progress(ctx, None), self._history
+        progress, history = _Progress(ctx, None, self._said), self._history
         client, task_id = self._client, self._own(task)
         body = {
             "prompt": check_prompt(prompt),
@@ -237,7 +240,7 @@ class Tools:
         sent = progress.during(
             lambda: create.follow_up(client, history, task_id, body, note=progress.keep)
         )
-        return _with_notes(sent, progress.notes)
+        return self._with_notes(sent, progress.notes)
 
     @_tool
     def list(
@@ -277,7 +280,7 @@ class Tools:
             if isinstance(row, RebyteError):
                 raise row
             data.append(self._app.located(row))
-        return _with_notes({"data": data}, notes)
+        return self._with_notes({"data": data}, notes)
 
     @_tool
     def answer(
@@ -319,29 +322,36 @@ class Tools:
     ) -> Any:
         """Read the transcript of a task so far. Of a very long one, the end."""
         from ..tasks import logs
+        from ..tasks.questions import hint
 
         notes: list[str] = []
-        deadline = Deadline(CALL_SECONDS)
-        parts = logs.text(
-            self._client, self._id(task), False, deadline, full=full, note=notes.append
+        client, task_id = self._client, self._id(task)
+        steps = logs.steps(
+            client,
+            task_id,
+            False,
+            Deadline(CALL_SECONDS),
+            asked=lambda *asked: notes.append(hint(*asked)),
+            note=notes.append,
         )
-        text = "".join(parts)
+        shown = logs.text(steps, client, task_id, full=full)
+        text = "".join(part for _, parts in shown for part in parts)
         if len(text) > LONGEST_TEXT:
             text = f"[{len(text) - LONGEST_TEXT} characters left out]\n{text[-LONGEST_TEXT:]}"
-        return "\n".join([text, *map(for_tools, notes)])
+        return "\n".join([text, *map(self._said, notes)])
 
     @_tool
     def diff(self, task: TaskRef) -> Any:
         """Read the changes that a task made to its repository, as a patch.
 
-        Tasks that ran on this machine have one. `rebyte apply` applies it.
+        Tasks of agents on this machine have one, and those whose agent saved an artifact
+        changes.patch. `rebyte apply` applies it.
         """
         from ..tasks import patch
 
         task_id = self._id(task)
-        found = patch.fetch(
-            self._client, task_id, self._app.located({"id": task_id}).get("workspaceId")
-        )
+        workspace = self._app.located({"id": task_id}).get("workspaceId")
+        found = patch.fetch(self._client, patch.source(self._client, task_id, workspace))
         text = found.decode("utf-8", "replace")
         if len(text) > LONGEST_TEXT:
             raise RebyteError(
@@ -370,11 +380,32 @@ class Tools:
         """The answer to a call that failed: what the command prints on stderr under `-o json`."""
         document = error.as_dict()
         told = document["error"]
-        told.update({key: for_tools(told[key]) for key in ("message", "hint") if told[key]})
+        told["message"] = self._said(error.sentence)
+        told["hint"] = (error.hint and self._said(error.hint)) or None
         if isinstance(error, TaskEnded | NeedsAnswer):
             document["task"] = self._app.with_workspace(error.task)
         text = self._without_key(redact_keys(json.dumps(document, ensure_ascii=False)))
         return _text(text, structured=json.loads(text), is_error=True)
+
+    def _with_notes(self, record: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+        return {**record, **({"notes": [self._said(note) for note in notes]} if notes else {})}
+
+    def _said(self, text: str) -> str:
+        """A text that names tools and parameters instead of commands and options.
+
+        A command that no tool replaces, such as `rebyte auth login`, is for the user's shell.
+        """
+
+        def words(part: Next | Term) -> str:
+            if isinstance(part, Term):
+                return part.tool
+            name = "wait" if "--wait" in part.words else part.words[0].replace("-", "_")
+            if name in TOOLS and "--forget" not in part.words:
+                return f"the tool `{name}`"
+            shell = " in a shell" if name in TOOLS else ""
+            return part.typed(self._app.options.get("profile")) + shell
+
+        return worded(text, words)
 
     def _without_key(self, text: str) -> str:
         client: RebyteClient | None = self._app.__dict__.get("client")  # without making one
@@ -384,10 +415,13 @@ class Tools:
 class _Progress:
     """Reports the progress of a long call, and ends the call once its client has cancelled it."""
 
-    def __init__(self, ctx: Context[Any, Any], total: float | None) -> None:
-        """`total` is the time limit in seconds, or None."""
+    def __init__(
+        self, ctx: Context[Any, Any], total: float | None, said: Callable[[str], str]
+    ) -> None:
+        """`total` is the time limit in seconds, or None; `said` words a note for the tools."""
         self.notes: list[str] = []
         self._ctx = ctx
+        self._said = said
         self._total = total
         self._start = self._reported = time.monotonic()
 
@@ -439,13 +473,9 @@ class _Progress:
 
     def _report(self) -> None:
         self._reported = time.monotonic()
-        message = for_tools(self.notes[-1]) if self.notes else "running"
+        message = self._said(self.notes[-1]) if self.notes else "running"
         elapsed = self._reported - self._start
         anyio.from_thread.run(self._ctx.report_progress, elapsed, self._total, message)
-
-
-def _with_notes(record: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
-    return {**record, **({"notes": [for_tools(note) for note in notes]} if notes else {})}
 
 
 def _text(

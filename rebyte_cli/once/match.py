@@ -10,17 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 
-
-@lru_cache(maxsize=512)
-def digest_of(prompt: str) -> str:
-    """What stands for a prompt where its text must not be kept (SHA-256, hexadecimal).
-
-    Line ends and blanks around the text do not count: servers change them.
-    """
-    import hashlib  # not at the top: TAB reads the history, which uses this module
-
-    plain = prompt.replace("\r\n", "\n").replace("\r", "\n").strip()
-    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+from ..history.prompts import digest_of, folded
 
 
 def is_prompt(
@@ -58,6 +48,4 @@ def may_be_cut(one: str, other: str) -> bool:
 
 @lru_cache(maxsize=512)
 def _letters(prompt: str) -> str:
-    from unicodedata import normalize
-
-    return "".join(filter(str.isalnum, normalize("NFKD", prompt).casefold()))
+    return "".join(filter(str.isalnum, folded(prompt)))

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..api.urls import PAGE
 from ..api.views import ContentView, PageView, PromptView
-from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,
     NetworkError,
@@ -27,8 +25,10 @@ from ..errors import (
     ServerFault,
     Unsent,
 )
-from .clock import SKEW, Window, parse_time
-from .match import digest_of, is_prompt
+from ..history.prompts import Shape, digest_of, shape_of
+from ..system.deadline import NO_LIMIT, Deadline
+from .match import is_prompt, may_be_cut
+from .server_clock import SKEW, Window, parse_time
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -57,14 +57,35 @@ def is_lost(error: RebyteError) -> bool:
     )
 
 
+class Rival(NamedTuple):
+    """A request by its prompt: the digest, the shape, and the text where this process has it."""
+
+    digest: str
+    shape: Shape | None
+    prompt: str | None = None
+
+    def may_read_like(self, other: Rival) -> bool:
+        """Whether a service that cuts prompts may show the same for both."""
+        if self.shape is None or other.shape is None or not self.shape.may_be_cut(other.shape):
+            return False
+        if self.prompt is None or other.prompt is None:
+            return True
+        return may_be_cut(self.prompt, other.prompt)
+
+
 class LostRequest(NamedTuple):
     """A request whose answer was lost.
 
     `digest` is that of its prompt; `prompt` the text, where this process has it; `body` the other
-    fields that were sent. `window` says when it can have taken effect; it is called after an
-    answer that told the server's time. With `to_repeat` it will be sent again if it created
-    nothing, so that only proof excludes a task. `candidates` are ids that an earlier search thought
-    possible.
+    fields that were sent, and `body_digest` stands for all of them. `window` says when it can have
+    taken effect; it is called after an answer that told the server's time. With `to_repeat` it will
+    be sent again if it created nothing, so that only proof excludes a task. `candidates` are ids
+    that an earlier search thought possible.
+
+    Of several that are searched for together, `at` names one, and `sent` is its timestamp;
+    `workspace` is the one that it asked for, None for a new one, and `asks` is equal for requests
+    that ask for the very same, so that it does not matter whose task is whose. Other requests know
+    it by the digest `named`, if that is not the prompt's alone, and by `shape` without a prompt.
     """
 
     digest: str
@@ -73,6 +94,19 @@ class LostRequest(NamedTuple):
     body: Mapping[str, Any] = MappingProxyType({})
     to_repeat: bool = False
     candidates: Sequence[str] = ()
+    body_digest: str = ""
+    at: int = 0
+    sent: str = ""
+    workspace: str | None = None
+    asks: Any = None
+    named: str | None = None
+    shape: Shape | None = None
+
+    @property
+    def rival(self) -> Rival:
+        """The request as others see it."""
+        shape = self.shape if self.prompt is None else shape_of(self.prompt)
+        return Rival(self.named or self.digest, shape, self.prompt)
 
 
 class Matches(NamedTuple):
@@ -226,12 +260,12 @@ class Search:
         known: Callable[[Iterable[str]], set[str]],
         *,
         created: Callable[[], Iterable[Mapping[str, Any]]],
-        twins: Callable[[str], Iterable[str]] = lambda _digest: (),
+        twins: Callable[[LostRequest], Iterable[str]] = lambda _request: (),
     ) -> None:
         """`known` picks, from ids, those that are certainly the result of something else.
 
         `created` are tasks with `id` and `createdAt` that were answered: a list without them is
-        not up to date. `twins` are the ids of tasks that were created with this digest's prompt.
+        not up to date. `twins` are the ids of tasks that were created by the same request before.
         """
         self._client = client
         self._known = known
@@ -326,31 +360,43 @@ class Search:
         listed: set[str],
         limit: Deadline,
     ) -> Matches:
-        same, unsure = list[Row](), list[Row]()
         rows = [row for row in rows if not _is_excluded(row, "createdAt", window)]
-        elsewhere = self._shown_among(listed)
-        if request.digest not in elsewhere and any(row["id"] in self._prompts for row in rows):
-            twins = (task_id for task_id in self._twins(request.digest) if task_id in listed)
-            for task_id in islice(twins, TWINS):
-                self._read_prompt(task_id, limit)
-            elsewhere = self._shown_among(listed)
-        for row in rows:
-            match = is_prompt(
+        same = [
+            row
+            for row in rows
+            if self._digests.get(row["id"]) == request.digest
+            and _is_timely(row.get("createdAt"), window)
+            and not contradicts(row, request.body)
+        ]
+        others = [row for row in rows if row not in same]
+        is_shown = bool(same) or (
+            any(row["id"] in self._prompts for row in others)
+            and self._shows_twin(request, listed, limit)
+        )
+        elsewhere = [request.digest] if is_shown else []
+        unsure = [
+            row
+            for row in others
+            if is_prompt(
                 self._prompts.get(row["id"]),
                 request.digest,
                 request.prompt,
                 shown_elsewhere=elsewhere,
             )
-            is_timely = _is_timely(row.get("createdAt"), window)
-            if match and is_timely and not contradicts(row, request.body):
-                same.append(row)
-            elif match is not False:
-                unsure.append(row)
+            is not False
+        ]
         return Matches(same, unsure, is_complete=True)
 
-    def _shown_among(self, listed: set[str]) -> set[str]:
-        """The digests of the prompts that are shown for tasks of the list."""
-        return {self._digests[task_id] for task_id in self._digests.keys() & listed}
+    def _shows_twin(self, request: LostRequest, listed: set[str], limit: Deadline) -> bool:
+        """Whether the prompt is shown unchanged for an earlier task of the very same request.
+
+        What was asked with another repository or workspace may be shown in another way.
+        """
+        twins = [task_id for task_id in self._twins(request) if task_id in listed][:TWINS]
+        for task_id in twins:
+            if task_id not in self._digests:
+                self._read_prompt(task_id, limit)
+        return any(self._digests.get(task_id) == request.digest for task_id in twins)
 
     def _is_current(
         self,
@@ -361,21 +407,20 @@ class Search:
     ) -> bool:
         """Whether the list shows every task that was answered in the time in question.
 
-        It also has to show the newest task of before each send: a stale copy, or the list of
-        another account, may be older than that.
+        It also has to show the newest task of before each send: a stale copy may be older than
+        that. One that is missing was deleted, or it is the list of another account, which shows no
+        task of ours at all.
         """
         listed = {row["id"] for row in listing.rows}
-        for newest in {window.newest for window in windows} - listed - {None}:
-            if not listed or not self._is_deleted(str(newest), limit):
-                return False
         first = min(window.first for window in windows)
-        for task in answered:
-            created = parse_time(task.get("createdAt"))
-            if created is None or created < first:
-                continue
-            if task["id"] not in listed and not self._is_deleted(str(task["id"]), limit):
-                return False
-        return True
+        times = [(str(task["id"]), parse_time(task.get("createdAt"))) for task in answered]
+        due = {task_id for task_id, created in times if created is not None and created >= first}
+        missing = (due | {window.newest for window in windows}) - listed - {None}
+        if not missing:
+            return True
+        if listed.isdisjoint(task_id for task_id, _ in times) and not self._known(listed):
+            return False
+        return all(self._is_deleted(str(task_id), limit) for task_id in missing)
 
     def _is_deleted(self, task_id: str, limit: Deadline) -> bool:
         if task_id not in self._deleted:
@@ -387,23 +432,22 @@ class Search:
                 return False
         return task_id in self._deleted
 
-    def shows(self, task_id: str, digest: str, limit: Deadline) -> bool:
-        """Whether the service shows the prompt of this task as it was sent."""
-        if task_id not in self._digests:
-            self._read_prompt(task_id, limit)
-        return self._digests.get(task_id) == digest
-
     def _read_prompt(self, task_id: str, limit: Deadline) -> None:
         """Find out what a task was asked, if the API tells."""
         try:
             content = self._client.task_content(task_id, timeout=limit.for_call())
         except APIError:
             return
-        prompts = ContentView(content).prompts
-        first = _oldest(prompts) or next(iter(prompts), None)
-        if first is not None and first.text.strip():
-            self._prompts[task_id] = first.text
-            self._digests[task_id] = digest_of(first.text)
+        if (text := prompt_of(content)) is not None:
+            self._prompts[task_id] = text
+            self._digests[task_id] = digest_of(text)
+
+
+def prompt_of(content: Mapping[str, Any]) -> str | None:
+    """The prompt that a task was created with, as its content shows it; None if it does not."""
+    prompts = ContentView(content).prompts
+    first = _oldest(prompts) or next(iter(prompts), None)
+    return first.text if first is not None and first.text.strip() else None
 
 
 def _created_since(rows: Iterable[Row], starts: list[datetime | None]) -> list[Row]:
@@ -482,6 +526,7 @@ def find_prompts(content: ContentView, request: LostRequest) -> Matches:
             unsure.append(prompt.raw)
     ids = [prompt.id for prompt in content.prompts if prompt.id]
     is_complete = len(set(ids)) == len(ids) == content.prompt_count > 0
+    is_complete = is_complete and set(request.candidates) <= set(ids)
     return Matches(same, unsure, is_complete)
 
 

@@ -162,7 +162,7 @@ class Console:
     can show a region that is redrawn, `out_live`: whether stdout can. `out_pipe`: whether stdout
     has a reader, which may print on the same terminal. `unicode`: whether stdout can
     encode any character. `styled`: whether stdout shows bold text and the like, which NO_COLOR
-    leaves on. `quiet`: print nothing on stderr but errors.
+    leaves on. `quiet`: print nothing on stderr but warnings and errors.
     """
 
     def __init__(

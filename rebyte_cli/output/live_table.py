@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..system.durations import duration
 from .console import Console, clean
 from .progress import Region, shown
 from .records import RecordKind
-from .table import Style, ago, duration, listing, seconds_since, truncate
+from .table import Style, ago, listing, seconds_since, truncate
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import Interrupted, OutcomeUnknown, ReaderGone, RebyteError, about
+from ..errors import Interrupted, OutcomeUnknown, ReaderGone, RebyteError
 from .console import Console, clean, one_line, spells_unicode
 
 _RED, _BOLD, _RESET = "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
@@ -25,10 +25,10 @@ def show_error(
     """
     if isinstance(error, ReaderGone):
         return
-    from ..redaction import redact_keys  # compiles a pattern, which notes do without
+    from ..system.redaction import redact_keys  # compiles a pattern, which notes do without
 
     console.flush_out()
-    message, hint = redact_keys(_message(error)), error.hint and redact_keys(error.hint)
+    message, hint = redact_keys(error.sentence), error.hint and redact_keys(error.hint)
     if as_json:
         from .formats import encode
 
@@ -44,26 +44,6 @@ def show_error(
     if hint:
         text += _labelled(console, "Hint: ", hint, _BOLD)
     console.write_err(text)
-
-
-def _message(error: RebyteError | Interrupted) -> str:
-    """The message with its subject in front: "Task not found" does not say which."""
-    subject = getattr(error, "subject", None)
-    message = error.message
-    if subject and not _mentions(message, subject):
-        message = about(subject, message)
-    return message
-
-
-def _mentions(message: str, subject: str) -> bool:
-    """Whether the message names the subject, and does not just contain such a word or letters."""
-    import re
-
-    if message.startswith(f"{subject}: "):
-        return True
-    # A subject of letters only could be any word: it is named if it ends a path, or is set off.
-    before = r"[/:'\"`]\s?" if subject.isalpha() else r"(?<![\w-])"
-    return re.search(rf"{before}{re.escape(subject)}(?![\w-])", message) is not None
 
 
 def _labelled(console: Console, label: str, text: str, color: str) -> str:

@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 from threading import Event, Thread, current_thread, main_thread
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..system.durations import duration
 from .console import Console, LiveRegion, one_line, spells_unicode
 from .messages import note
-from .table import duration, truncate, width_of
+from .table import truncate, width_of
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -232,21 +233,31 @@ def spinner(
         yield spinning
 
 
+class WaitSpinner:
+    """What `with wait_spinner(…)` gives: `tell(ended, total)`, and `queued`."""
+
+    def __init__(self, spinning: Spinner, total: int) -> None:
+        self._spinning = spinning
+        self._total = 0
+        self(0, total)
+
+    def __call__(self, ended: int, total: int) -> None:
+        """Say how many of the tasks have ended."""
+        self._spinning.text = f"Waiting: {ended} of {total} tasks ended"
+        self._total = total
+        self.queued("")
+
+    def queued(self, why: str) -> None:
+        """Say why the one task that is waited for has not begun; "" when it has."""
+        if self._total == 1:
+            self._spinning.text = why or "Waiting for the task to end"
+
+
 @contextmanager
-def wait_spinner(
-    console: Console, total: int, *, delay: float = DELAY
-) -> Iterator[Callable[[int, int], None]]:
-    """A spinner for tasks that are waited for; gives `tell(ended, total)`."""
+def wait_spinner(console: Console, total: int, *, delay: float = DELAY) -> Iterator[WaitSpinner]:
+    """A spinner for tasks that are waited for."""
     with spinner(console, "", delay=delay) as spinning:
-
-        def tell(ended: int, total: int) -> None:
-            if total == 1:
-                spinning.text = "Waiting for the task to end"
-            else:
-                spinning.text = f"Waiting: {ended} of {total} tasks ended"
-
-        tell(0, total)
-        yield tell
+        yield WaitSpinner(spinning, total)
 
 
 # Progress bar

@@ -23,9 +23,9 @@ class RecordKind:
     `name`: its name. `plural`: what several are called ("no tasks"). `id`: the field printed by
     `-o id`, or "" when it has none. `types`: each field and its type, in the API's order.
     `columns`: what a table shows. `on_request`: fields that `csv` and `tsv` leave out unless
-    they were asked for or the first record has them. `withheld`: keys that hold secrets and are
-    never printed. `formerly`: names that fields had in the version before, as `old=new`; JSON
-    still has them, and `--fields` takes them.
+    they were asked for or the first record has them. `withheld`: keys that are never printed,
+    such as those that hold secrets. `formerly`: names that fields had in the version before, as
+    `old=new`; JSON still has them, and `--fields` takes them.
     """
 
     def __init__(
@@ -64,9 +64,11 @@ class RecordKind:
         """The names that `--fields` accepts."""
         return tuple(self.types)
 
-    def waits(self, row: Mapping[str, Any]) -> bool:
-        """Whether the row is a run that waits for an answer, which the API calls running."""
-        return "question" in self.types and row.get("question") is True
+    def status(self, row: Mapping[str, Any]) -> str | None:
+        """What a run that the API calls running waits for, as a status; None if it works."""
+        if "question" in self.types and row.get("question") is True:
+            return "waiting"
+        return "queued" if "queue" in self.types and row.get("queue") else None
 
 
 KINDS: dict[str, RecordKind] = {}
@@ -79,17 +81,20 @@ def _kind(name: str, *rest: str, **more: str) -> RecordKind:
 
 # GET /tasks/{id} (seed document). `finalResult` was seen in a client; `workspaceId` comes from
 # the create answer and the local history. `question` is ours: whether the run waits for an answer.
+# `queue` comes from the service on this machine: `position`, and what the run waits for; so does
+# `preparing`: what is done before the agent starts.
 TASK = _kind(
     "task", "tasks", "id",
     "id workspaceId? url status title:text? executor? model? createdAt:time completedAt:time?"
-    " prompts:prompt-summary[] finalResult:text? question:boolean?",
+    " prompts:prompt-summary[] finalResult:text? question:boolean? queue:any?"
+    " preparing:text?",
     "id status title createdAt",
-    on_request="question",
+    on_request="question queue preparing",
 )  # fmt: skip
 
 PROMPT_SUMMARY = _kind(
     "prompt-summary", "prompts", "id",
-    "id status submittedAt:time? completedAt:time?",
+    "id status submittedAt:time? completedAt:time? hasChanges:boolean?",
     "id status submittedAt completedAt",
 )  # fmt: skip
 
@@ -97,9 +102,9 @@ PROMPT_SUMMARY = _kind(
 TASK_ROW = _kind(
     "task-row", "tasks", "id",
     "id workspaceId? url title:text? executor? model? createdAt:time completedAt:time? status?"
-    " question:boolean?",
+    " question:boolean? queue:any? preparing:text?",
     "id status title createdAt",
-    on_request="question",
+    on_request="question queue preparing",
 )  # fmt: skip
 
 # The answer of POST /tasks (seed document). It takes the names of a task as well, so that
@@ -129,10 +134,11 @@ WORKSPACE = _kind(
     "workspace", "workspaces", "id",
     "id name:text? tasks:integer? lastTask? status? githubUrl? url? createdAt:time?"
     " lastUsedAt:time? sandboxId? icon? provisionError:text? updatedAt:time?"
-    " agentInstructions:text? views:object[]? sandboxBaseUrl? sandboxApiKey?",
+    " agentInstructions:text? views:object[]? sandboxBaseUrl? sandboxApiKey? repository:text?"
+    " size:bytes?",
     "id name tasks status lastUsedAt",
-    on_request="sandboxId icon provisionError updatedAt agentInstructions views sandboxBaseUrl"
-    " sandboxApiKey",
+    on_request="repository size sandboxId icon provisionError updatedAt agentInstructions views"
+    " sandboxBaseUrl sandboxApiKey",
 )  # fmt: skip
 
 # /agent-computers (vendor docs; the last three and the secret seen in a client).
@@ -197,6 +203,7 @@ RESULT = _kind(
     "key line:integer id? workspaceId? url? status error:any? startedAt:time? finishedAt:time?"
     " title:text?",
     "line title status id error",
+    withheld="reason",
 )  # fmt: skip
 
 # Profiles, their settings with the source of each, and the state of a key.
@@ -226,8 +233,9 @@ LOCAL = _kind(
 # The real agents of the local service, the skills it can give them, and what a patch changes.
 AGENT = _kind(
     "agent", "agents", "name",
-    "name program:text? version? tested:boolean? jail jailGaps:text? usable:boolean problem:text?",
-    "name version tested jail usable problem",
+    "name program:text? version? tested:boolean? login:text? jail jailGaps:text? usable:boolean"
+    " problem:text? unused:text?",
+    "name version tested login jail usable problem",
 )  # fmt: skip
 SKILL = _kind(
     "skill", "skills", "name",

@@ -211,8 +211,8 @@ def _lines(kind: RecordKind, rows: Mappings, form: str, fields: FieldNames) -> I
     line = csv_line if form == "csv" else tsv_line
     names: tuple[str, ...] | None = None
     for row in rows:
-        if kind.waits(row):
-            row = {**row, "status": "waiting"}
+        if status := kind.status(row):
+            row = {**row, "status": status}
         if names is None:
             names = fields or _flat(kind, row)
             yield line(names)
@@ -222,7 +222,8 @@ def _lines(kind: RecordKind, rows: Mappings, form: str, fields: FieldNames) -> I
 
 
 def _flat(kind: RecordKind, first: Mapping[str, Any]) -> tuple[str, ...]:
-    shown = first.keys() - {"question"}  # the status says it, and the next row may have none
+    # The status says it, and the next row may have none.
+    shown = first.keys() - {"question", "queue"}
     return tuple(name for name in kind.types if name not in kind.on_request or name in shown)
 
 

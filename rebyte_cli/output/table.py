@@ -215,16 +215,6 @@ def byte_size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
 
 
-def duration(seconds: float) -> str:
-    """A length of time for people: `12s`, `3m 05s`, `2h 10m`."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-
-
 def _text(value: Any, type_: str, now: float) -> str:
     """A value on one line."""
     if value is None:
@@ -256,9 +246,9 @@ def _values(kind: RecordKind, rows: Sequence[Mapping[str, Any]], name: str) -> l
 
 
 def _status(kind: RecordKind, row: Mapping[str, Any]) -> Any:
-    """A task's status for people: a run that waits for an answer is running to the API."""
-    if kind.waits(row):
-        return "waiting"
+    """A task's status for people: a run that waits for something is running to the API."""
+    if status := kind.status(row):
+        return status
     if kind.name == "task":
         return row.get("status")
     # All that a row says whose status was not read: whether it has ended, not how.

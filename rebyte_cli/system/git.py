@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -32,12 +33,17 @@ LOCATIONS = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR",
     "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE",
 )  # fmt: skip
+# Where git reads what a repository holds.
+PARTS = (
+    "HEAD", "config", "index", "objects", "packed-refs", "refs", "reftable", "shallow",
+)  # fmt: skip
 
 
 class GitFailed(RebyteError):
     """git ended with an error; the message is its own."""
 
     code = "git_failed"
+    said = ""  # all that git printed on stderr, in English
 
 
 class GitUnusable(GitFailed):
@@ -79,7 +85,10 @@ def run(
                 raise GitUnusable(f"git {words[0]} took longer than {timeout:g} s") from None
             status = group.process.returncode
     if status:
-        raise GitFailed(_reason(errors.decode("utf-8", "replace"), words[0], status))
+        said = errors.decode("utf-8", "replace")
+        failure = GitFailed(_reason(said, words[0], status))
+        failure.said = said
+        raise failure
     return printed or b""
 
 
@@ -164,7 +173,8 @@ def check_repository(root: str) -> None:
     """Refuse a repository whose parts are elsewhere: a download can name any folder of the user.
 
     `root` is a working tree or a bare repository. A linked working tree, a submodule and the like
-    are what they seem if the repository names the working tree, too. Raises GitFailed.
+    are what they seem if the repository names the working tree, too. What it borrows (`git clone
+    --shared`) looks like a theft, because the lender does not know of it. Raises GitFailed.
     """
     found = os.fsdecode(run(["rev-parse", "--git-dir", "--git-common-dir"], root)).split("\n")
     own, common = (Path(os.path.realpath(os.path.join(root, name))) for name in found[:2])
@@ -181,9 +191,26 @@ def check_repository(root: str) -> None:
             f"the repository of {root} is elsewhere, and does not name this folder: {own}",
             hint=f"If it belongs here: git --git-dir {own} config core.worktree {here}",
         )
-    for name in ("objects", "refs", "packed-refs"):
-        if (common / name).is_symlink():
-            raise GitFailed(f"a part of the repository is elsewhere: {common / name} is a link")
+    for path in _parts(dict.fromkeys((own, common))):
+        inside = Path(os.path.realpath(path)).is_relative_to(common)
+        if os.path.islink(path) and not (inside and os.path.isfile(path)):
+            raise GitFailed(f"a part of the repository is elsewhere: {path} is a link")
+    lenders = common / "objects/info/alternates"
+    if lenders.exists():
+        command = f"{shlex.join(['git', '-C', root, 'repack', '-a', '-d'])} && "
+        raise GitFailed(
+            f"a part of the repository is elsewhere: its objects are those that {lenders} names",
+            hint=f"If you trust it, copy them: {command}{shlex.join(['rm', str(lenders)])}",
+        )
+
+
+def _parts(repositories: Iterable[Path]) -> Iterator[str]:
+    """Each file and folder that says what a repository holds. What a folder has follows it."""
+    for repository in repositories:
+        for name in PARTS:
+            yield str(repository / name)
+            for folder, folders, files in os.walk(repository / name):
+                yield from (os.path.join(folder, each) for each in (*folders, *files))
 
 
 def _leads_to(file: Path, place: Path) -> bool:
@@ -227,6 +254,31 @@ def filters_off(folder: str) -> dict[str, str]:
     return settings_of(settings)
 
 
+def users_patterns(folder: str) -> str:
+    """The file with the patterns that the user's git ignores everywhere, which may be missing.
+
+    A repository's own configuration has no say: it could name any file of the user.
+    """
+    words = ["config", "-z", "--show-scope", "--type=path", "--get-all", "core.excludesFile"]
+    try:
+        parts = os.fsdecode(run(words, folder)).split("\0")
+    except GitFailed:  # there is none
+        parts = []
+    scopes = zip(parts[::2], parts[1::2], strict=False)
+    named = [path for scope, path in scopes if scope not in ("local", "worktree")]
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return named[-1] if named else os.path.join(config, "git", "ignore")
+
+
+def has(folder: str | os.PathLike[str], name: str) -> bool:
+    """Whether a repository has a reference or revision of this name."""
+    try:
+        run(["rev-parse", "--quiet", "--verify", name], folder)
+    except GitFailed:
+        return False
+    return True
+
+
 def settings_of(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Variables that add settings to those of the environment; in `-c`, no name can have `=`."""
     count = int(os.environ.get("GIT_CONFIG_COUNT") or 0)
@@ -240,24 +292,46 @@ def settings_of(settings: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def own_index(root: str, scratch: Path) -> dict[str, str]:
-    """Variables for an index and objects of our own: the user's repository stays as it is."""
+    """Variables for an index and objects of our own: the user's repository stays as it is.
+
+    Raises GitFailed if git cannot read the index, or if it leads out of the repository.
+    """
     names = ["--git-path", "index", "--git-path", "objects"]
     found = os.fsdecode(run(["rev-parse", *names], root)).split("\n")
     index, objects = (os.path.join(root, name) for name in found[:2])
     if os.path.exists(index):  # what git knows of unchanged files saves reading them all
         shutil.copyfile(index, scratch / "index")
     (scratch / "objects").mkdir()
-    return filters_off(root) | {
+    variables = filters_off(root) | {
         "GIT_INDEX_FILE": str(scratch / "index"),
         "GIT_OBJECT_DIRECTORY": str(scratch / "objects"),
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(objects),
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted(objects),
     }
+    _check_names(os.fsdecode(run(["ls-files", "-z"], root, variables)).split("\0")[:-1])
+    return variables
 
 
-def _quoted(path: str) -> str:
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse names in an index that git itself never writes there, and does not check.
+
+    It would read `/etc/passwd` from the root of the disk, and no pathspec leaves out `./module`.
+    """
+    for name in names:
+        if any(part.casefold() in ("", ".", "..", ".git") for part in name.split("/")):
+            raise GitFailed(f"the index of the repository names a file that it cannot have: {name}")
+
+
+def quoted(path: str) -> str:
     """A path in the list of alternates, where colons separate and quotes escape."""
     escaped = path.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def last_commit(root: str) -> str:
+    """What uncommitted changes are changes of: HEAD, or before the first commit the empty tree."""
+    if has(root, "HEAD"):
+        return "HEAD"
+    return run(["hash-object", "-t", "tree", "/dev/null"], root).decode().strip()
 
 
 def new_files(root: str, index: Mapping[str, str]) -> list[str]:
@@ -279,8 +353,23 @@ def _without_repositories(root: str, index: Mapping[str, str], new: Iterable[str
     and fails for a repository without a commit.
     """
     yield from (f":(exclude,literal){name}" for name in new if name.endswith("/"))
+    yield from (f":(exclude,literal){name}" for name in submodules(root, index))
+
+
+def submodules(
+    root: str | os.PathLike[str], index: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """The folders of the submodules in a working tree's index, or in `index`."""
     listed = run(["ls-files", "--stage", "-z"], root, index)
     for entry in os.fsdecode(listed).split("\0"):
         state, _, name = entry.partition("\t")
         if state.startswith("160000 "):
-            yield f":(exclude,literal){name}"
+            yield name
+
+
+def left_out(root: str | os.PathLike[str]) -> Iterator[str]:
+    """A line that names what a clone of a repository lacks: the content of its submodules."""
+    names = list(submodules(root))
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        yield f"Submodules are not cloned; these folders are empty: {', '.join(names[:3])}{more}"

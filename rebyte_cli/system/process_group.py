@@ -13,7 +13,8 @@ from typing import IO
 # hand or by a death of any kind, the shell in the background kills the group that it belongs to.
 # (PR_SET_PDEATHSIG reaches no grandchildren, such as the helpers of `git clone`.)
 _GUARD = (
-    'exec 3<&0; (read -r _ <&3; kill -s KILL 0) </dev/null >/dev/null 2>&1 & exec "$@" <"$0" 3<&-'
+    "exec 3<&0; (read -r _ <&3; kill -s KILL 0) </dev/null >/dev/null 2>&1 &"
+    ' if [ "$0" ]; then exec "$@" <"$0" 3<&-; else exec "$@" <&1 3<&-; fi'
 )
 
 
@@ -34,9 +35,14 @@ class ProcessGroup:
         variables: dict[str, str],
         stdout: int | IO[bytes],
         stderr: int | IO[bytes],
-        stdin: str | os.PathLike[str] = os.devnull,
+        stdin: str | os.PathLike[str] | None = os.devnull,
+        passed: tuple[int, ...] = (),
     ) -> None:
-        """Start it with the file `stdin` as its input. Raises OSError, as Popen does."""
+        """Start it with the file `stdin` as its input, or for None with what `stdout` is.
+
+        A terminal opened by its name would control the whole group. The descriptors `passed`, from
+        10 up, stay open in it. Raises OSError, as Popen does.
+        """
         self._ours = -1
         if sys.platform == "win32":  # only the client is there, and its programs are short
             self.process = subprocess.Popen(
@@ -51,13 +57,14 @@ class ProcessGroup:
         theirs, self._ours = os.pipe()
         try:
             self.process = subprocess.Popen(
-                ["/bin/sh", "-c", _GUARD, os.fspath(stdin), *words],
+                ["/bin/sh", "-c", _GUARD, os.fspath(stdin or ""), *words],
                 cwd=folder,
                 env=variables,
                 stdin=theirs,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
+                pass_fds=passed,
             )
         except BaseException:
             os.close(self._ours)
@@ -72,17 +79,22 @@ class ProcessGroup:
         self.kill()
 
     def kill(self) -> None:
+        """Kill the whole group, and close what it prints into."""
+        if sys.platform != "win32":
+            if self._ours < 0:
+                return
+            for stream in (self.process.stdout, self.process.stderr):
+                if stream is not None:
+                    stream.close()
+            os.close(self._ours)
+            self._ours = -1
+        self.end()
+
+    def end(self) -> None:
         """Kill the whole group, and return when its first process is dead."""
         if sys.platform == "win32":
             self.process.kill()
             return
-        if self._ours < 0:
-            return
-        for stream in (self.process.stdout, self.process.stderr):
-            if stream is not None:
-                stream.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        os.close(self._ours)
-        self._ours = -1
         self.process.wait()

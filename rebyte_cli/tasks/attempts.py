@@ -12,8 +12,8 @@ from queue import Empty, SimpleQueue
 from threading import TIMEOUT_MAX, Thread
 from typing import Any
 
-from ..deadline import Deadline
-from ..errors import Interrupted, OutcomeUnknown, RebyteError
+from ..errors import Interrupted, Next, OutcomeUnknown, RebyteError, lines
+from ..system.deadline import Deadline
 from .wait import WaitTarget
 
 GRACE = 2.0  # seconds that creates in progress have to end after an interrupt
@@ -92,8 +92,7 @@ class Attempts:
             while self.under_way:
                 self._take(limit.left())
         stop = Interrupted.of(stop)
-        hints = [stop.hint, *self._left_behind()]
-        return Interrupted(stop.exit_status, hint="\n".join(filter(None, hints)) or None)
+        return Interrupted(stop.exit_status, hint=lines(stop.hint, *self._left_behind()))
 
     def raise_fault(self) -> None:
         """Raise the exception of a create that was no RebyteError, if there was one."""
@@ -130,10 +129,10 @@ class Attempts:
             what = "Task" if len(ids) == 1 else "Tasks"
             keeps = "keeps" if len(ids) == 1 else "keep"
             listed = " ".join(ids)
-            parts.append(f"{what} {listed} {keeps} running; stop with `rebyte cancel {listed}`")
+            parts.append(f"{what} {listed} {keeps} running; stop with " + Next("cancel", listed))
         unknown = [error for error in self.errors.values() if isinstance(error, OutcomeUnknown)]
         count = self.under_way + len(unknown)
         if count:
             creates = "1 create" if count == 1 else f"{count} creates"
-            parts.append(f"The outcome of {creates} is unknown; see `rebyte list`")
+            parts.append(f"The outcome of {creates} is unknown; see " + Next("list"))
         return parts

@@ -10,10 +10,14 @@ from pathlib import Path
 
 def reader_of(path: str) -> str:
     """The tool that runs or obeys a file with this path by itself; an empty string for none."""
-    normal = normalized(path)
-    pattern, readers = _table()
-    found = pattern.search(normal)
+    pattern, readers = _table("")
+    found = pattern.search(normalized(path))
     return readers[found.lastindex - 1] if found and found.lastindex else ""
+
+
+def is_read_by_place(path: str) -> bool:
+    """Whether programs that were started for something else read such a file, too."""
+    return _table("!")[0].search(normalized(path)) is not None
 
 
 def normalized(path: str) -> str:
@@ -28,13 +32,13 @@ def normalized(path: str) -> str:
 
 
 @cache
-def _table() -> tuple[re.Pattern[str], list[str]]:
-    """One expression with a group for each line, and what the line says reads such a file."""
+def _table(mark: str) -> tuple[re.Pattern[str], list[str]]:
+    """One expression with a group for each line with the mark, and what reads such a file."""
     expressions, readers = [], []
     text = (Path(__file__).parent / "autorun.txt").read_text(encoding="utf-8")
     for line in text.splitlines():
-        if line and not line.startswith("#"):
-            pattern, reader, _source = line.split("|")
+        if line and line.startswith(mark) and not line.startswith("#"):
+            pattern, reader, _source = line.removeprefix("!").split("|")
             words = re.escape(pattern).replace(r"\*", "[^/]*")
             expressions.append(f"({words})" if pattern.endswith("/") else f"({words})$")
             readers.append(reader)

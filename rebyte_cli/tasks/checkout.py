@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import BadUsage
+from ..errors import BadUsage, Term
 from ..system import git
 
 LARGEST_PATCH = 30 << 20  # bytes; a client of the API stops there (seen in a client)
 MOST_COPIED = 10 * LARGEST_PATCH  # bytes of new files; what is binary becomes smaller in a patch
 PATCH_NAME = "changes.patch"
+BRANCH = Term("-b", "`branch`")
 SHOWN_FILES = 3
 # Added to the prompt. The service puts a short id before the ending of an uploaded file's name
 # (vendor docs), so the prompt stays the same when the command is repeated.
@@ -89,13 +90,14 @@ def left_out(folder: str, *, with_changes: bool) -> Iterator[str]:
     state = look(folder)
     if state.uncommitted and not with_changes:
         yield f"{_staying(state)}: commit, or add --with-changes"
+    yield from git.left_out(folder)
 
 
 def check_local_branch(folder: str, branch: str) -> None:
     """Raise BadUsage unless a clone of this very folder can check out `branch`, or a tag."""
-    if any(_has_ref(folder, f"refs/{kind}/{branch}") for kind in ("heads", "tags")):
+    if any(git.has(folder, f"refs/{kind}/{branch}") for kind in ("heads", "tags")):
         return
-    is_known = _has_ref(folder, f"refs/remotes/origin/{branch}")
+    is_known = git.has(folder, f"refs/remotes/origin/{branch}")
     raise BadUsage(
         f"the repository {folder} has no branch or tag {branch!r}",
         hint=f"It is on origin: `git branch {branch} origin/{branch}` makes it here"
@@ -104,28 +106,26 @@ def check_local_branch(folder: str, branch: str) -> None:
     )
 
 
-def _has_ref(folder: str, name: str) -> bool:
-    try:
-        git.run(["rev-parse", "--quiet", "--verify", name], folder)
-    except git.GitFailed:
-        return False
-    return True
-
-
 def _staying(state: Checkout) -> str:
     count = _count(state.uncommitted, "uncommitted change")
     return f"{count} {'stays' if state.uncommitted == 1 else 'stay'} here"
 
 
 def _check_branch(folder: str, remote: str, branch: str, upstream: str | None) -> Iterator[str]:
-    if not _has_ref(folder, f"refs/remotes/{remote}/{branch}"):
+    if not git.has(folder, f"refs/remotes/{remote}/{branch}"):
         other = (upstream or "").removeprefix(f"{remote}/")
         instead = (
-            f", or use its upstream: -b {other}" if other not in ("", upstream, branch) else ""
+            ", or use its upstream: " + BRANCH + f" {other}"
+            if other not in ("", upstream, branch)
+            else ""
         )
         raise BadUsage(
             f"the branch {branch} is not on {remote}, so a task cannot check it out",
-            hint=f"Push it with `git push -u {remote} {branch}`{instead}; -b NAME names another",
+            hint=f"Push it with `git push -u {remote} {branch}`"
+            + instead
+            + "; "
+            + BRANCH
+            + " NAME names another",
         )
     words = ["rev-list", "--count", "HEAD", "--not", f"--remotes={remote}"]
     ahead = int(git.run(words, folder).decode().strip() or 0)
@@ -153,9 +153,10 @@ def write_patch(folder: str, target: Path) -> UncommittedChanges:
         new = git.new_files(root, index)
         _check_size(root, new)
         git.add_all(root, index, new)
-        listed = git.run([*git.DIFF, "--name-status", "-z", "HEAD"], root, index)
+        before = git.last_commit(root)
+        listed = git.run([*git.DIFF, "--name-status", "-z", before], root, index)
         with open(target, "wb") as file:
-            words = [*git.DIFF, "--binary", "--full-index", "HEAD"]
+            words = [*git.DIFF, "--binary", "--full-index", before]
             git.run(words, root, index, file.fileno())
     size = target.stat().st_size
     if size > LARGEST_PATCH:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..api.errors import NO_SUCH_CALL
+from ..api.failures import NO_SUCH_CALL
 from ..api.views import text
-from ..deadline import GRACE, Deadline
-from ..errors import KeyRejected, NetworkError, RebyteError, ResourceNotFound
+from ..errors import APIError, KeyRejected, NetworkError, Next, RebyteError, ResourceNotFound
+from ..system.deadline import GRACE, Deadline, Patience
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..api.models import Computer
 
 SECRET = "sandboxApiKey"  # noqa: S105 -- the name of a field, seen in a client
-FIRST_PAUSE = 0.5  # seconds before the second read, doubled after each ...
-LONGEST_PAUSE = 2.0  # ... up to the interval that the clients use
 # What a row takes from the API, since the history does not know it.
 _FROM_API = ("status", "url", "createdAt")
 
@@ -78,33 +75,32 @@ def ready(
     computer: Mapping[str, Any],
     *,
     deadline: Deadline,
-    sleep: Callable[[float], None] = time.sleep,
+    **times: Any,
 ) -> Mapping[str, Any]:
     """The computer once it is up: `status` is `ready` (vendor docs) or `sandboxId` is set (seen
-    in clients).
+    in clients). `times` are as in `Patience`; usually it is read ever less often, up to the two
+    seconds that the clients use.
 
     Raises RebyteError with `provisionError` when it cannot start, WaitTimeout at the deadline.
     """
-    found: Mapping[str, Any] = computer
-    pause = FIRST_PAUSE
+    workspace_id, found = str(computer["id"]), computer
+    hint = Next("workspace", "show", workspace_id) + " shows its progress"
+    usual = {"first": 0.5, "longest": 2.0, "steady": 0.0, "resume": hint}
+    patience = Patience(deadline, client.transport, **{**usual, **times})
     while not (found.get("status") == "ready" or found.get("sandboxId")):
         if found.get("status") == "error":
             reason = " ".join(str(found.get("provisionError") or "no reason given").split())
             raise RebyteError(
-                f"workspace {found.get('id')} did not start: {reason[:300]}",
+                f"workspace {workspace_id} did not start: {reason[:300]}",
                 code="provision_failed",
             )
         if deadline.has_passed:
-            raise deadline.error(
-                f"workspace {found.get('id')} is not ready after",
-                pending=[str(found.get("id"))],
-                hint=f"`rebyte workspace show {found.get('id')}` shows its progress",
-            )
-        sleep(deadline.cap(pause))
-        pause = min(2 * pause, LONGEST_PAUSE)
+            late = f"workspace {workspace_id} is not ready after"
+            raise deadline.error(late, pending=[workspace_id], hint=hint)
+        patience.sleep()
         try:
-            found = client.get_computer(str(computer["id"]), timeout=deadline.for_call(GRACE))
-        except NetworkError as error:
-            if not deadline.cut_short(error, usual=client.transport.limit()):
-                raise
+            found = client.get_computer(workspace_id, timeout=deadline.for_call(GRACE))
+            patience.answered()
+        except APIError as error:
+            patience.failed(error)
     return found

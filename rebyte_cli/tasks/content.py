@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..api.body import JSON_CAP
-from ..api.errors import is_unsupported
+from ..api.failures import is_unsupported
 from ..api.views import ContentView, PromptView, mappings, text
-from ..deadline import NO_LIMIT, Deadline
-from ..errors import AnswerTooLarge, APIError, BrokenAnswer, NetworkError, WaitTimeout
-from .stream import follow, snapshot
+from ..errors import AnswerTooLarge, APIError, BrokenAnswer, NetworkError, Next, WaitTimeout
+from ..system.deadline import NO_LIMIT, Deadline
+from .stream import replay, snapshot
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -62,15 +62,17 @@ def read_content(
         if isinstance(error, AnswerTooLarge):
             note(
                 f"The transcript of task {task_id} is larger than {JSON_CAP >> 20} MiB. Only the"
-                " events of its latest prompt are shown, as far as they fit into that;"
-                f" `rebyte api /tasks/{task_id}/events` prints them all"
+                " events of its latest prompt are shown, as far as they fit into that; "
+                + Next("api", f"/tasks/{task_id}/events")
+                + " prints them all"
             )
         # Either the endpoint is missing or the task is; reading the task tells which.
         task = client.get_task(task_id, timeout=deadline.for_call())
         found = {name: task.get(name) for name in ("id", "status", "prompts")}
         answer = text(task.get("finalResult"))
     if not ContentView(found).has_prompts:
-        raise BrokenAnswer(f"task {task_id}: the answer holds no prompts", response=found)
+        why = f"task {task_id}: the answer holds no prompts"
+        raise BrokenAnswer(why, response=found, subject="")
     return ContentView({**found, "prompts": mappings(found["prompts"])}), answer
 
 
@@ -103,9 +105,7 @@ def _from_stream(
     try:
         if answered or found.status != "completed":
             return snapshot(client, task_id, deadline=limit), ""
-        for name, data, _ in follow(
-            client, task_id, completed_at=latest.completed_at, deadline=limit
-        ):
+        for name, data in replay(client, task_id, latest.completed_at, limit):
             if name == "done":
                 return events, text(data.get("finalResult"))
             events.append(data)

@@ -14,26 +14,31 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,
     BadUsage,
     Interrupted,
     KeyRejected,
     NetworkError,
+    Next,
     OutcomeUnknown,
     RebyteError,
     Redirected,
+    Term,
     Unsent,
 )
-from ..once.clock import LIFE, ROOM, ServerClock
-from ..once.search import LOOK_FOR, Absence, LostRequest, Matches, is_lost, pauses
+from ..history.prompts import shape_of
+from ..once.finder import Finder, Verdict
+from ..once.ledger import SentFromHere
+from ..once.search import LOOK_FOR, Absence, LostRequest, Matches, Row, is_lost, pauses
+from ..once.server_clock import LIFE, ROOM, ServerClock
+from ..system.deadline import NO_LIMIT, Deadline
 from .request_kinds import PromptRequest, TaskRequest
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..history.history import History
-    from ..history.records import Intent
+    from ..history.rows import Intent
 
 # Seconds after the send for which a task may be missing in the list. An attempt that was killed has
 # not searched for its task, so the next one searches until then.
@@ -94,7 +99,7 @@ def create(
         with operation.explained_interrupts():
             return operation.resume_unfinished() or operation.send()
     if not key.strip():
-        raise BadUsage("--once: KEY is empty")
+        raise BadUsage(Term("--once: KEY", "`once`") + " is empty")
     key = name_of_key(history, key)
     with operation.explained_interrupts(), operation.held_key(key):
         return operation.resume_key(key) or operation.send(key)
@@ -133,7 +138,7 @@ def name_of_key(history: History, key: str) -> str:
     """
     import hashlib
 
-    from ..redaction import redact_keys
+    from ..system.redaction import redact_keys
 
     shown = redact_keys(key)
     if shown == key or history.intent(key) is not None:
@@ -165,11 +170,13 @@ def tell_repeated(
     warn: Callable[[str], None],
 ) -> None:
     """Say that a key has created a task before; warn if that task may not be what is wanted."""
-    said = f"key {key!r} already created task {task_id}"
+    said, is_deleted = f"key {key!r} already created task {task_id}", history.is_deleted(task_id)
     if not is_same_prompt:
-        warn(f"{said}, from a different prompt; this one was not sent. {how_to_forget(key)}")
-    elif history.is_deleted(task_id):
-        warn(f"{said}, which was deleted; {how_to_forget(key)}")
+        said += ", from a different prompt"
+        end = ". It was deleted; " if is_deleted else ". "
+        warn(f"{said}; this one was not sent{end}" + how_to_forget(key))
+    elif is_deleted:
+        warn(f"{said}, which was deleted; " + how_to_forget(key))
     else:
         note(said[0].upper() + said[1:])
 
@@ -178,7 +185,9 @@ def how_to_forget(key: str) -> str:
     """The command that lets a key create another task, as the end of a sentence."""
     import shlex
 
-    return f"`rebyte create --once {shlex.quote(key)} --forget` lets the key create another"
+    return (
+        Next("create", "--once", f"{shlex.quote(key)}", "--forget") + " lets the key create another"
+    )
 
 
 def _task_of(history: History, intent: Intent) -> dict[str, Any]:
@@ -186,8 +195,9 @@ def _task_of(history: History, intent: Intent) -> dict[str, Any]:
 
 
 class SearchOutcome(NamedTuple):
-    """What a search came to: its last matches, what went wrong, whether there is no result."""
+    """What a search came to: its last verdict, what went wrong, whether there is no result."""
 
+    task: Row | None
     matches: Matches
     failure: str | None
     is_absent: bool
@@ -220,6 +230,8 @@ class Operation:
         self._look_for = look_for
         self._on_created = on_created
         self._server_clock = ServerClock(client)
+        self._claims = SentFromHere(history, self._server_clock, request.target)
+        self._finder = Finder(client, self._claims, request.scan)
         self._replaced: Intent | None = None  # an attempt of this key that created nothing
         self._has_waited = False  # for another process at work on the key
         self._has_sent = False
@@ -241,6 +253,7 @@ class Operation:
                 try:
                     self._has_sent = True
                     answer = dict(self._request.send(timeout=self._deadline.for_call()))
+                    self._tell_taken(answer)
                     self._keep(intent, answer)
                 except APIError as fault:
                     if not is_lost(fault):
@@ -252,8 +265,11 @@ class Operation:
             except (Unsent, Redirected):
                 self._settle(intent, "unsent")
                 raise
-            except (OutcomeUnknown, NetworkError):  # a 500 does not say whether it created it
-                self._settle(intent, "unknown")
+            except (OutcomeUnknown, NetworkError) as fault:
+                # A 500 does not say whether it created it.
+                could_be = fault.candidates if isinstance(fault, OutcomeUnknown) else []
+                ids = [str(each.get("promptId", each["id"])) for each in could_be]
+                self._settle(intent, "unknown", candidates=ids)
                 raise
             except APIError:
                 self._settle(intent, "refused")
@@ -283,6 +299,8 @@ class Operation:
                     started_at=started_at,
                     owner=owner,
                     replaces=self._replaced,
+                    shape=shape_of(self._request.prompt),
+                    target=self._request.target,
                 )
             except RebyteError as problem:
                 if key is not None:
@@ -309,13 +327,34 @@ class Operation:
             self._note(problem.message)
 
     def _keep(
-        self, intent: Intent | None, answer: Mapping[str, Any], *, as_asked: bool = True
+        self,
+        intent: Intent | None,
+        answer: Mapping[str, Any],
+        *,
+        as_asked: bool = True,
+        is_found: bool = False,
     ) -> None:
         # First the history, then the intent: other processes must never see neither.
         result_id = self._request.remember(answer, as_asked=as_asked)
         if as_asked:
             self._on_created()
-        self._settle(intent, "done", task_id=result_id, task=answer)
+        taken = [result_id] if is_found else []
+        self._settle(intent, "done", task_id=result_id, task=answer, candidates=taken)
+
+    def _tell_taken(self, answer: Mapping[str, Any]) -> None:
+        """Warn if another request has what the service answered with.
+
+        The service knows best whose it is: a key that took it after a search is unknown again.
+        """
+        if self._request.target is not None or not self._history.knows([str(answer["id"])]):
+            return
+        keys = self._history.take_back(str(answer["id"]))
+        whose = (
+            f"for that of key {keys[0]!r}, which will be searched for again"
+            if keys
+            else "for that of an earlier request, which may have another one, or none"
+        )
+        self._warn(f"{self._request.describe(answer)} was taken {whose}")
 
     def _find_lost(
         self, intent: Intent | None, key: str | None, started_at: str, fault: APIError
@@ -323,10 +362,10 @@ class Operation:
         """Search for the result of what was just sent; OutcomeUnknown if it is not certain."""
         self._note(f"{fault.message}; looking for the result")
         found = self._search_own(intent, started_at)
-        answer = self._certain(found.matches)
+        answer = self._answer(found)
         if answer is None:
             raise self._request.unknown(found.matches.candidates, key, found.failure)
-        self._keep(intent, answer)
+        self._keep(intent, answer, is_found=True)
         self._note(f"The response was lost, but {self._request.describe(answer)} was found")
         return answer
 
@@ -335,40 +374,38 @@ class Operation:
     def search(
         self,
         lost: LostRequest,
-        is_contested: Callable[[], bool],
+        own: Intent | None,
         seconds: float | None = None,
         *,
+        alive: bool = False,
         prove_absence: bool = False,
     ) -> SearchOutcome:
         """Scan until the result is certain, hopeless, or the time is over.
 
-        If another attempt may have created what was found (`is_contested`), nothing is certain.
-        With `prove_absence`, scans that agree that there is no result go on past the time, up to
-        the caller's deadline, until there are enough of them: a slow list fits few into it.
+        If another attempt than `own` may have created what was found, nothing is certain; `alive`
+        is as in `SentFromHere`. With `prove_absence`, scans that agree that there is no result go
+        on past the time, up to the caller's deadline, until there are enough of them: a slow list
+        fits few into it.
         """
         seconds = self._deadline.cap(self._look_for) if seconds is None else seconds
         began = self._clock()
         limit = Deadline(seconds, clock=self._clock)
-        matches, failure, contested = Matches([], [], is_complete=False), None, False
+        self._claims.own, self._claims.alive = own, alive
+        verdict, failure = Verdict(None, Matches([], [], is_complete=False)), None
         # A search that a time limit cuts short proves nothing.
         absence = Absence(self._look_for)
         for pause in pauses():
             try:
-                matches = self._request.scan(
-                    lost, Deadline(max(limit.left(), SHORTEST_SCAN), clock=self._clock)
-                )
+                look = Deadline(max(limit.left(), SHORTEST_SCAN), clock=self._clock)
+                (verdict,) = self._finder.find([lost], look)
                 failure = None
-                # In this order: the creator of what was found had its intent open by then, and
-                # settles it only after the history knows the result.
-                contested = is_contested()
-                matches = self._without_known(matches)
             except APIError as problem:
                 failure = problem.message
                 if isinstance(problem, KeyRejected):
                     break
+            matches = verdict.matches
             absence.add(None if failure else matches, began)
-            is_settled = matches.is_complete and matches.is_settled
-            if failure is None and not contested and is_settled:
+            if failure is None and matches.is_complete and matches.is_settled:
                 break
             if limit.has_passed:
                 more = prove_absence and absence.is_likely and not absence.is_proven
@@ -377,9 +414,7 @@ class Operation:
                 limit = self._deadline.within(self._look_for)
             self._sleep(limit.cap(pause))
             began = self._clock()
-        if contested:
-            matches = Matches([], matches.candidates, matches.is_complete)
-        return SearchOutcome(matches, failure, absence.is_proven)
+        return SearchOutcome(*verdict, failure, absence.is_proven)
 
     def _search_own(
         self, intent: Intent | None, started_at: str, seconds: float | None = None
@@ -391,13 +426,15 @@ class Operation:
             lambda: window(started_at, room=OWN_ROOM),
             request.prompt,
             request.body,
+            body_digest=request.body_digest,
+            named=request.digest,
         )
-        return self.search(lost, lambda: self._is_contested(intent), seconds)
+        return self.search(lost, intent, seconds)
 
     def _search_earlier(
         self, earlier: Intent, seconds: float | None = None, *, alive: bool = False
     ) -> SearchOutcome:
-        """Search for the result of an attempt of another process; `alive` as in _is_contested."""
+        """Search for the result of an attempt of another process; `alive` as in SentFromHere."""
         request, window = self._request, self._server_clock.window
         for answered in self._history.answered_keys():
             self._server_clock.observe((answered.task or {}).get("createdAt"), answered.started_at)
@@ -408,55 +445,16 @@ class Operation:
             request.prompt if is_same else None,
             request.body if earlier.body_digest == request.body_digest else {},
             to_repeat=True,
+            candidates=earlier.candidates,
+            body_digest=earlier.body_digest,
+            named=earlier.digest,
+            shape=earlier.shape,
         )
-        return self.search(
-            lost,
-            lambda: self._is_contested(earlier, alive=alive),
-            seconds,
-            prove_absence=seconds != 0.0,
-        )
+        return self.search(lost, earlier, seconds, alive=alive, prove_absence=seconds != 0.0)
 
-    def _without_known(self, matches: Matches) -> Matches:
-        """Drop what another process has registered as its own since the scan."""
-        known = self._history.knows([row["id"] for row in matches.candidates])
-        return Matches(
-            [row for row in matches.same if row["id"] not in known],
-            [row for row in matches.unsure if row["id"] not in known],
-            matches.is_complete,
-        )
-
-    def _certain(self, matches: Matches) -> dict[str, Any] | None:
+    def _answer(self, found: SearchOutcome) -> dict[str, Any] | None:
         """The answer, if everything was examined and exactly one result is certain."""
-        if len(matches.same) == 1 and matches.is_complete:
-            return self._request.answer_from(matches.same[0])
-        return None
-
-    def _is_contested(self, own: Intent | None, *, alive: bool = False) -> bool:
-        """Whether another attempt from here may have created the same at the same time.
-
-        With `alive`, only attempts count whose process is at work on them, and lines of a batch,
-        which searches for its own whenever it is run again.
-        """
-        if own is None:  # the history cannot be used, so there is no way to know
-            return False
-        for other in self._history.unsettled(own.digest):
-            if other.id == own.id:
-                continue
-            if not self._server_clock.is_near(own.started_at, other.started_at):
-                continue
-            if not alive or other.is_line or self._is_alive(other):
-                return True
-        return False
-
-    def _is_alive(self, intent: Intent) -> bool:
-        """Whether a process, or a thread of this one, is at work on an intent."""
-        from ..history.history import IntentHeld
-
-        try:
-            with self._history.hold(intent.key or intent.owner):
-                return False
-        except IntentHeld:
-            return True
+        return None if found.task is None else self._request.answer_from(found.task)
 
     # Earlier attempts
 
@@ -491,7 +489,7 @@ class Operation:
         # Another process that had the key a moment ago has searched for long enough.
         is_searched = self._has_waited and earlier.state == "unknown"
         found = self._search_earlier(earlier, seconds=0.0 if is_searched else None)
-        answer = self._certain(found.matches)
+        answer = self._answer(found)
         if answer is not None:
             self._adopt(earlier, answer)
             return answer
@@ -499,8 +497,15 @@ class Operation:
             self._note("It created no task; sending the request again")
             self._replaced = earlier
             return None
-        self._settle(earlier, "unknown")
-        raise self._request.unknown(found.matches.candidates, key, found.failure)
+        raise self._unknown(earlier, found)
+
+    def _unknown(self, earlier: Intent, found: SearchOutcome) -> OutcomeUnknown:
+        """Settle an earlier attempt as unknown; the error names what any search found possible."""
+        seen = {str(row["id"]): row for row in found.matches.candidates}
+        taken = self._history.knows(earlier.candidates)
+        named = {each: {"id": each} for each in earlier.candidates if each not in taken} | seen
+        self._settle(earlier, "unknown", candidates=named)
+        return self._request.unknown([*named.values()], earlier.key, found.failure)
 
     def _created_before(self, earlier: Intent) -> dict[str, Any]:
         """The task of a key that has one."""
@@ -560,7 +565,7 @@ class Operation:
             f" {seconds:.0f} s"
         )
         found = self._search_earlier(earlier, self._deadline.cap(seconds), alive=True)
-        answer = self._certain(found.matches)
+        answer = self._answer(found)
         if answer is not None:
             self._adopt(earlier, answer)
             return answer
@@ -568,15 +573,15 @@ class Operation:
             self._settle(earlier, "unsent")
             return None
         if len(found.matches.same) > 1 or not (found.is_absent or is_told):
-            self._settle(earlier, "unknown")
-            raise self._request.unknown(found.matches.candidates, None, found.failure)
+            raise self._unknown(earlier, found)
         reason = f"Looking for it failed ({found.failure}); " if found.failure else ""
         self._note(f"{reason or 'It was not found; '}sending the request again")
         self._settle(earlier, "unsent" if found.is_absent else "given up")
         return None
 
     def _adopt(self, earlier: Intent, answer: Mapping[str, Any]) -> None:
-        self._keep(earlier, answer, as_asked=earlier.digest == self._request.digest)
+        is_same = earlier.digest == self._request.digest
+        self._keep(earlier, answer, as_asked=is_same, is_found=True)
         self._note(f"The response was lost, but {self._request.describe(answer)} was found")
 
     # Interrupts
@@ -596,17 +601,18 @@ class Operation:
         self, intent: Intent | None, key: str | None, started_at: str, answer: Mapping[str, Any]
     ) -> str:
         """Say whether something was created, after one scan; a second interrupt ends that, too."""
-        request = self._request
+        request, could_be, is_found = self._request, list[Row](), not answer
         try:
-            if not answer:
+            if is_found:
                 found = self._search_own(intent, started_at, seconds=0)
-                answer = self._certain(found.matches) or {}
+                could_be = found.matches.candidates
+                answer = self._answer(found) or {}
             if answer:
-                self._keep(intent, answer)
+                self._keep(intent, answer, is_found=is_found)
                 made = request.describe(answer)
-                return f"{made} exists and keeps running{request.stop_hint(answer)}"
+                return f"{made} exists and keeps running" + request.stop_hint(answer)
         except (KeyboardInterrupt, Interrupted, RebyteError):
             pass
-        self._settle(intent, "unknown")
+        self._settle(intent, "unknown", candidates=[row["id"] for row in could_be])
         error = request.unknown([], key)
-        return f"{error.message}; {error.hint}"
+        return error.message + "; " + str(error.hint)

@@ -13,7 +13,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadUsage, RebyteError
+from ..errors import BadUsage, Next, RebyteError
+from .autorun import is_read_by_place
 from .parallel import MakeProgressBar, in_parallel
 
 if TYPE_CHECKING:
@@ -38,14 +39,6 @@ _IGNORED_BY_HFS = dict.fromkeys(
 _GIT = re.compile(r"\.git(:.*)?|git~\d+", re.DOTALL)
 # The short name that NTFS gives to a name it finds too long, one that begins with a dot included.
 _SHORT = re.compile(r"[^.]{1,6}~\d+(\..{0,3})?", re.DOTALL)
-# Run or obeyed by their place, without a dot in front: by Python, pytest, Node.js, Windows, vim
-# and tools that read a netrc file.
-_RUN_BY_PLACE = frozenset(
-    [
-        *("sitecustomize.py", "usercustomize.py", "conftest.py", "node_modules"),
-        *("autorun.inf", "desktop.ini", "_vimrc", "_gvimrc", "_exrc", "_netrc"),
-    ]
-)
 
 
 def parts_of(name: str, *, hidden: bool = False) -> list[str]:
@@ -67,7 +60,7 @@ def parts_of(name: str, *, hidden: bool = False) -> list[str]:
     compared = [_compared(part) for part in parts]
     if any(map(_GIT.fullmatch, compared)) or compared[-1] == "head":
         raise _unsafe(name, "git would run what such a file says")
-    if not hidden and any(map(_is_hidden, compared)):
+    if not hidden and (any(map(_is_hidden, compared)) or is_read_by_place(name)):
         raise RebyteError(
             f"{name!r} was not written: it is hidden, or run by some tool because of its name",
             hint="Check what is in it; --hidden writes it",
@@ -100,13 +93,14 @@ def _compared(part: str) -> str:
 
 def _is_hidden(compared: str) -> bool:
     short = sys.platform == "win32" and _SHORT.fullmatch(compared)
-    return compared.startswith(".") or compared in _RUN_BY_PLACE or bool(short)
+    return compared.startswith(".") or bool(short)
 
 
 def _unsafe(name: str, why: str) -> RebyteError:
     return RebyteError(
         f"{name!r} was not written: {why}",
-        hint="`rebyte artifact get WS NAME -O FILE` writes it to a file of your choice",
+        hint=Next("artifact", "get", "WS", "NAME", "-O", "FILE")
+        + " writes it to a file of your choice",
         code="unsafe_name",
     )
 

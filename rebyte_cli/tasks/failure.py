@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..api.views import ContentView, TaskView
-from ..deadline import Deadline
 from ..errors import APIError
+from ..system.deadline import Deadline
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -64,7 +64,7 @@ def first_line(text: str) -> str:
     import re
 
     from ..output.console import clean
-    from ..redaction import redact_keys
+    from ..system.redaction import redact_keys
 
     sequence = (
         r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])"  # of ECMA-48

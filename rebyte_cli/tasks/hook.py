@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from threading import Lock, Thread
 from typing import Any
 
-from ..deadline import NO_LIMIT, Deadline
 from ..errors import RebyteError
+from ..system.deadline import NO_LIMIT, Deadline
 
 GRACE_SECONDS = 3.0  # from the request to end to the end by force
 

@@ -11,8 +11,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..api.status import canonical_status
-from ..deadline import NO_LIMIT, Deadline
 from ..errors import BadUsage, RebyteError, ResourceNotFound
+from ..system.deadline import NO_LIMIT, Deadline
+from ..system.durations import parse_duration
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -28,21 +29,18 @@ Row = Mapping[str, Any]
 # What a row must pass; `None` ends the walk, since everything after it is older still.
 Test = Callable[[Row], "bool | None"]
 
-_AGO = r"(\d+(?:\.\d+)?)\s*([smhdw])"
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
 
 def moment(text: str, *, now: datetime | None = None) -> datetime:
     """A date, a date and time, `today`, `yesterday`, or `7d`, `12h`, `30m` ago, with its zone.
 
     Days begin at midnight where the command runs. BadUsage for anything else.
     """
-    ago = re.fullmatch(_AGO, text.strip())
+    ago = None if re.fullmatch(r"[\d.\s]*", text) else parse_duration(text)  # 20260209 is a date
     days = {"today": 0, "yesterday": 1}.get(text.strip().lower())
     now = now or datetime.now(UTC)
     try:
-        if ago:
-            return now - timedelta(seconds=float(ago[1]) * _SECONDS[ago[2]])
+        if ago is not None:
+            return now - timedelta(seconds=ago)
         if days is not None:
             day = now.astimezone().replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
             return (day - timedelta(days=days)).astimezone()
@@ -109,7 +107,12 @@ def walk(
 
     `total` receives the API's own count with each page.
     """
-    for row in client.iter_tasks(offset=offset, total=total):
+    return passing(client.iter_tasks(offset=offset, total=total), tests)
+
+
+def passing(rows: Iterable[Row], tests: Sequence[Test]) -> Iterator[Row]:
+    """The rows that pass every test, up to the one that a test ends with."""
+    for row in rows:
         verdicts = [test(row) for test in tests]
         if None in verdicts:
             return
@@ -147,7 +150,7 @@ def with_status(
                 yield {**row, "status": status}
     if failed and not wanted:
         count = "one task" if len(failed) == 1 else f"{len(failed)} tasks"
-        note(f"Could not read the status of {count}: {failed[0].message}")
+        note(f"Could not read the status of {count}: " + failed[0].sentence)
 
 
 def _is_possible(row: Row, wanted: Collection[str]) -> bool:
@@ -265,8 +268,12 @@ def with_questions(
 
 
 def has_status(row: Row, statuses: Collection[str]) -> bool:
-    """Whether a row of `with_questions` has one of the statuses; `waiting` is one of them."""
-    return canonical_status(row.get("status")) in statuses or bool(row.get("question"))
+    """Whether a row of `with_questions` has one of the statuses, also `waiting` or `queued`."""
+    return (
+        canonical_status(row.get("status")) in statuses
+        or ("waiting" in statuses and bool(row.get("question")))
+        or ("queued" in statuses and bool(row.get("queue")))
+    )
 
 
 def _is_running(row: Row) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from ..errors import KeyProblem, KeyRejected, RebyteError, about
+from ..errors import APIError, KeyProblem, KeyRejected, RebyteError
 
 T = TypeVar("T")
 SIDE_BY_SIDE = 8
@@ -49,12 +49,7 @@ def _attempt(call: Callable[[str], T], one: str) -> T | RebyteError:
         return call(one)
     except (KeyProblem, KeyRejected):
         raise
-    except RebyteError as error:
-        return named(error, one)
-
-
-def named(error: RebyteError, one: str) -> RebyteError:
-    """The error of one of several, with the id that it is about in its message."""
-    if one not in error.message:
-        return error.copy_with(message=about(one, error.message))
-    return error
+    except APIError as error:
+        return error.about(one)
+    except RebyteError as error:  # our own steps name what they are about
+        return error

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import os
 import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import BadUsage, Interrupted, NotFound, RebyteError, ResourceNotFound
+from ..errors import BadUsage, Interrupted, Next, NotFound, RebyteError, ResourceNotFound
 from ..system import git
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
 PATCH_FILE = "changes.patch"
+NOTHING = "Nothing was applied"
 MOST_WORDS = 500  # paths in one command line
 LINK, SUBMODULE = "120000", "160000"  # modes of git
 _COLOURS = {"+": "32", "-": "31", "@": "36"}
@@ -65,26 +68,98 @@ class PatchConflict(RebyteError):
     code = "conflict"
 
 
-def fetch(client: RebyteClient, task_id: str, workspace_id: str | None) -> bytes:
-    """The patch of the last run in the task's workspace. NotFound when it has none."""
-    if workspace_id is None:
-        workspace_id = client.get_task(task_id).get("workspaceId")
-    if not isinstance(workspace_id, str):
-        raise NotFound(
-            f"the workspace of task {task_id} is unknown on this machine",
-            hint="Tasks created from this machine have one; see `rebyte workspace list`",
-        )
+class PatchSource(NamedTuple):
+    """Where the changes of a task are: in `runs`, oldest first, or all together in `workspace`.
+
+    Where there are no `runs`, the service does not tell them apart. `status` is the task's.
+    """
+
+    task: str
+    workspace: str | None
+    runs: list[str]
+    status: str
+
+
+def source(client: RebyteClient, task_id: str, workspace_id: str | None) -> PatchSource:
+    """Where the changes of a task are; `workspace_id` is what this machine knows of it."""
+    task = client.get_task(task_id)
+    prompts = [prompt for prompt in task.get("prompts") or () if isinstance(prompt, dict)]
+    runs = [str(prompt["id"]) for prompt in prompts if prompt.get("hasChanges") is True]
+    workspace_id = workspace_id or task.get("workspaceId")
+    return PatchSource(task_id, workspace_id, runs, str(task.get("status")))
+
+
+def fetch(client: RebyteClient, found: PatchSource, runs: Sequence[str] = ()) -> bytes:
+    """What these `runs` changed, or else all of the task's; NotFound if there is no such patch.
+
+    Where runs are not told apart, it is what changed in the workspace since its creation.
+    """
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         target = Path(folder) / PATCH_FILE
-        try:
-            client.get_artifact(workspace_id, PATCH_FILE, target)
-        except ResourceNotFound:
+        with contextlib.suppress(ResourceNotFound):
+            if found.runs:
+                client.get_changes(found.task, runs or found.runs, target)
+                return target.read_bytes()
+        if runs and list(runs) != found.runs:
+            raise NotFound(f"the changes of single runs of task {found.task} were not kept")
+        if not isinstance(found.workspace, str):
             raise NotFound(
-                f"task {task_id} has no {PATCH_FILE}",
-                hint="Real agents on this machine leave one (-P local create … -x claude); a task"
-                " elsewhere has one only if its agent saves an artifact of that name",
-            ) from None
+                f"the workspace of task {found.task} is unknown on this machine",
+                hint="Tasks created from this machine have one; see " + Next("workspace", "list"),
+            )
+        try:
+            client.get_artifact(found.workspace, PATCH_FILE, target)
+        except ResourceNotFound as error:
+            told = error.hint if error.code == "no_patch" else None
+            why = _why_there_is_none(found, told)
+            raise NotFound(f"task {found.task} has no {PATCH_FILE}", hint=why) from None
         return target.read_bytes()
+
+
+def _why_there_is_none(found: PatchSource, told: str | None) -> str:
+    """Why a task has no patch; `told` is what the service on this machine says."""
+    from ..api.status import is_terminal
+
+    if found.runs:
+        return "See why with " + Next("logs", found.task)
+    if not is_terminal(found.status):
+        return "It has not ended: " + Next("wait", found.task)
+    return told or "Ask the agent to save its changes as an artifact of that name"
+
+
+def only(patch: bytes, paths: Iterable[str], root: Path) -> bytes:
+    """The parts of a patch about files at these paths or below them, seen from the folder here.
+
+    Raises BadUsage for a path without changes.
+    """
+    wanted: dict[str, bytes] = {}
+    for path in paths:
+        # A link at the end of a path is meant itself, as git understands it.
+        folder, name = os.path.split(os.path.abspath(path))
+        there = os.path.relpath(os.path.join(os.path.realpath(folder), name), root)
+        wanted[path] = os.fsencode(there)
+    kept, seen = [], set()
+    for part, section in _parts(patch):
+        names = [name for name in (section.old, section.new) if name]
+        found = {given for given, path in wanted.items() if any(_is_at(path, n) for n in names)}
+        kept += [part] if found else []
+        seen |= found
+    missing = [path for path in wanted if path not in seen]
+    if missing:
+        raise BadUsage(f"the changes have nothing at {', '.join(missing)}")
+    return b"".join(kept)
+
+
+def _is_at(path: bytes, name: bytes) -> bool:
+    return path in (b".", name) or name.startswith(path + b"/")
+
+
+def _parts(patch: bytes) -> Iterator[tuple[bytes, _Section]]:
+    """A patch in git's format, file by file."""
+    starts = [found.start() for found in re.finditer(rb"^diff --git ", patch, re.MULTILINE)]
+    for start, end in itertools.pairwise([*starts, len(patch)]):
+        part = patch[start:end]
+        yield part, next(_sections(part))
 
 
 def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
@@ -127,6 +202,14 @@ def shown(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
+def _listed(path: str) -> str:
+    """A path for a list that people read: in quotes if it could look like more than one entry."""
+    if not re.search(r'[\t\n"]|  |, ', path):
+        return path
+    quoted = path.replace('"', '\\"').replace("\t", "\\t").replace("\n", "\\n")
+    return f'"{quoted}"'
+
+
 def _status(section: _Section) -> str:
     if not section.old:
         return "added"
@@ -148,7 +231,7 @@ def risks(found: Iterable[FileChange]) -> list[str]:
         reasons = [reader_of(change.path), kinds.get(change.mode, "")]
         reasons.append("executable" if change.executable else "")
         if any(reasons):
-            result.append(f"{change.path} ({', '.join(filter(None, reasons))})")
+            result.append(f"{_listed(change.path)} ({', '.join(filter(None, reasons))})")
     return result
 
 
@@ -157,7 +240,7 @@ def top_level() -> Path:
     try:
         output = git.run(["rev-parse", "--show-toplevel"], extra=_own_repository())
     except git.GitFailed as error:
-        outside = re.search("(?:not|run in) (a git repository|a work tree)", error.message)
+        outside = re.search("(?:not|run in) (a git repository|a work tree)", error.said)
         if not outside:
             raise
         raise BadUsage(
@@ -166,21 +249,53 @@ def top_level() -> Path:
     return Path(os.fsdecode(output.removesuffix(b"\n")))
 
 
+def head(root: Path) -> str:
+    """The commit that is checked out, or an empty text before the first one."""
+    words = ["rev-parse", "--quiet", "--verify", "HEAD"]
+    try:
+        return git.run(words, root, _own_repository()).decode().strip()
+    except git.GitFailed:
+        return ""
+
+
+def can_be_here(applied_to: str, root: Path) -> bool:
+    """Whether what was applied when `applied_to` was checked out may still be in the tree.
+
+    It is not if that commit is still checked out without changes, or is no part of the history:
+    what was applied was thrown away, or this is another branch or clone.
+    """
+    now = head(root)
+    if now == applied_to:
+        return bool(uncommitted(root))
+    if not re.fullmatch("[0-9a-f]*", applied_to):
+        return False
+    words = ["merge-base", "--is-ancestor", applied_to or now, now]
+    try:
+        git.run(words, root, _own_repository())
+    except git.GitFailed:
+        return False
+    return True
+
+
 def uncommitted(root: Path) -> list[str]:
-    """Tracked files with changes that are not committed."""
+    """Tracked files with changes that are not committed, for a list."""
     words = ["status", "--porcelain", "-z", "--untracked-files=no", "--no-renames"]
     output = git.run([*words, "--ignore-submodules=dirty"], root, _own_repository())
-    return [shown(entry[3:]) for entry in output.split(b"\0") if len(entry) > 3]
+    return [_listed(shown(entry[3:])) for entry in output.split(b"\0") if len(entry) > 3]
 
 
-def in_place(patch: bytes, root: Path) -> bool:
-    """Whether every file already is what the patch makes of it, content and mode."""
-    sections = list(_sections(patch))
-    if not sections:
-        return False
+def missing(patch: bytes, root: Path) -> bytes:
+    """The patch without the files that are what it makes of them already, content and mode."""
+    parts = list(_parts(patch))
+    if not parts:
+        return patch
+    sections = [section for _, section in parts]
     names = [each.new for each in sections if each.new and each.mode != SUBMODULE]
-    blobs = _blobs(root, names)
-    return all(_is_in_place(root, each, blobs.get(each.new, "")) for each in sections)
+    hashes = "sha256" if any(len(each.blob) > 40 for each in sections) else "sha1"
+    blobs = _blobs(root, names, hashes)
+    return b"".join(
+        part for part, each in parts if not _is_in_place(root, each, blobs.get(each.new, ""))
+    )
 
 
 def _is_in_place(root: Path, section: _Section, blob: str) -> bool:
@@ -197,7 +312,7 @@ def _is_in_place(root: Path, section: _Section, blob: str) -> bool:
     return True
 
 
-def _blobs(root: Path, names: Iterable[bytes]) -> dict[bytes, str]:
+def _blobs(root: Path, names: Iterable[bytes], hashes: str) -> dict[bytes, str]:
     """The ids of the files as they are now, as git would store them; without those that are not."""
     result, files = {}, []
     for name in names:
@@ -205,7 +320,7 @@ def _blobs(root: Path, names: Iterable[bytes]) -> dict[bytes, str]:
         if os.path.islink(path):
             target = os.fsencode(os.readlink(path))
             content = b"blob %d\0%s" % (len(target), target)
-            result[name] = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+            result[name] = hashlib.new(hashes, content, usedforsecurity=False).hexdigest()
         elif os.path.isfile(path):
             files.append(name)
     for first in range(0, len(files), MOST_WORDS):
@@ -215,27 +330,41 @@ def _blobs(root: Path, names: Iterable[bytes]) -> dict[bytes, str]:
     return result
 
 
-def apply(patch: bytes, root: Path) -> list[str]:
+def apply(patch: bytes, root: Path, applied: Callable[[], None] = lambda: None) -> list[str]:
     """Apply the patch to the work tree and the index, with a merge where the files moved on.
 
     Returns the paths of the files that are different on disk now. Raises PatchConflict with the
     names of files that are left with conflict markers, or with git's reason when nothing was
     applied at all. git works to its end even if this process is told to stop, and the Interrupted
-    says what it has done.
+    says what it has done. `applied` is called when files were changed, with conflicts or without.
     """
-    touched = {name for each in _sections(patch) for name in (each.old, each.new) if name}
-    before = _states(root, touched)
-    try:
-        _apply(patch, root)
+    before: dict[bytes, tuple[int, bytes]] = {}
+    with telling(lambda: _done(root, before)):
+        touched = {name for each in _sections(patch) for name in (each.old, each.new) if name}
+        before = _states(root, touched)
+        try:
+            _apply(patch, root)
+        except BaseException:  # a signal that came while git worked, or there are conflicts
+            if _changed(root, before):
+                applied()
+            raise
+        applied()
         return _changed(root, before)
+
+
+@contextlib.contextmanager
+def telling(done: Callable[[], str] = lambda: NOTHING) -> Iterator[None]:
+    """Add to an interrupt in the block what was done by then, unless it says so already."""
+    try:
+        yield
     except (KeyboardInterrupt, Interrupted) as stop:
         stop = Interrupted.of(stop)
-        raise Interrupted(stop.exit_status, hint=stop.hint or _done(root, before)) from None
+        raise Interrupted(stop.exit_status, hint=stop.hint or done()) from None
 
 
 def _done(root: Path, before: dict[bytes, tuple[int, bytes]]) -> str:
     if not _changed(root, before):
-        return "Nothing was applied"
+        return NOTHING
     conflicts = ", ".join(_unmerged(root))
     return "The changes were applied" + (f", with conflicts in {conflicts}" if conflicts else "")
 
@@ -256,7 +385,7 @@ def _apply(patch: bytes, root: Path) -> None:
         reason = error.message
         # With --force, files that have uncommitted changes are patched without the index.
         # Otherwise only the reason is wanted: a failed merge often gives none.
-        is_dirty = "does not match index" in reason
+        is_dirty = "does not match index" in error.said
         try:
             _git_apply(words if is_dirty else ["--check"], patch, root, to_end=is_dirty)
         except git.GitFailed as failure:
@@ -278,7 +407,7 @@ def _own_repository() -> dict[str, str]:
 
 def _unmerged(root: Path) -> list[str]:
     output = git.run(["diff", "--name-only", "--diff-filter=U", "-z"], root, _own_repository())
-    return [shown(name) for name in output.split(b"\0") if name]
+    return [_listed(shown(name)) for name in output.split(b"\0") if name]
 
 
 def _states(root: Path, names: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:

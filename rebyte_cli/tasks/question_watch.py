@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..api.views import ContentView, Question
-from ..deadline import GRACE, Deadline
-from ..errors import KeyRejected, RebyteError
+from ..errors import KeyRejected, NetworkError, Next, RebyteError
+from ..system.deadline import GRACE, Deadline, Patience
 from . import questions
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     Policy = Literal["ask", "stop", "wait"]
 
-FIRST_PAUSE = 2.0  # seconds of waiting before the first look at a task, doubled after each
-LONGEST_PAUSE = 10.0
+FIRST_PAUSE = 2.0  # seconds of waiting before the first look at a task
+LONGEST_PAUSE = 10.0  # ... and between two later ones
 COST = 20  # a task is left alone for so many times as long as looking at it took
 BURST = 3  # looks in one pause, while few tasks are waited for
 RATE = 1.0  # looks per second that many tasks share
@@ -55,7 +55,8 @@ class QuestionWatcher:
     task that asks. `wait` only notes each question.
 
     No call goes beyond the `deadline` of the wait, but for the two seconds that an answer and the
-    last look have at least. A look that fails is tried again later.
+    last look have at least. A look that fails is tried again later; while a stream stands still, no
+    other call tells of an outage, so there it ends with the error.
     """
 
     def __init__(
@@ -82,8 +83,9 @@ class QuestionWatcher:
         self._declined: set[str] = set()  # ... that the user does not want to answer
         self._noted: set[str] = set()
         self._asking: str | None = None  # the task whose question is on the terminal
+        self._is_alone = False  # whether no other call tells of an outage
         self._next: dict[str, float] = {}  # when to look at a task
-        self._pauses: dict[str, float] = {}
+        self._patience: dict[str, Patience] = {}
         self._looked: dict[str, float] = {}
         self._looks = float(BURST)  # that may be spent
         self._earned = self._clock()
@@ -115,6 +117,7 @@ class QuestionWatcher:
         """
         if self._is_settled(question):
             return
+        self._is_alone = True
         self._open[task_id] = question
         while task_id in self._open and not self._deadline.has_passed:
             if self._policy == "wait":
@@ -131,7 +134,8 @@ class QuestionWatcher:
         self._looks = min(BURST, self._looks + (now - self._earned) * RATE)
         self._earned = now
         for task_id in pending:
-            self._next.setdefault(task_id, now + FIRST_PAUSE)
+            if task_id not in self._next:
+                self._begin_to_look(task_id)
         due = sorted((at, task_id) for task_id, at in self._next.items() if at <= now)
         for _, task_id in due:
             if task_id not in pending:
@@ -140,22 +144,33 @@ class QuestionWatcher:
                 self._looks -= 1
                 self._look_at(task_id)
 
+    def _begin_to_look(self, task_id: str) -> None:
+        """Look at a task soon, and then ever less often."""
+        resume = "See the rest with " + Next("logs", task_id, "-f")
+        patience = Patience(
+            self._deadline, first=FIRST_PAUSE, longest=LONGEST_PAUSE, steady=0.0, resume=resume
+        )
+        self._patience[task_id] = patience
+        self._next[task_id] = self._clock() + patience.pause()
+
     def _look_at(self, task_id: str) -> None:
-        began = self._clock()
+        if task_id not in self._patience:
+            self._begin_to_look(task_id)
+        began, patience = self._clock(), self._patience[task_id]
         try:
             limit = self._deadline.cap(questions.READ_TIMEOUT)
             content = questions.read(self._client, task_id, timeout=limit)
         except KeyRejected:
             raise
-        except RebyteError:  # the wait's own calls tell what is wrong
-            pass
+        except RebyteError as error:  # a wait's own calls tell what is wrong
+            if self._is_alone and isinstance(error, NetworkError):
+                patience.failed(error)
         else:
+            patience.answered()
             self._update(task_id, content)
         now = self._clock()
-        pause = min(2 * self._pauses.get(task_id, FIRST_PAUSE), LONGEST_PAUSE)
-        self._pauses[task_id] = pause
         self._looked[task_id] = now
-        self._next[task_id] = now + max(pause, COST * (now - began))
+        self._next[task_id] = now + max(patience.pause(), COST * (now - began))
 
     def _update(self, task_id: str, content: ContentView) -> None:
         found, known = questions.open_question(content), self._open.get(task_id)
@@ -278,5 +293,4 @@ class QuestionWatcher:
                 return
         del self._open[task_id]
         self._settled.add(question.message_id)
-        self._pauses[task_id] = FIRST_PAUSE / 2
-        self._next[task_id] = self._clock() + FIRST_PAUSE
+        self._begin_to_look(task_id)

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.errors import is_unsupported
+from ..api.failures import is_unsupported
 from ..api.views import ContentView, EventView, Question, QuestionItem, TaskView, last_open
-from ..deadline import NO_LIMIT, Deadline
-from ..errors import APIError, BadUsage, NeedsAnswer, RebyteError
+from ..errors import APIError, BadUsage, NeedsAnswer, Next, RebyteError, Term
+from ..system.deadline import NO_LIMIT, Deadline
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
     from ..history.history import History
 
 FEW = 3  # tasks that `get` and `list` look at unasked
+_OPTION = Term("--option", "number in `options`")
+_TEXT = Term("--text", "text in `texts`")
 READ_TIMEOUT = 5.0  # seconds that reading the events of a task may take on the way
 
 
@@ -47,29 +49,25 @@ def is_over(content: ContentView, question: Question) -> bool:
     return False
 
 
-def waiting(client: RebyteClient, task_id: str) -> Question | None:
-    """The question that this task's run is parked on, or None.
+def waiting_or_raise(client: RebyteClient, task_id: str) -> Question:
+    """The question that this task's run is parked on.
 
     Read from the content with its events, and where the service has none there, from what the
-    event stream replays.
+    event stream replays. Raises RebyteError (`not_waiting`) when the run is not parked on any.
     """
-    if TaskView(client.get_task(task_id)).is_over:
-        return None
-    content = read(client, task_id)
-    if any(prompt.events for prompt in content.prompts):
-        return open_question(content)
-    from .stream import snapshot
+    question = None
+    if not TaskView(client.get_task(task_id)).is_over:
+        content = read(client, task_id)
+        if any(prompt.events for prompt in content.prompts):
+            question = open_question(content)
+        else:
+            from .stream import snapshot
 
-    return last_open(EventView(data) for data in snapshot(client, task_id))
-
-
-def waiting_or_raise(client: RebyteClient, task_id: str) -> Question:
-    """As `waiting`. Raises RebyteError (`not_waiting`) when the run is not parked on a question."""
-    question = waiting(client, task_id)
+            question = last_open(EventView(data) for data in snapshot(client, task_id))
     if question is None:
         raise RebyteError(
             f"task {task_id} is not waiting on a question",
-            hint=f"See the run with `rebyte logs {task_id}`",
+            hint="See the run with " + Next("logs", task_id),
             code="not_waiting",
         )
     return question
@@ -85,16 +83,17 @@ def choices(question: Question, options: Sequence[int], texts: Sequence[str]) ->
         from . import transcript
 
         shown = "".join(line for item in question.items for line in transcript.item_lines(item))
-        raise BadUsage("pass the answer with --option N or --text TEXT", hint=shown.rstrip())
+        how = Term("--option N", "`options`") + " or " + Term("--text TEXT", "`texts`")
+        raise BadUsage("pass the answer with " + how, hint=shown.rstrip())
     chosen = [number - 1 for number in options]
     if len(question.items) == 1:
         if len(texts) > 1:
-            raise BadUsage("--text was given twice, but there is one question")
+            raise BadUsage(_TEXT + " was given twice, but there is one question")
         return [ItemAnswer(tuple(chosen), texts[0] if texts else None)]
     if options and texts:
         raise BadUsage(
             f"the agent asked {len(question.items)} questions at once",
-            hint="Pass one --option for each, or one --text for each, in order",
+            hint="Pass one " + _OPTION + " for each, or one " + _TEXT + " for each, in order",
         )
     if texts:
         return [ItemAnswer(text=text) for text in texts]
@@ -121,7 +120,7 @@ def summary(task_id: str, question: Question) -> str:
 def hint(task_id: str, question: Question) -> str:
     """What a run waits for, and how to answer it, as a note."""
     said = summary(task_id, question)
-    return f"{said[0].upper()}{said[1:]}\nAnswer with `rebyte answer {task_id}`"
+    return f"{said[0].upper()}{said[1:]}\nAnswer with " + Next("answer", task_id)
 
 
 def needs_answer(task_id: str, question: Question, task: Mapping[str, Any]) -> NeedsAnswer:
@@ -131,12 +130,16 @@ def needs_answer(task_id: str, question: Question, task: Mapping[str, Any]) -> N
     options = [line for item in question.items for line in item_lines(item)]
     if len(question.items) == 1:
         options = [line.lstrip() for line in options[1:]]  # the question is in the message
-    numbers = " --option N" * len(question.items) if question.items[0].options else " --text TEXT"
+    has_options = bool(question.items[0].options)
+    numbers = ["--option", "N"] * len(question.items) if has_options else ["--text", "TEXT"]
     return NeedsAnswer(
         summary(task_id, question),
         task={**task, "question": True},
         hint="".join(options)
-        + f"Answer with `rebyte answer {task_id}{numbers}`, then `rebyte wait {task_id}`",
+        + "Answer with "
+        + Next("answer", task_id, *numbers)
+        + ", then "
+        + Next("wait", task_id),
     )
 
 
@@ -173,7 +176,7 @@ def body(question: Question, choices: Sequence[ItemAnswer]) -> dict[str, Any]:
         raise BadUsage(
             f"the run asks {len(question.items)} questions together, and"
             f" {len(choices)} answer{'s were' if len(choices) != 1 else ' was'} given",
-            hint="One --option or --text for each of them, in order",
+            hint="One " + _OPTION + " or " + _TEXT + " for each of them, in order",
         )
     selections = [
         _selection(item, choice) for item, choice in zip(question.items, choices, strict=True)
@@ -201,8 +204,8 @@ def check(item: QuestionItem, options: Sequence[int]) -> None:
     for option in options:
         if not 0 <= option < len(item.options):
             count = len(item.options)
-            have = f"options 1 to {count}" if count else "no options, so it takes --text"
-            raise BadUsage(f"there is no option {option + 1}: the question has {have}")
+            have = f"options 1 to {count}" if count else "no options, so it takes " + _TEXT
+            raise BadUsage(f"there is no option {option + 1}: the question has " + have)
     if len(options) > 1 and not item.multiple:
         raise BadUsage("the question accepts only one option")
 
@@ -233,7 +236,7 @@ def answer(
         raise RebyteError(
             f"task {task_id} no longer waits for this answer: it was given already, or the run"
             " has continued",
-            hint=f"`rebyte logs {task_id}` shows what happened",
+            hint=Next("logs", task_id) + " shows what happened",
             code="not_waiting",
         ) from None
     history.remember_answered(question.message_id)

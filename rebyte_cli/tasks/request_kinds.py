@@ -5,8 +5,6 @@ Both have the same members; `create.Operation` carries them out.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,20 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from ..api.views import ContentView
 from ..errors import (
+    AGAIN,
     APIError,
     KeyRejected,
+    Next,
     OutcomeUnknown,
     Redirected,
     ResourceNotFound,
+    Term,
     Unsent,
 )
-from ..once.match import digest_of
+from ..history.prompts import body_digest_of, digest_of
 from ..once.search import LostRequest, Matches, Row, Search, any_of, find_prompts, newest_task
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
-    from ..deadline import Deadline
     from ..history.history import History
+    from ..system.deadline import Deadline
 
 BASELINE = 10.0  # seconds in which the service may tell its newest task
 RECENT = 20  # tasks from here that an up-to-date list must show
@@ -38,9 +39,12 @@ _CANDIDATE = ("id", "url", "createdAt", "title")
 class TaskRequest:
     """POST /tasks, and how its result is recognised: in the list, by the prompt in its content.
 
-    `digest` identifies the request, `prompt_digest` its prompt, `body_digest` all of its fields.
-    `send` sends it once, with `timeout` in seconds; its answer names what was created.
+    `digest` identifies the request, `prompt_digest` its prompt, `body_digest` all of its fields;
+    `target` is the task that it is for, None for a new one. `send` sends it once, with `timeout` in
+    seconds; its answer names what was created.
     """
+
+    target = None
 
     def __init__(
         self,
@@ -51,21 +55,21 @@ class TaskRequest:
         labels: Mapping[str, str] | None = None,
         files: Sequence[str] | None = None,
     ) -> None:
-        """`labels` and `files` are for the history; see `history.records.NewTask`."""
+        """`labels` and `files` are for the history; see `history.rows.NewTask`."""
         self._client = client
         self._history = history
         self._labels = labels or {}
         self._files = files
-        self._search = Search(
+        self.scan = Search(
             client,
             history.knows,
             created=lambda: history.tasks(RECENT),
-            twins=history.tasks_with_prompt,
-        )
+            twins=lambda lost: history.tasks_as_asked(lost.digest, lost.body_digest),
+        ).scan
         self.body = body
         self.prompt = prompt
         self.digest = self.prompt_digest = digest_of(prompt)
-        self.body_digest = _body_digest(body)
+        self.body_digest = body_digest_of(body)
         self.send: Callable[..., Mapping[str, Any]] = partial(client.create_from, body)
 
     def newest(self, *, is_exact: bool, limit: Deadline) -> Row | None:
@@ -82,10 +86,6 @@ class TaskRequest:
             raise
         except APIError:
             return None
-
-    def scan(self, lost: LostRequest, limit: Deadline) -> Matches:
-        """Look once for what the request created."""
-        return self._search.scan([lost], limit)[0]
 
     def answer_from(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row of the list in the shape of a create's answer. Its status has to be fetched."""
@@ -115,7 +115,7 @@ class TaskRequest:
 
     def stop_hint(self, answer: Mapping[str, Any]) -> str:
         """How to stop what was created, as the end of a sentence."""
-        return f"; stop it with `rebyte cancel {answer['id']}`"
+        return "; stop it with " + Next("cancel", f"{answer['id']}")
 
     def unknown(
         self, candidates: list[Row], key: str | None, failure: str | None = None
@@ -128,11 +128,19 @@ class TaskRequest:
         elif failure:
             message += f"; looking for it failed: {failure}"
         if key is None:
-            hint = "See `rebyte list`; `--once KEY` makes a create safe to repeat"
+            hint = (
+                "See "
+                + Next("list")
+                + "; "
+                + Term("`--once KEY`", "`once`")
+                + " makes a create safe to repeat"
+            )
         else:
             hint = (
-                "run the same command again: it looks for the task first, and sends the request"
-                " again only 15 minutes after the first attempt; --forget drops the key instead"
+                AGAIN + ": it looks for the task first, and sends the request again only 15 minutes"
+                " after the first attempt; "
+                + Term("--forget", "`create --once KEY --forget` in a shell")
+                + " drops the key instead"
             )
         return OutcomeUnknown(message, candidates=shown, hint=hint)
 
@@ -148,37 +156,38 @@ class PromptRequest:
     ) -> None:
         self._client = client
         self._history = history
-        self._task_id = task_id
+        self.target = task_id
         self.body = body
         self.prompt = str(body.get("prompt", ""))
         self.prompt_digest = digest_of(self.prompt)
         self.digest = digest_of(f"{task_id}\n{self.prompt}")
-        self.body_digest = _body_digest(body)
+        self.body_digest = body_digest_of(body)
         self.send: Callable[..., Mapping[str, Any]] = partial(client.follow_up_from, task_id, body)
 
     def newest(self, *, is_exact: bool, limit: Deadline) -> None:
         """None: what the task was told before is not asked for."""
 
-    def scan(self, lost: LostRequest, limit: Deadline) -> Matches:
+    def scan(self, lost: Sequence[LostRequest], limit: Deadline) -> list[Matches]:
         """Look once for what the request created."""
         try:
             content: Mapping[str, Any] = self._client.task_content(
-                self._task_id, timeout=limit.for_call()
+                self.target, timeout=limit.for_call()
             )
         except ResourceNotFound:  # no content here; the task at least names its prompts
-            content = self._client.get_task(self._task_id, timeout=limit.for_call())
-        found = find_prompts(ContentView(content), lost)
+            content = self._client.get_task(self.target, timeout=limit.for_call())
+        (request,) = lost
+        found = find_prompts(ContentView(content), request)
         if found.shows_none and not self._has_all_prompts(ContentView(content), limit):
-            return found._replace(is_complete=False)
-        return found
+            found = found._replace(is_complete=False)
+        return [found]
 
     def _has_all_prompts(self, content: ContentView, limit: Deadline) -> bool:
         """Whether the task itself names the same prompts as its content.
 
         A content that is stale, cut to a page or that of another task proves nothing.
         """
-        task = ContentView(self._client.get_task(self._task_id, timeout=limit.for_call()))
-        is_same_task = content.id == task.id == self._task_id
+        task = ContentView(self._client.get_task(self.target, timeout=limit.for_call()))
+        is_same_task = content.id == task.id == self.target
         return is_same_task and {one.id for one in content.prompts} == {
             one.id for one in task.prompts
         }
@@ -189,12 +198,12 @@ class PromptRequest:
 
     def remember(self, answer: Mapping[str, Any], *, as_asked: bool = True) -> str:
         """Note in the history that the task runs again; returns the prompt's id."""
-        self._history.update_task({"id": self._task_id, "status": "running", "completedAt": None})
+        self._history.update_task({"id": self.target, "status": "running", "completedAt": None})
         return str(answer["promptId"])
 
     def describe(self, answer: Mapping[str, Any]) -> str:
         """What was created, for a person."""
-        return f"prompt {answer['promptId']} of task {self._task_id}"
+        return f"prompt {answer['promptId']} of task {self.target}"
 
     def stop_hint(self, answer: Mapping[str, Any]) -> str:
         """Nothing: a single prompt cannot be stopped."""
@@ -204,22 +213,14 @@ class PromptRequest:
         self, candidates: list[Row], key: str | None, failure: str | None = None
     ) -> OutcomeUnknown:
         """The error if it cannot be known whether the prompt arrived."""
-        message = f"the prompt was sent to task {self._task_id}, but its outcome is unknown"
+        message = f"the prompt was sent to task {self.target}, but its outcome is unknown"
         shown = [
-            {"id": self._task_id, "promptId": row["id"], "createdAt": row.get("submittedAt")}
+            {"id": self.target, "promptId": row["id"], "createdAt": row.get("submittedAt")}
             for row in candidates
         ]
         if shown:
             message += f"; it may be prompt {' or '.join(row['promptId'] for row in shown)}"
         elif failure:
             message += f"; looking for it failed: {failure}"
-        hint = f"`rebyte logs {self._task_id}` shows what the task was told"
+        hint = Next("logs", self.target) + " shows what the task was told"
         return OutcomeUnknown(message, candidates=shown, hint=hint)
-
-
-def _body_digest(body: Mapping[str, Any]) -> str:
-    """What identifies a whole body. Files are only counted: each upload gives them new names."""
-    files = body.get("files")
-    plain = {**body, "files": len(files)} if isinstance(files, list) else dict(body)
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.errors import is_unsupported
+from ..api.failures import is_unsupported
 from ..api.views import ContentView
 from ..errors import APIError, NotFound, RebyteError
-from ..once.match import digest_of
+from ..history.prompts import digest_of
 from .checkout import APPLY
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class PromptChanged(RebyteError):
         super().__init__(
             f"the service shows the prompt of task {task_id} differently from what was sent",
             hint=_HINT,
+            subject="",
         )
 
 
@@ -101,6 +102,7 @@ def first_prompt(client: RebyteClient, history: History, task_id: str) -> FirstP
             f"the service does not show the prompt of task {task_id}",
             hint=_HINT,
             code="prompt_not_shown",
+            subject="",
         )
     sent = history.prompt_digest(task_id)
     if sent is not None and sent != digest_of(text):
@@ -121,6 +123,7 @@ def check_repository(task_id: str, fields: Mapping[str, Any]) -> None:
         raise NotFound(
             f"the repository of task {task_id} no longer exists: {folder}",
             hint="Name another one with -g",
+            subject="",
         )
 
 
@@ -138,4 +141,5 @@ def check_files(task_id: str, files: Sequence[str]) -> None:
         raise NotFound(
             f"a file of task {task_id} cannot be uploaded again; {problem}",
             hint="Pass the files to upload with -f PATH",
+            subject="",
         )

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..api.errors import is_unsupported
+from ..api.failures import is_unsupported
 from ..api.views import ContentView, EventView, TaskView, text
-from ..deadline import NO_LIMIT, Deadline
-from ..errors import APIError, NetworkError, RebyteError, TaskCanceled, TaskFailed, WaitTimeout
+from ..errors import (
+    APIError,
+    NetworkError,
+    Next,
+    RebyteError,
+    TaskCanceled,
+    TaskFailed,
+    WaitTimeout,
+)
+from ..system.deadline import NO_LIMIT, Deadline
 from .failure import FailureReasons
 
 if TYPE_CHECKING:
@@ -40,7 +48,7 @@ def _answer(client: RebyteClient, task_id: str, deadline: Deadline) -> str:
     if not task.is_over:
         raise RebyteError(
             f"task {task_id} is {task.status or 'in an unknown state'}, so it has no answer yet",
-            hint=f"`rebyte result {task_id} --wait` waits for it",
+            hint=Next("result", task_id, "--wait") + " waits for it",
             code="still_running",
         )
     if task.status == "failed":
@@ -69,20 +77,18 @@ def _from_content(client: RebyteClient, task_id: str, deadline: Deadline) -> str
 
 def _from_events(client: RebyteClient, task_id: str, completed_at: Any, deadline: Deadline) -> str:
     """From the end of the stream, or from what was said after the last tool call."""
-    from .stream import follow
+    from .stream import replay
 
     said: list[str] = []
     limit = deadline.within(client.transport.limit())
     try:
-        for name, data, repeated in follow(
-            client, task_id, completed_at=completed_at, deadline=limit
-        ):
+        for name, data in replay(client, task_id, completed_at, limit):
             event = EventView(data)
             if name == "done":
                 return text(data.get("finalResult")) or "\n".join(said)
             if event.kind == "tool_use":
                 said.clear()
-            elif not repeated and event.speech:
+            elif event.speech:
                 said = [event.speech] if event.kind == "result" else [*said, event.speech]
     except WaitTimeout:
         if limit is deadline:

@@ -8,28 +8,21 @@ events are readable, the answer comes up to three times, and the connection may 
 from __future__ import annotations
 
 import json
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..api.errors import NO_SUCH_CALL, is_unsupported
-from ..api.sse import LARGEST, StreamEvent
+from ..api.failures import NO_SUCH_CALL, is_unsupported
+from ..api.sse import StreamEvent
 from ..api.status import canonical_status, is_terminal
 from ..api.views import UNFINISHED, ContentView, EventView, TaskView, integer, text
-from ..deadline import NO_LIMIT, SHORTEST_CALL, Deadline
-from ..errors import APIError, KeyRejected, NetworkError, ResourceNotFound
-from ..once.clock import is_past
+from ..errors import APIError, KeyRejected, NetworkError, Next, ResourceNotFound
+from ..once.server_clock import is_past
+from ..system.deadline import NO_LIMIT, SHORTEST_CALL, Deadline, Patience
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
 
-# Seconds without an event after which a connection is left, to ask how the task is. Clients cut
-# theirs at 20 s too. Before the first event little is replayed, and once the task is known to have
-# ended, what is readable comes at once.
-IDLE = 20.0
-FIRST_IDLE = 3.0
-IDLE_AFTER_END = 2.0
 # How often a run that has ended is read when its stream shows no end, and if it shows nothing.
 READS_AFTER_END = 4
 READS_OF_NOTHING = 2
@@ -40,73 +33,25 @@ LAST_WORDS_PAUSE = 0.1
 LATER = (0.25, 0.5, 1.0, 2.0)
 # Seconds after its end from which a run is read once: longer than all of these together.
 SETTLED = 10.0
-# Connections in a row that may fail before their error is raised, and for how long (seconds) they
-# may once the run has shown something: a network that is down comes back.
-FAILURES = 5
-OUTAGE = 300.0
-PAUSE = 1.0
-LONGEST_PAUSE = 5.0
-# Events that are remembered to recognise replays: this many at least, twice as many at most.
+LONGEST_PAUSE = 5.0  # seconds between two connections
+# Events that are remembered to recognise replays.
 REMEMBERED = 200_000
-# Characters of speech that an answer is compared with. A longer answer cannot arrive.
-LONGEST_SPEECH = LARGEST
 
 SNAPSHOT_PAUSE = 1.5  # seconds without an event after which the replay is taken to be over
 SNAPSHOT_ANSWER = 5.0  # seconds for the answer to begin: a slow one is not an empty one
 SNAPSHOT_SIZE = 64 * 1024 * 1024  # characters of events in one snapshot
 
 
-class SpokenText:
-    """What the agent has said since its last tool call, so that an answer is printed only once.
+class Silence(NamedTuple):
+    """Seconds without an event after which a connection is left, to ask how the task is.
 
-    Texts are compared without white space: a stream cuts and joins them differently each time.
+    Clients cut theirs at 20 s too. Before the first event little is replayed, and once the task is
+    known to have ended, what is readable comes at once.
     """
 
-    def __init__(self) -> None:
-        self._pieces: deque[str] = deque()
-        self._length = 0
-
-    def add(self, words: str) -> None:
-        """Remember a piece of speech; the oldest ones are dropped beyond `LONGEST_SPEECH`."""
-        piece = _bare(words)
-        if not piece:
-            return
-        self._pieces.append(piece)
-        self._length += len(piece)
-        while self._length > LONGEST_SPEECH:
-            self._length -= len(self._pieces.popleft())
-
-    def clear(self) -> None:
-        """Forget everything: the agent called a tool, so what follows is a new text."""
-        self._pieces.clear()
-        self._length = 0
-
-    def was_said(self, words: str) -> bool:
-        """Whether the last piece, or the last few of them together, are exactly this text."""
-        return self._left_over(words) == ""
-
-    def ends_with(self, words: str) -> bool:
-        """Whether what was said ends with this text, wherever its pieces begin."""
-        return self._left_over(words, partly=True) == ""
-
-    def _left_over(self, words: str, *, partly: bool = False) -> str | None:
-        """The beginning of the text that the pieces do not cover; None when they contradict it."""
-        wanted = _bare(words)
-        end = len(wanted)
-        for piece in reversed(self._pieces):
-            if not end:
-                break
-            start = end - len(piece)
-            if start < 0:
-                return "" if partly and piece.endswith(wanted[:end]) else None
-            if wanted[start:end] != piece:
-                return None
-            end = start
-        return wanted[:end] if wanted else None
-
-
-def _bare(words: str) -> str:
-    return "".join(words.split())
+    usual: float = 20.0
+    at_first: float = 3.0
+    after_end: float = 2.0
 
 
 class StreamConnection:
@@ -143,27 +88,17 @@ class StreamConnection:
         return True
 
 
-class _Recent:
-    """Integers by key: the last `REMEMBERED` keys at least, and twice as many at most."""
+class _Recent(OrderedDict[object, int]):
+    """Integers by key: the last `REMEMBERED` that were put."""
 
-    def __init__(self) -> None:
-        self._new: dict[object, int] = {}
-        self._old: dict[object, int] = {}
-        self.dropped = -1  # the highest value that was dropped
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._new or key in self._old
-
-    def get(self, key: object) -> int:
-        """The value of a key; 0 when there is none."""
-        return self._new.get(key, self._old.get(key, 0))
+    dropped = -1  # the highest value that was dropped
 
     def put(self, key: object, value: int) -> None:
-        """Keep a value; what has not been put for long is dropped."""
-        if len(self._new) >= REMEMBERED:
-            self.dropped = max(self.dropped, *self._old.values(), -1)
-            self._new, self._old = {}, self._new
-        self._new[key] = value
+        """Keep a value, as the last one."""
+        self[key] = value
+        self.move_to_end(key)
+        if len(self) > REMEMBERED:
+            self.dropped = max(self.dropped, self.popitem(last=False)[1])
 
 
 class EventDeduplicator:
@@ -174,7 +109,6 @@ class EventDeduplicator:
 
     def __init__(self) -> None:
         self._seen = _Recent()  # what identifies an event -> its number
-        self._spoken = SpokenText()
         self.last_seq = -1
         self.has_events = False
 
@@ -191,7 +125,7 @@ class EventDeduplicator:
         if not key:
             rest = {name: value for name, value in event.raw.items() if name != "seq"}
             digest = hash(json.dumps(rest, sort_keys=True))
-            copy = connection.copies.get(digest)
+            copy = connection.copies.get(digest, 0)
             connection.copies.put(digest, copy + 1)
             key = hash((digest, copy))
         if key in self._seen or 0 <= seq <= self._seen.dropped:
@@ -199,22 +133,6 @@ class EventDeduplicator:
         self._seen.put(key, seq)
         self.has_events = connection.has_new = True
         return True
-
-    def is_repeated(self, event: EventView) -> bool:
-        """Whether a `result` repeats what was said; remembers what every event says."""
-        if event.kind == "tool_use":
-            self._spoken.clear()
-        words = event.speech
-        if not words:
-            return False
-        if event.kind == "result" and self._spoken.was_said(words):
-            return True
-        self._spoken.add(words)
-        return False
-
-    def was_said(self, words: str) -> bool:
-        """Whether this text is what was said last, in one event or in several."""
-        return self._spoken.was_said(words)
 
 
 def follow(
@@ -225,32 +143,34 @@ def follow(
     is_latest: bool = False,
     completed_at: Any = None,
     deadline: Deadline = NO_LIMIT,
-    sleep: Callable[[float], None] = time.sleep,
+    patience: Patience | None = None,
+    silence: Silence | None = None,
 ) -> Iterator[StreamEvent]:
     """The events of a task's latest prompt, each once, and one `done` at the end.
 
     The data of `done` is `{"status", "lastSeq", "finalResult"}`: the status in the service's own
-    word, the answer from wherever it was found, possibly empty. `repeated` is set on a `result`
-    and a `done` whose text earlier events have shown. With `prompt_id`, the events and the end of
-    other prompts are left out. A stream is that of the latest prompt, so events that name none
-    are accepted once the task confirms that this prompt is the latest (`is_latest`: the caller
-    knows). A run that has ended already is replayed.
+    word, the answer from wherever it was found, possibly empty. With `prompt_id`, the events and
+    the end of other prompts are left out. A stream is that of the latest prompt, so events that
+    name none are accepted once the task confirms that this prompt is the latest (`is_latest`: the
+    caller knows). A run that has ended already is replayed.
 
     `completed_at` is when the run ended, as the service wrote it, if the caller knows: of a run
     that ended long ago nothing more becomes readable, so one connection is enough.
 
     Raises WaitTimeout at the deadline, KeyRejected and ResourceNotFound at once, and other API
-    errors when several connections in a row have failed: five at the start, or five minutes of
-    them once the run has shown something. A service without a stream is asked for the status.
+    errors when `patience` (which has its own deadline; None: the usual one) is at an end. A service
+    without a stream is asked for the status.
     """
-    run = _FollowedRun(client, task_id, prompt_id, deadline)
+    patience = patience or patient(client, task_id, deadline)
+    deadline = patience.deadline
+    run = _FollowedRun(client, task_id, prompt_id, patience, silence or Silence())
     run.nameless = True if is_latest or prompt_id is None else None
     run.is_known = is_latest
     run.is_settled = is_past(client, completed_at, SETTLED)
     while True:
         connection = StreamConnection(prompt_id, run.nameless)
         try:
-            for name, data, _ in client.stream_events(
+            for name, data in client.stream_events(
                 task_id,
                 idle=run.idle(),
                 answer_within=run.answer_within(),
@@ -263,7 +183,7 @@ def follow(
                 run.is_known = True
                 event = EventView(data)
                 if connection.accepts(event) and run.events.is_new(event, connection):
-                    yield StreamEvent("event", data, run.events.is_repeated(event))
+                    yield StreamEvent("event", data)
                 if connection.is_doubtful:
                     break
         except KeyRejected:
@@ -275,19 +195,42 @@ def follow(
         if end is not None:
             yield end
             return
-        sleep(deadline.cap(pause))
+        patience.sleep(pause)
+
+
+def replay(
+    client: RebyteClient, task_id: str, completed_at: Any, deadline: Deadline
+) -> Iterator[StreamEvent]:
+    """As `follow`, for a run that has ended: five faults in a row are enough."""
+    patience = patient(client, task_id, deadline, outage=0.0, faults=5, resume=None)
+    return follow(client, task_id, completed_at=completed_at, patience=patience)
+
+
+def patient(client: RebyteClient, task_id: str, deadline: Deadline, **times: Any) -> Patience:
+    """The usual patience with a run that is followed; `times` are as in `Patience`."""
+    resume = "See the rest with " + Next("logs", task_id, "-f")
+    return Patience(
+        deadline, client.transport, **{"longest": LONGEST_PAUSE, "resume": resume, **times}
+    )
 
 
 class _FollowedRun:
     """What is known about a run across its connections."""
 
     def __init__(
-        self, client: RebyteClient, task_id: str, prompt_id: str | None, deadline: Deadline
+        self,
+        client: RebyteClient,
+        task_id: str,
+        prompt_id: str | None,
+        patience: Patience,
+        silence: Silence,
     ) -> None:
         self._client = client
         self._task_id = task_id
         self._prompt_id = prompt_id
-        self._deadline = deadline
+        self._patience = patience
+        self._deadline = patience.deadline
+        self._silence = silence
         self.events = EventDeduplicator()
         self.nameless: bool | None = None  # whether events without `promptId` belong to the prompt
         self.is_known = False  # whether the service has said anything about the run
@@ -295,19 +238,18 @@ class _FollowedRun:
         self._ends = 0  # connections that showed the end
         self._ended_reads = 0  # reads in a row that found the run ended
         self._stale = 0  # connections in a row without a new event
-        self._failures = 0  # in a row
-        self._failing_since = 0.0
 
     def idle(self) -> float:
         """How many seconds the next connection may go without an event."""
-        usual = IDLE if self.events.has_events else min(IDLE, FIRST_IDLE)
+        usual, at_first, after_end = self._silence
+        usual = usual if self.events.has_events else min(usual, at_first)
         usual = min(usual, self._client.transport.limit(usual))
-        silent = IDLE_AFTER_END if self._ended_reads else usual
+        silent = after_end if self._ended_reads else usual
         return max(SHORTEST_CALL, self._deadline.cap(silent))
 
     def answer_within(self) -> float:
         """How many seconds the next connection may take to be answered at all."""
-        usual = min(IDLE, self._client.transport.limit(IDLE))
+        usual = min(self._silence.usual, self._client.transport.limit(self._silence.usual))
         return max(SHORTEST_CALL, self._deadline.cap(usual))
 
     def check_time(self) -> None:
@@ -316,11 +258,13 @@ class _FollowedRun:
             what = "is still running after" if self.is_known else "could not be read in"
             raise self._deadline.error(f"task {self._task_id} {what}", pending=[self._task_id])
 
-    def end_or_pause(self, connection: StreamConnection) -> tuple[StreamEvent | None, float]:
-        """The end of the run, if this connection came to it; otherwise seconds until the next."""
+    def end_or_pause(self, connection: StreamConnection) -> tuple[StreamEvent | None, float | None]:
+        """The end of the run, if this connection came to it; otherwise seconds until the next
+        (None: the usual pause).
+        """
         self._stale = 0 if connection.has_new else self._stale + 1
         if connection.error is None or connection.count:
-            self._failures = 0
+            self._patience.answered()
         try:
             if connection.done is not None and connection.count and self._is_ours(connection):
                 return self._last_words(connection, connection.done)
@@ -340,21 +284,14 @@ class _FollowedRun:
             raise
         except APIError as error:
             fault = error
-        if fault is not None:
-            self._count_failure(fault)
+        if fault is None:
+            self._patience.answered()
+        else:
+            self.check_time()
+            self._patience.failed(fault)
         if connection.count:
             return None, min(LONGEST_PAUSE, LAST_WORDS_PAUSE * 2.0 ** min(self._stale, 10))
-        return None, min(LONGEST_PAUSE, PAUSE * max(1, self._failures))
-
-    def _count_failure(self, error: APIError) -> None:
-        """Raise the error of a connection when too many in a row have failed."""
-        self.check_time()
-        now = self._deadline.clock()
-        self._failing_since = self._failing_since if self._failures else now
-        self._failures += 1
-        tolerated = OUTAGE if self.events.has_events else 0.0
-        if self._failures >= FAILURES and now - self._failing_since >= tolerated:
-            raise error
+        return None, None
 
     def _last_words(
         self, connection: StreamConnection, done: Mapping[str, Any]
@@ -410,7 +347,7 @@ class _FollowedRun:
             "lastSeq": seq if seq is not None and seq >= 0 else self.events.last_seq,
             "finalResult": answer,
         }
-        return StreamEvent("done", data, self.events.was_said(answer))
+        return StreamEvent("done", data)
 
     def _response(self) -> str:
         """The answer as the content document has it, where the service has that."""
@@ -443,7 +380,7 @@ def snapshot(
     found: list[dict[str, Any]] = []
     size = 0
     try:
-        for name, data, _ in client.stream_events(
+        for name, data in client.stream_events(
             task_id,
             idle=limit.cap(SNAPSHOT_PAUSE),
             answer_within=limit.cap(SNAPSHOT_ANSWER),

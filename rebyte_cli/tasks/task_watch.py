@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..api.status import canonical_status, is_terminal
+from ..api.status import is_terminal
 from ..api.urls import PAGE
 from ..api.views import ContentView, PageView, Question, text
-from ..errors import APIError, KeyRejected, RebyteError, ResourceNotFound
+from ..errors import APIError, KeyRejected, Next, RebyteError, ResourceNotFound, too_busy
+from ..system.deadline import NO_LIMIT, Deadline, Patience
 from . import questions, transcript
-from .list import MOST_READ, Row, Test, with_status
+from .list import MOST_READ, Row, Test, has_status, passing, with_status
 from .parallel import SIDE_BY_SIDE, in_parallel
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ REFRESH = 2.0  # seconds between two reads of the list; as many more as it has f
 LOOK_PAUSE = 3.0  # seconds before the events of the same run are read again
 COST = 20  # a run is left alone for so many times as long as reading it took
 READ_TIMEOUT = 10.0  # seconds for one request
-LONGEST_OUTAGE_PAUSE = 10.0  # seconds between two requests while they fail
 
 
 class WatchedTask:
@@ -67,9 +67,8 @@ class WatchedTask:
         return not self.has_ended or self.status is None
 
     def has_status(self, statuses: Collection[str]) -> bool:
-        """Whether its status is known, and one of these; `waiting` is one that asks a question."""
-        asks = self.question is not None and "waiting" in statuses
-        return asks or canonical_status(self.status) in statuses
+        """Whether its status is known, and one of these; see `list.has_status`."""
+        return has_status(self.record, statuses)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -93,7 +92,7 @@ class TaskWatch:
         most: int,
         tests: Callable[[], Sequence[Test]],
         note: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
+        deadline: Deadline = NO_LIMIT,
     ) -> None:
         """`most`: how many of the newest tasks to watch. `tests`: made for each read of the list;
         only rows that pass them all are watched (see `list.row_tests`).
@@ -103,11 +102,14 @@ class TaskWatch:
         self._most = most
         self._tests = tests
         self._note = note
-        self._clock = clock
+        self._clock = deadline.clock
+        self._patience = Patience(
+            deadline, longest=10.0, resume="Resume with " + Next("list", "--watch")
+        )
+        self._fault: APIError | None = None  # of the last request
         self._rows: list[Row] = []  # of the pages read so far
         self._refresh = REFRESH + -(-most // PAGE) - 1
         self._next_refresh = 0.0
-        self._failures = 0
         self._list_error = ""
         self.tasks: list[WatchedTask] = []
 
@@ -132,14 +134,17 @@ class TaskWatch:
     def step(self) -> float:
         """Make what requests are needed most, if any; returns the seconds until the next.
 
-        A request that fails is made again later; see `errors`. Raises KeyRejected.
+        A request that fails is made again later; see `errors`. Raises KeyRejected, and the last
+        error once there was no answer for minutes.
         """
         error = self._ask()
         if error:
-            self._failures += 1
-            return min(LONGEST_OUTAGE_PAUSE, 2.0**self._failures / RATE)
+            assert self._fault is not None
+            if too_busy(self._fault):
+                self._patience.failed(self._fault)
+            return self._patience.pause()
         if error is not None:
-            self._failures = 0
+            self._patience.answered()
         return 0.0 if self._new() else 1 / RATE
 
     def changes(self, sleep: Callable[[float], None] = time.sleep) -> Iterator[WatchedTask]:
@@ -151,7 +156,9 @@ class TaskWatch:
         errors: dict[str, str] = {}
         while True:
             for task in self.tasks:
-                state = (task.row.get("completedAt"), task.status, task.question is not None)
+                now = task.record
+                state = [now.get(name) for name in ("completedAt", "status", "question")]
+                state.append(bool(now.get("queue")))
                 if shown.get(task.id) != state and not (task.has_ended and not task.status):
                     shown[task.id] = state
                     yield task
@@ -172,7 +179,7 @@ class TaskWatch:
         if self._rows or now >= self._next_refresh:
             if not self._rows:
                 self._next_refresh = now + self._refresh
-            self._list_error = _error_of(self._read_page)
+            self._list_error = self._attempt(self._read_page)
             return self._list_error
         if new := self._new():
             return self._read_first(new[:SIDE_BY_SIDE])
@@ -197,8 +204,21 @@ class TaskWatch:
     def _read(self, task: WatchedTask) -> str:
         """Read how a run ended, or what it does. Returns the message of an error, or ""."""
         task.is_new = False
-        task.error = _error_of(partial(self._read_end if task.has_ended else self._look_at, task))
+        task.error = self._attempt(
+            partial(self._read_end if task.has_ended else self._look_at, task)
+        )
         return task.error
+
+    def _attempt(self, request: Callable[[], object]) -> str:
+        """The message of the error that the request ended with, or "". Raises KeyRejected."""
+        try:
+            request()
+        except KeyRejected:
+            raise
+        except APIError as error:
+            self._fault = error
+            return error.sentence
+        return ""
 
     def _read_page(self) -> bool:
         """Read the next page of the list; True if it was the last, so that `tasks` is new."""
@@ -214,13 +234,8 @@ class TaskWatch:
 
     def _update(self, rows: Sequence[Row]) -> None:
         known = {task.id: task for task in self.tasks}
-        tests, found = self._tests(), dict[str, WatchedTask]()
-        for row in rows:
-            verdicts = [test(row) for test in tests]
-            if None in verdicts:
-                break
-            if not all(verdicts):
-                continue
+        found: dict[str, WatchedTask] = {}
+        for row in passing(rows, self._tests()):
             old, task = known.get(str(row["id"])), WatchedTask(row)
             if old is not None and old.row.get("completedAt") == row.get("completedAt"):
                 old.row = row
@@ -265,14 +280,3 @@ class TaskWatch:
         if started:
             task.began = started[-1].submitted_at or task.began
             task.step = transcript.last_step(started[-1].events)
-
-
-def _error_of(request: Callable[[], object]) -> str:
-    """The message of the error that the request ended with, or "". Raises KeyRejected."""
-    try:
-        request()
-    except KeyRejected:
-        raise
-    except APIError as error:
-        return error.message
-    return ""

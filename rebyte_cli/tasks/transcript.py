@@ -7,21 +7,21 @@ agent's answer as it was written.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..api.sse import LARGEST
 from ..api.status import canonical_status, is_terminal
 from ..api.views import (
     ASKS,
     SPEECH,
-    ContentView,
     EventView,
     QuestionItem,
     RawDocument,
     as_text,
     first,
 )
-from .stream import SpokenText
 
 WIDTH = 100  # characters of a folded line
 # What says most about a tool call, in this order (seen in clients).
@@ -37,6 +37,53 @@ _TELLING = (
     "text",
 )
 _INDENT = "    "
+
+
+# Characters of speech that an answer is compared with. A longer answer cannot arrive.
+LONGEST_SPEECH = LARGEST
+
+
+class SpokenText:
+    """What the agent has said since its last tool call, so that an answer is printed only once.
+
+    Texts are compared without white space: a stream cuts and joins them differently each time.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: deque[str] = deque()
+        self._length = 0
+
+    def add(self, words: str) -> None:
+        """Remember a piece of speech; the oldest ones are dropped beyond `LONGEST_SPEECH`."""
+        piece = _bare(words)
+        if not piece:
+            return
+        self._pieces.append(piece)
+        self._length += len(piece)
+        while self._length > LONGEST_SPEECH:
+            self._length -= len(self._pieces.popleft())
+
+    def clear(self) -> None:
+        """Forget everything: the agent called a tool, so what follows is a new text."""
+        self._pieces.clear()
+        self._length = 0
+
+    def ends_with(self, words: str) -> bool:
+        """Whether what was said ends with this text, wherever its pieces begin."""
+        wanted = _bare(words)
+        end = len(wanted)
+        for piece in reversed(self._pieces):
+            start = end - len(piece)
+            if start <= 0:
+                return bool(wanted) and piece.endswith(wanted[:end])
+            if wanted[start:end] != piece:
+                return False
+            end = start
+        return False
+
+
+def _bare(words: str) -> str:
+    return "".join(words.split())
 
 
 class Transcript:
@@ -61,22 +108,20 @@ class Transcript:
         self._tools: dict[str, str] = {}
         self._unfolded: set[str] = set()
 
-    def event(self, event: EventView, *, repeated: bool = False) -> Iterator[str]:
-        """The text of one event; nothing for what is folded away or unknown.
-
-        `repeated` says that an earlier event held the same text.
-        """
+    def event(self, event: EventView) -> Iterator[str]:
+        """The text of one event; nothing for what is folded away, said already, or unknown."""
         kind = event.kind
         if kind in SPEECH:
-            if not repeated:
-                say = self.answer if kind == "result" else self._say
-                yield from say(event.speech)
+            say = self.answer if kind == "result" else self._say
+            yield from say(event.speech)
         elif kind == "tool_use":
             yield from self._use(event)
         elif kind == "tool_result":
             yield from self._outcome(event)
         elif kind == ASKS:
             yield from _question(event)
+        elif kind == "retry":
+            yield _folded(_retry(event))
         elif self._full:
             yield from self._rest(_word(event.raw.get("eventType")), event.payload)
 
@@ -143,19 +188,6 @@ def ending(status: Any) -> str:
     return f"({word})\n" if is_terminal(word) else f"({word}…)\n"
 
 
-def whole(content: ContentView, transcript: Callable[[], Transcript]) -> Iterator[str]:
-    """The text of a content document: every prompt with its answer."""
-    between = ""
-    for each in content.prompts:
-        writer = transcript()
-        yield between + prompt(each.text) + "\n"
-        for event in each.events:
-            yield from writer.event(event)
-        yield from writer.answer(each.response)
-        yield ending(each.status)
-        between = "\n"
-
-
 def last_step(events: Sequence[EventView]) -> str:
     """The last thing that a run did, on one line, marked as in a transcript; "" before the first.
 
@@ -165,6 +197,8 @@ def last_step(events: Sequence[EventView]) -> str:
         if event.kind == "tool_use":
             given = summary(event.input) if event.input else ""
             return f"* {_word(event.tool or 'tool')}{f': {given}' if given else ''}"
+        if event.kind == "retry":
+            return _retry(event)
         if event.kind == ASKS:
             asked = event.question
             words = asked.items[0].text if asked else first(event.payload, "question")
@@ -172,6 +206,12 @@ def last_step(events: Sequence[EventView]) -> str:
         if event.kind in SPEECH and event.speech:
             return summary(event.speech.strip().rpartition("\n")[2])
     return ""
+
+
+def _retry(event: EventView) -> str:
+    """A request to the model that is sent again, as the service on this machine tells of it."""
+    attempt, error = event.payload.get("attempt"), event.payload.get("error")
+    return f"* retry {_word(attempt or '')}: {summary(error or '')}"
 
 
 def summary(given: Any) -> str:

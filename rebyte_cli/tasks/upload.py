@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..api.errors import NO_SUCH_CALL
+from ..api.failures import NO_SUCH_CALL
 from ..errors import APIError, BadUsage, NotFound, RebyteError, worst
 from .parallel import MakeProgressBar, in_parallel
 

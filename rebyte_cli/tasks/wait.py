@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from random import random as _random
-from time import sleep as _sleep
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from ..api.urls import PAGE
 from ..api.views import PageView, TaskView
-from ..deadline import NO_LIMIT, Deadline
 from ..errors import (
     APIError,
     KeyRejected,
-    NetworkError,
     RebyteError,
     Redirected,
     TaskCanceled,
     TaskEnded,
     TaskFailed,
     WaitTimeout,
+    too_busy,
 )
+from ..system.deadline import NO_LIMIT, Deadline, Patience
 from .failure import FailureReasons
-from .parallel import named
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
@@ -33,14 +30,9 @@ LIST_FROM = 3  # with fewer tasks, reading each costs no more than asking the li
 READS = 100  # tasks read directly in one round, at most
 WORKERS = 8
 MOST_ASKED = 4 * WORKERS  # calls at a time, those that wait for a worker included
-OUTAGE = 300.0  # seconds of nothing but faults after which a task, or everything, is given up
-FAULTS = 10  # ... and as many of them, since minutes may lie between two reads of one task
 LIST_PAUSE = 10  # rounds without the list after it showed none of our tasks
 NEVER = 1 << 60  # a round that does not come
-FIRST_PAUSE = 1.0  # seconds between two rounds in the first minute
-FIRST_MINUTE = 60.0
-LONGEST_PAUSE = 10.0
-GROWTH = 1.25
+LATE_PAUSE = 1.0  # seconds between two rounds, at most, while targets may still join
 
 TaskResult = Mapping[str, Any] | RebyteError
 Item = TypeVar("Item")
@@ -54,32 +46,14 @@ class WaitTarget(NamedTuple):
     prompt_id: str | None = None
 
 
-def too_busy(error: APIError) -> bool:
-    """Whether the same question may be answered later: a fault of the line, or a 429."""
-    if isinstance(error, Redirected):
-        return False
-    return isinstance(error, NetworkError) or error.status_code == 429
-
-
-def ended(target: WaitTarget, task: Mapping[str, Any]) -> TaskResult | None:
-    """How a target ended, by the task document: the task, an error that carries it, or None.
-
-    For a prompt its own status counts: the task may run because of a newer prompt, or still
-    read `completed` from the one before. A prompt that is not shown yet has not ended.
-    """
-    outcome = TaskView(task).outcome(target.prompt_id)
-    if outcome is None:
-        return None
-    if outcome == "completed":
-        return dict(task)
-    return TaskFailed(task) if outcome == "failed" else TaskCanceled(task)
-
-
 class Poll:
     """Asks about tasks, round after round, and remembers how far the list can be trusted."""
 
-    def __init__(self, client: RebyteClient) -> None:
+    def __init__(
+        self, client: RebyteClient, queued: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._client = client
+        self._queued = queued
         self._reasons = FailureReasons(client)
         self._deadline = NO_LIMIT  # of the calls of this round
         self._round = 0
@@ -88,7 +62,7 @@ class Poll:
         self._list_faults = 0  # rounds in a row in which it could not be had
         self._rows: dict[str, Any] = {}  # id -> `completedAt` in this round's list
         self._read_in: dict[str, int] = {}  # id -> the round in which it was last read
-        self._failing: dict[str, list[float]] = {}  # id -> when reading it failed, in a row
+        self._failing: dict[str, Patience] = {}  # id -> with the faults of reading it, in a row
         self._disproved: dict[str, Any] = {}  # id -> a `completedAt` that was not the end
         self._unlisted_ends: set[str] = set()  # ended, while the list said running
 
@@ -119,7 +93,7 @@ class Poll:
             self._answered = True
             self._failing.pop(task_id, None)
             if isinstance(answer, APIError):
-                lost = named(answer, task_id)
+                lost = answer.about(task_id)
                 answer = [(target, lost) for target in wanted[task_id]]
             for target, outcome in answer:
                 if outcome is not None:
@@ -128,9 +102,9 @@ class Poll:
         if fault is not None and not self._answered:
             raise fault
         for task_id, error in failed:  # while others are answered: it is this task's own trouble
-            faults = self._failing.setdefault(task_id, [])
-            faults.append(deadline.clock())
-            if len(faults) >= FAULTS and faults[-1] - faults[0] >= OUTAGE:
+            try:
+                self._failing.setdefault(task_id, Patience(deadline)).failed(error)
+            except APIError:
                 for target in wanted[task_id]:
                     yield target, error
 
@@ -252,14 +226,24 @@ class Poll:
     ) -> list[tuple[WaitTarget, TaskResult | None]]:
         """How each of these targets of the task ended; None for one that has not."""
         task = self._client.get_task(task_id, timeout=self._deadline.for_call())
-        outcomes: list[tuple[WaitTarget, TaskResult | None]] = []
-        for target in targets:
-            outcome = ended(target, task)
-            if isinstance(outcome, TaskFailed):
-                why = self._reasons.of(task, target.prompt_id, self._deadline)
-                outcome = TaskFailed(task, why)
-            outcomes.append((target, outcome))
-        return outcomes
+        self._queued(TaskView(task).held_up)
+        return [(target, self._result(task, target.prompt_id)) for target in targets]
+
+    def _result(self, task: Mapping[str, Any], prompt_id: str | None) -> TaskResult | None:
+        """The document of a task, or the error that carries it; None while it has not ended.
+
+        For a prompt its own status counts: the task may run because of a newer prompt, or still
+        read `completed` from the one before. A prompt that is not shown yet has not ended.
+        """
+        match TaskView(task).outcome(prompt_id):
+            case None:
+                return None
+            case "completed":
+                return dict(task)
+            case "failed":
+                return TaskFailed(task, self._reasons.of(task, prompt_id, self._deadline))
+            case _:
+                return TaskCanceled(task)
 
     def _each(
         self, ask: Callable[[Given], Item], items: Iterable[Given]
@@ -335,10 +319,17 @@ class LateTargets(Protocol):
 Pause = Callable[[float, Collection[str]], Mapping[str, RebyteError]]
 
 
-def just_sleep(seconds: float, _pending: Collection[str]) -> Mapping[str, RebyteError]:
-    """The pause of a wait that does nothing else."""
-    _sleep(seconds)
-    return {}
+def patient(
+    client: RebyteClient, deadline: Deadline, *, interval: float | None = None, **times: Any
+) -> Patience:
+    """The usual patience of a wait: to ask every second in the first minute, then ever less often.
+
+    `interval` fixes the seconds between two rounds. `times` are as in `Patience`.
+    """
+    usual = {"longest": 10.0, "growth": 1.25, "steady": 60.0, "jitter": 0.2}
+    if interval is not None:
+        usual = {"first": interval}
+    return Patience(deadline, client.transport, **{**usual, **times})
 
 
 def watch(
@@ -346,12 +337,11 @@ def watch(
     targets: Iterable[WaitTarget],
     *,
     until: Literal["all", "any", "first-success"] = "all",
-    deadline: Deadline = NO_LIMIT,
-    interval: float | None = None,
+    patience: Patience,
     late: LateTargets | None = None,
-    pause: Pause = just_sleep,
-    random: Callable[[], float] = _random,
+    pause: Pause,
     progress: Callable[[int, int], None] | None = None,
+    queued: Callable[[str], None] = lambda _: None,
 ) -> Iterator[TaskResult]:
     """Wait for `targets` and yield how each ended, as soon as it is known.
 
@@ -363,18 +353,16 @@ def watch(
     "first-success", which stops after the first that completed and yields that one alone. When
     none completes, it yields how every one ended instead.
 
-    `interval` is in seconds; None asks every second in the first minute, then at growing intervals
-    up to ten seconds, all a little early at random, so that many waiting processes spread. A last
-    round is asked when the deadline is near. `late` gives targets that join the wait between two
-    rounds; they all have to be known by the deadline. `pause` spends the time between two rounds,
-    and may give up on tasks: its reason is then the outcome of such a task.
+    `patience` says when to ask, and its deadline when to stop; see `patient`. A last round is asked
+    when the deadline is near. `late` gives targets that join the wait between two rounds; they all
+    have to be known by the deadline. `pause` spends the time between two rounds, and may give up on
+    tasks: its reason is then the outcome of such a task.
 
     Raises WaitTimeout with the pending ids at the deadline, KeyRejected at once, and the last
-    NetworkError when there was no answer at all for five minutes. A service that never answered
-    this client before is given up at once: that is a wrong address more often than a fault. A
-    call that the deadline gave less than its usual time proves neither.
+    NetworkError when `patience` is at an end.
 
-    `progress` is called with the number that ended and the number of all, once at the start.
+    `progress` is called with the number that ended and the number of all, once at the start, and
+    `queued` for each task that is read, with what it waits for before it begins, or "".
     """
     pending = dict.fromkeys(targets)
     total = len(pending)
@@ -390,14 +378,16 @@ def watch(
             report(total - len(pending), total)
         return bool(targets)
 
-    pace = _Pace(deadline, random, interval)
-    poll = Poll(client)
+    deadline, clock = patience.deadline, patience.deadline.clock
+    poll, was_answered = Poll(client, queued), False
     unsuccessful: list[TaskResult] = []
     report(0, total)
     while join(block=not pending) or pending:
-        pace.begin()
+        began = clock()
+        # The calls of a round may run past the deadline a little while the service answers.
+        answer_by = deadline if patience.is_failing else deadline.with_grace(patience.grace)
         try:
-            with closing(poll.round(list(pending), pace.answer_by)) as ends:
+            with closing(poll.round(list(pending), answer_by)) as ends:
                 for target, outcome in ends:
                     del pending[target]
                     report(total - len(pending), total)
@@ -408,25 +398,22 @@ def watch(
                     yield outcome
                     if until != "all" and (not lost or isinstance(outcome, TaskEnded)):
                         return
-            pace.answered()
+            patience.answered()
+            was_answered = True
         except APIError as fault:
-            if not too_busy(fault) or not (
-                pace.tolerates(known=_answered_before(client))
-                or deadline.cut_short(fault, usual=client.transport.limit())
-            ):
-                raise
+            patience.failed(fault)
         if not pending:
             continue
         while deadline.has_passed and join(block=True):
             pass
         ids = list(dict.fromkeys(target.task_id for target in pending))
-        try:
-            seconds = pace.seconds_to_next(ids, total)
-        except WaitTimeout:
+        if deadline.has_passed:
             yield from unsuccessful
-            raise
+            raise _still_running(deadline, ids, total, was_answered)
+        # The pause counts from the beginning of a round, so that slow answers do not stretch it.
+        seconds = deadline.cap(max(0.0, began + patience.pause() - clock()))
         if late is not None and late.under_way:
-            seconds = min(seconds, FIRST_PAUSE)
+            seconds = min(seconds, LATE_PAUSE)
         given_up = pause(seconds, ids)
         for target in [target for target in pending if target.task_id in given_up]:
             del pending[target]
@@ -437,59 +424,11 @@ def watch(
     yield from unsuccessful
 
 
-def _answered_before(client: RebyteClient) -> bool:
-    return client.transport.server_now() is not None
-
-
-class _Pace:
-    """When the next round is due, how long faults are tolerated, and when it all ends."""
-
-    def __init__(
-        self,
-        deadline: Deadline,
-        random: Callable[[], float],
-        interval: float | None,
-    ) -> None:
-        self._deadline = self.answer_by = deadline  # of the whole wait, and of this round's calls
-        self._clock = deadline.clock
-        self._random = random
-        self._interval = interval
-        self._start = self._round_began = self._clock()
-        self._pause = FIRST_PAUSE
-        self._was_answered = False
-        self._down_since: float | None = None
-
-    def begin(self) -> None:
-        """Start a round; its calls may run past the deadline a little while the service answers."""
-        self._round_began = self._clock()
-        up = self._down_since is None
-        self.answer_by = self._deadline.with_grace() if up else self._deadline
-
-    def answered(self) -> None:
-        self._was_answered = True
-        self._down_since = None
-
-    def tolerates(self, *, known: bool) -> bool:
-        """Whether to continue after a round of nothing but faults."""
-        if self._down_since is None:
-            self._down_since = self._round_began
-        return known and self._clock() - self._down_since < OUTAGE
-
-    def seconds_to_next(self, ids: Sequence[str], total: int) -> float:
-        """Seconds until the next round is due; raises WaitTimeout once the deadline has passed."""
-        if self._deadline.has_passed:
-            of_all = f"{len(ids)} of {total} tasks" if total > 1 else f"task {ids[0]}"
-            be = "is" if len(ids) == 1 else "are"
-            what = f"{be} still running after" if self._was_answered else "could not be read in"
-            raise self._deadline.error(f"{of_all} {what}", pending=ids)
-        now = self._clock()
-        # The pause counts from the beginning of a round, so that slow answers do not stretch it.
-        pause = self._round_began + self._next_pause(now) - now
-        return self._deadline.cap(max(pause, 0.0))
-
-    def _next_pause(self, now: float) -> float:
-        if self._interval is not None:
-            return self._interval
-        if now - self._start > FIRST_MINUTE:
-            self._pause = min(self._pause * GROWTH, LONGEST_PAUSE)
-        return self._pause * (0.8 + 0.2 * self._random())
+def _still_running(
+    deadline: Deadline, ids: Sequence[str], total: int, was_answered: bool
+) -> WaitTimeout:
+    """The error for a wait whose deadline has passed."""
+    of_all = f"{len(ids)} of {total} tasks" if total > 1 else f"task {ids[0]}"
+    be = "is" if len(ids) == 1 else "are"
+    what = f"{be} still running after" if was_answered else "could not be read in"
+    return deadline.error(f"{of_all} {what}", pending=ids)

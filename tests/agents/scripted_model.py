@@ -7,10 +7,12 @@ messages, Gemini) and streams its answers as they do. What it answers is written
     [[shell COMMAND]]     one tool call that runs COMMAND in a shell, then an answer
     [[recall]]            an answer that quotes the `codeword` of an earlier prompt of the session
     [[silent]]            response headers, and then nothing until the client goes away
-    [[401]]               that HTTP status
+    [[401]]               that HTTP status, or any other
+    [[cut]]               half an answer, again and again: the connection breaks
     (nothing)             an answer
 
-The newest prompt with a directive counts. Requests that offer no tools (titles, summaries) get a
+Each answer used 10 tokens, 4 of them cached, and 5 new ones, 2 of them for reasoning. The newest
+prompt with a directive counts. Requests that offer no tools (titles, summaries) get a
 title. Start one with `Model()`, which also records what was asked:
 
     with Model() as model:
@@ -32,7 +34,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 MODEL = "scripted"
-DIRECTIVE = re.compile(r"\[\[(write|shell|recall|silent|401)(?: (.*?))?\]\]", re.DOTALL)
+DIRECTIVE = re.compile(r"\[\[(write|shell|recall|silent|cut|\d{3})(?: (.*?))?\]\]", re.DOTALL)
+ERRORS = {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
 CODEWORD = re.compile(r"codeword is (\w+)")
 WORDS = re.compile(r"\S+\s*")
 Json = dict[str, Any]
@@ -144,7 +147,13 @@ class Chat:
             for word in WORDS.findall(answer):
                 yield chunk({"content": word})
         yield chunk({}, "tool_calls" if isinstance(answer, Call) else "stop")
-        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        usage = {
+            "prompt_tokens": 10,
+            "prompt_tokens_details": {"cached_tokens": 4},
+            "completion_tokens": 5,
+            "completion_tokens_details": {"reasoning_tokens": 2},
+            "total_tokens": 15,
+        }
         yield None, {**head, "choices": [], "usage": usage}
         yield None, "[DONE]"
 
@@ -183,9 +192,9 @@ class Responses:
         item |= {"id": f"item_{next(ids)}", "status": "completed"}
         usage = {
             "input_tokens": 10,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 4},
             "output_tokens": 5,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": 2},
             "total_tokens": 15,
         }
         response = {"id": f"resp_{next(ids)}", "object": "response", "model": turn.model}
@@ -223,7 +232,7 @@ class Messages:
 
         message: Json = {"id": f"msg_{next(ids)}", "type": "message", "role": "assistant"}
         message |= {"model": turn.model, "stop_reason": None, "content": []}
-        usage = {"input_tokens": 10, "output_tokens": 5}
+        usage = {"input_tokens": 6, "cache_read_input_tokens": 4, "output_tokens": 5}
         yield event("message_start", message={**message, "usage": usage})
         if isinstance(answer, Call):
             block: Json = {"type": "tool_use", "id": answer.id, "name": answer.name, "input": {}}
@@ -264,7 +273,13 @@ class Gemini:
             candidate = {"index": 0, "content": {"role": "model", "parts": [part]}, **more}
             return None, {"candidates": [candidate], "usageMetadata": usage}
 
-        usage = {"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15}
+        usage = {
+            "promptTokenCount": 10,
+            "cachedContentTokenCount": 4,
+            "candidatesTokenCount": 3,
+            "thoughtsTokenCount": 2,
+            "totalTokenCount": 15,
+        }
         if isinstance(answer, Call):
             function = {"id": answer.id, "name": answer.name, "args": answer.arguments}
             yield chunk({"functionCall": function}, finishReason="STOP")
@@ -305,15 +320,21 @@ class Handler(BaseHTTPRequestHandler):
             body["stream"] = method == "streamGenerateContent"
         turn = api.read(body)
         self.server.turns.append(turn)
-        if turn.directive == "401":
-            error = {"type": "authentication_error", "code": 401, "message": "scripted 401"}
-            return self.reply(401, {"type": "error", "error": error})
+        self.server.bodies.append(json.dumps(body))
+        if turn.directive.isdigit() and turn.tools:
+            code = int(turn.directive)
+            kind = ERRORS.get(code, "api_error")
+            error = {"type": kind, "code": code, "message": f"scripted {code}"}
+            return self.reply(code, {"type": "error", "error": error})
         if not turn.stream:  # no agent asks so for a turn that matters
             return self.do_GET()
         self.start_stream()
         if turn.directive == "silent" and turn.tools:
             return self.wait_for_client_to_leave()
-        for name, data in api.stream(turn, decide(turn)):
+        events = list(api.stream(turn, decide(turn)))
+        if turn.directive == "cut" and turn.tools:
+            events = events[: len(events) // 2]
+        for name, data in events:
             self.send_event(name, data)
         return None
 
@@ -378,6 +399,7 @@ class Model(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.turns: list[Turn] = []
+        self.bodies: list[str] = []  # the whole requests, as JSON
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self) -> Model:

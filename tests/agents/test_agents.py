@@ -15,8 +15,9 @@ from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import pytest
 
-from ..conftest import Done
-from .conftest import all_gone, configure, eventually, processes
+from ..conftest import COMMAND, Done
+from ..terminals import Session
+from .conftest import LIMIT, all_gone, configure, eventually, processes, write
 from .install import AGENTS, HERE
 from .scripted_model import Model
 
@@ -82,6 +83,20 @@ def test_a_follow_up_after_another_agent_in_the_workspace(run: Run, agent: str) 
     assert run("result", first["id"]).out == "You told me egret.\n"
 
 
+def test_each_run_counts_what_it_used_itself(run: Run, agent: str) -> None:
+    """Codex's tokens and Claude Code's cost are totals of the session."""
+    task = run("create", "hello", "-x", agent, "--wait", "-o", "id").out.strip()
+    for _ in range(3):
+        run("follow-up", task, "hello", "--wait")
+    events = run("logs", task, "-o", "jsonl").documents
+    ends = [event["payload"] for event in events if event["eventType"] == "result"]
+    used = {"input_tokens": 10, "cached_input_tokens": 4, "output_tokens": 5, "reasoning_tokens": 2}
+    if agent == "claude":
+        del used["reasoning_tokens"]  # its API does not count them apart
+        assert len({end["cost_usd"] for end in ends}) == 1
+    assert [end["usage"] for end in ends] == [used] * 4
+
+
 @pytest.mark.parametrize(
     "prompt",
     [
@@ -96,6 +111,19 @@ def test_prompt_arrives_as_typed(run: Run, model: Model, agent: str, prompt: str
     said = [text for turn in model.turns for kind, text in turn.said if kind == "user"]
     assert any(text.endswith(prompt) for text in said)
     assert not any("A project." in text for text in said)  # what README.md holds
+
+
+def test_a_tool_of_the_home(run: Run, agent: str, home: Path) -> None:
+    tool = home / ".local/bin/mytool"
+    write(tool, "#!/bin/sh\necho made > /code/made.txt\n")
+    tool.chmod(0o755)
+    task = run("create", "[[shell mytool]]", "-x", agent, "--wait", "-o", "id").out.strip()
+    hint = "Not found in the sandbox: mytool. "
+    assert run("logs", task).out.count(hint) == 1
+    configure(home, tools=["~/.local/bin"])
+    run("follow-up", task, "[[shell mytool]]", "--wait")
+    assert "+made" in run("diff", task).out
+    assert run("logs", task).out.count(hint) == 1
 
 
 def test_cancel_in_a_tool_call(run: Run, agent: str, state: str) -> None:
@@ -135,6 +163,26 @@ def test_silent_server(run: Run, model: Model, home: Path, state: str) -> None:
         assert done["status"] == "failed"
         assert "20" in done["finalResult"]
     assert len({turn.model for turn in model.turns if turn.directive == "silent"}) >= 1
+
+
+def test_retries_are_shown_and_the_last_one_is_the_reason(run: Run, home: Path, state: str) -> None:
+    configure(home, stall="45s")
+    agents = {"claude": "529", "gemini": "429", "opencode": "429", "codex": "500"}
+    tasks = {
+        agent: run("create", f"[[{status}]]", "-x", agent, "-o", "id").out.strip()
+        for agent, status in agents.items()
+    }
+    run("wait", *tasks.values(), status=10)
+    all_gone(state)
+    for agent, task in tasks.items():
+        assert "\n* retry 2: " in run("logs", task).out, agent
+        reason = run("get", task, "-o", "json").json["finalResult"]
+        assert ("high demand" if agent == "codex" else agents[agent]) in reason
+
+
+def test_a_stream_that_breaks_again_and_again_is_ended(run: Run) -> None:
+    done = run("create", "[[cut]]", "-x", "opencode", "--wait", "-o", "json", status=10)
+    assert "broke off 5 times in a row" in done.json["finalResult"]
 
 
 def test_batch_with_a_line_per_agent(run: Run) -> None:
@@ -190,3 +238,41 @@ def test_the_agent_finds_the_server_that_mcp_install_added(
         check=False,
     )
     assert "rebyte_cli mcp -P local" in listed.stdout + listed.stderr
+
+
+QUIT = {"codex": "/quit", "gemini": "/quit", "claude": "/exit", "opencode": "/exit"}
+
+
+def test_attach(run: Run, agent: str) -> None:
+    """The agent's own screen shows the turn before, and what is done there counts."""
+    prompt = "The codeword is heron. [[write hello.txt Hello there]]"
+    run("create", prompt, "-x", agent, "-g", ".", "--wait")
+    session = Session(
+        [*COMMAND, "-P", "local", "attach", "@last"], columns=100, rows=40, answers=True
+    )
+    try:
+        session.until(lambda lines: is_resumed("\n".join(lines)), LIMIT)
+        type_in(session, "[[write two.txt More]]")
+        session.until(lambda lines: any("I wrote two.txt." in line for line in lines), LIMIT)
+        type_in(session, QUIT[agent])
+        assert session.finish(LIMIT) == 0
+    except BaseException:
+        session.kill()
+        raise
+    assert run("get", "@last", "-o", "json").json["finalResult"] == "I wrote hello.txt."
+    assert "+++ b/two.txt\n" in run("diff", "@last", "--run").out
+    run("follow-up", "@last", "Which word? [[recall]]", "--wait")
+    assert run("result", "@last").out == "You told me heron.\n"
+
+
+def is_resumed(screen: str) -> bool:
+    """Whether the turn before is there, and the session takes input."""
+    return "I wrote hello.txt." in screen and "Resuming" not in screen
+
+
+def type_in(session: Session, text: str) -> None:
+    """Type a line once the screen takes it, as a person does: the text, a pause, Enter."""
+    session.child.send(text)
+    session.until(lambda lines: any(text in line for line in lines), LIMIT)
+    session.read(1)
+    session.child.send("\r")

@@ -80,30 +80,6 @@ def test_requests_of_a_kind_are_prepared_once(monkeypatch: pytest.MonkeyPatch) -
     assert not any("content-length" in request.headers for request in gets)
 
 
-def test_a_request_costs_few_calls_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a batch each is a switch to another thread: one packet, and one limit for each way."""
-    calls: list[tuple[int, str]] = []  # threads, and what they called
-
-    class CountingSocket(socket.socket):
-        def settimeout(self, value: float | None) -> None:
-            calls.append((threading.get_ident(), "settimeout"))
-            super().settimeout(value)
-
-        def sendall(self, data: Any, flags: int = 0) -> None:
-            calls.append((threading.get_ident(), "sendall"))
-            super().sendall(data, flags)
-
-    monkeypatch.setattr(socket, "socket", CountingSocket)
-    monkeypatch.setattr(connection, "SLACK", 60.0)  # however busy the machine is
-    with RawServer(json_reply({"id": "t1"})) as server:
-        transport = transport_to(server)
-        for _ in range(2):
-            calls.clear()
-            transport.send("POST", "/tasks", body={"prompt": "x"}, repeat=RetryPolicy.IF_UNSENT)
-    ours = [call for thread, call in calls if thread == threading.get_ident()]
-    assert ours == ["settimeout", "sendall", "settimeout"]
-
-
 def test_the_pool_of_a_host_is_found_once_and_not_after_it_was_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -135,11 +111,13 @@ def test_case_16_redirect_to_another_host(status: int, method: str) -> None:
         away = reply(status, b"go away", {"Location": f"{thief.base_url}/tasks"})
         with RawServer(away) as server:
             repeat = RetryPolicy.SAFE if method == "GET" else RetryPolicy.IF_UNSENT
-            with pytest.raises(Redirected) as caught:
+            # By a 303 the POST was carried out.
+            error = OutcomeUnknown if (method, status) == ("POST", 303) else Redirected
+            with pytest.raises(error):
                 transport_to(server).send(method, "/tasks", body={}, repeat=repeat)
     assert thief.requests == []
     assert len(server.requests) == 1
-    assert caught.value.exit_status == 5
+    assert (Redirected.exit_status, OutcomeUnknown.exit_status) == (5, 6)
 
 
 def test_case_17_redirect_from_https_to_http(tmp_path: Path) -> None:

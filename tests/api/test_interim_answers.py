@@ -98,7 +98,7 @@ def test_an_endless_sequence_ends_and_sends_nothing_twice(endless: bytes) -> Non
             line.send(endless)
 
     with RawServer([forever]) as server:
-        client = RebyteClient(transport=transport_to(server, timeout=0.5))
+        client = RebyteClient(transport=transport_to(server, timeout=0.2))
         with pytest.raises(OutcomeUnknown):
             client.create_task("Say hello")
         with pytest.raises(NetworkError):

@@ -329,6 +329,8 @@ def tasks(client: Any, folder: Path) -> None:
     sub = next(filter(None, subs))
     assert client.prompt_events(made["id"], sub)["promptId"] == sub
     (prompt,) = client.task_content(made["id"], events=True)["prompts"]
+    with pytest.raises(ResourceNotFound):  # a simulated run has none
+        client.get_changes(made["id"], [prompt["id"]], folder / "changes.patch")
     assert [event["seq"] for event in prompt["events"]] == list(range(len(subs)))
     assert client.follow_up(made["id"], "More [[run=1ms]]")["promptId"]
     assert client.follow_up_from(made["id"], {"prompt": "Again [[run=1ms]]"})["promptId"]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.api.log import HIDDEN, LONGEST_BODY, AttemptLog, CallLog, Redactor
-from rebyte_cli.api.request import Request as Sent
+from rebyte_cli.api.body import Request as Sent
+from rebyte_cli.api.log import HIDDEN, LONGEST_BODY, CallLog, Redactor
 from rebyte_cli.api.retry import RetryPolicy
 from rebyte_cli.errors import APIError, RebyteError
 from tests.conftest import need_tool
@@ -258,13 +258,12 @@ def test_case_65_a_header_with_a_url_shows_no_query(name: str) -> None:
 def test_case_65_hiding_takes_linear_time(piece: str) -> None:
     def seconds(size: int) -> float:
         text = piece * (size // len(piece))
-        begun = time.process_time()
+        begun = time.thread_time()
         Redactor("rbk_some_key").text(text)
-        return time.process_time() - begun
+        return time.thread_time() - begun
 
-    small = min(seconds(1 << 16) for _ in range(3))
-    large = min(seconds(1 << 18) for _ in range(3))
-    assert large < max(12 * small, 0.2)
+    # One of five: a busy machine takes its caches away.
+    assert any(seconds(1 << 17) < max(12 * seconds(1 << 15), 0.1) for _ in range(5))
 
 
 def test_v_looks_at_no_body() -> None:
@@ -278,9 +277,8 @@ def test_v_looks_at_no_body() -> None:
 
     request = Sent("POST", "/tasks", "https://h/v1/tasks", headers={"API_KEY": KEY},
                    body=Body(b"x"), repeat=RetryPolicy.SAFE, seconds=1)  # fmt: skip
-    attempt = AttemptLog(request, 0, 0.0)
-    attempt.body = Body(b"y")
-    call = CallLog(attempt, Redactor(KEY), 1.5)
+    call = CallLog(request, 0, 0.0, Redactor(KEY))
+    call.body, call.seconds = Body(b"y"), 1.5
     assert [getattr(call, name) for name in CALL_FIELDS[:6]] == [
         "POST",
         "/tasks",

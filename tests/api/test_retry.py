@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.api import sender
+from rebyte_cli.api import calls
 from rebyte_cli.api.retry import (
     GATEWAY,
     RetryPolicy,
@@ -153,7 +153,7 @@ def test_no_pause_between_tries_outlasts_the_deadline() -> None:
 def test_a_date_to_come_back_at_is_read_by_the_servers_clock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sender, "since_boot", lambda: 100.0)
+    monkeypatch.setattr(calls, "since_boot", lambda: 100.0)
     then = 1_500_000_000.0  # by far not what this machine's clock says
     later = {
         "Date": formatdate(then, usegmt=True),

@@ -169,6 +169,18 @@ def test_existing_files_are_kept_and_links_are_not_followed(tmp_path: Path) -> N
     assert link.read_bytes() == b"new"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_no_file(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "here").mkdir()
+    with (
+        RawServer(reply(200, b"new")) as server,
+        pytest.raises(BadUsage, match=r"here is a folder$") as caught,
+    ):
+        download(server, tmp_path / "here", overwrite=overwrite)
+    assert caught.value.hint == "Pass the path that the file is to have"
+    assert server.requests == []
+
+
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     def plant(request: Request) -> bytes:
         (tmp_path / "a").write_text("mine")

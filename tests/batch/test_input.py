@@ -16,12 +16,11 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.batch import bad_lines, file_formats
-from rebyte_cli.batch.fields import LineChecker, LineFields
-from rebyte_cli.batch.input import IN_MEMORY, Input, InputLine, read_input
+from rebyte_cli.batch import file_formats
+from rebyte_cli.batch.input import IN_MEMORY, Input, InputLine, Template, read_input
+from rebyte_cli.batch.line_fields import LineChecker, LineFields
 from rebyte_cli.batch.plan import make_plan
-from rebyte_cli.batch.resolutions import parse_resolutions
-from rebyte_cli.batch.template import Template
+from rebyte_cli.batch.session import parse_resolutions
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.once import search
 from rebyte_cli.tasks.upload import check
@@ -98,7 +97,7 @@ not json
 {"prompt": "x", "key": {"a": 1}}
 {"prompt": "\\ud800"}
 """
-    monkeypatch.setattr(bad_lines, "MOST_SHOWN", 12)
+    monkeypatch.setattr(file_formats, "MOST_SHOWN", 12)
     assert problems(data) == [
         "line 2: prompt: the prompt is empty",
         "line 3: promt: no such field. Did you mean 'prompt'?",
@@ -462,7 +461,7 @@ def test_standard_input_needs_a_journal_before_it_is_read(batch: Batch, home: Pa
 def test_another_kind_of_file_is_not_listed_whole(
     batch: Batch, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bad_lines, "MOST_FOUND", 50)  # of a thousand, for the test's speed
+    monkeypatch.setattr(file_formats, "MOST_FOUND", 50)  # of a thousand, for the test's speed
     (home / "picture").write_bytes(b"\x89PNG\r\n" * 400)
     done = batch("picture", "-o", "table")
     assert done.status == 2

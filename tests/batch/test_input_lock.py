@@ -13,6 +13,7 @@ import pytest
 from rebyte_cli.batch.input_lock import InputHeld, input_lock
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
+from tests.fork_server import commands
 from tests.inside import inside
 from tests.waiting import eventually
 
@@ -85,15 +86,20 @@ class Place:
     @contextmanager
     def running(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
         """A run that has begun to create, and does not end before it may."""
-        with subprocess.Popen(
-            [*COMMAND, "batch", "t.txt", "--text", "--jobs", "1", *options],
-            cwd=self.home,
-            env={**os.environ, **self.farm.env},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
+        said = self.home / "said"
+        with (
+            said.open("wb") as errors,
+            subprocess.Popen(
+                [*COMMAND, "batch", "t.txt", "--text", "--jobs", "1", *options],
+                cwd=self.home,
+                env={**os.environ, **self.farm.env},
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            ) as process,
+        ):
             try:
-                eventually(lambda: self.farm.made)
+                eventually(lambda: self.farm.made or process.poll() is not None)
+                assert self.farm.made, said.read_text()
                 yield process
             finally:
                 process.kill()
@@ -183,7 +189,7 @@ def test_case_83_started_together_every_line_is_created_once(
     parts = [[], ["--shard", "1/2"], ["--shard", "2/2"], ["--shard", "1/3"], ["--shard", "3/3"]]
     started = [
         subprocess.Popen(
-            [*COMMAND, "batch", "t.txt", "--text", *part],
+            [commands() / "rebyte", "batch", "t.txt", "--text", *part],
             cwd=home,
             env={**os.environ, **place.farm.env},
             stdout=subprocess.DEVNULL,

@@ -16,8 +16,8 @@ import pytest
 from rebyte_cli.batch import journal as journal_module
 from rebyte_cli.batch.journal import Journal, JournalFailed, JournalHeld, holder, sync
 from rebyte_cli.batch.journal_format import SECTOR, encode, parse, replay
-from rebyte_cli.config.atomic import sync_folder
 from rebyte_cli.errors import BadUsage
+from rebyte_cli.system.files import sync_folder
 from tests.waiting import eventually
 
 HEADER = {"input": "digest-1", "profile": "work", "origin": "https://api.example"}

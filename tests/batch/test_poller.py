@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.batch import poller as poller_module
 from rebyte_cli.batch.poller import Poller, watch_tasks
 from rebyte_cli.batch.throttle import Throttle, ThrottleStopped
 from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
 from rebyte_cli.once import search as search_module
 from rebyte_cli.tasks.wait import Poll
-from tests.batch.test_search import Known
+from tests.batch.test_lost_lines import Known
 from tests.conftest import Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
@@ -40,9 +39,10 @@ class Bench:
         self.seconds = 0.01
         self.throttle = Throttle()
         self.client: Any = Known()
-        self.rounds: Poller[str] = Poller(
-            "bench", self.client, self.throttle, self.report, ask=self.ask, pause=self.pause
-        )
+        self.rounds = self.poller(self.throttle)
+
+    def poller(self, throttle: Throttle) -> Poller[str]:
+        return Poller("bench", self.client, throttle, self.report, ask=self.ask, pause=self.pause)
 
     def report(self, *report: Any) -> None:
         self.reports.put(report)
@@ -141,10 +141,10 @@ def test_every_item_is_polled_until_it_is_dropped(bench: Bench) -> None:
     assert bench.reports.empty()
 
 
-def test_its_pauses_count_from_look_to_look(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the answers are. A patch of the clock, which moves only with the looks."""
+def test_its_pauses_count_from_look_to_look(bench: Bench) -> None:
+    """However slow the answers are, on a clock that moves only with the looks."""
     now = [1000.0]
-    monkeypatch.setattr(poller_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    bench.rounds = bench.poller(Throttle(clock=lambda: now[0]))
 
     def act() -> None:
         now[0] += 400.0
@@ -215,7 +215,7 @@ def test_permanent_errors_end_the_batch(bench: Bench, known: bool) -> None:
     """A refused key, and a service that never answered: its address is wrong."""
     error = KeyRejected("no", status_code=401) if known else NetworkError("refused")
     if not known:
-        bench.client.transport = SimpleNamespace(server_now=lambda: None)
+        bench.client.transport = SimpleNamespace(has_answered=False)
     bench.raising(error)
     bench.rounds.add(1, "t1")
     assert bench.reports.get(timeout=SOON) == ("fatal", None, error)

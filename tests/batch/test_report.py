@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rebyte_cli.batch.answers import LineTexts, excerpt
-from rebyte_cli.batch.report import check, write
-from rebyte_cli.batch.timeline import Timeline
+from rebyte_cli.batch.report import write
+from rebyte_cli.batch.results import check_report
+from rebyte_cli.batch.timeline import LineTexts, Timeline, excerpt
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.output.table import width_of
 
@@ -257,8 +257,8 @@ def test_a_batch_without_tasks_has_a_report_too(tmp_path: Path) -> None:
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_the_batch(tmp_path: Path) -> None:
-    check(str(tmp_path / "new.html"))
+    check_report(str(tmp_path / "new.html"))
     with pytest.raises(BadUsage, match=r"must end with \.html or \.md"):
-        check(str(tmp_path / "new.txt"))
+        check_report(str(tmp_path / "new.txt"))
     with pytest.raises(BadUsage, match="cannot be written there"):
-        check(str(tmp_path / "absent" / "new.md"))
+        check_report(str(tmp_path / "absent" / "new.md"))

@@ -16,15 +16,13 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.batch import reservations as reservations_module
-from rebyte_cli.batch import search as batch_search
-from rebyte_cli.batch.reservations import Reservations
+from rebyte_cli.batch import lost_lines
 from rebyte_cli.errors import OutcomeUnknown
 from rebyte_cli.history.history import History
-from rebyte_cli.history.records import Reservation
-from rebyte_cli.once import clock as server_clock
+from rebyte_cli.history.prompts import digest_of
+from rebyte_cli.history.rows import Reservation
 from rebyte_cli.once import search as search_module
-from rebyte_cli.once.match import digest_of
+from rebyte_cli.once import server_clock as server_clock
 from rebyte_cli.tasks import create
 from tests.conftest import COMMAND
 from tests.farm import Farm, lines_of
@@ -113,7 +111,7 @@ def place(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)  # one look says all here
     # A busy machine takes longer from one step to the next than clocks differ.
     monkeypatch.setattr(server_clock, "SKEW", timedelta(minutes=1))
-    monkeypatch.setattr(batch_search, "LATER", 0.05)
+    monkeypatch.setattr(lost_lines, "LATER", 0.05)
     with Farm() as farm:
         yield Place(home, farm)
 
@@ -297,74 +295,7 @@ def test_a_second_signal_leaves_the_reservation(place: Place) -> None:
     assert place.unsettled() == 1
 
 
-THEN, NOW = "2026-02-09T10:30:00Z", "2026-02-09T10:31:00Z"
-
-
-class Desk:
-    """The reservations of one batch, and the history that holds them."""
-
-    def __init__(self, path: Path) -> None:
-        self.history = History(path, origin="o")
-        self.reservations = Reservations(self.history, "batch")
-
-    def reserve(self, number: int, sent: str = THEN) -> None:
-        self.reservations.add(number, f"Line {number}", sent)
-        self.reservations.write()
-
-    def reserved(self) -> dict[int, str]:
-        """The reserved lines, and since when."""
-        rows = self.history._database.rows("SELECT body_digest, started_at FROM intents")
-        return {int(row["body_digest"].split()[1]): row["started_at"] for row in rows}
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path / "history.db")
-
-
-def test_upcoming_lines_are_reserved_in_the_same_transaction(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reservations_module, "AHEAD", 2)
-    desk.reservations.expect((number, f"Line {number}") for number in range(1, 6))
-    desk.reserve(1)
-    assert desk.reserved() == dict.fromkeys([1, 2], THEN)
-    desk.reserve(2, NOW)  # reserved already
-    assert desk.reserved() == dict.fromkeys([1, 2], THEN)
-    desk.reserve(4, NOW)
-    assert desk.reserved() == {1: THEN, 2: THEN, 3: NOW, 4: NOW}
-
-
-def test_a_line_that_waited_long_is_reserved_again_when_it_is_sent(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A reservation says when its line may have been sent."""
-    monkeypatch.setattr(reservations_module, "FRESH", -1.0)
-    desk.reserve(1)
-    desk.reserve(1, NOW)
-    desk.reservations.flush()
-    assert desk.reserved() == {1: NOW}
-    rows = desk.history._database.rows("SELECT id FROM intents")
-    assert len(rows) == 1, "the older reservation is released"
-
-
-def test_a_released_line_can_be_reserved_again(desk: Desk) -> None:
-    desk.reserve(1)
-    desk.reservations.release(1)
-    desk.reservations.flush()
-    assert desk.reserved() == {}
-    desk.reserve(1, NOW)
-    assert desk.reserved() == {1: NOW}
-
-
-def test_keep_only_releases_the_other_lines(desk: Desk) -> None:
-    for number in (1, 2, 3):
-        desk.reserve(number)
-    desk.reservations.keep_only([2])
-    desk.reservations.flush()
-    assert desk.reserved() == {2: THEN}
-    assert Reservations(desk.history, "batch").load() == {2}
-    assert Reservations(desk.history, "another").load() == set()
+THEN = "2026-02-09T10:30:00Z"
 
 
 def test_a_history_that_cannot_be_written_reserves_nothing_and_warns(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ import pytest
 
 from rebyte_cli.api import retry
 from rebyte_cli.batch import journal as journal_module
-from rebyte_cli.batch import runner, throttle
+from rebyte_cli.batch import runner
+from rebyte_cli.batch.journal import Journal, JournalFailed
 from rebyte_cli.history.history import History
 from rebyte_cli.output import progress
 from tests.conftest import COMMAND, Done
@@ -498,7 +499,6 @@ def test_a_batch_resumes_after_a_network_outage(
     home: Path, monkeypatch: pytest.MonkeyPatch, one_clock: None
 ) -> None:
     # Tries come soon, for the test's speed; how they go on is tested elsewhere.
-    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.1)
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.1)
     (home / "t.txt").write_text("".join(f"{prompt}\n" for prompt in PROMPTS))
 
@@ -572,3 +572,44 @@ def test_a_disk_that_is_full_after_the_last_create_is_told(
     assert done.status == 1
     assert done.err.count("cannot write the journal t.txt.journal: No space left on device") == 1
     assert [row["status"] for row in lines_of(done.out)] == ["completed"]
+
+
+def test_a_system_without_threads_ends_it_with_one_message(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A patch, since the limit of the system would stop the service of this test as well."""
+    (home / "t.txt").write_text("One\nTwo\nThree\n")
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("create-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Farm() as farm:
+        done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
+        assert farm.tried == {}
+    assert (done.status, done.err.count("cannot start a thread")) == (1, 1)
+    assert [row["status"] for row in lines_of(done.out)] == ["pending"] * 3
+
+
+@pytest.mark.parametrize("word", ["", " <400>", " <500>"])
+def test_a_journal_that_fails_at_an_answer_ends_it_and_the_line_is_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """A patch, since no disk is full at a certain record."""
+    (home / "t.txt").write_text(f"One{word}\nTwo\n")
+    append = Journal.append
+
+    def fail(journal: Journal, *records: dict[str, Any]) -> None:
+        if records[0]["line"] == 1 and records[0]["is"] in ("created", "refused"):
+            raise JournalFailed("cannot write the journal")
+        append(journal, *records)
+
+    monkeypatch.setattr(Journal, "append", fail)
+    with Farm(run=60) as farm:
+        done = inside("batch", "t.txt", "--text", cwd=home, env=farm.env)
+    assert done.err.count("cannot write the journal") == 1, done.err
+    rows = {row["line"]: row["status"] for row in lines_of(done.out)}
+    assert rows[1] == ("refused" if word else "running")

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from rebyte_cli.batch.journal import Journal
 from tests.conftest import COMMAND, Done
 from tests.farm import Farm, lines_of
 from tests.inside import inside
+from tests.servers import Answer, Request, reset
 from tests.waiting import eventually
 
 
@@ -123,6 +125,65 @@ def test_added_lines_keep_the_others_in_their_shards(
         assert farm.made == {f"Task {number}": 1 for number in range(8)}
 
 
+@pytest.mark.parametrize("history", ["on", "off"])
+@pytest.mark.parametrize("kept", ["run", "two lines"])
+def test_an_older_copy_of_the_journal_creates_no_line_again(
+    batch: Callable[..., Done], home: Path, history: str, kept: str
+) -> None:
+    """The history knows whose tasks they are, by the name of the journal."""
+    write(home, 4)
+    journal = home / "t.txt.journal"
+    with Farm() as farm:
+        assert batch(farm, env={"REBYTE_HISTORY": history}).status == 0
+        records = journal.read_bytes().splitlines(keepends=True)
+        count = 2 if kept == "run" else 6
+        journal.write_bytes(b"".join(records[:count]))
+        done = batch(farm, env={"REBYTE_HISTORY": history})
+        assert done.status == 0, done.err
+        assert "is an older copy, or was cut short: the history knows more of" in done.err
+        assert sorted(row["id"] for row in lines_of(done.out)) == sorted(farm.tasks)
+        assert farm.made == {f"Task {number}": 1 for number in range(4)}
+        assert "older copy" not in batch(farm).err
+
+
+@pytest.mark.parametrize("kept", ["run", "answered"])
+def test_what_an_older_journal_may_have_sent_is_searched_for(
+    batch: Callable[..., Done], home: Path, kept: str
+) -> None:
+    write(home, 3)
+    journal = home / "t.txt.journal"
+    with Farm() as farm:
+
+        def hook(request: Request) -> Answer | None:
+            if request.method != "POST" or request.json["prompt"] != "Task 2":
+                return None
+            eventually(lambda: journal.read_bytes().count(b'"created"') == 2)
+            farm._make(request.json)
+            return reset
+
+        farm.hook, farm.silent = hook, True
+        assert batch(farm, "--jobs", "1").status == 6
+        records = journal.read_bytes().splitlines(keepends=True)
+        older = [record for record in records if b'"line":3' not in record]
+        journal.write_bytes(b"".join(records[:2] if kept == "run" else older))
+        farm.silent, farm.hook = False, lambda _request: None
+        done = batch(farm)
+        assert done.status == 0, done.err
+        assert farm.made == {f"Task {number}": 1 for number in range(3)}
+
+
+def test_a_retried_line_is_not_taken_for_an_older_copy(
+    batch: Callable[..., Done], home: Path
+) -> None:
+    (home / "t.txt").write_text("Task <fail>\n")
+    with Farm() as farm:
+        assert batch(farm).status == 10
+        assert batch(farm, "--retry-failed").status == 10
+        done = batch(farm)
+        assert "older copy" not in done.err
+        assert farm.made == {"Task <fail>": 2}
+
+
 def test_a_journal_of_a_version_without_marks_is_taken_up(
     batch: Callable[..., Done], home: Path
 ) -> None:
@@ -210,10 +271,14 @@ def test_a_resume_counts_what_still_runs(batch: Callable[..., Done], home: Path)
 def test_a_task_that_only_the_history_knows_is_never_doubled(
     batch: Callable[..., Done], home: Path, one_clock: None
 ) -> None:
+    """One that an earlier version kept without the name of its journal."""
     write(home, 1)
     journal = home / "t.txt.journal"
+    history = home / ".local" / "state" / "rebyte" / "history.db"
     with Farm() as farm:
         batch(farm)
+        with sqlite3.connect(history) as connection:
+            connection.execute("UPDATE tasks SET line = NULL")
         lines = journal.read_bytes().splitlines(keepends=True)
         journal.write_bytes(b"".join(lines[:3]))  # up to its `sending`
         done = batch(farm, "--resend-after", "0.1", "--timeout", "60")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rebyte_cli.batch.input import InputLine
+from rebyte_cli.batch.results import LineProblem, row_of
 from rebyte_cli.batch.state import (
-    LineProblem,
     LineState,
+    LineTable,
     check_record,
     created_record,
     ended_record,
-    row_of,
 )
 from rebyte_cli.once import search
 from tests.farm import Farm, lines_of
@@ -54,6 +55,32 @@ def test_a_message_names_a_few_of_many_candidates() -> None:
     assert "it could be t0 or t1 or t2 or t3 or t4 or one of 295 more;" in row["error"]["message"]
 
 
+def test_a_line_moves_only_as_the_table_allows() -> None:
+    lines = LineTable([4])
+    for state in ("queued", "created", "running"):
+        lines.move(4, state)
+    assert (lines.count("running"), lines.count("new", "queued")) == (1, 0)
+    with pytest.raises(AssertionError, match="running -> queued"):
+        lines.move(4, "queued")
+    with pytest.raises(AssertionError, match="running -> refused"):
+        lines.apply(4, {"is": "refused", "error": ERROR})
+
+
+def test_only_the_thread_that_has_the_lines_moves_one() -> None:
+    lines, wrong = LineTable([4]), list[BaseException]()
+
+    def move() -> None:
+        try:
+            lines.move(4, "queued")
+        except AssertionError as error:
+            wrong.append(error)
+
+    other = threading.Thread(target=move)
+    other.start()
+    other.join()
+    assert len(wrong) == 1
+
+
 def test_an_unsent_line_is_new_again() -> None:
     entry, row = stands({"line": 3, "is": "sending", "at": NOW}, {"line": 3, "is": "unsent"})
     assert (entry.state, entry.sent, row["status"]) == ("new", None, "pending")
@@ -66,7 +93,7 @@ def test_a_task_made_again_keeps_nothing_of_the_one_before() -> None:
         {"line": 3, "is": "sending", "at": NOW},
         created_record(3, {"id": "t2"}),
     )
-    assert entry.state == "running"
+    assert entry.state == "created"
     assert {name: row[name] for name in ("id", "workspaceId", "url", "error", "finishedAt")} == {
         "id": "t2", "workspaceId": None, "url": None, "error": None, "finishedAt": None,
     }  # fmt: skip
@@ -74,7 +101,7 @@ def test_a_task_made_again_keeps_nothing_of_the_one_before() -> None:
 
 def test_a_refused_line_that_has_a_task_after_all_has_no_error() -> None:
     entry, row = stands({"line": 3, "is": "refused", "error": ERROR}, created_record(3, TASK))
-    assert (entry.state, row["status"], row["error"]) == ("running", "running", None)
+    assert (entry.state, row["status"], row["error"]) == ("created", "running", None)
 
 
 @pytest.mark.parametrize(

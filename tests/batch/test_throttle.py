@@ -8,8 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from rebyte_cli.batch import throttle as throttle_module
-from rebyte_cli.batch.throttle import Throttle, ThrottleStopped
+from rebyte_cli.batch.throttle import RESUME, Throttle, ThrottleStopped
+from rebyte_cli.errors import NetworkError
+from rebyte_cli.system.deadline import OUTAGE
 from tests.waiting import eventually
 
 
@@ -147,16 +148,16 @@ def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
     throttle = clock.throttle()
     throttle.admit()
     throttle.admit()
-    throttle.network_lost("no such host")
-    throttle.network_lost("no such host")  # the other one that was under way
+    throttle.network_lost(NetworkError("no such host"))
+    throttle.network_lost(NetworkError("no such host"))  # the other one that was under way
     times = []
     for _ in range(7):
         probe = admitted(throttle)
         times.append(clock.now)
-        throttle.network_lost("no such host")  # a look at a task, which is no try
+        throttle.network_lost(NetworkError("no such host"))  # a look at a task, which is no try
         with pytest.raises(AssertionError, match="for ever"):
             throttle.admit()  # all others wait for the probe
-        throttle.network_lost("no such host", probe)
+        throttle.network_lost(NetworkError("no such host"), probe)
         throttle.done(probe)
     assert [later - sooner for sooner, later in pairwise(times)] == [2, 4, 8, 16, 30, 30]
     probe = admitted(throttle)
@@ -171,16 +172,34 @@ def test_a_lost_network_is_tried_by_one_at_a_time_until_it_is_back() -> None:
         "Paused: no such host. Trying again until the network is back; Ctrl-C stops.",
         "The network is back",
     ]
-    throttle.network_lost("no such host")
+    throttle.network_lost(NetworkError("no such host"))
     throttle.admit()
     assert clock.now == now + 1, "as patient as at first"
+
+
+def test_a_network_that_stays_away_ends_the_batch() -> None:
+    """Also where nothing runs yet, so that only creates find it so."""
+    clock = Clock()
+    throttle = clock.throttle()
+    throttle.network_lost(NetworkError("no such host"))
+
+    def probe_for_ever() -> None:
+        while True:
+            probe = admitted(throttle)
+            throttle.network_lost(NetworkError("no such host"), probe)
+            throttle.done(probe)
+
+    with pytest.raises(NetworkError) as caught:
+        probe_for_ever()
+    assert caught.value.hint == RESUME
+    assert OUTAGE <= clock.now - 1000 < 2 * OUTAGE
 
 
 def test_an_answered_create_ends_the_pause_of_all() -> None:
     """A look at a task may find the network back before the next create tries it."""
     clock = Clock()
     throttle = clock.throttle()
-    throttle.network_lost("no such host")
+    throttle.network_lost(NetworkError("no such host"))
     throttle.network_answered()
     throttle.admit()
     assert clock.now == 1000
@@ -263,23 +282,21 @@ def test_an_admitted_create_wakes_the_next() -> None:
     eventually(lambda: waiters.passed == 5)
 
 
-def test_an_answer_wakes_those_who_waited_for_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throttle_module, "PROBE_FIRST", 0.01)
-    throttle = Throttle()
-    throttle.network_lost("no route")
+def test_an_answer_wakes_those_who_waited_for_one_try() -> None:
+    throttle = Throttle(first_probe=0.01)
+    throttle.network_lost(NetworkError("no route"))
     waiters = Waiters(throttle, 3)
     eventually(lambda: waiters.passed == 1)
     throttle.network_answered()
     eventually(lambda: waiters.passed == 3)
 
 
-def test_a_try_that_failed_lets_the_next_one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throttle_module, "PROBE_FIRST", 0.01)
-    throttle = Throttle()
-    throttle.network_lost("no route")
+def test_a_try_that_failed_lets_the_next_one_try() -> None:
+    throttle = Throttle(first_probe=0.01)
+    throttle.network_lost(NetworkError("no route"))
     probe = admitted(throttle)
     waiters = Waiters(throttle, 1)
-    throttle.network_lost("no route", probe)
+    throttle.network_lost(NetworkError("no route"), probe)
     throttle.done(probe)
     eventually(lambda: waiters.passed == 1)
 
@@ -309,6 +326,6 @@ def test_while_the_network_is_gone_no_pause_is_told() -> None:
     """It would say when creates resume, which is unknown."""
     notes: list[str] = []
     throttle = Throttle(note=notes.append)
-    throttle.network_lost("no route")
+    throttle.network_lost(NetworkError("no route"))
     throttle.pause(100, "The service asks for patience")
     assert [note.split(":")[0] for note in notes] == ["Paused"]

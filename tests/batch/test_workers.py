@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from requests.adapters import HTTPAdapter
 
-from rebyte_cli.batch import throttle
 from rebyte_cli.batch.throttle import Throttle
 from rebyte_cli.batch.workers import FAULTS_IN_A_ROW, Job
 from rebyte_cli.errors import BadUsage, KeyRejected, NetworkError, RebyteError, ServerFault
@@ -42,11 +41,12 @@ def bench(tmp_path: Path, server: RawServer) -> Iterator[WorkerBench]:
 
 
 def test_a_create_that_went_through(bench: WorkerBench) -> None:
-    kind, (body, task) = bench.create(0)
+    kind, (body, task, is_taken) = bench.create(0)
     assert (kind, body["prompt"], task["id"]) == ("created", "n 0", "t1")
+    assert not is_taken
     assert bench.states() == ["sending", "created"]
-    assert bench.pool.known == {"t1"}
-    assert bench.pool.in_flight == {0}  # taken out by who reads the reports
+    assert bench.ledger.named(["t1"]) == {"t1"}
+    assert bench.ledger.under_way == {1}  # settled by who reads the reports
 
 
 def test_an_answer_that_is_lost_is_reported_with_the_record_of_its_sending(
@@ -100,7 +100,7 @@ def test_a_file_of_many_lines_is_uploaded_once(bench: WorkerBench) -> None:
 
     bench.upload = upload
     for at in (1, 3, 5):
-        _, (body, _) = bench.create(at)
+        _, (body, *_) = bench.create(at)
         assert body["files"] == [{"id": "f1", "filename": "f"}]
     assert uploads == ["f"]
 
@@ -146,7 +146,7 @@ def test_out_of_memory_is_unsent_unless_the_create_went_out(
     else:
         assert (kind, "out of memory" in value.message) == ("fatal", True)
         assert bench.states()[2:] == ["sending", "unsent"]
-        assert 0 not in bench.pool.in_flight
+        assert 1 not in bench.ledger.under_way
 
 
 def test_a_system_without_a_thread_to_spare_ends_the_batch(
@@ -273,32 +273,30 @@ def test_any_answer_says_that_the_network_is_back(
     tmp_path: Path,
     server: RawServer,
     answers: list[Answer],
-    monkeypatch: pytest.MonkeyPatch,
     refused: bool,
 ) -> None:
-    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
-    bench = WorkerBench(tmp_path, server)
-    bench.throttle.network_lost("no route")
+    told: list[str] = []
+    bench = WorkerBench(tmp_path, server, throttle=Throttle(first_probe=0.01, note=told.append))
+    bench.throttle.network_lost(NetworkError("no route"))
     assert bench.throttle.network_is_down
     answers.append(error_reply(400, "validation_error", "No") if refused else MADE)
     assert bench.create(0)[0] == ("refused" if refused else "created")
     assert not bench.throttle.network_is_down
-    assert bench.told[-1] == "The network is back"
+    assert told[-1] == "The network is back"
     bench.close()
 
 
 def test_a_file_that_is_gone_says_nothing_about_the_network(
-    tmp_path: Path, server: RawServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: RawServer
 ) -> None:
     """It had the one try that a lost network allows, so the next one must get it."""
-    monkeypatch.setattr(throttle, "PROBE_FIRST", 0.01)
-    bench = WorkerBench(tmp_path, server)
+    bench = WorkerBench(tmp_path, server, throttle=Throttle(first_probe=0.01))
 
     def gone(path: str) -> None:
         raise BadUsage(f"cannot read {path}")
 
     bench.upload = gone
-    bench.throttle.network_lost("no route")
+    bench.throttle.network_lost(NetworkError("no route"))
     assert bench.create(1)[0] == "refused"
     assert bench.throttle.network_is_down
     assert bench.create(0)[0] == "created"

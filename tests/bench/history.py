@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rebyte_cli.history.history import History
-from rebyte_cli.history.records import NewTask
+from rebyte_cli.history.rows import NewTask
 from tests.servers import RawServer, Request, json_reply
 
 from .environment import REBYTE, variables

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rebyte_cli.history.history import History
-from rebyte_cli.history.records import NewTask
+from rebyte_cli.history.rows import NewTask
 
 from .environment import REBYTE, variables
 from .measure import Row, ratio

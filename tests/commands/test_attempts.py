@@ -238,7 +238,7 @@ def test_a_task_that_cannot_be_canceled_is_named(contest: Contest, inside: Run) 
     done = attempt(inside, "wins", "runs")
     assert done.status == 0
     assert "Could not cancel task runs-" in done.err
-    assert "not now; try again with `rebyte cancel runs-" in done.err
+    assert ": Not now; try again with `rebyte cancel runs-" in done.err
 
 
 def test_a_key_that_cannot_cancel_does_not_cost_the_result(contest: Contest, inside: Run) -> None:

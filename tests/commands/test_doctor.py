@@ -179,6 +179,15 @@ def test_a_keyring_that_hangs(rebyte: Run, home: Path) -> None:
     assert "did not answer within" in found["keyring"]["message"]
 
 
+def test_a_keyring_that_is_not_needed(rebyte: Run, home: Path) -> None:
+    variables = {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+    variables |= {"REBYTE_API_URL": "http://127.0.0.1:1/v1", "REBYTE_API_KEY": "rbk_x"}
+    found = findings(rebyte("doctor", env=variables))
+    assert found["keyring"]["status"] == "ok"
+    words = "none needed, the key comes from REBYTE_API_KEY: "
+    assert found["keyring"]["message"].startswith(words)
+
+
 def test_variables_of_other_tools(inside: Run, well: Path) -> None:
     done = inside("doctor", env={"REBYTE_BASE_URL": "x", "REBYTE_API_KYE": "rbk_0123456789abcdef"})
     found = findings(done)["variables"]
@@ -275,7 +284,7 @@ def test_an_old_kernel_leaves_a_sandbox_with_gaps(
     program.chmod(0o755)
     monkeypatch.setattr(jail, "probe", lambda _cache: jail.JailCheck(True))
     monkeypatch.setattr(jail, "gaps", lambda: "programs can be seen")
-    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+    environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "CODEX_API_KEY": "secret"}
     found = findings(inside("doctor", env=environment))["agents"]
     assert found["status"] == "warning"
     assert "in a bubblewrap sandbox" in found["message"]

@@ -159,9 +159,12 @@ def test_fields_of_a_request_body(inside: Run) -> None:
         ["create", "x", "--dry-run"],
         ["follow-up", "11111111-2222-3333-4444-555555555555", "x", "--dry-run"],
         ["batch", "lines.txt", "--text", "--dry-run"],
+        ["schema"],
+        ["schema", "--results"],
+        ["schema", "--config"],
     ],
 )
-def test_a_request_body_is_json_or_refused(
+def test_a_document_is_json_or_refused(
     inside: Callable[..., Done], home: Path, words: list[str], form: str
 ) -> None:
     (home / "lines.txt").write_text("x\n")

@@ -178,8 +178,10 @@ def test_a_status_that_cannot_be_read_is_null_and_told_once(inside: Run, aim: Ai
 
 
 def test_a_hundred_running_tasks_are_checked_for_questions_and_all_on_request(
-    inside: Run, aim: Aim
+    inside: Run, aim: Aim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A busy machine does not ask about a hundred in 5 s; what is left then has a test below.
+    monkeypatch.setattr("rebyte_cli.tasks.list.ASK_TIME", 120.0)
     tasks = Tasks(600, all_ended=False)  # 120 of them run
     left_out = "20 running tasks were not checked for a question"
     with RawServer(tasks) as server:

@@ -21,10 +21,12 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import rebyte_cli
+from rebyte_cli.api.failures import refusal
 from rebyte_cli.app import App
+from rebyte_cli.errors import BadUsage, Next, RebyteError, Term
 from rebyte_cli.local.server import LOCAL_KEY
-from rebyte_cli.mcp.wording import for_tools
 from tests.conftest import COMMAND, Done
+from tests.fork_server import commands
 from tests.node_tools import install as node_tools
 from tests.servers import Line, RawServer, error_reply, json_reply
 
@@ -68,8 +70,11 @@ def served_by_a_process(*options: str, after: Sequence[str] = (), story: Story) 
     """Start `rebyte OPTIONS mcp AFTER`, and end it after the story."""
     from mcp.client.stdio import StdioServerParameters, stdio_client
 
-    command = [*COMMAND[1:], *options, "mcp", *after]
-    server = StdioServerParameters(command=COMMAND[0], args=command, env=dict(os.environ))
+    server = StdioServerParameters(
+        command=str(commands() / "rebyte"),
+        args=[*options, "mcp", *after],
+        env=dict(os.environ),
+    )
     with open(os.devnull, "w") as errors:
         told(stdio_client(server, errlog=errors), story)
 
@@ -256,7 +261,7 @@ def test_every_request_is_answered(home: Path, service: Any) -> None:
         ]
     lines.append('{"jsonrpc": "2.0", "id": 7, "method": "ping"}')
     with subprocess.Popen(
-        [*COMMAND, "mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [commands() / "rebyte", "mcp"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -299,47 +304,74 @@ def test_a_slow_create_reports_progress(home: Path, aim: Any) -> None:
 
 
 def messages(node: ast.AST) -> Iterator[str]:
-    """The strings below a node but docstrings, with `ID` for what an f-string fills in."""
+    """The strings below a node but docstrings and parts of messages that the tools word."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return
-    if isinstance(node, ast.JoinedStr):
-        parts = (part.value if isinstance(part, ast.Constant) else "ID" for part in node.values)
-        yield "".join(map(str, parts))
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Next", "Term"):
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
-    else:
-        for child in ast.iter_child_nodes(node):
-            yield from messages(child)
+    for child in ast.iter_child_nodes(node):
+        yield from messages(child)
 
 
 def test_no_error_speaks_of_the_command_line() -> None:
-    """Options and commands that a tool replaces, in what the modules under the tools may say."""
+    """Options and commands, in what the modules under the tools may say, are data."""
     package = Path(rebyte_cli.__file__).parent
-    reached = ("create", "git", "list", "logs", "patch", "questions", "request_kinds", "result")
+    reached = (
+        *("create", "list", "logs", "patch"),
+        *("questions", "repository", "request_kinds", "result"),
+    )
     texts = {
         text
         for name in (*(f"tasks/{each}" for each in reached), "history/references")
         for text in messages(ast.parse((package / f"{name}.py").read_text(encoding="utf-8")))
-        if " " in text and "\n    " not in text  # a message, and no docstring
+        if " " in text.strip()
     }
-    assert any("--option" in text for text in texts)
-    tools = "create|wait|get|result|follow-up|list|answer|cancel|logs"
-    of_a_shell = re.compile(rf"(^|\s)-{{1,2}}[a-z]|`rebyte ({tools})\b")
+    assert any("shows what happened" in text for text in texts)
+    of_a_shell = re.compile(r"(^|\s)-{1,2}[a-z]|`rebyte ")
     for text in texts:
-        told = re.sub(r"`rebyte create --once (KEY|ID) --forget` in a shell", "", for_tools(text))
-        told = re.sub(r"`git [^`]*`", "", told)
+        told = re.sub(r"`git [^`]*`|\(-P local[^)]*\)", "", text)
         assert not of_a_shell.search(told), told
 
 
-def test_the_hint_of_a_missing_agent_names_the_parameter() -> None:
-    assert for_tools("leave out -x or set A=0") == "leave out `executor` or set A=0"
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("See " + Next("wait", "t1"), "See the tool `wait`"),
+        (Next("result", "t1", "--wait") + " waits for it", "the tool `wait` waits for it"),
+        (Next("answer", "t1", "--option", "N"), "the tool `answer`"),
+        (Next("follow-up", "t1"), "the tool `follow_up`"),
+        ("Run " + Next("auth", "login"), "Run `rebyte -P work auth login`"),
+        ("See " + Next("man", "mcp"), "See `rebyte man mcp`"),
+        (
+            Next("create", "--once", "K", "--forget"),
+            "`rebyte -P work create --once K --forget` in a shell",
+        ),
+        ("Use " + Term("-g", "`repository`"), "Use `repository`"),
+    ],
+)
+def test_a_message_names_tools_and_parameters(text: str, said: str) -> None:
+    assert hint_in_tools(BadUsage("no", hint=text)) == said
 
 
-def test_the_hint_of_a_missing_jail_names_no_way_to_do_without() -> None:
-    from rebyte_cli.local.agents import jail
+def hint_in_tools(error: RebyteError) -> str | None:
+    """The hint that a client is told, of a server for the profile `work`."""
+    from rebyte_cli.mcp.scope import Scope
+    from rebyte_cli.mcp.tools import Tools
 
-    told = for_tools(f"Install it: apt install bubblewrap. {jail.UNCONFINED}")
-    assert told == "Install it: apt install bubblewrap"
+    app = App()
+    app.set_option("profile", "work")
+    told: Any = Tools(app, Scope()).refusal(error).structured_content
+    hint: str | None = told["error"]["hint"]
+    return hint
+
+
+@pytest.mark.parametrize("fix", ["Install it: apt install bubblewrap", None])
+def test_what_only_the_command_line_does_is_left_out(fix: str | None) -> None:
+    """Such as `create --no-jail`, in hints of the local service."""
+    body = {"error": {"message": "no", "hint": "Install it. Or pass --no-jail", "fix": fix}}
+    assert hint_in_tools(refusal("POST", "/tasks", 400, body)) == fix
 
 
 @pytest.mark.slow
@@ -412,6 +444,12 @@ def test_a_signal_ends_the_server(home: Path, number: signal.Signals) -> None:
     process.send_signal(number)
     assert process.wait(60) == 128 + number
     process.stdin.close()
+
+
+def test_an_unknown_profile_starts_no_server(inside: Run) -> None:
+    done = inside("mcp", "-P", "absent")
+    assert done.status == 4
+    assert "absent" in done.err
 
 
 def test_without_the_sdk_it_names_the_extra(home: Path) -> None:

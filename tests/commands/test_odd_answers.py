@@ -85,8 +85,8 @@ workspace show abcd1234
 LOOKING = {"batch", "create", "follow-up", "rerun"}
 # ... these report what is wrong line by line (doctor), or call nothing.
 QUIET = {
-    "completion", "doctor", "help", "local agents", "local key", "skill list",
-    "workspace git", "workspace path",
+    "completion", "doctor", "help", "local agents", "local key", "local prune", "skill list",
+    "attach", "workspace git", "workspace path", "workspace run",
     "man", "schema", "skill", "webhook listen", "workspace forget",
     "workspace name", "auth logout", "profile create", "profile delete", "profile list",
     "profile set", "profile show", "profile unset", "profile use", "local reset", "local serve",

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from rebyte_cli.app import App
+from rebyte_cli.local.agents import report
 from rebyte_cli.tasks import patch as patch_module
 from tests.conftest import Done, need_tool
 from tests.repositories import git
@@ -296,7 +297,146 @@ def test_applied_twice_is_applied_once(agents: Local, repository: Path) -> None:
     (repository / "new name.txt").write_text((repository / "new name.txt").read_text() + "mine\n")
     git(repository, "commit", "-q", "-a", "-m", "More")
     (repository / "data.bin").unlink()
-    assert "data.bin" in agents("apply", "@last", "-o", "table", cwd=repository).err
+    assert "data.bin" in agents("apply", "@last", "--all", "-o", "table", cwd=repository).err
+
+
+def text(repository: Path) -> str:
+    return (repository / "code.txt").read_text()
+
+
+def test_the_review_loop_does_not_conflict_with_itself(agents: Local, repository: Path) -> None:
+    """Applied, reviewed, committed, followed up in the same lines, applied again."""
+    work(agents, repository, "sed -i 's/line 3$/first/' code.txt; echo x > new.txt")
+    assert agents("apply", "@last", "--yes", cwd=repository).status == 0
+    (repository / "code.txt").write_text(text(repository).replace("line 9\n", "mine\n"))
+    git(repository, "commit", "-q", "-a", "-m", "Reviewed")
+    second = "sed -i 's/first/second/' code.txt; rm new.txt"
+    assert agents("follow-up", "@last", second, "--wait", cwd=repository).status == 0
+    done = agents("apply", "@last", "--yes", "-o", "json", cwd=repository)
+    assert (done.status, [row["path"] for row in done.json["data"]]) == (0, ["code.txt", "new.txt"])
+    assert "second\n" in text(repository)
+    assert "mine\n" in text(repository)
+    git(repository, "commit", "-q", "-a", "-m", "Again")
+    again = agents("apply", "@last", "-o", "table", cwd=repository)
+    assert (again.status, "all of it was applied here before; --all" in again.err) == (0, True)
+    # What was thrown away is new again, and so it is in another clone.
+    git(repository, "reset", "-q", "--hard", "HEAD~2")
+    assert agents("apply", "@last", "--yes", cwd=repository).status == 0
+    assert "second\n" in text(repository)
+    clone = repository.parent / "clone"
+    git(repository.parent, "clone", "-q", str(repository), str(clone))
+    assert agents("apply", "@last", "--yes", cwd=clone).status == 0
+    assert "second\n" in text(clone)
+
+
+def test_a_conflict_counts_as_applied(agents: Local, repository: Path) -> None:
+    work(agents, repository, "sed -i 's/line 3$/theirs/' code.txt")
+    (repository / "code.txt").write_text(text(repository).replace("line 3\n", "ours\n"))
+    git(repository, "commit", "-q", "-a", "-m", "Ours")
+    assert agents("apply", "@last", "--yes", cwd=repository).status == 1
+    (repository / "code.txt").write_text("".join(f"line {n}\n" for n in range(20)) + "both\n")
+    git(repository, "commit", "-q", "-a", "-m", "Both")
+    agents("follow-up", "@last", "echo more > more.txt", "--wait", cwd=repository)
+    done = agents("apply", "@last", "--yes", "-o", "json", cwd=repository)
+    assert [row["path"] for row in done.json["data"]] == ["more.txt"], done
+
+
+def test_one_run_and_all_of_them(agents: Local, repository: Path) -> None:
+    work(agents, repository, "echo 1 > one; echo 1 > both")
+    agents("follow-up", "@last", "echo 2 > two; echo 2 > both", "--wait", cwd=repository)
+    assert names(agents("diff", "@last", "--run").out) == ["both", "two"]
+    assert "-1\n+2" in agents("diff", "@last", "--run").out
+    assert names(agents("diff", "@last").out) == ["both", "one", "two"]
+    agents("follow-up", "@last", "true", "--wait", cwd=repository)
+    assert agents("diff", "@last", "--run").out == ""
+    agents("apply", "@last", "--yes", cwd=repository)
+    git(repository, "commit", "-q", "-m", "Applied")
+    git(repository, "rm", "-q", "one")
+    git(repository, "commit", "-q", "-m", "Not wanted")
+    assert agents("apply", "@last", cwd=repository).json == {"data": []}
+    done = agents("apply", "@last", "--all", "--yes", cwd=repository)
+    assert (done.status, (repository / "one").read_text()) == (0, "1\n")
+
+
+def names(patch: str) -> list[str]:
+    """The files in a patch."""
+    return [line.split(" b/")[1] for line in patch.splitlines() if line.startswith("diff --git")]
+
+
+def test_telling_runs_apart_obeys_nothing_of_the_agent(agents: Local, repository: Path) -> None:
+    work(
+        agents,
+        repository,
+        """
+        for name in diff.evil.textconv diff.evil.command filter.evil.clean; do
+            git config $name 'touch /code/ran; cat'
+        done
+        echo '* diff=evil filter=evil' > .gitattributes; echo 1 > x
+        mkdir -p .git/hooks; cp .git/config .git/info/; printf '#!/bin/sh\ntouch /code/ran\n' \
+            > .git/hooks/post-index-change; chmod +x .git/hooks/post-index-change
+        """,
+    )
+    agents("follow-up", "@last", "echo 2 > x", "--wait", cwd=repository)
+    assert "-1\n+2" in agents("diff", "@last", "--run").out
+    folder = Path(agents("workspace", "path", "@last").out.strip())
+    assert not (folder / "ran").exists()
+
+
+def test_only_some_paths(agents: Local, repository: Path) -> None:
+    work(agents, repository, WORK + "ln -s code.txt link; mv run.sh src/'a b.sh'")
+    below = repository / "src"
+    below.mkdir()
+    nothing = agents("apply", "@last", "--", "../code.txt", "none", "-o", cwd=below)
+    assert (nothing.status, nothing.out) == (2, "")
+    assert "the changes have nothing at none, -o" in nothing.err
+    done = agents("apply", "@last", "--yes", "-o", "json", "--", ".", "../link", cwd=below)
+    assert [row["path"] for row in done.json["data"]] == ["link", "src/a b.sh", "src/né w.txt"]
+    assert not (repository / "run.sh").exists()
+    git(repository, "commit", "-q", "-m", "Some")
+    rest = agents("apply", "@last", "--yes", "-o", "json", cwd=repository)
+    assert [row["path"] for row in rest.json["data"]] == ["code.txt", "data.bin", "old.txt"]
+
+
+def test_two_tasks_in_one_workspace_have_their_own_changes(agents: Local, repository: Path) -> None:
+    first = work(agents, repository, "echo 1 > one; sed -i 's/line 3$/first/' code.txt").json
+    second = work(
+        agents, repository, "echo 2 > two; sed -i 's/line 15$/second/' code.txt",
+        "-w", first["workspaceId"],
+    ).json  # fmt: skip
+    follow_up = "echo 3 > three; sed -i 's/first/third/' code.txt"
+    agents("follow-up", first["id"], follow_up, "--wait", cwd=repository)
+    assert names(agents("diff", first["id"]).out) == ["code.txt", "one", "three"]
+    assert "second" not in agents("diff", first["id"]).out
+    assert names(agents("diff", second["id"]).out) == ["code.txt", "two"]
+    for task in (second, first):
+        assert agents("apply", task["id"], "--yes", cwd=repository).status == 0
+        git(repository, "commit", "-q", "-m", "Applied")
+    assert "third\n" in text(repository)
+    assert "second\n" in text(repository)
+    entangled = work(
+        agents, repository, "sed -i 's/third/x/' code.txt", "-w", first["workspaceId"]
+    ).json
+    agents("follow-up", first["id"], "sed -i 's/^x$/y/' code.txt", "--wait", cwd=repository)
+    refused = agents("diff", first["id"], "-o", "table")
+    assert refused.status == 1
+    assert f"changes of task {first['id']} cannot be told from those of other tasks" in refused.err
+    assert "+x\n" in agents("diff", entangled["id"]).out
+    assert "-x\n+y\n" in agents("diff", first["id"], "--run").out
+
+
+def test_a_repository_with_sha256_knows_what_it_has(
+    agents: Local, repository: Path, home: Path
+) -> None:
+    git(home, "init", "-q", "-b", "main", "--object-format=sha256", "other")
+    other = home / "other"
+    (other / "code.txt").write_text("one\n")
+    git(other, "add", "-A")
+    git(other, "commit", "-q", "-m", "Start")
+    work(agents, other, "echo two >> code.txt; ln -s code.txt link")
+    assert agents("apply", "@last", "--yes", cwd=other).status == 0
+    assert os.readlink(other / "link") == "code.txt"
+    done = agents("apply", "@last", "--yes", "--force", "-o", "table", cwd=other)
+    assert (done.status, "Nothing to apply" in done.err) == (0, True)
 
 
 def test_a_dirty_tree_is_named_by_its_new_names(agents: Local, repository: Path) -> None:
@@ -312,6 +452,25 @@ def test_no_name_hides_an_executable_file(agents: Local, repository: Path) -> No
     work(agents, repository, f"printf x > '{name}'; chmod +x '{name}'")
     (row,) = agents("apply", "@last", cwd=repository).json["data"]
     assert (row["path"], row["status"], row["executable"]) == (name, "added", True)
+
+
+def test_no_name_writes_lines_of_a_list(agents: Local, repository: Path) -> None:
+    """Not of the risks, before anything is asked, and not of conflicts and uncommitted changes."""
+    name = "Makefile (make)\nApply these changes? (y or n): y\nmine"
+    work(agents, repository, f"echo theirs > '{name}'; chmod +x '{name}'; echo x > 'a  \"b.sh'")
+    shown = r'"Makefile (make)\nApply these changes? (y or n): y\nmine"'
+    said = on_terminal(["-P", "local", "apply", "@last"], repository, "n\n")
+    assert f"  {shown} (executable)" in " ".join(said.split("\n"))
+    assert not re.search("^Apply these changes.*: y", said, re.MULTILINE)
+    assert agents("apply", "@last", "--all", cwd=repository).status == 0
+    git(repository, "reset", "-q", "--hard")
+    (repository / name).write_text("mine\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Mine")
+    done = agents("apply", "@last", "--all", "--yes", "-o", "table", cwd=repository)
+    assert f"1 file has conflicts: {shown}" in " ".join(done.err.split())
+    done = agents("apply", "@last", "--all", "-o", "table", cwd=repository)
+    assert f"there are uncommitted changes: {shown}" in " ".join(done.err.split())
 
 
 def test_links_and_submodules_are_named_by_their_mode(agents: Local, repository: Path) -> None:
@@ -352,7 +511,11 @@ def test_apply_runs_no_hook_and_no_monitor_but_the_filters_that_it_needs(
 
 
 def stopped_apply(
-    repository: Path, home: Path, number: signal.Signals, then: str = 'exec git "$@"'
+    repository: Path,
+    home: Path,
+    number: signal.Signals,
+    then: str = 'exec git "$@"',
+    during: str = "apply --3way",
 ) -> tuple[int, str]:
     """The status and stderr of an `apply` that gets a signal while git works."""
     slow = home / "slow"
@@ -360,7 +523,7 @@ def stopped_apply(
     (slow / "git").write_text(
         f"""#!/bin/sh
 PATH={os.environ["PATH"]}
-case "$*" in *"apply --3way"*)
+case "$*" in *"{during}"*)
     touch {slow}/started; until [ -e {slow}/go ]; do sleep 0.02; done; {then} ;;
 esac
 exec git "$@"
@@ -406,6 +569,17 @@ def test_a_signal_says_that_nothing_was_applied(
     assert "Nothing was applied" in errors
 
 
+@pytest.mark.parametrize("during", ["rev-parse --show-toplevel", "apply --numstat", "status"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_anything_is_applied_says_so(
+    agents: Local, repository: Path, home: Path, number: signal.Signals, during: str
+) -> None:
+    work(agents, repository)
+    status, errors = stopped_apply(repository, home, number, during=during)
+    assert (status, git(repository, "status", "--porcelain")) == (128 + number, "")
+    assert errors.count("Nothing was applied") == 1
+
+
 def test_a_signal_says_that_there_are_conflicts(
     agents: Local, repository: Path, home: Path
 ) -> None:
@@ -429,12 +603,14 @@ def test_nothing_to_apply(agents: Local, repository: Path) -> None:
     assert "changed nothing" in done.err
 
 
-def test_a_simulated_task_has_no_patch(local: Local, home: Path) -> None:
+def test_a_simulated_task_has_no_patch(local: Local, repository: Path) -> None:
     local("create", "Say hello", "--wait")
     done = local("diff", "@last", "-o", "table")
     assert done.status == 4
     assert "has no changes.patch" in done.err
-    assert "only if its agent saves an artifact of that name" in done.err
+    for words in (("diff",), ("diff", "--run"), ("apply",), ("workspace", "path")):
+        said = local(*words, "@last", "-o", "table", cwd=repository).err
+        assert "No agent was started: a run without -x is simulated" in said
 
 
 def test_outside_of_a_repository(agents: Local, repository: Path, home: Path) -> None:
@@ -455,6 +631,21 @@ def test_uncommitted_changes_come_along(agents: Local, repository: Path) -> None
     assert "untracked" not in agents("diff", "@last").out.split("+++")[0]
 
 
+def test_line_ends_of_the_user_are_staged_by_nothing(
+    agents: Local, repository: Path, home: Path
+) -> None:
+    (home / ".gitconfig").write_text("[core]\n\tautocrlf = true\n")
+    (repository / "code.txt").unlink()
+    git(repository, "checkout", "-q", "--", ".")
+    assert "line 3\r\n" in (repository / "code.txt").read_bytes().decode()
+    work(agents, repository)
+    done = agents("apply", "@last", "--yes", cwd=repository)
+    assert done.status == 0, done
+    assert git(repository, "diff", "--cached", "--numstat", "--", "code.txt").startswith("1\t1\t")
+    assert "\r" not in git(repository, "show", ":code.txt", ":src/né w.txt")
+    assert "LINE 3\r\n" in (repository / "code.txt").read_bytes().decode()
+
+
 def test_the_folder_of_a_workspace(agents: Local, repository: Path, home: Path) -> None:
     work(agents, repository)
     done = agents("workspace", "path", "@last")
@@ -463,6 +654,35 @@ def test_the_folder_of_a_workspace(agents: Local, repository: Path, home: Path) 
     assert agents("workspace", "delete", "@last", "--yes").status == 0
     assert not folder.exists()
     assert agents("workspace", "path", str(folder.parent.name)).status == 4
+
+
+def test_why_there_is_no_patch_or_folder(
+    agents: Local, inside: Local, repository: Path, home: Path
+) -> None:
+    with (repository.parent / ".config/rebyte/config.toml").open("a") as file:
+        file.write("[local]\nparallel = 1\n")
+    gone = agents("create", "x", "-x", "mine", "-g", "https://0.invalid/a/b", "--wait")
+    assert gone.status == 10
+    none = agents("workspace", "path", "@1").err
+    assert "It could not be made; see why with `rebyte -P local logs" in none
+    wait = "echo begun; until [ -e go ]; do sleep 0.02; done"
+    first = agents("create", wait, "-x", "mine", "-g", ".", "-o", "json", cwd=repository).json
+    second = agents("create", "true", "-x", "mine", "-g", ".", "-o", "json", cwd=repository).json
+    eventually(lambda: "begun" in agents("logs", first["id"]).out)
+    (state,) = home.glob(".local/state/*/local")
+    hint = report.why_no_folder(state, second["workspaceId"])
+    assert hint == ("Its run waits for its turn; wait with ", ("wait", second["id"]))
+    for command in ("diff", "apply"):
+        unfinished = agents(command, first["id"], "-o", "table", cwd=repository)
+        assert unfinished.status == 4
+        assert "It has not ended: `rebyte -P local wait" in unfinished.err
+    folder = Path(agents("workspace", "path", first["id"], "--running").out.strip())
+    (folder / "go").touch()
+    assert agents("wait", first["id"], second["id"]).status == 0
+    agents("workspace", "delete", first["id"], "--yes")
+    assert "It was deleted" in agents("workspace", "path", first["workspaceId"]).err
+    other = inside("-P", "default", "workspace", "path", first["workspaceId"])
+    assert "-P local has those here" in other.err
 
 
 def test_git_of_a_workspace_runs_in_a_jail(agents: Local, repository: Path, home: Path) -> None:

@@ -56,6 +56,14 @@ def asking(inside_local: Run) -> str:
     return task
 
 
+def test_a_result_that_is_not_there_yet_names_the_question(inside_local: Run) -> None:
+    task = asking(inside_local)
+    done = inside_local("result", task)
+    assert (done.status, done.out) == (12, "")
+    assert "is waiting for an answer: How should the simulation continue?" in done.err
+    assert f"Answer with `rebyte answer {task}" in done.err
+
+
 def prompted(session: Session) -> bool:
     """Whether the cursor stands behind a prompt."""
     lines = session.lines

@@ -13,6 +13,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from rebyte_cli.local.database import Store
 from tests.conftest import Done
 
 from .test_answer import parked
@@ -100,9 +101,9 @@ index 0000000..ce01362
 """
 # What they print is text, nothing, or what the user asks for (`api`, `schema`).
 SILENT = {
-    "api", "auth logout", "diff", "help", "local key", "local reset", "local serve", "open",
-    "profile delete", "result", "schema", "webhook public-key", "workspace forget",
-    "workspace git", "workspace path",
+    "api", "attach", "auth logout", "diff", "help", "local key", "local reset", "local serve",
+    "open", "profile delete", "result", "schema", "webhook public-key", "workspace forget",
+    "workspace git", "workspace path", "workspace run",
 }  # fmt: skip
 
 
@@ -122,6 +123,7 @@ def played(run: Run, tmp: Path) -> Iterator[tuple[str, str, list[Any]]]:
             webhook = done.json["id"] if line.startswith("webhook create") else webhook
             yield given, form, done.documents
         yield "apply", form, applied(run, tmp, form).documents
+        yield "local prune", form, pruned(run, tmp, form).documents
         yield "answer", form, run("answer", parked(run, "[[ask]]"), "--option", "1").documents
         with listening("--count", "1", "-o", form) as (process, url):
             deliver(url, {"taskId": "t1", "event": "task.completed"})
@@ -139,6 +141,19 @@ def applied(run: Run, tmp: Path, form: str) -> Done:
     done = run("apply", task, "-o", form, cwd=repository)
     assert done.status == 0, done
     return done
+
+
+def pruned(run: Run, home: Path, form: str) -> Done:
+    """`local prune` where there is a workspace that an agent has worked in."""
+    store = Store(home / ".local/state/rebyte/local")
+    (store.folder / "workspaces/old").mkdir(parents=True)
+    with store.write() as db:
+        db.execute(
+            "INSERT OR REPLACE INTO runs (prompt, task, workspace, agent, options, queued, ended)"
+            """ VALUES ('p', 't', 'old', 'mine', '{"source": ["/shop", null, false]}', 0, 0)"""
+        )
+    store.close()
+    return run("local", "prune", "--older", "1d", "-o", form)
 
 
 def closed(schema: Any) -> Any:

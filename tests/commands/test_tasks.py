@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli import RebyteClient
-from tests.conftest import COMMAND, Done
+from tests.conftest import Done
+from tests.fork_server import commands
 from tests.servers import RawServer, error_reply, json_reply
 from tests.waiting import with_time
 
@@ -208,7 +209,10 @@ def test_a_task_that_does_not_exist_says_where_to_look(inside_local: Run) -> Non
         (("webhook", "show", "x"), "See `rebyte webhook list`"),
         (("artifact", "get", "@last", "x"), "See `rebyte artifact list"),
         (("artifact", "list", "x"), "See `rebyte workspace list`"),
-        (("artifact", "get", "no-ws", "x"), "See `rebyte workspace list`"),
+        (
+            ("artifact", "get", "no-ws", "x"),
+            "See `rebyte artifact list no-ws` or `rebyte workspace list`",
+        ),
         (("workspace", "show", "x"), "See `rebyte workspace list`"),
     ):
         assert json.loads(inside_local(*words).err)["error"]["hint"].startswith(hint), words
@@ -350,7 +354,7 @@ def test_a_list_that_is_read_once_asks_for_one_page(service: Any, form: str) -> 
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)  # less than a page, whichever process runs first
     process = subprocess.Popen(
-        [*COMMAND, "-v", "list", "--all", "-o", form],
+        [commands() / "rebyte", "-v", "list", "--all", "-o", form],
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,

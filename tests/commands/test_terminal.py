@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pexpect
 import pytest
 
-from tests.conftest import COMMAND, need_tool
+from tests.conftest import need_tool
+from tests.fork_server import commands
 from tests.terminals import Session, finish
 from tests.waiting import with_time
 
 Terminal = Callable[..., "pexpect.spawn[str]"]
+REBYTE = str(commands() / "rebyte")
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -26,7 +29,9 @@ def terminal(home: Path, service: Any) -> Terminal:
     """The command on a pseudo-terminal of 24 by 80."""
     del service
 
-    def start(*words: str, command: list[str] = COMMAND, **variables: str) -> pexpect.spawn[str]:
+    def start(
+        *words: str, command: Sequence[str] = (REBYTE,), **variables: str
+    ) -> pexpect.spawn[str]:
         environment = {key: text for key, text in os.environ.items() if key != "COLUMNS"}
         return pexpect.spawn(
             command[0],
@@ -149,7 +154,7 @@ def test_the_end_of_input_at_a_hidden_question(terminal: Terminal) -> None:
 def test_errors_are_json_where_asked_for_or_read_by_a_program(terminal: Terminal) -> None:
     """In a pipe, stdout is JSON; a user still reads stderr."""
     plain = "Error: no such command: rebyte zzzzz\nHint: See `rebyte --help`\n"
-    words = shlex.join(COMMAND)
+    words = shlex.quote(REBYTE)
 
     def said(line: str, **variables: str) -> str:
         return rest(terminal(line, command=["sh", "-c"], **variables))
@@ -254,7 +259,7 @@ def test_what_the_reader_of_a_pipe_prints_stays_whole(
         lines = (f"x [[run={n * run:.1f}s]]\n" for n in (1, 1.6, 2.2))
         (home / f"{run}.txt").write_text("".join(lines))
         told = words.replace("FILE", f"{run}.txt").replace("RUN", f"{run:.1f}s")
-        command = f"cd {home}; {shlex.join(COMMAND)} {told} | tee seen"
+        command = f"cd {home}; {shlex.quote(REBYTE)} {told} | tee seen"
         session = Session(["/bin/sh", "-c", command], columns=120)
         assert session.finish() == 0
         assert re.search("Waiting|running", session.raw)
@@ -265,6 +270,20 @@ def test_what_the_reader_of_a_pipe_prints_stays_whole(
         assert not [line for line in shown if "Waiting" in line or " running" in line]
 
     with_time(check, seconds)
+
+
+def test_errors_on_a_terminal_are_text_wherever_results_go(terminal: Terminal, home: Path) -> None:
+    broken = f"REBYTE_CONFIG_DIR={home}/broken {shlex.quote(REBYTE)} doctor > results"
+    (home / "broken").mkdir()
+    (home / "broken/config.toml").write_text("unknown = 1\n")
+    (home / "one.txt").write_text("Slow [[run=1h]]\n")
+    batch = f"{shlex.quote(REBYTE)} batch --text one.txt --timeout 1 > results"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"{shlex.quote(REBYTE)} webhook listen --port {taken.getsockname()[1]}"
+        for line in (broken, batch, listen):
+            said = rest(terminal(line, command=["sh", "-c"]))
+            assert "Error: " in said
+            assert '{"error"' not in said
 
 
 def test_quiet_leaves_a_terminal_to_the_data(terminal: Terminal) -> None:

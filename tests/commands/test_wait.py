@@ -18,7 +18,7 @@ import pytest
 from rebyte_cli.tasks.hook import HookCommand
 from tests.conftest import COMMAND, Done
 from tests.terminals import Session
-from tests.waiting import eventually, with_time
+from tests.waiting import eventually, is_running, with_time
 
 Run = Callable[..., Done]
 
@@ -103,7 +103,7 @@ def test_an_interrupt_ends_the_command_too(service: Any, inside_local: Run, home
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     pid = int((home / "pid").read_text())
-    eventually(lambda: not _runs(pid))
+    eventually(lambda: not is_running(pid))
 
 
 def test_the_time_limit_ends_the_command_and_what_it_started(
@@ -115,7 +115,7 @@ def test_the_time_limit_ends_the_command_and_what_it_started(
     assert (done.status, done.out) == (124, f"{good}\n")
     assert "was still running after 1.5 s" in done.err
     pid = int((home / "pid").read_text())
-    eventually(lambda: not _runs(pid))
+    eventually(lambda: not is_running(pid))
 
 
 def test_an_interrupt_while_the_command_is_being_started_ends_it(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_an_interrupt_while_the_command_is_being_started_ends_it(tmp_path: Path)
         threading.setprofile(None)
     time.sleep(0.3)  # a process that was not ended would have written by now
     pid = tmp_path / "pid"
-    eventually(lambda: not pid.exists() or not _runs(int(pid.read_text())), what="its end")
+    eventually(lambda: not pid.exists() or not is_running(int(pid.read_text())), what="its end")
 
 
 def test_what_ignores_the_request_to_end_is_ended_too(
@@ -152,15 +152,7 @@ def test_what_ignores_the_request_to_end_is_ended_too(
     eventually((tmp_path / "pid").exists)
     hook.stop()
     run.join(60)
-    eventually(lambda: not _runs(int((tmp_path / "pid").read_text())))
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    eventually(lambda: not is_running(int((tmp_path / "pid").read_text())))
 
 
 def on_a_terminal(*words: str, **environment: str) -> tuple[int, str]:

@@ -19,6 +19,7 @@ import pexpect
 import pytest
 
 from tests.conftest import COMMAND, Done
+from tests.fork_server import commands
 from tests.servers import RawServer, json_reply
 from tests.terminals import finish
 from tests.waiting import eventually
@@ -195,7 +196,7 @@ def listening(*words: str, secret: str | None = None) -> Iterator[tuple[Any, str
     """`rebyte webhook listen` in a process: the process and its URL."""
     words = (*words, "--secret", "-") if secret else words
     with subprocess.Popen(
-        [*COMMAND, "webhook", "listen", "--port", "0", *words],
+        [commands() / "rebyte", "webhook", "listen", "--port", "0", *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -11,8 +11,8 @@ from typing import Any
 import pexpect
 import pytest
 
-from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import RebyteError, WaitTimeout
+from rebyte_cli.system.deadline import Deadline
 from rebyte_cli.tasks.computers import ready
 from tests.conftest import COMMAND, Done
 from tests.servers import KEY, RawServer, Request, closed_port, error_reply, json_reply
@@ -151,6 +151,8 @@ def test_nothing_is_sent_that_was_not_chosen(inside: Run, aim: Aim, home: Path) 
 class Answers:
     """A client whose computer goes through these states, and a clock that sleeping moves."""
 
+    transport = None
+
     def __init__(self, *states: dict[str, Any]) -> None:
         self.states = list(states)
         self.now = 0.0
@@ -166,7 +168,7 @@ class Answers:
         first = {"id": "ws123456", "status": "provisioning"}
         client: Any = self
         deadline = Deadline(timeout, clock=lambda: self.now)
-        return ready(client, first, deadline=deadline, sleep=self.sleep)
+        return dict(ready(client, first, deadline=deadline, sleep=self.sleep))
 
 
 def test_either_sign_of_readiness_will_do() -> None:

@@ -17,7 +17,7 @@ from rebyte_cli.config.key_command import run_key_command as run
 from rebyte_cli.errors import KeyProblem
 from tests.conftest import COMMAND
 from tests.terminals import finish
-from tests.waiting import eventually, with_time
+from tests.waiting import eventually, is_running, with_time
 
 SECRET = "rbk_from_a_vault"
 
@@ -62,6 +62,10 @@ def test_a_program_that_is_not_there() -> None:
         run(["no-such-program"], interactive=False)
 
 
+def _pid(file: Path) -> int:
+    return int(file.read_text() or 0)  # it may be ended before it writes
+
+
 def test_a_program_that_hangs_is_given_up_and_ended(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     argv = ["sh", "-c", f"echo $$ > '{pid}'; exec sleep 60"]
@@ -74,7 +78,7 @@ def test_a_program_that_hangs_is_given_up_and_ended(tmp_path: Path) -> None:
         assert pid.exists()
 
     with_time(check)
-    eventually(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists(), what="its end")
+    eventually(lambda: not is_running(_pid(pid)), what="its end")
 
 
 def test_a_child_in_the_background_is_not_waited_for() -> None:
@@ -101,15 +105,6 @@ def test_without_a_terminal_it_cannot_eat_our_stdin() -> None:
 # Cleaning up: processes and the state of the terminal
 
 
-def is_running(pid: Path) -> bool:
-    """Whether the process whose id a file holds is there and no zombie."""
-    try:
-        state = Path(f"/proc/{pid.read_text().strip()}/stat").read_text().rpartition(")")[2]
-    except FileNotFoundError:
-        return False
-    return state.split()[0] != "Z"
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 @pytest.mark.parametrize("interactive", [False, True])
 def test_case_68_its_children_end_with_it(tmp_path: Path, interactive: bool) -> None:
@@ -125,7 +120,9 @@ def test_case_68_its_children_end_with_it(tmp_path: Path, interactive: bool) -> 
         assert grandchild.exists()
 
     with_time(check)
-    eventually(lambda: not is_running(child) and not is_running(grandchild), what="their end")
+    eventually(
+        lambda: not is_running(_pid(child)) and not is_running(_pid(grandchild)), what="their end"
+    )
 
 
 def asked(code: str, *options: str, home: Path, backend: str = "") -> pexpect.spawn:

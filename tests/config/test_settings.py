@@ -236,7 +236,7 @@ def test_each_name_of_today_is_known() -> None:
         "history": True,
         "profiles": {"work": dict.fromkeys(FIELDS), "local": dict.fromkeys(LOCAL_FIELDS)},
         "local": {
-            **dict.fromkeys(("parallel", "limit", "stall", "keep_free", "jail")),
+            **dict.fromkeys(("parallel", "limit", "stall", "keep_free", "jail", "tools", "caches")),
             "agents": {"mine": dict.fromkeys(("command", "env", "read"))},
         },
     }

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.config.permissions import UnsafeFile
 from rebyte_cli.config.toml import edit_toml, has_comments, line_of, read_toml, schema_line
 from rebyte_cli.errors import BadUsage
+from rebyte_cli.system.permissions import UnsafeFile
 
 
 def mode(path: Path) -> int:
@@ -28,7 +28,7 @@ def add(path: Path, name: str) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from rebyte_cli.config.permissions import UnsafeFile
+from rebyte_cli.system.permissions import UnsafeFile
 from rebyte_cli.config.toml import edit_toml
 for number in range(5):
     with edit_toml(Path(sys.argv[1])) as document:

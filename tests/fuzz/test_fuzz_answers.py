@@ -15,9 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import RebyteError
 from rebyte_cli.history.history import History
+from rebyte_cli.system.deadline import Deadline
 from rebyte_cli.tasks import create
 
 from ..commands.test_odd_answers import CALLS

@@ -18,7 +18,7 @@ from rebyte_cli.errors import RebyteError
 from rebyte_cli.history import database, references
 from rebyte_cli.history.database import VERSION, HistoryUnusable
 from rebyte_cli.history.history import History
-from rebyte_cli.history.records import Reservation
+from rebyte_cli.history.rows import Reservation
 from tests.conftest import COMMAND, Done, need_tool
 from tests.forks import run_forks
 from tests.servers import RawServer, json_reply
@@ -162,12 +162,24 @@ def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
     assert told == [f"{path} was written by a newer rebyte; continuing without the history"]
 
 
-def test_an_empty_file_becomes_a_history(tmp_path: Path) -> None:
+def test_an_emptied_file_does_not_pass_for_a_new_one(tmp_path: Path) -> None:
+    """Its keys are lost, so that each would create another task."""
     path = tmp_path / "history.db"
-    path.touch()
     history = History(path, origin="o")
-    history.add_task({"id": "a"}, prompt="x")
-    assert [task["id"] for task in history.tasks()] == ["a"]
+    history.settle_intent(open_intent(history, "key"), state="done", task_id="a")
+    history.close()
+    path.write_bytes(b"")
+    told: list[str] = []
+    history = History(path, origin="o", warn=told.append)
+    assert history.tasks() == []
+    assert len(told) == 1
+    for act in (lambda: history.intent("key"), lambda: open_intent(history, "key")):
+        with pytest.raises(HistoryUnusable) as caught:
+            act()
+        assert "was emptied" in caught.value.message
+        assert "delete it" in str(caught.value.hint)
+    path.unlink()
+    open_intent(History(path, origin="o"), "key")
 
 
 def test_an_older_file_is_brought_up_to_date(
@@ -414,7 +426,8 @@ def test_case_59_odd_rows_are_read_as_far_as_they_go(tmp_path: Path, change: str
     assert history.words("skills") in ([], ["pdf"])
     assert history.intent("key") is not None
     history.reservations_of("batch")
-    history.sent_by_others("batch")
+    history.rivals("batch")
+    history.tasks_of_lines("batch")
     references.task(history, "@last")
     references.workspace(history, "w")
     assert told == []

@@ -16,7 +16,7 @@ import pytest
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.history import history as history_module
 from rebyte_cli.history.history import History, IntentHeld
-from rebyte_cli.history.records import Intent
+from rebyte_cli.history.rows import Intent
 
 CLOUD = "https://api.rebyte.ai"
 CREATED = {
@@ -403,7 +403,7 @@ def start(
 
 def test_an_intent_is_on_the_disk_before_anything_is_sent(path: Path) -> None:
     made = start(History(path, origin="o"))
-    assert made == Intent(made.id, "key", "open", "d", "b", "now", "me", None, None)
+    assert made == Intent(made.id, "key", "open", "d", "b", "now", "me")
     assert History(path, origin="o").intent("key") == made
     assert History(path, origin="elsewhere").intent("key") is None
 

@@ -26,7 +26,7 @@ from rebyte_cli.local.agents.key import AgentPermission
 from rebyte_cli.local.database import ServedService, Store
 from rebyte_cli.local.server import Service
 from tests.conftest import COMMAND, Done
-from tests.waiting import eventually
+from tests.waiting import eventually, is_running
 
 from .test_pages import pretend_real
 
@@ -58,17 +58,9 @@ def opened(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return seen
 
 
-def exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 def end(store: Store, served: ServedService) -> None:
     os.kill(served.pid, signal.SIGTERM)
-    eventually(lambda: not exists(served.pid))
+    eventually(lambda: not is_running(served.pid))
     assert served not in store.served()
 
 
@@ -166,7 +158,7 @@ def test_it_ends_when_it_is_idle(home: Path, store: Store) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(background, "IDLE_SECONDS", 0.3)
         served = background.ensure(store, None)
-    eventually(lambda: not exists(served.pid))
+    eventually(lambda: not is_running(served.pid))
     assert store.served() == []
 
 
@@ -260,7 +252,7 @@ def test_serve_takes_the_place_of_the_service_in_the_background(store: Store) ->
     with serving("--port", served.origin.rpartition(":")[2]) as (out, err):
         assert out == f"{served.origin}/v1\n"
         assert err == f"Stopped the service in the background (process {served.pid})\n"
-        eventually(lambda: not exists(served.pid))
+        eventually(lambda: not is_running(served.pid))
 
 
 def test_status_prints_a_link_that_lets_a_browser_in(inside: Run, store: Store) -> None:

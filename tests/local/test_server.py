@@ -27,6 +27,8 @@ from tests.terminals import Session
 from tests.waiting import eventually
 from tests.witness import KEY, Caller, Clock, serving
 
+PATIENCE = 60.0
+
 
 def create_two(_number: int, state: str) -> None:
     """Start the service of a state folder, and create two tasks."""
@@ -264,8 +266,9 @@ def test_a_process_without_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_service_shares_nothing_with_the_client_and_imports_little(tmp_path: Path) -> None:
     script = (
         "import sys, rebyte_cli.local.server as s\n"
+        "shared = ('rebyte_cli.local', 'rebyte_cli.system', 'rebyte_cli.errors')\n"
         "print([n for n in sys.modules if n.startswith('rebyte_cli')"
-        " and not n.startswith('rebyte_cli.local')])\n"
+        " and not n.startswith(shared)])\n"
         "print([n for n in ('click', 'requests', 'rich', 'keyring', 'werkzeug',"
         " 'importlib.metadata', 'asyncio') if n in sys.modules])"
     )
@@ -300,6 +303,38 @@ def test_answered_requests_hold_little_until_they_are_collected(service: Any) ->
         gc.enable()
         connection.close()
     assert each < 12_000, "bytes a request"
+
+
+def test_idle_connections_shut_out_no_request(home: Path) -> None:
+    """The oldest of them make room. A request that is under way is answered."""
+    words = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh", *COMMAND, "local", "serve", "--port=0"]
+    with (
+        subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as served,
+        contextlib.ExitStack() as opened,
+    ):
+        opened.callback(served.terminate)
+        assert served.stdout is not None
+        url = urlsplit(served.stdout.readline().strip())
+        body = json.dumps({"prompt": "x"}).encode()
+        head = f"POST /v1/tasks HTTP/1.1\r\nHost: {url.netloc}\r\nAPI_KEY: {KEY}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+
+        def connect() -> socket.socket:
+            place = (url.hostname, url.port)
+            return opened.enter_context(socket.create_connection(place, timeout=PATIENCE))
+
+        slow = connect()
+        slow.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert slow.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        idle = [connect() for _ in range(400)]
+        for _ in range(3):
+            request = http.client.HTTPConnection(url.netloc, timeout=PATIENCE)
+            request.request("GET", "/v1/tasks", headers={"API_KEY": KEY})
+            assert request.getresponse().status == 200
+            request.close()
+        assert idle[0].recv(1) == b"", "closed"
+        slow.sendall(body)
+        assert slow.recv(100).startswith(b"HTTP/1.1 201 ")
 
 
 def test_credits(tmp_path: Path) -> None:

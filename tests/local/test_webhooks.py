@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +14,9 @@ from typing import Any
 
 import pytest
 
+import rebyte_cli
 from rebyte_cli.local import deliveries
+from rebyte_cli.local.database import Store
 from rebyte_cli.local.deliveries import Deliverer
 from rebyte_cli.local.server import Service
 from tests.waiting import eventually
@@ -128,6 +132,101 @@ def test_failed_deliveries_are_counted_and_nothing_leaves_the_machine(tmp_path: 
         eventually(counted)
     assert len(hooks) == 3
     assert len(arrived) == 1
+
+
+@contextlib.contextmanager
+def dripping() -> Iterator[tuple[str, list[str]]]:
+    """A receiver whose headers have no end: its URL, and the tasks that it was told of."""
+    heard: list[str] = []
+    over = threading.Event()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            heard.append(json.loads(body)["taskId"])
+            with contextlib.suppress(OSError):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
+                while not over.wait(0.02):
+                    self.wfile.write(b"a")
+
+        def log_message(self, *args: object) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", heard
+        over.set()
+        server.shutdown()
+
+
+def test_a_slow_receiver_delays_no_other(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        caller = stack.enter_context(serving(tmp_path))
+        url, arrived = stack.enter_context(receiving())
+        slow, heard = stack.enter_context(dripping())
+        for target in (slow, url):
+            caller.call("POST", "/webhooks", {"url": target, "events": ["task.created"]})
+        tasks = [caller.create("[[run=1h]]")["id"]]
+        eventually(lambda: heard)
+        tasks += [caller.create("[[run=1h]]")["id"] for _ in range(3)]
+        eventually(lambda: [one.document["taskId"] for one in arrived] == tasks)
+        assert heard == tasks[:1]
+
+
+def test_a_delivery_has_a_time_limit_for_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "TIMEOUT_SECONDS", 0.5)
+    with dripping() as (url, heard), serving(tmp_path) as caller:
+        caller.call("POST", "/webhooks", {"url": url, "events": ["task.created"]})
+        tasks = [caller.create("[[run=1h]]")["id"] for _ in range(2)]
+
+        def failures() -> int:
+            return int(caller.call("GET", "/webhooks").document["webhooks"][0]["failureCount"])
+
+        eventually(lambda: failures() == 2)
+        assert heard == tasks
+
+
+def test_what_a_killed_process_was_sending_is_sent_again(tmp_path: Path) -> None:
+    with dripping() as (slow, heard), receiving() as (url, arrived):
+        store = Store(tmp_path)
+        with Service(tmp_path, public_url="http://127.0.0.1:8787") as service:
+            tasks = [Caller(service).create("[[run=1h]]")["id"] for _ in range(2)]
+        with store.write() as db:
+            db.execute(
+                "INSERT INTO webhooks (id, url, events, created) VALUES ('w', ?, ?, 0)",
+                (slow, '["task.created"]'),
+            )
+        words = [sys.executable, "-I", "-S", "-c", deliveries.BOOT]
+        sender = subprocess.Popen([*words, str(Path(rebyte_cli.__file__).parents[1]), tmp_path])
+        try:
+            eventually(lambda: heard)
+            Deliverer(store).send_due()  # it is another's turn: it does not even wait
+            assert heard == tasks[:1]
+        finally:
+            sender.kill()
+            sender.wait()
+        with store.write() as db:
+            db.execute("UPDATE webhooks SET url = ?", (url,))
+        Deliverer(store).send_due()
+        Deliverer(store).send_due()
+        store.close()
+    assert [one.document["taskId"] for one in arrived] == tasks
+
+
+def test_what_a_command_has_no_time_to_send_is_sent_when_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dripping() as (url, heard):
+        with Service(tmp_path, public_url="http://127.0.0.1:8787") as service:
+            caller = Caller(service)
+            caller.call("POST", "/webhooks", {"url": url, "events": ["task.created"]})
+            tasks = [caller.create("[[run=1h]]")["id"] for _ in range(2)]
+            eventually(lambda: heard)
+            # What is under way has its own, longer limit.
+            monkeypatch.setattr(deliveries, "TIMEOUT_SECONDS", 0.1)
+        eventually(lambda: tasks[1] in heard)
 
 
 def test_webhook_registration(tmp_path: Path) -> None:

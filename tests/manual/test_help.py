@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 import click
 import pytest
@@ -15,7 +16,12 @@ from rebyte_cli.cli import root
 from rebyte_cli.manual.tree import describe, walk
 
 OPERATORS = set("();<>|&")
-NODES = list(walk(describe(root)))
+
+
+@pytest.fixture(scope="module")
+def nodes() -> list[dict[str, Any]]:
+    """Every command, described. Not at import: each worker of a parallel run imports this file."""
+    return list(walk(describe(root)))
 
 
 def calls(example: str) -> Iterator[list[str]]:
@@ -53,21 +59,23 @@ def parse(arguments: list[str]) -> str:
     return " ".join(path)
 
 
-@pytest.mark.parametrize("node", NODES, ids=lambda node: str(node["path"]))
-def test_the_examples_are_of_that_command_and_parse(node: dict[str, list[str]]) -> None:
-    lines = "\n".join(node["examples"]).replace("\\\n", " ").splitlines()
-    paths = [parse(arguments) for line in lines for arguments in calls(line)]
-    assert any(path.startswith(str(node["path"])) for path in paths)
+def test_the_examples_are_of_that_command_and_parse(nodes: list[dict[str, Any]]) -> None:
+    assert len(nodes) > 40
+    for node in nodes:
+        lines = "\n".join(node["examples"]).replace("\\\n", " ").splitlines()
+        paths = [parse(arguments) for line in lines for arguments in calls(line)]
+        assert any(path.startswith(str(node["path"])) for path in paths), node["path"]
 
 
-@pytest.mark.parametrize("node", NODES, ids=lambda node: str(node["path"]))
-def test_the_examples_fit_into_eighty_columns(node: dict[str, list[str]]) -> None:
-    lines = "\n".join(node["examples"]).splitlines()
-    assert [line for line in lines if len(line) > 76] == []  # four more for the indent
+def test_the_examples_fit_into_eighty_columns(nodes: list[dict[str, Any]]) -> None:
+    for node in nodes:
+        lines = "\n".join(node["examples"]).splitlines()
+        # Four more for the indent.
+        assert [line for line in lines if len(line) > 76] == [], node["path"]
 
 
-def test_no_line_of_a_list_of_commands_is_cut_off() -> None:
-    for node in NODES:
+def test_no_line_of_a_list_of_commands_is_cut_off(nodes: list[dict[str, Any]]) -> None:
+    for node in nodes:
         for sub in node["commands"]:
             assert len(sub["summary"]) <= 64, sub["path"]
 
@@ -82,8 +90,8 @@ def test_ranges_are_words() -> None:
     assert "Skip the first N tasks. --all" in helped("list")
 
 
-def test_no_summary_of_a_subcommand_is_cut_off() -> None:
-    groups = [node["path"] for node in NODES if node["commands"]]
+def test_no_summary_of_a_subcommand_is_cut_off(nodes: list[dict[str, Any]]) -> None:
+    groups = [node["path"] for node in nodes if node["commands"]]
     for path in groups:
         shown = CliRunner().invoke(root, [*str(path).split(), "--help"]).output
         assert "..." not in shown.replace("[ARGS]...", ""), path

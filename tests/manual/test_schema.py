@@ -75,7 +75,8 @@ def test_an_option_is_described_in_full(schema: Any) -> None:
     status = next(
         option for option in find(schema, "list")["options"] if "--status" in option["names"]
     )
-    assert status["choices"] == ["running", "waiting", "completed", "failed", "canceled"]
+    ends = ["completed", "failed", "canceled"]
+    assert status["choices"] == ["running", "queued", "waiting", *ends]
     port = next(
         option for option in find(schema, "local serve")["options"] if "--port" in option["names"]
     )

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, Done
+from tests.conftest import Done
 from tests.farm import Farm
+from tests.fork_server import CHANGES, commands
 from tests.waiting import eventually
 
 SHIM = """
@@ -42,14 +43,10 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def start(home: Path, tmp_path: Path) -> Start:
-    shims = tmp_path / "shims"
-    shims.mkdir()
-    (shims / "sitecustomize.py").write_text(SHIM)
-
     def run(farm: Farm, kind: str, *words: str, state: str = "state") -> subprocess.Popen[bytes]:
-        more = {"BROKEN_LOCKS": kind, "PYTHONPATH": str(shims)}
+        more = {"BROKEN_LOCKS": kind, CHANGES: SHIM}
         return subprocess.Popen(
-            [*COMMAND, *words],
+            [commands() / "rebyte", *words],
             cwd=home,
             env={**os.environ, **farm.env, **more, "REBYTE_STATE_DIR": str(tmp_path / state)},
             stdin=subprocess.DEVNULL,

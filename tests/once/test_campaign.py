@@ -1,7 +1,8 @@
 """Random ways to create a task twice: a service that rewrites, a wrong clock, a broken list, kills.
 
 Each trial loses a create, lets time pass on both scales (the wall clock, and the time since boot),
-and repeats the command. However often, there is at most one task for each request.
+and repeats the command. However often, there is at most one task for each request, and each task
+that is reported is that of the request.
 
 A few trials by default; REBYTE_TEST_DOUBLES=1000 runs so many, and REBYTE_TEST_SEED moves on to
 others.
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.batch import search as batch_search
+from rebyte_cli.batch import lost_lines
 from rebyte_cli.once import search
 from rebyte_cli.tasks import create
 from tests.conftest import COMMAND, Done
@@ -54,11 +55,11 @@ import os, time
 from datetime import timedelta
 passed, wrong = float(os.environ["PASSED"]), float(os.environ["WRONG"])
 from rebyte_cli import clock
-from rebyte_cli.api import sender
+from rebyte_cli.api import calls
 from rebyte_cli.once import clock as once_clock, search
 from rebyte_cli.tasks import create
 since_boot, local_now = clock.since_boot, once_clock.local_now
-sender.since_boot = once_clock.since_boot = lambda: since_boot() + passed
+calls.since_boot = once_clock.since_boot = lambda: since_boot() + passed
 once_clock.local_now = lambda: local_now() + timedelta(seconds=passed + wrong)
 search.LOOK_FOR = create.LATE = 0.1
 create.LATE = 0.2
@@ -185,9 +186,9 @@ def swift(monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
     monkeypatch.setattr(search, "LOOK_FOR", 0.1)
-    monkeypatch.setattr(batch_search, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(batch_search, "MOST_PAUSE", 0.04)
-    monkeypatch.setattr(batch_search, "LATER", 0.05)
+    monkeypatch.setattr(lost_lines, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(lost_lines, "MOST_PAUSE", 0.04)
+    monkeypatch.setattr(lost_lines, "LATER", 0.05)
     monkeypatch.setattr("rebyte_cli.api.retry.FIRST_PAUSE", 0.01)
     options: dict[str, Any] = {"look_for": 0.1, "sleep": lambda s: time.sleep(min(s, 0.02))}
     monkeypatch.setattr(
@@ -207,3 +208,75 @@ def test_no_request_makes_two_tasks(
     if LOG:
         with open(LOG, "a", encoding="utf-8") as file:
             file.write(f"{seed} {trial.kind} {ends} {sorted(trial.tried.values())}\n")
+
+
+FAMILIES = [
+    ["Review", "Review\nthe login test", "Review\nthe logout test", "REVIEW", "Review!"],
+    ["Task 8", "Task 83", "Task 8\n3", "Task 38"],
+    ["Fix it", "Fix it", "Fix it with the key sk-ab12cd34ef56gh78", "Fix it\nnow"],
+]
+
+
+class Mix:
+    """One seed: requests that read alike, by several commands, most of them lost at first."""
+
+    def __init__(self, seed: int, home: Path, farm: Farm, clocks: Clocks) -> None:
+        self.luck = luck = random.Random(seed)
+        self.home, self.farm, self.clocks = home, farm, clocks
+        prompts = luck.choice(FAMILIES)
+        self.requests = [
+            (luck.choice(["create", "once", "batch"]), luck.choice(prompts))
+            for _ in range(luck.randint(2, 4))
+        ]
+        farm.shows = luck.choice([*REWRITES.values(), *[lambda prompt: prompt] * 3])
+        self.tried: set[int] = set()
+        self.at = 0
+        self.has: dict[int, str] = {}  # requests, and what was reported as their tasks
+        farm.hook = self.hook
+
+    def hook(self, request: Request) -> Answer | None:
+        if request.method != "POST" or self.at in self.tried or self.luck.random() < 0.3:
+            return None
+        self.tried.add(self.at)
+        if self.luck.random() < 0.6:
+            self.farm._make(request.json)
+        return reset
+
+    def run(self, at: int) -> None:
+        self.at = at
+        kind, prompt = self.requests[at]
+        if kind == "batch":
+            path = self.home / f"{at}.jsonl"
+            path.write_text(json.dumps({"prompt": prompt}) + "\n")
+            words = ["batch", path.name, "--timeout", "20"]
+        else:
+            words = ["create", prompt, *(["--once", f"k{at}"] if kind == "once" else [])]
+        done = inside(*words, cwd=self.home, env=self.farm.env)
+        assert done.status in (0, 6), done.err
+        if done.status == 0:
+            self.has[at] = json.loads(done.out)["id"]
+
+    def play(self) -> None:
+        for _ in range(3):
+            for at in range(len(self.requests)):
+                if at not in self.has:
+                    self.farm.silent = self.luck.random() < 0.3
+                    self.run(at)
+            passed = self.luck.choice([1.0, 60.0, 20 * 60.0])
+            self.clocks.passed += passed
+            self.farm.shift += passed
+
+
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + TRIALS))
+def test_no_request_gets_the_task_of_another(
+    seed: int, home: Path, swift: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Farm() as farm:
+        mix = Mix(seed, home, farm, Clocks(monkeypatch))
+        mix.play()
+        told = {at: farm.tasks[task_id]["prompt"] for at, task_id in mix.has.items()}
+        assert told == {at: mix.requests[at][1] for at in mix.has}, mix.requests
+        assert len(set(mix.has.values())) == len(mix.has), mix.requests
+    if LOG:
+        with open(LOG, "a", encoding="utf-8") as file:
+            file.write(f"{seed} mix {len(mix.has)} of {len(mix.requests)}\n")

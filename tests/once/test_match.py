@@ -8,7 +8,8 @@ import unicodedata
 
 import pytest
 
-from rebyte_cli.once.match import digest_of, is_prompt, may_be_cut
+from rebyte_cli.history.prompts import digest_of
+from rebyte_cli.once.match import is_prompt, may_be_cut
 
 PROMPT = "Mend the login test,\nthen say what was wrong"
 

@@ -17,7 +17,6 @@ import pytest
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
 from rebyte_cli.api.views import ContentView
-from rebyte_cli.deadline import NO_LIMIT, Deadline
 from rebyte_cli.errors import (
     APIError,
     BadUsage,
@@ -29,8 +28,7 @@ from rebyte_cli.errors import (
     ServerFault,
     Unsent,
 )
-from rebyte_cli.once.clock import Window
-from rebyte_cli.once.match import digest_of
+from rebyte_cli.history.prompts import digest_of
 from rebyte_cli.once.search import (
     BEFORE_ALL,
     PAGES,
@@ -45,6 +43,8 @@ from rebyte_cli.once.search import (
     newest_task,
     pauses,
 )
+from rebyte_cli.once.server_clock import Window
+from rebyte_cli.system.deadline import NO_LIMIT, Deadline
 from tests.servers import (
     KEY,
     Answer,
@@ -324,7 +324,10 @@ def test_a_list_without_the_newest_task_of_before_the_send_is_not_up_to_date(loo
     rows[:] = [row("t0", ago=1)]
     del there["newest"]  # deleted since, so the list is right
     assert scan(search, request).is_complete
-    rows.clear()  # another account has no such task, either
+    # Another account has no such task, either.
+    assert not scan(look(answer), request).is_complete
+    assert scan(look(answer, created=[row("t0", ago=99)]), request).is_complete
+    rows.clear()
     assert not scan(look(answer, ["t0"]), request).is_complete
     assert scan(look(answer, ["t0"])).is_complete
 

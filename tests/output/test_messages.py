@@ -57,20 +57,9 @@ def test_a_reader_that_went_away_is_no_error_to_print() -> None:
     assert text_of(it.err) == ""
 
 
-@pytest.mark.parametrize(
-    ("subject", "message", "said"),
-    [
-        ("a", "Task not found", "a: task not found"),
-        ("not", "Task not found", "not: task not found"),
-        ("t1", "Task t10 not found", "t1: task t10 not found"),
-        ("t1", "Task t1 not found", "Task t1 not found"),
-        ("abc", "Task not found: abc", "Task not found: abc"),
-        ("abc", "abc: task not found", "abc: task not found"),
-        ("abc", "GET /tasks/abc: HTTP 500", "GET /tasks/abc: HTTP 500"),
-        ("a b.txt", "No artifact 'a b.txt'", "No artifact 'a b.txt'"),
-    ],
-)
-def test_an_error_names_its_subject_once(subject: str, message: str, said: str) -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_an_error_names_its_subject_once(named: bool) -> None:
     it = console()
-    show_error(it, ResourceNotFound(message, subject=subject))
+    show_error(it, ResourceNotFound("Task not found", subject="t1", names_subject=named))
+    said = "Task not found" if named else "t1: task not found"
     assert text_of(it.err) == f"Error: {said}\n"

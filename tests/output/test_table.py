@@ -19,7 +19,7 @@ from rebyte_cli.output.records import (
     RecordList,
     Records,
 )
-from rebyte_cli.output.table import ago, byte_size, duration, truncate, width_of, wrap, wrap_lines
+from rebyte_cli.output.table import ago, byte_size, truncate, width_of, wrap, wrap_lines
 from tests.screens import NOW, ROWS, TASK_DONE, Shown, dedent, out
 
 
@@ -173,7 +173,7 @@ def test_wrapping_takes_linear_time(text: str) -> None:
         return time.thread_time() - begun
 
     # One of five: a busy machine takes its caches away.
-    assert any(seconds(400_000) < 8 * max(seconds(100_000), 0.02) for _ in range(5))
+    assert any(seconds(80_000) < 8 * max(seconds(20_000), 0.005) for _ in range(5))
 
 
 def test_a_record_in_colour() -> None:
@@ -254,13 +254,6 @@ def test_what_belongs_together_is_not_divided(piece: str) -> None:
 def test_joiners_hide_no_width() -> None:
     """Letters are never joined on the screen, so a title of them would run over its column."""
     assert width_of(truncate("x\u200d" * 1000, 20).replace("\u200d", "")) <= 20
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.4, "0s"), (59.9, "59s"), (185, "3m 05s"), (7800, "2h 10m")]
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_case_76_objects_with_ever_new_keys_are_shown_in_linear_time() -> None:

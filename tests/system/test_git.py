@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from rebyte_cli.local.agents.workspace import Workspace, WorkspaceSource
 from rebyte_cli.system.git import GitFailed, filters_off, run, top_level
 from rebyte_cli.tasks import checkout
-from tests.repositories import Repository, git
+from tests.repositories import FORGE, Repository, git
 
 
 @pytest.fixture
@@ -56,9 +57,40 @@ def forged_worktree(folder: Path, there: Path) -> None:
     (folder / ".git").write_text("gitdir: forged\n")
 
 
+def borrowed_objects(folder: Path, there: Path) -> None:
+    """With a commit that it knows of."""
+    git(folder, "init", "-q", "-b", "main")
+    (folder / ".git/objects/info/alternates").write_text(f"# x\n{there}/objects\n")
+    (folder / ".git/refs/heads/main").write_text((there / "refs/heads/main").read_text())
+
+
+def linked_branch(folder: Path, there: Path) -> None:
+    """And each object on its own."""
+    git(folder, "init", "-q", "-b", "main")
+    (folder / ".git/refs/heads/main").symlink_to(there / "refs/heads/main")
+    for path in (there / "objects").glob("??/*"):
+        place = folder / ".git/objects" / path.relative_to(there / "objects")
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to(path)
+
+
+def linked_folders(folder: Path, there: Path) -> None:
+    """By way of a folder inside, which leads out."""
+    git(folder, "init", "-q", "-b", "main")
+    (folder / ".git/refs/heads").rmdir()
+    (folder / ".git/refs/heads").symlink_to("../way")
+    (folder / ".git/way").symlink_to(there / "refs/heads")
+    for path in (there / "objects").glob("??"):
+        (folder / ".git/objects" / path.name).symlink_to(path)
+
+
 @pytest.mark.parametrize(
-    "make", [dot_git_file, dot_git_link, common_folder, linked_parts, forged_worktree]
-)
+    "make",
+    [
+        dot_git_file, dot_git_link, common_folder, linked_parts, forged_worktree, borrowed_objects,
+        linked_branch, linked_folders,
+    ],
+)  # fmt: skip
 def test_a_download_cannot_name_a_repository_of_the_user(
     home: Path, private: Repository, make: Callable[[Path, Path], None]
 ) -> None:
@@ -96,6 +128,28 @@ def test_working_trees_that_git_itself_made_elsewhere_are_read(
     bare = Workspace(home, "ws")
     bare.prepare(WorkspaceSource(str(private.origin), None, False), ())
     assert (bare.code / "a.txt").exists()
+
+
+def test_a_link_inside_the_repository_is_followed(private: Repository) -> None:
+    (private.path / ".git/refs/heads/alias").symlink_to("main")
+    (private.path / ".git/HEAD").unlink()
+    (private.path / ".git/HEAD").symlink_to("refs/heads/main")
+    assert top_level(str(private.path)) == str(private.path)
+
+
+def test_a_repository_that_borrows_objects_can_be_made_whole(
+    home: Path, private: Repository
+) -> None:
+    shared = home / "it's shared"
+    git(home, "clone", "-q", "--shared", str(private.path), str(shared))
+    with pytest.raises(GitFailed, match="elsewhere") as error:
+        top_level(str(shared))
+    subprocess.run(
+        ["sh", "-ec", str(error.value.hint).partition(": ")[2]], capture_output=True, check=True
+    )
+    workspace = Workspace(home, "ws")
+    workspace.prepare(WorkspaceSource(str(shared), None, True), ())
+    assert (workspace.code / "secret").exists()
 
 
 def test_a_partial_clone_fetches_nothing_by_its_own_command(private: Repository) -> None:
@@ -144,3 +198,15 @@ def test_a_command_that_the_repository_gives_git_lfs_is_not_run(
             read()
     assert "git config --global" in str(error.value.hint) or "cannot copy" in error.value.message
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("name", ["./nested", "x/../nested", ".//nested", "{root}/f", "a/.GIT/x"])
+def test_an_index_that_leads_out_of_the_repository_is_refused(
+    private: Repository, tmp_path: Path, name: str
+) -> None:
+    """Git reads such entries without a check: the last file, and the filters of a module."""
+    entry = f"{name.format(root=tmp_path)}|100644|content"
+    words = [sys.executable, "-c", FORGE, ".git/index", entry]
+    subprocess.run(words, cwd=private.path, check=True)
+    with pytest.raises(GitFailed, match="a file that it cannot have"):
+        checkout.write_patch(str(private.path), tmp_path / "patch")

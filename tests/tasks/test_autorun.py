@@ -31,6 +31,7 @@ LIST = Path(autorun.__file__).parent / "autorun.txt"
         "project/Plugins.scala", "Properties/launchSettings.json", "x.vcxproj.user", "x.slnx",
         ".formatter.exs", "hie.yaml", ".RData", "pubspec.yaml", "hook/build.dart", "config.nims",
         ".terraform.lock.hcl", "packages.lock.json", "Dockerfile", "Containerfile.dev", "_netrc",
+        "__pycache__/a.cpython-313.pyc", "a/b.pyc", "tui.json", "tui.jsonc",
     ],
 )  # fmt: skip
 def test_known_files_are_named(path: str) -> None:
@@ -64,7 +65,7 @@ def test_ordinary_files_are_not(path: str) -> None:
 def test_each_line_has_a_pattern_a_reader_and_a_source() -> None:
     lines = [line for line in LIST.read_text().splitlines() if not line.startswith("#")]
     for line in lines:
-        pattern, reader, source = line.split("|")
+        pattern, reader, source = line.removeprefix("!").split("|")
         assert pattern == pattern.lower()
         example = pattern.replace("*", "x") + ("x" * pattern.endswith("/"))
         assert autorun.reader_of(example) == reader, f"another line names {example}"

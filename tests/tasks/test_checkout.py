@@ -10,7 +10,7 @@ import pytest
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.tasks import checkout
-from rebyte_cli.tasks.git import local_source
+from rebyte_cli.tasks.repository import local_source, source
 from tests.repositories import Repository, git
 
 
@@ -226,8 +226,8 @@ def test_a_branch_that_a_folder_lacks_is_refused(repository: Repository) -> None
     """Before a task exists: the clone of it can have no other."""
     repository("tag", "v1")
     for known in ("main", "v1", None):
-        source = local_source(str(repository.path), known, note=print)
-        assert source["branchName"] == known
+        found = local_source(str(repository.path), known, note=print)
+        assert found["branchName"] == known
     with pytest.raises(BadUsage, match="has no branch or tag 'topic'") as error:
         local_source(str(repository.path), "topic", note=print)
     assert "git branch topic origin/topic" not in str(error.value.hint)
@@ -235,3 +235,47 @@ def test_a_branch_that_a_folder_lacks_is_refused(repository: Repository) -> None
     with pytest.raises(BadUsage) as error:
         local_source(str(repository.path), "topic", note=print)
     assert "git branch topic origin/topic" in str(error.value.hint)
+
+
+def test_folders_of_every_kind_are_taken(repository: Repository) -> None:
+    """Bare ones, URLs of folders, and those without a commit."""
+    bare = repository.origin.parent / "a b.git"
+    repository.origin.rename(bare)
+    for given in (str(bare), "file://" + str(bare).replace(" ", "%20")):
+        found = local_source(given, note=print)
+        assert found == {
+            "githubUrl": str(bare),
+            "branchName": None,
+            "localRepository": str(bare),
+        }
+    with pytest.raises(BadUsage, match="is a bare repository: it has no uncommitted changes"):
+        local_source(str(bare), with_changes=True, note=print)
+
+
+def test_a_repository_without_a_commit_has_a_patch_and_no_branch_to_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "-q", "-b", "main", "shop")
+    git(tmp_path / "shop", "remote", "add", "origin", "https://github.com/acme/shop.git")
+    (tmp_path / "shop/a.txt").write_text("one\n")
+    monkeypatch.chdir(tmp_path / "shop")
+    assert local_source(".", with_changes=True, note=print)["branchName"] is None
+    changes = checkout.write_patch(".", tmp_path / "patch")
+    assert changes.new == ["a.txt"]
+    assert "+one" in (tmp_path / "patch").read_text()
+
+
+def test_submodules_that_a_clone_will_not_have_are_named(repository: Repository) -> None:
+    add = ("-c", "protocol.file.allow=always", "submodule", "add", "-q")
+    repository(*add, str(repository.origin), "libs/one")
+    repository.commit("Add a submodule")
+    said: list[str] = []
+    local_source(str(repository.path), note=said.append)
+    assert said == ["Submodules are not cloned; these folders are empty: libs/one"]
+
+
+@pytest.mark.parametrize("given", ["/src/shop", "./shop", "~/shop", "file:///src/shop"])
+def test_a_folder_is_refused_where_no_service_can_read_it(given: str) -> None:
+    with pytest.raises(BadUsage, match="is on this machine") as error:
+        source(given, None, is_local=False, note=print)
+    assert "-P local" in str(error.value.hint)

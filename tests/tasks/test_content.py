@@ -10,8 +10,8 @@ import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.transport import Transport
-from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import BrokenAnswer, NetworkError, WaitTimeout
+from rebyte_cli.system.deadline import Deadline
 from rebyte_cli.tasks.content import content
 from tests.servers import Answer, RawServer, json_reply, reset, stall, transport_to
 from tests.task_board import Time

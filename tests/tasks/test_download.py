@@ -54,7 +54,7 @@ def test_case_51_a_name_that_git_would_obey_is_refused_always(name: str) -> None
 RUN_BY_PLACE = [
     ".zshenv", ".ssh/authorized_keys", "a/.envrc", ".vscode/tasks.json", "..a", ".github/x.yml",
     "conftest.py", "sub/sitecustomize.py", "node_modules/left-pad/index.js", "AutoRun.inf",
-    "\u200c.zshenv",
+    "\u200c.zshenv", "gradle/conftest.py", "desktop.ini", "_gvimrc", "a/_netrc",
 ]  # fmt: skip
 
 

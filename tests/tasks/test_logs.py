@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import cycle
 from typing import Any
 
 import pytest
 
 from rebyte_cli import RebyteClient
 from rebyte_cli.api.views import ContentView
-from rebyte_cli.deadline import Deadline
-from rebyte_cli.errors import APIError, ServerFault, WaitTimeout
-from rebyte_cli.tasks.logs import FAILURES, LATE_READS, QueuedPrompt, QueuedPrompts
+from rebyte_cli.errors import APIError, WaitTimeout
+from rebyte_cli.system.deadline import Deadline
+from rebyte_cli.tasks.logs import LATE_READS, Step, queued
+from rebyte_cli.tasks.stream import patient
 from tests.servers import Answer, RawServer, error_reply, json_reply, transport_to
-
-BROKEN = error_reply(503, "down", "Not now")
 
 
 def event(text: str) -> dict[str, Any]:
@@ -58,19 +58,13 @@ class Bench:
         self.pauses.append(seconds)
         self.now += seconds
 
-    def follow(
-        self, first: Any, *later: Any, timeout: float | None = None
-    ) -> Iterator[QueuedPrompt]:
+    def follow(self, first: Any, *later: Any, timeout: float | None = None) -> Iterator[Step]:
+        """Each read, without the empty step that follows it."""
         self.script = list(later)
-        return iter(
-            QueuedPrompts(
-                self.client,
-                "t1",
-                ContentView(first),
-                deadline=Deadline(timeout, clock=lambda: self.now),
-                sleep=self.sleep,
-            )
-        )
+        limit = Deadline(timeout, clock=lambda: self.now)
+        patience = patient(self.client, "t1", limit, growth=1.25, steady=0.0, sleep=self.sleep)
+        steps = queued(self.client, "t1", ContentView(first), patience, asked=lambda *_: None)
+        return (step for step, empty in zip(steps, cycle([False, True])) if not empty)
 
 
 @pytest.fixture
@@ -80,14 +74,14 @@ def bench() -> Iterator[Bench]:
         yield bench
 
 
-def words(turns: list[QueuedPrompt]) -> list[list[str]]:
-    return [[row.payload["content"] for row, _ in turn.events] for turn in turns]
+def words(turns: list[Step]) -> list[list[str]]:
+    return [[row.payload["content"] for row in turn.events] for turn in turns]
 
 
 def test_new_events_are_shown_read_by_read(bench: Bench) -> None:
     turns = list(bench.follow(*looks({**RUNS, "events": [event("a")]}, RUNS, SPOKE)))
     assert words(turns) == [["a"], [], ["b"]]
-    assert [(turn.first, turn.last) for turn in turns] == [
+    assert [(turn.begins, turn.end is not None) for turn in turns] == [
         (True, False),
         (False, False),
         (False, True),
@@ -97,7 +91,7 @@ def test_new_events_are_shown_read_by_read(bench: Bench) -> None:
 def test_the_last_words_of_one_that_just_ended_are_waited_for(bench: Bench) -> None:
     turns = list(bench.follow(*looks(RUNS, SILENT, SILENT, SPOKE)))
     assert words(turns) == [[], [], [], ["a", "b"]]
-    assert [turn.last for turn in turns] == [False, False, False, True]
+    assert [turn.end is not None for turn in turns] == [False, False, False, True]
 
 
 def test_waiting_for_the_last_words_ends(bench: Bench) -> None:
@@ -127,25 +121,6 @@ def test_the_last_pause_ends_at_the_time_limit(bench: Bench) -> None:
     assert caught.value.pending == ["t1"]
 
 
-def test_failed_reads_are_tolerated_up_to_a_limit(bench: Bench) -> None:
-    turns = bench.follow(*looks(RUNS, BROKEN))
-    for _ in range(FAILURES):
-        assert not next(turns).last
-    with pytest.raises(ServerFault):
-        next(turns)
-
-
-def test_a_successful_read_resets_the_count_of_failures(bench: Bench) -> None:
-    turns = bench.follow(*looks(RUNS, BROKEN))
-    for _ in range(FAILURES):
-        next(turns)
-    bench.script, bench.asked = looks(RUNS, BROKEN), 0
-    for _ in range(FAILURES):
-        next(turns)
-    bench.script = looks(SPOKE)
-    assert next(turns).last
-
-
 def test_permanent_errors_end_it_at_once(bench: Bench) -> None:
     turns = bench.follow(*looks(RUNS, error_reply(400, "odd", "Not this one")))
     next(turns)
@@ -157,7 +132,7 @@ def test_a_document_that_lost_prompts_is_not_believed(bench: Bench) -> None:
     fewer = {"prompts": [{"id": "p2", "status": "completed"}]}
     first, last = looks(RUNS, SPOKE)
     turns = list(bench.follow(first, fewer, last))
-    assert [turn.prompt.id for turn in turns] == ["p1", "p1", "p1"]
+    assert [turn.prompt and turn.prompt.id for turn in turns] == ["p1", "p1", "p1"]
 
 
 def test_events_that_are_none_are_passed_over(bench: Bench) -> None:

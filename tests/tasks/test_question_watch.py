@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rebyte_cli.api.views import EventView, Question
-from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import APIError, NeedsAnswer, ServerFault
+from rebyte_cli.system.deadline import Deadline
 from rebyte_cli.tasks.question_watch import QuestionWatcher
 from rebyte_cli.tasks.questions import ItemAnswer
 from tests.task_board import Time

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import time
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from rebyte_cli import RebyteClient
-from rebyte_cli.deadline import Deadline
-from rebyte_cli.errors import KeyRejected, NetworkError, ResourceNotFound, WaitTimeout
-from rebyte_cli.tasks import stream as stream_module
-from rebyte_cli.tasks.stream import OUTAGE, EventDeduplicator, SpokenText, follow, snapshot
+from rebyte_cli.errors import (
+    APIError,
+    KeyRejected,
+    NetworkError,
+    Redirected,
+    ResourceNotFound,
+    WaitTimeout,
+)
+from rebyte_cli.system.deadline import Deadline
+from rebyte_cli.tasks.stream import EventDeduplicator, Silence, follow, patient, snapshot
 from tests.servers import (
     Answer,
     RawServer,
@@ -28,6 +35,7 @@ from tests.servers import (
     then_stall,
     transport_to,
 )
+from tests.task_board import Time
 from tests.waiting import with_time
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -81,7 +89,8 @@ class Run:
             }
         )
         self.opened = self.asked = 0
-        self.slept: list[float] = []
+        self.at = Time()
+        self.slept = self.at.slept
 
     def __call__(self, request: Request) -> Answer:
         if request.path.endswith("/events"):
@@ -93,10 +102,15 @@ class Run:
         status = self.statuses[min(self.asked, len(self.statuses)) - 1]
         return json_reply({"id": "t1", "status": status, "prompts": self.prompts or []})
 
-    def follow(self, **options: Any) -> list[Any]:
+    def follow(
+        self, *, deadline: Deadline | None = None, times: Any = MappingProxyType({}), **options: Any
+    ) -> list[Any]:
+        """What comes; `times` are as in `Patience`."""
         with RawServer(self) as server:
             client = RebyteClient(transport=transport_to(server))
-            return list(follow(client, "t1", sleep=self.slept.append, **options))
+            limit = deadline or self.at.deadline()
+            patience = patient(client, "t1", limit, sleep=self.at.sleep, **times)
+            return list(follow(client, "t1", patience=patience, **options))
 
 
 def contents(events: list[Any]) -> list[str]:
@@ -174,20 +188,7 @@ def test_trap_4_last_words_that_never_come_are_in_the_result_or_the_content(
     events = run.follow()
     assert contents(events) == ["tool_use"]
     assert run.opened == 9
-    assert (events[-1].data["finalResult"], events[-1].repeated) == (answer, False)
-
-
-def test_trap_5_an_answer_told_thrice_is_marked() -> None:
-    result = {"seq": 3, "eventType": "result", "payload": {"result": "Two parts. Second."}}
-    body = stream(text(0, "Hm."), tool(1), text(2, "Two parts."), text(2, " Second. "), result)
-    events = Run([reply(200, body + stream(done("Two parts.\nSecond.", 3)))]).follow()
-    assert [event.repeated for event in events] == [False, False, False, False, True, True]
-
-
-def test_trap_5_a_result_that_is_the_only_place_is_not_marked() -> None:
-    result = {"seq": 1, "eventType": "result", "payload": {"content": "parts"}}
-    events = Run([reply(200, stream(text(0, "Two parts"), result, done("parts", 1)))]).follow()
-    assert [event.repeated for event in events] == [False, False, True]
+    assert events[-1].data["finalResult"] == answer
 
 
 def test_trap_6_a_stream_that_closes_or_breaks_is_taken_up_again() -> None:
@@ -207,32 +208,25 @@ def test_trap_6_a_stream_without_done_of_a_task_that_is_over() -> None:
     events = run.follow()
     assert contents(events) == ["a"]
     assert events[-1].data == {"status": "failed", "lastSeq": 0, "finalResult": "a"}
-    assert events[-1].repeated
     assert run.opened == 4
 
 
-def test_a_mute_stream_is_left_and_the_task_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The limits of the module are seconds; the run of this test should take less.
-    monkeypatch.setattr("rebyte_cli.tasks.stream.IDLE", 0.2)
+def test_a_mute_stream_is_left_and_the_task_is_asked() -> None:
     run = Run([then_stall(HEAD), reply(200, stream(text(0, "a"), done("a")))])
-    assert contents(run.follow()) == ["a"]
+    assert contents(run.follow(silence=Silence(usual=0.2))) == ["a"]
     assert run.asked >= 1
 
 
 @pytest.mark.parametrize("statuses", [["completed"], ["running", "completed"]])
-def test_the_end_of_a_task_is_told_soon_on_a_stream_of_keep_alives(
-    monkeypatch: pytest.MonkeyPatch, statuses: list[str]
-) -> None:
+def test_the_end_of_a_task_is_told_soon_on_a_stream_of_keep_alives(statuses: list[str]) -> None:
     """It took 38 s, most of it for reading again what had shown nothing."""
-    idle = {name: getattr(stream_module, name) for name in ("FIRST_IDLE", "IDLE", "IDLE_AFTER_END")}
 
     def check(second: float) -> None:
-        for name, seconds in idle.items():
-            monkeypatch.setattr(stream_module, name, seconds * second)
+        silence = Silence(*(seconds * second for seconds in Silence()))
         keep_alives = drip(HEAD + b": keep-alive\n\n" * 1000, 0.01, size=len(HEAD))
         run = Run([keep_alives], statuses=statuses, response="the answer")
         began = time.monotonic()
-        events = run.follow()
+        events = run.follow(silence=silence)
         took = (time.monotonic() - began) / second + sum(run.slept)
         assert events[-1].data["finalResult"] == "the answer"
         assert run.opened == len(statuses) + 1
@@ -279,10 +273,10 @@ def test_a_service_without_content_still_has_an_end(content: Answer) -> None:
     [
         (error_reply(401, "invalid_api_key", "no"), KeyRejected, 1),
         (error_reply(403, "insufficient_scopes", "no"), KeyRejected, 1),
-        (error_reply(500, "internal_error", "no"), NetworkError, 5),
-        (reset, NetworkError, 20),
+        (error_reply(400, "odd", "no"), APIError, 1),
+        (error_reply(302, "moved", "no"), Redirected, 1),
     ],
-    ids=["401", "403", "500", "reset"],
+    ids=["401", "403", "400", "302"],
 )
 def test_which_errors_end_it(answer: Answer, kind: type[Exception], opened: int) -> None:
     run = Run([answer])
@@ -295,7 +289,7 @@ def test_a_task_that_is_not_there_ends_it_at_once() -> None:
     with RawServer(error_reply(404, "not_found", "no")) as server:
         client = RebyteClient(transport=transport_to(server))
         with pytest.raises(ResourceNotFound):
-            list(follow(client, "t1", sleep=lambda seconds: None))
+            list(follow(client, "t1"))
     assert len(server.requests) == 2
 
 
@@ -314,26 +308,18 @@ class Outage(Run):
         return reset if self.count in self.span else super().__call__(request)
 
 
-def test_a_run_that_has_shown_something_outlives_an_outage() -> None:
+def test_a_service_that_was_never_there_is_given_up_at_once() -> None:
+    run = Outage(1, 10**6, [])
+    with pytest.raises(NetworkError):
+        run.follow()
+    assert run.slept == []
+
+
+def test_the_pauses_of_an_outage_grow() -> None:
     both = stream(text(0, "a"), text(1, "b"), done("b", 1))
     run = Outage(2, 60, [then_close(HEAD + stream(text(0, "a"))), reply(200, both)])
     assert contents(run.follow()) == ["a", "b"]
-    assert run.slept[1:6] == [2.0, 3.0, 4.0, 5.0, 5.0]
-
-
-def test_an_outage_without_end_is_given_up_after_minutes() -> None:
-    run = Outage(2, 10**6, [then_close(HEAD + stream(text(0, "a")))])
-    now = [0.0]
-
-    def sleep(seconds: float) -> None:
-        now[0] += max(seconds, 20.0)  # a minute here is three looks
-
-    with RawServer(run) as server:
-        client = RebyteClient(transport=transport_to(server))
-        events = follow(client, "t1", deadline=Deadline(clock=lambda: now[0]), sleep=sleep)
-        with pytest.raises(NetworkError):
-            list(events)
-    assert OUTAGE <= now[0] < OUTAGE + 60
+    assert run.slept[1:6] == [1.0, 2.0, 4.0, 5.0, 5.0]
 
 
 @pytest.mark.parametrize("status", [404, 405, 410, 501])
@@ -483,7 +469,6 @@ def test_case_71_a_long_run_takes_bounded_memory_and_is_still_shown_once(
 ) -> None:
     """Two connections that each replay everything, with far more events than are remembered."""
     monkeypatch.setattr("rebyte_cli.tasks.stream.REMEMBERED", 100)
-    monkeypatch.setattr("rebyte_cli.tasks.stream.LONGEST_SPEECH", 1000)
     tracked: list[Any] = []
 
     class Watched(EventDeduplicator):
@@ -498,25 +483,7 @@ def test_case_71_a_long_run_takes_bounded_memory_and_is_still_shown_once(
     shown = Run([first, second], statuses=["running"]).follow()
     assert contents(shown) == [*(f"word {number}" for number in range(2000)), "last"]
     (deduplicator,) = tracked
-    assert len(deduplicator._seen._new) + len(deduplicator._seen._old) <= 200
-    assert deduplicator._spoken._length <= 1000
-
-
-def test_case_71_speech_is_compared_in_linear_time() -> None:
-    def seconds(count: int) -> float:
-        spoken = SpokenText()
-        begun = time.process_time()
-        for number in range(count):
-            spoken.add(f"piece {number}")
-        whole = " ".join(f"piece {number}" for number in range(count))
-        assert spoken.was_said(whole)
-        assert spoken.ends_with(whole[-50:])
-        assert not spoken.was_said(whole[1:])
-        assert not spoken.ends_with("x" + whole)
-        return time.process_time() - begun
-
-    small, large = min(seconds(10_000) for _ in range(3)), min(seconds(40_000) for _ in range(3))
-    assert large < max(12 * small, 0.2)
+    assert len(deduplicator._seen) <= 100
 
 
 def test_case_71_a_snapshot_of_a_run_that_never_pauses_has_an_end(

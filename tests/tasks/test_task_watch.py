@@ -90,7 +90,11 @@ class Watching:
     def begin(self) -> TaskWatch:
         client: Any = self.service
         self.watch = TaskWatch(
-            client, self.history, note=self.notes.append, clock=self.at.clock, **self.options
+            client,
+            self.history,
+            note=self.notes.append,
+            deadline=self.at.deadline(),
+            **self.options,
         )
         self.watch.begin()
         return self.watch

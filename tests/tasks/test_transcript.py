@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from rebyte_cli.api.views import ContentView, EventView
-from rebyte_cli.tasks.transcript import Transcript, ending, prompt, summary, whole
+from rebyte_cli.tasks import logs
+from rebyte_cli.tasks.transcript import SpokenText, Transcript, ending, last_step, prompt, summary
 
 
 def event(kind: str, **payload: Any) -> dict[str, Any]:
@@ -34,6 +36,13 @@ def test_speech_under_every_name(kind: str, field: str) -> None:
 )  # fmt: skip
 def test_a_tool_call_is_one_line(payload: dict[str, Any]) -> None:
     assert text(event("tool_use", **payload)) == "* Bash: ls -la\n"
+
+
+def test_a_retry_is_one_line() -> None:
+    again = event("retry", attempt=3, error="429 (rate_limit)")
+    assert text(again) == text(again, full=True) == "* retry 3: 429 (rate_limit)\n"
+    assert text(event("retry", attempt="a\n> b", error="x\n> y")) == "* retry a > b: x > y\n"
+    assert last_step([EventView(again)]) == "* retry 3: 429 (rate_limit)"
 
 
 def test_no_name_puts_words_into_the_mouth_of_the_user() -> None:
@@ -131,7 +140,11 @@ def test_who_said_what_and_how_it_ended() -> None:
             "junk",
         ]
     }
-    assert "".join(whole(ContentView(content), Transcript)) == (
+    prompts = ContentView(content).prompts
+    steps = [logs.Step(False, each, each.events, True, logs._end_of(each)) for each in prompts]
+    client: Any = None
+    shown = logs.text(steps, client, "t1")
+    assert "".join(piece for _, pieces in shown for piece in pieces) == (
         "> One\n> two\n\nFirst.\n\n> Three\n\n(canceled)\n"
     )
     assert [ending(word) for word in ("completed", "failed", "running", None)] == [
@@ -139,3 +152,29 @@ def test_who_said_what_and_how_it_ended() -> None:
     ]  # fmt: skip
     assert prompt("") == ">\n"
     assert summary({"a": [1]}) == '{"a": [1]}'
+
+
+def test_case_71_speech_is_compared_in_linear_time() -> None:
+    def seconds(count: int) -> float:
+        spoken = SpokenText()
+        begun = time.process_time()
+        for number in range(count):
+            spoken.add(f"piece {number}")
+        whole = " ".join(f"piece {number}" for number in range(count))
+        assert spoken.ends_with(whole)
+        assert spoken.ends_with(whole[-50:])
+        assert not spoken.ends_with(whole[:-1])
+        assert not spoken.ends_with("x" + whole)
+        return time.process_time() - begun
+
+    small, large = min(seconds(10_000) for _ in range(3)), min(seconds(40_000) for _ in range(3))
+    assert large < max(12 * small, 0.2)
+
+
+def test_case_71_what_was_said_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rebyte_cli.tasks.transcript.LONGEST_SPEECH", 1000)
+    spoken = SpokenText()
+    for number in range(2000):
+        spoken.add(f"word {number}")
+    assert spoken.ends_with("word 1998 word 1999")
+    assert spoken._length <= 1000

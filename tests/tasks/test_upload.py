@@ -184,7 +184,7 @@ sys.exit(status)
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, service: Any, home: Path) -> None:
     del service
     peaks = []
-    for size in (0, 256 * 1024 * 1024):
+    for size in (0, 96 * 1024 * 1024):
         path = home / f"{size}.bin"
         with path.open("wb") as file:
             file.truncate(size)

@@ -12,8 +12,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from rebyte_cli import deadline
-from rebyte_cli.deadline import Deadline
 from rebyte_cli.errors import (
     APIError,
     KeyRejected,
@@ -25,28 +23,31 @@ from rebyte_cli.errors import (
     TaskFailed,
     WaitTimeout,
 )
-from rebyte_cli.tasks.wait import MOST_ASKED, Poll, WaitTarget, watch
+from rebyte_cli.system.deadline import Deadline
+from rebyte_cli.tasks.wait import MOST_ASKED, Poll, WaitTarget, patient, watch
 from tests.task_board import Board, Time
 
 
 @pytest.fixture
-def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
-    """A server of the test, which has half a minute for its last answers: the machine is busy."""
-    monkeypatch.setattr(deadline, "GRACE", 30.0)
+def board() -> Iterator[Board]:
     with Board() as board:
         yield board
 
 
 def wait(board: Board, *ids: str | WaitTarget, at: Time | None = None, **options: Any) -> list[Any]:
-    """What came out: ids of completed tasks, and errors. An id may be `task/prompt`."""
+    """What came out: ids of completed tasks, and errors. An id may be `task/prompt`.
+
+    The last answers have half a minute: the machine is busy.
+    """
     at = at or Time()
     limit = at.deadline(options.pop("timeout", None))
-    arguments: dict[str, Any] = {"deadline": limit, "pause": at.pause, "random": lambda: 1.0}
     client = options.pop("client", None) or board.client()
+    times = {name: options.pop(name) for name in ("interval", "random") if name in options}
+    patience = patient(client, limit, **{"random": lambda: 0.0, "grace": 30.0, **times})
     targets = [one if isinstance(one, WaitTarget) else WaitTarget(*one.split("/")) for one in ids]
     return [
         outcome if isinstance(outcome, RebyteError) else outcome["id"]
-        for outcome in watch(client, targets, **{**arguments, **options})
+        for outcome in watch(client, targets, patience=patience, pause=at.pause, **options)
     ]
 
 
@@ -76,7 +77,7 @@ def test_jitter_only_ever_asks_a_little_earlier(board: Board) -> None:
     board.add("a")
     at = Time()
     at.at[2.0] = lambda: board.end("a")
-    wait(board, "a", at=at, random=lambda: 0.0)
+    wait(board, "a", at=at, random=lambda: 1.0)
     assert at.slept == pytest.approx([0.8, 0.8, 0.8])
 
 
@@ -162,10 +163,7 @@ def test_no_time_at_all_still_asks_once(board: Board) -> None:
     assert wait(board, "a", timeout=0) == ["a"]
 
 
-def test_a_server_that_says_nothing_does_not_stretch_the_limit(
-    board: Board, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deadline, "GRACE", 0.5)
+def test_a_server_that_says_nothing_does_not_stretch_the_limit(board: Board) -> None:
     board.add("a")
 
     def mute(_path: str) -> int:
@@ -175,8 +173,9 @@ def test_a_server_that_says_nothing_does_not_stretch_the_limit(
     board.answers = mute
     client = board.client()
     began = time.monotonic()
+    patience = patient(client, Deadline(0.2), grace=0.5)
     with pytest.raises((WaitTimeout, NetworkError)):
-        list(watch(client, [WaitTarget("a")], deadline=Deadline(0.2)))
+        list(watch(client, [WaitTarget("a")], patience=patience, pause=Time().pause))
     assert time.monotonic() - began < 15
 
 
@@ -288,11 +287,12 @@ def test_first_success_at_the_limit_shows_what_failed_so_far(board: Board) -> No
     board.add("a", "b")
     board.end("a", status="failed")
     at = Time()
+    client = board.client()
     outcomes = watch(
-        board.client(),
+        client,
         [WaitTarget("a"), WaitTarget("b")],
         until="first-success",
-        deadline=at.deadline(3),
+        patience=patient(client, at.deadline(3)),
         pause=at.pause,
     )
     assert isinstance(next(outcomes), TaskFailed)
@@ -329,7 +329,9 @@ def test_a_thousand_tasks_take_at_most_twelve_requests_a_round(board: Board) -> 
     at.at[20.0] = lambda: board.end(*ids[500:520])
     at.at[30.0] = lambda: board.end(*ids[:500], *ids[520:])
     targets = [WaitTarget(task_id) for task_id in ids]
-    for outcome in watch(board.client(), targets, deadline=at.deadline(), pause=at.pause):
+    client = board.client()
+    patience = patient(client, at.deadline())
+    for outcome in watch(client, targets, patience=patience, pause=at.pause):
         assert not isinstance(outcome, RebyteError)
         seen[outcome["id"]] = at.now
     assert sorted(seen) == sorted(ids)
@@ -686,8 +688,9 @@ def test_an_unreadable_task_is_given_up_after_five_minutes(
     board.answers = lambda path: 500 if path.endswith("/a") else 200
     at = Time()
     at.now = 7000.0
-    options: Any = {"deadline": at.deadline(), "pause": at.pause}
-    first = next(iter(watch(board.client(), [WaitTarget("a"), WaitTarget("b")], **options)))
+    client = board.client()
+    options: Any = {"patience": patient(client, at.deadline()), "pause": at.pause}
+    first = next(iter(watch(client, [WaitTarget("a"), WaitTarget("b")], **options)))
     assert isinstance(first, ServerFault)
     assert 7300 <= at.now < 7330
 

@@ -1,7 +1,7 @@
 """What the service needs to know about an agent: how to start it and how to read its output.
 
 One module per agent implements `Adapter` and `Parser`. Command lines, environment variables and
-stream formats were measured with the versions in `Adapter.tested` (see the tests' samples).
+stream formats were measured with versions of the range `Adapter.tested` (see the tests' samples).
 """
 
 from __future__ import annotations
@@ -10,15 +10,23 @@ import contextlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
+from .jail import SHARED_VARIABLES, Mount
 from .logins import LoginEntry
 
 LONGEST_STRING = 65_536
+LONGEST_ANSWER = 999_900  # characters, with room for a note below the million that is stored
+LARGEST_NUMBER = 10**15  # far below what a sum of numbers could not be written with
+LONGEST_NUMBER = 100
+DEEPEST = 100  # each level takes a few of the thousand calls that Python allows
 STDERR_TAIL = 2_000
+# The name of a variable with a key; `…_MAX_OUTPUT_TOKENS` is none.
+KEY = re.compile(r"(KEY|TOKEN|CREDENTIALS)(_[A-Z]+)?$")
 Logins: TypeAlias = Mapping[str, Sequence[LoginEntry]]
 
 
@@ -32,7 +40,8 @@ class AgentEvent(NamedTuple):
 class Outcome(NamedTuple):
     """How a run ended: `answer` is the final text, `reason` says why it failed.
 
-    `usage` is what the agent reported (tokens, and `cost_usd` where it knows the price).
+    `usage` is what the agent reported, in the words of `counted`, and `cost_usd` where it knows the
+    price.
     """
 
     succeeded: bool
@@ -56,35 +65,71 @@ class Invocation(NamedTuple):
 class Parser(ABC):
     """Turns an agent's output lines into events, and its end into an outcome."""
 
+    # What of `usage` the agent reports as the total of its session.
+    of_session: ClassVar[frozenset[str]] = frozenset()
+    # Whether a tool call is printed only when it has ended.
+    hides_tools: ClassVar[bool] = False
+
     def __init__(self, agent: str) -> None:
         self.agent = agent
         self.session: str | None = None
         self.model: str | None = None
         self.usage: dict[str, Any] = {}
         self.error = ""
+        # What is wrong with the model, from a retry until the agent continues.
+        self.trouble = ""
+        # The tools that are at work.
+        self.tools: set[str] = set()
         # Why waiting for the agent is pointless, as soon as that is known.
         self.hopeless = ""
-        # Characters and bytes of the output that were not read.
+        # Characters and bytes of the answer that were not kept.
         self.omitted = 0
 
     def feed(self, line: str) -> list[AgentEvent]:
         """The events of one line. A line that is not understood gives none."""
         try:
-            document = json.loads(line)
-        except (ValueError, RecursionError):
+            document = parse(line)
+        except ValueError:
             return []
         if not isinstance(document, dict):
             return []
         events = []
+        self.trouble = ""
         # A line of an unknown shape ends here; what was read of it before is kept.
-        with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
+        with contextlib.suppress(Exception):
             for kind, payload in self.read(document):
                 events.append(AgentEvent(kind, shorten(payload)))
+        for event in events:
+            if event.kind in ("tool_use", "tool_result"):
+                change = self.tools.add if event.kind == "tool_use" else self.tools.discard
+                change(str(event.payload.get("id")))
         return events
 
-    def skip(self, size: int) -> None:
+    def complain(self, line: str) -> list[AgentEvent]:
+        """The events of one line on stderr, where some agents tell of their retries."""
+        return []
+
+    def retry(self, attempt: int | str, error: str, trouble: str = "") -> AgentEvent:
+        """The event of a request to the model that is sent again, for the time `attempt`, and why.
+
+        `trouble` is the same in the words of a reason.
+        """
+        self.trouble = trouble or error
+        count = _number(int, attempt) if isinstance(attempt, str) else attempt
+        return AgentEvent("retry", shorten({"attempt": count, "error": error}))
+
+    def longer(self, answer: str, text: str) -> str:
+        """The answer with `text` behind it, as far as there is room."""
+        room = max(LONGEST_ANSWER - len(answer), 0)
+        self.omitted += len(text[room:])
+        return answer + text[:room]
+
+    def note(self) -> str:
+        """How much of the answer is left out, or an empty text."""
+        return f"[{self.omitted} more characters]" if self.omitted else ""
+
+    def skip(self, size: int) -> None:  # noqa: B027 - what is no answer needs no note
         """Take note of a line of `size` bytes that was too long to be read."""
-        self.omitted += size
 
     @abstractmethod
     def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -113,7 +158,11 @@ class Parser(ABC):
     def unfinished(self, status: int, stderr: str) -> Outcome:
         """The output broke off before the agent said how its work ended."""
         how = f"{end_of_process(status)} before it answered"
-        return self.broken_off(how, readable(self.error) or last_line(stderr))
+        return self.broken_off(how, self.last_error() or last_line(stderr))
+
+    def last_error(self) -> str:
+        """What the agent last said about an error that it has not got over, or ""."""
+        return readable(self.error) or self.trouble
 
     def broken_off(self, how: str, detail: str) -> Outcome:
         """The agent ended badly: `how`, and what it said about that, which may be nothing."""
@@ -131,7 +180,10 @@ class Adapter(ABC):
 
     name: ClassVar[str] = ""
     install: ClassVar[str] = ""
-    tested: ClassVar[tuple[str, ...]] = ()
+    # The oldest and the newest version that was tested.
+    tested: ClassVar[tuple[str, str] | None] = None
+    # Whether it can do nothing without a login or a key, and how to log in.
+    log_in: ClassVar[str] = ""
     # Environment variables that reach the agent; a trailing `*` stands for any ending.
     variables: ClassVar[tuple[str, ...]] = ()
     # Login files of the agent, relative to HOME, and what it refreshes in them.
@@ -139,6 +191,8 @@ class Adapter(ABC):
 
     # Folders of `/code` whose settings the agent would obey before the model says a word.
     hidden: ClassVar[tuple[str, ...]] = ()
+    # Those in which it finds the repository's skills by itself.
+    finds_skills: ClassVar[tuple[str, ...]] = ()
     # The files of its HOME in which the agent keeps its sessions: only they stay for the next run.
     sessions: ClassVar[tuple[str, ...]] = ()
 
@@ -156,6 +210,16 @@ class Adapter(ABC):
     def arguments(self, invocation: Invocation) -> list[str]:
         """The arguments after the program. The prompt goes to stdin, whatever its size."""
 
+    def screen(self, invocation: Invocation) -> list[str]:
+        """The arguments that open the agent's own screen on a session; none if it has no screen."""
+        return []
+
+    def screen_files(
+        self, outside: Mapping[str, str], user_home: Path, code: Mount
+    ) -> dict[str, str]:
+        """As `files`, with what keeps the screen from asking about trust and keys first."""
+        return self.files(outside, user_home, code)
+
     @abstractmethod
     def parser(self) -> Parser:
         """A fresh parser for one run."""
@@ -164,9 +228,27 @@ class Adapter(ABC):
         """Variables to set besides those let through; `outside` is the caller's environment."""
         return {}
 
-    def files(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
+    def files(self, outside: Mapping[str, str], user_home: Path, code: Mount) -> dict[str, str]:
         """Files to write into the private HOME before each run: relative path to text."""
         return {}
+
+    def memory(self, user_home: Path) -> Sequence[str]:
+        """The files in HOME that tell the agent what the user wants of it, as glob patterns."""
+        return ()
+
+    def settings_variables(self, user_home: Path) -> dict[str, str]:
+        """The variables that the user's settings of the agent set."""
+        return {}
+
+    def unused_settings(self, user_home: Path) -> list[str]:
+        """The names of such settings that are for no jail, though the agent may need them."""
+        names = self.settings_variables(user_home)
+        return [name for name in names if not self._is_for_agent(name, user_home)]
+
+    def surroundings(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
+        """The environment `outside` with those variables of the user's settings that are for it."""
+        more = self.settings_variables(user_home).items()
+        return {**outside, **{k: v for k, v in more if self._is_for_agent(k, user_home)}}
 
     def clean_sessions(self, home: Path, code: str) -> None:  # noqa: B027 - most need nothing
         """Remove what the agent would obey from the sessions that stayed in the private HOME.
@@ -186,6 +268,13 @@ class Adapter(ABC):
         """Whether the agent refused to start because it does not know the session."""
         return False
 
+    def found_login(self, outside: Mapping[str, str], user_home: Path) -> str | None:
+        """The login file, or the variable with a key, that a run would have; None without one."""
+        files = [f"~/{name}" for name in self.credentials if (user_home / name).exists()]
+        let_through = sorted(self.let_through(outside, user_home).items())
+        keys = [name for name, value in let_through if value and KEY.search(name)]
+        return next(iter([*files, *keys]), None)
+
     def let_through(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
         """The part of the environment `outside` that is for this agent."""
         names = (*self.variables, *self.extra_variables, *self.keys_named_by(user_home))
@@ -197,6 +286,58 @@ class Adapter(ABC):
             if (name in exact or (starts and name.startswith(starts)))
             and not name.startswith("REBYTE_")
         }
+
+    def _is_for_agent(self, name: str, user_home: Path) -> bool:
+        return name in SHARED_VARIABLES or bool(self.let_through({name: ""}, user_home))
+
+
+def counted(given: object, **names: Sequence[str]) -> dict[str, int]:
+    """The tokens of a run or a step in the words that all agents share.
+
+    `input_tokens` are all that the model read, of which `cached_input_tokens` came from its cache;
+    `output_tokens` are all that it wrote, of which `reasoning_tokens` were thoughts. Each is the
+    sum of those of the agent's own counts that `names` lists for it, and missing if there is none.
+    """
+    counts = given if isinstance(given, dict) else {}
+    found = {
+        ours: [n for name in theirs if type(n := counts.get(name)) is int and n >= 0]
+        for ours, theirs in names.items()
+    }
+    return {ours: sum(numbers) for ours, numbers in found.items() if numbers}
+
+
+def parse(text: str) -> Any:
+    """A JSON value that an agent wrote, which can be added up, nested and written without errors.
+
+    Numbers that are very large or not finite are text, and what is nested very deeply is left out.
+    Raises ValueError.
+    """
+    try:
+        value = json.loads(
+            text,
+            parse_int=partial(_number, int),
+            parse_float=partial(_number, float),
+            parse_constant=str,
+        )
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return _flattened(value, DEEPEST)
+
+
+def _number(read: Callable[[str], Any], text: str) -> Any:
+    if len(text) <= LONGEST_NUMBER and abs(number := read(text)) <= LARGEST_NUMBER:
+        return number
+    return text
+
+
+def _flattened(value: Any, room: int) -> Any:
+    if not isinstance(value, dict | list):
+        return value
+    if not room:
+        return "[nested too deeply]"
+    if isinstance(value, dict):
+        return {key: _flattened(item, room - 1) for key, item in value.items()}
+    return [_flattened(item, room - 1) for item in value]
 
 
 def shorten(value: Any) -> Any:
@@ -239,8 +380,8 @@ def readable(reason: str) -> str:
     if start < 0 or end < start:
         return reason
     try:
-        document = json.loads(reason[start : end + 1])
-    except (ValueError, RecursionError):
+        document = parse(reason[start : end + 1])
+    except ValueError:
         return reason
     inner = document.get("error") if isinstance(document, dict) else None
     inner = inner if isinstance(inner, dict) else document
@@ -260,6 +401,7 @@ def last_line(text: str) -> str:
     """The last line of stderr that says something; stack frames and braces do not."""
     for line in reversed(without_sequences(text[-STDERR_TAIL:]).splitlines()):
         words = line.strip()
-        if words and not words.startswith("at ") and any(letter.isalpha() for letter in words):
+        is_log = words.startswith(("at ", "timestamp="))
+        if words and not is_log and any(letter.isalpha() for letter in words):
             return words
     return ""

@@ -1,25 +1,44 @@
-"""What a run changed: `code/` compared with the commit that the workspace began with."""
+"""What runs changed: `code/` compared with the commit that the workspace began with.
+
+`base.git` keeps the tree that each run left as `refs/runs/ID`: what any of them changed can be told
+later. git reads the agent's files in a jail, which shows `base.git` read-only: what is new in the
+tree leaves it as one pack, which git verifies outside.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
+import shutil
+import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from ...system import git
 from ...system.git import SAFE, GitFailed
-from ...system.process_group import ProcessGroup
-from . import jail
+from . import confined, jail
+from .jail_group import JailGroup
 from .workspace import Workspace
 
 LARGEST_PATCH = 64 * 1024 * 1024
 GIT_SECONDS = 300
 LOOK_SECONDS = 0.2
 BASE = "/base.git"
+SCRATCH = "/scratch"
+INDEX = "index"
+FORM = (
+    "--binary --full-index --no-ext-diff --no-textconv --no-color --src-prefix=a/ --dst-prefix=b/"
+)
+NO_TREE = 4  # the status of the script when it has nothing to compare
+SETTINGS = {
+    "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C", "FORM": FORM,
+}  # fmt: skip
 # Git's own view of the tree: no filters, no external programs, no repositories inside it.
 OPTIONS = (
     *SAFE,
@@ -35,64 +54,218 @@ OPTIONS = (
 # Its arguments are git and its options. Added files appear in the patch, ignored ones do not.
 # A folder in which the agent began a repository would stand for one commit, or be an error if it
 # has none: with any entry below it in the index, git takes it for an ordinary folder, and `add`
-# removes that entry. A submodule of the base commit is in the index and refuses the entry.
+# removes that entry. A submodule of the base commit is in the index and refuses the entry; git
+# would run `status` in it, with the filters that its configuration names.
 # git would wait at a pipe for ever, and read the longest list of patterns into memory.
-SCRIPT = r"""set -e
-patterns() { find . -name ".git[aim]*" ! -type d ! -type l "$@" 2>/dev/null || :; }
+# No deeper path is short enough for git; `find` takes time with the square of the depth.
+# `tree` is written last: there is a pack if there is a tree.
+ADD = r"""set -e
+patterns() { find . -maxdepth 2048 -name ".git[aim]*" ! -type d ! -type l "$@" 2>/dev/null || :; }
 patterns ! -type f -exec rm -f {} +
 large=$(patterns -size +1024k)
 if [ -n "$large" ]; then echo "$large is larger than 1 MiB" >&2; exit 1; fi
-test -e "$("$@" rev-parse --git-path index)" || "$@" read-tree refs/heads/base
+test -e "$SCRATCH/index" || "$@" read-tree refs/heads/base
 empty=$("$@" hash-object -t blob --stdin </dev/null)
-find . -mindepth 2 -name .git -prune -exec sh -c '
+find . -mindepth 2 -maxdepth 2048 -name .git -prune -exec sh -c '
     entry=$1,${2#./}; shift 2
     "$@" update-index --add --cacheinfo "100644,${entry%/.git}/-" || :
 ' sh "$empty" {} "$@" \; 2>/dev/null || :  # a folder may be unreadable
-"$@" add --all .
-exec "$@" diff --cached --binary --full-index --no-ext-diff --no-textconv --no-color \
-    --src-prefix=a/ --dst-prefix=b/ refs/heads/base --
+"$@" ls-files --stage > "$SCRATCH/known"
+{
+    echo .
+    sed -n '
+        s/^160000 [0-9a-f]* [0-9]."/":(exclude,literal)/p; t
+        s/^160000 [0-9a-f]* [0-9]./:(exclude,literal)/p
+    ' "$SCRATCH/known"
+} > "$SCRATCH/paths"
+"$@" add --all --pathspec-from-file="$SCRATCH/paths"
+tree=$("$@" write-tree)
+"""
+SCRIPT = rf"""{ADD}
+echo "$tree" | "$@" pack-objects -q --revs --local --non-empty --window=0 --compression=1 \
+    --stdout > "$SCRATCH/pack"
+echo "$tree" > "$SCRATCH/tree"
+exec "$@" diff --cached $FORM refs/heads/base --
+"""
+
+# Its arguments are the runs of the workspace in turn, `+` before those that are wanted. Without a
+# tree, what a run changed counts as its successor's. The changes of others in between are left
+# out: what follows is applied to the tree without them. So are commits that were brought in after a
+# run (see sync.py): if all runs before are wanted, their changes are those to the new base.
+RUNS_SCRIPT = r"""set -e
+tree() { g rev-parse --quiet --verify "$1^{tree}"; }
+base=$(tree refs/start || tree refs/heads/base) from=
+before=$base
+for run; do
+    if new=$(tree "refs/runs/${run#+}"); then
+        case $run in +*)
+            : "${from:=$before}"
+            if [ ! -e index ] || [ "$(g write-tree)" = "$before" ]; then g read-tree "$new"
+            else
+                g diff $FORM "$before" "$new" > patch
+                test ! -s patch || g apply --cached --3way --whitespace=nowarn patch
+            fi
+        esac
+        before=$new
+    fi
+    if synced=$(tree "refs/base/${run#+}") && new=$(tree "refs/after/${run#+}"); then
+        if [ "$from" = "$base" ] && [ "$(g write-tree)" = "$before" ]; then
+            g read-tree "$new"
+            from=$synced
+        fi
+        base=$synced before=$new
+    fi
+done
+test -n "$from" || exit 4
+g diff $FORM "$from" "$(g write-tree)"
 """
 
 
-def patch(workspace: Workspace, *, jailed: bool, watch: Callable[[], str] = lambda: "") -> bytes:
+class NoTree(Exception):
+    """There is no tree to compare."""
+
+
+def patch(
+    workspace: Workspace,
+    run: str = "",
+    *,
+    jailed: bool,
+    watch: Callable[[], str] = lambda: "",
+    kind: str = "runs",
+) -> bytes:
     """The changes since the base commit as a git patch, binary files and modes included.
 
-    git runs in a jail without network: the files that it reads are the agent's. Raises GitFailed
-    when there is no patch, for example because it would be larger than 64 MiB, or because `watch`
-    gives a reason to stop: git copies what is new.
+    The tree is kept for `of_runs` under the id of the `run`, if that is given: as what it left, or
+    with the `kind` "after" as what there was when commits had been brought in after it. git runs in
+    a jail without network: the files that it reads are the agent's. Raises GitFailed when there is
+    no patch, for example because it would be larger than 64 MiB, or because `watch` gives a reason
+    to stop: git copies what is new.
     """
-    # Left by a run whose supervisor was killed at this point; runs of a workspace take turns.
-    (workspace.base / "index.lock").unlink(missing_ok=True)
-    confinement = jail.confine(workspace.folder, jailed=jailed)
-    base = BASE if jailed else str(workspace.base)
-    git = ["git", *OPTIONS, f"--git-dir={base}", f"--work-tree={confinement.code.inside}"]
+    with scratch_of(workspace) as scratch:
+        confinement = jail.confine(workspace.folder, jailed=jailed)
+        words = ["sh", "-c", SCRIPT, "sh", *git_of(confinement, workspace, confinement.code.inside)]
+        try:
+            return output(confinement, words, workspace, scratch, watch)
+        finally:
+            _keep(workspace, scratch, f"refs/{kind}/{run}" if run else "")
+
+
+@contextlib.contextmanager
+def scratch_of(workspace: Workspace) -> Iterator[Path]:
+    """An empty folder for git's index, objects and more, while the block runs."""
+    scratch = workspace.folder / "patch"
+    confined.remove_tree(scratch)  # left by a run whose supervisor was killed
+    scratch.mkdir(mode=0o700)
+    (scratch / "objects").mkdir(mode=0o700)
+    try:
+        if (workspace.base / INDEX).exists():  # what git knows of unchanged files
+            shutil.copyfile(workspace.base / INDEX, scratch / INDEX, follow_symlinks=False)
+        yield scratch
+    finally:
+        confined.remove_tree(scratch)
+
+
+def _keep(workspace: Workspace, scratch: Path, name: str) -> None:
+    """Take the tree that git left in `scratch` into `base.git`, with what is new in it.
+
+    All names are fixed, and no link in their place is followed. Raises GitFailed.
+    """
+    tree = (confined.read(scratch, "tree", 100) or b"").decode("ascii", "replace").strip()
+    if not re.fullmatch("[0-9a-f]{40,64}", tree):
+        return
+    base = ["--git-dir", str(workspace.base)]
+    if _size(scratch / "pack"):
+        pack = workspace.base / "objects/pack" / f"pack-{tree}.pack"
+        os.replace(scratch / "pack", pack)
+        try:
+            git.run([*base, "index-pack", str(pack)], timeout=GIT_SECONDS)
+        except GitFailed:
+            pack.unlink()
+            raise
+    if name:
+        git.run([*base, "update-ref", name, tree])
+    if _size(scratch / INDEX):
+        os.replace(scratch / INDEX, workspace.base / INDEX)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a regular file; 0 for anything else."""
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        return status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return 0
+
+
+def of_runs(
+    workspace: Workspace, runs: Iterable[str], wanted: Container[str], *, jailed: bool
+) -> bytes | None:
+    """What those of `runs` that are wanted changed, as a patch; None if no tree of theirs is kept.
+
+    `runs` are all of the workspace, oldest first. Raises GitFailed, also when changes build on
+    those of a run in between that is not wanted.
+    """
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        (Path(folder) / "objects").mkdir()
+        confinement = jail.confine(workspace.folder, jailed=jailed)
+        scratch = SCRATCH if jailed else folder
+        words = shlex.join(git_of(confinement, workspace, scratch))
+        script = f'cd "$SCRATCH"\ng() {{ {words} "$@"; }}\n{RUNS_SCRIPT}'
+        marked = (f"+{run}" if run in wanted else run for run in runs)
+        try:
+            return output(confinement, ["sh", "-c", script, "sh", *marked], workspace, Path(folder))
+        except NoTree:
+            return None
+
+
+def git_of(confinement: jail.Confinement, workspace: Workspace, tree: str) -> list[str]:
+    """git with its options, for the working tree at `tree`."""
+    base = BASE if confinement.jailed else workspace.base
+    return ["git", *OPTIONS, f"--git-dir={base}", f"--work-tree={tree}"]
+
+
+def output(
+    confinement: jail.Confinement,
+    words: list[str],
+    workspace: Workspace,
+    folder: Path,
+    watch: Callable[[], str] = lambda: "",
+) -> bytes:
+    """What a script prints in the jail, where git can write to the agent's files and to `folder`.
+
+    The index, new objects, and all else that git writes is there.
+    """
+    jailed = confinement.jailed
+    base, scratch = (BASE, SCRATCH) if jailed else (str(workspace.base), str(folder))
     command = jail.command(
         confinement,
-        ["sh", "-c", SCRIPT, "sh", *git],
-        writable=[jail.Mount(workspace.base, BASE)],
+        words,
+        readable=[jail.Mount(workspace.base, BASE)],
+        writable=[jail.Mount(folder, SCRATCH)],
         network=False,
     )
-    variables = jail.environment(confinement, os.environ)
-    variables |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "LC_ALL": "C"}
-    try:
-        return _output(command, variables, workspace.code, watch)
-    finally:
-        for partial in workspace.base.glob("objects/*/tmp_*"):  # git was killed while it wrote it
-            partial.unlink(missing_ok=True)
-
-
-def _output(
-    command: list[str], variables: dict[str, str], folder: Path, watch: Callable[[], str]
-) -> bytes:
+    variables = jail.environment(confinement, os.environ) | SETTINGS
+    variables |= {
+        "SCRATCH": scratch,
+        "GIT_INDEX_FILE": f"{scratch}/{INDEX}",
+        "GIT_OBJECT_DIRECTORY": f"{scratch}/objects",
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": git.quoted(f"{base}/objects"),
+    }
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        with ProcessGroup(
-            command, folder=folder, variables=variables, stdout=output, stderr=errors
+        with JailGroup(
+            confinement,
+            command,
+            folder=workspace.code,
+            variables=variables,
+            stdout=output,
+            stderr=errors,
         ) as group:
             deadline, status = time.monotonic() + GIT_SECONDS, None
             while status is None:
                 _check(deadline, output, watch)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     status = group.process.wait(LOOK_SECONDS)
+        if status == NO_TREE:
+            raise NoTree
         if status:
             errors.seek(0)
             lines = errors.read(100_000).decode("utf-8", "replace").strip().splitlines()

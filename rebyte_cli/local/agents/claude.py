@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .adapter import Adapter, Invocation, Logins, Outcome, Parser, joined
+from .adapter import Adapter, Invocation, Logins, Outcome, Parser, counted, joined
+from .jail import Mount
 from .logins import LoginEntry
-from .user_config import read_json
+from .user_config import read_json, strings
+
+SETTINGS = ".claude/settings.json"
 
 # Waiting longer does not make a rejected key valid: claude itself tries ten times, for minutes.
 REJECTED = (401, 403)
@@ -22,6 +25,7 @@ class Claude(Adapter):
     name = "claude"
     install = "npm install -g @anthropic-ai/claude-code"
     tested = ("2.1.197", "2.1.331")
+    log_in = "run `claude /login`, or set ANTHROPIC_API_KEY"
     variables = (
         "ANTHROPIC_*",
         "CLAUDE_CODE_EFFORT_LEVEL",
@@ -47,16 +51,33 @@ class Claude(Adapter):
     sessions = (".claude/projects/*/*.jsonl",)
 
     def arguments(self, invocation: Invocation) -> list[str]:
-        arguments = ["-p", "--output-format", "stream-json", "--verbose"]
-        arguments += ["--permission-mode", "bypassPermissions"]
+        return ["-p", "--output-format", "stream-json", "--verbose", *self.screen(invocation)]
+
+    def screen(self, invocation: Invocation) -> list[str]:
+        arguments = ["--permission-mode", "bypassPermissions"]
         # The repository's settings name hooks and its .mcp.json names commands: both would run
-        # before the model says a word.
-        arguments += ["--setting-sources", "user", "--strict-mcp-config"]
+        # before the model says a word. Its CLAUDE.md and rules are read as those of a folder that
+        # the user adds.
+        arguments += ["--setting-sources", "user", "--strict-mcp-config", "--add-dir", "."]
         if invocation.model:
             arguments += ["--model", invocation.model]
         if invocation.session:
             return [*arguments, "--resume", invocation.session]
         return [*arguments, "--session-id", invocation.new_session]
+
+    def screen_files(
+        self, outside: Mapping[str, str], user_home: Path, code: Mount
+    ) -> dict[str, str]:
+        state = {
+            "hasCompletedOnboarding": True,
+            "bypassPermissionsModeAccepted": True,
+            "projects": {code.inside: {"hasTrustDialogAccepted": True}},
+            # It knows a key by its last characters.
+            "customApiKeyResponses": {"approved": [outside.get("ANTHROPIC_API_KEY", "")[-20:]]},
+        }
+        files = self.files(outside, user_home, code)
+        settings = json.loads(files[SETTINGS]) | {"skipDangerousModePermissionPrompt": True}
+        return files | {SETTINGS: json.dumps(settings), ".claude.json": json.dumps(state)}
 
     def environment(self, outside: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -64,16 +85,27 @@ class Claude(Adapter):
             "DISABLE_TELEMETRY": "1",
             "DISABLE_ERROR_REPORTING": "1",
             "DISABLE_AUTOUPDATER": "1",
+            "CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1",
             # `@NAME` in a prompt is text, and not a file to attach.
             "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",
             # As root claude refuses to bypass permissions unless it runs in a sandbox.
             "IS_SANDBOX": "1",
         }
 
-    def files(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
-        settings = read_json(user_home / ".claude/settings.json")
+    def files(self, outside: Mapping[str, str], user_home: Path, code: Mount) -> dict[str, str]:
+        settings = read_json(user_home / SETTINGS)
         kept = {name: settings[name] for name in ("model",) if isinstance(settings.get(name), str)}
-        return {".claude/settings.json": json.dumps(kept)}
+        return {SETTINGS: json.dumps(kept)}
+
+    def memory(self, user_home: Path) -> Sequence[str]:
+        return (".claude/CLAUDE.md", ".claude/rules/**/*.md")
+
+    def settings_variables(self, user_home: Path) -> dict[str, str]:
+        return strings(read_json(user_home / SETTINGS).get("env"))
+
+    def unused_settings(self, user_home: Path) -> list[str]:
+        helper = ["apiKeyHelper"] if "apiKeyHelper" in read_json(user_home / SETTINGS) else []
+        return [*helper, *super().unused_settings(user_home)]
 
     def stdin(self, prompt: str) -> str:
         # A prompt that begins with a slash would be one of claude's own commands.
@@ -92,6 +124,8 @@ class ClaudeParser(Parser):
     The end is the `result` line. Its `subtype` says `success` for a failed request too: only
     `is_error` can be believed.
     """
+
+    of_session = frozenset(("cost_usd",))
 
     def __init__(self, agent: str) -> None:
         super().__init__(agent)
@@ -136,12 +170,15 @@ class ClaudeParser(Parser):
                 {"session_id": self.session, "model": self.model, "cwd": document.get("cwd")},
             )
         elif document["subtype"] == "api_retry":
-            status = document.get("error_status")
-            self.error = f"the API answered {status} ({document.get('error')})"
+            status, name = document.get("error_status"), document.get("error")
+            said = f"{status} ({name})" if status else str(name)
+            yield self.retry(
+                document["attempt"], said, f"the API answered {said}" if status else said
+            )
             if status in REJECTED:
                 self._rejected += 1
                 if self._rejected >= REJECTED_TWICE:
-                    self.hopeless = self.error
+                    self.hopeless = self.trouble
 
     def _block(
         self, block: dict[str, Any], inner: bool, *, failed: bool
@@ -158,9 +195,12 @@ class ClaudeParser(Parser):
 
 
 def _usage(document: dict[str, Any]) -> dict[str, Any]:
-    usage = document.get("usage")
-    given = usage if isinstance(usage, dict) else {}
-    numbers = {name: value for name, value in given.items() if isinstance(value, int)}
+    numbers: dict[str, Any] = counted(
+        document.get("usage"),
+        input_tokens=["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"],
+        cached_input_tokens=["cache_read_input_tokens"],
+        output_tokens=["output_tokens"],
+    )
     if isinstance(document.get("total_cost_usd"), int | float):
         numbers["cost_usd"] = document["total_cost_usd"]
     return numbers

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .adapter import Adapter, Invocation, Logins, Outcome, Parser
+from .adapter import Adapter, Invocation, Logins, Outcome, Parser, counted, readable
+from .jail import Mount
 from .logins import LoginEntry
 
 # Settings of ~/.codex/config.toml that decide which model answers. The rest (hooks, MCP servers,
 # sandbox) is not for a jail.
+RECONNECTING = re.compile(r"Reconnecting\.\.\. (\d+)/\d+(?: \((.*)\))?", re.DOTALL)
 KEPT_SETTINGS = ("model", "model_provider", "model_providers", "model_reasoning_effort")
 QUIET = """\
 check_for_update_on_startup = false
@@ -28,7 +30,8 @@ class Codex(Adapter):
 
     name = "codex"
     install = "npm install -g @openai/codex"
-    tested = ("0.169.0",)
+    tested = ("0.169.0", "0.169.0")
+    log_in = "run `codex login`, or set CODEX_API_KEY"
     variables = ("OPENAI_*", "CODEX_API_KEY", "AZURE_OPENAI_*")
     credentials: ClassVar[Logins] = {
         ".codex/auth.json": [
@@ -39,22 +42,28 @@ class Codex(Adapter):
         ]
     }
 
+    finds_skills = (".agents/skills",)
     sessions = (".codex/sessions/*/*/*/rollout-*.jsonl",)
+    hidden = (".codex",)  # on its own screen, the folder is trusted
 
     def arguments(self, invocation: Invocation) -> list[str]:
-        arguments = ["exec"]
-        if invocation.session:
-            arguments += ["resume"]
-        arguments += ["--json", "--skip-git-repo-check", "-c", "features.plugins=false"]
-        # codex's own sandbox needs namespaces, which the jail does not give.
-        arguments += ["--dangerously-bypass-approvals-and-sandbox"]
-        if invocation.model:
-            arguments += ["-m", invocation.model]
-        if invocation.session:
-            arguments += [invocation.session]
-        return [*arguments, "-"]
+        resume = ["resume"] if invocation.session else []
+        return ["exec", *resume, "--json", "--skip-git-repo-check", *_rest(invocation), "-"]
 
-    def files(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
+    def screen(self, invocation: Invocation) -> list[str]:
+        # Otherwise the session, which another run can change, says where.
+        return ["resume", "--no-daemon", "-C", ".", *_rest(invocation)]
+
+    def screen_files(
+        self, outside: Mapping[str, str], user_home: Path, code: Mount
+    ) -> dict[str, str]:
+        ((name, text),) = self.files(outside, user_home, code).items()
+        return {name: f'{text}[projects.{json.dumps(code.inside)}]\ntrust_level = "trusted"\n'}
+
+    def memory(self, user_home: Path) -> Sequence[str]:
+        return (".codex/AGENTS.md", ".codex/AGENTS.override.md")
+
+    def files(self, outside: Mapping[str, str], user_home: Path, code: Mount) -> dict[str, str]:
         kept = {
             name: value for name, value in _settings(user_home).items() if name in KEPT_SETTINGS
         }
@@ -75,6 +84,12 @@ class Codex(Adapter):
             if isinstance(provider, dict) and isinstance(provider.get("env_key"), str):
                 yield provider["env_key"]
 
+    def found_login(self, outside: Mapping[str, str], user_home: Path) -> str | None:
+        found = super().found_login(outside, user_home)
+        # A provider of the user's own, such as a model on this machine, may need no key.
+        own = "model_provider" in _settings(user_home) and "~/.codex/config.toml"
+        return found or own or None
+
     def lost_session(self, status: int, stderr: str) -> bool:
         return status != 0 and re.search(r"no rollout found|thread .*not found", stderr) is not None
 
@@ -87,6 +102,10 @@ class CodexParser(Parser):
 
     An item of type `error` may be a mere warning, and an `error` line may be a retry.
     """
+
+    of_session = frozenset(
+        ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
+    )
 
     def __init__(self, agent: str) -> None:
         super().__init__(agent)
@@ -101,12 +120,22 @@ class CodexParser(Parser):
         elif kind in ("item.started", "item.completed"):
             yield from self._item(document["item"], done=kind == "item.completed")
         elif kind == "error":
-            self.error = document["message"]
+            message = document["message"]
+            if again := RECONNECTING.fullmatch(message):
+                yield self.retry(again[1], readable(again[2] or "the connection broke"))
+            else:
+                self.error = message
         elif kind == "turn.failed":
             self._end, self.error = "failed", document["error"]["message"]
         elif kind == "turn.completed":
             self._end = "completed"
-            self.usage = {k: v for k, v in document["usage"].items() if isinstance(v, int)}
+            self.usage = counted(
+                document["usage"],
+                input_tokens=["input_tokens"],
+                cached_input_tokens=["cached_input_tokens"],
+                output_tokens=["output_tokens"],
+                reasoning_tokens=["reasoning_output_tokens"],
+            )
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if self._end == "completed":
@@ -129,7 +158,7 @@ class CodexParser(Parser):
                 payload = {"id": call, "output": item.get("aggregated_output") or ""}
                 if item.get("exit_code") is not None:
                     payload["exit_code"] = item["exit_code"]
-                yield "tool_result", payload
+                yield "tool_result", payload | _failure(item)
         elif kind in ("file_change", "mcp_tool_call", "web_search"):
             name = f"{item['server']}.{item['tool']}" if kind == "mcp_tool_call" else kind
             given = _named(item, "changes", "arguments", "query")
@@ -138,7 +167,20 @@ class CodexParser(Parser):
                 yield "tool_use", {"id": call, "name": name, "input": given}
             if done:
                 output = item.get("result") or item.get("error") or item.get("status") or ""
-                yield "tool_result", {"id": call, "output": output}
+                yield "tool_result", {"id": call, "output": output} | _failure(item)
+
+
+def _rest(invocation: Invocation) -> list[str]:
+    # codex's own sandbox needs namespaces, which the jail does not give.
+    words = ["-c", "features.plugins=false", "--dangerously-bypass-approvals-and-sandbox"]
+    words += ["-m", invocation.model] if invocation.model else []
+    return [*words, invocation.session] if invocation.session else words
+
+
+def _failure(item: dict[str, Any]) -> dict[str, Any]:
+    """What marks the result of a tool that failed, or was not allowed to run."""
+    failed = item.get("status") in ("failed", "declined") or item.get("exit_code")
+    return {"is_error": True} if failed else {}
 
 
 def _named(item: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...system.durations import parse_duration
+from . import tools
 from .adapter import Adapter
 from .claude import Claude
 from .codex import Codex
@@ -21,7 +23,6 @@ BUILT_IN: tuple[type[Adapter], ...] = (OpenCode, Claude, Gemini, Codex)
 # What stays in a private HOME between runs, whichever agents work in the workspace.
 SESSIONS = tuple(name for agent in BUILT_IN for name in agent.sessions)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 SIZES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -41,13 +42,16 @@ class LocalConfig(NamedTuple):
     stall: float
     keep_free: int
     jail: bool
+    tools: tuple[str, ...]
+    caches: tuple[str, ...]
     agents: dict[str, Adapter]
 
 
-def load(config_file: Path | None) -> LocalConfig:
+def load(config_file: Path | None, state_dir: Path | None = None) -> LocalConfig:
     """Read `[local]` of `config_file`; defaults when there is no file or no such table.
 
-    Raises ConfigError for a value that cannot be used, and for a name that is not known.
+    Raises ConfigError for a value that cannot be used, a name that is not known, and a folder that
+    must not be shown, such as one with that file or `state_dir` in it.
     """
     table = _table(config_file)
     _check_names(table, LocalConfig._fields, "[local]")
@@ -63,6 +67,8 @@ def load(config_file: Path | None) -> LocalConfig:
         _seconds(table, "stall", "15m"),
         _bytes(table, "keep_free", "500M"),
         jail == "on",
+        _folders(table, "tools", config_file, state_dir),
+        _folders(table, "caches", config_file, state_dir),
         _agents(table.get("agents", {})),
     )
 
@@ -95,10 +101,10 @@ def _seconds(table: Mapping[str, Any], name: str, default: str) -> float:
     value = table.get(name, default)
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
         return float(value)
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", value) if type(value) is str else None
-    if found is None:
+    seconds = parse_duration(value) if isinstance(value, str) else None
+    if seconds is None:
         raise ConfigError(f'[local] {name} must be a duration such as "90s", "15m" or "1h"')
-    return float(found[1]) * UNITS[found[2] or "s"]
+    return seconds
 
 
 def _bytes(table: Mapping[str, Any], name: str, default: str) -> int:
@@ -110,6 +116,18 @@ def _bytes(table: Mapping[str, Any], name: str, default: str) -> int:
     if found is None:
         raise ConfigError(f'[local] {name} must be a size such as "500M" or "2G"')
     return int(found[1]) * SIZES[found[2]]
+
+
+def _folders(
+    table: Mapping[str, Any], name: str, config_file: Path | None, state_dir: Path | None
+) -> tuple[str, ...]:
+    paths = _strings(table, name, "[local]")
+    own = [place for place in (config_file and config_file.parent, state_dir) if place]
+    logins = [file for agent in BUILT_IN for file in agent.credentials]
+    for path in paths:
+        if problem := tools.why_not(path, [*logins, *own]):
+            raise ConfigError(f"[local] {name}: {path} cannot be shown to agents: {problem}")
+    return paths
 
 
 def _agents(tables: object) -> dict[str, Adapter]:

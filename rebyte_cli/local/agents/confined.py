@@ -6,6 +6,7 @@ Every step is taken from the folder before it, by its descriptor, and follows no
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -46,13 +47,31 @@ def write(root: Path | int, relative: str, content: bytes, *, evict: bool = True
             os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
 
 
+def copy(source: Path, root: Path, relative: str) -> None:
+    """Copy a file of ours below `root`, all or nothing. Raises OSError."""
+    path = PurePosixPath(relative)
+    with source.open("rb") as content, _opened(root, path.parent, make=True) as here:
+        partial = f".{path.name}.new"
+        _remove(partial, here)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(partial, flags, 0o444, dir_fd=here), "wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+        os.replace(partial, path.name, src_dir_fd=here, dst_dir_fd=here)
+
+
 def read(root: Path | int, relative: str, most: int) -> bytes | None:
     """The content of a regular file of up to `most` bytes; None for anything else."""
     path = PurePosixPath(relative)
+    with suppress(OSError), _opened(root, path.parent) as here:
+        return read_file(path.name, most, here)
+    return None
+
+
+def read_file(name: str, most: int, here: int | None = None) -> bytes | None:
+    """As `read`, for a name in the folder `here`, or for a path that the user has chosen."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with _opened(root, path.parent) as here:
-            descriptor = os.open(path.name, flags, dir_fd=here)
+        descriptor = os.open(name, flags, dir_fd=here)
     except OSError:
         return None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -85,12 +104,12 @@ def remove_tree(root: Path) -> None:
         _remove_tree(root.name, here)
 
 
-def keep_only(root: Path, patterns: Iterable[str]) -> None:
-    """Remove everything below `root` except the regular files that match one of the patterns.
+def keep_only(root: Path | int, patterns: Iterable[str], relative: str = "") -> None:
+    """Remove everything below a folder except the regular files that match one of the patterns.
 
     `*` matches within a name. Raises OSError when something cannot be removed.
     """
-    with _opened(root, PurePosixPath()) as here:
+    with _opened(root, PurePosixPath(relative)) as here:
         _keep_only(here, [PurePosixPath(pattern).parts for pattern in patterns])
 
 

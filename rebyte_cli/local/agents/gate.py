@@ -5,15 +5,22 @@ It imports what runs an agent only when one runs: most commands need none of it.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sqlite3
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ...system.git import GitFailed
 from .. import http
 from ..access import Caller
 from ..http import Context, JsonObject, Refusal
 from ..messages import HttpRequest
 from ..records import TaskRecord
 from ..simulation import SimulatedRun
+
+SWEPT = "swept"  # the moment of the last sweep, in milliseconds
+HOUR_MS = 3_600_000
 
 if TYPE_CHECKING:
     from .launch import Launch
@@ -86,24 +93,60 @@ def stop_runs(context: Context, canceled: list[RunRecord]) -> None:
 
 
 def wait_for_results(context: Context, caller: Caller, workspace: str) -> None:
-    """Wait until the artifacts of a workspace hold what its canceled run changed.
+    """Wait until the artifacts of a workspace hold what a run changed that was canceled or killed.
 
-    A cancel is answered as soon as the agent is dead, and git may take a while for the patch.
+    Its end is told as soon as the agent is dead, and git may take a while for the patch.
     Nothing is waited for that the caller may not see.
     """
     with context.store.read() as db:
         # Of those that had begun: runs of a workspace take turns, so no other can be at work.
         row = db.execute(
-            "SELECT prompt FROM runs WHERE workspace = ? AND outcome = 'canceled'"
-            " AND started IS NOT NULL ORDER BY seq DESC LIMIT 1",
+            "SELECT prompt, outcome FROM runs WHERE workspace = ? AND started IS NOT NULL"
+            " ORDER BY seq DESC LIMIT 1",
             (workspace,),
         ).fetchone()
-        if row is None or not caller.sees(db, workspace):
+        if row is None or row["outcome"] == "succeeded" or not caller.sees(db, workspace):
             return
         from . import runs
 
-        (canceled,) = runs.load(db, [row[0]]).values()
-    runs.wait_for_results(context.store.folder, canceled)
+        (last,) = runs.load(db, [row["prompt"]]).values()
+    if last.ended is not None:
+        runs.wait_for_results(context.store.folder, last)
+
+
+def patch_of_runs(context: Context, task: TaskRecord, wanted: Sequence[str]) -> bytes | None:
+    """What these of a task's runs changed (all of them if none is named); None if nothing is kept.
+
+    Raises Refusal when it is too much, or cannot be told from what other tasks changed there.
+    """
+    own = [run.prompt.id for run in task.runs]
+    with context.store.read() as db:
+        rows = db.execute(
+            "SELECT prompt, options FROM runs WHERE workspace = ? ORDER BY seq", (task.workspace,)
+        ).fetchall()
+    from .changes import of_runs
+    from .workspace import Workspace
+
+    workspace = Workspace(context.store.folder, task.workspace)
+    if not rows or not workspace.base.exists():
+        return None
+    jailed = any(json.loads(row["options"])["jail"] for row in rows)
+    order = [row["prompt"] for row in rows]
+    try:
+        return of_runs(
+            workspace, order, [one for one in wanted or own if one in own], jailed=jailed
+        )
+    except GitFailed as error:
+        if set(order) <= set(own):
+            problem = f"The changes of task {task.id} cannot be read: {error}"
+            raise Refusal(409, "conflict", problem) from None
+        raise Refusal(
+            409,
+            "conflict",
+            f"The changes of task {task.id} cannot be told from those of other tasks in its"
+            f" workspace: {error}",
+            "The artifact changes.patch of the workspace has what all of them changed",
+        ) from None
 
 
 def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
@@ -122,3 +165,20 @@ def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
     stop_runs(context, canceled)
     Workspace(context.store.folder, workspace).remove()
     return True
+
+
+def sweep_hourly(context: Context) -> None:
+    """Remove what no task needs any more, if that was not done within the last hour.
+
+    Raises nothing. Other commands may not run an agent for days.
+    """
+    store = context.store
+    if not (store.folder / "workspaces").exists():  # no agent has run yet
+        return
+    with contextlib.suppress(OSError, sqlite3.Error, ValueError):
+        now = store.now()
+        if not 0 <= now - int(store.recall(SWEPT) or -HOUR_MS) < HOUR_MS:
+            store.remember(SWEPT, str(now))
+            from .sweep import sweep
+
+            sweep(store)

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .adapter import Adapter, AgentEvent, Invocation, Logins, Outcome, Parser, joined, shorten
+from .adapter import (
+    LONGEST_STRING,
+    Adapter,
+    AgentEvent,
+    Invocation,
+    Logins,
+    Outcome,
+    Parser,
+    counted,
+    joined,
+    readable,
+    shorten,
+)
+from .jail import Mount
 from .logins import LoginEntry
-from .user_config import read_json
+from .user_config import read_env, read_json
 
 SESSION_NOT_FOUND = 42
+RETRY = re.compile(r"Attempt (\d+) failed(?: with status (\d+))?[.:]? (?:Retrying.*?\.\.\. ?)?(.*)")
 # A custom command, whose arguments reach the model as they were typed.
 COMMAND = "rebyte-prompt"
 COMMAND_TEXT = f"Do what the text after /{COMMAND} says:"
@@ -22,7 +39,8 @@ class Gemini(Adapter):
 
     name = "gemini"
     install = "npm install -g @google/gemini-cli"
-    tested = ("0.61.0",)
+    tested = ("0.61.0", "0.61.0")
+    log_in = "run `gemini` and log in, or set GEMINI_API_KEY"
     variables = ("GEMINI_*", "GOOGLE_*", "CODE_ASSIST_ENDPOINT")
     credentials: ClassVar[Logins] = {
         ".gemini/oauth_creds.json": [
@@ -33,19 +51,24 @@ class Gemini(Adapter):
 
     # A `.env` in it can name another server for the key, settings can send it with an MCP request.
     hidden = (".gemini",)
+    finds_skills = (".agents/skills",)
     # `.project_root` says which repository the chats are about.
     sessions = (".gemini/tmp/*/.project_root", ".gemini/tmp/*/chats/*.json*")
 
     def arguments(self, invocation: Invocation) -> list[str]:
-        arguments = ["--output-format", "stream-json", "--approval-mode", "yolo", "--skip-trust"]
+        return ["--output-format", "stream-json", *self.screen(invocation)]
+
+    def screen(self, invocation: Invocation) -> list[str]:
+        arguments = ["--approval-mode", "yolo", "--skip-trust"]
         if invocation.model:
             arguments += ["-m", invocation.model]
         if invocation.session:
             return [*arguments, "--resume", invocation.session]
         return [*arguments, "--session-id", invocation.new_session]
 
-    def files(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
+    def files(self, outside: Mapping[str, str], user_home: Path, code: Mount) -> dict[str, str]:
         settings: dict[str, Any] = {
+            "context": {"fileName": _memory_names(user_home)},
             "privacy": {"usageStatisticsEnabled": False},
             "telemetry": {"enabled": False},
             "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False},
@@ -59,6 +82,15 @@ class Gemini(Adapter):
             ".gemini/settings.json": json.dumps(settings),
             f".gemini/commands/{COMMAND}.toml": f"prompt = {json.dumps(COMMAND_TEXT)}\n",
         }
+
+    def memory(self, user_home: Path) -> Sequence[str]:
+        return [f".gemini/{escape(name)}" for name in _memory_names(user_home) if "/" not in name]
+
+    def settings_variables(self, user_home: Path) -> dict[str, str]:
+        return read_env(user_home / ".gemini/.env")
+
+    def surroundings(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
+        return {**super().surroundings({}, user_home), **outside}
 
     def stdin(self, prompt: str) -> str:
         # gemini runs a prompt that begins with a slash. It replaces `@NAME` by the path of a file
@@ -76,21 +108,25 @@ class Gemini(Adapter):
 class GeminiParser(Parser):
     """Lines of `--output-format stream-json`.
 
-    The text comes in small deltas, which are joined to one event. The end is the `result` line;
+    The text comes in small deltas, which are joined to paragraphs. The end is the `result` line;
     the exit status is 0 for a broken stream and a remainder of the HTTP status for others.
     """
 
     def __init__(self, agent: str) -> None:
         super().__init__(agent)
-        self._said: list[str] = []
-        self._answer = ""
+        self._said = ""  # what is in no event yet
+        self._answer = ""  # all that was said since the last tool call
+        self._speaking = False
         self._result: dict[str, Any] | None = None
 
     def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         kind = document["type"]
         if kind == "message":
             if document["role"] == "assistant":
-                self._said.append(document["content"])
+                if not self._speaking:
+                    self._answer, self._speaking, self.omitted = "", True, 0
+                self._said += document["content"]
+                self._answer = self.longer(self._answer, document["content"])
             return
         if kind in ("init", "tool_use", "tool_result", "result"):
             for event in self.flush():
@@ -115,15 +151,42 @@ class GeminiParser(Parser):
         elif kind == "result":
             self._result = document
             stats = document.get("stats")
-            given = stats if isinstance(stats, dict) else {}
-            self.usage = {name: value for name, value in given.items() if isinstance(value, int)}
+            given = dict(stats) if isinstance(stats, dict) else {}
+            with contextlib.suppress(KeyError):  # the thoughts are in the total alone
+                spoken = given["input_tokens"] + given["output_tokens"]
+                given["thoughts"] = max(0, given["total_tokens"] - spoken)
+            self.usage = counted(
+                given,
+                input_tokens=["input_tokens"],
+                cached_input_tokens=["cached"],
+                output_tokens=["output_tokens", "thoughts"],
+                reasoning_tokens=["thoughts"],
+            )
+
+    def complain(self, line: str) -> list[AgentEvent]:
+        found = RETRY.match(line)
+        if found is None:
+            return []
+        status, message = found[2] or "", readable(found[3])
+        said = message if status in message else f"{status} {message}"
+        return [self.retry(found[1], said.strip() or "no reason given")]
+
+    def pause(self) -> list[AgentEvent]:
+        # Half a block of code, which every second part is, would be shown as something else.
+        parts, end = self._said.split("```"), 0
+        for last in range((len(parts) - 1) // 2 * 2, -1, -2):
+            if (found := parts[last].rfind("\n\n")) >= 0:
+                end = len("```".join([*parts[:last], parts[last][: found + 1]]))
+                break
+        else:
+            if len(self._said) > LONGEST_STRING:
+                end = len(self._said)
+        text, self._said = self._said[:end], self._said[end:]
+        return _said(text)
 
     def flush(self) -> list[AgentEvent]:
-        text, self._said = "".join(self._said), []
-        if not text:
-            return []
-        self._answer = text
-        return [AgentEvent("text", shorten({"content": text}))]
+        text, self._said, self._speaking = self._said, "", False
+        return _said(text)
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if self._result is None:
@@ -132,7 +195,19 @@ class GeminiParser(Parser):
             error = self._result.get("error")
             message = error.get("message") if isinstance(error, dict) else error
             return self.failure(str(message or self.error or "it gave no reason"), self._answer)
-        return self.success(self._answer)
+        return self.success("\n".join(filter(None, (self._answer, self.note()))))
+
+
+def _said(text: str) -> list[AgentEvent]:
+    return [AgentEvent("text", shorten({"content": text.strip("\n")}))] if text.strip() else []
+
+
+def _memory_names(user_home: Path) -> list[str]:
+    """The names that files with instructions have."""
+    context = read_json(user_home / ".gemini/settings.json").get("context")
+    given = context.get("fileName") if isinstance(context, dict) else None
+    names = given if isinstance(given, list) else [given]
+    return [name for name in names if isinstance(name, str) and name] or ["GEMINI.md"]
 
 
 def _login(outside: Mapping[str, str], user_home: Path) -> str:

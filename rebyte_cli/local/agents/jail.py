@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from . import seal, seccomp
+from . import lenders, seal, seccomp
 
 CODE = "/code"
 HOME = "/home/agent"
@@ -58,6 +58,11 @@ LIMITS = (
     f" ulimit -u {PROCESSES} || ulimit -p {PROCESSES}; }} 2>/dev/null;"
     ' exec "$@"'
 )
+# What `setsid -c` does, for a process that leads its session.
+CONTROLLED = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    " os.execvp(sys.argv[1], sys.argv[1:])"
+)
 
 
 class Mount(NamedTuple):
@@ -73,6 +78,7 @@ class Confinement(NamedTuple):
     code: Mount
     home: Mount
     jailed: bool
+    borrowed: tuple[Path, ...] = ()  # what git in the code reads elsewhere, at the same paths
 
 
 class JailCheck(NamedTuple):
@@ -87,7 +93,8 @@ def confine(workspace: Path, *, jailed: bool) -> Confinement:
     """The folders of a workspace as its agent sees them."""
     code, home = workspace / "code", workspace / "home"
     if jailed:
-        return Confinement(Mount(code, CODE), Mount(home, HOME), True)
+        borrowed = lenders.shown(workspace / "base.git")
+        return Confinement(Mount(code, CODE), Mount(home, HOME), True, tuple(borrowed))
     return Confinement(Mount(code, str(code)), Mount(home, str(home)), False)
 
 
@@ -96,29 +103,40 @@ def command(
     words: list[str],
     *,
     needs: Iterable[str] = (),
+    readable: Iterable[Mount] = (),
     writable: Iterable[Mount] = (),
+    more: Iterable[str] = (),
     hidden: Iterable[str] = (),
     network: bool = True,
+    terminal: bool = False,
 ) -> list[str]:
     """The command line that runs `words` in the jail, or `words` alone when there is none.
 
-    `needs` are further paths to show read-only, `writable` further folders to share, `hidden`
-    folders of the code that exist and appear to be empty.
+    `needs` are further paths to show read-only, `readable` and `writable` further folders to share,
+    `more` further arguments of bubblewrap, `hidden` folders of the code that exist and appear to be
+    empty. With `terminal`, standard input, a terminal of no other session, controls `words` alone:
+    Ctrl-C must not reach bubblewrap.
     """
     if not confinement.jailed:
-        return words
+        return [sys.executable, "-I", "-S", "-c", CONTROLLED, *words] if terminal else words
     line = [*_base(), "--dir", "/home", "--dir", HOME]
     if not network:
         line.append("--unshare-net")
     for path in needs:
         line += ["--ro-bind-try", path, path]
+    for place in readable:
+        line += ["--ro-bind", str(place.outside), place.inside]
     for place in (confinement.home, confinement.code, *writable):
         line += ["--bind", str(place.outside), place.inside]
+    for folder in confinement.borrowed:
+        line += ["--ro-bind-try", str(folder), str(folder)]
+    line += more
     for name in hidden:
         inside = f"{confinement.code.inside}/{name}"
         line += ["--tmpfs", inside, "--remount-ro", inside]
     line += ["--chdir", confinement.code.inside, "--"]
-    return [*line, "sh", "-c", LIMITS, "sh", *words]
+    session = ["setsid", "-c"] if terminal else []
+    return [*line, "sh", "-c", LIMITS, "sh", *session, *words]
 
 
 def environment(
@@ -183,8 +201,8 @@ def gaps() -> str:
         )
     if program is not None and not seccomp.is_available():
         found.append(
-            "the kernel's keyrings of your logins can be read and changed"
-            " (needs seccomp and a common 64-bit architecture)"
+            "the kernel's keyrings of your logins can be read and changed, and sockets of any"
+            " family opened (needs seccomp and a common 64-bit architecture)"
         )
     if program is not None and not no_nested_namespaces(program):
         found.append("programs inside can make user namespaces (needs bubblewrap 0.8)")

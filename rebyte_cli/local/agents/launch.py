@@ -14,7 +14,8 @@ from ...system.git import GitFailed
 from .. import http
 from ..database import Store
 from ..http import JsonObject, Refusal
-from . import config, jail, programs, runs, skills, source, supervisor
+from ..uploads import asked_name
+from . import config, jail, programs, runs, skills, source, spawn
 from .adapter import Adapter
 
 JAIL_CACHE = "jail.json"
@@ -57,11 +58,12 @@ class Launcher:
             "limit": settings.limit,
             "stall": settings.stall,
             "keep_free": settings.keep_free,
+            "tools": settings.tools,
+            "caches": settings.caches,
             # The private HOME of the next run has only what is named again.
-            "skills": list(
-                dict.fromkeys([*(earlier["skills"] if earlier else ()), *self._skills(body)])
-            ),
+            "skills": list(earlier["skills"] if earlier else ()),
         }
+        options["skills"] += [one for one in self._skills(body) if one not in options["skills"]]
         options["source"], login = self._source(body)
         return Launch(self._store, adapter, options, login)
 
@@ -92,7 +94,7 @@ class Launcher:
         branch = http.optional_text(body, "branchName", most=2000, least=1)
         return [repository, branch, changes], login
 
-    def _skills(self, body: JsonObject) -> list[str]:
+    def _skills(self, body: JsonObject) -> list[skills.Source]:
         path = http.optional_text(body, "localRepository", most=4096, least=1)
         here = None if path is None else source.local_path(path)
         config_dir = None if self._config_file is None else self._config_file.parent
@@ -101,7 +103,7 @@ class Launcher:
             slugs = http.strings(body, "skills")
             return skills.resolve(slugs, places, self._store.folder / "skills")
         except skills.UnknownSkill as error:
-            raise Refusal(400, "unknown_skill", str(error), error.hint) from None
+            raise Refusal(400, "unknown_skill", str(error), error.hint, error.hint) from None
         except GitFailed as error:
             raise Refusal(400, "unknown_skill", f"The skill cannot be cloned: {error}") from None
 
@@ -146,17 +148,25 @@ class Launch:
                 " decide what another one does outside",
                 "Leave out --no-jail, or create a workspace without -w and apply the patch to it",
             )
-        files = [[name, str(self._store.objects / file_id)] for name, file_id in uploads]
+        files = [
+            [name, str(self._store.objects / file_id), asked_name(name, file_id)]
+            for name, file_id in uploads
+        ]
         self._lock = runs.lock_new(self._store.folder, workspace, prompt)
         self._prompt = prompt
         options = self._options | {"uploads": files}
         runs.add(db, place, self.adapter.title, now, options)
         self._before = runs.locks_before(db, prompt)
 
+    def lock(self) -> int | None:
+        """The lock of the recorded run, for a supervisor here; None if it would have to wait."""
+        return None if self._before else self._lock
+
     def start(self, announce: Callable[[str], None]) -> None:
         """Start the supervisor, after the transaction of `record` is committed.
 
-        `announce` reports what runs where: once for each agent, and always without a jail.
+        `announce` reports what runs where: once for each agent, and always without a jail. It also
+        reports which of the user's settings the agent does not get, once for each such list.
         """
         assert self._lock is not None
         name = self.adapter.title
@@ -169,8 +179,12 @@ class Launch:
                 f" {self._store.folder / 'workspaces'}: it sees that, the system read-only and the"
                 " network, but none of your files"
             )
+        unused = ", ".join(self.adapter.unused_settings(Path.home()))
+        if unused and self._store.recall(f"unused {name}") != unused:
+            self._store.remember(f"unused {name}", unused)
+            announce(f"{name} runs without {unused} of your settings")
         try:
-            supervisor.start(
+            spawn.start(
                 self._store.folder,
                 self._prompt,
                 self._lock,
@@ -192,9 +206,9 @@ def earlier_options(db: sqlite3.Connection, task: str) -> tuple[str, dict[str, A
     return None if row is None else (str(row[0]), json.loads(row[1]))
 
 
-def _load(config_file: Path | None) -> config.LocalConfig:
+def _load(config_file: Path | None, state_dir: Path | None = None) -> config.LocalConfig:
     try:
-        return config.load(config_file)
+        return config.load(config_file, state_dir)
     except config.ConfigError as error:
         raise Refusal(400, "invalid_config", f"config.toml: {error}") from None
 
@@ -213,7 +227,7 @@ def usable_agent(
             "real agents run on Linux and macOS only",
             "Run rebyte in the Windows Subsystem for Linux, or without -x to simulate a run",
         )
-    settings = _load(config_file)
+    settings = _load(config_file, state_dir)
     adapter = settings.agents.get(executor)
     if adapter is None:
         http.invalid(f"executor must be one of {', '.join(settings.agents)}")
@@ -228,6 +242,7 @@ def usable_agent(
                 "jail_unavailable",
                 f"{executor} cannot be sandboxed on this machine: {check.reason}",
                 ". ".join(filter(None, (check.fix, jail.UNCONFINED))),
+                check.fix or None,
             )
     return adapter, settings, jailed
 
@@ -241,4 +256,5 @@ def _not_installed(adapter: Adapter, settings: config.LocalConfig) -> Refusal:
         "executor_unavailable",
         f"{adapter.title} is not installed: {programs.why_missing(adapter)}",
         f"{how} ({there}). For a simulated run, leave out -x or set REBYTE_LOCAL_AGENTS=0",
+        f"{how} ({there})",
     )

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, NamedTuple
 
+from ...system.durations import round_duration
+from . import children
 from .adapter import AgentEvent, Parser
 
 PIECE = 65_536
 # Room for a whole file or a picture; to parse a line of tiny JSON values takes 30 times its size.
 LONGEST_LINE = 8 * 1024 * 1024
+# Of a line on stderr; to search one may take the square of its length.
+LONGEST_COMPLAINT = 4_000
 LARGEST_RAW = 256 * 1024 * 1024
 # How long to read on after the agent has ended: a child of it may hold the pipe open forever.
 DRAIN_SECONDS = 0.5
 LOOK_SECONDS = 0.2
+# How long a line may wait to be read: what the agent starts after it can be older than that.
+READ_SECONDS = 1.0
 
 
 class RunLimits(NamedTuple):
-    """Seconds that a run may take, and seconds that it may print nothing; 0 for no limit."""
+    """Seconds that a run may take, and seconds that it may do nothing; 0 for no limit.
+
+    It does something if it prints a line that tells of no retry, and while a tool is at work.
+    """
 
     total: float
     silence: float
@@ -32,23 +43,36 @@ def pump(
     parser: Parser,
     record: Callable[[list[AgentEvent]], None],
     raw: IO[bytes],
+    errors: Path,
     limits: RunLimits,
     watch: Callable[[], str],
 ) -> str:
     """Give each line to the parser and its events to `record`, and keep the bytes in `raw`.
 
-    `watch` is called every 0.2 seconds, in which a fast disk takes a few hundred megabytes; it may
-    return a reason to kill the agent. Returns why the agent has to be killed, or an empty text when
-    it ended by itself.
+    `errors` is the file in which its stderr arrives. `watch` is called every 0.2 seconds, in which
+    a fast disk takes a few hundred megabytes; it may return a reason to kill the agent. Returns why
+    the agent has to be killed, or an empty text when it ended by itself.
     """
     assert process.stdout is not None
-    splitter = LineSplitter(parser)
+    splitter, complaints = LineSplitter(parser), ErrorReader(errors, parser)
     descriptor, kept = process.stdout.fileno(), 0
     began = heard = watched = paused = time.monotonic()
+    spoke: float | None = None
     ended: float | None = None
 
+    def is_working(now: float) -> bool:
+        """Whether a tool that the agent does not tell of seems to be at work.
+
+        It begins after a line of the agent, whose own process would count before the first one.
+        """
+        if spoke is None or now - heard <= limits.silence or parser.trouble:
+            return False
+        return bool(limits.silence) and children.has_new(process.pid, now - spoke + READ_SECONDS)
+
     def reason_to_end(now: float) -> str:
-        nonlocal watched
+        nonlocal heard, watched
+        if parser.tools or (parser.hides_tools and is_working(now)):
+            heard = now
         reason = _passed(limits, now - began, now - heard, parser)
         if not reason and now - watched >= LOOK_SECONDS:
             reason, watched = watch(), now
@@ -61,7 +85,7 @@ def pump(
             if reason := reason_to_end(now):
                 return reason
             if now - paused >= LOOK_SECONDS:
-                record(parser.pause())
+                record([*parser.pause(), *complaints.events()])
                 paused = now
             if ended is None and process.poll() is not None:
                 ended = now
@@ -72,19 +96,43 @@ def pump(
             piece = os.read(descriptor, PIECE)
             if not piece:
                 break
-            heard = time.monotonic()
             if kept < LARGEST_RAW:
                 raw.write(piece)
                 raw.flush()
                 kept += len(piece)
             record(splitter.feed(piece))
-        record([*splitter.end(), *parser.pause()])
+            if not parser.trouble:
+                heard = spoke = time.monotonic()
+        record([*splitter.end(), *parser.pause(), *complaints.events()])
     heard = time.monotonic()
     while process.poll() is None:  # it has closed its output, and may take as long as before
         if reason := reason_to_end(time.monotonic()):
             return reason
         time.sleep(0.01)
     return ""
+
+
+class ErrorReader:
+    """Gives the parser each line of the file `path`, in which the agent's stderr arrives."""
+
+    def __init__(self, path: Path, parser: Parser) -> None:
+        self._path = path
+        self._parser = parser
+        self._read = 0
+
+    def events(self) -> list[AgentEvent]:
+        """The events of the lines that came since the last call; of very much text, of a part."""
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            piece = file.read(PIECE)
+        whole = piece.rfind(b"\n") + 1 or (len(piece) if len(piece) == PIECE else 0)
+        self._read += whole
+        lines = piece[:whole].decode("utf-8", "replace").splitlines()
+        events: list[AgentEvent] = []
+        for line in lines:
+            with contextlib.suppress(Exception):  # the file keeps what is not understood
+                events += self._parser.complain(line[:LONGEST_COMPLAINT])
+        return events
 
 
 class LineSplitter:
@@ -127,15 +175,10 @@ def _passed(limits: RunLimits, total: float, silence: float, parser: Parser) -> 
     if parser.hopeless:
         return f"{parser.agent} failed: {parser.hopeless}"
     if limits.total and total > limits.total:
-        return f"{parser.agent} ran longer than its limit of {span(limits.total)}"
-    if limits.silence and silence > limits.silence:
-        return f"{parser.agent} printed nothing for {span(limits.silence)}"
-    return ""
-
-
-def span(seconds: float) -> str:
-    """A duration as it is written in config.toml."""
-    for unit, size in (("h", 3600), ("m", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s"
+        how = f"ran longer than its limit of {round_duration(limits.total)}"
+    elif limits.silence and silence > limits.silence:
+        what = "got no answer from its model" if parser.trouble else "printed nothing"
+        how = f"{what} for {round_duration(limits.silence)}"
+    else:
+        return ""
+    return ": ".join(filter(None, (f"{parser.agent} {how}", parser.last_error())))

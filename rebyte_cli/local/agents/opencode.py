@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from . import opencode_database
-from .adapter import Adapter, Invocation, Logins, Outcome, Parser, joined
+from .adapter import (
+    Adapter,
+    AgentEvent,
+    Invocation,
+    Logins,
+    Outcome,
+    Parser,
+    counted,
+    joined,
+    readable,
+)
+from .jail import Mount
 from .logins import LoginEntry
 from .user_config import read_json
 
 # Settings that decide which model answers. Plugins, MCP servers and permissions are not for a jail.
 KEPT_SETTINGS = ("model", "small_model", "provider", "disabled_providers", "enabled_providers")
+# A log line about a request that failed, which is sent again if nothing else follows.
+STREAM_ERROR = re.compile(
+    r'level=ERROR .*message="stream error".* error\.error="((?:[^"\\]|\\.)*)"'
+)
+# An answer that breaks off is asked for again without end and, after a moment, without a pause.
+MOST_CUT = 5
 CONFIG_FILES = ("opencode.json", "opencode.jsonc", "config.json")
 
 
@@ -23,7 +40,7 @@ class OpenCode(Adapter):
 
     name = "opencode"
     install = "npm install -g opencode-ai"
-    tested = ("1.18.33",)
+    tested = ("1.18.33", "1.18.33")  # without a login it has models that need none
     variables = (
         "ANTHROPIC_API_KEY",
         "ANTHROPIC_BASE_URL",
@@ -49,10 +66,16 @@ class OpenCode(Adapter):
 
     # It imports the plugins and tools in it, whatever `--pure` and its variables say.
     hidden = (".opencode",)
+    finds_skills = (".agents/skills", ".claude/skills")
     sessions = tuple(f".local/share/opencode/{name}" for name in opencode_database.FILES)
 
     def arguments(self, invocation: Invocation) -> list[str]:
-        arguments = ["run", "--format", "json", "--pure", "--auto", "--thinking"]
+        # It tells of no retry elsewhere than in its log.
+        logs = ["--print-logs", "--log-level", "ERROR"]
+        return ["run", "--format", "json", "--thinking", *logs, *self.screen(invocation)]
+
+    def screen(self, invocation: Invocation) -> list[str]:
+        arguments = ["--pure", "--auto"]
         if invocation.model:
             arguments += ["-m", invocation.model]
         if invocation.session:
@@ -68,10 +91,16 @@ class OpenCode(Adapter):
             "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
         }
 
-    def files(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
+    def memory(self, user_home: Path) -> Sequence[str]:
+        return (".config/opencode/AGENTS.md", ".claude/CLAUDE.md")
+
+    def files(self, outside: Mapping[str, str], user_home: Path, code: Mount) -> dict[str, str]:
         given = _settings(user_home)
         settings = {name: given[name] for name in KEPT_SETTINGS if name in given}
         settings |= {"autoupdate": False, "share": "disabled"}
+        # With the project's configuration, it leaves out the first of these that is there, too.
+        found = [name for name in ("AGENTS.md", "CLAUDE.md") if (code.outside / name).is_file()]
+        settings["instructions"] = [f"{code.inside}/{name}" for name in found[:1]]
         return {".config/opencode/opencode.json": json.dumps(settings)}
 
     def clean_sessions(self, home: Path, code: str) -> None:
@@ -96,12 +125,16 @@ class OpenCodeParser(Parser):
     rejected permission opencode exits with 0 and without an answer.
     """
 
+    hides_tools = True
+
     def __init__(self, agent: str) -> None:
         super().__init__(agent)
         self._message = ""
-        self._said: list[str] = []
+        self._said = ""
         self._stopped = False
         self._rejected = ""
+        self._attempts = 0  # requests that failed in a row
+        self._cut = 0  # answers that broke off in a row
 
     def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         if self.session is None and isinstance(document.get("sessionID"), str):
@@ -112,28 +145,47 @@ class OpenCodeParser(Parser):
             self._stopped = False
         elif kind == "text":
             if part["messageID"] != self._message:
-                self._message, self._said = part["messageID"], []
-            self._said.append(part["text"])
+                self._message, self._said, self.omitted = part["messageID"], "", 0
+            self._said = self.longer(self._said, part["text"])
             yield "text", {"content": part["text"]}
         elif kind == "reasoning":
             yield "thinking", {"content": part["text"]}
         elif kind == "tool_use":
+            self._cut = 0
             yield from self._tool(part)
         elif kind == "step_finish":
-            self._stopped = part["reason"] == "stop"
+            self._attempts, self._stopped = 0, part["reason"] == "stop"
             self._count(part)
+            if part["reason"] == "unknown":
+                yield self._broke_off()
+            else:
+                self._cut = 0
         elif kind == "error":
             data = document["error"].get("data", {})
             self.error = str(data.get("message") or document["error"].get("name"))
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if self._stopped:
-            return self.success("".join(self._said).strip())
+            return self.success("\n".join(filter(None, (self._said.strip(), self.note()))))
         if self.error:
             return self.failure(self.error)
         if self._rejected and status == 0:
             return self.failure(f"it stopped without an answer after: {self._rejected}")
         return self.unfinished(status, stderr)
+
+    def complain(self, line: str) -> list[AgentEvent]:
+        found = STREAM_ERROR.search(line)
+        if found is None:
+            return []
+        self._attempts += 1
+        return [self.retry(self._attempts, readable(found[1].removeprefix("AI_APICallError: ")))]
+
+    def _broke_off(self) -> AgentEvent:
+        self._cut += 1
+        again = self.retry(self._cut, "the model's answer broke off")
+        if self._cut >= MOST_CUT:
+            self.hopeless = f"{self.trouble} {self._cut} times in a row"
+        return again
 
     def _tool(self, part: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         state = part["state"]
@@ -147,9 +199,15 @@ class OpenCodeParser(Parser):
     def _count(self, part: dict[str, Any]) -> None:
         """Add up what each step used."""
         tokens = part.get("tokens", {})
-        for ours, theirs in (("input_tokens", "input"), ("output_tokens", "output")):
-            if isinstance(tokens.get(theirs), int):
-                self.usage[ours] = self.usage.get(ours, 0) + tokens[theirs]
+        step = counted(
+            {**tokens, **tokens.get("cache", {})},
+            input_tokens=["input", "read", "write"],
+            cached_input_tokens=["read"],
+            output_tokens=["output", "reasoning"],
+            reasoning_tokens=["reasoning"],
+        )
+        for name, number in step.items():
+            self.usage[name] = self.usage.get(name, 0) + number
         if isinstance(part.get("cost"), int | float):
             self.usage["cost_usd"] = self.usage.get("cost_usd", 0) + part["cost"]
 

@@ -2,13 +2,27 @@
 
 OpenCode loads settings from the server of an account that the database names, and plugins from the
 folder that a session is in. An agent can write any account and any folder into it.
+
+    python -I -S -c BOOT PACKAGE_FOLDER DATABASE CODE_FOLDER CPU_SECONDS
+
+opens it: a constraint, an index or a damaged page can make SQLite compute for hours, and nothing
+stops a function that it computes but the end of its process.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+BOOT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1));"
+    " from rebyte_cli.local.agents.opencode_database import main; main()"
+)
+CPU_SECONDS = 10
+WALL_SECONDS = 60.0  # on a busy machine, or a slow disk
+MEMORY = 1 << 30
 NAME = "opencode.db"
 FILES = (NAME, f"{NAME}-wal", f"{NAME}-shm")
 # What OpenCode needs to resume a session, and to know which version of its tables it has.
@@ -26,19 +40,38 @@ INDEX = re.compile(r"CREATE (?:UNIQUE )?INDEX ")
 def clean(folder: Path, code: str) -> None:
     """Empty all tables but those of sessions, which are then in `code`, the agent's folder.
 
-    A database in which that is impossible is removed.
+    A database in which that is impossible, or takes long, is removed.
     No agent may be at work: its files are those of `FILES`, and none is a link.
     """
-    import sqlite3
-
     database = folder / NAME
     if not database.exists():
         return
+    package = str(Path(__file__).parents[3])
+    words = [sys.executable, "-I", "-S", "-c", BOOT, package, str(database), code, str(CPU_SECONDS)]
     try:
-        _clean(database, code)
-    except (sqlite3.Error, ValueError):
-        for name in FILES:
+        subprocess.run(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            timeout=WALL_SECONDS,
+            check=True,
+        )
+    except subprocess.SubprocessError:
+        for name in (*FILES, f"{NAME}-journal"):
             (folder / name).unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Clean one database within limits, which hold when the supervisor was killed, too."""
+    database, code, seconds = sys.argv[1:]
+    if sys.platform == "linux":  # elsewhere no jail keeps the agent from more than this
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    _clean(Path(database), code)
 
 
 def _clean(database: Path, code: str) -> None:

@@ -15,7 +15,7 @@ def identity(pid: int) -> str:
 
 
 def find(known: str) -> int | None:
-    """The id of the process with this identity; None if it is gone or the text is no identity."""
+    """The id of the process with this identity; None if it is dead or the text is no identity."""
     number = known.partition(" ")[0]
     if not (number.isascii() and number.isdigit()) or identity(int(number)) != known:
         return None
@@ -27,9 +27,12 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """When the process started, in the kernel's own count."""
+    """When the process started, in the kernel's own count; empty if it is dead."""
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return fields[19] if len(fields) > 19 else ""
+    # One whose first thread has ended is a zombie, too, but has more than one thread.
+    if len(fields) < 20 or (fields[0] in "ZX" and int(fields[17]) < 2):
+        return ""
+    return fields[19]
 
 
 def _read(path: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .adapter import (
+    LONGEST_ANSWER,
     Adapter,
     AgentEvent,
     Invocation,
@@ -20,8 +21,6 @@ from .adapter import (
     shorten,
     without_sequences,
 )
-
-LONGEST_ANSWER = 999_900  # characters, with room for a note below the million that is stored
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,9 @@ class ProgramParser(Parser):
         self._size += len(line) + 1
         return []
 
+    def skip(self, size: int) -> None:
+        self.omitted += size
+
     def read(self, document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
         return ()
 
@@ -73,7 +75,7 @@ class ProgramParser(Parser):
         return _said(text)
 
     def flush(self) -> list[AgentEvent]:
-        return [*self.pause(), *_said(self._note())]
+        return [*self.pause(), *_said(self.note())]
 
     def finish(self, status: int, stderr: str) -> Outcome:
         if status == 0:
@@ -82,10 +84,7 @@ class ProgramParser(Parser):
 
     def _text(self) -> str:
         text = "\n".join(self._lines).strip("\n")
-        return "\n".join(filter(None, (text, self._note())))
-
-    def _note(self) -> str:
-        return f"[{self.omitted} more characters]" if self.omitted else ""
+        return "\n".join(filter(None, (text, self.note())))
 
 
 def _said(text: str) -> list[AgentEvent]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -36,12 +37,12 @@ def find(adapter: Adapter, environment: Mapping[str, str]) -> AgentProgram | Non
     # By its real path: node looks for an agent's modules beside the file, not beside the link.
     real = os.path.realpath(found)
     search = environment.get("PATH", os.defpath)
-    interpreter = _interpreter(Path(real), search)
-    needs = dict.fromkeys([_own_files(Path(real))])
+    runs_it = interpreter(Path(real), search)
+    needs = dict.fromkeys([own_files(Path(real))])
     folders = dict.fromkeys([os.path.dirname(real)])
-    if interpreter is not None:
-        needs |= dict.fromkeys(_interpreter_files(interpreter))
-        folders[os.path.dirname(interpreter)] = None
+    if runs_it is not None:
+        needs |= dict.fromkeys(interpreter_files(runs_it))
+        folders[os.path.dirname(runs_it)] = None
     for path in adapter.extra_paths:
         needs[os.path.realpath(os.path.expanduser(path))] = None
     return AgentProgram(
@@ -92,12 +93,21 @@ def version(program: AgentProgram, environment: Mapping[str, str]) -> str | NoVe
     return NoVersion(lines[0] if lines else f"it exited with status {done.returncode}")
 
 
+def is_between(version: str, versions: tuple[str, str]) -> bool:
+    """Whether a version is one of the range, whose ends belong to it."""
+    oldest, this, newest = (
+        [int(number) for number in re.findall(r"\d+", each)]
+        for each in (versions[0], version, versions[1])
+    )
+    return oldest <= this <= newest
+
+
 def in_system(path: str) -> bool:
     """Whether the jail shows the path anyway."""
     return any(path == folder or path.startswith(f"{folder}/") for folder in SYSTEM_FOLDERS)
 
 
-def _own_files(real: Path) -> str:
+def own_files(real: Path) -> str:
     """The program's file, or the packages that it is one of: in /opt, the folder of its package."""
     modules = [parent for parent in real.parents if parent.name == "node_modules"]
     if not modules and real.parts[:2] == ("/", "opt"):
@@ -105,19 +115,25 @@ def _own_files(real: Path) -> str:
     return str(modules[-1] if modules else real)
 
 
-def _interpreter_files(interpreter: str) -> Iterator[str]:
+def interpreter_files(interpreter: str) -> Iterator[str]:
     """The interpreter itself, its virtual environment, and the installation it belongs to."""
-    real, home = Path(os.path.realpath(interpreter)), Path.home()
+    real = Path(os.path.realpath(interpreter))
     environment = Path(interpreter).parent.parent
     if (environment / "pyvenv.cfg").exists():
         yield str(environment)
-    prefix = real.parent.parent
-    # Never a folder that holds much else, such as HOME itself or ~/.local.
+    yield installation(real.parent) or str(real)
+
+
+def installation(folder: Path) -> str | None:
+    """The folder above one with programs, if that is what they are installed in."""
+    prefix, home = folder.parent, Path.home()
+    # Never a folder that holds much else, such as HOME itself or ~/.local, nor a work tree.
     alone = prefix not in (home, home / ".local", Path("/opt"), *home.parents)
-    yield str(prefix if alone and (prefix / "lib").exists() else real)
+    is_one = alone and (prefix / "lib").exists() and not (prefix / ".git").exists()
+    return str(prefix) if is_one else None
 
 
-def _interpreter(script: Path, search: str) -> str | None:
+def interpreter(script: Path, search: str) -> str | None:
     """The program in the script's first line, `env NAME` resolved on PATH; None for a binary."""
     try:
         with script.open("rb") as source:

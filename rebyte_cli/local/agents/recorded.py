@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from .. import schedule
 from ..schedule import NEVER, ScheduledEvent, prompt_of
 from . import runs
+from .workspace import Workspace
 
 
 class RecordedRun(schedule.Run):
@@ -23,9 +25,25 @@ class RecordedRun(schedule.Run):
         """The answer's text, once the run has ended by itself."""
         return None if self.outcome == "canceled" or now < self.end else self._record.answer
 
+    def has_changes(self, now: int) -> bool:
+        """Whether it began, and has ended: what it changed is kept, or about to be."""
+        return self._record.started is not None and self.end <= now
+
     def events(self, db: sqlite3.Connection, first: int = 0) -> list[ScheduledEvent]:
         """The events that were recorded so far, from place `first` on."""
         return [ScheduledEvent(*event) for event in runs.events(db, self.prompt.id, first)]
+
+    def queue(self, db: sqlite3.Connection) -> dict[str, Any] | None:
+        """Its place in the queue; None once it has begun, or has ended."""
+        if self._record.started is None and self._record.ended is None:
+            return runs.queue_place(db, self._record)
+        return None
+
+    def preparing(self, db: sqlite3.Connection) -> str:
+        """What is done before the agent starts, if that takes a while."""
+        if self._record.started is None or self._record.ended is not None:
+            return ""
+        return Workspace(runs.state_dir_of(db), self._record.workspace).cloning()
 
     def cancel(self, db: sqlite3.Connection, now: int) -> None:
         """Record that the run was canceled, unless it has an end already."""

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ...system.git import GitFailed
-from ...system.process_group import ProcessGroup
+from .. import http
+from ..artifact_store import NO_AGENT
 from ..database import Store, make_folder
-from . import config, jail, programs, runs, skills
+from . import config, confined, jail, lenders, programs, runs, sharing, skills, sweep
 from .adapter import Adapter
 from .disarm import disarm
+from .jail_group import JailGroup
 from .launch import JAIL_CACHE
 from .workspace import Workspace, disk_usage
 
@@ -27,13 +29,14 @@ STDERR_READ = 20_000
 def agents(state_dir: Path | None, config_file: Path | None) -> list[dict[str, Any]]:
     """Every agent that `-x` can name, found or not.
 
-    `name`, `program` (None when it is not found), `version`, `tested` (whether this version was,
-    None for an unknown version or a program of the user's own), `jail` (`on`, `off`,
-    `unavailable`), `jailGaps` (what a jail of this machine leaves open), `usable`, and
-    `problem`: why it is not, with what to do.
+    `name`, `program` (None when it is not found), `version`, `tested` (whether it is in the range
+    of tested versions, None for an unknown version or a program of the user's own), `login` (the
+    login file or the variable with a key, None without either), `jail` (`on`, `off`,
+    `unavailable`), `jailGaps` (what a jail of this machine leaves open), `usable`,
+    `problem` (why it is not, with what to do), and `unused` (settings of the agent that are not).
     Nothing is written when `state_dir` is None. Raises config.ConfigError.
     """
-    settings = config.load(config_file)
+    settings = config.load(config_file, state_dir)
     if state_dir is not None:
         make_folder(state_dir)
     check = jail.probe(None if state_dir is None else state_dir / JAIL_CACHE)
@@ -59,10 +62,12 @@ def _agent(adapter: Adapter) -> dict[str, Any]:
         "program": None if program is None else program.path,
         "version": None,
         "tested": None,
+        "login": adapter.found_login(adapter.surroundings(os.environ, Path.home()), Path.home()),
         "jail": None,
         "jailGaps": None,
         "usable": False,
         "problem": None,
+        "unused": ", ".join(adapter.unused_settings(Path.home())) or None,
     }
     if program is None:
         how = f": {adapter.install}" if adapter.install else ""
@@ -72,7 +77,9 @@ def _agent(adapter: Adapter) -> dict[str, Any]:
         if isinstance(version, programs.NoVersion):
             row["problem"] = f"`{adapter.program} --version` fails: {version.reason}"
         elif version is not None:
-            row["version"], row["tested"] = version, version in adapter.tested
+            row["version"], row["tested"] = version, programs.is_between(version, adapter.tested)
+    if row["problem"] is None and adapter.log_in and row["login"] is None:
+        row["problem"] = f"no login and no key was found: {adapter.log_in}"
     return row
 
 
@@ -84,8 +91,46 @@ def going(db: sqlite3.Connection) -> dict[str, int]:
 
 
 def disk(state_dir: Path) -> int:
-    """The bytes on disk that all workspaces take."""
-    return disk_usage(state_dir / "workspaces")
+    """The bytes on disk that all workspaces take, with what they share."""
+    return sum(disk_usage(state_dir / name) for name in ("workspaces", lenders.FOLDER))
+
+
+def workspaces(state_dir: Path) -> dict[str, dict[str, Any]]:
+    """What the table of workspaces shows of those here: `repository` and `size`, by id.
+
+    The size was measured when the last run ended; None until then. Raises StateError.
+    """
+    names = [path.name for path in (state_dir / "workspaces").glob("*")]
+    if not names:
+        return {}
+    store = Store(state_dir)
+    try:
+        with store.read() as db:
+            made_from = {name: runs.source(db, name) or [None] for name in names}
+    finally:
+        store.close()
+    return {
+        name: {"repository": source[0], "size": Workspace(state_dir, name).size()}
+        for name, source in made_from.items()
+    }
+
+
+def prune(state_dir: Path, seconds: float, *, dry_run: bool) -> tuple[list[dict[str, Any]], int]:
+    """As `sweep.prune`: rows with `id`, `repository`, `size`, `lastUsedAt`, and all bytes freed.
+
+    Raises StateError and OSError.
+    """
+    store = Store(state_dir)
+    try:
+        found, shared = sweep.prune(store, seconds, dry_run=dry_run)
+    finally:
+        store.close()
+    rows = [
+        {"id": one.workspace, "repository": one.repository, "size": one.size,
+         "lastUsedAt": http.stamp(one.ended)}
+        for one in found
+    ]  # fmt: skip
+    return rows, shared + sum(one.size for one in found)
 
 
 def folder(
@@ -100,51 +145,99 @@ def folder(
     if "/" in workspace:
         return None
     for _ in range(200):
-        if place.code.is_dir():
-            return place.code
-        if not place.folder.is_dir():
+        if place.code.is_dir() or not runs.at_work(state_dir, workspace, sleep):
             break
         sleep(0.05)
-    return None
+    return place.code if place.code.is_dir() else None
 
 
-def disarmed(state_dir: Path, workspace: str) -> bool:
+def why_no_folder(state_dir: Path, workspace: str) -> tuple[str, tuple[str, ...]]:
+    """What explains that `folder` finds none, and the words of the command to type next.
+
+    There may be no such command. Raises StateError.
+    """
+    store = Store(state_dir)
+    try:
+        with store.read() as db:
+            last = runs.newest(db, workspace)
+    finally:
+        store.close()
+    if last is None:
+        return NO_AGENT, ()
+    if last.ended is None and last.started is None:
+        return "Its run waits for its turn; wait with ", ("wait", last.task)
+    if not Workspace(state_dir, workspace).folder.exists():
+        what = "It was deleted, with its last task, or by `workspace delete` or `local prune`"
+        return what, ()
+    return "It could not be made; see why with ", ("logs", last.task)
+
+
+def disarmed(
+    state_dir: Path,
+    workspace: str,
+    tell: Callable[[str], object] = lambda _: None,
+    *,
+    complete: bool = False,
+) -> bool:
     """Make the folder of a workspace safe for git outside the jail; False while an agent works.
 
-    Raises OSError or GitFailed when that cannot be done.
+    `tell` is told what is waited for. With `complete`, the clone there no longer borrows objects,
+    so that it can be copied and outlive the workspace. Raises OSError or GitFailed when that
+    cannot be done.
     """
     if runs.at_work(state_dir, workspace):
         return False
-    disarm(Workspace(state_dir, workspace))
+    place = Workspace(state_dir, workspace)
+    disarm(place, tell)
+    if complete:
+        lenders.complete(place.code, place.base)
     return True
 
 
 def git_inside(state_dir: Path, workspace: str, words: Sequence[str]) -> Iterator[bytes]:
     """What `git WORDS` prints, line by line, when it runs in a jail around the workspace.
 
-    Nothing that the agent wrote can have an effect outside. Raises GitFailed when git fails, and
-    where no jail can be made.
+    Nothing that the agent wrote can have an effect outside: what git runs in the jail may arm the
+    repository again, and the agent's home is not there. A run that ends meanwhile waits for git, or
+    ends it. Raises GitFailed when git fails or is ended, and where no jail can be made.
     """
     check = jail.probe(state_dir / JAIL_CACHE)
     if not check.works:
         raise GitFailed(f"{check.reason}. {check.fix}")
-    confinement = jail.confine(Workspace(state_dir, workspace).folder, jailed=True)
-    with (
-        tempfile.TemporaryFile() as errors,
-        ProcessGroup(
-            jail.command(confinement, ["git", *words], network=False),
-            folder="/",
-            variables=jail.environment(confinement, os.environ),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-        ) as group,
-    ):
-        assert group.process.stdout is not None
-        yield from group.process.stdout
-        if group.process.wait():
-            errors.seek(0)
-            said = errors.read(STDERR_READ).decode("utf-8", "replace").strip()
-            raise GitFailed(said or f"git exited with status {group.process.returncode}")
+    folder = Workspace(state_dir, workspace).folder
+    confinement = jail.confine(folder, jailed=True)
+    # Of the folders, only the code. The home has the login of a run that may be at work.
+    confinement = confinement._replace(home=confinement.code)
+    variables = jail.environment(confinement, os.environ)
+    variables |= {"HOME": "/tmp", "GIT_CONFIG_GLOBAL": os.devnull}  # noqa: S108 - the jail's own
+    try:
+        with (
+            tempfile.TemporaryFile() as errors,
+            sharing.Visit(folder) as visit,
+            JailGroup(
+                confinement,
+                jail.command(confinement, ["git", *words], network=False),
+                folder="/",
+                variables=variables,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            ) as group,
+            visit.by(group),
+        ):
+            assert group.process.stdout is not None
+            yield from group.process.stdout
+            status = group.process.wait()
+            if visit.was_ended:
+                raise GitFailed("git was ended: the folder is needed by another command or a run")
+            if status:
+                errors.seek(0)
+                said = errors.read(STDERR_READ).decode("utf-8", "replace").strip()
+                raise GitFailed(said or f"git exited with status {status}")
+    finally:
+        try:
+            disarmed(state_dir, workspace)
+        except OSError as error:
+            raise GitFailed(f"the folder cannot be made safe again: {error}") from None
 
 
 def known_skills(config_dir: Path, here: Path | None) -> list[dict[str, str]]:
@@ -167,3 +260,4 @@ def stop_all(store: Store) -> None:
         runs.stop(store.folder, run)
     for folder in (store.folder / "workspaces").glob("*"):
         Workspace(store.folder, folder.name).remove()
+    confined.remove_tree(store.folder / lenders.FOLDER)

@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..database import make_folder, new_id
-from . import credentials, process_identity, spool
+from ..artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
+from ..database import make_folder
+from . import credentials, process_identity, spawn, spool
 from .workspace import Workspace
 
 LOCK = "lock"
 VANISHED = "The run's process is gone: it was killed, or this machine was restarted"
 # What the lock's file says when the agent is dead and only its results are being collected.
 AGENT_IS_GONE = "gone"
+NO_LOCK = -1
 STOP_SECONDS = 5.0
 # How long an artifact is waited for: less than a client waits for an answer.
 COLLECT_SECONDS = 20.0
@@ -53,11 +55,6 @@ class RecordedEvent(NamedTuple):
     payload: dict[str, Any]
 
 
-PATCH = "changes.patch"
-ARTIFACT_TYPES = {
-    PATCH: "text/x-diff; charset=utf-8",
-    "answer.md": "text/markdown; charset=utf-8",
-}
 COLUMNS = ", ".join(RunRecord._fields)
 
 
@@ -86,10 +83,10 @@ def load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
     result, state_dir = _load(db, prompts), state_dir_of(db)
     for run in list(result.values()):
         if run.ended is None:
-            with _claimed(state_dir, run) as claimed:
-                if claimed:
-                    _record_vanished(db, state_dir, run)
-            if claimed:
+            with claimed(state_dir, run) as lock:
+                if lock is not None:
+                    _bury(db, state_dir, run, lock)
+            if lock is not None:
                 result |= _load(db, [run.prompt])
     return result
 
@@ -99,6 +96,26 @@ def unended(db: sqlite3.Connection) -> list[RunRecord]:
     rows = db.execute("SELECT prompt FROM runs WHERE ended IS NULL ORDER BY seq").fetchall()
     found = load(db, [row[0] for row in rows])
     return [run for run in found.values() if run.ended is None]
+
+
+def queue_place(db: sqlite3.Connection, run: RunRecord) -> dict[str, Any] | None:
+    """`position` (1 is the next) and `message` of a run that waits; None if it begins just now."""
+    seq, slots = db.execute(
+        "SELECT seq, json_extract(options, '$.parallel') FROM runs WHERE prompt = ?", (run.prompt,)
+    ).fetchone()
+    others = db.execute(
+        "SELECT started IS NULL AS waits, seq < ? AS is_before FROM runs"
+        " WHERE ended IS NULL AND prompt != ?",
+        (seq, run.prompt),
+    ).fetchall()
+    position = 1 + sum(waits and is_before for waits, is_before in others)
+    if locks_before(db, run.prompt):
+        what = "until its workspace is free"
+    elif sum(not waits for waits, _ in others) + position > slots:
+        what = f"until fewer than {slots} runs work ([local] parallel)"
+    else:
+        return None
+    return {"position": position, "message": f"number {position} in the queue, waits {what}"}
 
 
 def events(db: sqlite3.Connection, prompt: str, first: int = 0) -> list[RecordedEvent]:
@@ -147,19 +164,20 @@ def _record_end(
     """Record the artifacts, the result event and the end."""
     objects = state_dir / "objects"
     try:
-        patch = (Workspace(state_dir, run.workspace).run_folder(run.prompt) / PATCH).read_bytes()
+        folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
+        patch = (folder / PATCH_FILE).read_bytes()
     except FileNotFoundError:
         # That of an earlier run is not what is in the workspace now, and `apply` would take it.
-        _drop_artifact(db, objects, run.workspace, PATCH)
+        remove(objects, db, run.workspace, PATCH_FILE)
     else:
-        keep_artifact(db, objects, run.workspace, PATCH, patch, at)
+        put_result(objects, db, run.workspace, PATCH_FILE, patch, at)
     word, answer = payload["status"], payload["result"]
     if not end(db, run.prompt, at, word, answer):
         return
     _add_event(db, run.prompt, seq, at, "result", payload)
     if word == "succeeded" and answer:
         content = answer.encode("utf-8", "replace") + b"\n"
-        keep_artifact(db, objects, run.workspace, "answer.md", content, at)
+        put_result(objects, db, run.workspace, ANSWER_FILE, content, at)
 
 
 def append(db: sqlite3.Connection, prompt: str, at: int, kind: str, payload: object) -> None:
@@ -197,6 +215,20 @@ def end(db: sqlite3.Connection, prompt: str, at: int, outcome: str, answer: str)
     return bool(changed.rowcount)
 
 
+def newest(db: sqlite3.Connection, workspace: str) -> RunRecord | None:
+    """The last run of a workspace."""
+    rows = db.execute(
+        "SELECT prompt FROM runs WHERE workspace = ? ORDER BY seq DESC LIMIT 1", (workspace,)
+    )
+    return next((load(db, [row[0]])[row[0]] for row in rows.fetchall()), None)
+
+
+def has_ended(db: sqlite3.Connection, prompt: str) -> bool:
+    """Whether the end of a run is recorded."""
+    sql = "SELECT 1 FROM runs WHERE prompt = ? AND ended IS NOT NULL"
+    return db.execute(sql, (prompt,)).fetchone() is not None
+
+
 def cancel(db: sqlite3.Connection, column: str, value: str, now: int) -> list[RunRecord]:
     """Record as canceled the runs whose `column` (task, workspace) is `value`; those runs."""
     rows = db.execute(
@@ -217,28 +249,33 @@ def last_session(db: sqlite3.Connection, task: str, agent: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def keep_artifact(
-    db: sqlite3.Connection, objects: Path, workspace: str, name: str, content: bytes, now: int
-) -> None:
-    """Store an artifact of the workspace in place of the one with the same name."""
-    object_id, kind = new_id(), ARTIFACT_TYPES[name]
-    partial = objects / f"{object_id}.part"
-    partial.write_bytes(content)
-    os.replace(partial, objects / object_id)
-    _drop_artifact(db, objects, workspace, name)
-    db.execute(
-        "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?, 0, 0)",
-        (workspace, name, object_id, kind, len(content), now),
-    )
+def last_answer(db: sqlite3.Connection, task: str) -> str:
+    """The answer of the last run of a task that has ended, if it succeeded; or nothing."""
+    row = db.execute(
+        "SELECT answer FROM runs WHERE task = ? AND outcome = 'succeeded' AND seq = (SELECT"
+        " max(seq) FROM runs WHERE task = ? AND ended IS NOT NULL)",
+        (task, task),
+    ).fetchone()
+    return "" if row is None else str(row[0] or "")
 
 
-def _drop_artifact(db: sqlite3.Connection, objects: Path, workspace: str, name: str) -> None:
+def used_before(db: sqlite3.Connection, prompt: str, session: str) -> dict[str, float]:
+    """What the runs of an agent's session before that of `prompt` used, as their ends say."""
+    from .adapter import parse
+
     rows = db.execute(
-        "DELETE FROM artifacts WHERE workspace = ? AND filename = ? RETURNING object",
-        (workspace, name),
+        "SELECT payload FROM runs JOIN run_events USING (prompt) WHERE session = ? AND task ="
+        " (SELECT task FROM runs WHERE prompt = ?) AND runs.prompt != ? AND kind = 'result'",
+        (session, prompt, prompt),
     )
-    for row in rows.fetchall():
-        (objects / row[0]).unlink(missing_ok=True)
+    total: dict[str, float] = {}
+    for row in rows:
+        payload = parse(row[0])  # an earlier version recorded numbers of any size
+        used = {**payload.get("usage", {}), "cost_usd": payload.get("cost_usd", 0)}
+        for name, number in used.items():
+            if isinstance(number, int | float):
+                total[name] = total.get(name, 0) + number
+    return total
 
 
 # The lock of a run
@@ -268,6 +305,12 @@ def locks_before(db: sqlite3.Connection, prompt: str) -> list[Path]:
     return [_lock_file(state_dir, run) for run in found if is_held(state_dir, run)]
 
 
+def say(lock: int, text: str) -> None:
+    """Write into the file of a held lock what `stop` and `at_work` read there."""
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, text.encode(), 0)
+
+
 def is_held(state_dir: Path, run: RunRecord) -> bool:
     """Whether a supervisor (or the process that starts it) holds the run's lock."""
     return _is_locked(_lock_file(state_dir, run))
@@ -290,41 +333,43 @@ def _is_locked(file: Path) -> bool:
     return False
 
 
-def wait_for(state_dir: Path, run: RunRecord) -> None:
-    """Wait until the run's supervisor has ended, and clean up after one that was killed."""
+@contextlib.contextmanager
+def held(state_dir: Path, run: RunRecord, flags: int = 0) -> Iterator[int]:
+    """Hold the lock of a run, once its supervisor has ended; the descriptor.
+
+    It is NO_LOCK if the run has no folder any more. `flags` are added to those of the lock.
+    """
     import fcntl
 
-    with contextlib.suppress(FileNotFoundError):
-        descriptor = os.open(_lock_file(state_dir, run), os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            _clean_up(state_dir, run)
-        finally:
-            os.close(descriptor)
+    try:
+        place = _lock_file(state_dir, run)
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        yield NO_LOCK
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
-def _claimed(state_dir: Path, run: RunRecord) -> Iterator[bool]:
-    """Hold the lock of a run whose supervisor is gone: true; false when anyone else has it.
+def claimed(state_dir: Path, run: RunRecord) -> Iterator[int | None]:
+    """As `held`, but None when anyone else has the lock.
 
     It is held while the run is cleaned up, so that the next run of the workspace, which waits
     for it, gets its login files after those of this one are removed.
     """
     import fcntl
 
-    try:
-        descriptor = os.open(_lock_file(state_dir, run), os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        yield True
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
-    finally:
-        os.close(descriptor)
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(held(state_dir, run, fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+        else:
+            yield lock
 
 
 def stop(state_dir: Path, run: RunRecord) -> None:
@@ -345,9 +390,11 @@ def stop(state_dir: Path, run: RunRecord) -> None:
             time.sleep(0.1)  # to die in
             break
         time.sleep(0.01)
-    with _claimed(state_dir, run) as claimed:
-        if claimed:
-            _clean_up(state_dir, run)
+    with claimed(state_dir, run) as lock:
+        if lock is not None:
+            credentials.take_back(Workspace(state_dir, run.workspace).run_folder(run.prompt))
+            if _content(_lock_file(state_dir, run)) != AGENT_IS_GONE:  # it was killed
+                _leave_rest(state_dir, run, lock)
 
 
 def wait_for_results(state_dir: Path, run: RunRecord) -> None:
@@ -377,35 +424,52 @@ def _load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
     return {row[0]: RunRecord(*row) for row in rows}
 
 
-def _record_vanished(db: sqlite3.Connection, state_dir: Path, run: RunRecord) -> None:
-    notes = _clean_up(state_dir, run)
-    now = int(time.time() * 1000)
+def _bury(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -> None:
+    """Record the end of a run that lost its supervisor; what it changed is kept a moment later."""
+    notes = credentials.take_back(Workspace(state_dir, run.workspace).run_folder(run.prompt))
     with _transaction(db):
-        folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
-        record(db, state_dir, run, spool.left_behind(folder))
-        if end(db, run.prompt, now, "failed", VANISHED):
-            if run.started is not None:  # the workspace may have changed since the last patch
-                _drop_artifact(db, state_dir / "objects", run.workspace, PATCH)
-            for note in notes:
-                append(db, run.prompt, now, "text", {"content": note})
-            append(db, run.prompt, now, "result", {"status": "failed", "result": VANISHED})
+        record_vanished(db, state_dir, run, notes)
+        # Before the end is recorded for good: if this process is killed, the next one does it all.
+        _leave_rest(state_dir, run, lock)
 
 
-def _clean_up(state_dir: Path, run: RunRecord) -> list[str]:
-    """Do what a supervisor that was killed left undone, with the logins and in the workspace.
+def record_vanished(
+    db: sqlite3.Connection, state_dir: Path, run: RunRecord, notes: Iterable[str]
+) -> bool:
+    """Record that a run has failed because its supervisor is gone, unless it has an end.
 
-    The result says what an agent had changed in the logins and may not.
+    What it printed is recorded, and the `notes`. Whether the end was recorded here.
     """
-    from ...system.git import GitFailed
-    from .disarm import disarm
+    now = int(time.time() * 1000)
+    folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
+    record(db, state_dir, run, spool.left_behind(folder))
+    if not end(db, run.prompt, now, "failed", VANISHED):
+        return False
+    if run.started is not None:  # the workspace may have changed since the last patch
+        remove(state_dir / "objects", db, run.workspace, PATCH_FILE)
+    for note in notes:
+        append(db, run.prompt, now, "text", {"content": note})
+    append(db, run.prompt, now, "result", {"status": "failed", "result": VANISHED})
+    return True
 
-    workspace = Workspace(state_dir, run.workspace)
-    notes = credentials.take_back(workspace.run_folder(run.prompt))
-    try:
-        disarm(workspace)
-    except (OSError, GitFailed) as error:  # `workspace path` tries again
-        notes.append(f"git is not safe in the folder of the workspace: {error}")
-    return notes
+
+def keep_patch(
+    db: sqlite3.Connection, state_dir: Path, run: RunRecord, patch: bytes, now: int
+) -> None:
+    """Store what is in the workspace of a run as its artifact."""
+    put_result(state_dir / "objects", db, run.workspace, PATCH_FILE, patch, now)
+
+
+def _leave_rest(state_dir: Path, run: RunRecord, lock: int) -> None:
+    """Start a process that does, with the run's lock, what its supervisor left to do.
+
+    git may take a while for that, and only those who need the patch wait for it.
+    """
+    if lock == NO_LOCK or run.started is None:
+        return
+    say(lock, AGENT_IS_GONE)
+    with contextlib.suppress(OSError):  # the patch is missing then, and `workspace path` disarms
+        spawn.start(state_dir, run.prompt, os.dup(lock), 0)
 
 
 def at_work(state_dir: Path, workspace: str, sleep: Callable[[float], None] = time.sleep) -> bool:

@@ -2,7 +2,8 @@
 
 keyctl, add_key and request_key reach every key of the user, whatever the namespaces. io_uring and
 userfaultfd, which attacks on the kernel often use, are refused as container engines refuse them.
-A refused call answers as a kernel without it does, and programs expect that.
+Of sockets, only those are made that programs need: one of AF_VSOCK would reach the host of a
+virtual machine. A refused call answers as a kernel without it does, and programs expect that.
 """
 
 from __future__ import annotations
@@ -31,16 +32,30 @@ NUMBERS = {
     S390X: (278, 279, 280, 355),
     S390: (278, 279, 280, 355),
 }
+# socket, socketpair, and, where there is one, socketcall: it makes sockets too, and its family is
+# in memory, which no filter can read. On s390x, glibc uses it for every socket: none is refused.
+SOCKETS: dict[int, tuple[int, ...]] = {
+    X86_64: (41, 53),
+    I386: (359, 360, 102),
+    **dict.fromkeys((AARCH64, RISCV64, RISCV32, LOONGARCH64), (198, 199)),
+    ARM: (281, 288),
+    **dict.fromkeys((PPC64LE, PPCLE), (326, 333, 102)),
+}
+FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET and AF_INET6
+NETLINK, ROUTE = 16, 0  # which tells a program its network interfaces
+MAKING_SOCKETS = (1, 8)  # of what socketcall does: SYS_SOCKET and SYS_SOCKETPAIR
 IO_URING = (425, 426, 427)  # setup, enter and register: the same on every architecture
 MACHINES = {
     "x86_64": X86_64, "aarch64": AARCH64, "riscv64": RISCV64, "loongarch64": LOONGARCH64,
     "ppc64le": PPC64LE, "s390x": S390X,
 }  # fmt: skip
 
-# Instructions of classic BPF, and where the call's number and architecture are in its input.
+# Instructions of classic BPF, and where the call's number, architecture and arguments are in its
+# input. Each of those arguments is an int, the lower half on the machines of `SOCKETS`.
 LOAD, AND, JUMP_IF_EQUAL, RETURN = 0x20, 0x54, 0x15, 0x06
-CALL, ARCHITECTURE = 0, 4
+CALL, ARCHITECTURE, FIRST, THIRD = 0, 4, 16, 32
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.ENOSYS
+NO_FAMILY = 0x00050000 | errno.EAFNOSUPPORT
 X32 = 0x40000000  # a bit in the number: the call of x86_64, with 32-bit pointers
 
 SET_SECCOMP, MODE_FILTER = 22, 2
@@ -65,22 +80,47 @@ def keyctl() -> int | None:
 
 def program() -> bytes:
     """The program: one block for each architecture, skipped by processes of the others."""
-    blocks = [_block(architecture, (*NUMBERS[architecture], *IO_URING)) for architecture in NUMBERS]
-    return b"".join([*blocks, _instruction(RETURN, ALLOW)])
+    return b"".join([*map(_block, NUMBERS), _instruction(RETURN, ALLOW)])
 
 
-def _block(architecture: int, refused: tuple[int, ...]) -> bytes:
-    count = len(refused)
+def _block(architecture: int) -> bytes:
+    sockets = SOCKETS.get(architecture, ())
+    calls = dict.fromkeys((*NUMBERS[architecture], *IO_URING), "refuse")
+    calls |= dict.fromkeys(sockets[:2], "family") | dict.fromkeys(sockets[2:], "socketcall")
+    # Labels, and instructions with those to jump to, where one is true and where it is not.
+    lines: list[str | tuple[int, int, str, str]] = [
+        (LOAD, ARCHITECTURE, "", ""),
+        (JUMP_IF_EQUAL, architecture, "", "end"),
+        (LOAD, CALL, "", ""),
+        (AND, 0xFFFFFFFF ^ X32, "", ""),
+        *((JUMP_IF_EQUAL, number, label, "") for number, label in calls.items()),
+        (RETURN, ALLOW, "", ""),
+        "family",
+        (LOAD, FIRST, "", ""),
+        *((JUMP_IF_EQUAL, family, "allow", "") for family in FAMILIES),
+        (JUMP_IF_EQUAL, NETLINK, "", "no family"),
+        (LOAD, THIRD, "", ""),
+        (JUMP_IF_EQUAL, ROUTE, "allow", "no family"),
+        "socketcall",
+        (LOAD, FIRST, "", ""),
+        *((JUMP_IF_EQUAL, one, "refuse", "") for one in MAKING_SOCKETS),
+        "allow",
+        (RETURN, ALLOW, "", ""),
+        "refuse",
+        (RETURN, REFUSE, "", ""),
+        "no family",
+        (RETURN, NO_FAMILY, "", ""),
+        "end",
+    ]
+    instructions = [line for line in lines if not isinstance(line, str)]
+    labels = {
+        line: sum(not isinstance(before, str) for before in lines[:place])
+        for place, line in enumerate(lines)
+        if isinstance(line, str)
+    }
     return b"".join(
-        [
-            _instruction(LOAD, ARCHITECTURE),
-            _instruction(JUMP_IF_EQUAL, architecture, otherwise=count + 4),
-            _instruction(LOAD, CALL),
-            _instruction(AND, 0xFFFFFFFF ^ X32),
-            *(_instruction(JUMP_IF_EQUAL, n, then=count - i) for i, n in enumerate(refused)),
-            _instruction(RETURN, ALLOW),
-            _instruction(RETURN, REFUSE),
-        ]
+        _instruction(code, value, *(labels[to] - place if to else 0 for to in jumps))
+        for place, (code, value, *jumps) in enumerate(instructions, 1)
     )
 
 

@@ -24,7 +24,7 @@ def clone_url(repository: str) -> str:
 def local_path(repository: str) -> Path | None:
     """The folder of a repository on this machine, or None for one elsewhere."""
     if repository.startswith("file://"):
-        return Path(urlsplit(repository).path)
+        return Path(unquote(repository.removeprefix("file://")))
     return Path(repository) if repository.startswith("/") else None
 
 

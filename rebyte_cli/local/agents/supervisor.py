@@ -1,7 +1,5 @@
 """The process that looks after one run: it waits its turn, starts the agent and records it all.
 
-    python -I -S -c BOOT PACKAGE_FOLDER STATE_DIR PROMPT_ID LOCK_DESCRIPTOR SLOTS [LOCK_FILE]…
-
 It outlives the command that started it, the terminal and `local serve`. It imports little: it is
 started for every run, and waits in memory for as long as the agent works.
 """
@@ -14,35 +12,36 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from ...system import git
 from ...system.git import GitFailed
-from ...system.process_group import ProcessGroup
+from ..artifact_store import PATCH_FILE
 from ..database import Store, new_id
-from . import changes, config, confined, credentials, jail, programs, runs, skills, spool
+from . import changes, config, confined, credentials, jail, programs, runs, skills, spool, tools
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser
-from .disarm import disarm
+from .disarm import disarm, remember_origin
+from .jail_group import JailGroup, end_rest
 from .lines import RunLimits, pump
 from .spool import Spool, patiently
 from .sweep import sweep
 from .workspace import UploadedFile, Workspace, WorkspaceSource
 
-BOOT = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1));"
-    " from rebyte_cli.local.agents.turn import main; main()"
-)
 PROMPT_FILE, RAW_FILE, STDERR_FILE = "prompt", "output", "stderr"
 STDERR_READ = 20_000
 EXCHANGE_SECONDS = 2.0
+CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
 LONGEST_ANSWER = 1_000_000
-# The next run passes it as an argument, and an agent can print anything.
+# The next run passes them as arguments, and an agent can print anything.
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+\[\]-]{0,199}")
 
 
 class RunStopped(BaseException):
@@ -53,41 +52,6 @@ class RunFailed(Exception):
     """The run cannot succeed; the text says why."""
 
 
-def start(
-    state_dir: Path,
-    prompt_id: str,
-    lock: int,
-    slots: int,
-    before: Iterable[Path],
-    login: Mapping[str, str] | None = None,
-) -> None:
-    """Start the supervisor of a recorded run, detached, and hand it the run's lock.
-
-    `before` are the lock files of earlier runs to wait for (see turn.py), `login` the variables
-    that have the login of the clone. The lock's descriptor is closed here. Raises OSError when no
-    process can be made.
-    """
-    package = Path(__file__).parents[3]
-    python = [sys.executable, "-I", "-S", "-c", BOOT, str(package)]
-    words = [*python, str(state_dir), prompt_id, str(lock), str(slots), *map(str, before)]
-    try:
-        with (state_dir / "supervisors.log").open("ab") as log:
-            # Through a shell that ends at once, so that `local serve` has no children to reap.
-            subprocess.run(
-                ["sh", "-c", '"$@" &', "sh", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **(login or {})},
-                pass_fds=(lock,),
-                start_new_session=True,
-                cwd="/",
-                check=False,
-            )
-    finally:
-        os.close(lock)
-
-
 def look_after(state_dir: str, prompt_id: str, lock: int) -> None:
     """Look after one run, whose turn it is, to its end."""
     os.umask(0o077)
@@ -95,13 +59,81 @@ def look_after(state_dir: str, prompt_id: str, lock: int) -> None:
     # A shell's background process ignores these, and so would the agent and its tools.
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
+    Supervisor(_store(state_dir), prompt_id, lock).run()
+
+
+def finish(state_dir: str, prompt_id: str, kind: str = "runs") -> None:
+    """Keep what a run has changed whose supervisor was killed. Its lock is held by this process.
+
+    `kind` is that of `changes.patch`.
+    """
+    os.umask(0o077)
+    store = _store(state_dir)
+    with store.read() as db:
+        row = db.execute(
+            f"SELECT {runs.COLUMNS}, options FROM runs WHERE prompt = ?",  # noqa: S608 - our names
+            (prompt_id,),
+        ).fetchone()
+    run, options = runs.RunRecord(*row[:-1]), json.loads(row[-1])
+    workspace = Workspace(store.folder, run.workspace)
+    patch, problem = _patch(workspace, prompt_id, options, kind)
+    notes = [problem] if problem else []
+    if unsafe := _disarm(workspace, notes.append):
+        notes.append(unsafe)
+    patiently(lambda: _keep(store, run, patch, notes))
+
+
+def _keep(store: Store, run: runs.RunRecord, patch: bytes | None, notes: list[str]) -> None:
+    with store.write() as db:
+        if patch is not None:
+            runs.keep_patch(db, store.folder, run, patch, store.now())
+        for note in notes:
+            runs.append(db, run.prompt, store.now(), "text", {"content": note})
+
+
+def _disarm(workspace: Workspace, tell: Callable[[str], object]) -> str:
+    """Make git safe in the workspace; why it is not, for the transcript, or an empty text."""
+    try:
+        disarm(workspace, tell)
+    except (GitFailed, OSError) as error:  # `workspace path` tries again
+        return f"git is not safe in the folder of the workspace: {error}"
+    return ""
+
+
+def _store(state_dir: str) -> Store:
     busy = spool.ATTEMPT_SECONDS
-    store = patiently(lambda: Store(Path(state_dir), busy_seconds=busy))
-    Supervisor(store, prompt_id, lock).run()
+    return patiently(lambda: Store(Path(state_dir), busy_seconds=busy))
+
+
+def _patch(
+    workspace: Workspace, prompt_id: str, options: Mapping[str, Any], kind: str = "runs"
+) -> tuple[bytes | None, str]:
+    """The patch of a run whose agent is gone, or why there is none.
+
+    There is neither when the workspace was not even made.
+    """
+    if not workspace.base.exists():
+        return None, ""
+    jailed, watch = options["jail"], partial(_full_disk, workspace, options)
+    try:
+        return changes.patch(workspace, prompt_id, jailed=jailed, watch=watch, kind=kind), ""
+    except (GitFailed, OSError) as error:
+        return None, f"changes.patch was not created: {error}"
+
+
+def _full_disk(workspace: Workspace, options: Mapping[str, Any]) -> str:
+    """What is wrong with the disk, or an empty text."""
+    free = shutil.disk_usage(workspace.folder).free
+    if free >= options.get("keep_free", 0):
+        return ""
+    return f"the disk has only {free // 10**6} MB left ([local] keep_free)"
 
 
 class Supervisor:
     """One run, from its turn to its recorded end."""
+
+    # Whether the agent has a terminal instead of a prompt.
+    on_screen = False
 
     def __init__(self, store: Store, prompt_id: str, lock: int) -> None:
         self._store = store
@@ -125,6 +157,7 @@ class Supervisor:
         self._began = 0
         self._next_event = 0
         self._next_exchange = 0.0
+        self._not_found: dict[str, None] = {}  # commands
         self._spool = Spool(self._folder / spool.FILE, self._write)
 
     def run(self) -> None:
@@ -135,16 +168,14 @@ class Supervisor:
         self._ending = True
         with contextlib.suppress(OSError):  # the next look tries again
             self._tell(credentials.take_back(self._folder))
-        self._say(runs.AGENT_IS_GONE)
-        try:
-            found = self._changes()
-        except (GitFailed, OSError) as error:
-            found, outcome = None, _with_note(outcome, f"changes.patch was not created: {error}")
-        try:
-            disarm(self._workspace)
-        except (GitFailed, OSError) as error:  # `workspace path` tries again
-            self._tell([f"git is not safe in the folder of the workspace: {error}"])
-        self._record(outcome, found)
+        runs.say(self._lock, runs.AGENT_IS_GONE)
+        found, problem = _patch(self._workspace, self._run.prompt, self._options)
+        if unsafe := _disarm(self._workspace, lambda note: self._tell([note])):
+            self._tell([unsafe])
+        self._record(_with_note(outcome, problem) if problem else outcome, found)
+        self._report()
+        with contextlib.suppress(OSError):
+            self._workspace.measure()
         sweep(self._store)
 
     def _try(self, work: Callable[[], Outcome]) -> Outcome:
@@ -169,6 +200,7 @@ class Supervisor:
         self._began = self._store.now()
         if not patiently(self._start):
             raise RunStopped
+        self._report()
         return self._work()
 
     def _start(self) -> bool:
@@ -180,6 +212,16 @@ class Supervisor:
             )
         return bool(changed.rowcount)
 
+    def _report(self) -> None:
+        """Let webhooks know what has happened: the command that would may be days away."""
+        with contextlib.suppress(OSError, sqlite3.Error):
+            with self._store.read() as db:
+                told = db.execute("SELECT 1 FROM webhooks LIMIT 1").fetchone()
+            if told:
+                from ..deliveries import send_aside
+
+                send_aside(self._store.folder)
+
     def _clean_up_before(self) -> None:
         """Clean up after runs of this workspace whose supervisors were killed."""
         with self._store.read() as db:
@@ -189,19 +231,47 @@ class Supervisor:
                 (self._run.workspace, self._seq),
             ).fetchall()
         for row in rows:
-            runs.wait_for(self._state_dir, runs.RunRecord(*row))
+            run = runs.RunRecord(*row)
+            with runs.held(self._state_dir, run):
+                notes = credentials.take_back(self._workspace.run_folder(run.prompt))
+                self._bury(run, notes)
+        if rows:
+            _disarm(self._workspace, lambda note: self._tell([note]))
+            end_rest(self._workspace.folder)  # nothing may be left that could read a login
+
+    def _bury(self, run: runs.RunRecord, notes: list[str]) -> None:
+        """Record the end of an earlier run whose supervisor was killed, and what it changed."""
+        with self._store.read() as db:
+            if runs.has_ended(db, run.prompt):
+                return
+        patch = None
+        if run.started is not None:
+            patch, _ = _patch(self._workspace, run.prompt, self._options)
+
+        def record() -> None:
+            with self._store.write() as db:
+                if runs.record_vanished(db, self._state_dir, run, notes) and patch is not None:
+                    runs.keep_patch(db, self._state_dir, run, patch, self._store.now())
+
+        patiently(record)
 
     # The work
 
     def _work(self) -> Outcome:
         options = self._options
         adapter = config.adapter_of(options["adapter"])
-        uploads = [UploadedFile(name, Path(path)) for name, path in options["uploads"]]
+        uploads = [
+            UploadedFile(name, Path(path), *more) for name, path, *more in options["uploads"]
+        ]
         try:
             with self._store.read() as db:
                 # The first run's, which may have failed before it had made the workspace.
                 source = runs.source(db, self._run.workspace)
-            self._workspace.prepare(WorkspaceSource(*(source or options["source"])), uploads)
+            made_from = WorkspaceSource(*(source or options["source"]))
+            with self._telling_of_the_clone():
+                lacks = self._workspace.prepare(made_from, uploads, share=options["jail"])
+            self._tell(lacks)
+            remember_origin(self._workspace, made_from.repository)
         except OSError as error:
             raise RunFailed(f"The workspace cannot be prepared: {error}") from None
         with self._store.read() as db:
@@ -212,39 +282,84 @@ class Supervisor:
             outcome, _ = self._agent(adapter, None)
         return outcome
 
+    @contextlib.contextmanager
+    def _telling_of_the_clone(self) -> Iterator[None]:
+        """Say in the transcript how far a clone is, after five seconds and ever less often."""
+        over = Event()
+
+        def watch() -> None:
+            pause = CLONE_SECONDS
+            while not over.wait(pause):
+                pause *= 2
+                if said := self._workspace.cloning():
+                    self._tell([said[:1].upper() + said[1:]])
+
+        thread = Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
     def _agent(self, adapter: Adapter, session: str | None) -> tuple[Outcome, bool]:
         """Run the agent once: the outcome, and whether it did not know `session`."""
-        options, outside = self._options, dict(os.environ)
+        options, user_home = self._options, Path.home()
+        outside = adapter.surroundings(os.environ, user_home)
         program = programs.find(adapter, outside)
         if program is None:
             raise RunFailed(f"{adapter.program} is no longer on PATH")
-        user_home = Path.home()
         confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
         try:
-            self._furnish(adapter, confinement.code.inside, outside, user_home)
+            self._furnish(adapter, confinement.code, outside, user_home)
         except OSError as error:
             raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
         invocation = Invocation(options["model"], session, new_id())
+        words = adapter.screen if self.on_screen else adapter.arguments
+        needs = [*program.needs, *jail.certificates(outside)]
+        own = tools.find_shown(options, outside, needs, self._workspace.home)
         line = jail.command(
             confinement,
-            [*program.command, *adapter.arguments(invocation)],
-            needs=[*program.needs, *jail.certificates(outside)],
+            [*program.command, *words(invocation)],
+            needs=needs,
+            more=own.arguments,
             hidden=self._hidden(adapter),
+            terminal=self.on_screen,
         )
-        variables = jail.environment(confinement, outside, program.folders)
-        variables |= adapter.let_through(outside, user_home) | adapter.environment(outside)
+        variables = jail.environment(confinement, outside, [*own.folders, *program.folders])
+        variables |= (
+            own.variables | adapter.let_through(outside, user_home) | adapter.environment(outside)
+        )
         parser = adapter.parser()
-        status, reason = self._execute(line, variables, adapter.stdin(self._prompt), parser)
+        status, reason = self._execute(
+            confinement, line, variables, adapter.stdin(self._prompt), parser
+        )
         stderr = _tail(self._folder / STDERR_FILE)
         if session is not None and not reason and adapter.lost_session(status, stderr):
             return Outcome(False, "", "", {}), True
         self._append(parser.flush())
+        if self._not_found and confinement.jailed:
+            self._tell([tools.hint(self._not_found, outside.get("PATH", ""))])
         if reason:
-            return Outcome(False, "", reason, parser.usage), False
-        return parser.finish(status, stderr), False
+            outcome = Outcome(False, "", reason, parser.usage)
+        else:
+            outcome = parser.finish(status, stderr)
+        return outcome._replace(usage=self._used(parser)), False
+
+    def _used(self, parser: Parser) -> dict[str, Any]:
+        """What this run used, where the agent reports the total of its session."""
+        used = dict(parser.usage)
+        if not parser.of_session.isdisjoint(used):
+            with self._store.read() as db:
+                before = runs.used_before(db, self._run.prompt, str(parser.session))
+            for name in parser.of_session & used.keys():
+                more = round(used[name] - before.get(name, 0), 9)
+                if more >= 0:  # otherwise the session began again at zero
+                    used[name] = more + 0  # not -0.0
+        return used
 
     def _furnish(
-        self, adapter: Adapter, code: str, outside: Mapping[str, str], user_home: Path
+        self, adapter: Adapter, code: jail.Mount, outside: Mapping[str, str], user_home: Path
     ) -> None:
         """Make HOME a new one but for the agents' sessions.
 
@@ -252,9 +367,15 @@ class Supervisor:
         """
         home = self._workspace.home
         confined.keep_only(home, config.SESSIONS)
-        adapter.clean_sessions(home, code)
-        skills.install(home, self._options["skills"])
-        for name, text in adapter.files(outside, user_home).items():
+        adapter.clean_sessions(home, code.inside)
+        own = self._workspace.skills(adapter.finds_skills)
+        skills.install(home, [*own, *self._options["skills"]])
+        for pattern in adapter.memory(user_home):
+            for path in filter(Path.is_file, user_home.glob(pattern)):
+                name = path.relative_to(user_home).as_posix()
+                confined.write(home, name, path.read_bytes())
+        files = adapter.screen_files if self.on_screen else adapter.files
+        for name, text in files(outside, user_home, code).items():
             confined.write(home, name, text.encode())
         confined.write(home, ".gitconfig", _git_config().encode())
         credentials.lend(user_home, home, self._folder, adapter.credentials)
@@ -270,7 +391,12 @@ class Supervisor:
         return [name for name in adapter.hidden if (self._workspace.code / name).is_dir()]
 
     def _execute(
-        self, line: list[str], variables: dict[str, str], prompt: str, parser: Parser
+        self,
+        confinement: jail.Confinement,
+        line: list[str],
+        variables: dict[str, str],
+        prompt: str,
+        parser: Parser,
     ) -> tuple[int, str]:
         """Start the agent and read it to its end: its exit status, and why it was stopped."""
         prompt_file = self._folder / PROMPT_FILE
@@ -280,7 +406,8 @@ class Supervisor:
             (self._folder / STDERR_FILE).open("wb") as stderr,
         ):
             self._holding = True  # a signal between the start and the `with` would leave it alive
-            with ProcessGroup(
+            with JailGroup(
+                confinement,
                 line,
                 folder=self._workspace.code,
                 variables=variables,
@@ -289,8 +416,9 @@ class Supervisor:
                 stderr=stderr,
             ) as group:
                 self._release()
+                errors = self._folder / STDERR_FILE
                 limits = RunLimits(self._options["limit"], self._options["stall"])
-                reason = pump(group.process, parser, self._append, raw, limits, self._watch)
+                reason = pump(group.process, parser, self._append, raw, errors, limits, self._watch)
                 status = group.process.poll()
         return group.process.returncode if status is None else status, reason
 
@@ -301,15 +429,8 @@ class Supervisor:
             self._next_exchange = now + EXCHANGE_SECONDS
             with contextlib.suppress(OSError):
                 self._tell(credentials.exchange(self._folder))
-        problem = self._full_disk()
+        problem = _full_disk(self._workspace, self._options)
         return f"{self._run.agent} was stopped: {problem}" if problem else ""
-
-    def _full_disk(self) -> str:
-        """What is wrong with the disk, or an empty text."""
-        free = shutil.disk_usage(self._workspace.folder).free
-        if free >= self._options.get("keep_free", 0):
-            return ""
-        return f"the disk has only {free // 10**6} MB left ([local] keep_free)"
 
     # What is recorded
 
@@ -321,6 +442,8 @@ class Supervisor:
             self._next_event += 1
             if event.kind == "init":
                 records += self._session(event.payload)
+            elif event.kind == "tool_result":
+                self._not_found |= dict.fromkeys(tools.not_found(event.payload.get("output")))
         self._spool.add(records)
 
     def _write(self, records: list[spool.Record]) -> None:
@@ -333,16 +456,10 @@ class Supervisor:
 
     def _session(self, payload: dict[str, Any]) -> Iterator[spool.Record]:
         """The agent's session, known at once: it can be resumed after a cancel or a crash too."""
-        if SESSION_ID.fullmatch(str(payload.get("session_id") or "")):
-            yield ["session", payload["session_id"]]
-        if payload.get("model"):
-            yield ["model", _storable(str(payload["model"]))]
-
-    def _changes(self) -> bytes | None:
-        """The patch of this run, or None when the workspace was not even made."""
-        if not self._workspace.base.exists():
-            return None
-        return changes.patch(self._workspace, jailed=self._options["jail"], watch=self._full_disk)
+        for name, pattern in (("session_id", SESSION_ID), ("model", MODEL)):
+            value = payload.get(name)
+            if isinstance(value, str) and pattern.fullmatch(value):
+                yield [name.removesuffix("_id"), value]
 
     def _record(self, outcome: Outcome, found: bytes | None) -> None:
         """Record artifacts, the result event and the end, as soon as the database takes them."""
@@ -356,18 +473,13 @@ class Supervisor:
         cost = usage.pop("cost_usd", None)
         payload |= {"usage": usage} if usage else {}
         payload |= {"cost_usd": cost} if cost is not None else {}
-        patch = self._folder / runs.PATCH
+        patch = self._folder / PATCH_FILE
         with contextlib.suppress(OSError):  # the disk is full: what it cannot keep is in memory
             if found is not None:
                 patch.write_bytes(found)
             self._spool.add([["end", self._next_event, now, payload]], synced=True)
         self._spool.finish()
         patch.unlink(missing_ok=True)
-
-    def _say(self, text: str) -> None:
-        """Write into the lock's file what `runs.stop` reads there."""
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, text.encode(), 0)
 
     def _on_term(self, _number: int, _frame: object) -> None:
         already, self._ending = self._ending, True

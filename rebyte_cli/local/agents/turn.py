@@ -20,9 +20,14 @@ def main() -> None:
     """Wait, then look after the run.
 
     Arguments: STATE_DIR PROMPT_ID LOCK_DESCRIPTOR SLOTS [LOCK_FILE]…, the last for the runs
-    before this one in its workspace.
+    before this one in its workspace. Without slots, do what a supervisor that was killed left.
     """
     state_dir, prompt_id, lock, slots, *before = sys.argv[1:]
+    if slots == "0":
+        from .supervisor import finish
+
+        finish(state_dir, prompt_id)
+        return
     # Cancel kills this process, after it has recorded the end of the run.
     os.ftruncate(int(lock), 0)
     os.pwrite(int(lock), identity(os.getpid()).encode(), 0)

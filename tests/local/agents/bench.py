@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rebyte_cli.local.agents import config, runs, supervisor
+from rebyte_cli.local.agents import config, runs, spawn
 from rebyte_cli.local.agents.adapter import Adapter
 from rebyte_cli.local.agents.program import ProgramAdapter
 from rebyte_cli.local.agents.runs import RecordedEvent, RunRecord
@@ -20,6 +21,7 @@ from tests.tools import need_jail as need_jail  # for the tests in this folder
 PATIENCE = 90.0
 # How an agent sleeps, more digits to follow: tests of another checkout have other processes.
 NAP = f"77.{os.getpid():08}"
+PYTHON = os.path.realpath(sys.executable)
 
 
 class Bench:
@@ -62,7 +64,7 @@ class Bench:
             )
             runs.add(db, (task, workspace, prompt_id), adapter.title, now, chosen)
             before = runs.locks_before(db, prompt_id)
-        supervisor.start(self.folder, prompt_id, lock, chosen["parallel"], before)
+        spawn.start(self.folder, prompt_id, lock, chosen["parallel"], before)
         return prompt_id
 
     def look(self, prompt: str) -> RunRecord:
@@ -135,6 +137,12 @@ def script(folder: Path, name: str, text: str, interpreter: str = "/bin/sh") -> 
     path.write_text(f"#!{interpreter}\n{text}")
     path.chmod(0o755)
     return str(path)
+
+
+def python(code: str) -> ProgramAdapter:
+    """An agent that is this Python with `code`."""
+    command = (PYTHON, "-I", "-c", code)
+    return ProgramAdapter(command=command, label="mine", extra_paths=(sys.base_prefix,))
 
 
 def processes(word: str) -> list[str]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rebyte_cli.local.agents import disarm as disarming
 from rebyte_cli.local.agents import report, runs
 from rebyte_cli.local.agents.disarm import disarm
 from rebyte_cli.local.agents.workspace import UploadedFile, Workspace, WorkspaceSource
@@ -18,6 +23,7 @@ from tests.repositories import git
 from tests.waiting import eventually
 
 from .bench import Bench, need_jail, script
+from .test_seccomp import OTHER_USER, PYTHON, may_read, perform
 
 PROGRAMS = (
     "core.fsmonitor", "core.pager", "pager.log", "pager.status", "core.sshCommand", "diff.external",
@@ -43,6 +49,7 @@ class Trap:
         self.included.write_text(f"[core]\n\tfsmonitor = {self.program}\n")
         self.workspace = Workspace(folder / "state", "ws")
         self.workspace.prepare(WorkspaceSource(str(source), None, False), ())
+        disarming.remember_origin(self.workspace, str(source))
         self.code = self.workspace.code
 
     def arm(self, repository: Path) -> None:
@@ -261,6 +268,7 @@ def test_a_linked_work_tree_of_the_agents_stays_one(trap: Trap) -> None:
     entry, tree = trap.code / ".git/worktrees/x", trap.code / "trees/x/.git"
     tree.write_text("gitdir: /code/.git/worktrees/x\n")
     (entry / "gitdir").write_text("/code/trees/x/.git\n")
+    (entry / "index").unlink()  # which is written again
     before = {path.name: path.read_bytes() for path in entry.iterdir() if path.is_file()}
     assert before["commondir"] == b"../..\n"
     disarm(trap.workspace)
@@ -345,11 +353,118 @@ def test_what_cannot_be_made_safe_leaves_nothing_else_armed(trap: Trap) -> None:
     if mounted.returncode:
         pytest.skip("nothing can be mounted here")
     try:
-        with pytest.raises(OSError, match=r"inner/\.git/stuck cannot be removed"):
+        with pytest.raises(OSError, match=r"inner/\.git/stuck: cannot be removed"):
             disarm(trap.workspace)
         trap.look(trap.code, trap.code / "inner")
     finally:
         subprocess.run(["umount", inner / "stuck"], check=True)
+
+
+@pytest.mark.parametrize("name", ["code", "home"])
+def test_a_top_folder_that_cannot_be_opened_leaves_the_other_one_disarmed(
+    trap: Trap, tmp_path: Path, name: str
+) -> None:
+    trap.arm(begin(trap.workspace.home / "mine"))
+    trap.arm(trap.code / ".git")
+    trap.check(trap.code, trap.workspace.home / "mine")
+    (trap.workspace.folder / name).rename(tmp_path / "elsewhere")
+    (trap.workspace.folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=f"^{name}: "):
+        disarm(trap.workspace)
+    trap.look(trap.code if name == "home" else trap.workspace.home / "mine")
+
+
+@pytest.mark.parametrize("name", ["code", "home", "code/m", "code/m/.git"])
+def test_what_another_user_keeps_closed_leaves_nothing_else_armed(
+    user_home: Path, name: str
+) -> None:
+    """The run is of an ordinary user, whom modes can stop."""
+    if os.geteuid() != 0 or not PYTHON or not may_read(OTHER_USER):
+        pytest.skip("needs root, and a checkout that other users may read")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        trap = Trap(Path(folder))
+        places = [trap.code / "aa", trap.code / "m", trap.code / "z", trap.workspace.home / "mine"]
+        for place in places:
+            trap.arm(begin(place))
+        os.mkdir(trap.code / "m/.git/odd")
+        trap.check(*places)
+        own(trap.workspace.folder.parents[2], OTHER_USER)
+        closed = trap.workspace.folder / name
+        own(closed, 0)
+        closed.chmod(0o700)
+        code = "import sys; sys.path.insert(0, sys.argv[1])\nfrom pathlib import Path\n"
+        code += "from rebyte_cli.local.agents.disarm import disarm\n"
+        code += "from rebyte_cli.local.agents.workspace import Workspace\n"
+        code += "try: disarm(Workspace(Path(sys.argv[2]), 'ws'))\n"
+        code += "except OSError as error: print(error)"
+        words = [PYTHON, "-I", "-c", code, str(Path(__file__).parents[3]), f"{folder}/state"]
+        told = perform(words, OTHER_USER)
+        assert told == [f"{name}: Operation not permitted"]
+        own(trap.workspace.folder.parents[2], 0)  # git obeys nothing of other users
+        open_ones = [place for place in places if not (place / ".git").is_relative_to(closed)]
+        assert open_ones
+        trap.look(*open_ones)
+
+
+def own(folder: Path, user: int) -> None:
+    """Give a folder with all that is in it to a user."""
+    subprocess.run(["chown", "-hR", str(user), folder], check=True)
+
+
+def test_a_folder_that_is_moved_away_on_the_way_misleads_nothing(tmp_path: Path) -> None:
+    """Above it is another one then, and the walk would proceed there."""
+    for name in ("top/a/x", "top/.git/.git/down", "top/.git/b", "other/b", "other/a/x"):
+        (tmp_path / name).mkdir(parents=True)
+    seen = []
+    errors = disarming._Failures()
+    for folder in disarming._walk(tmp_path / "top", errors):
+        seen.append(os.fstat(folder.descriptor).st_ino)
+        if folder.path == [".git", ".git"]:  # the first of the folders beside it
+            (tmp_path / "top/.git/.git").rename(tmp_path / "other/.git")
+    top, moved = tmp_path / "top", tmp_path / "other/.git"
+    there = [top, top / ".git", moved, moved / "down", top / ".git/b", top / "a", top / "a/x"]
+    assert seen == [path.stat().st_ino for path in there]
+    assert errors == []
+
+
+def test_what_can_no_longer_be_reached_is_told_and_passed(tmp_path: Path) -> None:
+    for name in ("top/a", "top/.git/.git/down", "top/.git/b"):
+        (tmp_path / name).mkdir(parents=True)
+    seen = []
+    errors = disarming._Failures()
+    for folder in disarming._walk(tmp_path / "top", errors):
+        seen.append("/".join(folder.path))
+        if folder.path == [".git", ".git", "down"]:
+            (tmp_path / "top/.git/.git").rename(tmp_path / "moved")
+            (tmp_path / "top/.git").rename(tmp_path / "moved too")
+            (tmp_path / "top/.git").touch()
+    assert seen == ["", ".git", ".git/.git", ".git/.git/down", "a"]
+    assert errors == ["top/.git: Not a directory"]
+
+
+def test_settings_that_cannot_be_written_again_are_removed(trap: Trap) -> None:
+    """On a full disk, say: a repository without any is harmless, too."""
+    trap.arm(trap.code / ".git")
+    trap.check(trap.code)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"^code/\.git/config: File too large"):
+            disarm(trap.workspace)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    trap.look(trap.code)
+
+
+def test_a_long_list_of_what_failed_is_cut(tmp_path: Path) -> None:
+    errors = disarming._Failures()
+    for number in range(5):
+        errors.add(["code", "x" * 300, f"\udcff{number}"], "cannot be removed")
+    first, *others, last = str(errors).split("; ")
+    assert first.startswith("…xxx")
+    assert first.endswith("/\\xff0: cannot be removed")
+    assert (len(first), len(others), last) == (220, 2, "and 2 more")
 
 
 def test_only_what_git_writes_by_itself_stays_in_its_folder(trap: Trap) -> None:
@@ -420,7 +535,8 @@ def test_a_huge_or_broken_config_and_a_git_folder_that_is_none(trap: Trap) -> No
     (trap.code / "folder/.git/config/x").mkdir(parents=True)
     (trap.code / "folder/.git/HEAD").write_text("ref: refs/heads/main\n")
     disarm(trap.workspace)
-    assert (trap.code / ".git/config").stat().st_size == 0
+    assert (trap.code / ".git/config").stat().st_size < 1000
+    assert git(trap.code, "config", "--local", "--name-only", "--list") == "remote.origin.url\n"
     assert not (trap.code / "pipe/.git").exists()
     trap.look(trap.code)
 
@@ -470,6 +586,28 @@ def test_a_run_that_was_killed_is_disarmed_by_the_next_look(bench: Bench, tmp_pa
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_says_what_could_not_be_made_safe(bench: Bench, tmp_path: Path, killed: bool) -> None:
+    mark = tmp_path / "mark"
+    bench.run(["sh", "-c", "mkdir ~/mine; cd ~/mine; git init -q"])
+    workspace = bench.workspace()
+    workspace.code.rename(tmp_path / "moved")
+    workspace.code.symlink_to(tmp_path / "moved")
+    line = ARM.format(mark=mark, then="sleep 600" if killed else "true")
+    prompt = bench.start(["sh", "-c", f"mkdir ~/mine; cd ~/mine; {line}"])
+    if killed:
+        bench.until_started(prompt)
+        os.kill(bench.supervisor(prompt), signal.SIGKILL)
+        eventually(lambda: not runs.at_work(bench.folder, "ws"))
+    bench.wait(prompt)
+    told = "git is not safe in the folder of the workspace: code: Not a directory"
+    assert told in bench.said(prompt)
+    subprocess.run(["git", "status"], cwd=workspace.home / "mine", check=True, capture_output=True)
+    assert not mark.exists()
+    with pytest.raises(OSError, match=r"^code: "):
+        report.disarmed(bench.folder, "ws")
+
+
 def test_git_in_the_jail_has_no_effect_outside(trap: Trap, tmp_path: Path) -> None:
     need_jail(tmp_path)
     state = tmp_path / "state"
@@ -481,8 +619,30 @@ def test_git_in_the_jail_has_no_effect_outside(trap: Trap, tmp_path: Path) -> No
     assert (trap.code / "ran-inside").exists(), output
     assert not trap.mark.exists()
     assert b"Start" in b"".join(report.git_inside(state, "ws", ["log", "--format=%s"]))
+    git(trap.code, "config", "alias.network", "!readlink /proc/self/ns/net")
+    (network,) = report.git_inside(state, "ws", ["network"])
+    assert network.decode().strip() not in ("", os.readlink("/proc/self/ns/net"))
     with pytest.raises(GitFailed, match="ambiguous argument"):
         list(report.git_inside(state, "ws", ["log", "nothing"]))
+
+
+def test_a_walk_does_not_build_the_path_of_each_folder(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only that of a folder that cannot be opened: a tree can be 150,000 folders deep."""
+    names, opened = 0, disarming._opened
+
+    def counting(
+        name: str | Path, here: int | None, place: Iterable[str], errors: Any
+    ) -> int | None:
+        nonlocal names
+        names += len(place) if isinstance(place, list) else 0
+        return opened(name, here, place, errors)
+
+    (trap.code / "/".join("d" * 500)).mkdir(parents=True)
+    monkeypatch.setattr(disarming, "_opened", counting)
+    disarm(trap.workspace)
+    assert names < 500
 
 
 def test_a_deep_tree_stops_nothing_and_is_removed(trap: Trap) -> None:

@@ -85,7 +85,7 @@ def test_a_hostile_repository_reaches_nothing_of_the_users_home(
     assert run.outcome == "succeeded", run
     stderr = (bench.run_folder(prompt) / "stderr").read_text()
     assert SECRET not in (run.answer or "") + stderr
-    assert (run.answer or "") == ""
+    assert (run.answer or "").split() == ["lenders", "workspaces"], "with the objects it borrows"
     skill = bench.folder / "skill"
     skill.mkdir()
     (skill / "SKILL.md").write_text("x")
@@ -137,6 +137,119 @@ def test_the_network_is_shared_and_nothing_else(bench: Bench) -> None:
     assert [one == other for one, other in zip(inside, outside, strict=True)] == [
         True, False, False
     ]  # fmt: skip
+
+
+def test_the_patch_is_made_without_the_network(bench: Bench) -> None:
+    """The files that git reads for it are the agent's."""
+    bench.run(["true"])
+    workspace = bench.workspace()
+    git(workspace.base, "config", "filter.network.clean", "readlink /proc/self/ns/net")
+    bench.run(["sh", "-c", "echo '* filter=network' > .gitattributes; echo x > x"])
+    (network,) = {
+        line for line in (bench.artifact("changes.patch") or "").splitlines() if "net:[" in line
+    }
+    assert network != f"+{os.readlink('/proc/self/ns/net')}"
+
+
+COMMIT = """
+export GIT_AUTHOR_DATE=2020-01-01T00:00:00Z GIT_COMMITTER_DATE=2020-01-01T00:00:00Z
+export GIT_AUTHOR_NAME=x GIT_AUTHOR_EMAIL=x GIT_COMMITTER_NAME=x GIT_COMMITTER_EMAIL=x
+git init -q; echo '* filter=evil' > .gitattributes; echo a > a; git add .; git commit -q -m x
+"""
+# git has to read the file to see whether it changed.
+EVIL = """
+printf '#!/bin/sh\\ntouch /code/ran; cat\\n' > /code/evil.sh; chmod +x /code/evil.sh
+git config filter.evil.clean /code/evil.sh; touch -d 2001-01-01 a .gitattributes
+"""
+
+
+@pytest.mark.parametrize("name", ["sub", 's "u\tb\né', ":(top)sub"])
+def test_no_filter_of_a_submodule_runs_while_the_patch_is_made(
+    bench: Bench, tmp_path: Path, name: str
+) -> None:
+    """git would ask a submodule for its status, if the agent puts the recorded commit there."""
+    library, repository = tmp_path / "library", tmp_path / "repository"
+    for folder in (library, repository):
+        folder.mkdir()
+    subprocess.run(["sh", "-ec", COMMIT], cwd=library, check=True)
+    commit = git(library, "rev-parse", "HEAD").strip()
+    git(repository, "init", "-q")
+    git(repository, "update-index", "--add", "--cacheinfo", f"160000,{commit},{name}")
+    git(repository, "commit", "-q", "-m", "Start")
+    work = f'echo x > /code/made; cd "$0"; {COMMIT}{EVIL}git rev-parse HEAD'
+    run = bench.run(["sh", "-ec", work, name], source=[str(repository), None, False])
+    assert (run.outcome, run.answer) == ("succeeded", commit)
+    assert not (bench.workspace().code / "ran").exists()
+    assert "+++ b/made" in (bench.artifact("changes.patch") or "")
+
+
+def test_no_filter_of_a_repository_runs_that_took_the_place_of_a_file(
+    bench: Bench, repository: Path
+) -> None:
+    """It cannot stand for an ordinary folder, and so is a submodule for the next run."""
+    work = f"rm a; mkdir a; cd a; {COMMIT}"
+    bench.run(["sh", "-ec", work], source=[str(repository), None, False])
+    bench.run(["sh", "-ec", f"cd a; {EVIL} touch /code/made"])
+    assert not (bench.workspace().code / "ran").exists()
+    assert "b/made" in (bench.artifact("changes.patch") or "")
+
+
+PLANT = """
+exec 2>/dev/null
+touch /code/ran
+empty=$(git --git-dir=/base.git hash-object -t tree -w /dev/null)
+for name in $(git --git-dir=/base.git for-each-ref --format='%(refname)'); do
+    git --git-dir=/base.git update-ref $name $empty
+done
+cd /base.git
+echo bad >> config
+rm -rf info; mkdir info; ln -s "{home}/secret" info/exclude; ln -s "{home}" objects/zz
+cat
+"""
+
+
+def test_what_runs_while_the_patch_is_made_cannot_change_base_git(
+    bench: Bench, user_home: Path
+) -> None:
+    """What the workspace began with, what earlier runs made, and settings that git obeys outside.
+
+    The filter stands for whatever of the agent's could run there after all.
+    """
+    (user_home / "secret").write_text(SECRET)
+    (user_home / "folder").mkdir()
+    (user_home / "folder/tmp_mine").touch()
+    first = bench.start(["sh", "-c", "git init -q; echo good > x"])
+    bench.wait(first)
+    workspace = bench.workspace()
+    script(workspace.code, "plant", PLANT.format(home=user_home))
+    git(workspace.base, "config", "filter.evil.clean", "/code/plant")
+    config = (workspace.base / "config").read_bytes()
+    refs = git(workspace.base, "for-each-ref")
+    bench.run(["sh", "-c", "echo '* filter=evil' > .gitattributes; echo more >> x"])
+    assert (workspace.code / "ran").exists()
+    (workspace.code / ".gitattributes").unlink()
+    assert set(refs.splitlines()) < set(git(workspace.base, "for-each-ref").splitlines())
+    assert (workspace.base / "config").read_bytes() == config
+    assert not [path for path in workspace.base.rglob("*") if path.is_symlink()]
+    assert b"+good" in (changes.of_runs(workspace, [first], [first], jailed=True) or b"")
+    run = bench.run(["sh", "-c", "cat .git/info/exclude || echo none"])
+    assert run.answer == "none"
+    assert (user_home / "folder/tmp_mine").exists()
+
+
+def test_no_link_in_base_git_is_followed(tmp_path: Path, user_home: Path) -> None:
+    workspace = prepared(tmp_path, WorkspaceSource(None, None, False))
+    secret, upload = user_home / "secret", tmp_path / "upload"
+    secret.write_text(SECRET)
+    upload.write_text("input")
+    git(workspace.code, "init", "-q", "--template=")
+    (workspace.base / "info").mkdir()
+    (workspace.base / "info/exclude").symlink_to(secret)
+    workspace.share_exclude()
+    assert not (workspace.code / ".git/info/exclude").exists()
+    workspace.prepare(WorkspaceSource(None, None, False), [UploadedFile("in.txt", upload)])
+    assert (workspace.code / ".git/info/exclude").read_text() == "/in.txt\n"
+    assert secret.read_text() == SECRET
 
 
 def test_an_agent_has_no_capabilities(bench: Bench) -> None:
@@ -480,6 +593,26 @@ def test_pipes_where_git_reads_do_not_stop_the_patch(
         os.mkfifo(place)
     (workspace.code / "below/a").write_text("a\n")
     assert "+++ b/below/a" in changes.patch(workspace, jailed=jailed).decode()
+
+
+def test_the_patch_does_not_look_where_git_cannot(bench: Bench, tmp_path: Path) -> None:
+    """`find` takes time with the square of the depth."""
+    workspace = prepared(tmp_path, WorkspaceSource(None, None, False))
+    (workspace.code / "a").write_text("a\n")
+    here = os.open(workspace.code, os.O_RDONLY)
+    for _ in range(2500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    large = os.open(".gitignore", os.O_WRONLY | os.O_CREAT, dir_fd=here)
+    os.truncate(large, 2 << 20)  # refused where git reads it
+    os.close(large)
+    os.close(here)
+    try:
+        assert "+++ b/a" in changes.patch(workspace, jailed=True).decode()
+    finally:
+        workspace.remove()  # pytest itself cannot remove it
 
 
 def test_a_list_of_patterns_without_end_is_not_read(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from rebyte_cli.local.agents import config
 from rebyte_cli.local.agents.adapter import AgentEvent, Outcome, Parser
-from rebyte_cli.local.agents.lines import LineSplitter
+from rebyte_cli.local.agents.lines import ErrorReader, LineSplitter
 from rebyte_cli.local.agents.program import ProgramAdapter, ProgramParser
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -151,7 +152,7 @@ def test_a_stream_that_is_cut_anywhere_never_counts_as_a_success(name: str) -> N
         '{"type": "user", "message": null}', '{"type": "item.completed", "item": []}',
         '{"type": "step_start", "part": 1}', '{"type": "message", "role": "assistant"}',
         '{"type": "system"}', '{"type": "turn.failed"}', '{"type": "error"}',
-        "[" * 100_000,
+        "[" * 100_000, '{"type": ' + "[" * 700 + "]" * 700 + "}",
     ],
 )  # fmt: skip
 def test_a_line_that_is_not_understood_is_skipped(agent: str, line: str) -> None:
@@ -172,16 +173,171 @@ def test_a_rejected_key_need_not_be_tried_ten_times() -> None:
     assert parser.hopeless == "the API answered 401 (authentication_failed)"
 
 
+def retries(events: list[AgentEvent]) -> list[tuple[int, str]]:
+    return [(e.payload["attempt"], e.payload["error"]) for e in events if e.kind == "retry"]
+
+
+def test_retries_are_events() -> None:
+    events, _ = replay("claude-http429", parser_of("claude"))
+    assert retries(events) == [(number, "429 (rate_limit)") for number in range(1, 8)]
+    events, _ = replay("codex-http500", parser_of("codex"))
+    busy = "We’re currently experiencing high demand, which may cause temporary errors."  # noqa: RUF001
+    assert retries(events) == [(1, busy)]
+
+
+def test_retries_that_are_told_on_stderr_are_events() -> None:
+    parser = parser_of("gemini")
+    error = '{"type":"error","error":{"type":"x","code":429,"message":"No quota"}}'
+    events = [
+        event
+        for line in (
+            f"Attempt 1 failed with status 429. Retrying with backoff... _ApiError: {error}",
+            "    at throwErrorIfNotOK (file:///chunk.js:267833:24)",
+            "Attempt 2 failed with status 503. Retrying with backoff...",
+            "Attempt 3 failed. Retrying with backoff... TypeError: fetch failed",
+        )
+        for event in parser.complain(line)
+    ]
+    assert retries(events) == [(1, "No quota (429)"), (2, "503"), (3, "TypeError: fetch failed")]
+    assert parser.unfinished(1, "").reason.endswith("answered: TypeError: fetch failed")
+    parser = parser_of("opencode")
+    line = (
+        'timestamp=2026-11-27T17:50:38.996Z level=ERROR run=e0949219 message="stream error"'
+        ' providerID=x mode=primary error.error="AI_APICallError: Too many requests"'
+    )
+    events = [*parser.complain(line), *parser.complain("Error: else"), *parser.complain(line)]
+    assert retries(events) == [(1, "Too many requests"), (2, "Too many requests")]
+
+
+def test_trouble_ends_when_the_agent_goes_on() -> None:
+    parser = parser_of("claude")
+    lines = (SAMPLES / "claude-http429.jsonl").read_text().splitlines()
+    for line in lines:
+        parser.feed(line)
+    assert parser.trouble == "the API answered 429 (rate_limit)"
+    parser.feed(lines[0])
+    assert parser.trouble == parser.last_error() == ""
+
+
+def test_an_answer_that_breaks_off_again_and_again_is_not_waited_for() -> None:
+    """OpenCode was seen to ask 496 times."""
+    parser = parser_of("opencode")
+    cut = json.dumps({"type": "step_finish", "part": {"reason": "unknown"}})
+    done = json.dumps({"type": "step_finish", "part": {"reason": "stop"}})
+    for _ in range(4):
+        parser.feed(cut)
+    assert not parser.hopeless
+    parser.feed(done)
+    events = [event for _ in range(5) for event in parser.feed(cut)]
+    broken = "the model's answer broke off"
+    assert retries(events) == [(number, broken) for number in range(1, 6)]
+    assert parser.hopeless == f"{broken} 5 times in a row"
+
+
 def test_an_overloaded_api_is_tried_further() -> None:
     parser = parser_of("claude")
     replay("claude-http429", parser)
     assert not parser.hopeless
 
 
+COUNTED = {
+    "claude": {
+        "type": "result",
+        "usage": {
+            "input_tokens": 5,
+            "cache_read_input_tokens": 4,
+            "cache_creation_input_tokens": 1,
+            "output_tokens": 7,
+            "service_tier": "standard",
+        },
+    },
+    "codex": {
+        "type": "turn.completed",
+        "usage": {
+            "input_tokens": 10,
+            "cached_input_tokens": 4,
+            "cache_write_input_tokens": 1,
+            "output_tokens": 7,
+            "reasoning_output_tokens": 3,
+        },
+    },
+    "gemini": {
+        "type": "result",
+        "stats": {
+            "total_tokens": 17,
+            "input_tokens": 10,
+            "output_tokens": 4,
+            "cached": 4,
+            "input": 6,
+            "tool_calls": 2,
+        },
+    },
+    "opencode": {
+        "type": "step_finish",
+        "part": {
+            "reason": "stop",
+            "tokens": {
+                "total": 17,
+                "input": 5,
+                "output": 4,
+                "reasoning": 3,
+                "cache": {"write": 1, "read": 4},
+            },
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("agent", sorted(COUNTED))
+def test_all_agents_count_tokens_in_the_same_words(agent: str) -> None:
+    """Some leave the cached or the reasoning tokens out of the others, some count them twice."""
+    parser = parser_of(agent)
+    parser.feed(json.dumps(COUNTED[agent]))
+    used = {"input_tokens": 10, "cached_input_tokens": 4, "output_tokens": 7, "reasoning_tokens": 3}
+    if agent == "claude":
+        del used["reasoning_tokens"]
+    assert parser.usage == used
+
+
 def test_the_cost_of_a_run_is_kept() -> None:
     _, outcome = replay("claude-write", parser_of("claude"))
     assert outcome.usage["cost_usd"] == 0.00035
     assert (outcome.usage["input_tokens"], outcome.usage["output_tokens"]) == (20, 10)
+
+
+def test_a_command_of_codex_that_failed_is_marked() -> None:
+    parser = parser_of("codex")
+    item = {"id": "i", "type": "command_execution", "command": "false", "aggregated_output": ""}
+    for more, failed in (
+        ({"exit_code": 1, "status": "failed"}, True),
+        ({"exit_code": None, "status": "declined"}, True),
+        ({"exit_code": 0, "status": "completed"}, False),
+    ):
+        (event,) = parser.feed(json.dumps({"type": "item.completed", "item": item | more}))
+        assert event.payload.get("is_error", False) is failed
+    change = {"id": "c", "type": "file_change", "changes": [], "status": "failed"}
+    use, result = parser.feed(json.dumps({"type": "item.completed", "item": change}))
+    assert (use.kind, result.payload["is_error"]) == ("tool_use", True)
+
+
+def test_the_text_of_gemini_comes_in_paragraphs_while_it_is_written() -> None:
+    parser = parser_of("gemini")
+
+    def say(*deltas: str) -> list[str]:
+        for delta in deltas:
+            line = {"type": "message", "role": "assistant", "content": delta, "delta": True}
+            assert parser.feed(json.dumps(line)) == []
+        return [event.payload["content"] for event in parser.pause()]
+
+    assert say("One ", "paragraph.") == []
+    assert say("\n", "\nAnother ") == ["One paragraph."]
+    assert say("one.\n\n```sh\nls\n\n") == ["Another one."]
+    assert say("pwd\n```\n\nThe e") == ["```sh\nls\n\npwd\n```"]
+    parser.feed('{"type": "message", "role": "assistant", "content": "nd"}')
+    (last,) = parser.feed('{"type": "result", "status": "success"}')
+    assert last.payload["content"] == "The end"
+    answer = parser.finish(0, "").answer
+    assert answer == "One paragraph.\n\nAnother one.\n\n```sh\nls\n\npwd\n```\n\nThe end"
 
 
 def test_a_long_output_of_a_tool_is_cut() -> None:
@@ -230,3 +386,63 @@ def test_the_text_of_a_program_has_no_colours() -> None:
     parser.feed("\x1b[31mred\x1b[0m")
     assert [event.payload for event in parser.pause()] == [{"content": "red"}]
     assert parser.finish(0, "").answer == "red"
+
+
+HUGE = "9" * 4300  # the most digits that Python reads and writes
+
+
+@pytest.mark.parametrize(
+    "number", [HUGE, "9" * 400, "1e400", "NaN", "-Infinity", "1" + "0" * 16, "-1e400"]
+)
+def test_numbers_that_cannot_be_added_up_are_not_counted(number: str) -> None:
+    usage = f'{{"input_tokens": {number}, "cache_read_input_tokens": {number}, "output_tokens": 1}}'
+    parser = parser_of("claude")
+    parser.feed(f'{{"type": "result", "total_cost_usd": {number}, "usage": {usage}}}')
+    assert parser.finish(0, "").usage == {"output_tokens": 1}
+    parser = parser_of("opencode")
+    tokens = f'{{"input": {number}, "output": 2}}'
+    step = f'{{"reason": "stop", "cost": {number}, "tokens": {tokens}}}'
+    for _ in range(2):
+        parser.feed(f'{{"type": "step_finish", "part": {step}}}')
+    assert parser.finish(0, "").usage == {"output_tokens": 4}
+
+
+def test_counts_below_zero_are_not_counted() -> None:
+    parser = parser_of("claude")
+    parser.feed('{"type": "result", "usage": {"input_tokens": -5, "output_tokens": 1}}')
+    assert parser.finish(0, "").usage == {"output_tokens": 1}
+
+
+def test_what_is_nested_deeply_is_left_out() -> None:
+    parser = parser_of("claude")
+    deep = '{"a": ' * 700 + "1" + "}" * 700
+    block = f'{{"type": "tool_use", "id": "1", "name": "x", "input": {deep}}}'
+    (event,) = parser.feed(f'{{"type": "assistant", "message": {{"content": [{block}]}}}}')
+    assert json.dumps(event.payload).count("{") < 200
+    parser.feed(f'{{"type": "result", "is_error": true, "errors": [{deep}]}}')
+    assert "nested too deeply" in parser.finish(1, "").reason
+
+
+def test_a_retry_of_any_number_is_told(tmp_path: Path) -> None:
+    errors = tmp_path / "stderr"
+    line = "Attempt {} failed with status 429. Retrying... x\n"
+    errors.write_text(line.format("1" * 5000) + line.format("1" * 3000) + line.format(2))
+    events = ErrorReader(errors, parser_of("gemini")).events()
+    assert retries(events)[-1] == (2, "429 x")
+    assert json.dumps([event.payload for event in events])
+
+
+def test_a_block_of_code_without_end_is_read_once() -> None:
+    """A supervisor that searches it again and again keeps to no limit."""
+    parser = parser_of("gemini")
+    began = time.process_time()
+    for text in ("```" + "\n\n" * 1_000_000, "x" * 100, "\n\n```" * 200_000):
+        parser.feed(json.dumps({"type": "message", "role": "assistant", "content": text}))
+        parser.pause()
+    assert time.process_time() - began < 10  # it was minutes
+    for _ in range(30):
+        parser.feed(json.dumps({"type": "message", "role": "assistant", "content": "y" * 100_000}))
+    parser.feed('{"type": "result", "status": "success"}')
+    answer = parser.finish(0, "").answer
+    assert len(answer) < 1_000_000
+    assert answer.endswith(" more characters]")

@@ -123,6 +123,38 @@ def test_an_opencode_database_that_keeps_its_accounts_is_removed(
     assert not path.exists()
 
 
+COSTLY = "instr(zeroblob(200000000), zeroblob(100000000) || x'01' || directory)"
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        pytest.param(
+            [
+                "DROP TABLE session",
+                "CREATE TABLE session (id, path, workspace_id,"
+                f" directory CHECK (directory = '/code/evil' OR {COSTLY} = 0))",
+                "INSERT INTO session (directory) VALUES ('/code/evil')",
+            ],
+            id="constraint",
+        ),
+        pytest.param(
+            [f"CREATE INDEX i ON session (path) WHERE directory = '/code' AND {COSTLY} = 0"],
+            id="index",
+        ),
+    ],
+)
+def test_an_opencode_database_that_takes_long_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: list[str]
+) -> None:
+    """SQLite itself cannot be interrupted in a function: these would take it hours."""
+    monkeypatch.setattr(opencode_database, "CPU_SECONDS", 2)
+    path = database(tmp_path, *statements)
+    opencode_database.clean(tmp_path, "/code")
+    assert list(tmp_path.iterdir()) == []
+    assert not path.exists()
+
+
 def test_a_file_that_is_no_database_is_removed(tmp_path: Path) -> None:
     path = tmp_path / opencode_database.NAME
     path.write_bytes(b"x" * 10_000)

@@ -11,6 +11,7 @@ import pytest
 
 from rebyte_cli.local.agents import jail, programs
 from rebyte_cli.local.agents.claude import Claude
+from rebyte_cli.local.agents.codex import Codex
 from rebyte_cli.local.agents.program import ProgramAdapter
 
 from .bench import Bench, script
@@ -32,6 +33,17 @@ def found(
     program = programs.find(ProgramAdapter(command=(command,), label="x", **more), {"PATH": path})
     assert program is not None
     return program
+
+
+def test_the_login_that_an_agent_would_have_is_named(user_home: Path) -> None:
+    (user_home / ".codex").mkdir(parents=True)
+    assert Codex().found_login({"CODEX_API_KEY": "", "OTHER_KEY": "x"}, user_home) is None
+    assert Codex().found_login({"CODEX_API_KEY": "x"}, user_home) == "CODEX_API_KEY"
+    assert Claude().found_login({"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "9"}, user_home) is None
+    (user_home / ".codex/config.toml").write_text('model_provider = "mine"\n')
+    assert Codex().found_login({}, user_home) == "~/.codex/config.toml"  # it may need no key
+    (user_home / ".codex/auth.json").write_text("{}")
+    assert Codex().found_login({"CODEX_API_KEY": "x"}, user_home) == "~/.codex/auth.json"
 
 
 def test_a_system_program_needs_nothing_more() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from rebyte_cli.local.agents import report
+from rebyte_cli.local.agents import report, runs
 from rebyte_cli.local.agents.workspace import Workspace
 
 
 def test_a_folder_that_is_still_being_made_is_waited_for(tmp_path: Path) -> None:
     place = Workspace(tmp_path, "w")
-    place.run_folder("p").mkdir(parents=True)
+    lock = runs.lock_new(tmp_path, "w", "p")
     pauses: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -20,12 +21,17 @@ def test_a_folder_that_is_still_being_made_is_waited_for(tmp_path: Path) -> None
 
     assert report.folder(tmp_path, "w", sleep) == place.code
     assert len(pauses) == 3
+    os.close(lock)
 
 
 def test_a_folder_that_is_never_made_is_not_waited_for_long(tmp_path: Path) -> None:
     pauses: list[float] = []
     assert report.folder(tmp_path, "w", pauses.append) is None
     assert pauses == []
-    Workspace(tmp_path, "w").folder.mkdir(parents=True)
+    lock = runs.lock_new(tmp_path, "w", "p")
     assert report.folder(tmp_path, "w", pauses.append) is None
-    assert sum(pauses) <= 10.1
+    assert 5 < sum(pauses) <= 10.1
+    os.close(lock)
+    pauses.clear()
+    assert report.folder(tmp_path, "w", pauses.append) is None
+    assert pauses == [], "its run has ended"

@@ -16,17 +16,8 @@ from uuid import uuid4
 import pytest
 
 from rebyte_cli.local.agents import jail, report, seal, seccomp
-from rebyte_cli.local.agents.program import ProgramAdapter
 
-from .bench import Bench, need_jail, script
-
-PYTHON = os.path.realpath(sys.executable)
-
-
-def python(code: str) -> ProgramAdapter:
-    """An agent that is this Python with `code`."""
-    command = (PYTHON, "-I", "-c", code)
-    return ProgramAdapter(command=command, label="mine", extra_paths=(sys.base_prefix,))
+from .bench import PYTHON, Bench, need_jail, python, script
 
 
 def need_scopes() -> None:
@@ -161,9 +152,9 @@ def test_what_this_machine_cannot_close_is_told(
     assert row["jail"] == "on"
     assert row["jailGaps"] == (
         "abstract Unix sockets of your other programs can be reached (needs Linux 6.12 with"
-        " Landlock); the kernel's keyrings of your logins can be read and changed (needs seccomp"
-        " and a common 64-bit architecture); programs inside can make user namespaces (needs"
-        " bubblewrap 0.8)"
+        " Landlock); the kernel's keyrings of your logins can be read and changed, and sockets of"
+        " any family opened (needs seccomp and a common 64-bit architecture); programs inside can"
+        " make user namespaces (needs bubblewrap 0.8)"
     )
 
 

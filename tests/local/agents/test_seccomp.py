@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import socket
 import struct
 import subprocess
 import tempfile
@@ -158,18 +159,68 @@ def test_what_attacks_on_the_kernel_begin_with_is_refused(bench: Bench, workspac
     assert perform(line, None) == ["ENOSYS"] * 4 + ["True"]
 
 
+# Of every family, and of netlink every protocol, the sockets that this machine has.
+SOCKETS = f"""{CALLS}{SETUP}
+socket, socketpair = json.loads(sys.argv[3])
+
+def tries(call):
+    sockets = [(family, kind, 0) for family in range(64) for kind in (1, 2, 3)]
+    for family, kind, protocol in sockets + [(16, 3, protocol) for protocol in range(32)]:
+        if call(family, kind, protocol) not in (-errno.EAFNOSUPPORT, -errno.ENOSYS):
+            yield family, protocol
+
+def through_socketcall(family, kind, protocol):
+    numbers[:] = family, kind, protocol, 0, 0, 0
+    return i386(102, 1, address)
+
+def pair_through_socketcall(family, kind, protocol):
+    # Two descriptors for the answer.
+    numbers[:] = family, kind, protocol, address + 16, 0, 0
+    return i386(102, 8, address)
+
+calls = [lambda *words: native(socket, *words)]
+calls += [lambda *words: native(socketpair, *words, ctypes.create_string_buffer(8))]
+if x86:
+    calls += [lambda *words: native(socket | 1 << 30, *words)]
+    calls += [lambda *words: i386(359, *words)]
+    calls += [lambda *words: native(socket, words[0] | 1 << 32, *words[1:])]
+    libc.mmap.restype = ctypes.c_void_p
+    address = libc.mmap(None, 4096, 3, 0x62, -1, 0)  # which fits into 32 bits
+    numbers = (ctypes.c_int * 6).from_address(address)
+    calls += [through_socketcall, pair_through_socketcall]
+for call in calls:
+    print(json.dumps(sorted(set(tries(call)))))
+"""
+
+
+def test_only_sockets_that_programs_need_can_be_made(bench: Bench, workspace: Path) -> None:
+    """A socket of AF_VSOCK reaches the host of a virtual machine, others much of the kernel."""
+    numbers = seccomp.SOCKETS.get(seccomp.MACHINES[platform.machine()])
+    if numbers is None:
+        pytest.skip("libraries of this architecture make sockets by a call that hides the family")
+    program = python(SOCKETS, json.dumps(numbers[:2]))
+    outside = [json.loads(line) for line in perform(program, None)]
+    assert [16, 15] in outside[0], "netlink that announces devices: the attack is one"
+    line = jail.command(jail.confine(workspace, jailed=True), program)
+    inside = [json.loads(line) for line in perform(line, None)]
+    allowed = [[socket.AF_UNIX, 0], [socket.AF_INET, 0], [socket.AF_INET6, 0], [16, 0]]
+    assert inside[:5] == [[one for one in found if one in allowed] for found in outside[:5]]
+    assert inside[5:] == [[]] * len(outside[5:])
+
+
 def test_no_descriptor_of_the_filter_is_left(bench: Bench) -> None:
     assert bench.run(["sh", "-c", "ls /proc/self/fd"]).answer == "0\n1\n2\n3"
 
 
-def answer(architecture: int, call: int) -> int:
+def answer(architecture: int, call: int, *words: int) -> int:
     """What the program says of a call, its few instructions run as the kernel runs them."""
+    data = struct.pack("IIQ6Q", call, architecture, 0, *words, *[0] * (6 - len(words)))
     program, place, register = seccomp.program(), 0, 0
     while True:
         code, then, otherwise, value = struct.unpack_from("HBBI", program, 8 * place)
         place += 1
         if code == seccomp.LOAD:
-            register = {seccomp.CALL: call, seccomp.ARCHITECTURE: architecture}[value]
+            register = struct.unpack_from("I", data, value)[0]
         elif code == seccomp.AND:
             register &= value
         elif code == seccomp.JUMP_IF_EQUAL:
@@ -181,8 +232,16 @@ def answer(architecture: int, call: int) -> int:
 
 def test_each_architecture_has_its_own_numbers() -> None:
     for architecture, numbers in seccomp.NUMBERS.items():
-        refused = {n for n in range(1024) if answer(architecture, n) != seccomp.ALLOW}
-        assert refused == {*numbers, *seccomp.IO_URING}
+        sockets = seccomp.SOCKETS.get(architecture, ())
+        refused = {n for n in range(1024) if answer(architecture, n, 1) != seccomp.ALLOW}
+        assert refused == {*numbers, *seccomp.IO_URING, *sockets[2:]}
         assert answer(architecture, numbers[0]) == seccomp.REFUSE
+        for number in sockets[:2]:
+            found = {n for n in range(64) if answer(architecture, number, n) == seccomp.ALLOW}
+            assert found == {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, 16}
+            assert answer(architecture, number, 16, 3, 15) == seccomp.NO_FAMILY
+        for number in sockets[2:]:
+            found = {n for n in range(64) if answer(architecture, number, n) == seccomp.REFUSE}
+            assert found == {1, 8}, "of the calls in one, those that make a socket"
     assert answer(seccomp.X86_64, seccomp.X32 | 250) == seccomp.REFUSE
     assert answer(0xC0000016, 250) == seccomp.ALLOW  # an unknown architecture

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from rebyte_cli.local import server
 from rebyte_cli.local.agents import jail, programs, report, skills, sweep
 from rebyte_cli.local.agents.key import machine_key
 from rebyte_cli.local.server import Service
+from tests.local.test_webhooks import ALL_EVENTS, receiving
 from tests.repositories import git
 from tests.servers import Line, RawServer, Request, reply
 from tests.waiting import eventually
@@ -174,6 +176,21 @@ def test_the_patch_of_a_canceled_run_is_waited_for(start: Starter, where: str) -
         else:
             shown = page(machine, task)
         assert shown.count("new file mode") > 500  # the page shows the beginning
+
+
+def test_the_patch_of_a_killed_run_is_waited_for(start: Starter) -> None:
+    with start(CONFIG + MANY) as machine:
+        created = machine.own.create("x", executor="many")
+        task, workspace = created["id"], created["workspaceId"]
+        eventually(lambda: machine.content(task)["events"])
+        (lock,) = (machine.state / "workspaces" / workspace).glob("runs/*/lock")
+        os.kill(int(lock.read_text().split()[0]), signal.SIGKILL)
+        assert machine.wait(task)["status"] == "failed"
+        patch = machine.artifact(workspace, "changes.patch")
+        # Not in the API's own document.
+        whole = machine.own.call("GET", f"/tasks/{task}/changes.patch", check=False).raw
+        counts = patch.count("new file mode"), whole.count(b"new file mode")
+        assert counts == (1500, 1500)
 
 
 def test_a_follow_up_runs_in_the_same_workspace(machine: Machine) -> None:
@@ -377,8 +394,77 @@ def test_skills_are_put_into_the_private_home(
 
 def test_a_hint_says_where_skills_go_if_there_are_none(tmp_path: Path) -> None:
     with pytest.raises(skills.UnknownSkill) as problem:
-        skills.resolve(["pdf"], [tmp_path], tmp_path)
+        skills.resolve(["pdf"], [skills.SkillFolder(tmp_path)], tmp_path)
     assert "~/.agents/skills/NAME/SKILL.md" in str(problem.value.hint)
+
+
+def test_a_skill_of_a_repository_does_not_lead_out_of_it(
+    start: Starter, tmp_path: Path, user_home: Path
+) -> None:
+    """The user's own may: many keep them elsewhere and link to them."""
+    private, repository = tmp_path / "private", tmp_path / "repository"
+    for folder in (private, repository, repository / "kept", repository / ".git"):
+        script(folder, "SKILL.md", "secret")
+    script(repository / ".agents/skills/file", "other", "")
+    for name, there in (
+        (".agents/skills/out", "../../../private"), (".agents/skills/all", "../.."),
+        (".agents/skills/git", "../../.git"), (".claude", ".agents"),
+        (".agents/skills/file/SKILL.md", "../../../../private/SKILL.md"),
+        (".agents/skills/kept", "../../kept"),
+    ):  # fmt: skip
+        (repository / name).symlink_to(there)
+    (user_home / ".agents/skills").mkdir(parents=True)
+    (user_home / ".agents/skills/own").symlink_to(private)
+    assert [one["name"] for one in report.known_skills(tmp_path, repository)] == ["kept", "own"]
+    git(repository, "init", "-q")
+    git(repository, "add", "kept")
+    config = '[local.agents.mine]\ncommand = ["sh", "-c", "ls ~/.agents/skills"]'
+    with start(config) as machine:
+        for name in ("out", "all", "git", "file"):
+            refused = machine.own.call(
+                "POST",
+                "/tasks",
+                {"prompt": "x", "executor": "mine", "skills": [name],
+                 "localRepository": str(repository)},
+            )  # fmt: skip
+            assert refused.code == "unknown_skill"
+            assert "leads out of its repository" in refused.document["error"]["message"]
+        created = machine.own.create(
+            "x", executor="mine", skills=["own", "kept"], localRepository=str(repository)
+        )
+        assert machine.wait(created["id"])["finalResult"].split() == ["kept", "own"]
+
+
+def test_of_a_skill_of_a_repository_only_what_git_tracks_is_copied(
+    start: Starter, tmp_path: Path, user_home: Path
+) -> None:
+    """A download can link to the folder where the user's secrets will be."""
+    repository = tmp_path / "repository"
+    for name in ("config/SKILL.md", "config/tools/run", "empty/SKILL.md", "other",
+                 ".claude/skills/plain/SKILL.md"):  # fmt: skip
+        script((repository / name).parent, Path(name).name, "")
+    (repository / ".gitignore").write_text(".env\nempty/*\n")
+    for name, there in (("deploy", "../../config"), ("nothing", "../../empty")):
+        (repository / ".claude/skills" / name).symlink_to(there)
+    for words in ("init -q", "add -A", "commit -q -m Start"):
+        git(repository, *words.split())
+    for name in ("config/.env", "config/tools/.env", "config/new", ".claude/skills/plain/.env"):
+        (repository / name).write_text("secret")
+    script(repository / ".claude/skills/mine", "SKILL.md", "")  # not committed yet
+    config = '[local.agents.mine]\ncommand = ["sh", "-c", "cd ~/.claude/skills; find * -type f"]'
+    with start(config) as machine:
+        body = {"executor": "mine", "localRepository": str(repository)}
+        wrong = {**body, "prompt": "x", "skills": ["nothing"]}
+        refused = machine.own.call("POST", "/tasks", wrong)
+        assert refused.code == "unknown_skill"
+        assert "is not tracked by git" in refused.document["error"]["message"]
+        created = machine.own.create("x", **body, skills=["deploy", "plain", "mine"])
+        found = machine.wait(created["id"])["finalResult"].split()
+        assert sorted(found) == [
+            "deploy/SKILL.md", "deploy/tools/run", "mine/SKILL.md", "plain/SKILL.md",
+        ]  # fmt: skip
+        machine.own.call("POST", f"/tasks/{created['id']}/prompts", {"prompt": "again"})
+        assert machine.wait(created["id"])["finalResult"].split() == found
 
 
 def test_repositories_and_skills_of_github(start: Starter, tmp_path: Path, user_home: Path) -> None:
@@ -432,6 +518,20 @@ def test_a_password_in_a_url_reaches_the_server_alone(start: Starter, tmp_path: 
         machine.own.call("POST", f"/tasks/{created['id']}/cancel")
 
 
+def test_a_clone_says_how_far_it_is(start: Starter, tmp_path: Path) -> None:
+    with RawServer(lambda _: Line.wait) as server, start() as machine:
+        url = f"http://127.0.0.1:{server.port}/acme/shop.git"
+        created = machine.own.create("x", executor="mine", localRepository=url)
+        objects = machine.state / "workspaces" / created["workspaceId"] / "code/.git/objects"
+        eventually(objects.is_dir, seconds=PATIENCE)
+        (objects / "received").write_bytes(bytes(5_000_000))
+        task = machine.own.task(created["id"])
+        assert (task["status"], task["preparing"]) == ("running", "cloning, 5 MB")
+        eventually(lambda: "Cloning, 5 MB" in str(machine.content(created["id"])), seconds=PATIENCE)
+        machine.own.call("POST", f"/tasks/{created['id']}/cancel")
+        assert "preparing" not in machine.own.task(created["id"])
+
+
 def test_the_first_uses_of_a_skill_share_one_clone(tmp_path: Path, user_home: Path) -> None:
     """The lines of a batch name it at the same moment."""
     hub = tmp_path / "hub/acme/skills.git"
@@ -482,6 +582,74 @@ def test_uploaded_files_are_staged(start: Starter) -> None:
         created = machine.own.create("x", executor="mine", files=files)
         assert machine.wait(created["id"])["finalResult"] == "the input"
         assert machine.artifact(created["workspaceId"], "changes.patch") == ""
+
+
+def test_an_uploaded_file_keeps_its_name_if_that_is_free(start: Starter) -> None:
+    with start('[local.agents.mine]\ncommand = ["sh", "-c", "ls -A; cat *.txt"]') as machine:
+
+        def run(*names: str, **more: str) -> str:
+            uploaded = [machine.own.upload(f"{n} {name}".encode(), name) for n, name in
+                        enumerate(names)]  # fmt: skip
+            files = [{"id": one["id"], "filename": one["filename"]} for one in uploaded]
+            created = machine.own.create("x", executor="mine", files=files, **more)
+            place.update(workspaceId=created["workspaceId"], unique=uploaded[-1]["filename"])
+            machine.wait(created["id"])
+            events = machine.content(created["id"])["events"]
+            return "\n".join(e["payload"]["content"] for e in events if e["eventType"] == "text")
+
+        place: dict[str, str] = {}
+        assert run("notes.txt") == "notes.txt\n0 notes.txt"
+        said = run("notes.txt", workspaceId=place["workspaceId"])
+        assert f"notes.txt is /code/{place['unique']}: there is another file of its name" in said
+        assert said.count("0 notes.txt") == 2
+        assert ".git-" in run(".git", ".gitx")  # git would obey the one
+
+
+# The queue
+
+
+def test_a_task_that_waits_says_for_what(start: Starter) -> None:
+    with start("[local]\nparallel = 1\n" + STEPS) as machine:
+
+        def queue(task: dict[str, Any]) -> tuple[int, str] | None:
+            found = machine.own.task(task["id"])
+            rows = machine.own.call("GET", "/tasks").document["data"]
+            (row,) = (row for row in rows if row["id"] == task["id"])
+            assert row.get("queue") == found.get("queue")
+            place = found.get("queue")
+            return None if place is None else (place["position"], place["message"])
+
+        first = machine.own.create("x", executor="steps")
+        eventually(lambda: machine.content(first["id"])["status"] == "running")
+        second = machine.own.create("x", executor="steps")
+        third = machine.own.create("x", executor="steps", workspaceId=first["workspaceId"])
+        assert queue(first) is None
+        slots = "until fewer than 1 runs work ([local] parallel)"
+        assert queue(second) == (1, f"number 1 in the queue, waits {slots}")
+        before = "until its workspace is free"
+        assert queue(third) == (2, f"number 2 in the queue, waits {before}")
+        assert machine.own.task(second["id"])["status"] == "running"
+        machine.own.call("POST", f"/tasks/{first['id']}/cancel")
+        eventually(lambda: queue(second) is None)
+        for task in (second, third):
+            machine.own.call("POST", f"/tasks/{task['id']}/cancel")
+        assert queue(third) is None
+
+
+def test_a_webhook_hears_of_a_run_while_no_service_runs(start: Starter) -> None:
+    with receiving() as (url, arrived):
+        with start(STEPS) as machine:
+            machine.own.call("POST", "/webhooks", {"url": url, "events": ALL_EVENTS})
+            created = machine.own.create("x", executor="steps")
+            eventually(lambda: "one" in str(machine.content(created["id"])["events"]))
+            code = machine.state / "workspaces" / created["workspaceId"] / "code"
+        told = [one.event for one in arrived]
+        (code / "go").touch()
+        eventually(lambda: len(arrived) == 3)
+    assert told in (["task.created"], ["task.created", "task.running"])
+    assert sorted(one.event for one in arrived) == [
+        "task.completed", "task.created", "task.running",
+    ]  # fmt: skip
 
 
 # Canceling and deleting
@@ -606,8 +774,12 @@ def test_agents_that_are_found(
     start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "bin"
-    script(folder, "claude", "echo '2.1.197 (Claude Code)'")
+    script(folder, "claude", "echo '2.1.205 (Claude Code)'")  # between two that were tested
     script(folder, "codex", "echo codex-cli 0.1.0")
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "CODEX_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "secret")
+    monkeypatch.setenv("CLAUDE_CODE_MAX_OUTPUT_TOKENS", "9")
     script(folder, "gemini", "echo 'Error: binary not installed' >&2; exit 1")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     with start() as machine:
@@ -615,14 +787,37 @@ def test_agents_that_are_found(
     found = {row["name"]: row for row in rows}
     assert list(found) == ["opencode", "claude", "gemini", "codex", "mine", "slow", "missing"]
     assert found["claude"] == {
-        "name": "claude", "program": str(folder / "claude"), "version": "2.1.197", "tested": True,
-        "jail": "on", "jailGaps": jail.gaps() or None, "usable": True, "problem": None,
+        "name": "claude", "program": str(folder / "claude"), "version": "2.1.205", "tested": True,
+        "login": "ANTHROPIC_AUTH_TOKEN", "jail": "on", "jailGaps": jail.gaps() or None,
+        "usable": True, "problem": None, "unused": None,
     }  # fmt: skip
     assert (found["codex"]["version"], found["codex"]["tested"]) == ("0.1.0", False)
+    assert (found["codex"]["usable"], found["codex"]["login"]) == (False, None)
+    advice = "run `codex login`, or set CODEX_API_KEY"
+    assert found["codex"]["problem"] == f"no login and no key was found: {advice}"
     assert not found["gemini"]["usable"]
     assert "Error: binary not installed" in found["gemini"]["problem"]
     assert found["mine"]["usable"]
     assert found["missing"]["problem"] == "no-such-program is not on PATH"
+
+
+def test_settings_that_are_not_used_are_named(
+    start: Starter, tmp_path: Path, user_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script(tmp_path / "bin", "claude", "echo 2.1.331")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    settings = {"env": {"ANTHROPIC_API_KEY": "x", "MINE": "y"}, "apiKeyHelper": "x"}
+    (user_home / ".claude").mkdir()
+    (user_home / ".claude/settings.json").write_text(json.dumps(settings))
+    with start() as machine:
+        for _ in range(2):
+            machine.wait(machine.own.create("x", executor="claude")["id"])
+        rows = report.agents(machine.state, tmp_path / "config.toml")
+    said = [line for line in machine.said if "without" in line]
+    assert said == ["claude runs without apiKeyHelper, MINE of your settings"]
+    row = next(row for row in rows if row["name"] == "claude")
+    assert (row["login"], row["unused"]) == ("ANTHROPIC_API_KEY", "apiKeyHelper, MINE")
 
 
 def test_a_path_to_no_program_is_not_looked_up_on_path(tmp_path: Path) -> None:
@@ -642,6 +837,7 @@ def test_an_agent_that_is_slow_to_start_is_usable(
     script(tmp_path / "bin", "claude", "exec sleep 20")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(programs, "VERSION_SECONDS", 0.1)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "secret")
     rows = report.agents(tmp_path / "state", tmp_path / "config.toml")
     claude = next(row for row in rows if row["name"] == "claude")
     assert (claude["version"], claude["tested"], claude["problem"]) == (None, None, None)

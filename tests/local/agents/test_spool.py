@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rebyte_cli.local.agents import runs, spool, supervisor
+from rebyte_cli.local.agents import runs, spawn, spool
 from tests.waiting import eventually
 
 from .bench import NAP, Bench, gone, kinds
@@ -117,13 +117,13 @@ def test_what_a_killed_run_printed_is_there(bench: Bench) -> None:
 def test_a_run_starts_when_the_database_is_free(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, locks = supervisor.start, list[Lock]()
+    real, locks = spawn.start, list[Lock]()
 
     def start(*arguments: Any) -> None:
         locks.append(Lock(bench))
         real(*arguments)
 
-    monkeypatch.setattr(supervisor, "start", start)
+    monkeypatch.setattr(spawn, "start", start)
     prompt = bench.start(["echo", "hello"])
     eventually(locks[0].is_old)
     assert bench.look(prompt).started is None

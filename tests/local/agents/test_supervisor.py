@@ -17,6 +17,8 @@ import pytest
 from rebyte_cli.local.agents import changes, credentials, process_identity, runs
 from rebyte_cli.local.agents.claude import Claude
 from rebyte_cli.local.agents.codex import Codex
+from rebyte_cli.local.agents.gemini import Gemini
+from rebyte_cli.local.agents.opencode import OpenCode
 from rebyte_cli.system.git import GitFailed
 from tests.servers import Line, RawServer
 from tests.waiting import eventually
@@ -96,6 +98,67 @@ def test_a_silent_agent_is_ended(bench: Bench) -> None:
     assert gone(f"{NAP}031")
 
 
+def says(*lines: object) -> str:
+    """Shell commands that print JSON lines."""
+    return "".join(f"cat <<'END'\n{json.dumps(line)}\nEND\n" for line in lines)
+
+
+COMMAND = {"id": "i", "type": "command_execution", "command": "make"}
+TOOL_AT_WORK = {"type": "item.started", "item": COMMAND}
+TOOL_DONE = {"type": "item.completed", "item": COMMAND | {"exit_code": 0}}
+CODEX_DONE = {"type": "turn.completed", "usage": {}}
+
+
+def test_a_tool_at_work_is_no_stall(bench: Bench, tmp_path: Path) -> None:
+    text = f"{says(TOOL_AT_WORK)} sleep 1.5; {says(TOOL_DONE, CODEX_DONE)}"
+    agent = Codex(command=(script(tmp_path / "bin", "codex", text),))
+    assert bench.run(agent, stall=0.5).outcome == "succeeded"
+    text = f"{says(TOOL_AT_WORK, TOOL_DONE)} sleep {NAP}141"
+    agent = Codex(command=(script(tmp_path / "bin", "codex", text),))
+    assert bench.run(agent, stall=0.5).answer == "codex printed nothing for 0.5s"
+
+
+def test_a_tool_that_opencode_does_not_tell_of_is_no_stall(bench: Bench, tmp_path: Path) -> None:
+    """It prints a call when it has ended."""
+    begin, done = ({"type": kind, "part": {"reason": "stop"}} for kind in
+                   ("step_start", "step_finish"))  # fmt: skip
+    text = f"{says(begin)} sleep 1.5; {says(done)}"
+    agent = OpenCode(command=(script(tmp_path / "bin", "opencode", text),))
+    assert bench.run(agent, stall=0.5).outcome == "succeeded"
+    text = f"sleep 2; {says(begin)} exec sleep {NAP}142"  # the agent itself
+    agent = OpenCode(command=(script(tmp_path / "bin", "opencode", text),))
+    assert bench.run(agent, stall=2.5).answer == "opencode printed nothing for 2.5s"
+    agent = OpenCode(command=(script(tmp_path / "bin", "opencode", f"exec sleep {NAP}143"),))
+    assert bench.run(agent, stall=0.5).answer == "opencode printed nothing for 0.5s"
+
+
+def test_retries_are_no_sign_of_life(bench: Bench, tmp_path: Path) -> None:
+    """Codex repeated them for 37 minutes without a network."""
+    again = {"type": "error", "message": "Reconnecting... 1/5 (no route to host)"}
+    text = f"{says(TOOL_AT_WORK, TOOL_DONE)} while sleep 0.05; do {says(again)} done"
+    agent = Codex(command=(script(tmp_path / "bin", "codex", text),))
+    prompt = bench.start(agent, stall=0.5)
+    reason = "codex got no answer from its model for 0.5s: no route to host"
+    assert bench.wait(prompt).answer == reason
+    retry = next(event for event in bench.events(prompt) if event.kind == "retry")
+    assert retry.payload == {"attempt": 1, "error": "no route to host"}
+    late = bench.run(agent, stall=0, limit=1)
+    assert late.answer == "codex ran longer than its limit of 1s: no route to host"
+
+
+def test_a_retry_on_stderr_is_shown_at_once(bench: Bench, tmp_path: Path) -> None:
+    text = """
+    echo 'Attempt 1 failed with status 529. Retrying with backoff...' >&2
+    until [ -e go ]; do sleep 0.02; done
+    echo '{"type":"result","status":"success"}'
+    """
+    prompt = bench.start(Gemini(command=(script(tmp_path / "bin", "gemini", text),)))
+    eventually(lambda: kinds(bench.events(prompt)) == ["retry"])
+    (bench.workspace().code / "go").touch()
+    assert bench.wait(prompt).outcome == "succeeded"
+    assert bench.events(prompt)[0].payload == {"attempt": 1, "error": "529"}
+
+
 def test_an_agent_that_closes_its_output_is_waited_for(bench: Bench) -> None:
     run = bench.run(["sh", "-c", "echo x; exec >&- ; sleep 0.3; exit 4"])
     assert run.outcome == "failed"
@@ -135,8 +198,53 @@ def test_the_patch_of_an_earlier_run_goes_with_a_killed_supervisor(bench: Bench)
     prompt = bench.start(["sh", "-c", f"rm first; echo on; sleep {NAP}055"])
     eventually(lambda: "on" in bench.said(prompt))
     os.kill(bench.supervisor(prompt), signal.SIGKILL)
-    eventually(lambda: bench.look(prompt).outcome == "failed")
-    assert bench.artifact("changes.patch") is None
+    assert bench.wait(prompt).outcome == "failed"
+    assert bench.artifact("changes.patch") == ""
+
+
+@pytest.mark.parametrize("jailed", [True, False])
+def test_a_killed_supervisor_leaves_its_patch_to_the_next_reader(
+    bench: Bench, jailed: bool
+) -> None:
+    bench.run(["sh", "-c", "echo 1 > first"], jail=jailed)
+    work = f"echo 2 > second; git init -q; git config core.pager x; echo on; sleep {NAP}057"
+    prompt = bench.start(["sh", "-c", work], jail=jailed)
+    bench.until_started(prompt)
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    assert bench.wait(prompt).answer == runs.VANISHED
+    assert "+2" in (bench.artifact("changes.patch") or "")
+    workspace = bench.workspace()
+    alone = changes.of_runs(workspace, [prompt], [prompt], jailed=jailed) or b""
+    assert b"+2" in alone
+    assert "pager" not in (workspace.code / ".git/config").read_text()
+    assert bench.log() == ""
+
+
+def test_the_next_run_keeps_the_patch_of_one_whose_supervisor_was_killed(bench: Bench) -> None:
+    killed = bench.start(["sh", "-c", f"echo 1 > first; echo on; sleep {NAP}058"])
+    following = bench.start(["sh", "-c", "echo 2 > second"])
+    bench.until_started(killed)
+    os.kill(bench.supervisor(killed), signal.SIGKILL)
+    assert bench.wait(following).outcome == "succeeded"
+    assert bench.look(killed).answer == runs.VANISHED
+    for prompt, name in ((killed, b"first"), (following, b"second")):
+        alone = changes.of_runs(bench.workspace(), [killed, following], [prompt], jailed=True)
+        assert (b"first" in (alone or b""), b"second" in (alone or b"")) == (
+            name == b"first",
+            name == b"second",
+        )
+
+
+def test_a_hanging_supervisor_that_is_canceled_leaves_its_patch(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "STOP_SECONDS", 0.5)
+    prompt = bench.start(["sh", "-c", f"echo 1 > first; echo on; sleep {NAP}059"])
+    bench.until_started(prompt)
+    os.kill(bench.supervisor(prompt), signal.SIGSTOP)
+    bench.cancel(prompt)
+    assert bench.wait(prompt).outcome == "canceled"
+    assert "first" in (bench.artifact("changes.patch") or "")
 
 
 def test_git_leaves_nothing_half_written_on_a_full_disk(bench: Bench) -> None:
@@ -146,7 +254,7 @@ def test_git_leaves_nothing_half_written_on_a_full_disk(bench: Bench) -> None:
         file.truncate(600_000_000)  # larger than git keeps in memory
 
     def partial() -> list[Path]:
-        return list(workspace.base.glob("objects/*/tmp_*"))
+        return list(workspace.folder.glob("*/objects/**/tmp_*"))
 
     with pytest.raises(GitFailed, match="the disk is full"):
         changes.patch(workspace, jailed=True, watch=lambda: "the disk is full" if partial() else "")
@@ -186,11 +294,14 @@ def test_case_86_a_clone_ends_with_a_cancel(bench: Bench) -> None:
 
 
 def test_the_patch_is_created_after_one_that_was_cut_off(bench: Bench) -> None:
-    """A killed supervisor leaves git's own lock behind."""
+    """A killed supervisor leaves git's own lock and new objects behind."""
     bench.run(["true"])
-    (bench.workspace().base / "index.lock").touch()
+    scratch = bench.workspace().folder / "patch"
+    (scratch / "objects").mkdir(parents=True)
+    (scratch / "index.lock").touch()
     bench.run(["sh", "-c", "echo x > new"])
     assert "new" in (bench.artifact("changes.patch") or "")
+    assert not scratch.exists()
 
 
 def test_case_87_a_stranger_with_the_number_of_a_supervisor_is_left_alone(
@@ -415,6 +526,79 @@ def test_a_session_id_that_is_an_option_is_no_argument(bench: Bench, tmp_path: P
     bench.run(agent, task="t")
     first, second = (bench.workspace().code / ".arguments").read_text().splitlines()
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("model", "known"),
+    [
+        ("us.anthropic/claude-opus-4.5:0@2026[1m]", "us.anthropic/claude-opus-4.5:0@2026[1m]"),
+        ("--settings=/code/evil.json", ""),
+        ("a\nb", ""),
+        ("x" * 201, ""),
+        (["x"], ""),
+    ],
+)
+def test_a_model_is_recorded_if_it_can_be_one(
+    bench: Bench, tmp_path: Path, model: object, known: str
+) -> None:
+    """`rerun` asks for the same one, and an agent can print anything."""
+    line = {"type": "system", "subtype": "init", "session_id": "s", "model": model}
+    agent = Claude(command=(script(tmp_path / "bin", "claude", says(line)),))
+    bench.wait(bench.start(agent, task="t"))
+    with bench.store.read() as db:
+        assert db.execute("SELECT model FROM tasks").fetchone()[0] == known
+
+
+TOTALS = """
+count=$(($(cat count 2>/dev/null || echo 0) + 1))
+echo $count > count
+echo '{"type":"thread.started","thread_id":"t"}'
+printf '{"type":"turn.completed","usage":{"input_tokens":%d,"output_tokens":%d}}\\n' \\
+    $((count * 10)) $((count * 5))
+"""
+
+
+def test_a_run_counts_what_it_used_itself(bench: Bench, tmp_path: Path) -> None:
+    """Codex reports the totals of the session."""
+    agent = Codex(command=(script(tmp_path / "bin", "codex", TOTALS),))
+    for _ in range(4):
+        prompt = bench.start(agent, task="t")
+        bench.wait(prompt)
+        used = bench.events(prompt)[-1].payload["usage"]
+        assert used == {"input_tokens": 10, "output_tokens": 5}
+    (bench.workspace().code / "count").write_text("0")  # the same session, counted from zero again
+    prompt = bench.start(agent, task="t")
+    bench.wait(prompt)
+    assert bench.events(prompt)[-1].payload["usage"] == {"input_tokens": 10, "output_tokens": 5}
+
+
+def test_a_run_costs_what_it_cost_itself(bench: Bench, tmp_path: Path) -> None:
+    """Claude Code reports the tokens of the run, and the cost of the session."""
+    for total, own in ((0.1, 0.1), (0.3, 0.2), (0.3, 0)):
+        lines = [
+            {"type": "system", "subtype": "init", "session_id": "s"},
+            {"type": "result", "total_cost_usd": total, "usage": {"output_tokens": 5}},
+        ]
+        text = "".join(f"echo '{json.dumps(line)}'\n" for line in lines)
+        prompt = bench.start(Claude(command=(script(tmp_path / "bin", "claude", text),)), task="t")
+        bench.wait(prompt)
+        payload = bench.events(prompt)[-1].payload
+        assert (payload["usage"], payload["cost_usd"]) == ({"output_tokens": 5}, own)
+
+
+def test_a_cost_that_an_earlier_version_recorded_is_bounded(bench: Bench, tmp_path: Path) -> None:
+    lines = [
+        {"type": "system", "subtype": "init", "session_id": "s"},
+        {"type": "result", "result": "ok", "total_cost_usd": 0.5},
+    ]
+    agent = Claude(command=(script(tmp_path / "bin", "claude", says(*lines)),))
+    bench.wait(bench.start(agent, task="t"))
+    with bench.store.write() as db:
+        payload = '{"status": "succeeded", "result": "", "cost_usd": ' + "9" * 400 + "}"
+        db.execute("UPDATE run_events SET payload = ? WHERE kind = 'result'", (payload,))
+    for _ in range(2):
+        prompt = bench.start(agent, task="t")
+        assert bench.wait(prompt).outcome == "succeeded"
 
 
 def test_a_rejected_key_ends_the_run_at_once(bench: Bench, tmp_path: Path) -> None:

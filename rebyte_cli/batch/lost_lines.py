@@ -1,0 +1,283 @@
+"""The search for tasks whose creates were not answered, for many lines at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import APIError, BrokenAnswer, KeyRejected, too_busy
+from ..history.prompts import Shape, body_digest_of, digest_of, shape_of
+from ..once import search
+from ..once.finder import Finder
+from ..once.search import Absence, LostRequest, Matches, Rival, Search
+from ..once.server_clock import ROOM, ServerClock, Window
+from ..system.deadline import NO_LIMIT, Deadline
+from .input import Input
+from .poller import Poller
+from .state import Report
+
+if TYPE_CHECKING:
+    from ..api.client import RebyteClient
+    from ..once.ledger import Ledger
+    from .throttle import Throttle
+
+FIRST_PAUSE, MOST_PAUSE = 0.5, 4.0  # seconds between scans
+SHORTEST_SCAN = 5.0  # seconds that a scan may take however short the search
+LATER = 30.0  # the same when the first search brought nothing
+NO_TASK = "0"  # an id to ask for when only the answer counts
+NOTHING = Matches([], [], is_complete=True)
+EXAMPLES = 1000  # tasks that are looked at for one that tells how the service shows prompts
+
+
+class LostLine(NamedTuple):
+    """A line whose create was not answered.
+
+    `sent` is when, as the journal has it. Once that is `patience` seconds ago and there is no
+    task, none will come any more. `workspace` is the one it asked for, None for a new one, and
+    `candidates` are the tasks that an earlier run thought possible.
+    """
+
+    at: int
+    sent: str
+    patience: float
+    workspace: str | None = None
+    candidates: tuple[str, ...] = ()
+
+
+class ScanResult(NamedTuple):
+    """What one scan says of a line. `task` is certain; `absent`: there certainly is none.
+
+    `candidates` are the ids that it could be.
+    """
+
+    at: int
+    task: Mapping[str, Any] | None
+    absent: bool
+    candidates: list[str]
+
+
+class LostLineSearch:
+    """Finds the tasks of lost lines. A task is taken only if nothing else can have created it."""
+
+    def __init__(
+        self,
+        client: RebyteClient,
+        batch: Input,
+        ledger: Ledger,
+        *,
+        mine: Collection[int],
+        clock: ServerClock,
+        created: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
+    ) -> None:
+        """`mine`: the lines of this shard. `created` are the tasks of this batch with `id`,
+
+        `createdAt` and `at`, the line.
+        """
+        self._batch = batch
+        self._ledger = ledger
+        self._clock = clock
+        self._created = created
+        scan = Search(
+            client,
+            ledger.named,
+            created=created,
+            twins=lambda lost: ledger.history.tasks_as_asked(lost.digest, lost.body_digest),
+        ).scan
+        self._finder = Finder(client, self, scan)
+        chosen = set(mine)
+        numbers = enumerate(line.number for line in batch.lines)
+        self._mine = {number: at for at, number in numbers if at in chosen}
+        self._digests: dict[int, str] = {}
+        self._elsewhere: list[Rival] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether creates of other lines are under way, of which any task could be."""
+        return bool(self._ledger.under_way)
+
+    def is_outdated(self, result: ScanResult) -> bool:
+        """Whether a candidate has turned out to be another line's: its create was under way."""
+        return bool(self._ledger.named(result.candidates))
+
+    def is_old(self, one: LostLine) -> bool:
+        """Whether a create was sent so long ago that it may be sent again if it made no task."""
+        return self._clock.age(one.sent) >= timedelta(seconds=one.patience)
+
+    def find(self, lost: Sequence[LostLine], limit: Deadline = NO_LIMIT) -> list[ScanResult]:
+        """Scan once for all of `lost`. Raises the APIError of the list if it cannot be read."""
+        ordered = sorted(lost, key=lambda one: one.sent)
+        verdicts = self._finder.find([self._request(one) for one in ordered], limit)
+        results = []
+        for one, (task, matches) in zip(ordered, verdicts, strict=True):
+            could_be = [] if task else [row["id"] for row in matches.candidates]
+            results.append(ScanResult(one.at, task, matches.shows_none, could_be))
+        return results
+
+    def _request(self, one: LostLine) -> LostRequest:
+        """A lost line as the search takes it.
+
+        Before a create may be sent again, everything is examined that could be its task by any
+        skew of the clocks; until then it is enough to find it where it should be.
+        """
+        is_old = self.is_old(one)
+        room = ROOM if is_old else timedelta(0)
+
+        def window() -> Window:
+            return self._clock.window(one.sent, room=room)
+
+        line = self._batch.lines[one.at]
+        body = sent = self._batch.body(line)
+        if one.workspace is not None:
+            sent = {**sent, "workspaceId": one.workspace}
+        if line.paths:
+            sent = {**sent, "files": [*sent.get("files", ()), *line.paths]}
+        return LostRequest(
+            self._digest(one.at),
+            window,
+            body["prompt"],
+            body,
+            to_repeat=is_old,
+            candidates=one.candidates,
+            body_digest=body_digest_of(sent),
+            at=one.at,
+            sent=one.sent,
+            workspace=one.workspace,
+            asks=(line.workspace, line.paths, body),
+        )
+
+    # What the finder asks: see `finder.Claims`
+
+    def claimed(self, ids: Iterable[str]) -> tuple[set[str], set[str]]:
+        """The tasks of other lines, and those that the history knows and the journal does not.
+
+        The latter are mostly another command's, and ours if the journal lost its end.
+        """
+        return self._ledger.named(ids), self._ledger.history.knows(ids)
+
+    def rivals(
+        self, equals: Sequence[LostRequest], settled: Sequence[LostRequest]
+    ) -> Iterator[Rival]:
+        """Other lines without a known result, other shards, and what other commands sent then.
+
+        Other shards run at times of their own.
+        """
+        digest = equals[0].digest
+        ignored = {one.at for one in equals}
+        ignored.update(one.at for one in settled if one.digest != digest)
+        for number in self._ledger.unsettled:
+            if self._mine[number] not in ignored:
+                yield self._rival(self._mine[number])
+        for other in self._ledger.of_others():
+            if any(self._clock.is_near(one.sent, other.started_at) for one in equals):
+                yield Rival(other.digest, other.shape)
+        if self._elsewhere is None:
+            foreign = set(range(len(self._batch.lines))).difference(self._mine.values())
+            self._elsewhere = [self._rival(at) for at in sorted(foreign)]
+        yield from self._elsewhere
+
+    def known(self, shape: Shape) -> Iterator[tuple[str, str]]:
+        """Tasks of this batch whose prompts tell whether such a prompt is shown as it is sent."""
+        for task in islice(self._created(), EXAMPLES):
+            at = task.get("at")
+            if at is not None and shape_of(self._prompt(at)).covers(shape):
+                yield task["id"], self._digest(at)
+
+    def _digest(self, at: int) -> str:
+        if at not in self._digests:
+            self._digests[at] = digest_of(self._prompt(at))
+        return self._digests[at]
+
+    def _prompt(self, at: int) -> str:
+        return str(self._batch.body(self._batch.lines[at])["prompt"])
+
+    def _rival(self, at: int) -> Rival:
+        return Rival(self._digest(at), shape_of(self._prompt(at)), self._prompt(at))
+
+
+def _has_answered(error: APIError) -> bool:
+    """Whether the service said anything at all, so that the network is there."""
+    return error.status_code is not None or isinstance(error, BrokenAnswer)
+
+
+def _is_reachable(client: RebyteClient) -> bool:
+    """Whether another call than the list gets an answer now, whatever it says."""
+    try:
+        client.get_task(NO_TASK, timeout=SHORTEST_SCAN)
+    except APIError as error:
+        return _has_answered(error)
+    return True
+
+
+def search_lost(
+    client: RebyteClient,
+    throttle: Throttle,
+    report: Report,
+    finder: LostLineSearch,
+    search_for: float | None = None,
+) -> Poller[LostLine]:
+    """Rounds that report ("found", line, row), ("absent", line, None) or ("unknown", line, ids).
+
+    A line is absent when it is old enough to be sent again and several scans over `search_for`
+    seconds agree that it has no task. It is unknown when `search_for` seconds in which no other
+    create was under way brought nothing; this is reported once, and the search continues.
+    ("unsure", line, ids) comes before that, if there is something that it could be.
+    """
+    seconds = search.LOOK_FOR if search_for is None else search_for
+    begun: dict[int, float] = {}
+    absences: dict[int, Absence] = {}
+    could_be: dict[int, list[str]] = {}
+    told: set[int] = set()
+
+    def ask(lost: dict[int, LostLine]) -> None:
+        now = time.monotonic()
+        for at in lost:
+            begun.setdefault(at, now)
+            absences.setdefault(at, Absence(seconds))
+        is_busy = finder.is_busy
+        old = {at for at, one in lost.items() if finder.is_old(one)}
+        try:
+            results = finder.find(list(lost.values()), Deadline(max(seconds, SHORTEST_SCAN)))
+        except KeyRejected:
+            raise
+        except APIError as error:
+            if too_busy(error) and not _has_answered(error) and not _is_reachable(client):
+                for absence in absences.values():
+                    absence.add(None, now)
+                raise
+            # Without a list it is unknown, and the other lines need none.
+            results = [ScanResult(at, None, False, could_be.get(at, [])) for at in lost]
+        if is_busy or finder.is_busy:  # one scan may tell when those lines have tasks
+            begun.update(dict.fromkeys(lost, now))
+        for result in results:
+            at, task, absent, candidates = result
+            absences[at].add(NOTHING if absent and at in old else None, now)
+            if task is not None or absences[at].is_proven:
+                rounds.drop(at)
+                begun.pop(at, None)
+                absences.pop(at, None)
+                told.discard(at)
+                report("found" if task is not None else "absent", at, task)
+            elif not (
+                at in told
+                or now - begun[at] < seconds
+                or absences[at].is_likely
+                or finder.is_outdated(result)
+            ):
+                told.add(at)
+                report("unknown", at, candidates)
+            elif candidates != could_be.get(at, []):
+                could_be[at] = candidates
+                report("unsure", at, candidates)
+
+    def pause(since: float, _count: int) -> float:
+        # `since` counts from when a line was added, and the first search from its first scan.
+        open_lines = [at for at, one in list(absences.items()) if at not in told or one.is_likely]
+        if since < seconds or open_lines:
+            return min(MOST_PAUSE, max(FIRST_PAUSE, since / 4))
+        return LATER
+
+    rounds: Poller[LostLine] = Poller("search", client, throttle, report, ask=ask, pause=pause)
+    return rounds

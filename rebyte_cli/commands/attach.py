@@ -1,0 +1,56 @@
+"""Open the agent's own screen on a task."""
+
+from __future__ import annotations
+
+import click
+
+from ..app import App
+from ..errors import BadUsage, Next, NotFound, RebyteError
+from ._base import define
+from ._options import task_argument
+
+
+@define("attach", statuses=(3, 4, 5))
+@task_argument
+def command(app: App, task: str) -> None:
+    """Open the screen of the agent that worked on TASK, with its session.
+
+    For agents on this machine that have a screen: Claude Code, Codex, Gemini CLI and OpenCode. The
+    agent runs in the sandbox of its other runs, on a terminal that is not yours and is left as it
+    was. The session is a run of the task: it is refused while another one is at work, later ones
+    wait for its end, `rebyte cancel` ends it, and `diff` and `apply` have what it changed. Its exit
+    status is that of the agent.
+
+    Examples:
+
+      rebyte -P local attach @last
+      rebyte -P local attach @last && rebyte -P local apply @last
+    """
+    from ..history import references
+    from ..local.agents import by_hand, relay
+    from ..local.http import Refusal
+
+    task_id = references.task(app.history, task)
+    if not app.settings.is_local:
+        raise NotFound(
+            "the agents of this profile work elsewhere",
+            hint="Continue with " + Next("follow-up", task_id),
+        )
+    app.client.get_task(task_id)  # whether it is there
+    if not relay.on_terminal():
+        raise BadUsage(
+            "attach requires a terminal", hint="Continue with " + Next("follow-up", task_id)
+        )
+    try:
+        status, reason = by_hand.attach(app.local_folder(), app.config.path, task_id, app.note)
+    except Refusal as refusal:
+        hint = refusal.hint
+        if refusal.code == "no_screen":
+            hint = "Continue with " + Next("follow-up", task_id)
+        elif refusal.code == "run_at_work":
+            hint = "Wait for it with " + Next("wait", task_id)
+        raise RebyteError(refusal.message, hint=hint, code=refusal.code) from None
+    if reason:
+        raise RebyteError(reason)
+    app.note("What it changed: " + Next("diff", task_id, "--run"))
+    raise click.exceptions.Exit(status)

@@ -1,0 +1,129 @@
+"""The JSON Schema of `config.toml`: for editors, and for the names that mean nothing in a file.
+
+The settings of a profile are described beside the functions that check them, in `fields`. What
+stands here is the rest of the file; `[local]` is the local service's to read, which shares no code
+with the client, and a test holds both against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..system.durations import PATTERN
+from ..system.files import write_private
+from ..system.permissions import SCHEMA_NAME
+from .fields import FIELDS, LOCAL, LOCAL_FIELDS, SCHEMAS
+from .toml import edit_toml
+
+LINE = f"#:schema ./{SCHEMA_NAME}"
+
+_STRINGS = {"type": "array", "items": {"type": "string"}}
+_DURATION = {
+    "anyOf": [
+        {"type": "number", "minimum": 0},
+        {"type": "string", "pattern": PATTERN},
+    ]
+}
+_SIZE = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0},
+        {"type": "string", "pattern": r"^\d{1,9}\s*[kMGT]B?$"},
+    ]
+}
+_FOLDERS = {"type": "array", "items": {"type": "string", "pattern": "^(~/|/)"}}
+_COMMAND = {"anyOf": [{"type": "string", "minLength": 1}, _STRINGS]}
+_AGENT = {"command": _COMMAND, "env": _STRINGS, "read": _STRINGS}
+_LOCAL = {
+    "parallel": {"type": "integer", "minimum": 1, "maximum": 64},
+    "limit": _DURATION,
+    "stall": _DURATION,
+    "keep_free": _SIZE,
+    "jail": {"enum": ["on", "off"]},
+    "tools": _FOLDERS,
+    "caches": _FOLDERS,
+    "agents": {
+        "type": "object",
+        "propertyNames": {"pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"},
+        "additionalProperties": {
+            "type": "object",
+            "properties": _AGENT,
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def config_schema() -> dict[str, Any]:
+    """A JSON Schema document for `config.toml`."""
+    settings = {name: SCHEMAS[check] for name, check in FIELDS.items()}
+    local = {name: schema for name, schema in settings.items() if name in LOCAL_FIELDS}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "config.toml of the rebyte command",
+        **_table(
+            {
+                "default_profile": {"type": "string"},
+                "history": {"type": "boolean"},
+                "profiles": {
+                    "type": "object",
+                    "properties": {LOCAL: _table(local)},
+                    "additionalProperties": _table(settings),
+                },
+                "local": _table(_LOCAL),
+            }
+        ),
+    }
+
+
+class UnknownName(NamedTuple):
+    """A name in a file that the schema does not know.
+
+    `keys` are the tables that it is in and itself, `known` the names that could stand there.
+    """
+
+    keys: tuple[str, ...]
+    known: tuple[str, ...]
+    is_table: bool
+
+
+def unknown_names(document: Mapping[str, Any]) -> Iterator[UnknownName]:
+    """Each name in the document of a `config.toml` that means nothing."""
+    return _unknown(document, config_schema(), ())
+
+
+def _unknown(
+    table: Mapping[str, Any], schema: Mapping[str, Any], above: tuple[str, ...]
+) -> Iterator[UnknownName]:
+    known = schema.get("properties", {})
+    for name, value in table.items():
+        below, is_table = known.get(name, schema["additionalProperties"]), isinstance(value, dict)
+        if not below:
+            yield UnknownName((*above, name), tuple(known), is_table)
+        elif is_table and below.get("type") == "object":
+            yield from _unknown(value, below, (*above, name))
+
+
+@contextmanager
+def edit_config(path: Path, *, note: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Change `config.toml` as `edit_toml` does, with its schema beside it where editors look.
+
+    A file that names another schema keeps that name, and gets no schema.
+    """
+
+    def write_schema(line: str) -> str:
+        import json
+
+        if line in ("", LINE):
+            text = json.dumps(config_schema(), indent=2) + "\n"
+            write_private(path.parent / SCHEMA_NAME, text.encode())
+        return line or LINE
+
+    with edit_toml(path, note=note, before_writing=write_schema) as document:
+        yield document
+
+
+def _table(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "additionalProperties": False}

@@ -1,0 +1,202 @@
+"""What a row of the history holds, and how it becomes a value. No row is trusted.
+
+Another version, another program or a damaged disk may have written it: a value of the wrong kind
+reads as None.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from ..system.redaction import redact_keys
+from .prompts import Shape
+
+PROMPT_LENGTH = 200
+# Fields of a task, and the columns that they are in.
+COLUMNS = {
+    "id": "id",
+    "workspaceId": "workspace_id",
+    "url": "url",
+    "title": "title",
+    "status": "status",
+    "createdAt": "created_at",
+    "completedAt": "completed_at",
+    "prompt": "prompt",
+    "executor": "executor",
+    "model": "model",
+    "skills": "skills",
+    "githubUrl": "github_url",
+    "branchName": "branch",
+    "files": "files",
+    "localRepository": "local_repository",
+    "givenWorkspaceId": "given_workspace",
+}
+_LISTS = ("skills", "files")
+# Fields of an answer that name what was made and cannot hold a user's text.
+_NAMES = ("id", "workspaceId", "url", "status", "createdAt")
+# In the place of a body's digest, which no line equals: no create takes a line's task for its own.
+LINE = "line "
+
+State = Literal["open", "done", "refused", "unknown", "unsent", "given up"]
+
+
+class Intent(NamedTuple):
+    """One attempt to create a task. `task` is the created document once `state` is done.
+
+    `candidates` are the ids of what a search found possible; of an intent that is done, what it
+    took. `shape` is that of its prompt, None if an earlier version wrote it.
+    """
+
+    id: int
+    key: str | None
+    state: State
+    digest: str
+    body_digest: str
+    started_at: str
+    owner: str
+    task_id: str | None = None
+    task: dict[str, Any] | None = None
+    candidates: Sequence[str] = ()
+    shape: Shape | None = None
+
+
+class NewTask(NamedTuple):
+    """A task to remember: the API's answer, its prompt, the body that was sent, its labels.
+
+    `files` are the absolute paths of uploaded files, so that they can be uploaded again; with None,
+    the names that the body has for them are kept. `line` is the journal of a batch and the number
+    of the line, with a space between them.
+    """
+
+    created: Mapping[str, Any]
+    prompt: str
+    sent: Mapping[str, Any]
+    labels: Mapping[str, str] = {}
+    files: Sequence[str] | None = None
+    line: str | None = None
+
+
+class Reservation(NamedTuple):
+    """A line of a batch about to be sent: its number, its prompt's digest, the time (ISO 8601).
+
+    `shape` is that of its prompt, as text.
+    """
+
+    number: int
+    digest: str
+    sent: str
+    shape: str | None = None
+
+
+def task_of(row: sqlite3.Row) -> dict[str, Any]:
+    """A row of `tasks` as a task document."""
+    task: dict[str, Any] = {name: text_of(row[column]) for name, column in COLUMNS.items()}
+    task.update((name, texts_of(row[COLUMNS[name]])) for name in _LISTS)
+    return task
+
+
+def intent_of(row: sqlite3.Row) -> Intent:
+    """A row of `intents`."""
+    task = _json_of(row["task"])
+    return Intent(
+        id=row["id"],
+        key=text_of(row["key"]),
+        state=row["state"],
+        digest=text_of(row["digest"]) or "",
+        body_digest=text_of(row["body_digest"]) or "",
+        started_at=text_of(row["started_at"]) or "",
+        owner=text_of(row["owner"]) or "",
+        task_id=text_of(row["task_id"]),
+        task=task if isinstance(task, dict) else None,
+        candidates=tuple(texts_of(row["candidates"])),
+        shape=Shape.of_text(text_of(row["shape"])),
+    )
+
+
+def line_of(row: sqlite3.Row) -> int | None:
+    """The number of the line that a row of `intents` reserves, or None."""
+    number = (text_of(row["body_digest"]) or "").removeprefix(LINE)
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 10 else None
+
+
+def text_of(value: Any) -> str | None:
+    """A column of text."""
+    return value if isinstance(value, str) else None
+
+
+def texts_of(value: Any) -> list[str]:
+    """A column that holds a list of texts in JSON."""
+    found = _json_of(value)
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+
+def _json_of(value: Any) -> Any:
+    if not isinstance(value, str):
+        return None
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def columns_of(new: NewTask) -> list[Any]:
+    """What is kept of a new task, in the order of COLUMNS: of its prompt the first line only.
+
+    Keys are cut out of all text.
+    """
+    created, prompt, sent, _labels, paths, _line = new
+    names = [file["filename"] for file in sent.get("files") or () if file.get("filename")]
+    files = names if paths is None else list(paths)
+    first_line = next((line for line in prompt.splitlines() if line.strip()), "")
+    values = {
+        "prompt": redact_keys(first_line.strip())[:PROMPT_LENGTH],
+        "executor": sent.get("executor"),
+        "model": sent.get("model"),
+        "skills": json.dumps(sent["skills"]) if sent.get("skills") else None,
+        "githubUrl": _without_token(sent.get("githubUrl")),
+        "localRepository": _without_token(sent.get("localRepository")),
+        "givenWorkspaceId": sent.get("workspaceId"),
+        "branchName": sent.get("branchName"),
+        "files": json.dumps(files) if files else None,
+        "workspaceId": sent.get("workspaceId"),
+    }
+    for name in (*_NAMES, "title", "completedAt"):
+        if created.get(name) is not None:
+            values[name] = created[name]
+    return [
+        None if values.get(name) is None else stored_text(values[name], plain=name in _NAMES)
+        for name in COLUMNS
+    ]
+
+
+def _without_token(repository: Any) -> str | None:
+    """A folder or a clone URL, which may carry a token."""
+    return re.sub(r"//[^/@]*@", "//", str(repository or "")) or None
+
+
+def stored_text(value: Any, *, plain: bool = False) -> str:
+    """Text as SQLite takes it, with keys cut out unless it is `plain` (an id, a status).
+
+    JSON can spell half of a surrogate pair, UTF-8 cannot.
+    """
+    text = str(value).encode(errors="backslashreplace").decode()
+    return text if plain else redact_keys(text)
+
+
+def stored_answer(task: Mapping[str, Any], *, whole: bool) -> str | None:
+    """What an intent keeps of the answer to its create, as JSON; None for nothing.
+
+    Without `whole`, only what names the task: titles are made from prompts, and answers quote
+    them.
+    """
+    kept = {}
+    for name, value in task.items():
+        if name in _NAMES:
+            kept[name] = value
+        elif whole and name not in ("prompts", "finalResult"):
+            kept[name] = json.loads(redact_keys(json.dumps(value)))
+    return json.dumps(kept) if kept else None

@@ -1,0 +1,221 @@
+"""What a user runs by hand where an agent works. No run is at work meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..database import Store
+from ..http import Refusal
+from ..records import add_prompt
+from . import config, jail, process_identity, programs, relay, runs, supervisor, tools
+from .adapter import Adapter, Invocation, Outcome, Parser, end_of_process
+from .launch import JAIL_CACHE, Launcher, earlier_options
+from .source import local_path
+from .sync import bring
+from .workspace import Workspace, WorkspaceSource
+
+PROMPT = "(attached: the agent's own screen)"
+QUIT = (0, 130)  # a program that Ctrl-C ends may say so
+
+
+def run(state_dir: Path, workspace: str, words: Sequence[str]) -> int:
+    """Run a command in the jail of a workspace's runs, with the terminal or streams here.
+
+    Returns its exit status. What it changed counts as the last run's. Raises Refusal when a run is
+    at work or no jail can be made.
+    """
+    store = Store(state_dir)
+    try:
+        last, options = _last(store, workspace)
+        _check_jail(store, last, options)
+        with _alone(store, last):
+            return _in_jail(Workspace(state_dir, workspace), options, words)
+    finally:
+        store.close()
+
+
+def sync(state_dir: Path, task: str, applied: Callable[[str], Mapping[str, str]]) -> Path | None:
+    """Bring new commits of the repository here into the workspace of a task (see sync.py).
+
+    `applied` tells which of its runs were applied in a folder, each with the commit there then.
+    Returns the repository; None if it has no new ones. Raises Refusal, or GitFailed for a conflict.
+    """
+    store = Store(state_dir)
+    try:
+        with store.read() as db:
+            rows = db.execute(
+                "SELECT workspace, prompt FROM runs WHERE task = ? ORDER BY seq", (task,)
+            ).fetchall()
+            source = runs.source(db, rows[0][0]) if rows else None
+        if source is None:
+            raise Refusal(409, "cannot_sync", f"task {task} is simulated: it has no workspace here")
+        made_from = WorkspaceSource(*source)
+        place = local_path(made_from.repository or "")
+        if place is None:
+            where = made_from.repository or "no repository"
+            raise Refusal(409, "cannot_sync", f"its workspace was made from {where}, not from here")
+        if made_from.with_changes:
+            why = (
+                "its workspace began with uncommitted changes, which may be in your commits or not"
+            )
+            raise Refusal(409, "cannot_sync", why)
+        last, options = _last(store, rows[0][0])
+        _check_jail(store, last, options)
+        workspace, order = Workspace(state_dir, last.workspace), [row[1] for row in rows]
+        with _alone(store, last, "after"):
+            heads = applied(os.path.realpath(place))
+            known = {run: heads[run] for run in order if run in heads}
+            found = bring(workspace, place, made_from.branch, last.prompt, known)
+        return place if found else None
+    finally:
+        store.close()
+
+
+def attach(
+    state_dir: Path, config_file: Path | None, task: str, announce: Callable[[str], None]
+) -> tuple[int, str]:
+    """Open the agent's own screen on the session of a task, as a run of it.
+
+    Returns the exit status of the agent, and why it was stopped. Raises Refusal when it has no
+    screen or no session, when a run is at work, or what a new run raises.
+    """
+    store = Store(state_dir)
+    try:
+        with store.read() as db:
+            found = earlier_options(db, task)
+            if found is None:
+                raise Refusal(409, "no_screen", f"task {task} is simulated: no agent works on it")
+            agent, options = found
+            (workspace,) = db.execute(
+                "SELECT workspace FROM tasks WHERE id = ?", (task,)
+            ).fetchone()
+            session = runs.last_session(db, task, agent)
+        launch = Launcher(store, config_file).prepare(agent, {}, options)
+        if not launch.adapter.screen(Invocation(None, session, "")):
+            raise Refusal(409, "no_screen", f"{agent} is a program without a screen and sessions")
+        if session is None:
+            raise Refusal(409, "no_screen", f"{agent} has left no session in task {task}")
+        _last(store, workspace)
+        with store.write() as db:
+            now = store.now()
+            prompt = add_prompt(db, task, PROMPT, (agent, launch.model), now)
+            launch.record(db, (task, workspace, prompt), now, ())
+            db.execute("UPDATE tasks SET unsettled = 1 WHERE id = ?", (task,))
+            lock = launch.lock()
+            if lock is None:
+                raise _busy(workspace)
+        return _Screen(store, prompt, lock).open()
+    finally:
+        store.close()
+
+
+class _Screen(supervisor.Supervisor):
+    """A run whose agent the user operates, in the process of the command."""
+
+    on_screen = True
+
+    def __init__(self, store: Store, prompt: str, lock: int) -> None:
+        super().__init__(store, prompt, lock)
+        runs.say(lock, process_identity.identity(os.getpid()))
+        self._status: int | None = None
+        self._reason = ""
+        signal.signal(signal.SIGINT, self._on_term)  # from elsewhere: Ctrl-C is the agent's
+
+    def open(self) -> tuple[int, str]:
+        """Work to the recorded end: the agent's exit status, or why it came to none."""
+        self.run()
+        return (1, self._reason) if self._status is None else (self._status, "")
+
+    def _agent(self, adapter: Adapter, session: str | None) -> tuple[Outcome, bool]:
+        outcome, _ = super()._agent(adapter, session)
+        if self._status is None:  # it was stopped
+            return outcome, False
+        if self._status not in QUIT:
+            reason = f"{self._run.agent} {end_of_process(self._status)}"
+            return Outcome(False, "", reason, {}), False
+        with self._store.read() as db:
+            return Outcome(True, runs.last_answer(db, self._run.task), "", {}), False
+
+    def _execute(
+        self,
+        confinement: jail.Confinement,
+        line: list[str],
+        variables: dict[str, str],
+        prompt: str,
+        parser: Parser,
+    ) -> tuple[int, str]:
+        folder, watch = self._workspace.code, self._watch
+        status, reason = relay.lend(
+            confinement, line, folder=folder, variables=variables, watch=watch
+        )
+        self._status = None if reason else status
+        return status, reason
+
+    def _record(self, outcome: Outcome, found: bytes | None) -> None:
+        self._reason = outcome.reason
+        super()._record(outcome, found)
+
+
+def _check_jail(store: Store, last: runs.RunRecord, options: dict[str, Any]) -> None:
+    if not options["jail"]:
+        why = f"the runs in workspace {last.workspace} are not in a sandbox"
+        raise Refusal(409, "no_jail", why)
+    check = jail.probe(store.folder / JAIL_CACHE)
+    if not check.works:
+        raise Refusal(409, "jail_unavailable", check.reason, check.fix)
+
+
+def _in_jail(workspace: Workspace, options: dict[str, Any], words: Sequence[str]) -> int:
+    program = programs.find(config.adapter_of(options["adapter"]), os.environ)
+    confinement = jail.confine(workspace.folder, jailed=True)
+    needs = [*jail.certificates(os.environ), *(program.needs if program else ())]
+    own = tools.find_shown(options, os.environ, needs, workspace.home)
+    more, terminal = own.arguments, relay.on_terminal()
+    line = jail.command(confinement, [*words], needs=needs, more=more, terminal=terminal)
+    folders = [*own.folders, *(program.folders if program else ())]
+    variables = jail.environment(confinement, os.environ, folders) | own.variables
+    return relay.lend(confinement, line, folder=workspace.code, variables=variables)[0]
+
+
+def _last(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, Any]]:
+    """The last run of a workspace that began, and its options. None may wait or be at work."""
+    with store.read() as db:
+        unended = [run for run in runs.unended(db) if run.workspace == workspace]
+        row = db.execute(
+            f"SELECT {runs.COLUMNS}, options FROM runs"  # noqa: S608 - names of our own fields
+            " WHERE workspace = ? AND started IS NOT NULL ORDER BY seq DESC LIMIT 1",
+            (workspace,),
+        ).fetchone()
+    if unended or row is None or runs.at_work(store.folder, workspace):
+        raise _busy(workspace)
+    return runs.RunRecord(*row[:-1]), json.loads(row[-1])
+
+
+@contextmanager
+def _alone(store: Store, last: runs.RunRecord, kind: str = "runs") -> Iterator[None]:
+    """Hold the lock of the last run, for which later ones wait; end as a run does.
+
+    `kind` is that of `changes.patch`.
+    """
+    with runs.claimed(store.folder, last) as lock:
+        with store.write() as db:  # whatever is queued after this sees the lock
+            sql = "SELECT 1 FROM runs WHERE workspace = ? AND ended IS NULL"
+            unended = db.execute(sql, (last.workspace,)).fetchone()
+        if lock is None or unended is not None:
+            raise _busy(last.workspace)
+        runs.say(lock, process_identity.identity(os.getpid()))
+        try:
+            yield
+        finally:
+            runs.say(lock, runs.AGENT_IS_GONE)
+            supervisor.finish(str(store.folder), last.prompt, kind)
+
+
+def _busy(workspace: str) -> Refusal:
+    return Refusal(409, "run_at_work", f"an agent or a command is at work in workspace {workspace}")

@@ -1,0 +1,53 @@
+"""Starting the process that looks after a run.
+
+python -I -S -c BOOT PACKAGE_FOLDER STATE_DIR PROMPT_ID LOCK_DESCRIPTOR SLOTS [LOCK_FILE]…
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+BOOT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1));"
+    " from rebyte_cli.local.agents.turn import main; main()"
+)
+
+
+def start(
+    state_dir: Path,
+    prompt_id: str,
+    lock: int,
+    slots: int,
+    before: Iterable[Path] = (),
+    login: Mapping[str, str] | None = None,
+) -> None:
+    """Start the supervisor of a recorded run, detached, and hand it the run's lock.
+
+    It waits for one of the `slots`; without any, the run has lost its supervisor, and only what
+    that left undone is done. `before` are the lock files of earlier runs to wait for (see turn.py),
+    `login` the variables that have the login of the clone. The lock's descriptor is closed here.
+    Raises OSError when no process can be made.
+    """
+    package = Path(__file__).parents[3]
+    python = [sys.executable, "-I", "-S", "-c", BOOT, str(package)]
+    words = [*python, str(state_dir), prompt_id, str(lock), str(slots), *map(str, before)]
+    try:
+        with (state_dir / "supervisors.log").open("ab") as log:
+            # Through a shell that ends at once, so that `local serve` has no children to reap.
+            subprocess.run(
+                ["sh", "-c", '"$@" &', "sh", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(login or {})},
+                pass_fds=(lock,),
+                start_new_session=True,
+                cwd="/",
+                check=False,
+            )
+    finally:
+        os.close(lock)

@@ -1,0 +1,63 @@
+"""POST /files: a signed URL for an upload (vendor docs)."""
+
+from __future__ import annotations
+
+import re
+
+from . import http
+from .database import new_id
+from .http import Context, JsonObject
+from .messages import HttpRequest, HttpResponse
+from .signed_urls import signed_url
+
+LONGEST_NAME = 255
+DEFAULT_TYPE = "application/octet-stream"
+_PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
+
+
+def create(context: Context, request: HttpRequest) -> HttpResponse:
+    """POST /files. The answer's `filename` is a unique variant of the one asked for."""
+    body = http.body_of(request)
+    name, kind = check_filename(body.get("filename"), "filename"), content_type(body)
+    if set(name) & set("/\\"):
+        http.invalid("filename must be a name, not a path")
+    file_id, now = new_id(), context.store.now()
+    stem, dot, extension = name.rpartition(".")
+    unique = f"{stem}{_mark(file_id)}{dot}{extension}" if stem else f"{name}{_mark(file_id)}"
+    with context.store.write() as db:
+        db.execute(
+            "INSERT INTO files (id, filename, type, created) VALUES (?, ?, ?, ?)",
+            (file_id, unique, kind, now),
+        )
+    place = ("uploads", file_id, unique)
+    url = signed_url(context.storage, context.secret, "PUT", place, now, kind)
+    return http.reply({"id": file_id, "filename": unique, "uploadUrl": url}, 201)
+
+
+def asked_name(unique: str, file_id: str) -> str:
+    """The name that `create` was asked for, of which it made `unique`."""
+    before, _, after = unique.rpartition(_mark(file_id))
+    return before + after
+
+
+def _mark(file_id: str) -> str:
+    return f"-{file_id[:8]}"
+
+
+def check_filename(value: object, field: str) -> str:
+    """`value` if it can name a file: 1 to 255 characters, none of them a control character."""
+    if value is None:
+        http.invalid(f"{field} is required")
+    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_NAME:
+        http.invalid(f"{field} must be a string of 1 to {LONGEST_NAME} characters")
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        http.invalid(f"{field} must not contain control characters")
+    return value
+
+
+def content_type(body: JsonObject) -> str:
+    """The `contentType` of the body, by default application/octet-stream."""
+    kind = http.optional_text(body, "contentType", most=255, least=1) or DEFAULT_TYPE
+    if not _PRINTABLE.fullmatch(kind) or kind != kind.strip():
+        http.invalid("contentType must be printable ASCII, as in text/csv")
+    return kind

@@ -1,0 +1,92 @@
+"""End a command that serves requests at SIGINT and SIGTERM.
+
+In other commands a signal raises, wherever the program is. A second signal would then hit a server
+in the middle of its clean-up, and leave locks taken and connections open. Here a signal only asks
+the main thread to end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Self
+
+from ..errors import Interrupted
+
+CLEAN_UP_SECONDS = 10.0  # for the whole clean-up; then the process ends as it is
+REPEATED_SECONDS = 1.0  # a signal this soon after the first only repeats it
+
+
+def _do_nothing() -> None:
+    """The default of what is done at a signal."""
+
+
+class StopSignal:
+    """From `with` on, SIGINT and SIGTERM set `requested` and call `wake`, once.
+
+    `wake` runs in the main thread between two instructions, so it must take no lock. A later
+    signal, or a clean-up that takes too long, calls `force` and ends the process at once. After a
+    signal the process is expected to end: the handlers stay. For the main thread only.
+    """
+
+    def __init__(
+        self, wake: Callable[[], None] = _do_nothing, force: Callable[[], None] = _do_nothing
+    ) -> None:
+        self._wake = wake
+        self._force = force
+        self._status = 0
+        self._at = 0.0
+        self._previous: dict[signal.Signals, object] = {}
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has arrived."""
+        return self._status != 0
+
+    def wait(self) -> None:
+        """Block until a signal arrives."""
+        while not self.requested:
+            self._reader.recv(1)
+
+    def raise_if_requested(self) -> None:
+        """Raise Interrupted with the status of the signal, if one has arrived."""
+        if self._status:
+            raise Interrupted(self._status)
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._arrived)
+        # Written to at the signal itself: one that comes just before `recv` would not end that.
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status:
+            return
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() returned
+        self._reader.close()
+        self._writer.close()
+
+    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+        if self._status:
+            if time.monotonic() - self._at > REPEATED_SECONDS:
+                self._end()
+            return
+        self._status, self._at = 128 + number, time.monotonic()
+        if sys.platform != "win32":
+            signal.signal(signal.SIGALRM, lambda *_: self._end())
+            signal.setitimer(signal.ITIMER_REAL, CLEAN_UP_SECONDS)
+        self._wake()
+
+    def _end(self) -> None:
+        self._force()
+        os._exit(self._status)

@@ -1,0 +1,231 @@
+"""`rebyte follow-up --sync`: new commits of the repository here, below what the agent did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Done
+from tests.repositories import git
+from tests.tools import need_jail
+
+Run = Callable[..., Done]
+LINES = "".join(f"line {number}\n" for number in range(20))
+
+
+@pytest.fixture
+def run(home: Path, local: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command, with an agent that runs its prompt as a script, in a jail."""
+    need_jail(home)
+    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
+    monkeypatch.setenv("REBYTE_PROFILE", "local")
+    monkeypatch.setenv("REBYTE_LOCAL_QUIET", "1")
+    (home / ".config/rebyte").mkdir(parents=True)
+    (home / ".config/rebyte/config.toml").write_text(
+        '[local.agents.mine]\ncommand = ["sh", "-es"]\n'
+    )
+    return local
+
+
+@pytest.fixture
+def repository(home: Path) -> Path:
+    folder = home / "repository"
+    folder.mkdir()
+    (folder / "code.txt").write_text(LINES)
+    git(folder, "init", "-q", "-b", "main")
+    commit(folder, "Start")
+    return folder
+
+
+def commit(repository: Path, message: str) -> None:
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", message)
+
+
+def change(repository: Path, before: str, after: str) -> None:
+    """Change a line and commit it."""
+    text = (repository / "code.txt").read_text()
+    assert before in text
+    (repository / "code.txt").write_text(text.replace(before, after))
+    commit(repository, after.strip())
+
+
+@pytest.fixture
+def task(run: Run, repository: Path) -> str:
+    """A task that has changed the third line, and not committed it."""
+    return create(run, repository, "sed -i 's/line 3$/LINE 3/' code.txt; echo a > added.txt")
+
+
+def create(run: Run, repository: Path, prompt: str, *more: str) -> str:
+    done = run("create", prompt, "-x", "mine", "-g", str(repository), "--wait", "-o", "id", *more)
+    assert done.status == 0, done.err
+    return done.out.strip()
+
+
+def follow_up(run: Run, prompt: str, status: int = 0) -> Done:
+    done = run("follow-up", "@last", prompt, "--sync", "--wait")
+    assert done.status == status, done.err
+    return done
+
+
+def test_the_agent_has_the_commits_and_the_patch_has_not(
+    run: Run, repository: Path, task: str
+) -> None:
+    change(repository, "line 15\n", "LINE 15\n")
+    (repository / "new.txt").write_text("new\n")
+    commit(repository, "A new file")
+    done = follow_up(run, "cat new.txt; git status --short; sed -i 's/line 9$/LINE 9/' code.txt")
+    assert f"Merged the new commits of {repository}" in done.err
+    assert run("result", task).out == "new\n M code.txt\n?? added.txt\n"
+    log = run("workspace", "git", task, "--", "log", "--format=%s").out.splitlines()
+    assert log == ["A new file", "LINE 15", "Start"]
+    patch = run("diff", task).out
+    assert "+LINE 3\n" in patch
+    assert "+LINE 9\n" in patch
+    assert "+++ b/added.txt" in patch
+    assert "+LINE 15" not in patch
+    assert "new.txt" not in patch
+    alone = run("diff", task, "--run").out
+    assert "+LINE 9\n" in alone
+    assert "+LINE 3\n" not in alone
+    artifact = run("artifact", "get", task, "changes.patch", "-O", "-").out
+    assert "new.txt" not in artifact
+    assert "+LINE 3\n" in artifact
+    assert run("apply", task, "--yes", cwd=repository).status == 0
+    text = (repository / "code.txt").read_text()
+    assert all(line in text for line in ("LINE 3\n", "LINE 9\n", "LINE 15\n"))
+
+
+def test_what_was_applied_and_edited_comes_back(run: Run, repository: Path, task: str) -> None:
+    assert run("apply", task, "--yes", cwd=repository).status == 0
+    change(repository, "LINE 3\n", "LINE THREE\n")
+    follow_up(run, "sed -i 's/LINE THREE/LINE 3 again/' code.txt")
+    patch = run("diff", task).out
+    assert "-LINE THREE\n+LINE 3 again\n" in patch
+    assert "added.txt" not in patch
+    assert run("apply", task, "--yes", cwd=repository).status == 0
+    assert "LINE 3 again\n" in (repository / "code.txt").read_text()
+
+
+def test_again_and_again(run: Run, repository: Path, task: str) -> None:
+    for number in (10, 12, 14):
+        change(repository, f"line {number}\n", f"LINE {number}\n")
+        follow_up(run, f"echo {number} >> added.txt")
+    assert "There are no new commits" in follow_up(run, "echo end >> added.txt").err
+    patch = run("diff", task).out
+    assert "+LINE 3\n" in patch
+    assert "+a\n+10\n+12\n+14\n+end\n" in patch
+    assert "LINE 1" not in patch
+
+
+def test_a_conflict_is_named_and_changes_nothing(run: Run, repository: Path, task: str) -> None:
+    before = run("diff", task).out
+    (repository / "new.txt").write_text("new\n")
+    change(repository, "line 3\n", "mine\n")
+    done = run("follow-up", task, "true", "--sync", "--wait")
+    assert done.status == 1
+    assert "the new commits cannot be merged: conflicts in code.txt" in done.err
+    assert run("diff", task).out == before
+    assert len(run("get", task).json["prompts"]) == 1
+    status = run("workspace", "git", task, "--", "status", "--short").out
+    assert status == " M code.txt\n?? added.txt\n"
+    done = run("follow-up", task, "git checkout code.txt", "--wait")
+    assert done.status == 0, done.err
+    follow_up(run, "sed -n 4p code.txt")
+    assert run("result", task).out == "mine\n"
+
+
+def test_an_ignored_file_in_the_way_is_kept(run: Run, repository: Path) -> None:
+    create(run, repository, "echo new.txt > .gitignore; echo theirs > new.txt")
+    (repository / "new.txt").write_text("new\n")
+    commit(repository, "New")
+    done = run("follow-up", "@last", "true", "--sync", "--wait")
+    assert done.status == 1
+    assert "new.txt" in done.err
+    assert run("follow-up", "@last", "cat new.txt", "--wait").status == 0
+    assert run("result", "@last").out == "theirs\n"
+
+
+def test_commits_of_the_agent_are_merged(run: Run, repository: Path) -> None:
+    task = create(run, repository, "sed -i 's/line 3$/LINE 3/' code.txt; git commit -qam Mine")
+    change(repository, "line 15\n", "LINE 15\n")
+    follow_up(run, "git status --short; git log --format=%s")
+    said = run("result", task).out.splitlines()
+    assert said[0] == "Merge new commits"
+    assert {"LINE 15", "Mine", "Start"} == set(said[1:])
+    patch = run("diff", task).out
+    assert "+LINE 3\n" in patch
+    assert "LINE 15\n+" not in patch
+    assert "+LINE 15" not in patch
+
+
+def test_rewritten_commits(run: Run, repository: Path, task: str) -> None:
+    (repository / "code.txt").write_text(LINES.replace("line 18\n", "LINE 18\n"))
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "--amend", "-m", "Start again")
+    follow_up(run, "git status --short; tail -2 code.txt")
+    assert run("result", task).out.endswith("LINE 18\nline 19\n")
+    assert "LINE 18" not in run("diff", task).out.replace(" LINE 18", "")
+
+
+def test_other_tasks_of_the_workspace(run: Run, repository: Path, task: str) -> None:
+    words = ("sed -i 's/line 6$/LINE 6/' code.txt", "-x", "mine", "-w", task, "--wait", "-o", "id")
+    other = run("create", *words).out.strip()
+    change(repository, "line 15\n", "LINE 15\n")
+    assert run("follow-up", task, "echo b >> added.txt", "--sync", "--wait").status == 0
+    first, second = run("diff", task).out, run("diff", other).out
+    assert ("+LINE 3\n" in first, "+LINE 6\n" in first, "+b\n" in first) == (True, False, True)
+    assert ("+LINE 3\n" in second, "+LINE 6\n" in second) == (False, True)
+    assert "+LINE 15" not in first + second
+
+
+def test_nothing_of_the_agents_runs_outside(run: Run, repository: Path, home: Path) -> None:
+    trap = home / "trap"
+    script = f"""
+        mkdir -p .git/hooks
+        printf '#!/bin/sh\\ntouch {trap} /code/inside\\n' > .git/hooks/reference-transaction
+        chmod +x .git/hooks/*
+        git config core.fsmonitor "touch {trap}"
+        git config merge.mine.driver "touch {trap}"
+        git config filter.mine.smudge "touch {trap}"
+        echo '* merge=mine filter=mine' > .gitattributes
+        sed -i 's/line 3$/LINE 3/' code.txt
+    """
+    create(run, repository, script)
+    change(repository, "line 15\n", "LINE 15\n")
+    follow_up(run, "ls")
+    assert not trap.exists()
+    assert "inside" not in run("result", "@last").out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-x", "mine"), "made from no repository"),
+        (("-x", "mine", "-g", ".", "--with-changes"), "began with uncommitted changes"),
+        (("-x", "mine", "-g", ".", "--no-jail"), "are not in a sandbox"),
+        ((), "is simulated"),
+    ],
+)
+def test_what_cannot_be_synced(
+    run: Run, repository: Path, words: tuple[str, ...], said: str
+) -> None:
+    assert run("create", "true", *words, "--wait", cwd=repository).status == 0
+    change(repository, "line 15\n", "LINE 15\n")
+    done = run("follow-up", "@last", "true", "--sync")
+    assert done.status == 1
+    assert f"--sync: {said}" in done.err or said in done.err
+    assert len(run("get", "@last").json["prompts"]) == 1
+
+
+def test_while_a_run_is_at_work(run: Run, repository: Path, task: str) -> None:
+    change(repository, "line 15\n", "LINE 15\n")
+    run("follow-up", task, "until [ -e end ]; do sleep 0.05; done")
+    done = run("follow-up", task, "true", "--sync")
+    assert done.status == 1
+    assert "is at work in workspace" in done.err
+    code = Path(run("workspace", "path", task, "--running").out.strip())
+    (code / "end").touch()
+    assert run("wait", task).status == 0

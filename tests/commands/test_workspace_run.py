@@ -1,0 +1,271 @@
+"""`rebyte workspace run`: a command where an agent works, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import COMMAND, Done
+from tests.repositories import small_repository
+from tests.terminals import Session
+from tests.tools import need_jail
+from tests.waiting import eventually
+
+Run = Callable[..., Done]
+TIOCSTI = "import fcntl, termios; fcntl.ioctl({}, termios.TIOCSTI, b'x')"
+
+
+@pytest.fixture
+def run(home: Path, local: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command, where an agent that runs its prompt as a script has made a workspace."""
+    need_jail(home)
+    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
+    monkeypatch.setenv("REBYTE_PROFILE", "local")
+    monkeypatch.setenv("REBYTE_LOCAL_QUIET", "1")
+    (home / ".config/rebyte").mkdir(parents=True)
+    (home / ".config/rebyte/config.toml").write_text(
+        '[local]\ntools = ["~/bin"]\n[local.agents.mine]\ncommand = ["sh", "-s"]\n'
+    )
+    repository = small_repository(home / "repository")
+    done = local("create", "echo two >> code.txt", "-x", "mine", "-g", str(repository), "--wait")
+    assert done.status == 0, done.err
+    return local
+
+
+def session(*words: str) -> Session:
+    """`workspace run @last -- WORDS` on a terminal."""
+    return Session([*COMMAND, "workspace", "run", "@last", "--", *words], echo=True)
+
+
+@pytest.fixture
+def shell(run: Run) -> Iterator[Session]:
+    """An interactive shell in the workspace, at its prompt."""
+    del run
+    shell = session("bash", "--norc", "-i")
+    shell.until(lambda lines: lines and lines[-1].endswith(("$", "#")))
+    yield shell
+    shell.kill()
+
+
+def users_shell() -> Session:
+    """A shell outside, at its prompt."""
+    shell = Session(["bash", "--norc", "-i"], echo=True, PS1="> ")
+    shell.until(lambda lines: lines == [">"])
+    return shell
+
+
+def code(run: Run) -> Path:
+    return Path(run("workspace", "path", "@last", "--running").out.strip())
+
+
+def test_streams_and_status_are_those_of_the_command(run: Run) -> None:
+    script = "cat; pwd; ls; echo wrong >&2; exit 7"
+    done = run("workspace", "run", "@last", "--", "sh", "-c", script, stdin="given\n")
+    assert (done.status, done.out, done.err) == (7, "given\n/code\ncode.txt\n", "wrong\n")
+    done = run("workspace", "run", "@last", "--", "sh", "-c", "kill -TERM $$")
+    assert (done.status, done.out) == (128 + signal.SIGTERM, "")
+
+
+def test_it_has_the_tools_that_runs_have(run: Run, home: Path) -> None:
+    tool = home / "bin/mytool"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho mine\n")
+    tool.chmod(0o755)
+    assert run("workspace", "run", "@last", "--", "mytool").out == "mine\n"
+
+
+def test_much_passes_both_ways_at_once(run: Run) -> None:
+    """Neither side waits for the other while both write."""
+    text = "".join(f"{number}\n" for number in range(200_000))
+    assert run("workspace", "run", "@last", "--", "cat", stdin=text).out == text
+
+
+def test_it_gets_none_of_the_users_descriptors(run: Run) -> None:
+    """A file that output is added to could be read back through its descriptor."""
+    links = [f"/proc/self/fd/{number}" for number in range(3)]
+    found = run("workspace", "run", "@last", "--", "readlink", *links).out.split()
+    assert [link.partition(":")[0] for link in found] == ["pipe"] * 3
+
+
+def test_what_it_changes_is_in_the_patch_and_git_is_safe_afterwards(run: Run) -> None:
+    script = "echo three >> code.txt; git config core.fsmonitor 'touch /tmp/trap'"
+    assert run("workspace", "run", "@last", "--", "sh", "-c", script).status == 0
+    assert "+two\n+three\n" in run("diff", "@last").out
+    assert "fsmonitor" not in (code(run) / ".git/config").read_text()
+    assert run("workspace", "run", "@last", "--", "tail", "-1", "code.txt").out == "three\n"
+
+
+def test_a_terminal_of_its_own(shell: Session, run: Run) -> None:
+    shell.child.sendline("tty; stty size; test -t 0 && test -t 1 && echo is-a-terminal")
+    shell.until(lambda lines: "is-a-terminal" in lines)
+    assert "24 80" in shell.lines
+    shell.resize(100, 30)
+    shell.child.sendline("stty size")
+    shell.until(lambda lines: "30 100" in lines)
+    shell.child.sendline("sleep 4321")
+    shell.until(lambda lines: "sleep 4321" in lines[-1])
+    shell.child.sendcontrol("c")
+    shell.child.sendline("echo status $?; exit 5")
+    shell.until(lambda lines: "status 130" in lines)
+    assert shell.finish() == 5
+    assert run("workspace", "run", "@last", "--", "true").status == 0
+
+
+def test_ctrl_c_reaches_the_program_alone(run: Run) -> None:
+    """Not bubblewrap, with which everything would end."""
+    python = session("sh", "-c", "trap 'echo caught; exit 3' INT; echo ready; sleep 99 & wait")
+    python.until(lambda lines: "ready" in lines)
+    python.child.sendcontrol("c")
+    python.until(lambda lines: "^Ccaught" in lines)
+    assert python.finish() == 3
+
+
+def test_nothing_can_be_typed_into_the_users_terminal(run: Run) -> None:
+    """Neither through its streams nor through the terminal's name."""
+    tests = "; ".join(
+        f'python3 -c "{TIOCSTI.format(where)}"' for where in ("0", "1", "open('/dev/tty')")
+    )
+    outer = users_shell()
+    command = " ".join([str(COMMAND[0]), *COMMAND[1:], "workspace", "run", "@last", "--"])
+    (code(run) / "push").write_text(f"{tests}; echo done\n")
+    outer.child.sendline(f"{command} sh push 2>/dev/null")
+    outer.until(lambda lines: any("done" in line for line in lines) and lines[-1].endswith(">"))
+    outer.child.sendline("echo $((6*7))")
+    outer.until(lambda lines: "42" in lines)
+    assert "> echo $((6*7))" in outer.lines  # without an x before it
+    outer.kill()
+
+
+MESS = (
+    r"printf '\033[?1049h\033[?1000;1006h\033[?2004h\033[?25l\033[?1h\033=\033]0;mine\007"
+    r"\033[>1u\033(0\033[31mdrawn'; "
+)
+UNDONE = (
+    "\x1b[?1049l", "\x1b[?1000l", "\x1b[?1006l", "\x1b[?2004l", "\x1b[?25h", "\x1b[?1l", "\x1b>",
+    "\x1b[<1u", "\x1b(B", "\x1b[0m", "\x1b[23;0t",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["exit 0", "kill -9 $$", "sleep 99"])
+def test_the_terminal_is_left_as_it_was(run: Run, end: str) -> None:
+    import termios
+
+    messy = session("sh", "-c", f"stty raw -echo; {MESS}{end}")
+    usual = messy.child.ptyproc.fd  # type: ignore[attr-defined]
+    before = termios.tcgetattr(usual)
+    messy.until(lambda _: "drawn" in messy.raw)
+    if end == "sleep 99":
+        messy.child.kill(signal.SIGTERM)
+    messy.child.send("typed")
+    while messy.read(1):
+        pass
+    for sequence in UNDONE:
+        assert messy.raw.index(sequence) > messy.raw.index("drawn"), sequence
+    assert messy.raw.index("\x1b[22;0t") < messy.raw.index("mine")
+    assert messy.raw.endswith("\x1b[5n")
+    assert termios.tcgetattr(usual) == before
+    messy.kill()
+
+
+def test_plain_output_stays_plain(run: Run) -> None:
+    plain = session("echo", "hello")
+    assert plain.finish() == 0
+    assert plain.raw == "hello\r\n"
+
+
+def test_what_a_terminal_answers_too_late_is_thrown_away(run: Run) -> None:
+    """A title, or the place of the cursor, would be typed into the user's shell."""
+    outer = users_shell()
+    command = " ".join([*COMMAND, "workspace", "run", "@last", "--", "printf", r"'a\033[21t'"])
+    outer.child.sendline(command)
+    outer.until(lambda _: "\x1b[5n" in outer.raw)
+    outer.child.send("\x1b]ltouch /tmp/typed\x1b\\\x1b[0n")
+    outer.until(lambda lines: lines[-1].endswith(">"))
+    outer.child.sendline("echo $((6*7))")
+    outer.until(lambda lines: "42" in lines)
+    assert "typed" not in " ".join(outer.lines)
+    outer.kill()
+
+
+def test_a_program_cannot_end_the_wait_for_answers(run: Run) -> None:
+    """It asks what is asked at the end, and then more, on a terminal that is slow to answer."""
+    asks = r"printf '\033[5n'; for i in 1 2 3; do printf '\033[6n\005'; done"
+    outer = users_shell()
+    outer.child.sendline(
+        shlex.join([*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", asks])
+    )
+    outer.until(lambda _: outer.raw.count("\x1b[5n") == 2)
+    for answer in ("\x1b[0n", "\x1b[1;1R", "touch /tmp/typed\r", "\x1b[1;1R", "\x1b[0n"):
+        outer.child.send(answer)
+        time.sleep(0.1)
+    outer.until(lambda lines: lines[-1].endswith(">"))
+    outer.child.sendline("echo $((6*7))")
+    outer.until(lambda lines: "42" in lines)
+    assert "typed" not in " ".join(outer.lines)
+    outer.kill()
+
+
+@pytest.mark.parametrize(
+    "spelled", [r"\033[?001003h", r"\033[?10\0003h", r"\302\233?1003h", r"\033[?0001049h", r"\005"]
+)
+def test_no_spelling_leaves_a_mode_behind(run: Run, spelled: str) -> None:
+    odd = session("printf", spelled)
+    odd.finish()
+    assert "\x1b[?1003l" in odd.raw
+    assert ("\x1b[?1049l" in odd.raw) == ("1049" in spelled)
+    assert odd.raw.endswith("\x1b[5n")
+
+
+def test_a_program_that_suspends_itself_suspends_rebyte(run: Run) -> None:
+    """No shell inside could resume it."""
+    outer = users_shell()
+    script = "'kill -STOP $$; echo continued'"
+    outer.child.sendline(
+        " ".join([*COMMAND, "workspace", "run", "@last", "--", "sh", "-c", script])
+    )
+    outer.until(lambda lines: any("Stopped" in line for line in lines) and lines[-1].endswith(">"))
+    outer.child.sendline("fg")
+    outer.until(lambda lines: "continued" in lines and lines[-1].endswith(">"))
+    outer.kill()
+
+
+def test_it_ends_with_the_users_terminal(shell: Session, run: Run) -> None:
+    shell.child.sendline("sleep 4322")
+    shell.until(lambda lines: "sleep 4322" in lines[-1])
+    shell.child.ptyproc.fileobj.close()  # type: ignore[attr-defined]  # pexpect is untyped there
+    eventually(lambda: run("workspace", "run", "@last", "--", "true").status == 0)
+
+
+def test_an_agent_and_a_command_do_not_work_at_the_same_time(shell: Session, run: Run) -> None:
+    done = run("workspace", "run", "@last", "--", "true")
+    assert done.status == 1
+    assert "an agent or a command is at work in workspace" in done.err
+    assert run("workspace", "path", "@last").status == 1
+    run("follow-up", "@last", "touch go; until [ -e end ]; do sleep 0.05; done")
+    assert run("get", "@last").json["queue"]["position"] == 1
+    assert not (code(run) / "go").exists()
+    shell.child.sendline("exit")
+    assert shell.finish() == 0
+    eventually((code(run) / "go").exists)
+    done = run("workspace", "run", "@last", "--", "true")
+    assert done.status == 1
+    assert "is at work" in done.err
+    (code(run) / "end").touch()
+    assert run("wait", "@last").status == 0
+
+
+def test_where_there_is_no_sandbox(run: Run) -> None:
+    run("create", "true", "-x", "mine", "--no-jail", "--wait")
+    done = run("workspace", "run", "@last", "--", "true")
+    assert (done.status, done.out) == (1, "")
+    assert "are not in a sandbox" in done.err
+    assert f"Run it in {code(run)}" in done.err
+    run("create", "simulated", "--wait")
+    done = run("workspace", "run", "@last", "--", "true")
+    assert done.status == 4
+    assert "a run without -x is simulated" in done.err

@@ -1,0 +1,171 @@
+"""What a workspace begins with: clones of repositories of every kind, whatever git is set to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.repositories import git
+
+from .bench import Bench
+
+WORK = ["sh", "-c", "echo more >> a.txt; mkdir __pycache__; echo x > __pycache__/a.pyc; git status"]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with a commit and a file that git does not know."""
+    return begun(tmp_path / "here")
+
+
+def begun(folder: Path, *options: str) -> Path:
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main", *options)
+    (folder / "a.txt").write_bytes(b"one\ntwo\n")
+    (folder / "b.txt").write_bytes(b"one\ntwo\n")
+    git(folder, "-c", "core.autocrlf=false", "add", "-A")
+    git(folder, "commit", "-q", "-m", "Start")
+    (folder / "new.txt").write_bytes(b"new\n")
+    return folder
+
+
+def changed(bench: Bench) -> list[str]:
+    """The files in the patch."""
+    patch = bench.artifact("changes.patch") or ""
+    lines = (line for line in patch.splitlines() if line.startswith("diff --git "))
+    return [line.rpartition(" b/")[2] for line in lines]
+
+
+@pytest.mark.parametrize("with_changes", [False, True])
+def test_the_users_line_ends_do_not_change_the_files(
+    bench: Bench, repository: Path, user_home: Path, with_changes: bool
+) -> None:
+    (user_home / ".gitconfig").write_text("[core]\n\tautocrlf = true\n\teol = crlf\n")
+    git(repository, "checkout", "-q", "--", ".")
+    if with_changes:
+        (repository / "b.txt").write_bytes(b"one\r\ntwo\r\nmine\r\n")
+    run = bench.run(WORK, source=[str(repository), None, with_changes])
+    assert run.outcome == "succeeded", run
+    assert changed(bench) == ["__pycache__/a.pyc", "a.txt"]
+    assert b"\r" not in b"".join(path.read_bytes() for path in bench.workspace().code.glob("*.txt"))
+
+
+def test_a_repository_that_borrows_objects_is_refused(
+    bench: Bench, repository: Path, tmp_path: Path
+) -> None:
+    git(tmp_path, "clone", "-q", "--shared", str(repository), "shared")
+    run = bench.run(["git", "log"], source=[str(tmp_path / "shared"), None, False])
+    assert run.outcome == "failed"
+    assert "objects/info/alternates" in (run.answer or "")
+
+
+def test_what_the_user_ignores_is_in_no_patch(
+    bench: Bench, repository: Path, user_home: Path
+) -> None:
+    """In their own file, wherever it is, and in that of the repository, which can re-include."""
+    (user_home / "patterns").write_bytes(b"*.pyc\n*.\xff\n*.log\n")
+    (user_home / "linked").symlink_to("patterns")
+    (user_home / ".gitconfig").write_text("[core]\n\texcludesFile = ~/linked\n")
+    (repository / ".git/info/exclude").write_text("/scratch\n!keep.log")
+    work = [*WORK[:2], f"{WORK[2]}; touch scratch x.log keep.log; git status --short"]
+    upload = user_home / "upload"
+    upload.write_text("x")
+    run = bench.run(
+        work, source=[str(repository), None, False], uploads=[["data.csv", str(upload), "data.csv"]]
+    )
+    assert changed(bench) == ["a.txt", "keep.log"]
+    assert "pycache" not in (run.answer or "")
+    assert "scratch" not in (run.answer or "")
+    (user_home / ".gitconfig").unlink()
+    (user_home / ".config/git").mkdir(parents=True)
+    (user_home / ".config/git/ignore").write_text("__pycache__\n")
+    bench.run(WORK, source=[str(repository), None, False], workspace="other")
+    assert "pycache" not in (bench.artifact("changes.patch", "other") or "")
+
+
+def test_a_repository_cannot_name_a_file_of_the_user_as_patterns(
+    bench: Bench, repository: Path, user_home: Path
+) -> None:
+    (user_home / "secret").write_text("secret\n")
+    git(repository, "config", "core.excludesFile", str(user_home / "secret"))
+    (repository / ".git/info/exclude").unlink()
+    (repository / ".git/info/exclude").symlink_to(user_home / "secret")
+    run = bench.run(
+        ["sh", "-c", "grep -r secret .git || echo none"], source=[str(repository), None, False]
+    )
+    assert run.answer == "none"
+    (repository / ".git/info").rename(repository / ".git/unused")
+    (user_home / "exclude").write_text("secret\n")
+    (repository / ".git/info").symlink_to(user_home)
+    run = bench.run(
+        ["sh", "-c", "grep -r secret .git || echo none"],
+        source=[str(repository), None, False],
+        workspace="other",
+    )
+    assert run.answer == "none"
+
+
+def test_patterns_that_are_no_file_stop_nothing(bench: Bench, repository: Path) -> None:
+    place = repository / ".git/info/exclude"
+    place.unlink()
+    os.mkfifo(place)
+    run = bench.run(["echo", "here"], source=[str(repository), None, False])
+    assert run.answer == "here"
+    place.unlink()
+    with place.open("wb") as file:
+        file.truncate(3 << 30)
+    run = bench.run(["echo", "here"], source=[str(repository), None, False], workspace="other")
+    assert run.answer == "here"
+
+
+def test_empty_submodules_are_named(bench: Bench, repository: Path, tmp_path: Path) -> None:
+    source = begun(tmp_path / "library")
+    add = ("-c", "protocol.file.allow=always", "submodule", "add", "-q", str(source))
+    git(repository, *add, "libs/one")
+    git(repository, "commit", "-q", "-m", "Add a submodule")
+    prompt = bench.start(["ls", "libs/one"], source=[str(repository), None, False])
+    bench.wait(prompt)
+    assert "Submodules are not cloned; these folders are empty: libs/one" in bench.said(prompt)
+
+
+@pytest.mark.parametrize("with_changes", [False, True])
+def test_a_repository_with_sha256(bench: Bench, tmp_path: Path, with_changes: bool) -> None:
+    repository = begun(tmp_path / "here", "--object-format=sha256")
+    run = bench.run(WORK, source=[str(repository), None, with_changes])
+    assert run.outcome == "succeeded", run
+    assert changed(bench) == ["__pycache__/a.pyc", "a.txt"]
+    assert (bench.workspace().code / "new.txt").exists() == with_changes
+
+
+@pytest.mark.parametrize("options", [(), ("--object-format=sha256",)])
+def test_uncommitted_changes_before_the_first_commit(
+    bench: Bench, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    repository = tmp_path / "here"
+    git(tmp_path, "init", "-q", "-b", "main", *options, str(repository))
+    (repository / "a.txt").write_text("one\n")
+    run = bench.run(WORK, source=[str(repository), None, True])
+    assert run.outcome == "succeeded", run
+    assert "+more" in (bench.artifact("changes.patch") or "")
+    assert "+one" not in (bench.artifact("changes.patch") or "")
+
+
+@pytest.mark.parametrize("url", ["{}", "file://{}"])
+def test_a_bare_repository_and_a_url_of_a_folder(
+    bench: Bench, repository: Path, tmp_path: Path, url: str
+) -> None:
+    bare = tmp_path / "bare repository.git"
+    git(tmp_path, "clone", "-q", "--bare", str(repository), str(bare))
+    place = url.format(str(bare) if url == "{}" else str(bare).replace(" ", "%20"))
+    run = bench.run(["cat", "a.txt"], source=[place, "main", False])
+    assert (run.outcome, run.answer) == ("succeeded", "one\ntwo")
+
+
+def test_the_users_name_for_a_remote_is_no_problem(
+    bench: Bench, repository: Path, user_home: Path
+) -> None:
+    (user_home / ".gitconfig").write_text("[clone]\n\tdefaultRemoteName = upstream\n")
+    run = bench.run(["git", "remote"], source=[str(repository), None, False])
+    assert run.answer == "origin"

@@ -1,0 +1,233 @@
+"""What is left of a jail after its end, when a program inside was written to outlive that.
+
+The first process of a jail's PID namespace is bubblewrap's, with the same user as the agent: unless
+the kernel restricts that, an agent can trace it or change its memory, and so keep it from dying.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from rebyte_cli.local.agents import jail, jail_group, report, runs, sharing
+from rebyte_cli.local.agents.jail_group import JailGroup
+from rebyte_cli.local.agents.program import ProgramAdapter
+from tests.waiting import eventually
+
+from .bench import NAP, Bench, processes, python
+from .test_seccomp import PYTHON
+
+MARK = f"{NAP}15"
+# A child in another session holds the first process, and then arms the repository for ten minutes.
+ATTACK = """
+import ctypes, os, sys, threading, time
+from queue import SimpleQueue
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+def trace(pid=1):
+    SEIZE, TRACE_EXIT = 0x4206, 0x40
+    return libc.ptrace(SEIZE, pid, None, TRACE_EXIT) == 0
+
+def trace_in_a_thread():
+    queue = SimpleQueue()
+    threading.Thread(target=lambda: (queue.put(trace()), time.sleep(600)), daemon=True).start()
+    return queue.get()
+
+def trace_in_a_row():
+    read, write = os.pipe()
+    above = os.getpid()
+    if os.fork() == 0:
+        trace(above)
+        os.close(write)
+        time.sleep(600)
+        os._exit(0)
+    os.close(write)
+    os.read(read, 1)
+    return trace()
+
+def change_memory():
+    # prctl(PR_SET_PDEATHSIG, 0); setsid(); for (;;) pause();
+    code = bytes.fromhex("bf01000000 31f6 b89d000000 0f05 b870000000 0f05 b822000000 0f05 ebf7")
+    try:
+        place = int(open("/proc/1/syscall").read().split()[-1], 16)
+        with open("/proc/1/mem", "r+b", buffering=0) as memory:
+            memory.seek(place)
+            memory.write(code)
+    except OSError:
+        return False
+    if os.fork() == 0:
+        os.fork()  # an orphan, whose end the first process hears of
+        os._exit(0)
+    os.wait()
+    while os.getsid(1) != 1:
+        time.sleep(0.01)
+    return True
+
+def end_run():
+    # What bubblewrap's first process would do, when the agent has ended.
+    first = libc.syscall(434, 1, 0)  # pidfd_open
+    for name in os.listdir("/proc/1/fd"):
+        if "eventfd" in os.readlink("/proc/1/fd/" + name):
+            event = libc.syscall(438, first, int(name), 0)  # pidfd_getfd
+            os.write(event, (1).to_bytes(8, sys.byteorder))
+
+read, write = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    os.write(write, b"held" if HOLD() else b"refused")
+    for number in (0, 1, 2, read, write):
+        os.close(number)
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        os.makedirs("/code/.git", exist_ok=True)
+        with open("/code/.git/config", "w") as file:
+            file.write("[core]\\n\\tfsmonitor = false\\n")
+        time.sleep(0.01)
+    os._exit(0)
+os.close(write)
+print(os.read(read, 9).decode(), flush=True)
+"""
+ATTACKS = ["trace", "trace_in_a_thread", "trace_in_a_row", "change_memory"]
+
+
+def attack(hold: str, then: str) -> ProgramAdapter:
+    """An agent that keeps a process in the jail alive with one of the two ways to do that."""
+    return python(f"# {MARK}{ATTACK.replace('HOLD', hold)}{then}")
+
+
+@pytest.fixture(autouse=True)
+def _end_survivors() -> Iterator[None]:
+    yield
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if MARK.encode() in (folder / "cmdline").read_bytes() and "pytest" not in str(folder):
+                os.kill(int(folder.name), signal.SIGKILL)
+
+
+def need(hold: str) -> None:
+    if hold == "change_memory" and platform.machine() != "x86_64":
+        pytest.skip("the attack is written for x86_64")
+
+
+def check_held(bench: Bench, prompt: str) -> None:
+    """Skip where the kernel refuses the attack."""
+    bench.until_started(prompt)
+    if eventually(lambda: (bench.run_folder(prompt) / "output").read_text()) == "refused\n":
+        pytest.skip("this kernel lets no program trace another that it did not start")
+
+
+@pytest.mark.parametrize("hold", ATTACKS)
+@pytest.mark.parametrize("end", ["itself", "cancel", "killed"])
+def test_nothing_outlives_a_run(bench: Bench, hold: str, end: str) -> None:
+    need(hold)
+    then = "end_run()" if hold == "change_memory" else "pass"
+    then = then if end == "itself" else "time.sleep(600)"
+    prompt = bench.start(attack(hold, then))
+    check_held(bench, prompt)
+    if end == "cancel":
+        bench.cancel(prompt)
+    elif end == "killed":
+        os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    run = bench.wait(prompt)
+    assert run.outcome == {"itself": "succeeded", "cancel": "canceled", "killed": "failed"}[end]
+    assert not processes(MARK)
+    assert report.disarmed(bench.folder, "ws")
+    assert "fsmonitor" not in (bench.workspace().code / ".git/config").read_text()
+
+
+@pytest.mark.parametrize("then", ["pass", "time.sleep(600)"])
+def test_nothing_outlives_git_in_the_jail(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """Nor git that hangs, until another command ends it."""
+    if not PYTHON:
+        pytest.skip("no Python of the system")
+    monkeypatch.setattr(sharing, "PATIENCE_SECONDS", 0.1)
+    assert bench.run(["true"]).outcome == "succeeded"
+    code = bench.workspace().code
+    assert not list(report.git_inside(bench.folder, "ws", ["init", "-q", "/code"]))
+    (code / "attack.py").write_text(ATTACK.replace("HOLD", "trace") + then)
+    words = ["-c", f"alias.x=!{PYTHON} -I /code/attack.py {MARK}", "x"]
+    lines = report.git_inside(bench.folder, "ws", words)
+    assert next(lines) in (b"held\n", b"refused\n")
+    if then == "pass":
+        lines.close()  # type: ignore[attr-defined]
+    else:
+        assert report.disarmed(bench.folder, "ws")
+    assert not processes(MARK)
+    assert "fsmonitor" not in (code / ".git/config").read_text()
+    lines.close()  # type: ignore[attr-defined]
+
+
+def test_a_jail_begins_nothing_before_it_is_recorded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bench.folder / "code").mkdir()
+    (bench.folder / "home").mkdir()
+    confinement = jail.confine(bench.folder, jailed=True)
+    line = jail.command(confinement, ["touch", "/code/begun"])
+
+    def start() -> None:
+        null, variables = subprocess.DEVNULL, jail.environment(confinement, os.environ)
+        with JailGroup(
+            confinement, line, folder="/", variables=variables, stdout=null, stderr=null
+        ) as group:
+            group.process.wait()
+        assert not list((bench.folder / "jails").iterdir())
+
+    def fail(_group: JailGroup, _told: int) -> str:
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JailGroup, "_first", fail)
+        with pytest.raises(OSError, match="the disk is full"):
+            start()
+    assert not (bench.folder / "code/begun").exists()
+    start()
+    assert (bench.folder / "code/begun").exists()
+    monkeypatch.setattr(jail, "bubblewrap", lambda: "/no/bubblewrap")
+    line = [*line[:6], "/no/bubblewrap", *line[7:]]
+    start()  # which ends at once
+
+
+@pytest.fixture
+def held(bench: Bench) -> Iterator[None]:
+    """A jail whose first process this process keeps from dying, and no supervisor any more."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    prompt = bench.start(["sh", "-c", f"echo x; sleep {MARK}"])
+    bench.until_started(prompt)
+    (record,) = (bench.workspace().folder / "jails").iterdir()
+    first = int(record.read_text().split()[0])
+    if libc.ptrace(0x4206, first, None, 0x40) != 0:  # SEIZE, TRACEEXIT
+        pytest.skip("this kernel lets no program trace another that it did not start")
+    os.kill(bench.supervisor(prompt), signal.SIGKILL)
+    eventually(lambda: not runs.at_work(bench.folder, "ws"))
+    yield
+    os.waitpid(first, 0x40000000)  # __WALL: it stops on its way to die
+    libc.ptrace(17, first, None, None)  # DETACH
+
+
+@pytest.mark.usefixtures("held")
+def test_a_jail_that_cannot_be_emptied_is_not_safe_and_gets_no_other_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(jail_group, "END_SECONDS", 0.1)
+        with pytest.raises(OSError, match="a program in the sandbox of a run cannot be ended"):
+            report.disarmed(bench.folder, "ws")
+    prompt = bench.start(["sh", "-c", "touch /code/begun; echo never"])
+    run = bench.wait(prompt)
+    assert run.outcome == "failed"
+    assert "a program in the sandbox of a run cannot be ended (process " in (run.answer or "")
+    assert "git is not safe in the folder of the workspace: a program" in bench.said(prompt)
+    assert not (bench.workspace().code / "begun").exists()
