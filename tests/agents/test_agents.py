@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,7 @@ def test_the_agent_finds_the_server_that_mcp_install_added(
     assert "rebyte_cli mcp -P local" in listed.stdout + listed.stderr
 
 
+CTRL_U = "\x15"
 QUIT = {"codex": "/quit", "gemini": "/quit", "claude": "/exit", "opencode": "/exit"}
 
 
@@ -271,8 +273,21 @@ def is_resumed(screen: str) -> bool:
 
 
 def type_in(session: Session, text: str) -> None:
-    """Type a line once the screen takes it, as a person does: the text, a pause, Enter."""
-    session.child.send(text)
-    session.until(lambda lines: any(text in line for line in lines), LIMIT)
+    """Type a line once the screen takes it, as a person does: the text, a pause, Enter.
+
+    A screen is drawn before the program reads its keyboard: what does not appear is typed again,
+    after Ctrl-U, which empties a line that appeared late.
+    """
+
+    def is_shown() -> bool:
+        return any(text in line for line in session.lines)
+
+    end = time.monotonic() + LIMIT
+    while not is_shown():
+        assert time.monotonic() < end, session.lines
+        session.child.send(f"{CTRL_U}{text}")
+        again = time.monotonic() + 15
+        while not is_shown() and time.monotonic() < again:
+            assert session.read(), f"ended: {session.lines}"
     session.read(1)
     session.child.send("\r")
