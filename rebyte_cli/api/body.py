@@ -24,6 +24,7 @@ CHUNK = 64 * 1024
 # Decoded size of a JSON answer. A page of 100 tasks is some 50 KB; a transcript a few MB.
 JSON_CAP = 64 * 1024 * 1024
 ERROR_CAP = 64 * 1024
+NO_API = "A page for people: the base URL is no API, or your network asks you to log in first"
 
 
 class Request:
@@ -91,10 +92,11 @@ class ApiResponse:
 class BrokenBody(Exception):
     """A body is not what it should be. `cut`: it ended early, so another attempt may help."""
 
-    def __init__(self, why: str, *, cut: bool = False) -> None:
+    def __init__(self, why: str, *, cut: bool = False, hint: str | None = None) -> None:
         super().__init__(why)
         self.why = why
         self.cut = cut
+        self.hint = hint
 
 
 class BodyTooLarge(BrokenBody):
@@ -178,7 +180,7 @@ def parse_json(data: bytes) -> Any:
     if not data.strip():
         return {}
     if data.lstrip()[:1] == b"<":
-        raise BrokenBody("it is HTML or XML instead of JSON")
+        raise BrokenBody("it is HTML or XML instead of JSON", hint=NO_API)
     try:
         return json.loads(data, parse_constant=_refuse, parse_float=_finite)
     except RecursionError:

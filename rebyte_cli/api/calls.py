@@ -266,7 +266,9 @@ class Calls:
             response.close()
             why = error.why if error.cut else f"the answer cannot be used: {error.why}"
             kind = AnswerTooLarge if isinstance(error, BodyTooLarge) else BrokenAnswer
-            raise AttemptFailed(why, code=kind.code, futile=not error.cut) from None
+            raise AttemptFailed(
+                why, code=kind.code, hint=error.hint, futile=not error.cut
+            ) from None
         except BaseException:
             response.close()
             raise

@@ -27,6 +27,9 @@ from ..errors import (
 LONGEST_MESSAGE = 300
 OUT_OF_MEMORY = "out_of_memory"
 _LOGIN = "run " + Next("auth", "login") + f" or set REBYTE_API_KEY; create a key at {KEYS_PAGE}"
+RETIRED = re.compile(
+    r"\bAPI\b.*\b(retired|sunset|discontinued|shut down|no longer (available|supported))\b", re.I
+)
 _LOST = "the request may have succeeded; check before you send it again"
 
 
@@ -159,22 +162,34 @@ def refusal(
     if unknown:
         whose = f"{method} {path}: {said}" if message else said
         return OutcomeUnknown(whose, hint=_LOST, **named_by(path), **rest)
-    if status in (401, 403):
-        hint = (if_rejected or _LOGIN) if status == 401 else _scope_hint(method)
-        return KeyRejected(said, hint=hint, code=code, **rest)
-    if status in (404, 410) and path == "/tasks" and method == "GET":
+    if path == "/tasks" and _is_gone(method, status, said=None if html else message):
+        words = f"{status}: {message}" if message else status
         return ResourceNotFound(
-            f"this API has no /tasks ({status}): the base URL is wrong or the API was retired",
+            f"this API has no /tasks ({words}): the base URL is wrong or the API was retired",
             hint="See " + Next("profile", "show") + "; the base URL ends with /v1",
             code=code,
             **rest,
         )
+    if status in (401, 403):
+        hint = (if_rejected or _LOGIN) if status == 401 else _scope_hint(method)
+        return KeyRejected(said, hint=hint, code=code, **rest)
     absent = status in (404, 410)
     kind = ResourceNotFound if absent else ServerFault if status >= 500 else APIError
     told = _hint(body) or (_list_hint(path) if absent else None)
     rest |= {"subject": (subject := _subject(path)), "retried": retried}
     names_subject = subject is not None and _names(said, subject)
     return kind(said, hint=told, code=code, names_subject=names_subject, **rest)
+
+
+def _is_gone(method: str, status: int, *, said: str | None) -> bool:
+    """Whether a refusal of /tasks itself means that there are no tasks here; `said` is its text.
+
+    A create may be answered 404 because of the workspace that it names: the text then says so. A
+    vendor's guide calls an earlier API retired, so /tasks may be closed one day.
+    """
+    if status in (404, 410) and (method == "GET" or said is None):
+        return True
+    return 400 <= status < 500 and (status == 410 or RETIRED.search(said or "") is not None)
 
 
 def broken(method: str, path: str, why: str, **rest: Any) -> BrokenAnswer:

@@ -239,7 +239,7 @@ def _pieces(step: Step, writer: transcript.Transcript, between: str) -> Iterator
         yield from writer.event(event)
     if step.end is not None:
         yield from writer.answer(step.end.get("finalResult"))
-        yield transcript.ending(step.end.get("status"))
+        yield transcript.ending(step.end.get("status"), has_spoken=writer.has_spoken)
 
 
 def _end_of(prompt: PromptView | None) -> Event:

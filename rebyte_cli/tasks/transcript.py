@@ -105,6 +105,7 @@ class Transcript:
         self._speech = speech
         self._delegated = delegated
         self._spoken = SpokenText()
+        self.has_spoken = False  # whether the agent has said anything
         self._tools: dict[str, str] = {}
         self._unfolded: set[str] = set()
 
@@ -134,6 +135,7 @@ class Transcript:
     def _say(self, words: str) -> Iterator[str]:
         if words.strip():
             self._spoken.add(words)
+            self.has_spoken = True
             yield self._speech(words.rstrip() + "\n")
 
     def _use(self, event: EventView) -> Iterator[str]:
@@ -180,9 +182,15 @@ def prompt(text: str) -> str:
     return "".join(f"> {line}".rstrip() + "\n" for line in text.rstrip().split("\n"))
 
 
-def ending(status: Any) -> str:
-    """A line for a prompt that did not simply succeed, otherwise nothing."""
+def ending(status: Any, *, has_spoken: bool = True) -> str:
+    """A line for a prompt that did not simply succeed, otherwise nothing.
+
+    A task that the vendor's manager agent answers itself was seen to complete with neither events
+    nor a response.
+    """
     word = _word(canonical_status(status))
+    if word == "completed" and not has_spoken:
+        return "(completed without an answer)\n"
     if word == "completed" or not word:
         return ""
     return f"({word})\n" if is_terminal(word) else f"({word}…)\n"

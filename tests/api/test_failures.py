@@ -57,8 +57,36 @@ def test_an_api_without_tasks_is_another_one(status: int) -> None:
     gone = refusal("GET", "/tasks", status, None)
     assert gone.message.startswith(f"this API has no /tasks ({status})")
     assert type(gone) is ResourceNotFound
-    for method, path in (("POST", "/tasks"), ("GET", "/tasks/t1")):
-        assert "this API has no" not in refusal(method, path, status, None).message
+    assert "this API has no" not in refusal("GET", "/tasks/t1", status, None).message
+    page = refusal("POST", "/tasks", status, None, html=True)
+    assert page.message.startswith(f"this API has no /tasks ({status})")
+
+
+def test_a_create_may_name_what_does_not_exist() -> None:
+    body = {"error": {"code": "not_found", "message": "Workspace not found"}}
+    assert refusal("POST", "/tasks", 404, body).message == "Workspace not found"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (410, "Gone"),
+        (400, "The public API was retired; use /v1/sessions"),
+        (403, "This API is no longer available"),
+    ],
+)
+def test_an_api_that_was_retired_says_so(status: int, said: str) -> None:
+    for method in ("GET", "POST"):
+        gone = refusal(method, "/tasks", status, {"message": said})
+        assert gone.message == (
+            f"this API has no /tasks ({status}: {said}):"
+            " the base URL is wrong or the API was retired"
+        )
+        assert "rebyte profile show" in str(gone.hint)
+    if status != 410:
+        assert (
+            "this API has no" not in refusal("GET", "/tasks/t1", status, {"message": said}).message
+        )
 
 
 @pytest.mark.parametrize(

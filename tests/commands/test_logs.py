@@ -359,6 +359,17 @@ def test_the_text_of_the_events_is_the_answer_if_there_is_no_other(inside: Run, 
         assert inside("result", "abcd1234").out == "Three, two\n"
 
 
+def test_a_task_that_ended_without_a_word_says_so(inside: Run, aim: Aim) -> None:
+    with RawServer(Service(stream(), finalResult="")) as server:
+        aim(server)
+        for more in ((), ("-f",)):
+            shown = inside("logs", "abcd1234", *more).out
+            assert shown.endswith("\n(completed without an answer)\n")
+        done = inside("result", "abcd1234")
+        assert (done.status, done.out) == (1, "")
+        assert done.err == "Error: task abcd1234 completed without an answer\n"
+
+
 def test_a_stream_that_is_refused_is_no_empty_transcript(inside: Run, aim: Aim) -> None:
     service = Service(error_reply(400, "odd", "Not this one"), status="running")
     with RawServer(service) as server:
