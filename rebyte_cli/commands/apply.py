@@ -16,17 +16,31 @@ from ._options import task_argument
 from ._prompts import confirm, yes_option
 
 if TYPE_CHECKING:
-    from ..tasks.patch import FileChange
+    from ..tasks.patch import FileChange, PatchSource
+
+SHORT = 10  # characters of a commit's id that people are shown
 
 
 @define("apply", kind=CHANGE)
 @task_argument
 @click.argument("paths", metavar="[-- PATH…]", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Apply also what was applied here before.")
-@click.option("--force", is_flag=True, help="Apply even if there are uncommitted changes.")
+@click.option("--branch", metavar="NAME", help="Make a branch with one commit; touch no files.")
+@click.option("--commit", "commits", is_flag=True, help="Commit what was applied, and only that.")
+@click.option("-m", "--message", metavar="TEXT", help="The commit's message, not the task's title.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Apply even if there are uncommitted changes; with --branch, replace the branch.",
+)
 @yes_option
 def command(
-    app: App, task: str, paths: tuple[str, ...], everything: bool, force: bool, yes: bool
+    app: App,
+    task: str,
+    paths: tuple[str, ...],
+    branch: str | None,
+    message: str | None,
+    **flags: bool,
 ) -> RecordList:
     """Apply the changes that TASK made to the repository here.
 
@@ -39,68 +53,182 @@ def command(
     the files have changed. Files left with conflicts are named, and the status is 1. A tree with
     uncommitted changes is refused (2) unless --force is given. Prints each changed file.
 
+    --commit also commits what was applied on the current branch, and nothing else that is staged.
+    --branch changes no file, index or HEAD: it makes a branch with one commit of everything that
+    the task changed, on top of the commit that the task started from. The message is -m, or the
+    title of the task; its trailers Rebyte-Task and Rebyte-Executor name the task and its executor.
+    Author and committer are yours, and the commit is signed if your git signs commits.
+
     If the patch touches files that tools run by themselves (workflows, hooks, Makefile, .envrc,
     instructions for agents, lock files, anything executable) or that lead elsewhere (symbolic
     links, submodules), a terminal shows them and asks first; --yes skips this.
 
-    Hooks of the repository do not run. If it has the changes already, this does nothing (0).
+    Hooks of the repository do not run, not even for --commit: the patch may have changed them.
+    If the repository has the changes already, this does nothing (0).
 
     Examples:
 
       rebyte apply @last
       rebyte apply @last -- src docs/index.md
-      rebyte diff @last && rebyte apply @last --yes && git commit -m "Fix it"
+      rebyte apply @last --branch fix-login
+      rebyte diff @last && rebyte apply @last --yes --commit -m "Fix the login"
     """
     from ..history import references
     from ..tasks import patch
 
+    _check(branch, message, **flags)
     with patch.telling():
         task_id = references.task(app.history, task)
         root = patch.top_level()
         workspace = app.located({"id": task_id}).get("workspaceId")
         source = patch.source(app.client, task_id, workspace)
-        before = {} if everything else app.history.applied(task_id, str(root))
-        still_here = _still_here(before, root)
-        runs = [run for run in source.runs if run not in still_here]
-        found = patch.fetch(app.client, source, runs)
-        if paths:
-            found = patch.only(found, paths, root)
-        head = patch.head(root)
+        if branch is not None:
+            return _to_branch(app, source, root, paths, branch, message, force=flags["force"])
+        return _to_tree(app, source, root, paths, message, **flags)
 
-        def remember() -> None:
-            if not paths:
-                app.history.add_applied(task_id, str(root), runs, head)
 
-        if not found.strip():
-            remember()
-            since = " since it was applied here" if 0 < len(runs) < len(source.runs) else ""
-            app.note(f"The task changed nothing{since}")
-            return RecordList(CHANGE, [])
-        found = patch.missing(found, root)
-        if not found:
-            remember()
-            return _nothing(app, f"{root} has these changes already")
-        if source.runs and not runs:
-            return _nothing(app, "all of it was applied here before; --all applies it again")
-        changes = patch.changes(found, root)
-        dirty = [] if force else patch.uncommitted(root)
-        if dirty:
-            more = f" and {len(dirty) - 3} more" if len(dirty) > 3 else ""
-            raise BadUsage(
-                f"there are uncommitted changes: {', '.join(dirty[:3])}{more}",
-                hint="Commit or stash them, or use --force to apply anyway",
-            )
-        risks = patch.risks(changes)
-        if risks and not yes:
-            app.note("Files that tools run or read by themselves:\n  " + "\n  ".join(risks))
-            if app.interactive:
-                confirm(app, "Apply these changes?", yes=False)
+def _check(branch: str | None, message: str | None, **flags: bool) -> None:
+    if branch is not None and flags["commits"]:
+        raise BadUsage("--branch and --commit cannot be used together")
+    if message is not None and branch is None and not flags["commits"]:
+        raise BadUsage("--message requires --commit or --branch")
+
+
+def _to_tree(
+    app: App,
+    source: PatchSource,
+    root: Path,
+    paths: tuple[str, ...],
+    message: str | None,
+    **flags: bool,
+) -> RecordList:
+    """Apply what is new, and commit it if that is wanted."""
+    from ..tasks import patch
+
+    before = {} if flags["everything"] else app.history.applied(source.task, str(root))
+    still_here = _still_here(before, root)
+    runs = [run for run in source.runs if run not in still_here]
+    found = patch.fetch(app.client, source, runs)
+    if paths:
+        found = patch.only(found, paths, root)
+    head = patch.head(root)
+
+    def remember() -> None:
+        if not paths:
+            app.history.add_applied(source.task, str(root), runs, head)
+
+    if not found.strip():
+        remember()
+        since = " since it was applied here" if 0 < len(runs) < len(source.runs) else ""
+        app.note(f"The task changed nothing{since}")
+        return RecordList(CHANGE, [])
+    found = patch.missing(found, root)
+    if not found:
+        remember()
+        return _nothing(app, f"{root} has these changes already")
+    if source.runs and not runs:
+        return _nothing(app, "all of it was applied here before; --all applies it again")
+    changes = patch.changes(found, root)
+    _check_clean(root, changes, commits=flags["commits"], force=flags["force"])
+    if not flags["yes"]:
+        _warn(app, changes, asks=True)
+    commit = _prepared(source, root, found, head, message) if flags["commits"] else None
     changed = set(patch.apply(found, root, remember))
     rows = [change for change in changes if {change.path, change.old_path} & changed]
     if not rows:
         return _nothing(app, f"{root} has these changes already")
-    app.note(f"Applied the changes to {len(rows)} file{'' if len(rows) == 1 else 's'} in {root}")
-    return RecordList(CHANGE, map(_row, rows))
+    app.note(f"Applied the changes to {_files(rows)} in {root}")
+    if commit is not None:
+        from ..tasks.commit import advance_head
+
+        advance_head(root, commit, head, f"rebyte apply: {source.task}")
+        app.note(f"Committed as {commit[:SHORT]}")
+    return RecordList(CHANGE, [_row(change, commit) for change in rows])
+
+
+def _check_clean(root: Path, changes: list[FileChange], *, commits: bool, force: bool) -> None:
+    """Refuse uncommitted changes; with `force`, only those that a commit could not leave out."""
+    from ..tasks import patch
+    from ..tasks.commit import check_nothing_under_way
+
+    if commits:
+        check_nothing_under_way(root)
+    if force and not commits:
+        return
+    dirty = patch.uncommitted(root)
+    if force:
+        names = (name for each in changes for name in (each.path, each.old_path) if name)
+        touched = set(map(patch.listed, names))
+        dirty = [name for name in dirty if name in touched]
+    if dirty:
+        more = f" and {len(dirty) - 3} more" if len(dirty) > 3 else ""
+        hint = "Commit or stash them" + ("" if force else ", or use --force to apply anyway")
+        raise BadUsage(f"there are uncommitted changes: {', '.join(dirty[:3])}{more}", hint=hint)
+
+
+def _warn(app: App, changes: list[FileChange], *, asks: bool) -> None:
+    from ..tasks import patch
+
+    risks = patch.risks(changes)
+    if risks:
+        app.note("Files that tools run or read by themselves:\n  " + "\n  ".join(risks))
+        if asks and app.interactive:
+            confirm(app, "Apply these changes?", yes=False)
+
+
+def _prepared(
+    source: PatchSource, root: Path, found: bytes, head: str, message: str | None
+) -> str | None:
+    """The commit that is to follow `head`, before anything is applied; None if there are conflicts.
+
+    What git refuses, such as a commit of a user without a name, changes nothing then.
+    """
+    from ..tasks import commit, patch
+
+    try:
+        tree = commit.tree_with(root, head, found)
+    except patch.PatchConflict:
+        if patch.uncommitted(root):
+            raise
+        return None  # applying it says so, and leaves the conflicts to be resolved
+    text = commit.message(message, {**source.document, "id": source.task})
+    return commit.commit_tree(root, tree, [head] if head else [], text)
+
+
+def _to_branch(
+    app: App,
+    source: PatchSource,
+    root: Path,
+    paths: tuple[str, ...],
+    branch: str,
+    message: str | None,
+    *,
+    force: bool,
+) -> RecordList:
+    """Make a branch of everything that the task changed."""
+    from ..tasks import base_commit, commit, patch
+
+    old = commit.check_branch(root, branch, force=force)
+    found = patch.fetch(app.client, source)
+    if paths:
+        found = patch.only(found, paths, root)
+    if not found.strip():
+        app.note(f"The task changed nothing, so there is no branch {branch}")
+        return RecordList(CHANGE, [])
+    task = {**source.document, "id": source.task}
+    known = app.history.task(source.task) or {}
+    base = base_commit.base_commit(task, found, root, known.get("branchName"))
+    changes = patch.changes(found, root)
+    _warn(app, changes, asks=False)  # nothing runs them before they are checked out
+    tree = commit.tree_with(root, base, found)
+    made = commit.commit_tree(root, tree, [base], commit.message(message, task))
+    commit.set_branch(root, branch, made, old, f"rebyte apply: {source.task}")
+    app.note(f"Branch {branch} is at {made[:SHORT]}, with {_files(changes)} changed")
+    return RecordList(CHANGE, [_row(change, made) for change in changes])
+
+
+def _files(changes: list[FileChange]) -> str:
+    return f"{len(changes)} file{'' if len(changes) == 1 else 's'}"
 
 
 def _still_here(applied: Mapping[str, str], root: Path) -> set[str]:
@@ -116,8 +244,8 @@ def _nothing(app: App, why: str) -> RecordList:
     return RecordList(CHANGE, [])
 
 
-def _row(change: FileChange) -> dict[str, object]:
-    return {
+def _row(change: FileChange, commit: str | None) -> dict[str, object]:
+    row: dict[str, object] = {
         "path": change.path,
         "oldPath": change.old_path,
         "status": change.status,
@@ -125,3 +253,4 @@ def _row(change: FileChange) -> dict[str, object]:
         "deletions": change.deletions,
         "executable": change.executable,
     }
+    return row | ({"commit": commit} if commit else {})

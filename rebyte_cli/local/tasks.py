@@ -139,7 +139,7 @@ def newest(
 
 
 def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
-    """GET /tasks/{id}."""
+    """GET /tasks/{id}. `baseCommit` is this service's own extension, as `hasChanges` is."""
     with context.store.read() as db:
         task = load_task(db, caller_of(context, request), task_id)
         now = context.store.now()
@@ -163,6 +163,9 @@ def get(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
     result = task.runs[-1].answer(now)
     if result is not None:
         document["finalResult"] = result
+    if any(run.has_changes(now) for run in task.runs):
+        base = gate.base_commit(context, task)
+        document |= {"baseCommit": base} if base else {}
     return http.reply(document)
 
 

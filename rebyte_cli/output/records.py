@@ -82,14 +82,15 @@ def _kind(name: str, *rest: str, **more: str) -> RecordKind:
 # GET /tasks/{id} (seed document). `finalResult` was seen in a client; `workspaceId` comes from
 # the create answer and the local history. `question` is ours: whether the run waits for an answer.
 # `queue` comes from the service on this machine: `position`, and what the run waits for; so does
-# `preparing`: what is done before the agent starts.
+# `preparing`: what is done before the agent starts, and `baseCommit`: the commit that it started
+# from.
 TASK = _kind(
     "task", "tasks", "id",
     "id workspaceId? url status title:text? executor? model? createdAt:time completedAt:time?"
     " prompts:prompt-summary[] finalResult:text? question:boolean? queue:any?"
-    " preparing:text?",
+    " preparing:text? baseCommit?",
     "id status title createdAt",
-    on_request="question queue preparing",
+    on_request="question queue preparing baseCommit",
 )  # fmt: skip
 
 PROMPT_SUMMARY = _kind(
@@ -244,8 +245,10 @@ SKILL = _kind(
 )  # fmt: skip
 CHANGE = _kind(
     "change", "changes", "path",
-    "path:text oldPath:text? status additions:integer? deletions:integer? executable:boolean",
+    "path:text oldPath:text? status additions:integer? deletions:integer? executable:boolean"
+    " commit?",
     "path status additions deletions",
+    on_request="commit",
 )  # fmt: skip
 # What `rebyte doctor` found.
 CHECK = _kind(

@@ -10,9 +10,9 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, Interrupted, Next, NotFound, RebyteError, ResourceNotFound
 from ..system import git
@@ -49,10 +49,10 @@ class FileChange(NamedTuple):
     mode: str = ""
 
 
-class _Section(NamedTuple):
-    """The part of a patch about one file: names, modes and the id of the new content, as written.
+class PatchedFile(NamedTuple):
+    """The part of a patch about one file: names, modes and the ids of its content, as written.
 
-    A name is empty where there is no such file, a mode and the id where the patch does not say it.
+    A name is empty where there is no such file, a mode and an id where the patch does not say it.
     """
 
     old: bytes
@@ -60,6 +60,7 @@ class _Section(NamedTuple):
     old_mode: str
     mode: str
     blob: str
+    old_blob: str = ""
 
 
 class PatchConflict(RebyteError):
@@ -71,13 +72,13 @@ class PatchConflict(RebyteError):
 class PatchSource(NamedTuple):
     """Where the changes of a task are: in `runs`, oldest first, or all together in `workspace`.
 
-    Where there are no `runs`, the service does not tell them apart. `status` is the task's.
+    Where there are no `runs`, the service does not tell them apart. `document` is the task.
     """
 
     task: str
     workspace: str | None
     runs: list[str]
-    status: str
+    document: Mapping[str, Any]
 
 
 def source(client: RebyteClient, task_id: str, workspace_id: str | None) -> PatchSource:
@@ -86,7 +87,7 @@ def source(client: RebyteClient, task_id: str, workspace_id: str | None) -> Patc
     prompts = [prompt for prompt in task.get("prompts") or () if isinstance(prompt, dict)]
     runs = [str(prompt["id"]) for prompt in prompts if prompt.get("hasChanges") is True]
     workspace_id = workspace_id or task.get("workspaceId")
-    return PatchSource(task_id, workspace_id, runs, str(task.get("status")))
+    return PatchSource(task_id, workspace_id, runs, task)
 
 
 def fetch(client: RebyteClient, found: PatchSource, runs: Sequence[str] = ()) -> bytes:
@@ -122,7 +123,7 @@ def _why_there_is_none(found: PatchSource, told: str | None) -> str:
 
     if found.runs:
         return "See why with " + Next("logs", found.task)
-    if not is_terminal(found.status):
+    if not is_terminal(str(found.document.get("status"))):
         return "It has not ended: " + Next("wait", found.task)
     return told or "Ask the agent to save its changes as an artifact of that name"
 
@@ -154,12 +155,12 @@ def _is_at(path: bytes, name: bytes) -> bool:
     return path in (b".", name) or name.startswith(path + b"/")
 
 
-def _parts(patch: bytes) -> Iterator[tuple[bytes, _Section]]:
+def _parts(patch: bytes) -> Iterator[tuple[bytes, PatchedFile]]:
     """A patch in git's format, file by file."""
     starts = [found.start() for found in re.finditer(rb"^diff --git ", patch, re.MULTILINE)]
     for start, end in itertools.pairwise([*starts, len(patch)]):
         part = patch[start:end]
-        yield part, next(_sections(part))
+        yield part, next(sections(part))
 
 
 def coloured(patch: bytes, *, color: bool) -> Iterator[str]:
@@ -178,11 +179,11 @@ def changes(patch: bytes, root: Path) -> list[FileChange]:
     if not patch.strip():
         return []
     counts = _git_apply(["--numstat", "-z"], patch, root)
-    sections = {each.new or each.old: each for each in _sections(patch)}
+    files = {each.new or each.old: each for each in sections(patch)}
     result = []
     for entry in filter(None, counts.split(b"\0")):
         plus, minus, path = entry.split(b"\t", 2)
-        section = sections.get(path) or _Section(path, path, "", "", "")
+        section = files.get(path) or PatchedFile(path, path, "", "", "")
         result.append(
             FileChange(
                 shown(path),
@@ -202,7 +203,7 @@ def shown(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
-def _listed(path: str) -> str:
+def listed(path: str) -> str:
     """A path for a list that people read: in quotes if it could look like more than one entry."""
     if not re.search(r'[\t\n"]|  |, ', path):
         return path
@@ -210,7 +211,7 @@ def _listed(path: str) -> str:
     return f'"{quoted}"'
 
 
-def _status(section: _Section) -> str:
+def _status(section: PatchedFile) -> str:
     if not section.old:
         return "added"
     if not section.new:
@@ -231,14 +232,14 @@ def risks(found: Iterable[FileChange]) -> list[str]:
         reasons = [reader_of(change.path), kinds.get(change.mode, "")]
         reasons.append("executable" if change.executable else "")
         if any(reasons):
-            result.append(f"{_listed(change.path)} ({', '.join(filter(None, reasons))})")
+            result.append(f"{listed(change.path)} ({', '.join(filter(None, reasons))})")
     return result
 
 
 def top_level() -> Path:
     """The root of the repository here. Raises BadUsage outside of one."""
     try:
-        output = git.run(["rev-parse", "--show-toplevel"], extra=_own_repository())
+        output = git.run(["rev-parse", "--show-toplevel"], extra=own_repository())
     except git.GitFailed as error:
         outside = re.search("(?:not|run in) (a git repository|a work tree)", error.said)
         if not outside:
@@ -253,7 +254,7 @@ def head(root: Path) -> str:
     """The commit that is checked out, or an empty text before the first one."""
     words = ["rev-parse", "--quiet", "--verify", "HEAD"]
     try:
-        return git.run(words, root, _own_repository()).decode().strip()
+        return git.run(words, root, own_repository()).decode().strip()
     except git.GitFailed:
         return ""
 
@@ -271,7 +272,7 @@ def can_be_here(applied_to: str, root: Path) -> bool:
         return False
     words = ["merge-base", "--is-ancestor", applied_to or now, now]
     try:
-        git.run(words, root, _own_repository())
+        git.run(words, root, own_repository())
     except git.GitFailed:
         return False
     return True
@@ -280,8 +281,8 @@ def can_be_here(applied_to: str, root: Path) -> bool:
 def uncommitted(root: Path) -> list[str]:
     """Tracked files with changes that are not committed, for a list."""
     words = ["status", "--porcelain", "-z", "--untracked-files=no", "--no-renames"]
-    output = git.run([*words, "--ignore-submodules=dirty"], root, _own_repository())
-    return [_listed(shown(entry[3:])) for entry in output.split(b"\0") if len(entry) > 3]
+    output = git.run([*words, "--ignore-submodules=dirty"], root, own_repository())
+    return [listed(shown(entry[3:])) for entry in output.split(b"\0") if len(entry) > 3]
 
 
 def missing(patch: bytes, root: Path) -> bytes:
@@ -289,16 +290,16 @@ def missing(patch: bytes, root: Path) -> bytes:
     parts = list(_parts(patch))
     if not parts:
         return patch
-    sections = [section for _, section in parts]
-    names = [each.new for each in sections if each.new and each.mode != SUBMODULE]
-    hashes = "sha256" if any(len(each.blob) > 40 for each in sections) else "sha1"
+    files = [file for _, file in parts]
+    names = [each.new for each in files if each.new and each.mode != SUBMODULE]
+    hashes = "sha256" if any(len(each.blob) > 40 for each in files) else "sha1"
     blobs = _blobs(root, names, hashes)
     return b"".join(
         part for part, each in parts if not _is_in_place(root, each, blobs.get(each.new, ""))
     )
 
 
-def _is_in_place(root: Path, section: _Section, blob: str) -> bool:
+def _is_in_place(root: Path, section: PatchedFile, blob: str) -> bool:
     moved = section.old != section.new
     if section.old and moved and os.path.lexists(os.path.join(os.fsencode(root), section.old)):
         return False
@@ -325,7 +326,7 @@ def _blobs(root: Path, names: Iterable[bytes], hashes: str) -> dict[bytes, str]:
             files.append(name)
     for first in range(0, len(files), MOST_WORDS):
         some = files[first : first + MOST_WORDS]
-        output = git.run(["hash-object", "--", *map(os.fsdecode, some)], root, _own_repository())
+        output = git.run(["hash-object", "--", *map(os.fsdecode, some)], root, own_repository())
         result |= dict(zip(some, output.decode().split(), strict=True))
     return result
 
@@ -340,7 +341,7 @@ def apply(patch: bytes, root: Path, applied: Callable[[], None] = lambda: None) 
     """
     before: dict[bytes, tuple[int, bytes]] = {}
     with telling(lambda: _done(root, before)):
-        touched = {name for each in _sections(patch) for name in (each.old, each.new) if name}
+        touched = {name for each in sections(patch) for name in (each.old, each.new) if name}
         before = _states(root, touched)
         try:
             _apply(patch, root)
@@ -396,7 +397,7 @@ def _apply(patch: bytes, root: Path) -> None:
         raise PatchConflict(f"the patch does not apply: {reason}") from None
 
 
-def _own_repository() -> dict[str, str]:
+def own_repository() -> dict[str, str]:
     """Variables for git in the user's own repository, the one that they name if they name one.
 
     git may fetch what a partial clone of theirs lacks, and filters such as git-lfs do their work.
@@ -406,8 +407,8 @@ def _own_repository() -> dict[str, str]:
 
 
 def _unmerged(root: Path) -> list[str]:
-    output = git.run(["diff", "--name-only", "--diff-filter=U", "-z"], root, _own_repository())
-    return [_listed(shown(name)) for name in output.split(b"\0") if name]
+    output = git.run(["diff", "--name-only", "--diff-filter=U", "-z"], root, own_repository())
+    return [listed(shown(name)) for name in output.split(b"\0") if name]
 
 
 def _states(root: Path, names: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
@@ -440,14 +441,14 @@ def _git_apply(words: Sequence[str], patch: bytes, root: Path, *, to_end: bool =
     with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
         file = Path(folder) / PATCH_FILE
         file.write_bytes(patch)
-        return git.run(["apply", *words, str(file)], root, _own_repository(), to_end=to_end)
+        return git.run(["apply", *words, str(file)], root, own_repository(), to_end=to_end)
 
 
 # The headers of a patch. The summary of git itself prints names with line breaks as they are.
 
 
-def _sections(patch: bytes) -> Iterator[_Section]:
-    """The parts of a patch in git's format; those of other formats have no modes and no renames."""
+def sections(patch: bytes) -> Iterator[PatchedFile]:
+    """The files of a patch in git's format; those of other formats have no modes and no renames."""
     fields: dict[bytes, bytes] = {}
     in_header = False
     for line in patch.split(b"\n"):
@@ -465,7 +466,7 @@ def _sections(patch: bytes) -> Iterator[_Section]:
         yield _section(fields)
 
 
-def _section(fields: dict[bytes, bytes]) -> _Section:
+def _section(fields: dict[bytes, bytes]) -> PatchedFile:
     both = _name_of_both(fields[b"diff"])
     old = _name(fields, b"rename from ", b"copy from ") or _side(fields, b"--- ") or both
     new = _name(fields, b"rename to ", b"copy to ") or _side(fields, b"+++ ") or both
@@ -477,13 +478,14 @@ def _section(fields: dict[bytes, bytes]) -> _Section:
     modes = (b"new mode ", b"new file mode ")
     after = next((fields[name] for name in modes if name in fields), mode)
     before = fields.get(b"old mode ", mode)
-    blob = ids.partition(b"..")[2]
-    return _Section(
+    old_blob, _, blob = ids.partition(b"..")
+    return PatchedFile(
         old,
         new,
         before.decode("ascii", "replace"),
         after.decode("ascii", "replace"),
         blob.decode("ascii", "replace"),
+        old_blob.decode("ascii", "replace"),
     )
 
 

@@ -382,6 +382,32 @@ def test_telling_runs_apart_obeys_nothing_of_the_agent(agents: Local, repository
     assert not (folder / "ran").exists()
 
 
+def test_a_branch_is_made_at_the_commit_that_the_run_started_from(
+    agents: Local, repository: Path, home: Path
+) -> None:
+    """Whatever happened here since; below uncommitted changes that came along; after a sync."""
+    (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
+    start = git(repository, "rev-parse", "HEAD").strip()
+    plain = work(agents, repository).json
+    assert agents("get", plain["id"], "-o", "json").json["baseCommit"] == start
+    (repository / "extra.txt").write_text("not committed\n")
+    changed = work(agents, repository, "echo x > one.txt", "--with-changes").json
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Meanwhile")
+    head = git(repository, "rev-parse", "HEAD").strip()
+    for name, task in (("plain", plain), ("changed", changed)):
+        done = agents("apply", task["id"], "--branch", name, cwd=repository)
+        assert done.status == 0, done
+        assert git(repository, "rev-parse", f"{name}~").strip() == start
+    assert git(repository, "diff", "--name-only", start, "changed") == "one.txt\n"
+    assert git(repository, "status", "--porcelain") == ""
+    synced = agents("follow-up", plain["id"], "echo 2 > two", "--sync", "--wait", cwd=repository)
+    assert synced.status == 0, synced
+    assert agents("apply", plain["id"], "--branch", "synced", cwd=repository).status == 0
+    assert git(repository, "rev-parse", "synced~").strip() == head
+    assert "\ntwo\n" in git(repository, "diff", "--name-only", "main", "synced")
+
+
 def test_only_some_paths(agents: Local, repository: Path) -> None:
     work(agents, repository, WORK + "ln -s code.txt link; mv run.sh src/'a b.sh'")
     below = repository / "src"

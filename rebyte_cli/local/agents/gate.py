@@ -149,6 +149,13 @@ def patch_of_runs(context: Context, task: TaskRecord, wanted: Sequence[str]) -> 
         ) from None
 
 
+def base_commit(context: Context, task: TaskRecord) -> str:
+    """The commit that the changes of a task's runs are compared with; empty if there is none."""
+    from .workspace import Workspace
+
+    return Workspace(context.store.folder, task.workspace).started_from()
+
+
 def delete_workspace(context: Context, caller: Caller, workspace: str) -> bool:
     """Stop the runs of a workspace and delete its folder; whether it had one.
 

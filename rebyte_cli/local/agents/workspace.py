@@ -7,6 +7,7 @@ so that an agent that rewrites its own repository cannot change what its work is
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Container, Iterable
@@ -38,6 +39,7 @@ AS_THEY_ARE = (
 AUTHOR = (
     "-c", "user.name=rebyte", "-c", "user.email=rebyte@localhost", "-c", "commit.gpgSign=false",
 )  # fmt: skip
+OWN_NAME = "rebyte <rebyte@localhost>"
 
 
 class WorkspaceSource(NamedTuple):
@@ -122,6 +124,24 @@ class Workspace:
         places = [self.code / ".git/objects", *self._state_dir.glob(lenders.MAKING)]
         size = sum(map(disk_usage, places))
         return f"cloning, {size / 1e6:.0f} MB" if size >= 1e6 else ""
+
+    def started_from(self) -> str:
+        """The commit of the user's repository that changes are compared with; empty without one.
+
+        After a sync it is the one that was brought in. Below uncommitted changes that came along,
+        which are a commit of our own, it is theirs.
+        """
+        try:
+            base = ["--git-dir", str(self.base)]
+            name = git.run([*base, "rev-parse", "refs/heads/base"]).decode().strip()
+            text = git.run([*base, "cat-file", "commit", name]).decode("utf-8", "replace")
+        except GitFailed:
+            return ""
+        header, _, _ = text.partition("\n\n")
+        if f"\nauthor {OWN_NAME} " not in header:
+            return name
+        found = re.search("^parent ([0-9a-f]+)$", header, re.MULTILINE)
+        return found[1] if found else ""
 
     def measure(self) -> None:
         """Note the size, which takes a while to find out, for `size`. Raises OSError."""

@@ -1,0 +1,80 @@
+"""The commit of a repository here that a task's changes are changes of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import NotFound
+from ..system import git
+from .patch import MOST_WORDS, SUBMODULE, PatchedFile, own_repository, sections
+
+MOST_COMMITS = 200  # that are compared with a patch
+
+
+def base_commit(task: Mapping[str, Any], patch: bytes, root: Path, branch: str | None) -> str:
+    """The commit in the repository at `root` that the run of `task` started from.
+
+    The service on this machine says it. Elsewhere it is the newest commit from before the task was
+    created that has the files which the patch changes, as they were: of `branch`, which the task
+    was told to work on, of its remote's, of HEAD, then of any branch. Raises NotFound.
+    """
+    told = task.get("baseCommit")
+    if isinstance(told, str) and told:
+        words = ["cat-file", "-e", f"{told}^{{commit}}"]
+        try:
+            git.run(words, root, own_repository())
+        except git.GitFailed:
+            raise NotFound(
+                f"the repository here does not have commit {told}, from which the task started",
+                hint="Fetch it, or run the command in the repository that the task worked on",
+            ) from None
+        return told
+    files = list(sections(patch))
+    for revisions in _places(root, branch):
+        for commit in _commits(root, revisions, str(task.get("createdAt") or "")):
+            if _fits(root, commit, files):
+                return commit
+    raise NotFound(
+        "no commit here has the files as they were when the task started",
+        hint="Fetch the branch that it worked on",
+    )
+
+
+def _places(root: Path, branch: str | None) -> Iterator[list[str]]:
+    if branch:
+        names = (f"refs/heads/{branch}", f"refs/remotes/origin/{branch}")
+        yield [name for name in names if git.has(root, name)]
+    yield ["HEAD"] if git.has(root, "HEAD") else []
+    yield ["--branches", "--remotes"]
+
+
+def _commits(root: Path, revisions: list[str], created: str) -> list[str]:
+    if not revisions:
+        return []
+    until = [f"--before={created}"] if created else []
+    words = ["rev-list", f"--max-count={MOST_COMMITS}", *until, *revisions, "--"]
+    return git.run(words, root, own_repository()).decode().split()
+
+
+def _fits(root: Path, commit: str, files: list[PatchedFile]) -> bool:
+    """Whether a commit has each file as the patch expects it, and none that the patch adds."""
+    names = sorted({name for each in files for name in (each.old, each.new) if name})
+    found: dict[bytes, bytes] = {}
+    for first in range(0, len(names), MOST_WORDS):
+        some = map(os.fsdecode, names[first : first + MOST_WORDS])
+        words = ["--literal-pathspecs", "ls-tree", "--full-tree", "-z", commit, "--", *some]
+        for entry in git.run(words, root, own_repository()).split(b"\0")[:-1]:
+            state, _, name = entry.partition(b"\t")
+            found[name] = state.split(b" ")[2]
+    for each in files:
+        if each.mode == SUBMODULE:
+            continue
+        if not each.old:
+            if each.new in found:
+                return False
+        elif not found.get(each.old, b"-").decode().startswith(each.old_blob):
+            return False
+    return True

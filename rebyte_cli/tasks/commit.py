@@ -1,0 +1,175 @@
+"""Commits of what tasks changed, made without a working tree: no checkout, no hook.
+
+Author and committer are the user's, as `git commit` would take them, and a commit is signed if the
+user's git signs commits.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadUsage, NotFound
+from ..system import git
+from .patch import PATCH_FILE, PatchConflict, listed, own_repository, shown
+
+LONGEST_SUBJECT = 72
+TRAILERS = {"Rebyte-Task": "id", "Rebyte-Executor": "executor"}  # each with the task's field
+_TRAILER = re.compile(r"[A-Za-z0-9-]+: \S.*")
+# Commits that are not the user's alone to make: git itself would take them for the end of a merge.
+_UNDER_WAY = {
+    "MERGE_HEAD": "a merge",
+    "CHERRY_PICK_HEAD": "a cherry-pick",
+    "REVERT_HEAD": "a revert",
+}
+
+
+def message(text: str | None, task: Mapping[str, Any]) -> str:
+    """The message of a commit: `text`, or else the task's title, and trailers that name the task.
+
+    A title is anything that the service says; of it remains one line of `LONGEST_SUBJECT`
+    characters that can be shown. The trailers join those that `text` ends with.
+    """
+    told = "" if text is None else text.replace("\r\n", "\n").replace("\0", "").strip()
+    told = told or _one_line(task.get("title"), LONGEST_SUBJECT) or f"Apply task {task['id']}"
+    values = {name: _one_line(task.get(field), 200) for name, field in TRAILERS.items()}
+    trailers = "\n".join(f"{name}: {value}" for name, value in values.items() if value)
+    paragraphs = told.split("\n\n")
+    joins = len(paragraphs) > 1 and all(map(_TRAILER.fullmatch, paragraphs[-1].split("\n")))
+    between = "\n" if joins else "\n\n"
+    return f"{told}{between}{trailers}\n"
+
+
+def _one_line(value: Any, longest: int) -> str:
+    """A value as one line in which every character shows, cut with an ellipsis."""
+    from ..output.console import replace_unsafe
+
+    text = value if isinstance(value, str) else ""
+    words = " ".join(replace_unsafe(" ".join(text.split()), lambda _code: " ").split())
+    return words if len(words) <= longest else words[: longest - 1].rstrip() + "…"
+
+
+def tree_with(root: Path, base: str, patch: bytes) -> str:
+    """The tree that a patch makes of the commit `base`, or of nothing if that is empty.
+
+    It is merged where files have changed. Only objects are written.
+    Raises PatchConflict that names the files with conflicts.
+    """
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        variables = own_repository() | {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+        git.run(["read-tree", base or "--empty"], root, variables)
+        file = Path(folder) / PATCH_FILE
+        file.write_bytes(patch)
+        try:
+            words = ["apply", "--cached", "--3way", "--whitespace=nowarn", str(file)]
+            git.run(words, root, variables)
+        except git.GitFailed as error:
+            names = git.run(["diff", "--name-only", "--diff-filter=U", "-z"], root, variables)
+            conflicts = [listed(shown(name)) for name in names.split(b"\0") if name]
+            many = "file has" if len(conflicts) == 1 else "files have"
+            raise PatchConflict(
+                f"{len(conflicts)} {many} conflicts: {', '.join(conflicts)}"
+                if conflicts
+                else f"the patch does not apply: {error.message}"
+            ) from None
+        return git.run(["write-tree"], root, variables).decode().strip()
+
+
+def commit_tree(
+    root: Path,
+    tree: str,
+    parents: Sequence[str],
+    text: str,
+    variables: Mapping[str, str] | None = None,
+) -> str:
+    """Make a commit that no reference names yet, and return its id.
+
+    `variables` may set dates. Raises GitFailed, for example if git does not know the user's name.
+    """
+    with tempfile.TemporaryDirectory(prefix="rebyte-") as folder:
+        file = Path(folder) / "message"
+        file.write_bytes(text.encode("utf-8", "replace"))
+        words = ["-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, "-F", str(file)]
+        words += [word for parent in parents for word in ("-p", parent)]
+        words += ["-S"] if _signs(root) else []
+        made = git.run(words, root, own_repository() | dict(variables or {}))
+    return made.decode().strip()
+
+
+def _signs(root: Path) -> bool:
+    words = ["config", "--type=bool", "--get", "commit.gpgSign"]
+    try:
+        return git.run(words, root, own_repository()).strip() == b"true"
+    except git.GitFailed:
+        return False
+
+
+# Branches
+
+
+def check_branch(root: Path, name: str, *, force: bool) -> str:
+    """The commit that a branch is at, empty if there is none, or BadUsage if it may not be set.
+
+    One that is checked out anywhere may not: the files there would be those of another commit.
+    """
+    try:
+        full = git.run(["check-ref-format", "--branch", name], root, own_repository())
+    except git.GitFailed:
+        full = b""
+    if full.rstrip(b"\n") != os.fsencode(name):  # `@{-1}` stands for another one
+        raise BadUsage(f"{name!r} is not a valid name for a branch")
+    ref = f"refs/heads/{name}"
+    trees = git.run(["worktree", "list", "--porcelain"], root, own_repository())
+    if os.fsencode(f"branch {ref}") in trees.split(b"\n"):
+        raise BadUsage(
+            f"the branch {name} is checked out",
+            hint="Name another branch; `apply --commit` commits on the current one",
+        )
+    old = _commit_of(root, ref)
+    if old and not force:
+        raise BadUsage(f"the branch {name} exists", hint="Use --force to replace it")
+    return old
+
+
+def set_branch(root: Path, name: str, commit: str, old: str, why: str) -> None:
+    """Let a branch name a commit if it is still at `old`, as `check_branch` returned it."""
+    ref = f"refs/heads/{name}"
+    words = ["update-ref", "--create-reflog", "-m", why, ref, commit, old or _no_commit(commit)]
+    git.run(words, root, own_repository(), to_end=True)
+
+
+def advance_head(root: Path, commit: str, old: str, why: str) -> None:
+    """Move the current branch, or a detached HEAD, from `old` to a commit; nothing else."""
+    words = ["update-ref", "-m", why, "HEAD", commit, old or _no_commit(commit)]
+    git.run(words, root, own_repository(), to_end=True)
+
+
+def _no_commit(like: str) -> str:
+    return "0" * len(like)
+
+
+def _commit_of(root: Path, name: str) -> str:
+    words = ["rev-parse", "--quiet", "--verify", f"{name}^{{commit}}"]
+    try:
+        return git.run(words, root, own_repository()).decode().strip()
+    except git.GitFailed:
+        return ""
+
+
+def revision(root: Path, name: str) -> str:
+    """The commit that a revision of the user's names. Raises NotFound."""
+    found = "" if name.startswith("-") else _commit_of(root, name)
+    if not found:
+        raise NotFound(f"the repository here has no commit {name!r}")
+    return found
+
+
+def check_nothing_under_way(root: Path) -> None:
+    """Raise BadUsage in the middle of a merge or the like, which the next commit would end."""
+    for name, what in _UNDER_WAY.items():
+        if _commit_of(root, name):
+            raise BadUsage(f"{what} is under way here", hint="End or abort it first")

@@ -1,0 +1,300 @@
+"""`rebyte apply --branch` and `--commit`: commits of what a task changed, in real repositories."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Done
+from tests.patch_farm import PatchFarm, patch_of
+from tests.repositories import git
+
+Run = Callable[..., Done]
+CODE = "".join(f"line {number}\n" for number in range(20))
+
+
+@pytest.fixture
+def farm(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PatchFarm]:
+    (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
+    with PatchFarm() as farm:
+        farm.shift = 5  # commits have whole seconds, and the task must be later than those here
+        for name, value in farm.env.items():
+            monkeypatch.setenv(name, value)
+        yield farm
+
+
+@pytest.fixture(params=["sha1", "sha256"])
+def repository(home: Path, request: pytest.FixtureRequest) -> Path:
+    return make(home / "repository", request.param)
+
+
+def make(folder: Path, hashes: str = "sha1") -> Path:
+    """A repository with three files and one commit."""
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main", f"--object-format={hashes}")
+    (folder / "code.txt").write_text(CODE)
+    (folder / "old.txt").write_text("old\n" * 9)
+    (folder / "run.sh").write_text("#!/bin/sh\n")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Start")
+    return folder
+
+
+def everything(repository: Path) -> Callable[[], None]:
+    """A change of every kind: binary, rename, mode, link, deletion, a name that git quotes."""
+
+    def change() -> None:
+        (repository / "code.txt").write_text(CODE.replace("line 3\n", "LINE 3\n"))
+        (repository / "old.txt").rename(repository / "n\xe9w 1.txt")
+        (repository / "run.sh").chmod(0o755)
+        (repository / "data.bin").write_bytes(bytes(range(256)))
+        (repository / "link").symlink_to("code.txt")
+
+    return change
+
+
+def state(repository: Path) -> tuple[str, ...]:
+    """Everything that a branch must not touch: HEAD, the index, the files and their times."""
+    files = sorted(path for path in repository.rglob("*") if ".git" not in path.parts)
+    return (
+        (repository / ".git/HEAD").read_text(),
+        git(repository, "rev-parse", "--verify", "-q", "main"),
+        str((repository / ".git/index").read_bytes()),
+        *(f"{path} {path.lstat().st_mtime_ns} {path.lstat().st_mode}" for path in files),
+    )
+
+
+def test_a_branch_has_one_commit_at_the_base(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    base = git(repository, "rev-parse", "HEAD").strip()
+    patch = patch_of(repository, everything(repository))
+    (repository / "code.txt").write_text("mine, not committed\n")
+    before = state(repository)
+    task = farm.add("Shout\nat\x1b[31m the\u202e third line " + "x" * 80, patch, baseCommit=base)
+    done = inside("apply", task, "--branch", "feature/3", "-o", "json", cwd=repository)
+    assert done.status == 0, done
+    assert state(repository) == before
+    commit = git(repository, "rev-parse", "feature/3").strip()
+    assert {row["commit"] for row in done.json["data"]} == {commit}
+    assert "run.sh (executable)" in done.err
+    assert git(repository, "rev-list", "--parents", "-1", commit).split() == [commit, base]
+    subject, *rest = git(repository, "show", "-s", "--format=%B", commit).rstrip().split("\n")
+    assert subject == "Shout at [31m the third line " + "x" * 42 + "…"
+    assert rest == ["", f"Rebyte-Task: {task}", "Rebyte-Executor: claude"]
+    people = git(repository, "show", "-s", "--format=%an %ae %cn %ce %G?", commit)
+    assert people == "Ada ada@example.com Ada ada@example.com N\n"
+    made = subprocess.run(
+        ["git", "diff", "--binary", "--full-index", base, commit],
+        cwd=repository,
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert made == patch
+
+
+def test_a_branch_that_exists_is_replaced_by_force_only(
+    farm: PatchFarm, inside: Run, repository: Path, home: Path
+) -> None:
+    patch = patch_of(repository, lambda: (repository / "new").write_text("x"))
+    task = farm.add("Add it", patch)
+    git(repository, "branch", "taken")
+    words = ("apply", task, "-o", "table", "--branch")
+    refused = inside(*words, "taken", cwd=repository)
+    assert (refused.status, "the branch taken exists" in refused.err) == (2, True)
+    assert inside(*words, "taken", "--force", cwd=repository).status == 0
+    assert git(repository, "ls-tree", "--name-only", "taken", "new") == "new\n"
+    git(repository, "worktree", "add", "-q", str(home / "linked"), "-b", "linked")
+    for name in ("main", "linked"):  # checked out, here or elsewhere
+        refused = inside(*words, name, "--force", cwd=repository)
+        assert (refused.status, "is checked out" in refused.err) == (2, True)
+    for name in ("a..b", "-x", "@{-1}", "", "a b", "taken/below"):
+        assert inside(*words, name, "--force", cwd=repository).status in (1, 2)
+    # From the linked working tree, it is the same repository.
+    assert inside(*words, "other", cwd=home / "linked").status == 0
+    assert git(repository, "ls-tree", "--name-only", "other", "new") == "new\n"
+    assert git(home / "linked", "status", "--porcelain") == ""
+
+
+def test_the_base_is_found_by_its_files(farm: PatchFarm, inside: Run, repository: Path) -> None:
+    """Where the service does not tell it: the newest commit from before that the patch fits."""
+    first = git(repository, "rev-parse", "HEAD").strip()
+    (repository / "other.txt").write_text("x")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Elsewhere")
+    wanted = git(repository, "rev-parse", "HEAD").strip()
+    patch = patch_of(repository, everything(repository))
+    task = farm.add("Work", patch)
+    (repository / "code.txt").write_text("all new\n")
+    git(repository, "commit", "-q", "-a", "-m", "Meanwhile")
+    assert inside("apply", task, "--branch", "found", cwd=repository).status == 0
+    assert git(repository, "rev-parse", "found~").strip() == wanted
+    # What is only on another branch is found there.
+    git(repository, "branch", "other")
+    git(repository, "reset", "-q", "--hard", first)
+    (repository / "code.txt").write_text("all other\n")
+    git(repository, "commit", "-q", "-a", "--amend", "-m", "Begin again")
+    assert inside("apply", task, "--branch", "again", cwd=repository).status == 0
+    assert git(repository, "rev-parse", "again~").strip() == wanted
+
+
+def test_a_base_that_is_not_here_is_named(
+    farm: PatchFarm, inside: Run, repository: Path, home: Path
+) -> None:
+    patch = patch_of(repository, everything(repository))
+    told = farm.add("Told", patch, baseCommit="1" * 40)
+    done = inside("apply", told, "--branch", "x", "-o", "table", cwd=repository)
+    assert (done.status, f"does not have commit {'1' * 40}" in " ".join(done.err.split())) == (
+        4,
+        True,
+    )
+    other = make(home / "other", "sha1")
+    (other / "code.txt").write_text("other\n")
+    git(other, "commit", "-q", "-a", "--amend", "-m", "Other")
+    unknown = farm.add("Unknown", patch)
+    done = inside("apply", unknown, "--branch", "x", "-o", "table", cwd=other)
+    assert (done.status, "no commit here has the files" in done.err) == (4, True)
+    assert git(other, "branch", "--list", "x") == ""
+
+
+def test_a_commit_is_what_was_applied_and_nothing_else(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    patch = patch_of(repository, everything(repository))
+    task = farm.add("Work", patch)
+    (repository / "mine.txt").write_text("mine\n")
+    git(repository, "add", "mine.txt")
+    refused = inside("apply", task, "--commit", "--yes", cwd=repository)
+    assert refused.status == 2
+    words = ("apply", task, "--commit", "--yes", "--force", "-m")
+    done = inside(*words, "Mine\n\nWhy.\n\nSigned-off-by: Ada", "-o", "json", cwd=repository)
+    assert done.status == 0, done
+    assert git(repository, "status", "--porcelain") == "A  mine.txt\n"
+    assert git(repository, "show", "-s", "--format=%B").rstrip() == (
+        f"Mine\n\nWhy.\n\nSigned-off-by: Ada\nRebyte-Task: {task}\nRebyte-Executor: claude"
+    )
+    commit = git(repository, "rev-parse", "main").strip()
+    assert {row["commit"] for row in done.json["data"]} == {commit}
+    assert "mine.txt" not in git(repository, "ls-tree", "-r", "--name-only", "HEAD")
+    again = inside(*words, "x", cwd=repository)
+    assert (again.status, again.json) == (0, {"data": []})
+    assert git(repository, "rev-parse", "main").strip() == commit
+
+
+def test_a_file_with_changes_of_ones_own_is_not_committed(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    task = farm.add("Work", patch_of(repository, everything(repository)))
+    (repository / "code.txt").write_text(CODE + "mine\n")
+    before = state(repository)
+    done = inside("apply", task, "--commit", "--force", "-o", "table", cwd=repository)
+    assert (done.status, "uncommitted changes: code.txt" in done.err) == (2, True)
+    assert state(repository) == before
+
+
+def test_a_conflict_is_left_to_be_resolved_and_nothing_is_committed(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    task = farm.add("Work", patch_of(repository, everything(repository)))
+    (repository / "code.txt").write_text(CODE.replace("line 3\n", "three\n"))
+    git(repository, "commit", "-q", "-a", "-m", "Meanwhile")
+    head = git(repository, "rev-parse", "HEAD")
+    done = inside("apply", task, "--commit", "-o", "table", cwd=repository)
+    assert (done.status, "1 file has conflicts: code.txt" in done.err) == (1, True)
+    assert git(repository, "rev-parse", "HEAD") == head
+    assert "UU code.txt" in git(repository, "status", "--porcelain")
+
+
+def test_a_detached_head_and_an_unborn_one(
+    farm: PatchFarm, inside: Run, repository: Path, home: Path
+) -> None:
+    patch = patch_of(repository, lambda: (repository / "new").write_text("x"))
+    task = farm.add("Work", patch)
+    git(repository, "checkout", "-q", "--detach")
+    assert inside("apply", task, "--commit", cwd=repository).status == 0
+    assert git(repository, "ls-tree", "--name-only", "HEAD", "new") == "new\n"
+    assert git(repository, "ls-tree", "--name-only", "main", "new") == ""
+    assert git(repository, "status", "--porcelain") == ""
+    hashes = git(repository, "rev-parse", "--show-object-format").strip()
+    empty = home / "empty"
+    git(home, "init", "-q", "-b", "begin", f"--object-format={hashes}", str(empty))
+    refused = inside("apply", task, "--branch", "begin", cwd=empty)
+    assert refused.status == 2, "it would not be unborn any more"
+    assert inside("apply", task, "--commit", cwd=empty).status == 0
+    assert git(empty, "log", "--format=%s") == "Work\n"
+    assert git(empty, "status", "--porcelain") == ""
+
+
+def test_a_merge_under_way_is_not_ended(farm: PatchFarm, inside: Run, repository: Path) -> None:
+    task = farm.add("Work", patch_of(repository, lambda: (repository / "new").write_text("x")))
+    git(repository, "checkout", "-q", "-b", "side")
+    git(repository, "commit", "-q", "--allow-empty", "-m", "Side")
+    git(repository, "checkout", "-q", "main")
+    git(repository, "merge", "-q", "--no-ff", "--no-commit", "side")
+    done = inside("apply", task, "--commit", "-o", "table", cwd=repository)
+    assert (done.status, "a merge is under way" in done.err) == (2, True)
+
+
+def test_no_hook_runs_and_a_signature_only_if_git_signs(
+    farm: PatchFarm, inside: Run, repository: Path, home: Path
+) -> None:
+    ran = home / "ran"
+    for hook in ("pre-commit", "commit-msg", "post-commit", "reference-transaction"):
+        (repository / ".git/hooks" / hook).write_text(f"#!/bin/sh\ntouch {ran}; exit 1\n")
+        (repository / ".git/hooks" / hook).chmod(0o755)
+    (home / "gpg").write_text(
+        "#!/bin/sh\ncat > /dev/null; echo '[GNUPG:] SIG_CREATED ' >&2\n"
+        "printf -- '-----BEGIN PGP SIGNATURE-----\\nx\\n-----END PGP SIGNATURE-----\\n'\n"
+    )
+    (home / "gpg").chmod(0o755)
+    first = farm.add("One", patch_of_new(repository, "one"))
+    second = farm.add("Two", patch_of_new(repository, "two"))
+    git(repository, "config", "gpg.program", str(home / "gpg"))
+    assert inside("apply", first, "--commit", cwd=repository).status == 0
+    assert "gpgsig" not in git(repository, "cat-file", "commit", "HEAD")
+    git(repository, "config", "commit.gpgSign", "yes")
+    assert inside("apply", second, "--commit", cwd=repository).status == 0
+    assert "gpgsig" in git(repository, "cat-file", "commit", "HEAD")
+    git(repository, "config", "gpg.program", str(home / "gone"))
+    third = farm.add("Three", patch_of_new(repository, "three"))
+    before = state(repository)
+    assert inside("apply", third, "--commit", cwd=repository).status == 1
+    assert state(repository) == before, "what cannot be signed is not applied"
+    assert not ran.exists()
+
+
+def patch_of_new(repository: Path, name: str) -> bytes:
+    """The patch that adds a file, made where no hook is."""
+    other = repository.parent / f"for-{name}"
+    git(repository.parent, "clone", "-q", "-b", "main", str(repository), str(other))
+    return patch_of(other, lambda: (other / name).write_text(name))
+
+
+def test_a_user_without_a_name_changes_nothing(
+    farm: PatchFarm, inside: Run, repository: Path, home: Path
+) -> None:
+    task = farm.add("Work", patch_of(repository, lambda: (repository / "new").write_text("x")))
+    (home / ".gitconfig").write_text("[user]\n\tuseConfigOnly = true\n")
+    before = state(repository)
+    for words in (("--commit",), ("--branch", "x")):
+        done = inside("apply", task, *words, "-o", "table", cwd=repository)
+        assert (done.status, "no email was given" in done.err) == (1, True), done
+    assert state(repository) == before
+    assert not (repository / "new").exists()
+
+
+def test_only_some_paths_and_options_that_do_not_go_together(
+    farm: PatchFarm, inside: Run, repository: Path
+) -> None:
+    task = farm.add("Work", patch_of(repository, everything(repository)))
+    assert inside("apply", task, "--branch", "some", "--", "data.bin", cwd=repository).status == 0
+    assert git(repository, "diff", "--name-only", "main", "some") == "data.bin\n"
+    for words in (("--branch", "x", "--commit"), ("-m", "x")):
+        assert inside("apply", task, *words, cwd=repository).status == 2
+    empty = farm.add("Nothing", b"")
+    done = inside("apply", empty, "--branch", "none", cwd=repository)
+    assert (done.status, done.json) == (0, {"data": []})
+    assert git(repository, "branch", "--list", "none") == ""

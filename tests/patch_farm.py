@@ -1,0 +1,79 @@
+"""A service whose tasks leave patches, made by a function of the test.
+
+with PatchFarm(lambda prompt: patch_of(...)) as farm:
+    task = farm.add("Add a file", patch)      # a task that has ended
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.farm import Farm
+from tests.repositories import git
+from tests.servers import Answer, Request, error_reply, reply
+
+
+class PatchFarm(Farm):
+    """A farm with an `agent`, which is given a prompt and returns the patch of the task, or None.
+
+    `fields` are what a test adds to the documents of tasks, by id.
+    """
+
+    def __init__(self, agent: Callable[[str], bytes | None] = lambda _: None, **more: Any) -> None:
+        super().__init__(hook=self._artifact, **more)
+        self.agent = agent
+        self.patches: dict[str, bytes | None] = {}  # by workspace
+        self.fields: dict[str, dict[str, Any]] = {}
+
+    def add(self, prompt: str, patch: bytes | None, **fields: Any) -> str:
+        """A task that has ended and left this patch; its id."""
+        task = super()._make({"prompt": prompt})
+        self.patches[task["workspaceId"]] = patch
+        self.fields[task["id"]] = {"title": prompt, "executor": "claude", **fields}
+        return str(task["id"])
+
+    def _make(self, body: dict[str, Any]) -> dict[str, Any]:
+        task = super()._make(body)
+        self.fields[task["id"]] = {"title": body["prompt"], "executor": "claude"}
+        self.patches[task["workspaceId"]] = self.agent(body["prompt"])
+        return task
+
+    def _reply(self, document: Any, *args: Any) -> bytes:
+        if isinstance(document, dict) and document.get("id") in self.fields:
+            task = self.tasks[document["id"]]
+            more = {"workspaceId": task["workspaceId"], **self.fields[document["id"]]}
+            document = {**document, **more} if "prompts" not in document else document
+        return super()._reply(document, *args)
+
+    def _artifact(self, request: Request) -> Answer | None:
+        parts = urlsplit(request.path).path.split("/")
+        if parts[1:3] != ["v1", "workspaces"] or parts[-1] != "changes.patch":
+            return None
+        patch = self.patches.get(parts[3])
+        return error_reply(404, "not_found", "No artifact") if patch is None else reply(200, patch)
+
+
+def patch_of(repository: Path, change: Callable[[], object], base: str = "HEAD") -> bytes:
+    """The patch of what a function changes in a working tree, which is put back then."""
+    git(repository, "checkout", "-q", "--detach", base)
+    change()
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "--allow-empty", "-m", "Work")
+    # Not as text: it may be of no encoding.
+    import subprocess
+
+    words = ["git", "diff", "--binary", "--full-index", "HEAD~", "HEAD"]
+    made = subprocess.run(words, cwd=repository, capture_output=True, check=True).stdout
+    git(repository, "checkout", "-q", "main")
+    return made
+
+
+def wait_a_second() -> None:
+    """Commits have whole seconds: what is created now is later than those made until now."""
+    end = int(time.time()) + 1
+    while time.time() < end:
+        time.sleep(0.01)
