@@ -29,8 +29,8 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from ..errors import BadUsage
+from ..system.addresses import is_loopback
 from .failures import AttemptFailed
-from .urls import is_loopback
 
 if TYPE_CHECKING:
     from ..system.deadline import Deadline

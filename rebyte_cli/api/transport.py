@@ -16,19 +16,18 @@ from urllib.parse import urlsplit
 
 from .. import __version__
 from ..errors import BadUsage, BrokenAnswer
+from ..system.addresses import THIS_NETWORK, reach
 from ..system.deadline import NO_LIMIT, Deadline
 from .body import ApiResponse, MultipartForm, Request, as_it_came, as_json, encode
 from .calls import Calls, Refused
 from .log import HIDDEN, CallLog
 from .retry import SECONDS, RetryPolicy
 from .urls import (
-    THIS_NETWORK,
     address,
     check_base_url,
     check_key,
     check_target_url,
     origin_of,
-    reach,
 )
 
 if TYPE_CHECKING:

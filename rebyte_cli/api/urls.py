@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 from ..errors import BadUsage, KeyProblem
-
-if TYPE_CHECKING:
-    from ipaddress import IPv4Address, IPv6Address
+from ..system.addresses import is_loopback, reach
 
 BASE_URL = "https://api.rebyte.ai/v1"  # seed document
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -26,18 +24,6 @@ PAGE = 100  # the largest `limit` of a list (vendor docs)
 SEE_OTHER = 303  # the answer to a request that was carried out is elsewhere (RFC 9110, 15.4.4)
 LONGEST_ID = 512  # characters; ids are opaque, and UUIDs in every example (seed document)
 _IN_IDS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-.~:@+=,%")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name (lower case, no brackets) can only mean this machine.
-
-    An address of 127/8 counts when it is written as four octets: `127.999.1.1` is a DNS name.
-    """
-    if host in ("localhost", "::1"):
-        return True
-    parts = host.split(".")
-    octets = all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts)
-    return octets and len(parts) == 4 and parts[0] == "127" and max(map(int, parts)) < 256
 
 
 def check_base_url(url: str) -> str:
@@ -126,65 +112,6 @@ def _is_dns_name(host: str) -> bool:
     labels = host.split(".")
     fits = len(host) <= 253 and all(0 < len(label) < 64 for label in labels)
     return fits and not any(label.startswith("-") or label.endswith("-") for label in labels)
-
-
-THIS_MACHINE, THIS_LINK, THIS_NETWORK, ANYWHERE = range(4)
-_LOCAL_NAT64 = 0x64FF9B0001  # the first 48 bits of 64:ff9b:1::/48
-_SIX_TO_FOUR = 0x2002  # the first 16 bits of 2002::/16
-
-
-def reach(host: str) -> int:
-    """How far away a host is, from THIS_MACHINE to ANYWHERE.
-
-    A name counts as public, except those that mean this machine. An address in any other than its
-    usual spelling (`127.1`, `0x7f000001`) counts as this machine: resolvers may take it for that.
-    """
-    host = host.rstrip(".")
-    if is_loopback(host) or host == "localhost" or host.endswith(".localhost"):
-        return THIS_MACHINE
-    last = host.rpartition(".")[2]
-    if ":" not in host and not last.isdigit() and not last.startswith("0x"):
-        return ANYWHERE
-    from ipaddress import ip_address
-
-    try:
-        found = ip_address(host)
-    except ValueError:
-        return THIS_MACHINE
-    return min(map(_reach_of, _destinations(found)))
-
-
-def _reach_of(found: IPv4Address | IPv6Address) -> int:
-    if found.is_loopback or found.is_unspecified:
-        return THIS_MACHINE
-    if found.is_link_local:
-        return THIS_LINK
-    # Versions of Python differ in whether these two are global.
-    is_local = int(found) >> 80 == _LOCAL_NAT64 or int(found) >> 112 == _SIX_TO_FOUR
-    is_local = is_local or found.is_multicast
-    return ANYWHERE if found.is_global and not is_local else THIS_NETWORK
-
-
-def _destinations(found: IPv4Address | IPv6Address) -> list[IPv4Address | IPv6Address]:
-    """Where packets to an address may end up: there, or at an IPv4 address that it holds.
-
-    Systems take mapped and compatible addresses for the IPv4 address (RFC 4291), gateways those of
-    NAT64 (RFC 6052, RFC 8215), tunnels those of 6to4 (RFC 3056) and Teredo (RFC 4380).
-    """
-    from ipaddress import IPv4Address
-
-    if isinstance(found, IPv4Address):
-        return [found]
-    if found.ipv4_mapped is not None:
-        return [found.ipv4_mapped]
-    number = int(found)
-    last = IPv4Address(number & 0xFFFFFFFF)
-    held = [found.sixtofour, *(found.teredo or ())]
-    if number >> 32 in (0, 0x64FF9B << 64):
-        held.append(last)
-    if number >> 80 == _LOCAL_NAT64:  # whose gateways read the end, or around the ninth byte
-        held += [last, IPv4Address((number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF)]
-    return [found, *(one for one in held if one is not None)]
 
 
 @lru_cache(maxsize=64)  # asked before every call, mostly about the same few URLs

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from ..system.addresses import is_loopback
 from .access import is_private
 from .database import Store
-from .origin import is_loopback
 from .records import TaskRecord, load_tasks
 from .schedule import NEVER, TASK_STATUS
 

@@ -10,17 +10,9 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from ..system.addresses import is_loopback
 from .http import Refusal
 from .messages import HttpRequest
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether a host name or address means this machine: `localhost`, `::1` or 127.0.0.0/8."""
-    if host in ("localhost", "::1"):
-        return True
-    parts = (host or "").split(".")
-    octets = all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts)
-    return octets and len(parts) == 4 and parts[0] == "127" and max(map(int, parts)) < 256
 
 
 def check_caller(request: HttpRequest, *, is_page: bool = False) -> None:

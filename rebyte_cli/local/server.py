@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from ..system.addresses import is_loopback
 from ..system.http_server import Server
 from . import visits
 from .agents.key import AgentPermission, machine_key
@@ -37,7 +38,6 @@ from .database import (
 from .deliveries import Deliverer
 from .http import Context
 from .object_store import ObjectStore
-from .origin import is_loopback
 from .proof import is_served
 from .records import load_tasks
 from .routes import Api

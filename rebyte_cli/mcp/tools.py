@@ -20,10 +20,10 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, TextContent
 from pydantic import Field
 
-from ..api.urls import THIS_MACHINE, reach
 from ..app import App
 from ..errors import NeedsAnswer, Next, RebyteError, TaskEnded, Term, worded
 from ..history import references
+from ..system.addresses import THIS_MACHINE, reach
 from ..system.deadline import Deadline
 from ..system.redaction import redact_keys
 from ..tasks.prompt import check_prompt

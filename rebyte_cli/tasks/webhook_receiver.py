@@ -113,7 +113,7 @@ class WebhookReceiver:
         A page's browser always tells where it comes from, and a page whose name was made to
         resolve to this machine also has that name as its `Host`.
         """
-        from ..api.urls import is_loopback
+        from ..system.addresses import is_loopback
 
         try:
             host = (urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or "").lower()

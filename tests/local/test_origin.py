@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from rebyte_cli.local.origin import is_loopback
 from tests.witness import KEY, serving
 
 OTHER_HOSTS = [
@@ -101,18 +100,6 @@ def test_case_55_the_object_store_believes_no_page_either(tmp_path: Path) -> Non
             connection.request("PUT", target, b"x", {**kind, **headers})
             assert connection.getresponse().status == status
             connection.close()
-
-
-@pytest.mark.parametrize("host", ["localhost", "::1", "127.0.0.1", "127.255.255.255"])
-def test_loopback(host: str) -> None:
-    assert is_loopback(host)
-
-
-@pytest.mark.parametrize(
-    "host", ["127.999.1.1", "127.0.0.256", "127.1", "127.0.0.1.", "127.\u0660.0.1", "", None, "a.b"]
-)
-def test_not_loopback(host: str | None) -> None:
-    assert not is_loopback(host)
 
 
 def test_a_body_needs_a_json_content_type(tmp_path: Path) -> None:
