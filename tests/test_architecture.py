@@ -218,6 +218,7 @@ def test_each_heavy_library_is_used_by_few_packages() -> None:
         "keyring": {"config"},
         "rich": {"output"},
         "werkzeug": {"local"},
+        "h11": {"local"},
         "tomli_w": {"config", "mcp"},
         "mcp": {"mcp"},
         "pydantic": {"mcp"},

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..config.settings import Settings
 
 API_SECONDS = 10.0
-LIBRARIES = ("click", "requests", "urllib3", "rich", "keyring", "werkzeug", "tomli-w")
+LIBRARIES = ("click", "requests", "urllib3", "rich", "keyring", "werkzeug", "h11", "tomli-w")
 # What the vendor's SDKs and example programs read (seen in clients), and what to use here.
 _VENDOR_VARIABLES = {
     "REBYTE_BASE_URL": "use REBYTE_API_URL",

@@ -33,7 +33,7 @@ def test_loopback(host: str) -> None:
         "",
         None,
         "a.b",
-    ],  # fmt: skip
+    ],
 )
 def test_not_loopback(host: str | None) -> None:
     assert not is_loopback(host)

@@ -1,0 +1,346 @@
+"""One connection from the sandbox: one request, which is passed on or refused.
+
+The answer closes the connection. So no second request can hide behind the first, and nothing that
+one program sends is taken for another's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import h11
+
+from .allowance import Allowance
+from .allowed_hosts import HTTP_PORT, HTTPS_PORT, AllowedHosts, HostPort, parse_authority
+from .channel import Channel, wait
+from .exchange import AnswerCut, AnswerFilter, Exchange, Headers, end_to_end, framing
+from .model_request import ModelRequest
+from .outside import LARGEST_HEAD, Outside, OutsideConnection
+from .record import RequestEntry, RequestRecord, now
+from .refusal import GatewayRefusal
+from .settings import GatewaySettings
+from .tunnel import Tunnel
+
+
+class GatewayParts(NamedTuple):
+    """What all connections of a gateway have in common. `port` is the gateway's own."""
+
+    settings: GatewaySettings
+    allowed: AllowedHosts
+    outside: Outside
+    record: RequestRecord
+    allowance: Allowance
+    port: int
+
+
+class PlainAnswer(AnswerFilter):
+    """The answer of an allowed host, as it is."""
+
+    def head(self, status: int, headers: Headers) -> Headers:
+        """All of it."""
+        return headers
+
+
+class ClientConnection:
+    """Serves one connection. `serve` is for its thread, `abort` for another."""
+
+    def __init__(self, sock: socket.socket, shared: GatewayParts, *, is_crowded: bool) -> None:
+        """With `is_crowded`, any request is told that there are too many connections."""
+        self._sock = sock
+        self._client = Channel(sock)
+        self._inside = _new_parser()
+        self._shared = shared
+        self._limits = shared.settings.limits
+        self._is_crowded = is_crowded
+        self._outside: socket.socket | None = None
+        self._is_aborted = False
+
+    def serve(self) -> None:
+        """Serve the request to its end, record it, and close the connection."""
+        with contextlib.suppress(OSError):
+            while True:
+                request = self._read_head()
+                if request is None or not self._serve_request(request):
+                    break
+                # It was a tunnel to the gateway itself, by an agent that ignores NO_PROXY.
+                rest, _ = self._inside.trailing_data
+                self._inside = _new_parser()
+                if rest:
+                    self._inside.receive_data(rest)
+        self._client.close()
+
+    def abort(self) -> None:
+        """Make `serve` end soon."""
+        self._is_aborted = True
+        for sock in (self._sock, self._outside):
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not that of TLS, which waits
+
+    def _read_head(self) -> h11.Request | None:
+        """The next request; None at the end, and for what is none, which is answered."""
+        deadline = time.monotonic() + self._limits.head_seconds
+        try:
+            while (event := self._inside.next_event()) is h11.NEED_DATA:
+                left = deadline - time.monotonic()
+                if left <= 0 or not wait([self._client], [], left):
+                    return None
+                data = self._client.receive()
+                if data is not None:
+                    self._inside.receive_data(data)
+        except h11.RemoteProtocolError as error:
+            status = error.error_status_hint
+            reason = "the request is not valid HTTP, or its head is too large"
+            refusal = GatewayRefusal(status, reason)
+            self._shared.record.add(RequestEntry(now(), "", 0, "", "", status, refused=reason))
+            self._refuse(refusal)
+            return None
+        return event if isinstance(event, h11.Request) else None
+
+    def _serve_request(self, request: h11.Request) -> bool:
+        """Serve one request; True after a tunnel to the gateway itself, in which another comes."""
+        started = time.monotonic()
+        handling = RequestHandling(self._shared, self._client, self._inside, self._attach)
+        refusal = None
+        try:
+            try:
+                if self._is_crowded or not self._shared.allowance.take_request():
+                    raise GatewayRefusal(503, "too many requests at once, or within a minute")
+                if handling.handle(request):
+                    return True
+            except GatewayRefusal as error:
+                refusal = error
+                note = {"fault": error.reason} if error.is_fault else {"refused": error.reason}
+                handling.note(status=error.status, option=error.option, **note)
+            except AnswerCut as cut:
+                handling.note(fault=str(cut))
+                self._reset_at_close()
+            except h11.ProtocolError:
+                refusal = GatewayRefusal(400, "the request is not valid HTTP")
+                handling.note(status=400, refused=refusal.reason)
+            except OSError:
+                handling.note(fault="the connection ended")
+                self._reset_at_close()
+        finally:
+            seconds = round(time.monotonic() - started, 3)
+            if not handling.is_relayed:
+                self._shared.record.add(handling.entry._replace(seconds=seconds))
+            if self._outside is not None:
+                self._outside.close()
+        if refusal is not None:
+            self._refuse(refusal)
+        else:
+            self._client.close_gently()
+        return False
+
+    def _attach(self, sock: socket.socket) -> None:
+        self._outside = sock
+        if self._is_aborted:
+            raise ConnectionAbortedError("the gateway ends")
+
+    def _reset_at_close(self) -> None:
+        """An answer that is cut must not look complete, as one without a length would."""
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._client.close()
+
+    def _refuse(self, refusal: GatewayRefusal) -> None:
+        if self._inside.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        body = refusal.body()
+        with contextlib.suppress(OSError, h11.LocalProtocolError):
+            self._client.send(self._inside.send(refusal.head(len(body))) or b"")
+            self._client.send(self._inside.send(h11.Data(data=body)) or b"")
+            self._client.close_gently()
+
+
+class RequestHandling:
+    """Decides what happens to one request, and does it. `entry` says what came of it."""
+
+    def __init__(
+        self,
+        shared: GatewayParts,
+        client: Channel,
+        inside: h11.Connection,
+        attach: Callable[[socket.socket], None],
+    ) -> None:
+        """`attach` is given the socket to the outside as soon as it is connected."""
+        self._shared = shared
+        self._limits = shared.settings.limits
+        self._client = client
+        self._inside = inside
+        self._attach = attach
+        self.entry = RequestEntry(now(), "", 0, "", "")
+        self.is_relayed = False
+
+    def note(self, **fields: object) -> None:
+        """Set fields of the entry."""
+        self.entry = self.entry._replace(**fields)  # type: ignore[arg-type]  # by their names
+
+    def handle(self, request: h11.Request) -> bool:
+        """True after a tunnel to the gateway itself. Raises GatewayRefusal, AnswerCut, OSError."""
+        method, target = request.method.decode("ascii"), request.target.decode("ascii")
+        self.note(method=method)
+        if method == "CONNECT":
+            return self._tunnel(request, target)
+        scheme, separator, rest = target.partition("://")
+        if target.startswith("/"):
+            self._ask_model(request, method, target)
+        elif separator and scheme.lower() == "http":
+            authority, slash, path = rest.partition("/")
+            place = self._place(authority, HTTP_PORT)
+            if self._is_own(place):
+                self._ask_model(request, method, slash + path)
+            else:
+                self._ask_host(request, method, place, f"/{path}")
+        else:
+            raise GatewayRefusal(400, "the request names neither a path nor an http:// address")
+        return False
+
+    def _ask_model(self, request: h11.Request, method: str, target: str) -> None:
+        self.note(path=target.partition("?")[0])
+        asked = ModelRequest(self._shared.settings.models, method, target)
+        self.note(host=asked.place.host, port=asked.place.port)
+        headers = list(request.headers)
+        asked.check(headers)
+        self.note(path=asked.path)
+        body = framing(headers)
+        if body and method == "GET":
+            raise GatewayRefusal(400, "a GET request has no body")
+        may_send = self._limit(self._limits.model_body, is_counted=False)
+        _check_length(body, self._limits.model_body)
+        connection = self._shared.outside.to_model(asked.scheme, asked.place)
+        try:
+            self._exchange(
+                connection, asked.scheme, asked.place, method, asked.target,
+                asked.headers(headers) + body, may_send, asked.answer,
+            )  # fmt: skip
+        finally:
+            self.note(usage=asked.answer.usage)
+
+    def _ask_host(self, request: h11.Request, method: str, place: HostPort, path: str) -> None:
+        self.note(path=path.partition("?")[0])
+        self._check_allowed(place)
+        headers = list(request.headers)
+        body = framing(headers)
+        _check_length(body, self._limits.sent_by_tunnel)
+        may_send = self._limit(self._limits.sent_by_tunnel, is_counted=True)
+        kept = [(n, v) for n, v in end_to_end(headers) if n not in (b"host", b"expect")]
+        connection = self._shared.outside.to_allowed("http", place)
+        self._exchange(
+            connection, "http", place, method, path, kept + body, may_send, PlainAnswer()
+        )
+
+    def _exchange(
+        self,
+        connection: OutsideConnection,
+        scheme: str,
+        place: HostPort,
+        method: str,
+        target: str,
+        headers: Headers,
+        may_send: Callable[[int], str],
+        answer: AnswerFilter,
+    ) -> None:
+        self._attach(connection.sock)
+        host = place.header(HTTPS_PORT if scheme == "https" else HTTP_PORT)
+        if connection.proxy is not None:
+            target = f"http://{host}{target}"
+            if connection.proxy.authorization is not None:
+                headers.append((b"Proxy-Authorization", connection.proxy.authorization))
+        try:
+            request = h11.Request(
+                method=method,
+                target=target,
+                headers=[(b"Host", host.encode()), *headers, (b"Connection", b"close")],
+            )
+        except h11.LocalProtocolError:  # whose text may have the key
+            reason = "the key or a header of the settings has characters that HTTP does not allow"
+            raise GatewayRefusal(502, reason) from None
+        exchange = Exchange(
+            (self._client, self._inside),
+            Channel(connection.sock),
+            answer,
+            may_send=may_send,
+            idle_seconds=self._limits.idle_seconds,
+        )
+        try:
+            exchange.run(request)
+        finally:
+            self.note(status=exchange.status, sent=exchange.sent, received=exchange.received)
+
+    def _tunnel(self, request: h11.Request, target: str) -> bool:
+        place = self._place(target, None)
+        if framing(list(request.headers)):
+            raise GatewayRefusal(400, "a CONNECT request has no body")
+        self._inside.next_event()  # the end of the request
+        established = h11.Response(status_code=200, headers=[], reason=b"Connection established")
+        if self._is_own(place):
+            self.is_relayed = True
+            self._client.send(self._inside.send(established) or b"")
+            return True
+        self._check_allowed(place)
+        connection = self._shared.outside.to_allowed("https", place)
+        self._attach(connection.sock)
+        outside = Channel(connection.sock)
+        may_send = self._limit(self._limits.sent_by_tunnel, is_counted=True)
+        self.note(status=200)
+        self._client.send(self._inside.send(established) or b"")
+        tunnel = Tunnel(self._client, outside, may_send)
+        rest, has_ended = self._inside.trailing_data
+        try:
+            cut = tunnel.run(
+                rest, has_ended, self._limits.received_by_tunnel, self._limits.idle_seconds
+            )
+        finally:
+            self.note(sent=tunnel.sent, received=tunnel.received)
+        if cut:
+            raise AnswerCut(cut)
+        return False
+
+    def _place(self, authority: str, default_port: int | None) -> HostPort:
+        place = parse_authority(authority, default_port)
+        if place is None:
+            raise GatewayRefusal(403, "the request names no host and port in their usual spelling")
+        self.note(host=place.host, port=place.port)
+        return place
+
+    def _is_own(self, place: HostPort) -> bool:
+        return place.host in ("127.0.0.1", "localhost") and place.port == self._shared.port
+
+    def _check_allowed(self, place: HostPort) -> None:
+        if place not in self._shared.allowed:
+            option = f"--allow {place.entry}"
+            reason = f"{place.text} is not on the list of this run; allow it with {option}"
+            raise GatewayRefusal(403, reason, option)
+
+    def _limit(self, most: int, *, is_counted: bool) -> Callable[[int], str]:
+        """Says whether so many more bytes may go out through this connection, and all of them."""
+        sent = 0
+
+        def may_send(count: int) -> str:
+            nonlocal sent
+            sent += count
+            if sent > most:
+                return f"more than {most} bytes were sent through one connection"
+            if is_counted and not self._shared.allowance.take_bytes(count):
+                return f"more than {self._limits.sent_by_tunnels} bytes were sent by this run"
+            return ""
+
+        return may_send
+
+
+def _new_parser() -> h11.Connection:
+    return h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
+
+
+def _check_length(body: Headers, most: int) -> None:
+    """Refuse a body that says that it is too large, before anything is sent."""
+    for name, value in body:
+        if name.lower() == b"content-length" and int(value) > most:
+            raise GatewayRefusal(413, f"the body is larger than {most} bytes")

@@ -1,0 +1,206 @@
+"""One request and its answer, passed on as they come.
+
+Both sides are parsed and framed again (h11), so that a request which two servers could read in two
+ways arrives as the one that was checked here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from http import HTTPStatus
+
+import h11
+
+from .channel import Channel, wait
+from .refusal import GatewayRefusal
+
+Headers = list[tuple[bytes, bytes]]
+
+_PHRASES = {each.value: each.phrase for each in HTTPStatus}
+# They belong to one connection (RFC 9110, 7.6.1), or to the framing, which is made again.
+HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer"
+    b" transfer-encoding upgrade http2-settings content-length".split()
+)
+
+
+class AnswerFilter(ABC):
+    """What is done to an answer before the client gets it."""
+
+    @abstractmethod
+    def head(self, status: int, headers: Headers) -> Headers:
+        """The headers to pass on, without framing. Raises GatewayRefusal to answer otherwise."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What to pass on of the next piece: as many bytes as came, sooner or later."""
+        return data
+
+    def flush(self) -> bytes:
+        """What is left at the end."""
+        return b""
+
+
+class AnswerCut(Exception):
+    """The answer has begun and cannot be completed; the text says why."""
+
+
+class Exchange:
+    """Passes one request on, whose head was read from `client` already, and the answer back.
+
+    `status`, `sent` and `received` say how far it came: bytes of the body and of the answer's.
+    """
+
+    def __init__(
+        self,
+        client: tuple[Channel, h11.Connection],
+        outside: Channel,
+        answer: AnswerFilter,
+        *,
+        may_send: Callable[[int], str],
+        idle_seconds: float,
+    ) -> None:
+        """`may_send` is told how many bytes are to go out, and says why not, or nothing."""
+        self._client, self._inside = client
+        self._outside = outside
+        self._upstream = h11.Connection(h11.CLIENT, max_incomplete_event_size=65536)
+        self._answer = answer
+        self._may_send = may_send
+        self._idle_seconds = idle_seconds
+        self._is_uploading = True
+        self._has_answered = False
+        self.status = self.sent = self.received = 0
+
+    def run(self, request: h11.Request) -> None:
+        """Send `request`, with the body that the client sends, and pass the answer on.
+
+        Raises GatewayRefusal as long as nothing was answered, then AnswerCut, and OSError or
+        h11.RemoteProtocolError for faults of the client.
+        """
+        self._send_out(request)
+        if self._inside.they_are_waiting_for_100_continue:
+            go_on = h11.InformationalResponse(status_code=100, headers=[])
+            self._client.send(self._inside.send(go_on) or b"")
+        while True:
+            self._upload()
+            self._download()
+            if self._has_answered and not self._client.is_full:
+                return
+            self._wait()
+
+    def _wait(self) -> None:
+        reading = []
+        if self._is_uploading and not self._outside.is_full:
+            reading.append(self._client)
+        if not self._client.is_full and not self._has_answered:
+            reading.append(self._outside)
+        writing = [each for each in (self._client, self._outside) if each.is_full]
+        if not wait(reading, writing, self._idle_seconds):
+            raise self._failure(504, f"nothing was sent for {self._idle_seconds:.0f} s")
+
+    def _upload(self) -> None:
+        try:
+            self._outside.flush()
+        except OSError:
+            self._stop_upload()
+        while self._is_uploading and not self._outside.is_full:
+            event = self._inside.next_event()
+            if event is h11.NEED_DATA:
+                data = self._client.receive()
+                if data is None:
+                    return
+                self._inside.receive_data(data)
+            elif isinstance(event, h11.Data):
+                self.sent += len(event.data)
+                if reason := self._may_send(len(event.data)):
+                    raise self._failure(413, reason)
+                self._send_out(h11.Data(data=event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                self._send_out(h11.EndOfMessage())  # trailers are left out
+                self._is_uploading = False
+            else:
+                raise ConnectionAbortedError("the client ended within its request")
+
+    def _send_out(self, event: h11.Event) -> None:
+        data = self._upstream.send(event)
+        try:
+            self._outside.send(data or b"")
+        except OSError:  # an answer may have come before that
+            self._stop_upload()
+
+    def _stop_upload(self) -> None:
+        self._is_uploading = False
+        self._outside.discard()
+
+    def _download(self) -> None:
+        self._client.flush()
+        while not self._client.is_full and not self._has_answered:
+            try:
+                event = self._upstream.next_event()
+                if event is h11.NEED_DATA:
+                    data = self._outside.receive()
+                    if data is None:
+                        return
+                    self._upstream.receive_data(data)
+                    continue
+            except h11.RemoteProtocolError:
+                raise self._failure(502, "the server's answer is broken or incomplete") from None
+            except OSError as error:
+                reason = f"the connection broke: {error.strerror or error}"
+                raise self._failure(502, reason) from None
+            self._pass_on(event)
+
+    def _pass_on(self, event: object) -> None:
+        if isinstance(event, h11.InformationalResponse):
+            if event.status_code == 101:
+                raise self._failure(502, "the server switched to another protocol")
+        elif isinstance(event, h11.Response):
+            self._begin(event)
+        elif isinstance(event, h11.Data):
+            self.received += len(event.data)
+            if data := self._answer.feed(bytes(event.data)):
+                self._client.send(self._inside.send(h11.Data(data=data)) or b"")
+        elif isinstance(event, h11.EndOfMessage):
+            if data := self._answer.flush():
+                self._client.send(self._inside.send(h11.Data(data=data)) or b"")
+            self._client.send(self._inside.send(h11.EndOfMessage()) or b"")
+            self._has_answered = True
+        else:
+            raise self._failure(502, "the server closed the connection without an answer")
+
+    def _begin(self, response: h11.Response) -> None:
+        kept = end_to_end(list(response.headers))
+        headers = self._answer.head(response.status_code, kept)
+        headers += [(n, v) for n, v in response.headers if n == b"content-length"]
+        headers.append((b"Connection", b"close"))
+        self.status = response.status_code
+        # The server's own phrase could say anything.
+        phrase = _PHRASES.get(response.status_code, "").encode()
+        head = h11.Response(status_code=response.status_code, headers=headers, reason=phrase)
+        self._client.send(self._inside.send(head) or b"")
+
+    def _failure(self, status: int, reason: str) -> Exception:
+        return AnswerCut(reason) if self.status else GatewayRefusal(status, reason)
+
+
+def end_to_end(headers: Headers) -> Headers:
+    """The headers without those that are for one connection only, and without framing."""
+    named = {
+        word.strip().lower()
+        for name, value in headers
+        if name == b"connection"
+        for word in value.split(b",")
+    }
+    return [(n, v) for n, v in headers if n not in HOP_BY_HOP and n not in named]
+
+
+def framing(headers: Headers) -> Headers:
+    """How the body of a request is framed: by its length, in chunks, or not at all.
+
+    Raises GatewayRefusal for a request with both, which servers read in different ways.
+    """
+    lengths = [(n, v) for n, v in headers if n == b"content-length"]
+    chunked = [(n, v) for n, v in headers if n == b"transfer-encoding"]
+    if lengths and chunked:
+        raise GatewayRefusal(400, "a request has Content-Length or Transfer-Encoding, not both")
+    return lengths or [(b"Transfer-Encoding", b"chunked")] if chunked or lengths else []

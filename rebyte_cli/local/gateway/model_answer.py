@@ -1,0 +1,70 @@
+"""What is done to the answer of a model: no secrets, no way elsewhere, and its tokens counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from .exchange import AnswerFilter, Headers
+from .record import printable
+from .refusal import GatewayRefusal
+from .secret_mask import SecretMask
+from .settings import ModelRoute
+
+# They would send the agent elsewhere, or are for browsers.
+_DROPPED = frozenset(
+    b"alt-svc content-location expect-ct link location nel refresh report-to set-cookie set-cookie2"
+    b" strict-transport-security".split()
+)
+
+
+class Meter(Protocol):
+    """Counts tokens in an answer that passes (usage.py)."""
+
+    def feed(self, data: bytes) -> None:
+        """Read the next piece."""
+
+    def usage(self) -> Mapping[str, Any]:
+        """What was counted so far; empty if nothing was."""
+
+
+class ModelAnswer(AnswerFilter):
+    """Filters the answer to one request, to the model of `route` at `host`."""
+
+    def __init__(self, route: ModelRoute, host: str) -> None:
+        self._host = host
+        self._mask = SecretMask([route.key or "", *route.headers.values(), *route.query.values()])
+        self._meter: Meter | None = None
+
+    @property
+    def usage(self) -> Mapping[str, Any] | None:
+        """The tokens that the model counted; None if it told none."""
+        return (self._meter and self._meter.usage()) or None
+
+    def head(self, status: int, headers: Headers) -> Headers:
+        """Without cookies and addresses; a redirect is a fault."""
+        if 300 <= status < 400 and status != 304:
+            location = next((v for n, v in headers if n == b"location"), b"")
+            reason = f"{self._host} redirects to {_origin(location)}, which is not followed"
+            raise GatewayRefusal(502, reason)
+        return [(n, self._mask.replace(v)) for n, v in headers if n not in _DROPPED]
+
+    def feed(self, data: bytes) -> bytes:
+        """Count, and mask."""
+        if self._meter is not None:
+            self._meter.feed(data)
+        return self._mask.feed(data)
+
+    def flush(self) -> bytes:
+        """What was held back."""
+        return self._mask.flush()
+
+
+def _origin(location: bytes) -> str:
+    """The scheme and the host of an address, which may hold anything else."""
+    try:
+        parts = urlsplit(location.decode("ascii"))
+        return printable(f"{parts.scheme}://{parts.hostname}") if parts.hostname else "a path"
+    except ValueError:
+        return "an invalid address"

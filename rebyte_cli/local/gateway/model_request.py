@@ -1,0 +1,82 @@
+"""A request to a model: whether it passes, and what it becomes with the real key."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from . import endpoints
+from .allowed_hosts import HTTP_PORT, HTTPS_PORT, HostPort
+from .exchange import Headers
+from .model_answer import ModelAnswer
+from .record import printable
+from .refusal import GatewayRefusal
+from .settings import BEARER, CREDENTIALS, ModelRoute
+from .user_proxy import basic_authorization
+
+
+class ModelRequest:
+    """A request for `target`, which begins with the prefix of one of the models.
+
+    `scheme`, `place` and `target` say where it is to go; `answer` filters what comes back.
+    """
+
+    def __init__(self, models: Sequence[ModelRoute], method: str, target: str) -> None:
+        """Raises GatewayRefusal if there is no such model."""
+        path, _, query = target.partition("?")
+        route = next((each for each in models if path.startswith(f"{each.prefix}/")), None)
+        if route is None:
+            raise GatewayRefusal(403, "no model is served at this path")
+        self._route = route
+        self._method = method
+        self._rest = path.removeprefix(route.prefix)
+        self._base = urlsplit(route.base_url)
+        self.scheme = self._base.scheme
+        default = HTTPS_PORT if self.scheme == "https" else HTTP_PORT
+        self.place = HostPort(self._base.hostname or "", self._base.port or default)
+        self.path = self._base.path.rstrip("/") + self._rest
+        ours = {**dict(parse_qsl(self._base.query)), **route.query}
+        given = [part for part in endpoints.clean_query(query) if part[0] not in ours]
+        whole = urlencode([*given, *ours.items()], safe=":")
+        self.target = f"{self.path}?{whole}" if whole else self.path
+        self.answer = ModelAnswer(route, self.place.host)
+
+    def check(self, headers: Headers) -> None:
+        """Raise GatewayRefusal for anything but a question to the model with the placeholder."""
+        if any(name == b"upgrade" for name, _ in headers):
+            raise GatewayRefusal(426, "models are asked in HTTP/1.1 only, not over WebSocket")
+        if not endpoints.is_allowed(self._route.wire, self._method, self._rest):
+            what = printable(f"{self._method} {self._rest}")
+            raise GatewayRefusal(403, f"{what} is no question to a model, and nothing else passes")
+        placeholder = (self._route.placeholder or "").encode()
+        found = [_credential(name, value) for name, value in headers]
+        if placeholder and not any(hmac.compare_digest(each, placeholder) for each in found):
+            raise GatewayRefusal(401, "the request does not have the key that this run was given")
+
+    def headers(self, headers: Headers) -> Headers:
+        """The headers for the model: those that pass, those of the settings, and the key."""
+        route = self._route
+        ours = {name.lower(): value for name, value in route.headers.items()}
+        basic = basic_authorization(self._base)
+        if route.key:
+            is_bearer = route.credential == BEARER
+            name = "authorization" if is_bearer else route.credential
+            ours[name] = f"Bearer {route.key}" if is_bearer else route.key
+        elif basic is not None:
+            ours["authorization"] = basic.decode()
+        ours["accept-encoding"] = "identity"  # so that tokens can be counted
+        kept = [
+            (name, value)
+            for name, value in headers
+            if endpoints.is_passed_on(name.decode()) and name.decode() not in ours
+        ]
+        return kept + [(name.encode(), value.encode("latin-1")) for name, value in ours.items()]
+
+
+def _credential(name: bytes, value: bytes) -> bytes:
+    """The key that a header has; empty for other headers."""
+    if name == b"authorization":
+        kind, _, key = value.partition(b" ")
+        return key.strip() if kind.lower() == b"bearer" else b""
+    return value if name.decode() in CREDENTIALS and name != BEARER.encode() else b""

@@ -1,0 +1,131 @@
+"""The record of what went through a gateway: one line of JSON for each request.
+
+A line is written when its request has ended. What a request said is in it as far as it is harmless:
+host, port, method and path, but no query, header or body.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Programs in a sandbox can make requests without end. Those that a model answered are always
+# recorded, because they cost something.
+MOST_LINES = 10_000
+LONGEST_TEXT = 300  # characters of a path or a reason
+LARGEST_FILE = 64 * 1024 * 1024  # bytes that are read of a record
+
+
+class RequestEntry(NamedTuple):
+    """One request: `time` in milliseconds since the epoch, `seconds` until its end.
+
+    `sent` and `received` are the bytes of its body and of its answer, or all bytes of a tunnel
+    (CONNECT). `status` is 0 if nothing was answered. `refused` is why the gateway did not pass it
+    on, and `option` the option that would let it; `fault` is what went wrong outside. `usage` has
+    the tokens that the model counted.
+    """
+
+    time: int
+    host: str
+    port: int
+    method: str
+    path: str
+    status: int = 0
+    sent: int = 0
+    received: int = 0
+    seconds: float = 0.0
+    refused: str | None = None
+    option: str | None = None
+    fault: str | None = None
+    usage: Mapping[str, Any] | None = None
+
+    @property
+    def place(self) -> str:
+        """`host` for the usual ports, otherwise `host:port`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port in (0, 80, 443) else f"{host}:{self.port}"
+
+
+class RefusedHost(NamedTuple):
+    """How often requests to a host were refused, why (the last time), and what would allow them."""
+
+    requests: int
+    reason: str
+    option: str | None
+
+
+class RequestRecord:
+    """The record, for the gateway that writes it. For several threads."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError when the file cannot be opened; a link is not followed."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        self._file = os.open(path, flags, 0o600)
+        self._lock = threading.Lock()
+        self._left = MOST_LINES
+
+    def add(self, entry: RequestEntry) -> None:
+        """Write one line. A disk that is full is no reason to end a request."""
+        with self._lock:
+            if entry.refused is not None or entry.method == "CONNECT" or entry.usage is None:
+                if self._left == 0:
+                    return
+                self._left -= 1
+                if self._left == 0:
+                    reason = "no further refusals and tunnels are recorded"
+                    entry = RequestEntry(now(), "", 0, "", "", refused=reason)
+            document = entry._asdict()
+            for name in ("method", "path", "refused", "fault"):
+                if document[name] is not None:
+                    document[name] = printable(document[name])
+            with contextlib.suppress(OSError):
+                os.write(self._file, json.dumps(document).encode() + b"\n")
+
+
+def read(path: Path | str) -> list[RequestEntry]:
+    """The requests of a record, also while it is being written. None for a file that is missing.
+
+    A line that is torn, or not of this form, is left out.
+    """
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(LARGEST_FILE).split(b"\n")
+    except OSError:
+        return []
+    entries = []
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError):
+            document = json.loads(line)
+            known = {k: v for k, v in document.items() if k in RequestEntry._fields}
+            entries.append(RequestEntry(**known))
+    return entries
+
+
+def refusals(path: Path | str) -> dict[str, RefusedHost]:
+    """The hosts that requests were refused to, in the order of their first refusal.
+
+    The key is `host`, or `host:port` for an unusual port; empty where a request named no host.
+    """
+    found: dict[str, RefusedHost] = {}
+    for entry in read(path):
+        if entry.refused is not None:
+            count = found[entry.place].requests if entry.place in found else 0
+            found[entry.place] = RefusedHost(count + 1, entry.refused, entry.option)
+    return found
+
+
+def now() -> int:
+    """Milliseconds since the epoch."""
+    return int(time.time() * 1000)
+
+
+def printable(text: str) -> str:
+    """The text, shortened, with every character that is not plain ASCII replaced by `?`."""
+    short = text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+    return "".join(c if " " <= c <= "~" or c == "…" else "?" for c in short)

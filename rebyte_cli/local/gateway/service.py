@@ -1,0 +1,125 @@
+"""The gateway's process: it accepts connections, each for a thread, until it is told to end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+
+from .allowance import Allowance
+from .allowed_hosts import AllowedHosts
+from .client_connection import ClientConnection, GatewayParts
+from .outside import Outside
+from .record import RequestRecord
+from .settings import GatewaySettings
+
+END_SECONDS = 1.5  # for the connections to write their lines
+SPARE_CONNECTIONS = 32  # which are told that there are too many
+STACK = 512 * 1024
+
+
+class Gateway:
+    """Serves the connections of a listening socket."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        """Raises OSError when the record cannot be written."""
+        self._limits = settings.limits
+        self._listener = socket.socket(fileno=settings.listener)
+        self._listener.setblocking(False)
+        self._shared = GatewayParts(
+            settings,
+            AllowedHosts(settings.allow),
+            Outside(settings),
+            RequestRecord(settings.record),
+            Allowance(settings.limits),
+            self._listener.getsockname()[1],
+        )
+        self._connections: dict[ClientConnection, threading.Thread] = {}
+        self._lock = threading.Lock()
+
+    def serve(self, wake: int) -> None:
+        """Accept connections until `wake` can be read or the reader of stdout is gone."""
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.register(wake, select.POLLIN)
+        poll.register(1, 0)  # tells of errors only: that the reading end is closed
+        listener = self._listener.fileno()
+        while True:
+            ready = [number for number, _ in poll.poll()]
+            if ready != [listener]:
+                return
+            self._accept()
+
+    def end(self) -> None:
+        """Close everything, and give the connections time to record what they were doing."""
+        self._listener.close()
+        with self._lock:
+            under_way = dict(self._connections)
+        for connection in under_way:
+            connection.abort()
+        deadline = time.monotonic() + END_SECONDS
+        for thread in under_way.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            time.sleep(0.01)  # it was closed already, or there are too many open files
+            return
+        with self._lock:
+            count = len(self._connections)
+            if count >= self._limits.connections + SPARE_CONNECTIONS:
+                sock.close()
+                return
+            is_crowded = count >= self._limits.connections
+            connection = ClientConnection(sock, self._shared, is_crowded=is_crowded)
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._connections[connection] = thread
+        thread.start()
+
+    def _serve(self, connection: ClientConnection) -> None:
+        try:
+            connection.serve()
+        finally:
+            with self._lock:
+                del self._connections[connection]
+
+
+def main() -> None:
+    """Read the settings, serve, and end the process."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # which would have the key in it
+    wake, at_signal = os.pipe()
+    os.set_blocking(at_signal, False)
+    signal.set_wakeup_fd(at_signal, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    threading.stack_size(STACK)
+    threading.excepthook = _report
+    try:
+        gateway = Gateway(GatewaySettings.from_json(sys.stdin.read()))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        # Not its text, which may quote the settings.
+        sys.exit(f"the gateway cannot start: {getattr(error, 'strerror', None) or type(error)}")
+    with contextlib.suppress(OSError):
+        os.write(1, b"ready\n")
+        gateway.serve(wake)
+    gateway.end()
+    os._exit(0)
+
+
+def _report(args: threading.ExceptHookArgs) -> None:
+    """Say where a thread fell over, without values: they may be secrets."""
+    trace, place = args.exc_traceback, "?"
+    while trace is not None:
+        place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    sys.stderr.write(f"gateway: {args.exc_type.__name__} at {place}\n")

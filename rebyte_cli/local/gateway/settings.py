@@ -1,0 +1,102 @@
+"""How the gateway is started, and what it is told.
+
+    process = Popen(command(), stdin=PIPE, stdout=PIPE, pass_fds=(listener,), env={}, cwd="/")
+
+The settings go to its standard input, as one JSON document, so that no list of processes and no
+environment shows a key. It prints `ready` when it accepts connections. It ends at SIGTERM, and when
+the reading end of its standard output is closed: when its parent has died.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+# Installed, h11 is beside this package. Otherwise (an editable installation) `site` finds it, which
+# takes a while.
+BOOT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+    "try: import h11\n"
+    "except ImportError: import site; site.main()\n"
+    "from rebyte_cli.local.gateway.service import main; main()"
+)
+ANTHROPIC, OPENAI, GEMINI, ANY = "anthropic", "openai", "gemini", "any"
+X_API_KEY, BEARER, X_GOOG_API_KEY, API_KEY = "x-api-key", "bearer", "x-goog-api-key", "api-key"
+CREDENTIALS = (X_API_KEY, BEARER, X_GOOG_API_KEY, API_KEY)
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the programs in one sandbox may use of the gateway."""
+
+    connections: int = 128  # at the same time
+    requests_per_minute: int = 1200
+    model_body: int = 64 * MIB  # bytes of one request to a model
+    sent_by_tunnel: int = 256 * MIB  # bytes that go out through one connection to an allowed host
+    sent_by_tunnels: int = 1024 * MIB  # and through all of them together
+    received_by_tunnel: int = 8192 * MIB
+    head_seconds: float = 60.0  # until the head of a request is there
+    connect_seconds: float = 30.0
+    idle_seconds: float = 1800.0  # without a byte in either direction: models think for minutes
+
+
+@dataclass(frozen=True)
+class ModelRoute:
+    """A model that the user has configured, and where the agent finds it.
+
+    `wire` (`anthropic`, `openai`, `gemini`, `any`) decides which requests pass. `base_url` is the
+    user's own: http or https, with a path, and for a model without a key also with a user name and
+    a password. A request for `prefix` and a path goes to `base_url` and that path, with `headers`,
+    `query` and, if there is one, `key` as the `credential`. The agent sends `placeholder` instead
+    of the key; without a placeholder, nothing is asked for.
+    """
+
+    wire: str
+    base_url: str
+    key: str | None = field(repr=False)
+    credential: str
+    placeholder: str | None
+    prefix: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    query: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """What a gateway is told.
+
+    `listener` is the descriptor of a listening TCP socket; `allow` has hosts (`host`, `host:port`,
+    `*.example.com`); `record` is the file for the record of requests (see record.py). `user_proxy`
+    and `certificates` are variables of the user's environment: `HTTPS_PROXY` and so on,
+    `SSL_CERT_FILE` and so on.
+    """
+
+    listener: int
+    models: tuple[ModelRoute, ...]
+    allow: tuple[str, ...]
+    record: str
+    user_proxy: Mapping[str, str] = field(default_factory=dict, repr=False)
+    certificates: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = Limits()
+
+    def to_json(self) -> str:
+        """The document for the gateway's standard input."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> GatewaySettings:
+        """The settings of such a document. Raises ValueError, TypeError or KeyError for others."""
+        document = json.loads(text)
+        document["models"] = tuple(ModelRoute(**model) for model in document["models"])
+        document["allow"] = tuple(document["allow"])
+        document["limits"] = Limits(**document.get("limits", {}))
+        return cls(**document)
+
+
+def command() -> list[str]:
+    """The words that start a gateway. Nothing in the current folder or environment changes it."""
+    return [sys.executable, "-I", "-S", "-c", BOOT, str(Path(__file__).parents[3])]
