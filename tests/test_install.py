@@ -240,7 +240,7 @@ def single_file(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         archive.extractall(folder / "files")
     # What only works unpacked is left out: the keyring of Linux, which needs compiled code.
     seen: dict[str, metadata.Distribution] = {}
-    names = ("click", "requests", "rich", "tomli-w", "keyring", "werkzeug")
+    names = ("click", "requests", "rich", "tomli-w", "keyring", "werkzeug", "h11")
     for distribution in (found for name in names for found in needed(name, seen)):
         for file in distribution.files or ():
             if file.parts[0] in ("..", "cryptography", "cffi") or file.suffix in (".pyc", ".so"):
