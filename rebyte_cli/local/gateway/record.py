@@ -64,9 +64,8 @@ class RequestRecord:
     """The record, for the gateway that writes it. For several threads."""
 
     def __init__(self, path: str) -> None:
-        """Raises OSError when the file cannot be opened; a link is not followed."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        self._file = os.open(path, flags, 0o600)
+        """Append to the file, which is made for the user alone. Raises OSError."""
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._lock = threading.Lock()
         self._left = MOST_LINES
 
