@@ -43,19 +43,19 @@ def pump(
     parser: Parser,
     record: Callable[[list[AgentEvent]], None],
     raw: IO[bytes],
-    errors: Path,
+    errors: IO[bytes],
     limits: RunLimits,
     watch: Callable[[], str],
 ) -> str:
     """Give each line to the parser and its events to `record`, and keep the bytes in `raw`.
 
-    `errors` is the file in which its stderr arrives. `watch` is called every 0.2 seconds, in which
+    Its stderr is copied to the file `errors`. `watch` is called every 0.2 seconds, in which
     a fast disk takes a few hundred megabytes; it may return a reason to kill the agent. Returns why
     the agent has to be killed, or an empty text when it ended by itself.
     """
     assert process.stdout is not None
-    splitter, complaints = LineSplitter(parser), ErrorReader(errors, parser)
-    descriptor, kept = process.stdout.fileno(), 0
+    assert process.stderr is not None
+    splitter, complaints, kept = LineSplitter(parser), ErrorReader(Path(errors.name), parser), 0
     began = heard = watched = paused = time.monotonic()
     spoke: float | None = None
     ended: float | None = None
@@ -79,8 +79,9 @@ def pump(
         return reason
 
     with selectors.DefaultSelector() as selector:
-        selector.register(descriptor, selectors.EVENT_READ)
-        while True:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(process.stderr, selectors.EVENT_READ)
+        while selector.get_map():
             now = time.monotonic()
             if reason := reason_to_end(now):
                 return reason
@@ -91,21 +92,24 @@ def pump(
                 ended = now
             if ended is not None and now - ended > DRAIN_SECONDS:
                 break
-            if not selector.select(LOOK_SECONDS):
-                continue
-            piece = os.read(descriptor, PIECE)
-            if not piece:
-                break
-            if kept < LARGEST_RAW:
-                raw.write(piece)
-                raw.flush()
-                kept += len(piece)
-            record(splitter.feed(piece))
-            if not parser.trouble:
-                heard = spoke = time.monotonic()
+            for key, _ in selector.select(LOOK_SECONDS):
+                piece = os.read(key.fd, PIECE)
+                if not piece:
+                    selector.unregister(key.fileobj)
+                if key.fileobj is process.stderr:
+                    errors.write(piece)
+                    continue
+                if kept < LARGEST_RAW:
+                    raw.write(piece)
+                    raw.flush()
+                    kept += len(piece)
+                record(splitter.feed(piece))
+                if not piece:  # it may take as long as before to end
+                    heard = time.monotonic()
+                elif not parser.trouble:
+                    heard = spoke = time.monotonic()
         record([*splitter.end(), *parser.pause(), *complaints.events()])
-    heard = time.monotonic()
-    while process.poll() is None:  # it has closed its output, and may take as long as before
+    while process.poll() is None:  # it has closed both
         if reason := reason_to_end(time.monotonic()):
             return reason
         time.sleep(0.01)

@@ -14,6 +14,8 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -34,7 +36,7 @@ from .spool import Spool, patiently
 from .sweep import sweep
 from .workspace import UploadedFile, Workspace, WorkspaceSource
 
-PROMPT_FILE, RAW_FILE, STDERR_FILE = "prompt", "output", "stderr"
+RAW_FILE, STDERR_FILE = "output", "stderr"
 STDERR_READ = 20_000
 EXCHANGE_SECONDS = 2.0
 CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
@@ -399,11 +401,11 @@ class Supervisor:
         parser: Parser,
     ) -> tuple[int, str]:
         """Start the agent and read it to its end: its exit status, and why it was stopped."""
-        prompt_file = self._folder / PROMPT_FILE
-        prompt_file.write_text(prompt, encoding="utf-8", errors="surrogatepass")
+        # The agent gets no file of this folder as a stream: it could open that again, to write.
         with (
+            _prompt_file(prompt) as stdin,
             (self._folder / RAW_FILE).open("ab") as raw,
-            (self._folder / STDERR_FILE).open("wb") as stderr,
+            (self._folder / STDERR_FILE).open("wb", buffering=0) as errors,
         ):
             self._holding = True  # a signal between the start and the `with` would leave it alive
             with JailGroup(
@@ -411,12 +413,11 @@ class Supervisor:
                 line,
                 folder=self._workspace.code,
                 variables=variables,
-                stdin=prompt_file,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
-                stderr=stderr,
+                stderr=subprocess.PIPE,
             ) as group:
                 self._release()
-                errors = self._folder / STDERR_FILE
                 limits = RunLimits(self._options["limit"], self._options["stall"])
                 reason = pump(group.process, parser, self._append, raw, errors, limits, self._watch)
                 status = group.process.poll()
@@ -491,6 +492,26 @@ class Supervisor:
         self._holding = False
         if self._ending:
             raise RunStopped
+
+
+@contextlib.contextmanager
+def _prompt_file(prompt: str) -> Iterator[str]:
+    """The path of a file with the prompt, while the block runs, that the agent cannot change."""
+    data = prompt.encode("utf-8", "surrogatepass")
+    if sys.platform != "linux":  # without seals, and without a jail
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            yield file.name
+        return
+    import fcntl
+
+    descriptor = os.memfd_create("prompt", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(descriptor, "wb", buffering=0) as file:
+        file.write(data)
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        yield f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
 def _git_config() -> str:

@@ -313,6 +313,23 @@ def test_a_link_to_settings_is_refused(bench: Bench, tmp_path: Path) -> None:
     assert (run.outcome, run.answer) == ("failed", reason)
 
 
+def test_an_agent_cannot_change_what_its_streams_have_carried(bench: Bench) -> None:
+    """A file that is open as a stream can be opened again, for writing too, by its owner."""
+    attack = "echo kept >&2; : >/proc/self/fd/2; echo new >&2; (echo no >/proc/self/fd/0) 2>&-; cat"
+    prompt = bench.start(["sh", "-c", attack], "the prompt")
+    run = bench.wait(prompt)
+    assert (run.outcome, run.answer) == ("succeeded", "the prompt")
+    folder = bench.run_folder(prompt)
+    assert (folder / "stderr").read_text() == "kept\nnew\n"
+
+
+def test_an_agent_may_print_much_on_one_stream_after_it_closed_the_other(bench: Bench) -> None:
+    text = "echo x; exec >&-; head -c 300000 /dev/zero | tr '\\0' y >&2; echo >&2; exit 4"
+    prompt = bench.start(["sh", "-c", text])
+    assert "exited with status 4" in (bench.wait(prompt).answer or "")
+    assert (bench.run_folder(prompt) / "stderr").stat().st_size == 300_001
+
+
 def test_usr_is_read_only(bench: Bench) -> None:
     answer = bench.run(["sh", "-c", "touch /usr/pwned 2>&1; true"]).answer
     assert "Read-only file system" in (answer or "")
