@@ -27,6 +27,8 @@ from .jail_group import JailGroup
 from .workspace import Workspace
 
 LARGEST_PATCH = 64 * 1024 * 1024
+LARGEST_LIST = 64 * 1024 * 1024  # of the names of files that are left out
+MOST_NAMES = 5
 GIT_SECONDS = 300
 LOOK_SECONDS = 0.2
 BASE = "/base.git"
@@ -58,6 +60,7 @@ OPTIONS = (
 # would run `status` in it, with the filters that its configuration names.
 # git would wait at a pipe for ever, and read the longest list of patterns into memory.
 # No deeper path is short enough for git; `find` takes time with the square of the depth.
+# Where a pipe, a socket or a device is in a file's place, git would fail: the index keeps the file.
 # `tree` is written last: there is a pack if there is a tree.
 ADD = r"""set -e
 patterns() { find . -maxdepth 2048 -name ".git[aim]*" ! -type d ! -type l "$@" 2>/dev/null || :; }
@@ -71,8 +74,11 @@ find . -mindepth 2 -maxdepth 2048 -name .git -prune -exec sh -c '
     "$@" update-index --add --cacheinfo "100644,${entry%/.git}/-" || :
 ' sh "$empty" {} "$@" \; 2>/dev/null || :  # a folder may be unreadable
 "$@" ls-files --stage > "$SCRATCH/known"
+find . -maxdepth 2048 -name .git -prune -o ! -type f ! -type d ! -type l \
+    -exec "$@" --literal-pathspecs ls-files -- {} + > "$SCRATCH/odd" 2>/dev/null || :
 {
     echo .
+    sed 's/^"/":(exclude,literal)/; t; s/^/:(exclude,literal)/' "$SCRATCH/odd"
     sed -n '
         s/^160000 [0-9a-f]* [0-9]."/":(exclude,literal)/p; t
         s/^160000 [0-9a-f]* [0-9]./:(exclude,literal)/p
@@ -131,6 +137,7 @@ def patch(
     *,
     jailed: bool,
     watch: Callable[[], str] = lambda: "",
+    tell: Callable[[str], object] = lambda note: None,
     kind: str = "runs",
 ) -> bytes:
     """The changes since the base commit as a git patch, binary files and modes included.
@@ -139,13 +146,16 @@ def patch(
     with the `kind` "after" as what there was when commits had been brought in after it. git runs in
     a jail without network: the files that it reads are the agent's. Raises GitFailed when there is
     no patch, for example because it would be larger than 64 MiB, or because `watch` gives a reason
-    to stop: git copies what is new.
+    to stop: git copies what is new. What the patch does not cover is said to `tell`.
     """
     with scratch_of(workspace) as scratch:
         confinement = jail.confine(workspace.folder, jailed=jailed)
         words = ["sh", "-c", SCRIPT, "sh", *git_of(confinement, workspace, confinement.code.inside)]
         try:
-            return output(confinement, words, workspace, scratch, watch)
+            found = output(confinement, words, workspace, scratch, watch)
+            if odd := confined.read(scratch, "odd", LARGEST_LIST):
+                tell(_left_out(odd.decode("ascii", "replace").splitlines()))
+            return found
         finally:
             _keep(workspace, scratch, f"refs/{kind}/{run}" if run else "")
 
@@ -163,6 +173,12 @@ def scratch_of(workspace: Workspace) -> Iterator[Path]:
         yield scratch
     finally:
         confined.remove_tree(scratch)
+
+
+def _left_out(names: list[str]) -> str:
+    """A sentence about files, in git's quotes, that were left out."""
+    shown = ", ".join(names[:MOST_NAMES]) + (", …" if names[MOST_NAMES:] else "")
+    return f"changes.patch leaves out what became a pipe, a socket or a device: {shown}"
 
 
 def _keep(workspace: Workspace, scratch: Path, name: str) -> None:

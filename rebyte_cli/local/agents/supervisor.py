@@ -110,15 +110,19 @@ def _store(state_dir: str) -> Store:
 def _patch(
     workspace: Workspace, prompt_id: str, options: Mapping[str, Any], kind: str = "runs"
 ) -> tuple[bytes | None, str]:
-    """The patch of a run whose agent is gone, or why there is none.
+    """The patch of a run whose agent is gone, and what it lacks, or why there is none.
 
     There is neither when the workspace was not even made.
     """
     if not workspace.base.exists():
         return None, ""
     jailed, watch = options["jail"], partial(_full_disk, workspace, options)
+    notes: list[str] = []
     try:
-        return changes.patch(workspace, prompt_id, jailed=jailed, watch=watch, kind=kind), ""
+        patch = changes.patch(
+            workspace, prompt_id, jailed=jailed, watch=watch, tell=notes.append, kind=kind
+        )
+        return patch, "".join(notes)
     except (GitFailed, OSError) as error:
         return None, f"changes.patch was not created: {error}"
 

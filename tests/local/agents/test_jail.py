@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -16,7 +17,7 @@ from rebyte_cli.local.agents.workspace import UploadedFile, Workspace, Workspace
 from rebyte_cli.system.git import GitFailed
 from tests.repositories import git
 
-from .bench import NAP, Bench, gone, script
+from .bench import NAP, PYTHON, Bench, gone, script
 
 SECRET = "the user's secret"
 
@@ -610,6 +611,41 @@ def test_pipes_where_git_reads_do_not_stop_the_patch(
         os.mkfifo(place)
     (workspace.code / "below/a").write_text("a\n")
     assert "+++ b/below/a" in changes.patch(workspace, jailed=jailed).decode()
+
+
+def test_the_patch_names_what_became_no_file_and_has_the_rest(
+    bench: Bench, repository: Path
+) -> None:
+    names = ["pipe", "socket", "with\ttab", "[a]*", "below/pipe", "pipe too/a"]
+    for name in [*names, "a", "kept", "pipe too/b"]:
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_text("old\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-q", "-m", "Files")
+    attack = f"""
+    import os, shutil, socket
+    for name in {names[:-1]}:
+        os.unlink(name)
+        if name != "socket":
+            os.mkfifo(name)
+    socket.socket(socket.AF_UNIX).bind("socket")
+    shutil.rmtree("pipe too")
+    os.mkfifo("pipe too")
+    os.mkfifo("new pipe")
+    open("kept", "a").write("new\\n")
+    """
+    prompt = bench.start([PYTHON, "-c", dedent(attack)], source=[str(repository), None, False])
+    run = bench.wait(prompt)
+    assert run.outcome == "succeeded", run
+    patch = bench.artifact("changes.patch") or ""
+    assert re.findall("^diff --git a/(.*) b/", patch, re.MULTILINE) == ["kept"]
+    *_, note = (run.answer or "").splitlines()
+    said = "changes.patch leaves out what became a pipe, a socket or a device: "
+    assert note.startswith(said)
+    assert {*note.removeprefix(said).split(", ")} < {
+        "pipe", "socket", '"with\\ttab"', "[a]*", "below/pipe", "pipe too/a", "pipe too/b", "…"
+    }  # fmt: skip
+    assert note.endswith(", …")
 
 
 def test_the_patch_does_not_look_where_git_cannot(bench: Bench, tmp_path: Path) -> None:
