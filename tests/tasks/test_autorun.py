@@ -32,6 +32,11 @@ LIST = Path(autorun.__file__).parent / "autorun.txt"
         ".formatter.exs", "hie.yaml", ".RData", "pubspec.yaml", "hook/build.dart", "config.nims",
         ".terraform.lock.hcl", "packages.lock.json", "Dockerfile", "Containerfile.dev", "_netrc",
         "__pycache__/a.cpython-313.pyc", "a/b.pyc", "tui.json", "tui.jsonc",
+        ".jvmopts", ".sbtopts", "www/.user.ini", "www/.htaccess", "Tupfile", "Tuprules.tup",
+        "cpanfile", "Berksfile", ".tmuxinator.yml", ".ycm_extra_conf.py", ".lazy.lua", ".nvimrc",
+        ".vim/coc-settings.json", ".vimspector.json", ".prototools", ".fleet/run.json", ".gdbinit",
+        ".dir-locals.el", ".lldbinit", ".project", ".externalToolBuilders/x.launch", "bb.edn",
+        "helmfile.yaml", "helmfile.d/a.yaml", "Tupfile.lua",
     ],
 )  # fmt: skip
 def test_known_files_are_named(path: str) -> None:
