@@ -59,6 +59,7 @@ BRANCHES = {
     "local/agents/jail.py": 1,
     "local/agents/launch.py": 1,
     "local/agents/opencode_database.py": 1,
+    "local/agents/supervisor.py": 1,
     "local/agents/workspace.py": 1,
     "local/background.py": 3,
     "local/database.py": 1,

@@ -49,13 +49,13 @@ def pump(
 ) -> str:
     """Give each line to the parser and its events to `record`, and keep the bytes in `raw`.
 
-    Its stderr is copied to the file `errors`. `watch` is called every 0.2 seconds, in which
-    a fast disk takes a few hundred megabytes; it may return a reason to kill the agent. Returns why
-    the agent has to be killed, or an empty text when it ended by itself.
+    Its stderr is copied to `errors`; both files are unbuffered. `watch` is called every 0.2
+    seconds, in which a fast disk takes a few hundred megabytes; it may return a reason to kill the
+    agent. Returns why the agent has to be killed, or an empty text when it ended by itself.
     """
     assert process.stdout is not None
     assert process.stderr is not None
-    splitter, complaints, kept = LineSplitter(parser), ErrorReader(Path(errors.name), parser), 0
+    splitter, complaints = LineSplitter(parser), ErrorReader(Path(errors.name), parser)
     began = heard = watched = paused = time.monotonic()
     spoke: float | None = None
     ended: float | None = None
@@ -99,10 +99,8 @@ def pump(
                 if key.fileobj is process.stderr:
                     errors.write(piece)
                     continue
-                if kept < LARGEST_RAW:
+                if raw.tell() < LARGEST_RAW:
                     raw.write(piece)
-                    raw.flush()
-                    kept += len(piece)
                 record(splitter.feed(piece))
                 if not piece:  # it may take as long as before to end
                     heard = time.monotonic()

@@ -408,7 +408,7 @@ class Supervisor:
         # The agent gets no file of this folder as a stream: it could open that again, to write.
         with (
             _prompt_file(prompt) as stdin,
-            (self._folder / RAW_FILE).open("ab") as raw,
+            (self._folder / RAW_FILE).open("ab", buffering=0) as raw,
             (self._folder / STDERR_FILE).open("wb", buffering=0) as errors,
         ):
             self._holding = True  # a signal between the start and the `with` would leave it alive
