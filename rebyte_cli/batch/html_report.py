@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from importlib.resources import files
 from typing import Any
 
 from ..output.console import clean, one_line
@@ -20,69 +21,13 @@ _LABELED = 60  # tasks in the chart; with more, their names would be too small t
 _TALLEST = 900  # height of a chart without names
 _UNITS = 1000  # width of the chart in its own units: it is stretched to the page
 
-_STYLE = """
-:root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1c2128;--dim:#656d76;--line:#d9dee4;
---link:#0a58ca;--well:#f2f4f7;--completed:#2a9d60;--running:#3b82d6;--waiting:#0e9aa7;
---failed:#d1453b;--refused:#b02a5b;--gone:#a0522d;--unknown:#8250df;--canceled:#bf8700;
---skipped:#9aa4af;--pending:#c3cad2}
-@media(prefers-color-scheme:dark){:root{--bg:#0f1216;--card:#171b21;--ink:#e4e8ec;--dim:#8d96a0;
---line:#2b323a;--link:#6cb2ff;--well:#0f1216;--completed:#3fb97a;--running:#58a0ee;
---waiting:#3cc4d0;--failed:#f0675d;--refused:#e05b8d;--gone:#cd7f55;--unknown:#a983f5;
---canceled:#d9a521;--skipped:#6c7681;--pending:#3d4650}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-main{max-width:70rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
-h1{font-size:1.6rem;line-height:1.25;margin:0;overflow-wrap:anywhere}
-h2{font-size:1.05rem;margin:0 0 .75rem}
-h3{font-size:.85rem;font-weight:500;color:var(--dim);margin:.9rem 0 .3rem}
-.when{color:var(--dim);margin:.3rem 0 1.5rem}
-section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1.25rem;
-margin:0 0 1.25rem}
-dl{display:flex;flex-wrap:wrap;gap:.75rem 2.5rem;margin:0 0 1.1rem}
-dl div{display:flex;flex-direction:column-reverse}
-dt{color:var(--dim);font-size:.85rem}
-dd{margin:0;font-size:1.5rem;font-weight:600;line-height:1.2;font-variant-numeric:tabular-nums}
-.parts{display:flex;gap:2px;height:12px;border-radius:6px;overflow:hidden}
-.parts i{min-width:4px}
-.legend{display:flex;flex-wrap:wrap;gap:.3rem 1.25rem;margin:.8rem 0 0;padding:0;list-style:none}
-.dot{display:inline-block;flex:none;width:.65em;height:.65em;border-radius:50%;margin-right:.5em}
-.chart{display:flex;gap:.75rem}
-.names{flex:0 0 26%;min-width:0;margin:24px 0 0;padding:0;list-style:none;font-size:12px;
-line-height:20px;color:var(--dim)}
-.names li{height:20px;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
-.bars{flex:1;min-width:0;position:relative;padding-top:24px}
-.bars svg{display:block;width:100%;position:relative}
-.bars span{position:absolute;top:0;bottom:0;border-left:1px solid var(--line);padding-left:4px;
-font-size:12px;line-height:18px;color:var(--dim);white-space:nowrap}
-.bars span.last{border-left:0;border-right:1px solid var(--line);padding:0 4px 0 0}
-.lines>*{border-bottom:1px solid var(--line)}
-.lines>:last-child{border-bottom:0}
-.row{display:grid;grid-template-columns:3.5rem minmax(0,1fr) 7.5rem 5.5rem;gap:0 .75rem;
-padding:.45rem 0;align-items:baseline}
-summary{cursor:pointer;list-style:none}
-summary::-webkit-details-marker{display:none}
-summary .n:first-child::before{content:"▸";float:left}
-details[open] summary .n:first-child::before{content:"▾"}
-summary:hover .k{text-decoration:underline}
-.n{text-align:right;color:var(--dim);font-variant-numeric:tabular-nums;white-space:nowrap}
-.k{overflow-wrap:anywhere}
-.s{white-space:nowrap}
-.more{margin:0 0 .9rem 4.25rem;overflow-wrap:anywhere}
-.more p{margin:.3rem 0}
-.id{font:13px/1.6 ui-monospace,monospace}
-pre{margin:0;padding:.7rem .85rem;background:var(--well);border-radius:8px;white-space:pre-wrap;
-overflow-wrap:anywhere;font:13px/1.5 ui-monospace,monospace;max-height:32rem;overflow-y:auto}
-a{color:var(--link);text-decoration:none}
-a:hover{text-decoration:underline}
-@media(max-width:640px){main{padding:1.25rem .75rem 2.5rem}section{padding:1rem}
-dl{display:grid;grid-template-columns:repeat(2,1fr);gap:.75rem 1rem}dd{font-size:1.25rem}
-.row{grid-template-columns:2.75rem minmax(0,1fr) auto;gap:0 .6rem}
-.row .k{grid-column:2/-1}.row .s{grid-column:2;font-size:.88rem}.row .n:last-child{font-size:.88rem}
-.more{margin-left:0}.bars span:nth-of-type(even):not(.last){display:none}.names{flex-basis:34%}}
-@media print{body{background:none}section{border:0;padding:0}pre{max-height:none}}
-""" + "".join(
-    f".{name}{{background:var(--{name})}}rect.{name}{{fill:var(--{name})}}" for name in _STATUSES
-)
+
+def _style() -> str:
+    colors = (
+        f".{name}{{background:var(--{name})}}rect.{name}{{fill:var(--{name})}}"
+        for name in _STATUSES
+    )
+    return (files(__package__) / "report.css").read_text(encoding="utf-8") + "".join(colors)
 
 
 def render(
@@ -94,7 +39,7 @@ def render(
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{heading}: {_h(summary)}</title><style>{_STYLE}</style></head><body><main>
+<title>{heading}: {_h(summary)}</title><style>{_style()}</style></head><body><main>
 <h1>{heading}</h1>
 <p class="when">{_h(timeline.period())}</p>
 {_outcomes(rows, timeline)}

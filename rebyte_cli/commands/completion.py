@@ -40,7 +40,7 @@ def command(app: App, shell: str | None, install: bool, uninstall: bool) -> Any:
         raise BadUsage("--install and --uninstall cannot be used together")
     shell = shell or _of_the_user(app)
     if not (install or uninstall):
-        return Text(scripts.SCRIPTS[shell])
+        return Text(scripts.script_of(shell))
     act = scripts.install if install else scripts.uninstall
     done = act(shell, app.environment)
     for path, changed in done:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..cli import root
-from ..completion.install import FILES, SCRIPTS
+from ..completion.install import FILES, script_of
 from .builder import fill, markdown, names, written
 from .completion_tables import tables
 from .roff import page
@@ -17,8 +17,8 @@ from .tree import describe
 def generated() -> Iterator[tuple[str, str]]:
     """Yield each generated file: its path in the checkout and its text."""
     tree = describe(root)
-    for shell, script in SCRIPTS.items():
-        yield f"completions/{FILES[shell]}", script
+    for shell, name in FILES.items():
+        yield f"completions/{name}", script_of(shell)
     for name, text in tables(tree):
         yield f"rebyte_cli/completion/tables/{name}", text
     for name in names(tree):

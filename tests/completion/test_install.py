@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.completion import install
-from rebyte_cli.completion.install import SCRIPTS
+from rebyte_cli.completion.install import script_of
 from tests.conftest import Done
 from tests.shells import Shell
 
@@ -97,7 +97,7 @@ def test_the_other_name_is_completed_where_another_program_has_the_first(home: P
     shell = Shell("zsh", home, ["-f", "-i"])
     (home / "bin" / "rebyte").write_text("#!/bin/sh\nexit 3\n")
     script = home / "_rebyte"
-    script.write_text(SCRIPTS["zsh"])
+    script.write_text(script_of("zsh"))
     shell.run("PS1='READY> '; autoload -Uz compinit && compinit -u -D; source ./_rebyte")
     assert shell.completed("rebyte-cli crea") == ["rebyte-cli", "create"]
     shell.close()
@@ -169,7 +169,7 @@ def test_a_foreign_file_is_left_alone(home: Path, rebyte: Callable[..., Done]) -
     assert own.read_text() == "complete -c rebyte -a mine\n"
     own.unlink()
     own.symlink_to(home / "script")  # as pipx makes one, to the script in its environment
-    (home / "script").write_text(SCRIPTS["fish"])
+    (home / "script").write_text(script_of("fish"))
     assert rebyte("completion", "fish", "--install", "-o", "json").documents[0]["changed"] is False
     removed = rebyte("completion", "fish", "--uninstall", "-o", "json").documents
     assert [file["changed"] for file in removed] == [False, True]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rebyte_cli.completion.install import SCRIPTS
+from rebyte_cli.completion.install import script_of
 from rebyte_cli.history.history import History
 from tests.shells import Shell
 
@@ -60,7 +60,7 @@ def shell(
     remember(folder)
     running = Shell(request.param, folder)
     script = folder / "script"
-    script.write_text(SCRIPTS[request.param], encoding="utf-8")
+    script.write_text(script_of(request.param), encoding="utf-8")
     running.run(f"source {script}")
     yield running
     running.close()
