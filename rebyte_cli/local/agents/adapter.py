@@ -40,8 +40,8 @@ class AgentEvent(NamedTuple):
 class Outcome(NamedTuple):
     """How a run ended: `answer` is the final text, `reason` says why it failed.
 
-    `usage` is what the agent reported, in the words of `counted`, and `cost_usd` where it knows the
-    price.
+    `usage` is what the agent reported, in the words of `tokens.counted`, and `cost_usd` where it
+    knows the price.
     """
 
     succeeded: bool
@@ -289,21 +289,6 @@ class Adapter(ABC):
 
     def _is_for_agent(self, name: str, user_home: Path) -> bool:
         return name in SHARED_VARIABLES or bool(self.let_through({name: ""}, user_home))
-
-
-def counted(given: object, **names: Sequence[str]) -> dict[str, int]:
-    """The tokens of a run or a step in the words that all agents share.
-
-    `input_tokens` are all that the model read, of which `cached_input_tokens` came from its cache;
-    `output_tokens` are all that it wrote, of which `reasoning_tokens` were thoughts. Each is the
-    sum of those of the agent's own counts that `names` lists for it, and missing if there is none.
-    """
-    counts = given if isinstance(given, dict) else {}
-    found = {
-        ours: [n for name in theirs if type(n := counts.get(name)) is int and n >= 0]
-        for ours, theirs in names.items()
-    }
-    return {ours: sum(numbers) for ours, numbers in found.items() if numbers}
 
 
 def parse(text: str) -> Any:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .adapter import Adapter, Invocation, Logins, Outcome, Parser, counted, joined
+from .adapter import Adapter, Invocation, Logins, Outcome, Parser, joined
 from .jail import Mount
 from .logins import LoginEntry
+from .tokens import counted
 from .user_config import read_json, strings
 
 SETTINGS = ".claude/settings.json"

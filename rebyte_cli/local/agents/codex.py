@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .adapter import Adapter, Invocation, Logins, Outcome, Parser, counted, readable
+from .adapter import Adapter, Invocation, Logins, Outcome, Parser, readable
 from .jail import Mount
 from .logins import LoginEntry
+from .tokens import counted
 
 # Settings of ~/.codex/config.toml that decide which model answers. The rest (hooks, MCP servers,
 # sandbox) is not for a jail.

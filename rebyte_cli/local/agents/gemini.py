@@ -18,13 +18,13 @@ from .adapter import (
     Logins,
     Outcome,
     Parser,
-    counted,
     joined,
     readable,
     shorten,
 )
 from .jail import Mount
 from .logins import LoginEntry
+from .tokens import counted
 from .user_config import read_env, read_json
 
 SESSION_NOT_FOUND = 42

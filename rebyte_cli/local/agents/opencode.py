@@ -16,12 +16,12 @@ from .adapter import (
     Logins,
     Outcome,
     Parser,
-    counted,
     joined,
     readable,
 )
 from .jail import Mount
 from .logins import LoginEntry
+from .tokens import counted
 from .user_config import read_json
 
 # Settings that decide which model answers. Plugins, MCP servers and permissions are not for a jail.

@@ -1,0 +1,327 @@
+"""The tokens that a model's answer says it used, read while the answer passes.
+
+Where the three wires say it (the vendors' API references):
+
+- anthropic, POST /v1/messages: `usage` of the message; streamed, that of `message_start` and, with
+  the final counts, of each `message_delta`.
+- openai, POST /v1/responses: `usage` of the response; streamed, of the one in `response.completed`.
+  POST /v1/chat/completions: `usage` of the answer; streamed, of the last chunk.
+- gemini, :generateContent: `usageMetadata`; :streamGenerateContent: of each chunk, as server-sent
+  events or as one array. Code Assist, which logins use, wraps each in `response`.
+
+The counts of one answer only grow, so the largest of each counts. Nothing of the answer itself is
+kept, whatever its size.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ..agents.tokens import counted
+
+LONGEST_VALUE = 65_536  # bytes of a usage object, which has a few hundred
+LONGEST_MODEL = 200
+LARGEST_NUMBER = 10**15
+PIECE = 65_536  # bytes that are looked at in one step
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+Path = tuple[bytes, ...]
+
+
+class Wire(NamedTuple):
+    """Where a wire has its usage and its model's name, and what it calls the counts of `counted`.
+
+    `a.b` is the count `b` in the object `a` of the usage. Of several ways to name the counts, the
+    last one that the usage has is taken.
+    """
+
+    usage: Sequence[Path]
+    model: Sequence[Path]
+    counts: Sequence[dict[str, list[str]]]
+    cost: str = ""
+
+
+WIRES = {
+    "anthropic": Wire(
+        usage=[(b"usage",), (b"message", b"usage")],
+        model=[(b"model",), (b"message", b"model")],
+        counts=[
+            {
+                "input_tokens": [
+                    "input_tokens",
+                    "cache_read_input_tokens",
+                    "cache_creation_input_tokens",
+                ],
+                "cached_input_tokens": ["cache_read_input_tokens"],
+                "output_tokens": ["output_tokens"],
+            }
+        ],
+    ),
+    "openai": Wire(
+        usage=[(b"usage",), (b"response", b"usage")],
+        model=[(b"model",), (b"response", b"model")],
+        counts=[
+            {  # /v1/chat/completions
+                "input_tokens": ["prompt_tokens"],
+                "cached_input_tokens": ["prompt_tokens_details.cached_tokens"],
+                "output_tokens": ["completion_tokens"],
+                "reasoning_tokens": ["completion_tokens_details.reasoning_tokens"],
+            },
+            {  # /v1/responses
+                "input_tokens": ["input_tokens"],
+                "cached_input_tokens": ["input_tokens_details.cached_tokens"],
+                "output_tokens": ["output_tokens"],
+                "reasoning_tokens": ["output_tokens_details.reasoning_tokens"],
+            },
+        ],
+        cost="cost",  # OpenRouter's, in dollars
+    ),
+    "gemini": Wire(
+        usage=[(b"usageMetadata",), (b"response", b"usageMetadata")],
+        model=[(b"modelVersion",), (b"response", b"modelVersion")],
+        counts=[
+            {
+                "input_tokens": ["promptTokenCount", "toolUsePromptTokenCount"],
+                "cached_input_tokens": ["cachedContentTokenCount"],
+                "output_tokens": ["candidatesTokenCount", "thoughtsTokenCount"],
+                "reasoning_tokens": ["thoughtsTokenCount"],
+            }
+        ],
+    ),
+}
+
+
+class UsageReader:
+    """Reads the usage out of one answer of a model, whole or streamed.
+
+    `wire` is a key of WIRES, `content_type` the header of the answer. The bytes are those of the
+    answer after any `Content-Encoding`, cut anywhere. `model` is the name of the model that
+    answered, once it was read. Bytes that make no sense are no error: they say nothing. A name
+    that is spelled with escapes (`"\\u0075sage"`) or a usage above 64 KiB is not read.
+    """
+
+    def __init__(self, wire: str, content_type: str = "") -> None:
+        self.model: str | None = None
+        self._wire = WIRES[wire]
+        self._counts: dict[str, int] = {}
+        self._cost: float | None = None
+        self._scanner = _Scanner([*self._wire.usage, *self._wire.model], self._found)
+        self._is_stream = "event-stream" in content_type.lower()
+        self._start = b""
+        self._feed: Callable[[bytes], None] | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next bytes of the answer."""
+        if self._feed is None:
+            # Which of the two it is shows in the first byte: not every proxy keeps the header.
+            data = (self._start + data).removeprefix(BYTE_ORDER_MARK).lstrip()
+            if BYTE_ORDER_MARK.startswith(data):  # a part of it, or nothing
+                self._start = data
+                return
+            events = self._is_stream or data[:1] not in b"{["
+            self._feed = _Events(self._scanner).feed if events else self._scanner.feed
+        for start in range(0, len(data), PIECE):
+            self._feed(data[start : start + PIECE])
+
+    def usage(self) -> dict[str, Any]:
+        """What was used, as far as the answer has said it: the words of `counted`, and `cost_usd`.
+
+        Empty before that, and for an answer that does not say it.
+        """
+        used: dict[str, Any] = {}
+        for names in self._wire.counts:
+            used |= counted(self._counts, **names)
+        return used if self._cost is None else used | {"cost_usd": self._cost}
+
+    def _found(self, path: Path, text: bytes) -> None:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        if path in self._wire.model:
+            if isinstance(value, str) and 0 < len(value) <= LONGEST_MODEL and value.isprintable():
+                self.model = value
+        elif isinstance(value, dict):
+            self._read_usage(value)
+
+    def _read_usage(self, usage: dict[str, Any]) -> None:
+        ways = self._wire.counts
+        for name in {name for way in ways for names in way.values() for name in names}:
+            outer, _, inner = name.partition(".")
+            number = usage.get(outer)
+            if inner:
+                number = number.get(inner) if isinstance(number, dict) else None
+            if type(number) is int and 0 <= number <= LARGEST_NUMBER:
+                self._counts[name] = max(number, self._counts.get(name, 0))
+        cost = usage.get(self._wire.cost)
+        if isinstance(cost, int | float) and 0 <= cost <= LARGEST_NUMBER:
+            self._cost = float(cost)
+
+
+class _Events:
+    """Hands the data of each server-sent event to a scanner, as one text.
+
+    Source: the standard's section 9.2.6, "Interpreting an event stream".
+    """
+
+    FIELD = b"data:"
+    _LINE_END = re.compile(rb"\r\n|\r|\n")
+
+    def __init__(self, scanner: _Scanner) -> None:
+        self._scanner = scanner
+        self._line = b""  # its first bytes, which tell the field
+        self._is_data = False
+        self._after_return = False
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next bytes of the stream."""
+        at = int(self._after_return and data.startswith(b"\n"))
+        self._after_return = data.endswith(b"\r")
+        for end in self._LINE_END.finditer(data, at):
+            self._add(data[at : end.start()])
+            self._end_line()
+            at = end.end()
+        self._add(data[at:])
+
+    def _add(self, part: bytes) -> None:
+        if len(self._line) < len(self.FIELD):
+            line = self._line + part
+            part = line[len(self.FIELD) :]
+            self._line = line[: len(self.FIELD)]
+            self._is_data = self._line == self.FIELD
+        if self._is_data and part:
+            self._scanner.feed(part)
+
+    def _end_line(self) -> None:
+        if not self._line:
+            self._scanner.reset()
+        self._line, self._is_data = b"", False
+
+
+class _Frame:
+    """An object or array that leads to a wanted value: the key that the scanner is at."""
+
+    def __init__(self, *, is_object: bool) -> None:
+        self.is_object = is_object
+        self.key: bytes | None = None
+
+
+class _Scanner:
+    """Finds objects and strings by their paths in a JSON text of any size, in constant memory.
+
+    `found` is called with the path and the JSON text of each. A path is the keys from the root; an
+    array around the whole text does not count. Only the way to a wanted value is followed: of
+    anything else, no more than the depth of its brackets is remembered. What is not JSON finds
+    nothing, or a value that stands in it.
+    """
+
+    # Possessive: what was matched is never tried again.
+    _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+    _SYNTAX = re.compile(rb'["{}\[\],]')
+    _BRACKETS = re.compile(rb'["{}\[\]]')
+
+    def __init__(self, wanted: Sequence[Path], found: Callable[[Path, bytes], None]) -> None:
+        self._wanted = frozenset(wanted)
+        self._ways = frozenset(path[:length] for path in wanted for length in range(len(path)))
+        self._found = found
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new text."""
+        self._frames: list[_Frame] = []
+        self._depth = 0  # of open brackets in a value that is skipped or kept
+        self._kept: bytearray | None = None  # a key or a wanted value
+        self._in_string = False
+        self._escaped = False  # the backslash was the last byte
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next bytes of the text."""
+        at = 0
+        while at < len(data):
+            at = (self._through_string if self._in_string else self._through_syntax)(data, at)
+
+    def _through_string(self, data: bytes, start: int) -> int:
+        """Read a string to its end, or to that of `data`; where that is."""
+        at = start + self._escaped
+        self._escaped = False
+        match = self._IN_STRING.match(data, at)
+        at = match.end() if match else at
+        if at < len(data):  # what stopped it
+            self._in_string = data[at] != ord('"')
+            self._escaped = self._in_string
+            at += 1
+        self._keep(data[start:at])
+        if not self._in_string and not self._depth:
+            self._end_string()
+        return at
+
+    def _end_string(self) -> None:
+        text, self._kept = self._kept, None
+        if not self._frames or text is None:
+            return
+        frame = self._frames[-1]
+        if frame.is_object and frame.key is None:
+            frame.key = bytes(text[1:-1])
+        else:
+            self._found(self._path(), bytes(text))
+
+    def _through_syntax(self, data: bytes, start: int) -> int:
+        """Read up to the next character that matters, or to the end of `data`; where that is."""
+        match = (self._BRACKETS if self._depth else self._SYNTAX).search(data, start)
+        at = match.end() if match else len(data)
+        if self._depth:
+            self._keep(data[start:at])
+        if match:
+            self._take(match.group())
+        return at
+
+    def _take(self, character: bytes) -> None:
+        if character == b'"':
+            self._in_string = True
+            if not self._depth and self._is_wanted_string():
+                self._kept = bytearray(character)
+        elif character in b"{[":
+            self._open(character)
+        elif character == b",":
+            if self._frames:
+                self._frames[-1].key = None
+        elif self._depth:
+            self._depth -= 1
+            if not self._depth:
+                kept, self._kept = self._kept, None
+                if kept is not None:
+                    self._found(self._path(), bytes(kept))
+        elif self._frames:
+            self._frames.pop()
+
+    def _is_wanted_string(self) -> bool:
+        if not self._frames:
+            return False
+        frame = self._frames[-1]
+        return (frame.is_object and frame.key is None) or self._path() in self._wanted
+
+    def _open(self, bracket: bytes) -> None:
+        if self._depth:
+            self._depth += 1
+            return
+        path, is_object = self._path(), bracket == b"{"
+        if path in self._ways and (is_object or not self._frames):
+            self._frames.append(_Frame(is_object=is_object))
+            return
+        self._depth = 1
+        if is_object and path in self._wanted:
+            self._kept = bytearray(bracket)
+
+    def _path(self) -> Path:
+        """The keys that lead to the value at which the scanner is."""
+        keys = [frame.key or b"" for frame in self._frames if frame.is_object]
+        return tuple(keys)
+
+    def _keep(self, part: bytes) -> None:
+        if self._kept is not None:
+            self._kept += part
+            if len(self._kept) > LONGEST_VALUE:
+                self._kept = None

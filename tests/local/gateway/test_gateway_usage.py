@@ -1,0 +1,278 @@
+"""What the gateway reads of a model's use out of its answers, on the three wires."""
+
+from __future__ import annotations
+
+import json
+import random
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from rebyte_cli.local.gateway.usage import UsageReader
+from tests.agents.scripted_model import Call, Chat, Gemini, Messages, Responses, Turn
+
+TURN = Turn([("user", "hello")], {}, "scripted", True)
+CALL = Call("bash", {"command": 'echo "usage": {\\'})
+BOM = b"\xef\xbb\xbf"
+JSON = "application/json"
+STREAM = "text/event-stream; charset=utf-8"
+# What the scripted model says of each of its answers.
+SCRIPTED = {"input_tokens": 10, "cached_input_tokens": 4, "output_tokens": 5}
+WIRES = {"openai": (Chat, Responses), "anthropic": (Messages,), "gemini": (Gemini,)}
+
+
+def stream(*events: tuple[str | None, Any]) -> bytes:
+    """Server-sent events as the scripted model sends them."""
+    return b"".join(
+        (f"event: {name}\n" if name else "").encode()
+        + b"data: "
+        + (data if isinstance(data, str) else json.dumps(data)).encode()
+        + b"\n\n"
+        for name, data in events
+    )
+
+
+def read(wire: str, *parts: bytes, content_type: str = "") -> UsageReader:
+    reader = UsageReader(wire, content_type)
+    for part in parts:
+        reader.feed(part)
+    return reader
+
+
+STREAMS = [
+    pytest.param(wire, stream(*api.stream(TURN, answer)), id=f"{api.__name__}-{kind}")
+    for wire, apis in WIRES.items()
+    for api in apis
+    for kind, answer in (("text", "All is well."), ("call", CALL))
+]
+
+# Whole answers, as the vendors' references show them.
+MESSAGE = {
+    "id": "msg_013Zva2CMHLNnXjNJJKqJ2EF",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-4-5-20250929",
+    "content": [{"type": "text", "text": 'The "usage": {"output_tokens": 7777}, \\'}],
+    "stop_reason": "end_turn",
+    "usage": {
+        "input_tokens": 2095,
+        "cache_creation_input_tokens": 2051,
+        "cache_read_input_tokens": 2000,
+        "cache_creation": {"ephemeral_5m_input_tokens": 2051, "ephemeral_1h_input_tokens": 0},
+        "output_tokens": 503,
+        "service_tier": "standard",
+    },
+}
+RESPONSE = {
+    "id": "resp_67ccd2bed1ec8190",
+    "object": "response",
+    "status": "completed",
+    "model": "gpt-5.1-codex",
+    "output": [
+        {"type": "message", "content": [{"type": "output_text", "text": "Hi", "usage": {}}]}
+    ],
+    "reasoning": {"effort": None, "summary": None},
+    "usage": {
+        "input_tokens": 36,
+        "input_tokens_details": {"cached_tokens": 12},
+        "output_tokens": 87,
+        "output_tokens_details": {"reasoning_tokens": 64},
+        "total_tokens": 123,
+    },
+    "metadata": {"usage": {"input_tokens": 1}},
+}
+COMPLETION = {
+    "id": "chatcmpl-B9MBs8CjcvOU2jLn4n570S5qMJKcT",
+    "object": "chat.completion",
+    "model": "gpt-5.4",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}}],
+    "usage": {
+        "prompt_tokens": 19,
+        "completion_tokens": 10,
+        "total_tokens": 29,
+        "prompt_tokens_details": {"cached_tokens": 3, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 2, "audio_tokens": 0},
+    },
+}
+CONTENT = {
+    "candidates": [{"content": {"parts": [{"text": "Hi"}], "role": "model"}, "index": 0}],
+    "usageMetadata": {
+        "promptTokenCount": 100,
+        "cachedContentTokenCount": 60,
+        "candidatesTokenCount": 20,
+        "thoughtsTokenCount": 30,
+        "toolUsePromptTokenCount": 5,
+        "totalTokenCount": 155,
+        "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 100}],
+    },
+    "modelVersion": "gemini-3-pro",
+    "responseId": "x",
+}
+FIRST_CONTENT = {
+    "candidates": [{"content": {"parts": [{"text": "[{"}]}}],
+    "usageMetadata": {"promptTokenCount": 100, "totalTokenCount": 100},
+}
+WHOLE = [
+    ("anthropic", MESSAGE, "claude-sonnet-4-5-20250929", (6146, 2000, 503, None)),
+    ("openai", RESPONSE, "gpt-5.1-codex", (36, 12, 87, 64)),
+    ("openai", COMPLETION, "gpt-5.4", (19, 3, 10, 2)),
+    ("gemini", CONTENT, "gemini-3-pro", (105, 60, 50, 30)),
+    ("gemini", [FIRST_CONTENT, CONTENT], "gemini-3-pro", (105, 60, 50, 30)),
+    ("gemini", {"response": CONTENT, "traceId": "y"}, "gemini-3-pro", (105, 60, 50, 30)),
+]
+
+
+def words(counts: tuple[int | None, ...]) -> dict[str, int]:
+    names = ("input_tokens", "cached_input_tokens", "output_tokens", "reasoning_tokens")
+    return {name: n for name, n in zip(names, counts, strict=True) if n is not None}
+
+
+@pytest.mark.parametrize(("wire", "answer"), STREAMS)
+def test_a_streamed_answer(wire: str, answer: bytes) -> None:
+    reader = read(wire, answer, content_type=STREAM)
+    more = {} if wire == "anthropic" else {"reasoning_tokens": 2}
+    assert reader.usage() == {**SCRIPTED, **more}
+    assert reader.model == (None if wire == "gemini" else "scripted")
+
+
+@pytest.mark.parametrize(("wire", "answer", "model", "counts"), WHOLE)
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("content_type", [JSON, ""])
+def test_a_whole_answer(
+    wire: str,
+    answer: Any,
+    model: str,
+    counts: tuple[int | None, ...],
+    indent: int | None,
+    content_type: str,
+) -> None:
+    text = json.dumps(answer, indent=indent).encode()
+    reader = read(wire, text, content_type=content_type)
+    assert (reader.usage(), reader.model) == (words(counts), model)
+
+
+def pieces(whole: bytes, seed: int) -> list[bytes]:
+    """The bytes, cut at random places."""
+    places = random.Random(seed)
+    cuts = sorted(places.randrange(len(whole) + 1) for _ in range(20))
+    return [whole[i:j] for i, j in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("mark", [b"", BOM])
+@pytest.mark.parametrize(("wire", "answer"), STREAMS)
+def test_a_stream_may_be_cut_anywhere(
+    wire: str, answer: bytes, mark: bytes, line_end: bytes
+) -> None:
+    whole = mark + answer.replace(b"\n", line_end)
+    for seed in range(20):
+        assert read(wire, *pieces(whole, seed)).usage() == read(wire, answer).usage(), seed
+
+
+@pytest.mark.parametrize(("wire", "answer", "model", "counts"), WHOLE)
+def test_a_whole_answer_may_be_cut_anywhere(
+    wire: str, answer: Any, model: str, counts: tuple[int | None, ...]
+) -> None:
+    whole = json.dumps(answer).encode()
+    for seed in range(20):
+        reader = read(wire, *pieces(whole, seed), content_type=JSON)
+        assert (reader.usage(), reader.model) == (words(counts), model), seed
+
+
+@pytest.mark.parametrize(("wire", "answer"), STREAMS)
+def test_a_stream_may_come_byte_by_byte(wire: str, answer: bytes) -> None:
+    for line_end in (b"\n", b"\r\n", b"\r"):
+        whole = BOM + answer.replace(b"\n", line_end)
+        parts = [whole[i : i + 1] for i in range(len(whole))]
+        reader = read(wire, *parts, content_type="")
+        assert reader.usage() == read(wire, answer).usage() != {}
+
+
+def test_data_of_several_lines_is_one_text() -> None:
+    lines = json.dumps(RESPONSE, indent=1).splitlines()
+    text = "event: x\n: a comment\nid: 7\n" + "".join(f"data:{line}\r\n" for line in lines) + "\r\n"
+    assert read("openai", text.encode()).usage() == words((36, 12, 87, 64))
+
+
+def test_the_counts_of_a_message_grow_while_it_streams() -> None:
+    start = {"input_tokens": 25, "cache_read_input_tokens": None, "output_tokens": 1}
+    events = stream(
+        ("message_start", {"type": "message_start", "message": {"model": "m", "usage": start}}),
+        ("ping", {"type": "ping"}),
+    )
+    reader = read("anthropic", events)
+    assert reader.usage() == {"input_tokens": 25, "output_tokens": 1}  # what a killed run keeps
+    reader.feed(
+        stream(("message_delta", {"type": "message_delta", "usage": {"output_tokens": 15}}))
+    )
+    assert reader.usage() == {"input_tokens": 25, "output_tokens": 15}
+    assert reader.model == "m"
+
+
+def test_counts_under_both_names_are_not_added_up() -> None:
+    both = {"input_tokens": 7, "prompt_tokens": 7, "completion_tokens": 2, "output_tokens": 2}
+    answer = json.dumps({"usage": both}).encode()
+    assert read("openai", answer).usage() == {"input_tokens": 7, "output_tokens": 2}
+
+
+def test_a_cost_on_the_wire_is_taken() -> None:
+    answer = json.dumps({"usage": {"prompt_tokens": 1, "cost": 0.0125}}).encode()
+    assert read("openai", answer).usage() == {"input_tokens": 1, "cost_usd": 0.0125}
+    assert "cost_usd" not in read("anthropic", answer).usage()
+
+
+@pytest.mark.parametrize("number", ["-1", "1.5", "true", '"7"', "1e400", "9" * 500, "[7]"])
+def test_a_count_that_is_none_is_left_out(number: str) -> None:
+    answer = f'{{"usage": {{"input_tokens": {number}, "output_tokens": 2, "cost": {number}}}}}'
+    used = read("openai", answer.encode()).usage()
+    used.pop("cost_usd", None)
+    assert used == {"output_tokens": 2}
+
+
+def test_a_model_that_is_no_name_is_left_out() -> None:
+    for name in ("", "a\nb", "x" * 201, "\x1b[2J"):
+        assert read("openai", json.dumps({"model": name}).encode()).model is None
+
+
+@pytest.mark.parametrize(
+    ("before", "filling", "after"),
+    [
+        (b'{"content": "', rb"a line of text with \"quotes\"\n" * 2000, b'", "usage": '),
+        (b'{"content": "', b"x" * 65_536, b'", "usage": '),
+        (b'{"content": [', b'{"a": [1, 2.5, null], "usage": {}}, ' * 2000, b'0], "usage": '),
+        (b'{"content": ', b"[" * 65_536, b', "usage": '),
+        (b'data: {"content": "', rb"\\\"" * 20_000, b'", "usage": '),
+        (b"", b'data: {"delta": {"content": "word"}}\n\n' * 2000, b'data: {"usage": '),
+        (b"", b" \n" * 40_000, b'{"usage": '),
+        (b'{"', b"k" * 65_536, b'": 1, "usage": '),
+        (b'{"usage": {"', b"k" * 65_536, b'": 1}, "usage": '),
+    ],
+    ids=["lines", "text", "array", "depth", "escapes", "events", "blanks", "key", "usage"],
+)
+def test_an_answer_of_any_size_takes_constant_memory(
+    before: bytes, filling: bytes, after: bytes
+) -> None:
+    reader = UsageReader("openai")
+    reader.feed(before + filling)
+    tracemalloc.start()
+    for _ in range(20):
+        reader.feed(filling)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 400_000  # a third of what was fed
+    reader.feed(after + b'{"prompt_tokens": 5}}\n\n')
+    expected = {} if filling.startswith(b"[[") else {"input_tokens": 5}
+    assert reader.usage() == expected
+
+
+def test_a_large_piece_is_read_without_copies_of_its_size() -> None:
+    reader = UsageReader("openai")
+    piece = b'{"content": "' + rb"\"text\" \n" * 100_000 + b'", "usage": {"prompt_tokens": 5}}'
+    tracemalloc.start()
+    reader.feed(piece[:10])
+    reader.feed(piece[10:])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert reader.usage() == {"input_tokens": 5}
+    assert peak < 2.5 * len(piece)
