@@ -420,6 +420,21 @@ class TaskCanceled(TaskEnded):
     verb = "was canceled"
 
 
+class CheckFailed(TaskEnded):
+    """The command that decides whether a task is done did not pass on its changes."""
+
+    exit_status = 10
+    code = "check_failed"
+    verb = "did not pass its check"
+
+
+class CheckBroken(TaskEnded):
+    """A task could not be checked: its patch does not apply, or the command cannot run."""
+
+    code = "check_error"
+    verb = "could not be checked"
+
+
 class NeedsAnswer(RebyteError):
     """Waited for: the task asks a question, and no one is there to answer it.
 

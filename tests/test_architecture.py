@@ -44,7 +44,7 @@ ALLOWED = {
     "completion": {"app", "config", "errors", "local", "output", "system"},
     "manual": {"", "cli", "completion", "config", "local", "system"},
     "batch": {"api", "errors", "history", "once", "output", "system", "tasks"},
-    "tasks": {"api", "errors", "history", "once", "output", "system"},
+    "tasks": {"api", "errors", "history", "local", "once", "output", "system"},
     "once": {"api", "errors", "history", "system"},
     "history": {"api", "errors", "system"},
     "config": {"", "api", "errors", "system"},
@@ -65,6 +65,7 @@ ONLY = {
     ("completion", "local"): "local.agents.skills",  # the names that `-s` can take
     ("manual", "local"): "local.steering",  # the words that the page explains
     ("config", "api"): "api.urls",  # what a base URL and a key may look like
+    ("tasks", "local"): "local.agents.tryout",  # a jail for what an agent wrote
     ("tasks", "output"): "output.console",  # text made safe; what moves is drawn by output alone
     ("commands", "api"): "api.urls",  # the same; the client comes from the App
 }

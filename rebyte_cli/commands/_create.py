@@ -185,6 +185,7 @@ def create(
                 "prompt": body["prompt"],
                 "labels": choices.labels,
                 "files": list(map(os.path.abspath, files)),
+                "base": _base_commit(options.github_url, fields),
                 "on_created": prompt.sent,
                 "note": app.note,
                 "warn": app.warn,
@@ -200,6 +201,15 @@ def create(
             with waiting, _naming_workspace(app, body, is_given=bool(options.workspace)):
                 created = engine.create(app.client, app.history, body, key=choices.once, **details)
     return _followed(app, created, choices, deadline, is_new=is_new)
+
+
+def _base_commit(given: str | None, fields: Mapping[str, Any]) -> str | None:
+    """The commit that the task starts from, if it is known here; noted for `rebyte check`."""
+    if given is None and "localRepository" not in fields:
+        return None
+    from ..tasks.repository import base_commit
+
+    return base_commit(given, fields)
 
 
 def _of_attempts(body: Mapping[str, Any], choices: CreateOptions) -> list[Mapping[str, Any]]:

@@ -115,6 +115,10 @@ MIGRATIONS = (
     ALTER TABLE intents ADD COLUMN shape TEXT;
     ALTER TABLE intents ADD COLUMN target TEXT;
     """,
+    # The commit that a task started from, as far as the repository here knew it.
+    """
+    ALTER TABLE tasks ADD COLUMN base_commit TEXT;
+    """,
 )
 VERSION = len(MIGRATIONS)
 # How long to wait for other writers, in seconds. A write takes milliseconds: a file that is locked

@@ -130,13 +130,15 @@ class History:
         body: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
         files: Sequence[str] | None = None,
+        base: str | None = None,
     ) -> None:
         """Remember a task: `created` is the API's answer, `body` what was sent for it.
 
-        `files` is as in `NewTask`. Adding one that is known updates it and leaves its place in the
-        order as it was.
+        `files` and `base` are as in `NewTask`. Adding one that is known updates it and leaves its
+        place in the order as it was.
         """
-        self.add_tasks([NewTask(created, prompt, body or {}, labels or {}, files)])
+        made = NewTask(created, prompt, body or {}, labels or {}, files, base=base)
+        self.add_tasks([made])
 
     def add_tasks(self, made: Iterable[NewTask]) -> None:
         """As add_task, for many in one step.

@@ -34,6 +34,7 @@ COLUMNS = {
     "files": "files",
     "localRepository": "local_repository",
     "givenWorkspaceId": "given_workspace",
+    "baseCommit": "base_commit",
 }
 _LISTS = ("skills", "files")
 # Fields of an answer that name what was made and cannot hold a user's text.
@@ -69,7 +70,8 @@ class NewTask(NamedTuple):
 
     `files` are the absolute paths of uploaded files, so that they can be uploaded again; with None,
     the names that the body has for them are kept. `line` is the journal of a batch and the number
-    of the line, with a space between them.
+    of the line, with a space between them. `base` is the commit that the task starts from, as far
+    as the repository here knows it.
     """
 
     created: Mapping[str, Any]
@@ -78,6 +80,7 @@ class NewTask(NamedTuple):
     labels: Mapping[str, str] = {}
     files: Sequence[str] | None = None
     line: str | None = None
+    base: str | None = None
 
 
 class Reservation(NamedTuple):
@@ -148,7 +151,7 @@ def columns_of(new: NewTask) -> list[Any]:
 
     Keys are cut out of all text.
     """
-    created, prompt, sent, _labels, paths, _line = new
+    created, prompt, sent, _labels, paths, _line, base = new
     names = [file["filename"] for file in sent.get("files") or () if file.get("filename")]
     files = names if paths is None else list(paths)
     first_line = next((line for line in prompt.splitlines() if line.strip()), "")
@@ -163,6 +166,7 @@ def columns_of(new: NewTask) -> list[Any]:
         "branchName": sent.get("branchName"),
         "files": json.dumps(files) if files else None,
         "workspaceId": sent.get("workspaceId"),
+        "baseCommit": base,
     }
     for name in (*_NAMES, "title", "completedAt"):
         if created.get(name) is not None:

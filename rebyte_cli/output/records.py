@@ -250,6 +250,12 @@ CHANGE = _kind(
     "path status additions deletions",
     on_request="commit",
 )  # fmt: skip
+# What a check of a task's changes came to.
+CHECKED = _kind(
+    "checked", "checks", "id",
+    "id status command:text exit:integer? tries:integer output:text file:text? restored:string[]",
+    "id status exit command",
+)  # fmt: skip
 # What `rebyte doctor` found.
 CHECK = _kind(
     "check", "checks", "name",

@@ -59,6 +59,7 @@ def create(
     key: str | None = None,
     labels: Mapping[str, str] | None = None,
     files: Sequence[str] | None = None,
+    base: str | None = None,
     on_created: Callable[[], None] = lambda: None,
     note: Callable[[str], None],
     warn: Callable[[str], None] | None = None,
@@ -69,8 +70,8 @@ def create(
     """POST /tasks with `body`, at most once, and return what was created.
 
     The answer has `id`, `url`, `status`, `createdAt`, and `workspaceId` if it is known: a task
-    that was found after its answer was lost has none. The history keeps `labels` and `files`
-    (paths that were uploaded) with the task.
+    that was found after its answer was lost has none. The history keeps `labels`, `files`
+    (paths that were uploaded) and `base` (the commit that it starts from) with the task.
     `on_created` is called once it is certain that a task with this very prompt exists, also if the
     call is interrupted then.
     `note` is called with progress for a person to read, and `warn` (`note` if it is None) with
@@ -91,7 +92,7 @@ def create(
     with a hint that says whether a task exists, and what `create_from` raises if the request was
     refused or never sent; the key can then be used again.
     """
-    request = TaskRequest(client, history, body, prompt, labels, files)
+    request = TaskRequest(client, history, body, prompt, labels, files, base)
     operation = Operation(
         request, client, history, note, deadline, sleep, look_for, on_created=on_created, warn=warn
     )

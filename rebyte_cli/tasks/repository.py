@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import unquote
 
 from ..errors import BadUsage, Term
@@ -130,6 +131,26 @@ def local_source(
         with contextlib.suppress(BadUsage):
             plain, branch = repository(given, branch, note=note)
     return {"githubUrl": plain, "branchName": branch, "localRepository": root}
+
+
+def base_commit(given: str | None, fields: Mapping[str, Any]) -> str | None:
+    """The commit that a task with these fields of POST /tasks starts from, if it is known here.
+
+    For `.` as the repository that was `given`, that is what the remote's branch was at the last
+    fetch; on this machine, what the branch of the folder is.
+    """
+    folder, branch = fields.get("localRepository"), fields.get("branchName")
+    if folder is not None and folder_of(str(folder)):
+        names = [f"refs/heads/{branch}", f"refs/tags/{branch}"] if branch else ["HEAD"]
+    elif given == "." and branch:
+        folder, names = ".", [f"refs/remotes/{_remote()}/{branch}"]
+    else:
+        return None
+    for name in names:
+        with contextlib.suppress(git.GitFailed):
+            words = ["rev-parse", "--quiet", "--verify", f"{name}^{{commit}}"]
+            return git.run(words, folder).decode().strip()
+    return None
 
 
 def folder_of(given: str) -> str | None:

@@ -54,12 +54,14 @@ class TaskRequest:
         prompt: str,
         labels: Mapping[str, str] | None = None,
         files: Sequence[str] | None = None,
+        base: str | None = None,
     ) -> None:
-        """`labels` and `files` are for the history; see `history.rows.NewTask`."""
+        """`labels`, `files` and `base` are for the history; see `history.rows.NewTask`."""
         self._client = client
         self._history = history
         self._labels = labels or {}
         self._files = files
+        self._base = base
         self.scan = Search(
             client,
             history.knows,
@@ -103,6 +105,7 @@ class TaskRequest:
                 body=self.body,
                 labels=self._labels,
                 files=self._files,
+                base=self._base,
             )
         else:
             self._history.add_task(answer, prompt="", labels=self._labels)

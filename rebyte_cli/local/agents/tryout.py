@@ -1,0 +1,164 @@
+"""Run a command on files that an agent has written, in a jail without network or anything of ours.
+
+A tryout has a folder of its own with `code/`, the files, and `home/`, an empty HOME. No key, no
+login and no proxy is in its environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from . import config, confined, jail, tools
+from .adapter import without_sequences
+from .jail_group import JailGroup, end_rest
+from .workspace import BASE
+
+LARGEST_OUTPUT = 64 << 20  # bytes
+LOOK_SECONDS = 0.1
+TIMED_OUT = 124  # as `timeout` of coreutils says it
+CODE, HOME = "code", "home"
+
+
+class TryoutEnd(NamedTuple):
+    """How a command ended: its exit status, and the `reason` if it was stopped."""
+
+    status: int
+    reason: str = ""
+
+
+class NoJail(Exception):
+    """No jail can be made here; `remedy` says what to do, if that is known."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+def check_jail() -> None:
+    """Raise NoJail unless jails work on this machine."""
+    check = jail.probe(None)
+    if not check.works:
+        raise NoJail(check.reason, check.fix)
+
+
+def base_repository(state_dir: Path, workspace: str) -> Path | None:
+    """The repository whose `refs/heads/base` a workspace started from; None without one here.
+
+    `state_dir` is the folder of the local service.
+    """
+    base = state_dir / "workspaces" / workspace / BASE
+    return base if "/" not in workspace and base.is_dir() else None
+
+
+@contextlib.contextmanager
+def folder(above: Path) -> Iterator[Path]:
+    """A folder for one tryout below `above`, while the block runs. Raises OSError.
+
+    Those that a process which was killed has left are removed, with whatever runs there.
+    """
+    above.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left in above.glob("tree-*"):
+        with contextlib.suppress(OSError), _locked(left):
+            _remove(left)
+    made = Path(tempfile.mkdtemp(prefix="tree-", dir=above))
+    try:
+        with _locked(made):
+            for name in (CODE, HOME):
+                (made / name).mkdir(mode=0o700)
+            yield made
+    finally:
+        _remove(made)
+
+
+def _remove(place: Path) -> None:
+    with contextlib.suppress(OSError):
+        end_rest(place)
+    confined.remove_tree(place)
+
+
+@contextlib.contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """Hold the lock of a folder. Raises OSError when another process does."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def run(
+    place: Path, command: str, log: Path, *, seconds: float, jailed: bool, settings: Path | None
+) -> TryoutEnd:
+    """Run `sh -c COMMAND` in `code/` of a tryout's folder, for `seconds` at most.
+
+    What it prints is written to `log`, 64 MiB at most. Every process that it started is dead at the
+    end; without the jail, every one of its process group. `settings` is config.toml, which names
+    the tools and caches that a jail shows. Raises OSError, and config.ConfigError.
+    """
+    confinement = jail.confine(place, jailed=jailed)
+    outside = {
+        name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+    }
+    needs = jail.certificates(outside)
+    words, folders = ["sh", "-c", command], list[str]()
+    variables: dict[str, str] = {}
+    more: list[str] = []
+    if jailed:
+        chosen = config.load(settings)
+        shown = tools.find_shown(
+            {"tools": chosen.tools, "caches": chosen.caches},
+            outside,
+            needs,
+            confinement.home.outside,
+        )
+        folders, variables, more = shown.folders, shown.variables, shown.arguments
+    line = jail.command(confinement, words, needs=needs, more=more, network=False)
+    variables = jail.environment(confinement, outside, folders) | variables | {"CI": "true"}
+    with log.open("wb") as output:
+        group = JailGroup(
+            confinement,
+            line,
+            folder=confinement.code.outside,
+            variables=variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        with group:
+            end = _ended(group, log, seconds)
+    if log.stat().st_size > LARGEST_OUTPUT:
+        os.truncate(log, LARGEST_OUTPUT)
+    return end
+
+
+def _ended(group: JailGroup, log: Path, seconds: float) -> TryoutEnd:
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = group.process.wait(min(LOOK_SECONDS, max(deadline - time.monotonic(), 0)))
+            return TryoutEnd(128 - status if status < 0 else status)
+        if time.monotonic() >= deadline:
+            return TryoutEnd(TIMED_OUT, f"it ran longer than {seconds:g} s and was ended")
+        if log.stat().st_size > LARGEST_OUTPUT:
+            return TryoutEnd(TIMED_OUT, f"it printed more than {LARGEST_OUTPUT >> 20} MiB")
+
+
+def last_lines(log: Path, *, lines: int, characters: int) -> str:
+    """The end of what a command has printed, without the sequences that steer a terminal."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 8 * characters))
+        text = file.read().decode("utf-8", "replace")
+    kept = without_sequences(text).replace("\r\n", "\n").rstrip().split("\n")[-lines:]
+    return "\n".join(kept)[-characters:]

@@ -1,0 +1,143 @@
+"""The files that a check runs on: a commit with a patch, but protected paths as they were.
+
+Everything is put together in git's index, where no link leads anywhere, before a file is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..system import git
+from .protection import Protection, of_command
+
+FETCH_SECONDS = 1800.0
+MOST_WORDS = 500  # paths in one command line
+SUBMODULE = "160000"
+# All that one commit reaches, no branch needed; deltas are not worth the time (see lenders.py).
+UPLOAD_PACK = "git -c pack.window=0 -c uploadpack.allowAnySHA1InWant=true upload-pack"
+# The files as they are in the repository, whatever the user's git prefers.
+_AS_THEY_ARE = (
+    "-c", "core.autocrlf=false", "-c", "core.eol=lf", "-c", "core.attributesFile=/dev/null",
+)  # fmt: skip
+
+
+class Base(NamedTuple):
+    """The commit that an agent's work began with, and a repository on this machine that has it.
+
+    `repository` is a working tree or a bare repository. One that `is_own` is the local service's,
+    made by nothing else, and may borrow objects from others.
+    """
+
+    repository: Path
+    commit: str
+    is_own: bool = False
+
+
+class _Entry(NamedTuple):
+    mode: str
+    blob: str
+
+
+def make(folder: Path, base: Base, patch: bytes, command: str, protect: Sequence[str]) -> list[str]:
+    """Make the tree in `folder`, which exists and is empty; returns the paths that were put back.
+
+    Those are paths that the patch had changed, deleted, replaced or added although `protect` or
+    what `command` reads by itself covers them. Raises GitFailed, and BadUsage for a pattern.
+    """
+    commit = _fetched(folder, base)
+    before = _entries(folder, ["ls-tree", "-r", "-z", "--full-tree", commit])
+    protection = Protection([*of_command(command, before), *protect])
+    git.run(["read-tree", commit], folder)
+    if patch.strip():
+        file = folder / ".git" / "check.patch"
+        file.write_bytes(patch)
+        git.run([*_AS_THEY_ARE, "apply", "--cached", "--whitespace=nowarn", str(file)], folder)
+        file.unlink()
+    restored = _put_back(folder, before, protection)
+    git.run([*_AS_THEY_ARE, "checkout-index", "--all", "--quiet"], folder)
+    kept = [path for path in before if protection.covers(path)]
+    _write_as_before(folder, commit, [path for path in kept if before[path].mode != SUBMODULE])
+    git.run(["update-index", "-q", "--refresh", "--ignore-submodules"], folder)
+    return restored
+
+
+def _fetched(folder: Path, base: Base) -> str:
+    """Make a repository with what the base commit reaches, checked out nowhere; the commit's id."""
+    place = base.repository
+    if not base.is_own:
+        git.check_repository(str(place))
+    commit = _line(
+        ["rev-parse", "--verify", "--end-of-options", f"{base.commit}^{{commit}}"], place
+    )
+    hashes = _line(["rev-parse", "--show-object-format"], place)
+    git.run(["init", "--quiet", "--template=", f"--object-format={hashes}", str(folder)])
+    words = ["-c", "gc.auto=0", "-c", "maintenance.auto=false", "fetch", "--quiet", "--no-tags"]
+    words += ["--update-shallow", "--upload-pack", UPLOAD_PACK, "--", os.path.abspath(place)]
+    git.run([*words, commit], folder, timeout=FETCH_SECONDS)
+    git.run(["update-ref", "HEAD", commit], folder)
+    return commit
+
+
+def _entries(folder: Path, words: Sequence[str]) -> dict[str, _Entry]:
+    """Path, mode and content of every file in a tree or in the index."""
+    found = {}
+    for line in os.fsdecode(git.run(words, folder)).split("\0")[:-1]:
+        state, _, path = line.partition("\t")
+        mode, *others = state.split(" ")  # the id, and a type before it or a stage behind it
+        found[path] = _Entry(mode, max(others, key=len))
+    return found
+
+
+def _put_back(folder: Path, before: Mapping[str, _Entry], protection: Protection) -> list[str]:
+    """Make every protected path in the index what it was; returns those that were not."""
+    after = _entries(folder, ["ls-files", "--stage", "-z"])
+    added = [path for path in after if path not in before and protection.covers(path)]
+    changed = [
+        path
+        for path, entry in before.items()
+        if after.get(path) != entry and protection.covers(path)
+    ]
+    # A folder on the way to a protected file may be a file or a link now.
+    in_the_way = {above for path in changed for above in _above(path) if above in after}
+    for some in _portions([*added, *sorted(in_the_way)]):
+        git.run(["update-index", "--force-remove", "--", *some], folder)
+    entries = [f"{before[path].mode},{before[path].blob},{path}" for path in changed]
+    for some in _portions(entries):
+        words = [word for entry in some for word in ("--cacheinfo", entry)]
+        git.run(["update-index", "--add", "--replace", *words], folder)
+    return sorted({*added, *changed, *in_the_way})
+
+
+def _above(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def _portions(paths: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(paths), MOST_WORDS):
+        yield paths[first : first + MOST_WORDS]
+
+
+def _write_as_before(folder: Path, commit: str, paths: Sequence[str]) -> None:
+    """Write protected files with the attributes of the base: those of the patch can change them.
+
+    They are written elsewhere, where git finds no `.gitattributes` of the patch, and moved here.
+    """
+    aside = folder.parent / "protected"
+    aside.mkdir(mode=0o700)
+    index = {"GIT_INDEX_FILE": str(aside.parent / "index"), "GIT_WORK_TREE": str(aside)}
+    git_dir = ["--git-dir", str(folder / ".git")]
+    git.run([*git_dir, "read-tree", commit], aside, index)
+    for some in _portions(paths):
+        words = [*git_dir, *_AS_THEY_ARE, "checkout-index", "--quiet", "--", *some]
+        git.run(words, aside, index)
+    for path in paths:
+        os.replace(aside / path, folder / path)
+
+
+def _line(words: Sequence[str], folder: Path) -> str:
+    return os.fsdecode(git.run(words, folder).removesuffix(b"\n"))

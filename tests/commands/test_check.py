@@ -1,0 +1,289 @@
+"""`rebyte check`: a command decides whether a task is done, and no agent decides about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Done
+from tests.repositories import Repository, git
+from tests.tools import need_jail
+from tests.waiting import eventually
+
+Local = Callable[..., Done]
+
+AGENT = """#!/bin/sh
+# The prompt is what this agent does.
+sh -e; echo Done.
+"""
+TEST = "#!/bin/sh\ngrep -q right answer.txt || { echo wrong answer; exit 3; }\n"
+
+
+@pytest.fixture
+def local(inside: Local) -> Local:
+    """The command with the service that it carries, in this process."""
+
+    def run(*words: str, **options: Any) -> Done:
+        return inside("-P", "local", *words, **options)
+
+    return run
+
+
+@pytest.fixture
+def agents(home: Path, local: Local, monkeypatch: pytest.MonkeyPatch) -> Local:
+    """The command with an agent `mine` that runs its prompt as a script, in a jail."""
+    need_jail(home)
+    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
+    program = home / "agent"
+    program.write_text(AGENT)
+    program.chmod(0o755)
+    config = home / ".config/rebyte/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'[local.agents.mine]\ncommand = ["{program}"]\n')
+    return local
+
+
+@pytest.fixture
+def repository(home: Path) -> Path:
+    """A repository without a remote, whose test wants another answer than it has."""
+    folder = home / "repository"
+    (folder / "tests").mkdir(parents=True)
+    (folder / "answer.txt").write_text("wrong\n")
+    (folder / "tests/run.sh").write_text(TEST)
+    (folder / "tests/run.sh").chmod(0o755)
+    (folder / "Makefile").write_text("test:\n\ttests/run.sh\n")
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "Start")
+    return folder
+
+
+RIGHT = "echo right > answer.txt"
+
+
+def work(agents: Local, repository: Path, script: str) -> str:
+    """Run the agent on the repository; its task."""
+    words = ("create", script, "-x", "mine", "-g", ".", "--wait", "-o", "json")
+    done = agents(*words, cwd=repository)
+    assert done.status == 0, done
+    return str(done.json["id"])
+
+
+def check(agents: Local, *words: str, **options: Any) -> Done:
+    return agents("check", "@last", *words, "-o", "json", **options)
+
+
+def test_the_changes_decide(agents: Local, repository: Path) -> None:
+    """What the agent did is checked, not what is in the working tree or was said."""
+    task = work(agents, repository, RIGHT)
+    (repository / "answer.txt").write_text("neither\n")
+    done = check(agents, "tests/run.sh")
+    assert (done.status, done.err) == (0, "")
+    assert done.json == {
+        "id": task,
+        "status": "passed",
+        "command": "tests/run.sh",
+        "exit": 0,
+        "tries": 1,
+        "output": "",
+        "file": done.json["file"],
+        "restored": [],
+    }
+    assert git(repository, "status", "--porcelain").split() == ["M", "answer.txt"]
+    assert list(Path(done.json["file"]).parent.glob("tree-*")) == []
+
+
+def test_a_check_that_fails(agents: Local, repository: Path) -> None:
+    work(agents, repository, "echo still wrong > answer.txt")
+    done = check(agents, "seq 1000; printf '\\033[31mred\\033[0m\\n'; tests/run.sh")
+    assert done.status == 10
+    found = done.json
+    assert (found["status"], found["exit"]) == ("failed", 3)
+    assert found["output"].split("\n")[-3:] == ["1000", "red", "wrong answer"]
+    assert len(found["output"].split("\n")) == 40
+    assert Path(found["file"]).read_text().startswith("1\n2\n3\n")
+    error = json.loads(done.err)["error"]
+    assert (error["code"], error["exit"]) == ("check_failed", 10)
+    assert error["message"].endswith(
+        "exited with status 3\n993\n994\n995\n996\n997\n998\n999\n1000\nred\nwrong answer"
+    )
+
+
+CHEATS = {
+    "edits it": "echo true > tests/run.sh",
+    "deletes it": "rm -r tests",
+    "makes it a link": "ln -sf /bin/true tests/run.sh",
+    "moves it": "mv tests/run.sh old.sh; cp /bin/true tests/run.sh",
+    "changes its mode": "chmod -x tests/run.sh",
+    "makes it a folder": "rm tests/run.sh; mkdir tests/run.sh; echo > tests/run.sh/x",
+    "makes its folder a link": "mv tests other; echo true > other/run.sh; ln -s other tests",
+    "makes its folder a file": "rm -r tests; echo true > tests",
+    "adds a Makefile before it": "printf 'test:\\n\\ttrue\\n' > GNUmakefile",
+    "adds another makefile": "printf 'test:\\n\\ttrue\\n' > makefile",
+    "edits the Makefile": "printf 'test:\\n\\ttrue\\n' > Makefile",
+    "changes how it is written": "echo '*.sh text eol=crlf' > .gitattributes",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", CHEATS)
+def test_an_agent_cannot_pass_by_changing_the_test(
+    agents: Local, repository: Path, how: str
+) -> None:
+    """The command names both the Makefile and, in it, a script that the user protects."""
+    work(agents, repository, CHEATS[how])
+    done = check(agents, "make test", "--protect", "tests/*.sh")
+    assert done.status == 10, done
+    assert "wrong answer" in done.json["output"]
+
+
+@pytest.mark.parametrize("how", CHEATS)
+def test_what_is_put_back_is_not_in_the_way_of_the_right_answer(
+    agents: Local, repository: Path, how: str
+) -> None:
+    work(agents, repository, f"{RIGHT}; {CHEATS[how]}")
+    done = check(agents, "make test", "--protect", "tests/*.sh")
+    assert done.status == 0, done
+    if how == "deletes it":
+        assert done.json["restored"] == ["tests/run.sh"]
+        assert "as they were before the task: tests/run.sh" in done.err
+
+
+def test_files_that_the_command_names_are_protected(agents: Local, repository: Path) -> None:
+    work(agents, repository, "echo true > tests/run.sh")
+    assert check(agents, "cd . && sh -c 'cd tests; ./run.sh'").status == 10
+    assert check(agents, "sh tests/run.sh").status == 10
+    assert check(agents, "sh tests/run.sh", "--protect", "!tests/run.sh").status == 0
+
+
+def test_a_conftest_cannot_skip_the_tests(agents: Local, repository: Path) -> None:
+    """pytest reads those of every folder by itself."""
+    (repository / "tests/test_answer.py").write_text("def test_it(): assert False\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "Test")
+    skip = "def pytest_collection_modifyitems(items): items.clear()"
+    work(agents, repository, f"echo '{skip}' | tee conftest.py > tests/conftest.py")
+    # A stand-in for pytest: it reads every conftest.py as that does.
+    program = "pytest() { test ! -e conftest.py -a ! -e tests/conftest.py; }; pytest tests"
+    done = check(agents, program)
+    assert done.json["restored"] == ["conftest.py", "tests/conftest.py"]
+    assert done.status == 0
+
+
+def test_a_check_gets_nothing_of_the_users(
+    agents: Local, repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No network, no file of the home, no variable with a secret, an empty HOME."""
+    work(agents, repository, RIGHT)
+    monkeypatch.setenv("REBYTE_API_KEY", "rbk_secret")
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:password@127.0.0.1:9")
+    command = f'env; ls -A "$HOME"; test ! -e {home}/repository && ! ls /sys/class/net/eth0'
+    done = check(agents, f"{command}; cat /proc/net/dev")
+    assert done.status == 0
+    printed = Path(done.json["file"]).read_text()
+    assert "rbk_secret" not in printed
+    assert "password" not in printed
+    devices = {line.split(":")[0].strip() for line in printed.splitlines() if ": " in line}
+    assert "lo" in devices
+    assert not {name for name in devices if name.startswith(("eth", "en", "wl"))}
+
+
+def test_a_time_limit_ends_every_process(agents: Local, repository: Path) -> None:
+    work(agents, repository, RIGHT)
+    mark = f"sleep 98{os.getpid()}"
+    done = check(agents, f"setsid {mark} & {mark}", "--check-timeout", "1s")
+    assert done.status == 10
+    assert done.json["exit"] == 124
+    assert "ran longer than 1 s" in done.json["output"]
+    assert mark not in subprocess.run(
+        ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+    ).stdout  # fmt: skip
+
+
+def test_an_interrupt_ends_every_process(agents: Local, repository: Path, home: Path) -> None:
+    work(agents, repository, RIGHT)
+    mark = f"sleep 97{os.getpid()}"
+    words = [sys.executable, "-m", "rebyte_cli", "-P", "local", "check", "@last", mark]
+    for number in (signal.SIGINT, signal.SIGKILL):
+        process = subprocess.Popen(words, cwd=repository, stderr=subprocess.DEVNULL)
+
+        def is_at_work() -> bool:
+            every = subprocess.run(
+                ["pgrep", "-fx", mark], capture_output=True, check=False
+            ).stdout  # fmt: skip
+            return bool(every)
+
+        eventually(is_at_work)
+        process.send_signal(number)
+        assert process.wait() == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        eventually(lambda: not is_at_work())
+    # What the killed one left is removed by the next.
+    assert check(agents, "true").status == 0
+    assert list((home / ".local/state/rebyte/checks").glob("tree-*")) == []
+
+
+def test_without_a_jail_it_must_be_asked_for(
+    agents: Local, repository: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(agents, repository, RIGHT)
+    broken = home / "bin/bwrap"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\necho no namespaces >&2; exit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
+    done = check(agents, "touch ran; tests/run.sh")
+    assert (done.status, json.loads(done.err)["error"]["code"]) == (1, "check_unusable")
+    assert "--no-jail" in done.err
+    assert check(agents, "tests/run.sh", "--no-jail").status == 0
+
+
+def test_another_service(inside: Local, home: Path, tmp_path: Path) -> None:
+    """Its task leaves changes.patch as an artifact; `-g .` noted the commit of the remote."""
+    need_jail(home)
+    repository = Repository(tmp_path)
+    inside("-P", "local", "create", "Write", "-g", ".", "--wait", cwd=repository.path)
+    repository.write("a.txt", "two\n")
+    patch = home / "changes.patch"
+    patch.write_text(repository("diff"))
+    repository("checkout", "a.txt")
+    inside("-P", "local", "artifact", "put", "@last", str(patch))
+    repository.write("b.txt", "later\n")
+    repository.commit("Later")
+    command = "grep -h two a* && test ! -e b*"
+    done = inside("-P", "local", "check", "@last", command, "-o", "json")
+    assert (done.status, done.json["output"]) == (0, "two"), done
+    here = ("-o", "json", "--base", "HEAD")
+    done = inside("-P", "local", "check", "@last", "cat b.txt", *here, cwd=repository.path)
+    assert done.json["output"] == "later"
+    words = ("check", "@last", "true", "--base", "nothing")
+    done = inside("-P", "local", *words, cwd=repository.path)
+    assert (done.status, "has no commit nothing" in done.err) == (4, True)
+
+
+def test_a_patch_that_does_not_apply(inside: Local, home: Path, tmp_path: Path) -> None:
+    need_jail(home)
+    repository = Repository(tmp_path)
+    inside("-P", "local", "create", "Write", "-g", ".", "--wait", cwd=repository.path)
+    repository.write("a.txt", "two\n")
+    patch = home / "changes.patch"
+    patch.write_text(repository("diff").replace("-one", "-other"))
+    inside("-P", "local", "artifact", "put", "@last", str(patch))
+    done = inside("-P", "local", "check", "@last", "true", "-o", "json")
+    assert (done.status, done.json["status"], done.json["exit"]) == (1, "error", None)
+    assert "cannot be applied" in done.json["output"]
+
+
+def test_usage(inside: Local) -> None:
+    inside("-P", "local", "create", "Say hello", "--wait")
+    assert inside("-P", "local", "check", "@last", " ").status == 2
+    words = ("check", "@last", "true", "--protect", "..")
+    assert "names no path" in inside("-P", "local", *words).err
+    done = inside("-P", "local", "check", "@last", "true")
+    assert (done.status, "--base REV" in done.err) == (2, True)
