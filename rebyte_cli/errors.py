@@ -17,6 +17,8 @@
     │   └── OutcomeUnknown             6   a create was sent and no answer came back
     ├── TaskFailed                    10   waited for, and it failed (carries the task)
     ├── TaskCanceled                  11   waited for, and it was canceled
+    ├── CheckFailed                   10   the command that decides whether it is done did not pass
+    ├── CheckBroken                    1   that command could not be run on its changes
     ├── NeedsAnswer                   12   waited for, and it asks a question (carries the task)
     │   └── QuestionAsked             12   raised by the library (also a WaitTimeout)
     ├── WaitTimeout                  124   the time limit passed (also a TimeoutError)

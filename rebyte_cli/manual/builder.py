@@ -14,6 +14,7 @@ SEE_ALSO = "rebyte(1), rebyte-config(5), rebyte-examples(7)"
 MORE = {
     "api": "rebyte-api(7)",
     "batch": "rebyte-shards(7)",
+    "check": "rebyte-check(7)",
     "local": "rebyte-local(7), rebyte-local-agents(7)",
 }
 
@@ -167,6 +168,7 @@ WRITTEN = (
     "rebyte-local.7",
     "rebyte-local-agents.7",
     "rebyte-shards.7",
+    "rebyte-check.7",
     "rebyte-tutorial.7",
 )
 

@@ -105,7 +105,7 @@ def require_jail(how: CheckCommand) -> None:
     try:
         tryout.check_jail()
     except tryout.NoJail as error:
-        unconfined = Term("--no-jail", "`rebyte check --no-jail` in a shell")
+        unconfined = Term("--no-jail", "`check --no-jail` in a shell")
         remedy = f"{error.remedy}. " if error.remedy else ""
         raise CheckUnusable(
             f"a check needs a sandbox: {error}",

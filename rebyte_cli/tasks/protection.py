@@ -92,7 +92,7 @@ def _words(command: str, depth: int = 3) -> Iterator[str]:
 
 
 def _names(word: str) -> Iterator[str]:
-    """What may be a file in a word: `FILE`, `--option=FILE`, `FILE::test`, `@FILE`, `package.name`."""
+    """What may be a file in a word: `FILE`, `--option=FILE`, `FILE::test`, `@FILE`, `package.x`."""
     for part in (word, *word.split("=")[1:]):
         name = part.partition("::")[0].removeprefix("@").rstrip("/")
         if name and not name.startswith(("/", "-")):

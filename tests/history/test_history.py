@@ -100,6 +100,7 @@ def test_a_task_is_remembered_with_what_was_sent(history: History) -> None:
             "files": ["a.txt"],
             "localRepository": None,
             "givenWorkspaceId": None,
+            "baseCommit": None,
         }
     ]
     assert history.path.stat().st_mode & 0o777 == 0o600

@@ -1,6 +1,6 @@
 """Run a command on files that an agent has written, in a jail without network or anything of ours.
 
-A tryout has a folder of its own with `code/`, the files, and `home/`, an empty HOME. No key, no
+A tryout has a separate folder with `code/`, the files, and `home/`, an empty HOME. No key, no
 login and no proxy is in its environment.
 """
 
