@@ -43,6 +43,7 @@ GUIDES = {
     "rebyte-local.7": "The local service",
     "rebyte-local-agents.7": "Agents on this machine",
     "rebyte-shards.7": "A batch on many machines",
+    "rebyte-check.7": "Checks",
     "rebyte-config.5": "Settings",
     "rebyte-api.7": "The HTTP interface",
 }
