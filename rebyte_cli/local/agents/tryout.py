@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -86,11 +87,11 @@ def _remove(place: Path) -> None:
 @contextlib.contextmanager
 def _locked(place: Path) -> Iterator[None]:
     """Hold the lock of a folder. Raises OSError when another process does."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if sys.platform == "win32":  # where no agents run
         yield
         return
+    import fcntl
+
     descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
