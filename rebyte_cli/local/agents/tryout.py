@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ...system.files import take_lock
 from . import config, confined, jail, tools
 from .adapter import without_sequences
 from .jail_group import JailGroup, end_rest
@@ -24,7 +24,8 @@ from .workspace import BASE
 LARGEST_OUTPUT = 64 << 20  # bytes
 LOOK_SECONDS = 0.1
 TIMED_OUT = 124  # as `timeout` of coreutils says it
-CODE, HOME = "code", "home"
+CODE, HOME, LOCK = "code", "home", "lock"
+YOUNG_SECONDS = 60.0  # the age of a folder that may not be locked yet
 
 
 class TryoutEnd(NamedTuple):
@@ -66,38 +67,31 @@ def folder(above: Path) -> Iterator[Path]:
     """
     above.mkdir(parents=True, exist_ok=True, mode=0o700)
     for left in above.glob("tree-*"):
-        with contextlib.suppress(OSError), _locked(left):
-            _remove(left)
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > YOUNG_SECONDS:
+                _remove_unused(left)
     made = Path(tempfile.mkdtemp(prefix="tree-", dir=above))
+    release = take_lock(made / LOCK) or (lambda: None)  # no one else has one that young
     try:
-        with _locked(made):
-            for name in (CODE, HOME):
-                (made / name).mkdir(mode=0o700)
-            yield made
+        for name in (CODE, HOME):
+            (made / name).mkdir(mode=0o700)
+        yield made
     finally:
         _remove(made)
+        release()
+
+
+def _remove_unused(place: Path) -> None:
+    release = take_lock(place / LOCK)
+    if release is not None:
+        _remove(place)
+        release()
 
 
 def _remove(place: Path) -> None:
     with contextlib.suppress(OSError):
         end_rest(place)
     confined.remove_tree(place)
-
-
-@contextlib.contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """Hold the lock of a folder. Raises OSError when another process does."""
-    if sys.platform == "win32":  # where no agents run
-        yield
-        return
-    import fcntl
-
-    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def run(
