@@ -133,7 +133,7 @@ class ClientConnection:
             if self._outside is not None:
                 self._outside.close()
         if refusal is not None:
-            self._refuse(refusal)
+            self._refuse(refusal, is_head=request.method == b"HEAD")
         else:
             self._client.close_gently()
         return False
@@ -149,13 +149,15 @@ class ClientConnection:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._client.close()
 
-    def _refuse(self, refusal: GatewayRefusal) -> None:
+    def _refuse(self, refusal: GatewayRefusal, *, is_head: bool = False) -> None:
+        """Answer, if nothing was answered yet; without a body to HEAD."""
         if self._inside.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         body = refusal.body()
-        with contextlib.suppress(OSError, h11.LocalProtocolError):
+        with contextlib.suppress(OSError):
             self._client.send(self._inside.send(refusal.head(len(body))) or b"")
-            self._client.send(self._inside.send(h11.Data(data=body)) or b"")
+            if not is_head:
+                self._client.send(self._inside.send(h11.Data(data=body)) or b"")
             self._client.close_gently()
 
 
@@ -214,11 +216,12 @@ class RequestHandling:
             raise GatewayRefusal(400, "a GET request has no body")
         may_send = self._limit(self._limits.model_body, is_counted=False)
         _check_length(body, self._limits.model_body)
+        passed = asked.headers(headers) + body
         connection = self._shared.outside.to_model(asked.scheme, asked.place)
         try:
             self._exchange(
-                connection, asked.scheme, asked.place, method, asked.target,
-                asked.headers(headers) + body, may_send, asked.answer,
+                connection, asked.scheme, asked.place, method, asked.target, passed, may_send,
+                asked.answer,
             )  # fmt: skip
         finally:
             self.note(usage=asked.answer.usage)
@@ -253,15 +256,8 @@ class RequestHandling:
             target = f"http://{host}{target}"
             if connection.proxy.authorization is not None:
                 headers.append((b"Proxy-Authorization", connection.proxy.authorization))
-        try:
-            request = h11.Request(
-                method=method,
-                target=target,
-                headers=[(b"Host", host.encode()), *headers, (b"Connection", b"close")],
-            )
-        except h11.LocalProtocolError:  # whose text may have the key
-            reason = "the key or a header of the settings has characters that HTTP does not allow"
-            raise GatewayRefusal(502, reason) from None
+        headers = [(b"Host", host.encode()), *headers, (b"Connection", b"close")]
+        request = h11.Request(method=method, target=target, headers=headers)
         exchange = Exchange(
             (self._client, self._inside),
             Channel(connection.sock),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -14,6 +15,8 @@ from .record import printable
 from .refusal import GatewayRefusal
 from .settings import BEARER, CREDENTIALS, ModelRoute
 from .user_proxy import basic_authorization
+
+_HEADER = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 class ModelRequest:
@@ -55,7 +58,10 @@ class ModelRequest:
             raise GatewayRefusal(401, "the request does not have the key that this run was given")
 
     def headers(self, headers: Headers) -> Headers:
-        """The headers for the model: those that pass, those of the settings, and the key."""
+        """The headers for the model: those that pass, those of the settings, and the key.
+
+        Raises GatewayRefusal for a key or a setting that no header can have, without repeating it.
+        """
         route = self._route
         ours = {name.lower(): value for name, value in route.headers.items()}
         basic = basic_authorization(self._base)
@@ -66,12 +72,15 @@ class ModelRequest:
         elif basic is not None:
             ours["authorization"] = basic.decode()
         ours["accept-encoding"] = "identity"  # so that tokens can be counted
+        if not all(map(_HEADER.fullmatch, ours.values())):
+            reason = "the key or a header of the settings has characters that HTTP does not allow"
+            raise GatewayRefusal(502, reason)
         kept = [
             (name, value)
             for name, value in headers
             if endpoints.is_passed_on(name.decode()) and name.decode() not in ours
         ]
-        return kept + [(name.encode(), value.encode("latin-1")) for name, value in ours.items()]
+        return kept + [(name.encode(), value.encode()) for name, value in ours.items()]
 
 
 def _credential(name: bytes, value: bytes) -> bytes:

@@ -79,10 +79,10 @@ class RequestRecord:
                 if self._left == 0:
                     reason = "no further refusals and tunnels are recorded"
                     entry = RequestEntry(now(), "", 0, "", "", refused=reason)
-            document = entry._asdict()
-            for name in ("method", "path", "refused", "fault"):
-                if document[name] is not None:
-                    document[name] = printable(document[name])
+            document = {
+                name: printable(value) if isinstance(value, str) else value
+                for name, value in entry._asdict().items()
+            }
             with contextlib.suppress(OSError):
                 os.write(self._file, json.dumps(document).encode() + b"\n")
 
@@ -101,8 +101,9 @@ def read(path: Path | str) -> list[RequestEntry]:
     for line in lines:
         with contextlib.suppress(ValueError, TypeError):
             document = json.loads(line)
-            known = {k: v for k, v in document.items() if k in RequestEntry._fields}
-            entries.append(RequestEntry(**known))
+            if isinstance(document, dict):
+                known = {k: v for k, v in document.items() if k in RequestEntry._fields}
+                entries.append(RequestEntry(**known))
     return entries
 
 

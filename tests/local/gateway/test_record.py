@@ -1,0 +1,79 @@
+"""The record of requests: harmless to read, whatever was asked, and not endless."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rebyte_cli.local.gateway.record import (
+    MOST_LINES,
+    RefusedHost,
+    RequestEntry,
+    RequestRecord,
+    read,
+    refusals,
+)
+
+
+def entry(host: str = "evil.example", port: int = 443, **more: object) -> RequestEntry:
+    return RequestEntry(1, host, port, "GET", "/", **more)  # type: ignore[arg-type]
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    written = [
+        entry(status=200, sent=1, received=2, seconds=0.5, usage={"input_tokens": 3}),
+        entry(port=8443, refused="no", option="--allow evil.example:8443"),
+        entry(fault="broken"),
+    ]
+    record = RequestRecord(str(path))
+    for each in written:
+        record.add(each)
+    assert read(path) == written
+    assert [each.place for each in written] == ["evil.example", "evil.example:8443", "evil.example"]
+
+
+def test_control_characters_are_never_raw(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    odd = "a\x1b[2J\r\n\x7f\x9b\u202e\u2028é" + "x" * 1000
+    RequestRecord(str(path)).add(
+        RequestEntry(1, "h", 80, odd, odd, refused=odd, fault=odd, option=odd)
+    )
+    raw = path.read_bytes()
+    assert raw.count(b"\n") == 1
+    assert all(32 <= byte < 127 for byte in raw[:-1])
+    (found,) = read(path)
+    for text in (found.method, found.path, found.refused, found.fault, found.option):
+        assert text
+        assert len(text) <= 300
+        assert "\x1b" not in text
+
+
+def test_refusals_end_but_what_costs_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    record = RequestRecord(str(path))
+    for _ in range(MOST_LINES + 100):
+        record.add(entry(refused="no", option="--allow evil.example"))
+    record.add(entry("model.example", status=200, usage={"input_tokens": 1}))
+    found = read(path)
+    assert len(found) == MOST_LINES + 1
+    assert found[-1].usage == {"input_tokens": 1}
+    assert "no further" in str(found[-2].refused)
+    assert refusals(path)["evil.example"].requests == MOST_LINES - 1
+
+
+def test_a_record_that_is_missing_or_torn(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    assert read(path) == []
+    assert refusals(path) == {}
+    lines = [
+        "",
+        "null",
+        "[1]",
+        '{"time": 1}',
+        "\udcff".encode("utf-8", "surrogatepass").hex(),
+        json.dumps(entry(refused="no")._asdict() | {"new": 1}),
+        '{"time": 1, "ho',
+    ]
+    path.write_text("\n".join(lines))
+    assert refusals(path) == {"evil.example": RefusedHost(1, "no", None)}
