@@ -224,7 +224,7 @@ class RequestHandling:
                 asked.answer,
             )  # fmt: skip
         finally:
-            self.note(usage=asked.answer.usage)
+            self.note(usage=asked.answer.usage, model=asked.answer.model)
 
     def _ask_host(self, request: h11.Request, method: str, place: HostPort, path: str) -> None:
         self.note(path=path.partition("?")[0])

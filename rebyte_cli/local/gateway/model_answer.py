@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from .exchange import AnswerFilter, Headers
@@ -11,6 +11,7 @@ from .record import printable
 from .refusal import GatewayRefusal
 from .secret_mask import SecretMask
 from .settings import ModelRoute
+from .usage import UsageReader
 
 # They would send the agent elsewhere, or are for browsers.
 _DROPPED = frozenset(
@@ -19,28 +20,25 @@ _DROPPED = frozenset(
 )
 
 
-class Meter(Protocol):
-    """Counts tokens in an answer that passes (usage.py)."""
-
-    def feed(self, data: bytes) -> None:
-        """Read the next piece."""
-
-    def usage(self) -> Mapping[str, Any]:
-        """What was counted so far; empty if nothing was."""
-
-
 class ModelAnswer(AnswerFilter):
     """Filters the answer to one request, to the model of `route` at `host`."""
 
-    def __init__(self, route: ModelRoute, host: str) -> None:
+    def __init__(self, route: ModelRoute, wire: str, host: str) -> None:
+        """`wire` is that of the request, where the route has several."""
+        self._wire = wire
         self._host = host
         self._mask = SecretMask([route.key or "", *route.headers.values(), *route.query.values()])
-        self._meter: Meter | None = None
+        self._reader: UsageReader | None = None
 
     @property
     def usage(self) -> Mapping[str, Any] | None:
         """The tokens that the model counted; None if it told none."""
-        return (self._meter and self._meter.usage()) or None
+        return None if self._reader is None else self._reader.usage() or None
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model that answered; None if it told none."""
+        return None if self._reader is None else self._reader.model
 
     def head(self, status: int, headers: Headers) -> Headers:
         """Without cookies and addresses; a redirect is a fault."""
@@ -48,12 +46,15 @@ class ModelAnswer(AnswerFilter):
             location = next((v for n, v in headers if n == b"location"), b"")
             reason = f"{self._host} redirects to {_origin(location)}, which is not followed"
             raise GatewayRefusal(502, reason)
+        content_type = next((v for n, v in headers if n == b"content-type"), b"")
+        if not any(n == b"content-encoding" for n, _ in headers):  # which was not asked for
+            self._reader = UsageReader(self._wire, content_type.decode("latin-1"))
         return [(n, self._mask.replace(v)) for n, v in headers if n not in _DROPPED]
 
     def feed(self, data: bytes) -> bytes:
         """Count, and mask."""
-        if self._meter is not None:
-            self._meter.feed(data)
+        if self._reader is not None:
+            self._reader.feed(data)
         return self._mask.feed(data)
 
     def flush(self) -> bytes:

@@ -43,7 +43,8 @@ class ModelRequest:
         given = [part for part in endpoints.clean_query(query) if part[0] not in ours]
         whole = urlencode([*given, *ours.items()], safe=":")
         self.target = f"{self.path}?{whole}" if whole else self.path
-        self.answer = ModelAnswer(route, self.place.host)
+        wire = endpoints.wire_of(route.wire, self._rest)
+        self.answer = ModelAnswer(route, wire, self.place.host)
 
     def check(self, headers: Headers) -> None:
         """Raise GatewayRefusal for anything but a question to the model with the placeholder."""

@@ -28,7 +28,7 @@ class RequestEntry(NamedTuple):
     `sent` and `received` are the bytes of its body and of its answer, or all bytes of a tunnel
     (CONNECT). `status` is 0 if nothing was answered. `refused` is why the gateway did not pass it
     on, and `option` the option that would let it; `fault` is what went wrong outside. `usage` has
-    the tokens that the model counted.
+    the tokens that `model` counted (see usage.py).
     """
 
     time: int
@@ -44,6 +44,7 @@ class RequestEntry(NamedTuple):
     option: str | None = None
     fault: str | None = None
     usage: Mapping[str, Any] | None = None
+    model: str | None = None
 
     @property
     def place(self) -> str:
