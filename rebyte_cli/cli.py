@@ -22,8 +22,8 @@ from .errors import BadUsage, Interrupted, ReaderGone, RebyteError
 SECTIONS = (
     (
         "Tasks",
-        "create rerun follow-up attach wait get result diff check apply logs answer list cancel"
-        " delete share open batch",
+        "create rerun follow-up attach wait get result diff check apply land logs answer list"
+        " cancel delete share open batch",
     ),
     ("Workspaces and files", "workspace artifact file"),
     ("Account", "auth profile credits webhook api"),

@@ -55,6 +55,7 @@ LONG = (
     *("test_never_twice", "test_questions", "test_tasks", "test_runner", "test_session"),
     *("test_create", "test_local", "test_supervisor", "test_keyring_store", "test_list_watch"),
     *("test_wait", "test_terminal", "test_patch", "test_drafts", "test_logs", "test_fields"),
+    *("test_land", "test_land_kill", "test_land_local"),
     *("test_time_limit", "test_shells", "test_mcp", "test_man", "test_documents", "test_service"),
 )
 

@@ -6,7 +6,7 @@ with PatchFarm(lambda prompt: patch_of(...)) as farm:
 
 from __future__ import annotations
 
-import time
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,20 @@ from tests.servers import Answer, Request, error_reply, reply
 
 
 class PatchFarm(Farm):
-    """A farm with an `agent`, which is given a prompt and returns the patch of the task, or None.
+    """A farm with an `agent`, which is given the body of a create and returns the task's patch.
 
-    `fields` are what a test adds to the documents of tasks, by id.
+    `fields` are what a test adds to the documents of tasks, by id. `made_one` is called after each
+    create has made its task, before it is answered.
     """
 
-    def __init__(self, agent: Callable[[str], bytes | None] = lambda _: None, **more: Any) -> None:
+    def __init__(
+        self, agent: Callable[[dict[str, Any]], bytes | None] = lambda _: None, **more: Any
+    ) -> None:
         super().__init__(hook=self._artifact, **more)
         self.agent = agent
         self.patches: dict[str, bytes | None] = {}  # by workspace
         self.fields: dict[str, dict[str, Any]] = {}
+        self.made_one: Callable[[], object] = lambda: None
 
     def add(self, prompt: str, patch: bytes | None, **fields: Any) -> str:
         """A task that has ended and left this patch; its id."""
@@ -39,7 +43,8 @@ class PatchFarm(Farm):
     def _make(self, body: dict[str, Any]) -> dict[str, Any]:
         task = super()._make(body)
         self.fields[task["id"]] = {"title": body["prompt"], "executor": "claude"}
-        self.patches[task["workspaceId"]] = self.agent(body["prompt"])
+        self.patches[task["workspaceId"]] = self.agent(body)
+        self.made_one()
         return task
 
     def _reply(self, document: Any, *args: Any) -> bytes:
@@ -64,16 +69,7 @@ def patch_of(repository: Path, change: Callable[[], object], base: str = "HEAD")
     git(repository, "add", "-A")
     git(repository, "commit", "-q", "--allow-empty", "-m", "Work")
     # Not as text: it may be of no encoding.
-    import subprocess
-
     words = ["git", "diff", "--binary", "--full-index", "HEAD~", "HEAD"]
     made = subprocess.run(words, cwd=repository, capture_output=True, check=True).stdout
     git(repository, "checkout", "-q", "main")
     return made
-
-
-def wait_a_second() -> None:
-    """Commits have whole seconds: what is created now is later than those made until now."""
-    end = int(time.time()) + 1
-    while time.time() < end:
-        time.sleep(0.01)

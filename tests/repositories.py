@@ -81,3 +81,14 @@ def small_repository(folder: Path) -> Path:
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "Start")
     return folder
+
+
+def snapshot(folder: Path) -> tuple[str, ...]:
+    """What a command must leave alone: HEAD, `main`, the index, and the files with their times."""
+    files = sorted(path for path in folder.rglob("*") if ".git" not in path.parts)
+    return (
+        (folder / ".git/HEAD").read_text(),
+        git(folder, "rev-parse", "--verify", "-q", "main"),
+        str((folder / ".git/index").read_bytes()),
+        *(f"{path} {path.lstat().st_mtime_ns} {path.lstat().st_mode}" for path in files),
+    )

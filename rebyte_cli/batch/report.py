@@ -68,20 +68,25 @@ def _markdown(
     title: str, summary: str, rows: Sequence[Row], texts: Iterable[LineTexts], timeline: Timeline
 ) -> Iterator[str]:
     """The document, piece by piece. `rows` (kind RESULT) are in the order of their lines."""
-    parts = [f"# {_m(title)}", _m(summary), _m(timeline.period()), _chart(rows, timeline)]
+    parts = [
+        f"# {escaped(title)}",
+        escaped(summary),
+        escaped(timeline.period()),
+        _chart(rows, timeline),
+    ]
     yield from (f"{part}\n\n" for part in parts if part)
     yield "| Line | Title | Status | Time | Task | Error |\n| --: | --- | --- | --- | --- | --- |\n"
     for at, row in enumerate(rows):
-        task, url = _m(row.get("id") or ""), one_line(str(row.get("url") or ""))
+        task, url = escaped(row.get("id") or ""), one_line(str(row.get("url") or ""))
         if is_page(url):
             task = f"[{task or 'task'}](<{url}>)"
         cells = [
             row["line"],
-            _m(name_of(row)),
-            _m(row.get("status")),
+            escaped(name_of(row)),
+            escaped(row.get("status")),
             timeline.length(at),
             task,
-            _m(reason_of(row)),
+            escaped(reason_of(row)),
         ]
         yield "| " + " | ".join(map(str, cells)) + " |\n"
     for row, text in zip(rows, texts, strict=False):
@@ -93,13 +98,14 @@ def _folded(row: Row, text: LineTexts) -> Iterator[str]:
     if not text.prompt:
         return
     heading = f"Line {row['line']}: {name_of(row)}"
-    yield f"\n<details><summary>{escape(one_line(heading))}</summary>\n\n{_block(text.prompt)}"
+    yield f"\n<details><summary>{escape(one_line(heading))}</summary>\n\n{block(text.prompt)}"
     if text.answer is not None:
-        yield f"\nAnswer:\n\n{_block(text.answer)}"
+        yield f"\nAnswer:\n\n{block(text.answer)}"
     yield "\n</details>\n"
 
 
-def _block(text: str) -> str:
+def block(text: str) -> str:
+    """Text in a block of code, which nothing in it can end."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(longest + 1, 3)
     return f"{fence}text\n{clean(text).rstrip()}\n{fence}\n"
@@ -120,7 +126,7 @@ def _chart(rows: Sequence[Row], timeline: Timeline) -> str:
     return "\n".join(lines)
 
 
-def _m(value: Any) -> str:
+def escaped(value: Any) -> str:
     """Text that Markdown shows as it is, in a heading, a cell of a table or a paragraph."""
     # Here, since the escaped text hides what looks like a key.
     return _SPECIAL.sub(lambda found: f"\\{found[0]}", redact_keys(one_line(str(value))))

@@ -256,6 +256,13 @@ CHECKED = _kind(
     "id status command:text exit:integer? tries:integer output:text file:text? restored:string[]",
     "id status exit command",
 )  # fmt: skip
+# What became of a task that was to land on a branch. `landedTask` is the rerun if there was one.
+LAND = _kind(
+    "land", "tasks", "id",
+    "id? line:integer title:text? status commit? landedTask? reruns:integer url? error:any?"
+    " check:any?",
+    "line title status commit reruns error",
+)  # fmt: skip
 # What `rebyte doctor` found.
 CHECK = _kind(
     "check", "checks", "name",

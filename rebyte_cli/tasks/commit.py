@@ -18,6 +18,7 @@ from ..system import git
 from .patch import PATCH_FILE, PatchConflict, listed, own_repository, shown
 
 LONGEST_SUBJECT = 72
+PUSH_SECONDS = 600.0
 TRAILERS = {"Rebyte-Task": "id", "Rebyte-Executor": "executor"}  # each with the task's field
 _TRAILER = re.compile(r"[A-Za-z0-9-]+: \S.*")
 # Commits that are not the user's alone to make: git itself would take them for the end of a merge.
@@ -140,6 +141,13 @@ def set_branch(root: Path, name: str, commit: str, old: str, why: str) -> None:
     ref = f"refs/heads/{name}"
     words = ["update-ref", "--create-reflog", "-m", why, ref, commit, old or _no_commit(commit)]
     git.run(words, root, own_repository(), to_end=True)
+
+
+def push_branch(root: Path, name: str, remote: str) -> None:
+    """Push a branch to a remote, where it may only move forward. Raises GitFailed."""
+    ref = f"refs/heads/{name}"
+    words = ["push", "--quiet", "--no-verify", "--end-of-options", remote, f"{ref}:{ref}"]
+    git.run(words, root, own_repository(), timeout=PUSH_SECONDS)
 
 
 def advance_head(root: Path, commit: str, old: str, why: str) -> None:

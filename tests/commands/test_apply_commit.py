@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Done
 from tests.patch_farm import PatchFarm, patch_of
-from tests.repositories import git
+from tests.repositories import git, snapshot
 
 Run = Callable[..., Done]
 CODE = "".join(f"line {number}\n" for number in range(20))
@@ -56,28 +56,17 @@ def everything(repository: Path) -> Callable[[], None]:
     return change
 
 
-def state(repository: Path) -> tuple[str, ...]:
-    """Everything that a branch must not touch: HEAD, the index, the files and their times."""
-    files = sorted(path for path in repository.rglob("*") if ".git" not in path.parts)
-    return (
-        (repository / ".git/HEAD").read_text(),
-        git(repository, "rev-parse", "--verify", "-q", "main"),
-        str((repository / ".git/index").read_bytes()),
-        *(f"{path} {path.lstat().st_mtime_ns} {path.lstat().st_mode}" for path in files),
-    )
-
-
 def test_a_branch_has_one_commit_at_the_base(
     farm: PatchFarm, inside: Run, repository: Path
 ) -> None:
     base = git(repository, "rev-parse", "HEAD").strip()
     patch = patch_of(repository, everything(repository))
     (repository / "code.txt").write_text("mine, not committed\n")
-    before = state(repository)
+    before = snapshot(repository)
     task = farm.add("Shout\nat\x1b[31m the\u202e third line " + "x" * 80, patch, baseCommit=base)
     done = inside("apply", task, "--branch", "feature/3", "-o", "json", cwd=repository)
     assert done.status == 0, done
-    assert state(repository) == before
+    assert snapshot(repository) == before
     commit = git(repository, "rev-parse", "feature/3").strip()
     assert {row["commit"] for row in done.json["data"]} == {commit}
     assert "run.sh (executable)" in done.err
@@ -189,10 +178,10 @@ def test_a_file_with_changes_of_ones_own_is_not_committed(
 ) -> None:
     task = farm.add("Work", patch_of(repository, everything(repository)))
     (repository / "code.txt").write_text(CODE + "mine\n")
-    before = state(repository)
+    before = snapshot(repository)
     done = inside("apply", task, "--commit", "--force", "-o", "table", cwd=repository)
     assert (done.status, "uncommitted changes: code.txt" in done.err) == (2, True)
-    assert state(repository) == before
+    assert snapshot(repository) == before
 
 
 def test_a_conflict_is_left_to_be_resolved_and_nothing_is_committed(
@@ -260,9 +249,9 @@ def test_no_hook_runs_and_a_signature_only_if_git_signs(
     assert "gpgsig" in git(repository, "cat-file", "commit", "HEAD")
     git(repository, "config", "gpg.program", str(home / "gone"))
     third = farm.add("Three", patch_of_new(repository, "three"))
-    before = state(repository)
+    before = snapshot(repository)
     assert inside("apply", third, "--commit", cwd=repository).status == 1
-    assert state(repository) == before, "what cannot be signed is not applied"
+    assert snapshot(repository) == before, "what cannot be signed is not applied"
     assert not ran.exists()
 
 
@@ -278,11 +267,11 @@ def test_a_user_without_a_name_changes_nothing(
 ) -> None:
     task = farm.add("Work", patch_of(repository, lambda: (repository / "new").write_text("x")))
     (home / ".gitconfig").write_text("[user]\n\tuseConfigOnly = true\n")
-    before = state(repository)
+    before = snapshot(repository)
     for words in (("--commit",), ("--branch", "x")):
         done = inside("apply", task, *words, "-o", "table", cwd=repository)
         assert (done.status, "no email was given" in done.err) == (1, True), done
-    assert state(repository) == before
+    assert snapshot(repository) == before
     assert not (repository / "new").exists()
 
 

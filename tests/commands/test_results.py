@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from rebyte_cli.local.database import Store
 from tests.conftest import Done
+from tests.repositories import git
 
 from .test_answer import parked
 from .test_webhook import deliver, listening
@@ -123,6 +124,7 @@ def played(run: Run, tmp: Path) -> Iterator[tuple[str, str, list[Any]]]:
             webhook = done.json["id"] if line.startswith("webhook create") else webhook
             yield given, form, done.documents
         yield "apply", form, applied(run, tmp, form).documents
+        yield "land", form, landed(run, tmp, form).documents
         yield "local prune", form, pruned(run, tmp, form).documents
         yield "answer", form, run("answer", parked(run, "[[ask]]"), "--option", "1").documents
         with listening("--count", "1", "-o", form) as (process, url):
@@ -130,16 +132,33 @@ def played(run: Run, tmp: Path) -> Iterator[tuple[str, str, list[Any]]]:
             yield "webhook listen", form, [json.loads(process.stdout.read())]
 
 
-def applied(run: Run, tmp: Path, form: str) -> Done:
-    """`apply` of a patch that was put into a task's workspace, in a new repository."""
+def patched(run: Run, tmp: Path) -> tuple[str, Path]:
+    """A task with a patch that was put into its workspace, and a new repository."""
     repository = tmp / "repository"
     shutil.rmtree(repository, ignore_errors=True)
     subprocess.run(["git", "init", "-q", repository], check=True)
     (tmp / "changes.patch").write_text(PATCH)
     task = run("create", "Say hello [[run=2ms]]", "-o", "id").out.strip()
     run("artifact", "put", task, str(tmp / "changes.patch"))
+    return task, repository
+
+
+def applied(run: Run, tmp: Path, form: str) -> Done:
+    """`apply` of a patch."""
+    task, repository = patched(run, tmp)
     done = run("apply", task, "-o", form, cwd=repository)
     assert done.status == 0, done
+    return done
+
+
+def landed(run: Run, tmp: Path, form: str) -> Done:
+    """`land` of a patch, and of a task that has none."""
+    task, repository = patched(run, tmp)
+    git(repository, "commit", "-q", "--allow-empty", "-m", "Start")
+    (tmp / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
+    other = run("create", "Say hello [[run=2ms]]", "-o", "id").out.strip()
+    done = run("land", task, other, "--branch", "all", "-o", form, cwd=repository)
+    assert done.status == 10, done
     return done
 
 

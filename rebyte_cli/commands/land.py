@@ -1,0 +1,384 @@
+"""Land the changes of many tasks on one branch, one after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from shlex import join
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from ..app import App
+from ..errors import APIError, BadUsage, Interrupted, RebyteError
+from ..output.records import LAND, RecordList, Records
+from ..system.deadline import NO_LIMIT
+from ._base import define
+from ._options import Number, completer
+from ._stdin import read_bytes, stdin_lines
+from ._wait import question_watcher
+
+if TYPE_CHECKING:
+    from ..land.land_journal import LandJournal, LandLine
+    from ..land.landing import Landing, LeftOut, Steps
+    from ..tasks.question_watch import QuestionWatcher
+
+LARGEST_RESULTS = 256 << 20
+SHORT = 10  # characters of a commit's id that people are shown
+
+
+class LandOptions(NamedTuple):
+    """What the command was told besides the tasks."""
+
+    branch: str
+    onto: str
+    reruns: int
+    push: str | None
+    report: str | None
+    force: bool
+
+
+@define("land", kind=LAND, statuses=(3, 4, 5, 6, 10, 12))
+@click.argument("tasks", metavar="[TASK…]", nargs=-1, shell_complete=completer("tasks"))
+@click.option(
+    "--results",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Land the tasks in the results of a batch, in the order of its lines.",
+)
+@click.option("--branch", metavar="NAME", required=True, help="The branch to make.")
+@click.option(
+    "--onto",
+    metavar="REV",
+    default="HEAD",
+    show_default=True,
+    help="The commit that the branch begins on.",
+)
+@click.option(
+    "--rerun",
+    "reruns",
+    metavar="N",
+    type=Number(0, 10),
+    default=1,
+    show_default=True,
+    help="Run a task whose changes conflict again on the new tip, up to N times.",
+)
+@click.option(
+    "--push",
+    metavar="REMOTE",
+    help="Push the branch to this remote before a rerun; a service elsewhere clones it there.",
+)
+@click.option(
+    "--report", metavar="PATH", type=click.Path(), help="Write a report in Markdown, .md."
+)
+@click.option(
+    "--status", "only_status", is_flag=True, help="Show what has landed, from the journal."
+)
+@click.option("--force", is_flag=True, help="Start over: replace the branch and its journal.")
+def command(
+    app: App,
+    tasks: tuple[str, ...],
+    results: str | None,
+    only_status: bool,
+    **options: Any,
+) -> Any:
+    """Land the changes of each TASK on a new branch, one after the other, as a commit each.
+
+    The branch begins on --onto. The changes of each task are merged into its tip, as `git apply
+    --3way` does, and committed as `rebyte apply --commit` does: you are author and committer, and
+    trailers name the task. Tasks that still run are waited for. No working tree, index or HEAD is
+    read or changed, and no hook runs.
+
+    If changes conflict, the prompt of the task runs again, in a new workspace that begins at the
+    tip, and the result is landed instead. After --rerun attempts the task is left out and named,
+    and the status is 10; so is a task that failed or left no patch. The order is that of the
+    arguments.
+
+    An agent on this machine clones the branch from here. A service elsewhere has to clone it from
+    the repository's remote: --push REMOTE pushes the branch there before a rerun. Without it,
+    nothing runs again there.
+
+    What was decided is in a journal in the state folder, on disk before anything follows from it.
+    After an interrupt or a crash, the same command resumes: no prompt runs twice, and the branch is
+    the same as without. It prints the row of each task again; tasks added at the end are landed
+    too. To start over, delete the branch or use --force.
+
+    Examples:
+
+      rebyte land @3 @2 @1 --branch week-48
+      rebyte land --results results.jsonl --branch all --onto origin/main
+      rebyte land - --branch all --report all.md < ids.txt
+      rebyte land --branch all --status
+    """
+    from ..land import land_report
+    from ..tasks import patch
+
+    chosen = LandOptions(**options)
+    if chosen.report is not None:
+        _check_report(chosen.report)
+    root = patch.top_level()
+    if app.format == "json":
+        app.auto = "jsonl"
+    path, header = _journal_of(app, root, chosen.branch)
+    if only_status:
+        from ..land.land_journal import read
+
+        rows: Iterator[Any] = (line.row() for line in read(path, header).lines)
+        return _printed(app, rows, [])
+    lines = _lines(app, tasks, results)
+    below: list[str] = []
+
+    def finish(landing: Landing, onto: str) -> None:
+        every = [line.row() for line in landing.lines]
+        said = land_report.counts(every)
+        (below.append if app.format == "table" else app.note)(said)
+        if chosen.report is not None:
+            land_report.write(chosen.report, chosen.branch, onto, every)
+
+    return _printed(app, _landed(app, chosen, root, path, header, lines, finish), below)
+
+
+def _printed(app: App, rows: Iterator[Any], below: list[str]) -> Any:
+    if app.format != "table":
+        return Records(LAND, rows)
+    return RecordList(LAND, rows, below=below, shorten=app.history.shortest_prefixes)
+
+
+def _check_report(path: str) -> None:
+    if not path.lower().endswith(".md"):
+        raise BadUsage(f"--report {path}: the name must end with .md")
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
+        raise BadUsage(f"--report {path}: cannot be written there")
+
+
+def _journal_of(app: App, root: Path, branch: str) -> tuple[Path, Mapping[str, str]]:
+    """Where the journal of a branch is, and what it begins with."""
+    from ..system import git
+    from ..system.permissions import private_folder
+    from ..tasks.patch import own_repository
+
+    words = ["rev-parse", "--path-format=absolute", "--git-common-dir"]
+    common = os.fsdecode(git.run(words, root, own_repository()).removesuffix(b"\n"))
+    header = {
+        "origin": app.settings.origin,
+        "repository": os.path.realpath(common),
+        "branch": branch,
+    }
+    name = hashlib.sha256(json.dumps(header).encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    folder = app.state_dir / "land"
+    private_folder(folder)
+    return folder / f"{name}.journal", header
+
+
+# What is to land
+
+
+def _lines(app: App, tasks: tuple[str, ...], results: str | None) -> list[LandLine]:
+    from ..history import references
+    from ..land.land_journal import LandLine
+
+    if not tasks and results is None:
+        raise BadUsage("no tasks: name them, or use --results FILE")
+    if tasks and results is not None:
+        raise BadUsage("TASK and --results cannot be used together")
+    if results is not None:
+        return _of_results(results)
+    ids = references.tasks(app.history, tasks, stdin_lines())
+    return [LandLine(number, task_id) for number, task_id in enumerate(ids, 1)]
+
+
+def _of_results(file: str) -> list[LandLine]:
+    """The tasks of a batch; lines without one are left out and named, those that failed too."""
+    from ..land.land_journal import LandLine
+
+    rows = []
+    data = read_bytes(file, limit=LARGEST_RESULTS)
+    for number, text in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict) or not isinstance(row.get("status"), str):
+            raise BadUsage(f"{file}, line {number}: not a result of a batch")
+        rows.append(row)
+    if all(isinstance(row.get("line"), int) for row in rows):
+        rows.sort(key=lambda row: int(row["line"]))
+    lines = []
+    for number, row in enumerate(rows, 1):
+        title = str(row.get("title") or row.get("key") or "")
+        line = LandLine(number, str(row.get("id") or ""), title)
+        if not line.task or row["status"] not in ("completed", "running", "waiting"):
+            line.problem = f"its line of the batch is {row['status']}"
+        lines.append(line)
+    return lines
+
+
+# Landing
+
+
+def _landed(
+    app: App,
+    chosen: LandOptions,
+    root: Path,
+    path: Path,
+    header: Mapping[str, str],
+    lines: list[LandLine],
+    finish: Callable[[Landing, str], None],
+) -> Iterator[Mapping[str, Any] | LeftOut]:
+    from ..land.landing import Landing
+    from ..output.land_board import land_board
+
+    journal = _opened(chosen, root, path, header, lines)
+    try:
+        with question_watcher(app, NO_LIMIT) as questions:
+            steps = _steps(app, chosen, root, questions)
+            can_rerun = app.settings.is_local or chosen.push is not None
+            landing = Landing(
+                root, chosen.branch, journal, steps, reruns=chosen.reruns if can_rerun else 0
+            )
+            try:
+                with land_board(app.console, partial(_board, landing)):
+                    yield from _told(app, landing)
+            except Interrupted as error:
+                hint = f"Resume with `{join(['rebyte', *app.argv])}`"
+                raise Interrupted(error.exit_status, hint=hint) from None
+            finally:
+                finish(landing, journal.state.started_at)
+    finally:
+        journal.close()
+
+
+def _opened(
+    chosen: LandOptions,
+    root: Path,
+    path: Path,
+    header: Mapping[str, str],
+    lines: list[LandLine],
+) -> LandJournal:
+    """The journal, for a branch that may be made or was begun with it."""
+    from ..land.land_journal import LandJournal, forget
+    from ..tasks import commit
+
+    onto = commit.revision(root, chosen.onto)
+    is_begun = path.exists() and not chosen.force
+    old = commit.check_branch(root, chosen.branch, force=chosen.force or is_begun)
+    if not (old and is_begun):  # a branch that was deleted begins again
+        forget(path)
+    if chosen.force and old:
+        commit.set_branch(root, chosen.branch, onto, old, "rebyte land --force")
+    return LandJournal(path, header, lines, onto)
+
+
+def _told(app: App, landing: Landing) -> Iterator[Mapping[str, Any] | LeftOut]:
+    """The rows, with a note for each that has just landed where nothing else shows it."""
+    over = {line.number for line in landing.lines if line.is_over}
+    for row in landing.run():
+        if isinstance(row, RebyteError) or app.console.live:
+            yield row
+            continue
+        if row["line"] not in over:
+            what = f" as {row['commit'][:SHORT]}" if row["commit"] else ": nothing new"
+            app.note(f"{row['line']}/{len(landing.lines)} {row['title']}{what}")
+        yield row
+
+
+def _board(landing: Landing) -> list[Any]:
+    from ..output.land_board import BoardRow
+
+    rows = []
+    for line in landing.lines:
+        reason = str((line.error or {}).get("message") or "").partition("\n")[0]
+        more = line.commit[:SHORT] if line.commit else reason
+        rows.append(BoardRow(line.status, line.title or line.task, more))
+    return rows
+
+
+def _steps(app: App, chosen: LandOptions, root: Path, questions: QuestionWatcher) -> Steps:
+    from ..land.landing import Steps
+
+    return Steps(
+        partial(_ended, app, questions),
+        partial(_patch, app),
+        partial(_rerun, app, chosen, root),
+        None,
+    )
+
+
+def _ended(app: App, questions: QuestionWatcher, task_id: str) -> Mapping[str, Any]:
+    """The document of a task that has completed. Raises how it ended otherwise."""
+    from ..tasks.wait import WaitTarget, patient, watch
+
+    client = app.client
+    patience = patient(client, NO_LIMIT)
+    outcomes = watch(client, [WaitTarget(task_id)], patience=patience, pause=questions.pause)
+    for outcome in outcomes:
+        if isinstance(outcome, RebyteError):
+            raise outcome
+        return app.with_workspace(outcome)
+    raise AssertionError("a wait ends with an outcome")
+
+
+def _patch(app: App, task_id: str) -> bytes:
+    from ..tasks import patch
+
+    workspace = app.located({"id": task_id}).get("workspaceId")
+    return patch.fetch(app.client, patch.source(app.client, task_id, workspace))
+
+
+def _rerun(app: App, chosen: LandOptions, root: Path, task_id: str, key: str) -> str:
+    """Run the prompt of a task on the tip of the branch, once per key; the id of the new task."""
+    from ..land.landing import Unlandable
+    from ..tasks import create as engine
+    from ..tasks import rerun
+    from ..tasks.commit import push_branch
+
+    created = engine.created_before(app.history, key)
+    if created is not None:
+        return str(created["id"])
+    try:
+        known = rerun.remembered(app.history, task_id)
+        earlier = known or rerun.Earlier({})
+        rerun.check_files(task_id, earlier.files)
+        prompt = rerun.first_prompt(app.client, app.history, task_id).text
+    except RebyteError as error:
+        if error.exit_status in (1, 4, 6):
+            raise Unlandable(f"it cannot be run again: {error.message}") from None
+        raise
+    fields = {name: value for name, value in earlier.fields.items() if name != "workspaceId"}
+    fields["branchName"] = chosen.branch
+    if app.settings.is_local:
+        fields["localRepository"] = str(root)
+        fields.setdefault("githubUrl", str(root))
+    elif "githubUrl" not in fields:
+        raise Unlandable("it cannot be run again: the history does not know its repository")
+    if chosen.push is not None:
+        push_branch(root, chosen.branch, chosen.push)
+    body = {"prompt": prompt, **fields}
+    if earlier.files:
+        from ..tasks.upload import upload
+
+        body["files"] = upload(app.client, list(earlier.files), app.progress_bar)
+    try:
+        made = engine.create(
+            app.client,
+            app.history,
+            body,
+            prompt=prompt,
+            key=key,
+            labels=earlier.labels,
+            files=earlier.files,
+            note=app.note,
+            warn=app.warn,
+        )
+    except APIError as error:
+        if error.exit_status in (1, 4):
+            raise Unlandable(f"it cannot be run again: {error.message}") from None
+        raise
+    return str(made["id"])

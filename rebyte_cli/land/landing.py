@@ -1,0 +1,209 @@
+"""The landing itself: task after task onto the tip of a branch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import BadUsage, NotFound, RebyteError, ResourceNotFound, TaskEnded
+from ..system import git
+from ..tasks import commit
+from ..tasks.patch import PatchConflict, own_repository
+from .land_journal import (
+    APPLIED,
+    CHECKING,
+    EMPTY,
+    LANDED,
+    LEFT_OUT,
+    RERUN,
+    WAITING,
+    LandJournal,
+    LandLine,
+)
+
+
+class CheckOutcome(Protocol):
+    """What a check came to; `exit` is None if it could not be run."""
+
+    exit: int | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the command exited with 0."""
+
+    @property
+    def reason(self) -> str:
+        """Why it did not pass."""
+
+    def document(self, tries: int = 1) -> dict[str, Any]:
+        """It in JSON."""
+
+
+class LeftOut(RebyteError):
+    """A task whose changes are not on the branch; it carries its row."""
+
+    exit_status = 10
+    code = "left_out"
+    subject = ""
+
+    def __init__(self, line: LandLine) -> None:
+        name = " ".join(filter(None, (line.task, line.title and f"({line.title})")))
+        super().__init__(f"{name}: left out: {(line.error or {}).get('message')}")
+        self.row = line.row()
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The row."""
+        return self.row
+
+
+class CheckRed(RebyteError):
+    """The check did not pass on the changes; it carries what it came to."""
+
+    code = "check_failed"
+
+    def __init__(self, outcome: CheckOutcome) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
+
+class Unlandable(RebyteError):
+    """A rerun cannot be made, for a reason that lies in the task."""
+
+    code = "no_rerun"
+
+
+class Steps(NamedTuple):
+    """What a landing needs of the service and of this machine.
+
+    `ended`: the document of a task, once it has ended well; raises TaskEnded or ResourceNotFound.
+    `patch`: all that a task changed; raises NotFound. `rerun`: the id of a new task with the prompt
+    of the first one, on the tip of the branch, at most one for the key; raises Unlandable.
+    `check`: whether a commit and a patch of it pass together, None where nothing is checked; the
+    last argument names its log.
+    """
+
+    ended: Callable[[str], Mapping[str, Any]]
+    patch: Callable[[str], bytes]
+    rerun: Callable[[str, str], str]
+    check: Callable[[str, bytes, str], CheckOutcome] | None
+
+
+class Landing:
+    """A branch that tasks land on."""
+
+    def __init__(
+        self,
+        root: Path,
+        branch: str,
+        journal: LandJournal,
+        steps: Steps,
+        *,
+        reruns: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`reruns` is how often a task is run again at most."""
+        self.lines = journal.state.lines
+        self._root = root
+        self._branch = branch
+        self._journal = journal
+        self._state = journal.state
+        self._steps = steps
+        self._reruns = reruns
+        self._now = now
+
+    def run(self) -> Iterator[Mapping[str, Any] | LeftOut]:
+        """Land what has not landed yet, and yield the row of each task, or the error with it."""
+        self._set_branch()
+        for line in self.lines:
+            while not line.is_over:
+                self._advance(line)
+            yield LeftOut(line) if line.status == LEFT_OUT else line.row()
+
+    def _advance(self, line: LandLine) -> None:
+        """Land the patch of a line, or else decide what becomes of it."""
+        if line.problem:
+            error = {"code": "not_completed", "message": line.problem}
+            self._journal.record(line, "left", error=error)
+            return
+        try:
+            if line.sends:
+                key = f"land {self._journal.name} {line.number} {line.reruns}"
+                self._journal.record(line, "created", id=self._steps.rerun(line.task, key))
+            self._land(line)
+        except (PatchConflict, CheckRed) as error:
+            check = error.outcome.document() if isinstance(error, CheckRed) else None
+            again = line.reruns < self._reruns
+            self._reject(line, error, RERUN if again else "left", check=check)
+        except (TaskEnded, ResourceNotFound, NotFound, Unlandable) as error:
+            again = 0 < line.reruns < self._reruns and not isinstance(error, Unlandable)
+            self._reject(line, error, RERUN if again else "left")
+
+    def _reject(self, line: LandLine, error: RebyteError, kind: str, **more: Any) -> None:
+        told = {"code": error.code, "message": error.message}
+        if isinstance(error, Unlandable) and line.error:  # what it was to be run again for
+            told["message"] = f"{line.error['message']}; {error.message}"
+        self._journal.record(line, kind, error=told, **more)
+
+    def _land(self, line: LandLine) -> None:
+        line.status = RERUN if line.reruns else WAITING
+        task = {**self._steps.ended(line.current), "id": line.current}
+        line.title = line.title or commit.message(None, task).partition("\n")[0]
+        patch = self._steps.patch(line.current)
+        line.status, tip = APPLIED, self._state.tip
+        about = {"title": line.title, "url": task.get("url")}
+        tree = commit.tree_with(self._root, tip, patch) if patch.strip() else ""
+        if tree in ("", self._git("rev-parse", f"{tip}^{{tree}}")):
+            self._journal.record(line, EMPTY, **about)
+            return
+        check = self._checked(line, tip, tree)
+        if line.picked is None:
+            self._journal.record(line, "picked", at=int(self._now()))
+        dates = {"GIT_COMMITTER_DATE": f"@{line.picked} +0000"}
+        dates["GIT_AUTHOR_DATE"] = f"@{_seconds(task.get('completedAt')) or line.picked} +0000"
+        made = commit.commit_tree(self._root, tree, [tip], commit.message(None, task), dates)
+        self._journal.record(line, LANDED, commit=made, check=check, **about)
+        self._set_branch()
+
+    def _checked(self, line: LandLine, tip: str, tree: str) -> Mapping[str, Any] | None:
+        """Check the tip with the changes. Raises CheckRed, or what the check cannot run for."""
+        if self._steps.check is None:
+            return None
+        line.status = CHECKING
+        words = ("diff-tree", "-r", "-p", "--binary", "--full-index", "--no-renames", tip, tree)
+        exact = git.run([*words, "--no-ext-diff", "--no-textconv"], self._root, own_repository())
+        outcome = self._steps.check(tip, exact, f"{self._branch}-{line.current}")
+        if outcome.exit is None:
+            raise RebyteError(outcome.reason, code="check_unusable")
+        if not outcome.passed:
+            raise CheckRed(outcome)
+        return outcome.document()
+
+    def _set_branch(self) -> None:
+        """Let the branch name the tip. It may be at the commit before, or not exist yet."""
+        old = commit.check_branch(self._root, self._branch, force=True)
+        state = self._state
+        begins = state.tip == state.started_at
+        if old == state.tip:
+            return
+        if old != state.before and (old or not begins):
+            raise BadUsage(
+                f"the branch {self._branch} was moved: it is at {old[:10] or 'no commit'}, and not"
+                f" where this landing left it, at {state.tip[:10]}",
+                hint="Put it back, name another branch, or start over with --force",
+            )
+        commit.set_branch(self._root, self._branch, state.tip, old, "rebyte land")
+
+    def _git(self, *words: str) -> str:
+        return git.run(words, self._root, own_repository()).decode().strip()
+
+
+def _seconds(when: Any) -> int | None:
+    """A time of the API in seconds since 1970; None if it is none."""
+    try:
+        return int(datetime.fromisoformat(str(when)).timestamp())
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,95 @@
+"""The board of `rebyte land` on a terminal: where each task stands, the one at work in view."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..system.durations import duration
+from .console import Console, one_line, spells_unicode
+from .progress import DELAY, Region, shown
+from .table import truncate
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.console import RenderableType
+
+    from .progress import Draw
+
+ROOM_ABOVE = 4  # rows of the terminal for what is printed above the board
+ENDED = {"landed": "green", "empty": "dim", "left out": "red"}  # statuses with their styles
+AT_WORK = "bold"
+STATUS_CELLS = 9
+
+
+class BoardRow(NamedTuple):
+    """A task on the board: its status, its title, and more, such as its commit."""
+
+    status: str
+    title: str
+    more: str
+
+
+class LandBoard:
+    """The lines of the board: a bar with counts, and below it the tasks around the current one."""
+
+    def __init__(
+        self, rows: Callable[[], Sequence[BoardRow]], clock: Callable[[], float], *, unicode: bool
+    ) -> None:
+        self._rows = rows
+        self._clock = clock
+        self._started = clock()
+        self._ellipsis = "…" if unicode else "..."
+
+    def summary(self, rows: Sequence[BoardRow]) -> str:
+        """How many tasks have which status, and for how long it has been at work."""
+        counts = Counter(row.status for row in rows)
+        words = [f"{count} {status}" for status, count in counts.items()]
+        return ", ".join([*words, duration(self._clock() - self._started)])
+
+    def visible(self, rows: Sequence[BoardRow], room: int) -> list[BoardRow]:
+        """At most `room` rows: some that have ended, the one at work, some that wait."""
+        current = next((at for at, row in enumerate(rows) if row.status not in ENDED), len(rows))
+        first = max(min(current - room // 2, len(rows) - room), 0)
+        return list(rows[first : first + max(room, 0)])
+
+    def make(self, _rich: RichConsole) -> Draw:
+        """What draws it."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        def draw(columns: int, height: int) -> RenderableType:
+            rows = self._rows()
+            ended = sum(row.status in ENDED for row in rows)
+            summary = truncate(self.summary(rows), max(columns - 12, 1), self._ellipsis)
+            head = Table.grid(padding=(0, 1, 0, 0))
+            head.add_row(ProgressBar(max(len(rows), 1), ended, width=10), Text(summary))
+            lines = []
+            for row in self.visible(rows, height - ROOM_ABOVE):
+                text = f"  {row.status:{STATUS_CELLS}} {one_line(row.title)}"
+                text += f"  {one_line(row.more)}" if row.more else ""
+                style = ENDED.get(row.status, "" if row.status == "waiting" else AT_WORK)
+                lines.append(Text(truncate(text, columns, self._ellipsis), style))
+            return Group(head, *lines)
+
+        return draw
+
+
+@contextmanager
+def land_board(
+    console: Console,
+    rows: Callable[[], Sequence[BoardRow]],
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[None]:
+    """Show the board until the block ends; another thread calls `rows`. Only on a terminal."""
+    if console.quiet or not console.live:
+        yield
+        return
+    board = LandBoard(rows, clock, unicode=spells_unicode(console.err))
+    with shown(Region(console, board.make), console, DELAY, 0.2):
+        yield

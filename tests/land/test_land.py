@@ -1,0 +1,169 @@
+"""`rebyte land`: the changes of many tasks on one branch."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Done
+from tests.land_bench import LandBench
+from tests.repositories import git, snapshot
+
+Run = Callable[..., Done]
+PUSH = ("--push", "origin", "-o", "jsonl")
+
+
+@pytest.fixture
+def bench(home: Path, inside: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[LandBench]:
+    (home / ".gitconfig").write_text("[user]\n\tname = Ada\n\temail = ada@example.com\n")
+    made = LandBench(home, inside)
+    with made.farm as farm:
+        for name, value in farm.env.items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+@pytest.fixture
+def land(bench: LandBench, inside: Run) -> Run:
+    """The command in the repository of the bench."""
+
+    def run(*words: str, **more: object) -> Done:
+        return inside("land", *words, cwd=bench.repository, **more)
+
+    return run
+
+
+def test_forty_tasks_of_which_twelve_conflict(bench: LandBench, land: Run) -> None:
+    prompts = [f"add {n}" for n in range(27)] + [f"count {n}" for n in range(13)]
+    random.Random(1).shuffle(prompts)
+    tasks = bench.create(*prompts)
+    before = snapshot(bench.repository)
+    done = land(*tasks, "--branch", "all", "--report", "all.md", *PUSH)
+    assert done.status == 0, done
+    assert [row["status"] for row in done.documents] == ["landed"] * 40
+    assert sum(row["reruns"] for row in done.documents) == 12
+    assert [subject for subject, _, _ in bench.commits("all")] == prompts
+    assert [task for _, _, task in bench.commits("all")] == [
+        row["landedTask"] for row in done.documents
+    ]
+    assert bench.builds("all") == [True] * 40
+    assert git(bench.repository, "show", "all:total.txt").startswith("13 by ")
+    report = bench.repository / "all.md"
+    assert "40 tasks: 40 landed" in report.read_text()
+    report.unlink()
+    assert snapshot(bench.repository) == before
+    again = land(*tasks, "--branch", "all", *PUSH)
+    assert (again.status, again.documents) == (0, done.documents)
+    assert land("--branch", "all", "--status", "-o", "jsonl").documents == done.documents
+
+
+def test_what_does_not_land_is_named(bench: LandBench, land: Run) -> None:
+    prompts = ("count 1", "count 2", "nothing", "none", "fail <fail>", "add x", "add x")
+    tasks = bench.create(*prompts)
+    done = land(*tasks, "task-99999", "--branch", "b", "--report", "b.md", "-o", "jsonl")
+    assert done.status == 10
+    rows = done.documents
+    assert [row["status"] for row in rows] == [
+        "landed", "left out", "empty", "left out", "left out", "landed", "empty", "left out"
+    ]  # fmt: skip
+    assert [(row["error"] or {}).get("code") for row in rows if row["status"] == "left out"] == [
+        "conflict", "not_found", "task_failed", "not_found"
+    ]  # fmt: skip
+    assert f"{tasks[1]} (count 2): left out: 1 file has conflicts: total.txt" in done.err
+    assert [subject for subject, _, _ in bench.commits("b")] == ["count 1", "add x"]
+    report = (bench.repository / "b.md").read_text()
+    assert "8 tasks: 4 left out, 2 landed, 2 empty" in report
+    assert "## count 2\n\n```text\n1 file has conflicts: total.txt\n```" in report
+
+
+def test_a_commit_is_that_of_the_user_at_the_end_of_the_task(bench: LandBench, land: Run) -> None:
+    (task,) = bench.create("add x")
+    bench.farm.tasks[task]["ends"] = 1_700_000_000.0
+    assert land(task, "--branch", "b").status == 0
+    shown = git(bench.repository, "show", "-s", "--format=%an %cn %at%n%B", "b").strip()
+    assert shown == f"Ada Ada 1700000000\nadd x\n\nRebyte-Task: {task}\nRebyte-Executor: claude"
+
+
+def test_the_results_of_a_batch(bench: LandBench, land: Run) -> None:
+    first, second, failed = bench.create("add 1", "add 2", "fail <fail>")
+    rows = [
+        {"key": "b", "line": 2, "id": second, "status": "completed", "title": "Second"},
+        {"key": "c", "line": 3, "id": failed, "status": "failed", "title": "Third"},
+        {"key": "d", "line": 4, "id": None, "status": "pending", "title": "Fourth"},
+        {"key": "a", "line": 1, "id": first, "status": "completed", "title": "First"},
+    ]
+    file = bench.repository.parent / "results.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    done = land("--results", str(file), "--branch", "b", "-o", "jsonl")
+    assert done.status == 10
+    assert [(row["title"], row["status"]) for row in done.documents] == [
+        ("First", "landed"), ("Second", "landed"), ("Third", "left out"), ("Fourth", "left out")
+    ]  # fmt: skip
+    assert "(Fourth): left out: its line of the batch is pending" in " ".join(done.err.split())
+    file.write_text("{}\n")
+    assert land("--results", str(file), "--branch", "c").status == 2
+
+
+def test_tasks_are_added_at_the_end_and_a_branch_that_moved_is_refused(
+    bench: LandBench, land: Run
+) -> None:
+    first, second, third = bench.create("add 1", "add 2", "add 3")
+    assert land(first, "--branch", "b").status == 0
+    assert land(second, "--branch", "b").status == 2, "other tasks"
+    assert land("-", "--branch", "b", stdin=f"{first}\n{second}\n").status == 0
+    assert [subject for subject, _, _ in bench.commits("b")] == ["add 1", "add 2"]
+    git(bench.repository, "branch", "-f", "b", "b~")
+    git(bench.repository, "branch", "-f", "b", "main")
+    done = land(first, second, third, "--branch", "b", "-o", "table")
+    assert (done.status, "was moved" in done.err) == (2, True)
+    git(bench.repository, "branch", "-D", "b")  # a branch that is gone begins again
+    assert land(third, "--branch", "b").status == 0
+    assert land(second, first, "--branch", "b", "--force").status == 0
+    assert [subject for subject, _, _ in bench.commits("b")] == ["add 2", "add 1"]
+    git(bench.repository, "branch", "other")
+    for name in ("other", "main"):
+        assert land(first, "--branch", name).status == 2
+
+
+def test_how_often_a_task_runs_again(bench: LandBench, land: Run) -> None:
+    """The agent does not see the tip: it works on `main`, and conflicts each time."""
+    first, second = bench.create("count 1", "count 2")
+    agent = bench.farm.agent
+    bench.farm.agent = lambda body: agent({**body, "branchName": "main"})
+    done = land(first, second, "--branch", "b", "--rerun", "3", *PUSH)
+    assert done.status == 10
+    assert [(row["status"], row["reruns"]) for row in done.documents] == [
+        ("landed", 0), ("left out", 3)
+    ]  # fmt: skip
+    assert bench.farm.made["count 2"] == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_patches_in_random_order(bench: LandBench, land: Run, seed: int) -> None:
+    """All of them land, and the branch is what they make one after the other."""
+    luck = random.Random(seed)
+    prompts = [
+        luck.choice([f"add {n}", f"count {n}", f"set key{luck.randrange(12)} {n}", f"set key3 {n}"])
+        for n in range(1, 9)
+    ]
+    tasks = bench.create(*prompts)
+    before = snapshot(bench.repository)
+    done = land(*tasks, "--branch", "b", *PUSH)
+    assert done.status == 0, done
+    assert snapshot(bench.repository) == before
+    assert [subject for subject, _, _ in bench.commits("b")] == prompts
+    values = {}
+    for order, *words in map(str.split, prompts):
+        if order == "set":
+            values[words[0]] = words[1]
+    keys = dict(
+        line.split(" = ")
+        for line in git(bench.repository, "show", "b:keys.txt").splitlines()
+        if " = " in line
+    )
+    assert {key: value for key, value in keys.items() if value != "0"} == values
+    assert all(bench.builds("b"))
