@@ -22,9 +22,10 @@ from tests.patch_farm import PatchFarm
 from tests.repositories import git
 
 # What holds in every state of the branch, if no change was lost, doubled or merged wrongly.
-BUILD = """
-test "$(ls src | grep -c '^count-')" = "$(cut -d' ' -f1 total.txt)" && ! grep -rq '<<<<<<<' .
+SCRIPT = """
+test "$(ls src | grep -c '^count-')" = "$(cut -d' ' -f1 total.txt)" && ! grep -rq '^<<<<<<<' .
 """
+BUILD = "sh build.sh"
 KEYS = 12
 
 
@@ -38,6 +39,7 @@ class LandBench:
         (first / "src").mkdir(parents=True)
         (first / "src/start.txt").write_text("start\n")
         (first / "total.txt").write_text("0\n")
+        (first / "build.sh").write_text(SCRIPT)
         keys = "".join(f"key{number} = 0\n-\n-\n-\n" for number in range(KEYS))
         (first / "keys.txt").write_text(keys)
         git(first, "init", "-q", "-b", "main")

@@ -23,11 +23,11 @@ class CheckOptions(NamedTuple):
 
     protect: Sequence[str]
     check_timeout: float | None
-    base: str | None
+    base: str | None = None
 
 
-def check_options(function: F) -> F:
-    """Add the options of `CheckOptions` to a command."""
+def protection_options(function: F) -> F:
+    """Add the options of `CheckOptions` to a command, but for `base`."""
     decorators = (
         click.option(
             "--protect",
@@ -41,15 +41,20 @@ def check_options(function: F) -> F:
             metavar="DURATION",
             help="End the check after this long, and let it fail (10m).",
         ),
-        click.option(
-            "--base",
-            metavar="REV",
-            help="The commit of the repository here that the task started from.",
-        ),
     )
     for decorate in reversed(decorators):
         function = decorate(function)
     return function
+
+
+def check_options(function: F) -> F:
+    """Add the options of `CheckOptions` to a command."""
+    base = click.option(
+        "--base",
+        metavar="REV",
+        help="The commit of the repository here that the task started from.",
+    )
+    return protection_options(base(function))
 
 
 def check_command(command: str, options: CheckOptions, *, no_jail: bool = False) -> CheckCommand:

@@ -217,7 +217,9 @@ def _to_branch(
         return RecordList(CHANGE, [])
     task = {**source.document, "id": source.task}
     known = app.history.task(source.task) or {}
-    base = base_commit.base_commit(task, found, root, known.get("branchName"))
+    base = base_commit.base_commit(
+        task, found, root, branch=known.get("branchName"), noted=known.get("baseCommit")
+    )
     changes = patch.changes(found, root)
     _warn(app, changes, asks=False)  # nothing runs them before they are checked out
     tree = commit.tree_with(root, base, found)

@@ -18,6 +18,7 @@ from ..errors import APIError, BadUsage, Interrupted, RebyteError
 from ..output.records import LAND, RecordList, Records
 from ..system.deadline import NO_LIMIT
 from ._base import define
+from ._check import CheckOptions, check_command, protection_options
 from ._options import Number, completer
 from ._stdin import read_bytes, stdin_lines
 from ._wait import question_watcher
@@ -25,6 +26,7 @@ from ._wait import question_watcher
 if TYPE_CHECKING:
     from ..land.land_journal import LandJournal, LandLine
     from ..land.landing import Landing, LeftOut, Steps
+    from ..tasks.check import CheckCommand, CheckOutcome
     from ..tasks.question_watch import QuestionWatcher
 
 LARGEST_RESULTS = 256 << 20
@@ -40,6 +42,7 @@ class LandOptions(NamedTuple):
     push: str | None
     report: str | None
     force: bool
+    how: CheckCommand | None
 
 
 @define("land", kind=LAND, statuses=(3, 4, 5, 6, 10, 12))
@@ -65,8 +68,15 @@ class LandOptions(NamedTuple):
     type=Number(0, 10),
     default=1,
     show_default=True,
-    help="Run a task whose changes conflict again on the new tip, up to N times.",
+    help="Run a task that conflicts or fails the check again on the tip, up to N times.",
 )
+@click.option(
+    "--check",
+    metavar="CMD",
+    help="Land only what passes this shell command on the tip; see `check`.",
+)
+@protection_options
+@click.option("--no-jail", is_flag=True, help="Run the check unconfined, with your files.")
 @click.option(
     "--push",
     metavar="REMOTE",
@@ -83,6 +93,10 @@ def command(
     app: App,
     tasks: tuple[str, ...],
     results: str | None,
+    check: str | None,
+    protect: tuple[str, ...],
+    check_timeout: float | None,
+    no_jail: bool,
     only_status: bool,
     **options: Any,
 ) -> Any:
@@ -93,10 +107,13 @@ def command(
     trailers name the task. Tasks that still run are waited for. No working tree, index or HEAD is
     read or changed, and no hook runs.
 
-    If changes conflict, the prompt of the task runs again, in a new workspace that begins at the
-    tip, and the result is landed instead. After --rerun attempts the task is left out and named,
-    and the status is 10; so is a task that failed or left no patch. The order is that of the
-    arguments.
+    --check runs a shell command on each new tip before it is committed, as `rebyte check` does: in
+    a sandbox, with protected paths as they were on the tip before.
+
+    If changes conflict or the check fails, the prompt of the task runs again, in a new workspace
+    that begins at the tip, and the result is landed instead. After --rerun attempts the task is
+    left out and named, and the status is 10; so is a task that failed or left no patch. The order
+    is that of the arguments.
 
     An agent on this machine clones the branch from here. A service elsewhere has to clone it from
     the repository's remote: --push REMOTE pushes the branch there before a rerun. Without it,
@@ -109,7 +126,7 @@ def command(
 
     Examples:
 
-      rebyte land @3 @2 @1 --branch week-48
+      rebyte land @3 @2 @1 --branch week-48 --check "make test" --protect tests
       rebyte land --results results.jsonl --branch all --onto origin/main
       rebyte land - --branch all --report all.md < ids.txt
       rebyte land --branch all --status
@@ -117,7 +134,12 @@ def command(
     from ..land import land_report
     from ..tasks import patch
 
-    chosen = LandOptions(**options)
+    how = None
+    if check is not None:
+        how = check_command(check, CheckOptions(protect, check_timeout), no_jail=no_jail)
+    elif protect or check_timeout is not None or no_jail:
+        raise BadUsage("--protect, --check-timeout and --no-jail require --check")
+    chosen = LandOptions(how=how, **options)
     if chosen.report is not None:
         _check_report(chosen.report)
     root = patch.top_level()
@@ -235,6 +257,10 @@ def _landed(
     from ..land.landing import Landing
     from ..output.land_board import land_board
 
+    if chosen.how is not None:
+        from ..tasks.check import require_jail
+
+        require_jail(chosen.how)
     journal = _opened(chosen, root, path, header, lines)
     try:
         with question_watcher(app, NO_LIMIT) as questions:
@@ -307,7 +333,7 @@ def _steps(app: App, chosen: LandOptions, root: Path, questions: QuestionWatcher
         partial(_ended, app, questions),
         partial(_patch, app),
         partial(_rerun, app, chosen, root),
-        None,
+        None if chosen.how is None else partial(_checked, app, root, chosen.how),
     )
 
 
@@ -330,6 +356,18 @@ def _patch(app: App, task_id: str) -> bytes:
 
     workspace = app.located({"id": task_id}).get("workspaceId")
     return patch.fetch(app.client, patch.source(app.client, task_id, workspace))
+
+
+def _checked(
+    app: App, root: Path, how: CheckCommand, tip: str, patch: bytes, name: str
+) -> CheckOutcome:
+    from ..tasks import check
+    from ..tasks.check_tree import Base
+
+    state_dir, config = app.state_dir, app.config_path
+    return check.run(
+        Base(root, tip), patch, how, state_dir=state_dir, config_file=config, name=name
+    )
 
 
 def _rerun(app: App, chosen: LandOptions, root: Path, task_id: str, key: str) -> str:

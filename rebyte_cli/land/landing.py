@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, NotFound, RebyteError, ResourceNotFound, TaskEnded
 from ..system import git
@@ -24,22 +24,8 @@ from .land_journal import (
     LandLine,
 )
 
-
-class CheckOutcome(Protocol):
-    """What a check came to; `exit` is None if it could not be run."""
-
-    exit: int | None
-
-    @property
-    def passed(self) -> bool:
-        """Whether the command exited with 0."""
-
-    @property
-    def reason(self) -> str:
-        """Why it did not pass."""
-
-    def document(self, tries: int = 1) -> dict[str, Any]:
-        """It in JSON."""
+if TYPE_CHECKING:
+    from ..tasks.check import CheckOutcome
 
 
 class LeftOut(RebyteError):

@@ -14,10 +14,18 @@ from .patch import MOST_WORDS, SUBMODULE, PatchedFile, own_repository, sections
 MOST_COMMITS = 200  # that are compared with a patch
 
 
-def base_commit(task: Mapping[str, Any], patch: bytes, root: Path, branch: str | None) -> str:
+def base_commit(
+    task: Mapping[str, Any],
+    patch: bytes,
+    root: Path,
+    *,
+    branch: str | None = None,
+    noted: str | None = None,
+) -> str:
     """The commit in the repository at `root` that the run of `task` started from.
 
-    The service on this machine says it. Elsewhere it is the newest commit from before the task was
+    The service on this machine says it. Elsewhere it is the one that was `noted` when the task was
+    created, if the patch is one of that, or else the newest commit from before the task was
     created that has the files which the patch changes, as they were: of `branch`, which the task
     was told to work on, of its remote's, of HEAD, then of any branch. Raises NotFound.
     """
@@ -33,6 +41,8 @@ def base_commit(task: Mapping[str, Any], patch: bytes, root: Path, branch: str |
             ) from None
         return told
     files = list(sections(patch))
+    if noted and git.has(root, f"{noted}^{{commit}}") and _fits(root, noted, files):
+        return noted
     for revisions in _places(root, branch):
         for commit in _commits(root, revisions, str(task.get("createdAt") or "")):
             if _fits(root, commit, files):

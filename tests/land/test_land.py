@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Done
-from tests.land_bench import LandBench
+from tests.land_bench import BUILD, LandBench
 from tests.repositories import git, snapshot
+from tests.tools import need_jail
 
 Run = Callable[..., Done]
 PUSH = ("--push", "origin", "-o", "jsonl")
@@ -127,6 +128,31 @@ def test_tasks_are_added_at_the_end_and_a_branch_that_moved_is_refused(
     git(bench.repository, "branch", "other")
     for name in ("other", "main"):
         assert land(first, "--branch", name).status == 2
+
+
+def test_what_merges_but_does_not_pass_the_check(bench: LandBench, land: Run, home: Path) -> None:
+    """Two patches that git merges, of which the second makes the number wrong."""
+    need_jail(home)
+    tasks = bench.create("tally 1", "add x", "tally 2", "count 3")
+    words = ("--check", BUILD, "--report", "b.md")
+    left = land(*tasks, "--branch", "a", "--rerun", "0", *words, *PUSH)
+    assert left.status == 10
+    assert [row["status"] for row in left.documents] == ["landed", "landed", "left out", "left out"]
+    failed = left.documents[2]
+    assert (failed["error"]["code"], failed["check"]["exit"]) == ("check_failed", 1)
+    assert "exited with status 1" in (bench.repository / "b.md").read_text()
+    done = land(*tasks, "--branch", "b", *words, *PUSH)
+    assert done.status == 0, done
+    assert [row["reruns"] for row in done.documents] == [0, 0, 1, 1]
+    assert [row["check"]["status"] for row in done.documents] == ["passed"] * 4
+    assert bench.builds("b") == [True] * 4
+
+
+def test_a_check_that_cannot_run_decides_nothing(bench: LandBench, land: Run) -> None:
+    (task,) = bench.create("add x")
+    for words in (("--check", " "), ("--protect", "x")):
+        assert land(task, "--branch", "b", *words).status == 2
+    assert git(bench.repository, "branch", "--list", "b") == ""
 
 
 def test_how_often_a_task_runs_again(bench: LandBench, land: Run) -> None:
