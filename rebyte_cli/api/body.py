@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BadUsage, NotFound
 from .retry import RetryPolicy
@@ -27,7 +27,7 @@ ERROR_CAP = 64 * 1024
 NO_API = "A page for people: the base URL is no API, or your network asks you to log in first"
 
 
-class Request:
+class Request(NamedTuple):
     """What is to be sent, and under which rules.
 
     `path` names the call in messages and logs (never with a signature), `url` is where it goes.
@@ -37,56 +37,28 @@ class Request:
     attempt.
     """
 
-    __slots__ = (
-        "body",
-        "headers",
-        "idle",
-        "method",
-        "path",
-        "per_attempt",
-        "repeat",
-        "seconds",
-        "url",
-    )
-
-    def __init__(
-        self,
-        method: str,
-        path: str,
-        url: str,
-        *,
-        headers: Mapping[str, str],
-        body: bytes | Callable[[AttemptState], Any] | None = None,
-        repeat: RetryPolicy,
-        seconds: float,
-        idle: float | None = None,
-        per_attempt: bool = False,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.url = url
-        self.headers = headers
-        self.body = body
-        self.repeat = repeat
-        self.seconds = seconds
-        self.idle = idle
-        self.per_attempt = per_attempt
+    method: str
+    path: str
+    url: str
+    headers: Mapping[str, str]
+    repeat: RetryPolicy
+    seconds: float
+    body: bytes | Callable[[AttemptState], Any] | None = None
+    idle: float | None = None
+    per_attempt: bool = False
 
 
-class ApiResponse:
+class ApiResponse(NamedTuple):
     """An answer: `status`, `headers` (case does not matter), `data` (decoded JSON; {} for an
     empty body; None from `Transport.raw`), `raw` (the body's bytes), `coming` (an event stream's
     body while it arrives; None where `raw` is all).
     """
 
-    __slots__ = ("coming", "data", "headers", "raw", "status")
-
-    def __init__(self, status: int, headers: Mapping[str, str], data: Any, raw: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.data = data
-        self.raw = raw
-        self.coming: Iterator[bytes] | None = None
+    status: int
+    headers: Mapping[str, str]
+    data: Any
+    raw: bytes
+    coming: Iterator[bytes] | None = None
 
 
 class BrokenBody(Exception):

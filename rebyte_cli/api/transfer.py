@@ -97,8 +97,8 @@ def stream(calls: Calls, request: Request, idle: float, deadline: Deadline) -> I
     """The body of an answer as it arrives; see `Transport.stream`."""
 
     def opened(response: Response, attempt: AttemptState) -> tuple[Response, LiveBody]:
-        request.idle = attempt.idle = idle
-        body = LiveBody(calls, request, response, attempt, deadline)
+        attempt.idle = idle
+        body = LiveBody(calls, request._replace(idle=idle), response, attempt, deadline)
         body.keep_waiting()
         return response, body
 
@@ -123,10 +123,9 @@ def live(
         if kind != "text/event-stream":
             return as_it_came(response, attempt)
         attempt.untimed()
-        request.idle = attempt.idle = idle
-        answer = ApiResponse(response.status_code, response.headers, None, b"")
-        answer.coming = iter(LiveBody(calls, request, response, attempt))
-        return answer
+        attempt.idle = idle
+        coming = iter(LiveBody(calls, request._replace(idle=idle), response, attempt))
+        return ApiResponse(response.status_code, response.headers, None, b"", coming)
 
     return read
 

@@ -28,6 +28,7 @@ from ..history.rows import NewTask
 from ..once.ledger import Ledger
 from ..once.server_clock import ServerClock
 from ..system.deadline import NO_LIMIT, Deadline
+from ..system.signals import handled
 from .input import Input, InputLine
 from .journal_format import Record
 from .lost_lines import LostLine, LostLineSearch, search_lost
@@ -679,9 +680,5 @@ class Runner:
                 raise Interrupted(128 + number)
             self._signal = number
 
-        before = {number: signal.signal(number, caught) for number in GRACE}
-        try:
+        with handled(dict.fromkeys(GRACE, caught)):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -208,6 +208,27 @@ def _try_lock(handle: int) -> bool:
     return True
 
 
+@contextmanager
+def flocked(
+    path: str | Path, *, shared: bool = False, wait: bool = True, create: bool = False
+) -> Iterator[int]:
+    """Hold a lock on a file or folder while the block runs; its descriptor. Not on Windows.
+
+    Without `wait`, BlockingIOError says that another holds it. Raises OSError, for example when the
+    path is missing and `create` is not set.
+    """
+    import fcntl
+
+    flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, how | (0 if wait else fcntl.LOCK_NB))
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def lock(handle: int, *, at: int = 0) -> None:
     """Lock an open file against other processes until it is closed, without waiting.
 

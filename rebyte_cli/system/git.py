@@ -20,6 +20,7 @@ from types import FrameType
 
 from ..errors import RebyteError
 from .process_group import ProcessGroup
+from .signals import handled
 
 SECONDS = 120.0
 SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
@@ -136,12 +137,8 @@ def _signals_later() -> Iterator[None]:
     def hold(number: int, _frame: FrameType | None) -> None:
         arrived.append(number)
 
-    previous = {number: signal.signal(number, hold) for number in numbers}
-    try:
+    with handled(dict.fromkeys(numbers, hold)):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     if arrived:
         signal.raise_signal(arrived[0])
 

@@ -1,7 +1,7 @@
-"""End a command that serves requests at SIGINT and SIGTERM.
+"""Handlers of signals: for the time of a block, and for a command that serves requests.
 
-In other commands a signal raises, wherever the program is. A second signal would then hit a server
-in the middle of its clean-up, and leave locks taken and connections open. Here a signal only asks
+In most commands a signal raises, wherever the program is. A second signal would then hit a server
+in the middle of its clean-up, and leave locks taken and connections open. `StopSignal` only asks
 the main thread to end.
 """
 
@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 from ..errors import Interrupted
 
 CLEAN_UP_SECONDS = 10.0  # for the whole clean-up; then the process ends as it is
 REPEATED_SECONDS = 1.0  # a signal this soon after the first only repeats it
+
+
+@contextmanager
+def handled(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    """Other handlers, as `signal.signal` takes them, while the block runs. For the main thread."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _do_nothing() -> None:
@@ -37,6 +48,8 @@ class StopSignal:
     def __init__(
         self, wake: Callable[[], None] = _do_nothing, force: Callable[[], None] = _do_nothing
     ) -> None:
+        import socket  # every command imports this module, and few serve
+
         self._wake = wake
         self._force = force
         self._status = 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..errors import BadUsage, Interrupted
+from ..system.signals import handled
 
 # Tried in this order without VISUAL and EDITOR; the first is Debian's choice of the user.
 USUAL = ("sensible-editor", "editor", "nano", "vim", "vi")
@@ -108,8 +109,5 @@ def _ctrl_c_ignored() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.signal(signal.SIGINT, nothing)
-    try:
+    with handled({signal.SIGINT: nothing}):
         yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

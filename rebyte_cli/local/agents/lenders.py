@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...system import git
+from ...system.files import flocked
 from ...system.git import GitFailed
 from . import confined
 from .source import CLONE_SECONDS
@@ -42,11 +43,9 @@ AS_COMMITTED = {"GIT_NO_REPLACE_OBJECTS": "1"}
 @contextmanager
 def in_use(state_dir: Path) -> Iterator[None]:
     """Keep every lender: one is found, or made, and then named by the `base.git` that borrows."""
-    import fcntl
-
     folder = state_dir / FOLDER
     folder.mkdir(exist_ok=True, mode=0o700)
-    with _locked(folder, fcntl.LOCK_SH):
+    with flocked(folder, shared=True):
         yield
 
 
@@ -56,8 +55,6 @@ def find(state_dir: Path, place: Path, branch: str | None) -> Path | None:
     None for a branch without a commit, and a repository without its whole history. Raises
     GitFailed and OSError.
     """
-    import fcntl
-
     refs = [f"refs/{kind}/{branch}" for kind in ("heads", "tags")] if branch else ["HEAD"]
     ref = next((ref for ref in refs if git.has(place, f"{ref}^{{commit}}")), None)
     if ref is None or _line(["rev-parse", "--is-shallow-repository"], place) == "true":
@@ -66,7 +63,7 @@ def find(state_dir: Path, place: Path, branch: str | None) -> Path | None:
     key = hashlib.sha256(os.fsencode(os.path.realpath(_line(words, place)))).hexdigest()[:16]
     folder = state_dir / FOLDER / key
     folder.mkdir(exist_ok=True, mode=0o700)
-    with _locked(folder, fcntl.LOCK_EX):
+    with flocked(folder):
         found = folder / _line(["rev-parse", f"{ref}^{{commit}}"], place)
         if not found.exists():
             found = _make(folder, place, ref, found.name)
@@ -139,15 +136,13 @@ def sweep(state_dir: Path, trash: Path) -> list[Path]:
 
     Returns where they are. Does nothing while a workspace is being made. Raises OSError.
     """
-    import fcntl
-
     folder, before = state_dir / FOLDER, time.time() - GRACE_SECONDS
     found = [path for path in folder.glob("*/*") if path.name != "new"]
     kept = {path for path in found if path.stat().st_mtime > before}
     moved: list[Path] = []
     if len(kept) == len(found):
         return moved
-    with suppress(BlockingIOError), _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+    with suppress(BlockingIOError), flocked(folder, wait=False):
         kept |= {one for base in state_dir.glob("workspaces/*/base.git") for one in lent(base)}
         kept |= {one for lender in kept for one in lent(lender)}
         for path in found:
@@ -160,15 +155,3 @@ def sweep(state_dir: Path, trash: Path) -> list[Path]:
 
 def _line(words: list[str], folder: Path | None = None) -> str:
     return os.fsdecode(git.run(words, folder).removesuffix(b"\n"))
-
-
-@contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
-    import fcntl
-
-    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, how)
-        yield
-    finally:
-        os.close(lock)

@@ -15,9 +15,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 
+from ...system.signals import handled
 from .jail import Confinement
 from .jail_group import JailGroup
 
@@ -180,7 +181,7 @@ class _Terminal(_Pipes):
             signal.SIGCONT: lambda *_: self._be_raw(),
             signal.SIGHUP: signal.SIG_IGN,  # the end of the input says the same
         }
-        with _handled(handlers):
+        with handled(handlers):
             try:
                 self._be_raw()
                 return super().pass_on(process, watch)
@@ -211,7 +212,7 @@ class _Terminal(_Pipes):
         """Stop as the program did, for the user's shell; then continue both."""
         self._stopped = 0
         self._leave()
-        with _handled({signal.SIGTSTP: signal.SIG_DFL}):
+        with handled({signal.SIGTSTP: signal.SIG_DFL}):
             os.kill(0, signal.SIGTSTP)
         self._be_raw()
         self._resize()
@@ -229,7 +230,7 @@ class _Terminal(_Pipes):
 
     def _leave(self) -> None:
         """Leave the terminal as it was found, without answers that nothing waits for any more."""
-        with _handled({signal.SIGTTOU: signal.SIG_IGN}):
+        with handled({signal.SIGTTOU: signal.SIG_IGN}):
             try:
                 with contextlib.suppress(OSError):
                     if undo := self._modes.undo():
@@ -294,17 +295,6 @@ class _Modes:
         keyboards = b"\x1b[<%du" % self._keyboards if self._keyboards else b""
         self._changed, self._keyboards = {}, 0
         return keyboards + b"".join(back) + PLAIN + TITLE_BACK
-
-
-@contextlib.contextmanager
-def _handled(handlers: Mapping[signal.Signals, object]) -> Iterator[None]:
-    """Other handlers of signals while the block runs."""
-    before = {number: signal.signal(number, to) for number, to in handlers.items()}  # type: ignore[arg-type]  # as signal() takes them
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _read(descriptor: int) -> bytes:

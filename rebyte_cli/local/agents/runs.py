@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...system.files import flocked
 from ..artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
 from ..database import make_folder
 from . import credentials, process_identity, spawn, spool
@@ -317,41 +318,29 @@ def is_held(state_dir: Path, run: RunRecord) -> bool:
 
 
 def _is_locked(file: Path) -> bool:
-    import fcntl
-
-    try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
     try:
         # Shared, so that two who look at the same moment do not take each other for the holder.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with flocked(file, shared=True, wait=False):
+            return False
     except BlockingIOError:
         return True
-    finally:
-        os.close(descriptor)
-    return False
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
-def held(state_dir: Path, run: RunRecord, flags: int = 0) -> Iterator[int]:
+def held(state_dir: Path, run: RunRecord, *, wait: bool = True) -> Iterator[int]:
     """Hold the lock of a run, once its supervisor has ended; the descriptor.
 
-    It is NO_LOCK if the run has no folder any more. `flags` are added to those of the lock.
+    It is NO_LOCK if the run has no folder any more. Without `wait`, see `flocked`.
     """
-    import fcntl
-
-    try:
-        place = _lock_file(state_dir, run)
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        yield NO_LOCK
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    with contextlib.ExitStack() as stack:
+        try:
+            place = _lock_file(state_dir, run)
+            lock = stack.enter_context(flocked(place, wait=wait, create=True))
+        except FileNotFoundError:
+            lock = NO_LOCK
+        yield lock
 
 
 @contextlib.contextmanager
@@ -361,11 +350,9 @@ def claimed(state_dir: Path, run: RunRecord) -> Iterator[int | None]:
     It is held while the run is cleaned up, so that the next run of the workspace, which waits
     for it, gets its login files after those of this one are removed.
     """
-    import fcntl
-
     with contextlib.ExitStack() as stack:
         try:
-            lock = stack.enter_context(held(state_dir, run, fcntl.LOCK_NB))
+            lock = stack.enter_context(held(state_dir, run, wait=False))
         except BlockingIOError:
             yield None
         else:

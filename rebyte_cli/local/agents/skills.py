@@ -178,18 +178,17 @@ def _from_github(name: str, cache: Path) -> Path:
 
 def _clone(owner: str, repository: str, cache: Path) -> Path:
     """The clone of a repository of GitHub in `cache`, made by the first who asks for it."""
-    import fcntl
     import shutil
 
     from ...system import git
+    from ...system.files import flocked
     from .source import CLONE_SECONDS, clone_url
 
     clone = cache / f"{owner}+{repository}"
     if clone.exists():
         return clone
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (cache / f".{clone.name}.lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with flocked(cache / f".{clone.name}.lock", create=True):
         if not clone.exists():
             partial = cache / f".{clone.name}.new"
             shutil.rmtree(partial, ignore_errors=True)
