@@ -77,7 +77,7 @@ class Bench:
         """Leave what a process leaves that died after it wrote its intent."""
         body = {"prompt": prompt, **more}
         history = self.memory()
-        history.open_intent(
+        history.intents.open(
             key,
             digest=digest_of(prompt),
             body_digest=TaskRequest(self.client, self.history, body, prompt).body_digest,

@@ -261,7 +261,7 @@ class Batch:
         created = {record["line"] for record in records}
         open_lines = {
             number: intent
-            for number, intent in history.reservations_of(owner).items()
+            for number, intent in history.intents.reservations_of(owner).items()
             if number in self._by_number and number not in created
             if self._table[self._by_number[number]].state == "new"
         }

@@ -1,8 +1,7 @@
-"""Tasks that were created from here, their workspaces, and the intents behind `create`.
+"""Tasks that were created from here, and their workspaces.
 
-Tasks and workspaces are a convenience: they never stop a command. Intents are a promise, and
-fail when they cannot be kept. All of it is kept per origin, so that nothing made with one service
-is taken for another's.
+They are a convenience, and never stop a command; `intents` are a promise. All of it is kept per
+origin, so that nothing made with one service is taken for another's.
 """
 
 from __future__ import annotations
@@ -10,28 +9,19 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
-from ..errors import AGAIN, BadUsage, Next, RebyteError
-from ..system.files import check_locks, take_lock
-from ..system.permissions import private_folder
+from ..errors import BadUsage, Next, RebyteError
 from .database import Database, HistoryUnusable
-from .prompts import Shape, body_digest_of, digest_of
+from .intents import Intents
+from .prompts import body_digest_of, digest_of
 from .rows import (
     COLUMNS,
-    LINE,
-    Intent,
     NewTask,
-    Reservation,
     columns_of,
-    intent_of,
-    line_of,
-    stored_answer,
     stored_text,
     task_of,
     text_of,
@@ -39,8 +29,6 @@ from .rows import (
 )
 
 SHORTEST_SHOWN = 8  # characters of an id in a table
-LATEST_INTENTS = 1000  # kept whatever their age
-RECENT_KEYS = 20
 LATEST_PROMPTS = 200
 MOST_SHOWN = 100_000  # ids of tasks that were shown; about 100 bytes each
 MOST_ANSWERED = 1000
@@ -67,36 +55,12 @@ _SELECT_WORKSPACE = """
 _AFTER_ALL = "\U0010ffff"  # sorts after every text that ids begin with
 
 
-# Intents whose task may exist although nothing here names it.
-_UNSETTLED = "state IN ('open', 'unknown', 'given up')"
-
-
-class IntentHeld(RebyteError):
-    """Another live process, or another thread of this one, is working on the same key."""
-
-    code = "intent_held"
-
-    def __init__(self, key: str) -> None:
-        super().__init__(
-            f"another `rebyte` is creating the task for {key!r} right now",
-            hint="Wait for it, then " + AGAIN + ": it returns the same task",
-        )
-
-
-class _HeldKey(NamedTuple):
-    """A key that this process holds. A `scoped` one is released by the block that took it."""
-
-    release: Callable[[], None]
-    thread: int
-    scoped: bool
-
-
 class History:
     """The history of one origin, in one file that is made on the first write.
 
     With `enabled` false nothing about tasks is written; what was written earlier can be read.
     When the file cannot be used, `warn` is called once, reads find nothing and writes do nothing.
-    Only the methods for intents raise then.
+    Only `intents` raise then.
     """
 
     def __init__(
@@ -111,14 +75,13 @@ class History:
         self.origin = origin
         self.enabled = enabled
         self._warn = warn
-        self._database = Database(path)
-        self._held: dict[str, _HeldKey] = {}
+        self.database = Database(path)
+        self.intents = Intents(self)
 
     def close(self) -> None:
         """Let go of the file and of every key held for an intent."""
-        for key in list(self._held):
-            self._release(key)
-        self._database.close()
+        self.intents.close()
+        self.database.close()
 
     # Tasks
 
@@ -174,14 +137,12 @@ class History:
             )
             connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?)", labels)
 
-        self._write_with(insert)
+        self.change(insert)
 
     def labels_of(self, task_id: str) -> dict[str, str]:
         """The labels of a task."""
         sql = "SELECT name, value FROM labels WHERE origin = ? AND task_id = ? ORDER BY name"
-        return {
-            str(row["name"]): str(row["value"]) for row in self._read(sql, self.origin, task_id)
-        }
+        return {str(row["name"]): str(row["value"]) for row in self.read(sql, self.origin, task_id)}
 
     def labeled(self, labels: Mapping[str, str]) -> list[str]:
         """The ids of the tasks that have all of these labels, newest first."""
@@ -195,7 +156,7 @@ class History:
             for name, value in labels.items()
             for part in (self.origin, name, stored_text(value))
         ]
-        rows = self._read(
+        rows = self.read(
             f"SELECT found.task_id FROM ({tables}) AS found LEFT JOIN tasks"  # noqa: S608 -- ours
             " ON tasks.origin = ? AND tasks.id = found.task_id ORDER BY tasks.seq DESC",
             *values,
@@ -219,7 +180,7 @@ class History:
         if not given:
             return
         ids = json.dumps([task_id for task_id, _ in given])
-        rows = self._read(
+        rows = self.read(
             "SELECT id, title, status, completed_at FROM tasks WHERE origin = ? AND NOT deleted"
             " AND id IN (SELECT value FROM json_each(?))",
             self.origin,
@@ -251,7 +212,7 @@ class History:
     def tasks(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The tasks created from here, newest first; all of them without a limit."""
         count = -1 if limit is None else limit
-        rows = self._read(f"{_SELECT_TASK} ORDER BY seq DESC LIMIT ?", self.origin, count)
+        rows = self.read(f"{_SELECT_TASK} ORDER BY seq DESC LIMIT ?", self.origin, count)
         return [task_of(row) for row in rows]
 
     def nth(self, number: int) -> dict[str, Any] | None:
@@ -259,7 +220,7 @@ class History:
 
         A deleted task keeps its number. Of it, `id` and `deleted` (true) are all that is left.
         """
-        rows = self._read(
+        rows = self.read(
             f"SELECT {', '.join(COLUMNS.values())}, deleted FROM tasks WHERE origin = ?"  # noqa: S608 -- ours
             " ORDER BY seq DESC LIMIT 1 OFFSET ?",
             self.origin,
@@ -269,23 +230,23 @@ class History:
 
     def count(self) -> int:
         """How many tasks were created from here, deleted ones included; see `nth`."""
-        rows = self._read("SELECT COUNT(*) AS tasks FROM tasks WHERE origin = ?", self.origin)
+        rows = self.read("SELECT COUNT(*) AS tasks FROM tasks WHERE origin = ?", self.origin)
         return int(rows[0]["tasks"]) if rows else 0
 
     def task(self, task_id: str) -> dict[str, Any] | None:
         """What is known about one task, or None."""
-        rows = self._read(f"{_SELECT_TASK} AND id = ?", self.origin, task_id)
+        rows = self.read(f"{_SELECT_TASK} AND id = ?", self.origin, task_id)
         return task_of(rows[0]) if rows else None
 
     def is_deleted(self, task_id: str) -> bool:
         """Whether a task was deleted from here."""
         sql = "SELECT deleted FROM tasks WHERE origin = ? AND id = ?"
-        return any(row["deleted"] for row in self._read(sql, self.origin, task_id))
+        return any(row["deleted"] for row in self.read(sql, self.origin, task_id))
 
     def prompt_digest(self, task_id: str) -> str | None:
         """What stands for the prompt that a task was created with; None if it is not known."""
         sql = "SELECT prompt_digest FROM tasks WHERE origin = ? AND id = ? AND NOT deleted"
-        rows = self._read(sql, self.origin, task_id)
+        rows = self.read(sql, self.origin, task_id)
         return text_of(rows[0]["prompt_digest"]) if rows else None
 
     def tasks_as_asked(self, digest: str, body_digest: str) -> list[str]:
@@ -294,14 +255,14 @@ class History:
             "SELECT id FROM tasks WHERE origin = ? AND prompt_digest = ? AND body_digest = ?"
             " ORDER BY seq DESC"
         )
-        return [str(row["id"]) for row in self._read(sql, self.origin, digest, body_digest)]
+        return [str(row["id"]) for row in self.read(sql, self.origin, digest, body_digest)]
 
     def prompts(self) -> list[tuple[str, str]]:
         """The latest tasks of which the whole prompt is known: their ids, and its digest.
 
         Those come first whose prompts are long, as far as the first lines tell.
         """
-        rows = self._read(
+        rows = self.read(
             "SELECT id, prompt_digest FROM (SELECT * FROM tasks WHERE origin = ?"
             " ORDER BY seq DESC LIMIT ?) WHERE prompt_digest IS NOT NULL"
             " ORDER BY LENGTH(prompt) DESC, seq DESC",
@@ -312,11 +273,11 @@ class History:
 
     def tasks_of_lines(self, owner: str) -> dict[int, list[str]]:
         """The ids of the tasks that the lines of a batch were given, the newest last, by line."""
-        named = self._read(
+        named = self.read(
             "SELECT id, line FROM tasks WHERE origin = ? AND line > ? AND line < ? ORDER BY seq",
             *(self.origin, f"{owner} ", f"{owner}!"),
         )
-        kept = self._read(  # with the history off
+        kept = self.read(  # with the history off
             "SELECT task_id AS id, body_digest AS line FROM intents"
             " WHERE origin = ? AND owner = ? AND state = 'done' ORDER BY id",
             *(self.origin, owner),
@@ -334,12 +295,12 @@ class History:
             "SELECT 1 FROM tasks WHERE origin = ? AND prompt_digest = ? UNION SELECT 1 FROM intents"
             " WHERE origin = ? AND digest = ? AND state NOT IN ('refused', 'unsent') LIMIT 1"
         )
-        return bool(self._read(sql, self.origin, digest, self.origin, digest))
+        return bool(self.read(sql, self.origin, digest, self.origin, digest))
 
     def workspace_of(self, task_id: str) -> str | None:
         """The workspace that a task was given, or None when it is not known."""
         sql = "SELECT workspace_id FROM tasks WHERE origin = ? AND id = ?"
-        rows = self._read(sql, self.origin, task_id)
+        rows = self.read(sql, self.origin, task_id)
         return text_of(rows[0]["workspace_id"]) if rows else None
 
     def knows(self, ids: Iterable[str]) -> set[str]:
@@ -354,7 +315,7 @@ class History:
                 f"SELECT id FROM tasks WHERE origin = ? AND id IN ({marks}) UNION"  # noqa: S608 -- marks
                 f" SELECT task_id FROM intents WHERE origin = ? AND task_id IN ({marks})"
             )
-            known |= {row["id"] for row in self._read(sql, *part, *part)}
+            known |= {row["id"] for row in self.read(sql, *part, *part)}
         return known
 
     def forget_task(self, task_id: str) -> None:
@@ -370,7 +331,7 @@ class History:
         if self.labels_of(task_id):
             sql = "DELETE FROM labels WHERE origin = ? AND task_id = ?"
             self._write(sql, [[self.origin, task_id]])
-        if self._read(
+        if self.read(
             "SELECT 1 FROM applied WHERE origin = ? AND task_id = ?", self.origin, task_id
         ):
             sql = "DELETE FROM applied WHERE origin = ? AND task_id = ?"
@@ -398,7 +359,7 @@ class History:
         The commit may be one that is gone.
         """
         sql = "SELECT run, head FROM applied WHERE origin = ? AND task_id = ? AND folder = ?"
-        rows = self._read(sql, self.origin, task_id, stored_text(folder, plain=True))
+        rows = self.read(sql, self.origin, task_id, stored_text(folder, plain=True))
         return {str(row["run"]): str(row["head"]) for row in rows}
 
     def remember_shown(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -425,7 +386,7 @@ class History:
                 ended += [row] if end[0] else []
         if changed:
             # Rows come newest first: what is dropped first is the oldest.
-            self._write_with(partial(_write_shown, changed[::-1]))
+            self.change(partial(_write_shown, changed[::-1]))
         self.update_tasks(ended)
 
     def remember_answered(self, message_id: str) -> None:
@@ -435,17 +396,17 @@ class History:
         """
         if self.enabled:
             row = [self.origin, stored_text(message_id, plain=True)]
-            self._write_with(partial(_write_answered, row))
+            self.change(partial(_write_answered, row))
 
     def was_answered(self, message_id: str) -> bool:
         """Whether a question was answered from here."""
         sql = "SELECT 1 FROM answered WHERE origin = ? AND message_id = ?"
-        return bool(self._read(sql, self.origin, stored_text(message_id, plain=True)))
+        return bool(self.read(sql, self.origin, stored_text(message_id, plain=True)))
 
     def shown(self, prefix: str) -> list[str]:
         """The ids that start like this among all that were created or shown here."""
         span = (self.origin, prefix, prefix + _AFTER_ALL)
-        rows = self._read(
+        rows = self.read(
             "SELECT id FROM tasks WHERE origin = ? AND id >= ? AND id < ? AND NOT deleted"
             " UNION SELECT id FROM seen WHERE origin = ? AND id >= ? AND id < ?",
             *span,
@@ -503,7 +464,7 @@ class History:
         for start in range(0, len(wanted), 900):  # SQLite before 3.32 takes 999 values
             part = wanted[start : start + 900]
             where = f" WHERE origin = ? AND id IN ({', '.join('?' * len(part))})"
-            for row in self._read(select + where, self.origin, *part):
+            for row in self.read(select + where, self.origin, *part):
                 found[str(row["id"])] = row
         return found
 
@@ -516,7 +477,7 @@ class History:
 
     def words(self, field: Literal["skills", "model", "executor"]) -> list[str]:
         """Values that the last thousands of tasks used, the latest first, for completion."""
-        rows = self._read(
+        rows = self.read(
             f"SELECT {field} AS word FROM"  # noqa: S608 -- one of three words
             f" (SELECT {field} FROM tasks WHERE origin = ? ORDER BY seq DESC LIMIT 5000)"
             f" WHERE {field} IS NOT NULL LIMIT 1000",
@@ -548,13 +509,13 @@ class History:
                 "lastUsedAt": text_of(row["last_used_at"]),
                 "githubUrl": text_of(row["github_url"]),
             }
-            for row in self._read(_SELECT_WORKSPACE, *span, *span, self.origin, self.origin)
+            for row in self.read(_SELECT_WORKSPACE, *span, *span, self.origin, self.origin)
         ]
 
     def workspace(self, id_or_alias: str) -> dict[str, Any] | None:
         """One workspace by its alias or its id, or None."""
         sql = "SELECT id FROM workspaces WHERE origin = ? AND alias = ?"
-        named = [str(row["id"]) for row in self._read(sql, self.origin, id_or_alias)]
+        named = [str(row["id"]) for row in self.read(sql, self.origin, id_or_alias)]
         for workspace_id in (*named, id_or_alias):
             for workspace in self.workspaces(workspace_id):
                 if workspace["id"] == workspace_id:
@@ -578,7 +539,7 @@ class History:
                 hint=Next("workspace", "name", f"{other['id']}", "ANOTHER")
                 + " renames that one first",
             )
-        with self._database.transaction() as connection:
+        with self.database.transaction() as connection:
             # A forgotten workspace may still own the name.
             connection.execute(
                 "UPDATE workspaces SET alias = NULL WHERE origin = ? AND alias = ?",
@@ -592,7 +553,7 @@ class History:
 
     def forget_workspace(self, workspace_id: str) -> None:
         """Drop a workspace and its name from the history; its tasks stay."""
-        with self._database.transaction() as connection:
+        with self.database.transaction() as connection:
             connection.execute(
                 "INSERT INTO workspaces (origin, id, hidden_at)"
                 " VALUES (?, ?, (SELECT COALESCE(MAX(seq), 0) FROM tasks))"
@@ -601,284 +562,23 @@ class History:
                 (self.origin, workspace_id),
             )
 
-    # Intents
-
-    def intent(self, key: str) -> Intent | None:
-        """The intent of a key, whatever its state, or None."""
-        found = self._intents("key = ?", key)
-        return found[0] if found else None
-
-    def answered_keys(self) -> list[Intent]:
-        """The latest intents with a key that came to a task."""
-        return self._intents(
-            "key IS NOT NULL AND state = 'done' ORDER BY id DESC LIMIT ?", RECENT_KEYS
-        )
-
-    def unsettled(self, digest: str) -> list[Intent]:
-        """The attempts with this digest whose end is not known, oldest first."""
-        return self._intents(f"{_UNSETTLED} AND digest = ? ORDER BY id", digest)
-
-    def _intents(self, where: str, *values: Any) -> list[Intent]:
-        sql = f"SELECT * FROM intents WHERE origin = ? AND {where}"  # noqa: S608 -- ours
-        return [intent_of(row) for row in self._database.rows(sql, (self.origin, *values))]
-
-    @contextmanager
-    def hold(self, key: str) -> Iterator[None]:
-        """Keep other processes and threads off the key while the block runs.
-
-        What is read, decided and opened inside is safe from them. The hold ends with the
-        process, however it ends: a reused process id cannot be mistaken for it. Raises IntentHeld
-        when the key is held already.
-        """
-        self._take(key, scoped=True)
-        try:
-            yield
-        finally:
-            self._release(key)
-
-    def open_intent(
-        self,
-        key: str | None,
-        *,
-        digest: str,
-        body_digest: str,
-        started_at: str,
-        owner: str,
-        replaces: Intent | None = None,
-        shape: Shape | None = None,
-        target: str | None = None,
-    ) -> Intent:
-        """Write down, synced, that a task is about to be created. Call it before the request.
-
-        `digest` is of the prompt, `body_digest` of the whole body, `started_at` ISO 8601; `shape`
-        is the prompt's, and `target` the id of the task that a follow-up is for.
-        `key` is that of `--once`, or None for a create that is not to be repeated by name.
-        The key stays held until the intent is settled. When the key's task exists already,
-        its intent (state done) is returned and nothing is written. An earlier attempt is replaced
-        if it is known to have created nothing: by its state, or because it is `replaces`. Raises
-        IntentHeld for any other, and while the key is held.
-        """
-        if key is not None and not self._holds(key):
-            self._take(key, scoped=False)
-        try:
-            with self._database.transaction(synced=True) as connection:
-                if key is not None:
-                    earlier = self.intent(key)
-                    if earlier is not None and earlier.state == "done":
-                        self._release(key, unless_scoped=True)
-                        return earlier
-                    # The lock should have kept everyone else off; this is what stands behind it.
-                    may_be_under_way = earlier is not None and earlier.state in ("open", "unknown")
-                    if may_be_under_way and earlier != replaces:
-                        raise IntentHeld(key)
-                    connection.execute(
-                        "DELETE FROM intents WHERE origin = ? AND key = ?", (self.origin, key)
-                    )
-                else:
-                    # An intent without a key is useless after a month. The clock may have been
-                    # wrong when it was written, so the latest ones stay whatever their time.
-                    connection.execute(
-                        "DELETE FROM intents WHERE origin = ? AND key IS NULL"
-                        " AND julianday(substr(started_at, 1, 23))"
-                        " < julianday(substr(?, 1, 23)) - 30"
-                        " AND id <= (SELECT MAX(id) FROM intents) - ?",
-                        (self.origin, started_at, LATEST_INTENTS),
-                    )
-                made = connection.execute(
-                    "INSERT INTO intents"
-                    " (origin, key, state, digest, body_digest, started_at, owner, shape, target)"
-                    " VALUES (?, ?, 'open', ?, ?, ?, ?, ?, ?)",
-                    (
-                        *(self.origin, key, digest, body_digest, started_at, owner),
-                        *(shape and shape.text, target),
-                    ),
-                ).lastrowid
-        except BaseException:
-            if key is not None:
-                self._release(key, unless_scoped=True)
-            raise
-        assert made is not None
-        return Intent(made, key, "open", digest, body_digest, started_at, owner, shape=shape)
-
-    def settle_intent(
-        self,
-        intent_id: int,
-        *,
-        state: Literal["done", "refused", "unknown", "unsent", "given up"],
-        task_id: str | None = None,
-        task: Mapping[str, Any] | None = None,
-        started_at: str | None = None,
-        candidates: Iterable[str] = (),
-    ) -> None:
-        """Write down, synced, how it ended, and let go of the key.
-
-        `started_at` replaces the time of the start, where more is known about it now. `candidates`
-        are the ids that a search found possible, or took.
-        An intent without a key is of no use once its end is known, and is dropped then; with the
-        history off it stays where it came to a task, as what tells that the task is taken.
-        """
-        kept = stored_answer(task or {}, whole=self.enabled)
-        with self._database.transaction(synced=True) as connection:
-            row = connection.execute(
-                "SELECT key FROM intents WHERE id = ?", (intent_id,)
-            ).fetchone()
-            tells = state in ("unknown", "given up") or (state == "done" and not self.enabled)
-            if row is not None and row["key"] is None and not tells:
-                connection.execute("DELETE FROM intents WHERE id = ?", (intent_id,))
-            else:
-                connection.execute(
-                    "UPDATE intents SET state = ?, task_id = ?, task = ?, candidates = ?,"
-                    " started_at = COALESCE(?, started_at) WHERE id = ?",
-                    (state, task_id, kept, json.dumps([*candidates]), started_at, intent_id),
-                )
-        if row is not None and row["key"] is not None:
-            self._release(row["key"], unless_scoped=True)
-
-    def take_back(self, task_id: str) -> list[str]:
-        """Set keys back to unknown that took a task after a search; returns them."""
-
-        def act(connection: sqlite3.Connection) -> list[str]:
-            rows = connection.execute(
-                "SELECT id, key FROM intents WHERE origin = ? AND task_id = ? AND state = 'done'"
-                " AND key IS NOT NULL AND candidates = ?",
-                (self.origin, task_id, json.dumps([task_id])),
-            ).fetchall()
-            connection.executemany(
-                "UPDATE intents SET state = 'unknown', task_id = NULL, task = NULL,"
-                " candidates = '[]' WHERE id = ?",
-                [(row["id"],) for row in rows],
-            )
-            return [str(row["key"]) for row in rows]
-
-        return self._write_with(act) or []
-
-    def forget_intent(self, key: str) -> bool:
-        """Drop a key, so that the next create with it makes a task. False when there is none.
-
-        Raises IntentHeld while another process or thread is working on it.
-        """
-        if self.intent(key) is None:
-            return False
-        with self.hold(key), self._database.transaction(synced=True) as connection:
-            done = connection.execute(
-                "DELETE FROM intents WHERE origin = ? AND key = ?", (self.origin, key)
-            )
-        return bool(done.rowcount)
-
-    # Reservations of batch lines
-
-    def reserve(self, owner: str, lines: Iterable[Reservation]) -> dict[int, int]:
-        """Write down that these lines are about to be sent; the reservations' ids, by line number.
-
-        `owner` names the batch. Empty when the history cannot be written.
-        """
-        sql = (
-            "INSERT INTO intents (origin, state, digest, body_digest, started_at, owner, shape)"
-            " VALUES (?, 'open', ?, ?, ?, ?, ?)"
-        )
-
-        def insert(connection: sqlite3.Connection) -> dict[int, int]:
-            made = {}
-            for line in lines:
-                name = f"{LINE}{line.number}"
-                row = (self.origin, line.digest, name, line.sent, owner, line.shape)
-                made[line.number] = int(connection.execute(sql, row).lastrowid or 0)
-            return made
-
-        return self._write_with(insert) or {}
-
-    def release(
-        self, reservations: Mapping[int, str | None], doubted: Collection[int] = ()
-    ) -> None:
-        """Drop reservations, by their ids, each with the task that its line became, or None.
-
-        The lines of those that are `doubted` were certainly sent. Call it once the history has the
-        tasks. With the history off, a reservation stays to name its task: others must know that it
-        is taken.
-        """
-        kept = {} if self.enabled else {id_: task for id_, task in reservations.items() if task}
-
-        def drop(connection: sqlite3.Connection) -> None:
-            connection.executemany(
-                "UPDATE intents SET state = 'done', task_id = ? WHERE id = ?",
-                [(task, id_) for id_, task in kept.items()],
-            )
-            connection.executemany(
-                "DELETE FROM intents WHERE id = ?",
-                [(id_,) for id_ in reservations if id_ not in kept],
-            )
-            connection.executemany(
-                "UPDATE intents SET state = 'unknown' WHERE id = ?", [(id_,) for id_ in doubted]
-            )
-
-        self._write_with(drop)
-
-    def reservations_of(self, owner: str) -> dict[int, Intent]:
-        """The reservations that earlier runs of a batch left, by line number.
-
-        The state is `unknown` if the line was certainly sent.
-        """
-        rows = self._read(
-            f"SELECT * FROM intents WHERE origin = ? AND {_UNSETTLED} AND owner = ? ORDER BY id",  # noqa: S608 -- constant
-            self.origin,
-            owner,
-        )
-        numbered = ((line_of(row), intent_of(row)) for row in rows)
-        return {number: intent for number, intent in numbered if number is not None}
-
-    def rivals(self, owner: str, target: str | None = None) -> list[Intent]:
-        """What others than `owner` sent, or are about to, and whose result is not known.
-
-        Creates and lines of batches, or with `target` follow-ups of that task.
-        """
-        rows = self._read(
-            "SELECT * FROM intents"  # noqa: S608 -- constant
-            f" WHERE origin = ? AND {_UNSETTLED} AND owner != ? AND target IS ?",
-            *(self.origin, owner, target),
-        )
-        return [intent_of(row) for row in rows]
-
-    # Keys that this process holds
-
-    def _holds(self, key: str) -> bool:
-        held = self._held.get(key)
-        return held is not None and held.thread == threading.get_ident()
-
-    def _take(self, key: str, *, scoped: bool) -> None:
-        import hashlib  # not at the top: TAB reads the history too
-
-        folder = self.path.parent / "once"
-        private_folder(folder)
-        check_locks(folder)
-        # A key may be any text; the name of its lock is of one length and safe everywhere.
-        name = hashlib.sha256(f"{self.origin}\0{key}".encode()).hexdigest()[:40]
-        release = take_lock(folder / name, remove=True)
-        if release is None:
-            raise IntentHeld(key)
-        self._held[key] = _HeldKey(release, threading.get_ident(), scoped)
-
-    def _release(self, key: str, *, unless_scoped: bool = False) -> None:
-        held = self._held.get(key)
-        if held is not None and not (unless_scoped and held.scoped):
-            del self._held[key]
-            held.release()
-
     # The database: a fault is reported once, and disables only the history
 
-    def _read(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+    def read(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """The rows of a query; none when the history cannot be read."""
         try:
-            return self._database.rows(sql, values)
+            return self.database.rows(sql, values)
         except HistoryUnusable as problem:
             self._complain(problem)
             return []
 
     def _write(self, sql: str, values: Iterable[list[Any]]) -> None:
-        self._write_with(lambda connection: connection.executemany(sql, values))
+        self.change(lambda connection: connection.executemany(sql, values))
 
-    def _write_with(self, act: Callable[[sqlite3.Connection], T]) -> T | None:
+    def change(self, act: Callable[[sqlite3.Connection], T]) -> T | None:
         """What `act` returns, in one transaction; None when the history cannot be written."""
         try:
-            with self._database.transaction() as connection:
+            with self.database.transaction() as connection:
                 return act(connection)
         except RebyteError as problem:
             self._complain(problem)

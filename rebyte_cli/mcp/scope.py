@@ -75,7 +75,7 @@ class Scope:
         """Whether what a create with this key returns is this server's own task."""
         if key is None or key in self._keys:
             return True
-        is_new = history.intent(key) is None
+        is_new = history.intents.of(key) is None
         if is_new:
             self._keys.add(key)
         return is_new

@@ -1,7 +1,7 @@
 """What was sent from here and has no known result: who may claim a task that a list shows.
 
 The ledger is the table of intents in the history. A single request writes its intent before it is
-sent, and settles it once the history knows the result (`History.open_intent`). A batch reserves a
+sent, and settles it once the history knows the result (`Intents.open`). A batch reserves a
 line before sending it, together with the next lines, and releases it once the history has its
 task. In the meantime, a `create` that searches for its task takes none that could belong to the
 line, and the other way round: of two commands that sent the same prompt at the same time, neither
@@ -57,7 +57,7 @@ class SentFromHere:
     def rivals(self, _equals: Any, _settled: Any) -> Iterator[Rival]:
         """What was sent at about the same time; none if the history cannot be used."""
         own = self.own
-        for other in [] if own is None else self._history.rivals(own.owner, self._target):
+        for other in [] if own is None else self._history.intents.rivals(own.owner, self._target):
             assert own is not None
             if self._clock.is_near(own.started_at, other.started_at):
                 is_equal = (other.digest, other.body_digest) == (own.digest, own.body_digest)
@@ -70,10 +70,10 @@ class SentFromHere:
 
     def _is_alive(self, intent: Intent) -> bool:
         """Whether a process, or a thread of this one, is at work on an intent."""
-        from ..history.history import IntentHeld
+        from ..history.intents import IntentHeld
 
         try:
-            with self._history.hold(intent.key or intent.owner):
+            with self._history.intents.hold(intent.key or intent.owner):
                 return False
         except IntentHeld:
             return True
@@ -157,7 +157,7 @@ class Ledger:
 
     def of_others(self) -> list[Intent]:
         """What other commands sent and whose outcome is not known yet."""
-        return self.history.rivals(self._owner)
+        return self.history.intents.rivals(self._owner)
 
     # The writer of the journal
 
@@ -174,7 +174,7 @@ class Ledger:
         now = added[-1].sent
         added += [_reservation(number, upcoming[number], now) for number in new]
         until = time.monotonic() + FRESH
-        written = self.history.reserve(self._owner, added)
+        written = self.history.intents.reserve(self._owner, added)
         with self._lock:
             for number, reservation_id in written.items():
                 self._release(number)  # an older one
@@ -188,7 +188,7 @@ class Ledger:
 
         `tasks` are the ids of every task that the journal names.
         """
-        left = self.history.reservations_of(self._owner)
+        left = self.history.intents.reservations_of(self._owner)
         with self._lock:
             self._ids = {number: intent.id for number, intent in left.items()}
             self._tasks.update(tasks)
@@ -246,7 +246,7 @@ class Ledger:
                 released, self._released = self._released, {}
                 doubted, self._doubted = self._doubted, []
             if released or doubted:
-                self.history.release(released, doubted)
+                self.history.intents.release(released, doubted)
 
     def _schedule(self) -> None:
         assert self._thread == threading.get_ident(), "another thread settles a line"

@@ -142,14 +142,14 @@ def name_of_key(history: History, key: str) -> str:
     from ..system.redaction import redact_keys
 
     shown = redact_keys(key)
-    if shown == key or history.intent(key) is not None:
+    if shown == key or history.intents.of(key) is not None:
         return key
     return f"{shown} {hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def forget(history: History, key: str) -> bool:
     """Drop a key, so that the next create with it makes a task. False if it was not known."""
-    return history.forget_intent(name_of_key(history, key))
+    return history.intents.forget(name_of_key(history, key))
 
 
 def created_before(history: History, key: str) -> dict[str, Any] | None:
@@ -157,7 +157,7 @@ def created_before(history: History, key: str) -> dict[str, Any] | None:
 
     For callers with something costly to do before `create`, such as uploads.
     """
-    earlier = history.intent(key)
+    earlier = history.intents.of(key)
     return _task_of(history, earlier) if earlier is not None and earlier.state == "done" else None
 
 
@@ -292,8 +292,8 @@ class Operation:
             intent = None
             try:
                 if key is None:
-                    stack.enter_context(self._history.hold(owner))
-                intent = self._history.open_intent(
+                    stack.enter_context(self._history.intents.hold(owner))
+                intent = self._history.intents.open(
                     key,
                     digest=self._request.digest,
                     body_digest=self._request.body_digest,
@@ -318,7 +318,7 @@ class Operation:
         if intent is None:
             return
         try:
-            self._history.settle_intent(
+            self._history.intents.settle(
                 intent.id,
                 state=state,
                 started_at=self._server_clock.restamp(intent.started_at),
@@ -349,7 +349,7 @@ class Operation:
         """
         if self._request.target is not None or not self._history.knows([str(answer["id"])]):
             return
-        keys = self._history.take_back(str(answer["id"]))
+        keys = self._history.intents.reopen(str(answer["id"]))
         whose = (
             f"for that of key {keys[0]!r}, which will be searched for again"
             if keys
@@ -437,7 +437,7 @@ class Operation:
     ) -> SearchOutcome:
         """Search for the result of an attempt of another process; `alive` as in SentFromHere."""
         request, window = self._request, self._server_clock.window
-        for answered in self._history.answered_keys():
+        for answered in self._history.intents.answered():
             self._server_clock.observe((answered.task or {}).get("createdAt"), answered.started_at)
         is_same = earlier.digest == request.digest
         lost = LostRequest(
@@ -462,13 +462,13 @@ class Operation:
     @contextmanager
     def held_key(self, key: str) -> Iterator[None]:
         """Hold the key; while another process is at work on it, wait for that one to end."""
-        from ..history.history import IntentHeld
+        from ..history.intents import IntentHeld
 
         limit = self._deadline.within(KEY_WAIT)
         with ExitStack() as stack:
             while True:
                 try:
-                    stack.enter_context(self._history.hold(key))
+                    stack.enter_context(self._history.intents.hold(key))
                     break
                 except IntentHeld:
                     if limit.has_passed:
@@ -481,7 +481,7 @@ class Operation:
 
     def resume_key(self, key: str) -> dict[str, Any] | None:
         """Return the task that this key has created; None if it certainly has created none."""
-        earlier = self._history.intent(key)
+        earlier = self._history.intents.of(key)
         if earlier is None or earlier.state not in ("done", "open", "unknown"):
             return None
         if earlier.state == "done":
@@ -526,7 +526,7 @@ class Operation:
         try:
             unfinished = [
                 earlier
-                for earlier in self._history.unsettled(self._request.digest)
+                for earlier in self._history.intents.unsettled(self._request.digest)
                 if earlier.key is None
                 and earlier.state != "given up"
                 and earlier.body_digest == self._request.body_digest
@@ -541,12 +541,13 @@ class Operation:
 
     def _resume_one(self, earlier: Intent) -> dict[str, Any] | None:
         """Return what a dead process has created; None if it is alive or created nothing."""
-        from ..history.history import IntentHeld
+        from ..history.intents import IntentHeld
 
         try:
-            with self._history.hold(earlier.owner):
+            with self._history.intents.hold(earlier.owner):
                 # Ask again: another process may have resumed it a moment ago.
-                if earlier.id not in {one.id for one in self._history.unsettled(earlier.digest)}:
+                left = self._history.intents.unsettled(earlier.digest)
+                if earlier.id not in {one.id for one in left}:
                     return None
                 return self._take_over(earlier)
         except IntentHeld:

@@ -92,7 +92,7 @@ class Place:
         """A `create` of the same that is under way in another process; its intent."""
         return (
             self.history()
-            .open_intent(
+            .intents.open(
                 None,
                 digest=digest_of(SAME),
                 body_digest="b",
@@ -103,7 +103,7 @@ class Place:
         )
 
     def unsettled(self) -> int:
-        return len(self.history().unsettled(digest_of(SAME)))
+        return len(self.history().intents.unsettled(digest_of(SAME)))
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_create_does_not_take_a_task_that_reached_the_history_late(place: Plac
     history = place.history()
     history.forget_task("task-00001")
     wanted = Reservation(1, digest_of(SAME), datetime.now(UTC).isoformat())
-    history.reserve(f"batch {records[1]['run']['journal']}", [wanted])
+    history.intents.reserve(f"batch {records[1]['run']['journal']}", [wanted])
     place.again("--no-wait")
     assert history.knows(["task-00001"]) == {"task-00001"}
     assert place.unsettled() == 0
@@ -173,7 +173,7 @@ def test_a_line_does_not_take_the_task_of_a_create_under_way(place: Place) -> No
     assert row["status"] == "unknown"
     assert f"it could be {made['id']}" in row["error"]["message"]
     # It was not the create's after all, so it can only be the line's.
-    place.history().settle_intent(intent, state="unsent")
+    place.history().intents.settle(intent, state="unsent")
     # And what it gave up may be what the line sees.
     (row,) = place.again()
     assert (row["status"], row["id"]) == ("completed", made["id"])
@@ -188,7 +188,7 @@ def test_a_line_does_not_take_the_task_of_an_answered_create(place: Place, histo
         answer = lose(request)
         for made in place.farm.tasks.values() if answer else ():
             earlier.add_task(made, prompt=SAME, body={"prompt": SAME})
-            earlier.settle_intent(intent, state="done", task_id=made["id"], task=made)
+            earlier.intents.settle(intent, state="done", task_id=made["id"], task=made)
         return answer
 
     place.farm.hook = hook
@@ -199,7 +199,7 @@ def test_a_line_does_not_take_the_task_of_an_answered_create(place: Place, histo
 
 
 def test_a_create_of_long_before_casts_no_doubt(place: Place) -> None:
-    place.history().open_intent(
+    place.history().intents.open(
         None, digest=digest_of(SAME), body_digest="b", started_at="2026-01-01T00:00:00Z", owner="x"
     )
     place.farm.hook = cut_first(place.farm)
@@ -252,7 +252,7 @@ def test_a_create_that_was_never_sent_leaves_no_reservation(place: Place) -> Non
     (place.home / "t.txt").write_text("One <400>\nTwo\nThree\n")
     place.again("--fail-fast", "--rate", "0.02", "--jobs", "1")
     assert place.farm.made == {}
-    assert place.history()._database.rows("SELECT * FROM intents") == []
+    assert place.history().database.rows("SELECT * FROM intents") == []
 
 
 def test_a_line_that_is_refused_keeps_no_create_waiting_until_the_batch_ends(place: Place) -> None:
@@ -260,7 +260,7 @@ def test_a_line_that_is_refused_keeps_no_create_waiting_until_the_batch_ends(pla
     history, reserved = place.history(), []
 
     def hook(request: Request) -> None:
-        reserved.append(len(history.unsettled(digest_of(f"{SAME} <400>"))))
+        reserved.append(len(history.intents.unsettled(digest_of(f"{SAME} <400>"))))
         if place.farm.tasks and max(reserved) == 1 and reserved[-1] == 0:
             place.farm.tasks["task-00001"]["ends"] = 0.0
 
@@ -274,7 +274,7 @@ def test_a_line_refused_by_a_fault_stays_claimed(place: Place) -> None:
     """A 500 does not say whether it made a task."""
     (place.home / "t.txt").write_text(f"{SAME} <500>\n")
     place.again()
-    assert len(place.history().unsettled(digest_of(f"{SAME} <500>"))) == 1
+    assert len(place.history().intents.unsettled(digest_of(f"{SAME} <500>"))) == 1
 
 
 def test_a_history_that_cannot_be_written_costs_a_word_and_no_more(place: Place) -> None:
@@ -302,7 +302,7 @@ def test_a_history_that_cannot_be_written_reserves_nothing_and_warns(tmp_path: P
     (tmp_path / "state").write_text("")
     told: list[str] = []
     history = History(tmp_path / "state" / "history.db", origin="o", warn=told.append)
-    assert history.reserve("batch", [Reservation(1, "d", THEN)]) == {}
+    assert history.intents.reserve("batch", [Reservation(1, "d", THEN)]) == {}
     assert len(told) == 1
     assert told[0].endswith("continuing without the history")
 
@@ -312,8 +312,8 @@ def test_a_reservation_keeps_its_task_only_with_the_history_off(
     tmp_path: Path, enabled: bool
 ) -> None:
     history = History(tmp_path / "history.db", origin="o", enabled=enabled)
-    ids = history.reserve("batch", [Reservation(1, "d", THEN), Reservation(2, "d", THEN)])
-    history.release({ids[1]: "task-1", ids[2]: None})
-    rows = history._database.rows("SELECT state, task_id FROM intents")
+    ids = history.intents.reserve("batch", [Reservation(1, "d", THEN), Reservation(2, "d", THEN)])
+    history.intents.release({ids[1]: "task-1", ids[2]: None})
+    rows = history.database.rows("SELECT state, task_id FROM intents")
     assert [tuple(row) for row in rows] == ([] if enabled else [("done", "task-1")])
-    assert history.reservations_of("batch") == {}
+    assert history.intents.reservations_of("batch") == {}

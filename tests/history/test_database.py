@@ -26,18 +26,18 @@ from tests.waiting import eventually
 
 
 def open_intent(history: History, key: str | None) -> int:
-    return history.open_intent(key, digest="d", body_digest="b", started_at="now", owner="me").id
+    return history.intents.open(key, digest="d", body_digest="b", started_at="now", owner="me").id
 
 
 def use(number: int, path: str) -> None:
     """Create a task, as one of many processes that find no history."""
     history = History(Path(path), origin="o", warn=sys.exit)
     name = f"t{number}"
-    intent = history.open_intent(name, digest="", body_digest="", started_at="", owner="")
+    intent = history.intents.open(name, digest="", body_digest="", started_at="", owner="")
     history.add_task({"id": name, "workspaceId": "w"}, prompt=name)
-    history.settle_intent(intent.id, state="done", task_id=name)
+    history.intents.settle(intent.id, state="done", task_id=name)
     history.update_task({"id": name, "title": "t"})
-    found = history.intent(name)
+    found = history.intents.of(name)
     assert found is not None
     assert found.task_id == name
 
@@ -67,7 +67,7 @@ def test_a_damaged_file_is_told_once_and_only_intents_fail(tmp_path: Path, damag
         open_intent(history, "key")
     assert f"mv {path}" in str(problem.value.hint)
     with pytest.raises(HistoryUnusable):
-        history.intent("key")
+        history.intents.of("key")
     path.unlink()
     open_intent(History(path, origin="o"), "key")
 
@@ -76,11 +76,11 @@ def test_a_file_that_is_whole_is_not_to_be_moved_away(tmp_path: Path) -> None:
     """Its keys of --once would be gone with it, and the disk as full as before."""
     history = History(tmp_path / "history.db", origin="o")
     open_intent(history, "key")
-    history._database.rows("PRAGMA max_page_count=1")  # what SQLite sees of a full disk
+    history.database.rows("PRAGMA max_page_count=1")  # what SQLite sees of a full disk
     with pytest.raises(HistoryUnusable, match="full") as problem:
         open_intent(history, "k" * 100_000)
     assert "mv " not in str(problem.value.hint)
-    history._database.rows("PRAGMA query_only=ON")  # ... and of one that is mounted to be read
+    history.database.rows("PRAGMA query_only=ON")  # ... and of one that is mounted to be read
     with pytest.raises(HistoryUnusable, match="readonly") as problem:
         open_intent(history, "another")
     assert "mv " not in str(problem.value.hint)
@@ -166,14 +166,14 @@ def test_an_emptied_file_does_not_pass_for_a_new_one(tmp_path: Path) -> None:
     """Its keys are lost, so that each would create another task."""
     path = tmp_path / "history.db"
     history = History(path, origin="o")
-    history.settle_intent(open_intent(history, "key"), state="done", task_id="a")
+    history.intents.settle(open_intent(history, "key"), state="done", task_id="a")
     history.close()
     path.write_bytes(b"")
     told: list[str] = []
     history = History(path, origin="o", warn=told.append)
     assert history.tasks() == []
     assert len(told) == 1
-    for act in (lambda: history.intent("key"), lambda: open_intent(history, "key")):
+    for act in (lambda: history.intents.of("key"), lambda: open_intent(history, "key")):
         with pytest.raises(HistoryUnusable) as caught:
             act()
         assert "was emptied" in caught.value.message
@@ -270,7 +270,7 @@ def test_case_57_a_stuck_writer_is_waited_for_once(
     history = History(stuck, origin="o", warn=told.append)
     for number in range(20):
         history.add_task({"id": f"t{number}"}, prompt="x")
-    assert history.reserve("batch", [Reservation(1, "d", "now")]) == {}
+    assert history.intents.reserve("batch", [Reservation(1, "d", "now")]) == {}
     assert history.tasks() != []  # reading needs no lock
     with pytest.raises(HistoryUnusable, match=r"another process has kept it locked for 0\.3 s"):
         open_intent(history, "key")
@@ -415,7 +415,7 @@ def test_case_59_odd_rows_are_read_as_far_as_they_go(tmp_path: Path, change: str
     history.add_task({"id": "a", "workspaceId": "w"}, prompt="x", body={"skills": ["pdf"]})
     history.name_workspace("w", "shop")
     intent = open_intent(history, "key")
-    history.settle_intent(intent, state="done", task_id="a", task={"id": "a"})
+    history.intents.settle(intent, state="done", task_id="a", task={"id": "a"})
     history.close()
     with sqlite3.connect(path) as connection:
         connection.execute(change)
@@ -424,9 +424,9 @@ def test_case_59_odd_rows_are_read_as_far_as_they_go(tmp_path: Path, change: str
     assert [task["id"] for task in history.tasks()] == ["a"]
     assert history.workspaces()
     assert history.words("skills") in ([], ["pdf"])
-    assert history.intent("key") is not None
-    history.reservations_of("batch")
-    history.rivals("batch")
+    assert history.intents.of("key") is not None
+    history.intents.reservations_of("batch")
+    history.intents.rivals("batch")
     history.tasks_of_lines("batch")
     references.task(history, "@last")
     references.workspace(history, "w")

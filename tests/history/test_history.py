@@ -15,7 +15,8 @@ import pytest
 
 from rebyte_cli.errors import BadUsage
 from rebyte_cli.history import history as history_module
-from rebyte_cli.history.history import History, IntentHeld
+from rebyte_cli.history.history import History
+from rebyte_cli.history.intents import IntentHeld
 from rebyte_cli.history.rows import Intent
 
 CLOUD = "https://api.rebyte.ai"
@@ -68,7 +69,7 @@ def test_questions_make_no_file(history: History) -> None:
     assert history.tasks() == history.workspaces() == history.shown("x") == []
     assert history.task("x") is None
     assert history.nth(1) is None
-    assert history.intent("x") is None
+    assert history.intents.of("x") is None
     assert history.knows(["x"]) == set()
     history.update_task({"id": "x", "title": "y"})
     history.forget_task("x")
@@ -140,9 +141,9 @@ def test_case_67_no_key_is_kept_wherever_it_stands(history: History) -> None:
     body = {"model": one, "executor": two, "skills": ["pdf", three], "githubUrl": f"o/{four}"}
     history.add_task({**CREATED, "title": f"Use {one}"}, prompt=f"Use {two}", body=body)
     history.update_task({"id": "task-1", "title": f"Used {three}", "status": "completed"})
-    intent = history.open_intent("k", digest="d", body_digest="b", started_at="now", owner="me")
+    intent = history.intents.open("k", digest="d", body_digest="b", started_at="now", owner="me")
     task = {**CREATED, "title": four, "prompts": [{"id": one}], "model": [two]}
-    history.settle_intent(intent.id, state="done", task_id="task-1", task=task)
+    history.intents.settle(intent.id, state="done", task_id="task-1", task=task)
     known = history.task("task-1")
     assert known is not None
     assert (known["title"], known["skills"]) == ("Used ghp_…", ["pdf", "ghp_…"])
@@ -276,8 +277,8 @@ def test_workspaces_are_found_in_few_queries(
         add(history, f"t{number}", f"ws-{number:02}")
     history.name_workspace("ws-07", "shop")
     queries = []
-    rows = history._database.rows
-    monkeypatch.setattr(history._database, "rows", lambda *args: queries.append(1) or rows(*args))
+    rows = history.database.rows
+    monkeypatch.setattr(history.database, "rows", lambda *args: queries.append(1) or rows(*args))
     assert len(history.workspaces()) == 20
     assert len(queries) == 1
     assert (history.workspace("shop") or {})["id"] == "ws-07"
@@ -293,8 +294,8 @@ def test_news_of_many_tasks_are_taken_over_with_one_query(
     for number in range(50):
         add(history, f"t{number}")
     queries = []
-    rows = history._database.rows
-    monkeypatch.setattr(history._database, "rows", lambda *args: queries.append(1) or rows(*args))
+    rows = history.database.rows
+    monkeypatch.setattr(history.database, "rows", lambda *args: queries.append(1) or rows(*args))
     history.update_tasks({"id": f"t{number}", "status": "completed"} for number in range(50))
     assert len(queries) == 1
     assert {task["status"] for task in history.tasks()} == {"completed"}
@@ -310,10 +311,10 @@ def test_a_history_that_is_off_writes_nothing_about_tasks(tmp_path: Path) -> Non
     add(off, "a")
     off.update_task({"id": "a", "title": "x"})
     assert os.listdir(tmp_path) == []
-    intent = off.open_intent("k", digest="d", body_digest="b", started_at="now", owner="me")
+    intent = off.intents.open("k", digest="d", body_digest="b", started_at="now", owner="me")
     task: dict[str, Any] = {**CREATED, "title": "Made from the PROMPT", "prompts": ["PROMPT"]}
-    off.settle_intent(intent.id, state="done", task_id="task-1", task=task)
-    found = off.intent("k")
+    off.intents.settle(intent.id, state="done", task_id="task-1", task=task)
+    found = off.intents.of("k")
     assert found is not None
     assert (found.state, found.task) == ("done", CREATED)
     off.close()
@@ -380,7 +381,7 @@ import sys, time
 from pathlib import Path
 from rebyte_cli.history.history import History
 history = History(Path(sys.argv[1]), origin="o")
-history.open_intent("key", digest="d", body_digest="b", started_at="then", owner="holder")
+history.intents.open("key", digest="d", body_digest="b", started_at="then", owner="holder")
 print("open", flush=True)
 time.sleep(60)
 """
@@ -397,7 +398,7 @@ def start(
     digest: str = "d",
     replaces: Intent | None = None,
 ) -> Intent:
-    return history.open_intent(
+    return history.intents.open(
         key, digest=digest, body_digest="b", started_at="now", owner="me", replaces=replaces
     )
 
@@ -405,14 +406,14 @@ def start(
 def test_an_intent_is_on_the_disk_before_anything_is_sent(path: Path) -> None:
     made = start(History(path, origin="o"))
     assert made == Intent(made.id, "key", "open", "d", "b", "now", "me")
-    assert History(path, origin="o").intent("key") == made
-    assert History(path, origin="elsewhere").intent("key") is None
+    assert History(path, origin="o").intents.of("key") == made
+    assert History(path, origin="elsewhere").intents.of("key") is None
 
 
 def test_a_key_whose_task_exists_is_not_opened_again(path: Path) -> None:
     history = History(path, origin="o")
     task = {"id": "t", "workspaceId": "w", "url": "u", "status": "running", "x": 1}
-    history.settle_intent(start(history).id, state="done", task_id="t", task=task)
+    history.intents.settle(start(history).id, state="done", task_id="t", task=task)
     again = start(History(path, origin="o"), digest="another")
     assert (again.state, again.task_id, again.task, again.digest) == ("done", "t", task, "d")
 
@@ -421,8 +422,8 @@ def test_a_key_whose_task_exists_is_not_opened_again(path: Path) -> None:
 def test_any_other_attempt_makes_room_for_the_next(path: Path, state: Ending) -> None:
     history = History(path, origin="o")
     first = start(history)
-    history.settle_intent(first.id, state=state)
-    settled = history.intent("key")
+    history.intents.settle(first.id, state=state)
+    settled = history.intents.of("key")
     assert settled is not None
     assert settled.state == state
     if state == "unknown":  # it may have a task, unless the caller has proof that there is none
@@ -438,23 +439,23 @@ def test_a_key_is_held_until_it_is_settled(path: Path) -> None:
     with pytest.raises(IntentHeld, match="another `rebyte` is creating the task for 'key'"):
         start(two)
     with pytest.raises(IntentHeld):
-        two.forget_intent("key")
+        two.intents.forget("key")
     start(two, "another key")
     start(History(path, origin="elsewhere"))
-    one.settle_intent(made.id, state="unsent")
+    one.intents.settle(made.id, state="unsent")
     start(two)
 
 
 def test_a_hold_spans_reading_deciding_and_sending(path: Path) -> None:
     one, two = History(path, origin="o"), History(path, origin="o")
-    with one.hold("key"):
+    with one.intents.hold("key"):
         made = start(one)
-        one.settle_intent(made.id, state="unknown")
+        one.intents.settle(made.id, state="unknown")
         with pytest.raises(IntentHeld):
             start(two)
-        again = start(one, replaces=one.intent("key"))
-        one.settle_intent(again.id, state="done", task_id="t")
-        with pytest.raises(IntentHeld), two.hold("key"):
+        again = start(one, replaces=one.intents.of("key"))
+        one.intents.settle(again.id, state="done", task_id="t")
+        with pytest.raises(IntentHeld), two.intents.hold("key"):
             pass
     assert start(two).state == "done"
 
@@ -469,7 +470,7 @@ def test_two_threads_of_one_process_are_two(path: Path) -> None:
         except IntentHeld as problem:
             caught.append(problem)
 
-    with history.hold("key"):
+    with history.intents.hold("key"):
         thread = Thread(target=other)
         thread.start()
         thread.join()
@@ -481,22 +482,22 @@ def test_a_process_that_was_killed_holds_nothing_and_left_its_intent(path: Path)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"open\n"
     history = History(path, origin="o")
-    with pytest.raises(IntentHeld), history.hold("key"):
+    with pytest.raises(IntentHeld), history.intents.hold("key"):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     holder.stdout.close()
-    with history.hold("key"):
-        left = history.intent("key")
+    with history.intents.hold("key"):
+        left = history.intents.of("key")
     assert left is not None
     assert (left.state, left.owner) == ("open", "holder")
 
 
 def test_a_key_can_be_dropped_by_hand(path: Path) -> None:
     history = History(path, origin="o")
-    assert history.forget_intent("key") is False
-    history.settle_intent(start(history).id, state="done", task_id="t")
-    assert history.forget_intent("key") is True
+    assert history.intents.forget("key") is False
+    history.intents.settle(start(history).id, state="done", task_id="t")
+    assert history.intents.forget("key") is True
     assert start(history).state == "open"
 
 
@@ -504,17 +505,17 @@ def test_without_a_key_only_an_unknown_end_is_kept(path: Path) -> None:
     history = History(path, origin="o")
     states: tuple[Ending, ...] = ("done", "refused", "unsent", "unknown")
     for state in states:
-        history.settle_intent(start(history, None).id, state=state)
-    rows = history._database.rows("SELECT state FROM intents")
+        history.intents.settle(start(history, None).id, state=state)
+    rows = history.database.rows("SELECT state FROM intents")
     assert [row["state"] for row in rows] == ["unknown"]
 
 
 def test_a_key_whose_task_exists_stays_held_by_its_holder(path: Path) -> None:
     one, two = History(path, origin="o"), History(path, origin="o")
-    one.settle_intent(start(one).id, state="done", task_id="t")
-    with one.hold("key"):
+    one.intents.settle(start(one).id, state="done", task_id="t")
+    with one.intents.hold("key"):
         assert start(one).state == "done"
-        with pytest.raises(IntentHeld), two.hold("key"):
+        with pytest.raises(IntentHeld), two.intents.hold("key"):
             pass
 
 
@@ -523,8 +524,10 @@ def test_no_more_is_kept_of_a_task_than_the_history_may_know(path: Path) -> None
     task = {**answer, "title": "Fix it", "prompts": [{"id": "p1"}], "finalResult": "It is 4."}
     for enabled in (True, False):
         history = History(path, origin="o", enabled=enabled)
-        history.settle_intent(start(history, f"{enabled}").id, state="done", task_id="t", task=task)
-        kept = history.intent(f"{enabled}")
+        history.intents.settle(
+            start(history, f"{enabled}").id, state="done", task_id="t", task=task
+        )
+        kept = history.intents.of(f"{enabled}")
         assert kept is not None
         assert kept.task == ({**answer, "title": "Fix it"} if enabled else answer)
 
@@ -534,17 +537,17 @@ def test_records_of_a_task_survive_a_power_cut(path: Path) -> None:
     history = History(path, origin="o")
 
     def is_synced() -> bool:
-        ((level,),) = history._database.rows("PRAGMA synchronous")
+        ((level,),) = history.database.rows("PRAGMA synchronous")
         return bool(level == 2)
 
     made = start(history)
     assert is_synced()
-    history.reserve("batch", [])  # needs none
+    history.intents.reserve("batch", [])  # needs none
     assert not is_synced()
-    history.settle_intent(made.id, state="done", task_id="t")
+    history.intents.settle(made.id, state="done", task_id="t")
     assert is_synced()
-    history.reserve("batch", [])
-    history.forget_intent("key")
+    history.intents.reserve("batch", [])
+    history.intents.forget("key")
     assert is_synced()
 
 
@@ -559,7 +562,7 @@ def test_a_key_may_be_any_text(path: Path, key: str) -> None:
 def test_attempts_without_a_key_are_dropped_after_a_month_and_others_never(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rebyte_cli.history.history.LATEST_INTENTS", 0)
+    monkeypatch.setattr("rebyte_cli.history.intents.LATEST_INTENTS", 0)
     history = History(path, origin="o")
     for key, started_at in (
         (None, "2026-01-01T00:00:00.000Z"),
@@ -567,8 +570,8 @@ def test_attempts_without_a_key_are_dropped_after_a_month_and_others_never(
         (None, "2026-01-20T00:00:00+00:00"),
         (None, "2026-02-10T00:00:00.000Z[boot=1][up=1.0]"),
     ):
-        history.open_intent(key, digest="d", body_digest="", started_at=started_at, owner="")
-    left = [(intent.key, intent.started_at[:10]) for intent in history.unsettled("d")]
+        history.intents.open(key, digest="d", body_digest="", started_at=started_at, owner="")
+    left = [(intent.key, intent.started_at[:10]) for intent in history.intents.unsettled("d")]
     assert left == [("key", "2026-01-01"), (None, "2026-01-20"), (None, "2026-02-10")]
 
 
@@ -576,5 +579,5 @@ def test_a_clock_that_was_put_right_drops_nothing(path: Path) -> None:
     """An attempt of a minute ago, from before the clock was set, must still be found."""
     history = History(path, origin="o")
     for started_at in ("1970-01-01T00:00:10.000+00:00", "2026-02-10T00:00:00.000Z"):
-        history.open_intent(None, digest="d", body_digest="", started_at=started_at, owner="")
-    assert len(history.unsettled("d")) == 2
+        history.intents.open(None, digest="d", body_digest="", started_at=started_at, owner="")
+    assert len(history.intents.unsettled("d")) == 2

@@ -103,7 +103,7 @@ class Desk:
 
     def reserved(self) -> dict[int, str]:
         """The reserved lines, and since when."""
-        rows = self.history._database.rows("SELECT body_digest, started_at FROM intents")
+        rows = self.history.database.rows("SELECT body_digest, started_at FROM intents")
         return {int(row["body_digest"].split()[1]): row["started_at"] for row in rows}
 
 
@@ -134,7 +134,7 @@ def test_a_line_that_waited_long_is_reserved_again_when_it_is_sent(
     desk.reserve(1, NOW)
     desk.ledger.flush()
     assert desk.reserved() == {1: NOW}
-    rows = desk.history._database.rows("SELECT id FROM intents")
+    rows = desk.history.database.rows("SELECT id FROM intents")
     assert len(rows) == 1, "the older reservation is released"
 
 

@@ -70,7 +70,7 @@ class Place:
         )
 
     def other_create(self, prompt: str = LONG) -> None:
-        self.history().open_intent(
+        self.history().intents.open(
             None,
             digest=digest_of(prompt),
             body_digest=body_digest_of({"prompt": prompt}),
@@ -82,7 +82,7 @@ class Place:
     def other_line(self, prompt: str = LONG) -> None:
         now = datetime.now(UTC).isoformat()
         wanted = Reservation(1, digest_of(prompt), now, shape_of(prompt).text)
-        self.history().reserve("batch other", [wanted])
+        self.history().intents.reserve("batch other", [wanted])
 
     def batch(self, *prompts: str, **options: str) -> Done:
         lines = [json.dumps({"prompt": prompt}) + "\n" for prompt in prompts]
@@ -208,7 +208,7 @@ def test_what_is_no_shape_is_none(text: str | None) -> None:
 
 def test_an_answer_that_names_what_a_key_took_sets_the_key_back(place: Place) -> None:
     taken = place.create(key="k")
-    assert place.history().intent("k") is not None
+    assert place.history().intents.of("k") is not None
 
     def hook(request: Request) -> Answer | None:
         return json_reply(taken, 201) if request.method == "POST" else None
@@ -218,7 +218,7 @@ def test_an_answer_that_names_what_a_key_took_sets_the_key_back(place: Place) ->
     (warning,) = place.warnings
     assert f"task {taken['id']}" in warning
     assert "'k'" in warning
-    intent = place.history().intent("k")
+    intent = place.history().intents.of("k")
     assert intent is not None
     assert (intent.state, intent.task_id) == ("unknown", None)
     with pytest.raises(OutcomeUnknown):
@@ -235,7 +235,7 @@ def test_an_answer_that_names_an_answered_task_warns_only(place: Place) -> None:
     place.farm.hook = hook
     assert place.create("Another")["id"] == known["id"]
     assert len(place.warnings) == 1
-    intent = place.history().intent("k")
+    intent = place.history().intents.of("k")
     assert intent is not None
     assert intent.state == "done"
 

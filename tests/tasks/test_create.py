@@ -34,6 +34,7 @@ from rebyte_cli.errors import (
     Unsent,
 )
 from rebyte_cli.history.history import History
+from rebyte_cli.history.intents import Intents
 from rebyte_cli.history.prompts import digest_of
 from rebyte_cli.history.rows import Intent
 from rebyte_cli.local.server import LOCAL_KEY, Service
@@ -247,7 +248,7 @@ def test_an_empty_key_is_a_mistake(bench: Bench) -> None:
 
 def left_open(bench: Bench) -> list[str]:
     """States of attempts whose end is not known."""
-    return [intent.state for intent in bench.memory().unsettled(digest_of(PROMPT))]
+    return [intent.state for intent in bench.memory().intents.unsettled(digest_of(PROMPT))]
 
 
 def nowhere() -> RebyteClient:
@@ -324,10 +325,10 @@ def test_a_promise_that_cannot_be_written_is_not_begun(
 ) -> None:
     """A disk that fills up between taking the key and writing the intent."""
 
-    def full(self: History, *_: Any, **__: Any) -> None:
+    def full(self: Intents, *_: Any, **__: Any) -> None:
         raise RebyteError("cannot write the history: No space left on device")
 
-    monkeypatch.setattr(History, "open_intent", full)
+    monkeypatch.setattr(Intents, "open", full)
     with pytest.raises(RebyteError, match="No space left"):
         bench.create(key="k")
     assert bench.proxy.count("POST") == 0
@@ -354,7 +355,7 @@ def test_the_task_of_one_that_is_at_work_is_not_taken(bench: Bench) -> None:
     held, done = threading.Event(), threading.Event()
 
     def live() -> None:
-        with bench.memory().hold("alive"):
+        with bench.memory().intents.hold("alive"):
             held.set()
             done.wait(20)
 
@@ -500,17 +501,17 @@ def test_one_that_waited_for_a_search_does_not_repeat_it(bench: Bench) -> None:
     """27 of them would take 20 seconds each, one after the other."""
     bench.cut_off("k", ago=timedelta(minutes=1))
     holder = History(bench.history.path, origin=bench.history.origin)
-    (earlier,) = [holder.intent("k")]
+    (earlier,) = [holder.intents.of("k")]
     assert earlier is not None
     at = Time()
-    holding = holder.hold("k")
+    holding = holder.intents.hold("k")
     holding.__enter__()
 
     def sleep(seconds: float) -> None:
         at.sleep(seconds)
         if earlier.id not in ended:  # the holder has searched in vain
             ended.append(earlier.id)
-            holder.settle_intent(earlier.id, state="unknown")
+            holder.intents.settle(earlier.id, state="unknown")
             holding.__exit__(None, None, None)
 
     ended: list[int] = []
@@ -625,16 +626,17 @@ def test_a_task_claimed_by_a_twin_during_the_search_is_not_taken(bench: Bench) -
     """The twin ends between our look and our question who else is at work."""
     theirs = bench.direct.create_task(PROMPT)
 
-    class Ending(History):
+    class Ending(Intents):
         def rivals(self, owner: str, target: str | None = None) -> list[Intent]:
             bench.memory().add_task(theirs, prompt=PROMPT)
             return super().rivals(owner, target)
 
-    history = Ending(bench.history.path, origin=bench.history.origin)
+    history = History(bench.history.path, origin=bench.history.origin)
+    history.intents = Ending(history)
     request = TaskRequest(bench.client, history, {"prompt": PROMPT}, PROMPT)
     operation = Operation(request, bench.client, history, bench.notes.append, look_for=0)
     clock, written = ServerClock(bench.client), timestamp()
-    own = history.open_intent(
+    own = history.intents.open(
         None, digest=request.digest, body_digest="b", started_at=written, owner="me"
     )
     lost = LostRequest(digest_of(PROMPT), lambda: clock.window(written), PROMPT)
@@ -761,7 +763,7 @@ def test_an_outcome_left_unknown_without_a_search_says_so(bench: Bench) -> None:
 
 
 def open_ends(bench: Bench) -> int:
-    return len(bench.memory().unsettled(digest_of(PROMPT)))
+    return len(bench.memory().intents.unsettled(digest_of(PROMPT)))
 
 
 # With a key

@@ -163,7 +163,7 @@ def after_a_kill(folder: Path, thread: Thread) -> dict[str, Any]:
         client = RebyteClient("rbk_test", base_url=server.base_url)
         history = History(folder / "history.db", origin="test")
         request = PromptRequest(client, history, "t1", {"prompt": PROMPT})
-        history.open_intent(
+        history.intents.open(
             None,
             digest=request.digest,
             body_digest=request.body_digest,
