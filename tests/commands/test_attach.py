@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, Done
+from tests.conftest import COMMAND
 from tests.repositories import git, small_repository
 from tests.terminals import Session
-from tests.tools import need_jail
 from tests.waiting import eventually
 
-Run = Callable[..., Done]
+from .conftest import SCRIPT, Run
+
 # With a prompt, it answers; on a terminal, it does what is typed.
 AGENT = r"""#!/bin/sh
 case " $* " in
@@ -32,26 +32,18 @@ esac
 
 
 @pytest.fixture
-def run(home: Path, local: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(home: Path, with_agents: Callable[[str], Run]) -> Run:
     """The command, where `claude` has worked on a task in a jail."""
-    need_jail(home)
-    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
-    monkeypatch.setenv("REBYTE_PROFILE", "local")
-    monkeypatch.setenv("REBYTE_LOCAL_QUIET", "1")
     program = home / "agent"
     program.write_text(AGENT)
     program.chmod(0o755)
-    (home / ".config/rebyte").mkdir(parents=True)
-    (home / ".config/rebyte/config.toml").write_text(
-        f'[local.agents.claude]\ncommand = ["{program}"]\n'
-        '[local.agents.mine]\ncommand = ["sh", "-s"]\n'
-    )
     (home / ".claude").mkdir()
     (home / ".claude/.credentials.json").write_text('{"claudeAiOauth": {}}')
     repository = small_repository(home / "repository")
-    done = local("create", "echo two >> code.txt", "-x", "claude", "-g", str(repository), "--wait")
+    run = with_agents(f'[local.agents.claude]\ncommand = ["{program}"]\n{SCRIPT}')
+    done = run("create", "echo two >> code.txt", "-x", "claude", "-g", str(repository), "--wait")
     assert done.status == 0, done.err
-    return local
+    return run
 
 
 def attached() -> Session:

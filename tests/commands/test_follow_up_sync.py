@@ -9,24 +9,16 @@ import pytest
 
 from tests.conftest import Done
 from tests.repositories import git
-from tests.tools import need_jail
 
-Run = Callable[..., Done]
+from .conftest import Run
+
 LINES = "".join(f"line {number}\n" for number in range(20))
 
 
 @pytest.fixture
-def run(home: Path, local: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(with_agents: Callable[[str], Run]) -> Run:
     """The command, with an agent that runs its prompt as a script, in a jail."""
-    need_jail(home)
-    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
-    monkeypatch.setenv("REBYTE_PROFILE", "local")
-    monkeypatch.setenv("REBYTE_LOCAL_QUIET", "1")
-    (home / ".config/rebyte").mkdir(parents=True)
-    (home / ".config/rebyte/config.toml").write_text(
-        '[local.agents.mine]\ncommand = ["sh", "-es"]\n'
-    )
-    return local
+    return with_agents('[local.agents.mine]\ncommand = ["sh", "-es"]\n')
 
 
 @pytest.fixture

@@ -8,26 +8,17 @@ from pathlib import Path
 import pytest
 
 from rebyte_cli.local.database import Store
-from tests.conftest import Done
 from tests.repositories import small_repository
-from tests.tools import need_jail
 from tests.waiting import eventually
 
-Run = Callable[..., Done]
+from .conftest import SCRIPT, Run
 
 
 @pytest.fixture
-def run(home: Path, local: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(home: Path, with_agents: Callable[[str], Run]) -> Run:
     """The command, with an agent that runs its prompt as a script."""
-    need_jail(home)
-    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
-    monkeypatch.setenv("REBYTE_PROFILE", "local")
-    (home / ".config/rebyte").mkdir(parents=True)
-    (home / ".config/rebyte/config.toml").write_text(
-        '[local.agents.mine]\ncommand = ["sh", "-s"]\n'
-    )
     small_repository(home / "repository")
-    return local
+    return with_agents(SCRIPT)
 
 
 @pytest.fixture

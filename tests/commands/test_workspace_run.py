@@ -10,31 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, Done
+from tests.conftest import COMMAND
 from tests.repositories import small_repository
 from tests.terminals import Session
-from tests.tools import need_jail
 from tests.waiting import eventually
 
-Run = Callable[..., Done]
+from .conftest import SCRIPT, Run
+
 TIOCSTI = "import fcntl, termios; fcntl.ioctl({}, termios.TIOCSTI, b'x')"
 
 
 @pytest.fixture
-def run(home: Path, local: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(home: Path, with_agents: Callable[[str], Run]) -> Run:
     """The command, where an agent that runs its prompt as a script has made a workspace."""
-    need_jail(home)
-    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
-    monkeypatch.setenv("REBYTE_PROFILE", "local")
-    monkeypatch.setenv("REBYTE_LOCAL_QUIET", "1")
-    (home / ".config/rebyte").mkdir(parents=True)
-    (home / ".config/rebyte/config.toml").write_text(
-        '[local]\ntools = ["~/bin"]\n[local.agents.mine]\ncommand = ["sh", "-s"]\n'
-    )
+    run = with_agents(f'[local]\ntools = ["~/bin"]\n{SCRIPT}')
     repository = small_repository(home / "repository")
-    done = local("create", "echo two >> code.txt", "-x", "mine", "-g", str(repository), "--wait")
+    done = run("create", "echo two >> code.txt", "-x", "mine", "-g", str(repository), "--wait")
     assert done.status == 0, done.err
-    return local
+    return run
 
 
 def session(*words: str) -> Session:
