@@ -17,7 +17,6 @@ from . import __version__
 from .app import App
 from .commands._base import Group
 from .errors import BadUsage, Interrupted, ReaderGone, RebyteError
-from .system.signals import handled
 
 # The order of the help page. Commands that are not named here are listed under "More".
 SECTIONS = (
@@ -136,8 +135,11 @@ def _signals() -> Iterator[None]:
     def terminated(_number: int, _frame: FrameType | None) -> None:
         raise Interrupted(143)
 
-    with handled({signal.SIGTERM: terminated}):
+    previous = signal.signal(signal.SIGTERM, terminated)
+    try:
         yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def run(argv: list[str], app: App | None = None) -> int:

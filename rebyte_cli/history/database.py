@@ -359,6 +359,40 @@ class HistoryBusy(HistoryUnusable):
     """Another process has kept the history locked for longer than a write takes."""
 
 
+class Lenient:
+    """A database for conveniences: if it cannot be used, reads find nothing and writes do nothing.
+
+    `warn` is told of the first fault.
+    """
+
+    def __init__(self, database: Database, warn: Callable[[str], None] | None) -> None:
+        self._database = database
+        self._warn = warn
+
+    def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """The rows of a query."""
+        try:
+            return self._database.rows(sql, values)
+        except HistoryUnusable as problem:
+            self._complain(problem)
+            return []
+
+    def change(self, act: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What `act` returns, in one transaction; None when nothing could be written."""
+        try:
+            with self._database.transaction() as connection:
+                return act(connection)
+        except RebyteError as problem:
+            self._complain(problem)
+            return None
+
+    def _complain(self, problem: RebyteError) -> None:
+        warn, self._warn = self._warn, None
+        if warn is not None:
+            text = problem.message + "; continuing without the history"
+            warn(text + " (" + problem.hint + ")" if problem.hint else text)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ..errors import BadUsage, Next, RebyteError
-from .database import Database, HistoryUnusable
+from ..errors import BadUsage, Next
+from .database import Database, Lenient
 from .intents import Intents
 from .prompts import body_digest_of, digest_of
 from .rows import (
@@ -74,9 +74,9 @@ class History:
         self.path = path
         self.origin = origin
         self.enabled = enabled
-        self._warn = warn
         self.database = Database(path)
-        self.intents = Intents(self)
+        self._lenient = Lenient(self.database, warn)
+        self.intents = Intents(self.database, self._lenient, origin, keeps_all=enabled)
 
     def close(self) -> None:
         """Let go of the file and of every key held for an intent."""
@@ -137,12 +137,15 @@ class History:
             )
             connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?)", labels)
 
-        self.change(insert)
+        self._lenient.change(insert)
 
     def labels_of(self, task_id: str) -> dict[str, str]:
         """The labels of a task."""
         sql = "SELECT name, value FROM labels WHERE origin = ? AND task_id = ? ORDER BY name"
-        return {str(row["name"]): str(row["value"]) for row in self.read(sql, self.origin, task_id)}
+        return {
+            str(row["name"]): str(row["value"])
+            for row in self._lenient.rows(sql, self.origin, task_id)
+        }
 
     def labeled(self, labels: Mapping[str, str]) -> list[str]:
         """The ids of the tasks that have all of these labels, newest first."""
@@ -156,7 +159,7 @@ class History:
             for name, value in labels.items()
             for part in (self.origin, name, stored_text(value))
         ]
-        rows = self.read(
+        rows = self._lenient.rows(
             f"SELECT found.task_id FROM ({tables}) AS found LEFT JOIN tasks"  # noqa: S608 -- ours
             " ON tasks.origin = ? AND tasks.id = found.task_id ORDER BY tasks.seq DESC",
             *values,
@@ -180,7 +183,7 @@ class History:
         if not given:
             return
         ids = json.dumps([task_id for task_id, _ in given])
-        rows = self.read(
+        rows = self._lenient.rows(
             "SELECT id, title, status, completed_at FROM tasks WHERE origin = ? AND NOT deleted"
             " AND id IN (SELECT value FROM json_each(?))",
             self.origin,
@@ -212,7 +215,7 @@ class History:
     def tasks(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The tasks created from here, newest first; all of them without a limit."""
         count = -1 if limit is None else limit
-        rows = self.read(f"{_SELECT_TASK} ORDER BY seq DESC LIMIT ?", self.origin, count)
+        rows = self._lenient.rows(f"{_SELECT_TASK} ORDER BY seq DESC LIMIT ?", self.origin, count)
         return [task_of(row) for row in rows]
 
     def nth(self, number: int) -> dict[str, Any] | None:
@@ -220,7 +223,7 @@ class History:
 
         A deleted task keeps its number. Of it, `id` and `deleted` (true) are all that is left.
         """
-        rows = self.read(
+        rows = self._lenient.rows(
             f"SELECT {', '.join(COLUMNS.values())}, deleted FROM tasks WHERE origin = ?"  # noqa: S608 -- ours
             " ORDER BY seq DESC LIMIT 1 OFFSET ?",
             self.origin,
@@ -230,23 +233,25 @@ class History:
 
     def count(self) -> int:
         """How many tasks were created from here, deleted ones included; see `nth`."""
-        rows = self.read("SELECT COUNT(*) AS tasks FROM tasks WHERE origin = ?", self.origin)
+        rows = self._lenient.rows(
+            "SELECT COUNT(*) AS tasks FROM tasks WHERE origin = ?", self.origin
+        )
         return int(rows[0]["tasks"]) if rows else 0
 
     def task(self, task_id: str) -> dict[str, Any] | None:
         """What is known about one task, or None."""
-        rows = self.read(f"{_SELECT_TASK} AND id = ?", self.origin, task_id)
+        rows = self._lenient.rows(f"{_SELECT_TASK} AND id = ?", self.origin, task_id)
         return task_of(rows[0]) if rows else None
 
     def is_deleted(self, task_id: str) -> bool:
         """Whether a task was deleted from here."""
         sql = "SELECT deleted FROM tasks WHERE origin = ? AND id = ?"
-        return any(row["deleted"] for row in self.read(sql, self.origin, task_id))
+        return any(row["deleted"] for row in self._lenient.rows(sql, self.origin, task_id))
 
     def prompt_digest(self, task_id: str) -> str | None:
         """What stands for the prompt that a task was created with; None if it is not known."""
         sql = "SELECT prompt_digest FROM tasks WHERE origin = ? AND id = ? AND NOT deleted"
-        rows = self.read(sql, self.origin, task_id)
+        rows = self._lenient.rows(sql, self.origin, task_id)
         return text_of(rows[0]["prompt_digest"]) if rows else None
 
     def tasks_as_asked(self, digest: str, body_digest: str) -> list[str]:
@@ -255,14 +260,14 @@ class History:
             "SELECT id FROM tasks WHERE origin = ? AND prompt_digest = ? AND body_digest = ?"
             " ORDER BY seq DESC"
         )
-        return [str(row["id"]) for row in self.read(sql, self.origin, digest, body_digest)]
+        return [str(row["id"]) for row in self._lenient.rows(sql, self.origin, digest, body_digest)]
 
     def prompts(self) -> list[tuple[str, str]]:
         """The latest tasks of which the whole prompt is known: their ids, and its digest.
 
         Those come first whose prompts are long, as far as the first lines tell.
         """
-        rows = self.read(
+        rows = self._lenient.rows(
             "SELECT id, prompt_digest FROM (SELECT * FROM tasks WHERE origin = ?"
             " ORDER BY seq DESC LIMIT ?) WHERE prompt_digest IS NOT NULL"
             " ORDER BY LENGTH(prompt) DESC, seq DESC",
@@ -273,11 +278,11 @@ class History:
 
     def tasks_of_lines(self, owner: str) -> dict[int, list[str]]:
         """The ids of the tasks that the lines of a batch were given, the newest last, by line."""
-        named = self.read(
+        named = self._lenient.rows(
             "SELECT id, line FROM tasks WHERE origin = ? AND line > ? AND line < ? ORDER BY seq",
             *(self.origin, f"{owner} ", f"{owner}!"),
         )
-        kept = self.read(  # with the history off
+        kept = self._lenient.rows(  # with the history off
             "SELECT task_id AS id, body_digest AS line FROM intents"
             " WHERE origin = ? AND owner = ? AND state = 'done' ORDER BY id",
             *(self.origin, owner),
@@ -295,12 +300,12 @@ class History:
             "SELECT 1 FROM tasks WHERE origin = ? AND prompt_digest = ? UNION SELECT 1 FROM intents"
             " WHERE origin = ? AND digest = ? AND state NOT IN ('refused', 'unsent') LIMIT 1"
         )
-        return bool(self.read(sql, self.origin, digest, self.origin, digest))
+        return bool(self._lenient.rows(sql, self.origin, digest, self.origin, digest))
 
     def workspace_of(self, task_id: str) -> str | None:
         """The workspace that a task was given, or None when it is not known."""
         sql = "SELECT workspace_id FROM tasks WHERE origin = ? AND id = ?"
-        rows = self.read(sql, self.origin, task_id)
+        rows = self._lenient.rows(sql, self.origin, task_id)
         return text_of(rows[0]["workspace_id"]) if rows else None
 
     def knows(self, ids: Iterable[str]) -> set[str]:
@@ -315,7 +320,7 @@ class History:
                 f"SELECT id FROM tasks WHERE origin = ? AND id IN ({marks}) UNION"  # noqa: S608 -- marks
                 f" SELECT task_id FROM intents WHERE origin = ? AND task_id IN ({marks})"
             )
-            known |= {row["id"] for row in self.read(sql, *part, *part)}
+            known |= {row["id"] for row in self._lenient.rows(sql, *part, *part)}
         return known
 
     def forget_task(self, task_id: str) -> None:
@@ -331,7 +336,7 @@ class History:
         if self.labels_of(task_id):
             sql = "DELETE FROM labels WHERE origin = ? AND task_id = ?"
             self._write(sql, [[self.origin, task_id]])
-        if self.read(
+        if self._lenient.rows(
             "SELECT 1 FROM applied WHERE origin = ? AND task_id = ?", self.origin, task_id
         ):
             sql = "DELETE FROM applied WHERE origin = ? AND task_id = ?"
@@ -359,7 +364,7 @@ class History:
         The commit may be one that is gone.
         """
         sql = "SELECT run, head FROM applied WHERE origin = ? AND task_id = ? AND folder = ?"
-        rows = self.read(sql, self.origin, task_id, stored_text(folder, plain=True))
+        rows = self._lenient.rows(sql, self.origin, task_id, stored_text(folder, plain=True))
         return {str(row["run"]): str(row["head"]) for row in rows}
 
     def remember_shown(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -386,7 +391,7 @@ class History:
                 ended += [row] if end[0] else []
         if changed:
             # Rows come newest first: what is dropped first is the oldest.
-            self.change(partial(_write_shown, changed[::-1]))
+            self._lenient.change(partial(_write_shown, changed[::-1]))
         self.update_tasks(ended)
 
     def remember_answered(self, message_id: str) -> None:
@@ -396,17 +401,17 @@ class History:
         """
         if self.enabled:
             row = [self.origin, stored_text(message_id, plain=True)]
-            self.change(partial(_write_answered, row))
+            self._lenient.change(partial(_write_answered, row))
 
     def was_answered(self, message_id: str) -> bool:
         """Whether a question was answered from here."""
         sql = "SELECT 1 FROM answered WHERE origin = ? AND message_id = ?"
-        return bool(self.read(sql, self.origin, stored_text(message_id, plain=True)))
+        return bool(self._lenient.rows(sql, self.origin, stored_text(message_id, plain=True)))
 
     def shown(self, prefix: str) -> list[str]:
         """The ids that start like this among all that were created or shown here."""
         span = (self.origin, prefix, prefix + _AFTER_ALL)
-        rows = self.read(
+        rows = self._lenient.rows(
             "SELECT id FROM tasks WHERE origin = ? AND id >= ? AND id < ? AND NOT deleted"
             " UNION SELECT id FROM seen WHERE origin = ? AND id >= ? AND id < ?",
             *span,
@@ -464,7 +469,7 @@ class History:
         for start in range(0, len(wanted), 900):  # SQLite before 3.32 takes 999 values
             part = wanted[start : start + 900]
             where = f" WHERE origin = ? AND id IN ({', '.join('?' * len(part))})"
-            for row in self.read(select + where, self.origin, *part):
+            for row in self._lenient.rows(select + where, self.origin, *part):
                 found[str(row["id"])] = row
         return found
 
@@ -477,7 +482,7 @@ class History:
 
     def words(self, field: Literal["skills", "model", "executor"]) -> list[str]:
         """Values that the last thousands of tasks used, the latest first, for completion."""
-        rows = self.read(
+        rows = self._lenient.rows(
             f"SELECT {field} AS word FROM"  # noqa: S608 -- one of three words
             f" (SELECT {field} FROM tasks WHERE origin = ? ORDER BY seq DESC LIMIT 5000)"
             f" WHERE {field} IS NOT NULL LIMIT 1000",
@@ -509,13 +514,13 @@ class History:
                 "lastUsedAt": text_of(row["last_used_at"]),
                 "githubUrl": text_of(row["github_url"]),
             }
-            for row in self.read(_SELECT_WORKSPACE, *span, *span, self.origin, self.origin)
+            for row in self._lenient.rows(_SELECT_WORKSPACE, *span, *span, self.origin, self.origin)
         ]
 
     def workspace(self, id_or_alias: str) -> dict[str, Any] | None:
         """One workspace by its alias or its id, or None."""
         sql = "SELECT id FROM workspaces WHERE origin = ? AND alias = ?"
-        named = [str(row["id"]) for row in self.read(sql, self.origin, id_or_alias)]
+        named = [str(row["id"]) for row in self._lenient.rows(sql, self.origin, id_or_alias)]
         for workspace_id in (*named, id_or_alias):
             for workspace in self.workspaces(workspace_id):
                 if workspace["id"] == workspace_id:
@@ -562,33 +567,8 @@ class History:
                 (self.origin, workspace_id),
             )
 
-    # The database: a fault is reported once, and disables only the history
-
-    def read(self, sql: str, *values: Any) -> list[sqlite3.Row]:
-        """The rows of a query; none when the history cannot be read."""
-        try:
-            return self.database.rows(sql, values)
-        except HistoryUnusable as problem:
-            self._complain(problem)
-            return []
-
     def _write(self, sql: str, values: Iterable[list[Any]]) -> None:
-        self.change(lambda connection: connection.executemany(sql, values))
-
-    def change(self, act: Callable[[sqlite3.Connection], T]) -> T | None:
-        """What `act` returns, in one transaction; None when the history cannot be written."""
-        try:
-            with self.database.transaction() as connection:
-                return act(connection)
-        except RebyteError as problem:
-            self._complain(problem)
-            return None
-
-    def _complain(self, problem: RebyteError) -> None:
-        warn, self._warn = self._warn, None
-        if warn is not None:
-            text = problem.message + "; continuing without the history"
-            warn(text + " (" + problem.hint + ")" if problem.hint else text)
+        self._lenient.change(lambda connection: connection.executemany(sql, values))
 
 
 def _digests_of_sent(new: NewTask) -> tuple[str | None, str | None]:

@@ -10,16 +10,14 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ..errors import AGAIN, RebyteError
 from ..system.files import check_locks, take_lock
 from ..system.permissions import private_folder
+from .database import Database, Lenient
 from .prompts import Shape
 from .rows import LINE, Intent, Reservation, intent_of, line_of, stored_answer
-
-if TYPE_CHECKING:
-    from .history import History
 
 LATEST_INTENTS = 1000  # kept whatever their age
 RECENT_KEYS = 20
@@ -55,10 +53,14 @@ class Intents:
     `rivals`.
     """
 
-    def __init__(self, history: History) -> None:
-        self._history = history
-        self._database = history.database
-        self._origin = history.origin
+    def __init__(
+        self, database: Database, lenient: Lenient, origin: str, *, keeps_all: bool
+    ) -> None:
+        """`lenient` is the same database; with `keeps_all`, intents keep whole answers."""
+        self._database = database
+        self._lenient = lenient
+        self._origin = origin
+        self._keeps_all = keeps_all
         self._held: dict[str, _HeldKey] = {}
 
     def close(self) -> None:
@@ -181,14 +183,12 @@ class Intents:
         An intent without a key is of no use once its end is known, and is dropped then; with the
         history off it stays where it came to a task, as what tells that the task is taken.
         """
-        kept = stored_answer(task or {}, whole=self._history.enabled)
+        kept = stored_answer(task or {}, whole=self._keeps_all)
         with self._database.transaction(synced=True) as connection:
             row = connection.execute(
                 "SELECT key FROM intents WHERE id = ?", (intent_id,)
             ).fetchone()
-            tells = state in ("unknown", "given up") or (
-                state == "done" and not self._history.enabled
-            )
+            tells = state in ("unknown", "given up") or (state == "done" and not self._keeps_all)
             if row is not None and row["key"] is None and not tells:
                 connection.execute("DELETE FROM intents WHERE id = ?", (intent_id,))
             else:
@@ -216,7 +216,7 @@ class Intents:
             )
             return [str(row["key"]) for row in rows]
 
-        return self._history.change(act) or []
+        return self._lenient.change(act) or []
 
     def forget(self, key: str) -> bool:
         """Drop a key, so that the next create with it makes a task. False when there is none.
@@ -251,7 +251,7 @@ class Intents:
                 made[line.number] = int(connection.execute(sql, row).lastrowid or 0)
             return made
 
-        return self._history.change(insert) or {}
+        return self._lenient.change(insert) or {}
 
     def release(
         self, reservations: Mapping[int, str | None], doubted: Collection[int] = ()
@@ -262,11 +262,7 @@ class Intents:
         tasks. With the history off, a reservation stays to name its task: others must know that it
         is taken.
         """
-        kept = (
-            {}
-            if self._history.enabled
-            else {id_: task for id_, task in reservations.items() if task}
-        )
+        kept = {} if self._keeps_all else {id_: task for id_, task in reservations.items() if task}
 
         def drop(connection: sqlite3.Connection) -> None:
             connection.executemany(
@@ -281,14 +277,14 @@ class Intents:
                 "UPDATE intents SET state = 'unknown' WHERE id = ?", [(id_,) for id_ in doubted]
             )
 
-        self._history.change(drop)
+        self._lenient.change(drop)
 
     def reservations_of(self, owner: str) -> dict[int, Intent]:
         """The reservations that earlier runs of a batch left, by line number.
 
         The state is `unknown` if the line was certainly sent.
         """
-        rows = self._history.read(
+        rows = self._lenient.rows(
             f"SELECT * FROM intents WHERE origin = ? AND {_UNSETTLED} AND owner = ? ORDER BY id",  # noqa: S608 -- constant
             self._origin,
             owner,
@@ -301,7 +297,7 @@ class Intents:
 
         Creates and lines of batches, or with `target` follow-ups of that task.
         """
-        rows = self._history.read(
+        rows = self._lenient.rows(
             "SELECT * FROM intents"  # noqa: S608 -- constant
             f" WHERE origin = ? AND {_UNSETTLED} AND owner != ? AND target IS ?",
             *(self._origin, owner, target),
@@ -317,7 +313,7 @@ class Intents:
     def _take(self, key: str, *, scoped: bool) -> None:
         import hashlib  # not at the top: TAB reads the history too
 
-        folder = self._history.path.parent / "once"
+        folder = self._database.path.parent / "once"
         private_folder(folder)
         check_locks(folder)
         # A key may be any text; the name of its lock is of one length and safe everywhere.

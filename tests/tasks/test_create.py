@@ -622,17 +622,19 @@ def test_a_twin_in_flight_is_waited_for_before_a_match_is_believed(bench: Bench)
     assert [twin[0]["id"], mine["id"]] == bench.on_server()
 
 
-def test_a_task_claimed_by_a_twin_during_the_search_is_not_taken(bench: Bench) -> None:
+def test_a_task_claimed_by_a_twin_during_the_search_is_not_taken(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The twin ends between our look and our question who else is at work."""
     theirs = bench.direct.create_task(PROMPT)
+    history = bench.memory()
+    look = history.intents.rivals
 
-    class Ending(Intents):
-        def rivals(self, owner: str, target: str | None = None) -> list[Intent]:
-            bench.memory().add_task(theirs, prompt=PROMPT)
-            return super().rivals(owner, target)
+    def rivals(owner: str, target: str | None = None) -> list[Intent]:
+        bench.memory().add_task(theirs, prompt=PROMPT)
+        return look(owner, target)
 
-    history = History(bench.history.path, origin=bench.history.origin)
-    history.intents = Ending(history)
+    monkeypatch.setattr(history.intents, "rivals", rivals)
     request = TaskRequest(bench.client, history, {"prompt": PROMPT}, PROMPT)
     operation = Operation(request, bench.client, history, bench.notes.append, look_for=0)
     clock, written = ServerClock(bench.client), timestamp()
