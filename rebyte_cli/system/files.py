@@ -217,6 +217,8 @@ def flocked(
     Without `wait`, BlockingIOError says that another holds it. Raises OSError, for example when the
     path is missing and `create` is not set.
     """
+    if sys.platform == "win32":
+        raise OSError("Windows locks no folders")
     import fcntl
 
     flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
