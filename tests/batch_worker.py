@@ -88,7 +88,7 @@ class WorkerBench:
 
     def states(self) -> list[str]:
         """What the journal says, in order."""
-        self.journal.settle()
+        self.journal.sync()
         records = [json.loads(line) for line in self.journal.path.read_bytes().splitlines()]
         return [record["is"] for record in records if "is" in record]
 

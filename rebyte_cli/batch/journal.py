@@ -152,7 +152,7 @@ class Journal:
         if self._failure is not None:
             raise self._failure
 
-    def settle(self) -> None:
+    def sync(self) -> None:
         """Return when everything appended so far is on the disk. Raises JournalFailed."""
         with self._wake:
             group = self._group if self._group.data else self._writing

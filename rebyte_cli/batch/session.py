@@ -170,7 +170,7 @@ class Batch:
                     journal,
                     throttle,
                     options,
-                    Ledger(self.history, _owner(journal), journal.settle),
+                    Ledger(self.history, _owner(journal), journal.sync),
                     known=self._known,
                     upload=partial(upload.send, client),
                     note=self.note,

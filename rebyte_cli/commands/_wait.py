@@ -187,7 +187,7 @@ def printed(
     resumable = _resumable(lambda _: resume, [task_id])
     shown = in_text and tail is None
     with resumable, question_watcher(app, deadline, shown=shown) as questions:
-        parts = last(show(questions.settle), tail)
+        parts = last(show(questions.react), tail)
         with app.spinner("Waiting for output of the run"):
             for part in parts:
                 yield part

@@ -208,7 +208,7 @@ class Completions:
         self.before = before
 
 
-def answer(words: list[str], word: str, open_app: Callable[[dict[str, str]], App]) -> Completions:
+def offers(words: list[str], word: str, open_app: Callable[[dict[str, str]], App]) -> Completions:
     """What may replace `word`, which stands after `words` (without the command's own name).
 
     `open_app` makes the App for the options given so far (`{"profile": "work"}`); it is called

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .candidates import CompletionItem, Completions, answer
+from .candidates import CompletionItem, Completions, offers
 
 TYPE_CHECKING = False
 
@@ -165,13 +165,13 @@ def _respond(shell: str, arguments: list[str]) -> list[str]:
     if not arguments:
         return []
     *words, word = arguments
-    found = answer(words, word, _app)
+    found = offers(words, word, _app)
     return [f"{found.files}\t{found.before}", *map(_described, found.items)]
 
 
 def _bash(text: str = "", replaced: str = "") -> Iterator[str]:
     line = CommandLine(text)
-    found = Completions(files="file") if line.redirect else answer(line.words[1:], line.word, _app)
+    found = Completions(files="file") if line.redirect else offers(line.words[1:], line.word, _app)
     if found.files and found.before.endswith("@"):
         at = len(found.before)
         found.items = [CompletionItem(found.before + path) for path in paths(line.word[at:])]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from werkzeug.datastructures import FileStorage
 
 
-def settle(store: Store, db: sqlite3.Connection, workspace: str) -> None:
+def save_answers(store: Store, db: sqlite3.Connection, workspace: str) -> None:
     """Write the answers of simulated runs that ended since this was last called."""
     now = store.now()
     rows = db.execute(
@@ -68,7 +68,7 @@ def list_all(context: Context, request: HttpRequest, workspace: str) -> HttpResp
     gate.wait_for_results(context, caller, workspace)
     with context.store.write() as db:
         _check(db, caller, workspace)
-        settle(context.store, db, workspace)
+        save_answers(context.store, db, workspace)
         rows = _rows(db, workspace)
     return http.reply({"data": [_shown(context, row) for row in rows]})
 
@@ -95,7 +95,7 @@ def upload(context: Context, request: HttpRequest, workspace: str) -> HttpRespon
             for one in saved:
                 (folder / one.object).unlink()
             raise
-        settle(context.store, db, workspace)
+        save_answers(context.store, db, workspace)
         now = context.store.now()
         for name, kind, one in zip(names, kinds, saved, strict=True):
             put(context.store.objects, db, workspace, name, one, kind, now)
@@ -133,7 +133,7 @@ def download(context: Context, request: HttpRequest, workspace: str, filename: s
     gate.wait_for_results(context, caller, workspace)
     with context.store.write() as db:
         _check(db, caller, workspace)
-        settle(context.store, db, workspace)
+        save_answers(context.store, db, workspace)
         row = next((row for row in _rows(db, workspace) if row["filename"] == filename), None)
         if row is None and filename == PATCH_FILE:
             raise http.Refusal(404, "no_patch", "Artifact not found", _why_no_patch(db, workspace))
@@ -164,7 +164,7 @@ def delete(context: Context, request: HttpRequest, workspace: str, filename: str
     """DELETE /workspaces/{id}/artifacts/{filename}."""
     with context.store.write() as db:
         _check(db, caller_of(context, request), workspace)
-        settle(context.store, db, workspace)
+        save_answers(context.store, db, workspace)
         if not remove(context.store.objects, db, workspace, filename):
             raise http.missing("Artifact")
     return http.empty()
@@ -174,7 +174,7 @@ def delete_all(context: Context, request: HttpRequest, workspace: str) -> HttpRe
     """DELETE /workspaces/{id}/artifacts."""
     with context.store.write() as db:
         _check(db, caller_of(context, request), workspace)
-        settle(context.store, db, workspace)
+        save_answers(context.store, db, workspace)
         remove(context.store.objects, db, workspace, None)
     return http.empty()
 

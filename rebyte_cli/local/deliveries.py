@@ -158,7 +158,7 @@ class Deliverer:
             self._next = min([self._next, *coming])
         self._due.sort()
         self._recorded &= found
-        self._settle(over)
+        self._mark_reported(over)
         self._seen = version
         return self._due
 
@@ -173,7 +173,7 @@ class Deliverer:
             self._recorded.add(due)
         return due in self._recorded
 
-    def _settle(self, over: list[tuple[str, int]]) -> None:
+    def _mark_reported(self, over: list[tuple[str, int]]) -> None:
         """Unless a follow-up arrived since the poll, these tasks have nothing left to report."""
         if not over:
             return

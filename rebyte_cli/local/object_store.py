@@ -45,7 +45,7 @@ class ObjectStore:
     def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request. Raises only ConnectionError."""
         try:
-            answer = self._answer(HttpRequest(environ))
+            answer = self._respond(HttpRequest(environ))
         except ObjectStoreError as fault:
             answer = fault.response
         except ConnectionError:
@@ -56,7 +56,7 @@ class ObjectStore:
         answer.headers["Date"] = http_date(self._context.store.now() // 1000)
         return answer(environ, start)
 
-    def _answer(self, request: HttpRequest) -> HttpResponse:
+    def _respond(self, request: HttpRequest) -> HttpResponse:
         store = self._context.store
         try:
             check_caller(request)

@@ -144,7 +144,7 @@ def patch(context: Context, request: HttpRequest, task_id: str) -> HttpResponse:
         found = _patch_object(db, load_task(db, caller, task_id))
     if found is None:
         raise missing("Patch")
-    return _answer((context.store.objects / found).read_bytes(), PLAIN)
+    return _response((context.store.objects / found).read_bytes(), PLAIN)
 
 
 def computer(context: Context, request: HttpRequest, computer: str) -> HttpResponse:
@@ -161,12 +161,12 @@ def static(_context: Context, _request: HttpRequest, name: str) -> HttpResponse:
     """GET /static/{name}: the style and the script of the pages."""
     if name not in STATIC:
         raise missing("File")
-    return _answer(files(__package__).joinpath("static", name).read_bytes(), STATIC[name])
+    return _response(files(__package__).joinpath("static", name).read_bytes(), STATIC[name])
 
 
 def _page(title: str, body: str, *, running: bool, stream: str = "") -> HttpResponse:
     """A whole page. `running` has the script keep it up to date, by `stream` where there is one."""
-    return _answer(
+    return _response(
         f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{_h(title)} - rebyte local</title>
@@ -181,7 +181,7 @@ def _page(title: str, body: str, *, running: bool, stream: str = "") -> HttpResp
     )
 
 
-def _answer(body: bytes, kind: str) -> HttpResponse:
+def _response(body: bytes, kind: str) -> HttpResponse:
     answer = HttpResponse(body, content_type=kind)
     answer.headers["Content-Security-Policy"] = POLICY
     answer.headers["Cache-Control"] = "no-cache"

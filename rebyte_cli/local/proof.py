@@ -30,7 +30,7 @@ def prove(permission: AgentPermission, origin: str, instance: str) -> socket.soc
         connection = socket.create_connection(
             (parts.hostname or "", parts.port or 0), CHALLENGE_SECONDS
         )
-        given = _answer(connection, challenge, parts.netloc, len(expected))
+        given = _reply(connection, challenge, parts.netloc, len(expected))
         if hmac.compare_digest(given, expected.encode()):
             return connection
     except ConnectionRefusedError:
@@ -55,7 +55,7 @@ def is_served(folder: Path, served: ServedService) -> bool:
     return False
 
 
-def _answer(connection: socket.socket, challenge: str, host: str, size: int) -> bytes:
+def _reply(connection: socket.socket, challenge: str, host: str, size: int) -> bytes:
     """What the other side answers to a challenge; empty if it is no proof of `size` bytes.
 
     Read by hand, and not a byte too many: the connection is used for requests afterwards. Whatever

@@ -91,12 +91,12 @@ class Api:
 
     def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request. Raises only HangUp and ConnectionError."""
-        answer = self._answer(environ)
+        answer = self._respond(environ)
         # The service's own clock, which clients compare with `createdAt`.
         answer.headers["Date"] = http_date(self._context.store.now() // 1000)
         return answer(environ, start)
 
-    def _answer(self, environ: Environ) -> HttpResponse:
+    def _respond(self, environ: Environ) -> HttpResponse:
         is_page = False
         try:
             request = HttpRequest(environ)

@@ -147,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             with self.server.at_work(self.connection):
                 if self.parse_request():
-                    self._answer()
+                    self._respond()
                     self.wfile.flush()
 
     def handle_expect_100(self) -> bool:
@@ -155,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         return True
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         body = self._body()
         if body is not None:
             self._serve(body)

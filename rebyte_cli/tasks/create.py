@@ -363,7 +363,7 @@ class Operation:
         """Search for the result of what was just sent; OutcomeUnknown if it is not certain."""
         self._note(f"{fault.message}; looking for the result")
         found = self._search_own(intent, started_at)
-        answer = self._answer(found)
+        answer = self._certain_result(found)
         if answer is None:
             raise self._request.unknown(found.matches.candidates, key, found.failure)
         self._keep(intent, answer, is_found=True)
@@ -453,7 +453,7 @@ class Operation:
         )
         return self.search(lost, earlier, seconds, alive=alive, prove_absence=seconds != 0.0)
 
-    def _answer(self, found: SearchOutcome) -> dict[str, Any] | None:
+    def _certain_result(self, found: SearchOutcome) -> dict[str, Any] | None:
         """The answer, if everything was examined and exactly one result is certain."""
         return None if found.task is None else self._request.answer_from(found.task)
 
@@ -490,7 +490,7 @@ class Operation:
         # Another process that had the key a moment ago has searched for long enough.
         is_searched = self._has_waited and earlier.state == "unknown"
         found = self._search_earlier(earlier, seconds=0.0 if is_searched else None)
-        answer = self._answer(found)
+        answer = self._certain_result(found)
         if answer is not None:
             self._adopt(earlier, answer)
             return answer
@@ -567,7 +567,7 @@ class Operation:
             f" {seconds:.0f} s"
         )
         found = self._search_earlier(earlier, self._deadline.cap(seconds), alive=True)
-        answer = self._answer(found)
+        answer = self._certain_result(found)
         if answer is not None:
             self._adopt(earlier, answer)
             return answer
@@ -608,7 +608,7 @@ class Operation:
             if is_found:
                 found = self._search_own(intent, started_at, seconds=0)
                 could_be = found.matches.candidates
-                answer = self._answer(found) or {}
+                answer = self._certain_result(found) or {}
             if answer:
                 self._keep(intent, answer, is_found=is_found)
                 made = request.describe(answer)

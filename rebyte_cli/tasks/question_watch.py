@@ -110,7 +110,7 @@ class QuestionWatcher:
         self._attend(end)
         return self._last_look(pending) if self._deadline.has_passed else {}
 
-    def settle(self, task_id: str, question: Question) -> None:
+    def react(self, task_id: str, question: Question) -> None:
         """React to a question that a stream showed; returns once the run may continue.
 
         Raises NeedsAnswer when the stream is not worth following until there is an answer.

@@ -255,7 +255,7 @@ class Poll:
         todo = list(items)
         if len(todo) <= 2:  # a thread costs more than it saves
             for item in todo:
-                yield item, _answer(ask, item)
+                yield item, _item_or_error(ask, item)
             return
         from concurrent.futures import Future, ThreadPoolExecutor
         from queue import SimpleQueue
@@ -271,11 +271,11 @@ class Poll:
                     future = done.get()
                     yield asked.pop(future), future.result()
                 try:
-                    future = pool.submit(_answer, ask, item)
+                    future = pool.submit(_item_or_error, ask, item)
                 except RuntimeError:  # no further thread; asked twice does no harm
-                    yield item, _answer(ask, item)
+                    yield item, _item_or_error(ask, item)
                     for each in items:
-                        yield each, _answer(ask, each)
+                        yield each, _item_or_error(ask, each)
                 else:
                     asked[future] = item
                     future.add_done_callback(done.put)
@@ -286,7 +286,7 @@ class Poll:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _answer(ask: Callable[[Given], Item], item: Given) -> Item | APIError:
+def _item_or_error(ask: Callable[[Given], Item], item: Given) -> Item | APIError:
     try:
         return ask(item)
     except (KeyRejected, Redirected):

@@ -55,7 +55,7 @@ class WebhookReceiver:
             self._server = Server(
                 "127.0.0.1",
                 port,
-                self._answer,
+                self._respond,
                 lambda _line: None,  # stderr is for what matters
                 read_seconds=REQUEST_SECONDS,
                 connection_seconds=3 * REQUEST_SECONDS,
@@ -91,7 +91,7 @@ class WebhookReceiver:
         """End `take` behind the deliveries that wait. Safe in a signal handler."""
         self.deliveries.put(None)
 
-    def _answer(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
+    def _respond(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request, as a WSGI application."""
         status, text = 200, "accepted"
         try:

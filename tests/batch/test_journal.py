@@ -46,9 +46,9 @@ def test_a_committed_record_is_in_the_file_at_once(tmp_path: Path) -> None:
     journal.commit({"line": 5, "is": "sending"})
     assert json.loads((tmp_path / "j").read_text().splitlines()[-1])["line"] == 5
     journal.append({"line": 5, "is": "unsent"})
-    journal.settle()
+    journal.sync()
     assert json.loads((tmp_path / "j").read_text().splitlines()[-1])["is"] == "unsent"
-    journal.settle()  # nothing to wait for
+    journal.sync()  # nothing to wait for
     journal.close()
 
 
@@ -532,7 +532,7 @@ def test_appended_records_are_synced_without_a_commit(journal: Journal, disk: Di
 
 
 @pytest.mark.parametrize("being_written", [True, False])
-def test_to_settle_waits_for_what_was_appended(
+def test_to_sync_waits_for_what_was_appended(
     journal: Journal, disk: Disk, being_written: bool
 ) -> None:
     disk.free.clear()
@@ -541,13 +541,13 @@ def test_to_settle_waits_for_what_was_appended(
     eventually(lambda: disk.syncs > before)
     if not being_written:
         journal.append({"line": 2})  # waits for its turn behind the first
-    settle = begun(journal.settle)
-    settle.join(0.1)
-    assert settle.is_alive()
+    sync = begun(journal.sync)
+    sync.join(0.1)
+    assert sync.is_alive()
     disk.free.set()
-    settle.join(20)
-    assert not settle.is_alive()
-    journal.settle()
+    sync.join(20)
+    assert not sync.is_alive()
+    journal.sync()
     journal.close()
 
 
@@ -557,7 +557,7 @@ def test_appended_records_are_synced_on_close(journal: Journal, disk: Disk) -> N
     journal.close()
     assert disk.syncs >= max(before, 2)  # the first was of the header
     assert journal.path.read_bytes().endswith(b'{"line":1}\n')
-    journal.settle()  # nothing is left to wait for
+    journal.sync()  # nothing is left to wait for
 
 
 def test_everybody_who_waits_is_told_of_a_full_disk(journal: Journal, disk: Disk) -> None:
@@ -577,7 +577,7 @@ def test_everybody_who_waits_is_told_of_a_full_disk(journal: Journal, disk: Disk
     eventually(lambda: disk.syncs > before)
     later = [
         begun(lambda: hears(lambda: journal.commit({"line": 2}))),
-        begun(lambda: hears(journal.settle)),
+        begun(lambda: hears(journal.sync)),
     ]
     eventually(lambda: journal._group.data)
     disk.broken = True
@@ -590,7 +590,7 @@ def test_everybody_who_waits_is_told_of_a_full_disk(journal: Journal, disk: Disk
     with pytest.raises(JournalFailed):
         journal.append({"line": 3})
     with pytest.raises(JournalFailed):
-        journal.settle()
+        journal.sync()
     with pytest.raises(JournalFailed):
         journal.close()
     assert journal.path.stat().st_size == size, "nothing of what was said to have failed is left"

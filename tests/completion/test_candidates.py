@@ -14,7 +14,7 @@ import pytest
 
 from rebyte_cli.app import App
 from rebyte_cli.commands.man import TOPICS
-from rebyte_cli.completion.candidates import answer
+from rebyte_cli.completion.candidates import offers
 from rebyte_cli.completion.main import CommandLine
 from rebyte_cli.completion.values import SETTINGS
 from rebyte_cli.config.fields import FIELDS
@@ -32,7 +32,7 @@ def never(_options: dict[str, str]) -> NoReturn:
 def offered(*words: str, look_up: Callable[..., Any] = never) -> list[str]:
     """What stands in the list for a line whose last word is being typed."""
     *before, word = words
-    return [item.value for item in answer(before, word, look_up).items]
+    return [item.value for item in offers(before, word, look_up).items]
 
 
 def test_options_given_before_are_not_offered_again() -> None:
@@ -90,7 +90,7 @@ def test_a_setting_is_completed_up_to_its_value_and_then_the_value() -> None:
     assert offered("profile", "set", "work", "model=x", "mo") == []
     assert offered("profile", "create", "work", "history=") == ["history=true", "history=false"]
     assert offered("profile", "set", "work", "timeout=") == []
-    files = answer(["profile", "set", "work"], "ca_bundle=/e", never)
+    files = offers(["profile", "set", "work"], "ca_bundle=/e", never)
     assert (files.files, files.before) == ("file", "ca_bundle=")
     assert set(SETTINGS) <= set(FIELDS)
 

@@ -100,7 +100,7 @@ def question(bench: Bench) -> None:
     )
     question = EventView(bench.asking).question
     assert question is not None
-    watcher.settle("t1", question)
+    watcher.react("t1", question)
 
 
 def the_list(bench: Bench) -> None:

@@ -333,12 +333,12 @@ def test_a_question_from_a_stream_is_settled_before_it_continues(at: Time) -> No
     question = EventView(asks("q")).question
     assert question is not None
     watcher = Bench(at, service, "ask", user).watcher
-    watcher.settle("t", question)  # which the content does not show yet
+    watcher.react("t", question)  # which the content does not show yet
     assert len(service.answers) == 1
-    watcher.settle("t", question)  # a replay
+    watcher.react("t", question)  # a replay
     assert len(service.answers) == 1
     with pytest.raises(NeedsAnswer):
-        Bench(at, service, "stop").watcher.settle("t", question)
+        Bench(at, service, "stop").watcher.react("t", question)
     bench = Bench(at, service, "wait")
-    bench.watcher.settle("t", question)
+    bench.watcher.react("t", question)
     assert len(bench.notes) == 1
