@@ -222,7 +222,8 @@ def search_lost(
 
     A line is absent when it is old enough to be sent again and several scans over `search_for`
     seconds agree that it has no task. It is unknown when `search_for` seconds in which no other
-    create was under way brought nothing; this is reported once, and the search continues.
+    create was under way brought nothing; this is reported once, and the search continues. A list
+    that gets no answer, as on a busy machine, counts only after LOOKS scans in a row.
     ("unsure", line, ids) comes before that, if there is something that it could be.
     """
     seconds = search.LOOK_FOR if search_for is None else search_for
@@ -230,8 +231,10 @@ def search_lost(
     absences: dict[int, Absence] = {}
     could_be: dict[int, list[str]] = {}
     told: set[int] = set()
+    unanswered = 0
 
     def ask(lost: dict[int, LostLine]) -> None:
+        nonlocal unanswered
         now = time.monotonic()
         for at in lost:
             begun.setdefault(at, now)
@@ -240,6 +243,7 @@ def search_lost(
         old = {at for at, one in lost.items() if finder.is_old(one)}
         try:
             results = finder.find(list(lost.values()), Deadline(max(seconds, SHORTEST_SCAN)))
+            unanswered = 0
         except KeyRejected:
             raise
         except APIError as error:
@@ -247,6 +251,7 @@ def search_lost(
                 for absence in absences.values():
                     absence.add(None, now)
                 raise
+            unanswered = 0 if _has_answered(error) else unanswered + 1
             # Without a list it is unknown, and the other lines need none.
             results = [ScanResult(at, None, False, could_be.get(at, [])) for at in lost]
         if is_busy or finder.is_busy:  # one scan may tell when those lines have tasks
@@ -263,6 +268,7 @@ def search_lost(
             elif not (
                 at in told
                 or now - begun[at] < seconds
+                or 0 < unanswered < search.LOOKS
                 or absences[at].is_likely
                 or finder.is_outdated(result)
             ):
@@ -274,10 +280,9 @@ def search_lost(
 
     def pause(since: float, _count: int) -> float:
         # `since` counts from when a line was added, and the first search from its first scan.
-        open_lines = [at for at, one in list(absences.items()) if at not in told or one.is_likely]
-        if since < seconds or open_lines:
-            return min(MOST_PAUSE, max(FIRST_PAUSE, since / 4))
-        return LATER
+        is_open = any(at not in told or one.is_likely for at, one in list(absences.items()))
+        soon = min(MOST_PAUSE, max(FIRST_PAUSE, since / 4))
+        return soon if since < seconds or is_open else LATER
 
     rounds: Poller[LostLine] = Poller("search", client, throttle, report, ask=ask, pause=pause)
     return rounds

@@ -17,7 +17,7 @@ from rebyte_cli.batch import lost_lines
 from rebyte_cli.batch.input import Input
 from rebyte_cli.batch.lost_lines import LostLine, LostLineSearch, ScanResult, search_lost
 from rebyte_cli.batch.throttle import Throttle
-from rebyte_cli.errors import APIError, KeyRejected, ServerFault
+from rebyte_cli.errors import APIError, KeyRejected, NetworkError, ServerFault
 from rebyte_cli.history.history import History
 from rebyte_cli.local.server import LOCAL_KEY, Service
 from rebyte_cli.once import search as search_module
@@ -611,6 +611,9 @@ class Known:
         def server_now() -> float:
             return 1.0
 
+    def get_task(self, _task: str, *, timeout: float) -> None:
+        """Another call than the list."""
+
 
 Search = Callable[..., Queue[tuple[Any, ...]]]
 
@@ -696,6 +699,19 @@ def test_no_scan_is_put_off_before_a_line_is_told_unknown(monkeypatch: pytest.Mo
     rounds = search_lost(client, Throttle(), print, finder)
     rounds._ask({0: LostLine(0, "2026-02-09T10:30:00Z", 900.0)})
     assert rounds._pause(1001.0, 1) == lost_lines.MOST_PAUSE
+
+
+def test_a_list_that_gets_no_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine answers late: one scan that was cut off is no reason to give a line up."""
+    monkeypatch.setattr(search_module, "LOOK_FOR", 0.0)
+    client: Any = Known()
+    finder: Any = Scripted(NetworkError("timed out"))
+    told: list[tuple[Any, ...]] = []
+    rounds = search_lost(client, Throttle(), lambda *report: told.append(report), finder)
+    for _ in range(search_module.LOOKS):
+        assert told == []
+        rounds._ask({0: LostLine(0, "2026-02-09T10:30:00Z", 900.0)})
+    assert told == [("unknown", 0, [])]
 
 
 @pytest.mark.parametrize("status", [400, 404, 410])
