@@ -75,7 +75,7 @@ class AllowedHosts:
 
     def _add(self, entry: str) -> None:
         is_below = entry.startswith("*.")
-        rest = _ascii(entry[2:] if is_below else entry)
+        rest = to_ascii(entry[2:] if is_below else entry)
         with_default = parse_authority(rest, HTTPS_PORT)
         if with_default is None:
             return
@@ -92,8 +92,8 @@ class AllowedHosts:
         )
 
 
-def _ascii(host: str) -> str:
-    """The name as the DNS has it (IDNA); as it is, if that is impossible."""
+def to_ascii(host: str) -> str:
+    """A name, maybe with a port, as the DNS has it (IDNA); as it is, if that is impossible."""
     if host.isascii():
         return host
     name, colon, port = host.partition(":")

@@ -150,8 +150,9 @@ class ClientConnection:
         self._client.close()
 
     def _refuse(self, refusal: GatewayRefusal, *, is_head: bool = False) -> None:
-        """Answer, if nothing was answered yet; without a body to HEAD."""
+        """Answer, without a body to HEAD. An answer that has begun already is cut instead."""
         if self._inside.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self._reset_at_close()
             return
         body = refusal.body()
         with contextlib.suppress(OSError):

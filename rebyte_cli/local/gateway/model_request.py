@@ -5,10 +5,10 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Sequence
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from . import endpoints
-from .allowed_hosts import HTTP_PORT, HTTPS_PORT, HostPort
+from .allowed_hosts import HTTP_PORT, HTTPS_PORT, HostPort, parse_authority, to_ascii
 from .exchange import Headers
 from .model_answer import ModelAnswer
 from .record import printable
@@ -26,7 +26,7 @@ class ModelRequest:
     """
 
     def __init__(self, models: Sequence[ModelRoute], method: str, target: str) -> None:
-        """Raises GatewayRefusal if there is no such model."""
+        """Raises GatewayRefusal if there is no such model, or it has no address."""
         path, _, query = target.partition("?")
         route = next((each for each in models if path.startswith(f"{each.prefix}/")), None)
         if route is None:
@@ -34,10 +34,8 @@ class ModelRequest:
         self._route = route
         self._method = method
         self._rest = path.removeprefix(route.prefix)
-        self._base = urlsplit(route.base_url)
+        self._base, self.place = _address(route.base_url)
         self.scheme = self._base.scheme
-        default = HTTPS_PORT if self.scheme == "https" else HTTP_PORT
-        self.place = HostPort(self._base.hostname or "", self._base.port or default)
         self.path = self._base.path.rstrip("/") + self._rest
         ours = {**dict(parse_qsl(self._base.query)), **route.query}
         given = [part for part in endpoints.clean_query(query) if part[0] not in ours]
@@ -82,6 +80,19 @@ class ModelRequest:
             if endpoints.is_passed_on(name.decode()) and name.decode() not in ours
         ]
         return kept + [(name.encode(), value.encode()) for name, value in ours.items()]
+
+
+def _address(base_url: str) -> tuple[SplitResult, HostPort]:
+    """The parts of a base URL, and where it leads. Raises GatewayRefusal without repeating it."""
+    try:
+        parts = urlsplit(base_url)
+    except ValueError:
+        parts = urlsplit("")
+    default = HTTPS_PORT if parts.scheme == "https" else HTTP_PORT
+    place = parse_authority(to_ascii(parts.netloc.rpartition("@")[2]), default)
+    if place is None or parts.scheme not in ("http", "https"):
+        raise GatewayRefusal(502, "the model's base URL in the settings cannot be used")
+    return parts, place
 
 
 def _credential(name: bytes, value: bytes) -> bytes:

@@ -402,6 +402,22 @@ def test_the_second_answer_of_the_dns_changes_nothing(dns: Callable[..., list[st
     assert caught.value.status in (502, 504)
 
 
+def test_the_connection_goes_to_what_was_checked(
+    dns: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str] = []
+    monkeypatch.setattr(
+        "rebyte_cli.local.gateway.outside.check_address",
+        lambda _family, address, _target: checked.append(address),
+    )
+    with ScriptedServer(echo) as server:
+        asked = dns(["127.0.0.1"], ["127.0.0.2"])
+        place = HostPort("packages.example", server.port)
+        with outside().to_allowed("https", place).sock as sock:
+            assert sock.getpeername() == ("127.0.0.1", server.port)
+    assert (asked, checked) == (["packages.example"], ["127.0.0.1"])
+
+
 def test_the_addresses_of_this_machine_are_refused() -> None:
     """Of all its interfaces, whatever network they are in."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

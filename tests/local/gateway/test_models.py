@@ -456,6 +456,19 @@ def test_a_server_that_cannot_be_reached(tmp_path: Path, number: int) -> None:
     assert KEY.encode() not in answer.raw + gateway.record.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:port", "http://", "ftp://model.example", "http://a b", "https://[x"]
+)
+def test_a_base_url_that_is_none(tmp_path: Path, url: str) -> None:
+    with GatewayProcess(tmp_path, [model(url)]) as gateway:
+        answer = gateway.ask()
+        gateway.entries(1)
+    assert (answer.status, answer.message) == (
+        502,
+        "the model's base URL in the settings cannot be used",
+    )
+
+
 @pytest.mark.parametrize("trusted", [True, False])
 def test_no_key_without_a_valid_certificate(tmp_path: Path, trusted: bool) -> None:
     """Of an authority that is not trusted, or for another host."""

@@ -168,6 +168,28 @@ def test_an_answer_that_is_cut_looks_cut(tmp_path: Path, head: bytes, version: s
     assert entry.fault == "the server's answer is broken or incomplete"
 
 
+def test_a_request_that_breaks_within_its_answer_cuts_it(tmp_path: Path) -> None:
+    """A whole answer would hide that the model has read half of the request."""
+    answered = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.0 200 OK\r\n\r\nhalf")
+        assert answered.wait(SECONDS)
+        assert not read_all(sock).endswith(b"0\r\n\r\n")
+
+    with ScriptedServer(serve) as server, GatewayProcess(tmp_path, [model(server.url)]) as gateway:
+        with gateway.connect() as sock:
+            head = f"POST /anthropic/v1/messages HTTP/1.0\r\nx-api-key: {PLACEHOLDER}\r\n"
+            sock.sendall(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n")
+            read_head(sock)
+            sock.sendall(b"no size\r\n")
+            with pytest.raises(ConnectionResetError):
+                read_all(sock)
+        answered.set()
+        gateway.entries(1)
+
+
 def test_an_answer_that_ends_with_the_connection(tmp_path: Path) -> None:
     def serve(sock: socket.socket) -> None:
         read_head(sock)
