@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from .api.client import RebyteClient
+    from .api.token_usage import TokenPrice, TokenUsage
     from .config.credentials import FoundKey
     from .config.settings import Config, Settings
     from .history.history import History
     from .local.dialer import Dialer
     from .output.console import Console
+
+ROWS_TOGETHER = 50  # for which the history is asked at once
 
 
 class App:
@@ -251,14 +254,14 @@ class App:
         self._workspaces[str(created.get("id"))] = created.get("workspaceId")
 
     def with_workspace(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """Like `located`, and the history learns the task's title and status."""
+        """Like `located`, and the history learns the task's title, status and usage."""
         if self.history_file.exists():
             self.history.update_task(task)
         return self.located(task)
 
     def located(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """The task with its `workspaceId`, if this machine knows it."""
-        document = dict(task)
+        """The task with its `workspaceId` and its `usage`, as far as this machine knows them."""
+        document = self._used(dict(task))
         if not document.get("workspaceId"):
             task_id = str(document.get("id"))
             found = self._workspaces.get(task_id)
@@ -266,6 +269,55 @@ class App:
                 found = self.history.workspace_of(task_id)
             if found:
                 document["workspaceId"] = found
+        return document
+
+    def with_usage(
+        self, rows: Iterable[Mapping[str, Any] | RebyteError]
+    ) -> Iterator[Mapping[str, Any] | RebyteError]:
+        """Rows of the list, each with its `usage` as `located` has it."""
+        from itertools import islice
+
+        walk = iter(rows)
+        while chunk := list(islice(walk, ROWS_TOGETHER)):
+            tasks = [row for row in chunk if not isinstance(row, RebyteError)]
+            unknown = [str(row.get("id")) for row in tasks if not row.get("usage")]
+            known = self.history.used.of(unknown) if self.history_file.exists() else {}
+            for row in chunk:
+                yield row if isinstance(row, RebyteError) else self._used(dict(row), known)
+
+    def priced(self, usage: TokenUsage, model: Any) -> TokenUsage:
+        """The usage with its cost by `[prices]`, where it has none and the model is known there."""
+        if usage.cost is not None or not self._prices:
+            return usage
+        return usage.priced(self._prices.get(str(model)))
+
+    @cached_property
+    def _prices(self) -> Mapping[str, TokenPrice]:
+        from .api.token_usage import TokenPrice
+
+        return {model: TokenPrice(*price) for model, price in self.config.prices().items()}
+
+    def _used(
+        self, document: dict[str, Any], known: Mapping[str, TokenUsage] | None = None
+    ) -> dict[str, Any]:
+        """The task with its usage, if its document or the history tells it; as far as it is priced.
+
+        `known` is what the history has of it, if it was asked already.
+        """
+        usage, task_id = document.get("usage"), str(document.get("id"))
+        if not usage:
+            if known is None and self.history_file.exists():
+                known = self.history.used.of([task_id])
+            if not known or task_id not in known:
+                return document
+            usage = known[task_id].document
+        from .api.token_usage import PricedUsage, TokenUsage
+
+        found = TokenUsage.of(usage)
+        if found is not None:
+            priced = self.priced(found, document.get("model"))
+            is_priced = isinstance(usage, PricedUsage) or priced is not found
+            document["usage"] = (PricedUsage if is_priced else dict)(priced.document)
         return document
 
     # Results and errors

@@ -26,7 +26,7 @@ SECTIONS = (
         " cancel delete share open batch",
     ),
     ("Workspaces and files", "workspace artifact file"),
-    ("Account", "auth profile credits webhook api"),
+    ("Account", "auth profile credits usage webhook api"),
     ("This command", "doctor local completion man help schema skill mcp"),
 )
 

@@ -26,6 +26,20 @@ class CreatedPrompt(TypedDict):
     promptId: str
 
 
+class Usage(TypedDict):
+    """What a task used of its model: of the local service, and what the command prints.
+
+    The input includes what the cache gave, the output includes thoughts. `costUsd` is null if no
+    price is known, `requests` if nothing counted them.
+    """
+
+    requests: int | None
+    inputTokens: int
+    cachedInputTokens: int
+    outputTokens: int
+    costUsd: float | None
+
+
 class Prompt(TypedDict):
     """One prompt of a task (seed document).
 
@@ -56,6 +70,7 @@ class Task(TypedDict):
     prompts: NotRequired[list[Prompt]]
     finalResult: NotRequired[str]
     workspaceId: NotRequired[str | None]
+    usage: NotRequired[Usage]
 
 
 class TaskRow(TypedDict):
@@ -68,6 +83,7 @@ class TaskRow(TypedDict):
     model: NotRequired[str | None]
     createdAt: NotRequired[str]
     completedAt: NotRequired[str | None]
+    usage: NotRequired[Usage]
 
 
 class TaskPage(TypedDict):

@@ -11,7 +11,7 @@ from typing import Any
 from ..output.console import clean, one_line
 from ..system.durations import duration
 from ..tasks.browser import is_page
-from .results import name_of, reason_of
+from .results import name_of, reason_of, used_by
 from .timeline import LineTexts, Row, Timeline
 
 # In this order in the bar on top, from good to not started yet.
@@ -31,7 +31,12 @@ def _style() -> str:
 
 
 def render(
-    title: str, summary: str, rows: Sequence[Row], texts: Iterable[LineTexts], timeline: Timeline
+    title: str,
+    summary: str,
+    used: str,
+    rows: Sequence[Row],
+    texts: Iterable[LineTexts],
+    timeline: Timeline,
 ) -> Iterator[str]:
     """The page, piece by piece. `rows` (kind RESULT) are in the order of their lines."""
     heading = _h(title)
@@ -42,7 +47,7 @@ def render(
 <title>{heading}: {_h(summary)}</title><style>{_style()}</style></head><body><main>
 <h1>{heading}</h1>
 <p class="when">{_h(timeline.period())}</p>
-{_outcomes(rows, timeline)}
+{f'<p class="when">{_h(used)}</p>' if used else ""}{_outcomes(rows, timeline)}
 """
     yield from _failures(rows, timeline)
     yield from _chart(rows, timeline)
@@ -120,11 +125,12 @@ def _text(heading: str, text: str | None) -> str:
 
 
 def _task(row: Row) -> str:
-    """The id of a task, as a link if `open` would open its URL."""
-    name, url = str(row.get("id") or ""), str(row.get("url") or "")
-    if not is_page(url):
-        return f'<p class="id">{_h(name)}</p>' if name else ""
-    return f'<p class="id"><a href="{_h(url)}" rel="noreferrer">{_h(name or url)}</a></p>'
+    """The id of a task, as a link if `open` would open its URL, and what it used."""
+    name, url = _h(row.get("id") or ""), str(row.get("url") or "")
+    if is_page(url):
+        name = f'<a href="{_h(url)}" rel="noreferrer">{name or _h(url)}</a>'
+    used = f"<p>{_h(used_by(row))}</p>" if used_by(row) else ""
+    return (f'<p class="id">{name}</p>' if name else "") + used
 
 
 def _chart(rows: Sequence[Row], timeline: Timeline) -> Iterator[str]:

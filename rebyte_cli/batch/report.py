@@ -19,7 +19,7 @@ from ..system.files import create_beside, replace
 from ..system.redaction import redact_keys
 from ..tasks.browser import is_page
 from . import html_report
-from .results import counts, name_of, reason_of, tally
+from .results import counts, name_of, reason_of, tally, used_by
 from .timeline import LineTexts, Row, Timeline
 
 _BAR_CELLS = 50  # columns of the chart
@@ -33,11 +33,13 @@ def write(
     rows: Sequence[Row],
     texts: Iterable[LineTexts] | None = None,
     *,
+    used: str = "",
     now: datetime | None = None,
 ) -> None:
     """Write the report of `rows` (kind RESULT), as HTML or Markdown by the name's ending.
 
-    `texts` are those of each row, used one after another. The file appears whole or not at all.
+    `texts` are those of each row, used one after another, and `used` says what all tasks used of
+    their models, replaced ones too. The file appears whole or not at all.
     Raises RebyteError if it cannot be written.
     """
     timeline = Timeline(rows, now or datetime.now(UTC))
@@ -47,9 +49,8 @@ def write(
     try:
         handle, temporary = create_beside(target)
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            parts = render(
-                title, counts(tally(rows)), rows, texts or repeat(LineTexts("", None)), timeline
-            )
+            texts = texts or repeat(LineTexts("", None))
+            parts = render(title, counts(tally(rows)), used, rows, texts, timeline)
             file.writelines(map(redact_keys, parts))  # reports are passed around
         replace(temporary, target)
         temporary = None
@@ -65,17 +66,24 @@ def write(
 
 
 def _markdown(
-    title: str, summary: str, rows: Sequence[Row], texts: Iterable[LineTexts], timeline: Timeline
+    title: str,
+    summary: str,
+    used: str,
+    rows: Sequence[Row],
+    texts: Iterable[LineTexts],
+    timeline: Timeline,
 ) -> Iterator[str]:
     """The document, piece by piece. `rows` (kind RESULT) are in the order of their lines."""
     parts = [
         f"# {escaped(title)}",
         escaped(summary),
+        escaped(used),
         escaped(timeline.period()),
         _chart(rows, timeline),
     ]
     yield from (f"{part}\n\n" for part in parts if part)
-    yield "| Line | Title | Status | Time | Task | Error |\n| --: | --- | --- | --- | --- | --- |\n"
+    heads = ["Line", "Title", "Status", "Time", *(["Used"] if used else []), "Task", "Error"]
+    yield f"| {' | '.join(heads)} |\n| --: |{' --- |' * (len(heads) - 1)}\n"
     for at, row in enumerate(rows):
         task, url = escaped(row.get("id") or ""), one_line(str(row.get("url") or ""))
         if is_page(url):
@@ -85,6 +93,7 @@ def _markdown(
             escaped(name_of(row)),
             escaped(row.get("status")),
             timeline.length(at),
+            *([escaped(used_by(row))] if used else []),
             task,
             escaped(reason_of(row)),
         ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
+from ..api.token_usage import TokenUsage, described
 from ..errors import RANK, BadUsage, RebyteError
 from ..once.search import any_of
 from ..once.server_clock import without_tags
@@ -16,6 +17,8 @@ from .state import LOST, LineState
 if TYPE_CHECKING:
     from ..output.records import RowOrError
 
+# A usage with its cost by the price of a model, if there is one.
+Priced = Callable[[TokenUsage, str], TokenUsage]
 Tally = Counter[tuple[str, str]]  # of statuses with reasons, which are empty for what went well
 MOST_REASONS = 3  # below the counts
 
@@ -52,7 +55,9 @@ class LineProblem(RebyteError):
         return copy
 
 
-def row_of(line: InputLine, entry: LineState) -> Mapping[str, Any] | LineProblem:
+def row_of(
+    line: InputLine, entry: LineState, priced: Priced = lambda usage, _model: usage
+) -> Mapping[str, Any] | LineProblem:
     """What is printed for a line: its row, inside an error when it did not end well."""
     status = "pending" if entry.state in ("new", "queued") else entry.status
     error = entry.error
@@ -73,6 +78,9 @@ def row_of(line: InputLine, entry: LineState) -> Mapping[str, Any] | LineProblem
         "title": line.title,
         "reason": error and error.get("reason"),
     }
+    used = entry.used.get(entry.id or "")
+    if used is not None:
+        row["usage"] = priced(*used).document
     return row if error is None else LineProblem(row, error)
 
 
@@ -102,6 +110,12 @@ def counts(ends: Tally) -> str:
 def reason_of(row: Mapping[str, Any]) -> str:
     """Why a line did not end well, without the id of its task; an empty string if it did."""
     return str(row.get("reason") or (row.get("error") or {}).get("message") or "")
+
+
+def used_by(row: Mapping[str, Any]) -> str:
+    """What the task of a row used of its model, for people; empty if that is not known."""
+    usage = TokenUsage.of(row.get("usage"))
+    return described(usage) if usage else ""
 
 
 def shared_reasons(ends: Tally) -> Iterator[str]:

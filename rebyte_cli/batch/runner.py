@@ -34,7 +34,7 @@ from .journal_format import Record
 from .lost_lines import LostLine, LostLineSearch, search_lost
 from .plan import Plan
 from .poller import watch_tasks
-from .results import LineProblem, row_of
+from .results import LineProblem, Priced, row_of
 from .state import (
     OVER,
     BatchEvent,
@@ -107,11 +107,12 @@ class Runner:
         upload: Upload,
         note: Callable[[str], None] = lambda _text: None,
         questions: QuestionWatcher | None = None,
+        priced: Priced = lambda usage, _model: usage,
     ) -> None:
         """`known` are the ids of every task that the journal names, replaced ones too.
 
-        `upload`: a path to `{"id", "filename"}`. `note` is called with lines for the user, and
-        `questions` notices tasks that wait for an answer.
+        `upload`: a path to `{"id", "filename"}`. `note` is called with lines for the user,
+        `questions` notices tasks that wait for an answer, and `priced` adds its cost to a usage.
         """
         self.client = client
         self._batch = batch
@@ -123,6 +124,7 @@ class Runner:
         self._ledger = ledger
         self._known = known
         self._note = note
+        self._priced = priced
         journal.beside = ledger.write
 
         self._server_clock = self._compared_clock(client)
@@ -292,7 +294,7 @@ class Runner:
 
     def _row(self, index: int) -> Mapping[str, Any] | LineProblem:
         self._lines[index].is_printed = True
-        return row_of(self._batch.lines[index], self._lines[index])
+        return row_of(self._batch.lines[index], self._lines[index], self._priced)
 
     def _hand_out(self, index: int) -> None:
         """Have a line created when there is room, unless the batch is stopping."""

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import BadUsage, RebyteError
 from .input import InputLine
 from .input_lock import refuse_other_shards
-from .results import LineProblem, row_of
+from .results import LineProblem, Priced, row_of
 from .state import LineTable, check_record, created_record
 
 if TYPE_CHECKING:
     from ..api.client import RebyteClient
+    from ..api.token_usage import TokenUsage
     from ..history.history import History
     from ..tasks.question_watch import QuestionWatcher
     from .input import Input, InputSource
@@ -70,8 +71,8 @@ class Batch:
     `connect` makes a client with these options of `api.transport.Transport`. `folder` is where runs
     on this machine lock the file. The journal belongs to `profile` and `origin`; with `is_local`,
     the service is in this process. `asked` is what holds for every line that does not say
-    otherwise. `note` is called with lines for the user, and `located` adds its workspace to a task
-    where that is known.
+    otherwise. `note` is called with lines for the user, `located` adds its workspace to a task
+    where that is known, and `priced` its cost to a usage.
     """
 
     source: InputSource
@@ -86,6 +87,7 @@ class Batch:
     asked: Mapping[str, Any] = field(default_factory=dict)
     note: Callable[[str], None] = lambda _text: None
     located: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    priced: Priced = lambda usage, _model: usage
 
     def __post_init__(self) -> None:
         # The journal records whether two runs asked for the same, not what they asked for.
@@ -100,8 +102,13 @@ class Batch:
     def rows(self) -> Iterator[Mapping[str, Any]]:
         """The row of every line as it is now."""
         for index, entry in self._table.items():
-            row = row_of(self.lines.lines[index], entry)
+            row = row_of(self.lines.lines[index], entry, self.priced)
             yield row.row if isinstance(row, LineProblem) else row
+
+    def used(self) -> Iterator[TokenUsage]:
+        """What each task of the batch used that has ended, those that were replaced included."""
+        for entry in self._table.values():
+            yield from (self.priced(*each) for each in entry.used.values())
 
     def prompts(self) -> Iterator[str]:
         """The prompt of every line of `rows`."""
@@ -175,6 +182,7 @@ class Batch:
                     upload=partial(upload.send, client),
                     note=self.note,
                     questions=questions,
+                    priced=self.priced,
                 )
             finally:
                 with suppress(RebyteError):  # the run has reported it

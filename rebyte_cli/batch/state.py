@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ..api.status import canonical_status
+from ..api.token_usage import TokenUsage
 from ..errors import RebyteError
 from .input import InputLine
 from .journal_format import Record
@@ -32,6 +33,7 @@ OVER = frozenset({"ended", "refused"})
 GONE = "gone"
 _STATES = ("sending", "unsent", "created", "ended", "refused", "unknown")
 _ERROR = frozenset({"code", "message", "exit"})
+_NOTHING: Mapping[str, tuple[TokenUsage, str]] = {}
 _EXITS = {"completed": 0, "failed": 10, "canceled": 11, GONE: 4}
 
 
@@ -54,17 +56,19 @@ class LineState:
 
     Of this run alone: `begun_here`: it was handed out to be created; `is_printed`: its row was
     printed; `resent`: how often its create made no task; `since`: when the wait for its task began
-    (monotonic). `is_found`: its task was not answered, but found by a search.
+    (monotonic). `is_found`: its task was not answered, but found by a search. `used` is what each
+    task that the line has had used, by id, with the name of its model.
     """
 
     __slots__ = ("begun_here", "candidates", "error", "finished", "id", "is_found", "is_printed",
-                 "resent", "sent", "since", "started", "state", "status", "url",
+                 "resent", "sent", "since", "started", "state", "status", "url", "used",
                  "workspace")  # fmt: skip
 
     def __init__(self) -> None:
         self.begun_here = self.is_printed = False
         self.resent = 0
         self.since = 0.0
+        self.used: Mapping[str, tuple[TokenUsage, str]] = _NOTHING
         self.reset("new")
 
     def reset(self, state: str) -> None:
@@ -98,6 +102,9 @@ class LineState:
             self.status, self.finished = record.get("status"), record.get("completedAt")
             self.error = record.get("error")
             self.workspace = self.workspace or record.get("workspaceId")
+            usage = TokenUsage.of(record.get("usage"))
+            if usage is not None and self.id is not None:
+                self.used = {**self.used, self.id: (usage, str(record.get("model") or ""))}
         elif state == "refused":
             self.state, self.status = "refused", "refused"
             self.error = record.get("error")
@@ -217,6 +224,11 @@ def ended_record(number: int, task: Mapping[str, Any], now: str, reason: str = "
     }
     if task.get("workspaceId"):  # no source shows it here; it helps after a lost answer
         record["workspaceId"] = task["workspaceId"]
+    usage = TokenUsage.of(task.get("usage"))
+    if usage is not None:
+        record["usage"] = usage.document
+        if task.get("model"):
+            record["model"] = task["model"]
     if status != "completed":
         words = {"failed": "failed", "canceled": "was canceled", GONE: "no longer exists"}
         how = f"task {task.get('id')} {words.get(status, f'ended as {status}')}"

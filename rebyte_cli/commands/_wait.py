@@ -141,9 +141,11 @@ def followed(
     if not stream or app.format in ("json", "id"):
         return Records(TASK, notice.of_outcomes(finished(app, [target], deadline=deadline)))
     from ..tasks import logs
+    from ..tasks.usage import noted
 
     def steps(asked: Asked) -> Iterator[Step]:
-        return logs.run(app.client, task_id, prompt_id=prompt_id, deadline=deadline, asked=asked)
+        run = logs.run(app.client, task_id, prompt_id=prompt_id, deadline=deadline, asked=asked)
+        return noted(run, app.history, task_id)
 
     def events(asked: Asked) -> Shown[Mapping[str, Any]]:
         # The other formats have no columns for how a stream ends.

@@ -334,6 +334,7 @@ def _batch_of(
         asked=asked,
         note=app.note,
         located=app.with_workspace,
+        priced=app.priced,
     )
 
 
@@ -468,10 +469,13 @@ class BatchView(NamedTuple):
         """
         from ..batch.results import counts, shared_reasons, tally
         from ..system.durations import duration
+        from ..tasks.usage import summary
 
         took = "" if seconds is None else f" ({duration(seconds)})"
         ends = tally(self.batch.rows())
         self.summary(counts(ends) + took)
+        if used := summary(self.batch.used()):
+            self.summary(used)
         for line in shared_reasons(ends):
             self.summary(line)
         if self.report:
@@ -481,6 +485,7 @@ class BatchView(NamedTuple):
         from ..batch.report import write
         from ..batch.timeline import LineTexts, excerpt, read_answers
         from ..output.progress import spinner
+        from ..tasks.usage import summary
 
         rows = list(self.batch.rows())
         answers: Iterable[str | None] = repeat(None)
@@ -492,4 +497,4 @@ class BatchView(NamedTuple):
             for prompt, answer in zip(self.batch.prompts(), answers, strict=False)
         )
         with spinner(self.app.console, "Writing the report"):
-            write(path, self.name, rows, texts)
+            write(path, self.name, rows, texts, used=summary(self.batch.used()))

@@ -165,15 +165,45 @@ def command(
         insists = "question" in (app.fields or ())
         found = asking(found, most=None if insists else MOST_ASKED)
     shorten = None if full_ids else app.history.shortest_prefixes
+    if _shows(app, "workspaceId", False):
+        found = _located(app, found)
+    elif app.format != "id":
+        found = app.with_usage(found)
+    used: list[Any] = []
+    left = None
+    if not all_:
+        left = _footer(app, envelope, offset, limit, filtered=bool(tests or statuses))
     return RecordList(
         TASK_ROW,
-        _located(app, found) if _shows(app, "workspaceId", False) else found,
+        _noted(found, used),
         envelope,
         shorten=shorten,
-        footer=None
-        if all_
-        else _footer(app, envelope, offset, limit, filtered=bool(tests or statuses)),
+        footer=_with_total(app, used, left),
     )
+
+
+def _noted(rows: Iterator[Row | RebyteError], used: list[Any]) -> Iterator[Row | RebyteError]:
+    """The rows; `used` learns the usage of each."""
+    for row in rows:
+        if not isinstance(row, RebyteError) and row.get("usage"):
+            used.append(row["usage"])
+        yield row
+
+
+def _with_total(
+    app: App, used: list[Any], footer: Callable[[int], str | None] | None
+) -> Callable[[int], str | None]:
+    """A footer that also says what all rows used; a script gets that of each row."""
+
+    def both(count: int) -> str | None:
+        words = [footer(count)] if footer else []
+        if app.format == "table" and used:
+            from ..tasks.usage import of_documents, summary
+
+            words.insert(0, summary(of_documents(used)))
+        return "\n".join(filter(None, words)) or None
+
+    return both
 
 
 def _unchecked(app: App, statuses: tuple[str, ...], count: int) -> None:

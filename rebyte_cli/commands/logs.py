@@ -57,6 +57,7 @@ def command(
     from ..history import references
     from ..tasks import logs
     from ..tasks.questions import hint
+    from ..tasks.usage import noted
 
     task_id = references.task(app.history, task)
     deadline = Deadline(timeout)
@@ -67,7 +68,8 @@ def command(
         return last(show(lambda *asked: app.note(hint(*asked)) if in_text else None), tail)
 
     def steps(asked: Asked) -> Iterator[Step]:
-        return logs.steps(app.client, task_id, follow, deadline, asked=asked, note=app.note)
+        found = logs.steps(app.client, task_id, follow, deadline, asked=asked, note=app.note)
+        return noted(found, app.history, task_id)
 
     def document(_asked: Asked) -> Shown[Mapping[str, Any]]:
         yield True, logs.document(app.client, task_id, follow, deadline, note=app.note)

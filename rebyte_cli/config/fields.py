@@ -14,6 +14,8 @@ from . import FORMATS
 LOCAL = "local"
 # What `[profiles.local]` may say. It has no address and no key of the user's.
 LOCAL_FIELDS = frozenset({"executor", "history", "model", "output", "skills", "timeout"})
+# What `[prices.MODEL]` takes, in dollars per million tokens; `cached` may be left out.
+PRICES = ("input", "cached", "output")
 # Names that people try for a key. A key has no place in a file that is shown and shared.
 KEY_NAMES = ("key", "api_key", "apikey", "token", "rebyte_api_key")
 NO_KEYS = "config.toml cannot contain API keys"

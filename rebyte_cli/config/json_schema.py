@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ..system.durations import PATTERN
 from ..system.files import write_private
 from ..system.permissions import SCHEMA_NAME
-from .fields import FIELDS, LOCAL, LOCAL_FIELDS, SCHEMAS
+from .fields import FIELDS, LOCAL, LOCAL_FIELDS, PRICES, SCHEMAS
 from .toml import edit_toml
 
 LINE = f"#:schema ./{SCHEMA_NAME}"
@@ -36,6 +36,7 @@ _SIZE = {
 _FOLDERS = {"type": "array", "items": {"type": "string", "pattern": "^(~/|/)"}}
 _COMMAND = {"anyOf": [{"type": "string", "minLength": 1}, _STRINGS]}
 _AGENT = {"command": _COMMAND, "env": _STRINGS, "read": _STRINGS}
+_PRICE = {name: {"type": "number", "minimum": 0} for name in PRICES}
 _LOCAL = {
     "parallel": {"type": "integer", "minimum": 1, "maximum": 64},
     "limit": _DURATION,
@@ -73,6 +74,7 @@ def config_schema() -> dict[str, Any]:
                     "additionalProperties": _table(settings),
                 },
                 "local": _table(_LOCAL),
+                "prices": {"type": "object", "additionalProperties": _table(_PRICE)},
             }
         ),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from .. import __version__
 from ..api.urls import BASE_URL, check_base_url, origin_of
 from ..errors import BadUsage, Next, NotFound, did_you_mean, lines
-from .fields import FIELDS, KEY_NAMES, KEY_PLACES, LOCAL, LOCAL_FIELDS, NO_KEYS
+from .fields import FIELDS, KEY_NAMES, KEY_PLACES, LOCAL, LOCAL_FIELDS, NO_KEYS, PRICES
 from .json_schema import UnknownName, unknown_names
 from .toml import line_of, read_toml
 
@@ -66,6 +67,27 @@ class Config:
             return None
         more = "".join(f";{reason[1:]}" for reason in reasons[1:])
         return BadUsage(f"{self.path}{reasons[0]}{more}", hint=lines(*hints))
+
+    def prices(self) -> dict[str, tuple[float, float, float]]:
+        """What models cost, by name: dollars per million tokens read, read from a cache, written.
+
+        Raises BadUsage for a price that is none, or for a model without one for both directions.
+        """
+        found = {}
+        for model, table in self._checked("prices", dict, {}).items():
+            if not isinstance(table, dict):
+                raise self.problem("must be a table", "prices", model)
+            for name in PRICES:
+                price = table.get(name, 0)
+                is_number = isinstance(price, int | float) and not isinstance(price, bool)
+                if not is_number or not 0 <= price < math.inf:
+                    what = "must be a number of dollars per million tokens, 0 or more"
+                    raise self.problem(what, "prices", model, name)
+            if missing := [name for name in ("input", "output") if name not in table]:
+                raise self.problem(f"needs {' and '.join(missing)}", "prices", model)
+            read, written = float(table["input"]), float(table["output"])
+            found[str(model)] = (read, float(table.get("cached", read)), written)
+        return found
 
     def names(self) -> list[str]:
         """Every profile, `default` and `local` included, which always exist."""

@@ -119,6 +119,14 @@ MIGRATIONS = (
     """
     ALTER TABLE tasks ADD COLUMN base_commit TEXT;
     """,
+    # What tasks used of their models: see `usage_table.py`.
+    """
+    CREATE TABLE used (
+        origin TEXT NOT NULL, task_id TEXT NOT NULL, prompt_id TEXT NOT NULL, requests INTEGER,
+        input INTEGER NOT NULL, cached INTEGER NOT NULL, output INTEGER NOT NULL, cost REAL,
+        created_at TEXT, executor TEXT, model TEXT, PRIMARY KEY (origin, task_id, prompt_id)
+    ) WITHOUT ROWID;
+    """,
 )
 VERSION = len(MIGRATIONS)
 # How long to wait for other writers, in seconds. A write takes milliseconds: a file that is locked

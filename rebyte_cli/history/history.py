@@ -27,6 +27,7 @@ from .rows import (
     text_of,
     texts_of,
 )
+from .usage_table import UsedTokens
 
 SHORTEST_SHOWN = 8  # characters of an id in a table
 LATEST_PROMPTS = 200
@@ -77,6 +78,7 @@ class History:
         self.database = Database(path)
         self._lenient = Lenient(self.database, warn)
         self.intents = Intents(self.database, self._lenient, origin, keeps_all=enabled)
+        self.used = UsedTokens(self._lenient, origin, enabled=enabled)
 
     def close(self) -> None:
         """Let go of the file and of every key held for an intent."""
@@ -175,6 +177,8 @@ class History:
         """As update_task, for many in one step."""
         if not self.enabled:
             return
+        tasks = list(tasks)
+        self.used.note(tasks)
         given = [
             (stored_text(task.get("id"), plain=True), task)
             for task in tasks
@@ -392,6 +396,7 @@ class History:
         if changed:
             # Rows come newest first: what is dropped first is the oldest.
             self._lenient.change(partial(_write_shown, changed[::-1]))
+        self.used.note(tasks.values())
         self.update_tasks(ended)
 
     def remember_answered(self, message_id: str) -> None:
@@ -477,7 +482,7 @@ class History:
         """Drop everything of this origin: its tasks, workspaces and intents."""
         if not self.path.exists():
             return
-        for table in ("tasks", "workspaces", "intents", "seen", "labels", "answered"):
+        for table in ("tasks", "workspaces", "intents", "seen", "labels", "answered", "used"):
             self._write(f"DELETE FROM {table} WHERE origin = ?", [[self.origin]])  # noqa: S608 -- ours
 
     def words(self, field: Literal["skills", "model", "executor"]) -> list[str]:

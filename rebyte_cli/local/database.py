@@ -21,7 +21,7 @@ from typing import NamedTuple, TypeVar
 
 BUSY_SECONDS = 30.0
 SERVED = "served "  # and the instance: the name under which the store keeps a `ServedService`
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS workspaces (id TEXT PRIMARY KEY, created INTEGER NOT NULL);
@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS refusals (prompt TEXT PRIMARY KEY, times INTEGER NOT 
 CREATE TABLE IF NOT EXISTS runs (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, prompt TEXT UNIQUE NOT NULL, task TEXT NOT NULL,
   workspace TEXT NOT NULL, agent TEXT NOT NULL, options TEXT NOT NULL, queued INTEGER NOT NULL,
-  started INTEGER, ended INTEGER, outcome TEXT, answer TEXT, session TEXT);
+  started INTEGER, ended INTEGER, outcome TEXT, answer TEXT, session TEXT, used TEXT);
 CREATE INDEX IF NOT EXISTS unended ON runs (seq) WHERE ended IS NULL;
 CREATE INDEX IF NOT EXISTS runs_of_task ON runs (task, seq);
 CREATE INDEX IF NOT EXISTS runs_of_workspace ON runs (workspace, seq);
@@ -382,12 +382,23 @@ def _create(connection: sqlite3.Connection) -> None:
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
         # Since format 3. The owner of an older webhook is unknown.
-        columns = {row[1] for row in connection.execute("PRAGMA table_info(webhooks)")}
-        if "own" not in columns:
+        if "own" not in _columns(connection, "webhooks"):
             connection.execute("ALTER TABLE webhooks ADD COLUMN own INTEGER NOT NULL DEFAULT 0")
+        # Since format 4. What older runs used is in their result events.
+        if "used" not in _columns(connection, "runs"):
+            connection.execute("ALTER TABLE runs ADD COLUMN used TEXT")
+            connection.execute(
+                "UPDATE runs SET used = (SELECT json_set(json_extract(payload, '$.usage'),"
+                " '$.cost_usd', json_extract(payload, '$.cost_usd')) FROM run_events"
+                " WHERE run_events.prompt = runs.prompt AND kind = 'result')"
+            )
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .access import Caller
 from .database import new_id
 from .http import missing
-from .schedule import TASK_STATUS, Run
+from .schedule import TASK_STATUS, Run, RunUsage, sum_of
 from .simulation import SimulatedRun
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ class TaskRecord(NamedTuple):
                 found = {"queue": run.queue(db), "preparing": run.preparing(db)}
                 return {name: value for name, value in found.items() if value}
         return {}
+
+    def usage(self, now: int) -> RunUsage | None:
+        """What its runs have used together until `now`; None if nothing is known."""
+        found = [used for run in self.runs if (used := run.usage(now)) is not None]
+        return sum_of(found) if found else None
 
     def shown_title(self, now: int) -> str | None:
         """The title, or None while the task is young, as seen in clients."""

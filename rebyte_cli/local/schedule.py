@@ -54,6 +54,52 @@ class PendingQuestion(NamedTuple):
     parts: int
 
 
+class RunUsage(NamedTuple):
+    """What runs used of their models. `requests` and `cost_usd` are None if they are not known."""
+
+    requests: int | None
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+
+
+def usage_of(counts: object) -> RunUsage | None:
+    """The usage in what was recorded of a run, or None: the words of `agents/tokens.py`."""
+    if not isinstance(counts, dict):
+        return None
+    found = {name: counts.get(name) for name in RunUsage._fields}
+    numbers = {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    }
+    if "input_tokens" not in numbers and "output_tokens" not in numbers:
+        return None
+    cost = numbers.pop("cost_usd", None)
+    whole = {name: int(value) for name, value in numbers.items()}
+    return RunUsage(
+        whole.get("requests"),
+        whole.get("input_tokens", 0),
+        whole.get("cached_input_tokens", 0),
+        whole.get("output_tokens", 0),
+        None if cost is None else float(cost),
+    )
+
+
+def sum_of(several: list[RunUsage]) -> RunUsage:
+    """What runs used together. What one of them does not know, the sum does not know either."""
+    requests = [one.requests for one in several if one.requests is not None]
+    costs = [one.cost_usd for one in several if one.cost_usd is not None]
+    return RunUsage(
+        sum(requests) if len(requests) == len(several) else None,
+        sum(one.input_tokens for one in several),
+        sum(one.cached_input_tokens for one in several),
+        sum(one.output_tokens for one in several),
+        round(sum(costs), 9) if len(costs) == len(several) else None,
+    )
+
+
 class Run(ABC):
     """One prompt on its way.
 
@@ -95,6 +141,10 @@ class Run(ABC):
     @abstractmethod
     def cancel(self, db: sqlite3.Connection, now: int) -> None:
         """Record, in the transaction of `db`, that the run was canceled at `now`."""
+
+    def usage(self, now: int) -> RunUsage | None:
+        """What it has used of its model until `now`; None if that is not known."""
+        return None
 
     def queue(self, db: sqlite3.Connection) -> dict[str, Any] | None:
         """Its `position` in the queue and a `message` what it waits for; None if it has begun."""

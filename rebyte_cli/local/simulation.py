@@ -10,9 +10,9 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
-from .schedule import NEVER, PendingQuestion, Run, ScheduledEvent, prompt_of
+from .schedule import NEVER, PendingQuestion, Run, RunUsage, ScheduledEvent, prompt_of
 from .steering import Words, plain
 
 RUN_MS = 500
@@ -44,6 +44,7 @@ class SimulationPlan(TypedDict):
     renumber: bool
     keys: bool
     cut: int
+    usage: NotRequired[tuple[int, int, float | None] | None]  # tokens read, written, dollars
 
 
 class InputFile(NamedTuple):
@@ -96,6 +97,7 @@ def make_plan(prompt: str, sub_prompt: str) -> SimulationPlan:
         "renumber": "renumber" in words,
         "keys": "no-keys" not in words,
         "cut": words.number("cut", 0, bare=1, low=1, high=10_000),
+        "usage": words.usage(),
     }
 
 
@@ -214,6 +216,11 @@ def script(
     if answer:
         result: dict[str, Any] = {"status": plan["outcome"], "duration_ms": plan["run"]}
         result["text" if dialect.text == "text" else "result"] = answer
+        used = _used(plan)
+        if used is not None:
+            counts = used._asdict()
+            cost = counts.pop("cost_usd")
+            result |= {"usage": counts} if cost is None else {"usage": counts, "cost_usd": cost}
         ending = [(dialect.text_kind, {dialect.text: answer}), ("result", result)]
     total = plan["events"] if plan["events"] >= 0 else len(steps) + len(ending)
     missing = total - len(steps) - len(ending)
@@ -223,6 +230,11 @@ def script(
     ]
     steps = (steps[: max(0, total - len(ending))] + ending)[-total:] if total else []
     return list(_timed(plan, steps, len(ending)))
+
+
+def _used(plan: SimulationPlan) -> RunUsage | None:
+    read, written, cost = plan.get("usage") or (None, 0, None)
+    return None if read is None else RunUsage(1, read, 0, written, cost)
 
 
 def _timed(
@@ -271,7 +283,7 @@ class SimulatedRun(Run):
         self.has_event_keys = plan["keys"]
         self.cut_after = plan["cut"]
         self.is_done_early = plan["early"]
-        self.start = max(self.prompt.submitted + plan["delay"], free)
+        self.start = self._begins = max(self.prompt.submitted + plan["delay"], free)
         self.end, self.outcome = self.start + plan["run"], plan["outcome"]
         if plan["ask"]:
             rest = plan["run"] - plan["run"] // 2
@@ -299,6 +311,10 @@ class SimulatedRun(Run):
             if at < NEVER and (at < self.end or not stopped):
                 result.append(ScheduledEvent(order, at, step.kind, step.payload))
         return result
+
+    def usage(self, now: int) -> RunUsage | None:
+        """What the prompt says, from the moment that the run begins; nothing if it never did."""
+        return _used(self._plan) if self._begins <= min(now, self.end) else None
 
     def cancel(self, db: sqlite3.Connection, now: int) -> None:
         """Record that the run was canceled."""

@@ -19,6 +19,8 @@ STEERING: dict[str, str] = {
     "[[delegate]]": "the run hands part of the work to a sub-prompt with its own events",
     "[[late-answer=1s]]": "the answer becomes readable this long after the status is terminal",
     "[[early-done]]": "the first event comes late, and a stream opened before it gets `done`",
+    "[[usage=IN:OUT]]": "the run uses so many tokens as soon as it begins, in one request; "
+    "[[usage=900:80:0.02]] costs dollars as well",
     "[[renumber]]": "one event becomes visible late and changes the `seq` of those after it",
     "[[no-keys]]": "events have no `eventKey`, as on older servers",
     "[[cut=3]]": "while the run is active, streams break off after this many events without `done`",
@@ -34,6 +36,7 @@ _NAME = re.compile(r"[a-z]+(?:-[a-z]+)*")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _LONGEST = 86400.0  # seconds
 _REFUSAL = re.compile(r"([45]\d\d)(?:\*(\d{1,3}))?", re.ASCII)
+_USAGE = re.compile(r"(\d{1,12}):(\d{1,12})(?::(\d{1,6}(?:\.\d{1,9})?))?", re.ASCII)
 _KNOWN = {re.sub(r"\W*([a-z-]+).*", r"\1", word) for word in STEERING}
 
 
@@ -97,6 +100,17 @@ class Words:
         if not (text.isascii() and text.isdigit() and len(text) < 9 and low <= int(text) <= high):
             raise ValueError(f"[[{name}]] needs a number from {low} to {high}")
         return int(text)
+
+    def usage(self) -> tuple[int, int, float | None] | None:
+        """(tokens read, tokens written, dollars or None) of `usage`."""
+        if "usage" not in self._found:
+            return None
+        match = _USAGE.fullmatch(self._found["usage"])
+        if match is None:
+            raise ValueError(
+                "[[usage]] needs tokens read and written, and dollars, as in 900:80:0.02"
+            )
+        return int(match[1]), int(match[2]), float(match[3]) if match[3] else None
 
     def refusal(self, name: str) -> tuple[int, int | None] | None:
         """(HTTP status, how many times or None for always) of `http` or `html`."""

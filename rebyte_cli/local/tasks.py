@@ -20,6 +20,7 @@ from .database import new_id
 from .http import Context, JsonObject
 from .messages import HttpRequest, HttpResponse
 from .records import TaskRecord, add_prompt, load_task, load_tasks
+from .schedule import RunUsage
 
 if TYPE_CHECKING:
     from .agents.launch import Launch
@@ -110,7 +111,7 @@ def follow_up(context: Context, request: HttpRequest, task_id: str) -> HttpRespo
 def list_page(context: Context, request: HttpRequest) -> HttpResponse:
     """GET /tasks. Rows have no status, no prompts and no workspace.
 
-    `queue`, here and in `get`, is this service's own extension.
+    `queue` and `usage`, here and in `get`, are this service's own extensions.
     """
     limit, offset = http.page_of(request)
     gate.sweep_hourly(context)
@@ -227,6 +228,7 @@ def set_visibility(context: Context, request: HttpRequest, task_id: str) -> Http
 
 
 def _row(context: Context, task: TaskRecord, now: int) -> JsonObject:
+    used = task.usage(now)
     return {
         "id": task.id,
         "url": f"{context.links}/run/{task.id}",
@@ -235,6 +237,17 @@ def _row(context: Context, task: TaskRecord, now: int) -> JsonObject:
         "model": task.model or None,
         "createdAt": http.stamp(task.created),
         "completedAt": http.maybe_stamp(task.completed(now)),
+        **({} if used is None else {"usage": _usage(used)}),
+    }
+
+
+def _usage(used: RunUsage) -> JsonObject:
+    return {
+        "requests": used.requests,
+        "inputTokens": used.input_tokens,
+        "cachedInputTokens": used.cached_input_tokens,
+        "outputTokens": used.output_tokens,
+        "costUsd": used.cost_usd,
     }
 
 

@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 DELAY = 0.25  # seconds that what the history is to learn waits for more
 LARGEST_GROUP = 100
-_KEPT_OF_AN_END = ("id", "title", "status", "completedAt")  # answers can be long
+# Answers can be long.
+_KEPT_OF_AN_END = (
+    *("id", "title", "status", "completedAt"),
+    *("usage", "createdAt", "executor", "model"),
+)
 AHEAD = 100  # lines reserved at a time: a transaction for each would cost a tenth of a batch
 FRESH = 60.0  # seconds; a reservation says when its line may have been sent
 

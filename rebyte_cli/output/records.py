@@ -64,6 +64,18 @@ class RecordKind:
         """The names that `--fields` accepts."""
         return tuple(self.types)
 
+    def derived(self, row: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+        """Those of the fields that are not in the row, but follow from its usage."""
+        usage = row.get("usage")
+        if "usage" not in self.types or not isinstance(usage, Mapping):
+            return {}
+        found = {}
+        if "tokens" in fields:
+            found["tokens"] = usage.get("inputTokens", 0) + usage.get("outputTokens", 0)
+        if "cost" in fields:
+            found["cost"] = usage.get("costUsd")
+        return found
+
     def status(self, row: Mapping[str, Any]) -> str | None:
         """What a run that the API calls running waits for, as a status; None if it works."""
         if "question" in self.types and row.get("question") is True:
@@ -79,6 +91,23 @@ def _kind(name: str, *rest: str, **more: str) -> RecordKind:
     return kind
 
 
+# What a task used of its model. A kind with it takes the fields `tokens` and `cost`, which are read
+# from it.
+USAGE = _kind(
+    "usage", "usages", "",
+    "requests:integer? inputTokens:integer cachedInputTokens:integer outputTokens:integer"
+    " costUsd:number?",
+    "requests inputTokens cachedInputTokens outputTokens costUsd",
+)  # fmt: skip
+
+# What `rebyte usage` adds up. `name` is what the tasks of a sum have in common.
+USAGE_SUM = _kind(
+    "usage-sum", "tasks with a known usage", "",
+    "name:text? tasks:integer requests:integer? inputTokens:integer cachedInputTokens:integer"
+    " outputTokens:integer tokens:integer costUsd:number? unpriced:integer",
+    "name tasks inputTokens cachedInputTokens outputTokens costUsd unpriced",
+)  # fmt: skip
+
 # GET /tasks/{id} (seed document). `finalResult` was seen in a client; `workspaceId` comes from
 # the create answer and the local history. `question` is ours: whether the run waits for an answer.
 # `queue` comes from the service on this machine: `position`, and what the run waits for; so does
@@ -88,9 +117,9 @@ TASK = _kind(
     "task", "tasks", "id",
     "id workspaceId? url status title:text? executor? model? createdAt:time completedAt:time?"
     " prompts:prompt-summary[] finalResult:text? question:boolean? queue:any?"
-    " preparing:text? baseCommit?",
+    " preparing:text? baseCommit? usage:usage? tokens:integer? cost:number?",
     "id status title createdAt",
-    on_request="question queue preparing baseCommit",
+    on_request="question queue preparing baseCommit usage tokens cost",
 )  # fmt: skip
 
 PROMPT_SUMMARY = _kind(
@@ -103,9 +132,9 @@ PROMPT_SUMMARY = _kind(
 TASK_ROW = _kind(
     "task-row", "tasks", "id",
     "id workspaceId? url title:text? executor? model? createdAt:time completedAt:time? status?"
-    " question:boolean? queue:any? preparing:text?",
+    " question:boolean? queue:any? preparing:text? usage:usage? tokens:integer? cost:number?",
     "id status title createdAt",
-    on_request="question queue preparing",
+    on_request="question queue preparing usage tokens cost",
 )  # fmt: skip
 
 # The answer of POST /tasks (seed document). It takes the names of a task as well, so that
@@ -202,8 +231,9 @@ CONTENT = _kind("content", "transcripts", "id", "id status prompts:object[]", "i
 RESULT = _kind(
     "result", "results", "id",
     "key line:integer id? workspaceId? url? status error:any? startedAt:time? finishedAt:time?"
-    " title:text?",
+    " title:text? usage:usage? tokens:integer? cost:number?",
     "line title status id error",
+    on_request="usage tokens cost",
     withheld="reason",
 )  # fmt: skip
 
@@ -405,6 +435,8 @@ def _field(type_: str) -> dict[str, Any]:
         schema = {"type": "array", "items": schema}
     if type_ != bare and "type" in schema:
         schema["type"] = [schema["type"], "null"]
+    elif type_ != bare and "$ref" in schema:
+        return {"anyOf": [schema, {"type": "null"}]}
     return schema
 
 

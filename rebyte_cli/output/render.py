@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ..errors import BadUsage, Interrupted, RebyteError, worst
@@ -51,7 +51,7 @@ def show(
     errors = _Errors(console, errors_as_json, prepare_error)
     if isinstance(value, Records | RecordList):
         check_fields(value.kind, fields, format)
-        rows = _plain(value.kind, value.rows, errors)
+        rows = _plain(value.kind, value.rows, errors, fields or ())
         if value.kind.formerly and (fields or format in ("json", "jsonl")):
             rows = _with_former_names(value.kind, rows)
         prepare = json_highlighter(console) if format in ("json", "jsonl") else str
@@ -118,14 +118,16 @@ class _Errors:
                 yield value
 
 
-def _plain(kind: RecordKind, rows: Iterable[RowOrError], errors: _Errors) -> Mappings:
-    """The records without their secrets; errors are printed in their place."""
+def _plain(
+    kind: RecordKind, rows: Iterable[RowOrError], errors: _Errors, fields: Collection[str]
+) -> Mappings:
+    """The records without their secrets, and with `fields`; errors are printed in their place."""
     for row in rows:
         record = row.record if isinstance(row, RebyteError) else row
         if record is not None:
             if kind.withheld:
                 record = {key: record[key] for key in record if key not in kind.withheld}
-            yield record
+            yield {**record, **kind.derived(record, fields)} if fields else record
         if isinstance(row, RebyteError):
             errors.show(row)  # the record was printed when the reader came back for more
 
@@ -223,7 +225,7 @@ def _lines(kind: RecordKind, rows: Mappings, form: str, fields: FieldNames) -> I
 
 def _flat(kind: RecordKind, first: Mapping[str, Any]) -> tuple[str, ...]:
     # The status says it, and the next row may have none.
-    shown = first.keys() - {"question", "queue"}
+    shown = first.keys() - {"question", "queue", "usage"}
     return tuple(name for name in kind.types if name not in kind.on_request or name in shown)
 
 

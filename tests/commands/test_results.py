@@ -28,6 +28,7 @@ SESSION = """
 create "Say hello [[run=2ms]]"
 create "Say hello [[run=2ms]]" --wait
 create "Say hello [[run=2ms]]" --stream
+create "Say hello [[run=2ms]] [[usage=900:80]]" --wait
 create "Say hello" --dry-run -s pdf -f a.txt
 create "Say hello [[run=2ms]]" --once FORM
 create "Say hello [[run=2ms]]" --once FORM
@@ -49,6 +50,9 @@ logs @1
 logs @1 --follow
 share @1 --shared
 credits
+usage
+usage --by model --fields name,tokens
+list --all --fields id,usage,tokens,cost
 doctor
 file upload a.txt
 workspace create --name shop --wait

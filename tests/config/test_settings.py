@@ -157,7 +157,8 @@ UNKNOWN = [
     (
         '[proflies.work]\nbase_url = "https://work.example/v1"\n',
         ", line 1: proflies: no such table",
-        f"Did you mean 'profiles'?\nThis is rebyte {__version__}; a newer version may know it.",
+        "Did you mean 'profiles' or 'prices'?\n"
+        f"This is rebyte {__version__}; a newer version may know it.",
     ),
     ("\n[local]\nparalel = 2\n", ", line 3: local.paralel: no such", "Did you mean 'parallel'?"),
     ("histroy = false\n", ", line 1: histroy: no such setting", "Did you mean 'history'?"),
@@ -167,10 +168,10 @@ UNKNOWN = [
         "Did you mean 'command'?",
     ),
     (
-        '[prices."MODEL"]\ninput = 1.25\n',
-        ", line 1: prices: no such table",
-        f"Did you mean 'profiles'?\nThis is rebyte {__version__}; a newer version may know it. "
-        "Known here: default_profile, history, profiles, local",
+        '[places."MODEL"]\ninput = 1.25\n',
+        ", line 1: places: no such table",
+        f"Did you mean 'prices'?\nThis is rebyte {__version__}; a newer version may know it. "
+        "Known here: default_profile, history, profiles, local, prices",
     ),
     (
         '[profiles.box]\nssh = "user@host"\n',

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from typing import Any
 
 from .. import schedule
-from ..schedule import NEVER, ScheduledEvent, prompt_of
+from ..schedule import NEVER, RunUsage, ScheduledEvent, prompt_of, usage_of
 from . import runs
 from .workspace import Workspace
 
@@ -32,6 +33,10 @@ class RecordedRun(schedule.Run):
     def events(self, db: sqlite3.Connection, first: int = 0) -> list[ScheduledEvent]:
         """The events that were recorded so far, from place `first` on."""
         return [ScheduledEvent(*event) for event in runs.events(db, self.prompt.id, first)]
+
+    def usage(self, now: int) -> RunUsage | None:
+        """What was recorded of it so far."""
+        return usage_of(None if self._record.used is None else json.loads(self._record.used))
 
     def queue(self, db: sqlite3.Connection) -> dict[str, Any] | None:
         """Its place in the queue; None once it has begun, or has ended."""

@@ -45,6 +45,7 @@ class RunRecord(NamedTuple):
     outcome: str | None
     answer: str | None
     session: str | None
+    used: str | None = None  # JSON, as `usage_of` takes it
 
 
 class RecordedEvent(NamedTuple):
@@ -137,6 +138,8 @@ def record(
             _add_event(db, run.prompt, *values)
         elif kind == "session":
             db.execute("UPDATE runs SET session = ? WHERE prompt = ?", (*values, run.prompt))
+        elif kind == "used":
+            record_used(db, run.prompt, *values)
         elif kind == "model":
             db.execute(
                 "UPDATE tasks SET model = ? WHERE id = ? AND model = ''", (*values, run.task)
@@ -173,12 +176,20 @@ def _record_end(
     else:
         put_result(objects, db, run.workspace, PATCH_FILE, patch, at)
     word, answer = payload["status"], payload["result"]
+    usage = payload.get("usage")
+    if usage:  # also of a run that was canceled meanwhile
+        record_used(db, run.prompt, {**usage, "cost_usd": payload.get("cost_usd")})
     if not end(db, run.prompt, at, word, answer):
         return
     _add_event(db, run.prompt, seq, at, "result", payload)
     if word == "succeeded" and answer:
         content = answer.encode("utf-8", "replace") + b"\n"
         put_result(objects, db, run.workspace, ANSWER_FILE, content, at)
+
+
+def record_used(db: sqlite3.Connection, prompt: str, used: dict[str, Any]) -> None:
+    """Record what a run has used so far, in the words of `tokens.counted`, with `cost_usd`."""
+    db.execute("UPDATE runs SET used = ? WHERE prompt = ?", (json.dumps(used), prompt))
 
 
 def append(db: sqlite3.Connection, prompt: str, at: int, kind: str, payload: object) -> None:
