@@ -20,35 +20,7 @@ from tests.waiting import eventually
 
 Local = Callable[..., Done]
 
-AGENT = """#!/bin/sh
-# The prompt is what this agent does.
-sh -e; echo Done.
-"""
 TEST = "#!/bin/sh\ngrep -q right answer.txt || { echo wrong answer; exit 3; }\n"
-
-
-@pytest.fixture
-def local(inside: Local) -> Local:
-    """The command with the service that it carries, in this process."""
-
-    def run(*words: str, **options: Any) -> Done:
-        return inside("-P", "local", *words, **options)
-
-    return run
-
-
-@pytest.fixture
-def agents(home: Path, local: Local, monkeypatch: pytest.MonkeyPatch) -> Local:
-    """The command with an agent `mine` that runs its prompt as a script, in a jail."""
-    need_jail(home)
-    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
-    program = home / "agent"
-    program.write_text(AGENT)
-    program.chmod(0o755)
-    config = home / ".config/rebyte/config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text(f'[local.agents.mine]\ncommand = ["{program}"]\n')
-    return local
 
 
 @pytest.fixture

@@ -20,39 +20,9 @@ from rebyte_cli.local.agents import report
 from rebyte_cli.tasks import patch as patch_module
 from tests.conftest import Done, need_tool
 from tests.repositories import git
-from tests.tools import need_jail
 from tests.waiting import eventually
 
 Local = Callable[..., Done]
-
-AGENT = """#!/bin/sh
-# The prompt is what this agent does.
-sh -e; echo Done.
-"""
-
-
-@pytest.fixture
-def local(inside: Local) -> Local:
-    """The command with the service that it carries, in this process."""
-
-    def run(*words: str, **options: Any) -> Done:
-        return inside("-P", "local", *words, **options)
-
-    return run
-
-
-@pytest.fixture
-def agents(home: Path, local: Local, monkeypatch: pytest.MonkeyPatch) -> Local:
-    """The command with an agent `mine` that runs its prompt as a script, in a jail."""
-    need_jail(home)
-    monkeypatch.delenv("REBYTE_LOCAL_AGENTS")
-    program = home / "agent"
-    program.write_text(AGENT)
-    program.chmod(0o755)
-    config = home / ".config/rebyte/config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text(f'[local.agents.mine]\ncommand = ["{program}"]\n')
-    return local
 
 
 @pytest.fixture
@@ -629,13 +599,13 @@ def test_nothing_to_apply(agents: Local, repository: Path) -> None:
     assert "changed nothing" in done.err
 
 
-def test_a_simulated_task_has_no_patch(local: Local, repository: Path) -> None:
-    local("create", "Say hello", "--wait")
-    done = local("diff", "@last", "-o", "table")
+def test_a_simulated_task_has_no_patch(local_inside: Local, repository: Path) -> None:
+    local_inside("create", "Say hello", "--wait")
+    done = local_inside("diff", "@last", "-o", "table")
     assert done.status == 4
     assert "has no changes.patch" in done.err
     for words in (("diff",), ("diff", "--run"), ("apply",), ("workspace", "path")):
-        said = local(*words, "@last", "-o", "table", cwd=repository).err
+        said = local_inside(*words, "@last", "-o", "table", cwd=repository).err
         assert "No agent was started: a run without -x is simulated" in said
 
 
