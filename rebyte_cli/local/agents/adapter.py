@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple
 
 from .jail import SHARED_VARIABLES, Mount
-from .logins import LoginEntry
+from .model_access import AgentAccess, ModelAccess
 
 LONGEST_STRING = 65_536
 LONGEST_ANSWER = 999_900  # characters, with room for a note below the million that is stored
@@ -27,7 +27,6 @@ DEEPEST = 100  # each level takes a few of the thousand calls that Python allows
 STDERR_TAIL = 2_000
 # The name of a variable with a key; `…_MAX_OUTPUT_TOKENS` is none.
 KEY = re.compile(r"(KEY|TOKEN|CREDENTIALS)(_[A-Z]+)?$")
-Logins: TypeAlias = Mapping[str, Sequence[LoginEntry]]
 
 
 class AgentEvent(NamedTuple):
@@ -186,8 +185,8 @@ class Adapter(ABC):
     log_in: ClassVar[str] = ""
     # Environment variables that reach the agent; a trailing `*` stands for any ending.
     variables: ClassVar[tuple[str, ...]] = ()
-    # Login files of the agent, relative to HOME, and what it refreshes in them.
-    credentials: ClassVar[Logins] = {}
+    # Login files of the agent, relative to HOME.
+    logins: ClassVar[tuple[str, ...]] = ()
 
     # Folders of `/code` whose settings the agent would obey before the model says a word.
     hidden: ClassVar[tuple[str, ...]] = ()
@@ -215,21 +214,45 @@ class Adapter(ABC):
         return []
 
     def screen_files(
-        self, outside: Mapping[str, str], user_home: Path, code: Mount
+        self,
+        outside: Mapping[str, str],
+        user_home: Path,
+        code: Mount,
+        models: Sequence[ModelAccess] = (),
     ) -> dict[str, str]:
         """As `files`, with what keeps the screen from asking about trust and keys first."""
-        return self.files(outside, user_home, code)
+        return self.files(outside, user_home, code, models)
 
     @abstractmethod
     def parser(self) -> Parser:
         """A fresh parser for one run."""
 
+    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
+        """How the user's own agent, with the environment `outside`, reaches its models."""
+        return AgentAccess()
+
+    def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
+        """What of a login file may be inside: no token that is invalid once it was used there.
+
+        `models` are reached by the gateway. Raises ValueError or LookupError for other files.
+        """
+        return text
+
     def environment(self, outside: Mapping[str, str]) -> dict[str, str]:
         """Variables to set besides those let through; `outside` is the caller's environment."""
         return {}
 
-    def files(self, outside: Mapping[str, str], user_home: Path, code: Mount) -> dict[str, str]:
-        """Files to write into the private HOME before each run: relative path to text."""
+    def files(
+        self,
+        outside: Mapping[str, str],
+        user_home: Path,
+        code: Mount,
+        models: Sequence[ModelAccess] = (),
+    ) -> dict[str, str]:
+        """Files to write into the private HOME before each run: relative path to text.
+
+        `outside` is what the jail may see of the environment, `models` are reached by the gateway.
+        """
         return {}
 
     def memory(self, user_home: Path) -> Sequence[str]:
@@ -270,10 +293,15 @@ class Adapter(ABC):
 
     def found_login(self, outside: Mapping[str, str], user_home: Path) -> str | None:
         """The login file, or the variable with a key, that a run would have; None without one."""
-        files = [f"~/{name}" for name in self.credentials if (user_home / name).exists()]
+        files = [f"~/{name}" for name in self.logins if (user_home / name).exists()]
         let_through = sorted(self.let_through(outside, user_home).items())
         keys = [name for name, value in let_through if value and KEY.search(name)]
         return next(iter([*files, *keys]), None)
+
+    def keys(self, outside: Mapping[str, str], user_home: Path) -> list[str]:
+        """The variables for this agent that hold keys, but for those that `env` names."""
+        names = self.let_through(outside, user_home)
+        return [name for name in names if KEY.search(name) and name not in self.extra_variables]
 
     def let_through(self, outside: Mapping[str, str], user_home: Path) -> dict[str, str]:
         """The part of the environment `outside` that is for this agent."""

@@ -7,15 +7,17 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..database import Store
 from ..http import Refusal
 from ..records import add_prompt
-from . import config, jail, process_identity, programs, relay, runs, supervisor, tools
+from . import config, edge, jail, process_identity, programs, relay, runs, supervisor, tools
 from .adapter import Adapter, Invocation, Outcome, Parser, end_of_process
 from .launch import JAIL_CACHE, Launcher, earlier_options
+from .model_access import AgentAccess
 from .source import local_path
 from .sync import bring
 from .workspace import Workspace, WorkspaceSource
@@ -143,16 +145,16 @@ class _Screen(supervisor.Supervisor):
             return Outcome(True, runs.last_answer(db, self._run.task), "", {}), False
 
     def _execute(
-        self,
-        confinement: jail.Confinement,
-        line: list[str],
-        variables: dict[str, str],
-        prompt: str,
-        parser: Parser,
+        self, start: supervisor.AgentStart, prompt: str, parser: Parser
     ) -> tuple[int, str]:
-        folder, watch = self._workspace.code, self._watch
         status, reason = relay.lend(
-            confinement, line, folder=folder, variables=variables, watch=watch
+            start.confinement,
+            start.line,
+            folder=self._workspace.code,
+            variables=start.variables,
+            watch=partial(self._watch, start.way),
+            edge=start.way,
+            passed=start.passed,
         )
         self._status = None if reason else status
         return status, reason
@@ -174,13 +176,31 @@ def _check_jail(store: Store, last: runs.RunRecord, options: dict[str, Any]) -> 
 def _in_jail(workspace: Workspace, options: dict[str, Any], words: Sequence[str]) -> int:
     program = programs.find(config.adapter_of(options["adapter"]), os.environ)
     confinement = jail.confine(workspace.folder, jailed=True)
-    needs = [*jail.certificates(os.environ), *(program.needs if program else ())]
-    own = tools.find_shown(options, os.environ, needs, workspace.home)
-    more, terminal = own.arguments, relay.on_terminal()
-    line = jail.command(confinement, [*words], needs=needs, more=more, terminal=terminal)
-    folders = [*own.folders, *(program.folders if program else ())]
-    variables = jail.environment(confinement, os.environ, folders) | own.variables
-    return relay.lend(confinement, line, folder=workspace.code, variables=variables)[0]
+    with edge.way_out(options, AgentAccess(), os.environ, workspace.folder) as way:
+        needs = [*jail.certificates(os.environ), *(program.needs if program else ()), *way.needs]
+        own = tools.find_shown(options, os.environ, needs, workspace.home)
+        line = jail.command(
+            confinement,
+            way.command([*words]),
+            needs=needs,
+            more=own.arguments,
+            network=way.is_shared,
+            terminal=relay.on_terminal(),
+        )
+        folders = [*own.folders, *(program.folders if program else ())]
+        variables = jail.environment(confinement, os.environ, folders)
+        variables |= own.variables | way.variables
+        status, reason = relay.lend(
+            confinement,
+            line,
+            folder=workspace.code,
+            variables=variables,
+            watch=way.problem,
+            edge=way,
+        )
+    if reason:
+        raise Refusal(500, "gateway_failed", reason)
+    return status
 
 
 def _last(store: Store, workspace: str) -> tuple[runs.RunRecord, dict[str, Any]]:

@@ -5,15 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
+from urllib.parse import urlsplit
 
-from .adapter import Adapter, Invocation, Logins, Outcome, Parser, joined
+from .adapter import Adapter, Invocation, Outcome, Parser, joined
 from .jail import Mount
-from .logins import LoginEntry
+from .model_access import (
+    ANTHROPIC,
+    API_KEY,
+    BEARER,
+    WIRES,
+    AgentAccess,
+    ModelAccess,
+    header_lines,
+    placeholder,
+)
 from .tokens import counted
 from .user_config import read_json, strings
 
 SETTINGS = ".claude/settings.json"
+LOGIN = ".claude/.credentials.json"
+# The variables with a credential, in claude's order, with the header that it goes into.
+KEYS = {
+    "ANTHROPIC_AUTH_TOKEN": (BEARER, "sk-"),
+    "ANTHROPIC_API_KEY": (API_KEY, WIRES[ANTHROPIC].key_start),
+    "CLAUDE_CODE_OAUTH_TOKEN": (BEARER, "sk-ant-oat01-"),
+}
+NEVER_MS = 4_102_444_800_000  # 2100: a placeholder does not expire
 
 # Waiting longer does not make a rejected key valid: claude itself tries ten times, for minutes.
 REJECTED = (401, 403)
@@ -39,16 +57,7 @@ class Claude(Adapter):
         "AWS_BEARER_TOKEN_BEDROCK",
         "AWS_REGION",
     )
-    credentials: ClassVar[Logins] = {
-        ".claude/.credentials.json": [
-            LoginEntry(
-                ["claudeAiOauth"],
-                ["accessToken", "refreshToken"],
-                ["expiresAt", "refreshTokenExpiresAt"],
-            )
-        ]
-    }
-
+    logins = (LOGIN,)
     sessions = (".claude/projects/*/*.jsonl",)
 
     def arguments(self, invocation: Invocation) -> list[str]:
@@ -67,7 +76,11 @@ class Claude(Adapter):
         return [*arguments, "--session-id", invocation.new_session]
 
     def screen_files(
-        self, outside: Mapping[str, str], user_home: Path, code: Mount
+        self,
+        outside: Mapping[str, str],
+        user_home: Path,
+        code: Mount,
+        models: Sequence[ModelAccess] = (),
     ) -> dict[str, str]:
         state = {
             "hasCompletedOnboarding": True,
@@ -76,9 +89,37 @@ class Claude(Adapter):
             # It knows a key by its last characters.
             "customApiKeyResponses": {"approved": [outside.get("ANTHROPIC_API_KEY", "")[-20:]]},
         }
-        files = self.files(outside, user_home, code)
+        files = self.files(outside, user_home, code, models)
         settings = json.loads(files[SETTINGS]) | {"skipDangerousModePermissionPrompt": True}
         return files | {SETTINGS: json.dumps(settings), ".claude.json": json.dumps(state)}
+
+    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
+        if hosts := _cloud(outside):
+            return AgentAccess(inside="key", hosts=hosts)
+        base_url = outside.get("ANTHROPIC_BASE_URL") or WIRES[ANTHROPIC].root
+        headers = header_lines(outside.get("ANTHROPIC_CUSTOM_HEADERS", ""))
+        login = read_json(user_home / LOGIN).get("claudeAiOauth")
+        name = next((name for name in KEYS if outside.get(name)), None)
+        variables, files = {}, {}
+        if name is None and isinstance(login, dict):
+            key, credential = str(login.get("accessToken", "")), BEARER
+            stand_in = placeholder(KEYS["CLAUDE_CODE_OAUTH_TOKEN"][1])
+            shown = {"accessToken": stand_in, "refreshToken": stand_in, "expiresAt": NEVER_MS}
+            files[LOGIN] = json.dumps({"claudeAiOauth": {**login, **shown}})
+        else:
+            credential, start = KEYS[name or "ANTHROPIC_API_KEY"]
+            key, stand_in = outside.get(name or "", ""), placeholder(start)
+            if name is not None:
+                variables[name] = stand_in
+        model = ModelAccess(ANTHROPIC, ANTHROPIC, base_url, key, credential, stand_in, headers)
+        variables["ANTHROPIC_BASE_URL"] = model.url
+        withheld = frozenset((*KEYS, "ANTHROPIC_CUSTOM_HEADERS"))
+        return AgentAccess((model,), variables, withheld, files)
+
+    def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
+        login = json.loads(text)
+        login["claudeAiOauth"].pop("refreshToken", None)
+        return json.dumps(login)
 
     def environment(self, outside: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -93,7 +134,13 @@ class Claude(Adapter):
             "IS_SANDBOX": "1",
         }
 
-    def files(self, outside: Mapping[str, str], user_home: Path, code: Mount) -> dict[str, str]:
+    def files(
+        self,
+        outside: Mapping[str, str],
+        user_home: Path,
+        code: Mount,
+        models: Sequence[ModelAccess] = (),
+    ) -> dict[str, str]:
         settings = read_json(user_home / SETTINGS)
         kept = {name: settings[name] for name in ("model",) if isinstance(settings.get(name), str)}
         return {SETTINGS: json.dumps(kept)}
@@ -193,6 +240,20 @@ class ClaudeParser(Parser):
                 yield "thinking" if inner else "text", {"content": block["text"]}
         elif block["type"] == "tool_use":
             yield "tool_use", {"id": block["id"], "name": block["name"], "input": block["input"]}
+
+
+def _cloud(outside: Mapping[str, str]) -> tuple[str, ...]:
+    """The hosts of a cloud whose requests claude signs itself; none for the API."""
+    if outside.get("CLAUDE_CODE_USE_BEDROCK"):
+        region = outside.get("AWS_REGION") or "us-east-1"
+        hosts = [f"{name}.{region}.amazonaws.com" for name in ("bedrock-runtime", "bedrock")]
+        own = outside.get("ANTHROPIC_BEDROCK_BASE_URL")
+    elif outside.get("CLAUDE_CODE_USE_VERTEX"):
+        hosts = ["*.googleapis.com"]
+        own = outside.get("ANTHROPIC_VERTEX_BASE_URL")
+    else:
+        return ()
+    return (urlsplit(own).netloc.rpartition("@")[2],) if own else tuple(hosts)
 
 
 def _usage(document: dict[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,27 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from .adapter import Adapter, Invocation, Logins, Outcome, Parser, readable
+from .adapter import Adapter, Invocation, Outcome, Parser, readable
 from .jail import Mount
-from .logins import LoginEntry
+from .model_access import BEARER, OPENAI, WIRES, AgentAccess, ModelAccess, placeholder
 from .tokens import counted
+from .user_config import read_json, strings
 
 # Settings of ~/.codex/config.toml that decide which model answers. The rest (hooks, MCP servers,
 # sandbox) is not for a jail.
 RECONNECTING = re.compile(r"Reconnecting\.\.\. (\d+)/\d+(?: \((.*)\))?", re.DOTALL)
 KEPT_SETTINGS = ("model", "model_provider", "model_providers", "model_reasoning_effort")
+LOGIN = ".codex/auth.json"
+# The provider that stands for the gateway, and the variable with the placeholder.
+PROVIDER, KEY_VARIABLE = "rebyte", "CODEX_API_KEY"
+# Of a provider, what the gateway does in its place.
+OUTSIDE = (
+    "base_url", "env_key", "env_key_instructions", "experimental_bearer_token", "http_headers",
+    "env_http_headers", "query_params", "auth", "requires_openai_auth",
+)  # fmt: skip
+CHATGPT_HOSTS = ("chatgpt.com", "auth.openai.com")
 QUIET = """\
 check_for_update_on_startup = false
 [analytics]
@@ -34,14 +44,7 @@ class Codex(Adapter):
     tested = ("0.169.0", "0.169.0")
     log_in = "run `codex login`, or set CODEX_API_KEY"
     variables = ("OPENAI_*", "CODEX_API_KEY", "AZURE_OPENAI_*")
-    credentials: ClassVar[Logins] = {
-        ".codex/auth.json": [
-            LoginEntry(
-                ["tokens"], ["id_token", "access_token", "refresh_token"], [], ["account_id"]
-            ),
-            LoginEntry([], [], ["last_refresh"], ["auth_mode"]),
-        ]
-    }
+    logins = (LOGIN,)
 
     finds_skills = (".agents/skills",)
     sessions = (".codex/sessions/*/*/*/rollout-*.jsonl",)
@@ -56,18 +59,54 @@ class Codex(Adapter):
         return ["resume", "--no-daemon", "-C", ".", *_rest(invocation)]
 
     def screen_files(
-        self, outside: Mapping[str, str], user_home: Path, code: Mount
+        self,
+        outside: Mapping[str, str],
+        user_home: Path,
+        code: Mount,
+        models: Sequence[ModelAccess] = (),
     ) -> dict[str, str]:
-        ((name, text),) = self.files(outside, user_home, code).items()
+        ((name, text),) = self.files(outside, user_home, code, models).items()
         return {name: f'{text}[projects.{json.dumps(code.inside)}]\ntrust_level = "trusted"\n'}
 
     def memory(self, user_home: Path) -> Sequence[str]:
         return (".codex/AGENTS.md", ".codex/AGENTS.override.md")
 
-    def files(self, outside: Mapping[str, str], user_home: Path, code: Mount) -> dict[str, str]:
-        kept = {
-            name: value for name, value in _settings(user_home).items() if name in KEPT_SETTINGS
-        }
+    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
+        settings = _settings(user_home)
+        name = settings.get("model_provider", OPENAI)
+        providers = settings.get("model_providers")
+        provider = providers.get(name) if isinstance(providers, dict) else None
+        if isinstance(provider, dict) and isinstance(provider.get("base_url"), str):
+            return _own_provider(str(name), provider, outside)
+        login = read_json(user_home / LOGIN)
+        key = outside.get("CODEX_API_KEY") or login.get("OPENAI_API_KEY")
+        key = key or outside.get("OPENAI_API_KEY", "")
+        tokens = login.get("tokens")
+        if not outside.get("CODEX_API_KEY") and isinstance(tokens, dict):
+            return AgentAccess(inside="login", logins=self.logins, hosts=CHATGPT_HOSTS)
+        root = settings.get("openai_base_url") or WIRES[OPENAI].root
+        model = _access(str(root), str(key), {}, {})
+        return AgentAccess((model,), {KEY_VARIABLE: model.placeholder})
+
+    def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
+        login = json.loads(text)
+        login["tokens"]["refresh_token"] = ""
+        return json.dumps(login)
+
+    def files(
+        self,
+        outside: Mapping[str, str],
+        user_home: Path,
+        code: Mount,
+        models: Sequence[ModelAccess] = (),
+    ) -> dict[str, str]:
+        settings = _settings(user_home)
+        for model in models:
+            settings["model_provider"] = PROVIDER
+            settings["model_providers"] = {
+                PROVIDER: {**_plain_provider(settings), "base_url": model.url}
+            }
+        kept = {name: value for name, value in settings.items() if name in KEPT_SETTINGS}
         tables = {name: value for name, value in kept.items() if isinstance(value, dict)}
         plain = {name: value for name, value in kept.items() if name not in tables}
         lines = [f"{name} = {_toml(value)}" for name, value in plain.items()]
@@ -169,6 +208,40 @@ class CodexParser(Parser):
             if done:
                 output = item.get("result") or item.get("error") or item.get("status") or ""
                 yield "tool_result", {"id": call, "output": output} | _failure(item)
+
+
+def _access(
+    base_url: str, key: str, headers: Mapping[str, str], query: Mapping[str, str]
+) -> ModelAccess:
+    start = WIRES[OPENAI].key_start
+    return ModelAccess(
+        OPENAI, OPENAI, base_url, key, BEARER, placeholder(start), dict(headers), dict(query)
+    )
+
+
+def _own_provider(
+    name: str, provider: Mapping[str, Any], outside: Mapping[str, str]
+) -> AgentAccess:
+    """The access to a provider of the user's own (`[model_providers.NAME]`)."""
+    variable = str(provider.get("env_key", ""))
+    key = outside.get(variable) or provider.get("experimental_bearer_token") or ""
+    headers = strings(provider.get("http_headers"))
+    for header, source in strings(provider.get("env_http_headers")).items():
+        if source in outside:
+            headers[header] = outside[source]
+    model = _access(provider["base_url"], str(key), headers, strings(provider.get("query_params")))
+    withheld = {variable, *strings(provider.get("env_http_headers")).values()}
+    return AgentAccess((model,), {KEY_VARIABLE: model.placeholder}, frozenset(withheld))
+
+
+def _plain_provider(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What codex has to know of the provider that the gateway stands for."""
+    name, providers = settings.get("model_provider", OPENAI), settings.get("model_providers")
+    given = providers.get(name, {}) if isinstance(providers, dict) else {}
+    kept = {key: value for key, value in given.items() if key not in OUTSIDE}
+    # By this name it knows what OpenAI's own API can do.
+    default = {"name": "OpenAI", "wire_api": "responses"}
+    return {**default, **kept, "env_key": KEY_VARIABLE, "supports_websockets": False}
 
 
 def _rest(invocation: Invocation) -> list[str]:

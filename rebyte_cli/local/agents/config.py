@@ -123,7 +123,7 @@ def _folders(
 ) -> tuple[str, ...]:
     paths = _strings(table, name, "[local]")
     own = [place for place in (config_file and config_file.parent, state_dir) if place]
-    logins = [file for agent in BUILT_IN for file in agent.credentials]
+    logins = [file for agent in BUILT_IN for file in agent.logins]
     for path in paths:
         if problem := tools.why_not(path, [*logins, *own]):
             raise ConfigError(f"[local] {name}: {path} cannot be shown to agents: {problem}")

@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from glob import escape
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
+from urllib.parse import urlsplit
 
 from .adapter import (
     LONGEST_STRING,
     Adapter,
     AgentEvent,
     Invocation,
-    Logins,
     Outcome,
     Parser,
     joined,
@@ -23,11 +23,12 @@ from .adapter import (
     shorten,
 )
 from .jail import Mount
-from .logins import LoginEntry
+from .model_access import GEMINI, GOOGLE_KEY, WIRES, AgentAccess, ModelAccess, placeholder
 from .tokens import counted
 from .user_config import read_env, read_json
 
 SESSION_NOT_FOUND = 42
+GOOGLE_LOGIN = ("oauth2.googleapis.com", "www.googleapis.com")
 RETRY = re.compile(r"Attempt (\d+) failed(?: with status (\d+))?[.:]? (?:Retrying.*?\.\.\. ?)?(.*)")
 # A custom command, whose arguments reach the model as they were typed.
 COMMAND = "rebyte-prompt"
@@ -42,12 +43,7 @@ class Gemini(Adapter):
     tested = ("0.61.0", "0.61.0")
     log_in = "run `gemini` and log in, or set GEMINI_API_KEY"
     variables = ("GEMINI_*", "GOOGLE_*", "CODE_ASSIST_ENDPOINT")
-    credentials: ClassVar[Logins] = {
-        ".gemini/oauth_creds.json": [
-            LoginEntry([], ["access_token", "refresh_token", "id_token"], ["expiry_date"])
-        ],
-        ".gemini/google_accounts.json": [],
-    }
+    logins = (".gemini/oauth_creds.json", ".gemini/google_accounts.json")
 
     # A `.env` in it can name another server for the key, settings can send it with an MCP request.
     hidden = (".gemini",)
@@ -66,7 +62,26 @@ class Gemini(Adapter):
             return [*arguments, "--resume", invocation.session]
         return [*arguments, "--session-id", invocation.new_session]
 
-    def files(self, outside: Mapping[str, str], user_home: Path, code: Mount) -> dict[str, str]:
+    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
+        wire = WIRES[GEMINI]
+        login = _login(outside, user_home)
+        if login != "gemini-api-key":
+            kind = "key" if login == "vertex-ai" else "login"
+            return AgentAccess(inside=kind, logins=self.logins, hosts=_hosts(login, outside))
+        base_url, key = outside.get(wire.url_variable) or wire.root, outside.get(wire.key_variable)
+        model = ModelAccess(
+            GEMINI, GEMINI, base_url, key or "", GOOGLE_KEY, placeholder(wire.key_start)
+        )
+        variables = {wire.url_variable: model.url, wire.key_variable: model.placeholder}
+        return AgentAccess((model,), variables)
+
+    def files(
+        self,
+        outside: Mapping[str, str],
+        user_home: Path,
+        code: Mount,
+        models: Sequence[ModelAccess] = (),
+    ) -> dict[str, str]:
         settings: dict[str, Any] = {
             "context": {"fileName": _memory_names(user_home)},
             "privacy": {"usageStatisticsEnabled": False},
@@ -208,6 +223,18 @@ def _memory_names(user_home: Path) -> list[str]:
     given = context.get("fileName") if isinstance(context, dict) else None
     names = given if isinstance(given, list) else [given]
     return [name for name in names if isinstance(name, str) and name] or ["GEMINI.md"]
+
+
+def _hosts(login: str, outside: Mapping[str, str]) -> tuple[str, ...]:
+    """The hosts of a login that gemini has to use itself."""
+    hosts: tuple[str, ...]
+    if login == "vertex-ai":
+        own = outside.get("GOOGLE_VERTEX_BASE_URL")
+        hosts = ("aiplatform.googleapis.com", "*.aiplatform.googleapis.com", *GOOGLE_LOGIN)
+    else:
+        own = outside.get("CODE_ASSIST_ENDPOINT")
+        hosts = ("cloudcode-pa.googleapis.com", *GOOGLE_LOGIN)
+    return (*hosts, urlsplit(own).netloc.rpartition("@")[2]) if own else hosts
 
 
 def _login(outside: Mapping[str, str], user_home: Path) -> str:

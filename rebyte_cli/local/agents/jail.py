@@ -1,7 +1,7 @@
 """The jail: bubblewrap shows an agent the system read-only, its workspace, and nothing else.
 
 The agents' own permission switches are no boundary: a repository's plugin or MCP server runs
-before the model says a word. The network is shared, because the model is on the network.
+before the model says a word. There is no network but what a run's edge (see edge.py) lets through.
 """
 
 from __future__ import annotations
@@ -107,15 +107,15 @@ def command(
     writable: Iterable[Mount] = (),
     more: Iterable[str] = (),
     hidden: Iterable[str] = (),
-    network: bool = True,
+    network: bool = False,
     terminal: bool = False,
 ) -> list[str]:
     """The command line that runs `words` in the jail, or `words` alone when there is none.
 
     `needs` are further paths to show read-only, `readable` and `writable` further folders to share,
     `more` further arguments of bubblewrap, `hidden` folders of the code that exist and appear to be
-    empty. With `terminal`, standard input, a terminal of no other session, controls `words` alone:
-    Ctrl-C must not reach bubblewrap.
+    empty. Without `network` there is only loopback. With `terminal`, standard input, a terminal of
+    no other session, controls `words` alone: Ctrl-C must not reach bubblewrap.
     """
     if not confinement.jailed:
         return [sys.executable, "-I", "-S", "-c", CONTROLLED, *words] if terminal else words

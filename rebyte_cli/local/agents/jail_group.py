@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from ...system.process_group import ProcessGroup
 from . import process_identity
+from .edge import Edge
 from .jail import Confinement
 
 FOLDER = "jails"
@@ -35,15 +36,28 @@ class JailGroup(ProcessGroup):
     The end of the block kills everything in the jail. What that cannot kill, `end_rest` tells.
     """
 
-    def __init__(self, confinement: Confinement, line: list[str], **options: Any) -> None:
-        """Start `line` (see `jail.command`) as ProcessGroup does. Raises OSError."""
+    def __init__(
+        self,
+        confinement: Confinement,
+        line: list[str],
+        *,
+        edge: Edge | None = None,
+        passed: tuple[int, ...] = (),
+        **options: Any,
+    ) -> None:
+        """Start `line` (see `jail.command`) as ProcessGroup does, and open its `edge`.
+
+        Raises OSError.
+        """
         self._record, self._known = Path(), ""
         # A file, which is closed with the group even where a signal keeps `end` from it.
         self._lock: IO[bytes] | None = None
         if not confinement.jailed:
-            super().__init__(line, **options)
+            super().__init__(line, passed=passed, **options)
             return
         import fcntl
+
+        passed += () if edge is None else edge.passed
 
         folder = confinement.code.outside.parent / FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -52,7 +66,8 @@ class JailGroup(ProcessGroup):
             # bubblewrap tells its first process, which begins nothing before that is recorded.
             words = ["--info-fd", str(told), "--block-fd", str(gate)]
             place = line.index("--")
-            super().__init__([*line[:place], *words, *line[place:]], passed=(told, gate), **options)
+            words = [*line[:place], *words, *line[place:]]
+            super().__init__(words, passed=(told, gate, *passed), **options)
             try:
                 descriptor, name = tempfile.mkstemp(dir=folder)
                 self._lock, self._record = os.fdopen(descriptor, "wb", buffering=0), Path(name)
@@ -60,6 +75,8 @@ class JailGroup(ProcessGroup):
                 self._known = self._first(told)
                 self._lock.write(self._known.encode())
                 os.write(gate, b".")
+                if edge is not None:
+                    edge.open(lambda: self.process.poll() is None)
             except BaseException:
                 self.kill()
                 raise

@@ -6,23 +6,22 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from . import opencode_database
+from . import opencode_database, opencode_providers
 from .adapter import (
     Adapter,
     AgentEvent,
     Invocation,
-    Logins,
     Outcome,
     Parser,
     joined,
     readable,
 )
 from .jail import Mount
-from .logins import LoginEntry
+from .model_access import AgentAccess, ModelAccess
 from .tokens import counted
-from .user_config import read_json
+from .user_config import parse_json, read_json
 
 # Settings that decide which model answers. Plugins, MCP servers and permissions are not for a jail.
 KEPT_SETTINGS = ("model", "small_model", "provider", "disabled_providers", "enabled_providers")
@@ -32,6 +31,7 @@ STREAM_ERROR = re.compile(
 )
 # An answer that breaks off is asked for again without end and, after a moment, without a pause.
 MOST_CUT = 5
+INLINE = "OPENCODE_CONFIG_CONTENT"  # a variable with settings
 CONFIG_FILES = ("opencode.json", "opencode.jsonc", "config.json")
 
 
@@ -58,11 +58,7 @@ class OpenCode(Adapter):
         "XAI_API_KEY",
         "ZHIPU_API_KEY",
     )
-    credentials: ClassVar[Logins] = {
-        ".local/share/opencode/auth.json": [
-            LoginEntry(["*"], ["access", "refresh"], ["expires"], ["type", "accountId"])
-        ]
-    }
+    logins = (opencode_providers.LOGIN,)
 
     # It imports the plugins and tools in it, whatever `--pure` and its variables say.
     hidden = (".opencode",)
@@ -91,11 +87,51 @@ class OpenCode(Adapter):
             "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
         }
 
+    def access(self, outside: Mapping[str, str], user_home: Path) -> AgentAccess:
+        inline = _inline(outside)
+        settings = _merged(_settings(user_home), inline)
+        models = {each.name: each for each in opencode_providers.find(settings, outside, user_home)}
+        variables = {}
+        if inline:
+            own = opencode_providers.behind(inline, models, only_own=True)
+            variables[INLINE] = json.dumps(own)
+        withheld = frozenset((*opencode_providers.ADDRESSES.values(), INLINE))
+        logins = self._own_logins(user_home, models)
+        return AgentAccess(
+            tuple(models.values()),
+            variables,
+            withheld,
+            inside="login" if logins else "",
+            logins=self.logins if logins else (),
+            hosts=tuple(
+                host for name in logins for host in opencode_providers.LOGIN_HOSTS.get(name, ())
+            ),
+        )
+
+    def _own_logins(self, user_home: Path, models: Mapping[str, ModelAccess]) -> dict[str, Any]:
+        try:
+            text = (user_home / opencode_providers.LOGIN).read_text(encoding="utf-8")
+            return opencode_providers.login_inside(text, models)
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+    def login_for_jail(self, text: str, models: Sequence[ModelAccess] = ()) -> str:
+        behind = {each.name: each for each in models}
+        return json.dumps(opencode_providers.login_inside(text, behind))
+
     def memory(self, user_home: Path) -> Sequence[str]:
         return (".config/opencode/AGENTS.md", ".claude/CLAUDE.md")
 
-    def files(self, outside: Mapping[str, str], user_home: Path, code: Mount) -> dict[str, str]:
-        given = _settings(user_home)
+    def files(
+        self,
+        outside: Mapping[str, str],
+        user_home: Path,
+        code: Mount,
+        models: Sequence[ModelAccess] = (),
+    ) -> dict[str, str]:
+        given = opencode_providers.behind(
+            _settings(user_home), {each.name: each for each in models}
+        )
         settings = {name: given[name] for name in KEPT_SETTINGS if name in given}
         settings |= {"autoupdate": False, "share": "disabled"}
         # With the project's configuration, it leaves out the first of these that is there, too.
@@ -217,4 +253,18 @@ def _settings(user_home: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name in CONFIG_FILES:
         result |= read_json(folder / name)
+    return result
+
+
+def _inline(outside: Mapping[str, str]) -> dict[str, Any]:
+    return parse_json(outside.get(INLINE, ""))
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Two documents in one, as OpenCode merges its settings: the second one counts."""
+    result = dict(first)
+    for name, value in second.items():
+        before = result.get(name)
+        both = isinstance(value, dict) and isinstance(before, dict)
+        result[name] = _merged(before, value) if both else value  # type: ignore[arg-type]
     return result

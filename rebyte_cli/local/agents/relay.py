@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from ...system.signals import handled
 from .jail import Confinement
@@ -61,17 +62,20 @@ def lend(
     folder: str | os.PathLike[str],
     variables: dict[str, str],
     watch: Callable[[], str] = lambda: "",
+    **jail_options: Any,
 ) -> tuple[int, str]:
     """Run a program, in the jail if there is one, with the terminal or streams of this process.
 
     On a terminal, `words` have to make standard input their controlling terminal. Returns the exit
     status as a shell tells it, and why it was stopped: what `watch`, which is asked a few times a
-    second, said. Raises OSError when it cannot start, or what it prints cannot be written.
+    second, said. `jail_options` are for JailGroup. Raises OSError when it cannot start, or what it
+    prints cannot be written.
     """
     sys.stdout.flush()
     with contextlib.ExitStack() as stack:
         relay = _Terminal(stack) if on_terminal() else _Pipes(stack)
-        start = partial(JailGroup, confinement, words, folder=folder, variables=variables)
+        options = {"folder": folder, "variables": variables, **jail_options}
+        start = partial(JailGroup, confinement, words, **options)
         group = stack.enter_context(relay.start(start))
         reason = relay.pass_on(group.process, watch)
         if reason:

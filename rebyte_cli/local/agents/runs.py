@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from ...system.files import flocked
 from ..artifact_store import ANSWER_FILE, PATCH_FILE, put_result, remove
 from ..database import make_folder
-from . import credentials, process_identity, spawn, spool
+from . import process_identity, spawn, spool
 from .workspace import Workspace
 
 LOCK = "lock"
@@ -389,10 +389,9 @@ def stop(state_dir: Path, run: RunRecord) -> None:
             break
         time.sleep(0.01)
     with claimed(state_dir, run) as lock:
-        if lock is not None:
-            credentials.take_back(Workspace(state_dir, run.workspace).run_folder(run.prompt))
-            if _content(_lock_file(state_dir, run)) != AGENT_IS_GONE:  # it was killed
-                _leave_rest(state_dir, run, lock)
+        # Anything else in it: it was killed.
+        if lock is not None and _content(_lock_file(state_dir, run)) != AGENT_IS_GONE:
+            _leave_rest(state_dir, run, lock)
 
 
 def wait_for_results(state_dir: Path, run: RunRecord) -> None:
@@ -424,19 +423,16 @@ def _load(db: sqlite3.Connection, prompts: list[str]) -> dict[str, RunRecord]:
 
 def _bury(db: sqlite3.Connection, state_dir: Path, run: RunRecord, lock: int) -> None:
     """Record the end of a run that lost its supervisor; what it changed is kept a moment later."""
-    notes = credentials.take_back(Workspace(state_dir, run.workspace).run_folder(run.prompt))
     with _transaction(db):
-        record_vanished(db, state_dir, run, notes)
+        record_vanished(db, state_dir, run)
         # Before the end is recorded for good: if this process is killed, the next one does it all.
         _leave_rest(state_dir, run, lock)
 
 
-def record_vanished(
-    db: sqlite3.Connection, state_dir: Path, run: RunRecord, notes: Iterable[str]
-) -> bool:
+def record_vanished(db: sqlite3.Connection, state_dir: Path, run: RunRecord) -> bool:
     """Record that a run has failed because its supervisor is gone, unless it has an end.
 
-    What it printed is recorded, and the `notes`. Whether the end was recorded here.
+    What it printed is recorded. Whether the end was recorded here.
     """
     now = int(time.time() * 1000)
     folder = Workspace(state_dir, run.workspace).run_folder(run.prompt)
@@ -445,8 +441,6 @@ def record_vanished(
         return False
     if run.started is not None:  # the workspace may have changed since the last patch
         remove(state_dir / "objects", db, run.workspace, PATCH_FILE)
-    for note in notes:
-        append(db, run.prompt, now, "text", {"content": note})
     append(db, run.prompt, now, "result", {"status": "failed", "result": VANISHED})
     return True
 

@@ -16,29 +16,29 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...system import git
 from ...system.git import GitFailed
 from ..artifact_store import PATCH_FILE
 from ..database import Store, new_id
-from . import changes, config, confined, credentials, jail, programs, runs, skills, spool, tools
+from . import changes, config, confined, edge, jail, programs, runs, skills, spool, tools
 from .adapter import Adapter, AgentEvent, Invocation, Outcome, Parser
 from .disarm import disarm, remember_origin
 from .jail_group import JailGroup, end_rest
 from .lines import RunLimits, pump
+from .login_copies import LoginCopies
+from .model_access import AgentAccess
 from .spool import Spool, patiently
 from .sweep import sweep
 from .workspace import UploadedFile, Workspace, WorkspaceSource
 
 RAW_FILE, STDERR_FILE = "output", "stderr"
 STDERR_READ = 20_000
-EXCHANGE_SECONDS = 2.0
 CLONE_SECONDS = 5.0  # before the transcript says that a clone takes time
 LONGEST_ANSWER = 1_000_000
 # The next run passes them as arguments, and an agent can print anything.
@@ -52,6 +52,17 @@ class RunStopped(BaseException):
 
 class RunFailed(Exception):
     """The run cannot succeed; the text says why."""
+
+
+class AgentStart(NamedTuple):
+    """An agent that is about to start: its jail and command line, its environment, its way to the
+    network, and the descriptors that it inherits."""
+
+    confinement: jail.Confinement
+    line: list[str]
+    variables: dict[str, str]
+    way: edge.Edge
+    passed: tuple[int, ...]
 
 
 def look_after(state_dir: str, prompt_id: str, lock: int) -> None:
@@ -162,7 +173,6 @@ class Supervisor:
         self._folder = self._workspace.run_folder(prompt_id)
         self._began = 0
         self._next_event = 0
-        self._next_exchange = 0.0
         self._not_found: dict[str, None] = {}  # commands
         self._spool = Spool(self._folder / spool.FILE, self._write)
 
@@ -172,8 +182,6 @@ class Supervisor:
             return
         outcome = self._try(self._begin)
         self._ending = True
-        with contextlib.suppress(OSError):  # the next look tries again
-            self._tell(credentials.take_back(self._folder))
         runs.say(self._lock, runs.AGENT_IS_GONE)
         found, problem = _patch(self._workspace, self._run.prompt, self._options)
         if unsafe := _disarm(self._workspace, lambda note: self._tell([note])):
@@ -239,13 +247,12 @@ class Supervisor:
         for row in rows:
             run = runs.RunRecord(*row)
             with runs.held(self._state_dir, run):
-                notes = credentials.take_back(self._workspace.run_folder(run.prompt))
-                self._bury(run, notes)
+                self._bury(run)
         if rows:
             _disarm(self._workspace, lambda note: self._tell([note]))
             end_rest(self._workspace.folder)  # nothing may be left that could read a login
 
-    def _bury(self, run: runs.RunRecord, notes: list[str]) -> None:
+    def _bury(self, run: runs.RunRecord) -> None:
         """Record the end of an earlier run whose supervisor was killed, and what it changed."""
         with self._store.read() as db:
             if runs.has_ended(db, run.prompt):
@@ -256,7 +263,7 @@ class Supervisor:
 
         def record() -> None:
             with self._store.write() as db:
-                if runs.record_vanished(db, self._state_dir, run, notes) and patch is not None:
+                if runs.record_vanished(db, self._state_dir, run) and patch is not None:
                     runs.keep_patch(db, self._state_dir, run, patch, self._store.now())
 
         patiently(record)
@@ -316,30 +323,35 @@ class Supervisor:
         if program is None:
             raise RunFailed(f"{adapter.program} is no longer on PATH")
         confinement = jail.confine(self._workspace.folder, jailed=options["jail"])
-        try:
-            self._furnish(adapter, confinement.code, outside, user_home)
-        except OSError as error:
-            raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
-        invocation = Invocation(options["model"], session, new_id())
-        words = adapter.screen if self.on_screen else adapter.arguments
-        needs = [*program.needs, *jail.certificates(outside)]
-        own = tools.find_shown(options, outside, needs, self._workspace.home)
-        line = jail.command(
-            confinement,
-            [*program.command, *words(invocation)],
-            needs=needs,
-            more=own.arguments,
-            hidden=self._hidden(adapter),
-            terminal=self.on_screen,
-        )
-        variables = jail.environment(confinement, outside, [*own.folders, *program.folders])
-        variables |= (
-            own.variables | adapter.let_through(outside, user_home) | adapter.environment(outside)
-        )
-        parser = adapter.parser()
-        status, reason = self._execute(
-            confinement, line, variables, adapter.stdin(self._prompt), parser
-        )
+        access = edge.access_of(adapter, options, outside, user_home)
+        seen = access.seen(outside, adapter.keys(outside, user_home))
+        with contextlib.ExitStack() as stack:
+            try:
+                self._furnish(adapter, confinement.code, seen, user_home, access)
+                logins = LoginCopies(adapter, access, user_home, confinement)
+                stack.enter_context(logins)
+            except OSError as error:
+                raise RunFailed(f"The private home directory cannot be prepared: {error}") from None
+            way = stack.enter_context(edge.way_out(options, access, outside, self._folder))
+            invocation = Invocation(options["model"], session, new_id())
+            words = adapter.screen if self.on_screen else adapter.arguments
+            needs = [*program.needs, *jail.certificates(outside), *way.needs]
+            own = tools.find_shown(options, outside, needs, self._workspace.home)
+            line = jail.command(
+                confinement,
+                way.command([*program.command, *words(invocation)]),
+                needs=needs,
+                more=[*own.arguments, *logins.arguments],
+                hidden=self._hidden(adapter),
+                network=way.is_shared,
+                terminal=self.on_screen,
+            )
+            variables = jail.environment(confinement, seen, [*own.folders, *program.folders])
+            variables |= own.variables | adapter.let_through(seen, user_home)
+            variables |= adapter.environment(seen) | way.variables
+            parser, stdin = adapter.parser(), adapter.stdin(self._prompt)
+            start = AgentStart(confinement, line, variables, way, logins.passed)
+            status, reason = self._execute(start, stdin, parser)
         stderr = _tail(self._folder / STDERR_FILE)
         if session is not None and not reason and adapter.lost_session(status, stderr):
             return Outcome(False, "", "", {}), True
@@ -365,7 +377,12 @@ class Supervisor:
         return used
 
     def _furnish(
-        self, adapter: Adapter, code: jail.Mount, outside: Mapping[str, str], user_home: Path
+        self,
+        adapter: Adapter,
+        code: jail.Mount,
+        outside: Mapping[str, str],
+        user_home: Path,
+        access: AgentAccess,
     ) -> None:
         """Make HOME a new one but for the agents' sessions.
 
@@ -381,10 +398,10 @@ class Supervisor:
                 name = path.relative_to(user_home).as_posix()
                 confined.write(home, name, path.read_bytes())
         files = adapter.screen_files if self.on_screen else adapter.files
-        for name, text in files(outside, user_home, code).items():
+        written = {**files(outside, user_home, code, access.models), **access.files}
+        for name, text in written.items():
             confined.write(home, name, text.encode())
         confined.write(home, ".gitconfig", _git_config().encode())
-        credentials.lend(user_home, home, self._folder, adapter.credentials)
 
     def _hidden(self, adapter: Adapter) -> list[str]:
         """The folders to hide, made where they are missing: git keeps no empty folder."""
@@ -396,14 +413,7 @@ class Supervisor:
                 place.mkdir(mode=0o700)
         return [name for name in adapter.hidden if (self._workspace.code / name).is_dir()]
 
-    def _execute(
-        self,
-        confinement: jail.Confinement,
-        line: list[str],
-        variables: dict[str, str],
-        prompt: str,
-        parser: Parser,
-    ) -> tuple[int, str]:
+    def _execute(self, start: AgentStart, prompt: str, parser: Parser) -> tuple[int, str]:
         """Start the agent and read it to its end: its exit status, and why it was stopped."""
         # The agent gets no file of this folder as a stream: it could open that again, to write.
         with (
@@ -413,28 +423,26 @@ class Supervisor:
         ):
             self._holding = True  # a signal between the start and the `with` would leave it alive
             with JailGroup(
-                confinement,
-                line,
+                start.confinement,
+                start.line,
+                edge=start.way,
+                passed=start.passed,
                 folder=self._workspace.code,
-                variables=variables,
+                variables=start.variables,
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             ) as group:
                 self._release()
                 limits = RunLimits(self._options["limit"], self._options["stall"])
-                reason = pump(group.process, parser, self._append, raw, errors, limits, self._watch)
+                watch = partial(self._watch, start.way)
+                reason = pump(group.process, parser, self._append, raw, errors, limits, watch)
                 status = group.process.poll()
         return group.process.returncode if status is None else status, reason
 
-    def _watch(self) -> str:
-        """Keep the login files current; why the agent has to be stopped, or an empty text."""
-        now = time.monotonic()
-        if now >= self._next_exchange:
-            self._next_exchange = now + EXCHANGE_SECONDS
-            with contextlib.suppress(OSError):
-                self._tell(credentials.exchange(self._folder))
-        problem = _full_disk(self._workspace, self._options)
+    def _watch(self, way: edge.Edge) -> str:
+        """Why the agent has to be stopped, or an empty text."""
+        problem = way.problem() or _full_disk(self._workspace, self._options)
         return f"{self._run.agent} was stopped: {problem}" if problem else ""
 
     # What is recorded

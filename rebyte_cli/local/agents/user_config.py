@@ -20,7 +20,11 @@ _TRAILING_COMMAS = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file, with the comments and trailing commas that agents allow."""
-    text = _text(path)
+    return parse_json(_text(path))
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """The object in such a text."""
     for pattern in (_COMMENTS, _TRAILING_COMMAS):
         text = pattern.sub(lambda match: match.group(1) or "", text)
     try:

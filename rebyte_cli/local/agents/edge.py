@@ -1,0 +1,181 @@
+"""What a run's jail reaches of the network: its gateway, which is started and ended with it.
+
+The jail has no network but its loopback (see `gateway.door`). The gateway outside has the keys, and
+lets through requests to the run's models and to the hosts on its list.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..gateway import settings as gateway_settings
+from ..gateway.door import ADDRESS, Door
+from . import jail, programs
+from .adapter import Adapter, end_of_process
+from .model_access import AgentAccess
+
+RECORD = "network.jsonl"
+END_SECONDS = 5.0
+# What a run reaches: the hosts on its list, nothing but its models, or all that this machine does.
+LIST, NONE, HOST = NETWORKS = ("list", "none", "host")
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+PROXY_VARIABLES = [each for name in (*PROXIES, "NO_PROXY") for each in (name, name.lower())]
+DIRECT = "127.0.0.1,localhost"
+
+
+class EdgeFailed(OSError):
+    """The gateway does not start; the text says why."""
+
+
+def network_of(options: Mapping[str, Any]) -> str:
+    """What a run reaches: one of `NETWORKS`. Without a jail, always all."""
+    return str(options.get("network", LIST)) if options["jail"] else HOST
+
+
+def access_of(
+    adapter: Adapter, options: Mapping[str, Any], outside: Mapping[str, str], user_home: Path
+) -> AgentAccess:
+    """How an agent reaches its models in a run with these options.
+
+    Where the network is shared, the agent has its key and its login itself.
+    """
+    if network_of(options) == HOST:
+        return AgentAccess(inside="key", logins=adapter.logins)
+    return adapter.access(outside, user_home)
+
+
+def way_out(
+    options: Mapping[str, Any], access: AgentAccess, outside: Mapping[str, str], folder: Path
+) -> Edge:
+    """The way to the network that a run has with these options. Its record is kept in `folder`."""
+    network = network_of(options)
+    if network == HOST:
+        return Edge(None)
+    allow = [*access.hosts, *(options.get("allow", ()) if network == LIST else ())]
+    return Edge(
+        {
+            "models": [model.settings() for model in access.models],
+            "allow": allow,
+            "record": str(folder / RECORD),
+            "user_proxy": {name: outside[name] for name in PROXY_VARIABLES if name in outside},
+            "certificates": {
+                name: outside[name] for name in jail.CERTIFICATE_VARIABLES if name in outside
+            },
+        }
+    )
+
+
+def _proxies() -> dict[str, str]:
+    """The variables that send every program in the jail to the gateway."""
+    names = [each for name in PROXIES for each in (name, name.lower())]
+    return {**dict.fromkeys(names, ADDRESS), "NO_PROXY": DIRECT, "no_proxy": DIRECT}
+
+
+def interpreter() -> tuple[str, list[str]]:
+    """A Python that runs in the jail, and the paths to show for it."""
+    real = os.path.realpath(sys.executable)
+    if programs.in_system(real):
+        return real, []
+    prefix = programs.installation(Path(real).parent)
+    if prefix is not None:
+        return real, [prefix]
+    return shutil.which("python3", path=jail.SYSTEM_PATH) or "python3", []
+
+
+class Edge:
+    """One jail's way to the network. `JailGroup` opens it; the end of the block ends the gateway.
+
+    `needs` are paths to show in the jail for it, `variables` what the environment there gets.
+    """
+
+    def __init__(self, settings: Mapping[str, Any] | None) -> None:
+        """`settings` are those of the gateway; None shares the network of this machine."""
+        self._settings = settings
+        self._gateway: subprocess.Popen[bytes] | None = None
+        self._door: Door | None = None
+        self._python, self.needs = "", list[str]()
+        self.variables: dict[str, str] = {}
+        if settings is not None:
+            self._door = Door()
+            self._python, self.needs = interpreter()
+            self.variables = _proxies()
+
+    def __enter__(self) -> Edge:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the jail has the network of this machine."""
+        return self._settings is None
+
+    @property
+    def passed(self) -> tuple[int, ...]:
+        """The descriptors that the jail inherits."""
+        return () if self._door is None else (self._door.inside,)
+
+    def command(self, words: list[str]) -> list[str]:
+        """What to run in the jail in place of `words`, which it becomes."""
+        return words if self._door is None else self._door.command(self._python, words)
+
+    def open(self, is_alive: Callable[[], bool]) -> None:
+        """Serve the jail that was started with `command`, unless it has ended already.
+
+        Raises OSError when the gateway does not start, or the jail does not become ready.
+        """
+        if self._door is None or self._settings is None:
+            return
+        listener = self._door.listener(is_alive)
+        self._door.close()
+        if listener is None:
+            return
+        with listener:
+            # It ends when nothing reads its output any more: so when this process dies, too.
+            self._gateway = subprocess.Popen(
+                gateway_settings.command(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={},
+                cwd="/",
+                pass_fds=(listener.fileno(),),
+                start_new_session=True,
+            )
+            given = {"listener": listener.fileno(), **self._settings}
+        assert self._gateway.stdin is not None
+        assert self._gateway.stdout is not None
+        with contextlib.suppress(BrokenPipeError), self._gateway.stdin as stdin:
+            stdin.write(json.dumps(given).encode())
+        if self._gateway.stdout.readline() != b"ready\n":
+            raise EdgeFailed("the gateway to the network does not start (see supervisors.log)")
+
+    def problem(self) -> str:
+        """Why the run cannot continue, or an empty text: asked a few times a second."""
+        if self._gateway is None or self._gateway.poll() is None:
+            return ""
+        return f"the gateway to the network {end_of_process(self._gateway.returncode)}"
+
+    def close(self) -> None:
+        """End the gateway, which writes the rest of its record."""
+        if self._door is not None:
+            self._door.close()
+        gateway, self._gateway = self._gateway, None
+        if gateway is None:
+            return
+        gateway.terminate()
+        try:
+            gateway.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            gateway.kill()
+            gateway.wait()
+        if gateway.stdout is not None:
+            gateway.stdout.close()

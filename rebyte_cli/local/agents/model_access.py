@@ -1,0 +1,126 @@
+"""How an agent reaches its models: what the gateway has to know, and what the jail sees instead.
+
+The gateway sends an agent's requests to where the user's own settings say, with the user's key. In
+the jail there is the gateway's address, and a placeholder of this run in place of each key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..gateway.door import ADDRESS
+
+# The APIs that the gateway reads; the last is for a provider that has all of them.
+ANTHROPIC, OPENAI, GEMINI, ANY = "anthropic", "openai", "gemini", "any"
+# The header with the key, and how the keys of a vendor begin, by which some agents know them.
+API_KEY, BEARER, GOOGLE_KEY = "x-api-key", "bearer", "x-goog-api-key"
+
+
+class Wire(NamedTuple):
+    """The API of one vendor: where it is, and how programs that use it are told of another place.
+
+    `root` is what the base URL of a program begins with, such as `…/v1` for OpenAI's.
+    """
+
+    root: str
+    credential: str
+    key_variable: str
+    url_variable: str
+    key_start: str
+
+
+WIRES = {
+    ANTHROPIC: Wire(
+        "https://api.anthropic.com", API_KEY, "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL",
+        "sk-ant-api03-",
+    ),
+    OPENAI: Wire(
+        "https://api.openai.com/v1", BEARER, "OPENAI_API_KEY", "OPENAI_BASE_URL", "sk-proj-"
+    ),
+    GEMINI: Wire(
+        "https://generativelanguage.googleapis.com", GOOGLE_KEY, "GEMINI_API_KEY",
+        "GOOGLE_GEMINI_BASE_URL", "AIza",
+    ),
+}  # fmt: skip
+
+
+def placeholder(start: str) -> str:
+    """A key that means nothing outside this run."""
+    return f"{start}{os.urandom(24).hex()}"
+
+
+@dataclass(frozen=True)
+class ModelAccess:
+    """One model API: `key` is the user's, sent in the header that `credential` names.
+
+    Without a key, requests have none. `headers` and `query` are added to each request: they may
+    hold keys as well. Without a placeholder, the agent sends what it likes.
+    """
+
+    name: str
+    wire: str
+    base_url: str
+    key: str
+    credential: str
+    placeholder: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> str:
+        """The first part of the path, by which the gateway knows this one."""
+        is_plain = re.fullmatch(r"(?!x-)[a-z0-9-]{1,63}", self.name)
+        return f"/{self.name}" if is_plain else f"/x-{self.name.encode().hex()}"
+
+    @property
+    def url(self) -> str:
+        """The base URL for the agent."""
+        return f"{ADDRESS}{self.prefix}"
+
+    def settings(self) -> dict[str, Any]:
+        """As the gateway reads it."""
+        return {
+            "wire": self.wire,
+            "base_url": self.base_url.rstrip("/"),
+            "key": self.key,
+            "credential": self.credential,
+            "placeholder": self.placeholder,
+            "prefix": self.prefix,
+            "headers": dict(self.headers),
+            "query": dict(self.query),
+        }
+
+
+@dataclass(frozen=True)
+class AgentAccess:
+    """What one run of an agent reaches, and what its jail gets for that.
+
+    `variables` are set in the jail, `withheld` stay outside, as does every other variable with a
+    key, and `files` are written into HOME. `inside` says what kind of credential, `key` or `login`,
+    the agent has to have itself, because no gateway can put it into its requests: then its own
+    variables and `logins`, files below HOME, go in, and it may connect to `hosts`.
+    """
+
+    models: tuple[ModelAccess, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    withheld: frozenset[str] = frozenset()
+    files: Mapping[str, str] = field(default_factory=dict)
+    inside: str = ""
+    logins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+
+    def seen(self, outside: Mapping[str, str], keys: Iterable[str]) -> dict[str, str]:
+        """The environment `outside` as the jail may see it, in which `keys` name secrets."""
+        hidden = {*self.withheld, *(() if self.inside == "key" else keys)}
+        kept = {name: value for name, value in outside.items() if name not in hidden}
+        return {**kept, **self.variables}
+
+
+def header_lines(text: str) -> dict[str, str]:
+    """The headers in lines such as `Name: value`."""
+    pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
